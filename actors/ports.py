@@ -1,0 +1,184 @@
+"""What a conversation needs from the outside: one Protocol per stage, and the values that cross it.
+
+`deployments/` implements the stage ports twice with the same classes: directly (one process, no Ray) and behind
+Serve handles. Values are frozen and small: they travel as pickles between processes, audio always as `bytes`
+(PCM, signed 16-bit little-endian, mono), because an ndarray costs 1.6 times the CPU on Ray's path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, Protocol
+
+from rejoinder.core.context import Message
+
+
+class Priority(Enum):
+    """Order inside the speech-to-text queue: finals first, partials only when none waits."""
+
+    FINAL = 0
+    PARTIAL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VadBatch:
+    """`n` windows of 512 samples at 16 kHz and the state of each stream before it.
+
+    `windows`: float32 bytes, shape (n, 512), in [-1, 1]. `states`: float32 bytes, shape (n, 320): 256 recurrent
+    values (2 x 128) and the 64 samples that precede the window. All zeros starts a stream.
+    """
+
+    n: int
+    windows: bytes
+    states: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VadResult:
+    """Speech probability of each window (`n` values in [0, 1]) and the states to send with the next windows."""
+
+    probabilities: tuple[float, ...]
+    states: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TurnVerdict:
+    """`probability` that the caller's turn is complete, in [0, 1], and the inference time."""
+
+    probability: float
+    inference_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SttJob:
+    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`."""
+
+    pcm: bytes
+    priority: Priority = Priority.FINAL
+    deadline_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """`text` is stripped and may be empty. `full_padding` says that a guard repeated the decode with 30 s of frames."""
+
+    text: str
+    audio_ms: float
+    queue_ms: float
+    decode_ms: float
+    avg_logprob: float
+    full_padding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LlmRequest:
+    """`request_id` is unique per attempt. Temperature 0 is greedy."""
+
+    request_id: str
+    messages: tuple[Message, ...]
+    max_tokens: int = 120
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDelta:
+    """`tokens` tokens of text, coalesced. The last delta of a stream carries `finish` and `usage`."""
+
+    text: str
+    tokens: int = 1
+    finish: Literal["stop", "length"] | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TtsRequest:
+    """`text` is one speakable segment; audio comes back as PCM at 24 kHz."""
+
+    text: str
+    voice: str = "default"
+    speed: float = 1.0
+
+
+class Vad(Protocol):
+    async def step(self, batch: VadBatch) -> VadResult:
+        """One batched tick; pure, so a failed one is repeated with the same states on any replica."""
+        ...
+
+
+class TurnDetector(Protocol):
+    async def predict(self, pcm: bytes) -> TurnVerdict:
+        """Judge up to the last 8 s of 16 kHz PCM, ending in the silence just heard."""
+        ...
+
+
+class Stt(Protocol):
+    async def transcribe(self, job: SttJob) -> Transcript:
+        """Cancelling removes a queued job at once; a running batch finishes and its result is dropped."""
+        ...
+
+
+class LlmStream(Protocol):
+    """A running generation: iterate it for deltas; leaving its context manager stops the engine."""
+
+    @property
+    def replica(self) -> str:
+        """Which replica (or backend) serves it; known before the first token."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
+
+
+class Llm(Protocol):
+    def open(
+        self, request: LlmRequest, *, avoid: frozenset[str] = frozenset()
+    ) -> AbstractAsyncContextManager[LlmStream]:
+        """Start generating on a replica not in `avoid`; raises BackendError if there is no other."""
+        ...
+
+
+class Tts(Protocol):
+    def open(self, request: TtsRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Stream the segment's audio; leaving the context manager stops it at the next chunk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The five stages of one deployment, by port, and which engine stands behind each (for reports)."""
+
+    vad: Vad
+    turn_detector: TurnDetector
+    stt: Stt
+    llm: Llm
+    tts: Tts
+    engines: dict[str, str] = field(default_factory=dict)
+
+
+class Metrics(Protocol):
+    """Where a conversation's numbers go. Labels are closed sets; no caller text ever becomes one."""
+
+    def turn(
+        self, voice_to_voice_s: float, stages_s: dict[str, float], *, engines: dict[str, str]
+    ) -> None: ...
+    def session_opened(self) -> None: ...
+    def session_closed(self, duration_s: float) -> None: ...
+    def refused(self, reason: str) -> None: ...
+    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None: ...
+    def interrupted(self, stop_s: float) -> None: ...
+    def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None: ...
+
+
+class Journal(Protocol):
+    """The session's own record of its turns, for the operator; never holds audio."""
+
+    def write(self, kind: str, fields: dict[str, object]) -> None: ...

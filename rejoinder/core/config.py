@@ -1,0 +1,290 @@
+"""The one configuration file, parsed once into frozen models; unknown keys are refused at every level.
+
+`ray_config.yaml` is a stock Ray Serve config (valid for `serve deploy`). Ours is the `args` of its one application:
+the model `Settings`. Every field's unit is in its name; its default fits a two-core machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rejoinder.core.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Section):
+    """What Ray's scheduler is told (bookkeeping only: threads are each engine's own setting)."""
+
+    num_cpus: float = Field(0.1, ge=0)
+    num_gpus: float = Field(0, ge=0)
+    memory_mb: int = Field(0, ge=0)
+    custom: dict[str, float] = {}
+    label_selector: dict[str, str] = {}
+
+
+class Autoscaling(Section):
+    """Serve's autoscaler, with the intervals voice needs; `max_replicas` equal to `min_replicas` fixes the count."""
+
+    min_replicas: Count = 1
+    max_replicas: Count = 1
+    target_ongoing_requests: Positive = 2.0
+    upscale_delay_s: float = Field(2.0, ge=0)
+    downscale_delay_s: float = Field(120.0, ge=0)
+    look_back_period_s: Positive = 8.0
+    metrics_interval_s: Positive = 2.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Autoscaling:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below min_replicas {self.min_replicas}")
+        if self.look_back_period_s <= self.metrics_interval_s:
+            raise ValueError("look_back_period_s must exceed metrics_interval_s, or Serve averages nothing")
+        return self
+
+
+class Stage(Section):
+    """What every stage deployment has in common."""
+
+    resources: Resources = Resources()
+    autoscaling: Autoscaling = Autoscaling()
+    max_ongoing_requests: Count = 64
+    threads: Count = 1
+    health_check_period_s: Positive = 5.0
+    health_check_timeout_s: Positive = 10.0
+    call_timeout_s: Positive = 8.0
+    # Fault injection for drills and for the tests of the waterfall: every call waits this long first.
+    inject_delay_ms: float = Field(0, ge=0, le=60_000)
+
+
+class VadStage(Stage):
+    """Where the voice activity detector runs: inside each host, or as its own deployment."""
+
+    engine: Literal["silero"] = "silero"
+    placement: Literal["inline", "deployment"] = "inline"
+    call_timeout_s: Positive = 0.5
+
+
+class TurnDetectorStage(Stage):
+    engine: Literal["smart_turn"] = "smart_turn"
+    model: str = "smart-turn-v3.2"
+    call_timeout_s: Positive = 1.0
+
+
+class SttStage(Stage):
+    """`short_context` decodes with frames for the utterance only; off pads every input to 30 s."""
+
+    engine: Literal["whisper"] = "whisper"
+    model: str = "whisper-base"
+    language: str = "en"
+    compute_type: Literal["int8", "float32"] = "int8"
+    threads: Count = 2
+    short_context: bool = True
+    min_frames: int = Field(500, ge=100, le=3000)
+    pad_frames: int = Field(100, ge=0, le=1000)
+    max_queue: Count = 32
+    max_batch: int = Field(4, ge=1, le=32)
+    deadline_s: Positive = 4.0
+
+
+class LlmStage(Stage):
+    """`embedded` runs a small model on the CPU; `openai_api` calls any OpenAI-compatible server."""
+
+    engine: Literal["embedded", "openai_api"] = "embedded"
+    model: str = "smollm2-135m-instruct"
+    compute_type: Literal["int8", "float32"] = "int8"
+    threads: Count = 2
+    autoscaling: Autoscaling = Autoscaling(min_replicas=2, max_replicas=2)
+    max_queue: Count = 16
+    coalesce_ms: float = Field(15.0, ge=0, le=500)
+    base_url: str = ""
+    api_key_env: str = "OPENAI_API_KEY"
+
+    @model_validator(mode="after")
+    def _backend(self) -> LlmStage:
+        if self.engine == "openai_api" and not self.base_url:
+            raise ValueError("engine openai_api needs base_url, for example http://127.0.0.1:8001/v1")
+        return self
+
+
+class TtsStage(Stage):
+    engine: Literal["piper"] = "piper"
+    model: str = "piper-en-us-joe-medium"
+    threads: Count = 2
+    max_queue: Count = 16
+    chunk_ms: int = Field(200, ge=20, le=1000)
+
+
+class SpeechSettings(Section):
+    """Voice activity hysteresis. Defaults: the latency guide's optimized column (section 1.3) where it has one."""
+
+    threshold: Fraction = 0.5
+    release_threshold: Fraction = 0.35
+    min_speech_ms: float = Field(96, ge=32, le=1000)
+    soft_end_ms: float = Field(96, ge=32, le=1000)
+    prefix_padding_ms: float = Field(300, ge=0, le=2000)
+    max_utterance_s: float = Field(30, ge=1, le=30)
+
+
+class EndpointingSettings(Section):
+    """semantic_vad's decision: the silence to wait falls with the probability that the turn is complete."""
+
+    min_silence_ms: float = Field(100, ge=0, le=2000)
+    max_silence_ms: Positive = 2000
+    complete_threshold: Fraction = 0.5
+    # The guide's End-of-Turn Delay, optimized column (400-600 ms): the wait when no turn model answers in time.
+    fallback_silence_ms: Positive = 500
+    verdict_timeout_ms: Positive = 400
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EndpointingSettings:
+        if not self.min_silence_ms <= self.fallback_silence_ms <= self.max_silence_ms:
+            raise ValueError("needs min_silence_ms <= fallback_silence_ms <= max_silence_ms")
+        return self
+
+
+class ConversationSettings(Section):
+    instructions: str = (
+        "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
+    )
+    context_turns: int = Field(4, ge=0, le=100)
+    max_reply_tokens: int = Field(80, ge=1, le=4096)
+    temperature: float = Field(0.0, ge=0, le=2)
+    first_segment_words: int = Field(6, ge=1, le=50)
+    segment_words: int = Field(24, ge=1, le=200)
+    playout_lead_ms: float = Field(320, ge=20, le=5000)
+    apology: str = "Sorry, I had a problem. One moment, please."
+    # A failed stage is retried this long before the apology clip is played.
+    apology_after_ms: float = Field(700, ge=0, le=10_000)
+    # A turn whose stage stays away is given up after this long, with a second apology and response.done failed.
+    give_up_after_s: Positive = 60.0
+
+
+class HedgingSettings(Section):
+    """Hedged LLM requests (load-facts section 5): the second goes out after a quantile of recent TTFT."""
+
+    enabled: bool = True
+    budget: Fraction = 0.04
+    budget_cap: Positive = 10.0
+    min_samples: Count = 100
+    first_token_deadline_ms: Positive = 600
+    min_delay_ms: Positive = 20
+    max_delay_ms: Positive = 2000
+    window_s: Positive = 30.0
+    cancel_timeout_s: Positive = 1.0
+
+
+class HostSettings(Section):
+    """The session host: the ingress deployment that owns the conversations."""
+
+    resources: Resources = Resources()
+    autoscaling: Autoscaling = Autoscaling(target_ongoing_requests=64)
+    max_sessions: Count = 100
+    retry_after_s: Positive = 5.0
+    tick_ms: float = Field(32, ge=8, le=128)
+    max_windows_per_tick: int = Field(4, ge=1, le=32)
+    audio_ring_s: float = Field(40, ge=5, le=300)
+    send_queue_events: int = Field(512, ge=16, le=10_000)
+    max_message_bytes: int = Field(21 * 1024 * 1024, ge=1024)
+    session_max_s: Positive = 3600.0
+    graceful_shutdown_timeout_s: Positive = 900.0
+    health_check_period_s: Positive = 5.0
+    health_check_timeout_s: Positive = 10.0
+    max_loop_lag_ms: Positive = 2000
+    metrics_port: int = Field(0, ge=0, le=65535)
+    api_keys_env: str = "REJOINDER_API_KEYS"
+
+
+class ModelStoreSettings(Section):
+    """Where weights lie; an empty directory means the user's cache (`~/.cache/rejoinder/models`)."""
+
+    directory: str = ""
+    manifest: str = ""
+
+
+class Settings(Section):
+    """Everything Rejoinder reads: the `args` of the Serve application."""
+
+    models: ModelStoreSettings = ModelStoreSettings()
+    host: HostSettings = HostSettings()
+    vad: VadStage = VadStage()
+    turn_detector: TurnDetectorStage = TurnDetectorStage()
+    stt: SttStage = SttStage()
+    llm: LlmStage = LlmStage()
+    tts: TtsStage = TtsStage()
+    speech: SpeechSettings = SpeechSettings()
+    endpointing: EndpointingSettings = EndpointingSettings()
+    conversation: ConversationSettings = ConversationSettings()
+    hedging: HedgingSettings = HedgingSettings()
+
+
+class HttpOptions(Section):
+    """Serve's HTTP options that we support."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    request_timeout_s: Positive | None = None
+    keep_alive_timeout_s: Count = 75
+
+
+class LoggingOptions(Section):
+    encoding: Literal["TEXT", "JSON"] = "TEXT"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    enable_access_log: bool = False
+    logs_dir: str | None = None
+
+
+class Application(Section):
+    """The one Serve application. Per-deployment options belong in `args`, where they are validated."""
+
+    name: str = "rejoinder"
+    route_prefix: Literal["/"] = "/"
+    import_path: Literal["deployments.app:build"] = "deployments.app:build"
+    runtime_env: dict[str, Any] = {}
+    args: Settings = Settings()
+
+
+class ServeFile(Section):
+    """A whole `ray_config.yaml`."""
+
+    proxy_location: Literal["EveryNode", "HeadOnly", "Disabled"] = "EveryNode"
+    http_options: HttpOptions = HttpOptions()
+    logging_config: LoggingOptions = LoggingOptions()
+    applications: Annotated[list[Application], Field(min_length=1, max_length=1)] = [Application()]
+
+    @property
+    def application(self) -> Application:
+        return self.applications[0]
+
+
+def parse_settings(args: Mapping[str, Any]) -> Settings:
+    """Validate the application's `args`; raises ConfigError naming the first bad field."""
+    try:
+        return Settings.model_validate(dict(args))
+    except ValidationError as error:
+        raise _config_error(error, "args") from None
+
+
+def parse_serve_file(document: object) -> ServeFile:
+    """Validate a parsed `ray_config.yaml`; raises ConfigError naming the first bad field."""
+    try:
+        return ServeFile.model_validate(document)
+    except ValidationError as error:
+        raise _config_error(error, "") from None
+
+
+def _config_error(error: ValidationError, prefix: str) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in ((prefix,) if prefix else ()) + first["loc"])
+    if first["type"] == "extra_forbidden":
+        return ConfigError("unknown key.", "Remove it, or check its spelling and indentation.", field=path)
+    return ConfigError(f"{first['msg']} (got {first.get('input')!r}).", "Correct this value.", field=path)
