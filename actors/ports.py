@@ -75,12 +75,16 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class LlmRequest:
-    """`request_id` is unique per attempt. Temperature 0 is greedy."""
+    """One generation. Temperature 0 is greedy.
 
-    request_id: str
+    `prefix` is the start of the answer that was already received (from a replica that then failed): the engine goes on
+    behind it and returns only what follows, so nothing is spoken twice.
+    """
+
     messages: tuple[Message, ...]
     max_tokens: int = 120
     temperature: float = 0.0
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +113,23 @@ class TtsRequest:
     speed: float = 1.0
 
 
+ANYWHERE: frozenset[str] = frozenset()
+
+
 class Vad(Protocol):
-    async def step(self, batch: VadBatch) -> VadResult:
+    async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
         """One batched tick; pure, so a failed one is repeated with the same states on any replica."""
         ...
 
 
 class TurnDetector(Protocol):
-    async def predict(self, pcm: bytes) -> TurnVerdict:
+    async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Judge up to the last 8 s of 16 kHz PCM, ending in the silence just heard."""
         ...
 
 
 class Stt(Protocol):
-    async def transcribe(self, job: SttJob) -> Transcript:
+    async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Cancelling removes a queued job at once; a running batch finishes and its result is dropped."""
         ...
 
@@ -132,22 +139,22 @@ class LlmStream(Protocol):
 
     @property
     def replica(self) -> str:
-        """Which replica (or backend) serves it; known before the first token."""
+        """Which replica (or backend) serves it; known before the first token, "" while none is chosen."""
         ...
 
     def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
 
 
 class Llm(Protocol):
-    def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = frozenset()
-    ) -> AbstractAsyncContextManager[LlmStream]:
-        """Start generating on a replica not in `avoid`; raises BackendError if there is no other."""
+    def open(self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE) -> AbstractAsyncContextManager[LlmStream]:
+        """Start generating on a replica not in `avoid`, waiting for one to exist."""
         ...
 
 
 class Tts(Protocol):
-    def open(self, request: TtsRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def open(
+        self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Stream the segment's audio; leaving the context manager stops it at the next chunk."""
         ...
 

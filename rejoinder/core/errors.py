@@ -48,10 +48,10 @@ class ConfigError(RejoinderError):
 
 @dataclass(eq=False)
 class BackendError(RejoinderError):
-    """A stage could not do its work; another replica, or a retry later, may. `stage` names it."""
+    """A stage could not do its work; another replica, or a retry later, may. `stage` and `replica` name who failed."""
 
     stage: str = ""
-    retryable: bool = True
+    replica: str = ""
 
 
 @dataclass(eq=False)
