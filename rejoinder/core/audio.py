@@ -1,0 +1,129 @@
+"""Audio as numbers: PCM bytes, a bounded memory of the stream, and where sound starts and ends.
+
+Everything is mono. At boundaries audio is `bytes` (signed 16-bit little-endian PCM); inside a computation it is a
+float32 array in [-1, 1). A position in a stream is the absolute index of a sample since the stream began, never an
+offset into some buffer: an index stays true when old audio is forgotten, when messages are split or merged, and
+when it is written down in an event. `Ring` is the memory addressed that way.
+
+The audible edges are for measuring only ("when did the caller stop", "when did the reply start"), at the caller's
+end and on files. They are an energy gate: cut the signal into short frames, and a frame counts as sound when its
+root mean square reaches a threshold. The answer is exact to one frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+STT_RATE = 16_000
+"""Samples a second inside the system: what Silero, Smart Turn and Whisper take."""
+
+WIRE_RATE = 24_000
+"""Samples a second on the wire: OpenAI Realtime's only PCM rate."""
+
+VAD_WINDOW = 512
+"""Samples of one voice-activity window at STT_RATE (32 ms): the only size Silero accepts at 16 kHz."""
+
+SAMPLE_BYTES = 2
+
+AUDIBLE_DBFS = -45.0
+"""Sound starts here: above the noise floor of a quiet room (-60) and of synthesis, below soft speech (-35)."""
+
+AUDIBLE_FRAME_MS = 5.0
+"""Shorter than any stage we measure; long enough for one period of the lowest voices (200 Hz and up, half of 100)."""
+
+Samples = npt.NDArray[np.float32]
+
+_PCM = np.dtype("<i2")
+_FULL_SCALE = 32_768
+
+
+def pcm16_to_float(pcm: bytes) -> Samples:
+    """Samples of `pcm` in [-1, 1); raises ValueError if half a sample is left over."""
+    return np.frombuffer(pcm, dtype=_PCM).astype(np.float32) / np.float32(_FULL_SCALE)
+
+
+def float_to_pcm16(samples: npt.ArrayLike) -> bytes:
+    """The nearest PCM; what lies outside [-1, 1) is clipped."""
+    scaled = np.rint(np.asarray(samples, dtype=np.float64) * _FULL_SCALE)
+    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_PCM).tobytes()
+
+
+class Ring:
+    """The last `seconds` of a stream, addressed by absolute sample index; older audio is forgotten."""
+
+    def __init__(self, seconds: float, rate: int) -> None:
+        self._capacity = math.ceil(seconds * rate)
+        self._memory = np.zeros(self._capacity, dtype=_PCM)
+        self._end = 0
+
+    @property
+    def start(self) -> int:
+        """Index of the oldest sample still kept."""
+        return max(0, self._end - self._capacity)
+
+    @property
+    def end(self) -> int:
+        """Index after the newest sample: how many samples the stream has had."""
+        return self._end
+
+    def append(self, pcm: bytes) -> None:
+        """Add audio of any length; raises ValueError if half a sample is left over."""
+        samples = np.frombuffer(pcm, dtype=_PCM)
+        self._end += samples.size
+        kept = samples[-self._capacity :]
+        at = (self._end - kept.size) % self._capacity
+        head = min(kept.size, self._capacity - at)
+        self._memory[at : at + head] = kept[:head]
+        self._memory[: kept.size - head] = kept[head:]
+
+    def slice(self, start: int, end: int) -> bytes:
+        """PCM of [start, end), clamped to what is kept: shorter, possibly empty, if some of it is gone or to come."""
+        start, end = max(start, self.start), min(end, self._end)
+        if start >= end:
+            return b""
+        at = start % self._capacity
+        head = min(end - start, self._capacity - at)
+        return self._memory[at : at + head].tobytes() + self._memory[: end - start - head].tobytes()
+
+
+def rms_dbfs(pcm: bytes) -> float:
+    """Level of `pcm` against full scale in dB (0 is a full-scale square wave); -inf for digital silence or nothing."""
+    samples = pcm16_to_float(pcm)
+    power = float(np.mean(np.square(samples, dtype=np.float64))) if samples.size else 0.0
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def first_audible(
+    samples: Samples, rate: int, threshold_dbfs: float = AUDIBLE_DBFS, frame_ms: float = AUDIBLE_FRAME_MS
+) -> int | None:
+    """Index of the first sample of the first frame that sounds; None if none does."""
+    frame = _frame(rate, frame_ms)
+    loud = np.flatnonzero(_sounds(samples, frame, threshold_dbfs))
+    return int(loud[0]) * frame if loud.size else None
+
+
+def last_audible(
+    samples: Samples, rate: int, threshold_dbfs: float = AUDIBLE_DBFS, frame_ms: float = AUDIBLE_FRAME_MS
+) -> int | None:
+    """Index after the last sample of the last frame that sounds; None if none does."""
+    frame = _frame(rate, frame_ms)
+    loud = np.flatnonzero(_sounds(samples, frame, threshold_dbfs))
+    return min((int(loud[-1]) + 1) * frame, samples.size) if loud.size else None
+
+
+def _frame(rate: int, frame_ms: float) -> int:
+    return max(1, round(rate * frame_ms / 1000))
+
+
+def _sounds(samples: Samples, frame: int, threshold_dbfs: float) -> npt.NDArray[np.bool_]:
+    """Which frames reach the threshold; a short last frame is judged by the samples it has."""
+    if not samples.size:
+        return np.zeros(0, dtype=np.bool_)
+    starts = np.arange(0, samples.size, frame)
+    power = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+    sizes = np.diff(np.append(starts, samples.size))
+    loud: npt.NDArray[np.bool_] = power / sizes >= 10 ** (threshold_dbfs / 10)
+    return loud

@@ -1,0 +1,135 @@
+"""From speech probabilities to speech edges: hysteresis over 32 ms windows.
+
+Two thresholds keep one doubtful window from toggling the answer: outside speech a window must reach `threshold`
+to count, inside speech it may sink to `release_threshold`. Two durations keep a click from opening a turn
+(`min_speech_ms`) and a stop consonant from closing it (`soft_end_ms`).
+
+              loud              min_speech_ms            quiet               soft_end_ms
+    SILENCE ---------> ONSET ----------------> SPEECH ----------> TRAILING --------------> ENDED
+       ^                 |     SpeechStarted      ^ ^               |            SoftEnd    |  ^
+       |      quiet      |                        | |     loud      |                  loud |  | quiet
+       +-----------------+                        | +---------------+                       v  |
+                                                  +----------------------------------- RESUMING
+                                                             SpeechResumed
+
+ENDED is a question, not an answer: work has begun, the turn is not committed. Either the caller goes on (RESUMING,
+then SpeechResumed) or the turn is committed and `committed` returns to SILENCE. Going on needs less evidence than
+starting: the caller has just been speaking, and a reply withheld costs less than words cut off.
+
+Silence is counted from `speech_end`, the end of the last window that counted as speech; a noise too short to be
+speech moves nothing. The machine counts samples, not time, so it gives the same answer for a recording as live.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW
+from rejoinder.core.config import SpeechSettings
+
+RESUME_WINDOWS = 2
+"""Windows of speech that continue a turn (64 ms). Hugging Face speech-to-speech asks half of what opens one
+(192 ms against 384); ours opens with three windows, so two."""
+
+
+class SpeechPhase(Enum):
+    """Where the caller is between two commits; ONSET and RESUMING are speech not yet long enough to believe."""
+
+    SILENCE = "silence"
+    ONSET = "onset"
+    SPEECH = "speech"
+    TRAILING = "trailing"
+    ENDED = "ended"
+    RESUMING = "resuming"
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechState:
+    """`run_start`: first sample of the newest run of speech windows; `speech_end`: after the last believed one."""
+
+    phase: SpeechPhase = SpeechPhase.SILENCE
+    run_start: int = 0
+    speech_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """The caller speaks, since sample `at`."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SoftEnd:
+    """The caller has been silent for a moment: speech ended at `speech_end`, which is known at sample `at`."""
+
+    speech_end: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechResumed:
+    """After a soft end and before a commit the caller goes on, since sample `at`."""
+
+    at: int
+
+
+SpeechEvent = SpeechStarted | SoftEnd | SpeechResumed
+Step = tuple[SpeechState, tuple[SpeechEvent, ...]]
+
+_HOLDING = frozenset({SpeechPhase.ONSET, SpeechPhase.SPEECH, SpeechPhase.RESUMING})
+
+
+def step(state: SpeechState, settings: SpeechSettings, probability: float, window_end: int) -> Step:
+    """Take one window's speech probability; `window_end` is the absolute sample index after it, at 16 kHz."""
+    bar = settings.release_threshold if state.phase in _HOLDING else settings.threshold
+    if probability >= bar:
+        return _loud(state, settings, window_end)
+    return _quiet(state, settings, window_end)
+
+
+def committed(state: SpeechState) -> SpeechState:
+    """The turn was taken: back to silence, so the next speech is a start. A run that has just begun is kept."""
+    phase = SpeechPhase.ONSET if state.phase in (SpeechPhase.ONSET, SpeechPhase.RESUMING) else SpeechPhase.SILENCE
+    return replace(state, phase=phase)
+
+
+def silence(state: SpeechState, now_sample: int) -> int:
+    """Samples since the last believed speech (since the stream began, if there was none)."""
+    return max(0, now_sample - state.speech_end)
+
+
+def _loud(state: SpeechState, settings: SpeechSettings, window_end: int) -> Step:
+    window_start = window_end - VAD_WINDOW
+    match state.phase:
+        case SpeechPhase.SILENCE | SpeechPhase.ONSET:
+            start = state.run_start if state.phase is SpeechPhase.ONSET else window_start
+            if window_end - start < _samples(settings.min_speech_ms):
+                return replace(state, phase=SpeechPhase.ONSET, run_start=start), ()
+            return SpeechState(SpeechPhase.SPEECH, start, window_end), (SpeechStarted(start),)
+        case SpeechPhase.ENDED | SpeechPhase.RESUMING:
+            start = state.run_start if state.phase is SpeechPhase.RESUMING else window_start
+            if window_end - start < RESUME_WINDOWS * VAD_WINDOW:
+                return replace(state, phase=SpeechPhase.RESUMING, run_start=start), ()
+            return SpeechState(SpeechPhase.SPEECH, start, window_end), (SpeechResumed(start),)
+        case SpeechPhase.TRAILING:
+            return SpeechState(SpeechPhase.SPEECH, window_start, window_end), ()
+        case SpeechPhase.SPEECH:
+            return replace(state, speech_end=window_end), ()
+
+
+def _quiet(state: SpeechState, settings: SpeechSettings, window_end: int) -> Step:
+    match state.phase:
+        case SpeechPhase.SILENCE | SpeechPhase.ONSET:
+            return replace(state, phase=SpeechPhase.SILENCE), ()
+        case SpeechPhase.ENDED | SpeechPhase.RESUMING:
+            return replace(state, phase=SpeechPhase.ENDED), ()
+        case SpeechPhase.SPEECH | SpeechPhase.TRAILING:
+            if window_end - state.speech_end < _samples(settings.soft_end_ms):
+                return replace(state, phase=SpeechPhase.TRAILING), ()
+            return replace(state, phase=SpeechPhase.ENDED), (SoftEnd(state.speech_end, window_end),)
+
+
+def _samples(ms: float) -> float:
+    return ms * STT_RATE / 1000
