@@ -1,0 +1,82 @@
+"""Conversions of a stored model into the form an engine reads, made once and kept.
+
+Each result lies in `converted/MODEL/FORM-KEY`, where KEY covers the source's hashes and the versions of everything that
+takes part: new weights or a new converter give a new folder, and an old one is never taken for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import rejoinder
+from rejoinder.core.errors import ModelError
+from rejoinder.store.manifest import Form, Model, ModelFile
+from rejoinder.store.progress import Report
+from rejoinder.store.verification import sha256_of, write_stamps
+
+Converter = Callable[[Form, Path, Path], None]
+"""(form, source folder, destination folder): writes the destination; raises ModelError, or OSError on a full disk."""
+
+CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
+# Raised when convert_gguf.py changes what it writes.
+RECIPE = 1
+KEY_DIGITS = 16
+
+
+def conversion_folder(name: str, model: Model, form: Form) -> str:
+    """Path of a conversion, relative to the store; raises ModelError if a package it depends on is not installed."""
+    try:
+        versions = {package: importlib.metadata.version(package) for package in CONVERTING_PACKAGES}
+    except importlib.metadata.PackageNotFoundError as error:
+        remedy = f"Run `pip install {error.name}`."
+        raise ModelError("conversion needs a missing package.", remedy, name, expected=str(error.name)) from None
+    hashes = {file_name: file.sha256 for file_name, file in model.files.items()}
+    recipe = json.dumps([RECIPE, form, hashes, versions], sort_keys=True)
+    return f"converted/{name}/{form}-{hashlib.sha256(recipe.encode()).hexdigest()[:KEY_DIGITS]}"
+
+
+def convert_gguf(form: Form, source: Path, destination: Path) -> None:
+    """The Converter in use: runs `convert_gguf.py` in its own process, so that no replica keeps torch in memory."""
+    root = str(Path(rejoinder.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    # The converters look a local folder up on the hub unless told not to.
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    command = (sys.executable, "-m", "rejoinder.store.convert_gguf", form, str(source), str(destination))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        if "No space left on device" in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        remedy = "Check the versions of transformers, gguf and ctranslate2."
+        raise ModelError(f"conversion to {form} failed.", remedy, str(source), found=lines[-1])
+
+
+def build(form: Form, source: Path, ready_hf: Path | None, staging: Path, convert: Converter, report: Report) -> Path:
+    """Convert below `staging` and stamp the result; `ready_hf` is an existing `hf` form, which every other starts from.
+
+    Without it the `hf` form is made in `staging` and thrown away: it is four times the size of what the engine reads.
+    """
+    hf = ready_hf
+    if hf is None:
+        report("converting to hf", 0, 0)
+        hf = staging / Form.HF
+        convert(Form.HF, source, hf)
+    result = hf
+    if form is not Form.HF:
+        report(f"converting to {form}", 0, 0)
+        result = staging / form
+        convert(form, hf, result)
+    paths = sorted(path for path in result.iterdir() if path.is_file())
+    write_stamps(
+        result,
+        {path.name: ModelFile(size_bytes=path.stat().st_size, sha256=sha256_of(path, report)) for path in paths},
+    )
+    return result

@@ -1,0 +1,80 @@
+"""The conversions themselves: `python -m rejoinder.store.convert_gguf FORM SOURCE DESTINATION`.
+
+`hf` dequantizes a Llama-architecture GGUF into a transformers folder; the ctranslate2 forms start from that folder.
+transformers reads the configuration and the tokenizer; the tensors are mapped here, because its own GGUF weight loader
+demands the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct (transformers 5.23).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import ctranslate2.converters
+import gguf
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from rejoinder.store.manifest import Form
+
+QUANTIZATION = {Form.CT2_INT8: "int8", Form.CT2_FLOAT32: "float32"}
+# With these beside the weights, transformers' AutoTokenizer opens the converted folder and knows the chat format.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+
+def main(form: Form, source: Path, destination: Path) -> None:
+    if form is Form.HF:
+        _gguf_to_transformers(source, destination)
+    else:
+        present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
+        converter = ctranslate2.converters.TransformersConverter(str(source), copy_files=present)
+        converter.convert(str(destination), quantization=QUANTIZATION[form])
+
+
+def _gguf_to_transformers(source: Path, destination: Path) -> None:
+    path = next(source.glob("*.gguf"))
+    config = transformers.AutoConfig.from_pretrained(source, gguf_file=path.name)
+    if config.model_type != "llama":
+        raise SystemExit(f"{path.name} has architecture {config.model_type}; this conversion knows llama only")
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    model.load_state_dict(llama_tensors(gguf.GGUFReader(path), config), strict=False, assign=True)
+    model.tie_weights()
+    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if left:
+        raise SystemExit(f"{path.name} lacks the tensors of {', '.join(left)}")
+    model.save_pretrained(destination)
+    transformers.AutoTokenizer.from_pretrained(source, gguf_file=path.name).save_pretrained(destination)
+
+
+def llama_tensors(reader: Any, config: Any) -> dict[str, Any]:
+    """Float32 tensors of a Llama GGUF (`gguf.GGUFReader`) under transformers' names."""
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    with torch.device("meta"):
+        ours = transformers.LlamaForCausalLM(config).state_dict()
+    by_gguf_name = {names.get_name(name, try_suffixes=(".weight",)): name for name in ours}
+    rotated = {".attn_q.": config.num_attention_heads, ".attn_k.": config.num_key_value_heads}
+    tensors = {}
+    for tensor in reader.tensors:
+        name = by_gguf_name.get(tensor.name)
+        if name is None:
+            continue
+        weights = gguf.dequantize(tensor.data, tensor.tensor_type)
+        for part, heads in rotated.items():
+            if part in tensor.name:
+                weights = _unrotate(weights, heads)
+        tensors[name] = torch.from_numpy(np.array(weights, dtype=np.float32))
+    return tensors
+
+
+def _unrotate(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Undo llama.cpp's order of query and key rows: it interleaves the two halves of each head's rotary pairs."""
+    rows = weights.shape[0]
+    return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows, -1)
+
+
+if __name__ == "__main__":
+    main(Form(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

