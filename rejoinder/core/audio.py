@@ -32,7 +32,7 @@ AUDIBLE_DBFS = -45.0
 """Sound starts here: above the noise floor of a quiet room (-60) and of synthesis, below soft speech (-35)."""
 
 AUDIBLE_FRAME_MS = 5.0
-"""Shorter than any stage we measure; long enough for one period of the lowest voices (200 Hz and up, half of 100)."""
+"""Shorter than any stage we measure, and one period of 200 Hz: a deeper voice still shows half a period's energy."""
 
 Samples = npt.NDArray[np.float32]
 
