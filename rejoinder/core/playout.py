@@ -1,0 +1,140 @@
+"""What was sent to the listener and what was heard: playout without a clock.
+
+Synthesis is faster than speech, so audio waits here and is released a little ahead of the listener's position: a
+small lead survives jitter, and whatever is not yet sent can still be taken back when the caller interrupts.
+
+The listener's position is a model: playback starts when the first sample is sent, runs in real time, and stands
+still while nothing is left to play (an underrun). It is kept as an anchor, (time, samples played until then), which
+is renewed at every send, because only a send can end an underrun:
+
+    played(now) = min(sent, anchor_played + (now - anchor_time) * rate)
+
+What was heard follows from the position. A reply is a row of segments, each a text and its audio. Synthesis tells
+no word times, so a segment's words share its audio by their length in characters, and a word counts only when its
+whole share was played. While a segment is still being synthesized its length is not known and is taken to be what
+speech usually needs, so that its first chunk does not pass for the whole sentence; call `end` when it is complete
+(`begin` of the next does it too).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rejoinder.core.audio import WIRE_RATE
+
+FRAME_S = 0.02
+"""The least that is worth a release: one 20 ms frame, the unit of every voice transport."""
+
+CHARACTERS_PER_S = 15.0
+"""English speech, for a segment whose audio is not complete: 150 words a minute at six characters with the space."""
+
+
+@dataclass(slots=True)
+class _Segment:
+    words: tuple[str, ...]
+    start: int
+    samples: int = 0
+
+
+class Playout:
+    """The playout of one reply; all times are the caller's `now`, in seconds on one monotonic clock."""
+
+    def __init__(self, lead_s: float, rate: int = WIRE_RATE) -> None:
+        self._rate = rate
+        self._lead = max(1, math.floor(lead_s * rate))
+        self._frame = min(math.ceil(FRAME_S * rate), self._lead)
+        self._segments: list[_Segment] = []
+        self._complete = 0
+        self._added = 0
+        self._sent = 0
+        self._anchor_time = 0.0
+        self._anchor_played = 0.0
+
+    def begin(self, text: str) -> None:
+        """Start a segment: the audio added from now on speaks `text`. The one before is complete."""
+        self.end()
+        self._segments.append(_Segment(tuple(text.split()), self._added))
+
+    def end(self) -> None:
+        """All audio of the segments begun so far has been added, so their length is final."""
+        self._complete = len(self._segments)
+
+    def add(self, samples: int) -> None:
+        """Enqueue audio of the current segment (before any `begin`: of no text)."""
+        if self._segments:
+            self._segments[-1].samples += samples
+        self._added += samples
+
+    def allowance(self, now: float) -> int:
+        """How many samples may be sent now: whole frames, or all that is queued; 0 if the lead is used up."""
+        room = max(0, self._lead - (self._sent - math.floor(self._played(now))))
+        return self._queued if room >= self._queued else room - room % self._frame
+
+    def sent(self, samples: int, now: float) -> None:
+        """Record that queued audio went out; raises ValueError if there was not as much in the queue."""
+        if not 0 <= samples <= self._queued:
+            raise ValueError(f"{samples} samples sent, but {self._queued} are queued")
+        self._anchor_played = self._played(now)
+        self._anchor_time = max(now, self._anchor_time)
+        self._sent += samples
+
+    def next_release(self, now: float) -> float | None:
+        """When `allowance` opens (`now` if it is open); None if nothing waits to be sent."""
+        if not self._queued:
+            return None
+        if self.allowance(now):
+            return now
+        # One sample later than the arithmetic says, so that rounding never wakes the sender a moment too early.
+        missing = min(self._queued, self._frame) + 1 - (self._lead - (self._sent - self._played(now)))
+        return now + missing / self._rate
+
+    def position_s(self, now: float) -> float:
+        """How much audio the listener has heard: never runs back, never beyond what was sent."""
+        return self._played(now) / self._rate
+
+    def finish(self, now: float) -> float:
+        """When all that was sent will have been played; `now` if it has been."""
+        return now + (self._sent - self._played(now)) / self._rate
+
+    def heard_text(self, position_s: float) -> str:
+        """The words played in full when the listener was at `position_s`, joined by single spaces.
+
+        The words of a segment that is complete without any audio (its synthesis failed) were never heard.
+        """
+        position = position_s * self._rate
+        heard: list[str] = []
+        for index, segment in enumerate(self._segments):
+            length = self._length(segment, complete=index < self._complete)
+            if not length:
+                continue
+            # Half a sample of slack: a position that went through seconds is not exact.
+            heard += _words_within(segment.words, (position - segment.start + 0.5) / length)
+            if position < segment.start + length:
+                break
+        return " ".join(heard)
+
+    @property
+    def _queued(self) -> int:
+        return self._added - self._sent
+
+    def _played(self, now: float) -> float:
+        since = max(0.0, now - self._anchor_time)
+        return min(float(self._sent), self._anchor_played + since * self._rate)
+
+    def _length(self, segment: _Segment, *, complete: bool) -> float:
+        if complete:
+            return segment.samples
+        usual = sum(len(word) + 1 for word in segment.words) / CHARACTERS_PER_S * self._rate
+        return max(segment.samples, usual)
+
+
+def _words_within(words: tuple[str, ...], share: float) -> tuple[str, ...]:
+    """The words that end within `share` of the characters, a space counted to the word before it."""
+    limit = share * sum(len(word) + 1 for word in words)
+    spoken = 0
+    for index, word in enumerate(words):
+        spoken += len(word) + 1
+        if spoken > limit:
+            return words[:index]
+    return words
