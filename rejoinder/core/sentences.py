@@ -1,0 +1,155 @@
+"""From a stream of tokens to segments that a voice can speak.
+
+The first segment decides when the caller hears something, so it is short; later ones have the time the first takes
+to play, so they are whole sentences, which sound better. Text arrives in arbitrary pieces and is decided word by
+word: a word is complete when whitespace (or the end) follows it, and each decision looks only at complete words.
+Therefore the segments do not depend on how the text was cut into tokens, numbers ("3.5", "1,000") and words are
+never split, and nothing waits for more than the whitespace that ends a word.
+
+Each complete word has an edge behind it:
+
+    SENTENCE   . ! ? at its end         a segment ends here
+    CLAUSE     , ; : dashes, ellipsis   the first segment ends here; a later one if its limit is reached
+    BOUND      Dr.  e.g.  J.  U.S.      belongs to the next word: never the end of a segment
+    PLAIN      anything else            the end only if the limit is reached and no clause ended
+
+A newline ends a sentence whatever precedes it (list items, headings). Words without anything to say (a dash, a
+stray quotation mark) are carried by a neighbour and are never a segment. Markdown is for eyes: emphasis, code
+marks, headings and bullets are removed. Scripts without spaces between words are not segmented before their end.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+MIN_CLAUSE_WORDS = 2
+"""Words a clause needs to be a segment: "Sure," alone plays 0.3 s, too short to prepare what follows it."""
+
+ABBREVIATIONS = """
+    mr mrs ms mx dr prof rev gen col capt lt sgt hon gov sen rep pres st sr jr vs cf approx
+    fig vol dept inc ltd corp ave blvd mt ft jan feb apr aug sept oct nov dec
+"""
+"""Words whose full stop does not end a sentence. Not "no.", which usually does."""
+
+_ABBREVIATIONS = frozenset(ABBREVIATIONS.split())
+_OPENERS = "\"'([{“‘«"
+_CLOSERS = "\"')]}”’»"
+_INITIALS = re.compile(r"(?:[^\W\d_]\.)+")
+_LIST_NUMBER = re.compile(r"\d{1,3}[.)]")
+_LINE_MARK = re.compile(r"[-+•–]|#+")
+_SPOKEN_SIGNS = frozenset("%&@+=$€£¥°")
+# An asterisk between two digits is a multiplication; any other is emphasis or a bullet.
+_EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)|`+|(?<!\w)_+|_+(?!\w)")
+
+
+class Edge(Enum):
+    """What the end of a word is to the sentence."""
+
+    PLAIN = "plain"
+    BOUND = "bound"
+    CLAUSE = "clause"
+    SENTENCE = "sentence"
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    edge: Edge
+
+    @property
+    def spoken(self) -> bool:
+        return any(char.isalnum() or char in _SPOKEN_SIGNS for char in self.text)
+
+
+class Segmenter:
+    """One reply's segments: the first of at most `first_words` words, later ones of at most `words`.
+
+    Only words that are bound together exceed a limit. Joined by spaces the segments are the whole text without its
+    markdown and with single spaces; at most signs that nobody speaks are lost, at the very end.
+    """
+
+    def __init__(self, first_words: int, words: int) -> None:
+        self._first_words = first_words
+        self._words = words
+        self._emitted = 0
+        self._partial = ""
+        self._line_start = True
+        self._open: list[_Word] = []
+
+    def push(self, text: str) -> list[str]:
+        """Take the next piece of text, cut anywhere; returns the segments it completes."""
+        segments: list[str] = []
+        for char in text:
+            if not char.isspace():
+                self._partial += char
+                continue
+            segments += self._end_word()
+            if char == "\n":
+                segments += self._end_line()
+        return segments
+
+    def flush(self) -> list[str]:
+        """The text is over: returns what remains, and is ready for another text of the same reply."""
+        segments = self._end_word() + self._end_line()
+        self._open.clear()
+        return segments
+
+    def _end_word(self) -> list[str]:
+        word = _EMPHASIS.sub("", self._partial)
+        self._partial = ""
+        if not word or (self._line_start and _LINE_MARK.fullmatch(word)):
+            return []
+        self._open.append(_Word(word, edge_of(word, line_start=self._line_start)))
+        self._line_start = False
+        segments: list[str] = []
+        while size := self._size():
+            segments.append(self._cut(size))
+        return segments
+
+    def _end_line(self) -> list[str]:
+        self._line_start = True
+        return [self._cut(len(self._open))] if self._spoken(len(self._open)) else []
+
+    def _size(self) -> int:
+        """How many of the open words are a segment; 0 while undecided."""
+        whole = len(self._open)
+        spoken = self._spoken(whole)
+        if not spoken:
+            return 0
+        edge = self._open[-1].edge
+        if edge is Edge.SENTENCE:
+            return whole
+        if not self._emitted and edge is Edge.CLAUSE and spoken >= MIN_CLAUSE_WORDS:
+            return whole
+        return self._forced_size() if spoken >= (self._words if self._emitted else self._first_words) else 0
+
+    def _forced_size(self) -> int:
+        """The limit is reached: the last clause, else the last word that is not bound to the next."""
+        sizes = range(len(self._open), 0, -1)
+        clauses = (n for n in sizes if self._open[n - 1].edge is Edge.CLAUSE and self._spoken(n) >= MIN_CLAUSE_WORDS)
+        words = (n for n in sizes if self._open[n - 1].edge is not Edge.BOUND and self._spoken(n))
+        return next(clauses, 0) or next(words, 0)
+
+    def _spoken(self, size: int) -> int:
+        return sum(word.spoken for word in self._open[:size])
+
+    def _cut(self, size: int) -> str:
+        segment = " ".join(word.text for word in self._open[:size])
+        del self._open[:size]
+        self._emitted += 1
+        return segment
+
+
+def edge_of(word: str, *, line_start: bool) -> Edge:
+    """Classify a complete word; at the start of a line a number with a point is a list's, not a sentence's end."""
+    core = word.strip(_OPENERS).rstrip(_CLOSERS)
+    if line_start and _LIST_NUMBER.fullmatch(word):
+        return Edge.BOUND
+    stem = core.rstrip(",;:")
+    if _INITIALS.fullmatch(stem) or (stem.endswith(".") and stem[:-1].lower() in _ABBREVIATIONS):
+        return Edge.BOUND
+    if core.endswith(("..", "…", ",", ";", ":", "—", "–", "--")) or core == "-":
+        return Edge.CLAUSE
+    return Edge.SENTENCE if core.endswith((".", "!", "?")) else Edge.PLAIN
