@@ -63,7 +63,9 @@ class SttJob:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """`text` is stripped and may be empty. `full_padding` says that a guard repeated the decode with 30 s of frames."""
+    """`text` is stripped and may be empty. `full_padding` says that a guard repeated the decode with 30 s of
+    frames.
+    """
 
     text: str
     audio_ms: float
@@ -77,8 +79,8 @@ class Transcript:
 class LlmRequest:
     """One generation. Temperature 0 is greedy.
 
-    `prefix` is the start of the answer that was already received (from a replica that then failed): the engine goes on
-    behind it and returns only what follows, so nothing is spoken twice.
+    `prefix` is the start of the answer that was already received (from a replica that then failed): the engine goes
+    on behind it and returns only what follows, so nothing is spoken twice.
     """
 
     messages: tuple[Message, ...]
@@ -146,8 +148,10 @@ class LlmStream(Protocol):
 
 
 class Llm(Protocol):
-    def open(self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE) -> AbstractAsyncContextManager[LlmStream]:
-        """Start generating on a replica not in `avoid`, waiting for one to exist."""
+    def open(
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+    ) -> AbstractAsyncContextManager[LlmStream]:
+        """Start generating on a replica not in `avoid`; `strict` waits for one to exist (a hedge needs another)."""
         ...
 
 

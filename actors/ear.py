@@ -1,0 +1,95 @@
+"""One caller's hearing: the audio ring, the windows that wait for voice activity, and the speech edges.
+
+Synchronous and without a clock. The host asks every ear for its next window, decides them all in one batch, and gives
+each its probability back; a tick that failed is asked again, since an ear moves on only when it is answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Ring, pcm16_to_float, rms_dbfs
+from rejoinder.core.config import SpeechSettings
+from rejoinder.core.speech import SpeechEvent, SpeechState, committed, step
+
+STATE_FLOATS = 320
+_FRESH = np.zeros(STATE_FLOATS, np.float32).tobytes()
+
+# Arrival times are kept for this many appended messages: 20 s of 20 ms messages.
+ARRIVALS = 1000
+
+# Louder than a quiet room on a telephone; only asked while voice activity detection itself is away.
+AUDIBLE_DBFS = -45.0
+
+
+class Ear:
+    """`settings` may be exchanged between turns; sample indices count from the session's start at 16 kHz."""
+
+    def __init__(self, settings: SpeechSettings, ring_s: float) -> None:
+        self.settings = settings
+        self._ring = Ring(ring_s, STT_RATE)
+        self._decided = 0
+        self._vad_state = _FRESH
+        self._speech = SpeechState()
+        self._arrivals: deque[tuple[int, float]] = deque(maxlen=ARRIVALS)
+
+    @property
+    def received(self) -> int:
+        """Samples received so far."""
+        return self._ring.end
+
+    @property
+    def processed(self) -> int:
+        """Samples whose voice activity is decided."""
+        return self._decided
+
+    @property
+    def backlog(self) -> bool:
+        """Whether at least one whole window waits."""
+        return self._ring.end - self._decided >= VAD_WINDOW
+
+    def append(self, pcm: bytes, now: float) -> None:
+        """Take 16 kHz PCM; what falls out of the ring before it was decided is skipped, oldest first."""
+        self._ring.append(pcm)
+        self._arrivals.append((self._ring.end, now))
+        if self._decided < self._ring.start:
+            self._decided = self._ring.start
+            self._vad_state = _FRESH
+
+    def arrival(self, sample: int) -> float | None:
+        """When `sample` had arrived (monotonic), None if that is forgotten."""
+        return next((at for end, at in self._arrivals if end >= sample), None)
+
+    def backlog_audible(self) -> bool:
+        """Whether the audio that waits for its decision is loud enough to be somebody speaking."""
+        waiting = self._ring.slice(self._decided, self._ring.end)
+        return len(waiting) > 0 and rms_dbfs(waiting) > AUDIBLE_DBFS
+
+    def window(self) -> tuple[npt.NDArray[np.float32], bytes] | None:
+        """The next undecided window and the state before it."""
+        if not self.backlog:
+            return None
+        pcm = self._ring.slice(self._decided, self._decided + VAD_WINDOW)
+        return pcm16_to_float(pcm), self._vad_state
+
+    def decide(self, probability: float, state: bytes) -> tuple[SpeechEvent, ...]:
+        """Answer the window last asked for; returns the speech edges that it made."""
+        self._vad_state = state
+        self._decided += VAD_WINDOW
+        self._speech, events = step(self._speech, self.settings, probability, self._decided)
+        return events
+
+    def skip(self) -> None:
+        """Pass over all audio received so far without deciding it (turn detection is off)."""
+        self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
+
+    def turn_committed(self) -> None:
+        """The turn is over: what follows is a new utterance."""
+        self._speech = committed(self._speech)
+
+    def pcm(self, start: int, end: int) -> bytes:
+        """16 kHz PCM of [start, end), as far as it is still held."""
+        return self._ring.slice(start, end)

@@ -1,0 +1,286 @@
+"""Asking the language model, hedged: the race's decisions are `rejoinder.core.hedging`, this carries them out.
+
+Each attempt is a task that reads one replica's stream into a queue of its own. The first token picks the winner; the
+losers are cancelled and their ends awaited elsewhere, within a bound, so that a loser that will not stop delays no
+caller. When the winner itself breaks, the answer is asked for again behind what was already received, on another
+replica: nothing is spoken twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from actors.ports import Llm, LlmRequest, LlmStream, Metrics, TokenDelta, Usage
+from actors.retry import Pause, Trouble
+from rejoinder.core.config import HedgingSettings
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.hedging import (
+    Cancel,
+    Failed,
+    FirstToken,
+    GiveUp,
+    HedgeDue,
+    HedgePolicy,
+    PrimarySent,
+    Race,
+    RaceCommand,
+    RaceEvent,
+    StartHedge,
+    Win,
+    step,
+)
+
+logger = logging.getLogger(__name__)
+
+Fault = BackendError | Overloaded
+# A model is never this far ahead of its reader; the bound only stops a stream that ignores backpressure.
+DELTA_QUEUE = 1024
+
+
+@dataclass(slots=True)
+class Thought:
+    """What is known of one reply's generation; filled while it runs."""
+
+    hedged: bool = False
+    total_ms: float | None = None
+    usage: Usage | None = None
+    finish: str | None = None
+
+
+class _Attempt:
+    """One stream of one replica. `task` ends when the stream does; cancelling it cancels the request."""
+
+    def __init__(self, number: int, llm: Llm, timeout_s: float, report: Callable[[RaceEvent], None]) -> None:
+        self.number = number
+        self.hedge = False
+        self.deltas: asyncio.Queue[TokenDelta | Fault] = asyncio.Queue(DELTA_QUEUE)
+        self.task: asyncio.Task[None] | None = None
+        self._llm = llm
+        self._timeout_s = timeout_s
+        self._report = report
+        self._stream: LlmStream | None = None
+
+    @property
+    def replica(self) -> str:
+        return self._stream.replica if self._stream else ""
+
+    async def run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
+        """Read the stream to its end; a failure is the queue's last entry."""
+        first = True
+        try:
+            async with self._llm.open(request, avoid=avoid, strict=strict) as stream:
+                self._stream = stream
+                deltas = aiter(stream)
+                while True:
+                    async with asyncio.timeout(self._timeout_s):
+                        delta = await anext(deltas, None)
+                    if delta is None:
+                        raise BackendError("the stream ended before the answer did.", stage="llm", replica=self.replica)
+                    await self.deltas.put(delta)
+                    if first:
+                        first = False
+                        self._report(FirstToken(self.number))
+                    if delta.finish:
+                        return
+        except TimeoutError:
+            self._fail(BackendError(f"no token for {self._timeout_s:g} s.", stage="llm", replica=self.replica), first)
+        except (BackendError, Overloaded) as fault:
+            self._fail(fault, first)
+
+    def _fail(self, fault: Fault, before_first_token: bool) -> None:
+        self.deltas.put_nowait(fault)
+        if before_first_token:
+            self._report(Failed(self.number))
+
+
+class Hedger:
+    """One for all conversations of a host: they share the delay's samples and the budget. `run` for the host's
+    life.
+    """
+
+    def __init__(
+        self, llm: Llm, settings: HedgingSettings, metrics: Metrics, clock: Callable[[], float], timeout_s: float
+    ) -> None:
+        self._llm = llm
+        self._settings = settings
+        self._policy = HedgePolicy(settings)
+        self._metrics = metrics
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._group: asyncio.TaskGroup | None = None
+        self._running = asyncio.Event()
+
+    async def run(self) -> None:
+        """Own the attempts' tasks until cancelled; cancelling stops them all."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._running.set()
+            await asyncio.Event().wait()
+
+    async def stream(
+        self, request: LlmRequest, trouble: Trouble, thought: Thought, give_up_s: float
+    ) -> AsyncGenerator[TokenDelta, None]:
+        """The answer's deltas; raises BackendError when no replica answered for `give_up_s`. Close it to stop."""
+        began = self._clock()
+        deadline = began + give_up_s
+        pause = Pause()
+        avoid: frozenset[str] = frozenset()
+        self._policy.on_primary(began)
+        while True:
+            race = _Racing(self, request, avoid, thought)
+            try:
+                async with aclosing(race.deltas()) as deltas:
+                    async for delta in deltas:
+                        trouble.recovered("llm")
+                        request = replace(
+                            request,
+                            prefix=request.prefix + delta.text,
+                            max_tokens=max(1, request.max_tokens - delta.tokens),
+                        )
+                        deadline = self._clock() + give_up_s
+                        if delta.finish:
+                            thought.finish, thought.usage = delta.finish, delta.usage
+                            thought.total_ms = round((self._clock() - began) * 1000, 1)
+                        yield delta
+                return
+            except (BackendError, Overloaded) as fault:
+                trouble.failed("llm", fault)
+                if self._clock() > deadline:
+                    raise BackendError(f"llm stayed away for {give_up_s:g} s ({fault}).", stage="llm") from fault
+                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else frozenset()
+                await pause()
+
+    async def start(self, attempt: _Attempt, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
+        """Start an attempt's task."""
+        await self._running.wait()
+        assert self._group is not None
+        attempt.task = self._group.create_task(attempt.run(request, avoid, strict))
+
+    def retire(self, attempt: _Attempt) -> None:
+        """Cancel an attempt and see to its end, off the caller's path."""
+        if attempt.task is None or attempt.task.done() or self._group is None:
+            return
+        attempt.task.cancel()
+        self._group.create_task(self._await_end(attempt))
+
+    async def _await_end(self, attempt: _Attempt) -> None:
+        assert attempt.task is not None
+        _, late = await asyncio.wait({attempt.task}, timeout=self._settings.cancel_timeout_s)
+        if late:
+            self._metrics.error("backend", "llm_cancel")
+            logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
+
+    @property
+    def llm(self) -> Llm:
+        return self._llm
+
+    @property
+    def policy(self) -> HedgePolicy:
+        return self._policy
+
+    @property
+    def metrics(self) -> Metrics:
+        return self._metrics
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return self._clock
+
+    @property
+    def timeout_s(self) -> float:
+        return self._timeout_s
+
+
+class _Racing:
+    """One race to the first token, then the winner's deltas."""
+
+    def __init__(self, hedger: Hedger, request: LlmRequest, avoid: frozenset[str], thought: Thought) -> None:
+        self._hedger = hedger
+        self._request = request
+        self._avoid = avoid
+        self._thought = thought
+        self._race = Race()
+        self._attempts: list[_Attempt] = []
+        self._events: asyncio.Queue[RaceEvent] = asyncio.Queue()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def deltas(self) -> AsyncGenerator[TokenDelta, None]:
+        """Run the race, then yield the winner's deltas; raises the last failure if every attempt failed."""
+        try:
+            winner = await self._winner()
+            while True:
+                delta = await winner.deltas.get()
+                if isinstance(delta, BackendError | Overloaded):
+                    raise delta
+                yield delta
+                if delta.finish:
+                    return
+        finally:
+            if self._timer:
+                self._timer.cancel()
+            for attempt in self._attempts:
+                self._hedger.retire(attempt)
+
+    async def _winner(self) -> _Attempt:
+        await self._start(0, strict=False)
+        event: RaceEvent = PrimarySent()
+        while True:
+            hedger = self._hedger
+            before = self._race
+            self._race, commands = step(before, event, hedger.clock(), hedger.policy.try_spend)
+            if isinstance(event, HedgeDue) and not commands and len(before.running) == 1:
+                hedger.metrics.hedge("budget_exhausted")
+            for command in commands:
+                winner = await self._perform(command)
+                if winner:
+                    return winner
+            event = await self._events.get()
+
+    async def _perform(self, command: RaceCommand) -> _Attempt | None:
+        hedger = self._hedger
+        match command:
+            case StartHedge(number):
+                hedge = len(self._race.running) > 1
+                await self._start(number, strict=hedge)
+                if hedge:
+                    self._thought.hedged = True
+                    self._attempts[number].hedge = True
+                    hedger.metrics.hedge("sent")
+            case Win(number, ttft_s):
+                self._settle(number, ttft_s)
+                return self._attempts[number]
+            case GiveUp():
+                fault = self._attempts[-1].deltas.get_nowait()
+                assert isinstance(fault, BackendError | Overloaded)  # a failed attempt's queue ends with its fault
+                raise fault
+            case Cancel():
+                pass  # performed together with the Win that precedes it
+        return None
+
+    def _settle(self, winner: int, ttft_s: float) -> None:
+        """Cancel the losers and let the policy learn from everybody's wait."""
+        hedger, now = self._hedger, self._hedger.clock()
+        hedger.policy.observe_ttft(ttft_s, now)
+        for attempt in self._attempts:
+            if attempt.number != winner and attempt.task and not attempt.task.done():
+                hedger.policy.observe_ttft(now - self._race.sent_at[attempt.number], now)
+                hedger.retire(attempt)
+        for attempt in self._attempts:
+            if attempt.hedge:
+                hedger.metrics.hedge("won" if attempt.number == winner else "wasted")
+
+    async def _start(self, number: int, *, strict: bool) -> None:
+        hedger = self._hedger
+        attempt = _Attempt(number, hedger.llm, hedger.timeout_s, self._events.put_nowait)
+        avoid = self._avoid | {other.replica for other in self._attempts if other.replica}
+        self._attempts.append(attempt)
+        await hedger.start(attempt, self._request, avoid, strict)
+        if self._timer:
+            self._timer.cancel()
+        delay_s = hedger.policy.delay_s(hedger.clock())
+        if delay_s < float("inf"):
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._events.put_nowait, HedgeDue())

@@ -1,0 +1,104 @@
+"""The home of the sessions of one process: admission, the shared tick, the held apology, and their ends.
+
+A session is an object, not a process. Admission is decided here, before a connection is upgraded: a host that is full
+refuses with a retry hint instead of slowing those it already serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from actors.ports import Stages, TtsRequest
+from actors.services import Services
+from actors.session import Session
+from actors.ticker import Ticker
+from actors.voice import Clip
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.session import SessionConfig
+
+logger = logging.getLogger(__name__)
+
+# The loop reports its own lag this often; health checks read the worst of the last interval.
+LAG_PERIOD_S = 0.5
+
+
+class Host:
+    """`run` for the life of the process; `seat` before a connection is upgraded, `converse` after."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.loop_lag_s = 0.0
+        self._settings = services.settings.host
+        self._seats = 0
+        self._ticker = Ticker(
+            services.stages.vad, self._settings, services.settings.vad.call_timeout_s, services.metrics
+        )
+
+    @property
+    def live(self) -> int:
+        """Conversations admitted and not yet over."""
+        return self._seats
+
+    async def run(self) -> None:
+        """Tick and watch the loop until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ticker.run())
+            group.create_task(self.services.hedger.run())
+            group.create_task(self._watch_lag())
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """Hold one place for a conversation; raises Overloaded when all are taken."""
+        if self._seats >= self._settings.max_sessions:
+            self.services.metrics.refused("full")
+            raise Overloaded(
+                f"All {self._settings.max_sessions} sessions of this host are taken.",
+                f"Try again in {self._settings.retry_after_s:g} s.",
+                retry_after_s=self._settings.retry_after_s,
+                resource="sessions",
+            )
+        self._seats += 1
+        self.services.metrics.session_opened()
+        began = self.services.clock()
+        try:
+            yield
+        finally:
+            self._seats -= 1
+            self.services.metrics.session_closed(self.services.clock() - began)
+
+    @asynccontextmanager
+    async def converse(self, key: str, send: Callable[[Json], None], model: str) -> AsyncIterator[Session]:
+        """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block."""
+        session = Session(key, self.services, send, SessionConfig(model=model), self._ticker.wake)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(session.run())
+            await session.ready()
+            self._ticker.join(session)
+            try:
+                yield session
+            finally:
+                self._ticker.leave(session)
+                running.cancel()
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due = self.services.clock() + LAG_PERIOD_S
+            await asyncio.sleep(LAG_PERIOD_S)
+            self.loop_lag_s = max(0.0, self.services.clock() - due)
+
+
+async def hold_apology(stages: Stages, text: str, attempts: int = 60) -> Clip:
+    """Synthesize the apology once, before any caller; raises BackendError if the voice stays away for a minute."""
+    last: Exception | None = None
+    for _ in range(attempts):
+        try:
+            async with stages.tts.open(TtsRequest(text)) as chunks:
+                return Clip(text, b"".join([chunk async for chunk in chunks]))
+        except (BackendError, Overloaded, TimeoutError) as fault:
+            last = fault
+            await asyncio.sleep(1.0)
+    raise BackendError(f"the apology could not be synthesized ({last}).", stage="tts")

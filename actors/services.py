@@ -1,0 +1,24 @@
+"""What every conversation of a host shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.hedge import Hedger
+from actors.ports import Journal, Metrics, Stages
+from actors.voice import Clip
+from rejoinder.core.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`clock` is monotonic seconds; `apology` is spoken when a stage fails and nothing else can be."""
+
+    stages: Stages
+    settings: Settings
+    hedger: Hedger
+    apology: Clip
+    metrics: Metrics
+    journal: Journal
+    clock: Callable[[], float]

@@ -1,0 +1,236 @@
+"""Speaking: segments become audio, audio is paced to the listener, and what was heard is known at every instant.
+
+Two loops share a bounded store of audio: one synthesizes segments in order, the other releases audio at most
+`playout_lead_ms` ahead of the listener, so that a barge-in has little to take back and the history stays true.
+Nothing limits a stream on Ray's path, so the store's own bound (`AHEAD_S`) is what stops synthesis from running away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from actors.ports import Tts, TtsRequest
+from actors.retry import Pause, Trouble
+from rejoinder.core.audio import WIRE_RATE
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.playout import Playout
+
+Clock = Callable[[], float]
+
+SAMPLE_BYTES = 2
+# Audio is synthesized at most this far ahead of what was sent: a long answer costs 1.4 MB, not its whole length.
+AHEAD_S = 30.0
+# One delta a tenth of a second: ten messages a second, not fifty; the first one goes out as soon as it exists.
+DELTA_S = 0.1
+SEGMENT_QUEUE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Speech that is held ready: 24 kHz PCM and its words."""
+
+    text: str
+    pcm: bytes
+
+
+class Listener(Protocol):
+    """What the voice tells its reply."""
+
+    def speaking(self, text: str) -> None:
+        """The first audio of a segment (or clip) is about to be sent."""
+        ...
+
+    def audio(self, pcm: bytes) -> None:
+        """Send this audio now."""
+        ...
+
+    def synthesis_started(self) -> None: ...
+
+    def first_audio_ready(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceSettings:
+    """`attempt_s` bounds the wait for each chunk of audio, `give_up_s` the whole of a segment's trouble."""
+
+    lead_s: float
+    attempt_s: float
+    give_up_s: float
+    voice: str = "default"
+    speed: float = 1.0
+
+
+@dataclass(slots=True)
+class _Store:
+    """Audio that waits to be sent, each chunk with the words that begin with it ("" inside a segment)."""
+
+    chunks: deque[tuple[str, bytes]] = field(default_factory=deque)
+    samples: int = 0
+
+    def add(self, words: str, pcm: bytes) -> None:
+        self.chunks.append((words, pcm))
+        self.samples += len(pcm) // SAMPLE_BYTES
+
+    def take(self, limit: int) -> tuple[str, bytes]:
+        """At most `limit` samples from the front, never across the start of a segment."""
+        words, pcm = self.chunks.popleft()
+        if len(pcm) > limit * SAMPLE_BYTES:
+            self.chunks.appendleft(("", pcm[limit * SAMPLE_BYTES :]))
+            pcm = pcm[: limit * SAMPLE_BYTES]
+        self.samples -= len(pcm) // SAMPLE_BYTES
+        return words, pcm
+
+    def clear(self) -> None:
+        self.chunks.clear()
+        self.samples = 0
+
+
+class Voice:
+    """One reply's speech. `run` ends when all was sent; cancelling it stops the engine at its next chunk."""
+
+    def __init__(self, tts: Tts, listener: Listener, settings: VoiceSettings, trouble: Trouble, clock: Clock) -> None:
+        self._tts = tts
+        self._listener = listener
+        self._settings = settings
+        self._trouble = trouble
+        self._clock = clock
+        self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
+        self._store = _Store()
+        self._playout = Playout(settings.lead_s)
+        self._sent = 0
+        self._synthesized = False
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+
+    @property
+    def audio_ms(self) -> int:
+        """Length of the audio sent so far."""
+        return round(self._sent * 1000 / WIRE_RATE)
+
+    async def say(self, text: str) -> None:
+        """Queue a segment; waits while SEGMENT_QUEUE of them wait for synthesis."""
+        await self._segments.put(text)
+
+    async def finish(self) -> None:
+        """No segment follows."""
+        await self._segments.put(None)
+
+    def play(self, clip: Clip) -> None:
+        """Speak a held clip behind the audio that is already there; its words are no part of the answer."""
+        self._playout.begin("")
+        self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
+        self._playout.end()
+        self._store.add(clip.text, clip.pcm)
+        self._wake.set()
+
+    def dry(self) -> bool:
+        """Whether the listener hears nothing and nothing is ready to be heard."""
+        return not self._store.samples and self._playout.finish(self._clock()) <= self._clock()
+
+    def silence(self) -> str:
+        """Drop what was not sent; returns what was heard of the answer."""
+        self._store.clear()
+        return self.heard()
+
+    def heard(self, at_s: float | None = None) -> str:
+        """The words played by now, or by `at_s` seconds into the audio if the client says so."""
+        return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._synthesize())
+            group.create_task(self._deliver())
+
+    async def played_out(self) -> None:
+        """Until the listener has heard all that was sent."""
+        await asyncio.sleep(max(0.0, self._playout.finish(self._clock()) - self._clock()))
+
+    async def _synthesize(self) -> None:
+        while (text := await self._segments.get()) is not None:
+            await self._speak(text)
+        self._synthesized = True
+        self._wake.set()
+
+    async def _speak(self, text: str) -> None:
+        """One segment, asked again on another replica if it fails, without repeating what was made already."""
+        made = 0
+        avoid: frozenset[str] = frozenset()
+        pause = Pause()
+        deadline = self._clock() + self._settings.give_up_s
+        self._listener.synthesis_started()
+        while True:
+            try:
+                made = await self._stream(text, made, avoid)
+            except _Interrupted as broken:
+                made, fault = broken.made, broken.fault
+                self._trouble.failed("tts", fault)
+                if self._clock() > deadline:
+                    raise BackendError(f"tts stayed away ({fault}).", stage="tts") from fault
+                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
+                await pause()
+            else:
+                self._playout.end()
+                self._trouble.recovered("tts")
+                return
+
+    async def _stream(self, text: str, made: int, avoid: frozenset[str]) -> int:
+        """Synthesize and store what lies behind the first `made` samples; returns how many there are now."""
+        request = TtsRequest(text, self._settings.voice, self._settings.speed)
+        seen = 0
+        try:
+            async with self._tts.open(request, avoid=avoid) as chunks:
+                while (pcm := await asyncio.wait_for(anext(chunks, None), self._settings.attempt_s)) is not None:
+                    fresh = pcm[max(0, made - seen) * SAMPLE_BYTES :]
+                    seen += len(pcm) // SAMPLE_BYTES
+                    if fresh:
+                        await self._keep(text if made == 0 else "", fresh)
+                        made = max(made, seen)
+        except (BackendError, Overloaded, TimeoutError) as fault:
+            raise _Interrupted(made, fault) from fault
+        return made
+
+    async def _keep(self, words: str, pcm: bytes) -> None:
+        while self._store.samples > AHEAD_S * WIRE_RATE:
+            self._room.clear()
+            await self._room.wait()
+        if words:
+            self._playout.begin(words)
+            self._listener.first_audio_ready()
+        self._playout.add(len(pcm) // SAMPLE_BYTES)
+        self._store.add(words, pcm)
+        self._wake.set()
+
+    async def _deliver(self) -> None:
+        while True:
+            if not self._store.samples:
+                if self._synthesized:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            now = self._clock()
+            allowed = self._playout.allowance(now)
+            if allowed < min(self._store.samples, round(DELTA_S * WIRE_RATE)):
+                await self._until_released(now)
+                continue
+            words, pcm = self._store.take(min(allowed, round(DELTA_S * WIRE_RATE)))
+            self._playout.sent(len(pcm) // SAMPLE_BYTES, now)
+            self._sent += len(pcm) // SAMPLE_BYTES
+            if words:
+                self._listener.speaking(words)
+            self._listener.audio(pcm)
+            self._room.set()
+
+    async def _until_released(self, now: float) -> None:
+        release = self._playout.next_release(now)
+        await asyncio.sleep(DELTA_S if release is None else min(DELTA_S, max(0.005, release - now)))
+
+
+class _Interrupted(Exception):
+    def __init__(self, made: int, fault: BackendError | Overloaded | TimeoutError) -> None:
+        self.made = made
+        self.fault = fault

@@ -1,0 +1,322 @@
+"""Who has the floor: the turn machine.
+
+Two lifecycles run side by side. The caller is QUIET, SPEAKING, or SETTLING (a soft end was heard and we are deciding
+whether the turn is over). The agent is IDLE, REPLYING, or OWING (a reply is under way that may not be interrupted,
+and another is due behind it). `TABLE` says for every caller phase and every event what happens; what may be ignored
+says so.
+
+A revision numbers what was heard: it goes up whenever the caller goes on speaking after a soft end, and whenever a
+turn is committed. Results that carry an old revision are forgotten, so nothing that was computed for half a sentence
+can surface.
+
+Time is in two clocks: `now` is monotonic seconds, sample indices are the caller's own audio at 16 kHz. A turn is
+committed when either says that the required silence has passed: the audio clock decides when audio arrives faster
+than real time, the wall clock when the caller's client stops sending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal
+
+from rejoinder.core.audio import STT_RATE
+from rejoinder.core.config import EndpointingSettings
+from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
+from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
+
+# While audio waits for its voice activity decision the silence is not known: look again after this long.
+RECHECK_S = 0.05
+
+
+class Caller(Enum):
+    QUIET = "quiet"
+    SPEAKING = "speaking"
+    SETTLING = "settling"
+
+
+class Agent(Enum):
+    IDLE = "idle"
+    REPLYING = "replying"
+    OWING = "owing"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRules:
+    """What the client and the operator configured."""
+
+    detection: TurnDetection
+    endpointing: EndpointingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TurnState:
+    """`start` and `speech_end` are samples; `wait` is the required silence in seconds, None while undecided."""
+
+    caller: Caller = Caller.QUIET
+    agent: Agent = Agent.IDLE
+    revision: int = 0
+    start: int = 0
+    speech_end: int = 0
+    wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The turn model's probability for this revision; None when it did not answer in time.
+
+    `processed`: voice activity is decided up to this sample.
+    """
+
+    revision: int
+    probability: float | None
+    processed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AudioHeard:
+    """Voice activity is decided up to sample `processed`; `backlog` says that more audio waits."""
+
+    processed: int
+    backlog: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOver:
+    """The timer of this revision fired."""
+
+    revision: int
+    backlog: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequested:
+    """The client, or the limit on an utterance's length, ends the utterance at sample `end`."""
+
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearRequested:
+    """The client drops the audio before sample `end` that is not committed yet."""
+
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRequested:
+    """The client asks for a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """The reply was spoken to its end, failed, or was cancelled by the client."""
+
+
+TurnEvent = (
+    SpeechStarted
+    | SoftEnd
+    | SpeechResumed
+    | Verdict
+    | AudioHeard
+    | WaitOver
+    | CommitRequested
+    | ClearRequested
+    | ReplyRequested
+    | ReplyEnded
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceSpeech:
+    """Tell the client that the caller speaks, from sample `start`."""
+
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """Transcribe samples [start, end) and judge the turn, both for this revision."""
+
+    revision: int
+    start: int
+    end: int
+    judge: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Cancel and drop everything that was begun for this revision."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Send WaitOver for this revision at monotonic time `at`."""
+
+    revision: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitTurn:
+    """The utterance [start, end) is a turn of the caller's; `heard` says that Hear was already asked for it."""
+
+    revision: int
+    start: int
+    end: int
+    speech_end: int
+    heard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartReply:
+    """Answer the turn committed as `revision`; None: answer the conversation as it stands."""
+
+    revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReply:
+    reason: Literal["turn_detected"]
+
+
+Command = AnnounceSpeech | Hear | Forget | WaitUntil | CommitTurn | StartReply | CancelReply
+Step = tuple[TurnState, tuple[Command, ...]]
+
+
+def step(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) -> Step:
+    """Advance by one event; total: every phase answers every event."""
+    return TABLE[state.caller, type(event)](state, event, rules, now)
+
+
+def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) -> Step:
+    return state, ()
+
+
+def _started(state: TurnState, event: SpeechStarted, rules: TurnRules, now: float) -> Step:
+    state = replace(state, caller=Caller.SPEAKING, start=event.at, wait=None)
+    announce = AnnounceSpeech(event.at)
+    if state.agent is Agent.IDLE or not rules.detection.interrupt_response:
+        return state, (announce,)
+    return replace(state, agent=Agent.IDLE), (announce, CancelReply("turn_detected"))
+
+
+def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> Step:
+    judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
+    state = replace(state, caller=Caller.SETTLING, speech_end=event.speech_end, wait=None)
+    hear = Hear(state.revision, state.start, event.at, judge=judged)
+    if judged:
+        return state, (hear,)
+    state, waiting = _await_silence(state, rules, None, event.at, now)
+    return state, (hear, *waiting)
+
+
+def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> Step:
+    old = state.revision
+    return replace(state, caller=Caller.SPEAKING, revision=old + 1, wait=None), (Forget(old),)
+
+
+def _verdict(state: TurnState, event: Verdict, rules: TurnRules, now: float) -> Step:
+    if event.revision != state.revision or state.wait is not None:
+        return state, ()
+    return _await_silence(state, rules, event.probability, event.processed, now)
+
+
+def _await_silence(state: TurnState, rules: TurnRules, probability: float | None, processed: int, now: float) -> Step:
+    wait = wait_s(rules.detection, rules.endpointing, probability)
+    state = replace(state, wait=wait)
+    left = wait - (processed - state.speech_end) / STT_RATE
+    if left <= 0:
+        return _commit(state, rules)
+    return state, (WaitUntil(state.revision, now + left),)
+
+
+def _heard(state: TurnState, event: AudioHeard, rules: TurnRules, now: float) -> Step:
+    if state.wait is None or event.processed - state.speech_end < state.wait * STT_RATE:
+        return state, ()
+    return _commit(state, rules)
+
+
+def _wait_over(state: TurnState, event: WaitOver, rules: TurnRules, now: float) -> Step:
+    if event.revision != state.revision or state.wait is None:
+        return state, ()
+    if event.backlog:
+        return state, (WaitUntil(state.revision, now + RECHECK_S),)
+    return _commit(state, rules)
+
+
+def _commit(state: TurnState, rules: TurnRules) -> Step:
+    end = state.speech_end + round((state.wait or 0.0) * STT_RATE)
+    turn = CommitTurn(state.revision, state.start, end, state.speech_end, heard=True)
+    return _committed(state, turn, rules.detection.create_response)
+
+
+def _cut_utterance(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> Step:
+    heard = state.caller is Caller.SETTLING
+    speech_end = state.speech_end if heard else event.end
+    turn = CommitTurn(state.revision, state.start, event.end, speech_end, heard)
+    automatic = rules.detection.mode is not DetectionMode.NONE and rules.detection.create_response
+    return _committed(state, turn, automatic)
+
+
+def _committed(state: TurnState, turn: CommitTurn, reply: bool) -> Step:
+    state = replace(state, caller=Caller.QUIET, revision=state.revision + 1, start=turn.end, wait=None)
+    if not reply:
+        return state, (turn,)
+    if state.agent is not Agent.IDLE:
+        return replace(state, agent=Agent.OWING), (turn,)
+    return replace(state, agent=Agent.REPLYING), (turn, StartReply(turn.revision))
+
+
+def _clear(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> Step:
+    old = state.revision
+    return replace(state, caller=Caller.QUIET, revision=old + 1, start=event.end, wait=None), (Forget(old),)
+
+
+def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> Step:
+    return replace(state, agent=Agent.REPLYING), (StartReply(None),)
+
+
+def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: float) -> Step:
+    if state.agent is Agent.OWING:
+        return replace(state, agent=Agent.REPLYING), (StartReply(None),)
+    return replace(state, agent=Agent.IDLE), ()
+
+
+Handler = Callable[..., Step]
+
+TABLE: dict[tuple[Caller, type], Handler] = {
+    (Caller.QUIET, SpeechStarted): _started,
+    (Caller.QUIET, SoftEnd): _ignore,  # of speech that a clear or a cut already ended
+    (Caller.QUIET, SpeechResumed): _ignore,
+    (Caller.QUIET, Verdict): _ignore,  # late, of a turn that is over
+    (Caller.QUIET, AudioHeard): _ignore,
+    (Caller.QUIET, WaitOver): _ignore,
+    (Caller.QUIET, CommitRequested): _cut_utterance,
+    (Caller.QUIET, ClearRequested): _clear,
+    (Caller.QUIET, ReplyRequested): _reply_requested,
+    (Caller.QUIET, ReplyEnded): _reply_ended,
+    (Caller.SPEAKING, SpeechStarted): _ignore,
+    (Caller.SPEAKING, SoftEnd): _soft_end,
+    (Caller.SPEAKING, SpeechResumed): _ignore,
+    (Caller.SPEAKING, Verdict): _ignore,  # of a revision that resumed speech overtook
+    (Caller.SPEAKING, AudioHeard): _ignore,
+    (Caller.SPEAKING, WaitOver): _ignore,
+    (Caller.SPEAKING, CommitRequested): _cut_utterance,
+    (Caller.SPEAKING, ClearRequested): _clear,
+    (Caller.SPEAKING, ReplyRequested): _reply_requested,
+    (Caller.SPEAKING, ReplyEnded): _reply_ended,
+    (Caller.SETTLING, SpeechStarted): _resumed,
+    (Caller.SETTLING, SoftEnd): _ignore,
+    (Caller.SETTLING, SpeechResumed): _resumed,
+    (Caller.SETTLING, Verdict): _verdict,
+    (Caller.SETTLING, AudioHeard): _heard,
+    (Caller.SETTLING, WaitOver): _wait_over,
+    (Caller.SETTLING, CommitRequested): _cut_utterance,
+    (Caller.SETTLING, ClearRequested): _clear,
+    (Caller.SETTLING, ReplyRequested): _reply_requested,
+    (Caller.SETTLING, ReplyEnded): _reply_ended,
+}

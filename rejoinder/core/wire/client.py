@@ -1,0 +1,151 @@
+"""Client events: from one JSON message to a typed event, or a CallerError that names the field."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rejoinder.core.errors import CallerError
+from rejoinder.core.wire.fields import Fields, Json, refuse
+
+# OpenAI's limit for one append (openai-realtime.md section 13), counted decoded.
+MAX_APPEND_BYTES = 15 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvent:
+    """Base of all client events; `event_id` is the client's own, echoed in errors."""
+
+    event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSession(ClientEvent):
+    session: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class AppendAudio(ClientEvent):
+    """`audio`: whole samples of the input format."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAudio(ClientEvent):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ClearAudio(ClientEvent):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CreateItem(ClientEvent):
+    item: Fields
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteItem(ClientEvent):
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveItem(ClientEvent):
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateItem(ClientEvent):
+    item_id: str
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResponse(ClientEvent):
+    response: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResponse(ClientEvent):
+    response_id: str | None
+
+
+class MalformedEvent(CallerError):
+    """A client event we refuse; `event_id` is the client's, when it could be read."""
+
+    client_event_id: str | None = None
+
+
+def parse(message: str | bytes) -> ClientEvent:
+    """One WebSocket message to one event; raises MalformedEvent, and nothing else."""
+    document: Any = None
+    try:
+        try:
+            document = json.loads(message)
+        except (ValueError, RecursionError):
+            raise refuse("The message is not JSON.", "", code="invalid_json", remedy="Send one JSON object.") from None
+        return _parse(document)
+    except CallerError as error:
+        malformed = MalformedEvent(error.message, error.remedy, code=error.code, param=error.param)
+        if isinstance(document, dict) and isinstance(document.get("event_id"), str):
+            malformed.client_event_id = document["event_id"][:512]
+        raise malformed from None
+
+
+def _parse(document: Json) -> ClientEvent:
+    fields = Fields(document, "")
+    event_id = fields.text("event_id", limit=512) if fields.raw("event_id") is not None else None
+    match fields.text("type", limit=128):
+        case "session.update":
+            return UpdateSession(event_id, _required_child(fields, "session"))
+        case "input_audio_buffer.append":
+            return AppendAudio(event_id, _audio(fields))
+        case "input_audio_buffer.commit":
+            return CommitAudio(event_id)
+        case "input_audio_buffer.clear":
+            return ClearAudio(event_id)
+        case "conversation.item.create":
+            return CreateItem(event_id, _required_child(fields, "item"), fields.optional_text("previous_item_id"))
+        case "conversation.item.delete":
+            return DeleteItem(event_id, fields.text("item_id"))
+        case "conversation.item.retrieve":
+            return RetrieveItem(event_id, fields.text("item_id"))
+        case "conversation.item.truncate":
+            fields.whole("content_index", 0, 0, 0)
+            return TruncateItem(event_id, fields.text("item_id"), fields.whole("audio_end_ms", 0, 2**31))
+        case "response.create":
+            return CreateResponse(event_id, Fields(fields.raw("response") or {}, "response"))
+        case "response.cancel":
+            return CancelResponse(event_id, fields.optional_text("response_id"))
+        case "output_audio_buffer.clear":
+            raise refuse(
+                "output_audio_buffer.clear works over WebRTC and SIP only.",
+                "type",
+                code="unsupported_event",
+                remedy="Over WebSocket, drop your own playback buffer and send conversation.item.truncate.",
+            )
+        case unknown:
+            raise refuse(f"Unknown event type {unknown[:80]!r}.", "type", code="unknown_event_type")
+
+
+def _required_child(fields: Fields, name: str) -> Fields:
+    if name not in fields:
+        raise refuse(f"{name} is required.", name, code="missing_required_parameter")
+    return fields.child(name)
+
+
+def _audio(fields: Fields) -> bytes:
+    encoded = fields.text("audio", limit=MAX_APPEND_BYTES * 4 // 3 + 4)
+    try:
+        audio = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise refuse("audio is not base64.", "audio", remedy="Encode the PCM bytes with standard base64.") from None
+    if len(audio) % 2:
+        raise refuse("audio holds half a sample.", "audio", remedy="Send 16-bit samples: an even number of bytes.")
+    return audio

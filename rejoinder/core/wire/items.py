@@ -1,0 +1,169 @@
+"""The conversation as a list of items in order, each with its id; the language model reads its text.
+
+Truncating an assistant item keeps only what was heard. Every lookup of an unknown id is a CallerError, so that a
+client's mistake never costs the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from rejoinder.core.context import Message, Role
+from rejoinder.core.wire.fields import Fields, Json, refuse
+
+ItemType = Literal["message", "function_call", "function_call_output"]
+Status = Literal["in_progress", "completed", "incomplete"]
+
+# A replayed history of a long call fits; an endless one is refused before it eats the host.
+MAX_ITEMS = 2000
+MAX_CONTENT_PARTS = 64
+
+_CONTENT_TYPES = {
+    "user": ("input_text", "input_audio", "input_image"),
+    "system": ("input_text",),
+    "assistant": ("output_text", "output_audio", "text", "input_text", "audio"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item. `text` is what the model reads; `audio_ms` is the length of generated audio (0 for text)."""
+
+    id: str
+    type: ItemType = "message"
+    role: Role = "user"
+    text: str | None = ""
+    spoken: bool = False
+    status: Status = "completed"
+    audio_ms: int = 0
+    call: Json = field(default_factory=dict)
+
+    def wire(self, *, reveal: bool = True) -> Json:
+        """The item as JSON; `reveal` False leaves a spoken user item's transcript null, as item.added must."""
+        base: Json = {"id": self.id, "object": "realtime.item", "type": self.type, "status": self.status}
+        if self.type != "message":
+            return base | self.call
+        base["role"] = self.role
+        if self.role == "assistant":
+            kind, key = ("output_audio", "transcript") if self.spoken else ("output_text", "text")
+            base["content"] = [{"type": kind, key: self.text}] if self.text else []
+        elif self.spoken:
+            base["content"] = [{"type": "input_audio", "transcript": self.text if reveal else None}]
+        else:
+            base["content"] = [{"type": "input_text", "text": self.text}]
+        return base
+
+
+class Conversation:
+    """Items in order. Not thread-safe; owned by one session."""
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __contains__(self, item_id: str) -> bool:
+        return any(item.id == item_id for item in self._items)
+
+    def insert(self, item: Item, previous_id: str | None = None) -> str | None:
+        """Add behind `previous_id` ("root": at the head, None: at the end); returns the true predecessor's id."""
+        if item.id in self:
+            raise refuse(
+                f"An item with id {item.id!r} exists already.", "item.id", code="item_create_duplicate_item_id"
+            )
+        if len(self._items) >= MAX_ITEMS:
+            raise refuse("The conversation is full.", "item", remedy="Delete items first.")
+        if previous_id is None:
+            at = len(self._items)
+        elif previous_id == "root":
+            at = 0
+        else:
+            at = self._index(previous_id, "previous_item_id") + 1
+        self._items.insert(at, item)
+        return self.predecessor(item.id)
+
+    def predecessor(self, item_id: str) -> str | None:
+        """The id before this item, None at the head."""
+        at = self._index(item_id, "item_id")
+        return self._items[at - 1].id if at else None
+
+    def get(self, item_id: str, *, code: str = "invalid_value") -> Item:
+        return self._items[self._index(item_id, "item_id", code)]
+
+    def update(self, item: Item) -> None:
+        """Put a new version of an item in its place; one that was deleted meanwhile stays deleted."""
+        for at, known in enumerate(self._items):
+            if known.id == item.id:
+                self._items[at] = item
+
+    def delete(self, item_id: str) -> None:
+        del self._items[self._index(item_id, "item_id")]
+
+    def truncate(self, item_id: str, heard: str, audio_end_ms: int) -> None:
+        """Keep only what was heard of an assistant item."""
+        item = self.get(item_id)
+        self.update(replace(item, text=heard, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
+
+    def messages(self) -> list[Message]:
+        """What the model reads: messages with text, and tool results as system notes."""
+        found = []
+        for item in self._items:
+            if item.type == "message" and item.text:
+                found.append(Message(item.role, item.text))
+            elif item.type == "function_call_output":
+                found.append(Message("system", f"Result of the tool call: {item.call.get('output', '')}"))
+        return found
+
+    def _index(self, item_id: str, param: str, code: str = "invalid_value") -> int:
+        for at, item in enumerate(self._items):
+            if item.id == item_id:
+                return at
+        raise refuse(
+            f"No item with id {item_id[:80]!r} in this conversation.", param, code=code, remedy="Use a known item id."
+        )
+
+
+def parse_item(fields: Fields, fresh_id: str) -> Item:
+    """A client's item; keeps its id, else takes `fresh_id`. Raises CallerError naming the field."""
+    item_id = fields.text("id", limit=128) if fields.raw("id") else fresh_id
+    kind = fields.choice("type", ("message", "function_call", "function_call_output"))
+    if kind == "function_call":
+        call = {
+            "call_id": fields.text("call_id", ""),
+            "name": fields.text("name"),
+            "arguments": fields.text("arguments"),
+        }
+        return Item(item_id, type="function_call", role="assistant", text=None, call=call)
+    if kind == "function_call_output":
+        call = {"call_id": fields.text("call_id"), "output": fields.text("output")}
+        return Item(item_id, type="function_call_output", role="system", text=None, call=call)
+    return _parse_message(fields, item_id)
+
+
+def _parse_message(fields: Fields, item_id: str) -> Item:
+    role = fields.choice("role", ("user", "assistant", "system"))
+    texts: list[str] = []
+    spoken = False
+    for part in fields.items("content", MAX_CONTENT_PARTS):
+        part_type = part.choice("type", _CONTENT_TYPES[role])
+        if part_type == "input_image":
+            raise refuse(
+                "Images are not supported.", part.at("type"), code="unsupported_content", remedy="Send input_text."
+            )
+        if part_type in ("input_audio", "output_audio", "audio"):
+            spoken = True
+            if part.optional_text("transcript") is None and part_type == "input_audio":
+                raise refuse(
+                    "input_audio in an item needs a transcript.",
+                    part.at("transcript"),
+                    code="unsupported_content",
+                    remedy="Stream audio with input_audio_buffer.append, or send its transcript.",
+                )
+            texts.append(part.optional_text("transcript") or "")
+        else:
+            texts.append(part.text("text"))
+    text = " ".join(t for t in texts if t)
+    return Item(item_id, role=role, text=text, spoken=spoken)  # type: ignore[arg-type]  # choice() narrowed it

@@ -1,0 +1,191 @@
+"""The session object: what a client configured, merged field by field, and its echo.
+
+Foreign model, voice and transcription names are accepted (stock clients send OpenAI's) and echoed; our engines serve
+them all. `null` clears turn_detection, transcription and noise_reduction; an absent field changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rejoinder.core.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection
+from rejoinder.core.wire.fields import Fields, Json, refuse
+
+PCM_24K: Json = {"type": "audio/pcm", "rate": 24000}
+MAX_TOOLS = 128
+MAX_OUTPUT_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """The effective configuration of one session. `max_output_tokens` None means "inf"."""
+
+    model: str = "rejoinder"
+    output_modality: str = "audio"
+    instructions: str = ""
+    tools: tuple[Json, ...] = ()
+    tool_choice: Any = "auto"
+    max_output_tokens: int | None = None
+    detection: TurnDetection = field(default_factory=TurnDetection)
+    transcription: Json | None = None
+    noise_reduction: Json | None = None
+    voice: str = "default"
+    speed: float = 1.0
+    truncation: Any = "auto"
+    tracing: Any = None
+    include: Any = None
+
+
+def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -> SessionConfig:
+    """The configuration after a session.update; raises CallerError and changes nothing if any field is bad."""
+    patch.choice("type", ("realtime",))
+    audio = patch.child("audio")
+    config = _merge_audio_input(config, audio.child("input"))
+    config = _merge_audio_output(config, audio.child("output"), voice_locked)
+    if "output_modalities" in patch:
+        config = replace(config, output_modality=modality(patch))
+    if "instructions" in patch:
+        config = replace(config, instructions=patch.optional_text("instructions") or "")
+    if "max_output_tokens" in patch:
+        config = replace(config, max_output_tokens=max_tokens(patch))
+    if "tools" in patch:
+        config = replace(config, tools=tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS)))
+    for name in ("tool_choice", "truncation", "tracing", "include"):
+        if name in patch:
+            config = replace(config, **{name: patch.raw(name)})
+    return config
+
+
+def modality(fields: Fields) -> str:
+    """The one entry of `output_modalities`."""
+    value = fields.raw("output_modalities")
+    if value not in (["audio"], ["text"]):
+        path = fields.at("output_modalities")
+        raise refuse(f"{path} is {str(value)[:80]}.", path, remedy='Use ["audio"] or ["text"].')
+    return str(value[0])
+
+
+def max_tokens(fields: Fields) -> int | None:
+    """`max_output_tokens`: 1 to 4096, or "inf" (None)."""
+    if fields.raw("max_output_tokens") in (None, "inf"):
+        return None
+    return fields.whole("max_output_tokens", 1, MAX_OUTPUT_TOKENS)
+
+
+def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
+    """The session as JSON, with explicit booleans (the agents SDKs read them from here)."""
+    audio_input: Json = {
+        "format": PCM_24K,
+        "transcription": config.transcription,
+        "noise_reduction": config.noise_reduction,
+        "turn_detection": _echo_detection(config.detection),
+    }
+    return {
+        "type": "realtime",
+        "object": "realtime.session",
+        "id": session_id,
+        "model": config.model,
+        "output_modalities": [config.output_modality],
+        "instructions": config.instructions,
+        "tools": list(config.tools),
+        "tool_choice": config.tool_choice,
+        "max_output_tokens": "inf" if config.max_output_tokens is None else config.max_output_tokens,
+        "truncation": config.truncation,
+        "tracing": config.tracing,
+        "include": config.include,
+        "expires_at": expires_at,
+        "audio": {
+            "input": audio_input,
+            "output": {"format": PCM_24K, "voice": config.voice, "speed": config.speed},
+        },
+    }
+
+
+def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
+    _check_format(patch)
+    if "turn_detection" in patch:
+        config = replace(config, detection=_detection(config.detection, patch))
+    if "transcription" in patch:
+        wanted = None if patch.raw("transcription") is None else patch.child("transcription").as_dict()
+        # Only the keys that were sent come back: a stock client raises on any other.
+        config = replace(config, transcription=wanted)
+    if "noise_reduction" in patch:
+        wanted = None if patch.raw("noise_reduction") is None else patch.child("noise_reduction").as_dict()
+        config = replace(config, noise_reduction=wanted)
+    return config
+
+
+def _merge_audio_output(config: SessionConfig, patch: Fields, voice_locked: bool) -> SessionConfig:
+    _check_format(patch)
+    if "speed" in patch:
+        config = replace(config, speed=patch.number("speed", 0.25, 1.5, 1.0))
+    if patch.raw("voice") is None:
+        return config
+    voice = patch.raw("voice")
+    name = patch.child("voice").text("id") if isinstance(voice, dict) else patch.text("voice", limit=128)
+    if voice_locked and name != config.voice:
+        raise refuse(
+            "The voice cannot change after the first audio.",
+            patch.at("voice"),
+            remedy="Keep the voice, or open a new session.",
+        )
+    return replace(config, voice=name)
+
+
+def _check_format(patch: Fields) -> None:
+    if patch.raw("format") is None:
+        return
+    wanted = patch.child("format")
+    kind = wanted.text("type")
+    if kind != "audio/pcm":
+        raise refuse(f"{wanted.at('type')} {kind[:40]!r} is not served.", wanted.at("type"), remedy="Use audio/pcm.")
+    wanted.number("rate", 24000, 24000, 24000)
+
+
+def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:
+    if patch.raw("turn_detection") is None:
+        return TurnDetection(mode=DetectionMode.NONE)
+    fields = patch.child("turn_detection")
+    mode = DetectionMode(fields.choice("type", [mode.value for mode in DetectionMode if mode.value != "none"]))
+    base = current if current.mode is mode else TurnDetection(mode=mode)
+    base = replace(
+        base,
+        create_response=fields.flag("create_response", base.create_response),
+        interrupt_response=fields.flag("interrupt_response", base.interrupt_response),
+    )
+    if mode is DetectionMode.SEMANTIC_VAD:
+        eagerness = fields.choice("eagerness", list(MAX_WAIT_S), base.eagerness)
+        return replace(base, eagerness=eagerness)
+    idle = fields.raw("idle_timeout_ms")
+    return replace(
+        base,
+        threshold=fields.number("threshold", 0, 1, base.threshold),
+        prefix_padding_ms=fields.whole("prefix_padding_ms", 0, 5000, round(base.prefix_padding_ms)),
+        silence_duration_ms=fields.whole("silence_duration_ms", 0, 20000, round(base.silence_duration_ms)),
+        idle_timeout_ms=None if idle is None else fields.whole("idle_timeout_ms", 1000, 600_000),
+    )
+
+
+def _echo_detection(detection: TurnDetection) -> Json | None:
+    if detection.mode is DetectionMode.NONE:
+        return None
+    shared: Json = {
+        "type": detection.mode.value,
+        "create_response": detection.create_response,
+        "interrupt_response": detection.interrupt_response,
+    }
+    if detection.mode is DetectionMode.SEMANTIC_VAD:
+        return shared | {"eagerness": detection.eagerness}
+    return shared | {
+        "threshold": detection.threshold,
+        "prefix_padding_ms": round(detection.prefix_padding_ms),
+        "silence_duration_ms": round(detection.silence_duration_ms),
+        "idle_timeout_ms": detection.idle_timeout_ms,
+    }
+
+
+def _tool(tool: Fields) -> Json:
+    tool.choice("type", ("function",))
+    tool.text("name", limit=128)
+    return tool.as_dict()
