@@ -1,0 +1,300 @@
+"""The shape of the code: who may import whom, what the core may touch, and how large things may grow.
+
+Every rule is a function from one parsed module to its offences. The whole repository must have none, and each rule
+is shown a module that breaks it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# DESIGN's dependency order: a layer may import itself and what is listed. `rejoinder.cli` may import everything.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "rejoinder.core": (),
+    "rejoinder.store": ("rejoinder.core",),
+    "actors": ("rejoinder.core", "rejoinder.store"),
+    "deployments": ("rejoinder.core", "rejoinder.store", "actors"),
+    "cluster": ("rejoinder.core", "rejoinder.store", "actors", "deployments"),
+    "loadtest": ("rejoinder.core", "rejoinder.store"),
+    "rejoinder.cli": ("rejoinder.core", "rejoinder.store", "actors", "deployments", "cluster", "loadtest"),
+}
+OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "tests")
+CORE_THIRD_PARTY = frozenset({"numpy"})
+CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
+# Neither clocks, environment, files, concurrency, networks, randomness nor logging.
+STDLIB_IN_CORE = frozenset(
+    {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}
+    | {"decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math"}
+    | {"numbers", "operator", "re", "statistics", "string", "struct", "textwrap", "types", "typing", "unicodedata"}
+)
+
+MAX_FILE_LINES = 400
+MAX_CLASS_LINES = 200
+MAX_FUNCTION_LINES = 40
+MAX_PARAMETERS = 7
+MAX_DEPTH = 2
+FORBIDDEN_NAMES = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "managers", "base", "misc"})
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed file; `name` is dotted, as imported from the repository's root."""
+
+    path: Path
+    source: str
+
+    @property
+    def name(self) -> str:
+        parts = self.path.with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.source)
+
+    def at(self, node: ast.AST) -> str:
+        return f"{self.path}:{getattr(node, 'lineno', 1)}"
+
+
+Rule = Callable[[Module], Iterator[str]]
+
+
+def layering(module: Module) -> Iterator[str]:
+    """A module imports only from its own layer and those below; `rejoinder` itself holds nothing but its version."""
+    layer = _layer(module.name)
+    if layer is None:
+        return
+    allowed = (layer, *LAYERS[layer])
+    for node, imported in _imports(module):
+        ours = imported.split(".")[0] in OURS and imported not in {"rejoinder", "rejoinder.__version__"}
+        if ours and not any(imported == name or imported.startswith(f"{name}.") for name in allowed):
+            yield f"{module.at(node)} imports {imported}: {layer} may import only {', '.join(allowed)}"
+
+
+def purity(module: Module) -> Iterator[str]:
+    """The core has no clock, environment, randomness, logging, concurrency, input or output."""
+    if _layer(module.name) != "rejoinder.core":
+        return
+    third_party = CONFIG_THIRD_PARTY if module.name == "rejoinder.core.config" else CORE_THIRD_PARTY
+    for node, imported in _imports(module):
+        top = imported.split(".")[0]
+        if top not in STDLIB_IN_CORE | third_party and top != "rejoinder":
+            yield f"{module.at(node)} imports {imported}, which is not known to be pure: pass its result in as a value"
+    for node in ast.walk(module.tree):
+        dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if dotted in {"np.random", "numpy.random"}:
+            yield f"{module.at(node)} uses {dotted}: randomness is passed in"
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await):
+            yield f"{module.at(node)} awaits: the core decides, the shell waits"
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"open", "print", "input"}
+        ):
+            yield f"{module.at(node)} calls {node.func.id}: the core does no input or output"
+
+
+def file_size(module: Module) -> Iterator[str]:
+    lines = len(module.source.splitlines())
+    if lines > MAX_FILE_LINES:
+        yield f"{module.path} has {lines} lines, at most {MAX_FILE_LINES}: split it by subject"
+
+
+def class_size(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ClassDef) and (lines := _code_lines(node)) > MAX_CLASS_LINES:
+            yield f"{module.at(node)} class {node.name} has {lines} lines, at most {MAX_CLASS_LINES}"
+
+
+def function_size(module: Module) -> Iterator[str]:
+    """Signature and body, docstrings aside."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, Function) and (lines := _code_lines(node)) > MAX_FUNCTION_LINES:
+            yield f"{module.at(node)} {node.name} has {lines} lines, at most {MAX_FUNCTION_LINES}"
+
+
+def parameters(module: Module) -> Iterator[str]:
+    """`self` and `cls` are not counted."""
+    for node in ast.walk(module.tree):
+        if not isinstance(node, Function):
+            continue
+        spec = node.args
+        names = [argument.arg for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
+        names += [argument.arg for argument in (spec.vararg, spec.kwarg) if argument]
+        count = len(names) - (names[:1] in (["self"], ["cls"]))
+        if count > MAX_PARAMETERS:
+            yield f"{module.at(node)} {node.name} takes {count} parameters, at most {MAX_PARAMETERS}: group them"
+
+
+def file_names(module: Module) -> Iterator[str]:
+    parts = {word for part in module.path.with_suffix("").parts for word in part.split("_")}
+    for word in sorted(parts & FORBIDDEN_NAMES):
+        yield f"{module.path}: `{word}` says nothing about what is inside: name the subject"
+
+
+RULES: tuple[Rule, ...] = (layering, purity, file_size, class_size, function_size, parameters, file_names)
+
+
+def inheritance_depth(modules: list[Module]) -> Iterator[str]:
+    """At most two of our own classes above any class of ours."""
+    bases = {
+        f"{module.name}.{node.name}": (module.at(node), [_resolve(module, base) for base in node.bases])
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def depth(name: str) -> int:
+        return max((1 + depth(base) for base in bases[name][1] if base in bases and base != name), default=0)
+
+    for name, (where, _) in bases.items():
+        if (levels := depth(name)) > MAX_DEPTH:
+            yield f"{where} {name} has {levels} of our classes above it, at most {MAX_DEPTH}: compose instead"
+
+
+def _layer(name: str) -> str | None:
+    return next((layer for layer in LAYERS if name == layer or name.startswith(f"{layer}.")), None)
+
+
+def _imports(module: Module) -> Iterator[tuple[ast.AST, str]]:
+    """Every imported module by its full name; of `from package import name` the name too, since it may be one."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            source = _source(module, node)
+            yield from ((node, f"{source}.{alias.name}") for alias in node.names)
+
+
+def _source(module: Module, node: ast.ImportFrom) -> str:
+    """The absolute name of what a `from` import imports from."""
+    if not node.level:
+        return node.module or ""
+    package = module.name.split(".") if module.path.stem == "__init__" else module.name.split(".")[:-1]
+    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def _code_lines(node: ast.ClassDef | Function) -> int:
+    documented = (inner for inner in ast.walk(node) if isinstance(inner, ast.ClassDef | Function))
+    docstrings = (inner.body[0] for inner in documented if ast.get_docstring(inner, clean=False) is not None)
+    return _span(node) - sum(_span(docstring) for docstring in docstrings)
+
+
+def _span(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def _resolve(module: Module, base: ast.expr) -> str:
+    """The full name of a base class, as far as the module's own imports tell."""
+    written = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+    head, _, rest = written.partition(".")
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            source = f"{_source(module, node)}." if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                if (alias.asname or alias.name) == head:
+                    return ".".join(filter(None, [f"{source}{alias.name}", rest]))
+    return f"{module.name}.{written}"
+
+
+@cache
+def repository() -> list[Module]:
+    files = sorted(path for top in (*OURS, "scripts") for path in (ROOT / top).rglob("*.py"))
+    return [Module(path.relative_to(ROOT), path.read_text(encoding="utf-8")) for path in files]
+
+
+def sample(path: str, source: str) -> Module:
+    return Module(Path(path), source)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_repository_keeps_the_rule(rule: Rule) -> None:
+    """No file of ours offends; the message names each one that does."""
+    offences = [offence for module in repository() for offence in rule(module)]
+    assert not offences, "\n" + "\n".join(offences)
+
+
+def test_the_repository_keeps_inheritance_shallow() -> None:
+    """No class of ours has more than two of ours above it."""
+    offences = list(inheritance_depth(repository()))
+    assert not offences, "\n" + "\n".join(offences)
+
+
+def test_the_rules_see_the_repository() -> None:
+    """The scan finds the packages it is meant to guard, and every core module."""
+    names = {module.name for module in repository()}
+    assert {"rejoinder.core.errors", "actors.ports", "tests.test_structure"} <= names
+    assert {layer for name in names if (layer := _layer(name))} == set(LAYERS)
+
+
+LONG_BODY = "\n".join(f"    x{line} = {line}" for line in range(MAX_FUNCTION_LINES))
+LONG_CLASS = "\n".join(f"    x{line} = {line}" for line in range(MAX_CLASS_LINES))
+OFFENDERS: list[tuple[Rule, str, str]] = [
+    (layering, "rejoinder/core/x.py", "from actors.ports import Vad"),
+    (layering, "rejoinder/store/x.py", "import deployments.app"),
+    (layering, "actors/x.py", "from deployments import app"),
+    (layering, "actors/x.py", "from rejoinder.cli import main"),
+    (layering, "actors/x.py", "from rejoinder import cli"),
+    (layering, "loadtest/x.py", "def f():\n    from actors.ports import Vad"),
+    (layering, "rejoinder/core/x.py", "from ..store import manifest"),
+    *[
+        (purity, "rejoinder/core/x.py", f"import {name}")
+        for name in ("asyncio", "time", "logging", "random", "ray", "os")
+    ],
+    (purity, "rejoinder/core/x.py", "from os import environ"),
+    (purity, "rejoinder/core/x.py", "import pydantic"),
+    (purity, "rejoinder/core/x.py", "import numpy as np\nx = np.random.default_rng()"),
+    (purity, "rejoinder/core/x.py", "async def f(): ..."),
+    (purity, "rejoinder/core/x.py", "print('hello')"),
+    (file_size, "actors/x.py", "\n" * (MAX_FILE_LINES + 1)),
+    (class_size, "actors/x.py", f"class C:\n{LONG_CLASS}"),
+    (function_size, "actors/x.py", f"def f():\n{LONG_BODY}"),
+    (function_size, "actors/x.py", f"class C:\n  async def f(\n    self):\n{LONG_BODY}"),
+    (parameters, "actors/x.py", "def f(a, b, /, c, d, *e, g, h, **i): ..."),
+    (file_names, "actors/utils.py", ""),
+    (file_names, "actors/session_manager.py", ""),
+]
+CLEAN: list[tuple[Rule, str, str]] = [
+    (layering, "rejoinder/cli/x.py", "from deployments import app\nimport loadtest.talk"),
+    (layering, "tests/core/test_x.py", "import deployments.app"),
+    (purity, "rejoinder/core/config.py", "import pydantic"),
+    (purity, "actors/x.py", "import asyncio"),
+    (
+        function_size,
+        "actors/x.py",
+        f'def f():\n    """One.\n\n    Two.\n    """\n{LONG_BODY[: LONG_BODY.rindex(chr(10))]}',
+    ),
+    (parameters, "actors/x.py", "class C:\n    def f(self, a, b, c, d, e, f, g): ..."),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), OFFENDERS)
+def test_each_rule_finds_its_offender(rule: Rule, path: str, source: str) -> None:
+    """A module that breaks the rule is reported by path."""
+    assert [offence for offence in rule(sample(path, source)) if offence.startswith(path)]
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), CLEAN)
+def test_no_rule_reports_what_is_allowed(rule: Rule, path: str, source: str) -> None:
+    """What the rule allows is not reported."""
+    assert not list(rule(sample(path, source)))
+
+
+def test_inheritance_is_followed_across_modules() -> None:
+    """Three classes above are found through imports and aliases; foreign classes do not count."""
+    modules = [
+        sample("actors/a.py", "class A(Exception): ...\nclass B(A): ..."),
+        sample("actors/b.py", "from actors.a import B as Other\nclass C(Other): ..."),
+        sample("actors/c.py", "import actors.b\nfrom actors import b\nclass D(b.C): ..."),
+    ]
+    assert [offence.split()[1] for offence in inheritance_depth(modules)] == ["actors.c.D"]
