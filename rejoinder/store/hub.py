@@ -1,0 +1,40 @@
+"""Fetch files of a model hub repository with huggingface_hub, if that is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rejoinder.core.errors import ModelError
+from rejoinder.store.manifest import HubSource
+from rejoinder.store.progress import Report
+from rejoinder.store.verification import FULL_DISK_ERRNOS
+
+
+def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Report) -> None:
+    """Write the source's files into `into`; raises ModelError, or OSError on a full disk.
+
+    `endpoint` replaces the client's own (HF_ENDPOINT or the public hub) when given.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
+    except ImportError:
+        remedy = "Run `pip install huggingface_hub`."
+        raise ModelError("needs the package huggingface_hub.", remedy, str(source)) from None
+    # One bar and one error of ours, not the client's as well.
+    disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    for name, path in source.files.items():
+        report(f"downloading {source.repository}/{path}", 0, 0)
+        try:
+            downloaded = huggingface_hub.hf_hub_download(
+                source.repository, path, revision=source.revision, local_dir=into / "hub", endpoint=endpoint
+            )
+        # The client lets its transport's errors through, and the transport library changes with its version.
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL_DISK_ERRNOS:
+                raise
+            remedy = "Check the network and HF_ENDPOINT; a private repository needs `hf auth login`."
+            found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ModelError("cannot be downloaded.", remedy, path, found=found) from error
+        Path(downloaded).replace(into / name)

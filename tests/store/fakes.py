@@ -1,0 +1,104 @@
+"""Small real things for the store's tests: wheels, manifests, and sources that fail as real ones do."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rejoinder.core.errors import ModelError
+from rejoinder.store.manifest import Form, LocalSource, Manifest, Model, ModelFile, Source
+from rejoinder.store.model_store import ModelStore
+from rejoinder.store.progress import Report
+from rejoinder.store.sources import Fetcher
+
+CONTENT = b"weights " * 1000
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_of(content: bytes) -> ModelFile:
+    return ModelFile(size_bytes=len(content), sha256=sha256(content))
+
+
+def model(files: dict[str, bytes], sources: list[Source] | None = None, prepare: tuple[Form, ...] = ()) -> Model:
+    """A model of `files`; without `sources` it has one that a fake fetcher answers for."""
+    return Model(
+        role="llm",
+        licence="MIT",
+        files={name: file_of(content) for name, content in files.items()},
+        sources=sources or [LocalSource(kind="local", directory="/nowhere")],
+        prepare=prepare,
+    )
+
+
+def store(directory: Path, models: dict[str, Model], fetcher: Fetcher) -> ModelStore:
+    return ModelStore(directory, Manifest(models=models), fetcher)
+
+
+def write_wheel(folder: Path, package: str, members: dict[str, bytes], version: str = "1.0") -> Path:
+    """A minimal valid wheel of `package` that holds `members`."""
+    module = package.replace("-", "_")
+    path = folder / f"{module}-{version}-py3-none-any.whl"
+    metadata = f"{module}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.writestr(f"{metadata}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        archive.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{metadata}/RECORD", "")
+    return path
+
+
+class GivesFiles:
+    """A Fetcher that writes the given files, then fails if told how."""
+
+    def __init__(self, files: dict[str, bytes], failure: BaseException | None = None) -> None:
+        self.files = files
+        self.failure = failure
+
+    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+        for name, content in self.files.items():
+            (into / name).write_bytes(content)
+        if self.failure is not None:
+            raise self.failure
+
+
+class NoNetwork:
+    """A Fetcher for which every call is a failure of the test."""
+
+    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+        raise AssertionError(f"went to {source}")
+
+
+class Recorder:
+    """A Progress that keeps what it was told and calls `on_update` with each activity."""
+
+    def __init__(self, on_update: Callable[[str], None] = lambda activity: None) -> None:
+        self.outcomes: dict[str, str] = {}
+        self.activities: list[str] = []
+        self._on_update = on_update
+
+    def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
+        self.activities.append(activity)
+        self._on_update(activity)
+
+    def finish(self, model: str, outcome: str) -> None:
+        self.outcomes[model] = outcome
+
+
+def all_files(folder: Path) -> list[str]:
+    """Every file below `folder` except the locks, as relative paths."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in paths if path.parts[0] != ".locks")
+
+
+def ignore(activity: str, done_bytes: int, total_bytes: int) -> None:
+    """A Report that nobody reads."""
+
+
+def facts(error: ModelError) -> tuple[str, str, str]:
+    return error.file, error.expected, error.found

@@ -1,0 +1,184 @@
+"""Conversions are made once, by one process at a time, and never half."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from rejoinder.core.errors import ModelError
+from rejoinder.store.conversion import conversion_folder, convert_gguf
+from rejoinder.store.convert_gguf import llama_tensors
+from rejoinder.store.manifest import Form, Manifest
+from rejoinder.store.model_store import ModelStore
+from tests.store.fakes import CONTENT, GivesFiles, Recorder, all_files, model
+
+FILES = {"w.gguf": CONTENT}
+
+
+class FakeConverter:
+    """Writes one file that names the form and its source, counts its calls, and calls `during` before it returns."""
+
+    def __init__(self, during: Callable[[], None] = lambda: None) -> None:
+        self.calls: list[Form] = []
+        self._during = during
+
+    def __call__(self, form: Form, source: Path, destination: Path) -> None:
+        self.calls.append(form)
+        destination.mkdir()
+        (destination / "model.bin").write_text(f"{form} from {sorted(path.name for path in source.iterdir())}")
+        self._during()
+
+
+def store(directory: Path, converter: FakeConverter, prepare: tuple[Form, ...] = ()) -> ModelStore:
+    models = Manifest(models={"m": model(FILES, prepare=prepare)})
+    filled = ModelStore(directory, models, GivesFiles(FILES), converter)
+    filled.pull()
+    return filled
+
+
+def test_a_conversion_is_made_once(tmp_path: Path) -> None:
+    """The first call converts by way of the hf form, which is not kept; the second finds the result."""
+    converter = FakeConverter()
+    filled = store(tmp_path, converter)
+    first = filled.converted("m", "ct2-int8")
+    assert filled.converted("m", "ct2-int8") == first
+    assert (first / "model.bin").read_text() == "ct2-int8 from ['model.bin']"
+    assert converter.calls == [Form.HF, Form.CT2_INT8]
+    assert [path.name for path in (tmp_path / "converted" / "m").iterdir()] == [first.name]
+
+
+def test_a_kept_hf_form_is_used(tmp_path: Path) -> None:
+    """When the hf form was asked for before, other forms start from it."""
+    converter = FakeConverter()
+    filled = store(tmp_path, converter)
+    filled.converted("m", "hf")
+    filled.converted("m", "ct2-float32")
+    assert converter.calls == [Form.HF, Form.CT2_FLOAT32]
+
+
+def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
+    """After a pull the prepared form is there, so the first use waits for nothing; a second pull converts nothing."""
+    converter = FakeConverter()
+    filled = store(tmp_path, converter, prepare=(Form.CT2_INT8,))
+    recorder = Recorder()
+    filled.pull(progress=recorder)
+    filled.converted("m", "ct2-int8")
+    assert converter.calls == [Form.HF, Form.CT2_INT8]
+    assert recorder.outcomes == {"m": "already complete"}
+    assert filled.verify() == {"m": None}
+
+
+def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
+    """A converted file that changed is reported by verify and replaced at the next use."""
+    converter = FakeConverter()
+    filled = store(tmp_path, converter, prepare=(Form.CT2_INT8,))
+    folder = filled.converted("m", "ct2-int8")
+    (folder / "model.bin").write_text("damaged")
+    assert "m/ct2-int8/model.bin" in str(filled.verify()["m"])
+    assert (filled.converted("m", "ct2-int8") / "model.bin").read_text() == "ct2-int8 from ['model.bin']"
+
+
+def test_verify_misses_a_conversion_that_is_gone(tmp_path: Path) -> None:
+    """A prepared form that was deleted is reported with the command that makes it."""
+    filled = store(tmp_path, FakeConverter(), prepare=(Form.CT2_INT8,))
+    folder = filled.converted("m", "ct2-int8")
+    (folder / "model.bin").unlink()
+    (folder / ".verified.json").unlink()
+    assert "has not been converted to ct2-int8" in str(filled.verify()["m"])
+    assert "rejoinder models pull m" in str(filled.verify()["m"])
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
+    """A converter that fails midway leaves no folder that a later call could take for a result."""
+
+    def fail() -> None:
+        raise ModelError("conversion failed.")
+
+    filled = store(tmp_path, FakeConverter(fail))
+    before = all_files(tmp_path)
+    with pytest.raises(ModelError, match="conversion failed"):
+        filled.converted("m", "ct2-int8")
+    assert all_files(tmp_path) == before
+
+
+def test_two_at_once_convert_once(tmp_path: Path) -> None:
+    """A second caller waits for the first one's conversion and uses it."""
+    first_is_converting, second_is_waiting = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        first_is_converting.set()
+        if threading.current_thread() is not first:
+            second_is_waiting.set()
+        second_is_waiting.wait()
+
+    converter = FakeConverter(hold)
+    filled = store(tmp_path, converter)
+    recorder = Recorder(lambda activity: second_is_waiting.set() if activity.startswith("waiting") else None)
+    results: list[Path] = []
+    first = threading.Thread(target=lambda: results.append(filled.converted("m", "hf")))
+    first.start()
+    first_is_converting.wait()
+    results.append(filled.converted("m", "hf", recorder))
+    first.join()
+    assert converter.calls == [Form.HF]
+    assert results[0] == results[1]
+    assert "waiting for another process that works on this model" in recorder.activities
+
+
+def test_the_key_covers_form_and_source() -> None:
+    """Another form or other weights never share a folder."""
+    other = model({"w.gguf": CONTENT[::-1]})
+    same = model(FILES)
+    folders = {conversion_folder("m", source, form) for source in (same, other) for form in Form}
+    assert len(folders) == 2 * len(Form)
+    assert conversion_folder("m", model(FILES), Form.HF) == conversion_folder("m", same, Form.HF)
+
+
+def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
+    """A form that does not exist is refused with the ones that do."""
+    with pytest.raises(ModelError, match=r"expected: hf, ct2-int8, ct2-float32\. found: awq"):
+        store(tmp_path, FakeConverter()).converted("m", "awq")
+
+
+def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path) -> None:
+    """The converting process's last line reaches the error."""
+    (tmp_path / "w.gguf").write_bytes(CONTENT)
+    with pytest.raises(ModelError, match="conversion to hf failed") as caught:
+        convert_gguf(Form.HF, tmp_path, tmp_path / "out")
+    assert "Error" in caught.value.found
+    assert not (tmp_path / "out").exists()
+
+
+def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Query and key rows as llama.cpp stores them: row 2i of a head is transformers' row i, row 2i+1 its i + half."""
+    halves = [head.chunk(2) for head in rows.chunk(heads)]
+    return torch.cat([torch.stack((low, high), dim=1).flatten(0, 1) for low, high in halves])
+
+
+def test_gguf_tensors_come_back_under_transformers_names(tmp_path: Path) -> None:
+    """A Llama written as llama.cpp writes it is read back tensor for tensor, query and key rows in order."""
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=16, tie_word_embeddings=False,
+    )  # fmt: skip
+    original = transformers.LlamaForCausalLM(config).state_dict()
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    writer = gguf.GGUFWriter(tmp_path / "w.gguf", "llama")
+    for name, tensor in original.items():
+        heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
+        stored = _llama_cpp_order(tensor, heads) if heads else tensor
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), stored.numpy().astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    read = llama_tensors(gguf.GGUFReader(tmp_path / "w.gguf"), config)
+    assert read.keys() == original.keys()
+    assert all(torch.equal(read[name], original[name]) for name in original)

@@ -1,0 +1,176 @@
+"""The store holds verified files or none: pulls are atomic, repair damage, and stay offline when they can."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.errors import ModelError
+from rejoinder.store.model_store import Status, open_store
+from rejoinder.store.sources import SourceFetcher
+from rejoinder.store.verification import STAMP_FILE
+from tests.store.fakes import CONTENT, GivesFiles, NoNetwork, Recorder, all_files, facts, model, sha256, store
+
+FILES = {"a.bin": CONTENT, "b.json": b"{}"}
+COMPLETE = ["m/.verified.json", "m/a.bin", "m/b.json"]
+
+
+def test_a_pulled_model_is_ready_under_its_path(tmp_path: Path) -> None:
+    """After a pull the path holds the files, the status is ready, and nothing else is left behind."""
+    recorder = Recorder()
+    pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
+    pulled.pull(["m"], recorder)
+    assert pulled.path("m") == tmp_path / "m"
+    assert {name: (tmp_path / "m" / name).read_bytes() for name in FILES} == FILES
+    assert pulled.status("m") is Status.READY
+    assert recorder.outcomes == {"m": "fetched from folder /nowhere"}
+    assert all_files(tmp_path) == COMPLETE
+
+
+def test_a_model_that_is_absent_names_the_command(tmp_path: Path) -> None:
+    """The path of an absent model is an error whose remedy is the exact command, and asks no source."""
+    empty = store(tmp_path, {"m": model(FILES)}, NoNetwork())
+    with pytest.raises(ModelError, match=f"Run `rejoinder models pull m --directory {tmp_path}`"):
+        empty.path("m")
+    assert empty.status("m") is Status.ABSENT
+    assert all_files(tmp_path) == []
+
+
+def test_an_unknown_name_stops_a_pull_before_it_starts(tmp_path: Path) -> None:
+    """A misspelt name is refused with the known ones, and no other model of the list is fetched."""
+    pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
+    with pytest.raises(ModelError, match=r"expected: m\. found: n\."):
+        pulled.pull(["m", "n"])
+    assert all_files(tmp_path) == []
+
+
+def test_a_complete_store_is_never_left(tmp_path: Path) -> None:
+    """When everything verifies a pull of all models asks no source."""
+    store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
+    recorder = Recorder()
+    store(tmp_path, {"m": model(FILES)}, NoNetwork()).pull(progress=recorder)
+    assert recorder.outcomes == {"m": "already complete"}
+
+
+def test_files_without_a_stamp_are_hashed_not_fetched(tmp_path: Path) -> None:
+    """Right files that someone copied in are adopted after a full hash, offline."""
+    store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
+    (tmp_path / "m" / STAMP_FILE).unlink()
+    copied = store(tmp_path, {"m": model(FILES)}, NoNetwork())
+    assert copied.status("m") is Status.UNVERIFIED
+    copied.pull()
+    assert copied.status("m") is Status.READY
+
+
+def test_damage_is_found_by_path_and_repaired_by_pull(tmp_path: Path) -> None:
+    """A file that changed after its pull is refused with both hashes; the next pull brings the right one."""
+    kept = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
+    kept.pull()
+    damaged = CONTENT[::-1]
+    (tmp_path / "m" / "a.bin").write_bytes(damaged)
+    with pytest.raises(ModelError, match="Run `rejoinder models pull m") as caught:
+        kept.path("m")
+    assert facts(caught.value) == ("m/a.bin", f"SHA-256 {sha256(CONTENT)}", f"SHA-256 {sha256(damaged)}")
+    kept.pull()
+    assert (kept.path("m") / "a.bin").read_bytes() == CONTENT
+
+
+def test_wrong_bytes_from_a_source_never_enter(tmp_path: Path) -> None:
+    """A source that gives wrong content leaves the store as it was."""
+    pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles({**FILES, "a.bin": b"wrong"}))
+    with pytest.raises(ModelError, match="wrong size"):
+        pulled.pull()
+    assert all_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), ModelError("stopped midway.")])
+def test_an_interrupted_pull_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
+    """Whatever ends a pull midway, no partial file is in place and the staging folder is empty."""
+    with pytest.raises(type(failure)):
+        store(tmp_path, {"m": model(FILES)}, GivesFiles({"a.bin": CONTENT[:10]}, failure)).pull()
+    assert all_files(tmp_path) == []
+
+
+def test_a_killed_pull_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
+    """After SIGKILL midway nothing is in place, the lock is free, and the next pull removes the litter and succeeds."""
+    script = """
+import sys, pathlib
+from tests.store.fakes import GivesFiles, model, store
+class Stuck(GivesFiles):
+    def fetch(self, source, model, into, report):
+        super().fetch(source, model, into, report)
+        print("midway", flush=True)
+        sys.stdin.read()
+files = {"a.bin": b"weights " * 1000, "b.json": b"{}"}
+store(pathlib.Path(sys.argv[1]), {"m": model(files)}, Stuck({"a.bin": b"part"})).pull()
+"""
+    root = Path(__file__).parents[2]
+    command = (sys.executable, "-c", script, str(tmp_path))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"midway\n"
+        process.kill()
+    litter = all_files(tmp_path)
+    assert len(litter) == 1
+    assert litter[0].startswith(".staging/m/")
+    store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
+    assert all_files(tmp_path) == COMPLETE
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    """ENOSPC from a writer becomes a ModelError that says what is free and what is needed, and leaves nothing."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ModelError, match=r"the disk of .* is full.*Free space") as caught:
+        store(tmp_path, {"m": model(FILES)}, GivesFiles({"a.bin": b"part"}, full)).pull()
+    assert caught.value.file == "m"
+    assert "MB free" in caught.value.expected
+    assert caught.value.found.endswith("MB")
+    assert all_files(tmp_path) == []
+
+
+def test_a_store_in_a_forbidden_place_is_one_clear_error(tmp_path: Path) -> None:
+    """A directory that cannot be made is named, with the option that chooses another."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"cannot write the store\..*--directory") as caught:
+        store(tmp_path / "file" / "store", {"m": model(FILES)}, GivesFiles(FILES)).pull()
+    assert caught.value.file == str(tmp_path / "file" / "store")
+
+
+def test_a_folder_of_the_user_comes_first(tmp_path: Path) -> None:
+    """`pull --from DIR` takes DIR/MODEL/FILE and asks no other source."""
+    (tmp_path / "given" / "m").mkdir(parents=True)
+    for name, content in FILES.items():
+        (tmp_path / "given" / "m" / name).write_bytes(content)
+    recorder = Recorder()
+    pulled = store(tmp_path / "store", {"m": model(FILES)}, SourceFetcher())
+    pulled.pull(progress=recorder, local=tmp_path / "given")
+    assert recorder.outcomes == {"m": f"fetched from folder {tmp_path / 'given' / 'm'}"}
+
+
+def test_verify_reports_each_model(tmp_path: Path) -> None:
+    """A full verification finds what a stamp cannot see and goes on to the other models."""
+    both = store(tmp_path, {"m": model(FILES), "n": model(FILES)}, GivesFiles(FILES))
+    both.pull()
+    stamp = (tmp_path / "m" / "a.bin").stat()
+    (tmp_path / "m" / "a.bin").write_bytes(CONTENT[::-1])
+    os.utime(tmp_path / "m" / "a.bin", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert both.status("m") is Status.READY
+    results = both.verify()
+    assert results["n"] is None
+    assert "wrong content" in str(results["m"])
+
+
+def test_the_default_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The cache folder is read when the store is opened, XDG_CACHE_HOME first; the setting beats both."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert open_store(ModelStoreSettings()).directory == tmp_path / ".cache" / "rejoinder" / "models"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert open_store(ModelStoreSettings()).directory == tmp_path / "xdg" / "rejoinder" / "models"
+    assert open_store(ModelStoreSettings(directory="~/weights")).directory == tmp_path / "weights"

@@ -1,0 +1,65 @@
+"""The real manifest against the real files. These need a filled store (`rejoinder models pull`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ctranslate2
+import pytest
+import transformers
+
+from rejoinder.core.config import ModelStoreSettings
+from rejoinder.store.manifest import InstalledSource, load_manifest
+from rejoinder.store.model_store import ModelStore, Status, open_store
+from rejoinder.store.sources import SourceFetcher
+from rejoinder.store.verification import verify
+from tests.store.fakes import NoNetwork, Recorder, ignore
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture
+def filled() -> ModelStore:
+    return open_store(ModelStoreSettings())
+
+
+def test_every_file_verifies(filled: ModelStore) -> None:
+    """Every file of every model, and every prepared conversion, has the recorded hash."""
+    assert {name: str(error) for name, error in filled.verify().items() if error} == {}
+
+
+@pytest.mark.parametrize("name", sorted(load_manifest().models))
+def test_every_model_has_its_path(filled: ModelStore, name: str) -> None:
+    """Each model's path holds each file of the manifest at its recorded size."""
+    folder = filled.path(name)
+    sizes = {file: (folder / file).stat().st_size for file in filled.manifest.models[name].files}
+    assert sizes == {file: entry.size_bytes for file, entry in filled.manifest.models[name].files.items()}
+    assert filled.status(name) is Status.READY
+
+
+def test_a_pull_of_a_filled_store_is_offline(filled: ModelStore) -> None:
+    """With everything in place a pull of all models asks no source."""
+    recorder = Recorder()
+    ModelStore(filled.directory, filled.manifest, NoNetwork()).pull(progress=recorder)
+    assert recorder.outcomes == dict.fromkeys(filled.manifest.models, "already complete")
+
+
+def test_silero_is_in_the_installed_package(tmp_path: Path) -> None:
+    """The installed silero-vad package holds the file that the manifest means."""
+    silero = load_manifest().models["silero-vad"]
+    source = silero.sources[0]
+    assert isinstance(source, InstalledSource)
+    SourceFetcher().fetch(source, silero, tmp_path, ignore)
+    verify(tmp_path, silero.files, "silero-vad", ignore)
+
+
+def test_the_prepared_language_model_answers(filled: ModelStore) -> None:
+    """The int8 folder alone is enough to format a chat, generate, and decode a right answer."""
+    folder = str(filled.converted("smollm2-135m-instruct", "ct2-int8"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
+    generator = ctranslate2.Generator(folder, intra_threads=1)
+    tokens = tokenizer.convert_ids_to_tokens(prompt)
+    result = generator.generate_batch([tokens], max_length=20, include_prompt_in_result=False)[0]
+    assert "Paris" in tokenizer.decode(result.sequences_ids[0])

@@ -1,0 +1,118 @@
+"""Sources are tried in order until one gives the right bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from rejoinder.core.errors import ModelError
+from rejoinder.store.manifest import HubSource, InstalledSource, LocalSource, Source
+from rejoinder.store.sources import SourceFetcher, acquire
+from tests.store.fakes import CONTENT, ignore, model
+
+REVISION = "a" * 40
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """Answers as the hub's resolve endpoint does, for one file of one revision."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        if self._answer():
+            self.wfile.write(CONTENT)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing on the test's terminal."""
+
+    def _answer(self) -> bool:
+        found = self.path == "/owner/repo/resolve/v1/folder/a.bin"
+        self.send_response(200 if found else 404)
+        if found:
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.send_header("ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
+            self.send_header("X-Repo-Commit", REVISION)
+        else:
+            self.send_header("Content-Length", "0")
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+        return found
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def local(folder: Path) -> LocalSource:
+    return LocalSource(kind="local", directory=str(folder))
+
+
+def fetch(staging: Path, sources: list[Source], fetcher: SourceFetcher | None = None) -> tuple[Path, Source]:
+    staging.mkdir()
+    return acquire("m", model({"a.bin": CONTENT}), sources, staging, fetcher or SourceFetcher(), ignore)
+
+
+def test_the_first_source_that_has_the_right_bytes_wins(tmp_path: Path) -> None:
+    """A source without the file and one with wrong content are passed over, in order."""
+    wrong, right = tmp_path / "wrong", tmp_path / "right"
+    for folder, content in ((wrong, CONTENT[::-1]), (right, CONTENT)):
+        folder.mkdir()
+        (folder / "a.bin").write_bytes(content)
+    sources: list[Source] = [local(tmp_path / "none"), local(wrong), local(right)]
+    folder, source = fetch(tmp_path / "staging", sources)
+    assert source is sources[2]
+    assert (folder / "a.bin").read_bytes() == CONTENT
+    assert (right / "a.bin").read_bytes() == CONTENT
+
+
+def test_when_all_fail_the_error_tells_what_each_said(tmp_path: Path) -> None:
+    """The error lists every source that was tried with its own reason."""
+    package = InstalledSource(kind="installed", package="no-such-package-here", files={"a.bin": "x/a.bin"})
+    with pytest.raises(ModelError, match="no source gave the right files") as caught:
+        fetch(tmp_path / "staging", [local(tmp_path / "none"), package])
+    text = str(caught.value)
+    assert f"(1) folder {tmp_path / 'none'}: {tmp_path / 'none' / 'a.bin'}: is missing." in text
+    assert "(2) installed package no-such-package-here: no-such-package-here: is not installed." in text
+
+
+def test_an_only_source_speaks_for_itself(tmp_path: Path) -> None:
+    """With one source its own error is raised, fields and all."""
+    with pytest.raises(ModelError) as caught:
+        fetch(tmp_path / "staging", [local(tmp_path / "none")])
+    assert caught.value.file == str(tmp_path / "none" / "a.bin")
+
+
+def test_installed_files_are_found_without_an_import(tmp_path: Path) -> None:
+    """A file inside an installed package is copied out by the package's metadata."""
+    source = InstalledSource(
+        kind="installed", package="silero-vad", files={"v.onnx": "silero_vad/data/silero_vad.onnx"}
+    )
+    SourceFetcher().fetch(source, model({"v.onnx": b""}), tmp_path, ignore)
+    assert (tmp_path / "v.onnx").stat().st_size == 2_327_524
+
+
+def test_hub_files_are_fetched_at_their_revision(tmp_path: Path, hub: str) -> None:
+    """The hub client is asked for the path at the revision, and the file gets its name in the store."""
+    source = HubSource(kind="hub", repository="owner/repo", revision="v1", files={"a.bin": "folder/a.bin"})
+    folder, _ = fetch(tmp_path / "staging", [source], SourceFetcher(hub_endpoint=hub))
+    assert (folder / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_file_that_the_hub_lacks_is_one_clear_error(tmp_path: Path, hub: str) -> None:
+    """A 404 from the hub becomes a ModelError that names the path and carries a remedy."""
+    source = HubSource(kind="hub", repository="owner/repo", revision="v1", files={"a.bin": "folder/other.bin"})
+    with pytest.raises(ModelError, match="cannot be downloaded") as caught:
+        fetch(tmp_path / "staging", [source], SourceFetcher(hub_endpoint=hub))
+    assert caught.value.file == "folder/other.bin"
+    assert "404" in caught.value.found
+    assert caught.value.remedy
