@@ -1,0 +1,201 @@
+"""Stages that behave like the real ones in time and failure, with simple physics: loudness is speech, and what is said
+is written in a script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from actors.ports import (
+    ANYWHERE,
+    LlmRequest,
+    LlmStream,
+    SttJob,
+    TokenDelta,
+    Transcript,
+    TtsRequest,
+    TurnVerdict,
+    Usage,
+    VadBatch,
+    VadResult,
+)
+from rejoinder.core.errors import BackendError
+
+
+class LoudnessVad:
+    """Probability 0.95 for a window with energy, 0.02 without; fails while `broken`."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
+        if self.broken:
+            raise BackendError("no voice activity detection.", stage="vad", replica="vad-1")
+        windows = np.frombuffer(batch.windows, np.float32).reshape(batch.n, 512)
+        loud = np.sqrt((windows**2).mean(axis=1)) > 0.01
+        return VadResult(tuple(0.95 if yes else 0.02 for yes in loud), batch.states)
+
+
+@dataclass
+class ScriptedTurn:
+    """Verdicts in order, the last one for ever; None hangs until it is cancelled."""
+
+    probabilities: deque[float | None] = field(default_factory=lambda: deque([0.98]))
+    delay_s: float = 0.04
+
+    async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
+        await asyncio.sleep(self.delay_s)
+        value = self.probabilities.popleft() if len(self.probabilities) > 1 else self.probabilities[0]
+        if value is None:
+            await asyncio.Event().wait()
+        return TurnVerdict(value or 0.0, self.delay_s * 1000)
+
+
+@dataclass
+class ScriptedStt:
+    """Texts in order, the last one for ever. `failures`: how many calls fail first."""
+
+    texts: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
+    delay_s: float = 0.15
+    failures: int = 0
+    jobs: list[SttJob] = field(default_factory=list)
+    cancelled: int = 0
+
+    async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failures:
+            self.failures -= 1
+            raise BackendError("gone.", stage="stt", replica="stt-1")
+        self.jobs.append(job)
+        text = self.texts.popleft() if len(self.texts) > 1 else self.texts[0]
+        return Transcript(text, len(job.pcm) / 32, 0.0, self.delay_s * 1000, -0.2)
+
+
+@dataclass
+class _Script:
+    replica: str
+    words: list[str]
+    ttft_s: float
+    gap_s: float
+    break_after: int | None
+    log: Counter[str]
+
+    async def __aiter__(self) -> AsyncIterator[TokenDelta]:
+        await asyncio.sleep(self.ttft_s)
+        for number, word in enumerate(self.words):
+            if number == self.break_after:
+                raise BackendError("died.", stage="llm", replica=self.replica)
+            if number:
+                await asyncio.sleep(self.gap_s)
+            last = number == len(self.words) - 1
+            yield TokenDelta(word, 1, "stop" if last else None, Usage(20, len(self.words)) if last else None)
+        self.log["finished"] += 1
+
+
+@dataclass
+class WordyLlm:
+    """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica."""
+
+    answer: str = "It is noon. The sun stands high, and lunch is ready for everyone who wants some."
+    ttft_s: dict[str, float] = field(default_factory=lambda: {"a": 0.08, "b": 0.08})
+    gap_s: float = 0.02
+    break_after: dict[str, int] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
+    log: Counter[str] = field(default_factory=Counter)
+    running: int = 0
+
+    @asynccontextmanager
+    async def open(
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+    ) -> AsyncIterator[LlmStream]:
+        choice = [name for name in self.ttft_s if name not in avoid] or list(self.ttft_s)
+        replica = choice[0]
+        self.requests.append((replica, request))
+        if replica in self.dead:
+            await asyncio.sleep(0.02)
+            raise BackendError("actor died.", stage="llm", replica=replica)
+        left = self.answer[len(request.prefix) :]
+        words = [word + " " for word in left.split(" ") if word]
+        words[-1] = words[-1].rstrip()
+        self.running += 1
+        try:
+            yield _Script(replica, words, self.ttft_s[replica], self.gap_s, self.break_after.get(replica), self.log)
+        finally:
+            self.running -= 1
+
+
+@dataclass
+class ToneTts:
+    """80 ms a character of a quiet tone, after `delay_s`; fails `failures` times after `fail_after` chunks."""
+
+    delay_s: float = 0.05
+    failures: int = 0
+    fail_after: int = 0
+    texts: list[str] = field(default_factory=list)
+    running: int = 0
+
+    @asynccontextmanager
+    async def open(
+        self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.texts.append(request.text)
+        self.running += 1
+        try:
+            yield self._chunks(request.text)
+        finally:
+            self.running -= 1
+
+    async def _chunks(self, text: str) -> AsyncIterator[bytes]:
+        await asyncio.sleep(self.delay_s)
+        tone = (np.sin(np.arange(1920) * 0.1) * 3000).astype("<i2").tobytes()
+        for number, _ in enumerate(text):
+            if self.failures and number >= self.fail_after:
+                self.failures -= 1
+                raise BackendError("voice lost.", stage="tts", replica="tts-1")
+            yield tone
+
+
+@dataclass
+class CountingMetrics:
+    """Remembers what was reported."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    turns: list[dict[str, float]] = field(default_factory=list)
+    stops_s: list[float] = field(default_factory=list)
+
+    def turn(self, voice_to_voice_s: float, stages_s: dict[str, float], *, engines: dict[str, str]) -> None:
+        self.turns.append({"total": voice_to_voice_s, **stages_s})
+
+    def session_opened(self) -> None:
+        self.counts["opened"] += 1
+
+    def session_closed(self, duration_s: float) -> None:
+        self.counts["closed"] += 1
+
+    def refused(self, reason: str) -> None:
+        self.counts[f"refused {reason}"] += 1
+
+    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None:
+        self.counts[f"hedge {outcome}"] += 1
+
+    def interrupted(self, stop_s: float) -> None:
+        self.stops_s.append(stop_s)
+
+    def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
+        self.counts[f"{fault} {stage}"] += 1
+
+
+class SilentJournal:
+    def write(self, kind: str, fields: dict[str, object]) -> None:
+        """Forget it."""

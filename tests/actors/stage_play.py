@@ -1,0 +1,113 @@
+"""A host in one process with fake stages, and a caller who speaks to it in real (virtual) time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from actors.hedge import Hedger
+from actors.host import Host
+from actors.ports import Stages
+from actors.services import Services
+from actors.session import Session
+from actors.voice import Clip
+from rejoinder.core.config import Settings
+from rejoinder.core.wire import client
+from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
+
+FRAME_S = 0.02
+_TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
+_HUSH = bytes(640)
+
+
+@dataclass
+class Play:
+    """The stages, by role, and the host that uses them."""
+
+    settings: Settings = field(default_factory=Settings)
+    vad: LoudnessVad = field(default_factory=LoudnessVad)
+    turn: ScriptedTurn = field(default_factory=ScriptedTurn)
+    stt: ScriptedStt = field(default_factory=ScriptedStt)
+    llm: WordyLlm = field(default_factory=WordyLlm)
+    tts: ToneTts = field(default_factory=ToneTts)
+    metrics: CountingMetrics = field(default_factory=CountingMetrics)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Host]:
+        """A running host."""
+        clock = asyncio.get_running_loop().time
+        stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"})
+        hedger = Hedger(self.llm, self.settings.hedging, self.metrics, clock, self.settings.llm.call_timeout_s)
+        apology = Clip(self.settings.conversation.apology, _TONE * 50)
+        services = Services(stages, self.settings, hedger, apology, self.metrics, SilentJournal(), clock)
+        host = Host(services)
+        running = asyncio.create_task(host.run())
+        try:
+            yield host
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[Caller]:
+        """A conversation with a running host, and its caller."""
+        async with self.open() as host:
+            caller = Caller()
+            async with host.converse("test", caller.take, "rejoinder") as session:
+                caller.session = session
+                yield caller
+
+
+class Caller:
+    """Speaks in 20 ms frames and remembers every event with its time."""
+
+    session: Session
+
+    def __init__(self) -> None:
+        self.events: list[tuple[float, dict[str, Any]]] = []
+        self._news = asyncio.Event()
+        self._ids = itertools.count(1)
+
+    def take(self, event: dict[str, Any]) -> None:
+        self.events.append((asyncio.get_running_loop().time(), event))
+        self._news.set()
+
+    async def speak(self, seconds: float) -> None:
+        await self._send(_TONE, seconds)
+
+    async def hush(self, seconds: float) -> None:
+        await self._send(_HUSH, seconds)
+
+    async def _send(self, frame: bytes, seconds: float) -> None:
+        for _ in range(round(seconds / FRAME_S)):
+            await asyncio.sleep(FRAME_S)
+            self.session.hear(frame)
+
+    async def ask(self, **event: Any) -> None:
+        """Send a client event as JSON, the way a transport does."""
+        await self.session.submit(client.parse(json.dumps({"event_id": f"c{next(self._ids)}"} | event)))
+
+    async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
+        """The `count`-th event of a type, waiting for it."""
+        while len(self.of(kind)) < count:
+            self._news.clear()
+            await self._news.wait()
+        return self.of(kind)[count - 1]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for _, event in self.events if event["type"] == kind]
+
+    def at(self, kind: str, count: int = 1) -> float:
+        return [at for at, event in self.events if event["type"] == kind][count - 1]
+
+    @property
+    def types(self) -> list[str]:
+        """The event types in order, repeats in a row once."""
+        return [kind for kind, _ in itertools.groupby(event["type"] for _, event in self.events)]
