@@ -35,7 +35,9 @@ def main(form: Form, source: Path, destination: Path) -> None:
 
 
 def _gguf_to_transformers(source: Path, destination: Path) -> None:
-    path = next(source.glob("*.gguf"))
+    path = next(source.glob("*.gguf"), None)
+    if path is None:
+        raise SystemExit(f"{source} holds no GGUF file: only GGUF models can be converted")
     config = transformers.AutoConfig.from_pretrained(source, gguf_file=path.name)
     if config.model_type != "llama":
         raise SystemExit(f"{path.name} has architecture {config.model_type}; this conversion knows llama only")

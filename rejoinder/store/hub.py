@@ -23,7 +23,7 @@ def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Repor
         raise ModelError("needs the package huggingface_hub.", remedy, str(source)) from None
     # One bar and one error of ours, not the client's as well.
     disable_progress_bars()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity_error()
     for name, path in source.files.items():
         report(f"downloading {source.repository}/{path}", 0, 0)
         try:

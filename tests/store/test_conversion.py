@@ -156,6 +156,12 @@ def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_without_a_gguf_cannot_be_converted(tmp_path: Path) -> None:
+    """Asking for a form of a model that is no GGUF says that, not what broke inside."""
+    with pytest.raises(ModelError, match="only GGUF models can be converted"):
+        convert_gguf(Form.HF, tmp_path, tmp_path / "out")
+
+
 def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """Query and key rows as llama.cpp stores them: row 2i of a head is transformers' row i, row 2i+1 its i + half."""
     halves = [head.chunk(2) for head in rows.chunk(heads)]
