@@ -1,0 +1,89 @@
+"""A chat model's own tokenizer and template, without transformers: messages to tokens, tokens to text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from rejoinder.core.context import Message
+from rejoinder.core.errors import CallerError, ModelError
+
+_REMEDY = "Run `rejoinder models pull`, which also converts the model."
+# Also ends a turn where a model's template closes it with another token than its eos_token.
+_END_OF_TEXT = "<|endoftext|>"
+
+
+class ChatTokenizer:
+    """tokenizer.json, tokenizer_config.json and chat_template.jinja of one model folder."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises ModelError if one of the three files is missing or unreadable."""
+        config = json.loads(_read(directory / "tokenizer_config.json"))
+        self._special = {key: config.get(key) or "" for key in ("bos_token", "eos_token")}
+        # The settings under which transformers renders chat templates; sandboxed, because a template is code.
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        self._tokenizer = Tokenizer.from_str(_read(directory / "tokenizer.json"))
+        file = directory / "chat_template.jinja"
+        try:
+            self._template = environment.from_string(_read(file))
+        except TemplateError as error:
+            raise ModelError("is not a Jinja template.", _REMEDY, file=str(file), found=str(error)) from error
+        ends = {self._special["eos_token"], _END_OF_TEXT}
+        self.end_tokens = tuple(sorted(end for end in ends if self._tokenizer.token_to_id(end) is not None))
+        self._end_ids = frozenset(self._tokenizer.token_to_id(end) for end in self.end_tokens)
+
+    def render(self, messages: Sequence[Message], *, answer: str | None = "") -> str:
+        """The prompt text, up to the `answer` begun so far; None leaves the assistant's turn unopened.
+
+        Control marks inside a message are broken up, so that no caller can forge a turn. Raises CallerError if the
+        template refuses the messages.
+        """
+        entries = [{"role": m.role, "content": _plain(m.content)} for m in messages]
+        try:
+            opened = answer is not None
+            prompt = self._template.render(messages=entries, add_generation_prompt=opened, **self._special)
+        except TemplateError as error:
+            message = f"the model's chat template refuses these messages: {error}."
+            raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
+        return prompt + _plain(answer or "")
+
+    def encode(self, messages: Sequence[Message], *, answer: str | None = "") -> list[str]:
+        """The tokens of `render`."""
+        text = self.render(messages, answer=answer)
+        tokens: list[str] = self._tokenizer.encode(text, add_special_tokens=False).tokens
+        return tokens
+
+    def new_decoder(self) -> TokenDecoder:
+        return TokenDecoder(self._tokenizer, self._end_ids)
+
+
+class TokenDecoder:
+    """Incremental detokenisation of one answer; holds back the bytes of an unfinished character."""
+
+    def __init__(self, tokenizer: Tokenizer, end_ids: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def text_of(self, token_id: int) -> str:
+        return self._stream.step(self._tokenizer, token_id) or ""
+
+    def ends(self, token_id: int) -> bool:
+        return token_id in self._end_ids
+
+
+def _plain(text: str) -> str:
+    return text.replace("<|", "< |")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError("cannot be read.", _REMEDY, file=str(file), found=str(error)) from error

@@ -1,0 +1,71 @@
+"""From token ids to text deltas: whole characters only, the first at once, later ones coalesced."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from actors.ports import TokenDelta, Usage
+
+
+class StepResult(Protocol):
+    """One generated token, as CTranslate2 reports it (GenerationStepResult)."""
+
+    @property
+    def token_id(self) -> int: ...
+
+
+class Decoder(Protocol):
+    """Incremental detokenisation."""
+
+    def text_of(self, token_id: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        ...
+
+    def ends(self, token_id: int) -> bool: ...
+
+
+class DeltaWriter:
+    """Collects one generation's tokens and emits deltas; `on_token` runs in the engine's thread.
+
+    A delta leaves when `coalesce_s` have passed since the last one, checked at each token: no text waits longer than
+    `coalesce_s` or one token, whichever is more, and no timer is needed.
+    """
+
+    def __init__(self, decoder: Decoder, emit: Callable[[TokenDelta], None], coalesce_s: float) -> None:
+        self._decoder = decoder
+        self._emit = emit
+        self._coalesce_s = coalesce_s
+        self._stopped = threading.Event()
+        self._due_at = 0.0
+        self._text = ""
+        self._waiting = 0
+        self._ended = False
+        self.tokens = 0
+
+    def stop(self) -> None:
+        """End the generation at its next token; any thread may call it."""
+        self._stopped.set()
+
+    def on_token(self, step: StepResult) -> bool:
+        """Take one token; True tells the engine to stop."""
+        if self._stopped.is_set():
+            return True
+        if self._decoder.ends(step.token_id):
+            self._ended = True
+            return True
+        self.tokens += 1
+        self._waiting += 1
+        self._text += self._decoder.text_of(step.token_id)
+        now = time.monotonic()
+        if self._text and now >= self._due_at:
+            self._due_at = now + self._coalesce_s
+            self._emit(TokenDelta(self._text, self._waiting))
+            self._text, self._waiting = "", 0
+        return False
+
+    def last(self, usage: Usage) -> TokenDelta:
+        """What is left, with the reason of the end; call it when the generation is over."""
+        return TokenDelta(self._text, self._waiting, "stop" if self._ended else "length", usage)
