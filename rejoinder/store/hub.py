@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from rejoinder.core.errors import ModelError
@@ -17,13 +18,14 @@ def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Repor
     """
     try:
         import huggingface_hub
-        from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
+        import huggingface_hub.utils.logging as hub_logging
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     except ImportError:
         remedy = "Run `pip install huggingface_hub`."
         raise ModelError("needs the package huggingface_hub.", remedy, str(source)) from None
     # One bar and one error of ours, not the client's as well.
     disable_progress_bars()
-    logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
     for name, path in source.files.items():
         report(f"downloading {source.repository}/{path}", 0, 0)
         try:
