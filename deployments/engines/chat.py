@@ -34,9 +34,13 @@ class ChatTokenizer:
             self._template = environment.from_string(_read(file))
         except TemplateError as error:
             raise ModelError("is not a Jinja template.", _REMEDY, file=str(file), found=str(error)) from error
-        ends = {self._special["eos_token"], _END_OF_TEXT}
-        self.end_tokens = tuple(sorted(end for end in ends if self._tokenizer.token_to_id(end) is not None))
-        self._end_ids = frozenset(self._tokenizer.token_to_id(end) for end in self.end_tokens)
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        self._ends = {end: vocabulary[end] for end in (self._special["eos_token"], _END_OF_TEXT) if end in vocabulary}
+
+    @property
+    def end_tokens(self) -> list[str]:
+        """The tokens that end an answer."""
+        return list(self._ends)
 
     def render(self, messages: Sequence[Message], *, answer: str | None = "") -> str:
         """The prompt text, up to the `answer` begun so far; None leaves the assistant's turn unopened.
@@ -60,7 +64,7 @@ class ChatTokenizer:
         return tokens
 
     def new_decoder(self) -> TokenDecoder:
-        return TokenDecoder(self._tokenizer, self._end_ids)
+        return TokenDecoder(self._tokenizer, frozenset(self._ends.values()))
 
 
 class TokenDecoder:

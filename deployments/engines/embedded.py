@@ -92,6 +92,9 @@ class EmbeddedLlm:
         request = LlmRequest(system + _WARM_UP, max_tokens=_WARM_UP_TOKENS)
         self._run(request, self._prompt(request))
 
+    async def check_health(self) -> None:
+        """The engine lives in this process; a generation that hangs is the replica's deadline to notice."""
+
     def close(self) -> None:
         """Give the thread back; no stream may be running."""
         self._thread.shutdown()
@@ -150,7 +153,7 @@ class EmbeddedLlm:
             static_prompt=list(prompt.prefix) or None,
             cache_static_prompt=True,
             include_prompt_in_result=False,
-            end_token=list(self._chat.end_tokens),
+            end_token=self._chat.end_tokens,
             max_length=min(request.max_tokens, room),
             sampling_topk=1 if greedy else _SAMPLING_TOP_K,
             sampling_temperature=1.0 if greedy else request.temperature,

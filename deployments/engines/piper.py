@@ -17,7 +17,6 @@ from deployments.engines.onnx import model_file, open_session
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE, Samples, first_audible, float_to_pcm16
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
 
-
 LEAD_MS = 20
 """Silence kept before the first sound: enough for the attack of a consonant; the rest is latency."""
 

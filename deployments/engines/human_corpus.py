@@ -1,0 +1,159 @@
+"""Human speech with known texts, from packages a machine can install; nothing of it is in this repository.
+
+| source | what | speakers | how to get it |
+|---|---|---|---|
+| pocketsphinx | commands, cards, digits, LibriVox sentences, 16 kHz | 4 | Debian `pocketsphinx-testdata` |
+| alsa | eight channel names, 48 kHz | 1 | Debian `alsa-utils` |
+| asterisk | telephone prompts, 8 kHz (a telephone's band) | 1 | Debian `asterisk-core-sounds-en`, `-en-wav` |
+| moonshine | Dickens and Beckett read aloud | 2 | model store, `human-clips` |
+
+Texts come from the packages' own transcripts where they have one. Prompts with a mark for a tone or a key are left out,
+and so are clips over 20 s, which no caller's turn is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from rejoinder.core.audio import STT_RATE
+
+LONGEST_S = 20.0
+DEBIAN_PACKAGES = ("pocketsphinx-testdata", "alsa-utils", "asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
+
+_POCKETSPHINX = Path("/usr/share/pocketsphinx/test/data")
+_ALSA = Path("/usr/share/sounds/alsa")
+_ASTERISK = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+_ASTERISK_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
+
+# The text of the first follows from pocketsphinx's goforward.gram, of the second from its name; the rest from its
+# transcription files.
+_POCKETSPHINX_TEXTS = {
+    "goforward.raw": "go forward ten meters",
+    "tidigits/dhd.2934z.raw": "two nine three four zero",
+    "cards/001.wav": "ten of clubs",
+    "cards/002.wav": "four queen of clubs",
+    "cards/003.wav": "seven of clubs",
+    "cards/004.wav": "five five",
+    "cards/005.wav": "eight of spades four of clubs seven of hearts",
+    "librivox/sense_and_sensibility_01_austen_64kb-0870.wav": "and mister john dashwood had then leisure to consider"
+    " how much there might be prudently in his power to do for them",
+    "librivox/sense_and_sensibility_01_austen_64kb-0880.wav": "he was not an ill disposed young man",
+    "librivox/sense_and_sensibility_01_austen_64kb-0890.wav": "unless to be rather cold hearted and rather selfish is"
+    " to be ill disposed",
+    "librivox/sense_and_sensibility_01_austen_64kb-0920.wav": "had he married a more amiable woman he might have been"
+    " made still more respectable than he was",
+    "librivox/sense_and_sensibility_01_austen_64kb-0930.wav": "he might even have been made amiable himself",
+}
+_ALSA_NAMES = [
+    "Front_Center",
+    "Front_Left",
+    "Front_Right",
+    "Rear_Center",
+    "Rear_Left",
+    "Rear_Right",
+    "Side_Left",
+    "Side_Right",
+]
+_NOT_SPOKEN = re.compile(r"[\[\]<>*#@/]")
+
+# (file, from s, to s, text): cut in the middle of the reader's pauses.
+_MOONSHINE_CUTS = (
+    ("beckett.wav", 0.0, 9.97, "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."),
+    ("two_cities.wav", 0.8, 4.6, "It was the best of times, it was the worst of times,"),
+    ("two_cities.wav", 4.6, 8.3, "it was the age of wisdom, it was the age of foolishness,"),
+    ("two_cities.wav", 8.3, 13.1, "it was the epoch of belief, it was the epoch of incredulity,"),
+    ("two_cities.wav", 13.1, 17.1, "it was the season of light, it was the season of darkness,"),
+    ("two_cities.wav", 17.1, 20.9, "it was the spring of hope, it was the winter of despair,"),
+    ("two_cities.wav", 20.9, 24.3, "we had everything before us, we had nothing before us,"),
+    ("two_cities.wav", 24.3, 28.6, "we were all going direct to heaven, we were all going direct the other way"),
+    (
+        "two_cities.wav",
+        28.6,
+        42.2,
+        "in short, the period was so far like the present period, that some of its noisiest authorities insisted on its"
+        " being received, for good or for evil, in the superlative degree of comparison only.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HumanClip:
+    """One utterance: part of a file, from `start_s` to `end_s` (None: to its end)."""
+
+    source: str
+    name: str
+    path: Path
+    text: str
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def pcm(self) -> npt.NDArray[np.int16]:
+        """Its samples at 16 kHz, mono. A .raw file is 16 kHz PCM already."""
+        rate, samples = _read(self.path)
+        end = None if self.end_s is None else round(self.end_s * rate)
+        audio = soxr.resample(samples[round(self.start_s * rate) : end], rate, STT_RATE)
+        converted: npt.NDArray[np.int16] = audio.astype(np.int16)
+        return converted
+
+
+def human_clips(moonshine: Path, every_prompt: int = 1) -> list[HumanClip]:
+    """All clips whose package is installed; of the telephone prompts, every `every_prompt`-th.
+
+    `moonshine`: the store's folder `human-clips`.
+    """
+    return [*_moonshine(moonshine), *_pocketsphinx(), *_alsa(), *list(_asterisk())[::every_prompt]]
+
+
+def missing_sources() -> list[str]:
+    """Folders of DEBIAN_PACKAGES that are not installed."""
+    return [str(path) for path in (_POCKETSPHINX, _ALSA, _ASTERISK, _ASTERISK_TEXTS) if not path.exists()]
+
+
+def _moonshine(folder: Path) -> Iterator[HumanClip]:
+    for file, start_s, end_s, text in _MOONSHINE_CUTS:
+        yield HumanClip("moonshine", f"{file}@{start_s:g}", folder / file, text, start_s, end_s)
+
+
+def _pocketsphinx() -> Iterator[HumanClip]:
+    for file, text in _POCKETSPHINX_TEXTS.items():
+        if (path := _POCKETSPHINX / file).exists():
+            yield HumanClip("pocketsphinx", path.stem, path, text)
+
+
+def _alsa() -> Iterator[HumanClip]:
+    for name in _ALSA_NAMES:
+        if (path := _ALSA / f"{name}.wav").exists():
+            yield HumanClip("alsa", name, path, name.replace("_", " "))
+
+
+def _asterisk() -> Iterator[HumanClip]:
+    if not _ASTERISK_TEXTS.exists():
+        return
+    for line in gzip.decompress(_ASTERISK_TEXTS.read_bytes()).decode("utf-8", "replace").splitlines():
+        name, colon, text = line.partition(":")
+        path = _ASTERISK / f"{name}.wav"
+        if not colon or "/" in name or _NOT_SPOKEN.search(text) or not path.exists():
+            continue
+        if _duration_s(path) <= LONGEST_S:
+            yield HumanClip("asterisk", name, path, text.strip())
+
+
+def _duration_s(path: Path) -> float:
+    with wave.open(str(path)) as file:
+        return file.getnframes() / file.getframerate()
+
+
+def _read(path: Path) -> tuple[int, npt.NDArray[np.int16]]:
+    if path.suffix == ".raw":
+        return STT_RATE, np.fromfile(path, dtype="<i2")
+    with wave.open(str(path)) as file:
+        return file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
