@@ -1,0 +1,87 @@
+"""The composition root: from validated settings to one Serve application.
+
+`build` is what `ray_config.yaml` names as import_path, so `serve deploy` and `rejoinder serve` build the same thing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+
+from deployments.llm import Llm
+from deployments.routing import ROUTER
+from deployments.session_host import SessionHost
+from deployments.stt import Stt
+from deployments.tts import Tts
+from deployments.turn_detector import TurnDetector
+from deployments.vad import Vad
+from rejoinder.core.config import Autoscaling, Resources, Settings, Stage, parse_settings
+
+# A host answers health and metrics beside its sessions, each of which is one ongoing request for life.
+HTTP_HEADROOM = 32
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application for the `args` of ray_config.yaml; raises ConfigError naming the field."""
+    return bind(parse_settings(args))
+
+
+def bind(settings: Settings) -> Application:
+    """Every stage as its own deployment, and the hosts in front of them."""
+    stages: dict[str, tuple[type, Stage]] = {
+        "turn_detector": (TurnDetector, settings.turn_detector),
+        "stt": (Stt, settings.stt),
+        "llm": (Llm, settings.llm),
+        "tts": (Tts, settings.tts),
+    }
+    if settings.vad.placement == "deployment":
+        stages["vad"] = (Vad, settings.vad)
+    handles = {name: _stage(cls, stage).bind(settings) for name, (cls, stage) in stages.items()}
+    return _host(settings).bind(settings, handles)
+
+
+def _stage(cls: type, stage: Stage) -> serve.Deployment:
+    return serve.deployment(
+        cls,
+        name=cls.__name__,
+        ray_actor_options=_actor(stage.resources),
+        max_ongoing_requests=stage.max_ongoing_requests,
+        health_check_period_s=stage.health_check_period_s,
+        health_check_timeout_s=stage.health_check_timeout_s,
+        request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+        **_replicas(stage.autoscaling),
+    )
+
+
+def _host(settings: Settings) -> serve.Deployment:
+    host = settings.host
+    return serve.deployment(
+        serve.ingress()(SessionHost),
+        name="SessionHost",
+        ray_actor_options=_actor(host.resources),
+        max_ongoing_requests=host.max_sessions + HTTP_HEADROOM,
+        health_check_period_s=host.health_check_period_s,
+        health_check_timeout_s=host.health_check_timeout_s,
+        graceful_shutdown_timeout_s=host.graceful_shutdown_timeout_s,
+        **_replicas(host.autoscaling),
+    )
+
+
+def _replicas(scaling: Autoscaling) -> dict[str, Any]:
+    if scaling.min_replicas == scaling.max_replicas:
+        return {"num_replicas": scaling.min_replicas}
+    return {"autoscaling_config": AutoscalingConfig(**scaling.model_dump())}
+
+
+def _actor(resources: Resources) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+    if resources.memory_mb:
+        options["memory"] = resources.memory_mb * 1024 * 1024
+    if resources.custom:
+        options["resources"] = resources.custom
+    if resources.label_selector:
+        options["label_selector"] = resources.label_selector
+    return options

@@ -1,0 +1,96 @@
+"""The HTTP surface of a host: conversations over WebSocket, and what operators and stock clients ask beside them.
+
+Admission and authentication happen before a WebSocket is upgraded, so a refusal is an honest HTTP status with a retry
+hint, never a connection that opens and dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fastapi import FastAPI, WebSocket
+from fastapi.responses import JSONResponse, Response
+
+from actors.host import Host
+from deployments.transports.realtime_ws import RealtimeSocket
+from rejoinder.core.errors import Overloaded
+
+MODEL = "rejoinder"
+
+
+class Surfaced(Protocol):
+    """The host deployment as its surface sees it."""
+
+    @property
+    def host(self) -> Host: ...
+    @property
+    def keys(self) -> frozenset[str]:
+        """API keys; empty admits everybody."""
+        ...
+
+    async def targets(self) -> list[dict[str, Any]]: ...
+
+
+def surface(served: Surfaced) -> FastAPI:
+    """The routes of one host."""
+    web = FastAPI(title="Rejoinder", docs_url=None, redoc_url=None)
+
+    @web.websocket("/v1/realtime")
+    @web.websocket("/realtime")
+    async def realtime(socket: WebSocket) -> None:
+        """One conversation over OpenAI Realtime."""
+        await _converse(served, socket)
+
+    @web.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        """Alive, and how busy."""
+        return {
+            "status": "ok",
+            "sessions": served.host.live,
+            "max_sessions": served.host.services.settings.host.max_sessions,
+            "loop_lag_ms": round(served.host.loop_lag_s * 1000, 1),
+        }
+
+    @web.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model we serve is the whole conversation; the engines behind it are an extra field."""
+        engines = served.host.services.stages.engines
+        entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
+        return {"object": "list", "data": [entry]}
+
+    @web.get("/metrics/targets")
+    async def targets() -> list[dict[str, Any]]:
+        """Every replica of every deployment, as Prometheus HTTP service discovery."""
+        return await served.targets()
+
+    return web
+
+
+async def _converse(served: Surfaced, socket: WebSocket) -> None:
+    if not admits(served.keys, socket.headers):
+        await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))
+        return
+    try:
+        with served.host.seat():
+            offered = socket.scope.get("subprotocols") or []
+            await socket.accept("realtime" if "realtime" in offered else None)
+            await RealtimeSocket(socket, served.host, socket.query_params.get("model") or MODEL).converse()
+    except Overloaded as full:
+        refusal = _refusal(503, "overloaded", str(full))
+        refusal.headers["Retry-After"] = f"{full.retry_after_s:.0f}"
+        await socket.send_denial_response(refusal)
+
+
+def admits(keys: frozenset[str], headers: Mapping[str, str]) -> bool:
+    """Whether the request carries a known key, as a bearer token or as a browser's subprotocol."""
+    if not keys:
+        return True
+    bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
+    offered = {part.strip() for part in headers.get("sec-websocket-protocol", "").split(",")}
+    return bearer in keys or any(part.removeprefix("openai-insecure-api-key.") in keys for part in offered)
+
+
+def _refusal(status: int, code: str, message: str) -> Response:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "code": code}}, status_code=status)

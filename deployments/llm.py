@@ -1,0 +1,90 @@
+"""The language model: one engine behind one protocol (prompt in, cancellable stream of coalesced token deltas
+out).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+from actors.ports import LlmRequest, TokenDelta
+from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
+from deployments.engines.openai_api import OpenAiApi
+from deployments.replica import Replica
+from deployments.routing import Route
+from rejoinder.core.config import Settings
+from rejoinder.core.context import Message
+from rejoinder.core.errors import ConfigError
+from rejoinder.store import open_store
+
+
+class LlmEngine(Protocol):
+    """What stands behind the deployment; vLLM's AsyncLLM fits (generate, abort, check_health)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
+        """Generate; closing the generator stops the engine at its next token and frees the slot."""
+        ...
+
+    async def check_health(self) -> None:
+        """Raise BackendError if the engine cannot serve."""
+        ...
+
+
+def open_engine(settings: Settings) -> LlmEngine:
+    """The engine that the configuration names."""
+    stage = settings.llm
+    if stage.engine == "openai_api":
+        key = os.environ.get(stage.api_key_env, "")
+        if not key and not stage.base_url.startswith(("http://127.", "http://localhost")):
+            raise ConfigError(
+                f"the environment variable {stage.api_key_env} is empty.",
+                "Set it on every node, or name another one.",
+                field="args.llm.api_key_env",
+            )
+        return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms)
+    options = EmbeddedOptions(
+        model=stage.model,
+        threads=stage.threads,
+        compute_type=stage.compute_type,
+        max_queue=stage.max_queue,
+        coalesce_ms=stage.coalesce_ms,
+        instructions=settings.conversation.instructions,
+    )
+    return EmbeddedLlm(open_store(settings.models).converted(stage.model, f"ct2-{stage.compute_type}"), options)
+
+
+class Llm:
+    """The deployment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = open_engine(settings)
+        self._replica = Replica("llm", self._engine.name, settings.llm)
+        self._instructions = settings.conversation.instructions
+        self._warm = False
+
+    async def generate(self, request: LlmRequest, route: Route | None = None) -> AsyncGenerator[TokenDelta, None]:
+        """Stream the answer; cancelling stops the engine at its next token."""
+        async with self._replica.request(), aclosing(self._engine.stream(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def describe(self) -> dict[str, str | int]:
+        return self._replica.describe()
+
+    async def check_health(self) -> None:
+        await self._replica.check_health()
+        if not self._warm:
+            await self._warm_up()
+        await self._engine.check_health()
+
+    async def _warm_up(self) -> None:
+        """Answer something with the standing instructions, so that the first caller pays for nothing."""
+        request = LlmRequest((Message("system", self._instructions), Message("user", "Hello")), max_tokens=2)
+        async with aclosing(self._engine.stream(request)) as deltas:
+            async for _ in deltas:
+                self._warm = True

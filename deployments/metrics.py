@@ -1,0 +1,110 @@
+"""Numbers for Prometheus: one registry and one port a replica, because a `/metrics` behind a load balancer answers
+for a random host. Histograms are bucketed at the latency guide's limits, so that every budget can be read off exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+
+from rejoinder.core.budgets import HISTOGRAM_BUCKETS_S
+from rejoinder.core.latency import UNATTRIBUTED, Stage
+
+# Barge-in is felt in tens of milliseconds; the bar is 150 (DESIGN section 5).
+STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+SESSION_BUCKETS_S = (1, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class MetricsPort:
+    """Serves a registry over HTTP from a thread of its own; port 0 picks a free one."""
+
+    def __init__(self, address: str, port: int = 0) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._server, _ = start_http_server(port, address, registry=self.registry)
+        self.target = f"{address}:{self._server.server_port}"
+
+
+class ReplicaMetrics:
+    """What every stage replica counts."""
+
+    def __init__(self, registry: CollectorRegistry, stage: str) -> None:
+        self._stage = stage
+        self.in_flight = Gauge(
+            "rejoinder_requests_in_flight", "Requests inside the replica now.", ["stage"], registry=registry
+        ).labels(stage)
+        self._seconds = Histogram(
+            "rejoinder_request_seconds",
+            "From arrival at the replica to its answer, or its last item.",
+            ["stage"],
+            buckets=HISTOGRAM_BUCKETS_S,
+            registry=registry,
+        ).labels(stage)
+        self._ends = Counter(
+            "rejoinder_requests_total", "Requests by how they ended.", ["stage", "end"], registry=registry
+        )
+
+    def ended(self, seconds: float, end: Literal["done", "cancelled", "failed"]) -> None:
+        self._seconds.observe(seconds)
+        self._ends.labels(self._stage, end).inc()
+
+
+class ConversationMetrics:
+    """`actors.ports.Metrics` for Prometheus. Every label value comes from a closed set."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._turn = Histogram(
+            "rejoinder_turn_seconds",
+            "Caller's last speech to the reply's first audio, as the host sees it.",
+            buckets=HISTOGRAM_BUCKETS_S,
+            registry=registry,
+        )
+        stages = Histogram(
+            "rejoinder_stage_seconds",
+            "A stage's share of a turn (shares sum to the turn).",
+            ["stage"],
+            buckets=HISTOGRAM_BUCKETS_S,
+            registry=registry,
+        )
+        self._stages = {name: stages.labels(name) for name in [*(stage.value for stage in Stage), UNATTRIBUTED]}
+        self._live = Gauge("rejoinder_sessions_live", "Conversations now.", registry=registry)
+        self._sessions = Histogram(
+            "rejoinder_session_seconds", "Length of ended conversations.", buckets=SESSION_BUCKETS_S, registry=registry
+        )
+        self._refused = Counter(
+            "rejoinder_sessions_refused_total", "Conversations refused.", ["reason"], registry=registry
+        )
+        self._hedges = Counter("rejoinder_hedges_total", "Hedged LLM requests.", ["outcome"], registry=registry)
+        self._stops = Histogram(
+            "rejoinder_interruption_stop_seconds",
+            "Caller's interrupting speech to silence.",
+            buckets=STOP_BUCKETS_S,
+            registry=registry,
+        )
+        self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
+
+    def turn(self, voice_to_voice_s: float, stages_s: dict[str, float], *, engines: dict[str, str]) -> None:
+        self._turn.observe(voice_to_voice_s)
+        for name, seconds in stages_s.items():
+            self._stages[name].observe(seconds)
+        self._stages[UNATTRIBUTED].observe(max(0.0, voice_to_voice_s - sum(stages_s.values())))
+
+    def session_opened(self) -> None:
+        self._live.inc()
+
+    def session_closed(self, duration_s: float) -> None:
+        self._live.dec()
+        self._sessions.observe(duration_s)
+
+    def refused(self, reason: str) -> None:
+        self._refused.labels(reason).inc()
+
+    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None:
+        self._hedges.labels(outcome).inc()
+
+    def interrupted(self, stop_s: float) -> None:
+        self._stops.observe(stop_s)
+
+    def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
+        self._errors.labels(fault, stage).inc()

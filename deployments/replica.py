@@ -1,0 +1,113 @@
+"""What every stage replica has: an identity, a metrics port, a worker thread for its engine, and a health check.
+
+Engines block; a replica's event loop must not, or its health checks and queue probes would stop with it. So each
+engine runs on the one thread of a `Worker`, and the health check asks two questions that a ping does not: is the loop
+late, and is the engine stuck in one job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeVar
+
+import ray
+from ray import serve
+
+from deployments.metrics import MetricsPort, ReplicaMetrics
+from rejoinder.core.config import Stage
+from rejoinder.core.errors import BackendError
+
+Result = TypeVar("Result")
+
+# A job this long has hung: the longest honest one is 30 s of speech with full padding, about 2 s on one core.
+STUCK_S = 30.0
+LAG_LIMIT_S = 5.0
+
+
+class Worker:
+    """The one thread on which an engine runs; jobs wait their turn."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._since: float | None = None
+
+    async def run(self, job: Callable[[], Result]) -> Result:
+        """Cancelling drops a job that has not begun; one that runs goes on, and its result is dropped."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, job)
+
+    def _timed(self, job: Callable[[], Result]) -> Result:
+        self._since = time.monotonic()
+        try:
+            return job()
+        finally:
+            self._since = None
+
+    @property
+    def busy_s(self) -> float:
+        """How long the current job runs already."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One replica, for `/metrics/targets` and for the operator."""
+
+    stage: str
+    replica: str
+    pid: int
+    node: str
+    target: str
+    engine: str
+
+
+class Replica:
+    """Identity, metrics and health of one replica; works without Ray too (then it has no port and a plain id)."""
+
+    def __init__(self, stage: str, engine: str, settings: Stage, worker: Worker | None = None) -> None:
+        inside = ray.is_initialized()
+        address = ray.util.get_node_ip_address() if inside else "127.0.0.1"
+        self._port = MetricsPort(address)
+        self._metrics = ReplicaMetrics(self._port.registry, stage)
+        self._settings = settings
+        self._worker = worker
+        replica = serve.get_replica_context().replica_id.unique_id if inside else f"local-{stage}"
+        node = ray.get_runtime_context().get_node_id() if inside else "local"
+        self.description = Description(stage, replica, os.getpid(), node, self._port.target, engine)
+
+    def describe(self) -> dict[str, str | int]:
+        return asdict(self.description)
+
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """Count a request, and how it ended; waits the injected delay first."""
+        began = time.monotonic()
+        self._metrics.in_flight.inc()
+        end: Literal["done", "cancelled", "failed"] = "failed"
+        try:
+            if self._settings.inject_delay_ms:
+                await asyncio.sleep(self._settings.inject_delay_ms / 1000)
+            yield
+            end = "done"
+        except (asyncio.CancelledError, GeneratorExit):
+            end = "cancelled"
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.ended(time.monotonic() - began, end)
+
+    async def check_health(self) -> None:
+        """Raise if the loop is late or the engine hangs; Serve then replaces the replica."""
+        asked = time.monotonic()
+        await asyncio.sleep(0)
+        lag_s = time.monotonic() - asked
+        if lag_s > LAG_LIMIT_S:
+            raise BackendError(f"the event loop is {lag_s:.1f} s late.", stage=self.description.stage)
+        if self._worker and self._worker.busy_s > STUCK_S:
+            raise BackendError(f"the engine hangs for {self._worker.busy_s:.0f} s.", stage=self.description.stage)

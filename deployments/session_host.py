@@ -1,0 +1,110 @@
+"""The ingress deployment: the home of the conversations of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from actors.hedge import Hedger
+from actors.host import Host, hold_apology
+from actors.ports import Stages
+from actors.services import Services
+from deployments.direct import InlineVad
+from deployments.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
+from deployments.http_surface import surface
+from deployments.journal import LogJournal
+from deployments.metrics import ConversationMetrics, MetricsPort
+from deployments.vad import load_silero
+from rejoinder.core.config import Settings
+from rejoinder.core.errors import BackendError
+
+# A replica that does not describe itself in this time is left out of the targets: it could not be scraped either.
+DESCRIBE_S = 2.0
+
+
+class SessionHost:
+    """One replica; `handles` by stage, without "vad" when voice activity runs inline."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits an asynchronous constructor
+        self, settings: Settings, handles: dict[str, DeploymentHandle]
+    ) -> None:
+        self._settings = settings
+        self._handles = handles
+        self.keys = frozenset(filter(None, os.environ.get(settings.host.api_keys_env, "").split(",")))
+        self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
+        metrics = ConversationMetrics(self._port.registry)
+        stages = await self._stages()
+        clock = time.monotonic
+        hedger = Hedger(stages.llm, settings.hedging, metrics, clock, settings.llm.call_timeout_s)
+        apology = await hold_apology(stages, settings.conversation.apology)
+        self.host = Host(Services(stages, settings, hedger, apology, metrics, LogJournal(), clock))
+        self._running = asyncio.create_task(self.host.run())
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve asks for the routes once the replica is constructed."""
+        return surface(self)
+
+    async def _stages(self) -> Stages:
+        handles = self._handles
+        inline = load_silero(self._settings) if "vad" not in handles else None
+        engines = {name: str((await handle.describe.remote())["engine"]) for name, handle in handles.items()}
+        if inline:
+            engines["vad"] = inline.name
+        return Stages(
+            vad=InlineVad(inline) if inline else VadHandle(handles["vad"]),
+            turn_detector=TurnDetectorHandle(handles["turn_detector"]),
+            stt=SttHandle(handles["stt"]),
+            llm=LlmHandle(handles["llm"]),
+            tts=TtsHandle(handles["tts"]),
+            engines=engines,
+        )
+
+    async def targets(self) -> list[dict[str, Any]]:
+        """Every replica of every deployment with its metrics port and its labels."""
+        context = serve.get_replica_context()
+        hosts = serve.get_deployment_handle(context.deployment, context.app_name)
+        found = await asyncio.gather(*(_describe(handle) for handle in (hosts, *self._handles.values())))
+        return [
+            {
+                "targets": [replica["target"]],
+                "labels": {key: str(replica[key]) for key in ("stage", "replica", "pid", "node")},
+            }
+            for replicas in found
+            for replica in replicas
+        ]
+
+    async def describe(self) -> dict[str, Any]:
+        """This replica, for the targets."""
+        return {
+            "stage": "host",
+            "replica": serve.get_replica_context().replica_id.unique_id,
+            "pid": os.getpid(),
+            "node": ray.get_runtime_context().get_node_id(),
+            "target": self._port.target,
+            "engine": "",
+        }
+
+    async def check_health(self) -> None:
+        """Raise if the loop is too late to carry audio, or the shared tick has ended."""
+        if self._running.done():
+            raise BackendError(f"the host's loop ended: {self._running!r}", stage="host")
+        if self.host.loop_lag_s * 1000 > self._settings.host.max_loop_lag_ms:
+            raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
+
+
+async def _describe(handle: DeploymentHandle) -> list[dict[str, Any]]:
+    """All replicas of a deployment that answer in time."""
+    try:
+        async with asyncio.timeout(DESCRIBE_S):
+            answers = await handle.broadcast("describe").results_async(return_exceptions=True)
+    except (TimeoutError, DeploymentUnavailableError):
+        return []
+    return [answer for answer in answers if isinstance(answer, dict)]

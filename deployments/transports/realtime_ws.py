@@ -1,0 +1,141 @@
+"""OpenAI Realtime over WebSocket: JSON and base64 on one side, a session and 16 kHz PCM on the other.
+
+Three tasks a socket: the session, a reader (which stops reading while the session's mailbox is full), and a writer
+behind a bounded queue. A client that does not read its audio until that queue is full is disconnected: its
+conversation is over anyway, and nobody else may wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import soxr
+
+from actors.host import Host
+from actors.session import Session
+from rejoinder.core.audio import STT_RATE, WIRE_RATE
+from rejoinder.core.errors import CallerError
+from rejoinder.core.wire import client, server
+from rejoinder.core.wire.fields import Json
+
+logger = logging.getLogger(__name__)
+
+# Speech recognition and voice activity need nothing above 8 kHz; soxr's higher qualities add delay and cost.
+RESAMPLER_QUALITY = "MQ"
+
+CLOSE_GOING_AWAY = 1001
+CLOSE_TRY_LATER = 1013
+
+
+class Socket(Protocol):
+    """An accepted WebSocket, as starlette has it."""
+
+    async def receive(self) -> Mapping[str, Any]: ...
+    async def send_text(self, data: str) -> None: ...
+    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+
+
+class _Gone(Exception):
+    """The conversation is over; `code` closes the socket, None if the client did."""
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+
+
+def encode(event: Json) -> str:
+    """A server event as the wire has it: audio in base64."""
+    delta = event.get("delta")
+    if isinstance(delta, bytes):
+        event = event | {"delta": base64.b64encode(delta).decode("ascii")}
+    return json.dumps(event, separators=(",", ":"))
+
+
+class RealtimeSocket:
+    """One connection; `converse` ends when either side is done. Needs a seat, taken before the upgrade."""
+
+    def __init__(self, socket: Socket, host: Host, model: str) -> None:
+        settings = host.services.settings.host
+        self._socket = socket
+        self._host = host
+        self._model = model
+        self._max_s = settings.session_max_s
+        self._outgoing: asyncio.Queue[Json] = asyncio.Queue(settings.send_queue_events)
+        self._overflow = asyncio.Event()
+        self._resample = soxr.ResampleStream(WIRE_RATE, STT_RATE, 1, dtype="int16", quality=RESAMPLER_QUALITY)
+
+    async def converse(self) -> None:
+        """Hold the conversation; cancelling it ends the session and every engine call of it."""
+        try:
+            async with self._host.converse(secrets.token_hex(6), self._send, self._model) as session:
+                await _first_of(
+                    lambda: self._read(session), self._write, self._disconnect_slow, lambda: self._expire(session)
+                )
+        except _Gone as gone:
+            if gone.code is not None:
+                await self._socket.close(gone.code, gone.reason)
+
+    def _send(self, event: Json) -> None:
+        try:
+            self._outgoing.put_nowait(event)
+        except asyncio.QueueFull:
+            self._overflow.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._socket.send_text(encode(await self._outgoing.get()))
+
+    async def _read(self, session: Session) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise _Gone(None)
+            text = message.get("text")
+            try:
+                event = client.parse(text if text is not None else message.get("bytes") or b"")
+            except client.MalformedEvent as fault:
+                session.reject(fault, fault.client_event_id)
+                continue
+            if isinstance(event, client.AppendAudio):
+                session.hear(self._to_16k(event.audio))
+            else:
+                await session.submit(event)
+
+    def _to_16k(self, pcm: bytes) -> bytes:
+        samples = np.frombuffer(pcm, "<i2")
+        return bytes(self._resample.resample_chunk(samples).astype("<i2", copy=False).tobytes())
+
+    async def _disconnect_slow(self) -> None:
+        await self._overflow.wait()
+        self._host.services.metrics.error("caller", "slow_client")
+        raise _Gone(CLOSE_TRY_LATER, "the client does not read its events")
+
+    async def _expire(self, session: Session) -> None:
+        await asyncio.sleep(self._max_s)
+        fault = CallerError(f"The session reached its limit of {self._max_s:g} s.", "Open a new one.")
+        event = server.error(fault, None)
+        event["error"]["code"] = "session_expired"
+        session.emit(event)
+        await asyncio.sleep(0)
+        raise _Gone(CLOSE_GOING_AWAY, "session expired")
+
+
+async def _first_of(*works: Callable[[], Awaitable[None]]) -> None:
+    """Run all until one ends; its exception is raised bare, the others are cancelled."""
+    tasks = {asyncio.ensure_future(work()) for work in works}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        if not task.cancelled() and (fault := task.exception()):
+            raise fault

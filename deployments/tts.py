@@ -1,0 +1,57 @@
+"""Text to speech: segments in, chunks of 24 kHz PCM out, one segment at a time on the engine's thread.
+
+Cancelling stops a segment at its next chunk, and a waiting one at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+
+from actors.ports import TtsRequest
+from deployments.engines.piper import PiperVoice
+from deployments.replica import Replica, Worker
+from deployments.routing import Route
+from rejoinder.core.config import Settings
+from rejoinder.core.errors import Overloaded
+from rejoinder.store import open_store
+
+
+class Tts:
+    """The deployment."""
+
+    def __init__(self, settings: Settings) -> None:
+        stage = settings.tts
+        self._engine = PiperVoice(open_store(settings.models).path(stage.model), stage.threads, stage.chunk_ms)
+        self._engine.warm_up()
+        self._worker = Worker("piper")
+        self._slot = asyncio.Lock()
+        self._waiting = 0
+        self._max_queue = stage.max_queue
+        self._replica = Replica("tts", self._engine.name, stage, self._worker)
+
+    async def synthesize(self, request: TtsRequest, route: Route | None = None) -> AsyncGenerator[bytes, None]:
+        """Raises Overloaded when `max_queue` segments wait already."""
+        async with self._replica.request():
+            if self._waiting >= self._max_queue:
+                raise Overloaded("The text-to-speech queue is full.", "Add a tts replica.", resource="tts.max_queue")
+            self._waiting += 1
+            try:
+                await self._slot.acquire()
+            finally:
+                self._waiting -= 1
+            try:
+                chunks = self._engine.synthesize(request.text, request.speed)
+                while (pcm := await self._next(chunks)) is not None:
+                    yield pcm
+            finally:
+                self._slot.release()
+
+    async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
+        return await self._worker.run(lambda: next(chunks, None))
+
+    async def describe(self) -> dict[str, str | int]:
+        return self._replica.describe()
+
+    async def check_health(self) -> None:
+        await self._replica.check_health()

@@ -1,0 +1,46 @@
+"""Voice activity: stateless, since every batch brings the state of each stream and takes the next one home."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from actors.ports import VadBatch, VadResult
+from deployments.engines.silero import Silero
+from deployments.replica import Replica, Worker
+from deployments.routing import Route
+from rejoinder.core.config import Settings
+from rejoinder.store import open_store
+
+
+def load_silero(settings: Settings) -> Silero:
+    """The engine, warm."""
+    engine = Silero(open_store(settings.models).path("silero-vad") / "silero_vad.onnx", settings.vad.threads)
+    engine.warm_up()
+    return engine
+
+
+def decide(engine: Silero, batch: VadBatch) -> VadResult:
+    """One batch through the engine."""
+    windows = np.frombuffer(batch.windows, np.float32).reshape(batch.n, -1)
+    states = np.frombuffer(batch.states, np.float32).reshape(batch.n, -1)
+    probabilities, after = engine.step(windows, states)
+    return VadResult(tuple(probabilities.tolist()), after.tobytes())
+
+
+class Vad:
+    """The deployment; any replica may serve any tick."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = load_silero(settings)
+        self._worker = Worker("silero")
+        self._replica = Replica("vad", self._engine.name, settings.vad, self._worker)
+
+    async def step(self, batch: VadBatch, route: Route | None = None) -> VadResult:
+        async with self._replica.request():
+            return await self._worker.run(lambda: decide(self._engine, batch))
+
+    async def describe(self) -> dict[str, str | int]:
+        return self._replica.describe()
+
+    async def check_health(self) -> None:
+        await self._replica.check_health()
