@@ -1,0 +1,117 @@
+"""A recorded utterance, ready for the wire, and where in it somebody really speaks.
+
+The edges of speech are what latency is measured from, so they are found on the very samples that are sent. A room that
+was recorded with its noise sounds above `AUDIBLE_DBFS` after the last word, and a reply to that word would seem to come
+before its end; so the gate follows the clip's own level, as far as soft speech allows. A gate that is too high errs on
+the honest side: speech ends earlier, and the reply seems later.
+"""
+
+from __future__ import annotations
+
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from rejoinder.core.audio import (
+    AUDIBLE_DBFS,
+    SAMPLE_BYTES,
+    WIRE_RATE,
+    Samples,
+    first_audible,
+    float_to_pcm16,
+    last_audible,
+    pcm16_to_float,
+)
+from rejoinder.core.errors import ConfigError
+
+# ITU-T P.56: speech is active down to this far below its level.
+_MARGIN_DB = 15.9
+# Soft speech is at -35 dBFS, and its last syllable below: no gate may be higher.
+_HIGHEST_GATE_DBFS = -40.0
+# One period of 50 Hz: shorter frames follow the clicks and the hum of a room.
+_FRAME_MS = 20.0
+
+# Sample widths of WAVE's integer PCM, in bytes, and what one least significant bit is worth.
+_FULL_SCALE = {1: 2.0**7, 2: 2.0**15, 3: 2.0**23, 4: 2.0**31}
+_CONVERT = "Convert it, for example: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """24 kHz mono PCM; `speech_start` and `speech_end` (exclusive) are its edges of speech, in samples, to 20 ms.
+
+    `expected` is the true text, None if it is not known.
+    """
+
+    name: str
+    pcm: bytes
+    speech_start: int
+    speech_end: int
+    expected: str | None = None
+
+    @property
+    def samples(self) -> int:
+        return len(self.pcm) // SAMPLE_BYTES
+
+
+def read_clip(path: Path) -> Clip:
+    """A WAV file of any rate, width and number of channels, with the text beside it (same stem, `.txt`) if there is
+    one; raises ConfigError naming the file and what is wrong with it.
+    """
+    samples, rate = _read_wave(path)
+    text = path.with_suffix(".txt")
+    try:
+        expected = text.read_text(encoding="utf-8").strip() if text.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error}).", "Save it as UTF-8, or remove it.", field=str(text)) from None
+    wire = samples if rate == WIRE_RATE else soxr.resample(samples, rate, WIRE_RATE)
+    return make_clip(str(path), float_to_pcm16(wire), expected)
+
+
+def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
+    """A clip of 24 kHz mono PCM; raises ConfigError if nothing in it can be heard."""
+    samples = pcm16_to_float(pcm)
+    gate = _gate_dbfs(samples)
+    start = first_audible(samples, WIRE_RATE, gate, _FRAME_MS)
+    end = last_audible(samples, WIRE_RATE, gate, _FRAME_MS)
+    if start is None or end is None:
+        raise ConfigError("holds nothing audible.", "Record it again, louder.", field=name)
+    return Clip(name, pcm, start, end, expected)
+
+
+def _gate_dbfs(samples: Samples) -> float:
+    """The level at which this clip's speech begins: a margin below its loudest frames (their 99th percentile)."""
+    frame = round(WIRE_RATE * _FRAME_MS / 1000)
+    power = np.square(samples[: samples.size - samples.size % frame].reshape(-1, frame), dtype=np.float64).mean(axis=1)
+    level = 10 * np.log10(max(float(np.percentile(power, 99)), 1e-12)) if power.size else -np.inf
+    return float(np.clip(level - _MARGIN_DB, AUDIBLE_DBFS, _HIGHEST_GATE_DBFS))
+
+
+def _read_wave(path: Path) -> tuple[npt.NDArray[np.float64], int]:
+    """Samples in [-1, 1), channels averaged, and their rate."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            raw = file.readframes(file.getnframes())
+    except FileNotFoundError:
+        raise ConfigError("no such file.", "Name an existing WAV file.", field=str(path)) from None
+    except (OSError, EOFError, wave.Error) as error:
+        raise ConfigError(f"not a readable PCM WAV file ({error or 'it ends early'}).", _CONVERT, str(path)) from None
+    if width not in _FULL_SCALE or not rate:
+        raise ConfigError(f"{8 * width}-bit samples at {rate} Hz are not supported.", _CONVERT, str(path))
+    frames = raw[: len(raw) - len(raw) % (width * channels)]
+    samples = _integers(frames, width) / _FULL_SCALE[width]
+    return samples.reshape(-1, channels).mean(axis=1), rate
+
+
+def _integers(raw: bytes, width: int) -> npt.NDArray[np.float64]:
+    if width == 1:  # the one unsigned width
+        return np.frombuffer(raw, np.uint8).astype(np.float64) - 128
+    if width == 3:
+        parts = np.frombuffer(raw, np.uint8).reshape(-1, 3).astype(np.int32)
+        return ((parts[:, 0] << 8 | parts[:, 1] << 16 | parts[:, 2] << 24) >> 8).astype(np.float64)
+    return np.frombuffer(raw, f"<i{width}").astype(np.float64)

@@ -1,0 +1,50 @@
+"""A conversation as sound: one WAV file a reply, and the whole of it in stereo."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from loadtest.dialogue import Dialogue
+from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
+from rejoinder.core.errors import ConfigError
+
+
+def save(dialogue: Dialogue, directory: Path) -> list[Path]:
+    """Write `reply-01.wav` and so on (all audio received) and `conversation.wav`: the caller left, what was heard of
+    the replies right, on the client's timeline. Raises ConfigError if the directory cannot be written.
+    """
+    tracks = {f"reply-{number:02d}.wav": reply.playback.received for number, reply in enumerate(dialogue.replies, 1)}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, pcm in tracks.items():
+            _write(directory / name, pcm, channels=1)
+        _write(directory / "conversation.wav", _stereo(dialogue), channels=2)
+    except OSError as error:
+        raise ConfigError(f"cannot be written ({error}).", "Name another directory.", field=str(directory)) from None
+    return [*(directory / name for name in tracks), directory / "conversation.wav"]
+
+
+def _stereo(dialogue: Dialogue) -> bytes:
+    caller = np.frombuffer(bytes(dialogue.microphone.sent), "<i2")
+    sounds = [
+        (round((chunk.at - dialogue.microphone.began_at) * WIRE_RATE), np.frombuffer(chunk.pcm, "<i2"))
+        for reply in dialogue.replies
+        for chunk in reply.playback.heard()
+    ]
+    length = max([caller.size, *(at + samples.size for at, samples in sounds)])
+    both = np.zeros((length, 2), "<i2")
+    both[: caller.size, 0] = caller
+    for at, samples in sounds:
+        both[at : at + samples.size, 1] = samples
+    return both.tobytes()
+
+
+def _write(path: Path, pcm: bytes, channels: int) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(SAMPLE_BYTES)
+        file.setframerate(WIRE_RATE)
+        file.writeframes(pcm)

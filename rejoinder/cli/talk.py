@@ -1,0 +1,199 @@
+"""`rejoinder talk`: speak recorded clips to a server as one conversation, and show where the time of each turn
+went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rejoinder.core.errors import ConfigError
+
+if (
+    TYPE_CHECKING
+):  # at run time only `talk` imports them: the openai client takes a second, and every command loads this
+    from loadtest.dialogue import Line
+    from loadtest.spread import Spread
+    from loadtest.talk import Call, Server
+    from loadtest.turn_record import TurnRecord
+
+# What no pair of marks covers is the system's own time; more than this is a fault of the measurement or the system.
+UNATTRIBUTED_LIMIT_MS = 5.0
+BAR_WIDTH = 40
+
+NOT_ANSWERED = 1
+API_KEY = "REJOINDER_API_KEY"
+
+Clips = Annotated[
+    list[Path], typer.Argument(metavar="CLIP.wav...", help="What to say, in order; CLIP.txt beside it: its true text.")
+]
+Url = Annotated[str, typer.Option(help="The server's OpenAI base URL.")]
+Repeat = Annotated[int, typer.Option(min=1, help="Hold the whole conversation so often, each in a new session.")]
+BargeIn = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N:SECONDS",
+        help="Speak clip N (from 2) SECONDS after the reply to the clip before it began to play. May be repeated.",
+    ),
+]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer.")]
+Save = Annotated[Path | None, typer.Option(metavar="DIR", help="Write each reply and the conversation as WAV.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write one array, an object a turn.")]
+
+
+def talk(
+    clips: Clips,
+    url: Url = "ws://127.0.0.1:8000/v1",
+    repeat: Repeat = 1,
+    barge_in: BargeIn = None,
+    timeout: Timeout = 60.0,
+    save: Save = None,
+    json_file: Json = None,
+) -> None:
+    """Speak WAV clips to a server in real time as one conversation.
+
+    Prints per turn what was heard, what was answered, and the waterfall from the true last speech sample of the clip
+    to the first audible sample of the reply. Exit status: 0 if every turn was answered, 1 if not, 2 if the
+    conversation could not be held. The environment's REJOINDER_API_KEY, if set, is sent as the bearer token.
+
+    --json writes one array in order, an object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms
+    (silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio, delivery, unattributed; they sum to
+    voice_to_voice_ms), rtt_ms, llm_total_ms, interrupted, stop_ms, hedged, engines, clip, run, outcome, expected,
+    wer, premature_replies. What was not measured is null. loadtest/turn_record.py says what each means.
+    """
+    from loadtest.recording import save as save_recording
+    from loadtest.spread import spreads
+    from loadtest.talk import Server
+
+    console = Console(highlight=False)
+    server, lines = Server(url, os.environ.get(API_KEY) or "none"), _lines(clips, barge_in or [])
+    if json_file:
+        _write(json_file, [])
+    records: list[TurnRecord] = []
+    for run in range(1, repeat + 1):
+        if repeat > 1:
+            console.rule(f"conversation {run} of {repeat}")
+        call = _converse(console, server, lines, timeout)
+        records += call.dialogue.records(run)
+        if save:
+            save_recording(call.dialogue, save if repeat == 1 else save / f"run-{run:02d}")
+        if json_file:
+            _write(json_file, records)
+    if repeat > 1:
+        console.print(_summary(spreads(records)))
+    unanswered = sum(not record.ok for record in records)
+    if unanswered:
+        console.print(f"{unanswered} of {len(records)} turns were not answered.", style="bold red")
+        raise typer.Exit(NOT_ANSWERED)
+
+
+def _lines(clips: list[Path], barge_in: list[str]) -> list[Line]:
+    """The clips with their barge-ins; raises ConfigError naming the option or file that is wrong."""
+    from loadtest.clips import read_clip
+    from loadtest.dialogue import Line
+
+    offsets: dict[int, float] = {}
+    for option in barge_in:
+        number, _, seconds = option.partition(":")
+        try:
+            clip, offset_s = int(number), float(seconds)
+        except ValueError:
+            raise ConfigError(f"{option!r} is not N:SECONDS.", "Write 3:1.5, for example.", "--barge-in") from None
+        if not 2 <= clip <= len(clips) or not 0 <= offset_s < float("inf"):
+            raise ConfigError(
+                f"{option!r} names no clip that follows a reply.", f"N runs from 2 to {len(clips)}.", "--barge-in"
+            )
+        offsets[clip] = offset_s
+    return [Line(read_clip(path), offsets.get(number)) for number, path in enumerate(clips, 1)]
+
+
+def _converse(console: Console, server: Server, lines: list[Line], timeout_s: float) -> Call:
+    from loadtest.dialogue import Manners
+    from loadtest.talk import LATENESS_LIMIT_MS, talk
+
+    call = asyncio.run(talk(server, lines, Manners(timeout_s=timeout_s), lambda record: _show(console, record)))
+    for record in call.dialogue.records()[call.dialogue.closed :]:
+        _show(console, record)
+    for fault in call.dialogue.faults:
+        console.print(f"! {fault}", style="yellow", markup=False)
+    p99_ms, most_ms = call.lateness_ms()
+    late = p99_ms > LATENESS_LIMIT_MS
+    console.print(
+        f"frames left {p99_ms:.1f} ms late at the 99th percentile, {most_ms:.1f} ms at most"
+        + (f": above {LATENESS_LIMIT_MS:g} ms, this machine is too busy to measure with." if late else "."),
+        style="bold yellow" if late else "dim",
+    )
+    return call
+
+
+def _write(path: Path, records: list[TurnRecord]) -> None:
+    try:
+        path.write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error}).", "Name another file.", "--json") from None
+
+
+# -- what is printed
+# ---------------------------------------------------------------------------------------------------
+
+
+def _show(console: Console, record: TurnRecord) -> None:
+    """A turn: what was said, and its waterfall."""
+    console.print(Text(record.clip, style="bold") + Text(f"  {record.outcome}", style="green" if record.ok else "red"))
+    wer = "" if record.wer is None else f"  (word error rate {record.wer:.0%})"
+    console.print(Text(f"  heard     {record.heard or '-'}{wer}"))
+    console.print(Text(f"  answered  {record.answered or '-'}"))
+    notes = {
+        f"stopped {_ms(record.stop_ms)} after the caller cut in": record.stop_ms is not None,
+        "hedged": record.hedged,
+        f"{record.premature_replies} premature": record.premature_replies > 0,
+        f"round trip {_ms(record.rtt_ms)}": record.rtt_ms is not None,
+        f"language model {_ms(record.llm_total_ms)} in all": record.llm_total_ms is not None,
+    }
+    console.print(Text("  " + ", ".join(note for note, holds in notes.items() if holds), style="dim"))
+    if record.voice_to_voice_ms is not None:
+        console.print(_waterfall(record.stages_ms or {}, record.voice_to_voice_ms))
+
+
+def _waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    begin = 0.0
+    for stage, share in stages_ms.items():
+        too_long = stage == "unattributed" and share > UNATTRIBUTED_LIMIT_MS
+        table.add_row(stage, _ms(share), _bar(begin, share, total_ms), style="bold red" if too_long else None)
+        begin += share
+    table.add_row("voice to voice", _ms(total_ms), "", style="bold")
+    return table
+
+
+def _bar(begin_ms: float, share_ms: float, total_ms: float) -> str:
+    """A stage's bar on the turn's own scale, behind those before it."""
+    scale = BAR_WIDTH / max(total_ms, 1.0)
+    left, right = (round(min(max(0.0, edge), total_ms) * scale) for edge in (begin_ms, begin_ms + share_ms))
+    return " " * left + ("█" * (right - left) or ("▏" if share_ms > 0 else ""))
+
+
+def _summary(table: dict[str, Spread]) -> Table:
+    count = max((row.count for row in table.values()), default=0)
+    shown = Table("stage", title=f"{count} turns (p95: nearest rank)", title_justify="left", box=None)
+    for heading in ("median", "p95", "least", "most"):
+        shown.add_column(heading, justify="right")
+    for stage, row in table.items():
+        shown.add_row(stage, *(_ms(value) for value in (row.median_ms, row.p95_ms, row.least_ms, row.most_ms)))
+    return shown
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
