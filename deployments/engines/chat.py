@@ -59,9 +59,16 @@ class ChatTokenizer:
 
     def encode(self, messages: Sequence[Message], *, answer: str | None = "") -> list[str]:
         """The tokens of `render`."""
-        text = self.render(messages, answer=answer)
-        tokens: list[str] = self._tokenizer.encode(text, add_special_tokens=False).tokens
-        return tokens
+        return [self.token(token_id) for token_id in self.token_ids(self.render(messages, answer=answer))]
+
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of a rendered prompt; control marks in it are control tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def token(self, token_id: int) -> str:
+        """The vocabulary entry of an id, as CTranslate2 takes it."""
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def new_decoder(self) -> TokenDecoder:
         return TokenDecoder(self._tokenizer, frozenset(self._ends.values()))

@@ -35,7 +35,7 @@ _ASTERISK = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _ASTERISK_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 
 # The text of the first follows from pocketsphinx's goforward.gram, of the second from its name; the rest from its
-# transcription files.
+# transcription files (without the stray word of 0920).
 _POCKETSPHINX_TEXTS = {
     "goforward.raw": "go forward ten meters",
     "tidigits/dhd.2934z.raw": "two nine three four zero",
@@ -53,16 +53,8 @@ _POCKETSPHINX_TEXTS = {
     " made still more respectable than he was",
     "librivox/sense_and_sensibility_01_austen_64kb-0930.wav": "he might even have been made amiable himself",
 }
-_ALSA_NAMES = [
-    "Front_Center",
-    "Front_Left",
-    "Front_Right",
-    "Rear_Center",
-    "Rear_Left",
-    "Rear_Right",
-    "Side_Left",
-    "Side_Right",
-]
+_ALSA_NAMES = [f"{row}_{side}" for row in ("Front", "Rear") for side in ("Center", "Left", "Right")]
+_ALSA_NAMES += ["Side_Left", "Side_Right"]
 _NOT_SPOKEN = re.compile(r"[\[\]<>*#@/]")
 
 # (file, from s, to s, text): cut in the middle of the reader's pauses.
@@ -149,7 +141,7 @@ def _asterisk() -> Iterator[HumanClip]:
 
 def _duration_s(path: Path) -> float:
     with wave.open(str(path)) as file:
-        return file.getnframes() / file.getframerate()
+        return int(file.getnframes()) / int(file.getframerate())
 
 
 def _read(path: Path) -> tuple[int, npt.NDArray[np.int16]]:

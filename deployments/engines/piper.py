@@ -6,7 +6,7 @@ piper-tts is GPL-3.0 and therefore an optional extra, imported only when a voice
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class PiperVoice:
         for _ in self.synthesize("Hello, how can I help you?"):
             pass
 
-    def synthesize(self, text: str, speed: float = 1.0) -> Iterator[bytes]:
+    def synthesize(self, text: str, speed: float = 1.0) -> Generator[bytes]:
         """Speak `text`: chunks of 24 kHz PCM, all of `chunk_ms` but the last; none if nothing is speakable.
 
         Closing the iterator stops the work: between chunks at once, inside a sentence when it is done.
@@ -68,7 +68,7 @@ class PiperVoice:
             raise CallerError(message, "Send one sentence at a time.", code="text_too_long")
         return self._chunks(text, speed)
 
-    def _chunks(self, text: str, speed: float) -> Iterator[bytes]:
+    def _chunks(self, text: str, speed: float) -> Generator[bytes]:
         pending = b""
         for pcm in self._sentences(text, speed):
             pending += pcm
