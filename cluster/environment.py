@@ -1,0 +1,53 @@
+"""What Ray's processes must find in their environment, on every node, before Ray is imported or started.
+
+Ray Serve reads these at import, so setting them later does nothing. `rejoinder serve` sets them for its own head; on
+a cluster of one's own they go in front of `ray start` (`rejoinder doctor --environment` prints them).
+Sources: reference facts on Ray Serve 2.60 (ray-facts sections 2, 5 and 12).
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+REQUIRED = {
+    # Handles over gRPC in the caller's own loop: a stream item costs a third of the CPU and a quarter of the time.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Audio never passes Serve's Python proxy, which saturates at a few dozen conversations.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+}
+"""Without these a cluster cannot hold conversations at the promised latency; joining refuses one that lacks them."""
+
+ADVISED = {
+    # Every replica added or removed reloads HAProxy, and the old worker cuts its sockets after this long.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
+    "RAY_SERVE_HAPROXY_MAXCONN": "20000",
+    # A busy replica misses Serve's 0.1 s for a queue probe, and the router then backs off: pure tail latency.
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def free_port() -> int:
+    """A TCP port that is free on loopback now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def node_environment(directory: Path) -> dict[str, str]:
+    """The environment of one node whose files lie in `directory`, beside other nodes and clusters of this machine."""
+    haproxy = directory / "haproxy"
+    return {
+        **REQUIRED,
+        **ADVISED,
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+    }

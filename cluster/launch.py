@@ -1,0 +1,226 @@
+"""`rejoinder serve`: a cluster of our own or one that runs, the application on it, and an orderly end.
+
+What was started here is stopped here, and nothing else: a joined cluster keeps running without our application, and
+keeps Serve if Serve ran before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.environment import REQUIRED, free_port, node_environment
+from rejoinder.core.config import ServeFile, parse_serve_file
+from rejoinder.core.errors import BackendError, ConfigError
+
+OBJECT_STORE_BYTES = 200 * 1024 * 1024
+"""Our messages stay below Ray's 100 KB inline limit or travel by gRPC; the store holds only what Ray itself puts
+there.
+"""
+
+POLL_S = 0.5
+READY_TIMEOUT_S = 600.0
+
+
+def read_config(path: Path | None) -> ServeFile:
+    """A validated `ray_config.yaml`; None gives the defaults. Raises ConfigError naming the field, or the file."""
+    if path is None:
+        return ServeFile()
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror}).", "Name an existing file.", field=str(path)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError("is not YAML.", " ".join(str(error).split()), field=str(path)) from error
+    return parse_serve_file(document)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One look at the deployments while they start: name to (status, running, wanted)."""
+
+    deployments: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def cluster(address: str) -> Iterator[bool]:
+    """A connected Ray; yields whether it is our own.
+
+    `address`: "local" starts our own head; "auto" joins RAY_ADDRESS or the cluster that runs on this machine, and
+    starts our own head if there is none; anything else must answer.
+    """
+    found = address if address != "auto" else os.environ.get("RAY_ADDRESS") or "auto"
+    if found != "local" and _join(found):
+        try:
+            _check_nodes()
+            yield False
+        finally:
+            _leave()
+    elif found in ("auto", "local"):
+        with _own_head():
+            yield True
+    else:
+        raise ConfigError(
+            f"no Ray cluster answers at {found}.",
+            "Start one with `ray start --head`, or use `--address local` for a head of our own.",
+            field="--address",
+        )
+
+
+def _join(address: str) -> bool:
+    os.environ.update(REQUIRED)
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError:
+        return False
+    return True
+
+
+def _leave() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_head() -> Iterator[None]:
+    # Ray puts sockets here, whose paths may not exceed 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="rj-", dir="/tmp"))
+    os.environ.update(node_environment(directory))
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            _temp_dir=str(directory),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _check_nodes() -> None:
+    """Refuse a cluster on which the application could not run, naming the node, what it lacks and the fix."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def look() -> dict[str, str]:
+        import importlib.util
+
+        found = {name: os.environ.get(name, "") for name in REQUIRED}
+        missing = [name for name in ("rejoinder", "deployments") if importlib.util.find_spec(name) is None]
+        return found | {"missing": ", ".join(missing)}
+
+    task = ray.remote(num_cpus=0)(look)
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        found = ray.get(task.options(scheduling_strategy=strategy).remote(), timeout=60)
+        name = node["NodeManagerHostname"]
+        if found["missing"]:
+            raise ConfigError(
+                f"node {name} cannot import {found['missing']}.",
+                "Install rejoinder in that node's environment, or make the checkout its working_dir.",
+                field="--address",
+            )
+        for variable, wanted in REQUIRED.items():
+            if found[variable] != wanted:
+                raise ConfigError(
+                    f"node {name} runs without {variable}={wanted}.",
+                    f"Restart it as `{variable}={wanted} ray start ...` (all: rejoinder doctor --environment).",
+                    field="--address",
+                )
+
+
+@contextlib.contextmanager
+def application(config: ServeFile, report: Callable[[Progress], None]) -> Iterator[str]:
+    """The application, deployed and healthy; yields its base URL. Raises BackendError when it cannot start."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    from deployments.app import bind
+
+    ours = not _serve_runs(serve)
+    options = config.http_options
+    port = options.port or free_port()
+    serve.start(
+        proxy_location=config.proxy_location,
+        http_options=HTTPOptions(host=options.host, port=port, keep_alive_timeout_s=options.keep_alive_timeout_s),
+        logging_config=config.logging_config.model_dump(),
+    )
+    app = config.application
+    try:
+        _deploy(serve, bind(app.args), app.name, report)
+        yield f"http://{options.host}:{port}"
+    finally:
+        if ours:
+            serve.shutdown()
+        else:
+            serve.delete(app.name)
+
+
+def _serve_runs(serve: Any) -> bool:
+    return bool(serve.status().proxies) or bool(serve.status().applications)
+
+
+def _deploy(serve: Any, app: Any, name: str, report: Callable[[Progress], None]) -> None:
+    fault: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            serve.run(app, name=name, route_prefix="/", blocking=False)
+        except BaseException as error:  # noqa: BLE001  # handed to the caller's thread below
+            fault.append(error)
+
+    thread = threading.Thread(target=run, name="deploy", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while thread.is_alive():
+        thread.join(POLL_S)
+        report(_progress(serve, name))
+        if time.monotonic() > deadline:
+            raise BackendError(f"not healthy after {READY_TIMEOUT_S:.0f} s.", "See `serve status` and the logs.")
+    if fault:
+        raise BackendError(f"the application did not start: {_why(serve, name) or fault[0]}") from fault[0]
+
+
+def _progress(serve: Any, name: str) -> Progress:
+    app = serve.status().applications.get(name)
+    if app is None:
+        return Progress()
+    return Progress(
+        {
+            deployment: (
+                str(state.status.value),
+                int(state.replica_states.get("RUNNING", 0)),
+                sum(int(count) for count in state.replica_states.values()),
+            )
+            for deployment, state in app.deployments.items()
+        }
+    )
+
+
+def _why(serve: Any, name: str) -> str:
+    app = serve.status().applications.get(name)
+    if app is None:
+        return ""
+    messages = [state.message for state in app.deployments.values() if state.message] or [app.message]
+    return " ".join(messages)

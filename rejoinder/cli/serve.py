@@ -1,0 +1,94 @@
+"""`rejoinder serve`: the whole system, up until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cluster.doctor import needed_models
+from cluster.launch import Progress, application, cluster, read_config
+from rejoinder.core.config import ServeFile
+from rejoinder.core.errors import ConfigError
+from rejoinder.store import Status, open_store
+
+
+def serve(
+    config: Annotated[Path | None, typer.Argument(help="ray_config.yaml; without it, the defaults.")] = None,
+    address: Annotated[
+        str, typer.Option(help="auto: join the cluster that runs, else start one; local: start one; or HOST:PORT.")
+    ] = "auto",
+    port: Annotated[int | None, typer.Option(help="HTTP port, instead of the file's; 0 takes a free one.")] = None,
+) -> None:
+    """Start Rejoinder, wait until it is healthy, print its URLs, and stop on Ctrl-C only what this command
+    started.
+    """
+    document = _with_port(read_config(config), port)
+    _check_models(document)
+    console = Console()
+    stop = _stop_on_signals()
+    with cluster(address) as own:
+        console.print("Started a Ray head of our own." if own else "Joined the running Ray cluster.")
+        live = Live(console=console, refresh_per_second=4, transient=True)
+        with live, application(document, lambda progress: live.update(_table(progress))) as url:
+            live.stop()
+            console.print(_urls(url))
+            stop.wait()
+            console.print("Stopping ...")
+
+
+def _with_port(document: ServeFile, port: int | None) -> ServeFile:
+    if port is None:
+        return document
+    options = document.http_options.model_copy(update={"port": port})
+    return document.model_copy(update={"http_options": options})
+
+
+def _check_models(document: ServeFile) -> None:
+    """Refuse to start without weights, before anything is started."""
+    settings = document.application.args
+    store = open_store(settings.models)
+    absent = [name for name in needed_models(document) if store.status(name) is Status.ABSENT]
+    if absent:
+        names = " ".join(absent)
+        raise ConfigError(f"models are missing: {names}.", f"Run `rejoinder models pull {names}`.", field="args.models")
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def set_stop(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, set_stop)
+    signal.signal(signal.SIGTERM, set_stop)
+    return stop
+
+
+def _table(progress: Progress) -> Table:
+    table = Table("deployment", "status", "replicas", title="Waiting until every replica is healthy")
+    for name, (status, running, wanted) in progress.deployments.items():
+        table.add_row(name, status.lower(), f"{running}/{wanted}")
+    return table
+
+
+def _urls(url: str) -> str:
+    socket = url.replace("http://", "ws://")
+    return (
+        f"Rejoinder is up.\n"
+        f"  OpenAI Realtime   {socket}/v1/realtime\n"
+        f"  health            {url}/healthz\n"
+        f"  models            {url}/v1/models\n"
+        f"  Prometheus        {url}/metrics/targets\n"
+        f"Talk to it:         rejoinder talk question.wav --url {socket}/v1\n"
+        f"Ctrl-C stops it."
+    )
