@@ -7,6 +7,7 @@ Sources: reference facts on Ray Serve 2.60 (ray-facts sections 2, 5 and 12).
 
 from __future__ import annotations
 
+import resource
 import socket
 from pathlib import Path
 
@@ -21,11 +22,29 @@ REQUIRED = {
 ADVISED = {
     # Every replica added or removed reloads HAProxy, and the old worker cuts its sockets after this long.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
-    "RAY_SERVE_HAPROXY_MAXCONN": "20000",
     # A busy replica misses Serve's 0.1 s for a queue probe, and the router then backs off: pure tail latency.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+
+MAX_CONNECTIONS = 20_000
+# HAProxy wants two descriptors a connection and half as many again for itself, and refuses to start without them.
+FILES_PER_CONNECTION = 2.5
+SPARE_FILES = 1000
+
+
+def max_connections() -> int:
+    """The connections HAProxy may hold on this machine: as many as its limit on file descriptors allows."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(100, min(MAX_CONNECTIONS, int((limit - SPARE_FILES) / FILES_PER_CONNECTION)))
+
+
+def advised() -> dict[str, str]:
+    """ADVISED, and what depends on this machine."""
+    return {**ADVISED, "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
 
 
 def free_port() -> int:
@@ -40,7 +59,7 @@ def node_environment(directory: Path) -> dict[str, str]:
     haproxy = directory / "haproxy"
     return {
         **REQUIRED,
-        **ADVISED,
+        **advised(),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),

@@ -12,7 +12,8 @@ import base64
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 RESAMPLER_QUALITY = "MQ"
 
 CLOSE_GOING_AWAY = 1001
+CLOSE_INTERNAL_ERROR = 1011
 CLOSE_TRY_LATER = 1013
 
 
@@ -42,12 +44,12 @@ class Socket(Protocol):
     async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
 
 
-class _Gone(Exception):
-    """The conversation is over; `code` closes the socket, None if the client did."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a conversation ended; `code` closes the socket, None if the client did."""
 
-    def __init__(self, code: int | None, reason: str = "") -> None:
-        self.code = code
-        self.reason = reason
+    code: int | None
+    reason: str = ""
 
 
 def encode(event: Json) -> str:
@@ -75,12 +77,15 @@ class RealtimeSocket:
         """Hold the conversation; cancelling it ends the session and every engine call of it."""
         try:
             async with self._host.converse(secrets.token_hex(6), self._send, self._model) as session:
-                await _first_of(
-                    lambda: self._read(session), self._write, self._disconnect_slow, lambda: self._expire(session)
+                end = await _first_of(
+                    self._read(session), self._write(), self._disconnect_slow(), self._expire(session)
                 )
-        except _Gone as gone:
-            if gone.code is not None:
-                await self._socket.close(gone.code, gone.reason)
+        except Exception:  # noqa: BLE001  # the one boundary of a session: a bug ends this call, not the host's others
+            logger.exception("a session broke")
+            self._host.services.metrics.error("internal", "session")
+            end = _End(CLOSE_INTERNAL_ERROR, "internal error")
+        if end.code is not None:
+            await self._socket.close(end.code, end.reason)
 
     def _send(self, event: Json) -> None:
         try:
@@ -88,15 +93,15 @@ class RealtimeSocket:
         except asyncio.QueueFull:
             self._overflow.set()
 
-    async def _write(self) -> None:
+    async def _write(self) -> _End:
         while True:
             await self._socket.send_text(encode(await self._outgoing.get()))
 
-    async def _read(self, session: Session) -> None:
+    async def _read(self, session: Session) -> _End:
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
-                raise _Gone(None)
+                return _End(None)
             text = message.get("text")
             try:
                 event = client.parse(text if text is not None else message.get("bytes") or b"")
@@ -112,30 +117,28 @@ class RealtimeSocket:
         samples = np.frombuffer(pcm, "<i2")
         return bytes(self._resample.resample_chunk(samples).astype("<i2", copy=False).tobytes())
 
-    async def _disconnect_slow(self) -> None:
+    async def _disconnect_slow(self) -> _End:
         await self._overflow.wait()
         self._host.services.metrics.error("caller", "slow_client")
-        raise _Gone(CLOSE_TRY_LATER, "the client does not read its events")
+        return _End(CLOSE_TRY_LATER, "the client does not read its events")
 
-    async def _expire(self, session: Session) -> None:
+    async def _expire(self, session: Session) -> _End:
         await asyncio.sleep(self._max_s)
         fault = CallerError(f"The session reached its limit of {self._max_s:g} s.", "Open a new one.")
         event = server.error(fault, None)
         event["error"]["code"] = "session_expired"
         session.emit(event)
         await asyncio.sleep(0)
-        raise _Gone(CLOSE_GOING_AWAY, "session expired")
+        return _End(CLOSE_GOING_AWAY, "session expired")
 
 
-async def _first_of(*works: Callable[[], Awaitable[None]]) -> None:
-    """Run all until one ends; its exception is raised bare, the others are cancelled."""
-    tasks = {asyncio.ensure_future(work()) for work in works}
+async def _first_of(*works: Coroutine[Any, Any, _End]) -> _End:
+    """Run all until one ends; the others are cancelled. An exception of any is raised."""
+    tasks = {asyncio.ensure_future(work) for work in works}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        if not task.cancelled() and (fault := task.exception()):
-            raise fault
+    return done.pop().result()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.doctor import Grade, examine
-from cluster.environment import ADVISED, REQUIRED
+from cluster.environment import REQUIRED, advised
 from cluster.launch import read_config
 
 COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
@@ -22,7 +22,7 @@ def doctor(
 ) -> None:
     """Check ports, memory, file limits, models and packages; exit status 1 if something must be mended."""
     if environment:
-        for name, value in (REQUIRED | ADVISED).items():
+        for name, value in (REQUIRED | advised()).items():
             typer.echo(f"export {name}={value}")
         return
     table = Table("check", "", "found", "fix")
