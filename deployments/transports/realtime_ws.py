@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import soxr
+from starlette.websockets import WebSocketDisconnect
 
 from actors.host import Host
 from actors.session import Session
@@ -80,7 +81,7 @@ class RealtimeSocket:
                 end = await _first_of(
                     self._read(session), self._write(), self._disconnect_slow(), self._expire(session)
                 )
-        except Exception:  # noqa: BLE001  # the one boundary of a session: a bug ends this call, not the host's others
+        except Exception:  # the one boundary of a session: a bug ends this call, not the host's others
             logger.exception("a session broke")
             self._host.services.metrics.error("internal", "session")
             end = _End(CLOSE_INTERNAL_ERROR, "internal error")
@@ -94,8 +95,11 @@ class RealtimeSocket:
             self._overflow.set()
 
     async def _write(self) -> _End:
-        while True:
-            await self._socket.send_text(encode(await self._outgoing.get()))
+        try:
+            while True:
+                await self._socket.send_text(encode(await self._outgoing.get()))
+        except WebSocketDisconnect:
+            return _End(None)
 
     async def _read(self, session: Session) -> _End:
         while True:
