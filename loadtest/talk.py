@@ -170,7 +170,7 @@ def _refusal(url: str, error: OSError | TimeoutError | InvalidHandshake) -> Rejo
             after_s = _seconds(error.response.headers.get("Retry-After"))
             return Overloaded(f"{url} is full (HTTP {status}).", f"Try again in {after_s:g} s.", retry_after_s=after_s)
         if status in (401, 403):
-            return CallerError(f"{url} refuses the key (HTTP {status}).", "Pass the right one with --api-key.")
+            return CallerError(f"{url} refuses the key (HTTP {status}).", "Set REJOINDER_API_KEY to a right one.")
         return BackendError(f"{url} answered HTTP {status} instead of a WebSocket.", "Check --url; it ends in /v1.")
     why = str(error) or type(error).__name__
     return BackendError(f"No answer from {url} ({why}).", "Start the server with `rejoinder serve`, or check --url.")
