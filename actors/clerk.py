@@ -18,7 +18,7 @@ from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, Json, refuse
-from rejoinder.core.wire.items import Conversation, parse_item
+from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
 
 if TYPE_CHECKING:
     from actors.session import Session
@@ -53,8 +53,7 @@ class Clerk:
             case client.CommitAudio():
                 self._commit(received)
             case client.ClearAudio():
-                self._session.step(turns.ClearRequested(received))
-                self._session.ear.turn_committed()
+                self._session.clear(received)
                 self._session.emit(server.cleared())
             case client.CreateItem(item=fields, previous_item_id=previous):
                 self._create_item(fields, previous)
@@ -78,8 +77,8 @@ class Clerk:
         return wire_session.echo(self._session.config, self._session.id, self._expires_at)
 
     def _update(self, patch: Fields) -> None:
-        spoken = any(item.role == "assistant" and item.spoken for item in self._session.conversation)
-        self._session.config = wire_session.merge(self._session.config, patch, voice_locked=spoken)
+        locked = self._session.replies.spoken
+        self._session.config = wire_session.merge(self._session.config, patch, voice_locked=locked)
         self._session.configured()
         self._session.emit(server.session_event("updated", self._echo()))
 
@@ -93,6 +92,8 @@ class Clerk:
         self._session.step(turns.CommitRequested(received))
 
     def _create_item(self, fields: Fields, previous: str | None) -> None:
+        if len(self._session.conversation) >= MAX_ITEMS:
+            raise refuse("The conversation is full.", "item", remedy="Delete items first.")
         item = parse_item(fields, self._session.stamp("item"))
         before = self._session.conversation.insert(item, previous)
         self._session.emit(server.item_event("added", item, before))
@@ -125,7 +126,7 @@ class Clerk:
                     "Wait for one to finish.",
                     code="rate_limit_exceeded",
                 )
-            replies.start(None, order)
+            replies.start(order)
             return
         if self._session.busy:
             raise CallerError(
@@ -142,7 +143,8 @@ class Clerk:
             order = replace(order, spoken=wire_session.modality(fields) == "audio")
         if fields.raw("instructions"):
             order = replace(order, instructions=fields.text("instructions"))
-        if (limit := wire_session.max_tokens(fields)) is not None:
+        if "max_output_tokens" in fields:
+            limit = wire_session.max_tokens(fields) or self._services.settings.conversation.max_reply_tokens
             order = replace(order, max_tokens=limit)
         if fields.raw("metadata") is not None:
             order = replace(order, metadata=_metadata(fields.child("metadata")))

@@ -13,16 +13,38 @@ import numpy.typing as npt
 
 from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Ring, pcm16_to_float, rms_dbfs
 from rejoinder.core.config import SpeechSettings
-from rejoinder.core.speech import SpeechEvent, SpeechState, committed, step
+from rejoinder.core.endpointing import DetectionMode, TurnDetection
+from rejoinder.core.speech import SpeechEvent, SpeechPhase, SpeechState, committed, step
 
 STATE_FLOATS = 320
 _FRESH = np.zeros(STATE_FLOATS, np.float32).tobytes()
+
+# One voice activity window: no silence can be known sooner.
+WINDOW_MS = VAD_WINDOW * 1000 // STT_RATE
 
 # Arrival times are kept for this many appended messages: 20 s of 20 ms messages.
 ARRIVALS = 1000
 
 # Louder than a quiet room on a telephone; only asked while voice activity detection itself is away.
 AUDIBLE_DBFS = -45.0
+
+
+def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> SpeechSettings:
+    """The operator's hysteresis as the client's turn detection changes it.
+
+    server_vad brings its own threshold and padding. Its silence is kept exactly, so the soft end comes no later.
+    """
+    if detection.mode is not DetectionMode.SERVER_VAD:
+        return settings
+    gap = settings.threshold - settings.release_threshold
+    return settings.model_copy(
+        update={
+            "threshold": detection.threshold,
+            "release_threshold": max(0.0, detection.threshold - gap),
+            "prefix_padding_ms": detection.prefix_padding_ms,
+            "soft_end_ms": min(settings.soft_end_ms, max(detection.silence_duration_ms, WINDOW_MS)),
+        }
+    )
 
 
 class Ear:
@@ -60,7 +82,7 @@ class Ear:
             self._vad_state = _FRESH
 
     def arrival(self, sample: int) -> float | None:
-        """When `sample` had arrived (monotonic), None if that is forgotten."""
+        """When all audio before `sample` had arrived (monotonic), None if that is forgotten."""
         return next((at for end, at in self._arrivals if end >= sample), None)
 
     def backlog_audible(self) -> bool:
@@ -86,9 +108,19 @@ class Ear:
         """Pass over all audio received so far without deciding it (turn detection is off)."""
         self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
 
-    def turn_committed(self) -> None:
-        """The turn is over: what follows is a new utterance."""
-        self._speech = committed(self._speech)
+    @property
+    def in_speech(self) -> bool:
+        """Whether speech was heard that no turn was made of yet."""
+        return self._speech.phase not in (SpeechPhase.SILENCE, SpeechPhase.ONSET)
+
+    def turn_over(self, speech_end: int, end: int) -> None:
+        """A turn was made of (or the client dropped) the audio before `end`, whose speech ended at `speech_end`.
+
+        What follows is a new utterance, unless it began already: windows are decided ahead of the session's loop.
+        """
+        self._decided = max(self._decided, min(end, self._ring.end))
+        if self._speech.speech_end <= speech_end:
+            self._speech = committed(self._speech)
 
     def pcm(self, start: int, end: int) -> bytes:
         """16 kHz PCM of [start, end), as far as it is still held."""

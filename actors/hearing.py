@@ -3,92 +3,113 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from actors.ports import Priority, Stages, SttJob, Transcript
-from actors.retry import Trouble, insist
-from rejoinder.core.audio import STT_RATE
-from rejoinder.core.config import Settings
+from actors.ports import Priority, SttJob, Transcript
+from actors.retry import FIRST_PAUSE_S, Trouble, insist
+from actors.services import Services
+from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.errors import BackendError, Overloaded
+
+logger = logging.getLogger(__name__)
 
 # Smart Turn looks at no more (models.md); shipping more would only cost bytes.
 VERDICT_SAMPLES = 8 * STT_RATE
-SAMPLE_BYTES = 2
 
 
 @dataclass(slots=True)
 class Hearing:
     """What is being learned about one revision's audio. `began` and `transcribed_at` are monotonic seconds.
 
-    `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away; cancelling it drops the
-    job.
+    `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away.
     """
 
-    revision: int
     began: float
     seconds: float
     trouble: Trouble
-    transcript: asyncio.Task[Transcript]
-    verdict: asyncio.Task[None] | None = None
+    transcript: asyncio.Future[Transcript]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
 
     def forget(self) -> None:
         """Cancel what still runs: queued work leaves at once, a running batch's result is dropped."""
         self.transcript.cancel()
-        if self.verdict:
-            self.verdict.cancel()
+        for task in self.tasks:
+            task.cancel()
 
 
 class Listening:
-    """Starts hearings on behalf of one session; its tasks live in the session's group."""
+    """Starts hearings on behalf of one session; its tasks live in the session's group and never fail it."""
 
-    def __init__(
-        self, stages: Stages, settings: Settings, clock: Callable[[], float], group: asyncio.TaskGroup
-    ) -> None:
-        self._stages = stages
-        self._settings = settings
-        self._clock = clock
+    def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
+        self._services = services
         self._group = group
 
-    def start(
-        self, revision: int, pcm: bytes, trouble: Trouble, judged: Callable[[float | None], None] | None
-    ) -> Hearing:
+    def start(self, pcm: bytes, judged: Callable[[float | None], None] | None) -> Hearing:
         """Transcribe `pcm`, and if `judged` is given ask the turn model and report its probability (None: no
         answer).
         """
-        transcript = self._group.create_task(self._transcribe(pcm, trouble))
-        hearing = Hearing(revision, self._clock(), len(pcm) / SAMPLE_BYTES / STT_RATE, trouble, transcript)
-        transcript.add_done_callback(lambda _: setattr(hearing, "transcribed_at", self._clock()))
-        # An abandoned failure is reported where the transcript is awaited; it must not warn as never retrieved.
-        transcript.add_done_callback(lambda task: task.cancelled() or task.exception())
+        transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        trouble = Trouble(self._services.metrics)
+        hearing = Hearing(self._services.clock(), len(pcm) / SAMPLE_BYTES / STT_RATE, trouble, transcript)
+        hearing.tasks.append(self._group.create_task(self._transcribe(pcm, hearing)))
         if judged is not None:
-            hearing.verdict = self._group.create_task(self._judge(pcm[-VERDICT_SAMPLES * SAMPLE_BYTES :], judged))
+            tail = pcm[-VERDICT_SAMPLES * SAMPLE_BYTES :]
+            hearing.tasks.append(self._group.create_task(self._judge(tail, judged)))
         return hearing
 
-    async def _transcribe(self, pcm: bytes, trouble: Trouble) -> Transcript:
-        stt = self._settings.stt
-        job = SttJob(pcm, Priority.FINAL, stt.deadline_s)
-        return await insist(
-            "stt",
-            lambda avoid: self._stages.stt.transcribe(job, avoid=avoid),
-            trouble,
-            attempt_s=stt.call_timeout_s,
-            give_up_s=self._settings.conversation.give_up_after_s,
-        )
+    async def _transcribe(self, pcm: bytes, hearing: Hearing) -> None:
+        settings = self._services.settings
+        job = SttJob(pcm, Priority.FINAL, settings.stt.deadline_s)
+        try:
+            transcript = await insist(
+                "stt",
+                lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
+                hearing.trouble,
+                attempt_s=settings.stt.call_timeout_s,
+                give_up_s=settings.conversation.give_up_after_s,
+            )
+        except BackendError as fault:
+            _settle(hearing.transcript, fault)
+        except Exception:  # a bug in a stage must not cost the caller the session
+            logger.exception("the speech-to-text port broke")
+            self._services.metrics.error("internal", "stt")
+            _settle(hearing.transcript, BackendError("the speech-to-text port broke.", stage="stt"))
+        else:
+            hearing.transcribed_at = self._services.clock()
+            _settle(hearing.transcript, transcript)
 
     async def _judge(self, pcm: bytes, judged: Callable[[float | None], None]) -> None:
-        """One try on each of two replicas within the verdict's own time; then silence alone decides."""
+        """Ask, on another replica after a failure, within the verdict's own time; then silence alone decides."""
         probability: float | None = None
         avoid: frozenset[str] = frozenset()
+        detector = self._services.stages.turn_detector
         try:
-            async with asyncio.timeout(self._settings.endpointing.verdict_timeout_ms / 1000):
+            async with asyncio.timeout(self._services.settings.endpointing.verdict_timeout_ms / 1000):
                 while probability is None:
                     try:
-                        probability = (await self._stages.turn_detector.predict(pcm, avoid=avoid)).probability
+                        probability = (await detector.predict(pcm, avoid=avoid)).probability
                     except BackendError as fault:
+                        self._services.metrics.error("backend", "turn_detector")
                         avoid = frozenset({fault.replica})
-                        await asyncio.sleep(0.02)
-        except (TimeoutError, Overloaded):
-            probability = None
+                        await asyncio.sleep(FIRST_PAUSE_S)
+        except TimeoutError:
+            self._services.metrics.error("backend", "turn_detector")
+        except Overloaded:
+            self._services.metrics.error("overload", "turn_detector")
+        except Exception:  # as above
+            logger.exception("the turn detector port broke")
+            self._services.metrics.error("internal", "turn_detector")
         judged(probability)
+
+
+def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:
+    if future.done():
+        return  # forgotten meanwhile
+    if isinstance(outcome, BackendError):
+        future.set_exception(outcome)
+        future.exception()  # whoever awaits it reports it; if nobody does, it must not warn as never retrieved
+    else:
+        future.set_result(outcome)

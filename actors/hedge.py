@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.ports import Llm, LlmRequest, LlmStream, Metrics, TokenDelta, Usage
-from actors.retry import Pause, Trouble
+from actors.retry import Pause, Trouble, patience
 from rejoinder.core.config import HedgingSettings
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.hedging import (
@@ -54,15 +54,15 @@ class Thought:
 class _Attempt:
     """One stream of one replica. `task` ends when the stream does; cancelling it cancels the request."""
 
-    def __init__(self, number: int, llm: Llm, timeout_s: float, report: Callable[[RaceEvent], None]) -> None:
+    def __init__(self, number: int, hedger: Hedger, report: Callable[[RaceEvent], None]) -> None:
         self.number = number
         self.hedge = False
         self.deltas: asyncio.Queue[TokenDelta | Fault] = asyncio.Queue(DELTA_QUEUE)
         self.task: asyncio.Task[None] | None = None
-        self._llm = llm
-        self._timeout_s = timeout_s
+        self._hedger = hedger
         self._report = report
         self._stream: LlmStream | None = None
+        self._speaking = False
 
     @property
     def replica(self) -> str:
@@ -70,30 +70,38 @@ class _Attempt:
 
     async def run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         """Read the stream to its end; a failure is the queue's last entry."""
-        first = True
+        limit_s = self._hedger.timeout_s
         try:
-            async with self._llm.open(request, avoid=avoid, strict=strict) as stream:
+            async with (
+                patience(limit_s) as waiting,
+                self._hedger.llm.open(request, avoid=avoid, strict=strict) as stream,
+            ):
                 self._stream = stream
-                deltas = aiter(stream)
-                while True:
-                    async with asyncio.timeout(self._timeout_s):
-                        delta = await anext(deltas, None)
-                    if delta is None:
-                        raise BackendError("the stream ended before the answer did.", stage="llm", replica=self.replica)
-                    await self.deltas.put(delta)
-                    if first:
-                        first = False
-                        self._report(FirstToken(self.number))
+                async for delta in stream:
+                    waiting.pause()
+                    await self._take(delta)
                     if delta.finish:
                         return
+                    waiting.restart()
+                raise BackendError("the stream ended before the answer did.", stage="llm", replica=self.replica)
         except TimeoutError:
-            self._fail(BackendError(f"no token for {self._timeout_s:g} s.", stage="llm", replica=self.replica), first)
+            await self._fail(BackendError(f"no token for {limit_s:g} s.", stage="llm", replica=self.replica))
         except (BackendError, Overloaded) as fault:
-            self._fail(fault, first)
+            await self._fail(fault)
+        except Exception:  # a bug in a stage must end one attempt, not every conversation of the host
+            logger.exception("the language model port broke")
+            self._hedger.metrics.error("internal", "llm")
+            await self._fail(BackendError("the language model port broke.", stage="llm", replica=self.replica))
 
-    def _fail(self, fault: Fault, before_first_token: bool) -> None:
-        self.deltas.put_nowait(fault)
-        if before_first_token:
+    async def _take(self, delta: TokenDelta) -> None:
+        await self.deltas.put(delta)
+        if not self._speaking:
+            self._speaking = True
+            self._report(FirstToken(self.number))
+
+    async def _fail(self, fault: Fault) -> None:
+        await self.deltas.put(fault)
+        if not self._speaking:
             self._report(Failed(self.number))
 
 
@@ -113,6 +121,7 @@ class Hedger:
         self._timeout_s = timeout_s
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
+        self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Own the attempts' tasks until cancelled; cancelling stops them all."""
@@ -126,7 +135,7 @@ class Hedger:
     ) -> AsyncGenerator[TokenDelta, None]:
         """The answer's deltas; raises BackendError when no replica answered for `give_up_s`. Close it to stop."""
         began = self._clock()
-        deadline = began + give_up_s
+        failing_since: float | None = None
         pause = Pause()
         avoid: frozenset[str] = frozenset()
         self._policy.on_primary(began)
@@ -141,7 +150,7 @@ class Hedger:
                             prefix=request.prefix + delta.text,
                             max_tokens=max(1, request.max_tokens - delta.tokens),
                         )
-                        deadline = self._clock() + give_up_s
+                        failing_since = None
                         if delta.finish:
                             thought.finish, thought.usage = delta.finish, delta.usage
                             thought.total_ms = round((self._clock() - began) * 1000, 1)
@@ -149,7 +158,8 @@ class Hedger:
                 return
             except (BackendError, Overloaded) as fault:
                 trouble.failed("llm", fault)
-                if self._clock() > deadline:
+                failing_since = failing_since if failing_since is not None else self._clock()
+                if self._clock() - failing_since >= give_up_s:
                     raise BackendError(f"llm stayed away for {give_up_s:g} s ({fault}).", stage="llm") from fault
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else frozenset()
                 await pause()
@@ -161,18 +171,27 @@ class Hedger:
         attempt.task = self._group.create_task(attempt.run(request, avoid, strict))
 
     def retire(self, attempt: _Attempt) -> None:
-        """Cancel an attempt and see to its end, off the caller's path."""
-        if attempt.task is None or attempt.task.done() or self._group is None:
+        """Cancel an attempt and see to its end, off the caller's path; a second time changes nothing."""
+        task = attempt.task
+        if task is None or task.done() or task in self._retiring or self._group is None:
             return
-        attempt.task.cancel()
-        self._group.create_task(self._await_end(attempt))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        task.cancel()
+        self._group.create_task(self._await_end(attempt, task))
 
-    async def _await_end(self, attempt: _Attempt) -> None:
-        assert attempt.task is not None
-        _, late = await asyncio.wait({attempt.task}, timeout=self._settings.cancel_timeout_s)
+    async def _await_end(self, attempt: _Attempt, task: asyncio.Task[None]) -> None:
+        _, late = await asyncio.wait({task}, timeout=self._settings.cancel_timeout_s)
         if late:
             self._metrics.error("backend", "llm_cancel")
             logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
+
+    def spend(self, now: float) -> bool:
+        """Pay for a further attempt from the budget that all conversations share."""
+        granted = self._policy.try_spend(now)
+        if not granted:
+            self._metrics.hedge("budget_exhausted")
+        return granted
 
     @property
     def llm(self) -> Llm:
@@ -229,11 +248,7 @@ class _Racing:
         await self._start(0, strict=False)
         event: RaceEvent = PrimarySent()
         while True:
-            hedger = self._hedger
-            before = self._race
-            self._race, commands = step(before, event, hedger.clock(), hedger.policy.try_spend)
-            if isinstance(event, HedgeDue) and not commands and len(before.running) == 1:
-                hedger.metrics.hedge("budget_exhausted")
+            self._race, commands = step(self._race, event, self._hedger.clock(), self._hedger.spend)
             for command in commands:
                 winner = await self._perform(command)
                 if winner:
@@ -275,7 +290,7 @@ class _Racing:
 
     async def _start(self, number: int, *, strict: bool) -> None:
         hedger = self._hedger
-        attempt = _Attempt(number, hedger.llm, hedger.timeout_s, self._events.put_nowait)
+        attempt = _Attempt(number, hedger, self._events.put_nowait)
         avoid = self._avoid | {other.replica for other in self._attempts if other.replica}
         self._attempts.append(attempt)
         await hedger.start(attempt, self._request, avoid, strict)

@@ -74,21 +74,30 @@ class Host:
     async def converse(self, key: str, send: Callable[[Json], None], model: str) -> AsyncIterator[Session]:
         """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block."""
         session = Session(key, self.services, send, SessionConfig(model=model), self._ticker.wake)
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(session.run())
-            await session.ready()
-            self._ticker.join(session)
-            try:
-                yield session
-            finally:
-                self._ticker.leave(session)
-                running.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(session.run())
+                await session.ready()
+                self._ticker.join(session)
+                try:
+                    yield session
+                finally:
+                    self._ticker.leave(session)
+                    running.cancel()
+        except BaseExceptionGroup as faults:
+            raise _only(faults) from faults
 
     async def _watch_lag(self) -> None:
         while True:
             due = self.services.clock() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
             self.loop_lag_s = max(0.0, self.services.clock() - due)
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended the conversation: the transport catches it by type."""
+    first = group.exceptions[0]
+    return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def hold_apology(stages: Stages, text: str, attempts: int = 60) -> Clip:

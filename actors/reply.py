@@ -1,8 +1,9 @@
-"""One reply, from the prompt to the last sample: think, speak, deliver, and the events that tell the client.
+"""One reply, from the prompt to the last sample: think, speak, deliver.
 
-The response opens on the wire with its first words or audio, never before: a turn whose transcript turns out empty
-leaves no trace. A stage that fails is asked again (see `retry`, `voice`, `hedge`); if nothing is audible soon after
-the failure, the held apology is spoken and the answer follows in the same response once the stage is back.
+The response opens on the wire with its first words or audio (or earlier, if the client asked for it): a turn whose
+transcript turns out empty leaves no trace. A stage that fails is asked again (see `retry`, `voice`, `hedge`); if
+nothing is audible soon after the failure, the held apology is spoken and the answer follows in the same response once
+the stage is back.
 """
 
 from __future__ import annotations
@@ -11,21 +12,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 from actors.hedge import Thought
-from actors.ports import LlmRequest, Usage
+from actors.ports import LlmRequest
+from actors.response import Channel, Ending, Phase, Response
 from actors.retry import Trouble
 from actors.services import Services
-from actors.voice import Clip, Voice, VoiceSettings
+from actors.voice import Voice, VoiceSettings
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, RejoinderError
 from rejoinder.core.latency import Marks, Stage
 from rejoinder.core.sentences import Segmenter
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.items import Conversation, Item
-from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, usage
+from rejoinder.core.wire.server import ResponseEvents, ResponseStatus
 
 logger = logging.getLogger(__name__)
 
@@ -34,27 +34,17 @@ logger = logging.getLogger(__name__)
 class ReplyPlan:
     """What to answer and how. `prompt` waits for the transcript; None from it means that there is nothing to answer.
 
-    `trouble` is the turn's: it may have begun before the reply, when the transcript's replica failed.
+    `trouble` is the turn's: it may have begun before the reply, when the transcript's replica failed. `report` makes
+    the `rejoinder` field of response.done, once, if the client saw the response.
     """
 
     events: ResponseEvents
     prompt: Callable[[], Awaitable[tuple[Message, ...] | None]]
+    report: Callable[[Reply, ResponseStatus], Json]
     trouble: Trouble
     max_tokens: int
     speed: float = 1.0
     voice: str = "default"
-
-
-class Channel(Protocol):
-    """The session as the reply sees it."""
-
-    conversation: Conversation
-
-    def emit(self, event: Json) -> None: ...
-
-    def report(self, reply: Reply) -> Json | None:
-        """The `rejoinder` field of response.done, once per reply, when it closes."""
-        ...
 
 
 class Reply:
@@ -64,14 +54,13 @@ class Reply:
         self.plan = plan
         self.marks = marks
         self.thought = Thought()
-        self.status: ResponseStatus | None = None
+        self.response = Response(plan.events, channel)
         self.first_output_at: float | None = None
+        self.stop_s: float | None = None
         self._services = services
-        self._channel = channel
         self._trouble = plan.trouble
         self._text: list[str] = []
-        self._begun = False
-        self._said: list[str] = []
+        self._segments = 0
         settings = services.settings.conversation
         voice_settings = VoiceSettings(
             lead_s=settings.playout_lead_ms / 1000,
@@ -85,40 +74,39 @@ class Reply:
     @property
     def open(self) -> bool:
         """Whether the wire's response may still get events."""
-        return self.status is None
+        return not self.response.ended
 
     @property
     def answer(self) -> str:
         """The whole answer, heard or not, without apologies."""
         return "".join(self._text).strip()
 
+    @property
+    def audio_ms(self) -> int:
+        """Length of the audio sent so far."""
+        return self._voice.audio_ms
+
     async def run(self) -> None:
         """Speak the reply to its end. Cancelling it (after `cut`) stops every engine that works for it."""
         try:
             await self._run()
-        except BaseExceptionGroup as group:
-            fault = _first(group)
-            if not isinstance(fault, RejoinderError):
-                raise
-            await self._fail(fault)
+        except ExceptionGroup as group:
+            await self._fail(_first(group))
         if self.plan.events.spoken:
             await self._voice.played_out()
 
-    def cut(self, reason: str) -> None:
-        """Silence at once: nothing of this reply is sent after this call."""
+    def cut(self, reason: str, stop_s: float | None = None) -> None:
+        """Silence at once: nothing of this reply is sent after this call. `stop_s`: since the speech that cut it."""
         heard = self._voice.silence() if self.plan.events.spoken else self.answer
         if self.open:
+            self.stop_s = stop_s
             self._close("cancelled", {"type": "cancelled", "reason": reason}, heard)
         else:
-            self._remember(heard, "incomplete")
+            self.response.remember(heard, self.audio_ms, complete=False)
 
     def heard(self, at_s: float) -> str:
         """The words of the answer within the first `at_s` seconds of its audio."""
         return self._voice.heard(at_s)
-
-    @property
-    def audio_ms(self) -> int:
-        return self._voice.audio_ms
 
     # -- what the voice reports ------------------------------------------------------------------------------------
 
@@ -131,14 +119,12 @@ class Reply:
         self.marks.start(Stage.DELIVERY, now)
 
     def speaking(self, text: str) -> None:
-        if self.open:
-            self._begin()
-            self._said.append(text)
-            self._channel.emit(self.plan.events.text_delta(text if len(self._said) == 1 else " " + text))
+        self.response.words(text if self._segments == 0 else f" {text}")
+        self._segments += 1
 
-    def audio(self, pcm: bytes) -> None:
-        if self.open:
-            self._channel.emit(self.plan.events.audio_delta(pcm))
+    def audio(self, pcm: bytes, *, answers: bool) -> None:
+        self.response.audio(pcm)
+        if answers:
             self._delivered()
 
     def _delivered(self) -> None:
@@ -157,15 +143,15 @@ class Reply:
             if speaking:
                 await speaking
             watch.cancel()
-        if thought and self.open:
-            self._begin()
-            length = self.thought.finish == "length"
-            details: Json | None = {"type": "incomplete", "reason": "max_output_tokens"} if length else None
-            self._close("incomplete" if length else "completed", details, self.answer)
-        elif self.open:  # nothing was said to us, so nothing is said but an apology that had begun
-            self._close("completed", None, "")
+        if thought:
+            self.response.open()
+        if self.thought.finish == "length":
+            self._close("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}, self.answer)
+        else:
+            self._close("completed", None, self.answer)
 
     async def _think(self) -> bool:
+        """Ask the language model and hand on what it says; False if there was nothing to answer."""
         prompt = await self.plan.prompt()
         if prompt is None:
             return False
@@ -191,9 +177,8 @@ class Reply:
 
     async def _take(self, text: str, segments: list[str]) -> None:
         if not self.plan.events.spoken:
-            if text and self.open:
-                self._begin()
-                self._channel.emit(self.plan.events.text_delta(text))
+            self.response.words(text)
+            if text:
                 self._delivered()
             return
         for segment in segments:
@@ -211,65 +196,38 @@ class Reply:
                 self._voice.play(self._services.apology)
                 return
 
-    async def _fail(self, fault: RejoinderError) -> None:
-        stage = fault.stage if isinstance(fault, BackendError) else "reply"
-        logger.error("reply failed: %s", fault)
-        self._services.metrics.error("backend", stage)
-        if self.plan.events.spoken and self.open:
-            await self._say_last(self._services.apology)
-        if self.open:
-            self._begin()
-            error = {"type": "server_error", "code": f"{stage}_unavailable", "message": str(fault)}
-            self._close("failed", {"type": "failed", "error": error}, self.answer)
+    # -- its end ---------------------------------------------------------------------------------------------------
 
-    async def _say_last(self, clip: Clip) -> None:
-        """Speak a clip with no engine at all."""
-        self.speaking(clip.text)
-        self.audio(clip.pcm)
-        await asyncio.sleep(0)
+    async def _fail(self, fault: Exception) -> None:
+        """Say that it failed, with no engine at all; what was said until then stays in the conversation."""
+        stage = (fault.stage if isinstance(fault, BackendError) else "") or "reply"
+        known = isinstance(fault, RejoinderError)
+        logger.error("reply failed: %s", fault, exc_info=None if known else fault)
+        self._services.metrics.error("backend" if known else "internal", stage)
+        if self.plan.events.spoken:
+            await self._voice.say_last(self._services.apology)
+        self.response.open()
+        details = _failure(f"{stage}_unavailable", str(fault)) if known else INTERNAL
+        self._close("failed", details, self._voice.said() if self.plan.events.spoken else self.answer)
 
-    # -- the wire --------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        if self._begun:
-            return
-        self._begun = True
-        events, emit = self.plan.events, self._channel.emit
-        item = Item(events.item_id, role="assistant", spoken=events.spoken, status="in_progress")
-        emit(events.created())
-        emit(events.output_item("added", item))
-        if events.conversation_id is not None:
-            previous = self._channel.conversation.insert(item)
-            emit({"type": "conversation.item.added", "item": item.wire(), "previous_item_id": previous})
-        emit(events.part("added", ""))
+    def abandon(self) -> None:
+        """End the response where it stands, after a bug of our own."""
+        self._close("failed", INTERNAL, self._voice.said() if self.plan.events.spoken else self.answer)
 
     def _close(self, status: ResponseStatus, details: Json | None, text: str) -> None:
-        self.status = status
-        if not self._begun:
-            return  # cut before its first word: the client never heard of it
-        events, emit = self.plan.events, self._channel.emit
-        item_status = "completed" if status == "completed" else "incomplete"
-        shown = " ".join(self._said) if events.spoken else text
-        for event in events.content_done(shown):
-            emit(event)
-        item = self._remember(text, item_status)
-        if events.conversation_id is not None and item.id in self._channel.conversation:
-            previous = self._channel.conversation.predecessor(item.id)
-            emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
-        emit(events.output_item("done", item))
-        used = self.thought.usage or Usage(0, 0)
-        done = events.done(status, details, item, usage(used.prompt_tokens, used.completion_tokens, used.cached_tokens))
-        report = self._channel.report(self)
-        emit(done | ({"rejoinder": report} if report else {}))
-
-    def _remember(self, text: str, status: str) -> Item:
-        events = self.plan.events
-        item = Item(events.item_id, role="assistant", spoken=events.spoken, text=text, audio_ms=self.audio_ms)
-        item = replace(item, status="completed" if status == "completed" else "incomplete")
-        self._channel.conversation.update(item)
-        return item
+        if self.response.ended:
+            return
+        report = self.plan.report(self, status) if self.response.phase is Phase.OPEN else None
+        self.response.close(Ending(status, details, text, self.audio_ms, self.thought.usage, report))
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _failure(code: str, message: str) -> Json:
+    return {"type": "failed", "error": {"type": "server_error", "code": code, "message": message}}
+
+
+INTERNAL = _failure("internal_error", "The reply failed for an internal reason; the session goes on.")
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
     fault = group.exceptions[0]
-    return _first(fault) if isinstance(fault, BaseExceptionGroup) else fault
+    return _first(fault) if isinstance(fault, ExceptionGroup) else fault

@@ -2,14 +2,14 @@
 
 Ray Serve never retries an accepted request, so this is the only place where one is repeated. Unary calls (voice
 activity, turn verdict, transcript) are pure, so repeating is safe; streams carry on from what was already received
-(see `hedge` and
-`voice`).
+(see `hedge` and `voice`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from actors.ports import Metrics
@@ -39,10 +39,14 @@ class Trouble:
 
     def failed(self, stage: str, fault: BackendError | Overloaded | TimeoutError) -> None:
         """A call of `stage` failed and will be repeated."""
+        self.away(stage)
+        self._metrics.error("overload" if isinstance(fault, Overloaded) else "backend", stage)
+
+    def away(self, stage: str) -> None:
+        """A stage that many conversations share is failing; who asks it counts the error, once."""
         self._failing.add(stage)
         self._began.set()
         self._over.clear()
-        self._metrics.error("overload" if isinstance(fault, Overloaded) else "backend", stage)
 
     def recovered(self, stage: str) -> None:
         """The stage answered again."""
@@ -58,6 +62,29 @@ class Trouble:
     async def over(self) -> None:
         """Until no stage fails."""
         await self._over.wait()
+
+
+class Waiting:
+    """The wait for a stream's next item, while `patience` lasts."""
+
+    def __init__(self, timeout: asyncio.Timeout, limit_s: float) -> None:
+        self._timeout = timeout
+        self._limit_s = limit_s
+
+    def pause(self) -> None:
+        """What takes time now is not the stream."""
+        self._timeout.reschedule(None)
+
+    def restart(self) -> None:
+        """The next item is awaited."""
+        self._timeout.reschedule(asyncio.get_running_loop().time() + self._limit_s)
+
+
+@asynccontextmanager
+async def patience(limit_s: float) -> AsyncIterator[Waiting]:
+    """Open and read a stream inside: TimeoutError once it, or its next item, was awaited for `limit_s`."""
+    async with asyncio.timeout(limit_s) as timeout:
+        yield Waiting(timeout, limit_s)
 
 
 class Pause:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Hearer(Protocol):
     @property
     def ear(self) -> Ear: ...
     def speech(self, events: tuple[SpeechEvent, ...]) -> None: ...
-    def vad_failed(self, fault: BackendError | Overloaded | TimeoutError) -> None: ...
+    def vad_failed(self) -> None: ...
     def vad_recovered(self) -> None: ...
 
 
@@ -102,14 +102,18 @@ class Ticker:
             try:
                 async with asyncio.timeout(self._attempt_s):
                     result = await self._vad.step(batch, avoid=avoid)
+                if len(result.probabilities) != batch.n or len(result.states) != batch.n * STATE_BYTES:
+                    raise BackendError(f"an answer of the wrong size to {batch.n} windows.", stage="vad")
             except (BackendError, Overloaded, TimeoutError) as fault:
                 if not self._away:
                     logger.warning("voice activity detection failed: %r", fault)
-                self._away = True
-                self._metrics.error("backend", "vad")
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
-                for session in list(self._sessions):
-                    session.vad_failed(fault)
+                self._failed("overload" if isinstance(fault, Overloaded) else "backend")
+                await pause()
+            except Exception:  # a bug in the port must not stop the hearing of every conversation
+                if not self._away:
+                    logger.exception("the voice activity port broke")
+                self._failed("internal")
                 await pause()
             else:
                 if self._away:
@@ -117,3 +121,9 @@ class Ticker:
                     for session in list(self._sessions):
                         session.vad_recovered()
                 return result
+
+    def _failed(self, fault: Literal["backend", "overload", "internal"]) -> None:
+        self._away = True
+        self._metrics.error(fault, "vad")
+        for session in list(self._sessions):
+            session.vad_failed()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.ports import Tts, TtsRequest
-from actors.retry import Pause, Trouble
+from actors.retry import Pause, Trouble, patience
 from rejoinder.core.audio import WIRE_RATE
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.playout import Playout
@@ -44,8 +44,8 @@ class Listener(Protocol):
         """The first audio of a segment (or clip) is about to be sent."""
         ...
 
-    def audio(self, pcm: bytes) -> None:
-        """Send this audio now."""
+    def audio(self, pcm: bytes, *, answers: bool) -> None:
+        """Send this audio now; `answers` is False for a clip."""
         ...
 
     def synthesis_started(self) -> None: ...
@@ -64,25 +64,39 @@ class VoiceSettings:
     speed: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Audio, and the words that begin with it ("" inside a segment). A clip's audio answers nothing."""
+
+    words: str
+    pcm: bytes
+    answers: bool = True
+
+    @property
+    def samples(self) -> int:
+        return len(self.pcm) // SAMPLE_BYTES
+
+
 @dataclass(slots=True)
 class _Store:
-    """Audio that waits to be sent, each chunk with the words that begin with it ("" inside a segment)."""
+    """Audio that waits to be sent."""
 
-    chunks: deque[tuple[str, bytes]] = field(default_factory=deque)
+    chunks: deque[_Chunk] = field(default_factory=deque)
     samples: int = 0
 
-    def add(self, words: str, pcm: bytes) -> None:
-        self.chunks.append((words, pcm))
-        self.samples += len(pcm) // SAMPLE_BYTES
+    def add(self, chunk: _Chunk) -> None:
+        self.chunks.append(chunk)
+        self.samples += chunk.samples
 
-    def take(self, limit: int) -> tuple[str, bytes]:
+    def take(self, limit: int) -> _Chunk:
         """At most `limit` samples from the front, never across the start of a segment."""
-        words, pcm = self.chunks.popleft()
-        if len(pcm) > limit * SAMPLE_BYTES:
-            self.chunks.appendleft(("", pcm[limit * SAMPLE_BYTES :]))
-            pcm = pcm[: limit * SAMPLE_BYTES]
-        self.samples -= len(pcm) // SAMPLE_BYTES
-        return words, pcm
+        chunk = self.chunks.popleft()
+        if chunk.samples > limit:
+            cut = limit * SAMPLE_BYTES
+            self.chunks.appendleft(_Chunk("", chunk.pcm[cut:], chunk.answers))
+            chunk = _Chunk(chunk.words, chunk.pcm[:cut], chunk.answers)
+        self.samples -= chunk.samples
+        return chunk
 
     def clear(self) -> None:
         self.chunks.clear()
@@ -124,8 +138,14 @@ class Voice:
         self._playout.begin("")
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
-        self._store.add(clip.text, clip.pcm)
+        self._store.add(_Chunk(clip.text, clip.pcm, answers=False))
         self._wake.set()
+
+    async def say_last(self, clip: Clip) -> None:
+        """After `run` failed: send what was synthesized, then a held clip, and nothing more."""
+        self.play(clip)
+        self._synthesized = True
+        await self._deliver()
 
     def dry(self) -> bool:
         """Whether the listener hears nothing and nothing is ready to be heard."""
@@ -135,6 +155,10 @@ class Voice:
         """Drop what was not sent; returns what was heard of the answer."""
         self._store.clear()
         return self.heard()
+
+    def said(self) -> str:
+        """The words of the answer whose audio was sent, heard already or about to be."""
+        return self._playout.heard_text(self._sent / WIRE_RATE)
 
     def heard(self, at_s: float | None = None) -> str:
         """The words played by now, or by `at_s` seconds into the audio if the client says so."""
@@ -160,15 +184,17 @@ class Voice:
         made = 0
         avoid: frozenset[str] = frozenset()
         pause = Pause()
-        deadline = self._clock() + self._settings.give_up_s
+        deadline: float | None = None
         self._listener.synthesis_started()
         while True:
             try:
-                made = await self._stream(text, made, avoid)
+                await self._stream(text, made, avoid)
             except _Interrupted as broken:
+                if deadline is None or broken.made > made:
+                    deadline = self._clock() + self._settings.give_up_s
                 made, fault = broken.made, broken.fault
                 self._trouble.failed("tts", fault)
-                if self._clock() > deadline:
+                if self._clock() >= deadline:
                     raise BackendError(f"tts stayed away ({fault}).", stage="tts") from fault
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
                 await pause()
@@ -177,21 +203,23 @@ class Voice:
                 self._trouble.recovered("tts")
                 return
 
-    async def _stream(self, text: str, made: int, avoid: frozenset[str]) -> int:
-        """Synthesize and store what lies behind the first `made` samples; returns how many there are now."""
+    async def _stream(self, text: str, made: int, avoid: frozenset[str]) -> None:
+        """Synthesize and store what lies behind the first `made` samples; raises _Interrupted."""
         request = TtsRequest(text, self._settings.voice, self._settings.speed)
         seen = 0
         try:
-            async with self._tts.open(request, avoid=avoid) as chunks:
-                while (pcm := await asyncio.wait_for(anext(chunks, None), self._settings.attempt_s)) is not None:
+            async with patience(self._settings.attempt_s) as waiting, self._tts.open(request, avoid=avoid) as chunks:
+                async for pcm in chunks:
+                    waiting.pause()
                     fresh = pcm[max(0, made - seen) * SAMPLE_BYTES :]
                     seen += len(pcm) // SAMPLE_BYTES
                     if fresh:
+                        self._trouble.recovered("tts")
                         await self._keep(text if made == 0 else "", fresh)
-                        made = max(made, seen)
+                        made = seen
+                    waiting.restart()
         except (BackendError, Overloaded, TimeoutError) as fault:
             raise _Interrupted(made, fault) from fault
-        return made
 
     async def _keep(self, words: str, pcm: bytes) -> None:
         while self._store.samples > AHEAD_S * WIRE_RATE:
@@ -201,7 +229,7 @@ class Voice:
             self._playout.begin(words)
             self._listener.first_audio_ready()
         self._playout.add(len(pcm) // SAMPLE_BYTES)
-        self._store.add(words, pcm)
+        self._store.add(_Chunk(words, pcm))
         self._wake.set()
 
     async def _deliver(self) -> None:
@@ -217,12 +245,12 @@ class Voice:
             if allowed < min(self._store.samples, round(DELTA_S * WIRE_RATE)):
                 await self._until_released(now)
                 continue
-            words, pcm = self._store.take(min(allowed, round(DELTA_S * WIRE_RATE)))
-            self._playout.sent(len(pcm) // SAMPLE_BYTES, now)
-            self._sent += len(pcm) // SAMPLE_BYTES
-            if words:
-                self._listener.speaking(words)
-            self._listener.audio(pcm)
+            chunk = self._store.take(min(allowed, round(DELTA_S * WIRE_RATE)))
+            self._playout.sent(chunk.samples, now)
+            self._sent += chunk.samples
+            if chunk.words:
+                self._listener.speaking(chunk.words)
+            self._listener.audio(chunk.pcm, answers=chunk.answers)
             self._room.set()
 
     async def _until_released(self, now: float) -> None:

@@ -12,10 +12,14 @@ can surface.
 Time is in two clocks: `now` is monotonic seconds, sample indices are the caller's own audio at 16 kHz. A turn is
 committed when either says that the required silence has passed: the audio clock decides when audio arrives faster
 than real time, the wall clock when the caller's client stops sending.
+
+Who answers: a turn that voice activity ended is answered if the client left `create_response` on. A turn that the
+client commits itself is not; it asks for the reply when it wants one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -44,10 +48,22 @@ class Agent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """What the client and the operator configured."""
+    """What the client and the operator configured. An utterance longer than `max_utterance_s` is cut."""
 
     detection: TurnDetection
     endpointing: EndpointingSettings
+    max_utterance_s: float
+
+    @property
+    def replies(self) -> bool:
+        """Whether a turn is answered without being asked for."""
+        return self.detection.mode is not DetectionMode.NONE and self.detection.create_response
+
+    @property
+    def idle_s(self) -> float | None:
+        """How long nobody may speak before the caller is asked again; None: for ever (only server_vad has it)."""
+        idle_ms = self.detection.idle_timeout_ms
+        return idle_ms / 1000 if idle_ms is not None and self.replies else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +92,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class AudioHeard:
-    """Voice activity is decided up to sample `processed`; `backlog` says that more audio waits."""
+    """Voice activity is decided up to sample `processed`."""
 
     processed: int
-    backlog: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,7 @@ class WaitOver:
 
 @dataclass(frozen=True, slots=True)
 class CommitRequested:
-    """The client, or the limit on an utterance's length, ends the utterance at sample `end`."""
+    """The client ends the utterance at sample `end`; whether it is answered is the client's to say."""
 
     end: int
 
@@ -106,12 +121,21 @@ class ClearRequested:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequested:
-    """The client asks for a reply."""
+    """The client asks for a reply. No response is open then: at most the last one's audio is still being heard."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded:
-    """The reply was spoken to its end, failed, or was cancelled by the client."""
+    """The reply was heard to its end, failed, or was cancelled by the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class NobodySpoke:
+    """The time set by WatchSilence is over; the caller's audio from `start` to `end` came meanwhile."""
+
+    revision: int
+    start: int
+    end: int
 
 
 TurnEvent = (
@@ -125,6 +149,7 @@ TurnEvent = (
     | ClearRequested
     | ReplyRequested
     | ReplyEnded
+    | NobodySpoke
 )
 
 
@@ -172,10 +197,24 @@ class CommitTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class StartReply:
-    """Answer the turn committed as `revision`; None: answer the conversation as it stands."""
+class WatchSilence:
+    """Send NobodySpoke for this revision at monotonic time `at`."""
 
-    revision: int | None
+    revision: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSilence:
+    """The caller let [start, end) pass in silence: that is its turn."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartReply:
+    """Answer what was committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +222,9 @@ class CancelReply:
     reason: Literal["turn_detected"]
 
 
-Command = AnnounceSpeech | Hear | Forget | WaitUntil | CommitTurn | StartReply | CancelReply
+Command = (
+    AnnounceSpeech | Hear | Forget | WaitUntil | CommitTurn | WatchSilence | CommitSilence | StartReply | CancelReply
+)
 Step = tuple[TurnState, tuple[Command, ...]]
 
 
@@ -196,7 +237,7 @@ def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) ->
     return state, ()
 
 
-def _started(state: TurnState, event: SpeechStarted, rules: TurnRules, now: float) -> Step:
+def _started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> Step:
     state = replace(state, caller=Caller.SPEAKING, start=event.at, wait=None)
     announce = AnnounceSpeech(event.at)
     if state.agent is Agent.IDLE or not rules.detection.interrupt_response:
@@ -231,7 +272,16 @@ def _await_silence(state: TurnState, rules: TurnRules, probability: float | None
     left = wait - (processed - state.speech_end) / STT_RATE
     if left <= 0:
         return _commit(state, rules)
+    if math.isinf(left):
+        return state, ()  # turn detection was switched off meanwhile: the client commits
     return state, (WaitUntil(state.revision, now + left),)
+
+
+def _spoke_on(state: TurnState, event: AudioHeard, rules: TurnRules, now: float) -> Step:
+    if event.processed - state.start < rules.max_utterance_s * STT_RATE:
+        return state, ()
+    turn = CommitTurn(state.revision, state.start, event.processed, event.processed, heard=False)
+    return _committed(state, turn, rules.replies)
 
 
 def _heard(state: TurnState, event: AudioHeard, rules: TurnRules, now: float) -> Step:
@@ -251,15 +301,14 @@ def _wait_over(state: TurnState, event: WaitOver, rules: TurnRules, now: float) 
 def _commit(state: TurnState, rules: TurnRules) -> Step:
     end = state.speech_end + round((state.wait or 0.0) * STT_RATE)
     turn = CommitTurn(state.revision, state.start, end, state.speech_end, heard=True)
-    return _committed(state, turn, rules.detection.create_response)
+    return _committed(state, turn, rules.replies)
 
 
 def _cut_utterance(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> Step:
     heard = state.caller is Caller.SETTLING
     speech_end = state.speech_end if heard else event.end
     turn = CommitTurn(state.revision, state.start, event.end, speech_end, heard)
-    automatic = rules.detection.mode is not DetectionMode.NONE and rules.detection.create_response
-    return _committed(state, turn, automatic)
+    return _committed(state, turn, reply=False)
 
 
 def _committed(state: TurnState, turn: CommitTurn, reply: bool) -> Step:
@@ -268,7 +317,7 @@ def _committed(state: TurnState, turn: CommitTurn, reply: bool) -> Step:
         return state, (turn,)
     if state.agent is not Agent.IDLE:
         return replace(state, agent=Agent.OWING), (turn,)
-    return replace(state, agent=Agent.REPLYING), (turn, StartReply(turn.revision))
+    return replace(state, agent=Agent.REPLYING), (turn, StartReply())
 
 
 def _clear(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> Step:
@@ -277,13 +326,23 @@ def _clear(state: TurnState, event: ClearRequested, rules: TurnRules, now: float
 
 
 def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> Step:
-    return replace(state, agent=Agent.REPLYING), (StartReply(None),)
+    return replace(state, agent=Agent.REPLYING), (StartReply(),)
 
 
 def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: float) -> Step:
     if state.agent is Agent.OWING:
-        return replace(state, agent=Agent.REPLYING), (StartReply(None),)
-    return replace(state, agent=Agent.IDLE), ()
+        return replace(state, agent=Agent.REPLYING), (StartReply(),)
+    state = replace(state, agent=Agent.IDLE)
+    if state.caller is not Caller.QUIET or rules.idle_s is None:
+        return state, ()
+    return state, (WatchSilence(state.revision, now + rules.idle_s),)
+
+
+def _nobody_spoke(state: TurnState, event: NobodySpoke, rules: TurnRules, now: float) -> Step:
+    if event.revision != state.revision or state.agent is not Agent.IDLE or rules.idle_s is None:
+        return state, ()
+    state = replace(state, agent=Agent.REPLYING, revision=state.revision + 1, start=event.end)
+    return state, (CommitSilence(event.start, event.end), StartReply())
 
 
 Handler = Callable[..., Step]
@@ -291,7 +350,7 @@ Handler = Callable[..., Step]
 TABLE: dict[tuple[Caller, type], Handler] = {
     (Caller.QUIET, SpeechStarted): _started,
     (Caller.QUIET, SoftEnd): _ignore,  # of speech that a clear or a cut already ended
-    (Caller.QUIET, SpeechResumed): _ignore,
+    (Caller.QUIET, SpeechResumed): _started,  # it came just when the turn before was committed
     (Caller.QUIET, Verdict): _ignore,  # late, of a turn that is over
     (Caller.QUIET, AudioHeard): _ignore,
     (Caller.QUIET, WaitOver): _ignore,
@@ -299,16 +358,18 @@ TABLE: dict[tuple[Caller, type], Handler] = {
     (Caller.QUIET, ClearRequested): _clear,
     (Caller.QUIET, ReplyRequested): _reply_requested,
     (Caller.QUIET, ReplyEnded): _reply_ended,
+    (Caller.QUIET, NobodySpoke): _nobody_spoke,
     (Caller.SPEAKING, SpeechStarted): _ignore,
     (Caller.SPEAKING, SoftEnd): _soft_end,
     (Caller.SPEAKING, SpeechResumed): _ignore,
     (Caller.SPEAKING, Verdict): _ignore,  # of a revision that resumed speech overtook
-    (Caller.SPEAKING, AudioHeard): _ignore,
+    (Caller.SPEAKING, AudioHeard): _spoke_on,
     (Caller.SPEAKING, WaitOver): _ignore,
     (Caller.SPEAKING, CommitRequested): _cut_utterance,
     (Caller.SPEAKING, ClearRequested): _clear,
     (Caller.SPEAKING, ReplyRequested): _reply_requested,
     (Caller.SPEAKING, ReplyEnded): _reply_ended,
+    (Caller.SPEAKING, NobodySpoke): _ignore,
     (Caller.SETTLING, SpeechStarted): _resumed,
     (Caller.SETTLING, SoftEnd): _ignore,
     (Caller.SETTLING, SpeechResumed): _resumed,
@@ -319,4 +380,5 @@ TABLE: dict[tuple[Caller, type], Handler] = {
     (Caller.SETTLING, ClearRequested): _clear,
     (Caller.SETTLING, ReplyRequested): _reply_requested,
     (Caller.SETTLING, ReplyEnded): _reply_ended,
+    (Caller.SETTLING, NobodySpoke): _ignore,
 }

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
+# Our own events nest six levels deep, a tool's JSON schema some more; far from Python's own limit.
+MAX_DEPTH = 64
+MAX_EVENT_ID = 512
 # OpenAI's limit for one append (openai-realtime.md section 13), counted decoded.
 MAX_APPEND_BYTES = 15 * 1024 * 1024
 
@@ -76,8 +80,9 @@ class CancelResponse(ClientEvent):
     response_id: str | None
 
 
+@dataclass(eq=False)
 class MalformedEvent(CallerError):
-    """A client event we refuse; `event_id` is the client's, when it could be read."""
+    """A client event we refuse; `client_event_id` is the client's own, when it could be read."""
 
     client_event_id: str | None = None
 
@@ -86,21 +91,57 @@ def parse(message: str | bytes) -> ClientEvent:
     """One WebSocket message to one event; raises MalformedEvent, and nothing else."""
     document: Any = None
     try:
-        try:
-            document = json.loads(message)
-        except (ValueError, RecursionError):
-            raise refuse("The message is not JSON.", "", code="invalid_json", remedy="Send one JSON object.") from None
+        document = _document(message)
         return _parse(document)
     except CallerError as error:
-        malformed = MalformedEvent(error.message, error.remedy, code=error.code, param=error.param)
-        if isinstance(document, dict) and isinstance(document.get("event_id"), str):
-            malformed.client_event_id = document["event_id"][:512]
-        raise malformed from None
+        event_id = document.get("event_id") if isinstance(document, dict) else None
+        known = event_id[:MAX_EVENT_ID] if isinstance(event_id, str) else None
+        raise MalformedEvent(error.message, error.remedy, error.code, error.param, known) from None
+
+
+def _document(message: str | bytes) -> Any:
+    """The JSON in a message, safe to hold, to log and to send back: Unicode, finite numbers, and not too deep."""
+    try:
+        document = json.loads(message, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise _not_json("The message is not JSON.") from None
+    layer, depth = [document], 0
+    while layer:
+        if depth > MAX_DEPTH:
+            raise _not_json(f"The message is nested deeper than {MAX_DEPTH} levels.")
+        inner: list[Any] = []
+        for value in layer:
+            _check_scalar(value)
+            if isinstance(value, dict):
+                inner += value.keys()
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+        layer, depth = inner, depth + 1
+    return document
+
+
+def _check_scalar(value: object) -> None:
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _not_json("The message holds half a surrogate pair.") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _not_json("The message holds a number that is not finite.")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _not_json(message: str) -> CallerError:
+    return refuse(message, "", code="invalid_json", remedy="Send one JSON object.")
 
 
 def _parse(document: Json) -> ClientEvent:
     fields = Fields(document, "")
-    event_id = fields.text("event_id", limit=512) if fields.raw("event_id") is not None else None
+    event_id = fields.text("event_id", limit=MAX_EVENT_ID) if fields.raw("event_id") is not None else None
     match fields.text("type", limit=128):
         case "session.update":
             return UpdateSession(event_id, _required_child(fields, "session"))
@@ -120,7 +161,8 @@ def _parse(document: Json) -> ClientEvent:
             fields.whole("content_index", 0, 0, 0)
             return TruncateItem(event_id, fields.text("item_id"), fields.whole("audio_end_ms", 0, 2**31))
         case "response.create":
-            return CreateResponse(event_id, Fields(fields.raw("response") or {}, "response"))
+            wanted = fields.raw("response")
+            return CreateResponse(event_id, Fields({} if wanted is None else wanted, "response"))
         case "response.cancel":
             return CancelResponse(event_id, fields.optional_text("response_id"))
         case "output_audio_buffer.clear":

@@ -62,6 +62,17 @@ class Fields:
             raise refuse(f"{self.at(name)} is {value[:80]!r}.", self.at(name), remedy=f"Use one of: {options}.")
         return value
 
+    def texts(self, name: str, limit: int) -> list[str]:
+        """A list of at most `limit` strings; absent or null counts as empty."""
+        value = self._value.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise refuse(f"{self.at(name)} must be a list of strings.", self.at(name), code="invalid_type")
+        if len(value) > limit:
+            raise refuse(f"{self.at(name)} has {len(value)} entries.", self.at(name), remedy=f"Send at most {limit}.")
+        return value
+
     def flag(self, name: str, default: bool) -> bool:
         """A boolean; null counts as absent."""
         value = self._value.get(name)
@@ -79,7 +90,7 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise refuse(f"{self.at(name)} must be a number.", self.at(name), code="invalid_type")
         if not low <= value <= high:
-            raise refuse(f"{self.at(name)} is {value}.", self.at(name), remedy=f"Use {low:g} to {high:g}.")
+            raise refuse(f"{self.at(name)} is {str(value)[:80]}.", self.at(name), remedy=f"Use {low:g} to {high:g}.")
         return value
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
@@ -91,7 +102,9 @@ class Fields:
 
     def items(self, name: str, limit: int) -> list[Fields]:
         """A list of at most `limit` objects; absent or null counts as empty."""
-        value = self._value.get(name) or []
+        value = self._value.get(name)
+        if value is None:
+            return []
         if not isinstance(value, list):
             raise refuse(f"{self.at(name)} must be a list.", self.at(name), code="invalid_type")
         if len(value) > limit:

@@ -19,6 +19,7 @@ Status = Literal["in_progress", "completed", "incomplete"]
 # A replayed history of a long call fits; an endless one is refused before it eats the host.
 MAX_ITEMS = 2000
 MAX_CONTENT_PARTS = 64
+MAX_TEXT = 100_000
 
 _CONTENT_TYPES = {
     "user": ("input_text", "input_audio", "input_image"),
@@ -65,17 +66,20 @@ class Conversation:
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def __contains__(self, item_id: str) -> bool:
         return any(item.id == item_id for item in self._items)
 
     def insert(self, item: Item, previous_id: str | None = None) -> str | None:
-        """Add behind `previous_id` ("root": at the head, None: at the end); returns the true predecessor's id."""
+        """Add a client's item behind `previous_id` ("root": at the head, None: at the end); returns the true
+        predecessor's id.
+        """
         if item.id in self:
             raise refuse(
                 f"An item with id {item.id!r} exists already.", "item.id", code="item_create_duplicate_item_id"
             )
-        if len(self._items) >= MAX_ITEMS:
-            raise refuse("The conversation is full.", "item", remedy="Delete items first.")
         if previous_id is None:
             at = len(self._items)
         elif previous_id == "root":
@@ -83,6 +87,16 @@ class Conversation:
         else:
             at = self._index(previous_id, "previous_item_id") + 1
         self._items.insert(at, item)
+        return self.predecessor(item.id)
+
+    def append(self, item: Item) -> str | None:
+        """Add an item of the session's own at the end; returns its predecessor's id.
+
+        It is never refused: the session's length bounds how many there are, and a client that gave our next id to
+        an item of its own loses that item.
+        """
+        self._items = [known for known in self._items if known.id != item.id]
+        self._items.append(item)
         return self.predecessor(item.id)
 
     def predecessor(self, item_id: str) -> str | None:
@@ -133,7 +147,7 @@ def parse_item(fields: Fields, fresh_id: str) -> Item:
     if kind == "function_call":
         call = {
             "call_id": fields.text("call_id", ""),
-            "name": fields.text("name"),
+            "name": fields.text("name", limit=128),
             "arguments": fields.text("arguments"),
         }
         return Item(item_id, type="function_call", role="assistant", text=None, call=call)
@@ -166,4 +180,6 @@ def _parse_message(fields: Fields, item_id: str) -> Item:
         else:
             texts.append(part.text("text"))
     text = " ".join(t for t in texts if t)
+    if len(text) > MAX_TEXT:
+        raise refuse(f"The item holds more than {MAX_TEXT} characters.", fields.at("content"))
     return Item(item_id, role=role, text=text, spoken=spoken)  # type: ignore[arg-type]  # choice() narrowed it

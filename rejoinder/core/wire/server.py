@@ -43,8 +43,12 @@ def error(fault: CallerError, client_event_id: str | None) -> Json:
     return {"type": "error", "error": body}
 
 
-def server_error(code: str, message: str) -> Json:
-    return {"type": "error", "error": {"type": "server_error", "code": code, "message": message}}
+def server_error(code: str, message: str, client_event_id: str | None = None) -> Json:
+    """The envelope of an error that is ours."""
+    body: Json = {"type": "server_error", "code": code, "message": message}
+    if client_event_id is not None:
+        body["event_id"] = client_event_id
+    return {"type": "error", "error": body}
 
 
 def speech_started(item_id: str, audio_start_ms: int) -> Json:
@@ -174,10 +178,11 @@ class ResponseEvents:
             "status_details": details,
             "output": [],
             "output_modalities": ["audio" if self.spoken else "text"],
-            "conversation_id": self.conversation_id,
             "metadata": self.metadata,
             "usage": None,
         }
+        if self.conversation_id is not None:
+            response["conversation_id"] = self.conversation_id
         if self.spoken:
             response["audio"] = {"output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": self.voice}}
         return response

@@ -15,6 +15,9 @@ from rejoinder.core.wire.fields import Fields, Json, refuse
 PCM_24K: Json = {"type": "audio/pcm", "rate": 24000}
 MAX_TOOLS = 128
 MAX_OUTPUT_TOKENS = 4096
+MAX_KEYWORDS = 1000
+
+_AUTOMATIC = (DetectionMode.SERVER_VAD, DetectionMode.SEMANTIC_VAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class SessionConfig:
     speed: float = 1.0
     truncation: Any = "auto"
     tracing: Any = None
-    include: Any = None
+    include: tuple[str, ...] = ()
 
 
 def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -> SessionConfig:
@@ -51,9 +54,14 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
         config = replace(config, max_output_tokens=max_tokens(patch))
     if "tools" in patch:
         config = replace(config, tools=tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS)))
-    for name in ("tool_choice", "truncation", "tracing", "include"):
-        if name in patch:
-            config = replace(config, **{name: patch.raw(name)})
+    if "tool_choice" in patch:
+        config = replace(config, tool_choice=_tool_choice(patch))
+    if "truncation" in patch:
+        config = replace(config, truncation=_truncation(patch))
+    if "tracing" in patch:
+        config = replace(config, tracing=_tracing(patch))
+    if "include" in patch:
+        config = replace(config, include=_include(patch))
     return config
 
 
@@ -81,7 +89,7 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
         "noise_reduction": config.noise_reduction,
         "turn_detection": _echo_detection(config.detection),
     }
-    return {
+    session: Json = {
         "type": "realtime",
         "object": "realtime.session",
         "id": session_id,
@@ -93,13 +101,13 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
         "max_output_tokens": "inf" if config.max_output_tokens is None else config.max_output_tokens,
         "truncation": config.truncation,
         "tracing": config.tracing,
-        "include": config.include,
         "expires_at": expires_at,
         "audio": {
             "input": audio_input,
             "output": {"format": PCM_24K, "voice": config.voice, "speed": config.speed},
         },
     }
+    return session | ({"include": list(config.include)} if config.include else {})
 
 
 def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
@@ -107,13 +115,28 @@ def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
     if "turn_detection" in patch:
         config = replace(config, detection=_detection(config.detection, patch))
     if "transcription" in patch:
-        wanted = None if patch.raw("transcription") is None else patch.child("transcription").as_dict()
-        # Only the keys that were sent come back: a stock client raises on any other.
-        config = replace(config, transcription=wanted)
+        config = replace(config, transcription=_transcription(config.transcription, patch))
     if "noise_reduction" in patch:
-        wanted = None if patch.raw("noise_reduction") is None else patch.child("noise_reduction").as_dict()
-        config = replace(config, noise_reduction=wanted)
+        config = replace(config, noise_reduction=_noise_reduction(patch))
     return config
+
+
+def _transcription(current: Json | None, patch: Fields) -> Json | None:
+    """Only the keys that were sent come back: a stock client raises on any other."""
+    if patch.raw("transcription") is None:
+        return None
+    fields = patch.child("transcription")
+    sent: Json = {name: fields.text(name) for name in ("model", "language", "prompt") if fields.raw(name) is not None}
+    sent |= {name: fields.texts(name, MAX_KEYWORDS) for name in ("keywords", "languages") if fields.raw(name)}
+    if fields.raw("delay") is not None:
+        sent["delay"] = fields.choice("delay", ("minimal", "low", "medium", "high", "xhigh"))
+    return (current or {}) | sent
+
+
+def _noise_reduction(patch: Fields) -> Json | None:
+    if patch.raw("noise_reduction") is None:
+        return None
+    return {"type": patch.child("noise_reduction").choice("type", ("near_field", "far_field"))}
 
 
 def _merge_audio_output(config: SessionConfig, patch: Fields, voice_locked: bool) -> SessionConfig:
@@ -123,7 +146,7 @@ def _merge_audio_output(config: SessionConfig, patch: Fields, voice_locked: bool
     if patch.raw("voice") is None:
         return config
     voice = patch.raw("voice")
-    name = patch.child("voice").text("id") if isinstance(voice, dict) else patch.text("voice", limit=128)
+    name = patch.child("voice").text("id", limit=128) if isinstance(voice, dict) else patch.text("voice", limit=128)
     if voice_locked and name != config.voice:
         raise refuse(
             "The voice cannot change after the first audio.",
@@ -147,7 +170,8 @@ def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:
     if patch.raw("turn_detection") is None:
         return TurnDetection(mode=DetectionMode.NONE)
     fields = patch.child("turn_detection")
-    mode = DetectionMode(fields.choice("type", [mode.value for mode in DetectionMode if mode.value != "none"]))
+    usual = DetectionMode.SERVER_VAD if current.mode is DetectionMode.NONE else current.mode
+    mode = DetectionMode(fields.choice("type", [mode.value for mode in _AUTOMATIC], usual.value))
     base = current if current.mode is mode else TurnDetection(mode=mode)
     base = replace(
         base,
@@ -157,13 +181,15 @@ def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:
     if mode is DetectionMode.SEMANTIC_VAD:
         eagerness = fields.choice("eagerness", list(MAX_WAIT_S), base.eagerness)
         return replace(base, eagerness=eagerness)
-    idle = fields.raw("idle_timeout_ms")
+    idle_ms = base.idle_timeout_ms
+    if "idle_timeout_ms" in fields:
+        idle_ms = None if fields.raw("idle_timeout_ms") is None else fields.whole("idle_timeout_ms", 1000, 600_000)
     return replace(
         base,
         threshold=fields.number("threshold", 0, 1, base.threshold),
         prefix_padding_ms=fields.whole("prefix_padding_ms", 0, 5000, round(base.prefix_padding_ms)),
         silence_duration_ms=fields.whole("silence_duration_ms", 0, 20000, round(base.silence_duration_ms)),
-        idle_timeout_ms=None if idle is None else fields.whole("idle_timeout_ms", 1000, 600_000),
+        idle_timeout_ms=idle_ms,
     )
 
 
@@ -186,6 +212,47 @@ def _echo_detection(detection: TurnDetection) -> Json | None:
 
 
 def _tool(tool: Fields) -> Json:
-    tool.choice("type", ("function",))
-    tool.text("name", limit=128)
-    return tool.as_dict()
+    """A function the model may call: the four fields of it that exist."""
+    kind = tool.choice("type", ("function",))
+    found: Json = {"type": kind, "name": tool.text("name", limit=128)}
+    if tool.raw("description") is not None:
+        found["description"] = tool.text("description")
+    if tool.raw("parameters") is not None:
+        found["parameters"] = tool.child("parameters").as_dict()
+    return found
+
+
+def _tool_choice(patch: Fields) -> str | Json:
+    if isinstance(patch.raw("tool_choice"), dict):
+        wanted = patch.child("tool_choice")
+        return {"type": wanted.choice("type", ("function",)), "name": wanted.text("name", limit=128)}
+    return patch.choice("tool_choice", ("auto", "none", "required"), "auto")
+
+
+def _truncation(patch: Fields) -> str | Json:
+    if not isinstance(patch.raw("truncation"), dict):
+        return patch.choice("truncation", ("auto", "disabled"), "auto")
+    wanted = patch.child("truncation")
+    kind = wanted.choice("type", ("retention_ratio",))
+    found: Json = {"type": kind, "retention_ratio": wanted.number("retention_ratio", 0, 1)}
+    if wanted.raw("token_limits") is not None:
+        limits = wanted.child("token_limits")
+        found["token_limits"] = {"post_instructions": limits.whole("post_instructions", 0, 2**31)}
+    return found
+
+
+def _tracing(patch: Fields) -> str | Json | None:
+    if patch.raw("tracing") is None:
+        return None
+    if not isinstance(patch.raw("tracing"), dict):
+        return patch.choice("tracing", ("auto",))
+    wanted = patch.child("tracing")
+    found: Json = {name: wanted.text(name) for name in ("workflow_name", "group_id") if wanted.raw(name) is not None}
+    if wanted.raw("metadata") is not None:
+        found["metadata"] = wanted.child("metadata").as_dict()
+    return found
+
+
+def _include(patch: Fields) -> tuple[str, ...]:
+    known = "item.input_audio_transcription.logprobs"
+    return tuple(name for name in patch.texts("include", 16) if name == known)

@@ -1,0 +1,105 @@
+"""What the caller is saying: announced, heard, and made a turn of the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from actors.ear import Ear
+from actors.hearing import Hearing, Listening
+from actors.replies import Turn
+from rejoinder.core import turns
+from rejoinder.core.audio import STT_RATE
+from rejoinder.core.latency import Marks, Stage
+from rejoinder.core.wire import server
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.items import Conversation, Item
+
+# What the language model reads of a caller who lets the idle timeout pass; shown as the item's transcript.
+SILENCE = "(silence)"
+
+
+class Talk(Protocol):
+    """The session as the caller's utterance sees it."""
+
+    conversation: Conversation
+    stamp: server.Stamp
+
+    def emit(self, event: Json) -> None: ...
+
+
+class Utterance:
+    """The one that is under way; after its commit, the next."""
+
+    def __init__(self, talk: Talk, ear: Ear, listening: Listening) -> None:
+        self._talk = talk
+        self._ear = ear
+        self._listening = listening
+        self._item_id: str | None = None
+        self._hearing: Hearing | None = None
+
+    def announce(self, start: int) -> None:
+        """The caller speaks, since sample `start`."""
+        self._item_id = self._talk.stamp("item")
+        self._talk.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
+
+    def hear(self, start: int, end: int, judged: Callable[[float | None], None] | None) -> None:
+        """Find out what was said in [start, end), and with `judged` whether it was all."""
+        self._hearing = self._listening.start(self._ear.pcm(start - self._padding, end), judged)
+
+    def forget(self) -> None:
+        """Drop what is being found out: there is more to hear, or nothing any more."""
+        if self._hearing:
+            self._hearing.forget()
+            self._hearing = None
+
+    def drop(self, end: int) -> None:
+        """The client wants no turn made of what came before sample `end`."""
+        self._item_id = None
+        self._ear.turn_over(end, end)
+
+    def commit(self, turn: turns.CommitTurn) -> Turn:
+        """Make it a turn of the conversation, and tell the client."""
+        if not turn.heard:
+            self.forget()
+            self.hear(turn.start, turn.end, None)
+        assert self._hearing is not None  # the machine asks for Hear before it says that a turn was heard
+        hearing, self._hearing = self._hearing, None
+        self._ear.turn_over(turn.speech_end, turn.end)
+        if self._item_id is not None:
+            self._talk.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
+        item = self._add(Item(self._item_id or self._talk.stamp("item"), spoken=True, text=None))
+        self._item_id = None
+        began = self._ear.arrival(turn.speech_end) or hearing.began
+        return Turn(turn, item, hearing, _marks(began, hearing.began), began)
+
+    def commit_silence(self, start: int, end: int) -> None:
+        """The caller said nothing for so long that this is its turn."""
+        item_id = self._talk.stamp("item")
+        self._talk.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
+        self._add(Item(item_id, spoken=True, text=SILENCE))
+
+    def _add(self, item: Item) -> Item:
+        previous = self._talk.conversation.append(item)
+        self._talk.emit(server.committed(item.id, previous))
+        self._talk.emit(server.item_event("added", item, previous))
+        self._talk.emit(server.item_event("done", item, previous))
+        return item
+
+    @property
+    def _padding(self) -> int:
+        return round(self._ear.settings.prefix_padding_ms * STT_RATE / 1000)
+
+
+def _marks(began: float, soft_end: float) -> Marks:
+    """Of a turn whose reply is still to come: the reply's start ends ENDPOINT, the transcript ends STT."""
+    marks = Marks()
+    marks.start(Stage.SILENCE, began)
+    marks.end(Stage.SILENCE, soft_end)
+    marks.start(Stage.ENDPOINT, soft_end)
+    marks.start(Stage.STT, soft_end)
+    return marks
+
+
+def _ms(samples: int) -> int:
+    return round(samples * 1000 / STT_RATE)
