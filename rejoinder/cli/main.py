@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import doctor, models, serve, talk
+from rejoinder.cli import demo, doctor, models, serve, talk
 from rejoinder.core.errors import RejoinderError
 
 FAILED = 2
@@ -13,6 +13,7 @@ app = typer.Typer(name="rejoinder", help=__doc__, no_args_is_help=True, add_comp
 app.add_typer(models.app, name="models")
 app.command()(serve.serve)
 app.command()(doctor.doctor)
+app.command()(demo.demo)
 app.command()(talk.talk)
 
 

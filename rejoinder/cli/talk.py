@@ -156,7 +156,7 @@ def _show(console: Console, record: TurnRecord) -> None:
         f"stopped {_ms(record.stop_ms)} after the caller cut in": record.stop_ms is not None,
         "hedged": record.hedged,
         f"{record.premature_replies} premature": record.premature_replies > 0,
-        f"round trip {_ms(record.rtt_ms)}": record.rtt_ms is not None,
+        f"round trip {record.rtt_ms} ms": record.rtt_ms is not None,
         f"language model {_ms(record.llm_total_ms)} in all": record.llm_total_ms is not None,
     }
     console.print(Text("  " + ", ".join(note for note, holds in notes.items() if holds), style="dim"))

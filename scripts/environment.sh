@@ -1,0 +1,45 @@
+# Sourced by demo, test and check: a virtual environment in .venv with everything installed, made once.
+# Needs Python 3.11 or newer with venv and pip, and a package index; running it again does nothing.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+ROOT=$PWD
+VENV=${REJOINDER_VENV:-$ROOT/.venv}
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
+
+find_python() {
+  local candidate
+  for candidate in python3.13 python3.12 python3.11 python3; do
+    if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "Rejoinder needs Python 3.11 or newer with the venv module; install it and run this again." >&2
+  return 1
+}
+
+# install EXTRAS: the checkout, editable, with these extras; skipped while nothing it depends on has changed.
+install() {
+  local extras=$1 stamp python
+  stamp="$VENV/.installed-$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-${extras//,/-}"
+  if [ -e "$stamp" ]; then
+    return
+  fi
+  if [ ! -x "$VENV/bin/python" ]; then
+    python=$(find_python) || exit 1
+    say "Making a virtual environment in $VENV with $("$python" --version)"
+    "$python" -m venv "$VENV"
+  fi
+  say "Installing rejoinder[$extras] and what it needs (about 1.5 GB; a few minutes the first time)"
+  "$VENV/bin/python" -m pip install --quiet --upgrade "pip>=25"
+  # torch first, so that no other package's range picks a build with gigabytes of CUDA.
+  "$VENV/bin/python" -m pip install --progress-bar off --quiet "$(grep '^torch==' constraints.txt)"
+  "$VENV/bin/python" -m pip install --progress-bar off --quiet --constraint constraints.txt --editable ".[$extras]"
+  touch "$stamp"
+}
+
+use_environment() {
+  export PATH="$VENV/bin:$PATH"
+  export VIRTUAL_ENV=$VENV
+}
