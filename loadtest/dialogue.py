@@ -12,8 +12,7 @@ took a pause inside the line for its end, the reply to the first half was premat
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field, replace
-from statistics import median
+from dataclasses import dataclass
 
 from openai.types.realtime import (
     ConversationItemInputAudioTranscriptionCompletedEvent as Transcribed,
@@ -33,10 +32,9 @@ from openai.types.realtime import ResponseDoneEvent as ResponseDone
 from pydantic import ValidationError
 
 from loadtest.clips import Clip
-from loadtest.microphone import Microphone, Spoken
-from loadtest.playback import Playback
-from loadtest.turn_record import Outcome, ServerReport, TurnRecord, stages_ms, unspoken
-from loadtest.wer import word_error_rate
+from loadtest.microphone import Microphone
+from loadtest.turn import Reply, Turn
+from loadtest.turn_record import ServerReport, TurnRecord, unspoken
 from rejoinder.core.audio import WIRE_RATE
 
 # Silence before the first line: a microphone is open before somebody speaks, and detectors settle on it.
@@ -69,42 +67,6 @@ class Truncate:
     audio_end_ms: int
 
 
-@dataclass(slots=True, eq=False)
-class Reply:
-    """A response of the server; `done_at` is None while it may still grow, `cut` says that the caller spoke over it."""
-
-    playback: Playback = field(default_factory=Playback)
-    item_id: str = ""
-    transcript: str = ""
-    failed: bool = False
-    report: ServerReport | None = None
-    done_at: float | None = None
-    cut: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Turn:
-    """A line that was begun. `items`: the utterances that the server took from it, in order. A reply that begins after
-    the caller has `given_up` is not the turn's.
-    """
-
-    spoken: Spoken
-    items: list[str] = field(default_factory=list)
-    replies: dict[str, Reply] = field(default_factory=dict)
-    stop_s: float | None = None
-    rtts_s: list[float] = field(default_factory=list)
-    given_up: bool = False
-
-    @property
-    def reply(self) -> Reply | None:
-        return self.replies.get(self.items[-1]) if self.items else None
-
-    @property
-    def last_speech(self) -> int:
-        """The sample of the stream with which the line's speech ends."""
-        return self.spoken.start + self.spoken.clip.speech_end - 1
-
-
 class Dialogue:
     """Ask for the `next_frame` whenever `microphone.due`, `take` every event when it arrives, until `finished`."""
 
@@ -128,13 +90,14 @@ class Dialogue:
             self._close(self._turns[-1], now)
         due = self._next_line_at()
         if due is not None and due <= now:
-            self._turns.append(Turn(self.microphone.speak(self.lines[len(self._turns)].clip)))
+            line = self.lines[len(self._turns)]
+            self._turns.append(Turn(self.microphone, self.microphone.speak(line.clip)))
         return self.microphone.frame()
 
     @property
     def closed(self) -> int:
-        """How many turns are over, replies heard to their end included."""
-        return len(self._turns) if self._turns and self._turns[-1] in self._over else max(0, len(self._turns) - 1)
+        """How many turns nothing more can happen to: replies were heard to their end, interruptions answered."""
+        return next((count for count in range(len(self._turns), 0, -1) if self._turns[count - 1] in self._over), 0)
 
     @property
     def finished(self) -> bool:
@@ -154,26 +117,22 @@ class Dialogue:
         barge_in_s = self.lines[len(self._turns)].barge_in_s
         reply = turn.reply
         if barge_in_s is not None and reply and reply.playback.began_at is not None and not reply.cut:
-            at = max(reply.playback.began_at + barge_in_s, self._speech_ended(turn))
+            at = max(reply.playback.began_at + barge_in_s, turn.speech_ends)
             return at if due is None else min(due, at)
         return due
 
     def _close(self, turn: Turn, now: float) -> None:
         """Note when the turn's reply was heard to its end, or that it was waited for long enough."""
         reply = turn.reply
-        ended = self._speech_ended(turn)
         if reply and reply.done_at is not None and not reply.cut and not self._caller_heard:
-            over = max(reply.done_at, reply.playback.ends_at, ended)
+            over = max(reply.done_at, reply.playback.ends_at, turn.speech_ends)
             if over <= now:
                 self._over[turn] = over
                 return
-        waiting_since = max(ended, reply.playback.ends_at if reply else 0.0)
+        waiting_since = max(turn.speech_ends, reply.playback.ends_at if reply else 0.0)
         if now >= waiting_since + self.manners.timeout_s:
             turn.given_up = True
             self._over[turn] = now
-
-    def _speech_ended(self, turn: Turn) -> float:
-        return self.microphone.scheduled(turn.last_speech)
 
     # -- the server speaks -------------------------------------------------------------------------------------------
 
@@ -256,8 +215,7 @@ class Dialogue:
         latest = self._turns[-1] if self._turns else None
         cut = next((turn for turn in self._turns if turn.reply is playing), None)
         if latest and cut and cut is not latest:
-            spoken = latest.spoken
-            cut.stop_s = now - self.microphone.scheduled(spoken.start + spoken.clip.speech_start)
+            cut.stop_s = now - latest.speech_begins
         return Truncate(playing.item_id, int(played_s * 1000))
 
     # -- what it came to ---------------------------------------------------------------------------------------------
@@ -269,54 +227,7 @@ class Dialogue:
 
     def records(self, run: int = 1) -> list[TurnRecord]:
         """One a line, in order, whether it was reached or not."""
-        begun = [self._record(turn, run) for turn in self._turns]
+        last = len(self._turns) - 1
+        begun = [turn.record(self._heard, number == last, run) for number, turn in enumerate(self._turns)]
         rest = [unspoken(line.clip.name, line.clip.expected, run) for line in self.lines[len(begun) :]]
         return begun + rest
-
-    def _record(self, turn: Turn, run: int) -> TurnRecord:
-        clip, reply = turn.spoken.clip, turn.reply
-        outcome = self._outcome(turn)
-        heard = " ".join(filter(None, (self._heard.get(item, "") for item in turn.items)))
-        record = replace(
-            unspoken(clip.name, clip.expected, run),
-            heard=heard,
-            outcome=outcome.value,
-            rtt_ms=round(median(turn.rtts_s) * 1000, 2) if turn.rtts_s else None,
-            wer=None if clip.expected is None else round(word_error_rate(clip.expected, heard), 4),
-            premature_replies=sum(known is not reply for known in turn.replies.values()),
-        )
-        if reply is None or outcome is Outcome.UNANSWERED:
-            return record
-        report = reply.report or ServerReport()
-        record = replace(
-            record,
-            answered=reply.transcript.strip(),
-            interrupted=reply.cut,
-            stop_ms=None if turn.stop_s is None else round(turn.stop_s * 1000, 1),
-            llm_total_ms=report.llm_total_ms,
-            hedged=report.hedged,
-            engines=report.engines,
-        )
-        audible_at = reply.playback.audible_at()
-        if outcome is Outcome.FAILED or audible_at is None:
-            return record
-        voice_to_voice_ms = round((audible_at - self._speech_ended(turn)) * 1000, 1)
-        shares = stages_ms(report, voice_to_voice_ms, self._shift_ms(turn, report))
-        return replace(record, voice_to_voice_ms=voice_to_voice_ms, stages_ms=shares)
-
-    def _outcome(self, turn: Turn) -> Outcome:
-        reply = turn.reply
-        if reply is None or reply.playback.began_at is None:
-            return Outcome.UNANSWERED
-        if reply.cut:  # by the next line, or by the rest of its own, which then went unanswered
-            return Outcome.UNANSWERED if turn is self._turns[-1] else Outcome.INTERRUPTED
-        if reply.failed or reply.done_at is None:
-            return Outcome.FAILED
-        return Outcome.UNANSWERED if reply.playback.audible_at() is None else Outcome.ANSWERED
-
-    def _shift_ms(self, turn: Turn, report: ServerReport) -> float:
-        """How much later than the true last sample of speech the server's was due to leave."""
-        if report.speech_end_ms is None:
-            return 0.0
-        last = max(0, round(report.speech_end_ms * WIRE_RATE / 1000) - 1)
-        return (self.microphone.scheduled(last) - self._speech_ended(turn)) * 1000

@@ -74,7 +74,7 @@ def talk(
     from loadtest.spread import spreads
     from loadtest.talk import Server
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     server, lines = Server(url, os.environ.get(API_KEY) or "none"), _lines(clips, barge_in or [])
     if json_file:
         _write(json_file, [])

@@ -34,7 +34,9 @@ async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIter
     """The base URL of a running server, and its host."""
     with free_socket() as door:
         async with play.open() as host:
-            config = uvicorn.Config(surface(Served(host, keys)), log_level="warning", lifespan="off", ws="websockets-sansio")
+            config = uvicorn.Config(
+                surface(Served(host, keys)), log_level="warning", lifespan="off", ws="websockets-sansio"
+            )
             server = uvicorn.Server(config)
             running = asyncio.create_task(server.serve(sockets=[door]))
             try:

@@ -67,6 +67,8 @@ async def test_a_conversation_with_a_barge_in(tmp_path: Path) -> None:
         _check_waterfall(turn)
     names = sorted(path.name for path in (tmp_path / "heard").iterdir())
     assert names == ["conversation.wav", "reply-01.wav", "reply-02.wav"]
+    assert "interrupted" in printed
+    assert "failed" not in printed
     assert "What time is it?" in printed
     assert "tts_first_audio" in printed
 
