@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import wave
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,7 +131,7 @@ def _server(port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         _wait_healthy(server, f"http://127.0.0.1:{port}/healthz")
         yield server, f"ws://127.0.0.1:{port}/v1"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # as Ctrl-C would; Ray prints a stack trace for SIGTERM
         try:
             server.wait(60)
         except subprocess.TimeoutExpired:
@@ -161,10 +162,8 @@ def _wait_healthy(server: subprocess.Popen[bytes], url: str) -> None:
 
 def _converse(clips: list[Path], url: str, folder: Path) -> list[dict[str, Any]]:
     turns = folder / "turns.json"
-    try:
+    with suppress(typer.Exit):  # an unanswered turn; the records say which
         talk(clips, url=url, barge_in=[f"{INTERRUPTION}:{INTERRUPT_AFTER_S}"], save=folder, json_file=turns)
-    except typer.Exit:
-        pass  # an unanswered turn; the records say which
     records: list[dict[str, Any]] = json.loads(turns.read_text(encoding="utf-8"))
     if not records:
         raise ConfigError("the conversation left no record.", "See the output above.", field="demo")

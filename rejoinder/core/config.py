@@ -59,7 +59,8 @@ class Stage(Section):
     autoscaling: Autoscaling = Autoscaling()
     max_ongoing_requests: Count = 64
     threads: Count = 1
-    health_check_period_s: Positive = 5.0
+    # Also how long a dead replica goes unnoticed by Serve; the session itself notices at once.
+    health_check_period_s: Positive = 1.0
     health_check_timeout_s: Positive = 10.0
     call_timeout_s: Positive = 8.0
     # Fault injection for drills and for the tests of the waterfall: every call waits this long first.
