@@ -1,5 +1,5 @@
 """Stages that behave like the real ones in time and failure, with simple physics: loudness is speech, and what is said
-is written in a script."""
+is written in a script. `fault`, while set, is what every call raises."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ from actors.ports import (
 from rejoinder.core.errors import BackendError
 
 
+@dataclass
 class LoudnessVad:
-    """Probability 0.95 for a window with energy, 0.02 without; fails while `broken`."""
+    """Probability 0.95 for a window with energy, 0.02 without."""
 
-    def __init__(self) -> None:
-        self.broken = False
+    fault: Exception | None = None
+    delay_s: float = 0.0
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
-        if self.broken:
-            raise BackendError("no voice activity detection.", stage="vad", replica="vad-1")
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        if self.fault:
+            raise self.fault
         windows = np.frombuffer(batch.windows, np.float32).reshape(batch.n, 512)
         loud = np.sqrt((windows**2).mean(axis=1)) > 0.01
         return VadResult(tuple(0.95 if yes else 0.02 for yes in loud), batch.states)
@@ -48,9 +51,12 @@ class ScriptedTurn:
 
     probabilities: deque[float | None] = field(default_factory=lambda: deque([0.98]))
     delay_s: float = 0.04
+    fault: Exception | None = None
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         await asyncio.sleep(self.delay_s)
+        if self.fault:
+            raise self.fault
         value = self.probabilities.popleft() if len(self.probabilities) > 1 else self.probabilities[0]
         if value is None:
             await asyncio.Event().wait()
@@ -64,15 +70,20 @@ class ScriptedStt:
     texts: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
     delay_s: float = 0.15
     failures: int = 0
+    fault: Exception | None = None
     jobs: list[SttJob] = field(default_factory=list)
+    avoided: list[frozenset[str]] = field(default_factory=list)
     cancelled: int = 0
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        self.avoided.append(avoid)
         try:
             await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        if self.fault:
+            raise self.fault
         if self.failures:
             self.failures -= 1
             raise BackendError("gone.", stage="stt", replica="stt-1")
@@ -88,29 +99,46 @@ class _Script:
     ttft_s: float
     gap_s: float
     break_after: int | None
+    stubborn: bool
+    length: bool
     log: Counter[str]
 
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
-        await asyncio.sleep(self.ttft_s)
+        await self._think()
         for number, word in enumerate(self.words):
             if number == self.break_after:
                 raise BackendError("died.", stage="llm", replica=self.replica)
             if number:
                 await asyncio.sleep(self.gap_s)
-            last = number == len(self.words) - 1
-            yield TokenDelta(word, 1, "stop" if last else None, Usage(20, len(self.words)) if last else None)
+            if number < len(self.words) - 1:
+                yield TokenDelta(word)
+        finish: Literal["stop", "length"] = "length" if self.length else "stop"
+        yield TokenDelta(self.words[-1] if self.words else "", 1, finish, Usage(20, len(self.words)))
         self.log["finished"] += 1
+
+    async def _think(self) -> None:
+        try:
+            await asyncio.sleep(self.ttft_s)
+        except asyncio.CancelledError:
+            if not self.stubborn:
+                raise
+            await asyncio.sleep(5)
 
 
 @dataclass
 class WordyLlm:
-    """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica."""
+    """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica.
+
+    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled.
+    """
 
     answer: str = "It is noon. The sun stands high, and lunch is ready for everyone who wants some."
     ttft_s: dict[str, float] = field(default_factory=lambda: {"a": 0.08, "b": 0.08})
     gap_s: float = 0.02
     break_after: dict[str, int] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
+    stubborn: set[str] = field(default_factory=set)
+    fault: Exception | None = None
     requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
     log: Counter[str] = field(default_factory=Counter)
     running: int = 0
@@ -122,15 +150,28 @@ class WordyLlm:
         choice = [name for name in self.ttft_s if name not in avoid] or list(self.ttft_s)
         replica = choice[0]
         self.requests.append((replica, request))
+        if self.fault:
+            raise self.fault
         if replica in self.dead:
             await asyncio.sleep(0.02)
             raise BackendError("actor died.", stage="llm", replica=replica)
         left = self.answer[len(request.prefix) :]
         words = [word + " " for word in left.split(" ") if word]
-        words[-1] = words[-1].rstrip()
+        if words:
+            words[-1] = words[-1].rstrip()
         self.running += 1
+        kept = words[: request.max_tokens]
         try:
-            yield _Script(replica, words, self.ttft_s[replica], self.gap_s, self.break_after.get(replica), self.log)
+            yield _Script(
+                replica,
+                kept,
+                self.ttft_s[replica],
+                self.gap_s,
+                self.break_after.get(replica),
+                replica in self.stubborn,
+                len(kept) < len(words),
+                self.log,
+            )
         finally:
             self.running -= 1
 
@@ -142,6 +183,7 @@ class ToneTts:
     delay_s: float = 0.05
     failures: int = 0
     fail_after: int = 0
+    fault: Exception | None = None
     texts: list[str] = field(default_factory=list)
     running: int = 0
 
@@ -149,6 +191,8 @@ class ToneTts:
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
+        if self.fault:
+            raise self.fault
         self.texts.append(request.text)
         self.running += 1
         try:
@@ -158,12 +202,25 @@ class ToneTts:
 
     async def _chunks(self, text: str) -> AsyncIterator[bytes]:
         await asyncio.sleep(self.delay_s)
-        tone = (np.sin(np.arange(1920) * 0.1) * 3000).astype("<i2").tobytes()
         for number, _ in enumerate(text):
             if self.failures and number >= self.fail_after:
                 self.failures -= 1
                 raise BackendError("voice lost.", stage="tts", replica="tts-1")
-            yield tone
+            yield voice_chunk(number)
+
+
+CHUNK_SAMPLES = 1920
+
+
+def voice_chunk(number: int) -> bytes:
+    """80 ms of a segment's tone: no two chunks of one segment are the same, so that a test sees every repetition."""
+    at = np.arange(number * CHUNK_SAMPLES, (number + 1) * CHUNK_SAMPLES)
+    return (np.sin(at * 0.1) * 3000).astype("<i2").tobytes()
+
+
+def voice(text: str) -> bytes:
+    """All the audio of a segment."""
+    return b"".join(voice_chunk(number) for number in range(len(text)))
 
 
 @dataclass

@@ -21,6 +21,7 @@ from actors.voice import Clip
 from rejoinder.core.config import Settings
 from rejoinder.core.wire import client
 from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
+from tests.actors.wire_rules import Wire
 
 FRAME_S = 0.02
 _TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
@@ -57,27 +58,40 @@ class Play:
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[Caller]:
-        """A conversation with a running host, and its caller."""
+        """A conversation with a running host, and its caller; at its end all events must have been legal."""
         async with self.open() as host:
             caller = Caller()
             async with host.converse("test", caller.take, "rejoinder") as session:
                 caller.session = session
-                yield caller
+                try:
+                    yield caller
+                finally:
+                    caller.silent = True
+            caller.check()
 
 
 class Caller:
-    """Speaks in 20 ms frames and remembers every event with its time."""
+    """Speaks in 20 ms frames, is silent in between, and remembers every event with its time."""
 
     session: Session
 
     def __init__(self) -> None:
         self.events: list[tuple[float, dict[str, Any]]] = []
+        self.silent = False
         self._news = asyncio.Event()
         self._ids = itertools.count(1)
 
     def take(self, event: dict[str, Any]) -> None:
-        self.events.append((asyncio.get_running_loop().time(), event))
-        self._news.set()
+        if not self.silent:
+            self.events.append((asyncio.get_running_loop().time(), event))
+            self._news.set()
+
+    def check(self) -> None:
+        """Every event is one that stock clients understand, and came when it may."""
+        wire = Wire()
+        for _, event in self.events:
+            wire.take(event)
+        wire.finish()
 
     async def speak(self, seconds: float) -> None:
         await self._send(_TONE, seconds)
@@ -85,14 +99,26 @@ class Caller:
     async def hush(self, seconds: float) -> None:
         await self._send(_HUSH, seconds)
 
+    def pour(self, *seconds: float) -> None:
+        """Send speech and silence in turn, all in one message, faster than real time."""
+        frames = [(_HUSH if number % 2 else _TONE) * round(length / FRAME_S) for number, length in enumerate(seconds)]
+        self.session.hear(b"".join(frames))
+
     async def _send(self, frame: bytes, seconds: float) -> None:
         for _ in range(round(seconds / FRAME_S)):
             await asyncio.sleep(FRAME_S)
             self.session.hear(frame)
 
-    async def ask(self, **event: Any) -> None:
-        """Send a client event as JSON, the way a transport does."""
-        await self.session.submit(client.parse(json.dumps({"event_id": f"c{next(self._ids)}"} | event)))
+    async def ask(self, **event: Any) -> str:
+        """Send a client event as JSON, the way a transport does; returns its id."""
+        event_id = f"c{next(self._ids)}"
+        try:
+            parsed = client.parse(json.dumps({"event_id": event_id} | event))
+        except client.MalformedEvent as fault:
+            self.session.reject(fault, fault.client_event_id)
+        else:
+            await self.session.submit(parsed)
+        return event_id
 
     async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
         """The `count`-th event of a type, waiting for it."""
@@ -100,6 +126,20 @@ class Caller:
             self._news.clear()
             await self._news.wait()
         return self.of(kind)[count - 1]
+
+    async def listen(self, kind: str, count: int = 1) -> dict[str, Any]:
+        """The `count`-th event of a type, while the line carries silence, as a caller's does."""
+        hush = asyncio.create_task(self.hush(120))
+        try:
+            return await asyncio.wait_for(self.until(kind, count), 119)
+        finally:
+            hush.cancel()
+
+    async def say(self, seconds: float = 1.0) -> dict[str, Any]:
+        """Speak, and listen to the whole of the answer."""
+        heard = len(self.of("response.done"))
+        await self.speak(seconds)
+        return await self.listen("response.done", heard + 1)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for _, event in self.events if event["type"] == kind]
@@ -111,3 +151,13 @@ class Caller:
     def types(self) -> list[str]:
         """The event types in order, repeats in a row once."""
         return [kind for kind, _ in itertools.groupby(event["type"] for _, event in self.events)]
+
+    @property
+    def audio(self) -> bytes:
+        """All that was sent to be heard."""
+        return b"".join(event["delta"] for event in self.of("response.output_audio.delta"))
+
+    @property
+    def transcript(self) -> str:
+        """All that was said, apologies included."""
+        return "".join(event["delta"] for event in self.of("response.output_audio_transcript.delta"))

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import run_virtual
-
-
-async def _listen(caller, kind: str, count: int = 1):  # type: ignore[no-untyped-def]
-    """Stay silent, as a caller does, until the event comes."""
-    hush = asyncio.create_task(caller.hush(60))
-    event = await asyncio.wait_for(caller.until(kind, count), 60)
-    hush.cancel()
-    return event
 
 
 def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
@@ -23,7 +13,7 @@ def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
         async with Play().call() as caller:
             await caller.hush(0.5)
             await caller.speak(1.0)
-            done = await _listen(caller, "response.done")
+            done = await caller.listen("response.done")
         assert caller.types == [
             "session.created",
             "input_audio_buffer.speech_started",

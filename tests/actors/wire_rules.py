@@ -1,0 +1,193 @@
+"""What every conversation must look like from outside: openai-python's own types, and the rules of
+openai-realtime.md, sections 4 to 6, that types cannot say."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from openai import BaseModel
+from openai.types.realtime import RealtimeServerEvent
+
+Json = dict[str, Any]
+
+MAX_FRAME_BYTES = 1024 * 1024
+# Where null means something (section 6); everywhere else a field is left out.
+NULLABLE = {"previous_item_id", "transcript", "status_details", "usage", "metadata"}
+NULLABLE_IN_SESSION = {"turn_detection", "transcription", "noise_reduction", "tracing", "idle_timeout_ms"}
+
+
+def _models() -> dict[str, type[BaseModel]]:
+    union = get_args(RealtimeServerEvent)[0]
+    return {get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(union)}
+
+
+MODELS = _models()
+
+
+def on_the_wire(event: Json) -> Json:
+    """The event as a transport sends it."""
+    if isinstance(event.get("delta"), bytes):
+        assert event["delta"], "an audio delta without audio"
+        assert len(event["delta"]) % 2 == 0, "half a sample"
+        event = event | {"delta": base64.b64encode(event["delta"]).decode()}
+    frame = json.dumps(event, allow_nan=False)
+    assert len(frame.encode()) < MAX_FRAME_BYTES, f"{event['type']} is too long a frame"
+    decoded: Json = json.loads(frame)
+    return decoded
+
+
+def nulls(value: Any, path: str = "") -> Iterator[str]:
+    """The dotted paths of all nulls."""
+    if value is None:
+        yield path
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        yield from nulls(child, f"{path}.{name}" if path else str(name))
+
+
+def check_shape(event: Json) -> None:
+    """One event: its type is openai-python's, and it holds no null that a client would stumble over."""
+    MODELS[event["type"]].model_validate(event, strict=True)
+    assert isinstance(event["event_id"], str)
+    for path in nulls(event):
+        name, inside_session = path.rsplit(".", 1)[-1], path.startswith("session.")
+        # What the client sent inside its tools is the client's own, and `rejoinder` is our own clients'.
+        own = path.startswith(("session.tools.", "session.tracing.metadata.", "rejoinder."))
+        assert own or name in NULLABLE or (inside_session and name in NULLABLE_IN_SESSION), f"{event['type']}: {path}"
+
+
+class _Response:
+    """The events of one response must follow this order; deltas may repeat."""
+
+    def __init__(self, created: Json) -> None:
+        response = created["response"]
+        self.id: str = response["id"]
+        self.conversation: str | None = response.get("conversation_id")
+        self.metadata = response["metadata"]
+        audio = response["output_modalities"] == ["audio"]
+        self.item_id = ""
+        self.text = ""
+        text = "output_audio_transcript" if audio else "output_text"
+        content = [f"response.{text}.delta", "response.output_audio.delta"]
+        done = (["response.output_audio.done"] if audio else []) + [f"response.{text}.done"]
+        item = "conversation.item" if self.conversation else None
+        self.deltas = set(content)
+        self.left = [
+            "response.output_item.added",
+            *([f"{item}.added"] if item else []),
+            "response.content_part.added",
+            *done,
+            "response.content_part.done",
+            *([f"{item}.done"] if item else []),
+            "response.output_item.done",
+            "response.done",
+        ]
+
+    def take(self, event: Json) -> None:
+        kind = event["type"]
+        if kind in self.deltas:
+            assert self.left[0].endswith(".done"), f"{kind} outside its part"
+            assert len(self.left) >= 5 - (self.conversation is None), f"{kind} after a .done"
+            if isinstance(event["delta"], str) and "audio.delta" not in kind:
+                self.text += event["delta"]
+        else:
+            assert [kind] == self.left[:1], f"{kind} instead of {self.left[:1]}"
+            self.left.pop(0)
+        if "item" in event:
+            self.item_id = self.item_id or event["item"]["id"]
+            assert event["item"]["id"] == self.item_id
+            if kind.endswith(".added"):
+                assert (event["item"]["status"], event["item"]["content"]) == ("in_progress", [])
+        if "item_id" in event:
+            assert event["item_id"] == self.item_id
+        if kind in ("response.output_audio_transcript.done", "response.output_text.done"):
+            assert self.text == event.get("transcript", event.get("text")), "the whole is not the sum of its deltas"
+        if kind == "response.done":
+            response = event["response"]
+            assert response["metadata"] == self.metadata
+            assert [item["id"] for item in response["output"]] == [self.item_id]
+            assert response["usage"] is not None
+
+
+class Wire:
+    """Takes a conversation's server events in order; asserts that each may come now."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._items: list[str] = []
+        self._responses: dict[str, _Response] = {}
+        self._ended: set[str] = set()
+        self._utterance: str | None = None
+        self._expected: list[tuple[str, str]] = []
+
+    def take(self, event: Json) -> None:
+        """The next event, as it left the session."""
+        event = on_the_wire(event)
+        check_shape(event)
+        kind = event["type"]
+        assert event["event_id"] not in self._ids, "an event id came twice"
+        assert self._ids or kind == "session.created", "session.created comes first"
+        self._ids.add(event["event_id"])
+        self._follow_caller(kind, event)
+        self._follow_response(kind, event)
+        self._follow_items(kind, event)
+
+    def finish(self) -> None:
+        """The conversation is over, by the client's will: a response may be open still, an item half told may not."""
+        assert not self._expected, f"{self._expected[0]} never came"
+
+    def _follow_caller(self, kind: str, event: Json) -> None:
+        if self._expected:
+            found = (kind, event.get("item_id") or event.get("item", {}).get("id"))
+            assert found == self._expected.pop(0), f"{found} came in the middle of a commit"
+        item_id = event.get("item_id", "")
+        rest = [("conversation.item.added", item_id), ("conversation.item.done", item_id)]
+        if kind == "input_audio_buffer.speech_started":
+            self._utterance = item_id
+        elif kind == "input_audio_buffer.speech_stopped":
+            assert item_id == self._utterance
+            self._utterance = None
+            self._expected = [("input_audio_buffer.committed", item_id), *rest]
+        elif kind == "input_audio_buffer.timeout_triggered":
+            assert event["audio_start_ms"] < event["audio_end_ms"]
+            self._expected = [("input_audio_buffer.committed", item_id), *rest]
+        elif kind == "input_audio_buffer.committed":
+            assert event["previous_item_id"] == (self._items[-1] if self._items else None)
+            self._expected = rest
+
+    def _follow_response(self, kind: str, event: Json) -> None:
+        if kind == "response.created":
+            response = _Response(event)
+            assert response.id not in self._ended
+            assert response.id not in self._responses
+            if response.conversation:
+                assert all(not other.conversation for other in self._responses.values()), "two responses at once"
+            self._responses[response.id] = response
+            return
+        response_id = event.get("response_id") or event.get("response", {}).get("id")
+        owner = self._responses.get(response_id) if response_id else self._owner_of(kind, event)
+        assert owner or not response_id, f"{kind} of a response that is not open"
+        if owner:
+            owner.take(event)
+        if kind == "response.done":
+            self._ended.add(response_id)
+            del self._responses[response_id]
+
+    def _owner_of(self, kind: str, event: Json) -> _Response | None:
+        if kind not in ("conversation.item.added", "conversation.item.done"):
+            return None
+        return next((r for r in self._responses.values() if r.item_id == event["item"]["id"]), None)
+
+    def _follow_items(self, kind: str, event: Json) -> None:
+        if kind == "conversation.item.added":
+            before, item_id = event["previous_item_id"], event["item"]["id"]
+            assert item_id not in self._items
+            self._items.insert(0 if before is None else self._items.index(before) + 1, item_id)
+        elif kind == "conversation.item.done":
+            at = self._items.index(event["item"]["id"])
+            assert event["previous_item_id"] == (self._items[at - 1] if at else None)
+        elif kind == "conversation.item.deleted":
+            self._items.remove(event["item_id"])
