@@ -29,6 +29,7 @@ class WireCaller:
         self._socket = socket
         self._frames: asyncio.Queue[bytes] = asyncio.Queue()
         self._news = asyncio.Event()
+        self._silent = asyncio.Event()
         self.events: list[tuple[float, dict[str, Any]]] = []
 
     async def run(self) -> None:
@@ -41,7 +42,11 @@ class WireCaller:
         while True:
             due += FRAME_S
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            frame = bytes(FRAME_BYTES) if self._frames.empty() else self._frames.get_nowait()
+            if self._frames.empty():
+                frame = bytes(FRAME_BYTES)
+                self._silent.set()
+            else:
+                frame = self._frames.get_nowait()
             await self.send(type="input_audio_buffer.append", audio=base64.b64encode(frame).decode())
 
     async def _hear(self) -> None:
@@ -54,13 +59,13 @@ class WireCaller:
 
     def say(self, pcm: bytes) -> None:
         """Speak 24 kHz PCM, from the next frame on."""
+        self._silent.clear()
         for start in range(0, len(pcm), FRAME_BYTES):
             self._frames.put_nowait(pcm[start : start + FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
 
     async def spoken(self) -> None:
         """Until all that was said is sent."""
-        while not self._frames.empty():
-            await asyncio.sleep(FRAME_S)
+        await self._silent.wait()
 
     async def until(self, kind: str, count: int = 1, timeout_s: float = 60.0) -> dict[str, Any]:
         """The `count`-th event of a type."""
