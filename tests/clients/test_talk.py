@@ -16,6 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from loadtest.dialogue import Line, Manners
 from loadtest.talk import Server, talk
 from loadtest.turn_record import WATERFALL, TurnRecord
+from rejoinder.cli.talk import talk as talk_command
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
 from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
@@ -135,6 +136,15 @@ def test_an_address_that_is_none_is_refused_before_anything_happens(url: str) ->
     """Only ws:// and wss:// with a host are taken."""
     with pytest.raises(ConfigError, match="no WebSocket address"):
         Server(url)
+
+
+@pytest.mark.parametrize("option", ["1:1", "3:1", "2", "2:x", "2:-1", "2:inf", "two:1"])
+def test_a_barge_in_that_names_no_reply_is_refused(tmp_path: Path, option: str) -> None:
+    """The clip must follow another one, and the time must be a time; nothing is connected before that is known."""
+    clips = [Path(_wav(tmp_path / name, tone(0.3))) for name in ("a.wav", "b.wav")]
+    with pytest.raises(ConfigError) as caught:
+        talk_command(clips, barge_in=[option])
+    assert caught.value.field == "--barge-in"
 
 
 async def test_a_server_that_refuses_the_session_is_named_as_the_fault() -> None:
