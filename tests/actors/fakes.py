@@ -215,7 +215,7 @@ CHUNK_SAMPLES = 1920
 def voice_chunk(number: int) -> bytes:
     """80 ms of a segment's tone: no two chunks of one segment are the same, so that a test sees every repetition."""
     at = np.arange(number * CHUNK_SAMPLES, (number + 1) * CHUNK_SAMPLES)
-    return (np.sin(at * 0.1) * 3000).astype("<i2").tobytes()
+    return bytes((np.sin(at * 0.1) * 3000).astype("<i2").tobytes())
 
 
 def voice(text: str) -> bytes:
