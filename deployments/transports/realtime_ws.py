@@ -16,21 +16,16 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import soxr
 from starlette.websockets import WebSocketDisconnect
 
 from actors.host import Host
 from actors.session import Session
-from rejoinder.core.audio import STT_RATE, WIRE_RATE
 from rejoinder.core.errors import CallerError
+from rejoinder.core.resample import Downsampler
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 
 logger = logging.getLogger(__name__)
-
-# Speech recognition and voice activity need nothing above 8 kHz; soxr's higher qualities add delay and cost.
-RESAMPLER_QUALITY = "MQ"
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_INTERNAL_ERROR = 1011
@@ -72,7 +67,7 @@ class RealtimeSocket:
         self._max_s = settings.session_max_s
         self._outgoing: asyncio.Queue[Json] = asyncio.Queue(settings.send_queue_events)
         self._overflow = asyncio.Event()
-        self._resample = soxr.ResampleStream(WIRE_RATE, STT_RATE, 1, dtype="int16", quality=RESAMPLER_QUALITY)
+        self._to_16k = Downsampler()
 
     async def converse(self) -> None:
         """Hold the conversation; cancelling it ends the session and every engine call of it."""
@@ -116,10 +111,6 @@ class RealtimeSocket:
                 session.hear(self._to_16k(event.audio))
             else:
                 await session.submit(event)
-
-    def _to_16k(self, pcm: bytes) -> bytes:
-        samples = np.frombuffer(pcm, "<i2")
-        return bytes(self._resample.resample_chunk(samples).astype("<i2", copy=False).tobytes())
 
     async def _disconnect_slow(self) -> _End:
         await self._overflow.wait()
