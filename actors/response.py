@@ -16,7 +16,7 @@ from typing import Protocol
 from actors.ports import Usage
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation, Item
-from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, usage
+from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, usage
 
 
 class Phase(Enum):
@@ -47,6 +47,13 @@ class Channel(Protocol):
     def emit(self, event: Json) -> None: ...
 
 
+def claim(channel: Channel, item_id: str) -> None:
+    """Before an item of our own goes in: one that a client made under our next id gives way."""
+    if item_id in channel.conversation:
+        channel.conversation.delete(item_id)
+        channel.emit(deleted(item_id))
+
+
 class Response:
     """Not thread-safe; owned by one reply."""
 
@@ -67,6 +74,7 @@ class Response:
         self.phase = Phase.OPEN
         events, emit = self.events, self._channel.emit
         item = Item(events.item_id, role="assistant", spoken=events.spoken, status="in_progress")
+        claim(self._channel, item.id)
         emit(events.created())
         emit(events.output_item("added", item))
         if events.conversation_id is not None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from actors.ear import Ear
 from actors.hearing import Hearing, Listening
 from actors.replies import Turn
+from actors.response import claim
 from rejoinder.core import turns
 from rejoinder.core.audio import STT_RATE
 from rejoinder.core.latency import Marks, Stage
@@ -65,10 +66,12 @@ class Utterance:
             self.hear(turn.start, turn.end, None)
         assert self._hearing is not None  # the machine asks for Hear before it says that a turn was heard
         hearing, self._hearing = self._hearing, None
+        item = Item(self._item_id or self._talk.stamp("item"), spoken=True, text=None)
+        claim(self._talk, item.id)
         self._ear.turn_over(turn.speech_end, turn.end)
         if self._item_id is not None:
             self._talk.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
-        item = self._add(Item(self._item_id or self._talk.stamp("item"), spoken=True, text=None))
+        self._add(item)
         self._item_id = None
         began = self._ear.arrival(turn.speech_end) or hearing.began
         return Turn(turn, item, hearing, _marks(began, hearing.began), began)
@@ -76,15 +79,15 @@ class Utterance:
     def commit_silence(self, start: int, end: int) -> None:
         """The caller said nothing for so long that this is its turn."""
         item_id = self._talk.stamp("item")
+        claim(self._talk, item_id)
         self._talk.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
         self._add(Item(item_id, spoken=True, text=SILENCE))
 
-    def _add(self, item: Item) -> Item:
+    def _add(self, item: Item) -> None:
         previous = self._talk.conversation.append(item)
         self._talk.emit(server.committed(item.id, previous))
         self._talk.emit(server.item_event("added", item, previous))
         self._talk.emit(server.item_event("done", item, previous))
-        return item
 
     @property
     def _padding(self) -> int:

@@ -121,17 +121,18 @@ class Caller:
         return event_id
 
     async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
-        """The `count`-th event of a type, waiting for it."""
-        while len(self.of(kind)) < count:
-            self._news.clear()
-            await self._news.wait()
+        """The `count`-th event of a type, waiting for it (at most two minutes)."""
+        async with asyncio.timeout(120):
+            while len(self.of(kind)) < count:
+                self._news.clear()
+                await self._news.wait()
         return self.of(kind)[count - 1]
 
     async def listen(self, kind: str, count: int = 1) -> dict[str, Any]:
         """The `count`-th event of a type, while the line carries silence, as a caller's does."""
         hush = asyncio.create_task(self.hush(120))
         try:
-            return await asyncio.wait_for(self.until(kind, count), 119)
+            return await self.until(kind, count)
         finally:
             hush.cancel()
 

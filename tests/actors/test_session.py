@@ -274,7 +274,7 @@ async def test_server_vad_commits_when_the_client_stops_sending() -> None:
         await caller.speak(1.0)
         await caller.hush(0.2)
         muted = asyncio.get_running_loop().time()
-        await asyncio.wait_for(caller.until("response.done"), 60)
+        await caller.until("response.done")
     assert caller.at("input_audio_buffer.committed") - muted == pytest.approx(0.3, abs=0.04)
 
 
@@ -286,7 +286,7 @@ async def test_server_vad_answers_what_comes_faster_than_real_time() -> None:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
         await caller.until("session.updated")
         caller.pour(2.0, 3.0, 2.0, 3.0)
-        done = await asyncio.wait_for(caller.until("response.done"), 60)
+        done = await caller.until("response.done")
         await asyncio.sleep(20)
     assert done["response"]["status"] == "completed"
     assert len(caller.of("input_audio_buffer.committed")) == 2
@@ -304,9 +304,9 @@ async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
     play = Play()
     async with play.call() as caller:
         caller.pour(3.0, 1.0)
-        await asyncio.wait_for(caller.until("response.done"), 60)
+        await caller.until("response.done")
         caller.pour(2.0, 1.0)
-        done = await asyncio.wait_for(caller.until("response.done", 2), 60)
+        done = await caller.until("response.done", 2)
     assert done["response"]["status"] == "completed"
     assert [round(len(job.pcm) / 32_000) for job in play.stt.jobs] == [3, 2]
 

@@ -191,3 +191,6 @@ class Wire:
             assert event["previous_item_id"] == (self._items[at - 1] if at else None)
         elif kind == "conversation.item.deleted":
             self._items.remove(event["item_id"])
+            for response in self._responses.values():
+                if response.item_id == event["item_id"]:
+                    response.left.remove("conversation.item.done")

@@ -90,12 +90,9 @@ class Conversation:
         return self.predecessor(item.id)
 
     def append(self, item: Item) -> str | None:
-        """Add an item of the session's own at the end; returns its predecessor's id.
-
-        It is never refused: the session's length bounds how many there are, and a client that gave our next id to
-        an item of its own loses that item.
+        """Add an item of the session's own at the end; returns its predecessor's id. The caller's turns are never
+        refused: the session's length bounds how many there are.
         """
-        self._items = [known for known in self._items if known.id != item.id]
         self._items.append(item)
         return self.predecessor(item.id)
 
