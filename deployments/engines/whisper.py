@@ -35,7 +35,7 @@ LONGEST_S = 30.0
 FULL_FRAMES = 3000
 """30 s of 10 ms frames: what Whisper was trained on."""
 
-END_MARK_SLACK_S = 0.35
+END_MARK_SLACK_S = 0.4
 """Whisper rounds end marks and puts them at the end of the voice, not of the audio; measured with the rest."""
 
 TOKENS_PER_S = 7.0
@@ -44,6 +44,8 @@ TOKENS_BASE = 8
 
 _TIMESTAMP_S = 0.02
 _DEFAULT_SUPPRESSED = -1
+# CTranslate2 decodes at most half of `max_length`, as Whisper keeps the other half of its 448 positions for a prompt.
+_MAX_LENGTH_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Whisper:
             ctranslate2.StorageView.from_array(features),
             [prompt] * len(audios),
             beam_size=1,
-            max_length=len(prompt) + max(limits) + 1,
+            max_length=_MAX_LENGTH_FACTOR * max(limits),
             suppress_tokens=[_DEFAULT_SUPPRESSED],
             return_scores=True,
             return_no_speech_prob=True,
