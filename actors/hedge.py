@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.ports import Llm, LlmRequest, LlmStream, Metrics, TokenDelta, Usage
-from actors.retry import Pause, Trouble, patience
+from actors.retry import Pause, Trouble, Waiting, patience
 from rejoinder.core.config import HedgingSettings
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.hedging import (
@@ -57,16 +57,19 @@ class _Attempt:
     def __init__(self, number: int, hedger: Hedger, report: Callable[[RaceEvent], None]) -> None:
         self.number = number
         self.hedge = False
+        self.fault: Fault | None = None
         self.deltas: asyncio.Queue[TokenDelta | Fault] = asyncio.Queue(DELTA_QUEUE)
         self.task: asyncio.Task[None] | None = None
         self._hedger = hedger
         self._report = report
         self._stream: LlmStream | None = None
+        self._replica = ""
         self._speaking = False
 
     @property
     def replica(self) -> str:
-        return self._stream.replica if self._stream else ""
+        """Who serves it, or did."""
+        return self._replica or (self._stream.replica if self._stream else "")
 
     async def run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         """Read the stream to its end; a failure is the queue's last entry."""
@@ -77,13 +80,10 @@ class _Attempt:
                 self._hedger.llm.open(request, avoid=avoid, strict=strict) as stream,
             ):
                 self._stream = stream
-                async for delta in stream:
-                    waiting.pause()
-                    await self._take(delta)
-                    if delta.finish:
-                        return
-                    waiting.restart()
-                raise BackendError("the stream ended before the answer did.", stage="llm", replica=self.replica)
+                try:
+                    await self._read(stream, waiting)
+                finally:
+                    self._replica = stream.replica  # once it is closed it may not know any more
         except TimeoutError:
             await self._fail(BackendError(f"no token for {limit_s:g} s.", stage="llm", replica=self.replica))
         except (BackendError, Overloaded) as fault:
@@ -93,13 +93,22 @@ class _Attempt:
             self._hedger.metrics.error("internal", "llm")
             await self._fail(BackendError("the language model port broke.", stage="llm", replica=self.replica))
 
-    async def _take(self, delta: TokenDelta) -> None:
-        await self.deltas.put(delta)
-        if not self._speaking:
-            self._speaking = True
-            self._report(FirstToken(self.number))
+    async def _read(self, stream: LlmStream, waiting: Waiting) -> None:
+        async for delta in stream:
+            waiting.pause()
+            await self.deltas.put(delta)
+            if not self._speaking:
+                self._speaking = True
+                self._report(FirstToken(self.number))
+            if delta.finish:
+                return
+            waiting.restart()
+        raise BackendError("the stream ended before the answer did.", stage="llm", replica=stream.replica)
 
     async def _fail(self, fault: Fault) -> None:
+        if isinstance(fault, BackendError):
+            self._replica = fault.replica or self._replica
+        self.fault = fault
         await self.deltas.put(fault)
         if not self._speaking:
             self._report(Failed(self.number))
@@ -140,7 +149,7 @@ class Hedger:
         avoid: frozenset[str] = frozenset()
         self._policy.on_primary(began)
         while True:
-            race = _Racing(self, request, avoid, thought)
+            race = _Racing(self, request, avoid, thought, trouble)
             try:
                 async with aclosing(race.deltas()) as deltas:
                     async for delta in deltas:
@@ -217,8 +226,11 @@ class Hedger:
 class _Racing:
     """One race to the first token, then the winner's deltas."""
 
-    def __init__(self, hedger: Hedger, request: LlmRequest, avoid: frozenset[str], thought: Thought) -> None:
+    def __init__(
+        self, hedger: Hedger, request: LlmRequest, avoid: frozenset[str], thought: Thought, trouble: Trouble
+    ) -> None:
         self._hedger = hedger
+        self._trouble = trouble
         self._request = request
         self._avoid = avoid
         self._thought = thought
@@ -254,6 +266,9 @@ class _Racing:
                 if winner:
                     return winner
             event = await self._events.get()
+            if isinstance(event, Failed) and (fault := self._attempts[event.attempt].fault):
+                # The retry may have to wait for a replacement: the listener must not wait for that in silence.
+                self._trouble.failed("llm", fault)
 
     async def _perform(self, command: RaceCommand) -> _Attempt | None:
         hedger = self._hedger

@@ -1,5 +1,5 @@
 """Stages that behave like the real ones in time and failure, with simple physics: loudness is speech, and what is said
-is written in a script. `fault`, while set, is what every call raises."""
+is written in a script. `fault`, while set, is what every call raises; the first `hangs` calls never answer."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ class ScriptedStt:
     delay_s: float = 0.15
     failures: int = 0
     fault: Exception | None = None
+    hangs: int = 0
     jobs: list[SttJob] = field(default_factory=list)
     avoided: list[frozenset[str]] = field(default_factory=list)
     cancelled: int = 0
@@ -79,6 +80,9 @@ class ScriptedStt:
         self.avoided.append(avoid)
         try:
             await asyncio.sleep(self.delay_s)
+            if self.hangs:
+                self.hangs -= 1
+                await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -139,6 +143,7 @@ class WordyLlm:
     dead: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
     fault: Exception | None = None
+    hangs: int = 0
     requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
     log: Counter[str] = field(default_factory=Counter)
     running: int = 0
@@ -152,6 +157,9 @@ class WordyLlm:
         self.requests.append((replica, request))
         if self.fault:
             raise self.fault
+        if self.hangs:
+            self.hangs -= 1
+            await asyncio.Event().wait()
         if replica in self.dead:
             await asyncio.sleep(0.02)
             raise BackendError("actor died.", stage="llm", replica=replica)
@@ -184,6 +192,7 @@ class ToneTts:
     failures: int = 0
     fail_after: int = 0
     fault: Exception | None = None
+    hangs: int = 0
     texts: list[str] = field(default_factory=list)
     running: int = 0
 
@@ -194,6 +203,9 @@ class ToneTts:
         if self.fault:
             raise self.fault
         self.texts.append(request.text)
+        if self.hangs:
+            self.hangs -= 1
+            await asyncio.Event().wait()
         self.running += 1
         try:
             yield self._chunks(request.text)

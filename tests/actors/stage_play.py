@@ -26,6 +26,7 @@ from tests.actors.wire_rules import Wire
 FRAME_S = 0.02
 _TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
 _HUSH = bytes(640)
+APOLOGY_PCM = _TONE * 50
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Play:
         clock = asyncio.get_running_loop().time
         stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"})
         hedger = Hedger(self.llm, self.settings.hedging, self.metrics, clock, self.settings.llm.call_timeout_s)
-        apology = Clip(self.settings.conversation.apology, _TONE * 50)
+        apology = Clip(self.settings.conversation.apology, APOLOGY_PCM)
         services = Services(stages, self.settings, hedger, apology, self.metrics, SilentJournal(), clock)
         host = Host(services)
         running = asyncio.create_task(host.run())
