@@ -105,7 +105,6 @@ class _Script:
     break_after: int | None
     stubborn: bool
     length: bool
-    log: Counter[str]
 
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
         await self._think()
@@ -118,7 +117,6 @@ class _Script:
                 yield TokenDelta(word)
         finish: Literal["stop", "length"] = "length" if self.length else "stop"
         yield TokenDelta(self.words[-1] if self.words else "", 1, finish, Usage(20, len(self.words)))
-        self.log["finished"] += 1
 
     async def _think(self) -> None:
         try:
@@ -145,7 +143,6 @@ class WordyLlm:
     fault: Exception | None = None
     hangs: int = 0
     requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
-    log: Counter[str] = field(default_factory=Counter)
     running: int = 0
 
     @asynccontextmanager
@@ -178,7 +175,6 @@ class WordyLlm:
                 self.break_after.get(replica),
                 replica in self.stubborn,
                 len(kept) < len(words),
-                self.log,
             )
         finally:
             self.running -= 1

@@ -1,0 +1,66 @@
+"""The waterfall blames the stage that was slow, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import run_virtual
+
+EXTRA_S = 0.2
+
+
+async def _report(play: Play) -> dict[str, Any]:
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        done = await caller.say(1.0)
+    report: dict[str, Any] = done["rejoinder"]
+    return report
+
+
+def _slow(name: str) -> Play:
+    """A play with one engine that takes 200 ms longer."""
+    play = Play()
+    if name == "endpoint":
+        play.turn.delay_s += EXTRA_S
+    elif name == "stt":
+        play.stt.delay_s += EXTRA_S
+    elif name == "llm_first_token":
+        play.llm.ttft_s = {replica: ttft_s + EXTRA_S for replica, ttft_s in play.llm.ttft_s.items()}
+    elif name == "tts_first_audio":
+        play.tts.delay_s += EXTRA_S
+    return play
+
+
+@pytest.mark.parametrize("name", ["endpoint", "stt", "llm_first_token", "tts_first_audio"])
+def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
+    """200 ms more in one engine: its stage has them, every other is as before or covered more, the parts sum up."""
+    usual, slow = run_virtual(_report(Play())), run_virtual(_report(_slow(name)))
+    grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
+    # A verdict runs beside the transcript, which is only seen as far as it takes longer.
+    covered = usual["stages_ms"]["stt"] if name == "endpoint" else 0.0
+    assert slow["server_ms"] - usual["server_ms"] == pytest.approx(EXTRA_S * 1000 - covered, abs=32)
+    assert grown.pop(name) == pytest.approx(EXTRA_S * 1000, abs=32)
+    assert all(growth <= 1.0 for growth in grown.values()), grown
+    for report in (usual, slow):
+        assert report["unattributed_ms"] <= 5
+        assert sum(report["stages_ms"].values()) + report["unattributed_ms"] == pytest.approx(
+            report["server_ms"], abs=0.5
+        )
+
+
+def test_the_waterfall_is_what_the_fakes_take() -> None:
+    """Each stage's share is its fake's own time; the metrics are told the same."""
+    play = Play()
+    report = run_virtual(_report(play))
+    raw = report["raw_ms"]
+    assert raw["stt"] == pytest.approx(150, abs=0.2)
+    assert raw["llm_first_token"] == pytest.approx(80, abs=0.2)
+    assert raw["first_segment"] == pytest.approx(2 * 20, abs=0.2)
+    assert raw["tts_first_audio"] == pytest.approx(50, abs=0.2)
+    assert raw["delivery"] == pytest.approx(0, abs=0.2)
+    (told,) = play.metrics.turns
+    assert told["total"] * 1000 == pytest.approx(report["server_ms"], abs=0.1)
+    assert told["stt"] * 1000 == pytest.approx(report["stages_ms"]["stt"], abs=0.1)

@@ -1,0 +1,184 @@
+"""Hedged language model requests: who is asked, who pays, and that losers cost the caller nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from actors.hedge import Hedger, Thought
+from actors.ports import LlmRequest
+from actors.retry import Trouble
+from rejoinder.core.config import HedgingSettings, Settings
+from rejoinder.core.errors import BackendError
+from tests.actors.fakes import CountingMetrics, WordyLlm
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+EAGER = HedgingSettings(budget=1.0)
+REQUEST = LlmRequest(())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Desk:
+    """A hedger, and somebody who asks it."""
+
+    def __init__(self, llm: WordyLlm, settings: HedgingSettings = EAGER) -> None:
+        self.llm = llm
+        self.metrics = CountingMetrics()
+        self.hedger = Hedger(llm, settings, self.metrics, now, timeout_s=8.0)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Desk]:
+        running = asyncio.create_task(self.hedger.run())
+        try:
+            yield self
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+    async def ask(self, give_up_s: float = 60.0) -> tuple[str, float, Thought]:
+        """The answer, its time to first token, and what is known of it."""
+        began, first, words, thought = now(), 0.0, "", Thought()
+        async for delta in self.hedger.stream(REQUEST, Trouble(self.metrics), thought, give_up_s):
+            first = first or now() - began
+            words += delta.text
+        return words, first, thought
+
+    def count(self, outcome: str) -> int:
+        return self.metrics.counts[f"hedge {outcome}"]
+
+
+@virtual
+async def test_a_slow_first_token_is_hedged_on_another_replica() -> None:
+    """After the first-token deadline b is asked, answers first, and a is cancelled."""
+    async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.08})).open() as desk:
+        words, ttft, thought = await desk.ask()
+        await asyncio.sleep(0.1)
+    assert words == desk.llm.answer
+    assert ttft == pytest.approx(0.6 + 0.08)
+    assert thought.hedged
+    assert [replica for replica, _ in desk.llm.requests] == ["a", "b"]
+    assert (desk.count("sent"), desk.count("won"), desk.count("wasted")) == (1, 1, 0)
+    assert desk.llm.running == 0
+
+
+@virtual
+async def test_a_hedge_that_loses_is_wasted_and_cancelled() -> None:
+    """The primary answers first after all."""
+    async with Desk(WordyLlm(ttft_s={"a": 0.65, "b": 0.3})).open() as desk:
+        _, ttft, thought = await desk.ask()
+        await asyncio.sleep(0.1)
+    assert ttft == pytest.approx(0.65)
+    assert thought.hedged
+    assert (desk.count("sent"), desk.count("won"), desk.count("wasted")) == (1, 0, 1)
+    assert desk.llm.running == 0
+
+
+@virtual
+async def test_a_quick_answer_is_not_hedged() -> None:
+    """Below the deadline there is one request."""
+    async with Desk(WordyLlm(ttft_s={"a": 0.5, "b": 0.01})).open() as desk:
+        _, _, thought = await desk.ask()
+    assert not thought.hedged
+    assert len(desk.llm.requests) == 1
+
+
+@virtual
+async def test_the_delay_is_the_deadline_first_and_a_quantile_after_enough_samples() -> None:
+    """With min_samples answers seen, what is slow compared to them is hedged, long before the fixed deadline."""
+    settings = HedgingSettings(budget=0.05, min_samples=40, window_s=600)
+    async with Desk(WordyLlm(ttft_s={"a": 0.1, "b": 0.1}, answer="Yes.", gap_s=0), settings).open() as desk:
+        for _ in range(39):
+            await desk.ask()
+        assert desk.hedger.policy.delay_s(now()) == 0.6
+        await desk.ask()
+        assert desk.hedger.policy.delay_s(now()) == pytest.approx(0.1, rel=0.02)
+        desk.llm.ttft_s["a"] = 3.0
+        _, ttft, thought = await desk.ask()
+    assert thought.hedged
+    assert ttft == pytest.approx(0.2, abs=0.01)
+
+
+@virtual
+async def test_without_budget_there_is_no_hedge() -> None:
+    """The default budget buys one hedge in 25 requests; a refusal is counted as exhausted, once."""
+    async with Desk(WordyLlm(ttft_s={"a": 1.0, "b": 0.1}), HedgingSettings()).open() as desk:
+        _, ttft, _ = await desk.ask()
+        assert ttft == pytest.approx(1.0)
+        assert (desk.count("sent"), desk.count("budget_exhausted")) == (0, 1)
+        desk.llm.ttft_s["a"] = 0.05
+        for _ in range(24):
+            await desk.ask()
+        desk.llm.ttft_s["a"] = 1.0
+        assert (await desk.ask())[1] == pytest.approx(0.7)
+        assert (desk.count("sent"), desk.count("budget_exhausted")) == (1, 1)
+
+
+@virtual
+async def test_the_limit_of_attempts_is_not_the_budget() -> None:
+    """Attempts that fail use up MAX_ATTEMPTS; that no further one goes out then is no exhausted budget."""
+    rich = HedgingSettings(budget=1.0, first_token_deadline_ms=50)
+    async with Desk(WordyLlm(ttft_s={"a": 0.4, "b": 0.4, "c": 0.4}), rich).open() as desk:
+        for _ in range(10):
+            await desk.ask()
+        desk.llm.ttft_s = {"a": 3.0, "b": 3.0, "c": 3.0}
+        exhausted = desk.count("budget_exhausted")
+        await desk.ask()
+    assert desk.count("budget_exhausted") == exhausted == 0
+
+
+@virtual
+async def test_a_loser_that_ignores_its_cancellation_delays_nobody() -> None:
+    """It goes on for 5 s; the answer does not wait for it, and it is reported after cancel_timeout_s."""
+    async with Desk(WordyLlm(ttft_s={"a": 20.0, "b": 0.1}, stubborn={"a"})).open() as desk:
+        began = now()
+        _, ttft, _ = await desk.ask()
+        assert ttft == pytest.approx(0.7)
+        assert now() - began < 1.5
+        assert desk.llm.running == 1
+        await asyncio.sleep(6)
+        assert desk.llm.running == 0
+        assert desk.metrics.counts["backend llm_cancel"] == 1
+
+
+@virtual
+async def test_leaving_the_answer_stops_every_attempt() -> None:
+    """A caller who barges in before the first token leaves neither the primary nor the hedge running."""
+    async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 5.0})).open() as desk:
+        asking = asyncio.create_task(desk.ask())
+        await asyncio.sleep(1.0)
+        assert desk.llm.running == 2
+        asking.cancel()
+        await asyncio.wait({asking})
+        await asyncio.sleep(0.01)
+        assert desk.llm.running == 0
+
+
+@virtual
+async def test_all_replicas_dead_is_one_error_in_the_end() -> None:
+    """After give_up_s of failures, BackendError naming the stage."""
+    async with Desk(WordyLlm(dead={"a", "b"})).open() as desk:
+        began = now()
+        with pytest.raises(BackendError, match="llm stayed away") as raised:
+            await desk.ask(give_up_s=5.0)
+        assert 5.0 <= now() - began < 6.0
+        assert raised.value.stage == "llm"
+
+
+@virtual
+async def test_a_hedged_turn_says_so() -> None:
+    """`hedged` in the report of response.done, true only for the turn that was."""
+    play = Play(Settings(hedging=EAGER), llm=WordyLlm(ttft_s={"a": 3.0, "b": 0.1}))
+    async with play.call() as caller:
+        first = await caller.say()
+        play.llm.ttft_s["a"] = 0.05
+        await caller.hush(8)
+        second = await caller.say()
+    assert (first["rejoinder"]["hedged"], second["rejoinder"]["hedged"]) == (True, False)
+    assert play.llm.running == 0
