@@ -113,13 +113,20 @@ class Caller:
     async def ask(self, **event: Any) -> str:
         """Send a client event as JSON, the way a transport does; returns its id."""
         event_id = f"c{next(self._ids)}"
+        await self.throw(json.dumps({"event_id": event_id} | event))
+        return event_id
+
+    async def throw(self, message: str | bytes) -> None:
+        """Hand a message to the session as a transport does, whatever it is."""
         try:
-            parsed = client.parse(json.dumps({"event_id": event_id} | event))
+            event = client.parse(message)
         except client.MalformedEvent as fault:
             self.session.reject(fault, fault.client_event_id)
+            return
+        if isinstance(event, client.AppendAudio):
+            self.session.hear(event.audio)
         else:
-            await self.session.submit(parsed)
-        return event_id
+            await self.session.submit(event)
 
     async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
         """The `count`-th event of a type, waiting for it (at most two minutes)."""

@@ -1,0 +1,68 @@
+"""A session under malformed and hostile messages: an error each, or a legal effect, and the next turn is held."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.actors.stage_play import Caller, Play
+from tests.actors.virtual_time import run_virtual, virtual
+from tests.core.wire.hostile import corpus, hostile
+
+# What a turn needs; hostile messages may have legally changed all of it.
+USUAL = {
+    "type": "realtime",
+    "output_modalities": ["audio"],
+    "max_output_tokens": "inf",
+    "audio": {"input": {"turn_detection": {"type": "semantic_vad", "create_response": True}}},
+}
+
+
+async def throw(caller: Caller, message: str | bytes) -> int:
+    """Throw one message; returns how many errors answered it."""
+    errors = len(caller.of("error"))
+    await caller.throw(message)
+    await asyncio.sleep(0.001)
+    return len(caller.of("error")) - errors
+
+
+async def hold_a_turn(play: Play, caller: Caller) -> None:
+    """The session is alive: whatever was begun ends, and a spoken question is answered."""
+    await asyncio.sleep(60)
+    await caller.ask(type="input_audio_buffer.clear")
+    await caller.ask(type="session.update", session=USUAL)
+    done = await caller.say()
+    assert done["response"]["status"] == "completed"
+    assert caller.session.conversation.messages()[-2].content == "What time is it?"
+    assert not [kind for kind in play.metrics.counts if kind.startswith(("internal", "backend"))]
+
+
+@virtual
+async def test_the_corpus_costs_an_error_each_at_most() -> None:
+    """More than 500 malformed messages in one session: no message is answered by two errors, none by a bug."""
+    play = Play()
+    messages = corpus()
+    async with play.call() as caller:
+        answers = [await throw(caller, message) for message in messages]
+        assert len(messages) >= 500
+        assert max(answers) == 1
+        assert sum(answers) >= 400
+        assert {event["error"]["type"] for event in caller.of("error")} == {"invalid_request_error"}
+        await hold_a_turn(play, caller)
+
+
+async def _storm(messages: list[str | bytes]) -> None:
+    play = Play()
+    async with play.call() as caller:
+        for message in messages:
+            assert await throw(caller, message) <= 1
+        await hold_a_turn(play, caller)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(hostile(), min_size=1, max_size=12))
+def test_no_sequence_of_messages_costs_the_next_turn(messages: list[str | bytes]) -> None:
+    """Whatever is sent, in whatever order, all that the client hears is legal and the next question is answered."""
+    run_virtual(_storm(messages))

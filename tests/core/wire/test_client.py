@@ -1,0 +1,91 @@
+"""Reading client events: what is legal is understood, all else is refused with the field's name, and nothing breaks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+
+from rejoinder.core.wire import client
+from tests.core.wire.hostile import LEGAL, NOT_JSON, corpus, hostile
+
+
+@pytest.mark.parametrize("event", LEGAL, ids=lambda event: event["type"])
+def test_every_legal_event_is_read(event: dict[str, object]) -> None:
+    """As text and as bytes, with the client's event_id."""
+    message = json.dumps(event | {"event_id": "e1"})
+    assert client.parse(message).event_id == "e1"
+    assert type(client.parse(message.encode())) is type(client.parse(message))
+
+
+def _fault(message: str | bytes) -> client.MalformedEvent | None:
+    try:
+        client.parse(message)
+    except client.MalformedEvent as fault:
+        return fault
+    return None
+
+
+def test_the_corpus_is_refused_by_name_or_legal() -> None:
+    """More than 500 malformed messages: each is an event or a MalformedEvent with a code and a message."""
+    messages = corpus()
+    assert len(messages) >= 500
+    faults = [fault for message in messages if (fault := _fault(message))]
+    assert len(faults) >= 100
+    for fault in faults:
+        assert fault.code
+        assert fault.message
+        json.dumps([fault.message, fault.param, fault.client_event_id], ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("message", NOT_JSON, ids=range(len(NOT_JSON)))
+def test_what_is_no_event_is_refused(message: str | bytes) -> None:
+    """Not JSON, no object, not Unicode, not finite, too deep."""
+    with pytest.raises(client.MalformedEvent):
+        client.parse(message)
+
+
+@given(hostile())
+def test_nothing_else_is_ever_raised(message: str | bytes) -> None:
+    """Whatever comes, parse returns an event or raises MalformedEvent."""
+    try:
+        event = client.parse(message)
+    except client.MalformedEvent:
+        return
+    assert isinstance(event, client.ClientEvent)
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "param"),
+    [
+        ({"type": "nonsense"}, "unknown_event_type", "type"),
+        ({}, "missing_required_parameter", "type"),
+        ({"type": "session.update"}, "missing_required_parameter", "session"),
+        ({"type": "input_audio_buffer.append", "audio": "%%%"}, "invalid_value", "audio"),
+        ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "invalid_value", "audio"),
+        ({"type": "conversation.item.truncate", "item_id": "x", "audio_end_ms": 1.5}, "invalid_type", "audio_end_ms"),
+        ({"type": "conversation.item.truncate", "item_id": "x", "content_index": 1}, "invalid_value", "content_index"),
+        ({"type": "output_audio_buffer.clear"}, "unsupported_event", "type"),
+        ({"type": "response.create", "response": []}, "invalid_type", "response"),
+    ],
+)
+def test_a_refusal_names_the_field(event: dict[str, object], code: str, param: str) -> None:
+    """code and param as the wire's error envelope has them, and the client's event_id beside."""
+    with pytest.raises(client.MalformedEvent) as raised:
+        client.parse(json.dumps(event | {"event_id": "mine"}))
+    assert (raised.value.code, raised.value.param, raised.value.client_event_id) == (code, param, "mine")
+    assert vars(pickle.loads(pickle.dumps(raised.value))) == vars(raised.value)
+
+
+def test_one_append_may_hold_fifteen_mebibytes() -> None:
+    """OpenAI's limit is ours; a sample more is refused."""
+    most = base64.b64encode(bytes(client.MAX_APPEND_BYTES)).decode()
+    event = client.parse(json.dumps({"type": "input_audio_buffer.append", "audio": most}))
+    assert isinstance(event, client.AppendAudio)
+    assert len(event.audio) == client.MAX_APPEND_BYTES
+    more = base64.b64encode(bytes(client.MAX_APPEND_BYTES + 6)).decode()
+    with pytest.raises(client.MalformedEvent, match="longer than"):
+        client.parse(json.dumps({"type": "input_audio_buffer.append", "audio": more}))
