@@ -1,0 +1,172 @@
+"""The host: admission, sessions that end without a trace, and one tick for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from actors.host import Host, hold_apology
+from actors.ports import Stages
+from actors.session import Session
+from rejoinder.core.config import HostSettings, Settings
+from rejoinder.core.errors import BackendError, Overloaded
+from tests.actors.fakes import LoudnessVad, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
+from tests.actors.stage_play import Caller, Play
+from tests.actors.virtual_time import virtual
+
+
+class Gone(Exception):
+    """The transport's own."""
+
+
+def drop(event: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
+@virtual
+async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is_free() -> None:
+    """Overloaded with retry_after_s, counted; leaving frees the seat, also by an error."""
+    play = Play(Settings(host=HostSettings(max_sessions=2, retry_after_s=7)))
+    async with play.open() as host:
+        with host.seat():
+            with host.seat(), pytest.raises(Overloaded) as refused, host.seat():
+                raise AssertionError("there was no third seat")
+            assert (refused.value.retry_after_s, refused.value.resource) == (7, "sessions")
+            assert host.live == 1
+            with pytest.raises(Gone), host.seat():
+                raise Gone
+            with host.seat():
+                assert host.live == 2
+        assert host.live == 0
+    assert play.metrics.counts["refused full"] == 1
+    assert play.metrics.counts["opened"] == play.metrics.counts["closed"] == 4
+
+
+async def _hold(host: Host, number: int) -> weakref.ref[Session]:
+    """Open a session, get into one of five states, and vanish."""
+    caller = Caller()
+    with host.seat():
+        async with host.converse(f"s{number}", caller.take, "rejoinder") as session:
+            caller.session = session
+            await caller.ask(type="conversation.item.create", item={"type": "message", "role": "user", "content": []})
+            if number % 5 >= 1:
+                await caller.speak(0.4)
+            if number % 5 >= 2:
+                await caller.listen("input_audio_buffer.committed")
+            if number % 5 >= 3:
+                await caller.listen("response.output_audio.delta")
+            if number % 5 >= 4:
+                await caller.ask(type="response.create", response={"conversation": "none"})
+                await asyncio.sleep(0.01)
+            return weakref.ref(session)
+
+
+@virtual
+async def test_two_hundred_sessions_leave_nothing() -> None:
+    """Opened, spoken to and left in any state: no task, no session, no seat, no running engine call."""
+    play = Play(Settings(host=HostSettings(max_sessions=200)))
+    async with play.open() as host:
+        await asyncio.sleep(0.01)
+        before = len(asyncio.all_tasks())
+        sessions: list[weakref.ref[Session]] = []
+        for first in range(0, 200, 20):
+            sessions += await asyncio.gather(*(_hold(host, number) for number in range(first, first + 20)))
+        await asyncio.sleep(2)
+        assert len(asyncio.all_tasks()) == before
+        gc.collect()
+        assert [session for session in sessions if session() is not None] == []
+        assert host.live == 0
+        assert (play.llm.running, play.tts.running) == (0, 0)
+    assert play.metrics.counts["opened"] == play.metrics.counts["closed"] == 200
+
+
+@virtual
+async def test_what_ends_a_conversation_is_raised_bare() -> None:
+    """The transport catches its own exception by type, whatever task group it went through."""
+    async with Play().open() as host:
+        with pytest.raises(Gone):
+            async with host.converse("x", drop, "rejoinder"):
+                raise Gone
+
+
+@virtual
+async def test_cancelling_a_conversation_ends_it() -> None:
+    """The transport's task is cancelled while it waits: so is the session, and cancellation goes on."""
+    play = Play()
+    async with play.open() as host:
+        inside = asyncio.Event()
+
+        async def converse() -> None:
+            async with host.converse("x", drop, "rejoinder"):
+                inside.set()
+                await asyncio.Event().wait()
+
+        await asyncio.sleep(0.01)
+        before = len(asyncio.all_tasks())
+        task = asyncio.create_task(converse())
+        await inside.wait()
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert len(asyncio.all_tasks()) == before
+
+
+@virtual
+async def test_sessions_do_not_hear_each_other() -> None:
+    """Fifty callers who speak at different times are batched into common ticks, and each is heard as if alone."""
+    play = Play()
+
+    async def converse(host: Host, number: int) -> list[int]:
+        caller = Caller()
+        async with host.converse(f"s{number}", caller.take, "rejoinder") as session:
+            caller.session = session
+            await caller.hush(0.1 * number)
+            await caller.speak(0.5)
+            await caller.listen("input_audio_buffer.committed")
+            caller.silent = True
+        caller.check()
+        return [
+            caller.of("input_audio_buffer.speech_started")[0]["audio_start_ms"],
+            caller.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"],
+        ]
+
+    async with play.open() as host:
+        edges = await asyncio.gather(*(converse(host, number) for number in range(50)))
+    for number, (start_ms, end_ms) in enumerate(edges):
+        assert start_ms == pytest.approx(max(0, 100 * number - 300), abs=32)
+        assert end_ms == pytest.approx(100 * number + 600, abs=64)
+
+
+@virtual
+async def test_a_wrong_answer_of_voice_activity_is_a_failed_tick() -> None:
+    """Too few probabilities, or states cut off: asked again, and no session is confused."""
+
+    class Torn(LoudnessVad):
+        torn = 3
+
+        async def step(self, *args: Any, **kwargs: Any) -> Any:
+            result = await super().step(*args, **kwargs)
+            self.torn -= 1
+            return type(result)(result.probabilities[:-1], result.states) if self.torn >= 0 else result
+
+    play = Play(vad=Torn())
+    async with play.call() as caller:
+        done = await caller.say()
+    assert done["response"]["status"] == "completed"
+    assert play.metrics.counts["backend vad"] == 3
+
+
+@virtual
+async def test_the_apology_is_held_before_anybody_calls() -> None:
+    """Synthesized once, retried while the voice is not up yet; without a voice the host does not open."""
+    tts = ToneTts(failures=2)
+    stages = Stages(LoudnessVad(), ScriptedTurn(), ScriptedStt(), WordyLlm(), tts)
+    clip = await hold_apology(stages, "Sorry.")
+    assert (clip.text, clip.pcm) == ("Sorry.", voice("Sorry."))
+    tts.fault = BackendError("gone.", stage="tts")
+    with pytest.raises(BackendError, match="apology"):
+        await hold_apology(stages, "Sorry.", attempts=3)
