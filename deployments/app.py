@@ -39,11 +39,12 @@ def bind(settings: Settings) -> Application:
     }
     if settings.vad.placement == "deployment":
         stages["vad"] = (Vad, settings.vad)
-    handles = {name: _stage(cls, stage).bind(settings) for name, (cls, stage) in stages.items()}
+    handles = {name: stage_deployment(cls, stage).bind(settings) for name, (cls, stage) in stages.items()}
     return _host(settings).bind(settings, handles)
 
 
-def _stage(cls: type, stage: Stage) -> serve.Deployment:
+def stage_deployment(cls: type, stage: Stage) -> serve.Deployment:
+    """A stage's plain class as a Serve deployment, with the options of its configuration."""
     return serve.deployment(
         cls,
         name=cls.__name__,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import demo, doctor, models, serve, talk
+from rejoinder.cli import bench, demo, doctor, models, serve, talk
 from rejoinder.core.errors import RejoinderError
 
 FAILED = 2
 
 app = typer.Typer(name="rejoinder", help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

@@ -1,0 +1,124 @@
+"""`rejoinder bench`: measurements that decide a default, each against its alternative in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from actors.ports import Vad, VadBatch
+from rejoinder.core.config import Settings, VadStage
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+
+BATCHES = (1, 4, 16, 64)
+WARM_UP = 50
+
+
+@app.callback()
+def bench() -> None:
+    """Measurements that decide a default."""
+
+
+@app.command()
+def vad(
+    ticks: Annotated[int, typer.Option(min=20, help="Ticks per row.")] = 300,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows: windows, placement, ms, cpu_ms.")
+    ] = None,
+) -> None:
+    """Where voice activity should run: a tick inside the host against a tick through its own deployment.
+
+    A tick has one window of each session. `ms` is the median wait for the answer, `cpu ms` the host process's own CPU
+    time.
+    """
+    from cluster.launch import cluster
+
+    settings = Settings(vad=VadStage(placement="deployment"))
+    with cluster("local"):
+        rows = asyncio.run(_run_vad(settings, ticks))
+    _show(rows)
+    if json_file:
+        json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
+    """Measure inside a Serve replica, which is where a host lives. In same-loop mode a handle wants a running loop."""
+    from ray import serve
+
+    from deployments.app import stage_deployment
+    from deployments.vad import Vad as VadDeployment
+
+    handle = stage_deployment(VadDeployment, settings.vad).bind(settings)
+    probe = serve.deployment(VadProbe, ray_actor_options={"num_cpus": 0}).bind(settings, handle)
+    serve.start(proxy_location="Disabled")
+    running = serve.run(probe, name="bench", route_prefix=None)
+    return cast(list[dict[str, Any]], await running.measure.remote(ticks))
+
+
+class VadProbe:
+    """Both placements from inside one replica."""
+
+    def __init__(self, settings: Settings, handle: Any) -> None:
+        from deployments.direct import InlineVad
+        from deployments.handles import VadHandle
+        from deployments.vad import load_silero
+
+        self._placements: dict[str, Vad] = {"inline": InlineVad(load_silero(settings)), "deployment": VadHandle(handle)}
+
+    async def measure(self, ticks: int) -> list[dict[str, Any]]:
+        """One row a batch size and placement; the two alternate in rounds, so that noise meets both."""
+        rows = []
+        for windows in BATCHES:
+            samples: dict[str, list[tuple[float, float]]] = {name: [] for name in self._placements}
+            for _ in range(3):
+                for name, placed in self._placements.items():
+                    samples[name] += await _ticks(placed.step, windows, ticks // 3)
+            rows += [_row(windows, name, taken) for name, taken in samples.items()]
+        return rows
+
+
+async def _ticks(step: Callable[[Any], Awaitable[Any]], windows: int, ticks: int) -> list[tuple[float, float]]:
+    audio = np.random.default_rng(0).normal(0, 0.1, (windows, 512)).astype(np.float32).tobytes()
+    batch = VadBatch(windows, audio, bytes(windows * 320 * 4))
+    for _ in range(min(WARM_UP, ticks)):
+        await step(batch)
+    taken = []
+    for _ in range(ticks):
+        began, cpu = time.perf_counter(), time.process_time()
+        await step(batch)
+        taken.append((time.perf_counter() - began, time.process_time() - cpu))
+        await asyncio.sleep(0)
+    return taken
+
+
+def _row(windows: int, placement: str, taken: list[tuple[float, float]]) -> dict[str, Any]:
+    waits = sorted(wait for wait, _ in taken)
+    return {
+        "windows": windows,
+        "placement": placement,
+        "ms": round(statistics.median(waits) * 1000, 3),
+        "p95_ms": round(waits[int(0.95 * (len(waits) - 1))] * 1000, 3),
+        "cpu_ms": round(statistics.fmean(cpu for _, cpu in taken) * 1000, 3),
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = Table("windows a tick", "placement", "ms", "p95 ms", "host cpu ms", "cpu against inline")
+    inline = {row["windows"]: row["cpu_ms"] for row in rows if row["placement"] == "inline"}
+    for row in rows:
+        ratio = row["cpu_ms"] / max(inline[row["windows"]], 1e-6)
+        figures = (f"{row[key]:.2f}" for key in ("ms", "p95_ms", "cpu_ms"))
+        table.add_row(str(row["windows"]), row["placement"], *figures, f"{ratio:.1f}x")
+    Console().print(table)
+    Console().print(f"{os.cpu_count()} cores; the deployment's own CPU comes on top of the host's.", style="dim")
