@@ -464,3 +464,16 @@ async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead() -> None
             assert sent >= at - began - 1e-6, "the listener ran dry"
             sent += len(event["delta"]) / 48_000
             assert sent - (at - began) <= 0.320 + 1e-6
+
+
+@virtual
+async def test_an_answer_without_words_is_complete() -> None:
+    """A model that says nothing leaves a completed response without audio, and the next turn is held."""
+    play = Play(llm=WordyLlm(answer=""))
+    async with play.call() as caller:
+        done = await caller.say()
+        assert done["response"]["status"] == "completed"
+        assert done["response"]["output"][0]["content"] == []
+        play.llm.answer = ANSWER
+        await caller.say()
+    assert caller.transcript == ANSWER

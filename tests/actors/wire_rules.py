@@ -118,6 +118,7 @@ class Wire:
     def __init__(self) -> None:
         self._ids: set[str] = set()
         self._items: list[str] = []
+        self._done: set[str] = set()
         self._responses: dict[str, _Response] = {}
         self._ended: set[str] = set()
         self._utterance: str | None = None
@@ -154,7 +155,10 @@ class Wire:
         elif kind == "input_audio_buffer.timeout_triggered":
             assert event["audio_start_ms"] < event["audio_end_ms"]
             self._expected = [("input_audio_buffer.committed", item_id), *rest]
+        elif kind == "input_audio_buffer.cleared":
+            self._utterance = None
         elif kind == "input_audio_buffer.committed":
+            assert self._utterance is None, "an announced utterance was committed without its end"
             assert event["previous_item_id"] == (self._items[-1] if self._items else None)
             self._expected = rest
 
@@ -187,10 +191,13 @@ class Wire:
             assert item_id not in self._items
             self._items.insert(0 if before is None else self._items.index(before) + 1, item_id)
         elif kind == "conversation.item.done":
+            assert event["item"]["id"] not in self._done, "an item was done twice"
+            self._done.add(event["item"]["id"])
             at = self._items.index(event["item"]["id"])
             assert event["previous_item_id"] == (self._items[at - 1] if at else None)
         elif kind == "conversation.item.deleted":
             self._items.remove(event["item_id"])
+            self._done.discard(event["item_id"])
             for response in self._responses.values():
                 if response.item_id == event["item_id"]:
                     response.left.remove("conversation.item.done")
