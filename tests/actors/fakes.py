@@ -127,6 +127,9 @@ class _Script:
             await asyncio.sleep(5)
 
 
+ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who wants some."
+
+
 @dataclass
 class WordyLlm:
     """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica.
@@ -134,7 +137,7 @@ class WordyLlm:
     A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled.
     """
 
-    answer: str = "It is noon. The sun stands high, and lunch is ready for everyone who wants some."
+    answer: str = ANSWER
     ttft_s: dict[str, float] = field(default_factory=lambda: {"a": 0.08, "b": 0.08})
     gap_s: float = 0.02
     break_after: dict[str, int] = field(default_factory=dict)

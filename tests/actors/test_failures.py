@@ -9,11 +9,10 @@ import pytest
 
 from rejoinder.core.config import ConversationSettings, Settings
 from rejoinder.core.errors import BackendError, Overloaded
-from tests.actors.fakes import ScriptedStt, ToneTts, WordyLlm, voice
+from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import virtual
 
-ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who wants some."
 APOLOGY = ConversationSettings().apology
 GIVES_UP_SOON = Settings(conversation=ConversationSettings(give_up_after_s=5))
 GONE = BackendError("gone.", stage="any", replica="any-1")

@@ -1,0 +1,58 @@
+"""How tests ask a session for something and read the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.actors.stage_play import Caller, Play
+
+# The events of a committed turn, in their order.
+TURN = [
+    "input_audio_buffer.speech_started",
+    "input_audio_buffer.speech_stopped",
+    "input_audio_buffer.committed",
+    "conversation.item.added",
+    "conversation.item.done",
+]
+
+
+def server_vad(**fields: object) -> dict[str, object]:
+    """A session.update's session that asks for server_vad."""
+    return detection({"type": "server_vad"} | fields)
+
+
+def detection(value: object) -> dict[str, object]:
+    """A session.update's session with this turn detection."""
+    return {"type": "realtime", "audio": {"input": {"turn_detection": value}}}
+
+
+def message(text: str, role: str = "user", **fields: object) -> dict[str, object]:
+    """A message item."""
+    kind = "output_text" if role == "assistant" else "input_text"
+    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]} | fields
+
+
+async def refused(caller: Caller, **event: Any) -> dict[str, Any]:
+    """The error that answers an event, which names the event."""
+    errors = len(caller.of("error"))
+    event_id = await caller.ask(**event)
+    error: dict[str, Any] = (await caller.until("error", errors + 1))["error"]
+    assert error["event_id"] == event_id
+    assert error["type"] == "invalid_request_error"
+    return error
+
+
+async def settled(caller: Caller) -> None:
+    """Until everything that was asked is answered."""
+    await asyncio.sleep(0.001)
+
+
+def prompts(play: Play) -> list[list[tuple[str, str]]]:
+    """The conversation that each request to the language model held, without the instructions."""
+    return [[(message.role, message.content) for message in request.messages[1:]] for _, request in play.llm.requests]
+
+
+def ids(caller: Caller) -> list[str]:
+    """The conversation's items."""
+    return [item.id for item in caller.session.conversation]

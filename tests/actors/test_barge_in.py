@@ -1,0 +1,115 @@
+"""The caller speaks over the reply."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+from tests.actors.asking import prompts, server_vad
+from tests.actors.fakes import ANSWER, ScriptedStt, WordyLlm
+from tests.actors.stage_play import Caller, Play
+from tests.actors.virtual_time import virtual
+
+
+async def interrupt(caller: Caller, after_s: float) -> None:
+    """Speak a second over the reply, `after_s` after its first audio."""
+    await caller.speak(1.0)
+    await caller.listen("response.output_audio.delta")
+    await caller.hush(after_s)
+    await caller.speak(1.0)
+
+
+@virtual
+async def test_a_barge_in_silences_the_reply_and_is_answered() -> None:
+    """speech_started, then the cancelled response's ends, no delta after; history holds what was heard; the
+    interruption is a turn of its own, and the stop is reported."""
+    play = Play(stt=ScriptedStt(deque(["What time is it?", "Stop."])))
+    async with play.call() as caller:
+        await interrupt(caller, after_s=3.0)
+        await caller.listen("response.done", 2)
+    cut, answered = caller.of("response.done")
+    assert cut["response"]["status"] == "cancelled"
+    assert cut["response"]["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+    assert cut["response"]["output"][0]["status"] == "incomplete"
+    assert answered["response"]["status"] == "completed"
+    second = [kind for at, kind in enumerate(caller.types) if at > caller.types.index("response.output_audio.delta")]
+    start = second.index("input_audio_buffer.speech_started")
+    assert second[start : start + 7] == [
+        "input_audio_buffer.speech_started",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "conversation.item.done",
+        "response.output_item.done",
+        "response.done",
+    ]
+    question, heard, interruption = prompts(play)[-1]
+    assert (question[1], interruption[1]) == ("What time is it?", "Stop.")
+    assert ANSWER.startswith(heard[1])
+    # 3.1 s of 80 ms a character, and what the listener hears until the speech is believed.
+    assert 30 < len(heard[1]) < 45
+    assert cut["rejoinder"]["interrupted"]
+    assert 60 < cut["rejoinder"]["stop_ms"] <= 150
+    assert play.metrics.stops_s == [pytest.approx(cut["rejoinder"]["stop_ms"] / 1000, abs=1e-4)]
+    assert not answered["rejoinder"]["interrupted"]
+    assert answered["rejoinder"]["stop_ms"] is None
+    assert (play.llm.running, play.tts.running) == (0, 0)
+
+
+@virtual
+async def test_speech_behind_the_last_delta_corrects_the_history() -> None:
+    """A response that is complete on the wire but still being heard is cut in the history alone."""
+    play = Play(stt=ScriptedStt(deque(["What time is it?", "Stop."])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.done")
+        await caller.speak(1.0)
+        await caller.listen("response.done", 2)
+    assert [event["response"]["status"] for event in caller.of("response.done")] == ["completed", "completed"]
+    heard = prompts(play)[-1][1][1]
+    assert ANSWER.startswith(heard)
+    assert len(heard) < len(ANSWER)
+    assert len(play.metrics.stops_s) == 1
+    assert caller.of("response.done")[1]["rejoinder"]["stop_ms"] is None
+
+
+@virtual
+async def test_a_barge_in_before_the_first_word_leaves_no_response_on_the_wire() -> None:
+    """The client never hears of the reply that was not begun; both of the caller's items are in the prompt."""
+    play = Play(llm=WordyLlm(ttft_s={"a": 0.7, "b": 0.7}), stt=ScriptedStt(deque(["One.", "Two."])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("input_audio_buffer.committed")
+        await caller.hush(0.3)
+        await caller.say(1.0)
+    assert len(caller.of("response.created")) == 1
+    assert prompts(play)[-1] == [("user", "One."), ("user", "Two.")]
+    assert play.metrics.stops_s == []
+    assert play.llm.running == 0
+
+
+@virtual
+async def test_a_noise_before_the_first_word_does_not_cost_the_answer() -> None:
+    """The caller coughs while we think: the question still stands, so it is answered."""
+    play = Play(llm=WordyLlm(ttft_s={"a": 0.7, "b": 0.7}), stt=ScriptedStt(deque(["One.", ""])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("input_audio_buffer.committed")
+        await caller.hush(0.3)
+        await caller.say(0.2)
+    assert prompts(play)[-1] == [("user", "One.")]
+
+
+@virtual
+async def test_a_reply_that_may_not_be_interrupted_is_heard_to_its_end() -> None:
+    """interrupt_response=false: speech over the reply is a turn that is answered after it."""
+    play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(interrupt_response=False))
+        await interrupt(caller, after_s=1.0)
+        await caller.listen("response.done", 2)
+    first, second = caller.of("response.done")
+    assert [first["response"]["status"], second["response"]["status"]] == ["completed", "completed"]
+    assert prompts(play)[-1] == [("user", "One."), ("assistant", ANSWER), ("user", "Two.")]
+    assert second["rejoinder"]["unattributed_ms"] <= 5

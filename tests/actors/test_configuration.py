@@ -1,0 +1,205 @@
+"""session.update: what stock clients send is taken, merged and echoed; what is wrong changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.actors.asking import ids, refused
+from tests.actors.stage_play import Caller, Play
+from tests.actors.virtual_time import virtual
+
+
+async def configure(caller: Caller, **session: object) -> dict[str, Any]:
+    updates = len(caller.of("session.updated"))
+    await caller.ask(type="session.update", session={"type": "realtime"} | session)
+    echoed: dict[str, Any] = (await caller.until("session.updated", updates + 1))["session"]
+    return echoed
+
+
+@virtual
+async def test_updates_merge_and_the_echo_is_whole() -> None:
+    """An absent field stays as it was, null clears, and session.updated carries everything."""
+    async with Play().call() as caller:
+        first = caller.of("session.created")[0]["session"]
+        assert first["audio"]["input"]["turn_detection"] == {
+            "type": "semantic_vad",
+            "create_response": True,
+            "interrupt_response": True,
+            "eagerness": "auto",
+        }
+        await configure(caller, instructions="Be brief.", audio={"output": {"speed": 1.2}})
+        echoed = await configure(
+            caller,
+            audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}, "transcription": {}}},
+        )
+        assert (echoed["instructions"], echoed["audio"]["output"]["speed"]) == ("Be brief.", 1.2)
+        assert echoed["audio"]["input"]["transcription"] == {}
+        echoed = await configure(
+            caller,
+            audio={
+                "input": {
+                    "turn_detection": {"type": "server_vad", "threshold": 0.7},
+                    "transcription": {"model": "whisper-1", "language": "en"},
+                    "noise_reduction": {"type": "near_field"},
+                }
+            },
+            tools=[{"type": "function", "name": "time", "parameters": {"type": "object", "default": None}}],
+        )
+        assert echoed["audio"]["input"]["turn_detection"] == {
+            "type": "server_vad",
+            "create_response": True,
+            "interrupt_response": True,
+            "threshold": 0.7,
+            "prefix_padding_ms": 300,
+            "silence_duration_ms": 500,
+            "idle_timeout_ms": 5000,
+        }
+        echoed = await configure(caller, audio={"input": {"transcription": {"prompt": "names"}}})
+        assert echoed["audio"]["input"]["transcription"] == {"model": "whisper-1", "language": "en", "prompt": "names"}
+
+
+@virtual
+async def test_null_and_empty_clear() -> None:
+    """null clears turn_detection, transcription and noise_reduction; "" the instructions; [] the tools."""
+    async with Play().call() as caller:
+        tools = [{"type": "function", "name": "time", "description": "The time."}]
+        audio = {"input": {"transcription": {"model": "whisper-1"}, "noise_reduction": {"type": "far_field"}}}
+        echoed = await configure(caller, instructions="Be brief.", tools=tools, audio=audio)
+        assert echoed["tools"] == tools
+        cleared = {"turn_detection": None, "transcription": None, "noise_reduction": None}
+        echoed = await configure(caller, instructions="", tools=[], audio={"input": cleared})
+        assert echoed["instructions"] == ""
+        assert echoed["tools"] == []
+        assert {name: echoed["audio"]["input"][name] for name in cleared} == cleared
+
+
+# What each stock client sends first (openai-realtime.md section 2); none may be refused.
+STOCK = {
+    "agents JS": {
+        "model": "gpt-realtime-2.1",
+        "tracing": "auto",
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "turn_detection": {"type": "semantic_vad"},
+                "transcription": {"model": "gpt-4o-mini-transcribe"},
+                "noise_reduction": None,
+            },
+            "output": {"speed": 1},
+        },
+    },
+    "agents py": {
+        "model": "gpt-realtime-2.1",
+        "audio": {
+            "input": {
+                "turn_detection": {"type": "semantic_vad", "interrupt_response": True},
+                "transcription": {"model": "gpt-4o-mini-transcribe"},
+            },
+            "output": {"voice": "ash"},
+        },
+    },
+    "livekit": {
+        "model": "gpt-realtime",
+        "tracing": None,
+        "max_output_tokens": "inf",
+        "audio": {
+            "input": {
+                "turn_detection": {
+                    "type": "semantic_vad",
+                    "eagerness": "medium",
+                    "create_response": True,
+                    "interrupt_response": True,
+                },
+                "transcription": {"model": "gpt-4o-mini-transcribe"},
+                "noise_reduction": None,
+            },
+            "output": {"voice": "marin"},
+        },
+    },
+    "pipecat": {"model": "gpt-realtime-2.1", "audio": {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}},
+}
+
+
+@pytest.mark.parametrize("session", STOCK.values(), ids=list(STOCK))
+@virtual
+async def test_what_stock_clients_send_first_is_taken(session: dict[str, Any]) -> None:
+    """Each is answered by session.updated with explicit booleans, and holds a turn."""
+    async with Play().call() as caller:
+        echoed = await configure(caller, **session)
+        assert echoed["audio"]["input"]["turn_detection"]["interrupt_response"] is True
+        assert echoed["audio"]["input"]["transcription"] == session["audio"]["input"]["transcription"]
+        await caller.say()
+        assert caller.of("conversation.item.input_audio_transcription.completed")
+
+
+@pytest.mark.parametrize(
+    ("session", "param"),
+    [
+        ({"type": "transcription"}, "type"),
+        ({"output_modalities": ["text", "audio"]}, "output_modalities"),
+        ({"max_output_tokens": 5000}, "max_output_tokens"),
+        ({"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}}, "audio.input.format.rate"),
+        ({"audio": {"output": {"format": {"type": "audio/pcmu"}}}}, "audio.output.format.type"),
+        ({"audio": {"output": {"speed": 3}}}, "audio.output.speed"),
+        ({"audio": {"input": {"turn_detection": {"type": "psychic"}}}}, "audio.input.turn_detection.type"),
+        (
+            {"audio": {"input": {"turn_detection": {"type": "server_vad", "threshold": 2}}}},
+            "audio.input.turn_detection.threshold",
+        ),
+        ({"audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "x"}}}}, ".eagerness"),
+        ({"audio": {"input": {"noise_reduction": {"type": "x"}}}}, "audio.input.noise_reduction.type"),
+        ({"audio": {"input": {"transcription": {"model": 3}}}}, "audio.input.transcription.model"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tool_choice": "maybe"}, "tool_choice"),
+        ({"truncation": {"type": "retention_ratio", "retention_ratio": 7}}, "truncation.retention_ratio"),
+        ({"tracing": "never"}, "tracing"),
+        ({"include": "x"}, "include"),
+    ],
+)
+@virtual
+async def test_a_bad_field_leaves_the_whole_configuration_as_it_was(session: dict[str, Any], param: str) -> None:
+    """Not even the good fields beside it are taken; the error names the bad one."""
+    async with Play().call() as caller:
+        before = caller.session.config
+        error = await refused(
+            caller, type="session.update", session={"type": "realtime", "instructions": "x"} | session
+        )
+        assert error["param"].endswith(param)
+        assert caller.session.config is before
+        assert not caller.of("session.updated")
+
+
+@virtual
+async def test_the_voice_is_locked_once_it_was_heard() -> None:
+    """It may change until the first audio; then the same name is taken and another refused."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(
+            type="conversation.item.create",
+            item={
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_audio", "transcript": "Replayed."}],
+            },
+        )
+        await configure(caller, audio={"output": {"voice": "ash"}})
+        await configure(caller, audio={"output": {"voice": {"id": "marin"}}})
+        await caller.say()
+        error = await refused(
+            caller, type="session.update", session={"type": "realtime", "audio": {"output": {"voice": "ash"}}}
+        )
+        assert error["param"] == "session.audio.output.voice"
+        echoed = await configure(caller, audio={"output": {"voice": "marin"}})
+        assert echoed["audio"]["output"]["voice"] == "marin"
+
+
+@virtual
+async def test_an_empty_commit_is_refused() -> None:
+    """Under 100 ms of audio: input_audio_buffer_commit_empty, and no item."""
+    async with Play().call() as caller:
+        await caller.hush(0.08)
+        error = await refused(caller, type="input_audio_buffer.commit")
+        assert error["code"] == "input_audio_buffer_commit_empty"
+        assert ids(caller) == []

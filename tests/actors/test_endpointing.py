@@ -1,0 +1,138 @@
+"""When a turn is over: resumed speech, verdicts, silences, and audio faster than real time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import pytest
+
+from tests.actors.asking import TURN, prompts, server_vad
+from tests.actors.fakes import ScriptedStt, ScriptedTurn
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+
+@virtual
+async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
+    """A pause that was no end: the transcript job is cancelled, nothing of it reaches the wire, and the final
+    transcript covers the whole utterance."""
+    play = Play(turn=ScriptedTurn(deque([0.3, 0.98])), stt=ScriptedStt(delay_s=0.6))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.hush(0.4)
+        await caller.say(1.0)
+    assert play.stt.cancelled == 1
+    assert len(caller.of("input_audio_buffer.speech_started")) == 1
+    assert len(caller.of("input_audio_buffer.committed")) == 1
+    assert len(caller.of("response.created")) == 1
+    seconds = len(play.stt.jobs[0].pcm) / 32_000
+    assert seconds == pytest.approx(1.0 + 0.4 + 1.0 + 0.096, abs=0.1)
+
+
+@virtual
+async def test_an_unfinished_sentence_is_waited_for() -> None:
+    """A low probability waits longer than the fallback, up to the configured maximum."""
+    play = Play(turn=ScriptedTurn(deque([0.02])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        spoke = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert 1.8 < caller.at("input_audio_buffer.committed") - spoke < 2.0
+
+
+@virtual
+async def test_a_verdict_that_hangs_leaves_the_fallback_silence() -> None:
+    """The turn model has 400 ms; then 500 ms of silence decide, and the hanging call is cancelled."""
+    play = Play(turn=ScriptedTurn(deque([None])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        spoke = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.5, abs=0.04)
+    assert play.metrics.counts["backend turn_detector"] == 1
+
+
+@virtual
+async def test_words_that_turn_out_to_be_none_are_not_answered() -> None:
+    """An empty transcript leaves no response on the wire, and the next turn is answered."""
+    play = Play(stt=ScriptedStt(deque(["", "What time is it?"])))
+    async with play.call() as caller:
+        await caller.speak(0.5)
+        await caller.hush(3.0)
+        assert not caller.of("response.created")
+        done = await caller.say()
+    assert done["response"]["status"] == "completed"
+    assert prompts(play)[-1] == [("user", "What time is it?")]
+
+
+@pytest.mark.parametrize("silence_ms", [200, 500, 700, 1500])
+@virtual
+async def test_server_vad_commits_after_exactly_its_silence(silence_ms: int) -> None:
+    """speech_stopped comes when the silence is over, whatever the turn model would have said, and says so."""
+    play = Play(turn=ScriptedTurn(deque([0.0])))
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(silence_duration_ms=silence_ms))
+        await caller.speak(1.0)
+        spoke = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.speech_stopped")
+    # Speech ends with the window that holds its last sample: up to 32 ms later.
+    assert 0 <= caller.at(TURN[1]) - spoke - silence_ms / 1000 <= 0.032 + 1e-6
+    assert 0 <= caller.of(TURN[1])[0]["audio_end_ms"] - 1000 - silence_ms <= 32
+
+
+@virtual
+async def test_server_vad_commits_when_the_client_stops_sending() -> None:
+    """A muted client sends nothing: the wall clock takes the turn in time."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
+        await caller.speak(1.0)
+        await caller.hush(0.2)
+        muted = asyncio.get_running_loop().time()
+        await caller.until("response.done")
+    assert caller.at("input_audio_buffer.committed") - muted == pytest.approx(0.3, abs=0.04)
+
+
+@virtual
+async def test_server_vad_answers_what_comes_faster_than_real_time() -> None:
+    """Two questions in one message of ten seconds: two turns, the second over the first's answer."""
+    play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
+        await caller.until("session.updated")
+        caller.pour(2.0, 3.0, 2.0, 3.0)
+        done = await caller.until("response.done")
+        await asyncio.sleep(20)
+    assert done["response"]["status"] == "completed"
+    assert len(caller.of("input_audio_buffer.committed")) == 2
+    assert [event["audio_end_ms"] for event in caller.of(TURN[1])] == [
+        pytest.approx(2500, abs=32),
+        pytest.approx(7500, abs=32),
+    ]
+    assert len(caller.of("response.done")) == 1
+    assert prompts(play)[-1] == [("user", "One."), ("user", "Two.")]
+
+
+@virtual
+async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
+    """Message size means nothing: the same turn as at real time, only sooner."""
+    play = Play()
+    async with play.call() as caller:
+        caller.pour(3.0, 1.0)
+        await caller.until("response.done")
+        caller.pour(2.0, 1.0)
+        done = await caller.until("response.done", 2)
+    assert done["response"]["status"] == "completed"
+    assert [round(len(job.pcm) / 32_000) for job in play.stt.jobs] == [3, 2]
+
+
+@virtual
+async def test_an_endless_utterance_becomes_turns() -> None:
+    """At max_utterance_s what was said so far is a turn; the caller, still speaking, begins the next."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.speak(40)
+        await caller.listen("response.done")
+    assert len(caller.of("input_audio_buffer.committed")) == 2
+    assert [round(len(job.pcm) / 32_000) for job in play.stt.jobs] == [30, 10]

@@ -1,0 +1,169 @@
+"""The conversation's items, as a client makes, deletes, reads and truncates them."""
+
+from __future__ import annotations
+
+from tests.actors.asking import ids, message, prompts, refused
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+
+@virtual
+async def test_items_stand_where_the_client_puts_them() -> None:
+    """Appended, at the root, behind another; each event names the true predecessor."""
+    async with Play().call() as caller:
+        await caller.ask(type="conversation.item.create", item=message("b", id="b"))
+        await caller.ask(type="conversation.item.create", item=message("a", id="a"), previous_item_id="root")
+        await caller.ask(type="conversation.item.create", item=message("d", "assistant", id="d"))
+        await caller.ask(type="conversation.item.create", item=message("c", "system", id="c"), previous_item_id="b")
+        await caller.until("conversation.item.done", 4)
+        assert ids(caller) == ["a", "b", "c", "d"]
+        assert [event["previous_item_id"] for event in caller.of("conversation.item.added")] == [None, None, "b", "b"]
+
+
+@virtual
+async def test_a_tool_result_reaches_the_model() -> None:
+    """Replayed function calls and their outputs are kept, echoed and read."""
+    play = Play()
+    async with play.call() as caller:
+        call = {"type": "function_call", "id": "f", "call_id": "c1", "name": "time", "arguments": "{}"}
+        await caller.ask(type="conversation.item.create", item=call)
+        output = {"type": "function_call_output", "call_id": "c1", "output": "12:00"}
+        await caller.ask(type="conversation.item.create", item=output)
+        await caller.ask(type="response.create", response={"output_modalities": ["text"]})
+        await caller.until("response.done")
+    assert caller.of("conversation.item.added")[0]["item"]["arguments"] == "{}"
+    assert "12:00" in prompts(play)[0][0][1]
+
+
+@virtual
+async def test_errors_about_items_change_nothing() -> None:
+    """Duplicate ids, unknown ids, images, audio without words: each refused with the code that clients know."""
+    async with Play().call() as caller:
+        await caller.ask(type="conversation.item.create", item=message("a", id="a"))
+        error = await refused(caller, type="conversation.item.create", item=message("again", id="a"))
+        assert error["code"] == "item_create_duplicate_item_id"
+        error = await refused(caller, type="conversation.item.create", item=message("b"), previous_item_id="nobody")
+        assert error["param"] == "previous_item_id"
+        error = await refused(caller, type="conversation.item.retrieve", item_id="nobody")
+        assert error["code"] == "item_retrieve_invalid_item_id"
+        assert (await refused(caller, type="conversation.item.delete", item_id="nobody"))["param"] == "item_id"
+        image = {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}
+        assert (await refused(caller, type="conversation.item.create", item=image))["code"] == "unsupported_content"
+        audio = {"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": "AAAA"}]}
+        assert (await refused(caller, type="conversation.item.create", item=audio))["code"] == "unsupported_content"
+        assert ids(caller) == ["a"]
+
+
+@virtual
+async def test_a_full_conversation_refuses_items_but_not_the_caller() -> None:
+    """A client's endless replay is refused; the caller's own turns still fit."""
+    async with Play().call() as caller:
+        for _ in range(2000):
+            await caller.ask(type="conversation.item.create", item=message("x"))
+        assert (await refused(caller, type="conversation.item.create", item=message("x")))["param"] == "item"
+        done = await caller.say()
+        assert done["response"]["status"] == "completed"
+        assert len(ids(caller)) == 2002
+
+
+@virtual
+async def test_a_deleted_item_is_forgotten() -> None:
+    """item.deleted, and the model does not read it any more."""
+    play = Play()
+    async with play.call() as caller:
+        for text in ("a", "b"):
+            await caller.ask(type="conversation.item.create", item=message(text, id=text))
+        await caller.ask(type="conversation.item.delete", item_id="a")
+        await caller.ask(type="response.create")
+        await caller.until("response.done")
+    assert caller.of("conversation.item.deleted")[0]["item_id"] == "a"
+    assert prompts(play) == [[("user", "b")]]
+
+
+@virtual
+async def test_a_reply_deleted_while_it_is_spoken_stays_deleted() -> None:
+    """Its response ends as ever; the conversation does not get it back, and no item.done is told of it."""
+    async with Play().call() as caller:
+        await caller.ask(type="response.create")
+        await caller.until("response.output_audio.delta")
+        await caller.ask(type="conversation.item.delete", item_id=caller.of("conversation.item.added")[0]["item"]["id"])
+        await caller.until("response.done")
+        assert ids(caller) == []
+
+
+@virtual
+async def test_retrieve_shows_the_transcript() -> None:
+    """item.added keeps a spoken item's transcript null; retrieved, it is filled in."""
+    async with Play().call() as caller:
+        await caller.say()
+        question = caller.of("conversation.item.added")[0]["item"]
+        assert question["content"] == [{"type": "input_audio", "transcript": None}]
+        await caller.ask(type="conversation.item.retrieve", item_id=question["id"])
+        shown = await caller.until("conversation.item.retrieved")
+        assert shown["item"]["content"] == [{"type": "input_audio", "transcript": "What time is it?"}]
+
+
+@virtual
+async def test_the_client_may_guess_our_next_id() -> None:
+    """An item of the client's under the id of the caller's next turn gives way; the turn is held."""
+    play = Play()
+    async with play.call() as caller:
+        for number in range(7, 13):
+            await caller.ask(type="conversation.item.create", item=message("mine", id=f"item_test_{number:04d}"))
+        done = await caller.say()
+    assert done["response"]["status"] == "completed"
+    assert prompts(play)[0][-1] == ("user", "What time is it?")
+    assert len(caller.of("conversation.item.deleted")) == 2
+
+
+@virtual
+async def test_truncate_corrects_what_was_heard() -> None:
+    """Of a cut reply the client knows best what was played: the model reads that, and a little overshoot is clamped."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        await caller.hush(3.0)
+        await caller.speak(1.0)
+        cut = await caller.until("response.done")
+        item_id = cut["response"]["output"][0]["id"]
+        await caller.ask(type="conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=1000)
+        truncated = await caller.until("conversation.item.truncated")
+        await caller.listen("response.done", 2)
+        assert truncated["audio_end_ms"] == 1000
+        assert prompts(play)[1][1] == ("assistant", "It is noon.")
+        await caller.ask(type="conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=3500)
+        await caller.until("conversation.item.truncated", 2)
+        error = await refused(
+            caller, type="conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=30_000
+        )
+        assert error["param"] == "audio_end_ms"
+
+
+@virtual
+async def test_a_completed_reply_can_be_truncated() -> None:
+    """Also after response.done: the unheard words leave the context."""
+    play = Play()
+    async with play.call() as caller:
+        done = await caller.say()
+        item_id = done["response"]["output"][0]["id"]
+        await caller.ask(type="conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=0)
+        await caller.until("conversation.item.truncated")
+        await caller.ask(type="conversation.item.retrieve", item_id=item_id)
+        assert (await caller.until("conversation.item.retrieved"))["item"]["content"] == []
+        await caller.hush(8)
+        await caller.say()
+    assert [role for role, _ in prompts(play)[1]] == ["user", "user"]
+
+
+@virtual
+async def test_only_spoken_assistant_items_can_be_truncated() -> None:
+    """A user's item, a text, an unknown id: errors."""
+    async with Play().call() as caller:
+        await caller.ask(type="conversation.item.create", item=message("a", id="a"))
+        await caller.ask(type="conversation.item.create", item=message("b", "assistant", id="b"))
+        for item_id in ("a", "b", "c"):
+            error = await refused(
+                caller, type="conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=0
+            )
+            assert error["param"] == "item_id"

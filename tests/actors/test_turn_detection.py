@@ -1,0 +1,102 @@
+"""Who commits the turn and who asks for the reply: the detection modes and their flags."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.actors.asking import TURN, detection, prompts, server_vad
+from tests.actors.fakes import CHUNK_SAMPLES
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+
+@virtual
+async def test_without_turn_detection_the_client_commits_and_asks() -> None:
+    """turn_detection null: no speech events; commit makes the item, response.create the answer."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=detection(None))
+        await caller.until("session.updated")
+        await caller.speak(1.0)
+        await caller.hush(2.0)
+        assert caller.types == ["session.created", "session.updated"]
+        await caller.ask(type="input_audio_buffer.commit")
+        await caller.ask(type="response.create")
+        done = await caller.until("response.done")
+    assert not caller.of("input_audio_buffer.speech_started")
+    assert not caller.of("input_audio_buffer.speech_stopped")
+    assert caller.types[2:6] == [*TURN[2:], "response.created"]
+    assert done["response"]["status"] == "completed"
+    assert prompts(play)[-1] == [("user", "What time is it?")]
+    assert len(play.stt.jobs[0].pcm) == 3 * 32_000
+    assert done["rejoinder"]["unattributed_ms"] <= 5
+
+
+@virtual
+async def test_a_client_may_end_the_turn_before_the_silence_does() -> None:
+    """A commit in a VAD mode takes all audio received, once; the audio behind it is the next utterance."""
+    play = Play()
+    async with play.call() as caller:
+        caller.pour(2.0)
+        await caller.ask(type="input_audio_buffer.commit")
+        await caller.hush(3.0)
+        assert len(caller.of("input_audio_buffer.committed")) == 1
+        assert not caller.of("response.created")
+        await caller.say()
+    assert [round(len(job.pcm) / 32_000, 1) for job in play.stt.jobs] == [2.0, pytest.approx(1.4, abs=0.1)]
+
+
+@virtual
+async def test_create_response_false_leaves_the_answer_to_the_client() -> None:
+    """The turn is committed, nothing more; response.create answers it."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=detection({"type": "semantic_vad", "create_response": False}))
+        await caller.speak(1.0)
+        await caller.listen("input_audio_buffer.committed")
+        await caller.hush(3)
+        assert not caller.of("response.created")
+        await caller.ask(type="response.create")
+        await caller.until("response.done")
+    assert prompts(play)[-1] == [("user", "What time is it?")]
+
+
+@virtual
+async def test_cleared_audio_is_not_answered() -> None:
+    """input_audio_buffer.clear in the middle of an utterance: no turn of it, and the next is heard from its start."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.ask(type="input_audio_buffer.clear")
+        await caller.hush(3.0)
+        assert caller.types[-1] == "input_audio_buffer.cleared"
+        await caller.say(2.0)
+    assert [round(len(job.pcm) / 32_000, 1) for job in play.stt.jobs] == [pytest.approx(2.4, abs=0.1)]
+
+
+@virtual
+async def test_an_idle_caller_is_spoken_to() -> None:
+    """server_vad's idle_timeout_ms: counted from the end of playback, the silence is committed and answered."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(idle_timeout_ms=5000))
+        await caller.say()
+        triggered = await caller.listen("input_audio_buffer.timeout_triggered")
+        done = await caller.listen("response.done", 2)
+    spoken_s = sum(map(len, play.tts.texts[:2])) * CHUNK_SAMPLES / 24_000
+    heard = caller.at("response.output_audio.delta") + spoken_s
+    assert caller.at("input_audio_buffer.timeout_triggered") - heard == pytest.approx(5.0, abs=0.05)
+    assert triggered["audio_end_ms"] - triggered["audio_start_ms"] == pytest.approx(5000, abs=40)
+    assert done["response"]["status"] == "completed"
+    assert prompts(play)[-1][-1] == ("user", "(silence)")
+
+
+@virtual
+async def test_an_idle_timeout_ends_with_the_first_word() -> None:
+    """A caller who speaks in time is not asked again."""
+    async with Play().call() as caller:
+        await caller.ask(type="session.update", session=server_vad(idle_timeout_ms=5000))
+        await caller.say()
+        await caller.hush(4)
+        await caller.speak(12)
+        assert not caller.of("input_audio_buffer.timeout_triggered")
