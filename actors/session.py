@@ -67,7 +67,6 @@ class Session:
     async def run(self) -> None:
         """Live until cancelled; cancelling stops every task and engine call of this session."""
         async with asyncio.TaskGroup() as group:
-            self._group = group
             self._utterance = Utterance(self, self._ear, Listening(self._services, group))
             self.replies = Replies(self, self._services, group)
             self._clerk.greet()

@@ -89,14 +89,16 @@ class _Store:
         self.samples += chunk.samples
 
     def take(self, limit: int) -> _Chunk:
-        """At most `limit` samples from the front, never across the start of a segment."""
-        chunk = self.chunks.popleft()
-        if chunk.samples > limit:
-            cut = limit * SAMPLE_BYTES
-            self.chunks.appendleft(_Chunk("", chunk.pcm[cut:], chunk.answers))
-            chunk = _Chunk(chunk.words, chunk.pcm[:cut], chunk.answers)
-        self.samples -= chunk.samples
-        return chunk
+        """At most `limit` samples from the front, never across the start of a segment or clip."""
+        first = self.chunks.popleft()
+        pcm = first.pcm
+        while len(pcm) < limit * SAMPLE_BYTES and self.chunks and not self.chunks[0].words:
+            pcm += self.chunks.popleft().pcm
+        taken, rest = pcm[: limit * SAMPLE_BYTES], pcm[limit * SAMPLE_BYTES :]
+        if rest:
+            self.chunks.appendleft(_Chunk("", rest, first.answers))
+        self.samples -= len(taken) // SAMPLE_BYTES
+        return _Chunk(first.words, taken, first.answers)
 
     def clear(self) -> None:
         self.chunks.clear()
@@ -115,6 +117,8 @@ class Voice:
         self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
         self._store = _Store()
         self._playout = Playout(settings.lead_s)
+        # Half the lead at most: one delta is heard while the next is on its way.
+        self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
         self._sent = 0
         self._synthesized = False
         self._wake = asyncio.Event()
@@ -241,21 +245,17 @@ class Voice:
                 await self._wake.wait()
                 continue
             now = self._clock()
-            allowed = self._playout.allowance(now)
-            if allowed < min(self._store.samples, round(DELTA_S * WIRE_RATE)):
-                await self._until_released(now)
+            wanted = min(self._store.samples, self._delta)
+            if (missing := wanted - self._playout.allowance(now)) > 0:
+                await asyncio.sleep(missing / WIRE_RATE)
                 continue
-            chunk = self._store.take(min(allowed, round(DELTA_S * WIRE_RATE)))
+            chunk = self._store.take(wanted)
             self._playout.sent(chunk.samples, now)
             self._sent += chunk.samples
             if chunk.words:
                 self._listener.speaking(chunk.words)
             self._listener.audio(chunk.pcm, answers=chunk.answers)
             self._room.set()
-
-    async def _until_released(self, now: float) -> None:
-        release = self._playout.next_release(now)
-        await asyncio.sleep(DELTA_S if release is None else min(DELTA_S, max(0.005, release - now)))
 
 
 class _Interrupted(Exception):

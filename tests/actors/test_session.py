@@ -6,6 +6,7 @@ from collections import deque
 
 import pytest
 
+from rejoinder.core.config import ConversationSettings, Settings
 from tests.actors.asking import TURN, prompts
 from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import Play
@@ -95,19 +96,23 @@ async def test_a_long_answer_that_hits_its_limit_is_incomplete() -> None:
     assert done["response"]["output"][0]["status"] == "incomplete"
 
 
+@pytest.mark.parametrize("lead_ms", [20, 60, 320, 2000])
 @virtual
-async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead() -> None:
-    """No sample leaves more than playout_lead_ms before it is heard, and the listener never waits."""
-    play = Play(tts=ToneTts(delay_s=0.02))
+async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead(lead_ms: int) -> None:
+    """No sample leaves more than playout_lead_ms before it is heard, all arrive, and the listener never waits."""
+    settings = Settings(conversation=ConversationSettings(playout_lead_ms=lead_ms))
+    play = Play(settings, tts=ToneTts(delay_s=0.02))
     async with play.call() as caller:
         await caller.say()
+    assert caller.audio == b"".join(voice(text) for text in play.tts.texts)
     began = caller.at("response.output_audio.delta")
     sent = 0.0
-    for at, event in caller.events:
-        if event["type"] == "response.output_audio.delta":
-            assert sent >= at - began - 1e-6, "the listener ran dry"
-            sent += len(event["delta"]) / 48_000
-            assert sent - (at - began) <= 0.320 + 1e-6
+    deltas = [(at, event) for at, event in caller.events if event["type"] == "response.output_audio.delta"]
+    for at, event in deltas:
+        assert lead_ms < 60 or sent >= at - began - 1e-6, "the listener ran dry"
+        sent += len(event["delta"]) / 48_000
+        assert sent - (at - began) <= lead_ms / 1000 + 1e-6
+    assert lead_ms < 200 or len(deltas) <= 10 * sent + 5
 
 
 @virtual
