@@ -28,6 +28,13 @@ ADVISED = {
 }
 
 
+ALONE = {
+    # Serve gives load balancers outside the cluster 30 s to forget a host that stops. A machine of its own has none
+    # but HAProxy, which Serve itself tells at once.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
+}
+"""For a cluster that one machine serves by itself."""
+
 MAX_CONNECTIONS = 20_000
 # HAProxy wants two descriptors a connection and half as many again for itself, and refuses to start without them.
 FILES_PER_CONNECTION = 2.5

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from cluster.environment import REQUIRED, free_port, node_environment
+from cluster.environment import ALONE, REQUIRED, free_port, node_environment
 from rejoinder.core.config import ServeFile, parse_serve_file
 from rejoinder.core.errors import BackendError, ConfigError
 
@@ -98,7 +98,7 @@ def _leave() -> None:
 def _own_head() -> Iterator[None]:
     # Ray puts sockets here, whose paths may not exceed 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="rj-", dir="/tmp"))
-    os.environ.update(node_environment(directory))
+    os.environ.update(node_environment(directory) | ALONE)
     import ray
 
     try:
