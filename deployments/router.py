@@ -1,0 +1,72 @@
+"""Which replica gets a call: two random choices by queue length, but never one that the caller asks to avoid.
+
+Serve's own router gives no anti-affinity, and a hedge sent to the replica that stalls buys nothing. The router runs in
+the caller's process. Serve ships it there by value, as a copy of this module: so nothing here may keep state or
+define a type that others name. Those are in `deployments.routing`, which stays the one module that it is.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
+
+from deployments.routing import Route, remember
+
+# Calls that may look for a replica at once, in one process: more than its sessions can have under way.
+MAX_ROUTING = 1024
+
+
+class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped here
+    """Power of two choices among the replicas that the request's Route allows."""
+
+    @property
+    def max_num_routing_tasks(self) -> int:
+        """Serve's own limit, two a replica, would let a few waiting hedges hold up every other call."""
+        return MAX_ROUTING
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        if pending_request is None:
+            return [candidate_replicas]
+        # Without this the base class retries at once, forever, when it is given no candidate.
+        pending_request.routing_context.should_backoff = True
+        route = _route(pending_request)
+        if route is None:
+            return [candidate_replicas]
+        allowed = [replica for replica in candidate_replicas if replica.replica_id.unique_id not in route.avoid]
+        if not allowed and not route.strict:
+            allowed = candidate_replicas
+        if not allowed:
+            return []
+        pair = random.sample(allowed, min(2, len(allowed)))
+        chosen = min(pair, key=self._known_queue)
+        remember(route.request_id, chosen.replica_id.unique_id)
+        return [[chosen]]
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: ReplicaResult) -> None:
+        route = _route(pending_request)
+        if route is not None:
+            remember(route.request_id, replica_id.unique_id)
+
+    def _get_pending_request_matching_internal_request_id(
+        self, request_metadata: object = None
+    ) -> PendingRequest | None:
+        """The very call for which a replica was chosen.
+
+        Serve's own looks it up by the request id, which all calls of one conversation share: of two that wait for the
+        same deployment, the second would wait for ever, and keep a routing task.
+        """
+        waiting = self._pending_requests_to_fulfill
+        mine = (pending for pending in waiting if pending.metadata is request_metadata and not pending.future.done())
+        return next(mine, None)
+
+    def _known_queue(self, replica: RunningReplica) -> int:
+        return self.replica_queue_len_cache.get(replica.replica_id) or 0
+
+
+def _route(pending_request: PendingRequest) -> Route | None:
+    arguments: list[Any] = pending_request.args
+    return next((argument for argument in arguments if isinstance(argument, Route)), None)

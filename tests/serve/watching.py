@@ -1,0 +1,58 @@
+"""Waiting for what must become true, and reading it off the replicas' own metrics."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import httpx2
+import psutil
+
+POLL_S = 0.02
+_IN_FLIGHT = re.compile(rb"^rejoinder_requests_in_flight\{[^}]*\} ([0-9.]+)$", re.MULTILINE)
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """Seconds until `holds` was true; raises TimeoutError naming `what`."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > timeout_s:
+            raise TimeoutError(f"{what}: not within {timeout_s:g} s")
+        time.sleep(POLL_S)
+    return time.monotonic() - began
+
+
+class Gauges:
+    """The requests in flight of some replicas, over open connections: one look takes milliseconds."""
+
+    def __init__(self, replicas: list[dict[str, str]]) -> None:
+        self._replicas = replicas
+        self._client = httpx2.Client(timeout=5)
+
+    def __enter__(self) -> Gauges:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._client.close()
+
+    def in_flight(self, stage: str = "") -> float:
+        """The sum over the replicas, or over those of one stage."""
+        return sum(self._read(replica) for replica in self._replicas if stage in ("", replica["stage"]))
+
+    def wait_for(self, count: float, timeout_s: float, stage: str = "") -> float:
+        """Seconds until exactly `count` are in flight."""
+        return wait_until(lambda: self.in_flight(stage) == count, timeout_s, f"{count:g} in flight {stage}")
+
+    def wait_for_work(self, stage: str, timeout_s: float) -> None:
+        """Until a replica of the stage holds a request."""
+        wait_until(lambda: self.in_flight(stage) >= 1, timeout_s, f"work for {stage}")
+
+    def _read(self, replica: dict[str, str]) -> float:
+        found = _IN_FLIGHT.search(self._client.get(f"http://{replica['target']}/metrics").content)
+        return float(found[1]) if found else 0.0
+
+
+def cpu_share(pid: str, window_s: float = 0.5) -> float:
+    """How many cores a process used during the next `window_s`."""
+    return psutil.Process(int(pid)).cpu_percent(window_s) / 100
