@@ -63,6 +63,18 @@ def _faults(stage: str, route: Route) -> Iterator[None]:
         forget(route.request_id)
 
 
+def _cancel(response: Any) -> None:
+    """Cancel a call in its replica, wherever it is on its way.
+
+    In same-loop mode Serve's own `cancel` forgets a replica that was assigned but not yet looked at by the waiting
+    caller: a gap of one turn of the event loop, which one cancel in some hundreds meets.
+    """
+    response.cancel()
+    assigned = response._replica_result_future
+    if assigned.done() and not assigned.cancelled() and assigned.exception() is None:
+        assigned.result().cancel()
+
+
 async def _ask(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
     """One unary call; cancelling it cancels the request in the replica."""
     route = _route(avoid)
@@ -71,7 +83,7 @@ async def _ask(stage: str, method: Any, payload: object, avoid: frozenset[str]) 
         try:
             return await response
         finally:
-            response.cancel()
+            _cancel(response)
 
 
 class _Stream:
@@ -99,7 +111,7 @@ class _Stream:
 
     async def close(self) -> None:
         """Cancel the request in the replica; its own end is not waited for."""
-        self._generator.cancel()
+        _cancel(self._generator)
         if self._first is not None:
             self._first.cancel()
             await asyncio.wait({self._first})

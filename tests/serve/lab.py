@@ -124,13 +124,12 @@ class Lab:
 
     @web.post("/sweep/{count}")
     async def sweep(self, count: int) -> None:
-        """Cancel calls at ever later moments of their life, one turn of the event loop after the other."""
-        for turns in range(count):
+        """Cancel calls at ever later moments of their first ten milliseconds, in which they reach a replica."""
+        for moment in range(count):
             for begin in (self._read, self._ask):
                 call = Call(time.monotonic())
                 task = asyncio.create_task(begin(call, {"first_s": 3600, "avoid": [], "strict": False}))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0.01 * moment / count)
                 task.cancel()
                 await asyncio.wait({task})
 

@@ -1,4 +1,7 @@
-"""The router on a real Serve: three replicas, and callers who know whom to avoid."""
+"""Handles and their router on a real Serve: callers who know whom to avoid, and cancels that must arrive.
+
+The cancellations are those that Serve itself loses in the mode we run it in (or did: the last of each list is ours).
+"""
 
 from __future__ import annotations
 
@@ -125,3 +128,67 @@ def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
     shares = Counter({puppet["replica"]: puppet["began"] - before[puppet["replica"]] for puppet in lab.puppets()})
     assert shares.total() == 200
     assert min(shares.values()) > 0
+
+
+def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:
+    """Until `stopped` more calls were stopped, and none is left running."""
+
+    def holds() -> bool:
+        change = lab.counts() - before
+        return change["stopped"] == stopped and change["began"] == change["stopped"] + change["done"]
+
+    wait_until(holds, PROMPT_S, f"{stopped} stopped calls")
+
+
+def _begun(lab: LabClient, before: Counter[str], count: int = 1) -> None:
+    wait_until(lambda: lab.counts()["began"] == before["began"] + count, PROMPT_S, "the replica's start")
+
+
+@pytest.mark.parametrize("kind", ["open", "read", "ask"])
+def test_a_call_without_an_answer_yet_is_stopped(lab: LabClient, names: list[str], kind: str) -> None:
+    """A cancelled task stops the replica, be it a stream nobody reads, one whose first item is awaited, or unary."""
+    before = lab.counts()
+    number = lab.start(kind, first_s=30)
+    _begun(lab, before)
+    lab.cancel(number)
+    _settled(lab, before, 1)
+
+
+def test_a_stream_that_nobody_reads_is_stopped_on_leaving(lab: LabClient, names: list[str]) -> None:
+    """Leaving the context is enough: Serve alone would let a stream that was never iterated run on."""
+    before = lab.counts()
+    number = lab.start("open", first_s=30)
+    _begun(lab, before)
+    lab.leave(number)
+    _settled(lab, before, 1)
+
+
+@pytest.mark.parametrize("end", ["cancel", "leave"])
+def test_a_stream_is_stopped_between_items(lab: LabClient, names: list[str], end: str) -> None:
+    """A reader that is cancelled and one that breaks off both stop the replica at its next item."""
+    before = lab.counts()
+    number = lab.start("read", first_s=0, items=100_000)
+    wait_until(lambda: lab.state(number)["items"] > 2, PROMPT_S, "the first items")
+    getattr(lab, end)(number)
+    _settled(lab, before, 1)
+
+
+@pytest.mark.parametrize("kind", ["read", "ask"])
+def test_a_deadline_stops_the_replica(lab: LabClient, names: list[str], kind: str) -> None:
+    """What a caller's timeout gives up is given up in the replica too."""
+    before = lab.counts()
+    found = _finish(lab, lab.start(kind, first_s=30, timeout_s=0.5))
+    assert str(found["error"]).startswith("TimeoutError")
+    _settled(lab, before, 1)
+
+
+def test_a_cancel_at_any_moment_arrives(lab: LabClient, names: list[str]) -> None:
+    """Of 600 calls cancelled at ever later moments of their way to a replica, none runs on."""
+    before = lab.counts()
+    lab.sweep(300)
+
+    def settled() -> bool:
+        change = lab.counts() - before
+        return change["began"] > 100 and change["began"] == change["stopped"]
+
+    wait_until(settled, PROMPT_S, "the end of every call that reached a replica")
