@@ -9,8 +9,8 @@ from statistics import median
 from loadtest.microphone import Microphone, Spoken
 from loadtest.playback import Playback
 from loadtest.turn_record import Outcome, ServerReport, TurnRecord, stages_ms, unspoken
-from loadtest.wer import word_error_rate, words
 from rejoinder.core.audio import WIRE_RATE
+from rejoinder.core.wer import word_error_rate, words
 
 
 @dataclass(slots=True, eq=False)

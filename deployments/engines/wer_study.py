@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from deployments.engines.human_corpus import DEBIAN_PACKAGES, HumanClip, human_clips, missing_sources
-from deployments.engines.wer import word_errors
 from deployments.engines.whisper import Whisper, WhisperOptions
 from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.wer import word_errors, words
 from rejoinder.store.model_store import open_store
 
 BOOTSTRAP_DRAWS = 10_000
@@ -68,15 +68,13 @@ def study(short: Whisper, full: Whisper, clips: Sequence[HumanClip]) -> Iterator
         between = time.perf_counter()
         padded = full.transcribe_batch([pcm])[0]
         ended = time.perf_counter()
-        short_errors, words = word_errors(clip.text, quick.text)
-        full_errors, _ = word_errors(clip.text, padded.text)
         yield ClipResult(
             source=clip.source,
             name=clip.name,
-            words=words,
+            words=len(words(clip.text)),
             audio_ms=pcm.size / 16,
-            short_errors=short_errors,
-            full_errors=full_errors,
+            short_errors=word_errors(clip.text, quick.text),
+            full_errors=word_errors(clip.text, padded.text),
             short_ms=(between - started) * 1000,
             full_ms=(ended - between) * 1000,
             repeated=quick.full_padding,
@@ -88,18 +86,18 @@ def study(short: Whisper, full: Whisper, clips: Sequence[HumanClip]) -> Iterator
 
 def summarize(results: Sequence[ClipResult]) -> Summary:
     """Totals and the bootstrap interval of the difference; deterministic."""
-    words = np.array([result.words for result in results])
+    lengths = np.array([result.words for result in results])
     short = np.array([result.short_errors for result in results])
     full = np.array([result.full_errors for result in results])
     draws = np.random.default_rng(BOOTSTRAP_SEED).integers(len(results), size=(BOOTSTRAP_DRAWS, len(results)))
-    differences = 100 * (short - full)[draws].sum(axis=1) / words[draws].sum(axis=1)
+    differences = 100 * (short - full)[draws].sum(axis=1) / lengths[draws].sum(axis=1)
     low, high = np.percentile(differences, PERCENTILES)
     return Summary(
         clips=len(results),
-        words=int(words.sum()),
-        short_wer=100 * float(short.sum() / words.sum()),
-        full_wer=100 * float(full.sum() / words.sum()),
-        difference=100 * float((short - full).sum() / words.sum()),
+        words=int(lengths.sum()),
+        short_wer=100 * float(short.sum() / lengths.sum()),
+        full_wer=100 * float(full.sum() / lengths.sum()),
+        difference=100 * float((short - full).sum() / lengths.sum()),
         interval=(float(low), float(high)),
         short_median_ms=float(np.median([result.short_ms for result in results])),
         full_median_ms=float(np.median([result.full_ms for result in results])),

@@ -1,0 +1,103 @@
+"""Word error rate: how far a transcript is from what was said, writing conventions aside.
+
+Both texts are brought to one spelling first, so that a recognizer is not charged for style: lower case, no
+punctuation, contractions as one word without their apostrophe, a few abbreviations in full, numbers in words.
+
+Digits do not say how they were spoken, so they are read as callers most often speak them: up to 99, round and grouped
+numbers as quantities ("1,250", "500", "25000"), four digits of a recent century as a year ("1984"), and any other
+string digit by digit ("29340", "007").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_SMALL = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+_TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SCALES = ((1_000_000, "million"), (1_000, "thousand"), (100, "hundred"))
+# Beyond this, even a round number is more likely an identifier than a quantity.
+_LARGEST = 999_999_999
+
+_SPELLINGS = {"mr": "mister", "mrs": "missus", "dr": "doctor", "ok": "okay", "cannot": "can not"}
+_SIGNS = str.maketrans({**dict.fromkeys("'’‘ʼ", ""), "%": " percent ", "&": " and "})
+_TOKEN = re.compile(r"(?P<grouped>\d{1,3}(?:,\d{3})+(?!\d))|(?P<digits>\d+)|(?P<word>[^\W\d_]+)")
+_FRACTION = re.compile(r"\.(\d+)")
+_COUNTED = re.compile(r"\d|[1-9]\d|[1-9]\d?00+|200[1-9]")
+_YEAR = re.compile(r"1[5-9]\d\d|20\d\d")
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` as they are spoken, in the one spelling."""
+    text = text.lower().translate(_SIGNS)
+    found: list[str] = []
+    at = 0
+    while token := _TOKEN.search(text, at):
+        at = token.end()
+        if word := token["word"]:
+            found += _SPELLINGS.get(word, word).split()
+            continue
+        found += _quantity(int(token["grouped"].replace(",", ""))) if token["grouped"] else _number(token["digits"])
+        if fraction := _FRACTION.match(text, at):
+            found += ["point", *_one_by_one(fraction[1])]
+            at = fraction.end()
+    return found
+
+
+def word_errors(expected: str, heard: str) -> int:
+    """The fewest words to substitute, insert or delete to make `expected` out of `heard`."""
+    return _distance(words(expected), words(heard))
+
+
+def word_error_rate(expected: str, heard: str) -> float:
+    """Errors per expected word: 0 is perfect, above 1 is possible; of nothing expected, 0 or infinity."""
+    return pooled_error_rate([(expected, heard)])
+
+
+def pooled_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
+    """Errors over expected words of all (expected, heard) pairs together: every word weighs the same."""
+    errors = length = 0
+    for expected, heard in pairs:
+        errors += word_errors(expected, heard)
+        length += len(words(expected))
+    if not length:
+        return float("inf") if errors else 0.0
+    return errors / length
+
+
+def _number(digits: str) -> list[str]:
+    if _COUNTED.fullmatch(digits):
+        return _quantity(int(digits))
+    if _YEAR.fullmatch(digits):
+        return [*_number(digits[:2]), *_number(digits[2:])]
+    return _one_by_one(digits)
+
+
+def _quantity(number: int) -> list[str]:
+    if number > _LARGEST:
+        return _one_by_one(str(number))
+    if number < len(_SMALL):
+        return [_SMALL[number]]
+    if number < 100:
+        tens, rest = divmod(number, 10)
+        return [_TENS[tens], *([_SMALL[rest]] if rest else [])]
+    size, name = next((size, name) for size, name in _SCALES if number >= size)
+    count, rest = divmod(number, size)
+    return [*_quantity(count), name, *(_quantity(rest) if rest else [])]
+
+
+def _one_by_one(digits: str) -> list[str]:
+    return [_SMALL[int(digit)] for digit in digits]
+
+
+def _distance(left: list[str], right: list[str]) -> int:
+    """Levenshtein's, one row of its table at a time."""
+    row = list(range(len(right) + 1))
+    for count, word in enumerate(left, 1):
+        diagonal, row[0] = row[0], count
+        for at, other in enumerate(right, 1):
+            diagonal, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, diagonal + (word != other))
+    return row[-1]
