@@ -124,7 +124,7 @@ class Dialogue:
     def _close(self, turn: Turn, now: float) -> None:
         """Note when the turn's reply was heard to its end, or that it was waited for long enough."""
         reply = turn.reply
-        if reply and reply.done_at is not None and not reply.cut and not self._caller_heard:
+        if reply and reply.done_at is not None and not reply.cut and not self._caller_heard and self._settled(turn):
             over = max(reply.done_at, reply.playback.ends_at, turn.speech_ends)
             if over <= now:
                 self._over[turn] = over
@@ -133,6 +133,11 @@ class Dialogue:
         if now >= waiting_since + self.manners.timeout_s:
             turn.given_up = True
             self._over[turn] = now
+
+    def _settled(self, turn: Turn) -> bool:
+        """Whether the ends of all replies to the lines before are known, so that their outcomes no longer change."""
+        before = self._turns[: self._turns.index(turn)]
+        return all(reply.done_at is not None for known in before for reply in known.replies.values())
 
     # -- the server speaks -------------------------------------------------------------------------------------------
 

@@ -133,6 +133,46 @@ def test_a_barge_in_silences_the_reply_and_is_a_turn_of_its_own() -> None:
     assert cut.voice_to_voice_ms == pytest.approx(420)
 
 
+def _cuts_in(scene: Scene) -> float:
+    """A second line over the reply to the first, heard and answered, while the first reply's end is not reported.
+
+    Returns when the second reply has been heard to its end.
+    """
+    scene.hears(0.7, "i1")
+    scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
+    began = LINE_ENDS + 0.4
+    scene.replies(began, "r1", "Once upon a time.", tone(5.0))
+    second_ends = began + 1.0 + 1.0
+    _answered(scene, at=second_ends, item="i2", response="r2")
+    return second_ends + 0.4 + 0.5
+
+
+def test_a_turn_is_not_closed_before_its_outcome_is_known() -> None:
+    """A closed turn's record is final, however late the end of the reply that was cut is reported."""
+    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav"), barge_in_s=1.0))
+    heard_out = _cuts_in(scene)
+    scene.run(heard_out + 0.5)
+    assert scene.dialogue.closed == 0
+    scene.done(heard_out + 0.5, "r1", report("i1", 1500) | {"interrupted": True}, status="cancelled")
+    scene.run(heard_out + 0.6)
+    assert scene.dialogue.closed == 2
+    shown = scene.dialogue.records()
+    scene.run(60)
+    assert [record.outcome for record in shown] == ["interrupted", "answered"]
+    assert scene.dialogue.records() == shown
+
+
+def test_an_outcome_that_never_comes_is_waited_for_no_longer_than_an_answer() -> None:
+    """The server never reports the end of the cut reply: after the timeout both turns are closed as they are."""
+    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav"), barge_in_s=1.0), manners=Manners(timeout_s=5))
+    heard_out = _cuts_in(scene)
+    scene.run(heard_out + 4.9)
+    assert scene.dialogue.closed == 0
+    scene.run(heard_out + 5.1)
+    assert scene.dialogue.closed == 2
+    assert [record.outcome for record in scene.dialogue.records()] == ["interrupted", "answered"]
+
+
 def test_an_unanswered_turn_is_given_up_and_the_conversation_goes_on() -> None:
     """After the timeout the turn has no answer and no time, and the next line is spoken and measured."""
     scene = Scene(Line(clip("a.wav")), Line(clip("b.wav")), manners=Manners(think_s=0.6, timeout_s=5))
