@@ -27,9 +27,7 @@ def serve(
     ] = "auto",
     port: Annotated[int | None, typer.Option(help="HTTP port, instead of the file's; 0 takes a free one.")] = None,
 ) -> None:
-    """Start Rejoinder, wait until it is healthy, print its URLs, and stop on Ctrl-C only what this command
-    started.
-    """
+    """Start Rejoinder, print its URLs once it is healthy, and stop on Ctrl-C only what this command started."""
     document = _with_port(read_config(config), port)
     _check_models(document)
     console = Console()

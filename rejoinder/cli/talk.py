@@ -1,6 +1,4 @@
-"""`rejoinder talk`: speak recorded clips to a server as one conversation, and show where the time of each turn
-went.
-"""
+"""`rejoinder talk`: speak recorded clips to a server as one conversation, and show where each turn's time went."""
 
 from __future__ import annotations
 
@@ -18,9 +16,8 @@ from rich.text import Text
 
 from rejoinder.core.errors import ConfigError
 
-if (
-    TYPE_CHECKING
-):  # at run time only `talk` imports them: the openai client takes a second, and every command loads this
+# At run time only `talk` imports them: the openai client takes a second to load, and every command loads this module.
+if TYPE_CHECKING:
     from loadtest.dialogue import Line
     from loadtest.spread import Spread
     from loadtest.talk import Call, Server
@@ -142,8 +139,7 @@ def _write(path: Path, records: list[TurnRecord]) -> None:
         raise ConfigError(f"{path} cannot be written ({error}).", "Name another file.", "--json") from None
 
 
-# -- what is printed
-# ---------------------------------------------------------------------------------------------------
+# -- what is printed --------------------------------------------------------------------------------------------------
 
 
 def _show(console: Console, record: TurnRecord) -> None:
