@@ -69,8 +69,10 @@ class Llm:
 
     async def generate(self, request: LlmRequest, route: Route | None = None) -> AsyncGenerator[TokenDelta, None]:
         """Stream the answer; cancelling stops the engine at its next token."""
-        async with self._replica.request(), aclosing(self._engine.stream(request)) as deltas:
+        async with self._replica.request() as inside, aclosing(self._engine.stream(request)) as deltas:
             async for delta in deltas:
+                if delta.finish:
+                    inside.answered()
                 yield delta
 
     async def describe(self) -> dict[str, str | int]:

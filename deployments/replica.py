@@ -67,6 +67,17 @@ class Description:
     engine: str
 
 
+class Request:
+    """One request inside a replica, and how it ended."""
+
+    def __init__(self) -> None:
+        self.end: Literal["done", "cancelled", "failed"] = "failed"
+
+    def answered(self) -> None:
+        """All of the answer is on its way; a caller who hangs up now has cancelled nothing."""
+        self.end = "done"
+
+
 class Replica:
     """Identity, metrics and health of one replica; works without Ray too (then it has no port and a plain id)."""
 
@@ -85,22 +96,23 @@ class Replica:
         return asdict(self.description)
 
     @asynccontextmanager
-    async def request(self) -> AsyncIterator[None]:
+    async def request(self) -> AsyncIterator[Request]:
         """Count a request, and how it ended; waits the injected delay first."""
         began = time.monotonic()
         self._metrics.in_flight.inc()
-        end: Literal["done", "cancelled", "failed"] = "failed"
+        request = Request()
         try:
             if self._settings.inject_delay_ms:
                 await asyncio.sleep(self._settings.inject_delay_ms / 1000)
-            yield
-            end = "done"
+            yield request
+            request.answered()
         except (asyncio.CancelledError, GeneratorExit):
-            end = "cancelled"
+            if request.end != "done":
+                request.end = "cancelled"
             raise
         finally:
             self._metrics.in_flight.dec()
-            self._metrics.ended(time.monotonic() - began, end)
+            self._metrics.ended(time.monotonic() - began, request.end)
 
     async def check_health(self) -> None:
         """Raise if the loop is late or the engine hangs; Serve then replaces the replica."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,9 @@ def kill_holder(replicas: list[dict[str, str]], timeout_s: float = 30.0) -> tupl
 
 
 @contextmanager
-def serving(tmp_path: Path, args: dict[str, Any], *, address: str = "local") -> Iterator[Served]:
+def serving(
+    tmp_path: Path, args: dict[str, Any], *, address: str = "local", environment: Mapping[str, str] = os.environ
+) -> Iterator[Served]:
     """`rejoinder serve` with these `args`, on a free port, until the block ends; its output is shown if it fails."""
     port = free_port()
     config = tmp_path / "ray_config.yaml"
@@ -91,7 +93,7 @@ def serving(tmp_path: Path, args: dict[str, Any], *, address: str = "local") -> 
     command = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", address]
     log = tmp_path / "serve.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
         _await_health(process, url, log)

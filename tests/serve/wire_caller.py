@@ -67,6 +67,10 @@ class WireCaller:
         """Until all that was said is sent."""
         await self._silent.wait()
 
+    def vanish(self) -> None:
+        """Tear the connection off, without a goodbye."""
+        self._socket.transport.abort()
+
     async def until(self, kind: str, count: int = 1, timeout_s: float = 60.0) -> dict[str, Any]:
         """The `count`-th event of a type."""
         async with asyncio.timeout(timeout_s):
