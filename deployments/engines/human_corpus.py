@@ -27,12 +27,18 @@ import soxr
 from rejoinder.core.audio import STT_RATE
 
 LONGEST_S = 20.0
-DEBIAN_PACKAGES = ("pocketsphinx-testdata", "alsa-utils", "asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
-
 _POCKETSPHINX = Path("/usr/share/pocketsphinx/test/data")
 _ALSA = Path("/usr/share/sounds/alsa")
 _ASTERISK = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _ASTERISK_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
+
+# Debian's packages, and a file of each that is read here: an image that strips /usr/share/doc has no texts.
+_PACKAGES = {
+    "pocketsphinx-testdata": _POCKETSPHINX / "goforward.raw",
+    "alsa-utils": _ALSA / "Front_Center.wav",
+    "asterisk-core-sounds-en": _ASTERISK_TEXTS,
+    "asterisk-core-sounds-en-wav": _ASTERISK / "hello.wav",
+}
 
 # The text of the first follows from pocketsphinx's goforward.gram, of the second from its name; the rest from its
 # transcription files (without the stray word of 0920).
@@ -102,17 +108,25 @@ def human_clips(moonshine: Path, every_prompt: int = 1) -> list[HumanClip]:
 
     `moonshine`: the store's folder `human-clips`.
     """
-    return [*_moonshine(moonshine), *_pocketsphinx(), *_alsa(), *list(_asterisk())[::every_prompt]]
+    return [*moonshine_clips(moonshine), *debian_clips(every_prompt)]
 
 
-def missing_sources() -> list[str]:
-    """Folders of DEBIAN_PACKAGES that are not installed."""
-    return [str(path) for path in (_POCKETSPHINX, _ALSA, _ASTERISK, _ASTERISK_TEXTS) if not path.exists()]
+def moonshine_clips(folder: Path) -> list[HumanClip]:
+    """The model store's own clips; `folder`: its `human-clips`."""
+    return [
+        HumanClip("moonshine", f"{file}@{start_s:g}", folder / file, text, start_s, end_s)
+        for file, start_s, end_s, text in _MOONSHINE_CUTS
+    ]
 
 
-def _moonshine(folder: Path) -> Iterator[HumanClip]:
-    for file, start_s, end_s, text in _MOONSHINE_CUTS:
-        yield HumanClip("moonshine", f"{file}@{start_s:g}", folder / file, text, start_s, end_s)
+def debian_clips(every_prompt: int = 1) -> list[HumanClip]:
+    """The clips of those packages that are installed; see `missing_packages`."""
+    return [*_pocketsphinx(), *_alsa(), *list(_asterisk())[::every_prompt]]
+
+
+def missing_packages() -> list[str]:
+    """Debian's packages that `debian_clips` reads and that are not installed."""
+    return [name for name, file in _PACKAGES.items() if not file.exists()]
 
 
 def _pocketsphinx() -> Iterator[HumanClip]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.engines.human_corpus import DEBIAN_PACKAGES, HumanClip, human_clips, missing_sources
+from deployments.engines.human_corpus import HumanClip, human_clips, missing_packages
 from deployments.engines.whisper import Whisper, WhisperOptions
 from rejoinder.core.config import ModelStoreSettings
 from rejoinder.core.wer import word_errors, words
@@ -137,8 +137,8 @@ def main() -> None:
     engines = [Whisper(weights, WhisperOptions(threads=arguments.threads, short_context=s)) for s in (True, False)]
     for engine in engines:
         engine.warm_up()
-    if missing := missing_sources():
-        print(f"Not installed: {', '.join(missing)}. For more speech: apt-get install {' '.join(DEBIAN_PACKAGES)}")
+    if missing := missing_packages():
+        print(f"For more speech: apt-get install {' '.join(missing)}")
     print(HEADER)
     results = []
     for result in study(engines[0], engines[1], human_clips(store.path("human-clips"), arguments.every_prompt)):

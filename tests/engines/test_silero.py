@@ -9,7 +9,7 @@ import pytest
 import torch
 from silero_vad.utils_vad import OnnxWrapper
 
-from deployments.engines.human_corpus import human_clips
+from deployments.engines.human_corpus import moonshine_clips
 from deployments.engines.pcm import speech_samples
 from deployments.engines.silero import STATE_SIZE, Silero
 from rejoinder.core.audio import Samples
@@ -33,7 +33,7 @@ def silero(store: ModelStore) -> Silero:
 @pytest.fixture(scope="module")
 def streams(store: ModelStore) -> Samples:
     """Five streams of 60 windows of human speech: shape (60, 5, 512)."""
-    clips = [clip.pcm() for clip in human_clips(store.path("human-clips"))[1 : STREAMS + 1]]
+    clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1 : STREAMS + 1]]
     cut = np.stack([speech_samples(clip[: 60 * 512], max_s=2) for clip in clips])
     return cut.reshape(STREAMS, 60, 512).transpose(1, 0, 2)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import WhisperFeatureExtractor
 
-from deployments.engines.human_corpus import HumanClip, human_clips
+from deployments.engines.human_corpus import HumanClip, moonshine_clips
 from deployments.engines.log_mel import log_mel
 from deployments.engines.smart_turn import SmartTurn, smart_turn_features
 from rejoinder.core.errors import CallerError
@@ -47,7 +47,7 @@ def smart_turn(store: ModelStore) -> SmartTurn:
 @pytest.mark.models
 def test_it_tells_whole_sentences_from_halves(smart_turn: SmartTurn, store: ModelStore) -> None:
     """On human speech, whole sentences score higher on average than the same ones stopped half way."""
-    clips = [clip for clip in human_clips(store.path("human-clips")) if clip.source == "moonshine"]
+    clips = moonshine_clips(store.path("human-clips"))
     whole = [smart_turn.predict(clip.pcm()) for clip in clips]
     halves = [smart_turn.predict(first_part(clip)) for clip in clips]
     assert all(0 <= p <= 1 for p in whole + halves)
