@@ -1,0 +1,61 @@
+"""pyproject.toml says what the product imports, no more and no less."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest")
+# Installed for its weights, which the model store takes from its files; the package itself is not imported.
+DATA_ONLY = {"silero-vad"}
+
+
+def _normalised(requirement: str) -> str:
+    """A distribution's name as PEP 503 compares it, without extras and versions."""
+    name = re.match(r"[\w.-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def _imported() -> Iterator[str]:
+    """Top-level names of other people's packages."""
+    for path in (path for package in PRODUCT for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names = [node.module]
+            for top in (name.split(".")[0] for name in names):
+                if top not in sys.stdlib_module_names and top not in PRODUCT:
+                    yield top
+
+
+def _distributions() -> set[str]:
+    installed = packages_distributions()
+    return {_normalised(installed[name][0]) for name in _imported()}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    """No import rests on what another package happens to bring, and nothing is installed for nobody.
+
+    The optional engine is declared in its extra.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
+    optional = {_normalised(requirement) for requirement in project["optional-dependencies"]["piper"]}
+    assert _distributions() == declared | optional
+
+
+def test_what_the_scripts_install_is_pinned() -> None:
+    """constraints.txt holds a version of every dependency, and of the extras that scripts/test adds."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    pinned = {_normalised(line) for line in lines if "==" in line}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    required = (*project["dependencies"], *extras["dev"], *extras["piper"])
+    assert {_normalised(requirement) for requirement in required} <= pinned
