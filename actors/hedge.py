@@ -29,6 +29,7 @@ from rejoinder.core.hedging import (
     Race,
     RaceCommand,
     RaceEvent,
+    RacePhase,
     StartHedge,
     Win,
     step,
@@ -262,16 +263,16 @@ class _Racing:
         while True:
             self._race, commands = step(self._race, event, self._hedger.clock(), self._hedger.spend)
             for command in commands:
-                winner = await self._perform(command)
-                if winner:
-                    return winner
+                await self._perform(command)
+            if self._race.phase is RacePhase.WON:
+                return self._attempts[self._race.running[0]]
             event = await self._events.get()
             if isinstance(event, Failed) and (fault := self._attempts[event.attempt].fault):
                 # The retry may have to wait for a replacement: the listener must not wait for that in silence.
                 self._trouble.failed("llm", fault)
 
-    async def _perform(self, command: RaceCommand) -> _Attempt | None:
-        hedger = self._hedger
+    async def _perform(self, command: RaceCommand) -> None:
+        hedger, now = self._hedger, self._hedger.clock()
         match command:
             case StartHedge(number):
                 hedge = len(self._race.running) > 1
@@ -281,27 +282,17 @@ class _Racing:
                     self._attempts[number].hedge = True
                     hedger.metrics.hedge("sent")
             case Win(number, ttft_s):
-                self._settle(number, ttft_s)
-                return self._attempts[number]
+                hedger.policy.observe_ttft(ttft_s, now)
+                for attempt in self._attempts:
+                    if attempt.hedge:
+                        hedger.metrics.hedge("won" if attempt.number == number else "wasted")
+            case Cancel(number, waited_s):
+                hedger.policy.observe_ttft(waited_s, now)
+                hedger.retire(self._attempts[number])
             case GiveUp():
                 fault = self._attempts[-1].deltas.get_nowait()
                 assert isinstance(fault, BackendError | Overloaded)  # a failed attempt's queue ends with its fault
                 raise fault
-            case Cancel():
-                pass  # performed together with the Win that precedes it
-        return None
-
-    def _settle(self, winner: int, ttft_s: float) -> None:
-        """Cancel the losers and let the policy learn from everybody's wait."""
-        hedger, now = self._hedger, self._hedger.clock()
-        hedger.policy.observe_ttft(ttft_s, now)
-        for attempt in self._attempts:
-            if attempt.number != winner and attempt.task and not attempt.task.done():
-                hedger.policy.observe_ttft(now - self._race.sent_at[attempt.number], now)
-                hedger.retire(attempt)
-        for attempt in self._attempts:
-            if attempt.hedge:
-                hedger.metrics.hedge("won" if attempt.number == winner else "wasted")
 
     async def _start(self, number: int, *, strict: bool) -> None:
         hedger = self._hedger
