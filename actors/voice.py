@@ -246,8 +246,8 @@ class Voice:
                 continue
             now = self._clock()
             wanted = min(self._store.samples, self._delta)
-            if (missing := wanted - self._playout.allowance(now)) > 0:
-                await asyncio.sleep(missing / WIRE_RATE)
+            if (wait_s := self._playout.wait_s(wanted, now)) > 0:
+                await asyncio.sleep(wait_s)
                 continue
             chunk = self._store.take(wanted)
             self._playout.sent(chunk.samples, now)

@@ -23,9 +23,6 @@ from dataclasses import dataclass
 
 from rejoinder.core.audio import WIRE_RATE
 
-FRAME_S = 0.02
-"""The least that is worth a release: one 20 ms frame, the unit of every voice transport."""
-
 CHARACTERS_PER_S = 15.0
 """English speech, for a segment whose audio is not complete: 150 words a minute at six characters with the space."""
 
@@ -43,7 +40,6 @@ class Playout:
     def __init__(self, lead_s: float, rate: int = WIRE_RATE) -> None:
         self._rate = rate
         self._lead = max(1, math.floor(lead_s * rate))
-        self._frame = min(math.ceil(FRAME_S * rate), self._lead)
         self._segments: list[_Segment] = []
         self._complete = 0
         self._added = 0
@@ -66,10 +62,10 @@ class Playout:
             self._segments[-1].samples += samples
         self._added += samples
 
-    def allowance(self, now: float) -> int:
-        """How many samples may be sent now: whole frames, or all that is queued; 0 if the lead is used up."""
-        room = max(0, self._lead - (self._sent - math.floor(self._played(now))))
-        return self._queued if room >= self._queued else room - room % self._frame
+    def wait_s(self, samples: int, now: float) -> float:
+        """How long until so many more may be sent: until they fit into the lead, or the listener has heard the rest."""
+        ahead = self._sent - math.floor(self._played(now))
+        return max(0, min(ahead, ahead + samples - self._lead)) / self._rate
 
     def sent(self, samples: int, now: float) -> None:
         """Record that queued audio went out; raises ValueError if there was not as much in the queue."""
@@ -78,16 +74,6 @@ class Playout:
         self._anchor_played = self._played(now)
         self._anchor_time = max(now, self._anchor_time)
         self._sent += samples
-
-    def next_release(self, now: float) -> float | None:
-        """When `allowance` opens (`now` if it is open); None if nothing waits to be sent."""
-        if not self._queued:
-            return None
-        if self.allowance(now):
-            return now
-        # One sample later than the arithmetic says, so that rounding never wakes the sender a moment too early.
-        missing = min(self._queued, self._frame) + 1 - (self._lead - (self._sent - self._played(now)))
-        return now + missing / self._rate
 
     def position_s(self, now: float) -> float:
         """How much audio the listener has heard: never runs back, never beyond what was sent."""

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.playout import FRAME_S, Playout
+from rejoinder.core.playout import Playout
 
 RATE = 24_000
 LEAD_S = 0.32
-FRAME = round(FRAME_S * RATE)
+LEAD = round(LEAD_S * RATE)
+DELTA = RATE // 10
 
 texts = st.lists(st.text("abcdef", min_size=1, max_size=9), min_size=1, max_size=8).map(" ".join)
 segments = st.lists(st.tuples(texts, st.integers(1, RATE)), min_size=1, max_size=5)
@@ -29,30 +30,14 @@ def filled(parts: list[tuple[str, int]]) -> Playout:
     return playout
 
 
-def send_all(playout: Playout, now: float) -> None:
-    while allowed := playout.allowance(now):
-        playout.sent(allowed, now)
-
-
-def test_releases_the_lead_at_once_and_then_frame_by_frame() -> None:
-    """First the whole lead, then a frame as soon as a frame was heard."""
+def test_the_lead_is_sent_at_once_and_then_what_was_heard() -> None:
+    """First the whole lead, then as much as the listener has heard since."""
     playout = filled([("hello", RATE)])
-    assert playout.allowance(5.0) == round(LEAD_S * RATE)
-    playout.sent(playout.allowance(5.0), 5.0)
-    assert playout.allowance(5.0 + FRAME_S / 2) == 0
-    release = playout.next_release(5.0)
-    assert release is not None
-    assert release == pytest.approx(5.0 + FRAME_S, abs=1e-4)
-    assert playout.allowance(release) == FRAME
-
-
-def test_a_short_rest_is_released_whole() -> None:
-    """What is less than a frame goes out with the lead instead of waiting for company."""
-    playout = filled([("hello", 7)])
-    assert playout.allowance(0.0) == 7
-    playout.sent(7, 0.0)
-    assert playout.allowance(1.0) == 0
-    assert playout.next_release(1.0) is None
+    assert playout.wait_s(LEAD, 5.0) == 0
+    playout.sent(LEAD, 5.0)
+    assert playout.wait_s(DELTA, 5.0) == pytest.approx(0.1)
+    assert playout.wait_s(DELTA, 5.06) == pytest.approx(0.04, abs=1e-4)
+    assert playout.wait_s(DELTA, 5.1001) == 0
 
 
 def test_nothing_plays_before_the_first_send() -> None:
@@ -63,12 +48,18 @@ def test_nothing_plays_before_the_first_send() -> None:
 
 
 def test_a_sender_that_ran_ahead_must_wait() -> None:
-    """Sending more than was allowed closes the allowance until the listener has caught up."""
+    """Having sent more than the lead, it waits until the listener has caught up."""
     playout = filled([("hello", 2 * RATE)])
     playout.sent(RATE, 0.0)
-    assert playout.allowance(0.5) == 0
-    release = playout.next_release(0.5)
-    assert release == pytest.approx(1.0 - LEAD_S + FRAME_S, abs=1e-4)
+    assert playout.wait_s(DELTA, 0.5) == pytest.approx(1.0 + 0.1 - LEAD_S - 0.5)
+
+
+def test_more_than_the_lead_waits_for_silence_and_not_forever() -> None:
+    """A sender whose pieces do not fit into the lead sends the next one when the last was heard."""
+    playout = filled([("hello", 3 * RATE)])
+    assert playout.wait_s(RATE, 0.0) == 0
+    playout.sent(RATE, 0.0)
+    assert playout.wait_s(RATE, 0.25) == pytest.approx(0.75)
 
 
 def test_an_underrun_stops_the_position() -> None:
@@ -107,7 +98,7 @@ def test_audio_without_text_has_no_words() -> None:
     """A clip enqueued before any segment is played and says nothing."""
     playout = Playout(LEAD_S, RATE)
     playout.add(480)
-    send_all(playout, 0.0)
+    playout.sent(480, 0.0)
     assert playout.position_s(1.0) == 0.02
     assert playout.heard_text(1.0) == ""
 
@@ -123,11 +114,12 @@ def test_the_position_never_runs_back_nor_ahead(parts: list[tuple[str, int]], st
     """However sends are timed, the position rises, at most in real time, and stays within what was sent."""
     playout, now, sent = filled(parts), 0.0, 0
     positions = [(now, playout.position_s(now))]
+    total = sum(samples for _, samples in parts)
     for wait in steps:
         now += wait
-        allowed = playout.allowance(now)
-        playout.sent(allowed, now)
-        sent += allowed
+        fresh = min(DELTA, total - sent)
+        playout.sent(fresh, now)
+        sent += fresh
         positions.append((now, playout.position_s(now)))
         assert positions[-1][1] <= sent / RATE + 1e-9
     assert all(
@@ -135,39 +127,36 @@ def test_the_position_never_runs_back_nor_ahead(parts: list[tuple[str, int]], st
     )
 
 
-@given(segments, waits, st.floats(0.001, 1))
-def test_the_lead_is_never_exceeded(parts: list[tuple[str, int]], steps: list[float], lead_s: float) -> None:
+@given(segments, waits)
+def test_the_lead_is_never_exceeded(parts: list[tuple[str, int]], steps: list[float]) -> None:
     """Unheard audio ahead of the listener stays within the lead, even for a sender that wakes late or early."""
-    playout, now, sent = Playout(lead_s, RATE), 0.0, 0
-    for text, samples in parts:
-        playout.begin(text)
-        playout.add(samples)
+    playout, now, sent = filled(parts), 0.0, 0
+    total = sum(samples for _, samples in parts)
     for wait in steps:
         now += wait
-        allowed = playout.allowance(now)
-        playout.sent(allowed, now)
-        sent += allowed
-        assert sent - playout.position_s(now) * RATE <= max(1, lead_s * RATE) + 1e-6
+        while sent < total and not playout.wait_s(fresh := min(DELTA, total - sent), now):
+            playout.sent(fresh, now)
+            sent += fresh
+        assert sent - playout.position_s(now) * RATE <= LEAD + 1e-6
 
 
 @given(segments, st.floats(0.001, 1), st.floats(0, 1e6))
-def test_a_sender_that_sleeps_until_the_release_plays_everything_without_a_gap(
+def test_a_sender_that_sleeps_as_told_plays_everything_without_a_gap(
     parts: list[tuple[str, int]], lead_s: float, begin: float
 ) -> None:
-    """Waking at `next_release` always finds something to send, and the reply ends when its audio is over."""
+    """Pieces of half the lead, each sent after its wait, are heard one behind the other, and one wait is enough."""
     playout, now = Playout(lead_s, RATE), begin
     for text, samples in parts:
         playout.begin(text)
         playout.add(samples)
-    while (release := playout.next_release(now)) is not None:
-        now = release
-        allowed = playout.allowance(now)
-        assert allowed > 0
-        playout.sent(allowed, now)
-    total_s = sum(samples for _, samples in parts) / RATE
-    # A lead shorter than the sample of margin at every release leaves that sample's gap.
-    slack = 1e-3 if lead_s >= 2 * FRAME_S else total_s
-    assert playout.finish(now) - begin == pytest.approx(total_s, abs=slack)
+    rest = total = sum(samples for _, samples in parts)
+    while rest:
+        fresh = min(rest, max(1, int(lead_s * RATE / 2)))
+        now += playout.wait_s(fresh, now)
+        assert playout.wait_s(fresh, now) <= 1 / RATE
+        playout.sent(fresh, now)
+        rest -= fresh
+    assert playout.finish(now) - begin == pytest.approx(total / RATE, abs=1e-3)
 
 
 @given(segments, st.lists(st.floats(0, 6), min_size=2, max_size=8))
