@@ -111,7 +111,6 @@ class ServerReport(BaseModel):
     engines: dict[str, str] = {}
     item_id: str | None = None
     speech_end_ms: float | None = None
-    server_ms: float | None = None
     unattributed_ms: float | None = None
     stages_ms: dict[str, float] | None = None
 

@@ -62,7 +62,6 @@ class Stage(Section):
     # Also how long a dead replica goes unnoticed by Serve; the session itself notices at once.
     health_check_period_s: Positive = 1.0
     health_check_timeout_s: Positive = 10.0
-    call_timeout_s: Positive = 8.0
     # Fault injection for drills and for the tests of the waterfall: every call waits this long first.
     inject_delay_ms: float = Field(0, ge=0, le=60_000)
 
@@ -78,7 +77,6 @@ class VadStage(Stage):
 class TurnDetectorStage(Stage):
     engine: Literal["smart_turn"] = "smart_turn"
     model: str = "smart-turn-v3.2"
-    call_timeout_s: Positive = 1.0
 
 
 class SttStage(Stage):
@@ -95,6 +93,8 @@ class SttStage(Stage):
     max_queue: Count = 32
     max_batch: int = Field(4, ge=1, le=32)
     deadline_s: Positive = 4.0
+    # A hung stage is silence until then; the longest honest decode is 30 s of speech with full padding, about 2 s.
+    call_timeout_s: Positive = 4.0
 
 
 class LlmStage(Stage):
@@ -107,6 +107,8 @@ class LlmStage(Stage):
     autoscaling: Autoscaling = Autoscaling(min_replicas=2, max_replicas=2)
     max_queue: Count = 16
     coalesce_ms: float = Field(15.0, ge=0, le=500)
+    # For each token; the first is hedged long before.
+    call_timeout_s: Positive = 8.0
     base_url: str = ""
     api_key_env: str = "OPENAI_API_KEY"
 
@@ -123,6 +125,8 @@ class TtsStage(Stage):
     threads: Count = 2
     max_queue: Count = 16
     chunk_ms: int = Field(200, ge=20, le=1000)
+    # For each chunk: a hung stage is silence until then.
+    call_timeout_s: Positive = 3.0
 
 
 class SpeechSettings(Section):
@@ -201,7 +205,6 @@ class HostSettings(Section):
     max_windows_per_tick: int = Field(4, ge=1, le=32)
     audio_ring_s: float = Field(40, ge=5, le=300)
     send_queue_events: int = Field(512, ge=16, le=10_000)
-    max_message_bytes: int = Field(21 * 1024 * 1024, ge=1024)
     session_max_s: Positive = 3600.0
     graceful_shutdown_timeout_s: Positive = 900.0
     health_check_period_s: Positive = 5.0
@@ -240,7 +243,6 @@ class HttpOptions(Section):
     host: str = "127.0.0.1"
     # 0 takes a free port (`rejoinder serve` only; Serve itself wants a number).
     port: int = Field(8000, ge=0, le=65535)
-    request_timeout_s: Positive | None = None
     keep_alive_timeout_s: Count = 75
 
 

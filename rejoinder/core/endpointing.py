@@ -56,14 +56,10 @@ class TurnDetection:
     idle_timeout_ms: int | None = None
 
 
-def required_silence_s(settings: EndpointingSettings, probability: float | None) -> float:
-    """Silence after which the turn is taken, given P(turn complete); None means that no verdict came in time."""
-    return _required_s(settings, probability, settings.max_silence_ms / 1000)
-
-
 def wait_s(detection: TurnDetection, settings: EndpointingSettings, probability: float | None) -> float:
     """Silence after which this caller's turn is taken; infinite if the caller commits turns itself.
 
+    `probability` is that of the turn being complete; None means that no verdict came in time.
     Eagerness replaces the configured maximum by its own, except for `auto`, which exceeds neither.
     """
     match detection.mode:

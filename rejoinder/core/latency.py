@@ -77,11 +77,6 @@ class Waterfall:
     def total_s(self) -> float:
         return sum(self.stages_s.values()) + self.unattributed_s
 
-    @property
-    def largest(self) -> Stage:
-        """The stage to look at first; of equals the earlier."""
-        return max(Stage, key=lambda stage: self.stages_s[stage])
-
     def as_ms(self) -> dict[str, float]:
         """Shares in milliseconds, to 0.1 ms, by stage name in pipeline order, then `unattributed`."""
         shares = {stage.value: self.stages_s[stage] for stage in Stage} | {UNATTRIBUTED: self.unattributed_s}

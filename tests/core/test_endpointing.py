@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.config import EndpointingSettings
-from rejoinder.core.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection, required_silence_s, wait_s
+from rejoinder.core.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection, wait_s
 
 probabilities = st.floats(0, 1)
 waits = st.lists(st.floats(1, 2000), min_size=3, max_size=3).map(sorted)
@@ -35,20 +35,20 @@ def settings(draw: st.DrawFn) -> EndpointingSettings:
 )
 def test_passes_through_the_configured_points(probability: float | None, expected_s: float) -> None:
     """The map meets maximum, fallback and minimum, is linear between, and clamps what is no probability."""
-    assert required_silence_s(EndpointingSettings(), probability) == pytest.approx(expected_s)
+    assert wait_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(expected_s)
 
 
 @given(settings(), probabilities, probabilities)
 def test_falls_with_the_probability(chosen: EndpointingSettings, one: float, other: float) -> None:
     """A higher probability never asks for a longer silence."""
     low, high = sorted((one, other))
-    assert required_silence_s(chosen, high) <= required_silence_s(chosen, low) + 1e-12
+    assert wait_s(TurnDetection(), chosen, high) <= wait_s(TurnDetection(), chosen, low) + 1e-12
 
 
 @given(settings(), probabilities)
 def test_stays_within_the_configured_bounds(chosen: EndpointingSettings, probability: float) -> None:
     """Any verdict waits between the minimum and the maximum."""
-    wait = required_silence_s(chosen, probability)
+    wait = wait_s(TurnDetection(), chosen, probability)
     assert chosen.min_silence_ms / 1000 - 1e-12 <= wait <= chosen.max_silence_ms / 1000 + 1e-12
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.config import EndpointingSettings
-from rejoinder.core.endpointing import DetectionMode, TurnDetection, required_silence_s, wait_s
+from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
 from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
 from rejoinder.core.turns import (
     RECHECK_S,
@@ -374,5 +374,7 @@ def test_a_surer_verdict_never_waits_longer(first: float, second: float) -> None
         machine = Machine()
         machine.speak()
         machine.feed(Verdict(0, probability, 33_000))
-        found.append(machine.state.wait if machine.state.wait is not None else required_silence_s(ENDPOINTING, 1.0))
+        found.append(
+            machine.state.wait if machine.state.wait is not None else wait_s(TurnDetection(), ENDPOINTING, 1.0)
+        )
     assert found[0] >= found[1]
