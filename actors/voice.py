@@ -15,13 +15,12 @@ from typing import Protocol
 
 from actors.ports import Tts, TtsRequest
 from actors.retry import Pause, Trouble, patience
-from rejoinder.core.audio import WIRE_RATE
+from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.playout import Playout
 
 Clock = Callable[[], float]
 
-SAMPLE_BYTES = 2
 # Audio is synthesized at most this far ahead of what was sent: a long answer costs 1.4 MB, not its whole length.
 AHEAD_S = 30.0
 # One delta a tenth of a second: ten messages a second, not fifty; the first one goes out as soon as it exists.

@@ -83,6 +83,15 @@ def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
     return Clip(name, pcm, start, end, expected)
 
 
+def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
+    """A WAV file of 24 kHz PCM, its channels interleaved."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(SAMPLE_BYTES)
+        file.setframerate(WIRE_RATE)
+        file.writeframes(pcm)
+
+
 def _gate_dbfs(samples: Samples) -> float:
     """The level at which this clip's speech begins: a margin below its loudest frames (their 99th percentile)."""
     frame = round(WIRE_RATE * _FRAME_MS / 1000)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 
 import numpy as np
 
+from loadtest.clips import write_wave
 from loadtest.dialogue import Dialogue
-from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
+from rejoinder.core.audio import WIRE_RATE
 from rejoinder.core.errors import ConfigError
 
 
@@ -20,8 +20,8 @@ def save(dialogue: Dialogue, directory: Path) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, pcm in tracks.items():
-            _write(directory / name, pcm, channels=1)
-        _write(directory / "conversation.wav", _stereo(dialogue), channels=2)
+            write_wave(directory / name, pcm)
+        write_wave(directory / "conversation.wav", _stereo(dialogue), channels=2)
     except OSError as error:
         raise ConfigError(f"cannot be written ({error}).", "Name another directory.", field=str(directory)) from None
     return [*(directory / name for name in tracks), directory / "conversation.wav"]
@@ -40,11 +40,3 @@ def _stereo(dialogue: Dialogue) -> bytes:
     for at, samples in sounds:
         both[at : at + samples.size, 1] = samples
     return both.tobytes()
-
-
-def _write(path: Path, pcm: bytes, channels: int) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(SAMPLE_BYTES)
-        file.setframerate(WIRE_RATE)
-        file.writeframes(pcm)

@@ -94,11 +94,11 @@ class HumanClip:
     start_s: float = 0.0
     end_s: float | None = None
 
-    def pcm(self) -> npt.NDArray[np.int16]:
-        """Its samples at 16 kHz, mono. A .raw file is 16 kHz PCM already."""
+    def pcm(self, wanted_rate: int = STT_RATE) -> npt.NDArray[np.int16]:
+        """Its samples, mono. A .raw file is 16 kHz PCM already."""
         rate, samples = _read(self.path)
         end = None if self.end_s is None else round(self.end_s * rate)
-        audio = soxr.resample(samples[round(self.start_s * rate) : end], rate, STT_RATE)
+        audio = soxr.resample(samples[round(self.start_s * rate) : end], rate, wanted_rate)
         converted: npt.NDArray[np.int16] = audio.astype(np.int16)
         return converted
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.ports import Vad, VadBatch
+from loadtest.spread import spread
 from rejoinder.core.config import Settings, VadStage
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
@@ -34,7 +35,7 @@ def bench() -> None:
 def vad(
     ticks: Annotated[int, typer.Option(min=20, help="Ticks per row.")] = 300,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the rows: windows, placement, ms, cpu_ms.")
+        Path | None, typer.Option("--json", help="Write the rows: windows, placement, ms, p95_ms, cpu_ms.")
     ] = None,
 ) -> None:
     """Where voice activity should run: a tick inside the host against a tick through its own deployment.
@@ -47,7 +48,8 @@ def vad(
     settings = Settings(vad=VadStage(placement="deployment"))
     with cluster("local"):
         rows = asyncio.run(_run_vad(settings, ticks))
-    _show(rows)
+    Console().print(table(rows))
+    Console().print(f"{os.cpu_count()} cores; the deployment's own CPU comes on top of the host's.", style="dim")
     if json_file:
         json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
@@ -84,7 +86,7 @@ class VadProbe:
             for _ in range(3):
                 for name, placed in self._placements.items():
                     samples[name] += await _ticks(placed.step, windows, ticks // 3)
-            rows += [_row(windows, name, taken) for name, taken in samples.items()]
+            rows += [row(windows, name, taken) for name, taken in samples.items()]
         return rows
 
 
@@ -102,23 +104,24 @@ async def _ticks(step: Callable[[Any], Awaitable[Any]], windows: int, ticks: int
     return taken
 
 
-def _row(windows: int, placement: str, taken: list[tuple[float, float]]) -> dict[str, Any]:
-    waits = sorted(wait for wait, _ in taken)
+def row(windows: int, placement: str, taken: list[tuple[float, float]]) -> dict[str, Any]:
+    """What `--json` writes of one batch size and placement; `taken`: seconds waited and computed, a tick."""
+    waits = spread([wait * 1000 for wait, _ in taken])
     return {
         "windows": windows,
         "placement": placement,
-        "ms": round(statistics.median(waits) * 1000, 3),
-        "p95_ms": round(waits[int(0.95 * (len(waits) - 1))] * 1000, 3),
-        "cpu_ms": round(statistics.fmean(cpu for _, cpu in taken) * 1000, 3),
+        "ms": round(waits.median_ms, 3),
+        "p95_ms": round(waits.p95_ms, 3),
+        "cpu_ms": round(statistics.fmean(cpu_s for _, cpu_s in taken) * 1000, 3),
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
-    table = Table("windows a tick", "placement", "ms", "p95 ms", "host cpu ms", "cpu against inline")
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The rows, and what each costs the host's CPU against the same batch inline."""
+    shown = Table("windows a tick", "placement", "ms", "p95 ms", "host cpu ms", "cpu against inline")
     inline = {row["windows"]: row["cpu_ms"] for row in rows if row["placement"] == "inline"}
     for row in rows:
         ratio = row["cpu_ms"] / max(inline[row["windows"]], 1e-6)
         figures = (f"{row[key]:.2f}" for key in ("ms", "p95_ms", "cpu_ms"))
-        table.add_row(str(row["windows"]), row["placement"], *figures, f"{ratio:.1f}x")
-    Console().print(table)
-    Console().print(f"{os.cpu_count()} cores; the deployment's own CPU comes on top of the host's.", style="dim")
+        shown.add_row(str(row["windows"]), row["placement"], *figures, f"{ratio:.1f}x")
+    return shown

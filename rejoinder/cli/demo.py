@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-import wave
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx2
-import numpy as np
-import soxr
 import typer
 from rich.console import Console
 
 from cluster.environment import free_port
+from deployments.engines.human_corpus import moonshine_clips
+from loadtest.clips import write_wave
+from loadtest.turn_record import TurnRecord
 from rejoinder.cli.talk import talk
-from rejoinder.core.audio import WIRE_RATE, float_to_pcm16
+from rejoinder.core.audio import WIRE_RATE
 from rejoinder.core.config import ModelStoreSettings, TtsStage
-from rejoinder.core.errors import BackendError, ConfigError
-from rejoinder.store import open_store
+from rejoinder.core.errors import BackendError
+from rejoinder.store import ModelStore, open_store
 
 HEARD_WER = 0.10
 START_TIMEOUT_S = 600.0
@@ -36,19 +37,16 @@ FAILED = 1
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One line of the caller's: spoken by our own voice (synthetic), or cut from a recording of a person."""
+    """One line of the caller's: `text` in our own voice (synthetic), or a person's, by its name in `human_corpus`."""
 
     name: str
-    text: str
-    recording: str | None = None
-    start_s: float = 0.0
-    end_s: float = 0.0
+    text: str = ""
+    recording: str = ""
 
 
 QUESTIONS = (
     Question("1-synthetic-capital", "What is the capital of France?"),
-    # Dickens, read aloud; the recording and its place are data of the model store's `human-clips`.
-    Question("2-human-dickens", "we had everything before us, we had nothing before us,", "two_cities.wav", 20.9, 24.3),
+    Question("2-human-dickens", recording="two_cities.wav@20.9"),
     Question("3-synthetic-story", "Please tell me a long story about a brave little fox."),
     Question("4-synthetic-interruption", "Stop please. What is the capital of Italy?"),
 )
@@ -68,14 +66,14 @@ def demo(
     console = Console(highlight=False)
     folder = folder or Path(tempfile.mkdtemp(prefix="rejoinder-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
-    clips = [_make(question, folder) for question in QUESTIONS]
+    clips = make_clips(folder, open_store(ModelStoreSettings()))
     with _server(port) as (server, url):
         console.rule("The conversation")
         console.print("Clips named synthetic are spoken by the Piper voice; the human one is a recording.", style="dim")
         records = _converse(clips, url, folder)
         if json_file:
-            json_file.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-        faults = [fault for record in records for fault in _faults(record)]
+            json_file.write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n", encoding="utf-8")
+        faults = [fault for record in records for fault in faults_of(record)]
         console.rule("Verdict")
         for fault in faults:
             console.print(f"! {fault}", style="bold red", markup=False)
@@ -89,35 +87,22 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def _make(question: Question, folder: Path) -> Path:
-    """The question as a WAV with its true text beside it."""
-    path = folder / f"{question.name}.wav"
-    pcm = _cut(question) if question.recording else _speak(question.text)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(WIRE_RATE)
-        file.writeframes(pcm)
-    path.with_suffix(".txt").write_text(question.text + "\n", encoding="utf-8")
-    return path
-
-
-def _speak(text: str) -> bytes:
+def make_clips(folder: Path, store: ModelStore) -> list[Path]:
+    """The questions as WAV files, each with its true text beside it."""
     from deployments.engines.piper import PiperVoice
 
-    model = TtsStage().model
-    return b"".join(PiperVoice(open_store(ModelStoreSettings()).path(model)).synthesize(text))
-
-
-def _cut(question: Question) -> bytes:
-    assert question.recording is not None
-    source = open_store(ModelStoreSettings()).path("human-clips") / question.recording
-    with wave.open(str(source), "rb") as file:
-        rate = file.getframerate()
-        file.setpos(round(question.start_s * rate))
-        frames = file.readframes(round((question.end_s - question.start_s) * rate))
-    samples = np.frombuffer(frames, "<i2").astype(np.float32) / 32768
-    return float_to_pcm16(soxr.resample(samples, rate, WIRE_RATE))
+    voice = PiperVoice(store.path(TtsStage().model))
+    recordings = {clip.name: clip for clip in moonshine_clips(store.path("human-clips"))}
+    paths = []
+    for question in QUESTIONS:
+        recording = recordings.get(question.recording)
+        text = recording.text if recording else question.text
+        pcm = recording.pcm(WIRE_RATE).tobytes() if recording else b"".join(voice.synthesize(text))
+        path = folder / f"{question.name}.wav"
+        write_wave(path, pcm)
+        path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
+        paths.append(path)
+    return paths
 
 
 @contextmanager
@@ -139,8 +124,6 @@ def _server(port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def _is_free(port: int) -> bool:
-    import socket
-
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return probe.connect_ex(("127.0.0.1", port)) != 0
@@ -160,19 +143,16 @@ def _wait_healthy(server: subprocess.Popen[bytes], url: str) -> None:
     raise BackendError(f"not healthy after {START_TIMEOUT_S:.0f} s.", "See the output above.")
 
 
-def _converse(clips: list[Path], url: str, folder: Path) -> list[dict[str, Any]]:
+def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
     turns = folder / "turns.json"
     with suppress(typer.Exit):  # an unanswered turn; the records say which
         talk(clips, url=url, barge_in=[f"{INTERRUPTION}:{INTERRUPT_AFTER_S}"], save=folder, json_file=turns)
-    records: list[dict[str, Any]] = json.loads(turns.read_text(encoding="utf-8"))
-    if not records:
-        raise ConfigError("the conversation left no record.", "See the output above.", field="demo")
-    return records
+    return [TurnRecord(**turn) for turn in json.loads(turns.read_text(encoding="utf-8"))]
 
 
-def _faults(record: dict[str, Any]) -> Iterator[str]:
-    if not record["answered"]:
-        yield f"{record['clip']} was not answered."
-    if record["wer"] is None or record["wer"] > HEARD_WER:
-        heard = record["heard"]
-        yield f"{record['clip']} was heard as {heard!r} instead of {record['expected']!r}."
+def faults_of(record: TurnRecord) -> Iterator[str]:
+    """What keeps a turn from having been answered and heard; an apology is no answer."""
+    if not record.ok:
+        yield f"{record.clip} was not answered ({record.outcome})."
+    if record.wer is None or record.wer > HEARD_WER:
+        yield f"{record.clip} was heard as {record.heard!r} instead of {record.expected!r}."

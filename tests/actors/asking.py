@@ -15,6 +15,15 @@ TURN = [
     "conversation.item.added",
     "conversation.item.done",
 ]
+# The last events of a spoken response, complete or cut.
+RESPONSE_ENDS = [
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    "response.content_part.done",
+    "conversation.item.done",
+    "response.output_item.done",
+    "response.done",
+]
 
 
 def server_vad(**fields: object) -> dict[str, object]:

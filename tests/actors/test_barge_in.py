@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from tests.actors.asking import prompts, server_vad
+from tests.actors.asking import RESPONSE_ENDS, prompts, server_vad
 from tests.actors.fakes import ANSWER, ScriptedStt, WordyLlm
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
@@ -37,12 +37,7 @@ async def test_a_barge_in_silences_the_reply_and_is_answered() -> None:
     start = second.index("input_audio_buffer.speech_started")
     assert second[start : start + 7] == [
         "input_audio_buffer.speech_started",
-        "response.output_audio.done",
-        "response.output_audio_transcript.done",
-        "response.content_part.done",
-        "conversation.item.done",
-        "response.output_item.done",
-        "response.done",
+        *RESPONSE_ENDS,
     ]
     question, heard, interruption = prompts(play)[-1]
     assert (question[1], interruption[1]) == ("What time is it?", "Stop.")

@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from rejoinder.core.config import ConversationSettings, Settings
-from tests.actors.asking import TURN, prompts
+from tests.actors.asking import RESPONSE_ENDS, TURN, prompts
 from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
@@ -31,12 +31,7 @@ async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
         "response.output_audio.delta",
         "response.output_audio_transcript.delta",
         "response.output_audio.delta",
-        "response.output_audio.done",
-        "response.output_audio_transcript.done",
-        "response.content_part.done",
-        "conversation.item.done",
-        "response.output_item.done",
-        "response.done",
+        *RESPONSE_ENDS,
     ]
     assert done["response"]["status"] == "completed"
     assert caller.transcript == ANSWER

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import wave
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
+from loadtest.clips import write_wave
 from loadtest.dialogue import Line, Manners
 from loadtest.talk import Server, talk
 from loadtest.turn_record import WATERFALL, TurnRecord
@@ -25,11 +25,7 @@ from tests.clients.server import free_socket, listening, scripted, send
 
 
 def _wav(path: Path, pcm: bytes) -> str:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(24000)
-        file.writeframes(pcm)
+    write_wave(path, pcm)
     return str(path)
 
 
