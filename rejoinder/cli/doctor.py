@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from cluster.doctor import Grade, examine
+from cluster.doctor import Finding, Grade, examine
 from cluster.environment import REQUIRED, advised
 from cluster.launch import read_config
 
@@ -25,11 +26,16 @@ def doctor(
         for name, value in (REQUIRED | advised()).items():
             typer.echo(f"export {name}={value}")
         return
-    table = Table("check", "", "found", "fix")
     findings = examine(read_config(config))
-    for finding in findings:
-        colour = COLOURS[finding.grade]
-        table.add_row(finding.check, f"[{colour}]{finding.grade.value}[/]", finding.found, finding.fix)
-    Console().print(table)
+    Console().print(table(findings))
     if any(finding.grade is Grade.FAIL for finding in findings):
         raise typer.Exit(1)
+
+
+def table(findings: list[Finding]) -> Table:
+    """One row a finding; what was found is shown as it is, brackets included."""
+    shown = Table("check", "", "found", "fix")
+    for finding in findings:
+        grade = Text(finding.grade.value, style=COLOURS[finding.grade])
+        shown.add_row(finding.check, grade, Text(finding.found), Text(finding.fix))
+    return shown

@@ -1,0 +1,16 @@
+"""What a table looks like once it is printed."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from rich.table import Table
+
+
+def printed_rows(table: Table) -> list[list[str]]:
+    """The cells of each row below the heading, as a wide terminal shows them."""
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as capture:
+        console.print(table)
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in capture.get().splitlines() if "│" in line]

@@ -1,0 +1,39 @@
+"""`rejoinder bench vad`: from ticks to rows, from rows to the table."""
+
+from __future__ import annotations
+
+import pytest
+
+from rejoinder.cli.bench import row, table
+from tests.cli.printing import printed_rows
+
+
+def test_a_row_holds_the_median_the_95th_percentile_and_the_mean_cpu_time() -> None:
+    """Milliseconds, of ticks in any order; the percentile is a wait that was measured."""
+    taken = [(tick / 1000, 0.002) for tick in range(20, 0, -1)]
+    assert row(4, "inline", taken) == {
+        "windows": 4,
+        "placement": "inline",
+        "ms": pytest.approx(10.5),
+        "p95_ms": 19.0,
+        "cpu_ms": 2.0,
+    }
+
+
+def test_the_table_compares_cpu_time_with_the_same_batch_inline() -> None:
+    """A ratio a row, 1.0 for inline itself; each size is held against its own."""
+    rows = [
+        row(windows, placement, [(0.001, cpu_s)] * 20)
+        for windows, placement, cpu_s in (
+            (1, "inline", 0.001),
+            (1, "deployment", 0.0025),
+            (16, "inline", 0.004),
+            (16, "deployment", 0.002),
+        )
+    ]
+    assert [(cells[0], cells[1], cells[-1]) for cells in printed_rows(table(rows))] == [
+        ("1", "inline", "1.0x"),
+        ("1", "deployment", "2.5x"),
+        ("16", "inline", "1.0x"),
+        ("16", "deployment", "0.5x"),
+    ]

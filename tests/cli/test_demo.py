@@ -1,0 +1,66 @@
+"""`rejoinder demo`: what it says, and its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loadtest.clips import read_clip
+from loadtest.turn_record import Outcome, TurnRecord, unspoken
+from rejoinder.cli.demo import HEARD_WER, INTERRUPTION, QUESTIONS, faults_of, make_clips
+from rejoinder.store.model_store import ModelStore
+
+GOOD = replace(
+    unspoken("1.wav", "what is the capital of france", run=1),
+    heard="What is the capital of France?",
+    answered="Paris.",
+    outcome=Outcome.ANSWERED.value,
+    wer=0.0,
+)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [GOOD, replace(GOOD, outcome=Outcome.INTERRUPTED.value), replace(GOOD, wer=HEARD_WER)],
+    ids=["answered", "interrupted", "at the limit"],
+)
+def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> None:
+    """An answer that the caller cut off is an answer; one word in ten may be misheard."""
+    assert not list(faults_of(record))
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (replace(GOOD, answered="", outcome=Outcome.UNANSWERED.value), ["1.wav was not answered (unanswered)."]),
+        (replace(GOOD, answered="Sorry.", outcome=Outcome.FAILED.value), ["1.wav was not answered (failed)."]),
+        (
+            replace(GOOD, heard="What is it?", wer=0.5),
+            ["1.wav was heard as 'What is it?' instead of 'what is the capital of france'."],
+        ),
+        (replace(GOOD, heard="", wer=None), ["1.wav was heard as '' instead of 'what is the capital of france'."]),
+    ],
+    ids=["unanswered", "apology", "misheard", "not measured"],
+)
+def test_every_fault_is_told(record: TurnRecord, told: list[str]) -> None:
+    """A turn without an answer, with an apology for one, or misheard fails the demo, and says how."""
+    assert list(faults_of(record)) == told
+
+
+def test_the_interruption_follows_the_long_answer() -> None:
+    """The clip that cuts in is the last one, and the one before it asks for something long."""
+    assert len(QUESTIONS) == INTERRUPTION
+    assert "long story" in QUESTIONS[INTERRUPTION - 2].text
+
+
+@pytest.mark.models
+def test_every_question_becomes_a_clip_with_its_true_text(tmp_path: Path, store: ModelStore) -> None:
+    """`talk` reads back audible speech and a text for each, and every name says whether a person speaks."""
+    clips = [read_clip(path) for path in make_clips(tmp_path, store)]
+    assert len(clips) == len(QUESTIONS)
+    for clip, question in zip(clips, QUESTIONS, strict=True):
+        assert clip.expected == (question.text or "we had everything before us, we had nothing before us,")
+        assert ("human" in clip.name) == bool(question.recording)
+        assert ("synthetic" in clip.name) != bool(question.recording)

@@ -1,0 +1,45 @@
+"""`rejoinder doctor`: the table, the exit status, and what `ray start` needs."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import typer
+
+from cluster.doctor import Finding, Grade
+from cluster.environment import REQUIRED
+from rejoinder.cli.doctor import doctor, table
+from tests.cli.printing import printed_rows
+
+
+def test_a_finding_is_shown_as_it_is() -> None:
+    """Grade and remedy stand in the row, and brackets are not taken for markup."""
+    finding = Finding("package piper", Grade.FAIL, "not installed", "Run `pip install rejoinder[piper]`.")
+    assert printed_rows(table([finding])) == [["package piper", "fail", finding.found, finding.fix]]
+
+
+def test_what_must_be_mended_is_exit_status_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configured port is taken: doctor says so, and fails."""
+    monkeypatch.setenv("COLUMNS", "200")
+    config = tmp_path / "ray_config.yaml"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config.write_text(f"http_options: {{host: 127.0.0.1, port: {port}}}", encoding="utf-8")
+        with pytest.raises(typer.Exit) as caught:
+            doctor(config)
+    assert caught.value.exit_code == 1
+    assert f"127.0.0.1:{port} is taken" in capsys.readouterr().out
+
+
+def test_the_environment_can_be_sourced(capsys: pytest.CaptureFixture[str]) -> None:
+    """One `export NAME=value` a line, with everything that a node must have."""
+    doctor(environment=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("export ") and "=" in line for line in lines)
+    assert {f"export {name}={value}" for name, value in REQUIRED.items()} <= set(lines)
