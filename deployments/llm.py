@@ -62,6 +62,7 @@ class Llm:
     """The deployment."""
 
     def __init__(self, settings: Settings) -> None:
+        os.nice(settings.llm.nice)  # before the engine makes its threads, which inherit it
         self._engine = open_engine(settings)
         self._replica = Replica("llm", self._engine.name, settings.llm)
         self._instructions = settings.conversation.instructions

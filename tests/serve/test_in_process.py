@@ -22,13 +22,14 @@ from deployments.tts import Tts
 from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
 from rejoinder.core.audio import STT_RATE, WIRE_RATE
-from rejoinder.core.config import Settings
+from rejoinder.core.config import LlmStage, Settings
 from tests.actors.fakes import CountingMetrics, SilentJournal
 from tests.actors.stage_play import Caller
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(180)]
 
-SETTINGS = Settings()
+# All in this process: the decoder must not lower everybody's priority.
+SETTINGS = Settings(llm=LlmStage(nice=0))
 
 
 @pytest.fixture(scope="module")
