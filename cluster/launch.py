@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,21 +53,21 @@ class Progress:
 
 
 @contextlib.contextmanager
-def cluster(address: str) -> Iterator[bool]:
-    """A connected Ray; yields whether it is our own.
+def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Iterator[bool]:
+    """A connected Ray, whose workers get `runtime_env`; yields whether it is our own.
 
     `address`: "local" starts our own head; "auto" joins RAY_ADDRESS or the cluster that runs on this machine, and
     starts our own head if there is none; anything else must answer.
     """
     found = address if address != "auto" else os.environ.get("RAY_ADDRESS") or "auto"
-    if found != "local" and _join(found):
+    if found != "local" and _join(found, runtime_env):
         try:
             _check_nodes()
             yield False
         finally:
             _leave()
     elif found in ("auto", "local"):
-        with _own_head():
+        with _own_head(runtime_env):
             yield True
     else:
         raise ConfigError(
@@ -77,12 +77,12 @@ def cluster(address: str) -> Iterator[bool]:
         )
 
 
-def _join(address: str) -> bool:
+def _join(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
     os.environ.update(REQUIRED)
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, runtime_env=dict(runtime_env or {}), log_to_driver=False, logging_level="ERROR")
     except ConnectionError:
         return False
     return True
@@ -95,7 +95,7 @@ def _leave() -> None:
 
 
 @contextlib.contextmanager
-def _own_head() -> Iterator[None]:
+def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
     # Ray puts sockets here, whose paths may not exceed 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="rj-", dir="/tmp"))
     os.environ.update(node_environment(directory) | ALONE)
@@ -104,6 +104,7 @@ def _own_head() -> Iterator[None]:
     try:
         ray.init(
             address="local",
+            runtime_env=dict(runtime_env or {}),
             _temp_dir=str(directory),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,

@@ -32,7 +32,7 @@ def serve(
     _check_models(document)
     console = Console()
     stop = _stop_on_signals()
-    with cluster(address) as own:
+    with cluster(address, document.application.runtime_env) as own:
         console.print("Started a Ray head of our own." if own else "Joined the running Ray cluster.")
         live = Live(console=console, refresh_per_second=4, transient=True)
         with live, application(document, lambda progress: live.update(_table(progress))) as url:
