@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ there.
 
 POLL_S = 0.5
 READY_TIMEOUT_S = 600.0
+INGRESS_TIMEOUT_S = 60.0
 
 
 def read_config(path: Path | None) -> ServeFile:
@@ -170,7 +172,9 @@ def application(config: ServeFile, report: Callable[[Progress], None]) -> Iterat
     app = config.application
     try:
         _deploy(serve, bind(app.args), app.name, report)
-        yield f"http://{options.host}:{port}"
+        url = f"http://{options.host}:{port}"
+        _await_ingress(url)
+        yield url
     finally:
         if ours:
             serve.shutdown()
@@ -201,6 +205,20 @@ def _deploy(serve: Any, app: Any, name: str, report: Callable[[Progress], None])
             raise BackendError(f"not healthy after {READY_TIMEOUT_S:.0f} s.", "See `serve status` and the logs.")
     if fault:
         raise BackendError(f"the application did not start: {_why(serve, name) or fault[0]}") from fault[0]
+
+
+def _await_ingress(url: str) -> None:
+    """Until HAProxy brings requests to a host: it learns of one a moment after Serve calls the application ready."""
+    deadline = time.monotonic() + INGRESS_TIMEOUT_S
+    found = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url.replace('0.0.0.0', '127.0.0.1')}/healthz", timeout=POLL_S * 4):
+                return
+        except OSError as error:  # HTTPError is one too
+            found = str(error)
+        time.sleep(POLL_S / 5)
+    raise BackendError(f"{url}/healthz: {found}.", "See `rejoinder doctor` and Serve's logs of HAProxy.")
 
 
 def _progress(serve: Any, name: str) -> Progress:

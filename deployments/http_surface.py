@@ -1,7 +1,9 @@
 """The HTTP surface of a host: conversations over WebSocket, and what operators and stock clients ask beside them.
 
 Admission and authentication happen before a WebSocket is upgraded, so a refusal is an honest HTTP status with a retry
-hint, never a connection that opens and dies.
+hint, never a connection that opens and dies. So is the refusal of what came through Serve's Python proxy,
+to which HAProxy falls back while it knows of no host: the proxy saturates at a few dozen conversations, and a socket
+that once went through it stays there.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from fastapi import FastAPI, WebSocket
+import psutil
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 
 from actors.host import Host
@@ -17,6 +20,25 @@ from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.errors import Overloaded
 
 MODEL = "rejoinder"
+NOT_READY = (
+    "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second; if it "
+    "stays so, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
+)
+
+
+class Door:
+    """Tells what reached this process directly from what Serve's Python proxy handed over."""
+
+    def __init__(self) -> None:
+        self._own_ports: frozenset[int] = frozenset()
+
+    def reached(self, scope: Mapping[str, Any]) -> bool:
+        """Whether an ASGI scope belongs to a connection that this process accepted itself."""
+        _, port = scope.get("server") or ("", None)
+        if port not in self._own_ports:
+            ends = psutil.Process().net_connections("tcp")
+            self._own_ports = frozenset(end.laddr.port for end in ends if end.status == psutil.CONN_LISTEN)
+        return port in self._own_ports
 
 
 class Surfaced(Protocol):
@@ -35,18 +57,21 @@ class Surfaced(Protocol):
 def surface(served: Surfaced) -> FastAPI:
     """The routes of one host."""
     web = FastAPI(title="Rejoinder", docs_url=None, redoc_url=None)
+    door = Door()
 
     @web.websocket("/v1/realtime")
     @web.websocket("/realtime")
     async def realtime(socket: WebSocket) -> None:
         """One conversation over OpenAI Realtime."""
-        await _converse(served, socket)
+        await _converse(served, socket, door)
 
     @web.get("/healthz")
-    async def healthz() -> dict[str, Any]:
-        """Alive, and how busy."""
+    async def healthz(request: Request, response: Response) -> dict[str, Any]:
+        """Alive, and how busy; 503 while HAProxy does not bring its requests here by itself."""
+        direct = door.reached(request.scope)
+        response.status_code = 200 if direct else 503
         return {
-            "status": "ok",
+            "status": "ok" if direct else "behind Serve's Python proxy",
             "sessions": served.host.live,
             "max_sessions": served.host.services.settings.host.max_sessions,
             "loop_lag_ms": round(served.host.loop_lag_s * 1000, 1),
@@ -67,9 +92,14 @@ def surface(served: Surfaced) -> FastAPI:
     return web
 
 
-async def _converse(served: Surfaced, socket: WebSocket) -> None:
+async def _converse(served: Surfaced, socket: WebSocket, door: Door) -> None:
     if not admits(served.keys, socket.headers):
         await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))
+        return
+    if not door.reached(socket.scope):
+        refusal = _refusal(503, "not_ready", NOT_READY)
+        refusal.headers["Retry-After"] = "1"
+        await socket.send_denial_response(refusal)
         return
     try:
         with served.host.seat():

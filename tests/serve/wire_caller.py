@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -54,6 +54,15 @@ class WireCaller:
             self.events.append((time.monotonic(), json.loads(message)))
             self._news.set()
 
+    @property
+    def local_port(self) -> int:
+        """Its own end of the connection."""
+        return int(self._socket.local_address[1])
+
+    async def throw(self, message: str | bytes) -> None:
+        """Send a raw message."""
+        await self._socket.send(message)
+
     async def send(self, **event: Any) -> None:
         await self._socket.send(json.dumps(event))
 
@@ -95,10 +104,15 @@ class WireCaller:
         return " ".join(str(event["transcript"]) for _, event in self.of("response.output_audio_transcript.done"))
 
 
+def realtime_url(base_url: str) -> str:
+    """Where conversations are held."""
+    return base_url.replace("http", "ws") + "/v1/realtime?model=rejoinder"
+
+
 @asynccontextmanager
-async def calling(base_url: str) -> AsyncIterator[WireCaller]:
+async def calling(base_url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[WireCaller]:
     """A configured call, with its microphone open."""
-    async with websockets.connect(base_url.replace("http", "ws") + "/v1/realtime?model=rejoinder") as socket:
+    async with websockets.connect(realtime_url(base_url), additional_headers=headers) as socket:
         caller = WireCaller(socket)
         running = asyncio.create_task(caller.run())
         try:
