@@ -85,7 +85,13 @@ def _join(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
 
     try:
         ray.init(address=address, runtime_env=dict(runtime_env or {}), log_to_driver=False, logging_level="ERROR")
-    except ConnectionError:
+    except ConnectionError as error:
+        if "InvalidAuthToken" in str(error.__cause__):
+            raise ConfigError(
+                f"the cluster at {address} wants a token.",
+                "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless the token is in ~/.ray/auth_token.",
+                field="--address",
+            ) from error
         return False
     return True
 
@@ -136,8 +142,12 @@ def _check_nodes() -> None:
         if not node["Alive"]:
             continue
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        found = ray.get(task.options(scheduling_strategy=strategy).remote(), timeout=60)
         name = node["NodeManagerHostname"]
+        try:
+            found = ray.get(task.options(scheduling_strategy=strategy).remote(), timeout=60)
+        except ray.exceptions.RayError as error:
+            remedy = "Wait until Ray has dropped it, or restart it."
+            raise ConfigError(f"node {name} does not answer.", remedy, field="--address") from error
         if found["missing"]:
             raise ConfigError(
                 f"node {name} cannot import {found['missing']}.",
@@ -161,9 +171,12 @@ def application(config: ServeFile, report: Callable[[Progress], None]) -> Iterat
 
     from deployments.app import bind
 
-    ours = not _serve_runs(serve)
+    running = _serve_port()
     options = config.http_options
-    port = options.port or free_port()
+    port = options.port or running or free_port()
+    if running not in (None, port):
+        remedy = f"Use that port (`--port {running}`), or stop the Serve that runs there."
+        raise ConfigError(f"Serve on this cluster listens on port {running}.", remedy, field="http_options.port")
     serve.start(
         proxy_location=config.proxy_location,
         http_options=HTTPOptions(host=options.host, port=port, keep_alive_timeout_s=options.keep_alive_timeout_s),
@@ -176,14 +189,20 @@ def application(config: ServeFile, report: Callable[[Progress], None]) -> Iterat
         _await_ingress(url)
         yield url
     finally:
-        if ours:
+        if running is None and serve.status().applications.keys() <= {app.name}:
             serve.shutdown()
         else:
-            serve.delete(app.name)
+            # Conversations under way may go on for their grace period; we do not wait that long.
+            with contextlib.suppress(TimeoutError):
+                serve.delete(app.name)
 
 
-def _serve_runs(serve: Any) -> bool:
-    return bool(serve.status().proxies) or bool(serve.status().applications)
+def _serve_port() -> int | None:
+    """The HTTP port of the Serve that runs on the cluster; None if none does."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else int(client.http_config.port)
 
 
 def _deploy(serve: Any, app: Any, name: str, report: Callable[[Progress], None]) -> None:

@@ -21,7 +21,6 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from actors.ports import LlmRequest, SttJob, TtsRequest
-from cluster.environment import free_port
 from deployments.app import stage_deployment
 from deployments.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle
 from rejoinder.core.config import Autoscaling, Stage
@@ -231,14 +230,13 @@ class LabClient:
         return answer.json()
 
 
-def deploy(node: Node, url: str = "", served: str = "") -> LabClient:
-    """Put the lab on a running cluster, under /lab of the Serve that runs at `url`, or of a new one."""
-    start, port = "", free_port()
-    if not url:
-        start, url = f"serve.start(http_options={{'host': '127.0.0.1', 'port': {port}}});", f"http://127.0.0.1:{port}"
+def deploy(node: Node, url: str, served: str = "", *, start: bool = False) -> LabClient:
+    """Put the lab on a running cluster, under /lab of its Serve at `url`; `start` that Serve, if none runs."""
+    options = {"host": "127.0.0.1", "port": int(url.rpartition(":")[2])}
     program = (
         "import ray; from ray import serve; from tests.serve.lab import build;"
-        f"ray.init(address={node.address!r}, log_to_driver=False); {start}"
+        f"ray.init(address={node.address!r}, log_to_driver=False);"
+        f"{start} and serve.start(http_options={options!r});"
         f"serve.run(build({{'served': {served!r}}}), name='lab', route_prefix='/lab')"
     )
     subprocess.run([sys.executable, "-c", program], env=dict(node.environment), cwd=ROOT, check=True, timeout=120)

@@ -80,10 +80,15 @@ def kill_holder(replicas: list[dict[str, str]], timeout_s: float = 30.0) -> tupl
 
 @contextmanager
 def serving(
-    tmp_path: Path, args: dict[str, Any], *, address: str = "local", environment: Mapping[str, str] = os.environ
+    tmp_path: Path,
+    args: dict[str, Any],
+    *,
+    address: str = "local",
+    environment: Mapping[str, str] = os.environ,
+    port: int = 0,
 ) -> Iterator[Served]:
     """`rejoinder serve` with these `args`, on a free port, until the block ends; its output is shown if it fails."""
-    port = free_port()
+    port = port or free_port()
     config = tmp_path / "ray_config.yaml"
     document = {
         "http_options": {"host": "127.0.0.1", "port": port},

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cluster.environment import free_port
 from tests.serve.lab import PUPPETS, LabClient, deploy
 from tests.serve.nodes import head
 from tests.serve.watching import wait_until
@@ -26,7 +27,7 @@ PROMPT_S = 2.0
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabClient]:
     with head() as node:
-        yield deploy(node)
+        yield deploy(node, f"http://127.0.0.1:{free_port()}", start=True)
 
 
 @pytest.fixture
