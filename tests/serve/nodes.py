@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,22 +35,22 @@ class Node:
 
 
 @contextmanager
-def head(environment: Mapping[str, str] | None = None) -> Iterator[Node]:
-    """A head with a dashboard (which `serve deploy` speaks to); `environment` is on top of node_environment."""
+def head(options: Sequence[str] = ()) -> Iterator[Node]:
+    """A head with a dashboard (which `serve deploy` speaks to); `options` of `ray start`."""
     port, dashboard = free_port(), free_port()
-    options = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}"]
-    options += ["--include-dashboard=true", f"--dashboard-port={dashboard}"]
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **(environment or {})}
-    with _start(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", options, own) as node:
+    own = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}"]
+    own += ["--include-dashboard=true", f"--dashboard-port={dashboard}", *options]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with _start(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", own, token) as node:
         yield node
 
 
 @contextmanager
-def worker(joined: Node, environment: Mapping[str, str] | None = None) -> Iterator[Node]:
-    """One more node for the cluster of `joined`, with a proxy port of its own."""
+def worker(joined: Node, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> Iterator[Node]:
+    """One more node for the cluster of `joined`, with a proxy port of its own; `options` of `ray start`."""
     token = {name: joined.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(free_port()), **token, **(environment or {})}
-    with _start(joined.address, joined.dashboard, [f"--address={joined.address}"], own) as node:
+    with _start(joined.address, joined.dashboard, [f"--address={joined.address}", *options], own) as node:
         yield node
 
 
