@@ -2,6 +2,9 @@
 
 A connection that closes is how such servers learn that nobody listens, so cancelling closes the response. Deltas are
 coalesced on the clock: the first text at once, the rest every `coalesce_ms`.
+
+An answer that was begun elsewhere goes on behind its prefix where the server can do that (vLLM can; it is no part of
+OpenAI's API). Others begin anew, and what repeats the prefix is dropped.
 """
 
 from __future__ import annotations
@@ -17,6 +20,11 @@ from actors.ports import LlmRequest, TokenDelta, Usage
 from rejoinder.core.errors import BackendError, Overloaded
 
 CONNECT_S = 2.0
+# vLLM's switches for going on behind the last message; a server that has no such thing refuses them with one of these.
+CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+UNKNOWN_FIELD = (400, 422)
+# English text, by every tokenizer we met: an answer that begins anew spends its prefix again.
+CHARACTERS_A_TOKEN = 3
 # Between two chunks of a running answer; the session's own, shorter deadline is for the first token.
 READ_S = 30.0
 
@@ -28,6 +36,7 @@ class OpenAiApi:
         self.name = f"{model} (OpenAI API)"
         self._model = model
         self._coalesce_s = coalesce_ms / 1000
+        self._continues = True
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
@@ -47,35 +56,48 @@ class OpenAiApi:
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
         """Raises Overloaded on 429 and 503, BackendError on any other failure; closing it closes the connection."""
         try:
-            stream = await self._client.chat.completions.create(**self._body(request))
+            stream, repeated = await self._begin(request)
             async with stream:
-                async for delta in self._deltas(stream):
+                async for delta in self._deltas(stream, repeated):
                     yield delta
         except openai.APIStatusError as fault:
             if fault.status_code in (429, 503):
-                wait_s = float(fault.response.headers.get("retry-after", "1"))
+                wait_s = _seconds(fault.response.headers.get("retry-after", ""))
                 raise Overloaded(f"{self.name}: {fault}", retry_after_s=wait_s, resource="llm") from fault
             raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
-        except (openai.APIError, httpx2.HTTPError) as fault:
+        except (openai.APIError, httpx2.HTTPError, ValueError) as fault:  # ValueError: a chunk that is no JSON
             raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
 
-    def _body(self, request: LlmRequest) -> dict[str, Any]:
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": messages,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if request.prefix:
-            # The answer goes on behind what was received. vLLM needs both switches; others take the message as it is.
-            messages.append({"role": "assistant", "content": request.prefix})
-            body["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
-        return body
+    async def _begin(self, request: LlmRequest) -> tuple[Any, str]:
+        """The stream, and the text with which it will repeat what was received before."""
+        if not request.prefix:
+            return await self._create(request, request.max_tokens, [], None), ""
+        if self._continues:
+            begun = [{"role": "assistant", "content": request.prefix}]
+            try:
+                return await self._create(request, request.max_tokens, begun, CONTINUE), ""
+            except openai.APIStatusError as fault:
+                if fault.status_code not in UNKNOWN_FIELD:
+                    raise
+                self._continues = False
+        spent = len(request.prefix) // CHARACTERS_A_TOKEN
+        return await self._create(request, request.max_tokens + spent, [], None), request.prefix
 
-    async def _deltas(self, stream: Any) -> AsyncGenerator[TokenDelta, None]:
+    async def _create(
+        self, request: LlmRequest, max_tokens: int, begun: list[dict[str, str]], extra: dict[str, bool] | None
+    ) -> Any:
+        messages: list[Any] = [{"role": message.role, "content": message.content} for message in request.messages]
+        return await self._client.chat.completions.create(
+            model=self._model,
+            messages=messages + begun,
+            max_tokens=max_tokens,
+            temperature=request.temperature,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body=extra,
+        )
+
+    async def _deltas(self, stream: Any, repeated: str) -> AsyncGenerator[TokenDelta, None]:
         text, tokens, due = "", 0, 0.0
         finish: Literal["stop", "length"] | None = None
         usage = Usage(0, 0)
@@ -85,10 +107,28 @@ class OpenAiApi:
                 usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached)
             for choice in chunk.choices[:1]:
                 if choice.delta.content:
-                    text, tokens = text + choice.delta.content, tokens + 1
+                    new, repeated = _unsaid(choice.delta.content, repeated)
+                    text, tokens = text + new, tokens + bool(new)
                 if choice.finish_reason:
                     finish = "length" if choice.finish_reason == "length" else "stop"
             if text and time.monotonic() >= due:
                 yield TokenDelta(text, tokens)
                 text, tokens, due = "", 0, time.monotonic() + self._coalesce_s
-        yield TokenDelta(text, tokens, finish or "stop", usage)
+        if finish is None:
+            raise BackendError(f"{self.name}: the stream ended before the answer did.", stage="llm")
+        yield TokenDelta(text, tokens, finish, usage)
+
+
+def _unsaid(text: str, repeated: str) -> tuple[str, str]:
+    """What of `text` does not repeat, and what may still come that does; the first difference ends the repetition."""
+    pairs = enumerate(zip(text, repeated, strict=False))
+    same = next((at for at, (new, old) in pairs if new != old), min(len(text), len(repeated)))
+    return text[same:], repeated[same:] if same == len(text) else ""
+
+
+def _seconds(retry_after: str) -> float:
+    """A Retry-After of seconds; its other form, a date, counts as one second."""
+    try:
+        return float(retry_after)
+    except ValueError:
+        return 1.0
