@@ -86,7 +86,8 @@ class SttStage(Stage):
     model: str = "whisper-base"
     language: str = "en"
     compute_type: Literal["int8", "float32"] = "int8"
-    threads: Count = 2
+    # A short turn decodes hardly faster on a second core, which the turn model can use at the same time.
+    threads: Count = 1
     short_context: bool = True
     min_frames: int = Field(500, ge=100, le=3000)
     pad_frames: int = Field(100, ge=0, le=1000)
@@ -138,7 +139,7 @@ class SpeechSettings(Section):
     threshold: Fraction = 0.5
     release_threshold: Fraction = 0.35
     min_speech_ms: float = Field(96, ge=32, le=1000)
-    soft_end_ms: float = Field(96, ge=32, le=1000)
+    soft_end_ms: float = Field(64, ge=32, le=1000)
     prefix_padding_ms: float = Field(300, ge=0, le=2000)
     max_utterance_s: float = Field(30, ge=1, le=30)
 
@@ -171,9 +172,9 @@ class ConversationSettings(Section):
         "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
     )
     context_turns: int = Field(4, ge=0, le=100)
-    max_reply_tokens: int = Field(80, ge=1, le=4096)
+    max_reply_tokens: int = Field(60, ge=1, le=4096)
     temperature: float = Field(0.0, ge=0, le=2)
-    first_segment_words: int = Field(6, ge=1, le=50)
+    first_segment_words: int = Field(5, ge=1, le=50)
     segment_words: int = Field(24, ge=1, le=200)
     playout_lead_ms: float = Field(320, ge=20, le=5000)
     apology: str = "Sorry, I had a problem. One moment, please."

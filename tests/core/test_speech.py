@@ -21,7 +21,7 @@ from rejoinder.core.speech import (
     step,
 )
 
-SETTINGS = SpeechSettings()
+SETTINGS = SpeechSettings(soft_end_ms=96)
 streams = st.lists(st.floats(0, 1), max_size=120)
 
 
