@@ -1,0 +1,78 @@
+"""The one configuration file is valid for Ray's tools and for ours, and shows true defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from cluster.launch import read_config
+from deployments.app import build
+from rejoinder.core.config import ServeFile
+from rejoinder.core.errors import ConfigError
+
+FILE = Path(__file__).parents[2] / "ray_config.yaml"
+
+
+def _document() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return document
+
+
+def test_the_file_is_valid_for_serve_deploy() -> None:
+    """Ray's own schema accepts it and keeps our settings as they are."""
+    document = _document()
+    schema = ServeDeploySchema.model_validate(document)
+    assert [app.name for app in schema.applications] == ["rejoinder"]
+    assert schema.applications[0].args == document["applications"][0]["args"]
+    assert schema.applications[0].import_path == "deployments.app:build"
+
+
+def test_the_file_shows_the_defaults() -> None:
+    """What stands in the file is what one gets without it."""
+    assert read_config(FILE).application.args == ServeFile().application.args
+    assert read_config(FILE).http_options == ServeFile().http_options
+
+
+def test_serve_builds_what_the_file_describes() -> None:
+    """The function that `serve deploy` imports takes the file's `args`."""
+    assert build(_document()["applications"][0]["args"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"proxy": "EveryNode"}, "proxy"),
+        ({"http_options": {"prot": 8000}}, "http_options.prot"),
+        ({"applications": [{"args": {"stt": {"modell": "x"}}}]}, "applications.0.args.stt.modell"),
+        ({"applications": [{"args": {"llm": {"resources": {"gpus": 1}}}}]}, "applications.0.args.llm.resources.gpus"),
+        ({"applications": []}, "applications"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path: Path, change: dict[str, Any], field: str) -> None:
+    """At every level an unknown key is refused with its path."""
+    file = tmp_path / "ray_config.yaml"
+    file.write_text(yaml.safe_dump(_document() | change), encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        read_config(file)
+    assert refused.value.field == field
+
+
+def test_build_refuses_what_the_file_may_not_hold() -> None:
+    """`serve deploy` meets the same check as `rejoinder serve`."""
+    with pytest.raises(ConfigError) as refused:
+        build({"tts": {"chunk": 20}})
+    assert refused.value.field == "args.tts.chunk"
+
+
+@pytest.mark.parametrize(("text", "says"), [("{", "is not YAML"), (None, "cannot be read")])
+def test_a_file_that_is_none(tmp_path: Path, text: str | None, says: str) -> None:
+    """Neither a missing file nor broken YAML is a traceback."""
+    file = tmp_path / "ray_config.yaml"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=says):
+        read_config(file)

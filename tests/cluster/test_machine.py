@@ -1,0 +1,117 @@
+"""What a machine must have: the environment of its nodes, and what `rejoinder doctor` finds."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.doctor import Finding, Grade, examine, needed_models
+from cluster.environment import ALONE, FILES_PER_CONNECTION, REQUIRED, advised, free_port, node_environment
+from rejoinder.core.config import HttpOptions, ServeFile, parse_serve_file
+
+
+def _findings(document: ServeFile) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine(document)}
+
+
+def _at_port(port: int) -> ServeFile:
+    return ServeFile(http_options=HttpOptions(port=port))
+
+
+def test_two_nodes_of_one_machine_share_nothing(tmp_path: Path) -> None:
+    """Every path and every port of a node's environment differs from its neighbour's."""
+    one, other = (node_environment(tmp_path / name) for name in ("one", "other"))
+    assert one.keys() == other.keys()
+    own = {name for name in one if name.endswith(("_PATH", "_LOC", "_BASE", "_FILE", "_PORT"))}
+    assert own
+    assert {name for name in own if one[name] == other[name]} == set()
+    assert {name for name in one if one[name] != other[name]} == own
+
+
+def test_a_node_has_what_joining_asks_for(tmp_path: Path) -> None:
+    """What a joined cluster is refused for lacking is set on every node that we start."""
+    environment = node_environment(tmp_path)
+    assert environment.items() >= REQUIRED.items()
+    assert environment.items() >= advised().items()
+    assert not ALONE.keys() & environment.keys()
+
+
+def test_socket_paths_fit(tmp_path: Path) -> None:
+    """A Unix socket's path may have 107 bytes, and Serve puts a node id of 57 behind ours."""
+    directory = Path("/tmp/rj-12345678")
+    sockets = [value for name, value in node_environment(directory).items() if name.endswith("_SOCKET_PATH")]
+    assert sockets
+    assert max(len(path) for path in sockets) + 57 <= 107
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """A process that may open 1,024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    yield 1024
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_haproxy_is_not_asked_for_more_than_its_files() -> None:
+    """The connections we configure fit the limit on file descriptors, or HAProxy refuses to start."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = int(advised()["RAY_SERVE_HAPROXY_MAXCONN"])
+    assert limit == resource.RLIM_INFINITY or connections * FILES_PER_CONNECTION <= limit
+
+
+def test_too_few_files_are_found(few_files: int) -> None:
+    """A low limit is a warning that says what to run."""
+    found = _findings(_at_port(free_port()))["file descriptors"]
+    assert found.grade is Grade.WARN
+    assert "ulimit -n" in found.fix
+
+
+def test_a_taken_port_fails() -> None:
+    """The doctor names the port and both ways out; a free port is ok."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        found = _findings(_at_port(taken.getsockname()[1]))["port"]
+    assert found.grade is Grade.FAIL
+    assert "--port 0" in found.fix
+    assert _findings(_at_port(free_port()))["port"].grade is Grade.OK
+
+
+def test_a_missing_model_fails(tmp_path: Path) -> None:
+    """An empty store: each model that the engines read is named with the command that fetches it."""
+    models = {"directory": str(tmp_path)}
+    document = parse_serve_file({"applications": [{"args": {"models": models}}]})
+    found = _findings(document)
+    absent = [name for name in needed_models(document) if found[f"model {name}"].grade is Grade.FAIL]
+    assert set(absent) >= {"whisper-base", "smollm2-135m-instruct"}
+    assert all("rejoinder models pull" in found[f"model {name}"].fix for name in absent)
+
+
+def test_only_engines_that_run_here_need_models() -> None:
+    """Behind an OpenAI-compatible server no language model is fetched."""
+    llm = {"engine": "openai_api", "base_url": "http://127.0.0.1:8001/v1", "model": "x"}
+    assert "x" not in needed_models(parse_serve_file({"applications": [{"args": {"llm": llm}}]}))
+
+
+def test_a_stranger_under_our_name_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package called like one of our folders is found before it is imported in a replica."""
+    stranger = tmp_path / "loadtest"
+    stranger.mkdir()
+    (stranger / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "loadtest", raising=False)
+    found = _findings(_at_port(free_port()))["package loadtest"]
+    assert found.grade is Grade.FAIL
+    assert str(tmp_path) in found.found
+
+
+def test_what_is_fine_needs_no_fix() -> None:
+    """Only a finding that is not ok carries a remedy, and every such finding does."""
+    for finding in examine(_at_port(free_port())):
+        assert bool(finding.fix) == (finding.grade is not Grade.OK), finding
