@@ -122,6 +122,10 @@ class Ear:
         if self._speech.speech_end <= speech_end:
             self._speech = committed(self._speech)
 
+    def release(self) -> None:
+        """Give the audio's memory back: an ended session waits for the garbage collector, a megabyte should not."""
+        self._ring = Ring(VAD_WINDOW / STT_RATE, STT_RATE)
+
     def pcm(self, start: int, end: int) -> bytes:
         """16 kHz PCM of [start, end), as far as it is still held."""
         return self._ring.slice(start, end)

@@ -77,6 +77,7 @@ class Session:
             finally:
                 if self._timer:
                     self._timer.cancel()
+                self._ear.release()
 
     async def ready(self) -> None:
         """Until the session has greeted and takes audio and events."""
