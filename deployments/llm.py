@@ -53,6 +53,7 @@ def open_engine(settings: Settings) -> LlmEngine:
         compute_type=stage.compute_type,
         max_queue=stage.max_queue,
         coalesce_ms=stage.coalesce_ms,
+        no_repeat_ngram=stage.no_repeat_ngram,
         instructions=settings.conversation.instructions,
     )
     return EmbeddedLlm(open_store(settings.models).converted(stage.model, f"ct2-{stage.compute_type}"), options)

@@ -45,6 +45,7 @@ class EmbeddedOptions:
     max_queue: int = 16
     coalesce_ms: float = 15.0
     context_tokens: int = 8192
+    no_repeat_ngram: int = 0
     instructions: str = ""
 
 
@@ -155,6 +156,7 @@ class EmbeddedLlm:
             include_prompt_in_result=False,
             end_token=self._chat.end_tokens,
             max_length=min(request.max_tokens, room),
+            no_repeat_ngram_size=self._options.no_repeat_ngram,
             sampling_topk=1 if greedy else _SAMPLING_TOP_K,
             sampling_temperature=1.0 if greedy else request.temperature,
             callback=on_token,

@@ -110,6 +110,8 @@ class LlmStage(Stage):
     nice: int = Field(10, ge=0, le=19)
     autoscaling: Autoscaling = Autoscaling(min_replicas=2, max_replicas=2)
     max_queue: Count = 16
+    # A small model at a loss repeats itself: the embedded engine says no run of so many tokens twice (0: off).
+    no_repeat_ngram: int = Field(4, ge=0, le=20)
     coalesce_ms: float = Field(15.0, ge=0, le=500)
     # For each token; the first is hedged long before.
     call_timeout_s: Positive = 8.0
