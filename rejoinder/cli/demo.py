@@ -47,7 +47,7 @@ class Question:
 QUESTIONS = (
     Question("1-synthetic-capital", "What is the capital of France?"),
     Question("2-human-dickens", recording="two_cities.wav@20.9"),
-    Question("3-synthetic-story", "Please tell me a long story about a brave little fox."),
+    Question("3-synthetic-history", "Tell me about the history of the city of London."),
     Question("4-synthetic-interruption", "Stop please. What is the capital of Italy?"),
 )
 INTERRUPTION = 4
