@@ -52,7 +52,7 @@ def test_every_fault_is_told(record: TurnRecord, told: list[str]) -> None:
 def test_the_interruption_follows_the_long_answer() -> None:
     """The clip that cuts in is the last one, and the one before it asks for something long."""
     assert len(QUESTIONS) == INTERRUPTION
-    assert "long story" in QUESTIONS[INTERRUPTION - 2].text
+    assert "history of the city" in QUESTIONS[INTERRUPTION - 2].text
 
 
 @pytest.mark.models
