@@ -123,12 +123,12 @@ class Hedger:
     def __init__(
         self, llm: Llm, settings: HedgingSettings, metrics: Metrics, clock: Callable[[], float], timeout_s: float
     ) -> None:
-        self._llm = llm
+        self.llm = llm
         self._settings = settings
-        self._policy = HedgePolicy(settings)
-        self._metrics = metrics
-        self._clock = clock
-        self._timeout_s = timeout_s
+        self.policy = HedgePolicy(settings)
+        self.metrics = metrics
+        self.clock = clock
+        self.timeout_s = timeout_s
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -144,11 +144,11 @@ class Hedger:
         self, request: LlmRequest, trouble: Trouble, thought: Thought, give_up_s: float
     ) -> AsyncGenerator[TokenDelta, None]:
         """The answer's deltas; raises BackendError when no replica answered for `give_up_s`. Close it to stop."""
-        began = self._clock()
+        began = self.clock()
         failing_since: float | None = None
         pause = Pause()
         avoid: frozenset[str] = frozenset()
-        self._policy.on_primary(began)
+        self.policy.on_primary(began)
         while True:
             race = _Racing(self, request, avoid, thought, trouble)
             try:
@@ -163,13 +163,13 @@ class Hedger:
                         failing_since = None
                         if delta.finish:
                             thought.finish, thought.usage = delta.finish, delta.usage
-                            thought.total_ms = round((self._clock() - began) * 1000, 1)
+                            thought.total_ms = round((self.clock() - began) * 1000, 1)
                         yield delta
                 return
             except (BackendError, Overloaded) as fault:
                 trouble.failed("llm", fault)
-                failing_since = failing_since if failing_since is not None else self._clock()
-                if self._clock() - failing_since >= give_up_s:
+                failing_since = failing_since if failing_since is not None else self.clock()
+                if self.clock() - failing_since >= give_up_s:
                     raise BackendError(f"llm stayed away for {give_up_s:g} s ({fault}).", stage="llm") from fault
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else frozenset()
                 await pause()
@@ -193,35 +193,15 @@ class Hedger:
     async def _await_end(self, attempt: _Attempt, task: asyncio.Task[None]) -> None:
         _, late = await asyncio.wait({task}, timeout=self._settings.cancel_timeout_s)
         if late:
-            self._metrics.error("backend", "llm_cancel")
+            self.metrics.error("backend", "llm_cancel")
             logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
 
     def spend(self, now: float) -> bool:
         """Pay for a further attempt from the budget that all conversations share."""
-        granted = self._policy.try_spend(now)
+        granted = self.policy.try_spend(now)
         if not granted:
-            self._metrics.hedge("budget_exhausted")
+            self.metrics.hedge("budget_exhausted")
         return granted
-
-    @property
-    def llm(self) -> Llm:
-        return self._llm
-
-    @property
-    def policy(self) -> HedgePolicy:
-        return self._policy
-
-    @property
-    def metrics(self) -> Metrics:
-        return self._metrics
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        return self._clock
-
-    @property
-    def timeout_s(self) -> float:
-        return self._timeout_s
 
 
 class _Racing:

@@ -79,7 +79,7 @@ class Request:
 
 
 class Replica:
-    """Identity, metrics and health of one replica; works without Ray too (then it has no port and a plain id)."""
+    """Identity, metrics and health of one replica; works without Ray too (then its id is a plain name)."""
 
     def __init__(self, stage: str, engine: str, settings: Stage, worker: Worker | None = None) -> None:
         inside = ray.is_initialized()
