@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from deployments.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHan
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
 from deployments.metrics import ConversationMetrics, MetricsPort
+from deployments.replica import Description
 from deployments.vad import load_silero
 from rejoinder.core.config import Settings
 from rejoinder.core.errors import BackendError
@@ -83,14 +85,9 @@ class SessionHost:
 
     async def describe(self) -> dict[str, Any]:
         """This replica, for the targets."""
-        return {
-            "stage": "host",
-            "replica": serve.get_replica_context().replica_id.unique_id,
-            "pid": os.getpid(),
-            "node": ray.get_runtime_context().get_node_id(),
-            "target": self._port.target,
-            "engine": "",
-        }
+        replica = serve.get_replica_context().replica_id.unique_id
+        node = ray.get_runtime_context().get_node_id()
+        return asdict(Description("host", replica, os.getpid(), node, self._port.target, engine=""))
 
     async def check_health(self) -> None:
         """Raise if the loop is too late to carry audio, or the shared tick has ended."""
