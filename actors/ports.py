@@ -91,9 +91,12 @@ class LlmRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """`queue_s`: how long the request waited for the engine to begin; None if the engine does not say."""
+
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    queue_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

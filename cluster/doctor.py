@@ -108,8 +108,12 @@ def _models(document: ServeFile) -> Iterator[Finding]:
 def needed_models(document: ServeFile) -> list[str]:
     """The models that the configuration's engines read."""
     settings = document.application.args
-    names = ["silero-vad", settings.turn_detector.model, settings.stt.model, settings.tts.model]
-    return names + ([settings.llm.model] if settings.llm.engine == "embedded" else [])
+    real = {
+        settings.stt.model: settings.stt.engine == "whisper",
+        settings.llm.model: settings.llm.engine == "embedded",
+        settings.tts.model: settings.tts.engine == "piper",
+    }
+    return ["silero-vad", settings.turn_detector.model, *(model for model, needed in real.items() if needed)]
 
 
 def _packages(document: ServeFile) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
+from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.llm import Llm
 from deployments.routing import ROUTER
 from deployments.session_host import SessionHost
@@ -31,23 +32,23 @@ def build(args: dict[str, Any]) -> Application:
 
 def bind(settings: Settings) -> Application:
     """Every stage as its own deployment, and the hosts in front of them."""
-    stages: dict[str, tuple[type, Stage]] = {
-        "turn_detector": (TurnDetector, settings.turn_detector),
-        "stt": (Stt, settings.stt),
-        "llm": (Llm, settings.llm),
-        "tts": (Tts, settings.tts),
+    stages: dict[str, tuple[str, type, Stage]] = {
+        "turn_detector": ("TurnDetector", TurnDetector, settings.turn_detector),
+        "stt": ("Stt", EmulatedStt if settings.stt.engine == "emulated" else Stt, settings.stt),
+        "llm": ("Llm", Llm, settings.llm),
+        "tts": ("Tts", EmulatedTts if settings.tts.engine == "emulated" else Tts, settings.tts),
     }
     if settings.vad.placement == "deployment":
-        stages["vad"] = (Vad, settings.vad)
-    handles = {name: stage_deployment(cls, stage).bind(settings) for name, (cls, stage) in stages.items()}
+        stages["vad"] = ("Vad", Vad, settings.vad)
+    handles = {key: stage_deployment(cls, stage, name).bind(settings) for key, (name, cls, stage) in stages.items()}
     return _host(settings).bind(settings, handles)
 
 
-def stage_deployment(cls: type, stage: Stage) -> serve.Deployment:
-    """A stage's plain class as a Serve deployment, with the options of its configuration."""
+def stage_deployment(cls: type, stage: Stage, name: str = "") -> serve.Deployment:
+    """A stage's plain class as a Serve deployment (named as the class, or `name`), with its configuration's options."""
     return serve.deployment(
         cls,
-        name=cls.__name__,
+        name=name or cls.__name__,
         ray_actor_options=_actor(stage.resources),
         max_ongoing_requests=stage.max_ongoing_requests,
         health_check_period_s=stage.health_check_period_s,

@@ -20,6 +20,7 @@ from actors.ports import (
     VadBatch,
     VadResult,
 )
+from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.engines.silero import Silero
 from deployments.llm import Llm
 from deployments.stt import Stt
@@ -47,7 +48,7 @@ class DirectTurnDetector:
 
 
 class DirectStt:
-    def __init__(self, stt: Stt) -> None:
+    def __init__(self, stt: Stt | EmulatedStt) -> None:
         self._stt = stt
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
@@ -76,7 +77,7 @@ class DirectLlm:
 
 
 class DirectTts:
-    def __init__(self, tts: Tts) -> None:
+    def __init__(self, tts: Tts | EmulatedTts) -> None:
         self._tts = tts
 
     @asynccontextmanager

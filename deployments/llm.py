@@ -11,8 +11,9 @@ from typing import Protocol
 
 from actors.ports import LlmRequest, TokenDelta
 from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
+from deployments.engines.emulated import EmulatedLlm
 from deployments.engines.openai_api import OpenAiApi
-from deployments.replica import Replica
+from deployments.replica import Replica, replica_id
 from deployments.routing import Route
 from rejoinder.core.config import Settings
 from rejoinder.core.context import Message
@@ -38,6 +39,8 @@ class LlmEngine(Protocol):
 def open_engine(settings: Settings) -> LlmEngine:
     """The engine that the configuration names."""
     stage = settings.llm
+    if stage.engine == "emulated":
+        return EmulatedLlm(settings, replica_id("llm"))
     if stage.engine == "openai_api":
         key = os.environ.get(stage.api_key_env, "")
         if not key and not stage.base_url.startswith(("http://127.", "http://localhost")):
@@ -75,6 +78,8 @@ class Llm:
             async for delta in deltas:
                 if delta.finish:
                     inside.answered()
+                if delta.usage and delta.usage.queue_s is not None:
+                    inside.waited(delta.usage.queue_s)
                 yield delta
 
     async def describe(self) -> dict[str, str | int]:

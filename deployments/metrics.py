@@ -13,6 +13,8 @@ from rejoinder.core.latency import UNATTRIBUTED, Stage
 
 # Barge-in is felt in tens of milliseconds; the bar is 150 (DESIGN section 5).
 STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+# Fine enough to draw service times from: neighbours differ by an eighth, from 1 ms to 30 s.
+SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
 SESSION_BUCKETS_S = (1, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
@@ -41,13 +43,25 @@ class ReplicaMetrics:
             buckets=HISTOGRAM_BUCKETS_S,
             registry=registry,
         ).labels(stage)
+        self._queue, self._service = (
+            Histogram(name, what, ["stage"], buckets=SERVICE_BUCKETS_S, registry=registry).labels(stage)
+            for name, what in (
+                ("rejoinder_queue_seconds", "From arrival at the replica to the start of the service."),
+                ("rejoinder_service_seconds", "From the start of the service to its end; answered requests only."),
+            )
+        )
         self._ends = Counter(
             "rejoinder_requests_total", "Requests by how they ended.", ["stage", "end"], registry=registry
         )
 
-    def ended(self, seconds: float, end: Literal["done", "cancelled", "failed"]) -> None:
+    def ended(self, seconds: float, end: Literal["done", "cancelled", "failed"], queue_s: float | None) -> None:
+        """`queue_s`: how long it waited for its service to begin; None if that is not known or never came."""
         self._seconds.observe(seconds)
         self._ends.labels(self._stage, end).inc()
+        if queue_s is not None:
+            self._queue.observe(queue_s)
+            if end == "done":
+                self._service.observe(max(0.0, seconds - queue_s))
 
 
 class ConversationMetrics:

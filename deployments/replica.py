@@ -68,14 +68,24 @@ class Description:
 
 
 class Request:
-    """One request inside a replica, and how it ended."""
+    """One request inside a replica, and how it ended; `queue_s` once its service has begun."""
 
     def __init__(self) -> None:
         self.end: Literal["done", "cancelled", "failed"] = "failed"
+        self.queue_s: float | None = None
+
+    def waited(self, seconds: float) -> None:
+        """Its service began, after so long a wait."""
+        self.queue_s = seconds
 
     def answered(self) -> None:
         """All of the answer is on its way; a caller who hangs up now has cancelled nothing."""
         self.end = "done"
+
+
+def replica_id(stage: str) -> str:
+    """Serve's id of the replica that this process is; without Ray, a plain name."""
+    return str(serve.get_replica_context().replica_id.unique_id) if ray.is_initialized() else f"local-{stage}"
 
 
 class Replica:
@@ -88,7 +98,7 @@ class Replica:
         self._metrics = ReplicaMetrics(self._port.registry, stage)
         self._settings = settings
         self._worker = worker
-        replica = serve.get_replica_context().replica_id.unique_id if inside else f"local-{stage}"
+        replica = replica_id(stage)
         node = ray.get_runtime_context().get_node_id() if inside else "local"
         self.description = Description(stage, replica, os.getpid(), node, self._port.target, engine)
 
@@ -112,7 +122,7 @@ class Replica:
             raise
         finally:
             self._metrics.in_flight.dec()
-            self._metrics.ended(time.monotonic() - began, request.end)
+            self._metrics.ended(time.monotonic() - began, request.end, request.queue_s)
 
     async def check_health(self) -> None:
         """Raise if the loop is late or the engine hangs; Serve then replaces the replica."""

@@ -52,7 +52,7 @@ class Stt:
         self._draining: asyncio.Task[None] | None = None
 
     async def transcribe(self, job: SttJob, route: Route | None = None) -> Transcript:
-        async with self._replica.request():
+        async with self._replica.request() as inside:
             waiting = _Waiting(job, time.monotonic(), asyncio.get_running_loop().create_future())
             displaced = self._queue.push(waiting, job.priority, job.deadline_s, waiting.arrived)
             if displaced and not displaced.answer.done():
@@ -62,7 +62,9 @@ class Stt:
             if self._draining is None or self._draining.done():
                 self._draining = asyncio.create_task(self._drain())
             try:
-                return await waiting.answer
+                transcript = await waiting.answer
+                inside.waited(transcript.queue_ms / 1000)
+                return transcript
             finally:
                 self._queue.remove(waiting)
 

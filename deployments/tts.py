@@ -6,6 +6,7 @@ Cancelling stops a segment at its next chunk, and a waiting one at once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator
 
 from actors.ports import TtsRequest
@@ -32,7 +33,8 @@ class Tts:
 
     async def synthesize(self, request: TtsRequest, route: Route | None = None) -> AsyncGenerator[bytes, None]:
         """Raises Overloaded when `max_queue` segments wait already."""
-        async with self._replica.request():
+        async with self._replica.request() as inside:
+            arrived = time.monotonic()
             if self._waiting >= self._max_queue:
                 raise Overloaded("The text-to-speech queue is full.", "Add a tts replica.", resource="tts.max_queue")
             self._waiting += 1
@@ -40,6 +42,7 @@ class Tts:
                 await self._slot.acquire()
             finally:
                 self._waiting -= 1
+            inside.waited(time.monotonic() - arrived)
             try:
                 chunks = self._engine.synthesize(request.text, request.speed)
                 while (pcm := await self._next(chunks)) is not None:

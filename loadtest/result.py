@@ -35,7 +35,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One distribution. `curve`: (percentile, milliseconds) at CURVE. `histogram`: HdrHistogram, base64, in microseconds."""
+    """One distribution. `curve`: (percentile, ms) at CURVE. `histogram`: HdrHistogram in microseconds, base64."""
 
     count: int
     mean_ms: float

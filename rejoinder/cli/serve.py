@@ -15,7 +15,8 @@ from rich.table import Table
 
 from cluster.doctor import needed_models
 from cluster.launch import Progress, application, cluster, read_config
-from rejoinder.core.config import ServeFile
+from rejoinder.core.config import ServeFile, parse_settings
+from rejoinder.core.emulation import STACKS
 from rejoinder.core.errors import ConfigError
 from rejoinder.store import Status, open_store
 
@@ -26,9 +27,16 @@ def serve(
         str, typer.Option(help="auto: join the cluster that runs, else start one; local: start one; or HOST:PORT.")
     ] = "auto",
     port: Annotated[int | None, typer.Option(help="HTTP port, instead of the file's; 0 takes a free one.")] = None,
+    emulate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STACK",
+            help=f"Emulate stt, llm and tts by published times, to measure the system: {', '.join(STACKS)}.",
+        ),
+    ] = None,
 ) -> None:
     """Start Rejoinder, print its URLs once it is healthy, and stop on Ctrl-C only what this command started."""
-    document = _with_port(read_config(config), port)
+    document = _emulating(_with_port(read_config(config), port), emulate)
     _check_models(document)
     console = Console()
     stop = _stop_on_signals()
@@ -47,6 +55,20 @@ def _with_port(document: ServeFile, port: int | None) -> ServeFile:
         return document
     options = document.http_options.model_copy(update={"port": port})
     return document.model_copy(update={"http_options": options})
+
+
+def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
+    """The document with the engines of an emulated stack; raises ConfigError if there is no such stack."""
+    if stack is None:
+        return document
+    if stack not in STACKS:
+        raise ConfigError(f"no emulated stack {stack!r}.", f"Use one of {', '.join(STACKS)}.", field="--emulate")
+    application = document.application
+    args = application.args.model_dump()
+    for stage, profile in STACKS[stack].items():
+        args[stage] |= {"engine": "emulated", "emulation": {"profile": profile}}
+    changed = application.model_copy(update={"args": parse_settings(args)})
+    return document.model_copy(update={"applications": [changed]})
 
 
 def _check_models(document: ServeFile) -> None:

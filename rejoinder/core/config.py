@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rejoinder.core.emulation import PROFILES, Curve, EmulatedStage, Profile, profiles
 from rejoinder.core.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -79,10 +80,43 @@ class TurnDetectorStage(Stage):
     model: str = "smart-turn-v3.2"
 
 
+class Emulation(Section):
+    """An emulated engine: a published `profile`, or a `curve` of one's own; `slots` services run at once, others wait.
+
+    `ignore_cancellation`: a cancelled request keeps its slot until it would have ended, as some engines do.
+    """
+
+    profile: str = ""
+    curve: Curve = Curve()
+    slots: int = Field(0, ge=0, description="0: the profile's, or 64")
+    seed: int = 1
+    ignore_cancellation: bool = False
+    # A language model's answer, and its pace after the first token (0: the profile's, or 100).
+    tokens: Count = 24
+    tokens_per_s: float = Field(0, ge=0)
+    # Seconds of audio that a voice makes in a second (0: the profile's, or 10).
+    speed: float = Field(0, ge=0)
+
+    def resolve(self, stage: EmulatedStage) -> Profile:
+        """The engine that this section describes; raises ValueError for a profile that the stage does not have."""
+        if self.profile and self.profile not in profiles(stage):
+            raise ValueError(f"no profile {self.profile!r} for {stage}; there are {', '.join(profiles(stage))}")
+        base = PROFILES[self.profile] if self.profile else Profile(stage, self.curve, self.curve.describe())
+        return Profile(
+            stage,
+            base.curve,
+            base.source,
+            self.slots or base.slots or 64,
+            self.tokens_per_s or base.tokens_per_s,
+            self.speed or base.speed,
+        )
+
+
 class SttStage(Stage):
     """`short_context` decodes with frames for the utterance only; off pads every input to 30 s."""
 
-    engine: Literal["whisper"] = "whisper"
+    engine: Literal["whisper", "emulated"] = "whisper"
+    emulation: Emulation = Emulation()
     model: str = "whisper-base"
     language: str = "en"
     compute_type: Literal["int8", "float32"] = "int8"
@@ -101,7 +135,8 @@ class SttStage(Stage):
 class LlmStage(Stage):
     """`embedded` runs a small model on the CPU; `openai_api` calls any OpenAI-compatible server."""
 
-    engine: Literal["embedded", "openai_api"] = "embedded"
+    engine: Literal["embedded", "openai_api", "emulated"] = "embedded"
+    emulation: Emulation = Emulation()
     model: str = "smollm2-135m-instruct"
     compute_type: Literal["int8", "float32"] = "int8"
     threads: Count = 2
@@ -126,7 +161,8 @@ class LlmStage(Stage):
 
 
 class TtsStage(Stage):
-    engine: Literal["piper"] = "piper"
+    engine: Literal["piper", "emulated"] = "piper"
+    emulation: Emulation = Emulation()
     model: str = "piper-en-us-joe-medium"
     threads: Count = 2
     max_queue: Count = 16
@@ -241,6 +277,13 @@ class Settings(Section):
     endpointing: EndpointingSettings = EndpointingSettings()
     conversation: ConversationSettings = ConversationSettings()
     hedging: HedgingSettings = HedgingSettings()
+
+    @model_validator(mode="after")
+    def _emulations(self) -> Settings:
+        self.stt.emulation.resolve("stt")
+        self.llm.emulation.resolve("llm")
+        self.tts.emulation.resolve("tts")
+        return self
 
 
 class HttpOptions(Section):

@@ -70,7 +70,7 @@ def test_every_budget_is_a_bucket() -> None:
 def test_two_replicas_of_one_process_do_not_mix() -> None:
     """Each registry is its own: what one counts, no other shows."""
     one, other = CollectorRegistry(), CollectorRegistry()
-    ReplicaMetrics(one, "stt").ended(0.1, "done")
+    ReplicaMetrics(one, "stt").ended(0.1, "done", None)
     ReplicaMetrics(other, "stt")
     assert _value(one, "rejoinder_requests_total", stage="stt", end="done") == 1
     assert _value(other, "rejoinder_requests_total", stage="stt", end="done") == 0

@@ -1,0 +1,223 @@
+"""Emulated engines: real deployments, real queues, real cancellation, and no model.
+
+A request holds one of the engine's slots for as long as `rejoinder.core.emulation` says; others wait in a bounded queue
+or are refused. They measure the system around the engines, so each names itself "emulated" with its curve and source in
+every report. What they say is audible and made of words, since barge-in, segments and captions must work as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.ports import LlmRequest, SttJob, TokenDelta, Transcript, TtsRequest, Usage
+from deployments.replica import Replica
+from deployments.routing import Route
+from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
+from rejoinder.core.config import Emulation, Settings, Stage
+from rejoinder.core.emulation import EmulatedStage, Profile, Service
+from rejoinder.core.errors import Overloaded
+from rejoinder.core.playout import CHARACTERS_PER_S
+
+WORDS = tuple(
+    "Thank you for calling and asking me that today . It is a good question with a short and simple answer here . "
+    "Let me tell you what I know about it and then you can ask again .".replace(" .", ".").split()
+)
+# A vowel of a man's voice, at the level of a telephone conversation (-20 dBFS): audible to every energy gate.
+TONE_HZ = 120
+TONE_DBFS = -20.0
+
+
+@dataclass(slots=True)
+class Lease:
+    """One slot, held since `began`. `service_s`: the drawn time; the holder says when it `ends_at`."""
+
+    service_s: float
+    began: float
+    waited_s: float
+    ends_at: float
+
+
+class Slots:
+    """At most so many services at once; `max_queue` requests wait, more are refused."""
+
+    def __init__(self, emulation: Emulation, profile: Profile, max_queue: int, seed: str) -> None:
+        self._service = Service(profile.curve, random.Random(f"{emulation.seed}/{seed}").random)
+        self._free = asyncio.Semaphore(profile.slots)
+        self._ignore_cancellation = emulation.ignore_cancellation
+        self._max_queue = max_queue
+        self._stage = profile.stage
+        self._waiting = 0
+        self.in_service = 0
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[Lease]:
+        """Wait for a slot and hold it. Leaving early frees it at once, unless the engine ignores cancellation."""
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        await self._acquire()
+        self.in_service += 1
+        began = loop.time()
+        lease = Lease(self._service.next_s(self.in_service), began, began - arrived, began)
+        try:
+            yield lease
+        finally:
+            if self._ignore_cancellation and lease.ends_at > loop.time():
+                loop.call_at(lease.ends_at, self._release)
+            else:
+                self._release()
+
+    async def _acquire(self) -> None:
+        if self._free.locked() and self._waiting >= self._max_queue:
+            raise Overloaded(
+                f"All {self._stage} slots are taken and {self._waiting} requests wait.",
+                f"Add a {self._stage} replica.",
+                resource=f"{self._stage}.max_queue",
+            )
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+
+    def _release(self) -> None:
+        self.in_service -= 1
+        self._free.release()
+
+
+def _name(profile: Profile, emulation: Emulation) -> str:
+    """Emulated, the profile, and where its figures are from."""
+    which = emulation.profile or "own curve"
+    return f"emulated {which} ({profile.source}; {profile.slots} slots)"
+
+
+async def _until(at: float) -> None:
+    await asyncio.sleep(max(0.0, at - asyncio.get_running_loop().time()))
+
+
+def _open(
+    stage: EmulatedStage, settings: Stage, emulation: Emulation, max_queue: int
+) -> tuple[Profile, Replica, Slots]:
+    profile = emulation.resolve(stage)
+    replica = Replica(stage, _name(profile, emulation), settings)
+    return profile, replica, Slots(emulation, profile, max_queue, replica.description.replica)
+
+
+class EmulatedStt:
+    """The `Stt` deployment without a model: one sentence that says how much speech it was given."""
+
+    def __init__(self, settings: Settings) -> None:
+        stage = settings.stt
+        _, self._replica, self._slots = _open("stt", stage, stage.emulation, stage.max_queue)
+
+    async def transcribe(self, job: SttJob, route: Route | None = None) -> Transcript:
+        async with self._replica.request() as inside, self._slots.hold() as lease:
+            inside.waited(lease.waited_s)
+            lease.ends_at = lease.began + lease.service_s
+            await _until(lease.ends_at)
+            audio_ms = len(job.pcm) / SAMPLE_BYTES * 1000 / STT_RATE
+            text = f"This is an emulated transcript of {audio_ms / 1000:.1f} seconds."
+            return Transcript(text, audio_ms, lease.waited_s * 1000, lease.service_s * 1000, avg_logprob=0.0)
+
+    async def describe(self) -> dict[str, str | int]:
+        return self._replica.describe()
+
+    async def check_health(self) -> None:
+        await self._replica.check_health()
+
+
+class EmulatedLlm:
+    """An `LlmEngine`: the first token after the drawn time, the others at the profile's pace, the slot held till the
+    last.
+    """
+
+    def __init__(self, settings: Settings, seed: str) -> None:
+        stage = settings.llm
+        self._profile = stage.emulation.resolve("llm")
+        self._tokens = stage.emulation.tokens
+        self._coalesce_s = stage.coalesce_ms / 1000
+        self._slots = Slots(stage.emulation, self._profile, stage.max_queue, seed)
+        self.name = _name(self._profile, stage.emulation)
+
+    @property
+    def active(self) -> int:
+        """Requests that hold a slot."""
+        return self._slots.in_service
+
+    async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
+        said = len(request.prefix.split())
+        words = list(itertools.islice(itertools.cycle(WORDS), said, max(said + 1, self._tokens)))[: request.max_tokens]
+        prompt_tokens = sum(len(message.content.split()) for message in request.messages)
+        async with self._slots.hold() as lease:
+            pace_s = 1 / self._profile.tokens_per_s
+            first_at = lease.began + lease.service_s
+            lease.ends_at = first_at + pace_s * (len(words) - 1)
+            await _until(first_at)
+            burst = max(1, round(self._coalesce_s / pace_s))
+            sent = 0
+            while sent < len(words):
+                count = 1 if sent == 0 else min(burst, len(words) - sent)
+                await _until(first_at + pace_s * (sent + count - 1))
+                text = "".join(f"{word} " for word in words[sent : sent + count])
+                sent += count
+                over = sent == len(words)
+                usage = Usage(prompt_tokens, sent, queue_s=lease.waited_s) if over else None
+                yield TokenDelta(text.rstrip() if over else text, count, "stop" if over else None, usage)
+
+    async def check_health(self) -> None:
+        """Nothing can hang here but the loop, which the replica watches."""
+
+
+class EmulatedTts:
+    """The `Tts` deployment without a model: a tone as long as the text takes to say, at the profile's speed."""
+
+    def __init__(self, settings: Settings) -> None:
+        stage = settings.tts
+        self._profile, self._replica, self._slots = _open("tts", stage, stage.emulation, stage.max_queue)
+        self._chunk_s = stage.chunk_ms / 1000
+        self._second = _second_of_tone()
+
+    async def synthesize(self, request: TtsRequest, route: Route | None = None) -> AsyncGenerator[bytes, None]:
+        """Raises Overloaded when all slots are taken and `max_queue` segments wait."""
+        async with self._replica.request() as inside, self._slots.hold() as lease:
+            inside.waited(lease.waited_s)
+            total_s = max(0.1, len(request.text) / CHARACTERS_PER_S / request.speed)
+            first_at = lease.began + lease.service_s
+            lease.ends_at = first_at + total_s / self._profile.speed
+            async with aclosing(self._chunks(total_s, first_at)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _chunks(self, total_s: float, first_at: float) -> AsyncGenerator[bytes, None]:
+        made, total, chunk = 0, round(total_s * WIRE_RATE), round(self._chunk_s * WIRE_RATE)
+        while made < total:
+            # The first chunk's time is the drawn one; each later chunk takes its own length over the speed.
+            await _until(first_at + made / WIRE_RATE / self._profile.speed)
+            yield self._tone(made, min(chunk, total - made))
+            made += chunk
+
+    def _tone(self, start: int, samples: int) -> bytes:
+        offset = start % WIRE_RATE
+        needed = math.ceil((offset + samples) / WIRE_RATE)
+        return (self._second * needed)[offset * SAMPLE_BYTES : (offset + samples) * SAMPLE_BYTES]
+
+    async def describe(self) -> dict[str, str | int]:
+        return self._replica.describe()
+
+    async def check_health(self) -> None:
+        await self._replica.check_health()
+
+
+def _second_of_tone() -> bytes:
+    """One second, which joins itself without a click."""
+    phase = 2 * np.pi * TONE_HZ * np.arange(WIRE_RATE) / WIRE_RATE
+    wave = sum(np.sin(phase * overtone) / overtone for overtone in (1, 2, 3))
+    level = 10 ** (TONE_DBFS / 20) / np.sqrt(np.mean(np.square(wave)))
+    return float_to_pcm16(wave * level)

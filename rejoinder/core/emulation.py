@@ -1,0 +1,183 @@
+"""Emulated engines: how long a service takes, without a clock and without randomness of its own.
+
+Emulated engines measure the system around the engines; they never claim a model's speed. A curve says how long one
+service takes when `concurrent` requests (itself included) are in service:
+
+    seconds = draw(median, sigma) + per_concurrent * (concurrent - 1) + per_doubling * log2(concurrent) [+ stall]
+
+`sigma` 0 is a fixed time, otherwise the draw is log-normal. Stalls are stratified: exactly one request of every
+1 / stall_share stalls, at a place drawn anew in each block, so that a short run meets the share that it was promised.
+What a slot-bound engine adds (waiting, refusing) is the deployment's: see `deployments/engines/emulated.py`.
+
+Each published profile names its source. "published" figures are their publishers' own; fits are ours
+(peers-and-techniques, section 4) and hold only inside the range they were made from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+_NORMAL = NormalDist()
+# The tails that a draw may reach: beyond them the inverse normal is infinite.
+_LEAST_U = 1e-12
+
+EmulatedStage = Literal["stt", "llm", "tts"]
+Uniform = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Service time of one request; see the module's formula. `sigma` is the log-normal's, of the logarithm."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # not a field: how pydantic reads this class
+
+    median_ms: float = 100.0
+    sigma: float = 0.0
+    per_concurrent_ms: float = 0.0
+    per_doubling_ms: float = 0.0
+    stall_share: float = 0.0
+    stall_min_ms: float = 2000.0
+    stall_max_ms: float = 8000.0
+
+    def __post_init__(self) -> None:
+        for name in ("median_ms", "sigma", "per_concurrent_ms", "per_doubling_ms", "stall_min_ms", "stall_max_ms"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number from 0, not {value}")
+        if not 0 <= self.stall_share <= 0.5:
+            raise ValueError(f"stall_share must be between 0 and 0.5, not {self.stall_share}")
+        if self.stall_min_ms > self.stall_max_ms:
+            raise ValueError(f"stall_min_ms {self.stall_min_ms} is above stall_max_ms {self.stall_max_ms}")
+
+    def describe(self) -> str:
+        """The curve in words, for the engine's name in reports."""
+        spread = f" log-normal sigma {self.sigma:g}" if self.sigma else " fixed"
+        load = f" +{self.per_concurrent_ms:g} ms a request" if self.per_concurrent_ms else ""
+        load += f" +{self.per_doubling_ms:g} ms a doubling" if self.per_doubling_ms else ""
+        stall = ""
+        if self.stall_share:
+            stall = f", {self.stall_share:.1%} stall {self.stall_min_ms / 1000:g}-{self.stall_max_ms / 1000:g} s"
+        return f"{self.median_ms:g} ms{spread}{load}{stall}"
+
+
+class Service:
+    """Draws the service times of one engine, in order; `uniform` gives numbers in [0, 1)."""
+
+    def __init__(self, curve: Curve, uniform: Uniform) -> None:
+        self._curve = curve
+        self._uniform = uniform
+        self._block = round(1 / curve.stall_share) if curve.stall_share else 0
+        self._place = 0
+        self._stalling = -1
+
+    def next_s(self, concurrent: int) -> float:
+        """Seconds of the next service, which begins while `concurrent` requests (itself included) are in service."""
+        curve, uniform = self._curve, self._uniform
+        ms = curve.median_ms
+        if curve.sigma:
+            ms *= math.exp(curve.sigma * _NORMAL.inv_cdf(min(max(uniform(), _LEAST_U), 1 - _LEAST_U)))
+        others = max(0, concurrent - 1)
+        ms += curve.per_concurrent_ms * others + curve.per_doubling_ms * math.log2(others + 1)
+        if self._stalls():
+            ms += curve.stall_min_ms + (curve.stall_max_ms - curve.stall_min_ms) * uniform()
+        return ms / 1000
+
+    def _stalls(self) -> bool:
+        if not self._block:
+            return False
+        if self._place == 0:
+            self._stalling = int(self._uniform() * self._block)
+        stalls = self._place == self._stalling
+        self._place = (self._place + 1) % self._block
+        return stalls
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """An engine as published: its curve, how many requests it serves at once, and who says so.
+
+    `slots` 0: no bound is published. `tokens_per_s`: a language model's pace after its first token. `speed`: seconds
+    of audio that a voice makes in a second.
+    """
+
+    stage: EmulatedStage
+    curve: Curve
+    source: str
+    slots: int = 0
+    tokens_per_s: float = 100.0
+    speed: float = 10.0
+
+
+def _lognormal(median_ms: float, p95_ms: float) -> Curve:
+    """The log-normal with this median and 95th percentile."""
+    return Curve(median_ms, sigma=round(math.log(p95_ms / median_ms) / _NORMAL.inv_cdf(0.95), 4))
+
+
+def _between(low_ms: float, high_ms: float) -> Curve:
+    """A published range read as the 5th and 95th percentile of a log-normal."""
+    return _lognormal(math.sqrt(low_ms * high_ms), high_ms)
+
+
+_GUIDE = "latency guide, section"
+_BENCHMARK = "Pipecat stt-benchmark, 1,000 samples, median and p95"
+_NEMOTRON = "nemotron-voice-agent evaluation, 4xH100, 2026-07; fitted over 1-64 streams"
+
+PROFILES: dict[str, Profile] = {
+    # The guide's two reference stacks (sections 9.1 and 9.2), one engine each.
+    "guide-800-stt": Profile("stt", Curve(150), f"{_GUIDE} 9.1: Deepgram Nova-3 streaming, ~150 ms"),
+    "guide-800-llm": Profile("llm", Curve(250), f"{_GUIDE} 9.1: GPT-4o-mini or Gemini Flash, ~250 ms"),
+    "guide-800-tts": Profile("tts", Curve(40), f"{_GUIDE} 9.1: Cartesia Sonic Turbo, ~40 ms"),
+    "guide-500-stt": Profile("stt", Curve(100), f"{_GUIDE} 9.2: Whisper, edge deployment, ~100 ms"),
+    "guide-500-llm": Profile("llm", Curve(130), f"{_GUIDE} 9.2: Mistral 7B self-hosted, ~130 ms", tokens_per_s=170),
+    "guide-500-tts": Profile("tts", Curve(40), f"{_GUIDE} 9.2: Cartesia Sonic Turbo, ~40 ms"),
+    # Hosted speech to text.
+    "nemotron-3-stt": Profile("stt", _lognormal(221, 238), _BENCHMARK),
+    "deepgram-nova-3-stt": Profile("stt", _lognormal(247, 298), _BENCHMARK),
+    "assemblyai-stt": Profile("stt", _lognormal(256, 362), _BENCHMARK),
+    "soniox-5-stt": Profile("stt", _lognormal(260, 305), _BENCHMARK),
+    "openai-stt": Profile("stt", _lognormal(637, 965), _BENCHMARK),
+    "google-stt": Profile("stt", _lognormal(878, 1155), _BENCHMARK),
+    "azure-stt": Profile("stt", _lognormal(1016, 1345), _BENCHMARK),
+    "aws-stt": Profile("stt", _lognormal(1136, 1527), _BENCHMARK),
+    # Hosted language models: the guide's ranges.
+    "gpt-4o-mini-llm": Profile("llm", _between(200, 400), f"{_GUIDE} 1.5: 200-400 ms"),
+    "gpt-4o-llm": Profile("llm", _between(400, 550), f"{_GUIDE} 1.5: 400-550 ms, 117 tokens/s", tokens_per_s=117),
+    "gemini-2.5-flash-llm": Profile("llm", Curve(390), f"{_GUIDE} 1.5: ~390 ms, 268 tokens/s", tokens_per_s=268),
+    # Voices.
+    "elevenlabs-flash-2.5-tts": Profile("tts", Curve(75), f"{_GUIDE} 1.6: 75 ms"),
+    # Engines whose times grow with load.
+    "nvidia-h100-stt": Profile("stt", Curve(38.6, per_doubling_ms=4.56), f"{_NEMOTRON}: 38.6 + 4.56 log2 n ms", 64),
+    "nvidia-h100-llm": Profile(
+        "llm", Curve(144, per_concurrent_ms=4.0), f"{_NEMOTRON}: first sentence 140 + 4.0 n ms", 64, tokens_per_s=2000
+    ),
+    "nvidia-h100-tts": Profile("tts", Curve(59.76, per_concurrent_ms=0.76), f"{_NEMOTRON}: 59 + 0.76 n ms", 64),
+    "cosyvoice2-l20-tts": Profile(
+        "tts",
+        Curve(197, sigma=0.1, per_concurrent_ms=119),
+        "CosyVoice2 Triton/TensorRT-LLM, one L20: mean 78 + 119 n ms over 1-10 tasks",
+        10,
+        speed=14,
+    ),
+    "moss-h20-tts": Profile(
+        "tts", Curve(92, per_concurrent_ms=122), "MOSS-TTS, one H20 (vllm-omni 4676): 92 ms at 1, 3,864 at 32", 32
+    ),
+    # Frame-synchronous engines: a constant step up to the slots, then a refusal.
+    "kyutai-l40s-stt": Profile("stt", Curve(125), "Kyutai STT on an L40S: 64 slots at 3 times real time", 64),
+    "kyutai-l40s-tts": Profile("tts", Curve(634), "Kyutai TTS on an L40S (moshi 369): 634 ms, flat", 16, speed=2),
+}
+
+STACKS: dict[str, dict[EmulatedStage, str]] = {
+    "guide-800": {"stt": "guide-800-stt", "llm": "guide-800-llm", "tts": "guide-800-tts"},
+    "guide-500": {"stt": "guide-500-stt", "llm": "guide-500-llm", "tts": "guide-500-tts"},
+    "nvidia-h100": {"stt": "nvidia-h100-stt", "llm": "nvidia-h100-llm", "tts": "nvidia-h100-tts"},
+}
+"""Whole stacks of profiles: `rejoinder serve --emulate NAME`."""
+
+
+def profiles(stage: EmulatedStage) -> tuple[str, ...]:
+    """The names of the profiles of one stage."""
+    return tuple(name for name, profile in PROFILES.items() if profile.stage == stage)
