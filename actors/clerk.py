@@ -18,6 +18,7 @@ from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, Json, refuse
+from rejoinder.core.wire.formats import parse_format
 from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ class Clerk:
         if "max_output_tokens" in fields:
             limit = wire_session.max_tokens(fields) or self._services.settings.conversation.max_reply_tokens
             order = replace(order, max_tokens=limit)
+        if fields.raw("audio") is not None:
+            order = replace(order, format=parse_format(fields.child("audio").child("output"), order.format))
         if fields.raw("metadata") is not None:
             order = replace(order, metadata=_metadata(fields.child("metadata")))
         if fields.raw("conversation") is not None:

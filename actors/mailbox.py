@@ -28,6 +28,7 @@ class Mailbox(Generic[Control, Client]):
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._answered = asyncio.Event()
 
     def post(self, event: Control) -> None:
         """Add a system event; never blocks."""
@@ -40,10 +41,17 @@ class Mailbox(Generic[Control, Client]):
             self._room.clear()
             await self._room.wait()
         self._client.append(event)
+        self._answered.clear()
         self._filled.set()
 
+    async def answered(self) -> None:
+        """Until the consumer is done with every client event submitted so far; there must have been one."""
+        await self._answered.wait()
+
     async def get(self) -> Control | Client:
-        """The next event, control first; cancelling it loses nothing."""
+        """The next event, control first; cancelling it loses nothing. The one before is done with."""
+        if not self._client:
+            self._answered.set()
         while True:
             if self._control:
                 return self._control.popleft()

@@ -23,6 +23,7 @@ from rejoinder.core.latency import Marks, Stage, Waterfall, waterfall
 from rejoinder.core.turns import CommitTurn
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.formats import AudioFormat
 from rejoinder.core.wire.items import Conversation, Item
 from rejoinder.core.wire.server import ResponseStatus
 from rejoinder.core.wire.session import SessionConfig
@@ -59,6 +60,7 @@ class Order:
     metadata: Json | None = None
     prompt: tuple[Message, ...] | None = None
     aside: bool = False
+    format: AudioFormat = AudioFormat.PCM
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ class Replies:
             spoken=config.output_modality == "audio",
             instructions=config.instructions or settings.instructions,
             max_tokens=config.max_output_tokens or settings.max_reply_tokens,
+            format=config.output_format,
         )
 
     def _plan(self, order: Order, prompt: Prompt, trouble: Trouble, turn: Turn | None) -> ReplyPlan:
@@ -220,6 +223,7 @@ class Replies:
             spoken=order.spoken,
             metadata=order.metadata,
             voice=config.voice,
+            format=order.format,
         )
         report = partial(self._report, turn)
         return ReplyPlan(events, prompt, report, trouble, order.max_tokens, config.speed, config.voice)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from actors.ports import Usage
 from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.formats import Encoder
 from rejoinder.core.wire.items import Conversation, Item
 from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, usage
 
@@ -62,6 +63,7 @@ class Response:
         self.phase = Phase.UNSEEN
         self._channel = channel
         self._said: list[str] = []
+        self._encode = Encoder(events.format)
 
     @property
     def ended(self) -> bool:
@@ -91,11 +93,12 @@ class Response:
         self._channel.emit(self.events.text_delta(text))
 
     def audio(self, pcm: bytes) -> None:
-        """More of the voice."""
+        """More of the voice, as 24 kHz PCM."""
         if self.ended:
             return
         self.open()
-        self._channel.emit(self.events.audio_delta(pcm))
+        if audio := self._encode(pcm):
+            self._channel.emit(self.events.audio_delta(audio))
 
     def close(self, ending: Ending) -> None:
         """Tell the client how it ended; of a response that it never saw it hears nothing."""

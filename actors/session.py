@@ -94,6 +94,11 @@ class Session:
         """Take a client event; waits while the mailbox is full. Audio received until now comes before it."""
         await self._mailbox.submit((event, self._ear.received))
 
+    async def configure(self, event: client.UpdateSession) -> None:
+        """Take a session.update, and wait until it was answered: how the audio behind it is read depends on it."""
+        await self.submit(event)
+        await self._mailbox.answered()
+
     def reject(self, fault: CallerError, client_event_id: str | None) -> None:
         """Answer a client event that could not be taken; the session goes on."""
         self._services.metrics.error("caller", "wire")

@@ -21,9 +21,9 @@ from starlette.websockets import WebSocketDisconnect
 from actors.host import Host
 from actors.session import Session
 from rejoinder.core.errors import CallerError
-from rejoinder.core.resample import Downsampler
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.formats import Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class RealtimeSocket:
         self._max_s = settings.session_max_s
         self._outgoing: asyncio.Queue[Json] = asyncio.Queue(settings.send_queue_events)
         self._overflow = asyncio.Event()
-        self._to_16k = Downsampler()
+        self._decode = Decoder()
 
     async def converse(self) -> None:
         """Hold the conversation; cancelling it ends the session and every engine call of it."""
@@ -103,12 +103,18 @@ class RealtimeSocket:
                 return _End(None)
             text = message.get("text")
             try:
-                event = client.parse(text if text is not None else message.get("bytes") or b"")
+                event = client.parse(
+                    text if text is not None else message.get("bytes") or b"", self._decode.format.sample_bytes
+                )
             except client.MalformedEvent as fault:
                 session.reject(fault, fault.client_event_id)
                 continue
             if isinstance(event, client.AppendAudio):
-                session.hear(self._to_16k(event.audio))
+                session.hear(self._decode(event.audio))
+            elif isinstance(event, client.UpdateSession):
+                await session.configure(event)
+                if self._decode.format is not session.config.input_format:
+                    self._decode = Decoder(session.config.input_format)
             else:
                 await session.submit(event)
 

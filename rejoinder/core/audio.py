@@ -23,6 +23,9 @@ STT_RATE = 16_000
 WIRE_RATE = 24_000
 """Samples a second on the wire: OpenAI Realtime's only PCM rate."""
 
+TELEPHONE_RATE = 8_000
+"""Samples a second of G.711, the wire's other formats."""
+
 VAD_WINDOW = 512
 """Samples of one voice-activity window at STT_RATE (32 ms): the only size Silero accepts at 16 kHz."""
 

@@ -141,7 +141,10 @@ async def test_what_stock_clients_send_first_is_taken(session: dict[str, Any]) -
         ({"output_modalities": ["text", "audio"]}, "output_modalities"),
         ({"max_output_tokens": 5000}, "max_output_tokens"),
         ({"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}}, "audio.input.format.rate"),
-        ({"audio": {"output": {"format": {"type": "audio/pcmu"}}}}, "audio.output.format.type"),
+        ({"audio": {"output": {"format": {"type": "audio/opus"}}}}, "audio.output.format.type"),
+        ({"audio": {"input": {"format": {"type": "audio/pcma", "rate": 16000}}}}, "audio.input.format.rate"),
+        ({"audio": {"input": {"format": {}}}}, "audio.input.format.type"),
+        ({"audio": {"input": {"format": "g711_ulaw"}}}, "audio.input.format"),
         ({"audio": {"output": {"speed": 3}}}, "audio.output.speed"),
         ({"audio": {"input": {"turn_detection": {"type": "psychic"}}}}, "audio.input.turn_detection.type"),
         (

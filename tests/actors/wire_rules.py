@@ -31,7 +31,6 @@ def on_the_wire(event: Json) -> Json:
     """The event as a transport sends it."""
     if isinstance(event.get("delta"), bytes):
         assert event["delta"], "an audio delta without audio"
-        assert len(event["delta"]) % 2 == 0, "half a sample"
         event = event | {"delta": base64.b64encode(event["delta"]).decode()}
     frame = json.dumps(event, allow_nan=False)
     assert len(frame.encode()) < MAX_FRAME_BYTES, f"{event['type']} is too long a frame"
@@ -75,6 +74,7 @@ class _Response:
         done = (["response.output_audio.done"] if audio else []) + [f"response.{text}.done"]
         item = "conversation.item" if self.conversation else None
         self.deltas = set(content)
+        self.sample_bytes = 2 if audio and response["audio"]["output"]["format"]["type"] == "audio/pcm" else 1
         self.left = [
             "response.output_item.added",
             *([f"{item}.added"] if item else []),
@@ -93,6 +93,8 @@ class _Response:
             assert len(self.left) >= 5 - (self.conversation is None), f"{kind} after a .done"
             if isinstance(event["delta"], str) and "audio.delta" not in kind:
                 self.text += event["delta"]
+            if "audio.delta" in kind:
+                assert len(base64.b64decode(event["delta"])) % self.sample_bytes == 0, "half a sample"
         else:
             assert [kind] == self.left[:1], f"{kind} instead of {self.left[:1]}"
             self.left.pop(0)

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rejoinder.core.audio import SAMPLE_BYTES
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
@@ -87,12 +88,14 @@ class MalformedEvent(CallerError):
     client_event_id: str | None = None
 
 
-def parse(message: str | bytes) -> ClientEvent:
-    """One WebSocket message to one event; raises MalformedEvent, and nothing else."""
+def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent:
+    """One WebSocket message to one event; raises MalformedEvent, and nothing else. `sample_bytes`: of the input
+    format.
+    """
     document: Any = None
     try:
         document = _document(message)
-        return _parse(document)
+        return _parse(document, sample_bytes)
     except CallerError as error:
         event_id = document.get("event_id") if isinstance(document, dict) else None
         known = event_id[:MAX_EVENT_ID] if isinstance(event_id, str) else None
@@ -139,14 +142,14 @@ def _not_json(message: str) -> CallerError:
     return refuse(message, "", code="invalid_json", remedy="Send one JSON object.")
 
 
-def _parse(document: Json) -> ClientEvent:
+def _parse(document: Json, sample_bytes: int) -> ClientEvent:
     fields = Fields(document, "")
     event_id = fields.text("event_id", limit=MAX_EVENT_ID) if fields.raw("event_id") is not None else None
     match fields.text("type", limit=128):
         case "session.update":
             return UpdateSession(event_id, _required_child(fields, "session"))
         case "input_audio_buffer.append":
-            return AppendAudio(event_id, _audio(fields))
+            return AppendAudio(event_id, _audio(fields, sample_bytes))
         case "input_audio_buffer.commit":
             return CommitAudio(event_id)
         case "input_audio_buffer.clear":
@@ -182,12 +185,12 @@ def _required_child(fields: Fields, name: str) -> Fields:
     return fields.child(name)
 
 
-def _audio(fields: Fields) -> bytes:
+def _audio(fields: Fields, sample_bytes: int) -> bytes:
     encoded = fields.text("audio", limit=MAX_APPEND_BYTES * 4 // 3 + 4)
     try:
         audio = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise refuse("audio is not base64.", "audio", remedy="Encode the PCM bytes with standard base64.") from None
-    if len(audio) % 2:
+        raise refuse("audio is not base64.", "audio", remedy="Encode the samples with standard base64.") from None
+    if len(audio) % sample_bytes:
         raise refuse("audio holds half a sample.", "audio", remedy="Send 16-bit samples: an even number of bytes.")
     return audio

@@ -11,6 +11,7 @@ from typing import Literal
 
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.formats import AudioFormat
 from rejoinder.core.wire.items import Item
 
 ResponseStatus = Literal["in_progress", "completed", "cancelled", "incomplete", "failed"]
@@ -130,6 +131,7 @@ class ResponseEvents:
     spoken: bool
     metadata: Json | None = None
     voice: str = "default"
+    format: AudioFormat = AudioFormat.PCM
 
     def created(self) -> Json:
         return {"type": "response.created", "response": self._response("in_progress", None)}
@@ -150,8 +152,9 @@ class ResponseEvents:
         kind = "response.output_audio_transcript.delta" if self.spoken else "response.output_text.delta"
         return self._located(kind) | {"delta": delta}
 
-    def audio_delta(self, pcm: bytes) -> Json:
-        return self._located("response.output_audio.delta") | {"delta": pcm}
+    def audio_delta(self, audio: bytes) -> Json:
+        """`audio` is in the response's format."""
+        return self._located("response.output_audio.delta") | {"delta": audio}
 
     def content_done(self, text: str) -> list[Json]:
         """The `.done` events of the content, then of its part."""
@@ -184,7 +187,7 @@ class ResponseEvents:
         if self.conversation_id is not None:
             response["conversation_id"] = self.conversation_id
         if self.spoken:
-            response["audio"] = {"output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": self.voice}}
+            response["audio"] = {"output": {"format": self.format.wire(), "voice": self.voice}}
         return response
 
     def _located(self, kind: str) -> Json:

@@ -11,8 +11,8 @@ from typing import Any
 
 from rejoinder.core.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection
 from rejoinder.core.wire.fields import Fields, Json, refuse
+from rejoinder.core.wire.formats import AudioFormat, parse_format
 
-PCM_24K: Json = {"type": "audio/pcm", "rate": 24000}
 MAX_TOOLS = 128
 MAX_OUTPUT_TOKENS = 4096
 MAX_KEYWORDS = 1000
@@ -30,6 +30,8 @@ class SessionConfig:
     tools: tuple[Json, ...] = ()
     tool_choice: Any = "auto"
     max_output_tokens: int | None = None
+    input_format: AudioFormat = AudioFormat.PCM
+    output_format: AudioFormat = AudioFormat.PCM
     detection: TurnDetection = field(default_factory=TurnDetection)
     transcription: Json | None = None
     noise_reduction: Json | None = None
@@ -84,7 +86,7 @@ def max_tokens(fields: Fields) -> int | None:
 def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
     """The session as JSON, with explicit booleans (the agents SDKs read them from here)."""
     audio_input: Json = {
-        "format": PCM_24K,
+        "format": config.input_format.wire(),
         "transcription": config.transcription,
         "noise_reduction": config.noise_reduction,
         "turn_detection": _echo_detection(config.detection),
@@ -104,14 +106,14 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
         "expires_at": expires_at,
         "audio": {
             "input": audio_input,
-            "output": {"format": PCM_24K, "voice": config.voice, "speed": config.speed},
+            "output": {"format": config.output_format.wire(), "voice": config.voice, "speed": config.speed},
         },
     }
     return session | ({"include": list(config.include)} if config.include else {})
 
 
 def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
-    _check_format(patch)
+    config = replace(config, input_format=parse_format(patch, config.input_format))
     if "turn_detection" in patch:
         config = replace(config, detection=_detection(config.detection, patch))
     if "transcription" in patch:
@@ -140,7 +142,7 @@ def _noise_reduction(patch: Fields) -> Json | None:
 
 
 def _merge_audio_output(config: SessionConfig, patch: Fields, voice_locked: bool) -> SessionConfig:
-    _check_format(patch)
+    config = replace(config, output_format=parse_format(patch, config.output_format))
     if "speed" in patch:
         config = replace(config, speed=patch.number("speed", 0.25, 1.5, 1.0))
     if patch.raw("voice") is None:
@@ -154,16 +156,6 @@ def _merge_audio_output(config: SessionConfig, patch: Fields, voice_locked: bool
             remedy="Keep the voice, or open a new session.",
         )
     return replace(config, voice=name)
-
-
-def _check_format(patch: Fields) -> None:
-    if patch.raw("format") is None:
-        return
-    wanted = patch.child("format")
-    kind = wanted.text("type")
-    if kind != "audio/pcm":
-        raise refuse(f"{wanted.at('type')} {kind[:40]!r} is not served.", wanted.at("type"), remedy="Use audio/pcm.")
-    wanted.number("rate", 24000, 24000, 24000)
 
 
 def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:

@@ -80,6 +80,14 @@ def test_a_refusal_names_the_field(event: dict[str, object], code: str, param: s
     assert vars(pickle.loads(pickle.dumps(raised.value))) == vars(raised.value)
 
 
+def test_half_a_sample_depends_on_the_format() -> None:
+    """G.711 has a byte a sample, so any number of them is whole."""
+    append = json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"})
+    event = client.parse(append, sample_bytes=1)
+    assert isinstance(event, client.AppendAudio)
+    assert event.audio == bytes(3)
+
+
 def test_one_append_may_hold_fifteen_mebibytes() -> None:
     """OpenAI's limit is ours; a sample more is refused."""
     most = base64.b64encode(bytes(client.MAX_APPEND_BYTES)).decode()

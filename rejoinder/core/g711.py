@@ -1,0 +1,70 @@
+"""ITU-T G.711: speech at 8 kHz in one byte a sample, mu-law (North America, Japan) and A-law (elsewhere).
+
+Both laws are tables. Decoding looks a code up among 256 values, encoding a 16-bit sample among 65,536 codes, so a
+message costs one numpy look-up whatever its length. The laws work on 14 (mu) and 13 (A) bits of the sample and divide
+their range into eight segments, each twice as wide as the one before, of sixteen equal steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+_INT16 = np.arange(-32_768, 32_768)
+_SEGMENTS = 8
+# A sample as an index into the encoding table: its 16 bits read as unsigned.
+_BY_BITS = np.arange(65_536, dtype="<u2").view("<i2").astype(np.int64) + 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """One of the two laws, as its tables."""
+
+    name: str
+    codes: npt.NDArray[np.uint8]
+    values: npt.NDArray[np.int16]
+
+    def encode(self, pcm: bytes) -> bytes:
+        """16-bit PCM to one code a sample."""
+        return self.codes[np.frombuffer(pcm, "<u2")].tobytes()
+
+    def decode(self, codes: bytes) -> bytes:
+        """Any bytes to as many samples of 16-bit PCM."""
+        return self.values[np.frombuffer(codes, np.uint8)].tobytes()
+
+
+def _segment(magnitude: npt.NDArray[np.int64], first_end: int) -> npt.NDArray[np.int64]:
+    """Which segment a magnitude falls into: the first ends before `first_end`, each other is twice as long."""
+    ends = first_end << np.arange(_SEGMENTS - 1)
+    return np.searchsorted(ends, magnitude, side="right")
+
+
+def _mu_law() -> Law:
+    """G.711 table 2. The bias of 33 (in 14 bits) makes every segment begin at a power of two; codes are inverted."""
+    magnitude = np.minimum(np.where(_INT16 < 0, ~_INT16, _INT16) >> 2, 8158) + 33
+    segment = _segment(magnitude, 64)
+    code = ~(np.where(_INT16 < 0, 0x80, 0) | segment << 4 | magnitude >> (segment + 1) & 0xF)
+    bits = ~np.arange(256)
+    value = (((bits & 0xF) << 3) + 0x84 << (bits >> 4 & 7)) - 0x84
+    return _law("mu-law", code, np.where(bits & 0x80, -value, value))
+
+
+def _a_law() -> Law:
+    """G.711 table 1. The two lowest segments have equal steps; every other bit of a code is inverted."""
+    magnitude = np.where(_INT16 < 0, ~_INT16, _INT16) >> 3
+    segment = _segment(magnitude, 32)
+    code = np.where(_INT16 < 0, 0, 0x80) | segment << 4 | magnitude >> np.maximum(segment, 1) & 0xF
+    bits = np.arange(256) ^ 0x55
+    step, segment = bits & 0xF, bits >> 4 & 7
+    value = np.where(segment == 0, (step << 4) + 8, (step << 4) + 0x108 << np.maximum(segment - 1, 0))
+    return _law("A-law", code ^ 0x55, np.where(bits & 0x80, value, -value))
+
+
+def _law(name: str, code: npt.NDArray[np.int64], value: npt.NDArray[np.int64]) -> Law:
+    return Law(name, (code & 0xFF).astype(np.uint8)[_BY_BITS], value.astype("<i2"))
+
+
+MU_LAW = _mu_law()
+A_LAW = _a_law()

@@ -1,0 +1,97 @@
+"""The WebSocket transport reads audio in the format that the client asked for before it sent it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from deployments.transports.realtime_ws import RealtimeSocket
+from rejoinder.core.wire.formats import AudioFormat, Encoder
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+SPEECH_S = 1.0
+
+
+class ScriptedSocket:
+    """A client that sends its messages without waiting for anything, then listens until it hangs up."""
+
+    def __init__(self, messages: list[dict[str, Any]], listen_s: float) -> None:
+        self._messages = [json.dumps(message) for message in messages]
+        self._listen_s = listen_s
+        self.heard: list[dict[str, Any]] = []
+
+    async def receive(self) -> Mapping[str, Any]:
+        if self._messages:
+            return {"type": "websocket.receive", "text": self._messages.pop(0)}
+        await asyncio.sleep(self._listen_s)
+        return {"type": "websocket.disconnect"}
+
+    async def send_text(self, data: str) -> None:
+        self.heard.append(json.loads(data))
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        raise AssertionError(f"closed with {code}: {reason}")
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.heard if event["type"] == kind]
+
+
+def _append(wire: AudioFormat) -> list[dict[str, Any]]:
+    """A second of loud audio and two of silence in 100 ms messages."""
+    encode = Encoder(wire)
+    loud = (b"\0\x40" * 12 + b"\0\xc0" * 12) * 100
+    return [
+        {"type": "input_audio_buffer.append", "audio": base64.b64encode(encode(pcm)).decode()}
+        for pcm in [loud] * 10 + [bytes(4800)] * 20
+    ]
+
+
+def _format(wire: AudioFormat) -> dict[str, Any]:
+    return {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"format": wire.wire()}}}}
+
+
+@pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
+@virtual
+async def test_audio_behind_an_update_is_read_in_its_format(wire: AudioFormat) -> None:
+    """A client that does not wait for session.updated is heard all the same, at the same times in every format."""
+    socket = ScriptedSocket([_format(wire), *_append(wire)], 30)
+    async with Play().open() as host:
+        await RealtimeSocket(socket, host, "rejoinder").converse()
+    assert socket.of("session.updated")[0]["session"]["audio"]["input"]["format"] == wire.wire()
+    started, stopped = socket.of("input_audio_buffer.speech_started"), socket.of("input_audio_buffer.speech_stopped")
+    assert (len(started), len(stopped)) == (1, 1)
+    assert started[0]["audio_start_ms"] == 0
+    assert 1000 <= stopped[0]["audio_end_ms"] <= 3000
+    assert socket.of("response.done")[0]["response"]["status"] == "completed"
+
+
+@virtual
+async def test_formats_may_change_between_messages() -> None:
+    """Each message is read in the format that was last asked for: three seconds each of three formats are nine."""
+    formats = [AudioFormat.PCMU, AudioFormat.PCM, AudioFormat.PCMA]
+    manual = {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}}
+    messages = [manual, *(message for wire in formats for message in (_format(wire), *_append(wire)))]
+    socket = ScriptedSocket([*messages, {"type": "input_audio_buffer.commit"}], 5)
+    play = Play()
+    async with play.open() as host:
+        await RealtimeSocket(socket, host, "rejoinder").converse()
+    assert not socket.of("error")
+    assert [len(job.pcm) for job in play.stt.jobs] == [9 * 16_000 * 2]
+
+
+@virtual
+async def test_half_a_sample_is_refused_in_pcm_only() -> None:
+    """Three bytes are no PCM, and three samples of G.711."""
+    odd = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(3)).decode()}
+    socket = ScriptedSocket([odd, _format(AudioFormat.PCMA), odd], 1)
+    async with Play().open() as host:
+        await RealtimeSocket(socket, host, "rejoinder").converse()
+    assert [event["error"]["param"] for event in socket.of("error")] == ["audio"]
+    kinds = [event["type"] for event in socket.heard]
+    assert kinds.index("error") < kinds.index("session.updated")
