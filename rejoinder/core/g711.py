@@ -28,7 +28,8 @@ class Law:
 
     def encode(self, pcm: bytes) -> bytes:
         """16-bit PCM to one code a sample."""
-        return self.codes[np.frombuffer(pcm, "<u2")].tobytes()
+        codes: npt.NDArray[np.uint8] = self.codes[np.frombuffer(pcm, "<u2")]
+        return codes.tobytes()
 
     def decode(self, codes: bytes) -> bytes:
         """Any bytes to as many samples of 16-bit PCM."""

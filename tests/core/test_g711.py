@@ -17,7 +17,7 @@ def _encode(law: Law, *samples: int) -> list[int]:
 
 
 def _decode(law: Law, *codes: int) -> list[int]:
-    return np.frombuffer(law.decode(bytes(codes)), "<i2").tolist()
+    return [int(value) for value in np.frombuffer(law.decode(bytes(codes)), "<i2")]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wir
 
 
 def _tone(hertz: float, rate: int, seconds: float) -> bytes:
-    return (np.sin(2 * np.pi * hertz / rate * np.arange(round(seconds * rate))) * 8000).astype("<i2").tobytes()
+    wave = np.sin(2 * np.pi * hertz / rate * np.arange(round(seconds * rate)))
+    return bytes((wave * 8000).astype("<i2").tobytes())
 
 
 @every_format
