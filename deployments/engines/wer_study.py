@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.engines.human_corpus import HumanClip, human_clips, missing_packages
+from deployments.engines.human_corpus import human_clips, missing_packages
 from deployments.engines.whisper import Whisper, WhisperOptions
 from rejoinder.core.config import ModelStoreSettings
 from rejoinder.core.wer import word_errors, words
+from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.model_store import open_store
 
 BOOTSTRAP_DRAWS = 10_000

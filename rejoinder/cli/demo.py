@@ -20,7 +20,6 @@ import typer
 from rich.console import Console
 
 from cluster.environment import free_port
-from deployments.engines.human_corpus import moonshine_clips
 from loadtest.clips import write_wave
 from loadtest.turn_record import TurnRecord
 from rejoinder.cli.talk import talk
@@ -28,6 +27,7 @@ from rejoinder.core.audio import WIRE_RATE
 from rejoinder.core.config import ModelStoreSettings, TtsStage
 from rejoinder.core.errors import BackendError
 from rejoinder.store import ModelStore, open_store
+from rejoinder.store.human_clips import moonshine_clips
 
 HEARD_WER = 0.10
 START_TIMEOUT_S = 600.0

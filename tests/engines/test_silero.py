@@ -9,11 +9,11 @@ import pytest
 import torch
 from silero_vad.utils_vad import OnnxWrapper
 
-from deployments.engines.human_corpus import moonshine_clips
 from deployments.engines.pcm import speech_samples
 from deployments.engines.silero import STATE_SIZE, Silero
 from rejoinder.core.audio import Samples
 from rejoinder.core.errors import CallerError, ModelError
+from rejoinder.store.human_clips import moonshine_clips
 from rejoinder.store.model_store import ModelStore
 
 pytestmark = pytest.mark.models

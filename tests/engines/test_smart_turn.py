@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from transformers import WhisperFeatureExtractor
 
-from deployments.engines.human_corpus import HumanClip, moonshine_clips
 from deployments.engines.log_mel import log_mel
 from deployments.engines.smart_turn import SmartTurn, smart_turn_features
 from rejoinder.core.errors import CallerError
+from rejoinder.store.human_clips import HumanClip, moonshine_clips
 from rejoinder.store.model_store import ModelStore
 
 RATE = 16_000

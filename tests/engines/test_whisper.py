@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.engines.human_corpus import HumanClip, debian_clips, missing_packages, moonshine_clips
+from deployments.engines.human_corpus import debian_clips, missing_packages
 from deployments.engines.transcript_guards import Hypothesis, holds_speech, is_trustworthy, repeats_itself
 from deployments.engines.wer_study import HEADER, describe, row, study, summarize
 from deployments.engines.whisper import Whisper, WhisperOptions
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
 from rejoinder.core.wer import pooled_error_rate
+from rejoinder.store.human_clips import HumanClip, moonshine_clips
 from rejoinder.store.model_store import ModelStore
 
 # Of about 340 telephone prompts; the other recordings are all used. A minute; `wer_study` takes all, in ten.

@@ -1,0 +1,70 @@
+"""The store's human speech, cut into utterances with known texts: the package holds two long readings.
+
+Real speech matters wherever a turn detector listens: it judges the voices of synthesizers wrongly.
+"""
+
+from __future__ import annotations
+
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from rejoinder.core.audio import STT_RATE
+
+# (file, from s, to s, text): cut in the middle of the reader's pauses.
+_MOONSHINE_CUTS = (
+    ("beckett.wav", 0.0, 9.97, "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."),
+    ("two_cities.wav", 0.8, 4.6, "It was the best of times, it was the worst of times,"),
+    ("two_cities.wav", 4.6, 8.3, "it was the age of wisdom, it was the age of foolishness,"),
+    ("two_cities.wav", 8.3, 13.1, "it was the epoch of belief, it was the epoch of incredulity,"),
+    ("two_cities.wav", 13.1, 17.1, "it was the season of light, it was the season of darkness,"),
+    ("two_cities.wav", 17.1, 20.9, "it was the spring of hope, it was the winter of despair,"),
+    ("two_cities.wav", 20.9, 24.3, "we had everything before us, we had nothing before us,"),
+    ("two_cities.wav", 24.3, 28.6, "we were all going direct to heaven, we were all going direct the other way"),
+    (
+        "two_cities.wav",
+        28.6,
+        42.2,
+        "in short, the period was so far like the present period, that some of its noisiest authorities insisted on its"
+        " being received, for good or for evil, in the superlative degree of comparison only.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HumanClip:
+    """One utterance: part of a file, from `start_s` to `end_s` (None: to its end)."""
+
+    source: str
+    name: str
+    path: Path
+    text: str
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def pcm(self, wanted_rate: int = STT_RATE) -> npt.NDArray[np.int16]:
+        """Its samples, mono. A .raw file is 16 kHz PCM already."""
+        rate, samples = _read(self.path)
+        end = None if self.end_s is None else round(self.end_s * rate)
+        audio = soxr.resample(samples[round(self.start_s * rate) : end], rate, wanted_rate)
+        converted: npt.NDArray[np.int16] = audio.astype(np.int16)
+        return converted
+
+
+def moonshine_clips(folder: Path) -> list[HumanClip]:
+    """The model store's own clips; `folder`: its `human-clips`."""
+    return [
+        HumanClip("moonshine", f"{file}@{start_s:g}", folder / file, text, start_s, end_s)
+        for file, start_s, end_s, text in _MOONSHINE_CUTS
+    ]
+
+
+def _read(path: Path) -> tuple[int, npt.NDArray[np.int16]]:
+    if path.suffix == ".raw":
+        return STT_RATE, np.fromfile(path, dtype="<i2")
+    with wave.open(str(path)) as file:
+        return file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
