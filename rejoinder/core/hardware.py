@@ -1,0 +1,107 @@
+"""The latency guide's hardware tables (sections 4.1 to 4.3 and 5) as data: what it recommends, and what it claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """4.1: where a component runs best, and where it may run."""
+
+    component: str
+    recommended: str
+    alternative: str
+    note: str
+    section: str = "4.1"
+
+
+PLACEMENTS = (
+    Placement("WebRTC/SFU", "CPU (high clock)", "CPU", "Network-bound, not GPU"),
+    Placement("VAD", "CPU", "Edge TPU", "Silero runs well on CPU"),
+    Placement("STT", "GPU (T4/A10G)", "CPU (high core)", "Whisper benefits from GPU"),
+    Placement("LLM", "GPU (A100/H100)", "GPU (A10G/L4)", "Must have for production"),
+    Placement("TTS", "GPU", "CPU", "Smaller models work on CPU"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """4.2: a card, its memory, and the guide's words for its pace. `bandwidth_gb_s`: its maker's data sheet."""
+
+    name: str
+    vram_gb: int
+    pace: str
+    best_for: str
+    bandwidth_gb_s: float
+    section: str = "4.2"
+
+
+GPUS = (
+    Gpu("H100", 80, "Highest", "Production, high concurrency", 3350),
+    Gpu("A100", 80, "High", "Production, reliable", 2039),
+    Gpu("L4", 24, "Good", "Cost-efficient, edge", 300),
+    Gpu("A10G", 24, "Good", "Balanced price/performance", 600),
+    Gpu("T4", 16, "Moderate", "Entry-level, dev/test", 320),
+)
+"""Bandwidths: NVIDIA data sheets of H100 SXM, A100 80GB SXM, L4, A10G (as AWS lists it) and T4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """4.2: what a number format gains against FP32, and what it costs."""
+
+    name: str
+    bits: int
+    least_speedup: float
+    most_speedup: float
+    quality: str
+    most_error: float
+    section: str = "4.2"
+
+
+PRECISIONS = (
+    Precision("FP32", 32, 1, 1, "None", 0.0),
+    Precision("FP16", 16, 2, 2, "<0.5%", 0.005),
+    Precision("INT8", 8, 3, 4, "1-2%", 0.02),
+    Precision("INT4", 4, 4, 8, "3-5%", 0.05),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ram:
+    """4.3: memory in MB."""
+
+    component: str
+    minimum_mb: int
+    recommended_mb: int
+    production_mb: int
+    parameters_b: float = 0.0
+    section: str = "4.3"
+
+
+RAM = (
+    Ram("LiveKit Server", 2000, 4000, 8000),
+    Ram("Agent Worker", 4000, 8000, 16000),
+    Ram("VAD (Silero)", 500, 1000, 1000),
+    Ram("STT (Whisper)", 4000, 8000, 12000),
+    Ram("LLM (7B model)", 16000, 24000, 32000, parameters_b=7),
+    Ram("LLM (70B model)", 80000, 128000, 256000, parameters_b=70),
+    Ram("TTS", 2000, 4000, 8000),
+)
+
+SESSION_ROWS = (10, 100, 1_000, 10_000)
+"""4.4's concurrent agents."""
+
+JOBS_PER_WORKER = (10, 20)
+"""5.2's and 5.5's max_concurrent_jobs."""
+
+
+def weights_gb(parameters_b: float, bits: int) -> float:
+    """A model's weights alone."""
+    return parameters_b * bits / 8
+
+
+def decode_bound_tokens_per_s(bandwidth_gb_s: float, parameters_b: float, bits: int) -> float:
+    """The most tokens a second of one stream: each token reads all weights once from memory."""
+    return bandwidth_gb_s / weights_gb(parameters_b, bits)
