@@ -1,0 +1,138 @@
+"""One run of one contender with so many sessions: start, feed, watch, stop, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.peers.contestants import Contestant
+from loadtest.peers.feeder import Feeder, Link, plan
+from loadtest.peers.links import SocketLink
+from loadtest.peers.process import Cores, Tree, Usage, cores_used, foreign_share
+from loadtest.peers.streams import CYCLE_S, Stream, write_cycles
+from loadtest.peers.timing import Edge, Engines, Fitness, Probe, percentile, verdict
+from rejoinder.core.errors import BackendError
+
+CYCLES = 5
+"""Of each session's turns the first one or two warm up; three at least count."""
+
+START_S = 240.0
+OFFLINE_S = 300.0
+OFFLINE_CYCLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What all runs of one contender share."""
+
+    contestant: Contestant
+    python: Path
+    streams: Sequence[Stream]
+    edges: Sequence[Edge]
+    cores: Cores
+    engines: Engines = Engines()
+
+    async def run(self, sessions: int) -> Probe:
+        """Feed so many sessions; raises BackendError if the contender does not start."""
+        processes = sessions if self.contestant.alone else 1
+        tree = Tree(self.cores.contender)
+        os.sched_setaffinity(0, {self.cores.feeder})
+        with tempfile.TemporaryDirectory(prefix="peers-") as folder:
+            try:
+                links = await self._start(tree, Path(folder), processes, sessions // processes)
+                return await self._measure(tree, links, sessions)
+            finally:
+                tree.stop()
+
+    async def _start(self, tree: Tree, folder: Path, processes: int, each: int) -> list[SocketLink]:
+        """All processes, connected and ready, one after the other."""
+        links = [SocketLink(each, self.streams) for _ in range(processes)]
+        for number, link in enumerate(links):
+            path = folder / str(number)
+            server = await asyncio.get_running_loop().create_unix_server(lambda link=link: link, str(path))
+            options = ("--socket", str(path), "--sessions", str(each))
+            log = folder / "log"
+            tree.start((*command(self.contestant, self.python), *options), {}, log)
+            deadline = time.monotonic() + START_S
+            while not link.ready.done():
+                if tree.ended() or time.monotonic() > deadline:
+                    output = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                    raise BackendError(f"{self.contestant.title} did not start: {output}", stage="peer")
+                await asyncio.sleep(0.05)
+            server.close()
+        return links
+
+    async def _measure(self, tree: Tree, links: Sequence[Link], sessions: int) -> Probe:
+        planned = plan(sessions, CYCLES, len(self.streams))
+        feeder = Feeder(links, sessions // len(links), planned)
+        feeding = asyncio.create_task(feeder.feed())
+        await asyncio.sleep(2 * CYCLE_S)
+        before = await asyncio.to_thread(tree.usage)
+        await asyncio.sleep((CYCLES - 2) * CYCLE_S)
+        after = await asyncio.to_thread(tree.usage)
+        memory = await asyncio.to_thread(tree.memory_mb)
+        await feeding
+        await asyncio.sleep(CYCLE_S / 4)
+        return self._judged(feeder, (before, after), memory)
+
+    def _judged(self, feeder: Feeder, usage: tuple[Usage, Usage], memory_mb: float) -> Probe:
+        answers = feeder.answers(self.edges, self.engines)
+        fitness = Fitness(feeder.late_p99_ms(), foreign_share(*usage))
+        outcome, cause = verdict(answers, fitness)
+        quantiles = [percentile(answers.added_ms, rank) for rank in (50, 95, 99)]
+        return Probe(
+            sessions=len(feeder.plan.starts),
+            outcome=outcome,
+            cause=cause,
+            turns=answers.turns,
+            missed=answers.missed,
+            stray=answers.stray,
+            p50_ms=quantiles[0],
+            p95_ms=quantiles[1],
+            p99_ms=quantiles[2],
+            late_p99_ms=fitness.late_p99_ms,
+            foreign_share=fitness.foreign_share,
+            cpu=cores_used(*usage),
+            memory_mb=memory_mb,
+        )
+
+
+def command(contestant: Contestant, python: Path) -> tuple[str, ...]:
+    """How its process starts."""
+    return (str(python), "-m", contestant.module, *contestant.arguments)
+
+
+def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) -> list[Edge]:
+    """Where each stream's turn ends by the contender's own rules, in a cycle that follows others.
+
+    Raises BackendError if its rules do not find exactly one turn in every cycle.
+    """
+    with tempfile.TemporaryDirectory(prefix="peers-") as folder:
+        files = [Path(folder) / f"{number}.raw" for number in range(len(streams))]
+        for stream, file in zip(streams, files, strict=True):
+            write_cycles(stream, OFFLINE_CYCLES, file)
+        arguments = (*command(contestant, python), "--offline", *map(str, files))
+        done = subprocess.run(arguments, capture_output=True, check=False, timeout=OFFLINE_S)
+    if done.returncode:
+        raise BackendError(f"{contestant.title} failed: {done.stderr.decode(errors='replace')[-2000:]}", stage="peer")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return [last_edge(stream.name, edges) for stream, edges in zip(streams, found, strict=True)]
+
+
+def last_edge(name: str, edges: Sequence[tuple[float, float]]) -> Edge:
+    """The one turn of the last cycle; raises BackendError if some cycle has none or several."""
+    cycle_ms = CYCLE_S * 1000
+    cycles = [int(commit // cycle_ms) for _, commit in edges]
+    if cycles != list(range(OFFLINE_CYCLES)):
+        raise BackendError(f"{name} is heard as {len(edges)} turns in {OFFLINE_CYCLES} cycles: {edges}.", stage="peer")
+    work, commit = edges[-1]
+    return Edge(work - cycles[-1] * cycle_ms, commit - cycles[-1] * cycle_ms)
+
+
