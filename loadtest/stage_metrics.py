@@ -1,0 +1,164 @@
+"""What the replicas of a running system count of themselves: read before and after a run, the difference is the run's.
+
+The targets are what `/metrics/targets` lists, one port a replica; a replica that began or ended between two readings
+is left out of their difference, and named, because half a history is no measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from rejoinder.core.errors import BackendError
+
+TIMEOUT_S = 5.0
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts by upper bound in seconds, not cumulative, and the exact sum."""
+
+    bounds_s: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    sum_s: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def mean_s(self) -> float:
+        """Raises ValueError if there is nothing."""
+        if not self.count:
+            raise ValueError("nothing was counted")
+        return self.sum_s / self.count
+
+    def __sub__(self, earlier: Histogram) -> Histogram:
+        if not earlier.counts:
+            return self
+        counts = tuple(now - then for now, then in zip(self.counts, earlier.counts, strict=True))
+        return Histogram(self.bounds_s, counts, self.sum_s - earlier.sum_s)
+
+    def __add__(self, other: Histogram) -> Histogram:
+        if not self.counts or not other.counts:
+            return self if self.counts else other
+        counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
+        return Histogram(self.bounds_s, counts, self.sum_s + other.sum_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCounts:
+    """One replica at one instant. `ends`: requests by how they ended."""
+
+    stage: str
+    queue: Histogram = Histogram()
+    service: Histogram = Histogram()
+    ends: Mapping[str, float] = field(default_factory=dict)
+    cpu_s: float = 0.0
+    memory_mb: float = 0.0
+
+    def since(self, earlier: ReplicaCounts) -> ReplicaCounts:
+        """What was counted after `earlier`; the memory is the present one."""
+        ends = {end: count - earlier.ends.get(end, 0.0) for end, count in self.ends.items()}
+        return ReplicaCounts(
+            self.stage,
+            self.queue - earlier.queue,
+            self.service - earlier.service,
+            ends,
+            self.cpu_s - earlier.cpu_s,
+            self.memory_mb,
+        )
+
+
+Reading = Mapping[str, ReplicaCounts]
+"""By replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageCounts:
+    """All replicas of a stage over a run; `memory_mb` is the largest replica's."""
+
+    stage: str
+    replicas: int
+    queue: Histogram
+    service: Histogram
+    requests: float
+    cpu_s: float
+    memory_mb: float
+
+
+def read(url: str) -> Reading:
+    """Ask every replica that the server at `url` (http) lists; raises BackendError if one does not answer."""
+    targets = json.loads(_get(f"{url.rstrip('/')}/metrics/targets"))
+    return {
+        target["labels"]["replica"]: parse(_get(f"http://{target['targets'][0]}/metrics"), target["labels"]["stage"])
+        for target in targets
+    }
+
+
+def parse(text: str, stage: str) -> ReplicaCounts:
+    """One replica's `/metrics`."""
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+
+    def single(name: str) -> float:
+        samples = families[name].samples if name in families else []
+        return float(samples[0].value) if samples else 0.0
+
+    ends = families.get("rejoinder_requests")
+    return ReplicaCounts(
+        stage,
+        queue=_histogram(families.get("rejoinder_queue_seconds")),
+        service=_histogram(families.get("rejoinder_service_seconds")),
+        ends={s.labels["end"]: s.value for s in ends.samples if s.name.endswith("_total")} if ends else {},
+        cpu_s=single("process_cpu_seconds"),
+        memory_mb=single("process_resident_memory_bytes") / MEGABYTE,
+    )
+
+
+def between(before: Reading, after: Reading) -> tuple[dict[str, StageCounts], list[str]]:
+    """What each stage did between two readings, and the replicas that were not there both times."""
+    both = [replica for replica in after if replica in before]
+    changed = sorted(set(before) ^ set(after))
+    stages: dict[str, list[ReplicaCounts]] = {}
+    for replica in both:
+        counts = after[replica].since(before[replica])
+        stages.setdefault(counts.stage, []).append(counts)
+    return {stage: _together(stage, replicas) for stage, replicas in stages.items()}, changed
+
+
+def _together(stage: str, replicas: list[ReplicaCounts]) -> StageCounts:
+    return StageCounts(
+        stage,
+        len(replicas),
+        queue=sum((replica.queue for replica in replicas), Histogram()),
+        service=sum((replica.service for replica in replicas), Histogram()),
+        requests=sum(sum(replica.ends.values()) for replica in replicas),
+        cpu_s=sum(replica.cpu_s for replica in replicas),
+        memory_mb=max(replica.memory_mb for replica in replicas),
+    )
+
+
+def _histogram(family: object) -> Histogram:
+    samples = getattr(family, "samples", [])
+    cumulative = sorted(
+        (float(sample.labels["le"]), int(sample.value)) for sample in samples if sample.name.endswith("_bucket")
+    )
+    total = sum(sample.value for sample in samples if sample.name.endswith("_sum"))
+    counts, below = [], 0
+    for _, count in cumulative:
+        counts.append(count - below)
+        below = count
+    return Histogram(tuple(bound for bound, _ in cumulative), tuple(counts), float(total))
+
+
+def _get(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            return str(answer.read().decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{url}: {error}.", "Is the server up, and does this machine reach its replicas?") from error
