@@ -1,0 +1,198 @@
+"""From a calibration to a network that can be simulated at other loads, with other replicas, or with other engines.
+
+Service times are the replicas' own, at the lowest level, where they disturb each other least; what grows with their
+number in service is fitted over the levels (the batching curve), and used only if it is more than noise. What the
+host, the wire and the caller's machine add is what the lowest level's shares of a turn show beyond the engines' own
+times. The length of a caller's speech is what remains of a cycle after thinking, waiting and listening.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist, fmean
+
+from loadtest.calibration import Calibration, Level
+from loadtest.prediction import FOR_S, SEEDS
+from loadtest.queueing import Stage
+from loadtest.result import VOICE_TO_VOICE
+from loadtest.service_times import Batched, Quantiles, Times, fixed
+from loadtest.turn_network import Answer, Callers, Network, simulate
+from rejoinder.core.config import ConversationSettings, HedgingSettings, parse_settings
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.playout import CHARACTERS_PER_S
+
+STAGES = ("stt", "llm", "tts")
+
+CHARACTERS_A_WORD = 6
+"""With its space; English."""
+
+SURE = 3.0
+"""Standard errors by which a service must grow with its neighbours before it is believed to."""
+
+_THINK_POINTS = 41
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Mean service against the mean number in service: `slope_s` a further one, and its standard error."""
+
+    alone_s: float
+    slope_s: float
+    error_s: float
+
+    @property
+    def believed(self) -> bool:
+        return self.slope_s > SURE * self.error_s
+
+    def factors(self, slots: int) -> tuple[float, ...]:
+        """How many times as long a service takes as one of 1, 2 ... slots."""
+        return tuple(1 + self.slope_s * others / self.alone_s for others in range(slots))
+
+
+def batching(calibration: Calibration, stage: str) -> Batching | None:
+    """Weighted least squares over the levels; None if they do not differ in how busy the stage was."""
+    rows = [level.stages[stage] for level in calibration.levels if stage in level.stages]
+    busy = [max(1.0, row.in_service) for row in rows]
+    if len(rows) < 2 or max(busy) - min(busy) < 0.25:
+        return None
+    weights = [row.served / max(1e-9, Quantiles(row.service).scv * row.service_mean_s**2) for row in rows]
+    total = sum(weights)
+    centre = sum(w * x for w, x in zip(weights, busy, strict=True)) / total
+    mean = sum(w * row.service_mean_s for w, row in zip(weights, rows, strict=True)) / total
+    spread = sum(w * (x - centre) ** 2 for w, x in zip(weights, busy, strict=True))
+    slope = (
+        sum(w * (x - centre) * (row.service_mean_s - mean) for w, x, row in zip(weights, busy, rows, strict=True))
+        / spread
+    )
+    return Batching(max(1e-6, mean - slope * (centre - 1)), slope, math.sqrt(1 / spread))
+
+
+def fit(calibration: Calibration, answer: Answer | None = None) -> Network:
+    """The network of the calibrated deployment. `answer`: its replies, if they are known better than measured."""
+    least = calibration.least
+    missing = [stage for stage in STAGES if stage not in least.stages]
+    if missing:
+        raise ConfigError(
+            f"the {', '.join(missing)} replicas counted no service.", "Calibrate with turns that are answered.", "--url"
+        )
+    settings = parse_settings(calibration.settings)
+    answer = answer or measured_answer(least, settings.conversation)
+    bare = Network(
+        stt=_stage(calibration, "stt", Quantiles(least.stages["stt"].service)),
+        llm=_streaming(calibration, "llm", "llm_first_token", answer.generation_s),
+        tts=_streaming(calibration, "tts", "tts_first_audio", fmean(answer.rest_s(s) for _, s in answer.segments)),
+        callers=_callers(calibration),
+        answer=answer,
+        silence=_part(least, "silence"),
+        endpoint=_part(least, "endpoint"),
+        delivery=_part(least, "delivery"),
+        hedging=settings.hedging if _hedges(calibration) else HedgingSettings(enabled=False),
+    )
+    return replace(bare, stt=replace(bare.stt, hop_s=fixed(_transcript_hop_s(bare, least))))
+
+
+def measured_answer(level: Level, conversation: ConversationSettings) -> Answer:
+    """Replies as the lowest level shows them: their audio, in as many segments as the voice was asked for.
+
+    The first is as long as its words take to say; the others share the rest and are complete one after another while
+    the language model still generates.
+    """
+    segments = max(1, round(level.stages["tts"].requests / max(1.0, _turns_counted(level))))
+    first_s = min(level.audio_s, conversation.first_segment_words * CHARACTERS_A_WORD / CHARACTERS_PER_S)
+    first_s = level.audio_s if segments == 1 else first_s
+    ready_s = level.parts["first_segment"].mean_s if "first_segment" in level.parts else 0.0
+    generation_s = max(ready_s, level.stages["llm"].service_mean_s - level.parts["llm_first_token"].mean_s)
+    others = segments - 1
+    rest = [
+        (ready_s + (generation_s - ready_s) * (number + 1) / others, (level.audio_s - first_s) / others)
+        for number in range(others)
+    ]
+    first_audio_s = max(1e-3, level.parts["tts_first_audio"].mean_s - level.stages["tts"].queue_mean_s)
+    behind_s = max(1e-3, level.stages["tts"].service_mean_s - first_audio_s)
+    return Answer(((ready_s, first_s), *rest), generation_s, speed=level.audio_s / segments / behind_s)
+
+
+def _turns_counted(level: Level) -> float:
+    """Turns that the replicas served, the warm-up's too: one language model request each, hedges aside."""
+    return level.stages["llm"].requests - level.hedged
+
+
+def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float = 0.0) -> Stage:
+    least = calibration.least.stages[name]
+    return Stage(least.replicas, calibration.slots[name], _batched(calibration, name, first), fixed(hop_s))
+
+
+def _streaming(calibration: Calibration, name: str, part: str, behind_s: float) -> Stage:
+    """A stage whose slot is held `behind_s` beyond its first output, on average.
+
+    The first output's time is the turn's share for it, less the mean wait at the lowest level. What that is longer
+    than the replica's own service is the way there and back, in which no slot is held.
+    """
+    least = calibration.least
+    stage = least.stages[name]
+    shown = least.parts[part]
+    first_s = shown.mean_s - stage.queue_mean_s
+    hop_s = min(max(0.0, first_s - (stage.service_mean_s - behind_s)), first_s)
+    times = shown.times.shifted(first_s - hop_s - shown.times.mean_s)
+    return _stage(calibration, name, times, hop_s)
+
+
+def _batched(calibration: Calibration, name: str, times: Quantiles) -> Times:
+    found = batching(calibration, name)
+    if found is None or not found.believed:
+        return times
+    return Batched(times, found.factors(calibration.slots[name]))
+
+
+def _part(level: Level, name: str) -> Times:
+    return level.parts[name].times if name in level.parts else fixed(0.0)
+
+
+def _callers(calibration: Calibration) -> Callers:
+    """Speech is what remains of the cycle; transcripts beyond one a turn were asked for at pauses."""
+    least, manner = calibration.least, calibration.manner
+    think_s = manner.think_s * math.exp(manner.think_sigma**2 / 2)
+    speech_s = least.sessions / least.turns_per_s - think_s - least.parts[VOICE_TO_VOICE].mean_s - least.audio_s
+    abandoned = least.stages["stt"].requests / max(1.0, _turns_counted(least)) - 1
+    return Callers(
+        think=log_normal(manner.think_s, manner.think_sigma),
+        speech=fixed(max(0.0, speech_s)),
+        abandoned=abandoned if abandoned > 0.05 else 0.0,
+    )
+
+
+def log_normal(median_s: float, sigma: float) -> Times:
+    """As a table of quantiles, whose mean is the distribution's."""
+    normal = NormalDist()
+    shares = [index / (_THINK_POINTS - 1) for index in range(_THINK_POINTS)]
+    clipped = [min(max(share, 0.002), 0.998) for share in shares]
+    values = [median_s * math.exp(sigma * normal.inv_cdf(share)) for share in clipped]
+    table = Quantiles(tuple(zip(shares, values, strict=True)))
+    wanted_s = median_s * math.exp(sigma**2 / 2)
+    scale = wanted_s / table.mean_s if table.mean_s else 1.0
+    return Quantiles(tuple((share, seconds * scale) for share, seconds in table.points))
+
+
+def _hedges(calibration: Calibration) -> bool:
+    return calibration.least.stages["llm"].replicas > 1
+
+
+def _transcript_hop_s(network: Network, level: Level) -> float:
+    """What the way to speech to text and back adds, as far as it shows beside the endpoint's wait."""
+    shown_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
+    runs = [simulate(network, level.sessions, FOR_S, seed) for seed in SEEDS]
+    simulated_s = fmean(turn.heard_s for run in runs for turn in run.turns)
+    return max(0.0, shown_s - simulated_s)
+
+
+def varied(network: Network, stages: dict[str, Stage]) -> Network:
+    """The same conversations on other stages; what the way to a stage adds stays as it was calibrated."""
+    changed = {name: replace(stage, hop_s=getattr(network, name).hop_s) for name, stage in stages.items()}
+    return replace(network, **changed)
+
+
+def span(levels: Sequence[Level]) -> tuple[int, int]:
+    """The calibrated range of sessions."""
+    return min(level.sessions for level in levels), max(level.sessions for level in levels)
