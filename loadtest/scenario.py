@@ -10,26 +10,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from rejoinder.core.budgets import Tier
+from rejoinder.core.wire.formats import AudioFormat
 
 MAX_SESSIONS = 20_000
 MAX_FOR_S = 4 * 3600.0
-
-
-class Codec(Enum):
-    """How audio travels in both directions: the wire's format types, and bytes of payload a 20 ms frame."""
-
-    PCM16 = "pcm16"
-    PCMU = "g711_ulaw"
-    PCMA = "g711_alaw"
-
-    @property
-    def rate(self) -> int:
-        """Samples a second."""
-        return 24_000 if self is Codec.PCM16 else 8_000
-
-    @property
-    def sample_bytes(self) -> int:
-        return 2 if self is Codec.PCM16 else 1
+MAX_WORKERS = 256
 
 
 class Arrivals(Enum):
@@ -51,6 +36,8 @@ class Manner:
     `muted_between_turns`: the client sends nothing while it neither speaks nor waits for an answer.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # not a field: how pydantic reads this class
+
     think_s: float = 2.0
     think_sigma: float = 0.5
     barge_in: float = 0.0
@@ -59,10 +46,29 @@ class Manner:
     muted_between_turns: bool = False
     answer_timeout_s: float = 15.0
 
+    def __post_init__(self) -> None:
+        for name in ("barge_in", "hang_up", "muted"):
+            _within(name, getattr(self, name), 0, 1)
+        for name in ("think_s", "think_sigma", "answer_timeout_s"):
+            _within(name, getattr(self, name), 0, 600)
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Everything a run depends on. Times are seconds; `sessions` is the most that are open at once."""
+    """Everything a run depends on. Times are seconds.
+
+    sessions            calls held at once; of the arrivals that are no ramp, open on average
+    for_s, warm_up_s    measured time, and what is held before it and discarded; `drain_s`: for the last answers
+    ramp_s              over which the calls of a ramp arrive
+    rate_per_s          calls a second, instead of what keeps `sessions` open; `session_s`: their mean length
+    codec, regions      audio both ways, and routes of `loadtest.network` (NAME, NAME+relay, NAME=WEIGHT)
+    turn_detection      semantic_vad, or server_vad with `silence_ms`
+    workers             generator processes, about 750 calls each
+    clips, trace        WAV files to say (none: the store's human speech), and a CSV of arrivals
+    owned               the server is the tester's own, so load may leave this machine
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # as above
 
     url: str
     sessions: int
@@ -73,7 +79,7 @@ class Scenario:
     warm_up_s: float = 5.0
     drain_s: float = 20.0
     seed: int = 1
-    codec: Codec = Codec.PCM16
+    codec: AudioFormat = AudioFormat.PCM
     manner: Manner = field(default_factory=Manner)
     regions: tuple[str, ...] = ("local",)
     turn_detection: str = "semantic_vad"
@@ -85,3 +91,25 @@ class Scenario:
     clips: tuple[str, ...] = ()
     api_key: str = "none"
     playout_buffer_ms: float = 60.0
+    owned: bool = False
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "sessions": (1, MAX_SESSIONS),
+            "for_s": (1, MAX_FOR_S),
+            "workers": (1, MAX_WORKERS),
+            "ramp_s": (0, MAX_FOR_S),
+            "warm_up_s": (0, MAX_FOR_S),
+            "drain_s": (0, 600),
+            "silence_ms": (0, 10_000),
+            "playout_buffer_ms": (0, 2000),
+        }
+        for name, (low, high) in bounds.items():
+            _within(name, getattr(self, name), low, high)
+        if self.turn_detection not in ("semantic_vad", "server_vad"):
+            raise ValueError(f"turn_detection is semantic_vad or server_vad, not {self.turn_detection!r}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, not {value:g}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import bench, demo, doctor, models, serve, talk
+from rejoinder.cli import bench, demo, doctor, load, models, serve, talk
 from rejoinder.core.errors import RejoinderError
 
 FAILED = 2
@@ -12,6 +12,7 @@ FAILED = 2
 app = typer.Typer(name="rejoinder", help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.add_typer(load.app, name="load")
 app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

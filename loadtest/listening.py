@@ -1,0 +1,83 @@
+"""How a caller hears one reply: a simulated playout buffer, without keeping the audio.
+
+Playback begins when the buffer holds `buffer_s` of audio (or all of a shorter reply), runs in real time, and stands
+still while nothing is left to play: an underrun, counted with its length. Only the audio up to the first audible
+sample is decoded; of the rest the length is enough.
+"""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass
+
+from rejoinder.core.audio import first_audible, pcm16_to_float
+from rejoinder.core.wire.formats import AudioFormat
+
+
+@dataclass(slots=True)
+class Reply:
+    """A response as its listener has it; instants are on the caller's clock, None until they are known."""
+
+    key: str
+    created_at: float
+    item_id: str = ""
+    began_at: float | None = None
+    audible_at: float | None = None
+    ends_at: float = 0.0
+    received_s: float = 0.0
+    done_at: float | None = None
+    status: str = ""
+    report: dict[str, object] | None = None
+    cut_at: float | None = None
+    underruns: int = 0
+    stalled_s: float = 0.0
+
+    @property
+    def over_at(self) -> float | None:
+        """When it was heard to its end, or cut; None while it may still grow."""
+        if self.cut_at is not None:
+            return self.cut_at
+        return None if self.done_at is None else max(self.done_at, self.ends_at)
+
+    def sounds(self, now: float) -> bool:
+        """Whether the listener hears it, or still waits for more of it."""
+        return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
+
+    def heard_s(self, now: float) -> float:
+        """How much of it was heard by now."""
+        if self.began_at is None:
+            return 0.0
+        return max(0.0, min(self.received_s, now - self.began_at - self.stalled_s))
+
+
+class Player:
+    """Plays the deltas of one caller's replies."""
+
+    def __init__(self, wire: AudioFormat, buffer_s: float) -> None:
+        self._wire = wire
+        self._buffer_s = buffer_s
+        self._bytes_a_second = wire.rate * wire.sample_bytes
+
+    def play(self, reply: Reply, delta: str, now: float) -> None:
+        """Audio of a reply arrived; ignored once it was cut."""
+        if reply.cut_at is not None:
+            return
+        length_s = (len(delta) // 4 * 3 - delta.count("=", -2)) / self._bytes_a_second
+        if reply.began_at is None:
+            # The buffer fills at the wire's pace, which is faster than speech: what lacks of it is waited for.
+            reply.began_at = now + max(0.0, self._buffer_s - length_s)
+            reply.ends_at = reply.began_at
+        elif now > reply.ends_at:
+            reply.underruns += 1
+            reply.stalled_s += now - reply.ends_at
+            reply.ends_at = now
+        if reply.audible_at is None:
+            reply.audible_at = self._audible(delta, reply.ends_at)
+        reply.ends_at += length_s
+        reply.received_s += length_s
+
+    def _audible(self, delta: str, sounds_at: float) -> float | None:
+        audio = binascii.a2b_base64(delta)
+        pcm = self._wire.law.decode(audio) if self._wire.law else audio
+        index = first_audible(pcm16_to_float(pcm), self._wire.rate)
+        return None if index is None else sounds_at + index / self._wire.rate

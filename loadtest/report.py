@@ -1,0 +1,7 @@
+"""x"""
+
+from loadtest.result import RunResult
+
+
+def html(found: RunResult) -> str:
+    return ""

@@ -1,0 +1,204 @@
+"""One load run from scenario to result: freeze the schedule, start the workers on one clock, judge.
+
+The target must be this machine unless the caller says that it owns the server: a load generator is a weapon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import httpx2
+from hdrh.histogram import HdrHistogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadtest import crew, fitness, schedule, verdicts
+from loadtest.network import route
+from loadtest.orders import Order, described
+from loadtest.result import CURVE, Counts, Latency, Region, RunResult
+from loadtest.scenario import Scenario
+from loadtest.schedule import Schedule
+from loadtest.turns import REGION
+from rejoinder.core.errors import BackendError, ConfigError
+
+START_IN_S = 3.0
+"""Workers need so long to load before the common start."""
+
+HTTP_S = 5.0
+
+
+def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
+    """Hold the scenario. Raises ConfigError if it must not be held, BackendError if the server or a worker is away."""
+    check_target(scenario)
+    frozen = schedule.plan(scenario)
+    server = ServerView(scenario)
+    engines, before = server.engines(), server.memory_mb()
+    start_at = time.time() + START_IN_S
+    progress = crew.Progress(frozen.measure_to_s + scenario.drain_s, start_at)
+    orders = [
+        Order(scenario, frozen.shard(worker, scenario.workers), frozen.measure_from_s, frozen.measure_to_s, start_at)
+        for worker in range(scenario.workers)
+    ]
+    asyncio.run(crew.work(orders, progress, watch))
+    after = server.memory_mb()
+    memory = None if before is None or after is None else (before, after)
+    return result(scenario, frozen, progress, engines, memory)
+
+
+def check_target(scenario: Scenario) -> None:
+    """Raises ConfigError if the server is on another machine and the tester did not say that it is theirs."""
+    host = urlsplit(scenario.url).hostname or ""
+    if not scenario.owned and not _local(host):
+        raise ConfigError(
+            f"{host!r} is not this machine.",
+            "Load goes to loopback only; if the server is yours, say so with --set owned=true.",
+            field="--url",
+        )
+
+
+def _local(host: str) -> bool:
+    try:
+        return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+    except (OSError, ValueError):
+        return False
+
+
+class ServerView:
+    """What the server tells about itself over HTTP."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._base = scenario.url.replace("ws", "http", 1)
+        self._headers = {"Authorization": f"Bearer {scenario.api_key}"}
+
+    def engines(self) -> dict[str, str]:
+        """Stage to engine; raises BackendError if the server does not answer."""
+        try:
+            answer = httpx2.get(f"{self._base}/models", headers=self._headers, timeout=HTTP_S)
+            found: dict[str, str] = answer.json()["data"][0].get("engines", {})
+        except (httpx2.HTTPError, ValueError, KeyError, IndexError) as error:
+            raise BackendError(
+                f"{self._base} does not answer ({error}).", "Start it with `rejoinder serve`, or check --url."
+            ) from None
+        return found
+
+    def memory_mb(self) -> float | None:
+        """Resident memory of all replicas together; None if the server does not tell."""
+        try:
+            root = self._base.removesuffix("/v1")
+            targets = httpx2.get(f"{root}/metrics/targets", headers=self._headers, timeout=HTTP_S).json()
+            pages = [httpx2.get(f"http://{entry['targets'][0]}/metrics", timeout=HTTP_S).text for entry in targets]
+        except (httpx2.HTTPError, ValueError, KeyError, IndexError):
+            return None
+        return round(sum(_resident_bytes(page) for page in pages) / 2**20, 1) or None
+
+
+def _resident_bytes(page: str) -> float:
+    for family in text_string_to_metric_families(page):
+        if family.name == "process_resident_memory_bytes":
+            return float(family.samples[0].value)
+    return 0.0
+
+
+def result(
+    scenario: Scenario,
+    frozen: Schedule,
+    progress: crew.Progress,
+    engines: dict[str, str],
+    memory_mb: tuple[float, float] | None,
+) -> RunResult:
+    """Judge what the workers brought."""
+    series = progress.merged.seconds
+    counts = _counts(progress, len(frozen.calls))
+    checks = progress.fitness().checks()
+    causes = fitness.causes(checks)
+    decisive = verdicts.gates(scenario.tier, series, counts)
+    return RunResult(
+        outcome=verdicts.overall(decisive, causes),
+        scenario=described(scenario),
+        schedule_sha256=frozen.sha256,
+        started_at=datetime.fromtimestamp(progress.start_at, UTC).isoformat(timespec="seconds"),
+        held_s=scenario.for_s,
+        engines=engines,
+        counts=counts,
+        checks=checks,
+        verdicts=(*decisive, *verdicts.tables(series)),
+        latencies={name: latency(taken) for name, taken in series.items() if not name.startswith(REGION)},
+        regions=tuple(_regions(series)),
+        timeline=progress.timeline(),
+        causes=causes,
+        notes=tuple(_notes(progress.merged.counts, engines)),
+        memory_mb=memory_mb,
+        slowest=tuple(turn for _, turn in progress.merged.slowest),
+    )
+
+
+def latency(taken: HdrHistogram) -> Latency:
+    """A histogram in microseconds as a report has it."""
+
+    def at(percentile: float) -> float:
+        return float(round(taken.get_value_at_percentile(percentile) / 1000, 2))
+
+    return Latency(
+        count=int(taken.get_total_count()),
+        mean_ms=round(taken.get_mean_value() / 1000, 2),
+        p50_ms=at(50),
+        p90_ms=at(90),
+        p95_ms=at(95),
+        p99_ms=at(99),
+        max_ms=at(100),
+        curve=tuple((percentile, at(percentile)) for percentile in CURVE),
+        histogram=taken.encode().decode("ascii"),
+    )
+
+
+def _counts(progress: crew.Progress, scheduled: int) -> Counts:
+    counts = progress.merged.counts
+    traffic: Counter[str] = sum(progress.traffic.values(), Counter())
+    return Counts(
+        sessions_scheduled=scheduled,
+        sessions_opened=counts["opened"],
+        sessions_refused=counts["refused"],
+        sessions_failed=counts["setup_failed"],
+        sessions_dropped=counts["dropped"],
+        turns=counts["turns"],
+        answered=counts["answered"],
+        interrupted=counts["interrupted"],
+        failed=counts["failed"],
+        unanswered=counts["unanswered"],
+        premature=counts["premature"],
+        hedged=counts["hedged"],
+        underruns=counts["underruns"],
+        audio_s=round(counts["audio_us"] / 1e6, 3),
+        underrun_s=round(counts["underrun_us"] / 1e6, 3),
+        frames_scheduled=traffic["scheduled"],
+        frames_sent=traffic["sent"],
+        bytes_sent=traffic["bytes_sent"],
+        bytes_received=traffic["bytes_received"],
+    )
+
+
+def _regions(series: dict[str, HdrHistogram]) -> list[Region]:
+    rows = []
+    for name in sorted(key.removeprefix(REGION) for key in series if key.startswith(REGION)):
+        by, taken = route(name), latency(series[REGION + name])
+        rtt_ms = (by.rtt_low_ms + by.rtt_high_ms) / 2
+        rows.append(Region(name, rtt_ms, taken.count, taken.p50_ms, taken.p95_ms, taken.p99_ms))
+    return rows
+
+
+def _notes(counts: Counter[str], engines: dict[str, str]) -> list[str]:
+    emulated = sorted(stage for stage, engine in engines.items() if engine.startswith("emulated"))
+    notes = [f"Emulated engines ({', '.join(emulated)}): this measures the system, not a model."] if emulated else []
+    notes += [
+        f"{counts[name]} server errors: {name.removeprefix('error:')}" for name in counts if name.startswith("error:")
+    ]
+    if counts["undrained"]:
+        notes.append(f"{counts['undrained']} calls were still open when the drain's time was over.")
+    if counts["unreported"]:
+        notes.append(f"{counts['unreported']} answered turns came without the server's division into stages.")
+    return notes
