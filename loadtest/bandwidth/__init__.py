@@ -1,0 +1,1 @@
+"""What a conversation costs on the wire: formula, capture on a virtual Ethernet pair, the latency guide's tables."""

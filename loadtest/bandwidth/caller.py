@@ -1,0 +1,198 @@
+"""One caller over the pair: real speech up, our server's answers down, and a log of every message's size.
+
+Times are the wall clock's, as the capture's are; caller and capture run on one machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import ssl
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+
+from loadtest.bandwidth.netns import Side
+from loadtest.bandwidth.speech import Pcm
+from rejoinder.core.errors import BackendError
+from rejoinder.core.wire.formats import AudioFormat
+
+APPEND = '{"type":"input_audio_buffer.append","audio":"%s"}'
+# An answer that has not ended by then never will.
+ANSWER_S = 60.0
+THINK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How a caller's audio travels. `muted`: nothing is sent between a turn's end and the next one's beginning."""
+
+    wire: AudioFormat
+    message_ms: int
+    tls: bool = False
+    muted: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        codec = {"audio/pcm": "PCM16 24 kHz", "audio/pcmu": "G.711 mu-law", "audio/pcma": "G.711 A-law"}
+        parts = [codec[self.wire.value], f"{self.message_ms} ms up"]
+        return ", ".join([*parts, *(["TLS"] if self.tls else []), *(["muted between turns"] if self.muted else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One WebSocket message; `audio`: bytes of coded audio inside its base64."""
+
+    at: float
+    length: int
+    audio: int = 0
+
+
+@dataclass(slots=True)
+class Call:
+    """What was said and heard. `spoken`: when the caller spoke; `heard`: when the answers' events came."""
+
+    line: Line
+    port: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    sent: list[Message] = field(default_factory=list)
+    received: list[Message] = field(default_factory=list)
+    spoken: list[tuple[float, float]] = field(default_factory=list)
+    heard: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def spoken_s(self) -> float:
+        """Seconds in which the caller spoke."""
+        return sum(end - start for start, end in self.spoken)
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of answer."""
+        return sum(message.audio for message in self.received) / (self.line.wire.rate * self.line.wire.sample_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Appointment:
+    """Where and what to call: the server's port by whether it speaks TLS, and the sentences, at the line's rate."""
+
+    side: Side
+    address: str
+    port: int
+    utterances: tuple[Pcm, ...]
+    trust: ssl.SSLContext | None = None
+
+
+async def hold_call(line: Line, appointment: Appointment) -> Call:
+    """One conversation, a turn an utterance; raises BackendError if an answer does not come."""
+    call = Call(line)
+    door = appointment.side.socket(socket.SOCK_STREAM)
+    door.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(door, (appointment.address, appointment.port))
+    scheme = "wss" if line.tls else "ws"
+    url = f"{scheme}://{appointment.address}:{appointment.port}/v1/realtime"
+    trust = appointment.trust if line.tls else None
+    async with connect(url, sock=door, ssl=trust, compression=None, max_size=None, ping_interval=None) as connection:
+        call.port = connection.local_address[1]
+        try:
+            await _Talk(call, connection).run(appointment.utterances)
+        except* TimeoutError:
+            raise BackendError("a call was not answered in time.", "See the server's output.", stage="call") from None
+    return call
+
+
+class _Talk:
+    """A microphone that sends on absolute deadlines for the whole call, an ear, and the turns between them."""
+
+    def __init__(self, call: Call, connection: ClientConnection) -> None:
+        self._call = call
+        self._connection = connection
+        self._speech: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._seen: Counter[str] = Counter()
+        self._answering = False
+        self._plays_until = 0.0
+
+    async def run(self, utterances: Sequence[Pcm]) -> None:
+        """Raises TimeoutError when the server does not answer."""
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(self._listen())
+            await self._configure()
+            self._call.began = time.time()
+            speaking = group.create_task(self._send())
+            for turn, utterance in enumerate(utterances, 1):
+                await self._take_turn(utterance, turn)
+            self._call.ended = time.time()
+            speaking.cancel()
+            listening.cancel()
+
+    async def _configure(self) -> None:
+        formats = {"format": self._call.line.wire.wire()}
+        session = {"type": "realtime", "audio": {"input": formats, "output": formats}}
+        await self._connection.send(json.dumps({"type": "session.update", "session": session}))
+        await self._until("session.updated", 1)
+
+    async def _take_turn(self, utterance: Pcm, turn: int) -> None:
+        self._answering = False
+        self._speech.extend(messages(self._call.line, utterance))
+        began = time.time()
+        await self._until("response.created", turn)
+        self._call.spoken.append((began, began + utterance.size / self._call.line.wire.rate))
+        answered = time.time()
+        await self._until("response.done", turn)
+        self._call.heard.append((answered, time.time()))
+        await asyncio.sleep(max(0.0, self._plays_until - time.time()) + THINK_S)
+
+    async def _until(self, kind: str, count: int) -> None:
+        async with asyncio.timeout(ANSWER_S):
+            while self._seen[kind] < count:
+                self._news.clear()
+                await self._news.wait()
+
+    async def _send(self) -> None:
+        line, loop = self._call.line, asyncio.get_running_loop()
+        silence = messages(line, np.zeros(line.wire.rate * line.message_ms // 1000, np.int16))[0]
+        began, number = loop.time(), 0
+        while True:
+            muted = line.muted and self._answering
+            audio = self._speech.popleft() if self._speech else b"" if muted else silence
+            if audio:
+                text = APPEND % base64.b64encode(audio).decode()
+                self._call.sent.append(Message(time.time(), len(text), len(audio)))
+                await self._connection.send(text)
+            number += 1
+            await asyncio.sleep(max(0.0, began + number * line.message_ms / 1000 - loop.time()))
+
+    async def _listen(self) -> None:
+        async for text in self._connection:
+            now, event = time.time(), json.loads(text)
+            audio = len(base64.b64decode(event["delta"])) if event["type"] == "response.output_audio.delta" else 0
+            self._call.received.append(Message(now, len(text), audio))
+            if audio:
+                wire = self._call.line.wire
+                self._plays_until = max(now, self._plays_until) + audio / (wire.rate * wire.sample_bytes)
+            if event["type"] == "response.created":
+                self._answering = True
+            if event["type"] == "error":
+                raise BackendError(f"the server refused: {event['error']['message']}", stage="call")
+            self._seen[event["type"]] += 1
+            self._news.set()
+
+
+def messages(line: Line, pcm: Pcm) -> list[bytes]:
+    """Coded audio, a message each; the last one is filled up with silence."""
+    law, size = line.wire.law, line.wire.rate * line.message_ms // 1000
+    padded = np.concatenate([pcm, np.zeros(-pcm.size % size, np.int16)])
+    parts = [padded[start : start + size].astype("<i2").tobytes() for start in range(0, padded.size, size)]
+    return [law.encode(part) if law else part for part in parts]

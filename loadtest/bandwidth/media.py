@@ -1,0 +1,142 @@
+"""Media streams over the pair: RTP, protected as SRTP, one UDP port a stream, sent in real time in both directions.
+
+All streams run at the same time through one pacer. Every packet is received, unprotected and compared at the other end:
+what is counted is what can be heard.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pylibsrtp import Policy, Session
+
+from loadtest.bandwidth.formula import RTP_EXTENSIONS, Srtp
+from loadtest.bandwidth.netns import Pair, Side
+from rejoinder.core.errors import BackendError
+
+FIRST_PORT = 20_000
+_PROFILES = {
+    Srtp.HMAC_SHA1_80: (Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 30),
+    Srtp.AEAD_AES_128_GCM: (Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 28),
+}
+_OPUS_CLOCK = 48_000
+_PAYLOAD_TYPE = 111
+_VERSION, _EXTENSION_BIT = 0x80, 0x10
+# RFC 8285's mark of one-byte extensions, their length in words, and two words of them.
+_EXTENSIONS = struct.pack("!HH", 0xBEDE, (RTP_EXTENSIONS - 4) // 4) + bytes(RTP_EXTENSIONS - 4)
+_TICK_S = 0.02
+_LAST_WORD_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one session sends: a packet a frame ("" where none is sent) from each side."""
+
+    name: str
+    frame_ms: int
+    up: Sequence[bytes]
+    down: Sequence[bytes]
+    srtp: Srtp = Srtp.HMAC_SHA1_80
+    extensions: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return len(self.up) * self.frame_ms / 1000
+
+
+class _Flow:
+    """One direction of one stream: sender, receiver, and the packets that are on their way."""
+
+    def __init__(self, source: socket.socket, target: socket.socket, stream: Stream, packets: Sequence[bytes]) -> None:
+        self.receiver = target
+        self.sent = self.received = 0
+        self._source, self._packets, self._stream = source, packets, stream
+        profile, key_length = _PROFILES[stream.srtp]
+        key = os.urandom(key_length)
+        self._protect = Session(Policy(key=key, ssrc_type=Policy.SSRC_ANY_OUTBOUND, srtp_profile=profile))
+        self._open = Session(Policy(key=key, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile))
+
+    def send(self, tick: int) -> None:
+        """What is due in a tick of 20 ms."""
+        number, rest = divmod(tick * round(_TICK_S * 1000), self._stream.frame_ms)
+        if rest or number >= len(self._packets) or not self._packets[number]:
+            return
+        stamp = number * self._stream.frame_ms * _OPUS_CLOCK // 1000
+        first = _VERSION | (_EXTENSION_BIT if self._stream.extensions else 0)
+        # Packets that are not sent have no sequence number: the time stamp shows the gap (RFC 7587, section 4.2).
+        header = struct.pack("!BBHII", first, _PAYLOAD_TYPE, self.sent & 0xFFFF, stamp & 0xFFFFFFFF, 1)
+        body = (_EXTENSIONS if self._stream.extensions else b"") + self._packets[number]
+        self._source.send(self._protect.protect(header + body))
+        self.sent += 1
+
+    def take(self) -> None:
+        """One packet that came; raises pylibsrtp's error if it was not protected by our key."""
+        self._open.unprotect(self.receiver.recv(2048))
+        self.received += 1
+
+
+def exchange(pair: Pair, streams: Sequence[Stream]) -> dict[str, tuple[int, float, float]]:
+    """Send all streams at once, in real time; the port of each by name, and the wall-clock times of start and end.
+
+    Raises BackendError if a packet did not arrive.
+    """
+    sockets: list[socket.socket] = []
+    flows: list[_Flow] = []
+    try:
+        for number, stream in enumerate(streams):
+            port = FIRST_PORT + number
+            caller, server = _bound(pair.caller, port, sockets), _bound(pair.server, port, sockets)
+            caller.connect((pair.server.address, port))
+            server.connect((pair.caller.address, port))
+            flows += [_Flow(caller, server, stream, stream.up), _Flow(server, caller, stream, stream.down)]
+        began, ended = _run(flows, max(stream.seconds for stream in streams))
+    finally:
+        for each in sockets:
+            each.close()
+    lost = sum(flow.sent - flow.received for flow in flows)
+    if lost:
+        raise BackendError(f"{lost} media packets were lost.", "The machine is too busy: run it alone.", stage="srtp")
+    return {stream.name: (FIRST_PORT + number, began, ended) for number, stream in enumerate(streams)}
+
+
+def _bound(side: Side, port: int, sockets: list[socket.socket]) -> socket.socket:
+    made = side.socket(socket.SOCK_DGRAM)
+    sockets.append(made)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+    made.bind((side.address, port))
+    return made
+
+
+def _run(flows: Sequence[_Flow], seconds: float) -> tuple[float, float]:
+    """Pace the senders on absolute deadlines while a thread receives; returns wall-clock start and end."""
+    done = threading.Event()
+    receiver = threading.Thread(target=_receive, args=(flows, done))
+    receiver.start()
+    try:
+        began, start = time.time(), time.monotonic()
+        for tick in range(round(seconds / _TICK_S)):
+            time.sleep(max(0.0, start + tick * _TICK_S - time.monotonic()))
+            for flow in flows:
+                flow.send(tick)
+        time.sleep(max(0.0, start + seconds - time.monotonic()))
+        return began, time.time()
+    finally:
+        time.sleep(_LAST_WORD_S)
+        done.set()
+        receiver.join()
+
+
+def _receive(flows: Sequence[_Flow], done: threading.Event) -> None:
+    with selectors.DefaultSelector() as selector:
+        for flow in flows:
+            selector.register(flow.receiver, selectors.EVENT_READ, flow)
+        while not done.is_set():
+            for key, _ in selector.select(0.1):
+                key.data.take()

@@ -1,0 +1,172 @@
+"""Measured against formula: one row for each session, direction and state of the conversation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from loadtest.bandwidth.caller import APPEND, Call, Message
+from loadtest.bandwidth.capture import Packet, Traffic, traffic
+from loadtest.bandwidth.formula import NOTHING, RTP_EXTENSIONS, Load, Rtp, Tcp, base64_length, kbps
+from loadtest.bandwidth.media import Stream
+from rejoinder.core.wire.formats import AudioFormat
+from rejoinder.core.wire.server import ResponseEvents, Stamp
+
+Direction = Literal["up", "down"]
+State = Literal["talking", "conversation"]
+
+TOLERANCE = 0.03
+"""How far measured and formula may be apart, in bytes and in packets."""
+
+# Our server sends a delta every so often (actors/voice.py); its ids are as long as a session's key makes them.
+DELTA_MS = 100
+_KEY = "0" * 12
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """IP bytes and packets of one direction. `talking`: while somebody speaks in this direction; `conversation`: all.
+
+    `seconds`: the time that the bytes are for. `measured` leaves TCP's pure acknowledgements out, as `formula` must.
+    """
+
+    direction: Direction
+    state: State
+    seconds: float
+    payload_bytes: int
+    measured: Load
+    formula: Load
+    acknowledgements: Load = NOTHING
+
+    @property
+    def kbps(self) -> float:
+        """Of whole IP packets, acknowledgements not included."""
+        return kbps(self.measured.ip_bytes, self.seconds)
+
+    @property
+    def pps(self) -> float:
+        return self.measured.packets / self.seconds
+
+    @property
+    def bytes_error(self) -> float:
+        """How much more was measured than the formula says, as a share."""
+        return self.measured.ip_bytes / self.formula.ip_bytes - 1
+
+    @property
+    def packets_error(self) -> float:
+        return self.measured.packets / self.formula.packets - 1
+
+    @property
+    def ok(self) -> bool:
+        return abs(self.bytes_error) <= TOLERANCE and abs(self.packets_error) <= TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One kind of session and its four rows."""
+
+    transport: str
+    name: str
+    rows: tuple[Row, ...]
+
+    def row(self, direction: Direction, state: State) -> Row:
+        return next(row for row in self.rows if (row.direction, row.state) == (direction, state))
+
+    def both_ways(self, state: State) -> Load:
+        """Bytes and packets a second in both directions together, acknowledgements included.
+
+        Of `talking`: as if both spoke at once.
+        """
+        rows = [row for row in self.rows if row.state == state]
+        return sum(((row.measured + row.acknowledgements) * (1 / row.seconds) for row in rows), NOTHING)
+
+    @property
+    def kbps(self) -> float:
+        """Of an average second of the conversation, both directions, acknowledgements included."""
+        return kbps(self.both_ways("conversation").ip_bytes, 1)
+
+
+def call_session(call: Call, packets: Iterable[Packet], server: str) -> Session:
+    """The rows of one call, out of all packets of the capture; `server`: its address."""
+    own = [packet for packet in packets if call.port in (packet.source_port, packet.target_port)]
+    up = [packet for packet in own if packet.source != server]
+    down = [packet for packet in own if packet.source == server]
+    whole = [(call.began, call.ended)]
+    tcp = Tcp(tls=call.line.tls)
+    rows = (
+        _row("up", "talking", call.spoken_s, _within(up, call.spoken), _uplink(call, tcp) * call.spoken_s),
+        _row("up", "conversation", call.seconds, _within(up, whole), _uplink(call, tcp) * _sent_s(call)),
+        _row("down", "talking", call.heard_s, _within(down, call.heard), _downlink(call, tcp, call.heard)),
+        _row("down", "conversation", call.seconds, _within(down, whole), _downlink(call, tcp, whole)),
+    )
+    return Session("WebSocket, TLS" if call.line.tls else "WebSocket", call.line.name, rows)
+
+
+def stream_session(stream: Stream, packets: Iterable[Packet], port: int, began: float, server: str) -> Session:
+    """The rows of one media stream: the caller speaks in the first half of the time, the agent in the second."""
+    own = [packet for packet in packets if packet.source_port == port]
+    half, rtp = stream.seconds / 2, Rtp(stream.srtp, RTP_EXTENSIONS if stream.extensions else 0)
+    rows = []
+    for direction, coded, first in (("up", stream.up, True), ("down", stream.down, False)):
+        mine = [packet for packet in own if (packet.source == server) is (direction == "down")]
+        span = (began, began + half) if first else (began + half, began + stream.seconds)
+        frames = len(coded) // 2
+        spoken = coded[:frames] if first else coded[frames:]
+        way: Direction = "up" if first else "down"
+        rows.append(_row(way, "talking", half, _within(mine, [span]), _coded(rtp, spoken)))
+        rows.append(_row(way, "conversation", stream.seconds, traffic(mine), _coded(rtp, coded)))
+    return Session("SRTP over UDP", stream.name, tuple(rows))
+
+
+def delta_length(wire: AudioFormat, milliseconds: float = DELTA_MS) -> int:
+    """Characters of one `response.output_audio.delta` with so much audio, as our server writes it."""
+    stamp = Stamp(_KEY)
+    events = ResponseEvents(stamp("resp"), stamp("item"), None, spoken=True, format=wire)
+    event = {"event_id": stamp("event"), **events.audio_delta(b"")} | {"delta": ""}
+    envelope = len(json.dumps(event, separators=(",", ":")))
+    return envelope + base64_length(round(wire.rate * wire.sample_bytes * milliseconds / 1000))
+
+
+def append_length(wire: AudioFormat, milliseconds: float) -> int:
+    """Characters of one `input_audio_buffer.append` with so much audio, as our caller writes it."""
+    return len(APPEND % "") + base64_length(round(wire.rate * wire.sample_bytes * milliseconds / 1000))
+
+
+def _uplink(call: Call, tcp: Tcp) -> Load:
+    """A second of an open microphone."""
+    line = call.line
+    return tcp.message(append_length(line.wire, line.message_ms), masked=True) * (1000 / line.message_ms)
+
+
+def _downlink(call: Call, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> Load:
+    """The answers' audio by formula, and beside it the events that were counted: their number is the dialogue's."""
+    wire = call.line.wire
+    within = [message for message in call.received if any(start <= message.at <= end for start, end in spans)]
+    audio_s = sum(message.audio for message in within) / (wire.rate * wire.sample_bytes)
+    deltas = tcp.message(delta_length(wire), masked=False) * (audio_s * 1000 / DELTA_MS)
+    return sum((tcp.message(other.length, masked=False) for other in within if not other.audio), deltas)
+
+
+def _sent_s(call: Call) -> float:
+    """Seconds of audio that the microphone sent."""
+    rate = call.line.wire.rate * call.line.wire.sample_bytes
+    return sum(message.audio for message in _during(call.sent, call.began, call.ended)) / rate
+
+
+def _during(messages: Iterable[Message], start: float, end: float) -> list[Message]:
+    return [message for message in messages if start <= message.at <= end]
+
+
+def _coded(rtp: Rtp, packets: Sequence[bytes]) -> Load:
+    """Packets of these payloads; what the encoder left out costs nothing."""
+    return sum((rtp.packet(len(packet)) for packet in packets if packet), NOTHING)
+
+
+def _within(packets: Iterable[Packet], spans: Sequence[tuple[float, float]]) -> Traffic:
+    return traffic(packet for packet in packets if any(start <= packet.at <= end for start, end in spans))
+
+
+def _row(direction: Direction, state: State, seconds: float, found: Traffic, formula: Load) -> Row:
+    return Row(direction, state, seconds, found.payload, found.data, formula, found.acknowledgements)
