@@ -70,7 +70,7 @@ class Windower:
         )
 
 
-def measure(scenario: Scenario, watch: Watch = lambda _: None, *, owned: bool = False) -> tuple[RunResult, Window]:
+def measure(scenario: Scenario, watch: Watch = lambda _: None) -> tuple[RunResult, Window]:
     """Hold the scenario and read the replicas beside it."""
     frozen = schedule.plan(scenario)
     windower = Windower(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
@@ -79,7 +79,7 @@ def measure(scenario: Scenario, watch: Watch = lambda _: None, *, owned: bool = 
         windower(progress)
         watch(progress)
 
-    result = run(scenario, both, owned=owned)
+    result = run(scenario, both)
     return result, windower.window()
 
 

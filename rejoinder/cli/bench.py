@@ -54,6 +54,34 @@ def vad(
         json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
+@app.command()
+def capacity(
+    folder: Annotated[Path, typer.Option("--out", help="Where calibration, predictions and repeats go.")],
+    rows: Annotated[str, typer.Option(help="Names, by commas; all of them without it.")] = "",
+    repeats: Annotated[int, typer.Option(min=0, help="Measurements of each row; 0 only predicts.")] = 3,
+    for_s: Annotated[float, typer.Option("--for", min=10, help="Seconds of each run.")] = 30.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows: predicted, repeats, and their errors.")
+    ] = None,
+) -> None:
+    """The capacity plan held against this machine: calibrate, predict each row, then measure it.
+
+    What was done is kept in the folder, and a run that was stopped goes on where it was. Exit status 1 if a row's error
+    exceeds its bound.
+    """
+    from rejoinder.cli import bench_capacity
+
+    found = bench_capacity.validate(folder, rows, repeats, for_s)
+    if not repeats:
+        return
+    Console().print(bench_capacity.table(found))
+    if json_file:
+        documents = [bench_capacity.document(one) for one in found]
+        json_file.write_text(json.dumps(documents, indent=1) + "\n", encoding="utf-8")
+    if not all(one.holds for one in found):
+        raise typer.Exit(bench_capacity.FAILED)
+
+
 async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
     """Measure inside a Serve replica, which is where a host lives. In same-loop mode a handle wants a running loop."""
     from ray import serve
