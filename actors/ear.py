@@ -118,7 +118,8 @@ class Ear:
 
         What follows is a new utterance, unless it began already: windows are decided ahead of the session's loop.
         """
-        self._decided = max(self._decided, min(end, self._ring.end))
+        passed = max(0, min(end, self._ring.end) - self._decided)
+        self._decided += passed - passed % VAD_WINDOW  # whole windows: the detector's context stays unbroken
         if self._speech.speech_end <= speech_end:
             self._speech = committed(self._speech)
 

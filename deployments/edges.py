@@ -82,5 +82,5 @@ class EdgeFinder:
 
     def _commit(self, pending: _Pending) -> Edge:
         self._pending = None
-        self._ear.turn_over(pending.end.speech_end, pending.end.at)
+        self._ear.turn_over(pending.end.speech_end, self._ear.processed)
         return Edge(pending.known_s * 1000, pending.commit_s * 1000)
