@@ -7,7 +7,7 @@ their load and not by their luck.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
@@ -19,6 +19,7 @@ from rejoinder.core.erlang import blocking
 
 SEEDS = (11, 12, 13, 14)
 FOR_S = 300.0
+WARM_UP_S = 30.0
 MAX_SESSIONS = 20_000
 
 
@@ -51,9 +52,11 @@ class Prediction:
         return max(self.busy, key=lambda stage: self.busy[stage])
 
 
-def predict(network: Network, sessions: int, for_s: float = FOR_S) -> Prediction:
-    """Simulate `sessions` conversations with every seed."""
-    runs = [simulate(network, sessions, for_s, seed) for seed in SEEDS]
+def predict(
+    network: Network, sessions: int, for_s: float = FOR_S, seeds: Sequence[int] = SEEDS, warm_up_s: float = WARM_UP_S
+) -> Prediction:
+    """Simulate `sessions` conversations with every seed; two at least, or there would be no error to print."""
+    runs = [simulate(network, sessions, for_s, seed, warm_up_s) for seed in seeds]
     totals = [np.array([turn.total_s for turn in run.turns]) for run in runs]
     if any(not total.size for total in totals):
         raise ValueError(f"no turn ended within {for_s:g} s: the network is stuck or slower than that")
