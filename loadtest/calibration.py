@@ -48,10 +48,10 @@ class Spell:
 
 @dataclass(frozen=True, slots=True)
 class StageLevel:
-    """One stage in one run: services and waits as the replicas counted them, per replica resources.
+    """One stage in one run: services and waits as the replicas counted them.
 
-    `in_service` is the mean number of busy slots a replica; `cores` what one replica used; `least_memory_mb` of the
-    largest replica.
+    `served` requests of all have a known service; 0 for a stage that counts none (the turn detector). `in_service` is
+    the mean number of busy slots a replica, `cores` what one replica used, `memory_mb` the largest replica's.
     """
 
     replicas: int
@@ -67,7 +67,7 @@ class StageLevel:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One run at a constant number of sessions."""
+    """One run at a constant number of sessions; rates and bytes are a session's, WebSocket payload without headers."""
 
     sessions: int
     turns: int
@@ -82,6 +82,7 @@ class Level:
     host_memory_mb: float
     in_kbps: float
     out_kbps: float
+    frames_per_s: float = 0.0
     hedged: int = 0
 
     @property
@@ -167,11 +168,12 @@ def level(result: RunResult, window: Window) -> Level:
         p99_ms=whole.p99_ms,
         audio_s=result.counts.audio_s / result.counts.answered,
         parts={name: spell(latency) for name, latency in result.latencies.items() if name in _PARTS and latency.count},
-        stages={name: _stage(counts, window.for_s) for name, counts in window.stages.items() if counts.service.count},
+        stages={name: _stage(counts, window.for_s) for name, counts in window.stages.items() if name != "host"},
         host_cores=host.cpu_s / window.for_s if host else 0.0,
         host_memory_mb=host.memory_mb if host else 0.0,
         in_kbps=window.bytes_sent * 8 / 1000 / window.for_s / sessions,
         out_kbps=window.bytes_received * 8 / 1000 / window.for_s / sessions,
+        frames_per_s=window.frames_sent / window.for_s / sessions,
         hedged=result.counts.hedged,
     )
 
@@ -207,12 +209,13 @@ def _rising(points: Any) -> tuple[tuple[float, float], ...]:
 
 
 def _stage(counts: StageCounts, for_s: float) -> StageLevel:
+    known = counts.service.count > 0
     return StageLevel(
         replicas=counts.replicas,
         requests=counts.requests,
         served=counts.service.count,
-        service_mean_s=counts.service.mean_s,
-        service=histogram_points(counts.service),
+        service_mean_s=counts.service.mean_s if known else 0.0,
+        service=histogram_points(counts.service) if known else (),
         queue_mean_s=counts.queue.mean_s if counts.queue.count else 0.0,
         in_service=counts.service.sum_s / for_s / counts.replicas,
         cores=counts.cpu_s / for_s / counts.replicas,

@@ -25,6 +25,7 @@ class Window:
     changed: tuple[str, ...]
     bytes_sent: int
     bytes_received: int
+    frames_sent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Windower:
             changed=tuple(changed),
             bytes_sent=self._last.traffic["bytes_sent"] - self._first.traffic["bytes_sent"],
             bytes_received=self._last.traffic["bytes_received"] - self._first.traffic["bytes_received"],
+            frames_sent=self._last.traffic["sent"] - self._first.traffic["sent"],
         )
 
 

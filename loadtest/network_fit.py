@@ -1,9 +1,10 @@
 """From a calibration to a network that can be simulated at other loads, with other replicas, or with other engines.
 
-Service times are the replicas' own, at the lowest level, where they disturb each other least; what grows with their
-number in service is fitted over the levels (the batching curve), and used only if it is more than noise. What the
-host, the wire and the caller's machine add is what the lowest level's shares of a turn show beyond the engines' own
-times. The length of a caller's speech is what remains of a cycle after thinking, waiting and listening.
+Service times are the replicas' own. What grows with their number in service is fitted over the levels (the batching
+curve), and used only if it is more than noise: then the lowest level's times are those of a service alone; otherwise
+all levels' are one sample. What the host, the wire and the caller's machine add is what the shares of a turn show
+beyond the engines' own times. The length of a caller's speech is what remains of a cycle after thinking, waiting and
+listening.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.playout import CHARACTERS_PER_S
 
 STAGES = ("stt", "llm", "tts")
+
+CALM = 0.1
+"""A mean wait of at most this share of the service leaves a stage's times comparable with those at no load."""
 
 CHARACTERS_A_WORD = 6
 """With its space; English."""
@@ -53,7 +57,7 @@ class Batching:
 
 def batching(calibration: Calibration, stage: str) -> Batching | None:
     """Weighted least squares over the levels; None if they do not differ in how busy the stage was."""
-    rows = [level.stages[stage] for level in calibration.levels if stage in level.stages]
+    rows = [level.stages[stage] for level in calibration.levels if level.stages[stage].served]
     busy = [max(1.0, row.in_service) for row in rows]
     if len(rows) < 2 or max(busy) - min(busy) < 0.25:
         return None
@@ -72,7 +76,7 @@ def batching(calibration: Calibration, stage: str) -> Batching | None:
 def fit(calibration: Calibration, answer: Answer | None = None) -> Network:
     """The network of the calibrated deployment. `answer`: its replies, if they are known better than measured."""
     least = calibration.least
-    missing = [stage for stage in STAGES if stage not in least.stages]
+    missing = [stage for stage in STAGES if stage not in least.stages or not least.stages[stage].served]
     if missing:
         raise ConfigError(
             f"the {', '.join(missing)} replicas counted no service.", "Calibrate with turns that are answered.", "--url"
@@ -80,7 +84,7 @@ def fit(calibration: Calibration, answer: Answer | None = None) -> Network:
     settings = parse_settings(calibration.settings)
     answer = answer or measured_answer(least, settings.conversation)
     bare = Network(
-        stt=_stage(calibration, "stt", Quantiles(least.stages["stt"].service)),
+        stt=_stage(calibration, "stt", _served(calibration, "stt")),
         llm=_streaming(calibration, "llm", "llm_first_token", answer.generation_s),
         tts=_streaming(calibration, "tts", "tts_first_audio", fmean(answer.rest_s(s) for _, s in answer.segments)),
         callers=_callers(calibration),
@@ -124,19 +128,47 @@ def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float =
     return Stage(least.replicas, calibration.slots[name], _batched(calibration, name, first), fixed(hop_s))
 
 
+def _served(calibration: Calibration, name: str) -> Quantiles:
+    """The services of a stage, those of all comparable levels together."""
+    rows = [level.stages[name] for level in _comparable(calibration, name)]
+    return pooled([(row.served, Quantiles(row.service)) for row in rows])
+
+
+def _comparable(calibration: Calibration, name: str) -> list[Level]:
+    """The lowest level, and those above it at which the stage hardly queued, unless its services slow each other."""
+    found = batching(calibration, name)
+    if found is not None and found.believed:
+        return [calibration.least]
+    levels = [level for level in calibration.levels if level.stages[name].served]
+    calm = [level for level in levels if level.stages[name].queue_mean_s <= CALM * level.stages[name].service_mean_s]
+    return calm or [calibration.least]
+
+
 def _streaming(calibration: Calibration, name: str, part: str, behind_s: float) -> Stage:
     """A stage whose slot is held `behind_s` beyond its first output, on average.
 
-    The first output's time is the turn's share for it, less the mean wait at the lowest level. What that is longer
-    than the replica's own service is the way there and back, in which no slot is held.
+    The first output's time is the turn's share for it, less the mean wait. What that is longer than the replica's own
+    service is the way there and back, in which no slot is held.
     """
-    least = calibration.least
-    stage = least.stages[name]
-    shown = least.parts[part]
-    first_s = shown.mean_s - stage.queue_mean_s
-    hop_s = min(max(0.0, first_s - (stage.service_mean_s - behind_s)), first_s)
-    times = shown.times.shifted(first_s - hop_s - shown.times.mean_s)
-    return _stage(calibration, name, times, hop_s)
+    levels = _comparable(calibration, name)
+    turns = [level.turns for level in levels]
+    first_s = _mean(turns, [level.parts[part].mean_s - level.stages[name].queue_mean_s for level in levels])
+    stages = [level.stages[name] for level in levels]
+    service_s = _mean([stage.served for stage in stages], [stage.service_mean_s for stage in stages])
+    hop_s = min(max(0.0, first_s - (service_s - behind_s)), first_s)
+    shape = pooled([(level.turns, level.parts[part].times) for level in levels])
+    return _stage(calibration, name, shape.shifted(first_s - hop_s - shape.mean_s), hop_s)
+
+
+def _mean(weights: Sequence[float], values: Sequence[float]) -> float:
+    return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+
+
+def pooled(samples: Sequence[tuple[float, Quantiles]]) -> Quantiles:
+    """One distribution from several of the same thing: the weighted mean of their quantiles (Vincent's average)."""
+    shares = sorted({share for _, times in samples for share, _ in times.points})
+    weights = [weight for weight, _ in samples]
+    return Quantiles(tuple((share, _mean(weights, [times.at(share) for _, times in samples])) for share in shares))
 
 
 def _batched(calibration: Calibration, name: str, times: Quantiles) -> Times:
@@ -184,7 +216,9 @@ def _transcript_hop_s(network: Network, level: Level) -> float:
     shown_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
     runs = [simulate(network, level.sessions, FOR_S, seed) for seed in SEEDS]
     simulated_s = fmean(turn.heard_s for run in runs for turn in run.turns)
-    return max(0.0, shown_s - simulated_s)
+    # The network's services are those of several levels: this level's own mean counts here.
+    luck_s = level.stages["stt"].service_mean_s - network.stt.first.mean_s
+    return max(0.0, shown_s - simulated_s - luck_s)
 
 
 def varied(network: Network, stages: dict[str, Stage]) -> Network:
