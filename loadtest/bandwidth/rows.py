@@ -20,8 +20,7 @@ State = Literal["talking", "conversation"]
 TOLERANCE = 0.03
 """How far measured and formula may be apart, in bytes and in packets."""
 
-# Our server sends a delta every so often (actors/voice.py); its ids are as long as a session's key makes them.
-DELTA_MS = 100
+# A session's key is as long (deployments/transports/realtime_ws.py), and so are its ids.
 _KEY = "0" * 12
 
 
@@ -120,13 +119,13 @@ def stream_session(stream: Stream, packets: Iterable[Packet], port: int, began: 
     return Session("SRTP over UDP", stream.name, tuple(rows))
 
 
-def delta_length(wire: AudioFormat, milliseconds: float = DELTA_MS) -> int:
-    """Characters of one `response.output_audio.delta` with so much audio, as our server writes it."""
+def delta_length(wire: AudioFormat, audio: int) -> int:
+    """Characters of one `response.output_audio.delta` with so many bytes of audio, as our server writes it."""
     stamp = Stamp(_KEY)
     events = ResponseEvents(stamp("resp"), stamp("item"), None, spoken=True, format=wire)
     event = {"event_id": stamp("event"), **events.audio_delta(b"")} | {"delta": ""}
     envelope = len(json.dumps(event, separators=(",", ":")))
-    return envelope + base64_length(round(wire.rate * wire.sample_bytes * milliseconds / 1000))
+    return envelope + base64_length(audio)
 
 
 def append_length(wire: AudioFormat, milliseconds: float) -> int:
@@ -141,12 +140,12 @@ def _uplink(call: Call, tcp: Tcp) -> Load:
 
 
 def _downlink(call: Call, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> Load:
-    """The answers' audio by formula, and beside it the events that were counted: their number is the dialogue's."""
-    wire = call.line.wire
+    """The answers: audio by the length of each delta, and the other events as they were counted, since their number
+    and words are the dialogue's.
+    """
     within = [message for message in call.received if any(start <= message.at <= end for start, end in spans)]
-    audio_s = sum(message.audio for message in within) / (wire.rate * wire.sample_bytes)
-    deltas = tcp.message(delta_length(wire), masked=False) * (audio_s * 1000 / DELTA_MS)
-    return sum((tcp.message(other.length, masked=False) for other in within if not other.audio), deltas)
+    lengths = (delta_length(call.line.wire, message.audio) if message.audio else message.length for message in within)
+    return sum((tcp.message(length, masked=False) for length in lengths), NOTHING)
 
 
 def _sent_s(call: Call) -> float:

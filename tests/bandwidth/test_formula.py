@@ -1,0 +1,98 @@
+"""Header arithmetic gives the sizes that the protocols' documents and published tables give."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.bandwidth.formula import (
+    ETHERNET,
+    IPV6,
+    RTP_EXTENSIONS,
+    Load,
+    Rtp,
+    Srtp,
+    Tcp,
+    base64_length,
+    kbps,
+    websocket_frame,
+)
+
+EXT = RTP_EXTENSIONS
+
+
+@pytest.mark.parametrize(
+    ("rtp", "payload", "size"),
+    [
+        # Known sizes of IP packets: Opus 12, 24 and 32 kbps, and G.711, in frames of 20 ms.
+        (Rtp(extensions=EXT), 30, 92),
+        (Rtp(extensions=EXT), 60, 122),
+        (Rtp(), 80, 130),
+        (Rtp(extensions=EXT), 80, 142),
+        (Rtp(Srtp.AEAD_AES_128_GCM, EXT), 80, 148),
+        (Rtp(extensions=EXT, ip=IPV6), 80, 162),
+        (Rtp(extensions=EXT, turn=True), 80, 146),
+        (Rtp(Srtp.NONE), 160, 200),
+        (Rtp(), 160, 210),
+    ],
+)
+def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
+    """Every header once."""
+    assert rtp.packet(payload) == Load(size, 1)
+
+
+@pytest.mark.parametrize(
+    ("payload", "size", "packets"),
+    [
+        # Binary PCM16 at 16 and 24 kHz, 20 and 60 ms, and Opus, from a client over TLS.
+        (640, 722, 1),
+        (1920, 2054, 2),
+        (960, 1042, 1),
+        (80, 160, 1),
+    ],
+)
+def test_messages_of_a_client_over_tls(payload: int, size: int, packets: int) -> None:
+    """Frame header, mask, record, and TCP and IP for every segment."""
+    assert Tcp(tls=True).message(payload, masked=True) == Load(size, packets)
+
+
+@pytest.mark.parametrize(("payload", "plain"), [(0, 2), (125, 127), (126, 130), (65_535, 65_539), (65_536, 65_546)])
+def test_frame_headers(payload: int, plain: int) -> None:
+    """Two bytes, two more from 126, eight more from 64 KiB; a client's mask takes four."""
+    assert websocket_frame(payload, masked=False) == plain
+    assert websocket_frame(payload, masked=True) == plain + 4
+
+
+def test_a_full_segment_is_a_full_packet() -> None:
+    """1448 bytes of stream fill an MTU of 1500; one more byte needs another packet."""
+    assert Tcp().write(1448) == Load(1500, 1)
+    assert Tcp().write(1449) == Load(1449 + 2 * 52, 2)
+    assert Tcp(ip=IPV6).write(1428) == Load(1500, 1)
+
+
+@given(st.integers(0, 200_000))
+def test_no_packet_exceeds_the_mtu(stream: int) -> None:
+    """However much is written, packets are full or the last."""
+    load = Tcp(tls=True).write(stream)
+    assert (load.packets - 1) * 1500 < load.ip_bytes <= load.packets * 1500 or load.packets == 0
+
+
+def test_a_constant_codec() -> None:
+    """Opus at 24 kbps in 20 ms frames over plain SRTP: 60 bytes of payload and 50 of headers, fifty times a second."""
+    second = Rtp().constant(24, 20)
+    assert (kbps(second.ip_bytes, 1), second.packets) == (44.0, 50)
+
+
+def test_ethernet_adds_to_every_packet() -> None:
+    """Header, check sequence, preamble and gap."""
+    assert (Load(1000, 10) + Load(500, 5)).ethernet_bytes == 1500 + 15 * ETHERNET
+    assert (Load(10, 1) * 3) == Load(30, 3)
+
+
+@given(st.binary(max_size=400))
+def test_base64(data: bytes) -> None:
+    """As long as the real one."""
+    import base64
+
+    assert base64_length(len(data)) == len(base64.b64encode(data))

@@ -1,0 +1,120 @@
+"""Verdicts follow from the figures, and what is offered instead of a row fits it."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtest.bandwidth.formula import Load
+from loadtest.bandwidth.opus import OpusSettings
+from loadtest.bandwidth.rows import Row, Session
+from loadtest.bandwidth.tables import (
+    QUALITIES,
+    SERVERS,
+    Quality,
+    Server,
+    Verdict,
+    fitting,
+    forwarded_rows,
+    judge,
+    projections,
+    quality_rows,
+    server_rows,
+)
+
+ROW = Server(10, 2, 5)
+
+
+def session(
+    name: str, up_kbps: float, down_kbps: float = 0.0, transport: str = "WebSocket", acks: float = 0
+) -> Session:
+    """A session with these rates in 50 packets a second, measured over ten seconds."""
+    rows = []
+    for direction, rate in (("up", up_kbps), ("down", down_kbps or up_kbps)):
+        load = Load(rate * 1000 / 8 * 10, 500)
+        rows += [
+            Row(direction, state, 10, 0, load, load, Load(acks * 52 * 10, acks * 10))  # type: ignore[arg-type]
+            for state in ("talking", "conversation")
+        ]
+    return Session(transport, name, tuple(rows))
+
+
+@pytest.mark.parametrize(
+    ("mbps", "verdict"),
+    [
+        (1.9, Verdict.HOLDS),
+        (2.05, Verdict.HOLDS),
+        (2.07, Verdict.WITHIN_RECOMMENDED),
+        (5.14, Verdict.WITHIN_RECOMMENDED),
+        (5.16, Verdict.EXCEEDED),
+    ],
+)
+def test_a_row_is_judged_to_three_percent(mbps: float, verdict: Verdict) -> None:
+    """Within the minimum it holds; up to the recommended figure only that holds; beyond, neither."""
+    assert judge(mbps, ROW) is verdict
+
+
+def test_projection_is_per_session_bytes_times_agents() -> None:
+    """Both directions and the acknowledgements, in bits and packets; Ethernet's 38 bytes a packet on top."""
+    rows = server_rows([session("s", 100, 50, acks=5)], {})
+    assert [row.server for row in rows] == list(SERVERS)
+    thousand = rows[2]
+    acks_kbps = 2 * 5 * 52 * 8 / 1000
+    assert thousand.projected_mbps == pytest.approx(150 + acks_kbps)
+    assert thousand.projected_kpps == pytest.approx(2 * 55)
+    assert thousand.ethernet_mbps == pytest.approx(150 + acks_kbps + 2 * 55 * 38 * 8 / 1000)
+    assert thousand.measured_mbps is None
+
+
+def test_only_the_row_that_was_run_is_called_measured() -> None:
+    """The others stay projections."""
+    rows = server_rows([session("s", 100)], {(10, "s"): 2.1})
+    assert [row.measured_mbps for row in rows] == [2.1, None, None, None]
+
+
+def test_what_does_not_hold_is_told_what_would() -> None:
+    """The richest session of the same transport that fits, else of any, else none."""
+    fat, fits, thin = session("fat", 400), session("fits", 200), session("thin", 50)
+    rtp = session("rtp", 240, transport="SRTP over UDP")
+    assert server_rows([fat, fits, thin, rtp], {})[0].instead.startswith("fits: 400 kbps")
+    assert server_rows([fat, rtp], {})[0].instead.startswith("rtp: 480 kbps")
+    assert server_rows([fat], {})[0].instead == "none of those measured"
+    assert server_rows([thin], {})[0].instead == ""
+
+
+@pytest.mark.parametrize("quality", QUALITIES, ids=lambda quality: quality.name)
+def test_what_is_offered_fits_the_guides_row(quality: Quality) -> None:
+    """Its rate with headers is within the row's upper bound, and its codec's rate within the row."""
+    offered = fitting(quality)
+    assert float(offered.rsplit(": ", 1)[1].split()[0]) <= quality.high_kbps
+    assert quality.low_kbps <= float(offered.split("k")[0].removeprefix("Opus ")) <= quality.high_kbps
+
+
+def test_a_row_that_nothing_fits_says_why() -> None:
+    """Below the headers of the longest frames no codec helps."""
+    assert "headers alone" in fitting(Quality("Morse", 2, 3))
+
+
+def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
+    """A codec's rate within the row does not save it from its headers; a stream whose packets fit does."""
+    fat = [
+        session(OpusSettings(rate, channels=quality.channels).name, rate + 20)
+        for quality in QUALITIES
+        for rate in (quality.low_kbps, quality.high_kbps)
+    ]
+    rows = quality_rows(fat)
+    assert [row.verdict for row in rows] == [Verdict.EXCEEDED] * 4
+    assert rows[0].measured_kbps == pytest.approx((28, 32))
+    assert rows[0].coded_kbps == pytest.approx((8, 12))
+    thin = [session(one.name, one.row("down", "talking").kbps - 20) for one in fat]
+    assert [(row.verdict, row.instead) for row in quality_rows(thin)] == [(Verdict.HOLDS, "")] * 4
+
+
+def test_the_guides_minimum_is_opus_through_a_forwarding_unit() -> None:
+    """Four legs of Opus at 24 kbps with extensions are 195 kbps, of 32 kbps 227: the guide's 200."""
+    rows = {row.session: row for row in forwarded_rows(projections()) if row.server.agents == 1000}
+    low = rows["Opus 24k constant, 20 ms, extensions, 4 legs"]
+    high = rows["Opus 32k constant, 20 ms, extensions, 4 legs"]
+    assert [low.projected_mbps, high.projected_mbps] == pytest.approx([195.2, 227.2])
+    assert [low.verdict, high.verdict] == [Verdict.HOLDS, Verdict.WITHIN_RECOMMENDED]
+    assert low.by_formula
+    assert low.projected_kpps == pytest.approx(200)

@@ -1,0 +1,71 @@
+"""`rejoinder load bandwidth` prints every row, writes all of it as JSON, and fails when a row is beyond its formula."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+
+from loadtest.bandwidth.formula import Load
+from loadtest.bandwidth.rows import Session
+from loadtest.bandwidth.run import Report
+from loadtest.bandwidth.tables import QUALITIES, forwarded_rows, projections, quality_rows, server_rows
+from rejoinder.cli import load_bandwidth
+from tests.bandwidth.test_tables import session
+
+NAMES = [
+    f"Opus {rate:g}k, 20 ms{', stereo' if quality.channels == 2 else ''}"
+    for quality in QUALITIES
+    for rate in (quality.low_kbps, quality.high_kbps)
+]
+
+
+def report(*, spoiled: bool = False) -> Report:
+    media = [session(name, 50, transport="SRTP over UDP") for name in NAMES]
+    sockets = [session("PCM16 24 kHz, 20 ms up", 555, 343), session("G.711 mu-law, 20 ms up", 129, 71)]
+    sessions: list[Session] = [*sockets, *media]
+    if spoiled:
+        first, *others = sessions[0].rows
+        bad = replace(first, formula=Load(first.formula.ip_bytes * 1.04, first.formula.packets))
+        sessions[0] = replace(sessions[0], rows=(bad, *others))
+    servers = (*server_rows(sessions, {(10, "G.711 mu-law, 20 ms up"): 2.05}), *forwarded_rows(projections()))
+    return Report(tuple(sessions), tuple(quality_rows(sessions)), servers, tuple(projections()), 0)
+
+
+def printed(tables: list[object]) -> str:
+    console = Console(width=300, record=True)
+    for table in tables:
+        console.print(table)
+    return console.export_text()
+
+
+def test_every_table_is_printed() -> None:
+    """Measured, projected, verdict, and what would hold, for the sockets, the media and the guide's rows."""
+    text = printed([*load_bandwidth.tables(report())])
+    for expected in ("PCM16 24 kHz, 20 ms up", "Narrowband", "does not hold", "2.05", "10000", "4 legs (formula)"):
+        assert expected in text
+    assert "G.711 mu-law, 20 ms up: 200 kbps a session" in text
+
+
+def test_the_json_holds_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loadable, with each session's rows and the three tables; a good run ends with status 0."""
+    monkeypatch.setattr(load_bandwidth, "measure", lambda seconds, agents, say: report())
+    load_bandwidth.bandwidth(4, 0, tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert found["ok"] is True
+    assert {len(entry["rows"]) for entry in found["sessions"]} == {4}
+    assert len(found["sessions"]) == len(NAMES) + 2
+    assert found["servers"][0]["verdict"] == "does not hold"
+    assert found["qualities"][0]["instead"]
+
+
+def test_a_row_beyond_three_percent_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the table, not of the machine: exit status 1."""
+    monkeypatch.setattr(load_bandwidth, "measure", lambda seconds, agents, say: report(spoiled=True))
+    with pytest.raises(typer.Exit) as ended:
+        load_bandwidth.bandwidth(4, 0, None)
+    assert ended.value.exit_code == 1
