@@ -181,7 +181,17 @@ class Stages:
 class Metrics(Protocol):
     """Where a conversation's numbers go. Labels are closed sets; no caller text ever becomes one."""
 
-    def turn(self, voice_to_voice_s: float, stages_s: dict[str, float], *, engines: dict[str, str]) -> None: ...
+    def turn(
+        self,
+        voice_to_voice_s: float,
+        stages_s: dict[str, float],
+        *,
+        raw_s: dict[str, float],
+        engines: dict[str, str],
+    ) -> None:
+        """A turn was answered; `stages_s`: shares that sum to it, `raw_s`: the stages' own durations."""
+        ...
+
     def session_opened(self) -> None: ...
     def session_closed(self, duration_s: float) -> None: ...
     def refused(self, reason: str) -> None: ...

@@ -266,7 +266,9 @@ class Replies:
             facts |= _timing(turn, divided)
             if status in ("completed", "incomplete"):
                 stages_s = {stage.value: seconds for stage, seconds in divided.stages_s.items()}
-                self._services.metrics.turn(divided.total_s, stages_s, engines=self._services.stages.engines)
+                raw_s = {stage.value: seconds for stage, seconds in divided.raw_s.items()}
+                engines = self._services.stages.engines
+                self._services.metrics.turn(divided.total_s, stages_s, raw_s=raw_s, engines=engines)
         self._services.journal.write("replied", facts | {"status": status, "text": reply.answer})
         return facts
 

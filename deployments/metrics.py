@@ -82,6 +82,14 @@ class ConversationMetrics:
             registry=registry,
         )
         self._stages = {name: stages.labels(name) for name in [*(stage.value for stage in Stage), UNATTRIBUTED]}
+        own = Histogram(
+            "rejoinder_stage_own_seconds",
+            "A stage's own duration, what it did beside others included: the latency that an alert is about.",
+            ["stage"],
+            buckets=HISTOGRAM_BUCKETS_S,
+            registry=registry,
+        )
+        self._own = {stage.value: own.labels(stage.value) for stage in Stage}
         self._live = Gauge("rejoinder_sessions_live", "Conversations now.", registry=registry)
         self._sessions = Histogram(
             "rejoinder_session_seconds", "Length of ended conversations.", buckets=SESSION_BUCKETS_S, registry=registry
@@ -98,8 +106,17 @@ class ConversationMetrics:
         )
         self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
 
-    def turn(self, voice_to_voice_s: float, stages_s: dict[str, float], *, engines: dict[str, str]) -> None:
+    def turn(
+        self,
+        voice_to_voice_s: float,
+        stages_s: dict[str, float],
+        *,
+        raw_s: dict[str, float],
+        engines: dict[str, str],
+    ) -> None:
         self._turn.observe(voice_to_voice_s)
+        for name, seconds in raw_s.items():
+            self._own[name].observe(seconds)
         for name, seconds in stages_s.items():
             self._stages[name].observe(seconds)
         self._stages[UNATTRIBUTED].observe(max(0.0, voice_to_voice_s - sum(stages_s.values())))

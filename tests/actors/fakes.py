@@ -242,7 +242,14 @@ class CountingMetrics:
     turns: list[dict[str, float]] = field(default_factory=list)
     stops_s: list[float] = field(default_factory=list)
 
-    def turn(self, voice_to_voice_s: float, stages_s: dict[str, float], *, engines: dict[str, str]) -> None:
+    def turn(
+        self,
+        voice_to_voice_s: float,
+        stages_s: dict[str, float],
+        *,
+        raw_s: dict[str, float],
+        engines: dict[str, str],
+    ) -> None:
         self.turns.append({"total": voice_to_voice_s, **stages_s})
 
     def session_opened(self) -> None:

@@ -25,14 +25,15 @@ def test_a_turn_and_its_stages_sum() -> None:
     """The stages of a turn and what none covers add up to the turn, in the histograms too."""
     registry = CollectorRegistry()
     metrics = ConversationMetrics(registry)
-    metrics.turn(0.5, {"stt": 0.2, "llm_first_token": 0.1}, engines={})
-    metrics.turn(0.3, {"stt": 0.3}, engines={})
+    metrics.turn(0.5, {"stt": 0.2, "llm_first_token": 0.1}, raw_s={"stt": 0.35}, engines={})
+    metrics.turn(0.3, {"stt": 0.3}, raw_s={"stt": 0.3}, engines={})
     assert _value(registry, "rejoinder_turn_seconds_count") == 2
     total = sum(
         _value(registry, "rejoinder_stage_seconds_sum", stage=stage)
         for stage in ("stt", "llm_first_token", UNATTRIBUTED)
     )
     assert total == pytest.approx(_value(registry, "rejoinder_turn_seconds_sum"))
+    assert _value(registry, "rejoinder_stage_own_seconds_sum", stage="stt") == pytest.approx(0.65)
 
 
 def test_sessions_refusals_hedges_and_errors_are_counted() -> None:
@@ -61,7 +62,7 @@ def test_sessions_refusals_hedges_and_errors_are_counted() -> None:
 def test_every_budget_is_a_bucket() -> None:
     """A share of turns within a budget is read off exactly, not interpolated."""
     registry = CollectorRegistry()
-    ConversationMetrics(registry).turn(1.0, {}, engines={})
+    ConversationMetrics(registry).turn(1.0, {}, raw_s={}, engines={})
     for bucket in HISTOGRAM_BUCKETS_S:
         found = registry.get_sample_value("rejoinder_turn_seconds_bucket", {"le": str(float(bucket))})
         assert found == float(bucket >= 1.0)
