@@ -29,7 +29,7 @@ LIMIT_MS = 2500.0
 KNEE_WITHIN = 0.10
 P95_WITHIN = 0.25
 
-LOADS = (0.75, 1.0, 1.15)
+LOADS = (0.9, 1.1)
 """Of the predicted knee, where a row is measured."""
 
 PREDICT_FOR_S = 400.0
@@ -197,7 +197,7 @@ def predict_row(net: Network, changed: Row, limit_ms: float = LIMIT_MS) -> Predi
         p50_ms=tuple(round(guess.p50_ms.value, 1) for guess in guesses),
         p95_ms=tuple(round(guess.p95_ms.value, 1) for guess in guesses),
         turns_per_s=tuple(round(guess.turns_per_s.value, 3) for guess in guesses),
-        bottleneck=guesses[1].bottleneck,
+        bottleneck=guesses[-1].bottleneck,
     )
 
 
