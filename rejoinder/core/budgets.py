@@ -156,12 +156,17 @@ def alert(metric: Metric) -> Alert:
     return _ALERTS[metric]
 
 
+# A percentile in the last open bucket is read as that bucket's lower bound: without these no percentile would ever
+# exceed the highest limit, and its alert could not fire.
+_BEYOND_MS = (5_000.0, 10_000.0)
+
+
 def _histogram_buckets_s() -> tuple[float, ...]:
     limits_ms = {limit.limit_ms for table in (TOTALS, BREAKDOWN, TARGETS, GOALS) for limit in table}
     limits_ms |= {GOAL_TOTAL_MS}
     limits_ms |= {bound for row in ALERTS for bound in (row.target_ms, row.alert_ms)}
-    return tuple(limit / 1000 for limit in sorted(limits_ms))
+    return tuple(limit / 1000 for limit in sorted(limits_ms | set(_BEYOND_MS)))
 
 
 HISTOGRAM_BUCKETS_S = _histogram_buckets_s()
-"""Bounds at every limit above, so the share of turns within one is counted exactly, not interpolated."""
+"""Bounds at every limit, so the share of turns within one is counted exactly, not interpolated, and two beyond."""
