@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import bench, demo, doctor, load, models, serve, talk
+from rejoinder.cli import alerts, bench, demo, doctor, load, models, serve, talk
 from rejoinder.core.errors import RejoinderError
 
 FAILED = 2
@@ -14,6 +14,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(load.app, name="load")
 app.command()(serve.serve)
+app.command()(alerts.alerts)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.command()(talk.talk)
