@@ -1,0 +1,154 @@
+"""The rules are Prometheus's own, each alert fires above its threshold and is silent at it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cluster.alerts import NOT_MEASURED, OWN, TURN, Timing, alert_name, as_yaml, configuration, omissions, rules
+from rejoinder.cli.main import app
+from rejoinder.core.budgets import ALERTS, HISTOGRAM_BUCKETS_S, Alert, Metric
+from rejoinder.core.errors import ConfigError
+
+promtool = pytest.mark.prometheus
+MEASURED = [alert for alert in ALERTS if alert.metric not in NOT_MEASURED]
+STAGES = {Metric.STT: "stt", Metric.LLM_TTFT: "llm_first_token", Metric.TTS_TTFB: "tts_first_audio"}
+# Of a hundred turns, so many may be slow before the percentile is.
+TOLERATED = {"p50": 50, "p95": 5, "p99": 1}
+SCRAPES = 60
+
+
+def _run(*command: str, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[dict[str, str]]:
+    """A histogram's series, to which every scrape adds `values_s`: so many turns of each duration."""
+    for bound in (*HISTOGRAM_BUCKETS_S, float("inf")):
+        count = sum(turns for seconds, turns in values_s.items() if seconds <= bound)
+        le = "+Inf" if bound == float("inf") else f"{bound}"
+        yield {"series": f'{name}_bucket{{{labels}le="{le}"}}', "values": f"0+{count}x{SCRAPES}"}
+
+
+def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
+    """Which alerts fire when turns (or the alert's stage) take these times: more are above the limit than the
+    percentile allows.
+    """
+    same = [alert] if alert.metric in STAGES else [other for other in MEASURED if other.metric not in STAGES]
+    above = {
+        other: sum(turns for seconds, turns in values_s.items() if seconds > other.alert_ms / 1000) for other in same
+    }
+    return [alert_name(other.metric) for other in same if above[other] > TOLERATED[other.statistic]]
+
+
+def _case(alert: Alert, values_s: dict[float, int]) -> dict[str, Any]:
+    """After ten minutes of such turns exactly the expected alerts fire."""
+    stage = STAGES.get(alert.metric)
+    labels = f'stage="{stage}",' if stage else ""
+    firing = _expected(alert, values_s)
+    return {
+        "interval": "15s",
+        "input_series": list(_histogram(OWN if stage else TURN, labels, values_s)),
+        "promql_expr_test": [
+            {
+                "expr": 'sum by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": "10m",
+                "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing],
+            }
+        ],
+    }
+
+
+@promtool
+@pytest.mark.parametrize("alert", MEASURED, ids=lambda alert: alert.metric.value)
+def test_an_alert_fires_above_its_threshold_and_not_at_it(alert: Alert, tmp_path: Path) -> None:
+    """Just above the limit in one turn more than the percentile allows: it fires. At the limit, or in one less: not."""
+    limit, tolerated = alert.alert_ms / 1000, TOLERATED[alert.statistic]
+    above, fast = limit + 0.001, 0.01
+    exceeding = {fast: 100 - tolerated - 1, above: tolerated + 1}
+    at_the_limit = {limit: 100}
+    within = {fast: 100 - tolerated + 1, above: tolerated - 1}
+    assert [alert_name(alert.metric) in _expected(alert, case) for case in (exceeding, at_the_limit, within)] == [
+        True,
+        False,
+        False,
+    ]
+    cases = [_case(alert, values_s) for values_s in (exceeding, at_the_limit, within)]
+    (tmp_path / "rules.yml").write_text(as_yaml(rules()), encoding="utf-8")
+    unit = {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": cases}
+    (tmp_path / "unit.yml").write_text(yaml.safe_dump(unit), encoding="utf-8")
+    _run("promtool", "test", "rules", "unit.yml", folder=tmp_path)
+
+
+@promtool
+def test_an_alert_waits_and_silence_is_no_alarm(tmp_path: Path) -> None:
+    """Within `for` it is pending only; without any turn nothing fires at all."""
+    slow = list(_histogram(TURN, "", {5.0: 10}))
+    quiet = list(_histogram(TURN, "", {}))
+    expression = 'count(ALERTS{alertstate="%s"}) or vector(0)'
+
+    def at(series: list[dict[str, str]], time: str, state: str, count: int) -> dict[str, Any]:
+        wanted = {"expr": expression % state, "eval_time": time, "exp_samples": [{"labels": "{}", "value": count}]}
+        return {"interval": "15s", "input_series": series, "promql_expr_test": [wanted]}
+
+    cases = [
+        at(slow, "1m", "firing", 0),
+        at(slow, "1m", "pending", 3),
+        at(slow, "5m", "firing", 3),
+        at(quiet, "10m", "firing", 0),
+        at(quiet, "10m", "pending", 0),
+    ]
+    (tmp_path / "rules.yml").write_text(as_yaml(rules()), encoding="utf-8")
+    unit = {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": cases}
+    (tmp_path / "unit.yml").write_text(yaml.safe_dump(unit), encoding="utf-8")
+    _run("promtool", "test", "rules", "unit.yml", folder=tmp_path)
+
+
+@promtool
+def test_the_written_files_are_valid(tmp_path: Path) -> None:
+    """promtool accepts rules and configuration as the command writes them, with times of the user's choice."""
+    arguments = ["alerts", str(tmp_path), "--url", "https://voice.example/", "--window", "10m", "--for", "1m"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "15 rules found" in _run("promtool", "check", "rules", "rules.yml", folder=tmp_path)
+    _run("promtool", "check", "config", "prometheus.yml", folder=tmp_path)
+    document = yaml.safe_load((tmp_path / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = document["scrape_configs"]
+    assert job["http_sd_configs"][0]["url"] == "https://voice.example/metrics/targets"
+    assert "[10m]" in (tmp_path / "rules.yml").read_text(encoding="utf-8")
+
+
+def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
+    """Six alerts with a threshold, a hold, a severity and a runbook, and the reason for the seventh's absence."""
+    found = [rule for rule in rules()["groups"][0]["rules"] if "alert" in rule]
+    assert {rule["alert"] for rule in found} == {alert_name(alert.metric) for alert in MEASURED}
+    assert {alert.metric for alert in ALERTS} - {alert.metric for alert in MEASURED} == set(NOT_MEASURED)
+    assert "network_rtt" in omissions()
+    for rule, alert in zip(found, MEASURED, strict=True):
+        assert rule["expr"].endswith(f"> {alert.alert_ms / 1000:g}")
+        assert rule["expr"].split(" ")[0].split("{")[0].endswith(f":{alert.statistic}")
+        assert (rule["for"], rule["labels"]["section"]) == (Timing().hold, "7.1")
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"]["runbook"].endswith(".")
+
+
+def test_the_rules_are_printed_without_a_folder() -> None:
+    """The same rules as the file has, with the reason for what is left out as a comment."""
+    result = CliRunner().invoke(app, ["alerts"])
+    assert yaml.safe_load(result.output) == rules()
+    assert "# No rule for network_rtt" in result.output
+
+
+@pytest.mark.parametrize("url", ["voice.example", "ws://voice.example", "http://"])
+def test_an_address_that_prometheus_cannot_ask_is_refused(url: str) -> None:
+    """A ConfigError that names the option."""
+    with pytest.raises(ConfigError, match="not an HTTP address"):
+        configuration(url, "rules.yml")
