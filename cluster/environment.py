@@ -24,6 +24,8 @@ ADVISED = {
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
     # A busy replica misses Serve's 0.1 s for a queue probe, and the router then backs off: pure tail latency.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
+    # Ray's workers run at nice 15: on a shared machine anything else, even the load generator, goes before a caller.
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
