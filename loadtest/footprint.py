@@ -41,6 +41,9 @@ SMALL_BYTES = 300
 
 PROMPT_BYTES = 2000
 
+VERDICT_S = 8.0
+"""Speech that a turn verdict looks at, at most; shorter utterances send less."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -127,6 +130,11 @@ def edge(level: Level) -> Traffic:
 
 def _kbps(load: Load) -> float:
     return kbps(load.ip_bytes, 1.0)
+
+
+def verdicts(per_s: float) -> Traffic:
+    """The turn detector's: the last 8 s of speech at most, in; a probability out."""
+    return messages(VERDICT_S * STT_RATE * SAMPLE_BYTES, SMALL_BYTES, per_s, per_s)
 
 
 def inside(network: Network, stage: str, turns_per_s: float, speech_s: float) -> Traffic:

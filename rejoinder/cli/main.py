@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import alerts, bench, demo, doctor, load, models, serve, talk
+from rejoinder.cli import alerts, bench, demo, doctor, load, models, plan, serve, talk
 from rejoinder.core.errors import RejoinderError
 
 FAILED = 2
@@ -18,6 +18,7 @@ app.command()(alerts.alerts)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.command()(talk.talk)
+app.command()(plan.plan)
 
 
 @app.callback()

@@ -36,39 +36,39 @@ TRUE = Network(
 )
 
 
+def part(values: list[float]) -> Spell:
+    return Spell(float(np.mean(values)), sampled(values).points)
+
+
+def stage_level(run: Simulated, name: str, network: Network) -> StageLevel:
+    """What perfect replicas would count."""
+    behind_s = {
+        "stt": 0.0,
+        "llm": ANSWER.generation_s,
+        "tts": float(np.mean([ANSWER.rest_s(audio_s) for _, audio_s in ANSWER.segments])),
+    }[name]
+    stage: Stage = getattr(network, name)
+    count = len(run.turns) * (len(ANSWER.segments) if name == "tts" else 1)
+    draw = stage.first.drawer(random.Random(5))
+    busy_s = run.busy[name] * stage.total_slots * run.for_s
+    return StageLevel(
+        replicas=stage.replicas,
+        requests=count,
+        served=count,
+        service_mean_s=busy_s / count,
+        service=sampled([draw(1) + behind_s for _ in run.turns]).points,
+        queue_mean_s=float(np.mean(run.waits_s[name])),
+        in_service=busy_s / run.for_s / stage.replicas,
+        cores=0.1,
+        memory_mb=100,
+    )
+
+
 def level_of(run: Simulated, sessions: int, network: Network) -> Level:
-    """What a perfect generator and perfect replicas would report of a simulated run."""
-
-    def part(values: list[float]) -> Spell:
-        return Spell(float(np.mean(values)), sampled(values).points)
-
+    """What a perfect generator would report of a simulated run."""
     turns = run.turns
     totals = np.array([turn.total_s for turn in turns]) * 1000
     p50, p95, p99 = (float(np.percentile(totals, p)) for p in (50, 95, 99))
-    behind = {
-        "stt": 0.0,
-        "llm": ANSWER.generation_s,
-        "tts": float(np.mean([ANSWER.rest_s(a) for _, a in ANSWER.segments])),
-    }
-    requests = {"stt": 1, "llm": 1, "tts": len(ANSWER.segments)}
-    stages = {}
-    for name in ("stt", "llm", "tts"):
-        stage: Stage = getattr(network, name)
-        draw = stage.first.drawer(random.Random(5))
-        services = [draw(1) + behind[name] for _ in range(len(turns))]
-        busy_s = run.busy[name] * stage.total_slots * run.for_s
-        count = len(turns) * requests[name]
-        stages[name] = StageLevel(
-            replicas=stage.replicas,
-            requests=count,
-            served=count,
-            service_mean_s=busy_s / count,
-            service=sampled(services).points,
-            queue_mean_s=float(np.mean(run.waits_s[name])),
-            in_service=busy_s / run.for_s / stage.replicas,
-            cores=0.1,
-            memory_mb=100,
-        )
     return Level(
         sessions=sessions,
         turns=len(turns),
@@ -87,7 +87,7 @@ def level_of(run: Simulated, sessions: int, network: Network) -> Level:
             "tts_first_audio": part([turn.tts_s for turn in turns]),
             "delivery": part([turn.delivery_s for turn in turns]),
         },
-        stages=stages,
+        stages={name: stage_level(run, name, network) for name in ("stt", "llm", "tts")},
         host_cores=0.2,
         host_memory_mb=300,
         in_kbps=580,

@@ -1,0 +1,35 @@
+"""A command whose options are one dataclass: each field is an option, and the command gets the whole."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, get_type_hints
+
+Options = TypeVar("Options")
+
+
+def grouped(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
+    """Decorates a function of one dataclass; fields are annotated as typer's parameters are."""
+    hints = get_type_hints(options, include_extras=True)
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(options)  # type: ignore[arg-type]  # the decorated class is a dataclass
+    ]
+
+    def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
+        def command(**given: Any) -> None:
+            function(options(**given))
+
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        command.__annotations__ = hints
+        command.__doc__, command.__name__ = function.__doc__, function.__name__
+        return command
+
+    return decorate

@@ -1,0 +1,130 @@
+"""`rejoinder plan`: from a calibration file to tables and files, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cluster.launch import read_config
+from loadtest.calibration import Calibration, Level, Spell, StageLevel, save
+from loadtest.scenario import Manner
+from rejoinder.cli.main import app
+from rejoinder.cli.plan import node_type, shares, slots
+from rejoinder.core.config import parse_settings
+from rejoinder.core.errors import ConfigError
+
+RUNNER = CliRunner()
+
+
+def spell(mean_s: float, spread: float = 0.2) -> Spell:
+    return Spell(mean_s, ((0.0, mean_s * (1 - spread)), (0.5, mean_s), (1.0, mean_s * (1 + spread))))
+
+
+def stage(requests: float, service_s: float, in_service: float, cores: float) -> StageLevel:
+    times = spell(service_s).points
+    return StageLevel(1, requests, int(requests), service_s, times, 0.0, in_service, cores, 300)
+
+
+def level(sessions: int) -> Level:
+    """A hundred seconds of callers who need 10 s a turn: 3 s of speech, 2 s of thought, 4.5 s of answer."""
+    turns = sessions * 10
+    parts = {
+        "voice_to_voice": 0.5, "silence": 0.07, "endpoint": 0.1, "stt": 0.02, "llm_first_token": 0.15,
+        "first_segment": 0.05, "tts_first_audio": 0.08, "delivery": 0.03,
+    }  # fmt: skip
+    rate = turns / 100
+    return Level(
+        sessions=sessions, turns=turns, for_s=100, p50_ms=500, p95_ms=580, p99_ms=620, audio_s=4.5,
+        parts={name: spell(mean_s) for name, mean_s in parts.items()},
+        stages={
+            "stt": stage(turns, 0.12, rate * 0.12, 0.1 * rate), "llm": stage(turns, 0.4, rate * 0.4, 0.05 * rate),
+            "tts": stage(2 * turns, 0.3, rate * 0.6, 0.2 * rate), "turn_detector": stage(turns, 0, 0, 0.04 * rate),
+        },
+        host_cores=0.02 + 0.005 * sessions, host_memory_mb=250 + sessions, in_kbps=560, out_kbps=190, frames_per_s=50,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    manner = Manner(think_s=2.0, think_sigma=0.0)
+    engines = {"stt": "whisper-base", "llm": "emulated own curve", "tts": "piper"}
+    slots = {"stt": 2, "llm": 8, "tts": 4}
+    path = tmp_path / "calibration.json"
+    save(Calibration(tuple(level(n) for n in (4, 8, 12)), engines, slots, manner, {}, "2 cores"), path)
+    return path
+
+
+def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
+    """Tables carry every basis; the JSON holds the target; the written configuration loads and holds the replicas."""
+    target = ["--sessions", "120", "--tier", "good", "--p95-ms", "1200", "--spare", "1"]
+    files = ["--json", str(tmp_path / "plan.json"), "--write", str(tmp_path / "out")]
+    result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *target, *files], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    for word in (
+        "extrapolated",
+        "predicted (Erlang B)",
+        "published, guide section 1.5",
+        "given",
+        "Emulated engines (llm)",
+    ):
+        assert word in result.output
+    document = json.loads((tmp_path / "plan.json").read_text())
+    assert document["plan"]["target"]["sessions"] == 120
+    settings = read_config(tmp_path / "out" / "ray_config.yaml").application.args
+    components = document["plan"]["components"]
+    for name in ("stt", "llm", "tts", "host", "turn_detector"):
+        sized = components[name]["sized"]
+        assert getattr(settings, name).autoscaling.max_replicas == sized["needed"] + sized["spare"]
+    groups = yaml.safe_load((tmp_path / "out" / "node_groups.yaml").read_text())["groups"]
+    assert groups[0]["nodes"] > groups[0]["of_which_spare"] == 1
+    assert settings.host.max_sessions * components["host"]["sized"]["needed"] >= 120
+
+
+def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Path) -> None:
+    """With published engines the configuration names them, and the file says where the choice comes from."""
+    options = ["--sessions", "60", "--engines", "published", "--write", str(tmp_path), "--gpus", "llm=1"]
+    result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "ray_config.yaml").read_text()
+    assert "# llm: published, guide section 1.5" in text
+    llm = read_config(tmp_path / "ray_config.yaml").application.args.llm
+    assert (llm.engine, llm.resources.num_gpus) == ("openai_api", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([], "--calibration"),
+        (["--url", "ws://127.0.0.1:9/v1"], "--knee"),
+        (["--engines", "best"], "--engines"),
+        (["--p95-ms", "200"], "--p95-ms"),
+        (["--gpus", "stt"], "--gpus"),
+        (["--cpu-node", "none"], "--cpu-node"),
+        (["--cpu-node", "0.5:1"], "--cpu-node"),
+    ],
+)
+def test_refusals_name_their_option(calibration: Path, options: list[str], named: str) -> None:
+    """What cannot be planned raises a typed error that names the option to change."""
+    source = [] if not options or options[0] == "--url" else ["--calibration", str(calibration)]
+    result = RUNNER.invoke(app, ["plan", "--sessions", "20", *source, *options])
+    assert isinstance(result.exception, ConfigError)
+    assert result.exception.field == named
+
+
+def test_options_are_read() -> None:
+    """GPU shares, machines and the slots of each engine."""
+    assert shares("stt=0.25, llm=1") == {"stt": 0.25, "llm": 1.0}
+    assert node_type("16:64:2", "--gpu-node").gpus == 2
+    emulated = {"engine": "emulated", "emulation": {"slots": 7}}
+    assert slots(parse_settings({"stt": emulated})) == {"stt": 7, "llm": 1, "tts": 1}
+    hosted = {"engine": "openai_api", "base_url": "http://127.0.0.1:1/v1", "max_ongoing_requests": 50}
+    assert slots(parse_settings({"llm": hosted}))["llm"] == 50
+    for text in ("", "8", "a:b", "8:-1"):
+        with pytest.raises(ConfigError, match="--cpu-node"):
+            node_type(text, "--cpu-node")
+    with pytest.raises(ConfigError, match="--gpus"):
+        shares("vad=1")
