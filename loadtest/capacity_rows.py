@@ -154,7 +154,7 @@ class Measured:
     @property
     def p95_error(self) -> float:
         """The largest of all loads, whatever its sign."""
-        return max(self.p95_errors, key=abs)
+        return float(max(self.p95_errors, key=abs))
 
     def _p95_ms(self) -> list[float]:
         return [fmean(values) for values in zip(*(repeat.p95_ms for repeat in self.repeats), strict=True)]
@@ -167,7 +167,7 @@ class Measured:
     @property
     def p95_noise(self) -> float:
         """Of the load at which the repeats differ most."""
-        columns = zip(*(repeat.p95_ms for repeat in self.repeats), strict=True)
+        columns: list[tuple[float, ...]] = list(zip(*(repeat.p95_ms for repeat in self.repeats), strict=True))
         return max((max(values) - min(values)) / 2 / fmean(values) for values in columns)
 
     @property

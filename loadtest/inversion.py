@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from loadtest.network_fit import STAGES
 from loadtest.prediction import Prediction, predict
+from loadtest.queueing import Stage
 from loadtest.service_times import Times
 from loadtest.turn_network import Network
 from rejoinder.core.budgets import Tier, total_limit_ms
@@ -138,9 +139,11 @@ class _Search:
     def predict(self, needed: dict[str, int]) -> Prediction:
         key = tuple(needed[stage] for stage in STAGES)
         if key not in self._known:
-            stages = {stage: replace(getattr(self._network, stage), replicas=needed[stage]) for stage in STAGES}
+            stages: dict[str, Stage] = {
+                stage: replace(getattr(self._network, stage), replicas=needed[stage]) for stage in STAGES
+            }
             for_s = max(self._cycle_s, TURNS * self._cycle_s / self._admitted)
-            network = replace(self._network, **stages)
+            network = self._network.with_stages(stages)
             self._known[key] = predict(network, self._admitted, for_s, SEEDS, CYCLES * self._cycle_s)
         return self._known[key]
 

@@ -21,10 +21,11 @@ from loadtest.result import VOICE_TO_VOICE
 from loadtest.service_times import Batched, Quantiles, Times, fixed
 from loadtest.turn_network import Answer, Callers, Network, simulate
 from rejoinder.core.config import ConversationSettings, HedgingSettings, parse_settings
+from rejoinder.core.emulation import EmulatedStage
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.playout import CHARACTERS_PER_S
 
-STAGES = ("stt", "llm", "tts")
+STAGES: tuple[EmulatedStage, ...] = ("stt", "llm", "tts")
 
 CALM = 0.1
 """A mean wait of at most this share of the service leaves a stage's times comparable with those at no load."""
@@ -224,7 +225,7 @@ def _transcript_hop_s(network: Network, level: Level) -> float:
 def varied(network: Network, stages: dict[str, Stage]) -> Network:
     """The same conversations on other stages; what the way to a stage adds stays as it was calibrated."""
     changed = {name: replace(stage, hop_s=getattr(network, name).hop_s) for name, stage in stages.items()}
-    return replace(network, **changed)
+    return network.with_stages(changed)
 
 
 def span(levels: Sequence[Level]) -> tuple[int, int]:

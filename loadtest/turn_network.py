@@ -12,8 +12,8 @@ in order. First tokens are hedged by the host's own policy (`rejoinder.core.hedg
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
 
 import simpy
 
@@ -81,6 +81,11 @@ class Network:
     endpoint: Times = field(default_factory=lambda: fixed(0))
     delivery: Times = field(default_factory=lambda: fixed(0))
     hedging: HedgingSettings = field(default_factory=lambda: HedgingSettings(enabled=False))
+
+    def with_stages(self, stages: Mapping[str, Stage]) -> Network:
+        """The same conversations on other stages, by name; those not named stay."""
+        stt, llm, tts = (stages.get(name, getattr(self, name)) for name in ("stt", "llm", "tts"))
+        return replace(self, stt=stt, llm=llm, tts=tts)
 
 
 @dataclass(frozen=True, slots=True)

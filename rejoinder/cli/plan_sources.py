@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loadtest import calibration as calibrations
@@ -68,4 +67,4 @@ def published(network: Network, chosen: Mapping[str, Choice], slots: int) -> Net
         name: Stage(1, slots, fixed(choice.provider.typical_ms / 1000), getattr(network, name).hop_s)
         for name, choice in chosen.items()
     }
-    return replace(network, **stages)
+    return network.with_stages(stages)
