@@ -140,7 +140,7 @@ class _Search:
         key = tuple(needed[stage] for stage in STAGES)
         if key not in self._known:
             stages: dict[str, Stage] = {
-                stage: replace(getattr(self._network, stage), replicas=needed[stage]) for stage in STAGES
+                stage: replace(getattr(self._network, stage), replicas=count) for stage, count in needed.items()
             }
             for_s = max(self._cycle_s, TURNS * self._cycle_s / self._admitted)
             network = self._network.with_stages(stages)
