@@ -80,6 +80,41 @@ def run(
     raise typer.Exit(found.outcome.exit_code)
 
 
+@app.command()
+def search(
+    url: Url = "ws://127.0.0.1:8000/v1",
+    start: Annotated[int, typer.Option(min=1, help="Calls of the first step.")] = 10,
+    most: Annotated[int, typer.Option(min=1, help="Search no further.")] = 1000,
+    for_: For = "60s",
+    tier: TierName = Tier.GOOD,
+    settings: Settings = None,
+    json_file: Json = None,
+) -> None:
+    """How many calls pass the tier: doubling, then bisection to 5%, each step with a recovery check, three repeats.
+
+    --json: holds, breaks, ending (system-limited, generator-limited, ...), steps, baseline_ms, engines. Exit status: 0
+    if some load passed three times, 3 if the generator was the limit, else 1.
+    """
+    from loadtest.search import Ending, Taken
+    from loadtest.searching import search as find
+
+    console = Console(highlight=False)
+
+    def tell(taken: Taken) -> None:
+        back = {None: "", True: ", recovered", False: ", did not recover"}[taken.recovered]
+        figures = "" if taken.p50_ms is None else f"p50 {taken.p50_ms:.0f} ms, p95 {taken.p95_ms:.0f} ms"
+        outcome = f"[{COLOURS[taken.outcome.value]}]{taken.outcome.value}[/]"
+        console.print(f"{taken.step.kind.value:8} {taken.step.sessions:6} calls  {outcome}  {figures}{back}")
+        for cause in taken.causes:
+            console.print(f"         {cause}", style="magenta")
+
+    found = find(_scenario(url, start, for_, tier, settings), start, most, tell)
+    breaks = "no step failed" if found.breaks is None else f"{found.breaks} fail"
+    console.print(f"Holds {found.holds} calls ({breaks}): {found.ending.value}.", style="bold")
+    write_json(json_file, found)
+    raise typer.Exit(3 if found.ending is Ending.GENERATOR_LIMITED else 0 if found.holds else 1)
+
+
 def _scenario(url: str, sessions: int, for_: str, tier: Tier, settings: list[str] | None) -> Scenario:
     from loadtest.scenario_settings import scenario, seconds
 
