@@ -48,22 +48,23 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pair_is_a_plain_cable_and_leaves_nothing_behind() -> None:
     """MTU 1500 and no segmentation offload at either end; both namespaces are gone afterwards, even after a fault."""
     sides: list[Side] = []
-    with pytest.raises(ZeroDivisionError), pair() as cable:
-        sides += [cable.caller, cable.server]
-        _inspect(sides)
+    with pytest.raises(ZeroDivisionError):
+        _make_and_fail(sides)
     assert len(sides) == 2
     assert not any(side.namespace in _namespaces() for side in sides)
 
 
-def _inspect(sides: list[Side]) -> None:
+def _make_and_fail(sides: list[Side]) -> None:
     """A plain cable, and then a fault."""
-    for side in sides:
-        assert _said(side, "cat", f"/sys/class/net/{side.interface}/mtu").strip() == "1500"
-        features = _said(side, "ethtool", "-k", side.interface)
-        assert "tcp-segmentation-offload: off" in features
-        assert "generic-receive-offload: off" in features
-        assert side.namespace in _namespaces()
-    raise ZeroDivisionError
+    with pair() as cable:
+        sides += [cable.caller, cable.server]
+        for side in sides:
+            assert _said(side, "cat", f"/sys/class/net/{side.interface}/mtu").strip() == "1500"
+            features = _said(side, "ethtool", "-k", side.interface)
+            assert "tcp-segmentation-offload: off" in features
+            assert "generic-receive-offload: off" in features
+            assert side.namespace in _namespaces()
+        raise ZeroDivisionError
 
 
 def _said(side: Side, *command: str) -> str:
