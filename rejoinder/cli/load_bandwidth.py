@@ -3,175 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
-
-from loadtest.bandwidth import opus
-from loadtest.bandwidth.rows import TOLERANCE, Row, Session
-from loadtest.bandwidth.run import Report, measure
-from loadtest.bandwidth.tables import SERVERS, ServerRow
 
 FAILED = 1
-
-# The media sessions that stand in the server table for all that were measured: the JSON has every one.
-_SHOWN = (
-    "Opus 24k, 20 ms",
-    "Opus 32k, 20 ms",
-    "Opus 32k, 20 ms, DTX",
-    "Opus 128k, 20 ms, stereo",
-    "G.711 mu-law, 20 ms",
-)
 
 
 def bandwidth(
     seconds: Annotated[float, typer.Option(min=4, max=120, help="Length of each media stream.")] = 24.0,
     agents: Annotated[int, typer.Option(min=0, max=50, help="Calls to hold at once for the first server row.")] = 10,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write everything: sessions, qualities, servers, projected (docs/bandwidth.md)."),
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything; keys: docs/bandwidth.md.")
     ] = None,
 ) -> None:
     """Bytes and packets per session and direction on a virtual Ethernet pair, against the formula; then the guide's
     bandwidth tables. Needs root and Linux network namespaces. Exit status 1 if a row is beyond 3% of its formula.
     """
-    console = Console()
+    # Only here: the codecs are an extra, and no other command may miss them.
+    from loadtest.bandwidth import opus
+    from loadtest.bandwidth.rows import TOLERANCE
+    from loadtest.bandwidth.run import measure
+    from rejoinder.cli.bandwidth_tables import document, tables
+
+    console = Console(highlight=False)
     report = measure(seconds, agents, lambda text: console.print(text, style="dim"))
     for table in tables(report):
         console.print(table)
         console.print()
-    console.print(f"libopus: {opus.version()}. Frames that were not IPv4, and not counted: {report.strangers}.")
+    console.print(f"{opus.version()}. Frames that were not IPv4, and not counted: {report.strangers}.")
     if json_file:
         json_file.write_text(json.dumps(document(report), indent=1) + "\n", encoding="utf-8")
     if not report.ok:
         console.print(f"A row is beyond {TOLERANCE:.0%} of its formula.", style="bold red")
         raise typer.Exit(FAILED)
-
-
-def tables(report: Report) -> list[Table]:
-    """What is printed, in order; each is a Markdown table."""
-    sockets = [session for session in report.sessions if session.transport.startswith("WebSocket")]
-    media = [session for session in report.sessions if session not in sockets]
-    return [
-        _sessions("WebSocket: measured against formula", sockets),
-        _sessions("SRTP over UDP: measured against formula", media),
-        _qualities(report),
-        _servers(report),
-        _projected(report),
-    ]
-
-
-def document(report: Report) -> dict[str, Any]:
-    """The JSON: every session with its rows and what follows from them, and the three tables."""
-    return {
-        "ok": report.ok,
-        "tolerance": TOLERANCE,
-        "libopus": opus.version(),
-        "sessions": [_session(session) for session in report.sessions],
-        "qualities": [asdict(row) | {"verdict": row.verdict.value} for row in report.qualities],
-        "servers": [asdict(row) | {"verdict": row.verdict.value} for row in report.servers],
-        "projected": [
-            asdict(row) | {"two_ways_kbps": row.two_ways_kbps, "four_legs_kbps": row.four_legs_kbps}
-            for row in report.projected
-        ],
-    }
-
-
-def _session(session: Session) -> dict[str, Any]:
-    whole = session.both_ways("conversation")
-    return {
-        "transport": session.transport,
-        "name": session.name,
-        "both_ways_kbps": session.kbps,
-        "both_ways_pps": whole.packets,
-        "both_ways_ethernet_kbps": whole.ethernet_bytes * 8 / 1000,
-        "rows": [
-            asdict(row)
-            | {"kbps": row.kbps, "pps": row.pps, "bytes_error": row.bytes_error, "packets_error": row.packets_error}
-            for row in session.rows
-        ],
-    }
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.MARKDOWN, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    return table
-
-
-def _sessions(title: str, sessions: Sequence[Session]) -> Table:
-    """Rates in whole IP packets without acknowledgements; `both` with them."""
-    columns = ["session"]
-    columns += [f"{way} {what}" for way in ("up", "down") for what in ("talking kbps", "pps", "formula", "call kbps")]
-    table = _table(title, *columns, "talk share up/down", "acks/s up/down", "both kbps", "worst error")
-    for session in sessions:
-        cells = [session.name]
-        shares, acknowledged = [], []
-        for way in ("up", "down"):
-            talking, call = session.row(way, "talking"), session.row(way, "conversation")
-            formula = talking.formula.ip_bytes * 8 / 1000 / talking.seconds
-            cells += [f"{talking.kbps:.1f}", f"{talking.pps:.1f}", f"{formula:.1f}", f"{call.kbps:.1f}"]
-            shares.append(f"{talking.seconds / call.seconds:.0%}")
-            acknowledged.append(f"{call.acknowledgements.packets / call.seconds:.0f}")
-        cells += ["/".join(shares), "/".join(acknowledged), f"{session.kbps:.1f}", f"{_worst(session.rows):+.2%}"]
-        table.add_row(*cells)
-    return table
-
-
-def _worst(rows: Sequence[Row]) -> float:
-    return max((error for row in rows for error in (row.bytes_error, row.packets_error)), key=abs)
-
-
-def _qualities(report: Report) -> Table:
-    table = _table(
-        "The guide's per-agent table (4.4): one direction while somebody speaks",
-        *("row", "guide kbps", "codec kbps", "on the wire kbps", "verdict", "would hold with"),
-    )
-    for row in report.qualities:
-        quality = row.quality
-        coded, wire = (f"{low:.1f}-{high:.1f}" for low, high in (row.coded_kbps, row.measured_kbps))
-        guide = f"{quality.low_kbps:g}-{quality.high_kbps:g}"
-        table.add_row(quality.name, guide, coded, wire, row.verdict.value, row.instead or "-")
-    return table
-
-
-def _servers(report: Report) -> Table:
-    table = _table(
-        "The guide's server table (4.4): both directions at our edge, acknowledgements included",
-        *("agents", "session", "guide Mbps", "measured", "projected", "kpps", "Ethernet", "verdict", "would hold with"),
-    )
-    for server in SERVERS:
-        for row in (row for row in report.servers if row.server == server and _shown(row)):
-            measured = "-" if row.measured_mbps is None else f"{row.measured_mbps:.2f}"
-            guide = f"{server.minimum:g} / {server.recommended:g}"
-            numbers = (f"{row.projected_mbps:.2f}", f"{row.projected_kpps:.2f}", f"{row.ethernet_mbps:.2f}")
-            name = f"{row.session}{' (formula)' if row.by_formula else ''}"
-            agents = str(server.agents)
-            table.add_row(agents, name, guide, measured, *numbers, row.verdict.value, row.instead or "-")
-    return table
-
-
-def _shown(row: ServerRow) -> bool:
-    socket = " up" in row.session
-    return socket or row.session in _SHOWN or (row.by_formula and row.session.endswith("extensions, 4 legs"))
-
-
-def _projected(report: Report) -> Table:
-    table = _table(
-        "Projected by formula, not measured",
-        *("configuration", "bytes a packet", "kbps a direction", "pps", "2 ways", "4 legs"),
-    )
-    for row in report.projected:
-        rates = (row.kbps, row.pps, row.two_ways_kbps, row.four_legs_kbps)
-        table.add_row(row.name, f"{row.packet_bytes:g}", *(f"{rate:.1f}" for rate in rates))
-    return table
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from loadtest.bandwidth import run
 from loadtest.bandwidth.formula import Load
 from loadtest.bandwidth.rows import Session
 from loadtest.bandwidth.run import Report
 from loadtest.bandwidth.tables import QUALITIES, forwarded_rows, projections, quality_rows, server_rows
 from rejoinder.cli import load_bandwidth
+from rejoinder.cli.bandwidth_tables import tables
 from tests.bandwidth.test_tables import session
 
 NAMES = [
@@ -36,16 +39,16 @@ def report(*, spoiled: bool = False) -> Report:
     return Report(tuple(sessions), tuple(quality_rows(sessions)), servers, tuple(projections()), 0)
 
 
-def printed(tables: list[object]) -> str:
+def printed(shown: list[Table]) -> str:
     console = Console(width=300, record=True)
-    for table in tables:
+    for table in shown:
         console.print(table)
     return console.export_text()
 
 
 def test_every_table_is_printed() -> None:
     """Measured, projected, verdict, and what would hold, for the sockets, the media and the guide's rows."""
-    text = printed([*load_bandwidth.tables(report())])
+    text = printed(tables(report()))
     for expected in ("PCM16 24 kHz, 20 ms up", "Narrowband", "does not hold", "2.05", "10000", "4 legs (formula)"):
         assert expected in text
     assert "G.711 mu-law, 20 ms up: 200 kbps a session" in text
@@ -53,7 +56,7 @@ def test_every_table_is_printed() -> None:
 
 def test_the_json_holds_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loadable, with each session's rows and the three tables; a good run ends with status 0."""
-    monkeypatch.setattr(load_bandwidth, "measure", lambda seconds, agents, say: report())
+    monkeypatch.setattr(run, "measure", lambda seconds, agents, say: report())
     load_bandwidth.bandwidth(4, 0, tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert found["ok"] is True
@@ -65,7 +68,7 @@ def test_the_json_holds_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_row_beyond_three_percent_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the table, not of the machine: exit status 1."""
-    monkeypatch.setattr(load_bandwidth, "measure", lambda seconds, agents, say: report(spoiled=True))
+    monkeypatch.setattr(run, "measure", lambda seconds, agents, say: report(spoiled=True))
     with pytest.raises(typer.Exit) as ended:
         load_bandwidth.bandwidth(4, 0, None)
     assert ended.value.exit_code == 1
