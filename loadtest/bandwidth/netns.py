@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -33,6 +34,7 @@ _OFFLOADS = ("tso", "gso", "gro", "lro", "tx", "rx", "sg")
 _MUST_BE_OFF = ("tcp-segmentation-offload", "generic-segmentation-offload", "generic-receive-offload")
 _CLONE_NEWNET = 0x40000000
 _COMMAND_S = 20
+_OURS = re.compile(r"rejoinder-(\d+)-(?:caller|server)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def pair() -> Iterator[Pair]:
         )
     sides = [Side(f"rejoinder-{os.getpid()}-{end}", f"rj{end}", f"10.203.0.{number}") for number, end in _ENDS]
     made: list[str] = []
+    _remove_stale()
     try:
         for side in sides:
             _run(["ip", "netns", "add", side.namespace])
@@ -100,6 +103,14 @@ def pair() -> Iterator[Pair]:
 
 
 _ENDS = ((1, "caller"), (2, "server"))
+
+
+def _remove_stale() -> None:
+    """Remove what a run left behind that was killed before it could."""
+    for name in _run(["ip", "netns", "list"]).split():
+        owner = _OURS.fullmatch(name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            _run(["ip", "netns", "delete", name])
 
 
 def _join(caller: Side, server: Side) -> None:

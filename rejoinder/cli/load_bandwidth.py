@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +33,8 @@ def bandwidth(
     from rejoinder.cli.bandwidth_tables import document, tables
 
     console = Console(highlight=False)
-    report = measure(seconds, agents, lambda text: console.print(text, style="dim"))
+    with _cleaning_up():
+        report = measure(seconds, agents, lambda text: console.print(text, style="dim"))
     for table in tables(report):
         console.print(table)
         console.print()
@@ -39,6 +44,16 @@ def bandwidth(
     if not report.ok:
         console.print(f"A row is beyond {TOLERANCE:.0%} of its formula.", style="bold red")
         raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """Let a SIGTERM unwind the stack, which removes the namespaces and ends the servers."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

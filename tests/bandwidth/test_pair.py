@@ -72,6 +72,21 @@ def _said(side: Side, *command: str) -> str:
 
 
 @netns
+def test_what_a_killed_run_left_is_removed() -> None:
+    """A namespace of ours whose maker is gone does not outlast the next pair; others' are not touched."""
+    dead, foreign = "rejoinder-4194305-caller", f"unrelated-{os.getpid()}"
+    for name in (dead, foreign):
+        subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        with pair():
+            found = _namespaces()
+        assert dead not in found
+        assert foreign in found
+    finally:
+        subprocess.run(["ip", "netns", "delete", foreign], check=True)
+
+
+@netns
 def test_packets_are_counted_as_they_cross(cable: Pair) -> None:
     """Datagrams of known sizes are captured one for one, with their IP headers and nothing else."""
     sizes = [10, 100, 1000, 1472]
