@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def stt(store: ModelStore) -> tuple[float, float]:
     engine = Whisper(store.path("whisper-base"), WhisperOptions(threads=1))
     engine.warm_up()
     clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))]
-    times = [_timed(lambda clip=clip: engine.transcribe_batch([clip])) for clip in clips for _ in range(3)]
+    times = [_timed(partial(engine.transcribe_batch, [clip])) for clip in clips for _ in range(3)]
     audio_s = 3 * sum(clip.size for clip in clips) / STT_RATE
     return statistics.median(times) * 1000, audio_s / sum(times)
 

@@ -21,11 +21,12 @@ import ctranslate2
 import numpy as np
 
 from deployments.engines.chat import ChatTokenizer
-from deployments.engines.human_corpus import HumanClip, human_clips
+from deployments.engines.human_corpus import human_clips
 from deployments.engines.whisper import Whisper, WhisperOptions
 from rejoinder.core.config import ModelStoreSettings
 from rejoinder.core.context import Message
 from rejoinder.core.wer import word_errors, words
+from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.model_store import ModelStore, open_store
 
 Precision = Literal["float32", "int8"]
