@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
-from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Ring, pcm16_to_float, rms_dbfs
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Ring, rms_dbfs
 from rejoinder.core.config import SpeechSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.speech import SpeechEvent, SpeechPhase, SpeechState, committed, step
@@ -83,19 +82,23 @@ class Ear:
 
     def arrival(self, sample: int) -> float | None:
         """When all audio before `sample` had arrived (monotonic), None if that is forgotten."""
-        return next((at for end, at in self._arrivals if end >= sample), None)
+        found = None
+        for end, at in reversed(self._arrivals):  # what is asked for came a moment ago
+            if end < sample:
+                break
+            found = at
+        return found
 
     def backlog_audible(self) -> bool:
         """Whether the audio that waits for its decision is loud enough to be somebody speaking."""
         waiting = self._ring.slice(self._decided, self._ring.end)
         return len(waiting) > 0 and rms_dbfs(waiting) > AUDIBLE_DBFS
 
-    def window(self) -> tuple[npt.NDArray[np.float32], bytes] | None:
-        """The next undecided window and the state before it."""
+    def window(self) -> tuple[bytes, bytes] | None:
+        """The next undecided window, 16-bit PCM, and the state before it."""
         if not self.backlog:
             return None
-        pcm = self._ring.slice(self._decided, self._decided + VAD_WINDOW)
-        return pcm16_to_float(pcm), self._vad_state
+        return self._ring.slice(self._decided, self._decided + VAD_WINDOW), self._vad_state
 
     def decide(self, probability: float, state: bytes) -> tuple[SpeechEvent, ...]:
         """Answer the window last asked for; returns the speech edges that it made."""

@@ -23,8 +23,8 @@ from actors.utterance import Utterance
 from rejoinder.core import turns
 from rejoinder.core.endpointing import DetectionMode
 from rejoinder.core.errors import CallerError
-from rejoinder.core.speech import SpeechEvent
-from rejoinder.core.turns import Agent, Caller, Command, TurnEvent, TurnRules, TurnState
+from rejoinder.core.speech import SoftEnd, SpeechEvent
+from rejoinder.core.turns import Agent, Caller, Command, TurnEvent, TurnRules, TurnState, Verdict
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
@@ -61,6 +61,8 @@ class Session:
         self._trouble = Trouble(services.metrics)
         self._order: Order | None = None
         self._timer: asyncio.TimerHandle | None = None
+        # The revision whose required silence passed while audio still waited for its decision.
+        self._overdue: int | None = None
 
     # -- the transport's side ----------------------------------------------------------------------------------------
 
@@ -88,6 +90,8 @@ class Session:
         self._ear.append(pcm, self._services.clock())
         if self.config.detection.mode is DetectionMode.NONE:
             self._ear.skip()
+            if self._overdue is not None:
+                self._wait_over(self._overdue)
         self._wake_ticker()
 
     async def submit(self, event: client.ClientEvent) -> None:
@@ -120,6 +124,8 @@ class Session:
             self._mailbox.post(event)
         if self._ear.in_speech:
             self._mailbox.post(turns.AudioHeard(self._ear.processed))
+        if self._overdue is not None:
+            self._wait_over(self._overdue)
 
     def vad_failed(self) -> None:
         """Voice activity cannot be decided: if somebody may be speaking, apologise until it can."""
@@ -150,9 +156,18 @@ class Session:
         """Let the turn machine decide about one event, and do as it says."""
         settings = self._services.settings
         rules = TurnRules(self.config.detection, settings.endpointing, settings.speech.max_utterance_s)
-        self.state, commands = turns.step(self.state, event, rules, self._services.clock())
+        self.state, commands = turns.step(self.state, event, rules, self._when(event))
         for command in commands:
             self._perform(command)
+
+    def _when(self, event: TurnEvent) -> float:
+        """The instant an event speaks of: what was decided about audio counts from its arrival, not from its tick."""
+        arrived = None
+        if isinstance(event, SoftEnd):
+            arrived = self._ear.arrival(event.at)
+        elif isinstance(event, Verdict):
+            arrived = self._ear.arrival(event.processed)
+        return self._services.clock() if arrived is None else arrived
 
     def _perform(self, command: Command) -> None:
         match command:
@@ -163,12 +178,12 @@ class Session:
             case turns.Forget():
                 self._utterance.forget()
             case turns.WaitUntil(revision, at):
-                self._wake_at(at, lambda: turns.WaitOver(revision, self._ear.backlog))
+                self._wake_at(at, partial(self._wait_over, revision))
             case turns.CommitTurn():
                 self.replies.expect(self._utterance.commit(command))
             case turns.WatchSilence(revision, at):
                 quiet = self._ear.received
-                self._wake_at(at, lambda: turns.NobodySpoke(revision, quiet, self._ear.received))
+                self._wake_at(at, lambda: self._mailbox.post(turns.NobodySpoke(revision, quiet, self._ear.received)))
             case turns.CommitSilence(start, end):
                 self._utterance.commit_silence(start, end)
             case turns.StartReply():
@@ -180,12 +195,18 @@ class Session:
     def _judged(self, revision: int, probability: float | None) -> None:
         self._mailbox.post(turns.Verdict(revision, probability, self._ear.processed))
 
-    def _wake_at(self, at: float, make: Callable[[], TurnEvent]) -> None:
-        """Post an event at a monotonic time; the machine waits for one thing at a time."""
+    def _wait_over(self, revision: int) -> None:
+        """The required silence has passed, if what is still undecided says so too: the next tick will tell."""
+        self._overdue = revision if self._ear.backlog else None
+        if self._overdue is None:
+            self._mailbox.post(turns.WaitOver(revision))
+
+    def _wake_at(self, at: float, act: Callable[[], None]) -> None:
+        """Do something at a monotonic time; the machine waits for one thing at a time."""
         if self._timer:
             self._timer.cancel()
         delay = max(0.0, at - self._services.clock())
-        self._timer = asyncio.get_running_loop().call_later(delay, lambda: self._mailbox.post(make()))
+        self._timer = asyncio.get_running_loop().call_later(delay, act)
 
     # -- the clerk's side --------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import numpy as np
 from actors.ear import Ear, speech_settings
 from actors.hearing import VERDICT_SAMPLES
 from deployments.engines.silero import Silero
-from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE
+from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE, pcm16_to_float
 from rejoinder.core.config import Settings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
 from rejoinder.core.speech import SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted
@@ -55,9 +55,9 @@ class EdgeFinder:
             now = number * frame_s
             self._ear.append(frame, now)
             while (window := self._ear.window()) is not None:
-                samples, state = window
+                pcm, state = window
                 states = np.frombuffer(state, np.float32)[np.newaxis]
-                probabilities, after = self._vad.step(samples[np.newaxis], states)
+                probabilities, after = self._vad.step(pcm16_to_float(pcm)[np.newaxis], states)
                 for event in self._ear.decide(float(probabilities[0]), after.tobytes()):
                     self._take(event, now)
             if self._pending and now >= self._pending.commit_s:

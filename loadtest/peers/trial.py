@@ -134,5 +134,3 @@ def last_edge(name: str, edges: Sequence[tuple[float, float]]) -> Edge:
         raise BackendError(f"{name} is heard as {len(edges)} turns in {OFFLINE_CYCLES} cycles: {edges}.", stage="peer")
     work, commit = edges[-1]
     return Edge(work - cycles[-1] * cycle_ms, commit - cycles[-1] * cycle_ms)
-
-

@@ -55,41 +55,55 @@ def float_to_pcm16(samples: npt.ArrayLike) -> bytes:
 
 
 class Ring:
-    """The last `seconds` of a stream, addressed by absolute sample index; older audio is forgotten."""
+    """The last `seconds` of a stream, addressed by absolute sample index; older audio is forgotten.
+
+    A frame costs one copy, since every caller pays it fifty times a second. Memory is touched only where audio came.
+    """
+
+    __slots__ = ("_capacity", "_memory", "end")
 
     def __init__(self, seconds: float, rate: int) -> None:
         self._capacity = math.ceil(seconds * rate)
-        self._memory = np.zeros(self._capacity, dtype=_PCM)
-        self._end = 0
+        # numpy's zeros are the system's own untouched pages; a bytearray's would all be written.
+        self._memory = memoryview(np.zeros(self._capacity * SAMPLE_BYTES, dtype=np.uint8))
+        self.end = 0
+        """Index after the newest sample: how many samples the stream has had."""
 
     @property
     def start(self) -> int:
         """Index of the oldest sample still kept."""
-        return max(0, self._end - self._capacity)
-
-    @property
-    def end(self) -> int:
-        """Index after the newest sample: how many samples the stream has had."""
-        return self._end
+        return max(0, self.end - self._capacity)
 
     def append(self, pcm: bytes) -> None:
         """Add audio of any length; raises ValueError if half a sample is left over."""
-        samples = np.frombuffer(pcm, dtype=_PCM)
-        self._end += samples.size
-        kept = samples[-self._capacity :]
-        at = (self._end - kept.size) % self._capacity
-        head = min(kept.size, self._capacity - at)
+        size = len(pcm)
+        if size % SAMPLE_BYTES:
+            raise ValueError(f"buffer of {size} bytes holds half a sample")
+        at = self.end % self._capacity * SAMPLE_BYTES
+        self.end += size // SAMPLE_BYTES
+        if at + size <= len(self._memory):
+            self._memory[at : at + size] = pcm
+        else:
+            self._wrap(pcm[-len(self._memory) :])
+
+    def _wrap(self, kept: bytes) -> None:
+        """Store the newest bytes of a message that reaches beyond the memory's end."""
+        at = (self.end * SAMPLE_BYTES - len(kept)) % len(self._memory)
+        head = min(len(kept), len(self._memory) - at)
         self._memory[at : at + head] = kept[:head]
-        self._memory[: kept.size - head] = kept[head:]
+        self._memory[: len(kept) - head] = kept[head:]
 
     def slice(self, start: int, end: int) -> bytes:
         """PCM of [start, end), clamped to what is kept: shorter, possibly empty, if some of it is gone or to come."""
-        start, end = max(start, self.start), min(end, self._end)
+        start, end = max(start, self.start), min(end, self.end)
         if start >= end:
             return b""
-        at = start % self._capacity
-        head = min(end - start, self._capacity - at)
-        return self._memory[at : at + head].tobytes() + self._memory[: end - start - head].tobytes()
+        at = start % self._capacity * SAMPLE_BYTES
+        size = (end - start) * SAMPLE_BYTES
+        head = min(size, len(self._memory) - at)
+        if head == size:
+            return bytes(self._memory[at : at + size])
+        return bytes(self._memory[at:]) + bytes(self._memory[: size - head])
 
 
 def rms_dbfs(pcm: bytes) -> float:

@@ -30,9 +30,6 @@ from rejoinder.core.config import EndpointingSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
 from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
 
-# While audio waits for its voice activity decision the silence is not known: look again after this long.
-RECHECK_S = 0.05
-
 
 class Caller(Enum):
     QUIET = "quiet"
@@ -99,10 +96,9 @@ class AudioHeard:
 
 @dataclass(frozen=True, slots=True)
 class WaitOver:
-    """The timer of this revision fired."""
+    """The timer of this revision fired, and no audio that came before waits for its voice activity decision."""
 
     revision: int
-    backlog: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,10 +287,8 @@ def _heard(state: TurnState, event: AudioHeard, rules: TurnRules, now: float) ->
 
 
 def _wait_over(state: TurnState, event: WaitOver, rules: TurnRules, now: float) -> Step:
-    if event.revision != state.revision or state.wait is None:
+    if event.revision != state.revision or state.wait is None or math.isinf(state.wait):
         return state, ()
-    if event.backlog:
-        return state, (WaitUntil(state.revision, now + RECHECK_S),)
     return _commit(state, rules)
 
 

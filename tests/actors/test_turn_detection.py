@@ -100,3 +100,22 @@ async def test_an_idle_timeout_ends_with_the_first_word() -> None:
         await caller.hush(4)
         await caller.speak(12)
         assert not caller.of("input_audio_buffer.timeout_triggered")
+
+
+@virtual
+async def test_audio_that_waits_for_its_decision_holds_the_commit_back() -> None:
+    """The wall clock takes no turn while undecided audio might hold speech, and takes it as soon as it holds none."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
+        await caller.until("session.updated")
+        await caller.speak(1.0)
+        await caller.hush(0.44)
+        play.vad.delay_s = 0.3
+        await caller.speak(1.0)
+        await caller.hush(0.8)
+        play.vad.delay_s = 0.0
+        await caller.listen("response.done")
+        stops = [event["audio_end_ms"] for event in caller.of("input_audio_buffer.speech_stopped")]
+    assert stops == [pytest.approx(2940, abs=64)]
+    assert len(play.stt.jobs[-1].pcm) / 32_000 == pytest.approx(2.5, abs=0.1)

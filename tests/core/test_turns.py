@@ -14,7 +14,6 @@ from rejoinder.core.config import EndpointingSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
 from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
 from rejoinder.core.turns import (
-    RECHECK_S,
     TABLE,
     Agent,
     AnnounceSpeech,
@@ -92,7 +91,7 @@ def test_a_sure_verdict_commits_after_the_shortest_silence_and_starts_the_reply(
     assert machine.speak() == [AnnounceSpeech(16_000), Hear(0, 16_000, 33_536, judge=True)]
     assert timer(machine.feed(Verdict(0, 1.0, 33_536))) == (0, 100.004)
     end = 32_000 + 1_600
-    commits = machine.feed(WaitOver(0, backlog=False))
+    commits = machine.feed(WaitOver(0))
     assert commits == [CommitTurn(0, 16_000, end, 32_000, heard=True), StartReply()]
     assert (machine.state.caller, machine.state.agent, machine.state.revision) == (Caller.QUIET, Agent.REPLYING, 1)
 
@@ -127,16 +126,7 @@ def test_server_vad_waits_exactly_its_silence_by_both_clocks(silence_ms: int) ->
     by_audio = replace(by_wall, commands=[])
     assert by_audio.feed(AudioHeard(end - 1)) == []
     assert by_audio.feed(AudioHeard(end))[0] == CommitTurn(0, 16_000, end, 32_000, heard=True)
-    assert by_wall.feed(WaitOver(0, backlog=False))[0] == CommitTurn(0, 16_000, end, 32_000, heard=True)
-
-
-def test_audio_that_waits_for_its_decision_holds_the_timer_back() -> None:
-    """The wall clock cannot commit while undecided audio might hold speech: it looks again shortly."""
-    machine = Machine(SERVER)
-    machine.speak()
-    machine.now = 101.0
-    assert machine.feed(WaitOver(0, backlog=True)) == [WaitUntil(0, 101.0 + RECHECK_S)]
-    assert machine.state.caller is Caller.SETTLING
+    assert by_wall.feed(WaitOver(0))[0] == CommitTurn(0, 16_000, end, 32_000, heard=True)
 
 
 def test_resumed_speech_forgets_what_was_begun_and_keeps_the_start() -> None:
@@ -145,7 +135,7 @@ def test_resumed_speech_forgets_what_was_begun_and_keeps_the_start() -> None:
     machine.speak()
     assert machine.feed(SpeechResumed(36_000)) == [Forget(0)]
     assert machine.feed(SoftEnd(48_000, 49_536)) == [Hear(1, 16_000, 49_536, judge=True)]
-    assert machine.feed(Verdict(0, 1.0, 60_000), WaitOver(0, backlog=False)) == []
+    assert machine.feed(Verdict(0, 1.0, 60_000), WaitOver(0)) == []
 
 
 def test_speech_that_resumes_as_its_turn_is_committed_is_the_next_turn() -> None:
@@ -169,9 +159,9 @@ def test_a_reply_that_may_not_be_interrupted_is_followed_by_one_more() -> None:
     """interrupt_response=false: turns committed meanwhile are owed one answer, given when the reply has ended."""
     machine = Machine(changed(SERVER, interrupt_response=False), TurnState(agent=Agent.REPLYING))
     assert CancelReply("turn_detected") not in machine.speak()
-    assert [type(c) for c in machine.feed(WaitOver(0, backlog=False))] == [CommitTurn]
+    assert [type(c) for c in machine.feed(WaitOver(0))] == [CommitTurn]
     assert machine.state.agent is Agent.OWING
-    machine.feed(SpeechStarted(50_000), SoftEnd(60_000, 61_536), WaitOver(1, backlog=False))
+    machine.feed(SpeechStarted(50_000), SoftEnd(60_000, 61_536), WaitOver(1))
     assert machine.feed(ReplyEnded()) == [StartReply()]
     assert machine.feed(ReplyEnded()) == []
     assert machine.state == TurnState(revision=2, start=71_200, speech_end=60_000)
@@ -210,7 +200,7 @@ def test_turn_detection_switched_off_while_settling_leaves_the_turn_to_the_clien
     machine = Machine(SERVER)
     machine.speak()
     machine.rules = MANUAL
-    assert [type(c) for c in machine.feed(WaitOver(0, backlog=False))] == [CommitTurn]
+    assert [type(c) for c in machine.feed(WaitOver(0))] == [CommitTurn]
 
 
 def test_an_endless_utterance_is_cut_once() -> None:
@@ -229,7 +219,7 @@ def test_cleared_audio_is_forgotten() -> None:
     machine = Machine()
     machine.speak()
     assert machine.feed(ClearRequested(34_000)) == [Forget(0)]
-    assert machine.feed(Verdict(0, 1.0, 60_000), WaitOver(0, backlog=False), AudioHeard(90_000)) == []
+    assert machine.feed(Verdict(0, 1.0, 60_000), WaitOver(0), AudioHeard(90_000)) == []
     assert machine.state == TurnState(revision=1, start=34_000, speech_end=32_000)
 
 
@@ -248,7 +238,7 @@ def test_a_silent_caller_is_asked_again_after_the_idle_timeout() -> None:
     "meanwhile",
     [
         [SpeechStarted(9_000)],
-        [SpeechStarted(9_000), SoftEnd(16_000, 17_536), WaitOver(3, backlog=False), ReplyEnded()],
+        [SpeechStarted(9_000), SoftEnd(16_000, 17_536), WaitOver(3), ReplyEnded()],
         [ReplyRequested()],
         [CommitRequested(9_000)],
         [ClearRequested(9_000)],
@@ -280,7 +270,7 @@ events: st.SearchStrategy[TurnEvent] = st.one_of(
     st.builds(SpeechResumed, samples),
     st.builds(Verdict, revisions, st.none() | st.floats(0, 1), samples),
     st.builds(AudioHeard, samples),
-    st.builds(WaitOver, revisions, st.booleans()),
+    st.builds(WaitOver, revisions),
     st.builds(CommitRequested, samples),
     st.builds(ClearRequested, samples),
     st.just(ReplyRequested()),
@@ -361,7 +351,6 @@ def test_a_turn_is_committed_after_its_silence_or_not_by_us(rules: TurnRules, st
                 assert getattr(event, processed) - command.speech_end >= wait * RATE - 1
             else:
                 assert isinstance(event, WaitOver)
-                assert not event.backlog
                 assert due is not None
 
 
