@@ -1,9 +1,9 @@
 """Predictions held against measurements: configurations that were not calibrated on, each bounded by emulated slots.
 
 A row is predicted first, and the prediction is written down; then it is measured in repeats, at loads around the
-predicted knee. The measured knee is where a repeat's 95th percentiles, joined by straight lines, cross the limit: a
-saturated closed system's waits grow linearly with its callers. What the repeats differ by is the machine's noise floor:
-an error below it says nothing.
+predicted knee. The measured knee is where the repeats' mean 95th percentiles, joined by straight lines, cross the
+limit: a saturated closed system's waits grow linearly with its callers. What the repeats differ by is the machine's
+noise floor: an error below it says nothing.
 """
 
 from __future__ import annotations
@@ -131,14 +131,20 @@ class Measured:
     repeats: tuple[Repeat, ...] = field(default=())
 
     @property
-    def knees(self) -> tuple[float, ...]:
-        return tuple(
-            crossing(self.predicted.sessions, repeat.p95_ms, self.predicted.limit_ms) for repeat in self.repeats
-        )
+    def knee(self) -> float:
+        """Where the repeats' mean 95th percentiles cross the limit."""
+        return crossing(self.predicted.sessions, self._p95_ms(), self.predicted.limit_ms)
 
     @property
-    def knee(self) -> float:
-        return fmean(self.knees)
+    def knees(self) -> tuple[float, ...]:
+        """Each repeat's own: the line of all repeats, moved by what this one's percentiles differ on average.
+
+        Two percentiles of one short run give no slope worth the name.
+        """
+        sessions, mean = self.predicted.sessions, self._p95_ms()
+        _, slope = _segment(sessions, mean, self.predicted.limit_ms)
+        off = [fmean(p95 - usual for p95, usual in zip(repeat.p95_ms, mean, strict=True)) for repeat in self.repeats]
+        return tuple(self.knee - by / slope for by in off)
 
     @property
     def knee_error(self) -> float:
@@ -204,20 +210,27 @@ def predict_row(net: Network, changed: Row, limit_ms: float = LIMIT_MS) -> Predi
 def crossing(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) -> float:
     """Where the measured percentiles, joined by straight lines, cross the limit; beyond them the last line goes on.
 
-    Noise may let a percentile fall with load: then the line rises where it last does so.
+    Noise may let a percentile fall with load: then the line rises where it last does so. Raises ValueError if it never
+    does.
     """
+    (n, low), slope = _segment(sessions, p95_ms, limit_ms)
+    return n + (limit_ms - low) / slope
+
+
+def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) -> tuple[tuple[int, float], float]:
+    """The start of the line on which the limit lies, and its slope a session."""
     pairs = list(pairwise(zip(sessions, p95_ms, strict=True)))
     rising = [pair for pair in pairs if pair[1][1] > pair[0][1]]
     if not rising:
         raise ValueError(f"p95 does not rise from {sessions[0]} to {sessions[-1]} sessions: no knee can be read off")
     inside = [pair for pair in rising if pair[0][1] <= limit_ms < pair[1][1]]
-    (n, low), (m, high) = inside[-1] if inside else (rising[0] if limit_ms < p95_ms[0] else rising[-1])
-    return n + (m - n) * (limit_ms - low) / (high - low)
+    start, end = inside[-1] if inside else (rising[0] if limit_ms < p95_ms[0] else rising[-1])
+    return start, (end[1] - start[1]) / (end[0] - start[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Calls at random that nobody answers, against hosts that admit `max_sessions`: Erlang B."""
+    """Calls at random that say nothing, against a host that admits `max_sessions`; Erlang B says how many it refuses."""
 
     calls_per_s: float
     session_s: float
@@ -230,3 +243,31 @@ class Admission:
 
 
 ADMISSION = Admission(calls_per_s=4.0, session_s=5.0, max_sessions=20)
+ADMISSION_ROW = "admission"
+REFUSED_WITHIN = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The predicted share of refused calls, and the measured one of each repeat, of so many calls."""
+
+    predicted: float
+    refused: tuple[float, ...] = ()
+    calls: tuple[int, ...] = ()
+
+    @property
+    def measured(self) -> float:
+        """Of all repeats' calls together."""
+        return sum(share * count for share, count in zip(self.refused, self.calls, strict=True)) / sum(self.calls)
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.measured - 1
+
+    @property
+    def noise(self) -> float:
+        return (max(self.refused) - min(self.refused)) / 2 / self.measured
+
+    @property
+    def holds(self) -> bool:
+        return abs(self.error) <= REFUSED_WITHIN

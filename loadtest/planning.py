@@ -20,7 +20,7 @@ DETECTOR = "turn_detector"
 DETECTOR_CORES = 0.6
 """Of one core that a turn detector's replica may use: above it verdicts queue behind one another."""
 
-KNEE_FOR_S = 200.0
+KNEE_FOR_S = 120.0
 SESSION_S = 180.0
 """A call's mean length, where blocking is asked for over time; the share refused does not depend on it."""
 

@@ -69,16 +69,18 @@ def capacity(
     What was done is kept in the folder, and a run that was stopped goes on where it was. Exit status 1 if a row's error
     exceeds its bound.
     """
-    from rejoinder.cli import bench_capacity
+    from rejoinder.cli import bench_admission, bench_capacity
 
     found = bench_capacity.validate(folder, rows, repeats, for_s)
     if not repeats:
         return
-    Console().print(bench_capacity.table(found))
+    if found.rows:
+        Console().print(bench_capacity.table(found.rows))
+    if found.admission:
+        Console().print(bench_admission.shown(found.admission))
     if json_file:
-        documents = [bench_capacity.document(one) for one in found]
-        json_file.write_text(json.dumps(documents, indent=1) + "\n", encoding="utf-8")
-    if not all(one.holds for one in found):
+        json_file.write_text(json.dumps(found.documents(), indent=1) + "\n", encoding="utf-8")
+    if not found.holds:
         raise typer.Exit(bench_capacity.FAILED)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from deployments.engines.emulated import WORDS
 from loadtest import calibration as calibrations
 from loadtest.calibration import Calibration, levels_for
 from loadtest.capacity_rows import (
+    ADMISSION_ROW,
     BASE,
     KNEE_WITHIN,
     LIMIT_MS,
     P95_WITHIN,
     ROWS,
+    Admitted,
     Measured,
     Predicted,
     Repeat,
@@ -44,6 +46,7 @@ from loadtest.measuring import measure
 from loadtest.network_fit import STAGES
 from loadtest.scenario import Manner, Scenario
 from loadtest.utterances import default_clips
+from rejoinder.cli import bench_admission
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.config import Application, HttpOptions, ServeFile, Settings
 from rejoinder.core.errors import ConfigError
@@ -61,18 +64,41 @@ _MEASURED = TypeAdapter(Measured)
 _PREDICTED = TypeAdapter(Predicted)
 
 
-def validate(folder: Path, rows: str, repeats: int, for_s: float) -> list[Measured]:
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The rows, and the one about admission if it was asked for."""
+
+    rows: list[Measured]
+    admission: Admitted | None
+
+    @property
+    def holds(self) -> bool:
+        return all(found.holds for found in self.rows) and (self.admission is None or self.admission.holds)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """What `--json` writes."""
+        admission = self.admission
+        extra = [asdict(admission) | {"row": ADMISSION_ROW, "holds": admission.holds}] if admission else []
+        return [document(found) for found in self.rows] + extra
+
+
+def validate(folder: Path, rows: str, repeats: int, for_s: float) -> Validated:
     """Calibrate, predict and measure the named rows (all, if none is) as far as the folder does not hold it yet."""
-    chosen = [_named(name) for name in rows.split(",")] if rows else list(ROWS)
+    names = rows.split(",") if rows else [*(row.name for row in ROWS), ADMISSION_ROW]
+    chosen = [_named(name) for name in names if name != ADMISSION_ROW]
     folder.mkdir(parents=True, exist_ok=True)
     console = Console()
+    admission = bench_admission.known(folder) if ADMISSION_ROW in names else None
     clip = short_clip(folder)
     calibration = _calibrated(folder, clip, for_s, console)
     found = [_known(folder, changed, calibration, console) for changed in chosen]
-    if any(len(one.repeats) < repeats for one in found):
+    missing = [len(one.repeats) for one in found] + ([len(admission.refused)] if admission else [])
+    if min(missing) < repeats:
         with cluster("local"):
             found = [_measured(folder, one, calibration, (clip, for_s, repeats), console) for one in found]
-    return found
+            if admission:
+                admission = bench_admission.measured(folder, repeats, for_s, served, console)
+    return Validated(found, admission)
 
 
 def _named(name: str) -> Row:

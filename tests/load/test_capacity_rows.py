@@ -42,12 +42,21 @@ def measured(*p95: tuple[float, float]) -> Measured:
 def test_errors_and_noise_of_a_row() -> None:
     """Errors are against the mean of the repeats, noise is half their range; a knee of 20 means 20 and not 21."""
     found = measured((1700, 2300), (1900, 2100))
+    assert found.knee == pytest.approx(20)
     assert found.knees == pytest.approx((20, 20))
     assert found.knee_error == pytest.approx(20.5 / 20 - 1)
     assert found.p95_errors == pytest.approx((0, 0))
     assert found.p95_noise == pytest.approx(100 / 1800)
     assert found.knee_noise == pytest.approx(0)
     assert found.holds
+
+
+def test_a_repeats_knee_is_the_common_line_moved() -> None:
+    """A repeat 100 ms above the mean, on a line of 100 ms a session, has a knee of one session less."""
+    found = measured((1900, 2300), (1700, 2100))
+    assert found.knee == pytest.approx(20)
+    assert found.knees == pytest.approx((19, 21))
+    assert found.knee_noise == pytest.approx(1 / 20)
 
 
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])

@@ -1,0 +1,33 @@
+"""`rejoinder load concurrency`: its tables, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from loadtest.concurrency import Cell, Status
+from rejoinder.cli.load_concurrency import table
+from rejoinder.cli.main import app
+from rejoinder.core.errors import ConfigError
+
+
+def test_a_table_shows_every_cell_with_its_status() -> None:
+    """Row, guide, finding, status and source of each cell are printed, and where a failing one would hold."""
+    cells = [
+        Cell("4.3", "TTS", "minimum", "2 GB", "enough: 130 MB, 15x", Status.MEASURED, "a process of its own"),
+        Cell("4.3", "LLM", "minimum", "80 GB", "too little", Status.FAILS, "arithmetic", "INT4 weights"),
+    ]
+    console = Console(width=200, record=True)
+    console.print(table(cells))
+    printed = console.export_text()
+    for text in ("Guide 4.3", "enough: 130 MB, 15x", "measured", "does not hold", "INT4 weights", "arithmetic"):
+        assert text in printed
+
+
+@pytest.mark.parametrize("rows", ["ten", "", "10,-1"])
+def test_rows_are_numbers(rows: str) -> None:
+    """Session rows that are no positive numbers are refused before anything is measured."""
+    result = CliRunner().invoke(app, ["load", "concurrency", "--rows", rows])
+    assert isinstance(result.exception, ConfigError)
+    assert result.exception.field == "--rows"
