@@ -230,7 +230,7 @@ def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Calls at random that say nothing, against a host that admits `max_sessions`; Erlang B says how many it refuses."""
+    """Calls at random that say nothing, against a host that admits `max_sessions`: Erlang B."""
 
     calls_per_s: float
     session_s: float
