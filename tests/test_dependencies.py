@@ -9,11 +9,19 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import TypeGuard
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest")
 # Installed for its weights, which the model store takes from its files; the package itself is not imported.
 DATA_ONLY = {"silero-vad"}
+# What runs in a rival's own environment, made from a requirements file of its own, and what it imports there.
+PEERS = {
+    "livekit_agent.py": ("requirements-livekit.txt", {"livekit": "livekit-agents"}),
+    "pipecat_bot.py": ("requirements-pipecat.txt", {"pipecat": "pipecat-ai", "loguru": "pipecat-ai"}),
+}
 
 
 def _normalised(requirement: str) -> str:
@@ -25,14 +33,20 @@ def _normalised(requirement: str) -> str:
 
 def _imported() -> Iterator[str]:
     """Top-level names of other people's packages."""
-    for path in (path for package in PRODUCT for path in (ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                names = [node.module]
-            for top in (name.split(".")[0] for name in names):
-                if top not in sys.stdlib_module_names and top not in PRODUCT:
-                    yield top
+    for package in PRODUCT:
+        for path in (ROOT / package).rglob("*.py"):
+            if path.name not in PEERS:
+                yield from _imports(path)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [node.module]
+        for top in (name.split(".")[0] for name in names):
+            if top not in sys.stdlib_module_names and top not in PRODUCT:
+                yield top
 
 
 def _distributions() -> set[str]:
@@ -59,3 +73,19 @@ def test_what_the_scripts_install_is_pinned() -> None:
     extras = project["optional-dependencies"]
     required = (*project["dependencies"], *extras["dev"], *extras["piper"])
     assert {_normalised(requirement) for requirement in required} <= pinned
+
+
+@pytest.mark.parametrize("runner", PEERS)
+def test_a_rival_imports_what_its_own_requirements_pin(runner: str) -> None:
+    """A rival's runner needs nothing of ours but the protocol, and every package of its own at an exact version."""
+    requirements, packages = PEERS[runner]
+    path = ROOT / "loadtest" / "peers" / runner
+    lines = (path.parent / requirements).read_text(encoding="utf-8").split()
+    assert all("==" in line for line in lines)
+    assert {packages[name] for name in _imports(path)} <= {_normalised(line) for line in lines}
+    ours = [node.module for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if _is_ours(node)]
+    assert set(ours) == {"loadtest.peers", "loadtest.peers.contender"}
+
+
+def _is_ours(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PRODUCT

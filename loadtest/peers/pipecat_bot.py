@@ -142,7 +142,7 @@ async def _open(number: int, sounds: Callable[[int, bytes], None]) -> Callable[[
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     _RUNNING.append(asyncio.create_task(runner.run()))
-    while microphone._audio_task is None:
+    while microphone._audio_task is None:  # noqa: ASYNC110  # nothing tells
         await asyncio.sleep(0.01)
     return microphone.push
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,6 +123,13 @@ class Tree:
                 process = psutil.Process(root.pid)
                 yield process
                 yield from process.children(recursive=True)
+
+
+def free_port() -> int:
+    """A TCP port that is free on loopback now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def foreign_share(before: Usage, after: Usage) -> float:

@@ -8,14 +8,17 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from loadtest.peers import all_in
 from loadtest.peers.contestants import Contestant
 from loadtest.peers.feeder import Feeder, Link, plan
 from loadtest.peers.links import SocketLink
-from loadtest.peers.process import Cores, Tree, Usage, cores_used, foreign_share
+from loadtest.peers.network_link import NetworkLink
+from loadtest.peers.process import Cores, Tree, Usage, cores_used, foreign_share, free_port
 from loadtest.peers.streams import CYCLE_S, Stream, write_cycles
 from loadtest.peers.timing import Edge, Engines, Fitness, Probe, percentile, verdict
 from rejoinder.core.errors import BackendError
@@ -37,16 +40,19 @@ class Trial:
     streams: Sequence[Stream]
     edges: Sequence[Edge]
     cores: Cores
-    engines: Engines = Engines()
+    engines: Engines = field(default_factory=Engines)
 
     async def run(self, sessions: int) -> Probe:
         """Feed so many sessions; raises BackendError if the contender does not start."""
-        processes = sessions if self.contestant.alone else 1
         tree = Tree(self.cores.contender)
         os.sched_setaffinity(0, {self.cores.feeder})
         with tempfile.TemporaryDirectory(prefix="peers-") as folder:
             try:
-                links = await self._start(tree, Path(folder), processes, sessions // processes)
+                if self.contestant.networked:
+                    links: Sequence[Link] = [await self._start_server(tree, Path(folder), sessions)]
+                else:
+                    processes = sessions if self.contestant.alone else 1
+                    links = await self._start(tree, Path(folder), processes, sessions // processes)
                 return await self._measure(tree, links, sessions)
             finally:
                 tree.stop()
@@ -56,18 +62,34 @@ class Trial:
         links = [SocketLink(each, self.streams) for _ in range(processes)]
         for number, link in enumerate(links):
             path = folder / str(number)
-            server = await asyncio.get_running_loop().create_unix_server(lambda link=link: link, str(path))
+            server = await asyncio.get_running_loop().create_unix_server(partial(_same, link), str(path))
             options = ("--socket", str(path), "--sessions", str(each))
-            log = folder / "log"
-            tree.start((*command(self.contestant, self.python), *options), {}, log)
-            deadline = time.monotonic() + START_S
-            while not link.ready.done():
-                if tree.ended() or time.monotonic() > deadline:
-                    output = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-                    raise BackendError(f"{self.contestant.title} did not start: {output}", stage="peer")
-                await asyncio.sleep(0.05)
+            tree.start((*command(self.contestant, self.python), *options), {}, folder / "log")
+            await self._wait(tree, folder / "log", link.ready.done)
             server.close()
         return links
+
+    async def _start_server(self, tree: Tree, folder: Path, sessions: int) -> NetworkLink:
+        """The whole system, and a connection for each session."""
+        port = await asyncio.to_thread(free_port)
+        config = folder / "serve.json"
+        all_in.write(config, all_in.configuration(sessions, self.engines, port))
+        tree.start(all_in.command(config), {}, folder / "log")
+        up = asyncio.create_task(all_in.until_healthy(port))
+        try:
+            await self._wait(tree, folder / "log", up.done)
+        finally:
+            up.cancel()
+        link = NetworkLink(sessions, self.streams)
+        await link.open(f"ws://127.0.0.1:{port}/v1/realtime", START_S)
+        return link
+
+    async def _wait(self, tree: Tree, log: Path, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_S
+        while not ready():
+            if tree.ended() or time.monotonic() > deadline:
+                raise BackendError(f"{self.contestant.title} did not start: {_tail(log)}", stage="peer")
+            await asyncio.sleep(0.05)
 
     async def _measure(self, tree: Tree, links: Sequence[Link], sessions: int) -> Probe:
         planned = plan(sessions, CYCLES, len(self.streams))
@@ -102,6 +124,14 @@ class Trial:
             cpu=cores_used(*usage),
             memory_mb=memory_mb,
         )
+
+
+def _same(link: SocketLink) -> SocketLink:
+    return link
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
 def command(contestant: Contestant, python: Path) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class Ring:
     def __init__(self, seconds: float, rate: int) -> None:
         self._capacity = math.ceil(seconds * rate)
         # numpy's zeros are the system's own untouched pages; a bytearray's would all be written.
-        self._memory = memoryview(np.zeros(self._capacity * SAMPLE_BYTES, dtype=np.uint8))
+        self._memory = np.zeros(self._capacity * SAMPLE_BYTES, dtype=np.uint8).data
         self.end = 0
         """Index after the newest sample: how many samples the stream has had."""
 
