@@ -25,11 +25,15 @@ CYCLES = 2.0
 """Warm-up, in cycles of a conversation."""
 MAX_STEPS = 60
 
+MOST_BUSY = 0.85
+"""Share of a stage's slots that a plan uses at most: predicted knees are good to a tenth, and waits explode near 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """`sessions`: offered on average, of which the share `refused` may find no place. `p95_ms` and the tier's total at
-    the median (guide 3.1) must both hold while `spare` replicas of each component are away.
+    the median (guide 3.1) must both hold while `spare` replicas of each component are away, with no stage busier than
+    MOST_BUSY.
     """
 
     sessions: int
@@ -43,7 +47,8 @@ class Target:
         return total_limit_ms(self.tier)
 
     def met_by(self, found: Prediction) -> bool:
-        return found.p95_ms.value <= self.p95_ms and found.p50_ms.value < self.p50_ms
+        in_time = found.p95_ms.value <= self.p95_ms and found.p50_ms.value < self.p50_ms
+        return in_time and max(found.busy.values()) <= MOST_BUSY
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,8 @@ def invert(network: Network, target: Target, admitted: int) -> Inverted:
     for _ in range(MAX_STEPS):
         if target.met_by(found):
             break
-        # The stage where turns wait longest gets a tenth more, one at least.
-        slowest = max(STAGES, key=lambda stage: found.wait_p95_ms[stage])
+        # The stage where turns wait longest (or whose slots are busiest) gets a tenth more, one at least.
+        slowest = max(STAGES, key=lambda stage: (found.busy[stage] > MOST_BUSY, found.wait_p95_ms[stage]))
         needed = needed | {slowest: needed[slowest] + max(1, needed[slowest] // 10)}
         found = search.predict(needed)
     else:

@@ -84,7 +84,8 @@ def plan(options: Options) -> None:
     target = Target(options.sessions, options.tier, options.p95_ms, options.spare, options.refused)
     made = make(found, network, target, Resources(shares(options.gpus), options.per_host or None))
     console = Console(highlight=False)
-    for table in plan_tables.tables(made, bill_of(options, made), chosen):
+    shown = {**chosen, "tts": choose("tts", options.tier)}
+    for table in plan_tables.tables(made, bill_of(options, made), shown):
         console.print(table)
     for note in plan_tables.notes(found, made, published=options.engines == "published"):
         console.print(note, style="dim", markup=False)

@@ -22,7 +22,7 @@ def tables(made: Plan, bill: Bill, chosen: Mapping[str, Choice]) -> Iterator[Tab
     yield _checks(made)
     yield _target(made)
     yield _components(made)
-    yield _nodes(bill)
+    yield _nodes(made, bill)
     yield _engines(chosen)
 
 
@@ -87,24 +87,32 @@ def _components(made: Plan) -> Table:
     return table
 
 
-def _nodes(bill: Bill) -> Table:
-    table = Table("node group", "machine", "nodes", "replicas", title="Node groups")
+def _nodes(made: Plan, bill: Bill) -> Table:
+    """Traffic is of the working nodes together, and of each of them on average."""
+    table = Table("node group", "machine", "nodes", "Mbps", "kpps", "Mbps a node", "replicas", title="Node groups")
     for group in bill.groups:
+        traffic = [made.components[name].traffic for name in group.replicas]
+        mbps, kpps = sum(part.mbps for part in traffic), sum(part.pps for part in traffic) / 1000
+        working = max(1, group.nodes - group.spare)
         held = ", ".join(f"{name} {count}" for name, count in group.replicas.items())
         kind = "gpu" if group.type.gpus else "cpu"
         machine = f"{group.type.cores:g} cores, {group.type.memory_mb / 1000:g} GB, {group.type.gpus:g} GPUs"
-        table.add_row(kind, machine, f"{group.nodes} ({group.spare} spare)", held)
+        network = (f"{mbps:.0f}", f"{kpps:.1f}", f"{mbps / working:.0f}")
+        table.add_row(kind, machine, f"{group.nodes} ({group.spare} spare)", *network, held)
     return table
 
 
 def _engines(chosen: Mapping[str, Choice]) -> Table:
-    title = "Engines of the guide's provider tables that a configuration of ours can name"
-    table = Table("stage", "provider", "latency", "limit (3.2)", "holds", "faster, not reachable", "basis", title=title)
+    title = "Engines of the guide's provider tables"
+    table = Table(
+        "stage", "fastest", "ours?", "latency", "limit (3.2)", "holds", "faster, not ours", "basis", title=title
+    )
     for stage, choice in chosen.items():
         provider = choice.provider
         others = ", ".join(f"{row.name} {row.typical_ms:g} ms" for row in choice.passed_over)
         shown = (f"{provider.typical_ms:g} ms", f"< {choice.limit_ms:g} ms", "yes" if choice.holds else "no")
-        table.add_row(stage, provider.name, *shown, others or "-", provider.source)
+        ours = "yes" if provider.settings else "no deployment of ours speaks to it"
+        table.add_row(stage, provider.name, ours, *shown, others or "-", provider.source)
     return table
 
 

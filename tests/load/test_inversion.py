@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.inversion import Target, invert, work
+from loadtest.inversion import MOST_BUSY, Target, invert, work
 from loadtest.network_fit import STAGES, log_normal
 from loadtest.prediction import predict
 from loadtest.queueing import Stage
@@ -39,6 +39,12 @@ def test_the_replicas_found_are_the_fewest() -> None:
         less = {name: replace(getattr(NETWORK, name), replicas=count) for name, count in found.needed.items()}
         less[stage] = replace(less[stage], replicas=less[stage].replicas - 1)
         assert not TARGET.met_by(predict(replace(NETWORK, **less), 150, 60, (21, 22)))
+
+
+def test_no_stage_is_filled_to_the_brim() -> None:
+    """However loose the target, no stage's slots are busier than a plan dares."""
+    loose = replace(TARGET, tier=Tier.ACCEPTABLE, p95_ms=3000)
+    assert max(invert(NETWORK, loose, 150).prediction.busy.values()) <= MOST_BUSY
 
 
 def test_more_sessions_need_more() -> None:
