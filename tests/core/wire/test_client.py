@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from rejoinder.core.wire import client
 from tests.core.wire.hostile import LEGAL, NOT_JSON, corpus, hostile
@@ -97,3 +98,57 @@ def test_one_append_may_hold_fifteen_mebibytes() -> None:
     more = base64.b64encode(bytes(client.MAX_APPEND_BYTES + 6)).decode()
     with pytest.raises(client.MalformedEvent, match="longer than"):
         client.parse(json.dumps({"type": "input_audio_buffer.append", "audio": more}))
+
+
+_ENCODED = st.one_of(
+    st.binary(max_size=60).map(lambda audio: base64.b64encode(audio).decode()),
+    st.text(st.sampled_from('AZaz09+/="\\ %,}\n\u00e9\ud800'), max_size=12),
+)
+
+
+def _spelled(audio: str, space: str, typed_first: bool, event_id: str) -> str:
+    kind = f'"type":{space}"input_audio_buffer.append"'
+    sound = f'"audio":{space}"{audio}"'
+    first, second = (kind, sound) if typed_first else (sound, kind)
+    return f"{{{first},{space}{second}{event_id}}}"
+
+
+_SPELLED = st.builds(
+    _spelled, _ENCODED, st.sampled_from(["", " ", "  "]), st.booleans(), st.sampled_from(["", ',"event_id":"e"'])
+)
+
+
+@st.composite
+def _damaged(draw: st.DrawFn) -> str:
+    """An append, or one with a few characters cut out anywhere."""
+    message = draw(_SPELLED)
+    at, cut = draw(st.integers(0, len(message))), draw(st.integers(0, 4))
+    return message[:at] + message[at + cut :]
+
+
+def _outcome(message: str, sample_bytes: int) -> object:
+    try:
+        return client.parse(message, sample_bytes)
+    except client.MalformedEvent as fault:
+        return vars(fault)
+
+
+@given(st.one_of(_damaged(), hostile().filter(lambda message: isinstance(message, str))), st.sampled_from([1, 2]))
+def test_the_quick_way_to_audio_reads_what_the_parser_reads(message: str, sample_bytes: int) -> None:
+    """Every message, sound or damaged, has the same event or the same fault with and without the quick way."""
+    quick = _outcome(message, sample_bytes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "_APPEND_SPELLINGS", ())
+        assert _outcome(message, sample_bytes) == quick
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("names", [("type", "audio"), ("audio", "type")])
+def test_common_spellings_take_the_quick_way(
+    names: tuple[str, str], separators: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What json.dumps and JSON.stringify make of an append never reaches the JSON parser."""
+    values = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(960)).decode()}
+    message = json.dumps({name: values[name] for name in names}, separators=separators)
+    monkeypatch.setattr(client, "_document", lambda message: pytest.fail("parsed"))
+    assert client.parse(message) == client.AppendAudio(None, bytes(960))
