@@ -15,25 +15,25 @@ from loadtest.turn_network import Answer, Callers, Network
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.sizing import Basis
 
+STAGE = Stage(1, 4, fixed(0.1))
 NETWORK = Network(
-    *(Stage(1, 4, fixed(0.1)) for _ in range(3)),
+    STAGE,
+    STAGE,
+    STAGE,
     callers=Callers(fixed(2), fixed(3), abandoned=0.5),
     answer=Answer(((0.05, 2.0), (0.2, 3.0)), 0.3),
 )
 
 
-def level(sessions: int, **changes: object) -> Level:
+def level(sessions: int, host_cores: float | None = None) -> Level:
     points = ((0.0, 0.1), (1.0, 0.3))
     stage = StageLevel(2, sessions * 15.0, sessions * 15, 0.2, points, 0.0, 0.5, 0.1 * sessions / 10, 400)
-    return replace(
-        Level(
-            sessions=sessions, turns=sessions * 10, for_s=100, p50_ms=500, p95_ms=600, p99_ms=700, audio_s=5.0,
-            parts={"voice_to_voice": Spell(0.5, points)},
-            stages={"stt": stage, "llm": replace(stage, requests=sessions * 10.0)},
-            host_cores=0.05 + 0.01 * sessions, host_memory_mb=250 + 1.5 * sessions,
-            in_kbps=560, out_kbps=200, frames_per_s=50,
-        ),
-        **changes,
+    return Level(
+        sessions=sessions, turns=sessions * 10, for_s=100, p50_ms=500, p95_ms=600, p99_ms=700, audio_s=5.0,
+        parts={"voice_to_voice": Spell(0.5, points)},
+        stages={"stt": stage, "llm": replace(stage, requests=sessions * 10.0)},
+        host_cores=0.05 + 0.01 * sessions if host_cores is None else host_cores,
+        host_memory_mb=250 + 1.5 * sessions, in_kbps=560, out_kbps=200, frames_per_s=50,
     )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_a_host_is_filled_to_its_share_of_a_core() -> None:
 
 def test_a_host_without_room_is_refused() -> None:
     """A host that uses its whole core before the first session cannot be planned with."""
-    busy = replace(CALIBRATION, levels=(level(1, host_cores=0.8), level(2, host_cores=0.9), level(3, host_cores=1.0)))
+    busy = replace(CALIBRATION, levels=(level(1, 0.8), level(2, 0.9), level(3, 1.0)))
     with pytest.raises(ConfigError, match="for itself"):
         footprint.host(busy)
 
