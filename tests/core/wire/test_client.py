@@ -126,15 +126,17 @@ def _damaged(draw: st.DrawFn) -> str:
     return message[:at] + message[at + cut :]
 
 
-def _outcome(message: str, sample_bytes: int) -> object:
+def _outcome(message: str | bytes, sample_bytes: int) -> object:
+    """What can be told of an event: its kind, its id, and of audio the bytes; of a refusal all of it."""
     try:
-        return client.parse(message, sample_bytes)
+        event = client.parse(message, sample_bytes)
     except client.MalformedEvent as fault:
         return vars(fault)
+    return type(event), event.event_id, event.audio if isinstance(event, client.AppendAudio) else None
 
 
-@given(st.one_of(_damaged(), hostile().filter(lambda message: isinstance(message, str))), st.sampled_from([1, 2]))
-def test_the_quick_way_to_audio_reads_what_the_parser_reads(message: str, sample_bytes: int) -> None:
+@given(st.one_of(_damaged(), hostile()), st.sampled_from([1, 2]))
+def test_the_quick_way_to_audio_reads_what_the_parser_reads(message: str | bytes, sample_bytes: int) -> None:
     """Every message, sound or damaged, has the same event or the same fault with and without the quick way."""
     quick = _outcome(message, sample_bytes)
     with pytest.MonkeyPatch.context() as patch:
