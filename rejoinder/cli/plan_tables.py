@@ -10,7 +10,7 @@ from rich.table import Table
 from cluster.plan import Bill
 from loadtest.calibration import Calibration
 from loadtest.footprint import HEADROOM, HOST_CORES
-from loadtest.network_fit import span
+from loadtest.network_fit import STAGES, batching, span
 from loadtest.planning import Plan
 from rejoinder.core.providers import Choice
 from rejoinder.core.sizing import Basis
@@ -116,6 +116,18 @@ def _engines(chosen: Mapping[str, Choice]) -> Table:
     return table
 
 
+def _batching(calibration: Calibration) -> Iterator[str]:
+    """How each stage's services slow each other, as far as the levels show it."""
+    for stage in STAGES:
+        found = batching(calibration, stage)
+        if found is None:
+            yield f"{stage} was never busy enough to tell"
+        elif found.believed:
+            yield f"{stage} takes {found.slope_s * 1000:.0f} ms longer for each neighbour"
+        else:
+            yield f"{stage} shows no growth beyond noise"
+
+
 def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[str]:
     """What must be known to read the tables."""
     least, most = span(calibration.levels)
@@ -124,6 +136,7 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         f"Calibrated at {levels} sessions on {calibration.machine or 'an unnamed machine'}; beyond {least} to {most} "
         "sessions, or beyond the slots' measured use, a figure is extrapolated."
     )
+    yield f"Batching: {'; '.join(_batching(calibration))}."
     if calibration.emulated:
         stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))
         yield f"Emulated engines ({stages}): the plan sizes the system around engines of those curves, not a model."
