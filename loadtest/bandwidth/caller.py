@@ -11,7 +11,7 @@ import json
 import socket
 import ssl
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -57,7 +57,9 @@ class Message:
 
 @dataclass(slots=True)
 class Call:
-    """What was said and heard. `spoken`: when the caller spoke; `heard`: when the answers' events came."""
+    """What was said and heard. `spoken`: from the first message of each sentence to where the one after its last was
+    due; `heard`: from the first event of each answer to its last.
+    """
 
     line: Line
     port: int = 0
@@ -120,8 +122,9 @@ class _Talk:
         self._connection = connection
         self._speech: deque[bytes] = deque()
         self._news = asyncio.Event()
-        self._seen: Counter[str] = Counter()
+        self._seen: defaultdict[str, list[float]] = defaultdict(list)
         self._answering = False
+        self._began: float | None = None
         self._plays_until = 0.0
 
     async def run(self, utterances: Sequence[Pcm]) -> None:
@@ -146,17 +149,13 @@ class _Talk:
     async def _take_turn(self, utterance: Pcm, turn: int) -> None:
         self._answering = False
         self._speech.extend(messages(self._call.line, utterance))
-        began = time.time()
-        await self._until("response.created", turn)
-        self._call.spoken.append((began, began + utterance.size / self._call.line.wire.rate))
-        answered = time.time()
         await self._until("response.done", turn)
-        self._call.heard.append((answered, time.time()))
+        self._call.heard.append((self._seen["response.created"][turn - 1], self._seen["response.done"][turn - 1]))
         await asyncio.sleep(max(0.0, self._plays_until - time.time()) + THINK_S)
 
     async def _until(self, kind: str, count: int) -> None:
         async with asyncio.timeout(ANSWER_S):
-            while self._seen[kind] < count:
+            while len(self._seen[kind]) < count:
                 self._news.clear()
                 await self._news.wait()
 
@@ -166,13 +165,27 @@ class _Talk:
         began, number = loop.time(), 0
         while True:
             muted = line.muted and self._answering
-            audio = self._speech.popleft() if self._speech else b"" if muted else silence
+            speaking = bool(self._speech)
+            audio = self._speech.popleft() if speaking else b"" if muted else silence
             if audio:
                 text = APPEND % base64.b64encode(audio).decode()
                 self._call.sent.append(Message(time.time(), len(text), len(audio)))
+                if speaking:
+                    self._spoke(self._call.sent[-1].at)
                 await self._connection.send(text)
             number += 1
             await asyncio.sleep(max(0.0, began + number * line.message_ms / 1000 - loop.time()))
+
+    def _spoke(self, at: float) -> None:
+        """A message of speech left: the sentence's first, or the next one of it."""
+        due = at + self._call.line.message_ms / 1000
+        if self._began is None:
+            self._began = at
+            self._call.spoken.append((at, due))
+        else:
+            self._call.spoken[-1] = (self._began, due)
+        if not self._speech:
+            self._began = None
 
     async def _listen(self) -> None:
         async for text in self._connection:
@@ -186,7 +199,7 @@ class _Talk:
                 self._answering = True
             if event["type"] == "error":
                 raise BackendError(f"the server refused: {event['error']['message']}", stage="call")
-            self._seen[event["type"]] += 1
+            self._seen[event["type"]].append(now)
             self._news.set()
 
 

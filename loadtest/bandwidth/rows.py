@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loadtest.bandwidth.caller import APPEND, Call, Message
+from loadtest.bandwidth.caller import APPEND, Call
 from loadtest.bandwidth.capture import Packet, Traffic, traffic
 from loadtest.bandwidth.formula import NOTHING, RTP_EXTENSIONS, Load, Rtp, Tcp, base64_length, kbps
 from loadtest.bandwidth.media import Stream
@@ -22,6 +22,8 @@ TOLERANCE = 0.03
 
 # A session's key is as long (deployments/transports/realtime_ws.py), and so are its ids.
 _KEY = "0" * 12
+# Clocks of one machine, read by two programs.
+_AHEAD_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,15 @@ def call_session(call: Call, packets: Iterable[Packet], server: str) -> Session:
     down = [packet for packet in own if packet.source == server]
     whole = [(call.began, call.ended)]
     tcp = Tcp(tls=call.line.tls)
+    # A packet is captured after its message was written and before it was read.
+    half = call.line.message_ms / 2000
+    said = [(start - _AHEAD_S, end - half) for start, end in call.spoken]
+    answered = [(start - half, end) for start, end in call.heard]
+    spoken_s = _audio_s(call, call.spoken)
     rows = (
-        _row("up", "talking", call.spoken_s, _within(up, call.spoken), _uplink(call, tcp) * call.spoken_s),
-        _row("up", "conversation", call.seconds, _within(up, whole), _uplink(call, tcp) * _sent_s(call)),
-        _row("down", "talking", call.heard_s, _within(down, call.heard), _downlink(call, tcp, call.heard)),
+        _row("up", "talking", spoken_s, _within(up, said), _uplink(call, tcp) * spoken_s),
+        _row("up", "conversation", call.seconds, _within(up, whole), _uplink(call, tcp) * _audio_s(call, whole)),
+        _row("down", "talking", call.heard_s, _within(down, answered), _downlink(call, tcp, call.heard)),
         _row("down", "conversation", call.seconds, _within(down, whole), _downlink(call, tcp, whole)),
     )
     return Session("WebSocket, TLS" if call.line.tls else "WebSocket", call.line.name, rows)
@@ -148,14 +155,11 @@ def _downlink(call: Call, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> Loa
     return sum((tcp.message(length, masked=False) for length in lengths), NOTHING)
 
 
-def _sent_s(call: Call) -> float:
-    """Seconds of audio that the microphone sent."""
+def _audio_s(call: Call, spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds of audio that the microphone sent in these spans."""
     rate = call.line.wire.rate * call.line.wire.sample_bytes
-    return sum(message.audio for message in _during(call.sent, call.began, call.ended)) / rate
-
-
-def _during(messages: Iterable[Message], start: float, end: float) -> list[Message]:
-    return [message for message in messages if start <= message.at <= end]
+    sent = (message for message in call.sent if any(start <= message.at < end - _AHEAD_S for start, end in spans))
+    return sum(message.audio for message in sent) / rate
 
 
 def _coded(rtp: Rtp, packets: Sequence[bytes]) -> Load:
