@@ -97,6 +97,8 @@ def exchange(pair: Pair, streams: Sequence[Stream]) -> dict[str, tuple[int, floa
             server.connect((pair.caller.address, port))
             flows += [_Flow(caller, server, stream, stream.up), _Flow(server, caller, stream, stream.down)]
         began, ended = _run(flows, max(stream.seconds for stream in streams))
+    except OSError as error:
+        raise BackendError(f"the cable carries no media ({error}).", stage="srtp") from None
     finally:
         for each in sockets:
             each.close()
