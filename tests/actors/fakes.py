@@ -52,8 +52,24 @@ class ScriptedTurn:
     probabilities: deque[float | None] = field(default_factory=lambda: deque([0.98]))
     delay_s: float = 0.04
     fault: Exception | None = None
+    asked: int = 0
+    withdrawn: int = 0
+    running: int = 0
+    most: int = 0
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
+        self.asked += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            return await self._judge()
+        except asyncio.CancelledError:
+            self.withdrawn += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def _judge(self) -> TurnVerdict:
         await asyncio.sleep(self.delay_s)
         if self.fault:
             raise self.fault

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rejoinder.core.config import EndpointingSettings, Settings
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import run_virtual
 
@@ -25,6 +26,8 @@ def _slow(name: str) -> Play:
     play = Play()
     if name == "endpoint":
         play.turn.delay_s += EXTRA_S
+        # Words that read finished would not wait for it.
+        play.settings = Settings(endpointing=EndpointingSettings(finished_probability=0.0))
     elif name == "stt":
         play.stt.delay_s += EXTRA_S
     elif name == "llm_first_token":

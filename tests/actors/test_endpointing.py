@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 import pytest
 
+from actors.services import QUESTIONS_AT_ONCE
+from rejoinder.core.config import EndpointingSettings, Settings
 from tests.actors.asking import TURN, prompts, server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn
-from tests.actors.stage_play import Play
+from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
 
@@ -44,7 +47,7 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
 @virtual
 async def test_a_verdict_that_hangs_leaves_the_fallback_silence() -> None:
     """The turn model has 400 ms; then 500 ms of silence decide, and the hanging call is cancelled."""
-    play = Play(turn=ScriptedTurn(deque([None])))
+    play = Play(turn=ScriptedTurn(deque([None])), stt=ScriptedStt(deque(["What time is it and"])))
     async with play.call() as caller:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
@@ -136,3 +139,56 @@ async def test_an_endless_utterance_becomes_turns() -> None:
         await caller.listen("response.done")
     assert len(caller.of("input_audio_buffer.committed")) == 2
     assert [round(len(job.pcm) / 32_000) for job in play.stt.jobs] == [30, 10]
+
+
+@virtual
+async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None:
+    """The transcript is there first and ends like a question: it decides, and the question is withdrawn."""
+    turn = ScriptedTurn(deque([0.02]), delay_s=0.35)
+    play = Play(turn=turn)
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        spoke = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+        await caller.listen("response.done")
+    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.064 + 0.15, abs=0.05)
+    assert turn.withdrawn == 1
+
+
+@virtual
+async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
+    """The turn model answered before the transcript came: its word counts, whatever the words look like."""
+    play = Play(turn=ScriptedTurn(deque([0.02]), delay_s=0.04))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        spoke = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert caller.at("input_audio_buffer.committed") - spoke > 1.8
+
+
+@virtual
+async def test_a_short_pause_costs_no_question() -> None:
+    """Speech that goes on before `ask_after_ms` is never asked about."""
+    turn = ScriptedTurn()
+    play = Play(settings=Settings(endpointing=EndpointingSettings(ask_after_ms=200)), turn=turn)
+    async with play.call() as caller:
+        await caller.speak(0.5)
+        await caller.hush(0.12)
+        await caller.speak(0.5)
+        await caller.listen("response.done")
+    assert turn.asked == 1
+
+
+@virtual
+async def test_a_host_asks_few_questions_at_once() -> None:
+    """More callers than places: the others' questions wait, and those whose words read finished are never asked."""
+    turn = ScriptedTurn(delay_s=0.12)
+    play = Play(turn=turn)
+    async with play.open() as host, contextlib.AsyncExitStack() as calls:
+        callers = [Caller() for _ in range(6)]
+        for number, caller in enumerate(callers):
+            caller.session = await calls.enter_async_context(host.converse(f"c{number}", caller.take, "rejoinder"))
+        await asyncio.gather(*(caller.say(1.0) for caller in callers))
+    assert turn.most <= QUESTIONS_AT_ONCE
+    assert turn.asked < len(callers)
+    assert all(len(caller.of("input_audio_buffer.committed")) == 1 for caller in callers)
