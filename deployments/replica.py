@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,10 +32,10 @@ LAG_LIMIT_S = 5.0
 
 
 class Worker:
-    """The one thread on which an engine runs; jobs wait their turn."""
+    """The one thread on which an engine runs; jobs wait their turn. `nice`: of that thread alone (Linux)."""
 
-    def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+    def __init__(self, name: str, nice: int = 0) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_yield_to_others, initargs=(nice,))
         self._since: float | None = None
 
     async def run(self, job: Callable[[], Result]) -> Result:
@@ -53,6 +54,13 @@ class Worker:
         """How long the current job runs already."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
+
+
+def _yield_to_others(nice: int) -> None:
+    """Lower this thread's priority by `nice`, against the process it is in."""
+    if nice:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + nice))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class TurnDetector:
         folder = open_store(settings.models).path(stage.model)
         self._engine = SmartTurn(folder / "smart-turn-v3.2-cpu.onnx", stage.threads)
         self._engine.warm_up()
-        self._worker = Worker("smart-turn")
+        self._worker = Worker("smart-turn", stage.nice)
         self._replica = Replica("turn_detector", self._engine.name, stage, self._worker)
 
     async def predict(self, pcm: bytes, route: Route | None = None) -> TurnVerdict:

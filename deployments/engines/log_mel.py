@@ -33,10 +33,11 @@ _LOG_STEP = np.log(6.4) / 27
 Features = npt.NDArray[np.float32]
 
 
-def log_mel(audio: Samples, frames: int) -> Features:
+def log_mel(audio: Samples, frames: int, constant: int = 0) -> Features:
     """Features of `audio` followed by silence: shape (80, frames); needs audio.size <= frames * HOP.
 
-    Frames that see only the silence are not computed, so padding costs nothing.
+    The first `constant` samples must all be equal. Frames that see only the silence are not computed, and those that
+    see only equal samples are computed once, so padding on either side costs nothing.
     """
     padded = np.zeros(_HALF_WINDOW + frames * HOP + _HALF_WINDOW, dtype=np.float32)
     padded[_HALF_WINDOW : _HALF_WINDOW + audio.size] = audio
@@ -45,11 +46,13 @@ def log_mel(audio: Samples, frames: int) -> Features:
     # Audio near the end is mirrored into the last frames: then nothing can be skipped.
     mirrored = audio.size > frames * HOP - _HALF_WINDOW
     heard = frames if mirrored else min(frames, (audio.size + _HALF_WINDOW) // HOP + 1)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[: heard * HOP : HOP]
+    first = max(0, min((constant - _HALF_WINDOW) // HOP, heard - 1))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[first * HOP : heard * HOP : HOP]
     spectrum = np.fft.rfft(windows * _hann(), axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     features = np.full((MEL_BANDS, frames), np.log10(_POWER_FLOOR), dtype=np.float32)
-    features[:, :heard] = np.log10(np.maximum(_mel_filters() @ power.T, _POWER_FLOOR))
+    features[:, first:heard] = np.log10(np.maximum(_mel_filters() @ power.T, _POWER_FLOOR))
+    features[:, :first] = features[:, first : first + 1]
     scaled: Features = (np.maximum(features, features.max() - _DYNAMIC_RANGE) + 4) / 4
     return scaled
 

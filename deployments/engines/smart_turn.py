@@ -49,4 +49,4 @@ def smart_turn_features(audio: Features) -> Features:
     recent = audio[-_WINDOW:]
     window[_WINDOW - recent.size :] = recent
     normal = (window - window.mean()) / np.sqrt(window.var() + _VARIANCE_FLOOR)
-    return log_mel(normal, _WINDOW // HOP)
+    return log_mel(normal, _WINDOW // HOP, constant=_WINDOW - recent.size)

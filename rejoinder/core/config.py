@@ -78,6 +78,8 @@ class VadStage(Stage):
 class TurnDetectorStage(Stage):
     engine: Literal["smart_turn"] = "smart_turn"
     model: str = "smart-turn-v3.2"
+    # On shared cores hearing and speaking go first: a verdict that comes too late is decided without (`endpointing`).
+    nice: int = Field(10, ge=0, le=19)
 
 
 class Emulation(Section):

@@ -37,6 +37,15 @@ def test_skipping_silent_frames_changes_nothing(seconds: float) -> None:
     assert np.abs(log_mel(audio, 3000) - reference).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.004, 1.0, 4.321, 7.99, 8.0])
+def test_equal_frames_are_computed_once(seconds: float) -> None:
+    """The silence in front of a short utterance is no work, and its features are the same as if it were."""
+    audio = (0.1 * np.random.default_rng(5).standard_normal(round(seconds * RATE))).astype(np.float32)
+    lead = 8 * RATE - audio.size
+    window = np.concatenate([np.full(lead, 0.25, np.float32), audio])
+    assert np.abs(log_mel(window, 800, constant=lead) - log_mel(window, 800)).max() < 1e-5
+
+
 @pytest.fixture(scope="module")
 def smart_turn(store: ModelStore) -> SmartTurn:
     engine = SmartTurn(store.path("smart-turn-v3.2"), threads=1)

@@ -1,0 +1,205 @@
+"""What asking the turn model less costs, on human speech: `python -m deployments.engines.turn_study`.
+
+Every clip is heard once, with the real models: each silence of `soft_end_ms` is transcribed and judged, and both are
+timed. Then the same silences are decided by three policies, on paper:
+
+    always     the turn model is asked at every soft end and its answer awaited
+    at rest    it is asked after `ask_after_ms`; the transcript decides if it is there first and reads finished
+    busy       the turn model answers too late for every question: what reads finished is decided by its transcript,
+               and the rest waits as long as if no answer had come
+
+A pause that the speaker ended in time costs nothing; one that was taken for the end is a cut. Latency is the silence
+after the last word at which the turn is taken, and `ready` when the transcript is there as well, which is what a reply
+waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from deployments.engines.human_corpus import human_clips, missing_packages
+from deployments.engines.pcm import Pcm
+from deployments.engines.silero import STATE_SIZE, Silero
+from deployments.engines.smart_turn import SmartTurn
+from deployments.engines.whisper import Whisper, WhisperOptions
+from deployments.vad import load_silero
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW
+from rejoinder.core.config import Settings
+from rejoinder.core.endings import Ending, ending
+from rejoinder.core.endpointing import TurnDetection, wait_s
+from rejoinder.core.speech import RESUME_WINDOWS, SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted, SpeechState, step
+from rejoinder.store import open_store
+
+POLICIES = ("always", "at rest", "busy")
+ROOM_S = 1.5
+ROOM_LEVEL = 8
+MS_A_WINDOW = VAD_WINDOW * 1000 / STT_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """One soft end: `soft_ms` after the last speech it was known, and `resumed_ms` after it speech was believed again;
+    None: it was the end.
+    """
+
+    clip: str
+    soft_ms: float
+    resumed_ms: float | None
+    probability: float
+    judged_ms: float
+    text: str
+    transcribed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """After so much silence the turn is taken, unless speech goes on before; `asked`: the turn model was."""
+
+    taken_ms: float
+    asked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One policy over all silences; times are ms of silence."""
+
+    policy: str
+    silences: int
+    pauses: int
+    asked: int
+    cut: int
+    latency_p50_ms: float
+    latency_p90_ms: float
+    ready_p50_ms: float
+    ready_p90_ms: float
+
+
+def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
+    """When this policy takes the turn, if the silence lasts."""
+    rules = settings.endpointing
+    told_ms = silence.soft_ms + silence.transcribed_ms
+    finished = ending(silence.text, settings.stt.language) is Ending.FINISHED
+    asked_ms = silence.soft_ms if policy == "always" else max(silence.soft_ms, rules.ask_after_ms)
+    asked = silence.resumed_ms is None or silence.resumed_ms > asked_ms
+    answered_ms = asked_ms + silence.judged_ms
+    if policy != "always" and finished and (policy == "busy" or told_ms < answered_ms):
+        return Decision(_taken_ms(settings, rules.finished_probability, told_ms), asked)
+    if policy == "busy":
+        return Decision(_taken_ms(settings, None, silence.soft_ms + rules.verdict_timeout_ms), asked)
+    return Decision(_taken_ms(settings, silence.probability, answered_ms), asked)
+
+
+def _taken_ms(settings: Settings, probability: float | None, known_ms: float) -> float:
+    return max(known_ms, wait_s(TurnDetection(), settings.endpointing, probability) * 1000)
+
+
+def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> Outcome:
+    """One policy over all silences."""
+    pairs = [(silence, decide(silence, policy, settings)) for silence in silences]
+    ends = [pair for pair in pairs if pair[0].resumed_ms is None]
+    taken = [decision.taken_ms for _, decision in ends]
+    ready = [max(decision.taken_ms, silence.soft_ms + silence.transcribed_ms) for silence, decision in ends]
+    cut = sum(1 for silence, d in pairs if silence.resumed_ms is not None and silence.resumed_ms > d.taken_ms)
+    (p50, p90), (ready50, ready90) = np.percentile(taken, (50, 90)), np.percentile(ready, (50, 90))
+    asked = sum(decision.asked for _, decision in pairs)
+    figures = (float(p50), float(p90), float(ready50), float(ready90))
+    return Outcome(policy, len(pairs), len(pairs) - len(ends), asked, cut, *figures)
+
+
+class Listener:
+    """Hears clips with the real models."""
+
+    def __init__(self, settings: Settings, threads: int) -> None:
+        store = open_store(settings.models)
+        self._settings = settings
+        self._vad: Silero = load_silero(settings)
+        self._turn = SmartTurn(store.path(settings.turn_detector.model) / "smart-turn-v3.2-cpu.onnx", threads)
+        self._stt = Whisper(store.path(settings.stt.model), WhisperOptions(threads=threads))
+        self._turn.warm_up()
+        self._stt.warm_up()
+
+    def hear(self, name: str, speech: Pcm) -> Iterator[Silence]:
+        """Every soft end of a clip in a quiet room."""
+        room = np.random.default_rng(0).integers(-ROOM_LEVEL, ROOM_LEVEL + 1, round(ROOM_S * STT_RATE))
+        pcm = np.concatenate([speech, room.astype(np.int16)])
+        start, open_end = 0, None
+        for event in self._edges(pcm):
+            match event:
+                case SpeechStarted(at):
+                    start = at
+                case SpeechResumed(at) if open_end is not None:
+                    believed = at + RESUME_WINDOWS * VAD_WINDOW
+                    yield replace(open_end[1], resumed_ms=(believed - open_end[0].speech_end) * 1000 / STT_RATE)
+                    open_end = None
+                case SoftEnd():
+                    open_end = event, self._judge(name, pcm, start, event)
+        if open_end is not None:
+            yield open_end[1]
+
+    def _edges(self, pcm: Pcm) -> Iterator[SpeechEvent]:
+        state = np.zeros((1, STATE_SIZE), np.float32)
+        speech = SpeechState()
+        for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
+            window = pcm[np.newaxis, end - VAD_WINDOW : end].astype(np.float32) / 32768
+            probabilities, state = self._vad.step(window, state)
+            speech, events = step(speech, self._settings.speech, float(probabilities[0]), end)
+            yield from events
+
+    def _judge(self, name: str, pcm: Pcm, start: int, end: SoftEnd) -> Silence:
+        padding = round(self._settings.speech.prefix_padding_ms * STT_RATE / 1000)
+        heard = pcm[max(0, start - padding) : end.at]
+        began = time.perf_counter()
+        probability = self._turn.predict(heard)
+        between = time.perf_counter()
+        text = self._stt.transcribe_batch([heard])[0].text
+        ended = time.perf_counter()
+        soft_ms = (end.at - end.speech_end) * 1000 / STT_RATE
+        return Silence(name, soft_ms, None, probability, (between - began) * 1000, text, (ended - between) * 1000)
+
+
+HEADER = (
+    f"{'policy':8} {'silences':>8} {'pauses':>6} {'asked':>6} {'cut':>4} "
+    f"{'taken p50':>9} {'p90':>5} {'ready p50':>9} {'p90':>5}"
+)
+
+
+def row(found: Outcome) -> str:
+    """One line of the table."""
+    times = (
+        f"{found.latency_p50_ms:9.0f} {found.latency_p90_ms:5.0f} {found.ready_p50_ms:9.0f} {found.ready_p90_ms:5.0f}"
+    )
+    return f"{found.policy:8} {found.silences:8d} {found.pauses:6d} {found.asked:6d} {found.cut:4d} {times}"
+
+
+def main() -> None:
+    """Run the study over every clip this machine has, and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every-prompt", type=int, default=1, help="of the telephone prompts, take every Nth")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write every silence and the outcomes to this file")
+    arguments = parser.parse_args()
+    settings = Settings()
+    if missing := missing_packages():
+        print(f"For more speech: apt-get install {' '.join(missing)}")
+    listener = Listener(settings, arguments.threads)
+    clips = human_clips(open_store(settings.models).path("human-clips"), arguments.every_prompt)
+    silences = [silence for clip in clips for silence in listener.hear(clip.name, clip.pcm())]
+    outcomes = [outcome(policy, silences, settings) for policy in POLICIES]
+    print(f"{len(clips)} clips of human speech; all times in ms of silence")
+    print(HEADER)
+    for found in outcomes:
+        print(row(found))
+    if arguments.json:
+        report = {"outcomes": [asdict(o) for o in outcomes], "silences": [asdict(s) for s in silences]}
+        arguments.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
