@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from actors.ports import ANYWHERE, LlmRequest, LlmStream, SttJob, TokenDelta, Transcript, TtsRequest, TurnVerdict, Usage
 from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE, WIRE_RATE
 
-HEARD = "Could you tell me what the time is?"
+HEARD = "It was the age of wisdom."
 REPLY = "It is a quarter past nine."
 REPLY_S = 1.5
 CHUNK_S = 0.2

@@ -23,14 +23,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from deployments.engines.human_corpus import human_clips, missing_packages
-from deployments.engines.pcm import Pcm
 from deployments.engines.silero import STATE_SIZE, Silero
 from deployments.engines.smart_turn import SmartTurn
 from deployments.engines.whisper import Whisper, WhisperOptions
 from deployments.vad import load_silero
-from rejoinder.core.audio import STT_RATE, VAD_WINDOW
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Samples
 from rejoinder.core.config import Settings
 from rejoinder.core.endings import Ending, ending
 from rejoinder.core.endpointing import TurnDetection, wait_s
@@ -125,7 +125,7 @@ class Listener:
         self._turn.warm_up()
         self._stt.warm_up()
 
-    def hear(self, name: str, speech: Pcm) -> Iterator[Silence]:
+    def hear(self, name: str, speech: npt.NDArray[np.int16]) -> Iterator[Silence]:
         """Every soft end of a clip in a quiet room."""
         room = np.random.default_rng(0).integers(-ROOM_LEVEL, ROOM_LEVEL + 1, round(ROOM_S * STT_RATE))
         pcm = np.concatenate([speech, room.astype(np.int16)])
@@ -143,8 +143,8 @@ class Listener:
         if open_end is not None:
             yield open_end[1]
 
-    def _edges(self, pcm: Pcm) -> Iterator[SpeechEvent]:
-        state = np.zeros((1, STATE_SIZE), np.float32)
+    def _edges(self, pcm: npt.NDArray[np.int16]) -> Iterator[SpeechEvent]:
+        state: Samples = np.zeros((1, STATE_SIZE), np.float32)
         speech = SpeechState()
         for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
             window = pcm[np.newaxis, end - VAD_WINDOW : end].astype(np.float32) / 32768
@@ -152,7 +152,7 @@ class Listener:
             speech, events = step(speech, self._settings.speech, float(probabilities[0]), end)
             yield from events
 
-    def _judge(self, name: str, pcm: Pcm, start: int, end: SoftEnd) -> Silence:
+    def _judge(self, name: str, pcm: npt.NDArray[np.int16], start: int, end: SoftEnd) -> Silence:
         padding = round(self._settings.speech.prefix_padding_ms * STT_RATE / 1000)
         heard = pcm[max(0, start - padding) : end.at]
         began = time.perf_counter()

@@ -28,7 +28,7 @@ LENGTH = struct.Struct("<I")
 
 # The engines of every contender: fixed times, and one sentence of this length.
 STT_S, LLM_S, TTS_S = 0.100, 0.150, 0.080
-HEARD = "Could you tell me what the time is?"
+HEARD = "It was the age of wisdom."
 REPLY = "It is a quarter past nine."
 REPLY_S = 1.5
 REPLY_RATE = 24_000

@@ -1,7 +1,8 @@
 """What every session hears: one spoken phrase of a person's, then silence, in cycles of eight seconds.
 
 Phrases of the store's own recordings, cut in the middle of the readers' pauses, each a whole clause that every
-contender's rules take for one turn (checked before each row). A cycle is a whole number of voice activity windows, so
+contender's rules take for one turn (checked before each row) and of whose end Smart Turn is sure at once: what is
+compared is the work, not the detectors. A cycle is a whole number of voice activity windows, so
 all cycles of a stream are decided alike and one offline pass tells where each ends. The silence is a quiet room's
 noise: nobody may win by noticing zeros.
 """
@@ -28,7 +29,6 @@ SEED = 20_261_125
 _CUTS = (
     ("two_cities.wav", 4.83, 6.50),
     ("two_cities.wav", 6.48, 8.55),
-    ("two_cities.wav", 8.55, 10.56),
     ("two_cities.wav", 10.56, 13.10),
     ("two_cities.wav", 14.99, 17.10),
     ("two_cities.wav", 24.30, 26.35),
