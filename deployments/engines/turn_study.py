@@ -30,7 +30,7 @@ from deployments.engines.silero import STATE_SIZE, Silero
 from deployments.engines.smart_turn import SmartTurn
 from deployments.engines.whisper import Whisper, WhisperOptions
 from deployments.vad import load_silero
-from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Samples
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Samples, pcm16_to_float
 from rejoinder.core.config import Settings
 from rejoinder.core.endings import Ending, ending
 from rejoinder.core.endpointing import TurnDetection, wait_s
@@ -147,7 +147,7 @@ class Listener:
         state: Samples = np.zeros((1, STATE_SIZE), np.float32)
         speech = SpeechState()
         for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
-            window = pcm[np.newaxis, end - VAD_WINDOW : end].astype(np.float32) / 32768
+            window = pcm16_to_float(pcm[end - VAD_WINDOW : end].tobytes())[np.newaxis]
             probabilities, state = self._vad.step(window, state)
             speech, events = step(speech, self._settings.speech, float(probabilities[0]), end)
             yield from events
