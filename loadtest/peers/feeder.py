@@ -70,13 +70,14 @@ class Feeder:
     links: Sequence[Link]
     per_link: int
     plan: Plan
+    warm_up_s: float = 2 * CYCLE_S
     late_s: array[float] = field(default_factory=lambda: array("d"))
     begin: float = 0.0
 
     @property
     def counted_from(self) -> float:
         """When every session has begun its second cycle: what came before warmed up."""
-        return self.begin + 2 * CYCLE_S
+        return self.begin + self.warm_up_s
 
     async def feed(self) -> None:
         """Send every frame at its instant; returns when the last one has gone. Not restartable."""
@@ -106,7 +107,7 @@ class Feeder:
 
     def late_p99_ms(self) -> float:
         """Of the counted part."""
-        counted = np.array(self.late_s)[round(2 * CYCLE_S / FRAME_S) * PHASES :]
+        counted = np.array(self.late_s)[round(self.warm_up_s / FRAME_S) * PHASES :]
         return float(np.percentile(counted, 99)) * 1000
 
     def answers(self, edges: Sequence[Edge], engines: Engines) -> Answers:
