@@ -62,8 +62,8 @@ def _take(scenario: Scenario, step: Step, probe: Scenario, baseline_ms: float | 
     back = None
     if found.outcome is not Outcome.INVALID:
         back = recovered(baseline_ms, _median(hold(replace(probe, seed=step.seed))))
-    figures = (whole.p50_ms, whole.p95_ms) if whole else (None, None)
-    return Taken(step, found.outcome, *figures, recovered=back, causes=found.causes)
+    p50_ms, p95_ms = (whole.p50_ms, whole.p95_ms) if whole else (None, None)
+    return Taken(step, found.outcome, p50_ms, p95_ms, back, found.causes)
 
 
 def _median(found: RunResult) -> float | None:
