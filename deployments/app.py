@@ -9,11 +9,12 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.llm import Llm
 from deployments.routing import ROUTER
+from deployments.scaling import HostPolicy, StagePolicy
 from deployments.session_host import SessionHost
 from deployments.stt import Stt
 from deployments.tts import Tts
@@ -54,7 +55,7 @@ def stage_deployment(cls: type, stage: Stage, name: str = "") -> serve.Deploymen
         health_check_period_s=stage.health_check_period_s,
         health_check_timeout_s=stage.health_check_timeout_s,
         request_router_config=RequestRouterConfig(request_router_class=ROUTER),
-        **_replicas(stage.autoscaling),
+        **_replicas(stage.autoscaling, StagePolicy, queue_limit_s=stage.autoscaling.queue_delay_ms / 1000),
     )
 
 
@@ -68,14 +69,23 @@ def _host(settings: Settings) -> serve.Deployment:
         health_check_period_s=host.health_check_period_s,
         health_check_timeout_s=host.health_check_timeout_s,
         graceful_shutdown_timeout_s=host.graceful_shutdown_timeout_s,
-        **_replicas(host.autoscaling),
+        **_replicas(
+            host.autoscaling,
+            HostPolicy,
+            most=host.max_sessions,
+            headroom=host.autoscaling.headroom,
+            lag_limit_s=host.scale_at_loop_lag_ms / 1000,
+        ),
     )
 
 
-def _replicas(scaling: Autoscaling) -> dict[str, Any]:
+def _replicas(scaling: Autoscaling, policy: type, **limits: float) -> dict[str, Any]:
     if scaling.min_replicas == scaling.max_replicas:
         return {"num_replicas": scaling.min_replicas}
-    return {"autoscaling_config": AutoscalingConfig(**scaling.model_dump())}
+    options = scaling.model_dump(exclude={"headroom", "queue_delay_ms"})
+    limits = {"target": scaling.target_ongoing_requests, **limits}
+    rule = AutoscalingPolicy(policy_function=policy, policy_kwargs=limits)
+    return {"autoscaling_config": AutoscalingConfig(**options, policy=rule)}
 
 
 def _actor(resources: Resources) -> dict[str, Any]:

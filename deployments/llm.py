@@ -13,7 +13,7 @@ from actors.ports import LlmRequest, TokenDelta
 from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
 from deployments.engines.emulated import EmulatedLlm
 from deployments.engines.openai_api import OpenAiApi
-from deployments.replica import Replica, replica_id
+from deployments.replica import Replica, StageDeployment, replica_id
 from deployments.routing import Route
 from rejoinder.core.config import Settings
 from rejoinder.core.context import Message
@@ -62,7 +62,7 @@ def open_engine(settings: Settings) -> LlmEngine:
     return EmbeddedLlm(open_store(settings.models).converted(stage.model, f"ct2-{stage.compute_type}"), options)
 
 
-class Llm:
+class Llm(StageDeployment):
     """The deployment."""
 
     def __init__(self, settings: Settings) -> None:
@@ -82,11 +82,8 @@ class Llm:
                     inside.waited(delta.usage.queue_s)
                 yield delta
 
-    async def describe(self) -> dict[str, str | int]:
-        return self._replica.describe()
-
     async def check_health(self) -> None:
-        await self._replica.check_health()
+        await super().check_health()
         if not self._warm:
             await self._warm_up()
         await self._engine.check_health()

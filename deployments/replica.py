@@ -11,6 +11,7 @@ import asyncio
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ import ray
 from ray import serve
 
 from deployments.metrics import MetricsPort, ReplicaMetrics
+from deployments.scaling import QUEUE_S
 from rejoinder.core.config import Stage
 from rejoinder.core.errors import BackendError
 
@@ -29,6 +31,9 @@ Result = TypeVar("Result")
 # A job this long has hung: the longest honest one is 30 s of speech with full padding, about 2 s on one core.
 STUCK_S = 30.0
 LAG_LIMIT_S = 5.0
+# The waits that say whether a stage is too small now.
+RECENT_S = 5.0
+RECENT_WAITS = 1000
 
 
 class Worker:
@@ -106,12 +111,18 @@ class Replica:
         self._metrics = ReplicaMetrics(self._port.registry, stage)
         self._settings = settings
         self._worker = worker
+        self._waits: deque[tuple[float, float]] = deque(maxlen=RECENT_WAITS)
         replica = replica_id(stage)
         node = ray.get_runtime_context().get_node_id() if inside else "local"
         self.description = Description(stage, replica, os.getpid(), node, self._port.target, engine)
 
-    def describe(self) -> dict[str, str | int]:
-        return asdict(self.description)
+    def signals(self) -> dict[str, float]:
+        """What `deployments.scaling` decides by: the wait that nine of ten recent requests stayed below."""
+        horizon = time.monotonic() - RECENT_S
+        while self._waits and self._waits[0][0] < horizon:
+            self._waits.popleft()
+        waits = sorted(wait_s for _, wait_s in self._waits)
+        return {QUEUE_S: waits[int(0.9 * (len(waits) - 1))] if waits else 0.0}
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[Request]:
@@ -130,6 +141,8 @@ class Replica:
             raise
         finally:
             self._metrics.in_flight.dec()
+            if request.queue_s is not None:
+                self._waits.append((time.monotonic(), request.queue_s))
             self._metrics.ended(time.monotonic() - began, request.end, request.queue_s)
 
     async def check_health(self) -> None:
@@ -141,3 +154,21 @@ class Replica:
             raise BackendError(f"the event loop is {lag_s:.1f} s late.", stage=self.description.stage)
         if self._worker and self._worker.busy_s > STUCK_S:
             raise BackendError(f"the engine hangs for {self._worker.busy_s:.0f} s.", stage=self.description.stage)
+
+
+class StageDeployment:
+    """What Serve and the operator ask of every stage; `_replica` is set by the stage's constructor."""
+
+    _replica: Replica
+
+    async def describe(self) -> dict[str, str | int]:
+        """This replica, for `/metrics/targets`."""
+        return asdict(self._replica.description)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """This replica's signals, for Serve's autoscaler."""
+        return self._replica.signals()
+
+    async def check_health(self) -> None:
+        """Raise if this replica should be replaced."""
+        await self._replica.check_health()

@@ -24,6 +24,7 @@ from deployments.http_surface import surface
 from deployments.journal import LogJournal
 from deployments.metrics import ConversationMetrics, MetricsPort
 from deployments.replica import Description
+from deployments.scaling import LOOP_LAG_S, SESSIONS
 from deployments.vad import load_silero
 from rejoinder.core.config import Settings
 from rejoinder.core.errors import BackendError
@@ -88,6 +89,10 @@ class SessionHost:
         replica = serve.get_replica_context().replica_id.unique_id
         node = ray.get_runtime_context().get_node_id()
         return asdict(Description("host", replica, os.getpid(), node, self._port.target, engine=""))
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `deployments.scaling` decides by."""
+        return {SESSIONS: float(self.host.live), LOOP_LAG_S: self.host.loop_lag_s}
 
     async def check_health(self) -> None:
         """Raise if the loop is too late to carry audio, or the shared tick has ended."""

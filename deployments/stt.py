@@ -14,7 +14,7 @@ import numpy as np
 
 from actors.ports import SttJob, Transcript
 from deployments.engines.whisper import Whisper, WhisperOptions
-from deployments.replica import Replica, Worker
+from deployments.replica import Replica, StageDeployment, Worker
 from deployments.routing import Route
 from deployments.stt_queue import SttQueue
 from rejoinder.core.audio import STT_RATE
@@ -30,7 +30,7 @@ class _Waiting:
     answer: asyncio.Future[Transcript]
 
 
-class Stt:
+class Stt(StageDeployment):
     """The deployment."""
 
     def __init__(self, settings: Settings) -> None:
@@ -94,12 +94,6 @@ class Stt:
                 waiting.answer.set_result(
                     Transcript(words.text, audio_ms, queue_ms, decode_ms, words.avg_logprob, words.full_padding)
                 )
-
-    async def describe(self) -> dict[str, str | int]:
-        return self._replica.describe()
-
-    async def check_health(self) -> None:
-        await self._replica.check_health()
 
 
 def _fail(waiting: _Waiting, fault: Exception) -> None:

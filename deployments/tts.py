@@ -11,14 +11,14 @@ from collections.abc import AsyncGenerator, Iterator
 
 from actors.ports import TtsRequest
 from deployments.engines.piper import PiperVoice
-from deployments.replica import Replica, Worker
+from deployments.replica import Replica, StageDeployment, Worker
 from deployments.routing import Route
 from rejoinder.core.config import Settings
 from rejoinder.core.errors import Overloaded
 from rejoinder.store import open_store
 
 
-class Tts:
+class Tts(StageDeployment):
     """The deployment."""
 
     def __init__(self, settings: Settings) -> None:
@@ -52,9 +52,3 @@ class Tts:
 
     async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
         return await self._worker.run(lambda: next(chunks, None))
-
-    async def describe(self) -> dict[str, str | int]:
-        return self._replica.describe()
-
-    async def check_health(self) -> None:
-        await self._replica.check_health()

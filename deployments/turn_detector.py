@@ -10,13 +10,13 @@ import numpy as np
 
 from actors.ports import TurnVerdict
 from deployments.engines.smart_turn import SmartTurn
-from deployments.replica import Replica, Worker
+from deployments.replica import Replica, StageDeployment, Worker
 from deployments.routing import Route
 from rejoinder.core.config import Settings
 from rejoinder.store import open_store
 
 
-class TurnDetector:
+class TurnDetector(StageDeployment):
     """The deployment. A cancelled question that waits leaves at once; one that runs (40 ms) ends unheard."""
 
     def __init__(self, settings: Settings) -> None:
@@ -35,9 +35,3 @@ class TurnDetector:
         began = time.monotonic()
         probability = self._engine.predict(np.frombuffer(pcm, "<i2"))
         return TurnVerdict(probability, (time.monotonic() - began) * 1000)
-
-    async def describe(self) -> dict[str, str | int]:
-        return self._replica.describe()
-
-    async def check_health(self) -> None:
-        await self._replica.check_health()

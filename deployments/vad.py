@@ -6,7 +6,7 @@ import numpy as np
 
 from actors.ports import VadBatch, VadResult
 from deployments.engines.silero import Silero
-from deployments.replica import Replica, Worker
+from deployments.replica import Replica, StageDeployment, Worker
 from deployments.routing import Route
 from rejoinder.core.config import Settings
 from rejoinder.store import open_store
@@ -27,7 +27,7 @@ def decide(engine: Silero, batch: VadBatch) -> VadResult:
     return VadResult(tuple(probabilities.tolist()), after.tobytes())
 
 
-class Vad:
+class Vad(StageDeployment):
     """The deployment; any replica may serve any tick."""
 
     def __init__(self, settings: Settings) -> None:
@@ -38,9 +38,3 @@ class Vad:
     async def step(self, batch: VadBatch, route: Route | None = None) -> VadResult:
         async with self._replica.request():
             return await self._worker.run(lambda: decide(self._engine, batch))
-
-    async def describe(self) -> dict[str, str | int]:
-        return self._replica.describe()
-
-    async def check_health(self) -> None:
-        await self._replica.check_health()

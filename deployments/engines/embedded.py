@@ -9,6 +9,7 @@ generator stops the engine at its next token.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -116,14 +117,17 @@ class EmbeddedLlm:
             message = f"{self._active} requests are running or waiting."
             raise Overloaded(message, "Retry, or add an llm replica.", resource="llm.max_queue")
         self._active += 1
+        arrived = time.monotonic()
         try:
-            async with self._slot, aclosing(self._generate(request, prompt)) as deltas:
-                async for delta in deltas:
-                    yield delta
+            async with self._slot:
+                queue_s = time.monotonic() - arrived
+                async with aclosing(self._generate(request, prompt, queue_s)) as deltas:
+                    async for delta in deltas:
+                        yield delta
         finally:
             self._active -= 1
 
-    async def _generate(self, request: LlmRequest, prompt: _Prompt) -> AsyncGenerator[TokenDelta]:
+    async def _generate(self, request: LlmRequest, prompt: _Prompt, queue_s: float) -> AsyncGenerator[TokenDelta]:
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # bounded by max_tokens
         writer = DeltaWriter(
@@ -138,7 +142,7 @@ class EmbeddedLlm:
                 yield delta
             generation.result()
             cached = len(prompt.prefix)
-            yield writer.last(Usage(prompt.length, writer.tokens, cached))
+            yield writer.last(Usage(prompt.length, writer.tokens, cached, queue_s))
         except RuntimeError as error:
             raise BackendError(f"generation failed: {error}.", "Retry on another replica.", stage="llm") from error
         finally:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.ports import LlmRequest, SttJob, TokenDelta, Transcript, TtsRequest, Usage
-from deployments.replica import Replica
+from deployments.replica import Replica, StageDeployment
 from deployments.routing import Route
 from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
 from rejoinder.core.config import Emulation, Settings, Stage
@@ -110,7 +110,7 @@ def _open(
     return profile, replica, Slots(emulation, profile, max_queue, replica.description.replica)
 
 
-class EmulatedStt:
+class EmulatedStt(StageDeployment):
     """The `Stt` deployment without a model: one sentence that says how much speech it was given."""
 
     def __init__(self, settings: Settings) -> None:
@@ -125,12 +125,6 @@ class EmulatedStt:
             audio_ms = len(job.pcm) / SAMPLE_BYTES * 1000 / STT_RATE
             text = f"This is an emulated transcript of {audio_ms / 1000:.1f} seconds."
             return Transcript(text, audio_ms, lease.waited_s * 1000, lease.service_s * 1000, avg_logprob=0.0)
-
-    async def describe(self) -> dict[str, str | int]:
-        return self._replica.describe()
-
-    async def check_health(self) -> None:
-        await self._replica.check_health()
 
 
 class EmulatedLlm:
@@ -175,7 +169,7 @@ class EmulatedLlm:
         """Nothing can hang here but the loop, which the replica watches."""
 
 
-class EmulatedTts:
+class EmulatedTts(StageDeployment):
     """The `Tts` deployment without a model: a tone as long as the text takes to say, at the profile's speed."""
 
     def __init__(self, settings: Settings) -> None:
@@ -207,12 +201,6 @@ class EmulatedTts:
         offset = start % WIRE_RATE
         needed = math.ceil((offset + samples) / WIRE_RATE)
         return (self._second * needed)[offset * SAMPLE_BYTES : (offset + samples) * SAMPLE_BYTES]
-
-    async def describe(self) -> dict[str, str | int]:
-        return self._replica.describe()
-
-    async def check_health(self) -> None:
-        await self._replica.check_health()
 
 
 def _second_of_tone() -> bytes:

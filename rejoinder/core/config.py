@@ -39,6 +39,10 @@ class Autoscaling(Section):
     min_replicas: Count = 1
     max_replicas: Count = 1
     target_ongoing_requests: Positive = 2.0
+    # Hosts: this share of the live calls is kept free, since a host takes seconds to start.
+    headroom: float = Field(0.1, ge=0, le=2)
+    # Stages: work that waits longer than this asks for another replica.
+    queue_delay_ms: Positive = 50.0
     upscale_delay_s: float = Field(2.0, ge=0)
     downscale_delay_s: float = Field(120.0, ge=0)
     look_back_period_s: Positive = 8.0
@@ -261,6 +265,8 @@ class HostSettings(Section):
     health_check_period_s: Positive = 5.0
     health_check_timeout_s: Positive = 10.0
     max_loop_lag_ms: Positive = 2000
+    # A host whose loop is so late is near its end, whatever it counts: add one.
+    scale_at_loop_lag_ms: Positive = 50
     metrics_port: int = Field(0, ge=0, le=65535)
     api_keys_env: str = "REJOINDER_API_KEYS"
 
