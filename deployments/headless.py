@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import struct
 import sys
@@ -131,6 +132,8 @@ async def serve(path: str, count: int, detector: str) -> None:
             opened.append(asyncio.get_running_loop().create_future())
             running.append(group.create_task(_hold(host, number, detector, feed, opened[-1])))
         feed.sessions = [await session for session in opened]
+        gc.collect()
+        gc.freeze()  # as the host deployment does
         feed.say({"ready": count})
         await feed.closed
         for task in running:

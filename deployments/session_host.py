@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from dataclasses import asdict
@@ -50,6 +51,10 @@ class SessionHost:
         apology = await hold_apology(stages, settings.conversation.apology)
         self.host = Host(Services(stages, settings, hedger, apology, metrics, LogJournal(), clock))
         self._running = asyncio.create_task(self.host.run())
+        # What was imported lives as long as the process: looking through it for garbage would only hold up every
+        # conversation at once.
+        gc.collect()
+        gc.freeze()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the routes once the replica is constructed."""
