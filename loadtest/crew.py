@@ -21,6 +21,7 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
+from loadtest import ray_crew
 from loadtest.fitness import Fitness, evidence, stolen_and_total
 from loadtest.orders import Order
 from loadtest.result import VOICE_TO_VOICE, Moment
@@ -138,7 +139,8 @@ async def work(orders: list[Order], progress: Progress, watch: Watch) -> None:
 
 
 async def _follow(number: int, order: Order, progress: Progress, watch: Watch) -> None:
-    async for line in _lines(order):
+    address = order.scenario.ray_address
+    async for line in ray_crew.lines(order, address) if address else _lines(order):
         progress.add(number, line)
         watch(progress)
     if number not in progress.finished:

@@ -65,6 +65,7 @@ class Scenario:
     turn_detection      semantic_vad, or server_vad with `silence_ms`
     workers             generator processes, about 750 calls each
     clips, trace        WAV files to say (none: the store's human speech), and a CSV of arrivals
+    ray_address         a Ray cluster whose nodes run the workers; "" runs them on this machine
     owned               the server is the tester's own, so load may leave this machine
     """
 
@@ -92,6 +93,7 @@ class Scenario:
     api_key: str = "none"
     playout_buffer_ms: float = 60.0
     owned: bool = False
+    ray_address: str = ""
 
     def __post_init__(self) -> None:
         bounds = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import random
 import sys
 import time
@@ -65,6 +66,7 @@ class Worker:
         speech = encode(read_clips(scenario.clips), scenario.codec)
         self._habits = Habits(speech, scenario.manner, accounts, scenario.playout_buffer_ms / 1000, measure_to)
         self._stance = Stance.now()
+        self._parent = os.getppid()
         self._greeting = session_update(scenario.codec, scenario.turn_detection, scenario.silence_ms)
 
     async def run(self) -> None:
@@ -143,6 +145,8 @@ class Worker:
     async def _reports(self) -> None:
         while True:
             await asyncio.sleep(REPORT_S)
+            if os.getppid() != self._parent:
+                raise SystemExit("whoever ordered this load is gone")
             now = time.monotonic()
             for live in list(self._live.values()):
                 self._collect(live)
