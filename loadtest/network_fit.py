@@ -30,6 +30,9 @@ STAGES: tuple[EmulatedStage, ...] = ("stt", "llm", "tts")
 CALM = 0.1
 """A mean wait of at most this share of the service leaves a stage's times comparable with those at no load."""
 
+NOTICED = 0.05
+"""Transcripts a turn beyond one, below which the difference is the edges of the measured time."""
+
 CHARACTERS_A_WORD = 6
 """With its space; English."""
 
@@ -184,15 +187,19 @@ def _part(level: Level, name: str) -> Times:
 
 
 def _callers(calibration: Calibration) -> Callers:
-    """Speech is what remains of the cycle; transcripts beyond one a turn were asked for at pauses."""
-    least, manner = calibration.least, calibration.manner
+    """Speech is what remains of the cycle, at any load, so all levels tell it together; transcripts beyond one a turn
+    were asked for at pauses.
+    """
+    levels, manner = calibration.levels, calibration.manner
+    turns = [level.turns for level in levels]
+    cycle_s = sum(level.sessions * level.for_s for level in levels) / sum(turns)
+    listening_s = _mean(turns, [level.parts[VOICE_TO_VOICE].mean_s + level.audio_s for level in levels])
     think_s = manner.think_s * math.exp(manner.think_sigma**2 / 2)
-    speech_s = least.sessions / least.turns_per_s - think_s - least.parts[VOICE_TO_VOICE].mean_s - least.audio_s
-    abandoned = least.stages["stt"].requests / max(1.0, _turns_counted(least)) - 1
+    abandoned = sum(level.stages["stt"].requests for level in levels) / max(1.0, sum(map(_turns_counted, levels))) - 1
     return Callers(
         think=log_normal(manner.think_s, manner.think_sigma),
-        speech=fixed(max(0.0, speech_s)),
-        abandoned=abandoned if abandoned > 0.05 else 0.0,
+        speech=fixed(max(0.0, cycle_s - think_s - listening_s)),
+        abandoned=abandoned if abandoned > NOTICED else 0.0,
     )
 
 
