@@ -139,7 +139,7 @@ def _would_hold(count: int, known: Known) -> str:
 def _workers(count: int, jobs: int, known: Known) -> Cell:
     """Workers of so many jobs each: how many, and what they use together."""
     workers = math.ceil(count / jobs)
-    guide = f"{workers:,} workers of {jobs} jobs"
+    guide = f"{_many(workers, 'worker')} of {jobs} jobs"
     return _hosts_cell(count, workers, guide, f"{jobs} jobs a worker", known)
 
 
@@ -157,15 +157,17 @@ def _hosts_cell(count: int, workers: int, guide: str, column: str, known: Known)
     cores, memory = known.cores_line, known.memory_line
     if cores is None or memory is None:
         return Cell("5", row, column, guide, "-", Status.UNKNOWN, NO_SERVER)
-    used = (
-        f"{workers:,} hosts: {_total(cores, workers, count):.1f} cores, {_total(memory, workers, count) / 1000:.1f} GB"
-    )
+    used = f"{_many(workers, 'host')}: {_total(cores, workers, count):.1f} cores, {_total(memory, workers, count) / 1000:.1f} GB"
     source = (
         f"{workers:,} x {cores.at_none:.3f} + {count:,} x {cores.each:.4f} cores; "
         f"{workers:,} x {memory.at_none:.0f} + {count:,} x {memory.each:.2f} MB"
     )
     run_here = workers == 1 and any(run.sessions == count and run.outcome != "INVALID" for run in known.runs)
     return Cell("5", row, column, guide, used, Status.MEASURED if run_here else Status.PROJECTED, source)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _total(line: Line, workers: int, count: int) -> float:

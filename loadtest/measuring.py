@@ -85,6 +85,14 @@ def measure(scenario: Scenario, watch: Watch = lambda _: None) -> tuple[RunResul
     return result, windower.window()
 
 
+def idle(url: str, for_s: float) -> Window:
+    """The replicas of the server at `url` (ws) without any load of ours, read twice."""
+    before, began = read(http_root(url)), time.monotonic()
+    time.sleep(for_s)
+    stages, changed = between(before, read(http_root(url)))
+    return Window(time.monotonic() - began, stages, tuple(changed), bytes_sent=0, bytes_received=0, frames_sent=0)
+
+
 def http_root(url: str) -> str:
     """The server's HTTP address, from that of its WebSockets."""
     return url.rstrip("/").removesuffix("/v1").replace("ws", "http", 1)

@@ -15,9 +15,11 @@ from rejoinder.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from loadtest.concurrency import Cell, Known, Run
+    from loadtest.measuring import Window
     from loadtest.result import RunResult
 
 MEASURED_ROWS = "10,100"
+IDLE, IDLE_S = "IDLE", 5.0
 STYLES = {
     "measured": "green",
     "projected": "cyan",
@@ -69,22 +71,26 @@ def _counts(rows: str) -> list[int]:
 
 
 def _runs(url: str, counts: Sequence[int], for_: str, settings: list[str]) -> list[Run]:
-    from loadtest.concurrency import Run
-    from loadtest.measuring import measure
+    from loadtest.measuring import idle, measure
     from loadtest.scenario_settings import scenario, seconds
     from rejoinder.cli.load import API_KEY
 
-    found = []
+    found = [_run(0, IDLE, None, idle(url, IDLE_S))]
     for count in counts:
         fixed = {"url": url, "sessions": count, "for_s": seconds(for_, "--for")}
         wanted = scenario(fixed | {"api_key": os.environ.get(API_KEY) or "none"}, settings)
         result, window = measure(wanted)
-        host = window.stages.get("host")
-        cores = host.cpu_s / window.for_s if host else 0.0
-        found.append(
-            Run(count, result.outcome.value, _p95(result), cores, host.memory_mb if host else 0.0, result.causes)
-        )
+        found.append(_run(count, result.outcome.value, result, window))
     return found
+
+
+def _run(sessions: int, outcome: str, result: RunResult | None, window: Window) -> Run:
+    from loadtest.concurrency import Run
+
+    host = window.stages.get("host")
+    cores, memory_mb = (host.cpu_s / window.for_s, host.memory_mb) if host else (0.0, 0.0)
+    causes = result.causes if result else ()
+    return Run(sessions, outcome, _p95(result) if result else None, cores, memory_mb, causes)
 
 
 def _p95(result: RunResult) -> float | None:
@@ -104,14 +110,15 @@ def _known(runs: list[Run]) -> Known:
 
     needs = hardware_study.study()
     compared = quantization_study.study(open_store(ModelStoreSettings()), threads=1)
-    fit = [run for run in runs if run.outcome != "INVALID"]
+    # A run that failed used all there was, not all it needed; one whose generator was late says nothing.
+    fit = [run for run in runs if run.outcome not in ("INVALID", "FAIL")]
     sessions = [float(run.sessions) for run in fit]
     return Known(
         engines={need.engine: Engine(need.memory_mb, need.job_ms, need.pace) for need in needs},
         quantized=[Quantized(row.model, row.speedup, row.error, row.what) for row in compared],
-        runs=runs,
-        cores_line=line(sessions, [run.host_cores for run in fit]) if fit else None,
-        memory_line=line(sessions, [run.host_memory_mb for run in fit]) if fit else None,
+        runs=[run for run in runs if run.sessions],
+        cores_line=line(sessions, [run.host_cores for run in fit]) if len(fit) > 1 else None,
+        memory_line=line(sessions, [run.host_memory_mb for run in fit]) if len(fit) > 1 else None,
         cores=os.cpu_count() or 1,
     )
 
