@@ -157,7 +157,8 @@ def _hosts_cell(count: int, workers: int, guide: str, column: str, known: Known)
     cores, memory = known.cores_line, known.memory_line
     if cores is None or memory is None:
         return Cell("5", row, column, guide, "-", Status.UNKNOWN, NO_SERVER)
-    used = f"{_many(workers, 'host')}: {_total(cores, workers, count):.1f} cores, {_total(memory, workers, count) / 1000:.1f} GB"
+    core, gb = _total(cores, workers, count), _total(memory, workers, count) / 1000
+    used = f"{_many(workers, 'host')}: {core:.1f} cores, {gb:.1f} GB"
     source = (
         f"{workers:,} x {cores.at_none:.3f} + {count:,} x {cores.each:.4f} cores; "
         f"{workers:,} x {memory.at_none:.0f} + {count:,} x {memory.each:.2f} MB"
