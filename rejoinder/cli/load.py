@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from rejoinder.cli import load_concurrency
+from rejoinder.cli import load_bandwidth, load_concurrency, load_peers
 from rejoinder.core.budgets import Tier
 from rejoinder.core.errors import ConfigError
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from loadtest.scenario import Scenario
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
+app.command()(load_bandwidth.bandwidth)
 app.command()(load_concurrency.concurrency)
+app.command()(load_peers.peers)
 
 API_KEY = "REJOINDER_API_KEY"
 COLOURS = {"PASS": "green", "FAIL": "bold red", "UNDECIDED": "yellow", "INVALID": "bold magenta"}

@@ -25,6 +25,9 @@ from rejoinder.core.wire.formats import AudioFormat
 
 DELTA_S = 0.1
 LEAD_S = 0.3
+# What it says of itself; the generator attributes the rest to delivery.
+STAGES_MS = {"silence": 40, "endpoint": 40, "stt": 30, "llm_first_token": 220, "first_segment": 20}
+STAGES_MS |= {"tts_first_audio": 50, "delivery": 1}
 TONE = (b"\x00\x20" * 12 + b"\x00\xe0" * 12) * 100
 
 
@@ -99,7 +102,8 @@ class KnownServer:
         for number in range(deltas):
             await asyncio.sleep(max(0.0, at + number * DELTA_S - LEAD_S - time.monotonic()))
             await send({"type": "response.output_audio.delta", "response_id": key, "item_id": "a", "delta": audio})
-        await send({"type": "response.done", "response": {"id": key, "status": "completed"}})
+        done = {"type": "response.done", "response": {"id": key, "status": "completed"}}
+        await send(done | {"rejoinder": {"stages_ms": STAGES_MS, "unattributed_ms": 0.5}})
 
     async def run(self) -> None:
         limit = self._order.refuse_above

@@ -1,0 +1,65 @@
+"""The load report in a real browser: it opens from the file, draws its pictures, and looks like something."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from loadtest.report import html
+from loadtest.result import RunResult
+from tests.load.test_generator import hold, known_server
+
+pytestmark = [pytest.mark.browser, pytest.mark.models, pytest.mark.timeout(180)]
+
+BROWSER = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"]
+SIZE = (1200, 4000)
+
+
+@pytest.fixture(scope="module")
+def found() -> RunResult:
+    """A short run against a server of known times."""
+    with known_server(median_ms=450, sigma=0.1) as url:
+        return hold(url, sessions=6, for_s=10, regions=("local", "us-europe"))
+
+
+@pytest.fixture
+def page(found: RunResult, tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(html(found), encoding="utf-8")
+    return path
+
+
+def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*BROWSER, *options, f"--user-data-dir={page.parent / 'profile'}", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_the_report_opens_with_everything_in_it(page: Path, found: RunResult) -> None:
+    """The rendered document has the verdict, the three pictures, every table's rows, and loads nothing from outside."""
+    dom = browse(page, "--dump-dom").stdout
+    assert f"{found.outcome.value}</span>" in dom
+    assert dom.count("<svg") == 3
+    for table, rows in {"verdicts": len(found.verdicts), "checks": len(found.checks), "regions": 2}.items():
+        body = dom.split(f'<table id="{table}">')[1].split("</table>")[0]
+        assert body.count("<tr") == rows + 1
+    assert "emulated known times" in dom
+    assert "The largest stage is <b>llm first token</b>" in dom
+    assert "hedging.budget" in dom
+    assert "http://" not in dom.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "https://" not in dom.replace("https://matplotlib.org", "")
+
+
+def test_the_report_draws(page: Path) -> None:
+    """A screenshot of the whole page: wide, not blank, with the colours of its curves."""
+    shot = page.with_name("report.png")
+    browse(page, f"--screenshot={shot}", f"--window-size={SIZE[0]},{SIZE[1]}")
+    image = Image.open(shot).convert("RGB")
+    assert image.size == SIZE
+    colours = {colour for _, colour in image.getcolors(maxcolors=2**24) or []}
+    assert len(colours) > 100
+    assert (0, 0, 0) in colours  # the curve of the whole turn
