@@ -16,6 +16,7 @@ from actors.services import Services
 from actors.session import Session
 from actors.ticker import Ticker
 from actors.voice import Clip
+from rejoinder.core.admission import Admission, Refusal
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
@@ -31,8 +32,8 @@ class Host:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.loop_lag_s = 0.0
         self._settings = services.settings.host
+        self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
         self._seats = 0
         self._ticker = Ticker(
             services.stages.vad, self._settings, services.settings.vad.call_timeout_s, services.metrics
@@ -43,6 +44,11 @@ class Host:
         """Conversations admitted and not yet over."""
         return self._seats
 
+    @property
+    def loop_lag_s(self) -> float:
+        """How late this process's event loop was at the newest look."""
+        return self._admission.lag_s
+
     async def run(self) -> None:
         """Tick and watch the loop until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -52,14 +58,16 @@ class Host:
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """Hold one place for a conversation; raises Overloaded when all are taken."""
-        if self._seats >= self._settings.max_sessions:
-            self.services.metrics.refused("full")
+        """Hold one place for a conversation; raises Overloaded when all are taken, or this process is late already."""
+        refusal = self._admission.refusal(self._seats)
+        if refusal:
+            self.services.metrics.refused(refusal.value)
+            full = f"All {self._settings.max_sessions} sessions of this host are taken."
             raise Overloaded(
-                f"All {self._settings.max_sessions} sessions of this host are taken.",
+                full if refusal is Refusal.FULL else f"This host is {self.loop_lag_s * 1000:.0f} ms late.",
                 f"Try again in {self._settings.retry_after_s:g} s.",
                 retry_after_s=self._settings.retry_after_s,
-                resource="sessions",
+                resource="sessions" if refusal is Refusal.FULL else "loop",
             )
         self._seats += 1
         self.services.metrics.session_opened()
@@ -91,7 +99,7 @@ class Host:
         while True:
             due = self.services.clock() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
-            self.loop_lag_s = max(0.0, self.services.clock() - due)
+            self._admission.note(max(0.0, self.services.clock() - due))
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

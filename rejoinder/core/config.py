@@ -265,6 +265,8 @@ class HostSettings(Section):
     health_check_period_s: Positive = 5.0
     health_check_timeout_s: Positive = 10.0
     max_loop_lag_ms: Positive = 2000
+    # A host that is so late for two seconds on end takes no more calls: those within would pay for them.
+    refuse_at_loop_lag_ms: Positive = 100
     # A host whose loop is so late is near its end, whatever it counts: add one.
     scale_at_loop_lag_ms: Positive = 50
     metrics_port: int = Field(0, ge=0, le=65535)

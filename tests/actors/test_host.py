@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,27 @@ async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is
         assert host.live == 0
     assert play.metrics.counts["refused full"] == 1
     assert play.metrics.counts["opened"] == play.metrics.counts["closed"] == 4
+
+
+@virtual
+async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
+    """A clock that runs ahead of the loop's sleeps makes every look late: new calls are refused with a hint and counted,
+    those within go on; looks in time open the door again.
+    """
+    loop = asyncio.get_running_loop()
+    play = Play(Settings(host=HostSettings(refuse_at_loop_lag_ms=100, retry_after_s=7)))
+    async with play.open() as host:
+        with host.seat():
+            host.services = replace(host.services, clock=lambda: 2 * loop.time())
+            await asyncio.sleep(3)
+            with pytest.raises(Overloaded) as refused, host.seat():
+                raise AssertionError("a late host took a call")
+            assert (refused.value.retry_after_s, refused.value.resource) == (7, "loop")
+            host.services = replace(host.services, clock=loop.time)
+            await asyncio.sleep(3)
+            with host.seat():
+                assert host.live == 2
+    assert play.metrics.counts["refused late"] == 1
 
 
 async def _hold(host: Host, number: int) -> weakref.ref[Session]:
