@@ -1,8 +1,9 @@
 """From a soft end to words: the transcript and the turn verdict of one revision, running at once.
 
-The turn model is the dearest of all that a turn needs, so it is asked late (`ask_after_ms`), through the host's few
-places for questions, and not to the end if the transcript comes first and leaves no doubt: whoever knows first decides.
-A host at rest asks about every silence and has the verdict before the transcript; a busy one asks what it must.
+The turn model is the dearest of all that a turn needs, so cheaper evidence goes first. A pause may end by itself; a
+transcript may read finished. The model is asked when the transcript is there and leaves doubt, or when the silence has
+lasted `ask_after_ms` without one, through the host's few places for questions; and if the transcript then comes before
+the verdict and reads finished, the question is withdrawn.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Hearing:
     trouble: Trouble
     transcript: asyncio.Future[Transcript]
     question: Question | None = None
+    words_decided: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
 
@@ -74,9 +76,11 @@ class Listening:
         self._services = services
         self._group = group
 
-    def start(self, pcm: bytes, judged: Callable[[float | None], None] | None) -> Hearing:
-        """Transcribe `pcm`, and if `judged` is given ask the turn model and report its probability (None: no
-        answer).
+    def start(
+        self, pcm: bytes, judged: Callable[[float | None], None] | None, now: Callable[[], bytes] | None = None
+    ) -> Hearing:
+        """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
+        knows). `now` has the same audio and the silence since, for the turn model.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         trouble = Trouble(self._services.metrics)
@@ -84,8 +88,8 @@ class Listening:
         hearing.tasks.append(self._group.create_task(self._transcribe(pcm, hearing)))
         if judged is not None:
             hearing.question = Question(judged)
-            tail = pcm[-VERDICT_SAMPLES * SAMPLE_BYTES :]
-            hearing.tasks.append(self._group.create_task(self._judge(tail, hearing.question)))
+            judging = self._judge(now or (lambda: pcm), hearing.question, transcript)
+            hearing.tasks.append(self._group.create_task(judging))
         return hearing
 
     async def _transcribe(self, pcm: bytes, hearing: Hearing) -> None:
@@ -116,32 +120,27 @@ class Listening:
         if question is None or not question.open or not settings.endpointing.finished_probability:
             return
         if ending(text, settings.stt.language) is Ending.FINISHED:
+            hearing.words_decided = True
             question.answer(settings.endpointing.finished_probability)
             hearing.tasks[JUDGING].cancel()
 
-    async def _judge(self, pcm: bytes, question: Question) -> None:
-        """Ask in time, within the verdict's own time; then silence alone decides. Cancelling it withdraws."""
-        settings = self._services.settings
-        early_ms = settings.endpointing.ask_after_ms - settings.speech.soft_end_ms
-        if early_ms > 0:
-            await asyncio.sleep(early_ms / 1000)
-        question.answer(await self._verdict(pcm))
+    async def _judge(
+        self, audio: Callable[[], bytes], question: Question, transcript: asyncio.Future[Transcript]
+    ) -> None:
+        """Wait for cheaper evidence, then ask, all within the verdict's own time; then silence alone decides.
 
-    async def _verdict(self, pcm: bytes) -> float | None:
-        """The turn model's probability, from another replica after a failure; None if there is none in time."""
+        Cancelling it withdraws the question.
+        """
+        settings = self._services.settings
+        limit_s = settings.endpointing.verdict_timeout_ms / 1000
+        early_ms = settings.endpointing.ask_after_ms - settings.speech.soft_end_ms
         probability: float | None = None
-        avoid: frozenset[str] = frozenset()
-        detector = self._services.stages.turn_detector
         try:
-            limit_s = self._services.settings.endpointing.verdict_timeout_ms / 1000
-            async with asyncio.timeout(limit_s), self._services.questions:
-                while probability is None:
-                    try:
-                        probability = (await detector.predict(pcm, avoid=avoid)).probability
-                    except BackendError as fault:
-                        self._services.metrics.error("backend", "turn_detector")
-                        avoid = frozenset({fault.replica})
-                        await asyncio.sleep(FIRST_PAUSE_S)
+            async with asyncio.timeout(limit_s):
+                if early_ms > 0 and settings.endpointing.finished_probability:
+                    await asyncio.wait({transcript}, timeout=early_ms / 1000)
+                async with self._services.questions:
+                    probability = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
         except TimeoutError:
             self._services.metrics.error("backend", "turn_detector")
         except Overloaded:
@@ -149,7 +148,18 @@ class Listening:
         except Exception:  # as above
             logger.exception("the turn detector port broke")
             self._services.metrics.error("internal", "turn_detector")
-        return probability
+        question.answer(probability)
+
+    async def _verdict(self, pcm: bytes) -> float:
+        """The turn model's probability, from another replica after a failure."""
+        avoid: frozenset[str] = frozenset()
+        while True:
+            try:
+                return (await self._services.stages.turn_detector.predict(pcm, avoid=avoid)).probability
+            except BackendError as fault:
+                self._services.metrics.error("backend", "turn_detector")
+                avoid = frozenset({fault.replica})
+                await asyncio.sleep(FIRST_PAUSE_S)
 
 
 def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:

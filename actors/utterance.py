@@ -46,7 +46,9 @@ class Utterance:
 
     def hear(self, start: int, end: int, judged: Callable[[float | None], None] | None) -> None:
         """Find out what was said in [start, end), and with `judged` whether it was all."""
-        self._hearing = self._listening.start(self._ear.pcm(start - self._padding, end), judged)
+        begin = start - self._padding
+        heard = self._ear.pcm(begin, end)
+        self._hearing = self._listening.start(heard, judged, lambda: self._ear.pcm(begin, self._ear.processed))
 
     def forget(self) -> None:
         """Drop what is being found out: there is more to hear, or nothing any more."""
@@ -74,7 +76,7 @@ class Utterance:
         self._add(item)
         self._item_id = None
         began = self._ear.arrival(turn.speech_end) or hearing.began
-        return Turn(turn, item, hearing, _marks(began, hearing.began), began)
+        return Turn(turn, item, hearing, _marks(began, hearing), began)
 
     def commit_silence(self, start: int, end: int) -> None:
         """The caller said nothing for so long that this is its turn."""
@@ -94,13 +96,17 @@ class Utterance:
         return round(self._ear.settings.prefix_padding_ms * STT_RATE / 1000)
 
 
-def _marks(began: float, soft_end: float) -> Marks:
-    """Of a turn whose reply is still to come: the reply's start ends ENDPOINT, the transcript ends STT."""
+def _marks(began: float, hearing: Hearing) -> Marks:
+    """Of a turn whose reply is still to come: the reply's start ends ENDPOINT, the transcript ends STT.
+
+    If the transcript's own words decided, it was what the turn waited for until then.
+    """
+    decided_from = hearing.transcribed_at if hearing.words_decided else None
     marks = Marks()
     marks.start(Stage.SILENCE, began)
-    marks.end(Stage.SILENCE, soft_end)
-    marks.start(Stage.ENDPOINT, soft_end)
-    marks.start(Stage.STT, soft_end)
+    marks.end(Stage.SILENCE, hearing.began)
+    marks.start(Stage.ENDPOINT, decided_from or hearing.began)
+    marks.start(Stage.STT, hearing.began)
     return marks
 
 

@@ -4,9 +4,9 @@ Every clip is heard once, with the real models: each silence of `soft_end_ms` is
 timed. Then the same silences are decided by three policies, on paper:
 
     always     the turn model is asked at every soft end and its answer awaited
-    at rest    it is asked after `ask_after_ms`; the transcript decides if it is there first and reads finished
-    busy       the turn model answers too late for every question: what reads finished is decided by its transcript,
-               and the rest waits as long as if no answer had come
+    sparing    ours: it is asked when the transcript is there and leaves doubt, or after `ask_after_ms` of silence, with
+               that silence; a transcript that reads finished decides if it is there before the verdict
+    silent     the turn model never answers: words that read finished decide, the rest waits for the fallback silence
 
 A pause that the speaker ended in time costs nothing; one that was taken for the end is a cut. Latency is the silence
 after the last word at which the turn is taken, and `ready` when the transcript is there as well, which is what a reply
@@ -37,7 +37,7 @@ from rejoinder.core.endpointing import TurnDetection, wait_s
 from rejoinder.core.speech import RESUME_WINDOWS, SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted, SpeechState, step
 from rejoinder.store import open_store
 
-POLICIES = ("always", "at rest", "busy")
+POLICIES = ("always", "sparing", "silent")
 ROOM_S = 1.5
 ROOM_LEVEL = 8
 MS_A_WINDOW = VAD_WINDOW * 1000 / STT_RATE
@@ -46,13 +46,14 @@ MS_A_WINDOW = VAD_WINDOW * 1000 / STT_RATE
 @dataclass(frozen=True, slots=True)
 class Silence:
     """One soft end: `soft_ms` after the last speech it was known, and `resumed_ms` after it speech was believed again;
-    None: it was the end.
+    None: it was the end. `later`: the turn model's word on `ask_after_ms` of silence.
     """
 
     clip: str
     soft_ms: float
     resumed_ms: float | None
     probability: float
+    later: float
     judged_ms: float
     text: str
     transcribed_ms: float
@@ -86,14 +87,16 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
     rules = settings.endpointing
     told_ms = silence.soft_ms + silence.transcribed_ms
     finished = ending(silence.text, settings.stt.language) is Ending.FINISHED
-    asked_ms = silence.soft_ms if policy == "always" else max(silence.soft_ms, rules.ask_after_ms)
-    asked = silence.resumed_ms is None or silence.resumed_ms > asked_ms
-    answered_ms = asked_ms + silence.judged_ms
-    if policy != "always" and finished and (policy == "busy" or told_ms < answered_ms):
+    if policy == "always":
+        return Decision(_taken_ms(settings, silence.probability, silence.soft_ms + silence.judged_ms), asked=True)
+    asked_ms = max(silence.soft_ms, min(rules.ask_after_ms, told_ms))
+    lasts = silence.resumed_ms is None or silence.resumed_ms > asked_ms
+    asked = lasts and not (finished and told_ms <= asked_ms)
+    if finished and (policy == "silent" or told_ms <= asked_ms + silence.judged_ms):
         return Decision(_taken_ms(settings, rules.finished_probability, told_ms), asked)
-    if policy == "busy":
+    if policy == "silent":
         return Decision(_taken_ms(settings, None, silence.soft_ms + rules.verdict_timeout_ms), asked)
-    return Decision(_taken_ms(settings, silence.probability, answered_ms), asked)
+    return Decision(_taken_ms(settings, silence.later, asked_ms + silence.judged_ms), asked)
 
 
 def _taken_ms(settings: Settings, probability: float | None, known_ms: float) -> float:
@@ -160,8 +163,11 @@ class Listener:
         between = time.perf_counter()
         text = self._stt.transcribe_batch([heard])[0].text
         ended = time.perf_counter()
+        until = end.speech_end + round(self._settings.endpointing.ask_after_ms * STT_RATE / 1000)
+        later = self._turn.predict(pcm[max(0, start - padding) : max(until, end.at)])
         soft_ms = (end.at - end.speech_end) * 1000 / STT_RATE
-        return Silence(name, soft_ms, None, probability, (between - began) * 1000, text, (ended - between) * 1000)
+        times_ms = (between - began) * 1000, (ended - between) * 1000
+        return Silence(name, soft_ms, None, probability, later, times_ms[0], text, times_ms[1])
 
 
 HEADER = (

@@ -203,12 +203,12 @@ class EndpointingSettings(Section):
     # The guide's End-of-Turn Delay, optimized column (400-600 ms): the wait when no turn model answers in time.
     fallback_silence_ms: Positive = 500
     verdict_timeout_ms: Positive = 400
-    # The turn model is asked when silence has lasted so long: of the pauses inside a turn, many are over by then, and
-    # the transcript, which the reply waits for too, takes longer than the verdict anyway.
-    ask_after_ms: float = Field(96, ge=0, le=2000)
+    # The turn model is asked when silence has lasted so long (what it was trained on), or sooner if the transcript is
+    # there and leaves doubt. Many pauses inside a turn are over by then, and the reply waits for the transcript anyway.
+    ask_after_ms: float = Field(200, ge=0, le=2000)
     # A transcript that is there before the verdict and reads finished (rejoinder/core/endings.py) decides with this
-    # probability, and the question is withdrawn; 0 leaves the decision to the turn model however late it is.
-    finished_probability: Fraction = 0.95
+    # probability, and the question is withdrawn; 0 leaves every decision to the turn model, asked at once.
+    finished_probability: Fraction = 0.98
 
     @model_validator(mode="after")
     def _ordered(self) -> EndpointingSettings:

@@ -52,13 +52,13 @@ class ScriptedTurn:
     probabilities: deque[float | None] = field(default_factory=lambda: deque([0.98]))
     delay_s: float = 0.04
     fault: Exception | None = None
-    asked: int = 0
+    heard: list[bytes] = field(default_factory=list)
     withdrawn: int = 0
     running: int = 0
     most: int = 0
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
-        self.asked += 1
+        self.heard.append(pcm)
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -69,6 +69,10 @@ class ScriptedTurn:
         finally:
             self.running -= 1
 
+    @property
+    def asked(self) -> int:
+        return len(self.heard)
+
     async def _judge(self) -> TurnVerdict:
         await asyncio.sleep(self.delay_s)
         if self.fault:
@@ -77,6 +81,11 @@ class ScriptedTurn:
         if value is None:
             await asyncio.Event().wait()
         return TurnVerdict(value or 0.0, self.delay_s * 1000)
+
+
+def open_words() -> ScriptedStt:
+    """A transcript that ends open, so that the turn model has the word."""
+    return ScriptedStt(deque(["What time is it and"]))
 
 
 @dataclass

@@ -21,13 +21,15 @@ async def _report(play: Play) -> dict[str, Any]:
     return report
 
 
+# The turn model decides alone: nothing that it does depends on the transcript.
+INDEPENDENT = Settings(endpointing=EndpointingSettings(finished_probability=0.0))
+
+
 def _slow(name: str) -> Play:
     """A play with one engine that takes 200 ms longer."""
-    play = Play()
+    play = Play(settings=INDEPENDENT)
     if name == "endpoint":
         play.turn.delay_s += EXTRA_S
-        # Words that read finished would not wait for it.
-        play.settings = Settings(endpointing=EndpointingSettings(finished_probability=0.0))
     elif name == "stt":
         play.stt.delay_s += EXTRA_S
     elif name == "llm_first_token":
@@ -40,7 +42,7 @@ def _slow(name: str) -> Play:
 @pytest.mark.parametrize("name", ["endpoint", "stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
     """200 ms more in one engine: its stage has them, every other is as before or covered more, the parts sum up."""
-    usual, slow = run_virtual(_report(Play())), run_virtual(_report(_slow(name)))
+    usual, slow = run_virtual(_report(_slow("none"))), run_virtual(_report(_slow(name)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
     # A verdict runs beside the transcript, which is only seen as far as it takes longer.
     covered = usual["stages_ms"]["stt"] if name == "endpoint" else 0.0
@@ -67,3 +69,10 @@ def test_the_waterfall_is_what_the_fakes_take() -> None:
     (told,) = play.metrics.turns
     assert told["total"] * 1000 == pytest.approx(report["server_ms"], abs=0.1)
     assert told["stt"] * 1000 == pytest.approx(report["stages_ms"]["stt"], abs=0.1)
+
+
+def test_a_turn_that_its_words_decided_waited_for_the_transcript() -> None:
+    """The transcript came before any verdict and read finished: its time is STT's, not the decision's."""
+    report = run_virtual(_report(Play()))
+    assert report["stages_ms"]["stt"] == pytest.approx(150, abs=1)
+    assert report["stages_ms"]["endpoint"] <= 1

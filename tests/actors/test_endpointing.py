@@ -9,9 +9,8 @@ from collections import deque
 import pytest
 
 from actors.services import QUESTIONS_AT_ONCE
-from rejoinder.core.config import EndpointingSettings, Settings
 from tests.actors.asking import TURN, prompts, server_vad
-from tests.actors.fakes import ScriptedStt, ScriptedTurn
+from tests.actors.fakes import ScriptedStt, ScriptedTurn, open_words
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
@@ -36,7 +35,7 @@ async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
 @virtual
 async def test_an_unfinished_sentence_is_waited_for() -> None:
     """A low probability waits longer than the fallback, up to the configured maximum."""
-    play = Play(turn=ScriptedTurn(deque([0.02])))
+    play = Play(turn=ScriptedTurn(deque([0.02])), stt=open_words())
     async with play.call() as caller:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
@@ -47,7 +46,7 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
 @virtual
 async def test_a_verdict_that_hangs_leaves_the_fallback_silence() -> None:
     """The turn model has 400 ms; then 500 ms of silence decide, and the hanging call is cancelled."""
-    play = Play(turn=ScriptedTurn(deque([None])), stt=ScriptedStt(deque(["What time is it and"])))
+    play = Play(turn=ScriptedTurn(deque([None])), stt=open_words())
     async with play.call() as caller:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
@@ -158,7 +157,7 @@ async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None
 @virtual
 async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
     """The turn model answered before the transcript came: its word counts, whatever the words look like."""
-    play = Play(turn=ScriptedTurn(deque([0.02]), delay_s=0.04))
+    play = Play(turn=ScriptedTurn(deque([0.02]), delay_s=0.04), stt=ScriptedStt(delay_s=0.4))
     async with play.call() as caller:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
@@ -167,23 +166,49 @@ async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
 
 
 @virtual
-async def test_a_short_pause_costs_no_question() -> None:
-    """Speech that goes on before `ask_after_ms` is never asked about."""
-    turn = ScriptedTurn()
-    play = Play(settings=Settings(endpointing=EndpointingSettings(ask_after_ms=200)), turn=turn)
+@pytest.mark.parametrize(("pause_s", "asked"), [(0.12, 1), (0.4, 2)])
+async def test_a_short_pause_costs_no_question(pause_s: float, asked: int) -> None:
+    """Speech that goes on before `ask_after_ms` is never asked about; a longer silence is, and so is the end."""
+    turn = ScriptedTurn(deque([0.0, 0.98]) if asked == 2 else deque([0.98]))
+    play = Play(turn=turn, stt=ScriptedStt(deque(["What time is it and"]), delay_s=0.5))
     async with play.call() as caller:
         await caller.speak(0.5)
-        await caller.hush(0.12)
+        await caller.hush(pause_s)
         await caller.speak(0.5)
         await caller.listen("response.done")
-    assert turn.asked == 1
+    assert turn.asked == asked
+    assert len(caller.of("input_audio_buffer.committed")) == 1
+
+
+@virtual
+async def test_words_in_doubt_are_asked_about_at_once() -> None:
+    """A quick transcript that decides nothing: the question goes out with it, not after the rest of the wait."""
+    play = Play(turn=ScriptedTurn(delay_s=0.04), stt=ScriptedStt(deque(["What time is it and"]), delay_s=0.03))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        spoke = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.064 + 0.03 + 0.04, abs=0.04)
+
+
+@virtual
+async def test_the_turn_model_hears_the_silence_too() -> None:
+    """It judges the utterance and all the silence until it is asked: what it was trained on."""
+    turn = ScriptedTurn()
+    play = Play(turn=turn, stt=ScriptedStt(delay_s=0.6))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.done")
+    (heard,) = turn.heard
+    padding_s = play.settings.speech.prefix_padding_ms / 1000
+    assert len(heard) / 32_000 == pytest.approx(min(padding_s, 0.02) + 1.0 + 0.2, abs=0.08)
 
 
 @virtual
 async def test_a_host_asks_few_questions_at_once() -> None:
     """More callers than places: the others' questions wait, and those whose words read finished are never asked."""
     turn = ScriptedTurn(delay_s=0.12)
-    play = Play(turn=turn)
+    play = Play(turn=turn, stt=ScriptedStt(delay_s=0.3))
     async with play.open() as host, contextlib.AsyncExitStack() as calls:
         callers = [Caller() for _ in range(6)]
         for number, caller in enumerate(callers):

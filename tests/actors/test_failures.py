@@ -9,7 +9,7 @@ import pytest
 
 from rejoinder.core.config import ConversationSettings, Settings
 from rejoinder.core.errors import BackendError, Overloaded
-from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, voice
+from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, open_words, voice
 from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import virtual
 
@@ -186,8 +186,8 @@ async def test_a_caller_who_begins_while_voice_activity_is_lost_is_heard() -> No
 
 @virtual
 async def test_a_turn_model_that_is_away_costs_the_fallback_silence() -> None:
-    """The verdict is an optimisation: without it 500 ms of silence decide."""
-    play = Play()
+    """The verdict is an optimisation: without it, and with words that decide nothing, 500 ms of silence do."""
+    play = Play(stt=open_words())
     async with play.call() as caller:
         play.turn.fault = Overloaded("full.")
         await caller.speak(1.0)
@@ -253,7 +253,7 @@ async def test_an_answer_that_is_given_up_keeps_what_was_said() -> None:
 @virtual
 async def test_a_bug_in_a_stage_does_not_cost_the_session(name: str) -> None:
     """An exception that no port promises: logged and counted as ours; the session holds its next turn."""
-    play = Play(settings=GIVES_UP_SOON)
+    play = Play(settings=GIVES_UP_SOON, stt=open_words())
     async with play.call() as caller:
         STAGES[name](play, BUG)
         await caller.speak(1.0)
