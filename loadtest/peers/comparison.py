@@ -17,6 +17,7 @@ from loadtest.peers.timing import Outcome, Probe
 from loadtest.peers.trial import Trial, find_edges
 from rejoinder.core.audio import WIRE_RATE
 from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.errors import BackendError
 from rejoinder.store import open_store
 
 CACHE = Path.home() / ".cache" / "rejoinder" / "peers"
@@ -156,13 +157,23 @@ async def measure(contestant: Contestant, tell: Callable[[str], None]) -> Row:
     trial = prepare(contestant)
 
     async def run(sessions: int) -> Probe:
-        probe = await trial.run(sessions)
+        try:
+            probe = await trial.run(sessions)
+        except BackendError as fault:
+            if sessions == 1:
+                raise  # it does not work at all
+            probe = not_held(sessions, str(fault))
         tell(describe(contestant, probe))
         return probe
 
     search = Search(run, contestant.most)
     knee = await largest(search, contestant.first)
     return summarize(contestant, knee, search.probes, time.monotonic() - began)
+
+
+def not_held(sessions: int, cause: str) -> Probe:
+    """A run that did not come to be: the contender does not hold so many."""
+    return Probe(sessions, Outcome.FAIL, cause, 0, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0)
 
 
 def prepare(contestant: Contestant) -> Trial:

@@ -15,6 +15,9 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from loadtest.peers.contender import Onset
 from loadtest.peers.streams import Stream
+from rejoinder.core.errors import BackendError
+
+REFUSED_S = 0.5
 
 _DELTA = "response.output_audio.delta"
 _MARK = _DELTA.encode()
@@ -67,6 +70,18 @@ class _Socket(WSListener):
             self.ready.set_exception(ConnectionError("the server hung up before the session began"))
 
 
+async def _dial(url: str, sounded: list[float]) -> _Socket:
+    while True:
+        try:
+            _, listener = await picows.ws_connect(partial(_Socket, sounded), url)
+            assert isinstance(listener, _Socket)
+            await listener.ready
+        except (picows.WSError, OSError):
+            await asyncio.sleep(REFUSED_S)
+        else:
+            return listener
+
+
 class NetworkLink:
     """All sessions of one server, each over its own connection."""
 
@@ -76,13 +91,17 @@ class NetworkLink:
         self._sockets: list[_Socket] = []
 
     async def open(self, url: str, timeout_s: float) -> None:
-        """Connect and configure every session, one after the other; raises ConnectionError or TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            for sounded in self.sounded:
-                _, listener = await picows.ws_connect(partial(_Socket, sounded), url)
-                assert isinstance(listener, _Socket)
-                self._sockets.append(listener)
-                await listener.ready
+        """Connect and configure every session, one after the other; raises BackendError if it takes too long.
+
+        A server that is busy with starting refuses, and is asked again.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                for sounded in self.sounded:
+                    self._sockets.append(await _dial(url, sounded))
+        except TimeoutError:
+            held = f"{len(self._sockets)} of {len(self.sounded)} sessions were opened in {timeout_s:.0f} s."
+            raise BackendError(held, stage="peer") from None
 
     def send(self, frames: Sequence[tuple[int, int, int]]) -> None:
         """A session that was hung up on sends nothing: its turns are missed."""
