@@ -49,7 +49,7 @@ def _edge(row: Placement, known: Known, column: str, place: str) -> Cell:
 
 def _vad(row: Placement, known: Known, column: str, place: str) -> Cell:
     if column == "alternative":
-        would = "the model converted to TensorFlow Lite and quantized; nobody publishes one"
+        would = "the model converted to TensorFlow Lite and quantized; none was found"
         found = "Silero is published as ONNX and TorchScript"
         return _cell(row, column, place, found, Status.FAILS, CORAL, would)
     engine = known.engines["vad"]
