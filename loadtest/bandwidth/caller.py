@@ -111,7 +111,15 @@ async def hold_call(line: Line, appointment: Appointment) -> Call:
             await _Talk(call, connection).run(appointment.utterances)
         except* TimeoutError:
             raise BackendError("a call was not answered in time.", "See the server's output.", stage="call") from None
+        except* BackendError as refused:
+            raise first(refused) from None
     return call
+
+
+def first(group: BaseExceptionGroup[BackendError]) -> BackendError:
+    """One of the errors that tasks ended with at the same time."""
+    found = group.exceptions[0]
+    return first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 class _Talk:

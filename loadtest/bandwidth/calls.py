@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.bandwidth.caller import Appointment, Call, Line, hold_call
+from loadtest.bandwidth.caller import Appointment, Call, Line, first, hold_call
 from loadtest.bandwidth.capture import Packet, capturing
 from loadtest.bandwidth.netns import Pair
 from loadtest.bandwidth.speech import utterances
@@ -58,7 +58,10 @@ class Exchange:
     def watch(self, lines: Sequence[Line]) -> Watched:
         """Hold a call on each line, all at once; raises BackendError if one fails."""
         with capturing(self._pair.caller) as capture:
-            calls = asyncio.run(_hold(self._pair, lines, self._trust))
+            try:
+                calls = asyncio.run(_hold(self._pair, lines, self._trust))
+            except* BackendError as failed:
+                raise first(failed) from None
         return Watched(tuple(calls), tuple(capture.packets))
 
 
