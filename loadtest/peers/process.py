@@ -19,8 +19,8 @@ from rejoinder.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 STOP_S = 20.0
-PRIORITY = -10
-"""For every contender alike."""
+PRIORITY = -20
+"""For every contender and the feeder alike, if we may: others get what they leave idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def cores() -> Cores:
     return Cores(allowed[0], allowed[1])
 
 
-def _settle(core: int) -> None:
-    """A new process onto its core, and before what else the machine does there, if we may say so."""
+def settle(core: int) -> None:
+    """This process onto its core, and before what else the machine does there, if we may say so."""
     os.sched_setaffinity(0, {core})
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
@@ -73,7 +73,7 @@ class Tree:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=partial(_settle, core),  # no thread exists yet
+                preexec_fn=partial(settle, core),  # no thread exists yet
             )
         self.roots.append(process)
         return process

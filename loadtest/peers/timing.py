@@ -22,8 +22,8 @@ LIMIT_MS = 50.0
 LATE_FRAMES_MS = 5.0
 """A feeder that is later than this at its 99th percentile measured itself."""
 
-FOREIGN_SHARE = 0.08
-"""A core that others used this much of did not belong to the contender."""
+FOREIGN_SHARE = 0.25
+"""Others may use what the contender leaves idle, at lower priority; a core that they used this much of was shared."""
 
 # One voice activity window: what an edge may move by when the machine wakes the audio a frame earlier.
 EARLY_MS = 40.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import tempfile
 import time
@@ -18,7 +17,7 @@ from loadtest.peers.contestants import Contestant
 from loadtest.peers.feeder import Feeder, Link, plan
 from loadtest.peers.links import SocketLink
 from loadtest.peers.network_link import NetworkLink
-from loadtest.peers.process import Cores, Tree, Usage, cores_used, foreign_share, free_port
+from loadtest.peers.process import Cores, Tree, Usage, cores_used, foreign_share, free_port, settle
 from loadtest.peers.streams import CYCLE_S, Stream, write_cycles
 from loadtest.peers.timing import Edge, Engines, Fitness, Probe, percentile, verdict
 from rejoinder.core.errors import BackendError
@@ -45,7 +44,7 @@ class Trial:
     async def run(self, sessions: int) -> Probe:
         """Feed so many sessions; raises BackendError if the contender does not start."""
         tree = Tree(self.cores.contender)
-        os.sched_setaffinity(0, {self.cores.feeder})
+        settle(self.cores.feeder)
         with tempfile.TemporaryDirectory(prefix="peers-") as folder:
             try:
                 if self.contestant.networked:
