@@ -84,6 +84,7 @@ class Level:
     out_kbps: float
     frames_per_s: float = 0.0
     hedged: int = 0
+    hosts: int = 1
 
     @property
     def turns_per_s(self) -> float:
@@ -175,6 +176,7 @@ def level(result: RunResult, window: Window) -> Level:
         out_kbps=window.bytes_received * 8 / 1000 / window.for_s / sessions,
         frames_per_s=window.frames_sent / window.for_s / sessions,
         hedged=result.counts.hedged,
+        hosts=host.replicas if host else 1,
     )
 
 

@@ -43,10 +43,12 @@ class Check:
 class Knee:
     """Of the calibrated deployment at the target's percentile: simulated, and what the scalability law says there.
 
+    `bound` says what ends it: a stage's slots, or the core of its hosts, which the simulation does not know.
     `law` is None where there are too few levels, `law_per_s` where the law may not be asked.
     """
 
     sessions: int
+    bound: str
     basis: Basis
     turns_per_s: float
     law: Usl | None
@@ -108,15 +110,19 @@ def checks(calibration: Calibration, network: Network) -> tuple[Check, ...]:
 
 def knee(calibration: Calibration, network: Network, limit_ms: float) -> Knee:
     """Where the calibrated deployment ends."""
-    found = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
+    by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
+    by_core = calibration.most.hosts * footprint.host(calibration).sessions
+    found = min(by_slots, by_core)
     law = None
     if len({level.sessions for level in calibration.levels}) >= LEAST_POINTS:
         law = fit_usl([Point(level.sessions, level.turns_per_s) for level in calibration.levels])
     at = max(1, found)
+    there = predict(network, at, KNEE_FOR_S)
     return Knee(
         sessions=found,
+        bound="the hosts' core" if by_core < by_slots else f"the slots of {there.bottleneck}",
         basis=basis_at(found, *span(calibration.levels)),
-        turns_per_s=predict(network, at, KNEE_FOR_S).turns_per_s.value,
+        turns_per_s=there.turns_per_s.value,
         law=law,
         law_per_s=law.throughput(at) if law and law.trusted(at) else None,
     )

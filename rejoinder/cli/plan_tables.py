@@ -56,7 +56,9 @@ def _target(made: Plan) -> Table:
     table.add_row("turns a second", f"{made.turns_per_s:.1f}", made.basis.value)
     table.add_row("second LLM requests a turn", f"{found.hedged:.2%}", made.basis.value)
     if knee:
-        table.add_row("knee of the calibrated deployment", f"{knee.sessions} sessions", knee.basis.value)
+        table.add_row(
+            "knee of the calibrated deployment", f"{knee.sessions} sessions, by {knee.bound}", knee.basis.value
+        )
         table.add_row("its turns a second, simulated", f"{knee.turns_per_s:.2f}", knee.basis.value)
         shown = f"beyond {TRUSTED_FACTOR:g}x its range" if knee.law_per_s is None else f"{knee.law_per_s:.2f}"
         table.add_row(
