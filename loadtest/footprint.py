@@ -86,8 +86,8 @@ class HostFootprint:
 def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
     """`most` bounds the sessions of a host; raises ConfigError if it cannot hold one within its core."""
     levels = calibration.levels
-    sessions = [float(level.sessions) for level in levels]
-    cores = line(sessions, [level.host_cores for level in levels])
+    sessions = [level.sessions / level.hosts for level in levels]
+    cores = line(sessions, [level.host_cores / level.hosts for level in levels])
     memory = line(sessions, [level.host_memory_mb for level in levels])
     room = (HOST_CORES - cores.at_none) / cores.each if cores.each else math.inf
     held = int(min(room, most or math.inf, 10_000))

@@ -50,6 +50,12 @@ def test_a_host_is_filled_to_its_share_of_a_core() -> None:
     assert unit.memory_mb == pytest.approx(280 * 1.3)
 
 
+def test_two_hosts_are_each_half() -> None:
+    """What two hosts use together is twice what one of them does with half of the sessions."""
+    levels = tuple(replace(level(n), sessions=2 * n, host_cores=2 * level(n).host_cores, hosts=2) for n in (10, 20, 30))
+    assert footprint.host(replace(CALIBRATION, levels=levels)).sessions == 65
+
+
 def test_a_host_without_room_is_refused() -> None:
     """A host that uses its whole core before the first session cannot be planned with."""
     busy = replace(CALIBRATION, levels=(level(1, 0.8), level(2, 0.9), level(3, 1.0)))
