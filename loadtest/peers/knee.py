@@ -9,7 +9,7 @@ from loadtest.peers.timing import Outcome, Probe
 
 PRECISION = 0.05
 REPEATS = 3
-RETRIES = 3
+RETRIES = 4
 MOST_PROBES = 24
 
 Run = Callable[[int], Awaitable[Probe]]

@@ -89,9 +89,7 @@ class Tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 tree += times.user + times.system
-        core = psutil.cpu_times(percpu=True)[self.core]
-        busy = core.user + core.nice + core.system + core.irq + core.softirq + core.steal
-        return Usage(tree, busy, time.monotonic())
+        return Usage(tree, core_seconds(self.core), time.monotonic())
 
     def memory_mb(self) -> float:
         """Proportional set size: a page shared by n processes counts 1/n in each."""
@@ -123,6 +121,12 @@ class Tree:
                 process = psutil.Process(root.pid)
                 yield process
                 yield from process.children(recursive=True)
+
+
+def core_seconds(core: int) -> float:
+    """How long a core has been busy since the machine started."""
+    times = psutil.cpu_times(percpu=True)[core]
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
 def free_port() -> int:
