@@ -121,7 +121,7 @@ _ADAPTER = TypeAdapter(Calibration)
 
 
 def save(calibration: Calibration, path: Path) -> None:
-    path.write_text(json.dumps(asdict(calibration), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(asdict(calibration), sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Calibration:

@@ -7,6 +7,7 @@ repeat as it is finished. A run that is stopped goes on where it was.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -89,15 +90,16 @@ def validate(folder: Path, rows: str, repeats: int, for_s: float) -> Validated:
     folder.mkdir(parents=True, exist_ok=True)
     console = Console()
     admission = bench_admission.known(folder) if ADMISSION_ROW in names else None
-    clip = short_clip(folder)
-    calibration = _calibrated(folder, clip, for_s, console)
-    found = [_known(folder, changed, calibration, console) for changed in chosen]
-    missing = [len(one.repeats) for one in found] + ([len(admission.refused)] if admission else [])
-    if min(missing) < repeats:
-        with cluster("local"):
-            found = [_measured(folder, one, calibration, (clip, for_s, repeats), console) for one in found]
-            if admission:
-                admission = bench_admission.measured(folder, repeats, for_s, served, console)
+    with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work:
+        clip = short_clip(Path(work))
+        calibration = _calibrated(folder, clip, for_s, console)
+        found = [_known(folder, changed, calibration, console) for changed in chosen]
+        missing = [len(one.repeats) for one in found] + ([len(admission.refused)] if admission else [])
+        if min(missing) < repeats:
+            with cluster("local"):
+                found = [_measured(folder, one, calibration, (clip, for_s, repeats), console) for one in found]
+                if admission:
+                    admission = bench_admission.measured(folder, repeats, for_s, served, console)
     return Validated(found, admission)
 
 
@@ -249,7 +251,7 @@ def table(measured: list[Measured]) -> Table:
     for found in measured:
         p95 = ", ".join(f"{error:+.0%}" for error in found.p95_errors)
         shown.add_row(
-            f"{found.predicted.row}: {found.predicted.what}",
+            found.predicted.row,
             str(found.predicted.knee),
             f"{found.knee:.1f} ({np.min(found.knees):.1f}-{np.max(found.knees):.1f})",
             f"{found.knee_error:+.1%}",
