@@ -233,7 +233,7 @@ class Caller:
         """The server heard the caller: a real client silences its loudspeaker and says how much was heard."""
         for reply in self._replies.values():
             if reply.sounds(heard):
-                self._truncate(reply, heard)
+                self._send(truncate(reply, heard))
                 reply.cut_at = heard
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
                     self._habits.accounts.stopped(heard - self._turn.speech_begins, self._turn)
@@ -248,18 +248,6 @@ class Caller:
     def _fault(self, event: dict[str, Any], heard: float) -> None:
         self._habits.accounts.fault(str(event.get("error", {}).get("code")))
 
-    def _truncate(self, reply: Reply, heard: float) -> None:
-        self._send(
-            orjson.dumps(
-                {
-                    "type": "conversation.item.truncate",
-                    "item_id": reply.item_id,
-                    "content_index": 0,
-                    "audio_end_ms": int(reply.heard_s(heard) * 1000),
-                }
-            )
-        )
-
     _HANDLERS: dict[str, Callable[[Caller, dict[str, Any], float], None]] = {  # noqa: RUF012  # never changed
         "response.created": _created,
         "response.output_audio.delta": _audio,
@@ -268,3 +256,10 @@ class Caller:
         "input_audio_buffer.speech_stopped": _stopped,
         "error": _fault,
     }
+
+
+def truncate(reply: Reply, now: float) -> bytes:
+    """What a client tells the server about a reply that it silenced: how much of it was heard."""
+    heard_ms = int(reply.heard_s(now) * 1000)
+    event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
+    return orjson.dumps(event | {"audio_end_ms": heard_ms})

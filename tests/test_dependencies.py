@@ -57,11 +57,12 @@ def _distributions() -> set[str]:
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     """No import rests on what another package happens to bring, and nothing is installed for nobody.
 
-    The optional engine is declared in its extra.
+    The optional engine and the load generator's needs are declared in their extras.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
-    optional = {_normalised(requirement) for requirement in project["optional-dependencies"]["piper"]}
+    extras = project["optional-dependencies"]
+    optional = {_normalised(requirement) for requirement in (*extras["piper"], *extras["load"])}
     assert _distributions() == declared | optional
 
 
@@ -71,7 +72,7 @@ def test_what_the_scripts_install_is_pinned() -> None:
     pinned = {_normalised(line) for line in lines if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    required = (*project["dependencies"], *extras["dev"], *extras["piper"])
+    required = (*project["dependencies"], *extras["dev"], *extras["piper"], *extras["load"])
     assert {_normalised(requirement) for requirement in required} <= pinned
 
 

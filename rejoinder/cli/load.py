@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -53,6 +54,16 @@ Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write
 @app.callback()
 def load() -> None:
     """How many conversations a cluster holds, and at what latency."""
+    need_extra()
+
+
+def need_extra() -> None:
+    """Raises ConfigError if what only measuring needs is not installed."""
+    wanted = ("hdrh", "matplotlib", "picows", "scipy", "simpy")
+    absent = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if absent:
+        missing = ", ".join(absent)
+        raise ConfigError(f"packages are missing: {missing}.", "Run `pip install rejoinder[load]`.", field="load")
 
 
 @app.command()

@@ -66,6 +66,9 @@ def plan(options: Options) -> None:
     Every figure says what it is: measured, predicted (within the calibrated range), extrapolated (outside of it),
     published (by a provider) or given. The written configuration is ready for `rejoinder serve` and `serve deploy`.
     """
+    from rejoinder.cli.load import need_extra
+
+    need_extra()
     from cluster.launch import read_config
     from loadtest.inversion import Target
     from loadtest.planning import Resources

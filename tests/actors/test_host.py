@@ -49,8 +49,8 @@ async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is
 
 @virtual
 async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
-    """A clock that outruns the loop's sleeps makes every look late: new calls are refused with a hint and counted, those
-    within go on; looks in time open the door again.
+    """A clock that outruns the loop's sleeps makes every look late: new calls are refused with a hint and counted, and
+    those within go on, and looks in time open the door again.
     """
     loop = asyncio.get_running_loop()
     play = Play(Settings(host=HostSettings(refuse_at_loop_lag_ms=100, retry_after_s=7)))
