@@ -18,7 +18,7 @@ _LOAD_ERRORS = (
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )
-_PULL = "Run `rejoinder models verify`, then `rejoinder models pull`."
+PULL = "Run `rejoinder models verify`, then `rejoinder models pull`."
 
 
 def model_file(path: Path) -> Path:
@@ -28,7 +28,7 @@ def model_file(path: Path) -> Path:
     found = sorted(path.glob("*.onnx"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
-        raise ModelError("no model.", _PULL, file=str(path), expected="one .onnx file", found=names)
+        raise ModelError("no model.", PULL, file=str(path), expected="one .onnx file", found=names)
     return found[0]
 
 
@@ -45,9 +45,9 @@ def open_session(file: Path, threads: int, inputs: tuple[str, ...]) -> onnxrunti
     try:
         session = onnxruntime.InferenceSession(str(file), sess_options=options, providers=["CPUExecutionProvider"])
     except _LOAD_ERRORS as error:
-        raise ModelError("is not a readable ONNX model.", _PULL, file=str(file), found=str(error)) from error
+        raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
     found = tuple(entry.name for entry in session.get_inputs())
     if found != inputs:
         message = "is an ONNX model of another kind."
-        raise ModelError(message, _PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
+        raise ModelError(message, PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
     return session
