@@ -76,6 +76,9 @@ def plan(options: Options) -> None:
     from rejoinder.cli import plan_tables
     from rejoinder.cli.plan_sources import calibrated, published
 
+    # What is mistyped is refused before minutes of calibration and simulation.
+    resources = Resources(shares(options.gpus), options.per_host or None)
+    machines(options)
     base = read_config(options.config)
     found = calibrated(options, base.application.args)
     network = _network(found)
@@ -85,7 +88,7 @@ def plan(options: Options) -> None:
     elif options.engines != "calibrated":
         raise ConfigError(f"{options.engines!r} is neither.", "Use calibrated or published.", field="--engines")
     target = Target(options.sessions, options.tier, options.p95_ms, options.spare, options.refused)
-    made = make(found, network, target, Resources(shares(options.gpus), options.per_host or None))
+    made = make(found, network, target, resources)
     console = Console(highlight=False)
     shown = {**chosen, "tts": choose("tts", options.tier)}
     for table in plan_tables.tables(made, bill_of(options, made), shown):
@@ -178,5 +181,9 @@ def bill_of(options: Options, made: Plan) -> Any:
     from cluster.plan import bill
 
     components = {name: component.sized for name, component in made.components.items()}
-    gpu = node_type(options.gpu_node, "--gpu-node")
-    return bill(components, node_type(options.cpu_node, "--cpu-node"), gpu, options.spare, made.per_host)
+    return bill(components, *machines(options), options.spare, made.per_host)
+
+
+def machines(options: Options) -> tuple[NodeType, NodeType]:
+    """Without and with GPUs."""
+    return node_type(options.cpu_node, "--cpu-node"), node_type(options.gpu_node, "--gpu-node")

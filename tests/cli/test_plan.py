@@ -60,7 +60,7 @@ def calibration(tmp_path: Path) -> Path:
 
 def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     """Tables carry every basis; the JSON holds the target; the written configuration loads and holds the replicas."""
-    target = ["--sessions", "120", "--tier", "good", "--p95-ms", "1200", "--spare", "1"]
+    target = ["--sessions", "60", "--tier", "good", "--p95-ms", "1200", "--spare", "1"]
     files = ["--json", str(tmp_path / "plan.json"), "--write", str(tmp_path / "out")]
     result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *target, *files], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
@@ -73,7 +73,7 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     ):
         assert word in result.output
     document = json.loads((tmp_path / "plan.json").read_text())
-    assert document["plan"]["target"]["sessions"] == 120
+    assert document["plan"]["target"]["sessions"] == 60
     settings = read_config(tmp_path / "out" / "ray_config.yaml").application.args
     components = document["plan"]["components"]
     for name in ("stt", "llm", "tts", "host", "turn_detector"):
@@ -81,12 +81,12 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
         assert getattr(settings, name).autoscaling.max_replicas == sized["needed"] + sized["spare"]
     groups = yaml.safe_load((tmp_path / "out" / "node_groups.yaml").read_text())["groups"]
     assert groups[0]["nodes"] > groups[0]["of_which_spare"] == 1
-    assert settings.host.max_sessions * components["host"]["sized"]["needed"] >= 120
+    assert settings.host.max_sessions * components["host"]["sized"]["needed"] >= 60
 
 
 def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Path) -> None:
     """With published engines the configuration names them, and the file says where the choice comes from."""
-    options = ["--sessions", "60", "--engines", "published", "--write", str(tmp_path), "--gpus", "llm=1"]
+    options = ["--sessions", "30", "--engines", "published", "--write", str(tmp_path), "--gpus", "llm=1"]
     result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     text = (tmp_path / "ray_config.yaml").read_text()

@@ -121,8 +121,8 @@ def test_what_is_fitted_behaves_as_what_was_measured(calibration: Calibration) -
 )
 def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, Stage]) -> None:
     """Changed stages give the knee that the true network has when its stages are changed, within 6%."""
-    found = predicted_knee(varied(fit(calibration, ANSWER), change), 1800, 150)
-    true = predicted_knee(varied(TRUE, change), 1800, 150)
+    found = predicted_knee(varied(fit(calibration, ANSWER), change), 1800, 80)
+    true = predicted_knee(varied(TRUE, change), 1800, 80)
     assert found == pytest.approx(true, rel=0.06, abs=1)
 
 

@@ -26,30 +26,30 @@ NETWORK = Network(
     endpoint=fixed(0.1),
     delivery=fixed(0.05),
 )
-TARGET = Target(sessions=150, tier=Tier.GOOD, p95_ms=1000)
+TARGET = Target(sessions=80, tier=Tier.GOOD, p95_ms=1000)
 
 
 def test_the_replicas_found_are_the_fewest() -> None:
     """The target holds with the replicas found, and with one less of any stage it does not."""
-    found = invert(NETWORK, TARGET, 150)
+    found = invert(NETWORK, TARGET, 80)
     assert TARGET.met_by(found.prediction)
     for stage in STAGES:
         if found.needed[stage] == 1:
             continue
         less = {name: replace(getattr(NETWORK, name), replicas=count) for name, count in found.needed.items()}
         less[stage] = replace(less[stage], replicas=less[stage].replicas - 1)
-        assert not TARGET.met_by(predict(replace(NETWORK, **less), 150, 60, (21, 22)))
+        assert not TARGET.met_by(predict(replace(NETWORK, **less), 80, 60, (21, 22)))
 
 
 def test_no_stage_is_filled_to_the_brim() -> None:
     """However loose the target, no stage's slots are busier than a plan dares."""
     loose = replace(TARGET, tier=Tier.ACCEPTABLE, p95_ms=3000)
-    assert max(invert(NETWORK, loose, 150).prediction.busy.values()) <= MOST_BUSY
+    assert max(invert(NETWORK, loose, 80).prediction.busy.values()) <= MOST_BUSY
 
 
 def test_more_sessions_need_more() -> None:
     """Four times the sessions need more replicas in all, but less than four times as many and one more of each."""
-    small, large = (sum(invert(NETWORK, TARGET, n).needed.values()) for n in (60, 240))
+    small, large = (sum(invert(NETWORK, TARGET, n).needed.values()) for n in (40, 160))
     assert small < large < 4 * small + len(STAGES)
 
 
