@@ -30,6 +30,7 @@ def main() -> None:
     if options.again:
         for contestant in contestants:
             finished.pop(contestant.name, None)
+            options.rows.with_suffix(f".{contestant.name}.json").unlink(missing_ok=True)
     uvloop.run(compare(contestants, finished, options.rows, _tell))
     rows = in_order(finished)
     print_table(rows)

@@ -142,7 +142,7 @@ async def compare(
         if contestant.name in finished and finished[contestant.name].sessions is not None:
             tell(f"{contestant.title}: kept from an earlier run")
             continue
-        finished[contestant.name] = await measure(contestant, tell)
+        finished[contestant.name] = await measure(contestant, tell, keep.with_suffix(f".{contestant.name}.json"))
         save_rows(keep, in_order(finished))
     return in_order(finished)
 
@@ -151,8 +151,10 @@ def in_order(rows: Mapping[str, Row]) -> list[Row]:
     return [rows[contestant.name] for contestant in CONTESTANTS if contestant.name in rows]
 
 
-async def measure(contestant: Contestant, tell: Callable[[str], None]) -> Row:
-    """One contender's knee."""
+async def measure(contestant: Contestant, tell: Callable[[str], None], diary: Path) -> Row:
+    """One contender's knee. Its runs are kept in `diary` until the row is known, so that a search goes on where it was
+    broken off.
+    """
     began = time.monotonic()
     trial = prepare(contestant)
 
@@ -164,11 +166,26 @@ async def measure(contestant: Contestant, tell: Callable[[str], None]) -> Row:
                 raise  # it does not work at all
             probe = not_held(sessions, str(fault))
         tell(describe(contestant, probe))
+        write_diary(diary, [*search.probes, probe])
         return probe
 
-    search = Search(run, contestant.most)
+    search = Search(run, contestant.most, earlier=read_diary(diary))
     knee = await largest(search, contestant.first)
+    diary.unlink(missing_ok=True)
     return summarize(contestant, knee, search.probes, time.monotonic() - began)
+
+
+def write_diary(diary: Path, probes: Sequence[Probe]) -> None:
+    diary.parent.mkdir(parents=True, exist_ok=True)
+    diary.write_text(json.dumps([asdict(probe) | {"outcome": probe.outcome.value} for probe in probes]), "utf-8")
+
+
+def read_diary(diary: Path) -> list[Probe]:
+    """The runs of a search that was broken off; none if none was."""
+    if not diary.is_file():
+        return []
+    stored = json.loads(diary.read_text(encoding="utf-8"))
+    return [Probe(**probe | {"outcome": Outcome(probe["outcome"])}) for probe in stored]
 
 
 def not_held(sessions: int, cause: str) -> Probe:

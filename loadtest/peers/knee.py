@@ -17,22 +17,31 @@ Run = Callable[[int], Awaitable[Probe]]
 
 @dataclass(slots=True)
 class Search:
-    """What is known so far; `probes` in the order they were made."""
+    """What is known so far; `probes` in the order they were made. `earlier`: of a search that was broken off, used up
+    before anything is run again.
+    """
 
     run: Run
     most: int
     probes: list[Probe] = field(default_factory=list)
+    earlier: list[Probe] = field(default_factory=list)
 
     async def probe(self, sessions: int) -> Outcome:
         """One valid answer about `sessions`; a run that the harness spoiled is repeated, within a bound."""
         for _ in range(RETRIES):
             if len(self.probes) >= MOST_PROBES:
                 return Outcome.INVALID
-            result = await self.run(sessions)
+            result = self._remembered(sessions) or await self.run(sessions)
             self.probes.append(result)
             if result.outcome is not Outcome.INVALID:
                 return result.outcome
         return Outcome.INVALID
+
+    def _remembered(self, sessions: int) -> Probe | None:
+        for number, probe in enumerate(self.earlier):
+            if probe.sessions == sessions and probe.outcome is not Outcome.INVALID:
+                return self.earlier.pop(number)
+        return None
 
     def passes(self, sessions: int) -> int:
         return sum(1 for probe in self.probes if probe.sessions == sessions and probe.outcome is Outcome.PASS)

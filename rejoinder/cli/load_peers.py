@@ -35,6 +35,7 @@ def peers(
     if again:
         for contestant in contestants:
             finished.pop(contestant.name, None)
+            keep.with_suffix(f".{contestant.name}.json").unlink(missing_ok=True)
     uvloop.run(compare(contestants, finished, keep, typer.echo))
     rows = in_order(finished)
     print_table(rows)

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.peers.comparison import Row, compare, in_order, load_rows, marginal_mb, ratios, save_rows, summarize
+from loadtest.peers.comparison import (
+    Row,
+    compare,
+    in_order,
+    load_rows,
+    marginal_mb,
+    ratios,
+    read_diary,
+    save_rows,
+    summarize,
+    write_diary,
+)
 from loadtest.peers.contestants import CONTESTANTS, named
 from loadtest.peers.timing import Outcome
 from loadtest.peers.trial import last_edge
@@ -52,6 +63,14 @@ def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     loaded = load_rows(file)
     assert loaded == rows
     assert [r.name for r in in_order(loaded)] == ["ours-headless", "livekit"]
+
+
+def test_a_diary_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """The runs of a broken-off search, outcome and all; no diary is no runs."""
+    probes = [probe(8, Outcome.PASS), probe(16, Outcome.INVALID)]
+    write_diary(tmp_path / "d" / "x.json", probes)
+    assert read_diary(tmp_path / "d" / "x.json") == probes
+    assert read_diary(tmp_path / "none.json") == []
 
 
 async def test_compare_skips_what_is_known(tmp_path: Path) -> None:

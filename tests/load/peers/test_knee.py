@@ -80,3 +80,19 @@ def test_a_harness_that_never_measures_claims_nothing() -> None:
 def test_the_most_that_may_be_tried_is_an_answer(first: int) -> None:
     """A contender that never fails holds at least what was tried."""
     assert asyncio.run(largest(search(lambda *_: Outcome.PASS, most=48), first)) == 48
+
+
+def test_a_search_that_was_broken_off_goes_on() -> None:
+    """Earlier runs are used up before new ones are made, and spoiled ones are no answer."""
+    made: list[int] = []
+
+    async def run(sessions: int) -> Probe:
+        made.append(sessions)
+        return probe(sessions, Outcome.PASS if sessions <= 57 else Outcome.FAIL)
+
+    whole = Search(run, 400)
+    assert asyncio.run(largest(whole, 24)) == 57
+    before, made = len(made), []
+    earlier = [probe(24, Outcome.INVALID), *whole.probes[:-2]]
+    assert asyncio.run(largest(Search(run, 400, earlier=earlier), 24)) == 57
+    assert len(made) == 2 < before
