@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from loadtest.peers.comparison import CACHE, compare, in_order, load_rows, save_rows
+from loadtest.peers.comparison import CACHE, compare, diary_of, forget_diary, in_order, load_rows, save_rows
 from loadtest.peers.contestants import named
 from loadtest.peers.table import print_table
 
@@ -30,7 +30,7 @@ def main() -> None:
     if options.again:
         for contestant in contestants:
             finished.pop(contestant.name, None)
-            options.rows.with_suffix(f".{contestant.name}.json").unlink(missing_ok=True)
+            forget_diary(diary_of(options.rows, contestant))
     uvloop.run(compare(contestants, finished, options.rows, _tell))
     rows = in_order(finished)
     print_table(rows)

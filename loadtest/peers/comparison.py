@@ -142,7 +142,7 @@ async def compare(
         if contestant.name in finished and finished[contestant.name].sessions is not None:
             tell(f"{contestant.title}: kept from an earlier run")
             continue
-        finished[contestant.name] = await measure(contestant, tell, keep.with_suffix(f".{contestant.name}.json"))
+        finished[contestant.name] = await measure(contestant, tell, diary_of(keep, contestant))
         save_rows(keep, in_order(finished))
     return in_order(finished)
 
@@ -171,13 +171,22 @@ async def measure(contestant: Contestant, tell: Callable[[str], None], diary: Pa
 
     search = Search(run, contestant.most, earlier=read_diary(diary))
     knee = await largest(search, contestant.first)
-    diary.unlink(missing_ok=True)
+    forget_diary(diary)
     return summarize(contestant, knee, search.probes, time.monotonic() - began)
+
+
+def diary_of(keep: Path, contestant: Contestant) -> Path:
+    """Where a contender's runs are kept beside the finished rows."""
+    return keep.with_suffix(f".{contestant.name}.json")
 
 
 def write_diary(diary: Path, probes: Sequence[Probe]) -> None:
     diary.parent.mkdir(parents=True, exist_ok=True)
     diary.write_text(json.dumps([asdict(probe) | {"outcome": probe.outcome.value} for probe in probes]), "utf-8")
+
+
+def forget_diary(diary: Path) -> None:
+    diary.unlink(missing_ok=True)
 
 
 def read_diary(diary: Path) -> list[Probe]:

@@ -25,7 +25,7 @@ def peers(
     """
     import uvloop
 
-    from loadtest.peers.comparison import CACHE, compare, in_order, load_rows, save_rows
+    from loadtest.peers.comparison import CACHE, compare, diary_of, forget_diary, in_order, load_rows, save_rows
     from loadtest.peers.contestants import named
     from loadtest.peers.table import print_table
 
@@ -35,7 +35,7 @@ def peers(
     if again:
         for contestant in contestants:
             finished.pop(contestant.name, None)
-            keep.with_suffix(f".{contestant.name}.json").unlink(missing_ok=True)
+            forget_diary(diary_of(keep, contestant))
     uvloop.run(compare(contestants, finished, keep, typer.echo))
     rows = in_order(finished)
     print_table(rows)
