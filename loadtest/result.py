@@ -141,7 +141,7 @@ class Region:
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """A whole run. `engines`: stage to engine, as the server names them; those beginning with "emulated" measure the
-    system, never a model. `memory_mb`: the server process tree's proportional set size at start and end, when local.
+    system, never a model. `memory_mb`: (seconds after the start, resident MiB of all replicas) while calls were held.
     """
 
     outcome: Outcome
@@ -158,7 +158,7 @@ class RunResult:
     timeline: tuple[Moment, ...]
     causes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    memory_mb: tuple[float, float] | None = None
+    memory_mb: tuple[tuple[float, float], ...] = ()
     slowest: tuple[dict[str, object], ...] = field(default=())
 
     @property

@@ -10,12 +10,12 @@ import ipaddress
 import socket
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
 from hdrh.histogram import HdrHistogram
-from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest import crew, fitness, schedule, verdicts
 from loadtest.network import route
@@ -23,13 +23,12 @@ from loadtest.orders import Order, described
 from loadtest.result import CURVE, Counts, Latency, Region, RunResult
 from loadtest.scenario import Scenario
 from loadtest.schedule import Schedule
+from loadtest.server_view import MemoryWatch, ServerView
 from loadtest.turns import REGION
-from rejoinder.core.errors import BackendError, ConfigError
+from rejoinder.core.errors import ConfigError
 
 START_IN_S = 3.0
 """Workers need so long to load before the common start."""
-
-HTTP_S = 5.0
 
 
 def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
@@ -37,17 +36,24 @@ def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
     check_target(scenario)
     frozen = schedule.plan(scenario)
     server = ServerView(scenario)
-    engines, before = server.engines(), server.memory_mb()
+    engines, memory = server.engines(), MemoryWatch(server)
     start_at = time.time() + START_IN_S
     progress = crew.Progress(frozen.measure_to_s + scenario.drain_s, start_at)
     orders = [
         Order(scenario, frozen.shard(worker, scenario.workers), frozen.measure_from_s, frozen.measure_to_s, start_at)
         for worker in range(scenario.workers)
     ]
-    asyncio.run(crew.work(orders, progress, watch))
-    after = server.memory_mb()
-    memory = None if before is None or after is None else (before, after)
-    return result(scenario, frozen, progress, engines, memory)
+    asyncio.run(_hold(crew.work(orders, progress, watch), memory.run(start_at, scenario.for_s)))
+    held = memory.between(frozen.measure_from_s, frozen.measure_to_s)
+    return result(scenario, frozen, progress, engines, held)
+
+
+async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
+    """Watch while the work goes on."""
+    async with asyncio.TaskGroup() as group:
+        beside = group.create_task(watching)
+        await working
+        beside.cancel()
 
 
 def check_target(scenario: Scenario) -> None:
@@ -68,48 +74,12 @@ def _local(host: str) -> bool:
         return False
 
 
-class ServerView:
-    """What the server tells about itself over HTTP."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        self._base = scenario.url.replace("ws", "http", 1)
-        self._headers = {"Authorization": f"Bearer {scenario.api_key}"}
-
-    def engines(self) -> dict[str, str]:
-        """Stage to engine; raises BackendError if the server does not answer."""
-        try:
-            answer = httpx2.get(f"{self._base}/models", headers=self._headers, timeout=HTTP_S)
-            found: dict[str, str] = answer.json()["data"][0].get("engines", {})
-        except (httpx2.HTTPError, ValueError, KeyError, IndexError) as error:
-            raise BackendError(
-                f"{self._base} does not answer ({error}).", "Start it with `rejoinder serve`, or check --url."
-            ) from None
-        return found
-
-    def memory_mb(self) -> float | None:
-        """Resident memory of all replicas together; None if the server does not tell."""
-        try:
-            root = self._base.removesuffix("/v1")
-            targets = httpx2.get(f"{root}/metrics/targets", headers=self._headers, timeout=HTTP_S).json()
-            pages = [httpx2.get(f"http://{entry['targets'][0]}/metrics", timeout=HTTP_S).text for entry in targets]
-        except (httpx2.HTTPError, ValueError, KeyError, IndexError):
-            return None
-        return round(sum(_resident_bytes(page) for page in pages) / 2**20, 1) or None
-
-
-def _resident_bytes(page: str) -> float:
-    for family in text_string_to_metric_families(page):
-        if family.name == "process_resident_memory_bytes":
-            return float(family.samples[0].value)
-    return 0.0
-
-
 def result(
     scenario: Scenario,
     frozen: Schedule,
     progress: crew.Progress,
     engines: dict[str, str],
-    memory_mb: tuple[float, float] | None,
+    memory_mb: tuple[tuple[float, float], ...],
 ) -> RunResult:
     """Judge what the workers brought."""
     series = progress.merged.seconds

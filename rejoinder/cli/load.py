@@ -189,6 +189,11 @@ def show(console: Console, found: RunResult) -> None:
         f"{counts.answered} answered, {counts.interrupted} interrupted, {counts.failed} failed, "
         f"{counts.unanswered} unanswered, {counts.premature} premature; {counts.underruns} underruns."
     )
+    if found.memory_mb:
+        first, last, most = found.memory_mb[0][1], found.memory_mb[-1][1], max(mib for _, mib in found.memory_mb)
+        console.print(
+            f"  server memory, all replicas: {first:.0f} MiB at first, {last:.0f} at last, {most:.0f} at most"
+        )
     for check in found.checks:
         style = "dim" if check.ok else "yellow" if check.warning else "bold magenta"
         sign = ">=" if check.at_least else "<="
