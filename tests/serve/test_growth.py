@@ -1,0 +1,179 @@
+"""Three nodes, several hosts, emulated engines: load is shared evenly, replicas come and go with it, no call is lost.
+
+All nodes are on this machine, each with an HAProxy and a raylet of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.environment import free_port
+from loadtest.result import Outcome, RunResult, Verdict
+from loadtest.run import run
+from loadtest.scenario import Manner, Scenario
+from loadtest.schedule import plan
+from loadtest.search import recovered
+from tests.serve.nodes import Node, head, worker
+from tests.serve.served import Served, metric, serving
+from tests.serve.watching import wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(420)]
+
+SEATS = ['--resources={"seat": 2}']
+QUIET = Manner(think_s=2.0, muted_between_turns=True)
+FAST: dict[str, Any] = {"metrics_interval_s": 1, "look_back_period_s": 3, "upscale_delay_s": 1, "downscale_delay_s": 8}
+DEPLOYED = ("host", "turn_detector", "stt", "llm", "tts")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Node]:
+    """The head of a cluster of three."""
+    with head(SEATS) as first, worker(first, options=SEATS), worker(first, options=SEATS):
+        yield first
+
+
+def emulated(ms: float, slots: int, most: int = 1, **other: Any) -> dict[str, Any]:
+    scaling = {**FAST, "min_replicas": 1, "max_replicas": most, "target_ongoing_requests": 4, "queue_delay_ms": 50}
+    engine = {"curve": {"median_ms": ms}, "slots": slots, "tokens_per_s": 200, **other}
+    return {"engine": "emulated", "emulation": engine, "autoscaling": scaling}
+
+
+def hosts(least: int, most: int, target: float, max_sessions: int = 60) -> dict[str, Any]:
+    scaling = {**FAST, "min_replicas": least, "max_replicas": most, "target_ongoing_requests": target, "headroom": 0}
+    resources = {"num_cpus": 0.1, "custom": {"seat": 1}}
+    return {"max_sessions": max_sessions, "autoscaling": scaling, "resources": resources}
+
+
+def scenario(served: Served, sessions: int, for_s: float, **other: Any) -> Scenario:
+    url = served.url.replace("http", "ws") + "/v1"
+    return Scenario(url, sessions, for_s, ramp_s=3, warm_up_s=2, drain_s=25, manner=QUIET, **other)
+
+
+@dataclass
+class Census:
+    """How many replicas each deployment had, at most, since the watch began."""
+
+    served: Served
+    most: dict[str, int] = field(default_factory=dict)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> dict[str, int]:
+        counts = {stage: len(self.served.replicas(stage)) for stage in DEPLOYED}
+        self.most = {stage: max(count, self.most.get(stage, 0)) for stage, count in counts.items()}
+        return counts
+
+    def watch(self) -> None:
+        while not self.over.wait(1.0):
+            self.look()
+
+
+def in_background(job: Callable[[], RunResult]) -> Future[RunResult]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(job)
+    pool.shutdown(wait=False)
+    return future
+
+
+def kept(found: RunResult) -> bool:
+    """No call was refused, failed or dropped, and every turn was answered."""
+    counts = found.counts
+    lost = counts.sessions_refused + counts.sessions_failed + counts.sessions_dropped
+    return not lost and counts.turns > 0 and counts.turns == counts.answered + counts.interrupted
+
+
+def test_hosts_share_calls_and_lose_none_when_one_comes_or_goes(nodes: Node, tmp_path: Path) -> None:
+    """18 calls on three hosts: 6 each, within 20%. Nine more bring a fourth host; when the 18 are over it is drained
+    with calls on it, which go on to their ends.
+    """
+    args = {"host": hosts(3, 4, target=8), "stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
+    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+        homes = served.wait_for("host", 3)
+        assert len({home["node"] for home in homes}) == 3
+        first = in_background(lambda: run(scenario(served, 18, 30)))
+
+        def shares() -> list[int]:
+            return [round(metric(home["target"], "rejoinder_sessions_live")) for home in homes]
+
+        wait_until(lambda: sum(shares()) == 18, 30, "18 calls")
+        even = shares()
+        second = in_background(lambda: run(scenario(served, 9, 60, seed=2)))
+        served.wait_for("host", 4, timeout_s=60)
+        assert kept(first.result())
+        served.wait_for("host", 3, timeout_s=90)
+        drained = not second.done()
+        found = second.result()
+    assert all(abs(share - 6) <= 1.2 for share in even), even
+    assert kept(found), found.counts
+    assert drained, "the fourth host outlived its calls"
+
+
+def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_path: Path) -> None:
+    """From 4 to 20 calls and back: every deployment gains a replica and gives it back, and no call is lost."""
+    args = {
+        "host": hosts(1, 3, target=8),
+        "turn_detector": {"autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.05}},
+        "stt": emulated(500, 1, most=2),
+        "llm": emulated(400, 1, most=2),
+        "tts": emulated(250, 1, most=2, speed=20),
+        "endpointing": {"finished_probability": 0},  # every end is the turn model's to judge
+    }
+    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+        census = Census(served)
+        assert census.look() == dict.fromkeys(DEPLOYED, 1)
+        watching = threading.Thread(target=census.watch)
+        watching.start()
+        base = in_background(lambda: run(scenario(served, 4, 75)))
+        found = run(scenario(served, 16, 40, seed=2))
+        assert kept(base.result()), base.result().counts
+        wait_until(lambda: census.look() == dict.fromkeys(DEPLOYED, 1), 120, f"one replica each of {census.most}")
+        census.over.set()
+        watching.join()
+    assert kept(found), found.counts
+    assert all(census.most[stage] >= 2 for stage in DEPLOYED), census.most
+
+
+def test_overload_is_refused_and_leaves_those_within_unharmed(nodes: Node, tmp_path: Path) -> None:
+    """Three times the calls that fit: the others are refused before they begin, those admitted stay within the Good
+    tier, and ten seconds later a small load is as fast as before.
+    """
+    args = {
+        "host": hosts(1, 1, target=8, max_sessions=8),
+        "stt": emulated(100, 8),
+        "llm": emulated(150, 8, tokens_per_s=1000),
+        "tts": emulated(80, 8),
+    }
+    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+        before = run(scenario(served, 3, 15))
+        crowd = run(scenario(served, 24, 25, seed=2))
+        after = run(scenario(served, 3, 15, seed=3))
+    assert (crowd.counts.sessions_opened, crowd.counts.sessions_refused) == (8, 16)
+    assert crowd.counts.turns == crowd.counts.answered > 0
+    assert {_gate(crowd, name).outcome for name in ("good tier", "end to end p95")} <= {Outcome.PASS, Outcome.UNDECIDED}
+    assert recovered(before.latencies["voice_to_voice"].p50_ms, after.latencies["voice_to_voice"].p50_ms)
+
+
+def test_workers_on_other_nodes_hold_one_schedule(nodes: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two generator processes as Ray actors on the cluster: together they hold all calls of one frozen schedule."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, nodes.environment[name])
+    args = {"stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
+    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+        try:
+            found = run(scenario(served, 8, 10, workers=2, ray_address=nodes.address))
+        finally:
+            ray.shutdown()
+    assert kept(found)
+    assert found.counts.sessions_opened == 8
+    assert found.schedule_sha256 == plan(scenario(served, 8, 10)).sha256
+
+
+def _gate(found: RunResult, name: str) -> Verdict:
+    return next(row for row in found.verdicts if row.name == name)
