@@ -74,7 +74,6 @@ class Caller:
         self._turn: Turn | None = None
         self._interrupted: Turn | None = None
         self._replies: dict[str, Reply] = {}
-        self._finished_item = True
         self._heard_at = began_at
         self._held: deque[tuple[float, bytes]] = deque()
         self._leaves_at = 0.0
@@ -98,9 +97,12 @@ class Caller:
         if message:
             self._leaves_at = max(self._leaves_at, due + self.path.late_s())
             self._held.append((self._leaves_at, message))
+            self._scheduled -= 1
         gone: list[bytes] = []
-        while self._held and self._held[0][0] <= due:
+        # At the nearest deadline: to wait for the next one would make the least jitter cost a whole frame.
+        while self._held and self._held[0][0] < due + FRAME_S / 2:
             gone.append(self._held.popleft()[1])
+        self._scheduled += len(gone)
         return gone
 
     def _frame(self, due: float) -> bytes | None:
@@ -114,27 +116,29 @@ class Caller:
             turn.spoken += 1
             if turn.spoken == len(turn.utterance.messages):
                 self.phase = Phase.AWAITING
-        elif self._muted(turn):
+        elif self._muted(turn, now):
             return None
         self._frames += 1
         self._scheduled += 1
         return message
 
-    def _muted(self, turn: Turn | None) -> bool:
+    def _muted(self, turn: Turn | None, now: float) -> bool:
         """Whether this client sends nothing now: it does between the answer's first sound and its next words."""
         if not self._habits.manner.muted_between_turns:
             return False
         if self.call.listener:
             return True
-        return self.phase is not Phase.AWAITING or (turn is not None and turn.answered(self._heard_at))
+        return self.phase is not Phase.AWAITING or (turn is not None and turn.answered(now))
 
     # -- living ----------------------------------------------------------------------------------------------------
 
-    def hang_up(self, now: float) -> None:
-        """The line is gone, from either side; a turn under way was never answered."""
-        self._settle(now)
-        if self._turn and self.phase in (Phase.SPEAKING, Phase.AWAITING) and not self.call.hangs_up:
-            self._close(self._turn, now)
+    def hang_up(self, now: float, *, dropped: bool) -> None:
+        """The line is gone. If the server `dropped` it, a turn under way was never answered, or its answer failed."""
+        self._settle()
+        if self._turn and self.phase in (Phase.SPEAKING, Phase.AWAITING):
+            if self._turn.reply and not dropped:
+                self._turn.reply.leave(now)
+            self._close(self._turn)
         self.phase = Phase.OVER
 
     def _live(self, now: float) -> None:
@@ -142,7 +146,7 @@ class Caller:
             self._await(self._turn, now)
         if self.phase is Phase.WAITING:
             if now >= min(self.ends_at, self._habits.last_turn_at):
-                self._settle(now)
+                self._settle()
                 self.phase = Phase.OVER
             elif now >= self._next_at and not self.call.listener:
                 self._speak(now)
@@ -150,22 +154,32 @@ class Caller:
     def _await(self, turn: Turn, now: float) -> None:
         reply = turn.reply
         if self.call.hangs_up and now >= self.ends_at:
-            self.phase = Phase.OVER
+            self._quit(turn, now)
             return
         plan = self._plan
         if reply and reply.began_at is not None and plan.barge_in_s is not None and reply.sounds(now):
             if now >= reply.began_at + plan.barge_in_s:
-                self._settle(now)
+                self._settle()
                 self._interrupted = turn
                 self._after(turn, now, think=False)
             return
         over_at = reply.over_at if reply else None
         if over_at is not None and over_at <= now:
-            self._close(turn, now)
+            self._close(turn)
             self._after(turn, over_at, think=True)
         elif now >= max(turn.speech_ends, reply.ends_at if reply else 0.0) + self._habits.manner.answer_timeout_s:
-            self._close(turn, now)
+            self._close(turn)
             self._after(turn, now, think=True)
+
+    def _quit(self, turn: Turn, now: float) -> None:
+        """The caller hangs up, on the answer or before it: what it would have taken is not known then."""
+        self._settle()
+        if turn.reply and turn.answered(now):
+            turn.reply.leave(now)
+            self._close(turn)
+        else:
+            self._habits.accounts.abandoned(turn)
+        self.phase = Phase.OVER
 
     def _after(self, turn: Turn, at: float, *, think: bool) -> None:
         self._turn = None if think else turn
@@ -178,15 +192,15 @@ class Caller:
         self._turn = Turn(self._number, utterance, now, self._frames)
         self.phase = Phase.SPEAKING
 
-    def _settle(self, now: float) -> None:
+    def _settle(self) -> None:
         """Whatever came of the interruption before: the interrupted turn is over."""
         interrupted, self._interrupted = self._interrupted, None
         if interrupted:
-            self._close(interrupted, now)
+            self._close(interrupted)
 
-    def _close(self, turn: Turn, now: float) -> None:
-        self._settle(now)
-        self._habits.accounts.close(turn, self.call, self.path, now)
+    def _close(self, turn: Turn) -> None:
+        self._settle()
+        self._habits.accounts.close(turn, self.call, self.path)
 
     def _next_plan(self) -> TurnPlan:
         self._number += 1
@@ -206,12 +220,12 @@ class Caller:
         turn = self._turn
         reply = Reply(event["response"]["id"], heard)
         self._replies = {reply.key: reply}
-        if turn is None:
-            return
-        if not self._finished_item:
-            turn.premature += 1
-        else:
+        if turn is None or turn.finished is None:
+            return  # an answer to an earlier turn, too late
+        if turn.finished:
             turn.reply = reply
+        else:
+            turn.premature += 1
 
     def _audio(self, event: dict[str, Any], heard: float) -> None:
         reply = self._replies.get(event["response_id"])
@@ -227,7 +241,7 @@ class Caller:
             if response["status"] == "cancelled" and reply.cut_at is None and reply.began_at is not None:
                 reply.cut_at = heard
             if self._interrupted and self._interrupted.reply is reply:
-                self._settle(heard)
+                self._settle()
 
     def _started(self, event: dict[str, Any], heard: float) -> None:
         """The server heard the caller: a real client silences its loudspeaker and says how much was heard."""
@@ -242,8 +256,8 @@ class Caller:
         turn = self._turn
         if turn:
             ends_s = event["audio_end_ms"] / 1000 - turn.first_frame * FRAME_S
-            self._finished_item = ends_s >= turn.utterance.speech_end_s - PREMATURE_S
-            turn.items += 1
+            if ends_s > 0:
+                turn.finished = ends_s >= turn.utterance.speech_end_s - PREMATURE_S
 
     def _fault(self, event: dict[str, Any], heard: float) -> None:
         self._habits.accounts.fault(str(event.get("error", {}).get("code")))

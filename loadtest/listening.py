@@ -34,14 +34,23 @@ class Reply:
 
     @property
     def over_at(self) -> float | None:
-        """When it was heard to its end, or cut; None while it may still grow."""
+        """When it was heard to its end, or cut; None while it may still grow, or was cancelled unheard (then the server
+        may answer once more).
+        """
         if self.cut_at is not None:
             return self.cut_at
+        if self.status == "cancelled" and self.began_at is None:
+            return None
         return None if self.done_at is None else max(self.done_at, self.ends_at)
 
     def sounds(self, now: float) -> bool:
         """Whether the listener hears it, or still waits for more of it."""
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
+
+    def leave(self, now: float) -> None:
+        """The listener hangs up while it sounds; a reply that stands still is not excused by that."""
+        if self.began_at is not None and self.cut_at is None and self.began_at <= now < self.ends_at:
+            self.cut_at = now
 
     def heard_s(self, now: float) -> float:
         """How much of it was heard by now."""

@@ -169,6 +169,8 @@ def _notes(counts: Counter[str], engines: dict[str, str]) -> list[str]:
     ]
     if counts["undrained"]:
         notes.append(f"{counts['undrained']} calls were still open when the drain's time was over.")
+    if counts["abandoned"]:
+        notes.append(f"{counts['abandoned']} turns are not counted: their callers hung up before an answer began.")
     if counts["unreported"]:
         notes.append(f"{counts['unreported']} answered turns came without the server's division into stages.")
     return notes

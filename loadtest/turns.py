@@ -34,14 +34,17 @@ _SUMS = {EOU: (Stage.SILENCE.value, Stage.ENDPOINT.value), AUDIO: (Stage.DELIVER
 
 @dataclass(slots=True)
 class Turn:
-    """An utterance that began at `began_at`, with frame `first_frame` of those sent; `spoken` frames of it left."""
+    """An utterance that began at `began_at`, with frame `first_frame` of those sent; `spoken` frames of it left.
+
+    `finished`: whether what the server took from it last was all of it; None before it took anything.
+    """
 
     number: int
     utterance: Utterance
     began_at: float
     first_frame: int
     spoken: int = 0
-    items: int = 0
+    finished: bool | None = None
     premature: int = 0
     reply: Reply | None = None
 
@@ -82,7 +85,11 @@ class Accounts:
         if self.measures(turn.speech_begins):
             self._tally.took("stop", max(0.0, seconds))
 
-    def close(self, turn: Turn, call: Call, path: Path, now: float) -> None:
+    def abandoned(self, turn: Turn) -> None:
+        """The caller hung up before any answer: neither a success nor a failure, but told."""
+        self._tally.counts["abandoned" if self.measures(turn.speech_ends) else "discarded"] += 1
+
+    def close(self, turn: Turn, call: Call, path: Path) -> None:
         """The turn is over, whatever came of it."""
         counts, reply = self._tally.counts, turn.reply
         if not self.measures(turn.speech_ends):

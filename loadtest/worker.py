@@ -80,7 +80,7 @@ class Worker:
                         for call in self._order.calls:
                             calls.create_task(self._hold(call))
             except TimeoutError:
-                self._tally.counts["undrained"] += len(self._live)
+                pass  # those that were still open counted themselves
             for task in beside:
                 task.cancel()
         self._tell(final=True)
@@ -108,15 +108,19 @@ class Worker:
         socket.begin(call, Path(route(call.region), random.Random(call.seed)), self._habits)
         self._live[socket] = _Live(socket, call, time.monotonic())
         self._wheel.join(socket, call.slot)
+        dropped = False
         try:
-            await self._until_over(socket, over)
+            dropped = await self._until_over(socket, over)
+        except asyncio.CancelledError:
+            counts["undrained"] += 1
+            raise
         finally:
             self._wheel.leave(socket, call.slot)
-            self._end(self._live.pop(socket))
+            self._end(self._live.pop(socket), dropped)
             await socket.close()
 
-    async def _until_over(self, socket: CallSocket, lost: asyncio.Event) -> None:
-        """Until the caller is done, or the server dropped the call."""
+    async def _until_over(self, socket: CallSocket, lost: asyncio.Event) -> bool:
+        """Until the caller is done, or the server dropped the call; whether it did."""
         caller = socket.caller
         while caller and not caller.over:
             try:
@@ -125,11 +129,12 @@ class Worker:
             except TimeoutError:
                 continue
             self._tally.counts["dropped"] += 1
-            return
+            return True
+        return False
 
-    def _end(self, live: _Live) -> None:
+    def _end(self, live: _Live, dropped: bool) -> None:
         if live.socket.caller:
-            live.socket.caller.hang_up(time.monotonic())
+            live.socket.caller.hang_up(time.monotonic(), dropped=dropped)
         self._collect(live)
 
     def _collect(self, live: _Live) -> None:

@@ -210,12 +210,65 @@ def test_jitter_keeps_the_order_and_loses_nothing() -> None:
     assert not begun
 
 
+def test_jitter_far_below_a_frame_delays_nothing() -> None:
+    """Held back to the nearest deadline: a millisecond late is on time, and what is scheduled has left."""
+    calm, unsteady = Stage(), Stage(route="same-region")
+    unsteady.caller.path._loss = 0.0
+    unsteady.caller.path.up_s = 0.0
+    for stage in (calm, unsteady):
+        stage.until_spoken()
+        assert stage.caller.take_scheduled() == stage.frames
+    assert unsteady.spoken[0] == calm.spoken[0]
+
+
 def test_a_lost_call_s_turn_was_never_answered(stage: Stage) -> None:
     """The server drops the call while the caller waits: unanswered, not forgotten."""
     stage.until_spoken()
-    stage.caller.hang_up(stage.now)
+    stage.caller.hang_up(stage.now, dropped=True)
     assert stage.tally.counts["unanswered"] == 1
     assert stage.caller.over
+
+
+@pytest.mark.parametrize(("dropped", "outcome"), [(True, "failed"), (False, "interrupted")])
+def test_a_reply_that_the_end_of_the_run_cuts_is_not_the_server_s_fault(dropped: bool, outcome: str) -> None:
+    """A long answer that sounds when the drain is over was given; one that the server's own hang-up cut has failed."""
+    stage = Stage().until_spoken().stopped().reply(tenths=50, done=None)
+    stage.until(stage.now + 1).caller.hang_up(stage.now, dropped=dropped)
+    assert stage.tally.counts[outcome] == stage.tally.counts["turns"] == 1
+
+
+def test_an_answer_too_late_is_no_answer_to_the_next_turn(stage: Stage) -> None:
+    """Given up at the time-out, and answered while the caller speaks again: the next turn is not made fast by it."""
+    stage.until_spoken()
+    late_end = stage.frames * FRAME_S
+    first = len(stage.spoken)
+    while len(stage.spoken) < first + 3:
+        stage.until(stage.now + FRAME_S)
+    stage.stopped(late_end).reply("late", tenths=1)
+    stage.until_spoken().until(stage.now + 4)
+    assert stage.tally.counts["unanswered"] == 2
+    assert stage.tally.counts["premature"] == 0
+    assert stage.took(VOICE_TO_VOICE) == [pytest.approx(2000, rel=0.01)]
+
+
+def test_a_response_cancelled_unheard_waits_for_the_next_one(stage: Stage) -> None:
+    """The server took the last word for a new utterance: only what it then answers is the turn's answer."""
+    stage.until_spoken().stopped().reply("first", tenths=0, done="cancelled").until(stage.now + 0.2)
+    stage.stopped().reply("second").until(stage.now + 1)
+    assert stage.tally.counts["answered"] == stage.tally.counts["turns"] == 1
+
+
+@pytest.mark.parametrize(("answered", "count"), [(True, "interrupted"), (False, "abandoned")])
+def test_a_caller_who_hangs_up_has_been_answered_or_not(answered: bool, count: str) -> None:
+    """Nothing that was measured is lost, and what is not known is told, not guessed."""
+    begins = Stage().until_spoken().spoken[0]
+    stage = Stage(call=replace(CALL, ends_s=begins + 1.5, hangs_up=True)).until_spoken().stopped()
+    if answered:
+        stage.reply(tenths=50, done=None)
+    stage.until(begins + 2)
+    assert stage.caller.over
+    assert stage.tally.counts[count] == 1
+    assert stage.tally.counts["turns"] == int(answered)
 
 
 def test_the_call_ends_at_its_time_but_not_within_a_turn() -> None:
