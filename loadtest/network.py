@@ -57,7 +57,9 @@ def route(name: str) -> Route:
     """A route by name, `NAME+relay` for the relayed one; raises ConfigError if there is none such."""
     plain, plus, relay = name.partition("+")
     if plain not in ROUTES or (plus and relay != "relay"):
-        raise ConfigError(f"no route {name!r}.", f"Use one of {', '.join(ROUTES)}, with +relay if relayed.", "--region")
+        raise ConfigError(
+            f"no route {name!r}.", f"Use one of {', '.join(ROUTES)}, with +relay if relayed.", "--set regions"
+        )
     found = ROUTES[plain]
     if not plus:
         return found
@@ -74,7 +76,7 @@ def weighted(region: str) -> tuple[str, float]:
         weight = 0.0
     if not 0 < weight < float("inf"):
         raise ConfigError(
-            f"{region!r} has no positive weight.", "Write NAME=WEIGHT, for example us-europe=2.", "--region"
+            f"{region!r} has no positive weight.", "Write NAME=WEIGHT, for example us-europe=2.", "--set regions"
         )
     return route(name).name, weight
 

@@ -92,7 +92,7 @@ def plan(scenario: Scenario) -> Schedule:
     if len(arrivals) > MAX_SESSIONS:
         raise ConfigError(f"{len(arrivals)} calls are too many.", f"At most {MAX_SESSIONS} in a run.", "--sessions")
     if not arrivals:
-        raise ConfigError("no call arrives.", "Raise --rate or --for.", field="--rate")
+        raise ConfigError("no call arrives.", "Raise rate_per_s, --sessions or --for.", field="--set rate_per_s")
     names, weights = zip(*(weighted(region) for region in scenario.regions), strict=True)
     shares = np.array(weights) / sum(weights)
     regions = draw.choice(len(names), len(arrivals), p=shares)
@@ -163,11 +163,11 @@ def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
             rows = [[float(cell) for cell in row[:2]] for row in csv.reader(file) if row]
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{scenario.trace!r} is no trace ({error}).", "Write SECONDS,LENGTH lines.", "--trace"
+            f"{scenario.trace!r} is no trace ({error}).", "Write SECONDS,LENGTH lines.", "--set trace"
         ) from None
     times = [(row[0], row[0] + (row[1] if len(row) > 1 else _length_s(scenario, draw))) for row in rows]
     if any(not 0 <= at < ends < math.inf for at, ends in times):
-        raise ConfigError("a call of the trace ends before it begins.", "Write SECONDS,LENGTH lines.", "--trace")
+        raise ConfigError("a call of the trace ends before it begins.", "Write SECONDS,LENGTH lines.", "--set trace")
     return sorted((at, ends) for at, ends in times if at < _end_s(scenario))
 
 

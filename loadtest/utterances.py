@@ -24,7 +24,7 @@ from rejoinder.store.human_clips import moonshine_clips
 FRAME_S = FRAME_MS / 1000
 
 # Of the store's readings, the sentences that end like a finished turn. The others are judged unfinished by most turn
-# models, rightly: they are, and one such clip would decide every p95. Callers of your own: --clip.
+# models, rightly: they are, and one such clip would decide every p95. Your own: --set clips.
 _FINISHED = ("@0.8", "@4.6", "@8.3", "@13.1", "@20.9")
 
 
@@ -54,7 +54,7 @@ class Speech:
 def encode(clips: Sequence[Clip], wire: AudioFormat) -> Speech:
     """Encode clips for the wire; raises ConfigError if there are none."""
     if not clips:
-        raise ConfigError("there is nothing to say.", "Name at least one WAV file.", field="--clip")
+        raise ConfigError("there is nothing to say.", "Name at least one WAV file.", field="--set clips")
     silence = frames(bytes(WIRE_RATE * FRAME_MS // 1000 * SAMPLE_BYTES), wire)[0]
     return Speech(wire, tuple(_utterance(clip, wire) for clip in clips), silence)
 

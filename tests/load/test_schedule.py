@@ -114,5 +114,5 @@ def test_regions_and_shares_are_drawn_by_weight() -> None:
 @pytest.mark.parametrize("region", ["mars", "local+tunnel", "local=0", "local=x"])
 def test_an_unknown_region_is_refused(region: str) -> None:
     """Naming the routes that there are, or the weight's form."""
-    with pytest.raises(ConfigError, match="--region"):
+    with pytest.raises(ConfigError, match="--set regions"):
         plan(replace(BASE, regions=(region,)))
