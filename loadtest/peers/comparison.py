@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from loadtest.peers.contestants import CONTESTANTS, Contestant, python_of
@@ -134,10 +136,18 @@ def save_rows(file: Path, rows: Sequence[Row]) -> None:
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 async def compare(
     contestants: Sequence[Contestant], finished: dict[str, Row], keep: Path, tell: Callable[[str], None]
 ) -> list[Row]:
-    """Measure the rows that are not finished yet; each is kept as soon as it is known."""
+    """Measure the rows that are not finished yet; each is kept as soon as it is known.
+
+    A terminated comparison takes its contenders with it.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     for contestant in contestants:
         if contestant.name in finished and finished[contestant.name].sessions is not None:
             tell(f"{contestant.title}: kept from an earlier run")
