@@ -14,8 +14,8 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,9 @@ class Progress:
     lateness: HdrHistogram = field(default_factory=histogram)
     lag: HdrHistogram = field(default_factory=histogram)
     live: dict[int, int] = field(default_factory=dict)
-    shares: defaultdict[int, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
+    shares: defaultdict[int, defaultdict[str, float]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(float))
+    )
     traffic: dict[int, Counter[str]] = field(default_factory=dict)
     slices: defaultdict[int, _Slice] = field(default_factory=lambda: defaultdict(_Slice))
     finished: set[int] = field(default_factory=set)
@@ -78,8 +80,9 @@ class Progress:
             late, lag = evidence(line)
             self.lateness.add(late)
             self.lag.add(lag)
-            self.shares[worker].append(line["shares"])
-        piece = self.slices[int(max(0.0, line["at_s"]) // self.slice_s)]
+            for name, share in {**line["shares"], "reports": 1}.items():
+                self.shares[worker][name] += share
+        piece = self.slices[min(MAX_MOMENTS - 1, int(max(0.0, line["at_s"]) // self.slice_s))]
         piece.sessions[worker] = line["live"]
         counts = Counter(line["counts"])
         piece.counts.update(counts - self._before.get(worker, Counter()))
@@ -91,9 +94,7 @@ class Progress:
         """The generator's evidence so far."""
 
         def worst(name: str) -> float:
-            return max(
-                (sum(taken[name] for taken in rows) / len(rows) for rows in self.shares.values() if rows), default=0
-            )
+            return max((sums[name] / sums["reports"] for sums in self.shares.values()), default=0)
 
         traffic: Counter[str] = sum(self.traffic.values(), Counter())
         return Fitness(
@@ -131,23 +132,28 @@ def _at(taken: HdrHistogram, percentile: float) -> float | None:
 async def work(orders: list[Order], progress: Progress, watch: Watch) -> None:
     """Run one process an order until all are done; cancelling it stops them. Raises BackendError if one breaks."""
     stolen, total = stolen_and_total()
-    async with asyncio.TaskGroup() as group:
-        for number, order in enumerate(orders):
-            group.create_task(_follow(number, order, progress, watch))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, order in enumerate(orders):
+                group.create_task(_follow(number, order, progress, watch))
+    except ExceptionGroup as faults:
+        raise faults.exceptions[0] from None  # the first one stopped the others
     after = stolen_and_total()
     progress.stolen = (after[0] - stolen) / max(1, after[1] - total)
 
 
 async def _follow(number: int, order: Order, progress: Progress, watch: Watch) -> None:
     address = order.scenario.ray_address
-    async for line in ray_crew.lines(order, address) if address else _lines(order):
-        progress.add(number, line)
-        watch(progress)
+    # Closed here and not by the garbage collector: whatever happens, the process is gone when this returns.
+    async with aclosing(ray_crew.lines(order, address) if address else _lines(order)) as lines:
+        async for line in lines:
+            progress.add(number, line)
+            watch(progress)
     if number not in progress.finished:
         raise BackendError(f"generator process {number} ended early.", "Its output above says why.", stage="generator")
 
 
-async def _lines(order: Order) -> AsyncIterator[dict[str, Any]]:
+async def _lines(order: Order) -> AsyncGenerator[dict[str, Any], None]:
     """What a worker process of this machine reports; leaving stops it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -160,15 +166,16 @@ async def _lines(order: Order) -> AsyncIterator[dict[str, Any]]:
     prefer(process.pid)
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018  # both are pipes
     try:
-        process.stdin.write(json.dumps(order.document()).encode() + b"\n")
-        await process.stdin.drain()
+        with suppress(ConnectionError):  # it died; that its lines end says so below
+            process.stdin.write(json.dumps(order.document()).encode() + b"\n")
+            await process.stdin.drain()
         async for line in process.stdout:
             yield json.loads(line)
         await process.wait()
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.terminate()
+                process.kill()  # one that stands still would not hear anything gentler
             await process.wait()
 
 

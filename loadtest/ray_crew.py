@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from loadtest.orders import Order
@@ -29,7 +29,7 @@ class RemoteWorker:
             yield from process.stdout
 
 
-async def lines(order: Order, address: str) -> AsyncIterator[dict[str, Any]]:
+async def lines(order: Order, address: str) -> AsyncGenerator[dict[str, Any], None]:
     """What a worker on the cluster at `address` reports; leaving kills it. Raises ConfigError if nothing answers."""
     import ray  # only here: a generator on one machine needs no Ray
 

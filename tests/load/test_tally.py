@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.tally import SLOWEST, Merged, Tally
@@ -24,7 +24,8 @@ def points(merged: Merged) -> list[tuple[int, int]]:
     return [(item.value_iterated_to, item.count_at_value_iterated_to) for item in taken.get_recorded_iterator()]
 
 
-@given(st.lists(SECONDS, min_size=1, max_size=6))
+@settings(max_examples=15)
+@given(st.lists(SECONDS, min_size=1, max_size=4))
 def test_parts_merge_to_the_whole(parts: list[list[float]]) -> None:
     """Histograms and counts of several workers and seconds are those of one worker in one second."""
     whole, merged, alone = Tally(), Merged(), Merged()
