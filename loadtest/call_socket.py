@@ -14,6 +14,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from loadtest.caller import Caller, Habits
 from loadtest.network import Path
 from loadtest.schedule import Call
+from loadtest.utterances import FRAME_S
 from rejoinder.core.wire.formats import AudioFormat
 
 GREETING_S = 10.0
@@ -62,6 +63,7 @@ class CallSocket(WSListener):
         self._transport: WSTransport | None = None
         self._parts: list[bytes] = []
         self._blocked_since: float | None = None
+        self._reached = 0.0
 
     # -- picows' side ----------------------------------------------------------------------------------------------
 
@@ -112,9 +114,14 @@ class CallSocket(WSListener):
             transport.send(WSMsgType.TEXT, message)
             self.bytes_sent += len(message)
         self.sent += len(messages)
+        self._reached = due if messages else 0.0
         if self._blocked_since is not None and time.monotonic() - self._blocked_since > BLOCKED_S:
             transport.disconnect()
         return len(messages)
+
+    def unreached(self, now: float) -> int:
+        """Frames of an unmuted caller that were due by now, and that a late pacer did not come to."""
+        return int((now - self._reached) / FRAME_S) if self._reached else 0
 
     def ping(self) -> None:
         """Measure the round trip."""

@@ -76,6 +76,10 @@ class Accounts:
         """Whether what happened at an instant counts."""
         return self._from <= at < self._to
 
+    def measured_s(self, begin: float, end: float) -> float:
+        """How much of an interval counts."""
+        return max(0.0, min(end, self._to) - max(begin, self._from))
+
     def fault(self, code: str) -> None:
         """The server sent an error event."""
         self._tally.counts[f"error:{code}"] += 1

@@ -134,7 +134,9 @@ class Worker:
 
     def _end(self, live: _Live, dropped: bool) -> None:
         if live.socket.caller:
-            live.socket.caller.hang_up(time.monotonic(), dropped=dropped)
+            now = time.monotonic()
+            live.socket.caller.hang_up(now, dropped=dropped)
+            self._traffic["scheduled"] += 0 if dropped else live.socket.unreached(now)
         self._collect(live)
 
     def _collect(self, live: _Live) -> None:
@@ -167,7 +169,7 @@ class Worker:
                 "at_s": round(now.at - self._start, 3),
                 "live": len(self._live),
                 "final": final,
-                "measuring": self._accounts.measures(now.at),
+                "measuring": self._accounts.measured_s(self._stance.at, now.at) >= REPORT_S / 2,
                 "lateness": drain(self._wheel.late_s),
                 "lag": drain(self._lag.late_s),
                 "shares": now.since(self._stance),
