@@ -125,7 +125,7 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
         census("calls set up", counts.sessions_opened, sessions, SETUP_SHARE),
         census("calls kept", kept, counts.sessions_opened, 1.0),
         census("turns answered", counts.answered + counts.interrupted, counts.turns, ANSWERED_SHARE),
-        census("audio without underrun", round(smooth_s), round(counts.audio_s), 1 - UNDERRUN_SHARE),
+        census("audio without underrun", round(smooth_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE),
     )
 
 

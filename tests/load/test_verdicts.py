@@ -84,3 +84,11 @@ def test_every_table_of_the_guide_has_its_rows() -> None:
     assert len(rows) == 3 + 18 + 7
     assert {row.outcome for row in rows} == {Outcome.UNDECIDED}
     assert {row.observed_ms for row in rows} == {None}
+
+
+@pytest.mark.parametrize(("underrun_s", "outcome"), [(0.3, Outcome.PASS), (0.6, Outcome.FAIL)])
+def test_underruns_are_held_against_the_limit_unrounded(underrun_s: float, outcome: Outcome) -> None:
+    """0.3% of silence inside 99.6 s of audio is within 0.5%, 0.6% is not, whichever second they are nearest to."""
+    counts = Counts(sessions_opened=1, turns=1, answered=1, audio_s=99.6, underrun_s=underrun_s)
+    (row,) = (gate for gate in verdicts.gates(Tier.GOOD, {}, counts) if gate.name == "audio without underrun")
+    assert row.outcome is outcome
