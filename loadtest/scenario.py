@@ -49,8 +49,8 @@ class Manner:
     def __post_init__(self) -> None:
         for name in ("barge_in", "hang_up", "muted"):
             _within(name, getattr(self, name), 0, 1)
-        for name in ("think_s", "think_sigma", "answer_timeout_s"):
-            _within(name, getattr(self, name), 0, 600)
+        for name, high in (("think_s", 600), ("think_sigma", 3), ("answer_timeout_s", 600)):
+            _within(name, getattr(self, name), 0, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,17 @@ class Scenario:
             "ramp_s": (0, MAX_FOR_S),
             "warm_up_s": (0, MAX_FOR_S),
             "drain_s": (0, 600),
+            "seed": (0, 2**63),
             "silence_ms": (0, 10_000),
             "playout_buffer_ms": (0, 2000),
         }
         for name, (low, high) in bounds.items():
             _within(name, getattr(self, name), low, high)
+        for name, least in (("rate_per_s", 0.001), ("session_s", 0.1)):
+            if (value := getattr(self, name)) is not None:
+                _within(name, value, least, MAX_FOR_S)
+        if not self.url.startswith(("ws://", "wss://")):
+            raise ValueError(f"url must begin with ws:// or wss://, not {self.url!r}")
         if self.turn_detection not in ("semantic_vad", "server_vad"):
             raise ValueError(f"turn_detection is semantic_vad or server_vad, not {self.turn_detection!r}")
 

@@ -32,20 +32,22 @@ def seconds(text: str, field: str) -> float:
 
 
 def scenario(fixed: dict[str, Any], settings: Iterable[str]) -> Scenario:
-    """The scenario of `fixed` fields and of settings, each KEY=VALUE or @FILE.yaml; later ones win, `fixed` last.
+    """The scenario of `fixed` fields and of settings, each KEY=VALUE or @FILE.yaml; later ones win.
 
-    Raises ConfigError naming the key.
+    A setting may not be one of `fixed`, which come from the command. Raises ConfigError naming the key.
     """
     document: dict[str, Any] = {}
     for setting in settings:
         if setting.startswith("@"):
             for key, value in _file(Path(setting[1:])).items():
-                _put(document, key, value)
+                _put(document, str(key), value)
         else:
             key, equals, text = setting.partition("=")
             if not equals:
                 raise ConfigError(f"{setting!r} is not KEY=VALUE.", "Write think_s=1, or @FILE.yaml.", field="--set")
-            _put(document, key.strip(), yaml.safe_load(text) if text else "")
+            _put(document, key.strip(), _value(key, text))
+    for key in document.keys() & fixed.keys():
+        raise ConfigError(f"{key} is not set here.", "It comes from the command's own options.", field="--set")
     try:
         return _SCENARIO.validate_python(document | fixed)
     except ValidationError as error:
@@ -67,12 +69,26 @@ def _file(path: Path) -> dict[str, Any]:
 def _put(document: dict[str, Any], key: str, value: Any) -> None:
     head, dot, rest = key.partition(".")
     if dot:
-        _put(document.setdefault(head, {}), rest, value)
+        _put(_branch(document, head), rest, value)
     elif isinstance(value, dict):
         for inner, nested in value.items():
-            _put(document.setdefault(head, {}), str(inner), nested)
+            _put(_branch(document, head), str(inner), nested)
     else:
         document[head] = _parsed(head, value)
+
+
+def _branch(document: dict[str, Any], head: str) -> dict[str, Any]:
+    found = document.setdefault(head, {})
+    if not isinstance(found, dict):
+        raise ConfigError(f"{head} is {found!r}, and cannot have fields.", f"Write {head}.FIELD=VALUE.", field="--set")
+    return found
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}={text} cannot be read ({error}).", "Quote the value.", field="--set") from None
 
 
 def _parsed(key: str, value: Any) -> Any:

@@ -37,7 +37,8 @@ def test_a_file_has_the_same_keys_and_later_ones_win(tmp_path: Path) -> None:
 
 BAD = (
     "nonsense=1 manner.nonsense=1 seed=x manner.barge_in=2 warm_up_s=-1 turn_detection=none seed codec=opus "
-    "workers=0 ramp_s=5parsecs @/nowhere.yaml"
+    "workers=0 ramp_s=5parsecs @/nowhere.yaml rate_per_s=0 rate_per_s=-1 session_s=0 manner.think_sigma=100 regions=[ "
+    "sessions=7 for_s=1m"
 )
 
 
@@ -47,6 +48,24 @@ def test_a_bad_setting_is_refused_by_name(setting: str) -> None:
     key = setting.partition("=")[0].rpartition(".")[2].lstrip("@")
     with pytest.raises(ConfigError, match=f"--set|{key}"):
         scenario(FIXED, [setting])
+
+
+def test_what_has_an_option_is_not_silently_overruled() -> None:
+    """A file that says for how long, and a command that says it too: an error, and not the one or the other."""
+    with pytest.raises(ConfigError, match="for_s .*options"):
+        scenario(FIXED, ["for_s=5"])
+
+
+def test_a_value_cannot_have_fields() -> None:
+    """`manner=1` and then a field of it."""
+    with pytest.raises(ConfigError, match="manner.FIELD"):
+        scenario(FIXED, ["manner=1", "manner.think_s=1"])
+
+
+def test_a_url_that_is_no_web_socket_is_refused() -> None:
+    """And so before anything is dialled."""
+    with pytest.raises(ConfigError, match="ws://"):
+        scenario(FIXED | {"url": "http://127.0.0.1:8000/v1"}, [])
 
 
 @pytest.mark.parametrize(("text", "expected"), [("60", 60), ("1.5m", 90), ("2h", 7200), ("10s", 10)])

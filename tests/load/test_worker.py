@@ -130,6 +130,5 @@ def test_frames_that_a_late_worker_never_sent_are_missed(clip: str, monkeypatch:
     """It stands still until the drain is over: what was due by then counts as scheduled, and was not sent."""
     stop_at = MEASURE_TO_S + DRAIN_S - 1.0
     traffic = hold(clip, Line(), monkeypatch, stall=(stop_at, 1.5))[-1]["traffic"]
-    assert traffic["scheduled"] - traffic["sent"] == pytest.approx(
-        2 * 50 * 1.5, abs=10
-    )  # the wheel caught up with a few
+    # The wheel may catch up with a few of them before it is stopped.
+    assert traffic["scheduled"] - traffic["sent"] == pytest.approx(2 * 50 * 1.5, abs=10)
