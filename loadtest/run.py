@@ -49,11 +49,14 @@ def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
 
 
 async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
-    """Watch while the work goes on."""
-    async with asyncio.TaskGroup() as group:
-        beside = group.create_task(watching)
-        await working
-        beside.cancel()
+    """Watch while the work goes on; what the work raises is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            beside = group.create_task(watching)
+            await working
+            beside.cancel()
+    except ExceptionGroup as faults:
+        raise faults.exceptions[-1] from None  # the work's own is the last
 
 
 def check_target(scenario: Scenario) -> None:
