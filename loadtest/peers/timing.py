@@ -25,8 +25,9 @@ LATE_FRAMES_MS = 5.0
 FOREIGN_SHARE = 0.25
 """Others may use what the contender leaves idle, at lower priority; a core that they used this much of was shared."""
 
-# One voice activity window: what an edge may move by when the machine wakes the audio a frame earlier.
-EARLY_MS = 40.0
+EARLY_MS = 100.0
+"""A probability near its threshold may end speech a few windows sooner in one cycle than in the one that was decided
+offline; an answer that is sooner still is an answer to something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Answers:
 def judge(ideal: Sequence[float], sounded: Sequence[float], patience_s: float, counted_from: float) -> Answers:
     """One session: the ideal instants of its answers and those at which a reply began to sound, in seconds, sorted.
 
-    An answer comes after its ideal instant (less one window) and within `patience_s`. Turns before `counted_from` warm
+    An answer comes after its ideal instant (less EARLY_MS) and within `patience_s`. Turns before `counted_from` warm
     up: they are matched, not counted.
     """
     added: list[float] = []
