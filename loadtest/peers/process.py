@@ -46,6 +46,12 @@ def settle(core: int) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
+def _begin(core: int) -> None:
+    """A contender can be interrupted, even if we are a shell's background job, which cannot."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    settle(core)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Seconds of CPU: the tree's own, the whole core's, and when."""
@@ -73,7 +79,7 @@ class Tree:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=partial(settle, core),  # no thread exists yet
+                preexec_fn=partial(_begin, core),  # no thread exists yet
             )
         self.roots.append(process)
         return process
