@@ -26,9 +26,9 @@ class ServerView:
     def engines(self) -> dict[str, str]:
         """Stage to engine; raises BackendError if the server does not answer."""
         try:
-            answer = httpx2.get(f"{self._base}/models", headers=self._headers, timeout=HTTP_S)
+            answer = httpx2.get(f"{self._base}/models", headers=self._headers, timeout=HTTP_S).raise_for_status()
             found: dict[str, str] = answer.json()["data"][0].get("engines", {})
-        except (httpx2.HTTPError, ValueError, KeyError, IndexError) as error:
+        except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
             raise BackendError(
                 f"{self._base} does not answer ({error}).", "Start it with `rejoinder serve`, or check --url."
             ) from None
@@ -40,7 +40,7 @@ class ServerView:
             root = self._base.removesuffix("/v1")
             targets = httpx2.get(f"{root}/metrics/targets", headers=self._headers, timeout=HTTP_S).json()
             pages = [httpx2.get(f"http://{entry['targets'][0]}/metrics", timeout=HTTP_S).text for entry in targets]
-        except (httpx2.HTTPError, ValueError, KeyError, IndexError):
+        except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError):
             return None
         return round(sum(_resident_bytes(page) for page in pages) / 2**20, 1) or None
 

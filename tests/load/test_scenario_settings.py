@@ -52,13 +52,13 @@ def test_a_bad_setting_is_refused_by_name(setting: str) -> None:
 
 def test_what_has_an_option_is_not_silently_overruled() -> None:
     """A file that says for how long, and a command that says it too: an error, and not the one or the other."""
-    with pytest.raises(ConfigError, match="for_s .*options"):
+    with pytest.raises(ConfigError, match=r"for_s .*options"):
         scenario(FIXED, ["for_s=5"])
 
 
 def test_a_value_cannot_have_fields() -> None:
     """`manner=1` and then a field of it."""
-    with pytest.raises(ConfigError, match="manner.FIELD"):
+    with pytest.raises(ConfigError, match=r"manner\.FIELD"):
         scenario(FIXED, ["manner=1", "manner.think_s=1"])
 
 
