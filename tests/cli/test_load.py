@@ -1,0 +1,149 @@
+"""`rejoinder load run` and `search`: what they print and write, and the status they end with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from loadtest import run as running
+from loadtest import searching
+from loadtest.result import Outcome, RunResult
+from loadtest.scenario import Scenario
+from loadtest.search import Ending, Kind, Step, Taken
+from loadtest.searching import Found
+from rejoinder.cli.main import app
+from rejoinder.core.budgets import Tier
+from rejoinder.core.errors import ConfigError
+from tests.load.results import result
+
+STEPS = (
+    Taken(Step(10, 1, Kind.SEARCH), Outcome.PASS, 300.0, 500.0, True),
+    Taken(Step(20, 2, Kind.SEARCH), Outcome.INVALID, 300.0, 500.0, None, ("missed arrivals 3 calls, limit 0",)),
+)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["load", *arguments], env={"COLUMNS": "200", "REJOINDER_API_KEY": "secret-1"})
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[Scenario]:
+    """Runs are told to be PASS and not held; the scenarios that were asked for."""
+    return told(monkeypatch, result())
+
+
+def told(monkeypatch: pytest.MonkeyPatch, found: RunResult) -> list[Scenario]:
+    asked: list[Scenario] = []
+
+    def hold(scenario: Scenario, watch: Any) -> RunResult:
+        asked.append(scenario)
+        return found
+
+    monkeypatch.setattr(running, "run", hold)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(Outcome.PASS, 0), (Outcome.FAIL, 1), (Outcome.INVALID, 3), (Outcome.UNDECIDED, 4)]
+)
+def test_a_run_ends_with_the_status_of_its_verdict(
+    monkeypatch: pytest.MonkeyPatch, outcome: Outcome, status: int
+) -> None:
+    """For CI; 2 is left to errors. The verdict is the first thing printed of the result."""
+    told(monkeypatch, result(outcome))
+    ended = invoke("run")
+    assert ended.exit_code == status
+    assert f"{outcome.value}  good tier" in ended.output
+
+
+def test_what_is_printed_rests_on_the_result(held: list[Scenario]) -> None:
+    """Latencies, verdicts with the turns still needed, counts and the generator's own checks."""
+    text = invoke("run").output
+    for expected in ("llm_first_token", "voice_to_voice", "UNDECIDED (7 more turns)", "0/50", "49 answered"):
+        assert expected in text
+    assert "waiting for a core: 0.1 (<= 0.02 share)" in text
+
+
+def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:
+    """And the key comes from the environment."""
+    invoke(
+        "run",
+        "--sessions",
+        "7",
+        "--for",
+        "2m",
+        "--tier",
+        "excellent",
+        "--set",
+        "manner.barge_in=0.2",
+        "--set",
+        "seed=5",
+    )
+    (scenario,) = held
+    assert (scenario.sessions, scenario.for_s, scenario.tier, scenario.seed) == (7, 120, Tier.EXCELLENT, 5)
+    assert scenario.manner.barge_in == 0.2
+    assert scenario.api_key == "secret-1"
+
+
+def test_the_files_hold_the_result(tmp_path: Path, held: list[Scenario]) -> None:
+    """JSON with the fields of loadtest/result.py, and the page."""
+    written, page = tmp_path / "out.json", tmp_path / "report.html"
+    assert invoke("run", "--json", str(written), "--html", str(page)).exit_code == 0
+    document = json.loads(written.read_text(encoding="utf-8"))
+    assert document["outcome"] == "PASS"
+    assert document["counts"]["answered"] == 49
+    assert document["verdicts"][0]["outcome"] == "UNDECIDED"
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("time", ["ten", "5 minutes", "-3s", ""])
+def test_a_duration_that_is_none_is_refused(held: list[Scenario], time: str) -> None:
+    """Naming the option and the form."""
+    refused = invoke("run", "--for", time).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--for"
+    assert "10m" in str(refused)
+    assert not held
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scenario]) -> None:
+    """The option and the path."""
+    refused = invoke("run", "--json", str(tmp_path / "nowhere" / "out.json")).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--json"
+
+
+@pytest.mark.parametrize(
+    ("ending", "holds", "status"),
+    [
+        (Ending.SYSTEM_LIMITED, 10, 0),
+        (Ending.BOUND_REACHED, 10, 0),
+        (Ending.GENERATOR_LIMITED, 10, 3),
+        (Ending.NOTHING_PASSES, 0, 1),
+    ],
+)
+def test_a_search_prints_its_steps_and_ends_with_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: Ending, holds: int, status: int
+) -> None:
+    """Each step when it is done, with why a generator was not fit; then the finding, which is also written."""
+
+    def find(scenario: Scenario, start: int, most: int, tell: Any) -> Found:
+        assert (start, most) == (5, 40)
+        for step in STEPS:
+            tell(step)
+        return Found(holds, None, ending, STEPS, 290.0, {})
+
+    monkeypatch.setattr(searching, "search", find)
+    written = tmp_path / "found.json"
+    ended = invoke("search", "--start", "5", "--most", "40", "--json", str(written))
+    assert ended.exit_code == status
+    for expected in ("10 calls  PASS  p50 300 ms, p95 500 ms, recovered", "missed arrivals 3 calls", ending.value):
+        assert expected in ended.output
+    document = json.loads(written.read_text(encoding="utf-8"))
+    assert (document["holds"], document["ending"]) == (holds, ending.value)
+    assert document["steps"][1]["step"]["kind"] == "search"
