@@ -85,6 +85,8 @@ def run(
     from loadtest.run import run as hold
 
     scenario = _scenario(url, sessions, for_, tier, settings)
+    need_writable(json_file, "--json")
+    need_writable(html_file, "--html")
     console = Console(highlight=False)
     with watching(console, scenario) as watch:
         found = hold(scenario, watch)
@@ -113,6 +115,7 @@ def search(
     from loadtest.search import Ending, Taken
     from loadtest.searching import search as find
 
+    need_writable(json_file, "--json")
     console = Console(highlight=False)
 
     def tell(taken: Taken) -> None:
@@ -251,8 +254,18 @@ def _plain(found: Any) -> Any:
     return found.value if isinstance(found, Enum) else found
 
 
+def need_writable(path: Path | None, option: str) -> None:
+    """Raises ConfigError before the measuring if its result could not be written after it."""
+    if path and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise _unwritable(path, "no permission, or no such folder", option)
+
+
 def _write(path: Path, text: str, option: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error}).", "Name another file.", option) from None
+        raise _unwritable(path, error, option) from None
+
+
+def _unwritable(path: Path, why: object, option: str) -> ConfigError:
+    return ConfigError(f"{path} cannot be written ({why}).", "Name another file.", option)

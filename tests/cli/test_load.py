@@ -71,19 +71,8 @@ def test_what_is_printed_rests_on_the_result(held: list[Scenario]) -> None:
 
 def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:
     """And the key comes from the environment."""
-    invoke(
-        "run",
-        "--sessions",
-        "7",
-        "--for",
-        "2m",
-        "--tier",
-        "excellent",
-        "--set",
-        "manner.barge_in=0.2",
-        "--set",
-        "seed=5",
-    )
+    settings = ("--set", "manner.barge_in=0.2", "--set", "seed=5")
+    invoke("run", "--sessions", "7", "--for", "2m", "--tier", "excellent", *settings)
     (scenario,) = held
     assert (scenario.sessions, scenario.for_s, scenario.tier, scenario.seed) == (7, 120, Tier.EXCELLENT, 5)
     assert scenario.manner.barge_in == 0.2
@@ -111,11 +100,13 @@ def test_a_duration_that_is_none_is_refused(held: list[Scenario], time: str) -> 
     assert not held
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scenario]) -> None:
-    """The option and the path."""
-    refused = invoke("run", "--json", str(tmp_path / "nowhere" / "out.json")).exception
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scenario], option: str) -> None:
+    """The option and the path, and before an hour of measuring, not after it."""
+    refused = invoke("run", option, str(tmp_path / "nowhere" / "out")).exception
     assert isinstance(refused, ConfigError)
-    assert refused.field == "--json"
+    assert refused.field == option
+    assert not held
 
 
 @pytest.mark.parametrize(

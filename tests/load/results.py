@@ -17,7 +17,7 @@ def result(outcome: Outcome = Outcome.PASS, whole_ms: float | None = 400.0, **ch
     """A run of 50 turns; the first token takes most of each."""
     latencies: dict[str, Latency] = {}
     if whole_ms is not None:
-        shares = {name: 10.0 for name in WATERFALL}
+        shares = dict.fromkeys(WATERFALL, 10.0)
         shares["llm_first_token"] = whole_ms - 10.0 * (len(WATERFALL) - 1)
         latencies = {name: latency(ms) for name, ms in (shares | {VOICE_TO_VOICE: whole_ms}).items()}
     fields: dict[str, Any] = {
@@ -37,7 +37,7 @@ def result(outcome: Outcome = Outcome.PASS, whole_ms: float | None = 400.0, **ch
         "counts": Counts(sessions_scheduled=3, sessions_opened=3, turns=50, answered=49, interrupted=1),
         "checks": (
             Check("send lateness p99", 0.4, 5.0, "ms"),
-            Check("waiting for a core", 0.1, 0.02, "share", False, True),
+            Check("waiting for a core", 0.1, 0.02, "share", warning=True),
         ),
         "verdicts": (Verdict("good tier", "guide 3.1", "p50", 800, whole_ms, 0, 50, Outcome.UNDECIDED, needed=7),),
         "latencies": latencies,

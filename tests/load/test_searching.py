@@ -75,10 +75,8 @@ def test_an_undecided_step_is_held_once_more_for_longer() -> None:
 
 def test_an_unfit_generator_is_asked_again_only_in_a_repeat() -> None:
     """A hiccup under a load that passed before says nothing of the generator; under a new load it ends the search."""
-    hiccup = System()
-    assert hiccup.search(start=100, most=100).steps[0].step.kind is Kind.SEARCH
-    limited = System(unfit={100: 1})
-    assert limited.search(start=100, most=100).ending is Ending.GENERATOR_LIMITED
+    found = System(unfit={100: 1}).search(start=100, most=100)
+    assert (found.ending, found.steps[-1].step.kind) == (Ending.GENERATOR_LIMITED, Kind.SEARCH)
 
     class Later(System):
         """Fit until 100 calls have passed, then unfit once."""
