@@ -11,7 +11,6 @@ so an utterance's instants are its frames' deadlines less the way up.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -20,7 +19,7 @@ from typing import Any
 import orjson
 
 from loadtest.listening import Player, Reply
-from loadtest.network import Path
+from loadtest.network import Path, Uplink
 from loadtest.scenario import Manner
 from loadtest.schedule import Call, TurnPlan
 from loadtest.turns import Accounts, Turn
@@ -75,8 +74,7 @@ class Caller:
         self._interrupted: Turn | None = None
         self._replies: dict[str, Reply] = {}
         self._heard_at = began_at
-        self._held: deque[tuple[float, bytes]] = deque()
-        self._leaves_at = 0.0
+        self._uplink = Uplink(path)
 
     def take_scheduled(self) -> int:
         """How many frames were due since this was last asked."""
@@ -91,17 +89,7 @@ class Caller:
 
     def leaving(self, due: float) -> Sequence[bytes]:
         """The messages that leave at this deadline: this frame, and on an unsteady route those that were held back."""
-        message = self._frame(due)
-        if self.path.steady:
-            return (message,) if message else ()
-        if message:
-            self._leaves_at = max(self._leaves_at, due + self.path.late_s())
-            self._held.append((self._leaves_at, message))
-            self._scheduled -= 1
-        gone: list[bytes] = []
-        # At the nearest deadline: to wait for the next one would make the least jitter cost a whole frame.
-        while self._held and self._held[0][0] < due + FRAME_S / 2:
-            gone.append(self._held.popleft()[1])
+        gone = self._uplink.leaving(self._frame(due), due)
         self._scheduled += len(gone)
         return gone
 
@@ -119,7 +107,6 @@ class Caller:
         elif self._muted(turn, now):
             return None
         self._frames += 1
-        self._scheduled += 1
         return message
 
     def _muted(self, turn: Turn | None, now: float) -> bool:

@@ -2,14 +2,17 @@
 
 The wire carries TCP, so nothing is lost for good: a lost segment arrives a round trip later, and everything behind it
 waits with it (head of line). One-way delay is half of the round trip. Delay that is constant costs no precision: the
-caller's clock runs that much ahead of the wire. Jitter and loss hold frames back in steps of one frame.
+caller's clock runs that much ahead of the wire. Jitter and loss hold frames back in whole frames, rounded.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loadtest.microphone import FRAME_MS
 from rejoinder.core.errors import ConfigError
 
 # Three later segments tell a TCP sender of a loss (RFC 5681); at a frame every 20 ms that is this long, and the
@@ -102,3 +105,25 @@ class Path:
             return 0.0
         late = self._draw.expovariate(1 / self._jitter_s) if self._jitter_s else 0.0
         return late + (self.rtt_s + FAST_RETRANSMIT_S if self._draw.random() < self._loss else 0.0)
+
+
+class Uplink:
+    """A caller's way up: messages that leave in their order, none before one that is ahead of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: deque[tuple[float, bytes]] = deque()
+        self._leaves_at = 0.0
+
+    def leaving(self, message: bytes | None, due: float) -> Sequence[bytes]:
+        """What leaves at this deadline, at which `message` was spoken (None: nothing was)."""
+        if self._path.steady:
+            return (message,) if message else ()
+        if message:
+            self._leaves_at = max(self._leaves_at, due + self._path.late_s())
+            self._held.append((self._leaves_at, message))
+        gone: list[bytes] = []
+        # At the nearest deadline: to wait for the next one would make the least jitter cost a whole frame.
+        while self._held and self._held[0][0] < due + FRAME_MS / 2000:
+            gone.append(self._held.popleft()[1])
+        return gone

@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 
-from loadtest.network import FAST_RETRANSMIT_S, RELAY_MS, ROUTES, Path, Route, route, weighted
+from loadtest.network import FAST_RETRANSMIT_S, RELAY_MS, ROUTES, Path, Route, Uplink, route, weighted
 
 LOSSY = Route("lossy", 100, 100, jitter_ms=0.0, loss=0.3)
 
@@ -64,3 +64,26 @@ def test_jitter_and_loss_are_what_the_route_says() -> None:
     late = [lossy.late_s() for _ in range(20_000)]
     assert set(late) == {0.0, 0.1 + FAST_RETRANSMIT_S}
     assert mean(value > 0 for value in late) == pytest.approx(0.3, rel=0.05)
+
+
+def test_a_lost_message_holds_up_those_behind_it() -> None:
+    """Head of line: all leave in their order, none early, and those behind a lost one together with it."""
+    uplink = Uplink(Path(LOSSY, Random(4)))
+    spoken = [str(number).encode() for number in range(200)]
+    left: list[tuple[float, bytes]] = []
+    for number, message in enumerate([*spoken, *[None] * 20]):
+        due = number * 0.02
+        left += [(due, gone) for gone in uplink.leaving(message, due)]
+    assert [message for _, message in left] == spoken
+    delays = [at - number * 0.02 for number, (at, _) in enumerate(left)]
+    assert min(delays) == pytest.approx(0)
+    assert max(delays) == pytest.approx(0.16)  # a round trip and three frames
+    together = [at for at, _ in left]
+    assert max(together.count(at) for at in together) == 9
+
+
+def test_on_a_steady_route_nothing_is_held() -> None:
+    """Each frame at its own deadline, and nothing where nothing was said."""
+    uplink = Uplink(Path(ROUTES["local"], Random(1)))
+    assert uplink.leaving(b"frame", 1.0) == (b"frame",)
+    assert uplink.leaving(None, 1.02) == ()
