@@ -163,4 +163,14 @@ class RunResult:
 
     @property
     def emulated(self) -> dict[str, str]:
-        return {stage: engine for stage, engine in self.engines.items() if engine.startswith("emulated")}
+        return emulated(self.engines)
+
+    @property
+    def whole(self) -> Latency | None:
+        """Voice to voice; None if no turn was measured."""
+        return self.latencies.get(VOICE_TO_VOICE)
+
+
+def emulated(engines: dict[str, str]) -> dict[str, str]:
+    """Those of the engines, by stage, that are no models."""
+    return {stage: engine for stage, engine in engines.items() if engine.startswith("emulated")}

@@ -20,7 +20,7 @@ from hdrh.histogram import HdrHistogram
 from loadtest import crew, fitness, schedule, verdicts
 from loadtest.network import route
 from loadtest.orders import Order, described
-from loadtest.result import CURVE, Counts, Latency, Region, RunResult
+from loadtest.result import CURVE, Counts, Latency, Region, RunResult, emulated
 from loadtest.scenario import Scenario
 from loadtest.schedule import Schedule
 from loadtest.server_view import MemoryWatch, ServerView
@@ -104,7 +104,7 @@ def result(
         regions=tuple(_regions(series)),
         timeline=progress.timeline(),
         causes=causes,
-        notes=tuple(_notes(progress.merged.counts, engines)),
+        notes=tuple(_notes(progress.merged.counts, emulated(engines))),
         memory_mb=memory_mb,
         slowest=tuple(turn for _, turn in progress.merged.slowest),
     )
@@ -164,9 +164,9 @@ def _regions(series: dict[str, HdrHistogram]) -> list[Region]:
     return rows
 
 
-def _notes(counts: Counter[str], engines: dict[str, str]) -> list[str]:
-    emulated = sorted(stage for stage, engine in engines.items() if engine.startswith("emulated"))
-    notes = [f"Emulated engines ({', '.join(emulated)}): this measures the system, not a model."] if emulated else []
+def _notes(counts: Counter[str], unreal: dict[str, str]) -> list[str]:
+    stages = ", ".join(sorted(unreal))
+    notes = [f"Emulated engines ({stages}): this measures the system, not a model."] if unreal else []
     notes += [
         f"{counts[name]} server errors: {name.removeprefix('error:')}" for name in counts if name.startswith("error:")
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from loadtest.result import VOICE_TO_VOICE, Outcome, RunResult
+from loadtest.result import Outcome, RunResult
 from loadtest.run import run
 from loadtest.scenario import Arrivals, Scenario
 from loadtest.search import Ending, Kind, Search, Step, Taken, recovered
@@ -58,14 +58,12 @@ def _take(scenario: Scenario, step: Step, probe: Scenario, baseline_ms: float | 
         found = hold(replace(asked, for_s=asked.for_s * LONGER))
     if found.outcome is Outcome.INVALID and step.kind is Kind.CONFIRM:
         found = hold(asked)  # a shared machine's hiccup in a load that passed before says nothing about the generator
-    whole = found.latencies.get(VOICE_TO_VOICE)
     back = None
     if found.outcome is not Outcome.INVALID:
         back = recovered(baseline_ms, _median(hold(replace(probe, seed=step.seed))))
-    p50_ms, p95_ms = (whole.p50_ms, whole.p95_ms) if whole else (None, None)
-    return Taken(step, found.outcome, p50_ms, p95_ms, back, found.causes)
+    p95_ms = found.whole.p95_ms if found.whole else None
+    return Taken(step, found.outcome, _median(found), p95_ms, back, found.causes)
 
 
 def _median(found: RunResult) -> float | None:
-    whole = found.latencies.get(VOICE_TO_VOICE)
-    return whole.p50_ms if whole else None
+    return found.whole.p50_ms if found.whole else None

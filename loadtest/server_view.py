@@ -6,8 +6,8 @@ import asyncio
 import time
 
 import httpx2
-from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest import stage_metrics
 from loadtest.scenario import Scenario
 from rejoinder.core.errors import BackendError
 
@@ -37,19 +37,11 @@ class ServerView:
     def memory_mb(self) -> float | None:
         """Resident memory of all replicas together; None if the server does not tell."""
         try:
-            root = self._base.removesuffix("/v1")
-            targets = httpx2.get(f"{root}/metrics/targets", headers=self._headers, timeout=HTTP_S).json()
-            pages = [httpx2.get(f"http://{entry['targets'][0]}/metrics", timeout=HTTP_S).text for entry in targets]
-        except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError):
+            replicas = stage_metrics.read(self._base.removesuffix("/v1")).values()
+        except (BackendError, ValueError, KeyError, IndexError, TypeError):
             return None
-        return round(sum(_resident_bytes(page) for page in pages) / 2**20, 1) or None
-
-
-def _resident_bytes(page: str) -> float:
-    for family in text_string_to_metric_families(page):
-        if family.name == "process_resident_memory_bytes":
-            return float(family.samples[0].value)
-    return 0.0
+        bytes_held = sum(replica.memory_mb for replica in replicas) * stage_metrics.MEGABYTE
+        return round(bytes_held / 2**20, 1) or None
 
 
 class MemoryWatch:

@@ -90,14 +90,8 @@ def _run(sessions: int, outcome: str, result: RunResult | None, window: Window) 
     host = window.stages.get("host")
     cores, memory_mb = (host.cpu_s / window.for_s, host.memory_mb) if host else (0.0, 0.0)
     causes = result.causes if result else ()
-    return Run(sessions, outcome, _p95(result) if result else None, cores, memory_mb, causes)
-
-
-def _p95(result: RunResult) -> float | None:
-    from loadtest.result import VOICE_TO_VOICE
-
-    whole = result.latencies.get(VOICE_TO_VOICE)
-    return whole.p95_ms if whole else None
+    whole = result.whole if result else None
+    return Run(sessions, outcome, whole.p95_ms if whole else None, cores, memory_mb, causes)
 
 
 def _known(runs: list[Run]) -> Known:

@@ -48,7 +48,9 @@ def test_a_server_names_its_engines_and_its_memory() -> None:
     """Memory is that of all replicas together, in MiB."""
     pages = {
         "/v1/models": {"data": [{"engines": {"stt": "emulated 100 ms"}}]},
-        "/metrics/targets": [{"targets": ["127.0.0.1:PORT"]}, {"targets": ["127.0.0.1:PORT"]}],
+        "/metrics/targets": [
+            {"targets": ["127.0.0.1:PORT"], "labels": {"stage": "stt", "replica": replica}} for replica in "ab"
+        ],
         "/metrics": f"# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {3 * 2**20}\n",
     }
     with answering(pages) as view:
