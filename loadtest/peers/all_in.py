@@ -13,10 +13,15 @@ from typing import Any
 from loadtest.peers.timing import Engines
 
 
+# The whole answer at once, as every contender's engine gives it.
+TOKENS_PER_S = 100_000
+
+
 def configuration(sessions: int, engines: Engines, port: int) -> dict[str, Any]:
     """A serve file: one replica a stage, since they share one core; what is said lasts about two seconds.
 
-    Hedging is off, as there is no second replica; everything else is the default.
+    Hedging is off, as there is no second replica, and an engine that only sleeps needs no low priority; everything else
+    is the default.
     """
     slots = 4 * sessions + 16
 
@@ -32,7 +37,7 @@ def configuration(sessions: int, engines: Engines, port: int) -> dict[str, Any]:
         "host": {"max_sessions": sessions},
         "turn_detector": {"max_ongoing_requests": slots},
         "stt": emulated(engines.stt_ms),
-        "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=1000) | {"autoscaling": one},
+        "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=TOKENS_PER_S) | {"autoscaling": one, "nice": 0},
         "tts": emulated(engines.tts_ms),
         "hedging": {"enabled": False},
     }
