@@ -12,7 +12,6 @@ from typing import Any
 
 from loadtest.peers.timing import Engines
 
-
 # The whole answer at once, as every contender's engine gives it.
 TOKENS_PER_S = 100_000
 
