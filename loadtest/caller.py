@@ -205,7 +205,7 @@ class Caller:
 
     def _created(self, event: dict[str, Any], heard: float) -> None:
         turn = self._turn
-        reply = Reply(event["response"]["id"], heard)
+        reply = Reply(event["response"]["id"])
         self._replies = {reply.key: reply}
         if turn is None or turn.finished is None:
             return  # an answer to an earlier turn, too late

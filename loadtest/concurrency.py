@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from loadtest.footprint import HOST_CORES, Line
@@ -82,7 +82,6 @@ class Known:
     runs: Sequence[Run] = ()
     cores_line: Line | None = None
     memory_line: Line | None = None
-    engine_names: Mapping[str, str] = field(default_factory=dict)
     cores: int = 1
 
     @property

@@ -19,7 +19,6 @@ class Reply:
     """A response as its listener has it; instants are on the caller's clock, None until they are known."""
 
     key: str
-    created_at: float
     item_id: str = ""
     began_at: float | None = None
     audible_at: float | None = None

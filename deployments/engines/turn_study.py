@@ -40,7 +40,6 @@ from rejoinder.store import open_store
 POLICIES = ("always", "sparing", "silent")
 ROOM_S = 1.5
 ROOM_LEVEL = 8
-MS_A_WINDOW = VAD_WINDOW * 1000 / STT_RATE
 
 
 @dataclass(frozen=True, slots=True)
