@@ -32,8 +32,11 @@ class Arrivals(Enum):
 class Manner:
     """How callers behave; probabilities are drawn for each turn (`barge_in`) or each call (the others).
 
-    `think_s` is the median of a log-normal pause between hearing the end of a reply and speaking again.
-    `muted_between_turns`: the client sends nothing while it neither speaks nor waits for an answer.
+    think_s, think_sigma  median and shape of a log-normal pause between hearing the end of a reply and speaking again
+    barge_in              share of replies that a caller speaks over; `hang_up`: of calls that end early, at any moment
+    muted                 share of callers who only listen: a call without a turn
+    muted_between_turns   the client sends nothing while it neither speaks nor waits for an answer
+    answer_timeout_s      a turn without an answer so long after its last word is unanswered, and counts that much
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # not a field: how pydantic reads this class
@@ -59,12 +62,16 @@ class Scenario:
 
     sessions            calls held at once; of the arrivals that are no ramp, open on average
     for_s, warm_up_s    measured time, and what is held before it and discarded; `drain_s`: for the last answers
+    tier, seed          the limit to prove, and what all that is drawn comes from
     ramp_s              over which the calls of a ramp arrive
     rate_per_s          calls a second, instead of what keeps `sessions` open; `session_s`: their mean length
-    codec, regions      audio both ways, and routes of `loadtest.network` (NAME, NAME+relay, NAME=WEIGHT)
+    codec               audio both ways: pcm16, pcmu or pcma
+    regions             routes of `loadtest.network`: NAME, NAME+relay, NAME=WEIGHT
     turn_detection      semantic_vad, or server_vad with `silence_ms`
     workers             generator processes, about 750 calls each
     clips, trace        WAV files to say (none: the store's human speech), and a CSV of arrivals
+    api_key             what the server wants (the commands take REJOINDER_API_KEY)
+    playout_buffer_ms   how much audio a caller's player gathers before it begins
     ray_address         a Ray cluster whose nodes run the workers; "" runs them on this machine
     owned               the server is the tester's own, so load may leave this machine
     """

@@ -20,7 +20,9 @@ Hold = Callable[[Scenario], RunResult]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search came to: `holds` passed three times, `breaks` failed (None if nothing did)."""
+    """What a search came to: `holds` passed three times (once, if the generator was the limit), `breaks` failed (None
+    if nothing did).
+    """
 
     holds: int
     breaks: int | None

@@ -78,8 +78,8 @@ def run(
 ) -> None:
     """Hold calls against a server and judge it: the tier, the guide's components, its table of metrics.
 
-    Every key of --set is documented in loadtest/scenario.py. Exit status: 0 PASS, 1 FAIL, 2 the run could not be held,
-    3 INVALID (the generator was late, starved or lossy: the system is not judged), 4 UNDECIDED (more turns needed).
+    Every key of --set is documented in loadtest/scenario.py; REJOINDER_API_KEY is the server's key. Exit status:
+    0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the generator was late, starved or lossy: the system is not judged), 4 UNDECIDED (more turns needed).
     """
     from loadtest.report import html
     from loadtest.run import run as hold
@@ -109,8 +109,9 @@ def search(
 ) -> None:
     """How many calls pass the tier: doubling, then bisection to 5%, each step with a recovery check, three repeats.
 
-    --json: holds, breaks, ending (system-limited, generator-limited, ...), steps, baseline_ms, engines. Exit status: 0
-    if some load passed three times, 3 if the generator was the limit, else 1.
+    A generator process carries about 750 calls: beyond that, --set workers=2 and more. --json: holds, breaks, ending
+    (system-limited, generator-limited, ...), steps, baseline_ms, engines. Exit status: 0 if some load passed three
+    times, 3 if the generator was the limit, else 1.
     """
     from loadtest.search import Ending, Taken
     from loadtest.searching import search as find
