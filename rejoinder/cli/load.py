@@ -79,7 +79,8 @@ def run(
     """Hold calls against a server and judge it: the tier, the guide's components, its table of metrics.
 
     Every key of --set is documented in loadtest/scenario.py; REJOINDER_API_KEY is the server's key. Exit status:
-    0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the generator was late, starved or lossy: the system is not judged), 4 UNDECIDED (more turns needed).
+    0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the generator was late, starved or lossy:
+    the system is not judged), 4 UNDECIDED (more turns needed).
     """
     from loadtest.report import html
     from loadtest.run import run as hold

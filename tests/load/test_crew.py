@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtest import crew
 from loadtest.crew import MAX_MOMENTS, Progress, work
 from loadtest.orders import Order
 from loadtest.result import VOICE_TO_VOICE
@@ -84,7 +84,7 @@ def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script = tmp_path / "worker"
     script.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}\nsh {tmp_path}/does\nexec sleep 600\n")
     script.chmod(0o755)
-    monkeypatch.setattr(crew.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     return pid
 
 

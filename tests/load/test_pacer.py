@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from loadtest import pacer
 from loadtest.pacer import Wheel
 from tests.actors.virtual_time import VirtualLoop, virtual
 
@@ -36,7 +36,7 @@ def clock() -> float:
 @pytest.fixture(autouse=True)
 def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wheel reads the loop's clock instead of the machine's."""
-    monkeypatch.setattr(pacer.time, "monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
 
 
 async def turn(wheel: Wheel, seconds: float) -> None:
