@@ -83,13 +83,15 @@ class Description:
 class Request:
     """One request inside a replica, and how it ended; `queue_s` once its service has begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: deque[tuple[float, float]]) -> None:
         self.end: Literal["done", "cancelled", "failed"] = "failed"
         self.queue_s: float | None = None
+        self._waits = waits
 
     def waited(self, seconds: float) -> None:
-        """Its service began, after so long a wait."""
+        """Its service began, after so long a wait: known now to whoever adds replicas, not when the stream is over."""
         self.queue_s = seconds
+        self._waits.append((time.monotonic(), seconds))
 
     def answered(self) -> None:
         """All of the answer is on its way; a caller who hangs up now has cancelled nothing."""
@@ -129,7 +131,7 @@ class Replica:
         """Count a request, and how it ended; waits the injected delay first."""
         began = time.monotonic()
         self._metrics.in_flight.inc()
-        request = Request()
+        request = Request(self._waits)
         try:
             if self._settings.inject_delay_ms:
                 await asyncio.sleep(self._settings.inject_delay_ms / 1000)
@@ -141,8 +143,6 @@ class Replica:
             raise
         finally:
             self._metrics.in_flight.dec()
-            if request.queue_s is not None:
-                self._waits.append((time.monotonic(), request.queue_s))
             self._metrics.ended(time.monotonic() - began, request.end, request.queue_s)
 
     async def check_health(self) -> None:

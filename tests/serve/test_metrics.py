@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from deployments.metrics import ConversationMetrics, MetricsPort, ReplicaMetrics
 from deployments.replica import Replica
+from deployments.scaling import QUEUE_S
 from rejoinder.core.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.config import Stage
 from rejoinder.core.latency import UNATTRIBUTED
@@ -134,3 +135,13 @@ async def test_an_injected_delay_holds_every_request() -> None:
     began = loop.time()
     async with replica.request():
         assert loop.time() - began >= 0.05
+
+
+async def test_a_wait_is_a_signal_as_soon_as_it_is_over() -> None:
+    """A stage whose streams last long grows by how long they waited, not when the first of them has ended."""
+    replica = Replica("tts", "fake", Stage())
+    assert replica.signals() == {QUEUE_S: 0.0}
+    async with replica.request() as request:
+        request.waited(0.7)
+        assert replica.signals() == {QUEUE_S: 0.7}
+    assert replica.signals() == {QUEUE_S: 0.7}
