@@ -2,7 +2,8 @@
 
 Serve's own rule counts ongoing requests. For a host that is nearly right (a call is one request for life), but it fills
 hosts to their target before it adds one, and a host takes seconds to start: so a share of the places stays free. For a
-stage it says nothing about waiting: four requests in service are no reason to grow, one that waits 100 ms is.
+stage it knows nothing of waiting, which is what a caller hears: so a stage also grows while work waits for it too long,
+however few requests that takes.
 
 Serve ships this module to its controller by value, where our other modules may not exist: it imports nothing of ours.
 Replicas report their signals by `record_autoscaling_stats`; `min_replicas`, `max_replicas` and the delays stay Serve's.
@@ -35,8 +36,8 @@ def hosts_wanted(
 
 
 def replicas_wanted(ongoing: float, queue_s: float, running: int, *, target: float, queue_limit_s: float) -> int:
-    """In proportion to the wait while it exceeds its limit, at most doubling; else what the ongoing requests need, if
-    that is clearly less.
+    """In proportion to the wait while it exceeds its limit, at most doubling; else what the ongoing requests need at
+    their target, and fewer only if that is clearly less.
     """
     if queue_s > queue_limit_s:
         return math.ceil(running * min(MOST_GROWTH, max(queue_s / queue_limit_s, ongoing / (target * max(1, running)))))
