@@ -29,7 +29,8 @@ LEAD_IN_S = 0.4
 """A microphone is open before somebody speaks, and detectors settle on it."""
 
 FIRST_TURN_SPREAD_S = 5.0
-"""Callers whose calls begin together do not speak together: about the length of an utterance with its answer."""
+"""Callers whose calls begin together do not speak together: each begins somewhere in its cycle, which is its think time
+and about so long for an utterance with its answer."""
 
 PREMATURE_S = 0.25
 """An utterance that the server ended so much before its true end was a pause that it took for the end."""
@@ -69,7 +70,7 @@ class Caller:
         self._scheduled = 0
         self._number = 0
         self._plan = self._next_plan()
-        self._next_at = began_at + LEAD_IN_S + FIRST_TURN_SPREAD_S * self._draw.random()
+        self._next_at = began_at + LEAD_IN_S + (FIRST_TURN_SPREAD_S + self._plan.think_s) * self._draw.random()
         self._turn: Turn | None = None
         self._interrupted: Turn | None = None
         self._replies: dict[str, Reply] = {}
