@@ -26,7 +26,8 @@ class RemoteWorker:
             assert process.stdin is not None and process.stdout is not None  # noqa: PT018  # both are pipes
             process.stdin.write(json.dumps(document) + "\n")
             process.stdin.flush()
-            yield from process.stdout
+            for line in process.stdout:  # noqa: UP028  # Ray drives this with send(), which a file does not have
+                yield line
 
 
 async def lines(order: Order, address: str) -> AsyncGenerator[dict[str, Any], None]:
