@@ -48,7 +48,7 @@ def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int) -> b
 
 
 class CallSocket(WSListener):
-    """One call; `caller` exists once the session is configured."""
+    """One call; `caller` exists once the session is configured, and `cause` says why it was lost if it was."""
 
     def __init__(self, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> None:
         self.caller: Caller | None = None
@@ -57,6 +57,7 @@ class CallSocket(WSListener):
         self.bytes_received = 0
         self.rtts_s: list[float] = []
         self.lost = False
+        self.cause = "the connection broke"
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._greeting = greeting
         self._on_lost = on_lost
@@ -81,6 +82,7 @@ class CallSocket(WSListener):
         elif kind == WSMsgType.PING:
             transport.send_pong(payload)
         elif kind == WSMsgType.CLOSE:
+            self.cause = f"closed by the server, code {int.from_bytes(payload[:2])} {frame.get_close_reason()}".rstrip()
             transport.disconnect()
         elif not frame.fin or self._parts:
             self._parts.append(payload)
@@ -116,6 +118,7 @@ class CallSocket(WSListener):
         self.sent += len(messages)
         self._reached = due if messages else 0.0
         if self._blocked_since is not None and time.monotonic() - self._blocked_since > BLOCKED_S:
+            self.cause = f"the server read nothing for {BLOCKED_S:g} s"
             transport.disconnect()
         return len(messages)
 

@@ -128,7 +128,7 @@ class Worker:
                     await lost.wait()
             except TimeoutError:
                 continue
-            self._tally.counts["dropped"] += 1
+            self._tally.counts.update(("dropped", f"drop:{socket.cause}"))
             return True
         return False
 
