@@ -20,6 +20,7 @@ from actors.host import Host, hold_apology
 from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import InlineVad
+from deployments.draining import outlive_the_listener
 from deployments.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
@@ -40,6 +41,7 @@ class SessionHost:
     async def __init__(  # type: ignore[misc]  # Serve awaits an asynchronous constructor
         self, settings: Settings, handles: dict[str, DeploymentHandle]
     ) -> None:
+        outlive_the_listener()
         self._settings = settings
         self._handles = handles
         self.keys = frozenset(filter(None, os.environ.get(settings.host.api_keys_env, "").split(",")))
