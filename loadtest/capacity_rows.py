@@ -52,6 +52,13 @@ def _stage(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
     }
 
 
+def _stt(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
+    """Words end turns, so that the turn model's share of this machine's cores is none."""
+    stage = _stage(replicas, slots, **curve)
+    stage["emulation"] |= {"full_stop": True}
+    return stage
+
+
 def _llm(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
     stage = _stage(replicas, slots, **curve)
     stage["emulation"] |= {"tokens": 4, "tokens_per_s": 100}
@@ -59,7 +66,7 @@ def _llm(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
 
 
 BASE: dict[str, Any] = {
-    "stt": _stage(1, 3, median_ms=500, sigma=0.2),
+    "stt": _stt(1, 3, median_ms=500, sigma=0.2),
     "llm": _llm(2, 4, median_ms=350, sigma=0.2),
     "tts": _stage(1, 6, median_ms=120),
     "hedging": {"min_samples": 50},
@@ -67,23 +74,23 @@ BASE: dict[str, Any] = {
 """What is calibrated: one replica of speech to text is the bottleneck."""
 
 ROWS: tuple[Row, ...] = (
-    Row("replicas", "stt on 2 replicas of 2 slots", {"stt": _stage(2, 2, median_ms=500, sigma=0.2)}),
-    Row("slots", "stt on 1 replica of 2 slots", {"stt": _stage(1, 2, median_ms=500, sigma=0.2)}),
-    Row("fixed", "stt fixed at 350 ms, 2 slots", {"stt": _stage(1, 2, median_ms=350)}),
-    Row("wide", "stt log-normal 250 ms, sigma 0.8, 2 slots", {"stt": _stage(1, 2, median_ms=250, sigma=0.8)}),
+    Row("replicas", "stt on 2 replicas of 2 slots", {"stt": _stt(2, 2, median_ms=500, sigma=0.2)}),
+    Row("slots", "stt on 1 replica of 2 slots", {"stt": _stt(1, 2, median_ms=500, sigma=0.2)}),
+    Row("fixed", "stt fixed at 350 ms, 2 slots", {"stt": _stt(1, 2, median_ms=350)}),
+    Row("wide", "stt log-normal 250 ms, sigma 0.8, 2 slots", {"stt": _stt(1, 2, median_ms=250, sigma=0.8)}),
     Row(
         "growing",
         "stt 300 ms + 100 ms a neighbour, 3 slots",
-        {"stt": _stage(1, 3, median_ms=300, per_concurrent_ms=100)},
+        {"stt": _stt(1, 3, median_ms=300, per_concurrent_ms=100)},
     ),
     Row("llm", "llm on 1 replica of 2 slots, sigma 0.5", {"llm": _llm(1, 2, median_ms=350, sigma=0.5)}),
     Row(
         "hedged",
         "llm on 3 replicas of 1 slot, sigma 0.5, hedged; stt wide open",
-        {"stt": _stage(1, 8, median_ms=300), "llm": _llm(3, 1, median_ms=400, sigma=0.5)},
+        {"stt": _stt(1, 8, median_ms=300), "llm": _llm(3, 1, median_ms=400, sigma=0.5)},
     ),
     Row("tts", "tts on 1 replica of 1 slot, 150 ms", {"tts": _stage(1, 1, median_ms=150)}),
-    Row("thirds", "stt on 3 replicas of 1 slot, sigma 0.5", {"stt": _stage(3, 1, median_ms=400, sigma=0.5)}),
+    Row("thirds", "stt on 3 replicas of 1 slot, sigma 0.5", {"stt": _stt(3, 1, median_ms=400, sigma=0.5)}),
 )
 
 

@@ -116,6 +116,7 @@ class EmulatedStt(StageDeployment):
     def __init__(self, settings: Settings) -> None:
         stage = settings.stt
         _, self._replica, self._slots = _open("stt", stage, stage.emulation, stage.max_queue)
+        self._end = "." if stage.emulation.full_stop else ""
 
     async def transcribe(self, job: SttJob, route: Route | None = None) -> Transcript:
         async with self._replica.request() as inside, self._slots.hold() as lease:
@@ -123,7 +124,7 @@ class EmulatedStt(StageDeployment):
             lease.ends_at = lease.began + lease.service_s
             await _until(lease.ends_at)
             audio_ms = len(job.pcm) / SAMPLE_BYTES * 1000 / STT_RATE
-            text = f"This is an emulated transcript of {audio_ms / 1000:.1f} seconds."
+            text = f"This is an emulated transcript of {audio_ms / 1000:.1f} seconds{self._end}"
             return Transcript(text, audio_ms, lease.waited_s * 1000, lease.service_s * 1000, avg_logprob=0.0)
 
 

@@ -90,6 +90,7 @@ class Emulation(Section):
     """An emulated engine: a published `profile`, or a `curve` of one's own; `slots` services run at once, others wait.
 
     `ignore_cancellation`: a cancelled request keeps its slot until it would have ended, as some engines do.
+    `full_stop`: a transcript ends like a sentence, so that words end turns; else it leaves doubt, as no word was heard.
     """
 
     profile: str = ""
@@ -97,6 +98,7 @@ class Emulation(Section):
     slots: int = Field(0, ge=0, description="0: the profile's, or 64")
     seed: int = 1
     ignore_cancellation: bool = False
+    full_stop: bool = False
     # A language model's answer, and its pace after the first token (0: the profile's, or 100).
     tokens: Count = 24
     tokens_per_s: float = Field(0, ge=0)

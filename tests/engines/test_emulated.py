@@ -14,6 +14,7 @@ from deployments.engines.emulated import EmulatedLlm, EmulatedStt, EmulatedTts
 from rejoinder.core.audio import WIRE_RATE, pcm16_to_float, rms_dbfs
 from rejoinder.core.config import Settings, parse_settings
 from rejoinder.core.context import Message
+from rejoinder.core.endings import Ending, ending
 from rejoinder.core.errors import Overloaded
 from tests.actors.virtual_time import virtual
 
@@ -46,6 +47,14 @@ async def test_slots_bound_what_is_served_at_once() -> None:
         (0.2, 100),
         (0.3, 200),
     ]
+
+
+@virtual
+@pytest.mark.parametrize(("full_stop", "ends"), [(False, Ending.DOUBTFUL), (True, Ending.FINISHED)])
+async def test_an_emulated_transcript_decides_a_turn_only_if_asked_to(full_stop: bool, ends: Ending) -> None:
+    """No word was heard, so the text leaves doubt and the turn model decides, unless the emulation says otherwise."""
+    heard = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
+    assert ending(heard.text) is ends
 
 
 @virtual
