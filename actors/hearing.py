@@ -132,14 +132,14 @@ class Listening:
         Cancelling it withdraws the question.
         """
         settings = self._services.settings
-        limit_s = settings.endpointing.verdict_timeout_ms / 1000
+        deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
         early_ms = settings.endpointing.ask_after_ms - settings.speech.soft_end_ms
         probability: float | None = None
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(deadline):
                 if early_ms > 0 and settings.endpointing.finished_probability:
                     await asyncio.wait({transcript}, timeout=early_ms / 1000)
-                async with self._services.questions:
+                async with self._services.questions.turn(deadline):
                     probability = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
         except TimeoutError:
             self._services.metrics.error("backend", "turn_detector")

@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from actors.services import QUESTIONS_AT_ONCE
+from actors.questions import AT_ONCE
 from tests.actors.asking import TURN, prompts, server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, open_words
 from tests.actors.stage_play import Caller, Play
@@ -214,6 +214,6 @@ async def test_a_host_asks_few_questions_at_once() -> None:
         for number, caller in enumerate(callers):
             caller.session = await calls.enter_async_context(host.converse(f"c{number}", caller.take, "rejoinder"))
         await asyncio.gather(*(caller.say(1.0) for caller in callers))
-    assert turn.most <= QUESTIONS_AT_ONCE
+    assert turn.most <= AT_ONCE
     assert turn.asked < len(callers)
     assert all(len(caller.of("input_audio_buffer.committed")) == 1 for caller in callers)
