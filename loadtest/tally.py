@@ -1,22 +1,24 @@
 """What a worker counts: memory that does not grow with the run.
 
-Hot paths append seconds to arrays; once a second `fold` turns them into histograms (three significant digits) and
-forgets them. Histograms of all workers and seconds are merged; percentiles are never averaged.
+Hot paths append seconds to arrays; once a second `fold` turns them into histograms (three significant digits, at best
+10 us) and forgets them. Histograms of all workers and seconds are merged; percentiles are never averaged.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from hdrh.histogram import HdrHistogram
 
 # Microseconds from 1 to two hours: longer than any call.
 LOWEST_US = 1
 HIGHEST_US = 7_200_000_000
 DIGITS = 3
+STEP_US = 10
 
 SLOWEST = 20
 """Turns that a run keeps whole, the slowest ones, for somebody to look at."""
@@ -26,11 +28,17 @@ def histogram() -> HdrHistogram:
     return HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
 
 
-def encoded(values_s: Iterable[float]) -> str:
-    """A histogram of seconds, compressed and in base64."""
+def encoded(values_s: Sequence[float]) -> str:
+    """A histogram of seconds, compressed and in base64.
+
+    Equal values are recorded once with their number: a hundred callers send 5,000 frames a second, and to record each
+    one's lateness by itself would hold up the loop for 20 ms, which is a lateness of our own making.
+    """
     taken = histogram()
-    for value in values_s:
-        taken.record_value(min(max(LOWEST_US, round(value * 1e6)), HIGHEST_US))
+    steps = np.rint(np.asarray(values_s, np.float64) * (1e6 / STEP_US)) * STEP_US
+    values, counts = np.unique(np.clip(steps, LOWEST_US, HIGHEST_US), return_counts=True)
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        taken.record_value(int(value), count)
     return str(taken.encode().decode("ascii"))
 
 

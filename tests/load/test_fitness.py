@@ -13,7 +13,7 @@ from loadtest.tally import encoded
 
 
 def taken(*values_ms: float) -> HdrHistogram:
-    return HdrHistogram.decode(encoded(value / 1000 for value in values_ms))
+    return HdrHistogram.decode(encoded([value / 1000 for value in values_ms]))
 
 
 FIT = Fitness(taken(*[0.5] * 100), taken(*[1.0] * 100), 0.3, 0.001, 0.0, 0, 10_000, 10_000)

@@ -16,7 +16,7 @@ from rejoinder.core.budgets import Tier
 
 
 def taken(values_ms: list[float]) -> HdrHistogram:
-    return HdrHistogram.decode(encoded(value / 1000 for value in values_ms))
+    return HdrHistogram.decode(encoded([value / 1000 for value in values_ms]))
 
 
 @pytest.mark.parametrize(("violations", "turns"), [(0, 299), (1, 473), (5, 1049), (10, 1693)])
