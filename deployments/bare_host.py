@@ -26,6 +26,7 @@ from deployments.http_surface import surface
 from deployments.journal import LogJournal
 from deployments.llm import Llm
 from deployments.metrics import ConversationMetrics
+from deployments.transports.call_protocol import CallProtocol
 from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
 from rejoinder.core.config import Settings, parse_settings
@@ -77,6 +78,7 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
         log_level="warning",
         # Audio in base64 does not compress; stock clients offer it all the same.
         ws_per_message_deflate=False,
+        ws=CallProtocol,
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 
 from actors.host import Host
+from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.errors import Overloaded
 
@@ -105,7 +106,9 @@ async def _converse(served: Surfaced, socket: WebSocket, door: Door) -> None:
         with served.host.seat():
             offered = socket.scope.get("subprotocols") or []
             await socket.accept("realtime" if "realtime" in offered else None)
-            await RealtimeSocket(socket, served.host, socket.query_params.get("model") or MODEL).converse()
+            model = socket.query_params.get("model") or MODEL
+            shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
+            await RealtimeSocket(socket, served.host, model, shortcut).converse()
     except Overloaded as full:
         refusal = _refusal(503, "overloaded", str(full))
         refusal.headers["Retry-After"] = f"{full.retry_after_s:.0f}"

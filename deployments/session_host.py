@@ -20,13 +20,13 @@ from actors.host import Host, hold_apology
 from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import InlineVad
-from deployments.draining import outlive_the_listener
 from deployments.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
 from deployments.metrics import ConversationMetrics, MetricsPort
 from deployments.replica import Description
 from deployments.scaling import LOOP_LAG_S, SESSIONS
+from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.config import Settings
 from rejoinder.core.errors import BackendError
@@ -41,7 +41,7 @@ class SessionHost:
     async def __init__(  # type: ignore[misc]  # Serve awaits an asynchronous constructor
         self, settings: Settings, handles: dict[str, DeploymentHandle]
     ) -> None:
-        outlive_the_listener()
+        call_protocol.install()
         self._settings = settings
         self._handles = handles
         self.keys = frozenset(filter(None, os.environ.get(settings.host.api_keys_env, "").split(",")))

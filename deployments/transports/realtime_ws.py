@@ -12,7 +12,7 @@ import base64
 import json
 import logging
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,20 @@ class Socket(Protocol):
     async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
 
 
+class Shortcut(Protocol):
+    """The connection below: it offers messages before they become events (`CallProtocol`)."""
+
+    def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
+    def answered(self) -> None: ...
+
+
+class _NoShortcut:
+    """Every message comes by `receive`."""
+
+    def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
+    def answered(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _End:
     """How a conversation ended; `code` closes the socket, None if the client did."""
@@ -59,9 +73,10 @@ def encode(event: Json) -> str:
 class RealtimeSocket:
     """One connection; `converse` ends when either side is done. Needs a seat, taken before the upgrade."""
 
-    def __init__(self, socket: Socket, host: Host, model: str) -> None:
+    def __init__(self, socket: Socket, host: Host, model: str, shortcut: Shortcut | None = None) -> None:
         settings = host.services.settings.host
         self._socket = socket
+        self._shortcut = shortcut or _NoShortcut()
         self._host = host
         self._model = model
         self._max_s = settings.session_max_s
@@ -97,26 +112,40 @@ class RealtimeSocket:
             return _End(None)
 
     async def _read(self, session: Session) -> _End:
-        while True:
-            message = await self._socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return _End(None)
-            text = message.get("text")
-            try:
-                event = client.parse(
-                    text if text is not None else message.get("bytes") or b"", self._decode.format.sample_bytes
-                )
-            except client.MalformedEvent as fault:
-                session.reject(fault, fault.client_event_id)
-                continue
-            if isinstance(event, client.AppendAudio):
-                session.hear(self._decode(event.audio))
-            elif isinstance(event, client.UpdateSession):
-                await session.configure(event)
-                if self._decode.format is not session.config.input_format:
-                    self._decode = Decoder(session.config.input_format)
-            else:
-                await session.submit(event)
+        self._shortcut.attend(lambda message: self._hear(session, message))
+        try:
+            while True:
+                message = await self._socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return _End(None)
+                text = message.get("text")
+                await self._take(session, text if text is not None else message.get("bytes") or b"")
+                self._shortcut.answered()
+        finally:
+            self._shortcut.attend(None)
+
+    def _hear(self, session: Session, message: bytes) -> bool:
+        """Take a message at once if it is nothing but audio; nothing that came before it is still to be done."""
+        audio = client.plain_append(message, self._decode.format.sample_bytes)
+        if audio is None:
+            return False
+        session.hear(self._decode(audio))
+        return True
+
+    async def _take(self, session: Session, message: str | bytes) -> None:
+        try:
+            event = client.parse(message, self._decode.format.sample_bytes)
+        except client.MalformedEvent as fault:
+            session.reject(fault, fault.client_event_id)
+            return
+        if isinstance(event, client.AppendAudio):
+            session.hear(self._decode(event.audio))
+        elif isinstance(event, client.UpdateSession):
+            await session.configure(event)
+            if self._decode.format is not session.config.input_format:
+                self._decode = Decoder(session.config.input_format)
+        else:
+            await session.submit(event)
 
     async def _disconnect_slow(self) -> _End:
         await self._overflow.wait()

@@ -22,7 +22,7 @@ MAX_APPEND_CHARACTERS = MAX_APPEND_BYTES * 4 // 3 + 4
 
 # What stands before and after the audio: either order of the fields, with and without json.dumps' spaces.
 _APPEND_SPELLINGS = tuple(
-    (head, tail)
+    (head.encode(), tail.encode())
     for space in ("", " ")
     for head, tail in (
         (f'{{"type":{space}"input_audio_buffer.append",{space}"audio":{space}"', '"}'),
@@ -103,9 +103,9 @@ def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent
     """One WebSocket message to one event; raises MalformedEvent, and nothing else. `sample_bytes`: of the input
     format.
     """
-    appended = _plain_append(message, sample_bytes)
+    appended = plain_append(message if isinstance(message, bytes) else message.encode(errors="replace"), sample_bytes)
     if appended is not None:
-        return appended
+        return AppendAudio(None, appended)
     document: Any = None
     try:
         document = _document(message)
@@ -116,27 +116,26 @@ def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent
         raise MalformedEvent(error.message, error.remedy, error.code, error.param, known) from None
 
 
-def _plain_append(message: str | bytes, sample_bytes: int) -> AppendAudio | None:
-    """Audio in one of the spellings that clients use, fifty times a second; None for all else, faults included.
+def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | None:
+    """The audio of an append in one of the spellings that clients use, fifty times a second; None for all else, faults
+    included.
 
     A spelling fixes every character but the base64, and strict base64 has no quote and no escape: so what is read here
     is what a JSON parser would read.
     """
-    text = message if isinstance(message, str) else ""
     for head, tail in _APPEND_SPELLINGS:
-        if text.startswith(head) and text.endswith(tail):
-            size = len(text) - len(head) - len(tail)
+        if message.startswith(head) and message.endswith(tail):
+            size = len(message) - len(head) - len(tail)
             break
     else:
         return None
     if not 0 <= size <= MAX_APPEND_CHARACTERS:  # below 0 one quote would be both head's and tail's
         return None
-    encoded = text[len(head) : len(head) + size]
     try:
-        audio = binascii.a2b_base64(encoded, strict_mode=True)
+        audio = binascii.a2b_base64(message[len(head) : len(head) + size], strict_mode=True)
     except ValueError:
         return None
-    return None if len(audio) % sample_bytes else AppendAudio(None, audio)
+    return None if len(audio) % sample_bytes else audio
 
 
 def _document(message: str | bytes) -> Any:
