@@ -17,7 +17,8 @@ TOKENS_PER_S = 100_000
 
 
 def configuration(sessions: int, engines: Engines, port: int) -> dict[str, Any]:
-    """A serve file: one replica a stage, since they share one core; what is said lasts about two seconds.
+    """A serve file: one replica a stage, since they share one core; what is said lasts about two seconds. Transcripts
+    read finished, as those of the headless rows do.
 
     Hedging is off, as there is no second replica, and an engine that only sleeps needs no low priority; everything else
     is the default.
@@ -35,7 +36,7 @@ def configuration(sessions: int, engines: Engines, port: int) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "host": {"max_sessions": sessions},
         "turn_detector": {"max_ongoing_requests": slots},
-        "stt": emulated(engines.stt_ms),
+        "stt": emulated(engines.stt_ms, full_stop=True),
         "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=TOKENS_PER_S) | {"autoscaling": one, "nice": 0},
         "tts": emulated(engines.tts_ms),
         "hedging": {"enabled": False},
