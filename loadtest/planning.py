@@ -10,7 +10,7 @@ from loadtest import footprint
 from loadtest.calibration import Calibration
 from loadtest.inversion import Inverted, Target, invert
 from loadtest.network_fit import STAGES, span
-from loadtest.prediction import Prediction, predict, predicted_knee, refused
+from loadtest.prediction import predict, predicted_knee, refused
 from loadtest.turn_network import Network
 from rejoinder.core.sizing import Basis, Sized, Traffic, basis_at, hosts
 from rejoinder.core.usl import LEAST_POINTS, Point, Usl
@@ -186,9 +186,3 @@ def _stage_basis(calibration: Calibration, stage: str, busy: float) -> Basis:
     slots = calibration.slots[stage]
     measured = [level.stages[stage].in_service / slots for level in calibration.levels]
     return basis_at(busy, 0.0, max(measured))
-
-
-def prediction_rows(found: Prediction) -> dict[str, tuple[float, float]]:
-    """Value and the simulation's own error by name."""
-    names = ("p50_ms", "p95_ms", "p99_ms", "turns_per_s")
-    return {name: (getattr(found, name).value, getattr(found, name).error) for name in names}

@@ -57,15 +57,16 @@ def float_to_pcm16(samples: npt.ArrayLike) -> bytes:
 class Ring:
     """The last `seconds` of a stream, addressed by absolute sample index; older audio is forgotten.
 
-    A frame costs one copy, since every caller pays it fifty times a second. Memory is touched only where audio came.
+    A frame costs one copy, since every caller pays it fifty times a second. All memory is taken at once: what a host
+    needs is known when it admits a call, not minutes later when its callers have spoken enough.
     """
 
     __slots__ = ("_capacity", "_memory", "end")
 
     def __init__(self, seconds: float, rate: int) -> None:
         self._capacity = math.ceil(seconds * rate)
-        # numpy's zeros are the system's own untouched pages; a bytearray's would all be written.
-        self._memory = np.zeros(self._capacity * SAMPLE_BYTES, dtype=np.uint8).data
+        # A bytearray writes its zeros; numpy's would be the system's own untouched pages.
+        self._memory = memoryview(bytearray(self._capacity * SAMPLE_BYTES))
         self.end = 0
         """Index after the newest sample: how many samples the stream has had."""
 

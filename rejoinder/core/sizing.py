@@ -31,15 +31,6 @@ class Basis(Enum):
     GIVEN = "given"
 
 
-_WORST_FIRST = (Basis.PUBLISHED, Basis.EXTRAPOLATED, Basis.PREDICTED, Basis.MEASURED, Basis.GIVEN)
-
-
-def weakest(bases: Sequence[Basis]) -> Basis:
-    """The basis of what is computed from figures of these: computing makes a prediction of a measurement."""
-    worst = next(basis for basis in _WORST_FIRST if basis in bases)
-    return Basis.PREDICTED if worst is Basis.MEASURED else worst
-
-
 def basis_at(value: float, least: float, most: float) -> Basis:
     """Of what is predicted at `value` from measurements between `least` and `most`."""
     return Basis.PREDICTED if least <= value <= most else Basis.EXTRAPOLATED
@@ -118,19 +109,6 @@ def replicas(work: Work, unit: Unit, turns_per_s: float, most_wait_s: float) -> 
     """The fewest replicas whose slots, behind one queue, keep the wait's 95th percentile within `most_wait_s`."""
     slots = slots_for_wait(work.queue(turns_per_s), WAIT_QUANTILE, most_wait_s)
     return max(1, math.ceil(slots / unit.slots))
-
-
-def turns_carried(work: Work, slots: int, most_wait_s: float) -> float:
-    """The most turns a second that so many slots carry within the wait: the inverse of `replicas`, by bisection."""
-    low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
-    for _ in range(60):
-        middle = (low + high) / 2
-        queue = work.queue(middle)
-        if Queue(queue.arrivals_per_s, queue.service_s, slots, queue.scv).wait_s(WAIT_QUANTILE) <= most_wait_s:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rejoinder.core.erlang import blocking
+from rejoinder.core.erlang import Queue, blocking
 from rejoinder.core.sizing import (
+    WAIT_QUANTILE,
     Basis,
     NodeType,
     Sized,
@@ -19,14 +20,25 @@ from rejoinder.core.sizing import (
     messages,
     node_group,
     replicas,
-    turns_carried,
-    weakest,
 )
 
 HOST = Unit("host", slots=100, cores=1, memory_mb=500)
 STT = Unit("stt", slots=4, cores=1, memory_mb=700)
 
 WORKS = st.builds(Work, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0, 3))
+
+
+def turns_carried(work: Work, slots: int, most_wait_s: float) -> float:
+    """The most turns a second that so many slots carry within the wait: the inverse of `replicas`, by bisection."""
+    low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
+    for _ in range(60):
+        middle = (low + high) / 2
+        queue = work.queue(middle)
+        if Queue(queue.arrivals_per_s, queue.service_s, slots, queue.scv).wait_s(WAIT_QUANTILE) <= most_wait_s:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 @given(WORKS, st.floats(0.1, 80), st.floats(0.01, 2), st.integers(1, 16))
@@ -95,20 +107,6 @@ def test_totals_count_the_spare() -> None:
     """Cores, memory and GPUs are those of all replicas, spare ones too."""
     sized = Sized(Unit("llm", 8, 2, 3000, gpus=0.5), needed=3, spare=1)
     assert (sized.cores, sized.memory_mb, sized.gpus) == (8, 12_000, 2)
-
-
-@pytest.mark.parametrize(
-    ("bases", "result"),
-    [
-        ([Basis.MEASURED, Basis.GIVEN], Basis.PREDICTED),
-        ([Basis.MEASURED, Basis.PUBLISHED], Basis.PUBLISHED),
-        ([Basis.PREDICTED, Basis.EXTRAPOLATED], Basis.EXTRAPOLATED),
-        ([Basis.GIVEN], Basis.GIVEN),
-    ],
-)
-def test_a_result_is_as_good_as_its_weakest_input(bases: list[Basis], result: Basis) -> None:
-    """Published beats extrapolated beats predicted; what is computed is never called measured."""
-    assert weakest(bases) is result
 
 
 def test_extrapolation_is_marked() -> None:
