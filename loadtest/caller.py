@@ -11,6 +11,7 @@ so an utterance's instants are its frames' deadlines less the way up.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -75,6 +76,7 @@ class Caller:
         self._interrupted: Turn | None = None
         self._replies: dict[str, Reply] = {}
         self._heard_at = began_at
+        self._notes: deque[tuple[float, bytes]] = deque()
         self._uplink = Uplink(path)
 
     def take_scheduled(self) -> int:
@@ -92,6 +94,8 @@ class Caller:
         """The messages that leave at this deadline: this frame, and on an unsteady route those that were held back."""
         gone = self._uplink.leaving(self._frame(due), due)
         self._scheduled += len(gone)
+        while self._notes and self._notes[0][0] <= due:
+            self._send(self._notes.popleft()[1])
         return gone
 
     def _frame(self, due: float) -> bytes | None:
@@ -235,7 +239,8 @@ class Caller:
         """The server heard the caller: a real client silences its loudspeaker and says how much was heard."""
         for reply in self._replies.values():
             if reply.sounds(heard):
-                self._send(truncate(reply, heard))
+                # It goes the way up too: the edge has it so much later.
+                self._notes.append((heard + self.path.up_s, truncate(reply, heard)))
                 reply.cut_at = heard
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
                     self._habits.accounts.stopped(heard - self._turn.speech_begins, self._turn)

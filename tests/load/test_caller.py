@@ -169,6 +169,18 @@ def test_a_barge_in_silences_the_reply_and_says_how_much_was_heard() -> None:
     assert stage.took("stop") == [pytest.approx(200, abs=45)]
 
 
+def test_what_a_client_tells_the_server_takes_the_way_up_too() -> None:
+    """On a route of some 200 ms the truncation reaches the edge a round trip after the server's speech_started."""
+    stage = Stage(replace(MANNER, barge_in=1.0), route="us-asia")
+    stage.until_spoken().stopped().reply(tenths=50, done=None).until(stage.now + 1)
+    stage.hear(type="input_audio_buffer.speech_started", item_id="j", audio_start_ms=0)
+    started, rtt_s = stage.now, stage.caller.path.up_s + stage.caller.path.down_s
+    stage.until(started + rtt_s - 2 * FRAME_S)
+    assert not stage.told
+    stage.until(started + rtt_s + 0.1)
+    assert [event["type"] for event in stage.told] == ["conversation.item.truncate"]
+
+
 def test_muted_clients_send_nothing_between_turns() -> None:
     """From the answer's first sound until they speak again; while they wait for it they send silence."""
     stage = Stage(replace(MANNER, muted_between_turns=True))
