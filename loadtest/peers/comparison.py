@@ -14,7 +14,7 @@ from typing import Any
 from loadtest.peers.contestants import CONTESTANTS, Contestant, python_of
 from loadtest.peers.knee import Search, largest
 from loadtest.peers.process import cores
-from loadtest.peers.streams import streams
+from loadtest.peers.streams import streams, through_the_wire
 from loadtest.peers.timing import Outcome, Probe
 from loadtest.peers.trial import Trial, find_edges
 from rejoinder.core.audio import WIRE_RATE
@@ -217,8 +217,10 @@ def prepare(contestant: Contestant) -> Trial:
     python = python_of(contestant, CACHE)
     clips = open_store(ModelStoreSettings()).path("human-clips")
     heard = streams(clips)
-    edges = find_edges(contestant, python, heard)
     sent = streams(clips, WIRE_RATE) if contestant.networked else heard
+    edges = find_edges(
+        contestant, python, [through_the_wire(stream) for stream in sent] if contestant.networked else heard
+    )
     return Trial(contestant, python, sent, edges, cores())
 
 

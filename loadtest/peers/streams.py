@@ -19,6 +19,7 @@ import soxr
 
 from loadtest.peers.contender import FRAME_BYTES, RATE
 from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE
+from rejoinder.core.resample import WIRE_TO_STT, Resampler
 
 CYCLE_FRAMES = 400
 CYCLE_S = CYCLE_FRAMES * 0.02
@@ -48,6 +49,16 @@ class Stream:
 def streams(folder: Path, rate: int = STT_RATE) -> list[Stream]:
     """All phrases; `folder` is the model store's `human-clips`."""
     return [Stream(f"{file}@{start:g}", _cycle(folder / file, (start, end), rate)) for file, start, end in _CUTS]
+
+
+def through_the_wire(stream: Stream) -> Stream:
+    """A stream of `WIRE_RATE` as a host hears it: its own filter to 16 kHz delays it by a millisecond, and shapes it,
+    which moves some ends of speech by a window.
+    """
+    resample = Resampler(WIRE_TO_STT)
+    for frame in stream.frames:  # so that the filter begins where the last cycle left it
+        resample(frame)
+    return Stream(stream.name, tuple(resample(frame) for frame in stream.frames))
 
 
 def write_cycles(stream: Stream, cycles: int, path: Path) -> None:
