@@ -126,7 +126,7 @@ class RealtimeSocket:
 
     def _hear(self, session: Session, message: bytes) -> bool:
         """Take a message at once if it is nothing but audio; nothing that came before it is still to be done."""
-        audio = client.plain_append(message, self._decode.format.sample_bytes)
+        audio = client.plain_append(message, self._decode.sample_bytes)
         if audio is None:
             return False
         session.hear(self._decode(audio))
@@ -134,7 +134,7 @@ class RealtimeSocket:
 
     async def _take(self, session: Session, message: str | bytes) -> None:
         try:
-            event = client.parse(message, self._decode.format.sample_bytes)
+            event = client.parse(message, self._decode.sample_bytes)
         except client.MalformedEvent as fault:
             session.reject(fault, fault.client_event_id)
             return

@@ -51,10 +51,11 @@ def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
 
 
 class Decoder:
-    """One caller's audio, from a wire format to the 16 kHz PCM of the session."""
+    """One caller's audio, from a wire format to the 16 kHz PCM of the session; `sample_bytes` is the format's."""
 
     def __init__(self, wire: AudioFormat = AudioFormat.PCM) -> None:
         self.format = wire
+        self.sample_bytes = wire.sample_bytes
         self._law = wire.law
         self._to_stt = Resampler(WIRE_TO_STT if self._law is None else TELEPHONE_TO_STT)
 
