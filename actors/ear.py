@@ -6,7 +6,7 @@ each its probability back; a tick that failed is asked again, since an ear moves
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 
 import numpy as np
 
@@ -46,6 +46,34 @@ def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> Speec
     )
 
 
+class Arrivals:
+    """When the newest messages arrived: flat arrays, since a thousand pairs of objects would be 0.1 MB a call."""
+
+    __slots__ = ("_at", "_count", "_ends")
+
+    def __init__(self) -> None:
+        self._ends = array("q", bytes(8 * ARRIVALS))
+        self._at = array("d", bytes(8 * ARRIVALS))
+        self._count = 0
+
+    def note(self, end: int, now: float) -> None:
+        """A message arrived now; the stream then ended at sample `end`."""
+        place = self._count % ARRIVALS
+        self._ends[place], self._at[place] = end, now
+        self._count += 1
+
+    def of(self, sample: int) -> float | None:
+        """When the stream first reached `sample`, None if it has not, or if that is forgotten."""
+        found = None
+        for number in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
+            # Newest first: what is asked for came a moment ago.
+            place = number % ARRIVALS
+            if self._ends[place] < sample:
+                break
+            found = self._at[place]
+        return found
+
+
 class Ear:
     """`settings` may be exchanged between turns; sample indices count from the session's start at 16 kHz."""
 
@@ -55,7 +83,7 @@ class Ear:
         self._decided = 0
         self._vad_state = _FRESH
         self._speech = SpeechState()
-        self._arrivals: deque[tuple[int, float]] = deque(maxlen=ARRIVALS)
+        self._arrivals = Arrivals()
 
     @property
     def received(self) -> int:
@@ -75,19 +103,14 @@ class Ear:
     def append(self, pcm: bytes, now: float) -> None:
         """Take 16 kHz PCM; what falls out of the ring before it was decided is skipped, oldest first."""
         self._ring.append(pcm)
-        self._arrivals.append((self._ring.end, now))
+        self._arrivals.note(self._ring.end, now)
         if self._decided < self._ring.start:
             self._decided = self._ring.start
             self._vad_state = _FRESH
 
     def arrival(self, sample: int) -> float | None:
         """When all audio before `sample` had arrived (monotonic), None if that is forgotten."""
-        found = None
-        for end, at in reversed(self._arrivals):  # what is asked for came a moment ago
-            if end < sample:
-                break
-            found = at
-        return found
+        return self._arrivals.of(sample)
 
     def backlog_audible(self) -> bool:
         """Whether the audio that waits for its decision is loud enough to be somebody speaking."""
