@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import uvloop
 from prometheus_client import CollectorRegistry
 
@@ -32,7 +31,6 @@ from actors.voice import Clip
 from deployments.direct import DirectTurnDetector, InlineVad
 from deployments.edges import EdgeFinder
 from deployments.engines.fixed import CertainTurn, FixedLlm, FixedStt, FixedTts
-from deployments.engines.smart_turn import SmartTurn
 from deployments.journal import LogJournal
 from deployments.metrics import ConversationMetrics
 from deployments.turn_detector import TurnDetector as TurnDetectorDeployment
@@ -41,7 +39,6 @@ from rejoinder.core.config import HostSettings, Settings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json
-from rejoinder.store import open_store
 
 FRAME_S = 0.02
 FRAME_BYTES = 640
@@ -164,15 +161,16 @@ def _services(settings: Settings, detector: str) -> Services:
 
 
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:
-    """The edges of each file of 16 kHz PCM."""
+    """The edges of each file of 16 kHz PCM. Words decide: every transcript here reads finished, and is there before the
+    turn model would be asked.
+    """
     settings = Settings()
     vad = load_silero(settings)
-    turn = SmartTurn(open_store(settings.models).path(settings.turn_detector.model) / "smart-turn-v3.2-cpu.onnx")
     found = []
     for file in files:
         pcm = file.read_bytes()
         frames = [pcm[at : at + FRAME_BYTES] for at in range(0, len(pcm), FRAME_BYTES)]
-        finder = EdgeFinder(vad, lambda heard: turn.predict(np.frombuffer(heard, "<i2")), settings, detection(detector))
+        finder = EdgeFinder(vad, lambda _: settings.endpointing.finished_probability, settings, detection(detector))
         found.append([(edge.work_ms, edge.commit_ms) for edge in finder.edges(frames, FRAME_S)])
     return found
 

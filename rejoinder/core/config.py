@@ -209,8 +209,10 @@ class EndpointingSettings(Section):
     # there and leaves doubt. Many pauses inside a turn are over by then, and the reply waits for the transcript anyway.
     ask_after_ms: float = Field(200, ge=0, le=2000)
     # A transcript that is there before the verdict and reads finished (rejoinder/core/endings.py) decides with this
-    # probability, and the question is withdrawn; 0 leaves every decision to the turn model, asked at once.
-    finished_probability: Fraction = 0.98
+    # probability, and the question is withdrawn; 0 leaves every decision to the turn model, asked at once. At 0.85 (220
+    # ms of silence) it cuts fewer pauses than the turn model asked every time, by quick and slow transcripts
+    # (docs/density.md).
+    finished_probability: Fraction = 0.85
 
     @model_validator(mode="after")
     def _ordered(self) -> EndpointingSettings:
