@@ -29,6 +29,9 @@ EXTENSION = "rejoinder.audio"
 # A second of PCM in base64 and JSON; what is longer is not worth waiting for in one piece.
 SHORT_BYTES = 65_536
 
+LINGER_S = 1.0
+
+_PROTOCOL_ERROR = 1002
 _WHOLE_TEXT = 0x81
 _FIN, _CONTROL = 0x80, 0x08
 _MASKED, _LENGTH = 0x80, 0x7F
@@ -50,6 +53,7 @@ class CallProtocol(WebSocketsSansIOProtocol):
         self._take: Callable[[bytes], bool] | None = None
         self._unanswered = 0
         self._in_message = False
+        self._deaf = False
         self._rest = b""
         # Bytes still to come of a frame that goes the long way; None if all goes that way: a client that speaks before
         # it was accepted leaves us in the middle of a frame.
@@ -76,11 +80,27 @@ class CallProtocol(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self
 
+    def handle_parser_exception(self) -> None:
+        """Say why, and read on unheard for a moment: to close on unread audio resets the connection, and the reason is
+        lost on its way.
+        """
+        reason = self.conn.close_sent
+        code = reason.code if reason else _PROTOCOL_ERROR
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason.reason if reason else ""})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._deaf = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
+
     def send_receive_event_to_app(self) -> None:
         self._unanswered += 1
         super().send_receive_event_to_app()
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         if not self.handshake_complete:
             if self.handshake_initiated or not data.endswith(_HANDSHAKE_END):
                 self._passing = None
@@ -94,6 +114,8 @@ class CallProtocol(WebSocketsSansIOProtocol):
         """Whole frames that are short, and of all others as much as is there."""
         at, end = 0, len(data)
         while at < end:
+            if self._deaf:
+                return
             if passing:
                 step = min(passing, end - at)
                 super().data_received(data[at : at + step])

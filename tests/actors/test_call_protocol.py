@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
-from deployments.transports.call_protocol import EXTENSION, SHORT_BYTES, CallProtocol
+from deployments.transports.call_protocol import EXTENSION, LINGER_S, SHORT_BYTES, CallProtocol
 
 Received = list[tuple[str, bytes]]
 """Which way each message came, "short" or "long", and the message."""
@@ -173,7 +173,9 @@ def test_an_unmasked_frame_is_refused() -> None:
         await _until(lambda: b"101" in wire.written)
         protocol.data_received(Frame(Opcode.TEXT, b"a1").serialize(mask=False))
         await asyncio.gather(*state.tasks)
+        protocol.data_received(frames("text", b"a2"))
         assert not received
+        await asyncio.sleep(LINGER_S + 0.1)
         return wire
 
     wire = asyncio.run(scenario())
