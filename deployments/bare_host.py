@@ -76,8 +76,6 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
         port=port,
         lifespan="off",
         log_level="warning",
-        # Audio in base64 does not compress; stock clients offer it all the same.
-        ws_per_message_deflate=False,
         ws=CallProtocol,
         ssl_certfile=certificate,
         ssl_keyfile=key,

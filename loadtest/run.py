@@ -167,8 +167,8 @@ def _regions(series: dict[str, HdrHistogram]) -> list[Region]:
 def _notes(counts: Counter[str], unreal: dict[str, str]) -> list[str]:
     stages = ", ".join(sorted(unreal))
     notes = [f"Emulated engines ({stages}): this measures the system, not a model."] if unreal else []
-    notes += [f"{counts[name]} server errors: {name.removeprefix('error:')}" for name in counts if "error:" in name[:6]]
-    notes += [f"{counts[name]} calls dropped: {name.removeprefix('drop:')}" for name in counts if "drop:" in name[:5]]
+    for prefix, what in (("error:", "server errors"), ("drop:", "calls dropped")):
+        notes += [f"{counts[name]} {what}: {name.removeprefix(prefix)}" for name in counts if name.startswith(prefix)]
     if counts["undrained"]:
         notes.append(f"{counts['undrained']} calls were still open when the drain's time was over.")
     if counts["abandoned"]:

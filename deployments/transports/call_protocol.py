@@ -29,6 +29,7 @@ EXTENSION = "rejoinder.audio"
 # A second of PCM in base64 and JSON; what is longer is not worth waiting for in one piece.
 SHORT_BYTES = 65_536
 
+# How long a refused client may take to read why, and to close.
 LINGER_S = 1.0
 
 _PROTOCOL_ERROR = 1002

@@ -216,12 +216,9 @@ def prepare(contestant: Contestant) -> Trial:
     """Its environment, its streams, and its own ends of speech in them."""
     python = python_of(contestant, CACHE)
     clips = open_store(ModelStoreSettings()).path("human-clips")
-    heard = streams(clips)
-    sent = streams(clips, WIRE_RATE) if contestant.networked else heard
-    edges = find_edges(
-        contestant, python, [through_the_wire(stream) for stream in sent] if contestant.networked else heard
-    )
-    return Trial(contestant, python, sent, edges, cores())
+    sent = streams(clips, WIRE_RATE) if contestant.networked else streams(clips)
+    heard = [through_the_wire(stream) for stream in sent] if contestant.networked else sent
+    return Trial(contestant, python, sent, find_edges(contestant, python, heard), cores())
 
 
 def describe(contestant: Contestant, probe: Probe) -> str:

@@ -101,8 +101,8 @@ def frames(kind: str, message: bytes) -> bytes:
     return b"".join(part.serialize(mask=True) for part in parts)
 
 
-async def _deliver(messages: list[tuple[str, bytes]], cuts: list[int], before: bytes = b"") -> Received:
-    received: Received = []
+async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtocol, Wire, ServerState]:
+    """A call of that application; the client sends `before` without waiting for the handshake's answer."""
     config = Config(listener(received, lambda: asyncio.sleep(0)), ws=CallProtocol, ws_ping_interval=None)
     config.load()
     wire, state = Wire(), ServerState()
@@ -112,6 +112,12 @@ async def _deliver(messages: list[tuple[str, bytes]], cuts: list[int], before: b
     if before:
         protocol.data_received(before)
     await _until(lambda: b"101" in wire.written)
+    return protocol, wire, state
+
+
+async def _deliver(messages: list[tuple[str, bytes]], cuts: list[int], before: bytes = b"") -> Received:
+    received: Received = []
+    protocol, wire, state = await _accepted(received, before)
     stream = b"".join(frames(*message) for message in messages)
     at = 0
     for cut in [*cuts, len(stream)]:
@@ -164,13 +170,7 @@ def test_an_unmasked_frame_is_refused() -> None:
 
     async def scenario() -> Wire:
         received: Received = []
-        config = Config(listener(received, lambda: asyncio.sleep(0)), ws=CallProtocol, ws_ping_interval=None)
-        config.load()
-        wire, state = Wire(), ServerState()
-        protocol = CallProtocol(config, state, {}, asyncio.get_running_loop())
-        protocol.connection_made(wire)
-        protocol.data_received(handshake())
-        await _until(lambda: b"101" in wire.written)
+        protocol, wire, state = await _accepted(received)
         protocol.data_received(Frame(Opcode.TEXT, b"a1").serialize(mask=False))
         await asyncio.gather(*state.tasks)
         protocol.data_received(frames("text", b"a2"))
