@@ -9,7 +9,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from actors.replies import MAX_PARALLEL, Order
+from actors.orders import Order
+from actors.replies import MAX_PARALLEL
 from actors.services import Services
 from rejoinder.core import turns
 from rejoinder.core.audio import STT_RATE

@@ -54,11 +54,16 @@ class TurnVerdict:
 
 @dataclass(frozen=True, slots=True)
 class SttJob:
-    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`."""
+    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`.
+
+    `sure`: the words that it is known to begin with; an engine that can decodes only what follows them. The transcript
+    has them all the same.
+    """
 
     pcm: bytes
     priority: Priority = Priority.FINAL
     deadline_s: float = 5.0
+    sure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,16 @@ class Metrics(Protocol):
     def session_closed(self, duration_s: float) -> None: ...
     def refused(self, reason: str) -> None: ...
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None: ...
+    def partial(self, outcome: Literal["heard", "failed"]) -> None:
+        """A transcript of an utterance that is still going on."""
+        ...
+
+    def draft(self, outcome: str) -> None:
+        """A reply was begun before its turn was taken (begun), and then kept or discarded; or there was to be none
+        (declined_...: rejoinder/core/speculation.py).
+        """
+        ...
+
     def interrupted(self, stop_s: float) -> None: ...
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None: ...
 

@@ -6,25 +6,22 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from actors.drafts import Drafts, Prompt, Terms
 from actors.hearing import Hearing
+from actors.orders import Order, Turn
+from actors.prompts import Prompts
 from actors.reply import Reply, ReplyPlan
+from actors.reports import report
 from actors.response import Phase
 from actors.retry import Trouble
 from actors.services import Services
-from rejoinder.core import context
-from rejoinder.core.audio import STT_RATE
-from rejoinder.core.context import Message
-from rejoinder.core.errors import BackendError
-from rejoinder.core.latency import Marks, Stage, Waterfall, waterfall
-from rejoinder.core.turns import CommitTurn
+from rejoinder.core.latency import Marks
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.formats import AudioFormat
-from rejoinder.core.wire.items import Conversation, Item
+from rejoinder.core.wire.items import Conversation
 from rejoinder.core.wire.server import ResponseStatus
 from rejoinder.core.wire.session import SessionConfig
 
@@ -34,8 +31,6 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 16
 # Responses outside the conversation that may run beside the current one.
 MAX_PARALLEL = 4
-
-Prompt = Callable[[], Awaitable[tuple[Message, ...] | None]]
 
 
 class Talk(Protocol):
@@ -50,30 +45,6 @@ class Talk(Protocol):
     def reply_ended(self, reply: Reply) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a response.create asks beyond the session's own configuration; `prompt` replaces the conversation."""
-
-    spoken: bool
-    instructions: str
-    max_tokens: int
-    metadata: Json | None = None
-    prompt: tuple[Message, ...] | None = None
-    aside: bool = False
-    format: AudioFormat = AudioFormat.PCM
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A committed turn: its item, what is being heard of it, its marks, and when its last speech arrived."""
-
-    turn: CommitTurn
-    item: Item
-    hearing: Hearing
-    marks: Marks
-    began: float
-
-
 class Replies:
     """Not thread-safe; its tasks live in the session's group."""
 
@@ -84,62 +55,79 @@ class Replies:
         self._services = services
         self._group = group
         self._unanswered: Turn | None = None
-        self._pending: set[asyncio.Task[None]] = set()
+        self._prompts = Prompts(talk, services, group)
         self._running: dict[Reply, asyncio.Task[None]] = {}
         self._known: OrderedDict[str, Reply] = OrderedDict()
         self._spoken = False
-
-    # -- transcripts -----------------------------------------------------------------------------------------------
+        self._drafts = Drafts(services.speculation, services.metrics)
 
     def expect(self, turn: Turn) -> None:
         """A turn was committed; its transcript is on the way."""
         self._unanswered = turn
-        task = self._group.create_task(self._transcribed(turn))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        self._prompts.expect(turn)
 
-    async def _transcribed(self, turn: Turn) -> None:
-        wanted = self._talk.config.transcription is not None
-        try:
-            transcript = await asyncio.shield(turn.hearing.transcript)
-        except BackendError as fault:
-            self._services.metrics.error("backend", "stt")
-            if wanted:
-                self._talk.emit(server.transcription_failed(turn.item.id, str(fault)))
-            return
-        self.conversation.update(replace(turn.item, text=transcript.text))
-        self._services.journal.write("heard", {"item": turn.item.id, "text": transcript.text})
-        if wanted:
-            self._talk.emit(server.transcription_completed(turn.item.id, transcript.text, turn.hearing.seconds))
+    def emit(self, event: Json) -> None:
+        """The replies' way to the wire."""
+        self._talk.emit(event)
 
     # -- starting and ending ---------------------------------------------------------------------------------------
 
-    def start(self, order: Order | None = None) -> None:
-        """Answer what was committed last; `order`: because the client asked for it, so it hears of it at once."""
+    def draft(self, revision: int, hearing: Hearing) -> None:
+        """Begin the answer to what is being heard, and let nothing of it out."""
+        order = self.standing_order()
+        draft = self._drafts.begin(revision, hearing, self._terms(order))
+        if draft is None:
+            return
+        plan = self._plan(order, partial(self._prompts.of_draft, draft), hearing.trouble, lambda: draft.turn)
+        draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
+        draft.task = self._group.create_task(self._run(draft.reply, behind=None))
+
+    def discard(self) -> None:
+        """Drop the draft: there is more to hear, or nobody to answer."""
+        self._drafts.discard()
+
+    def start(self, order: Order | None = None, draft: int | None = None) -> None:
+        """Answer what was committed last; `order`: because the client asked for it, so it hears of it at once.
+
+        `draft`: the revision whose draft is the answer, if there is one and it still holds.
+        """
         turn: Turn | None = None
         wanted = order or self.standing_order()
         if not wanted.aside:
             turn, self._unanswered = self._unanswered, None
+        if turn and self._released(turn, wanted, draft):
+            return
         trouble = turn.hearing.trouble if turn else Trouble(self._services.metrics)
-        prompt = partial(self._prompt, turn, wanted, asked=order is not None)
-        reply = Reply(self._plan(wanted, prompt, trouble, turn), self._services, self, turn.marks if turn else Marks())
+        prompt = partial(self._prompts.of_turn, turn, wanted, asked=order is not None)
+        plan = self._plan(wanted, prompt, trouble, lambda: turn)
+        reply = Reply(plan, self._services, self, turn.marks if turn else Marks())
         if turn:
-            turn.marks.end(Stage.ENDPOINT, self._services.clock())
+            turn.waited_for_end(self._services.clock())
         behind = None
         if not wanted.aside:
             behind = self._running.get(self.current) if self.current else None
             self.current = reply
         if order:
             reply.response.open()
-        self._launch(reply, behind)
+        self._launch(reply, self._group.create_task(self._run(reply, behind)))
+
+    def _released(self, turn: Turn, order: Order, revision: int | None) -> bool:
+        """Let the turn's draft out, if there is one that answers it."""
+        draft = self._drafts.answer(revision, self._terms(order), partial(self._prompts.now, order))
+        if draft is None:
+            return False
+        draft.take(turn, self._services.clock())
+        self.current = draft.reply
+        self._launch(draft.reply, draft.task)
+        return True
 
     def apologise(self, trouble: Trouble) -> None:
         """Speak the apology if `trouble` lasts and nothing else is being said."""
         if self.current is not None and self.current in self._running:
             return
-        plan = self._plan(self.standing_order(), partial(_until_over, trouble), trouble, None)
+        plan = self._plan(self.standing_order(), partial(_until_over, trouble), trouble, lambda: None)
         self.current = Reply(plan, self._services, self, Marks())
-        self._launch(self.current, behind=None)
+        self._launch(self.current, self._group.create_task(self._run(self.current, behind=None)))
 
     def cut(self, reason: str, since: float | None) -> None:
         """Silence what is being said and stop its engines; `since`: when the caller's interrupting speech arrived."""
@@ -178,8 +166,8 @@ class Replies:
         reply.cut(reason, stop_s)
         self._running[reply].cancel()
 
-    def _launch(self, reply: Reply, behind: asyncio.Task[None] | None) -> None:
-        task = self._running[reply] = self._group.create_task(self._run(reply, behind))
+    def _launch(self, reply: Reply, task: asyncio.Task[None]) -> None:
+        self._running[reply] = task
         # Not at the task's own end: one that is cancelled before its first step has none.
         task.add_done_callback(lambda _: self._ended(reply))
         self._known[reply.plan.events.item_id] = reply
@@ -214,7 +202,17 @@ class Replies:
             format=config.output_format,
         )
 
-    def _plan(self, order: Order, prompt: Prompt, trouble: Trouble, turn: Turn | None) -> ReplyPlan:
+    def _terms(self, order: Order) -> Terms:
+        return Terms(order, self._talk.config.voice, self._talk.config.speed)
+
+    def _plan(
+        self,
+        order: Order,
+        prompt: Callable[[], Awaitable[Prompt | None]],
+        trouble: Trouble,
+        answered: Callable[[], Turn | None],
+    ) -> ReplyPlan:
+        """`answered`: the turn, as far as it is known when the reply ends."""
         config, stamp = self._talk.config, self._talk.stamp
         events = server.ResponseEvents(
             response_id=stamp("resp"),
@@ -225,64 +223,11 @@ class Replies:
             voice=config.voice,
             format=order.format,
         )
-        report = partial(self._report, turn)
-        return ReplyPlan(events, prompt, report, trouble, order.max_tokens, config.speed, config.voice)
 
-    async def _prompt(self, turn: Turn | None, order: Order, *, asked: bool) -> tuple[Message, ...] | None:
-        """The prompt once every committed turn is transcribed; None if nobody said or asked for anything."""
-        if order.prompt is not None:
-            return context.window(order.instructions, order.prompt, len(order.prompt) or 1)
-        if self._pending:
-            await asyncio.wait(self._pending)
-        if turn:
-            transcript = await asyncio.shield(turn.hearing.transcript)
-            turn.marks.end(Stage.STT, turn.hearing.transcribed_at or self._services.clock())
-            if not (transcript.text or asked or self._left_open()):
-                return None
-        keep = self._services.settings.conversation.context_turns
-        return context.window(order.instructions, self.conversation.messages(), keep)
+        def told(reply: Reply, status: ResponseStatus) -> Json:
+            return report(self._services, answered(), reply, status)
 
-    def _left_open(self) -> bool:
-        """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""
-        messages = self.conversation.messages()
-        return bool(messages) and messages[-1].role == "user"
-
-    # -- what a reply reports --------------------------------------------------------------------------------------
-
-    def emit(self, event: Json) -> None:
-        self._talk.emit(event)
-
-    def _report(self, turn: Turn | None, reply: Reply, status: ResponseStatus) -> Json:
-        """The turn's waterfall and facts, for our own clients, the metrics and the journal."""
-        facts: Json = {
-            "interrupted": status == "cancelled",
-            "stop_ms": None if reply.stop_s is None else round(reply.stop_s * 1000, 1),
-            "hedged": reply.thought.hedged,
-            "llm_total_ms": reply.thought.total_ms,
-            "engines": self._services.stages.engines,
-        }
-        if turn and reply.first_output_at is not None:
-            divided = waterfall(turn.marks, turn.began, reply.first_output_at)
-            facts |= _timing(turn, divided)
-            if status in ("completed", "incomplete"):
-                stages_s = {stage.value: seconds for stage, seconds in divided.stages_s.items()}
-                raw_s = {stage.value: seconds for stage, seconds in divided.raw_s.items()}
-                engines = self._services.stages.engines
-                self._services.metrics.turn(divided.total_s, stages_s, raw_s=raw_s, engines=engines)
-        self._services.journal.write("replied", facts | {"status": status, "text": reply.answer})
-        return facts
-
-
-def _timing(turn: Turn, divided: Waterfall) -> Json:
-    stages = divided.as_ms()
-    return {
-        "item_id": turn.item.id,
-        "speech_end_ms": round(turn.turn.speech_end * 1000 / STT_RATE, 1),
-        "server_ms": round(divided.total_s * 1000, 1),
-        "unattributed_ms": stages.pop("unattributed"),
-        "stages_ms": stages,
-        "raw_ms": {stage.value: round(seconds * 1000, 1) for stage, seconds in divided.raw_s.items()},
-    }
+        return ReplyPlan(events, prompt, told, trouble, order.max_tokens, config.speed, config.voice)
 
 
 async def _until_over(trouble: Trouble) -> None:

@@ -1,9 +1,10 @@
 """One reply, from the prompt to the last sample: think, speak, deliver.
 
 The response opens on the wire with its first words or audio (or earlier, if the client asked for it): a turn whose
-transcript turns out empty leaves no trace. A stage that fails is asked again (see `retry`, `voice`, `hedge`); if
-nothing is audible soon after the failure, the held apology is spoken and the answer follows in the same response once
-the stage is back.
+transcript turns out empty leaves no trace. A draft does all of this up to its first segment's audio and then waits to
+be released; until then nothing of it shows, and dropping it is cancelling its task. A stage that fails is asked again
+(see `retry`, `voice`, `hedge`); if nothing is audible soon after the failure, the held apology is spoken and the answer
+follows in the same response once the stage is back.
 """
 
 from __future__ import annotations
@@ -48,19 +49,29 @@ class ReplyPlan:
 
 
 class Reply:
-    """`run` once; `cut` at any time. Afterwards `open` is False and the conversation holds what was heard."""
+    """`run` once; `cut` at any time. Afterwards `open` is False and the conversation holds what was heard.
 
-    def __init__(self, plan: ReplyPlan, services: Services, channel: Channel, marks: Marks) -> None:
+    One that is `drafted` emits nothing before `release`.
+    """
+
+    def __init__(
+        self, plan: ReplyPlan, services: Services, channel: Channel, marks: Marks, *, drafted: bool = False
+    ) -> None:
         self.plan = plan
+        self.drafted = drafted
         self.marks = marks
         self.thought = Thought()
         self.response = Response(plan.events, channel)
+        self.ready_at: float | None = None
         self.first_output_at: float | None = None
         self.stop_s: float | None = None
         self._services = services
         self._trouble = plan.trouble
         self._text: list[str] = []
         self._segments = 0
+        self._go = asyncio.Event()
+        if not drafted:
+            self._go.set()
         settings = services.settings.conversation
         voice_settings = VoiceSettings(
             lead_s=settings.playout_lead_ms / 1000,
@@ -69,7 +80,7 @@ class Reply:
             voice=plan.voice,
             speed=plan.speed,
         )
-        self._voice = Voice(services.stages.tts, self, voice_settings, self._trouble, services.clock)
+        self._voice = Voice(services.stages.tts, self, voice_settings, self._trouble, services.clock, self._go)
 
     @property
     def open(self) -> bool:
@@ -86,12 +97,25 @@ class Reply:
         """Length of the audio sent so far."""
         return self._voice.audio_ms
 
+    def release(self, marks: Marks) -> None:
+        """The turn was taken: let it out. What was noted until now goes into the turn's own `marks`."""
+        marks.join(self.marks)
+        self.marks = marks
+        self._go.set()
+
     async def run(self) -> None:
-        """Speak the reply to its end. Cancelling it (after `cut`) stops every engine that works for it."""
+        """Speak the reply to its end. Cancelling it (after `cut`, if it was released) stops every engine that works
+        for it.
+        """
+        self._services.speculation.think()
         try:
             await self._run()
         except ExceptionGroup as group:
+            await self._go.wait()
             await self._fail(_first(group))
+        finally:
+            if self.first_output_at is None:
+                self._services.speculation.thought()
         if self.plan.events.spoken:
             await self._voice.played_out()
 
@@ -115,6 +139,7 @@ class Reply:
 
     def first_audio_ready(self) -> None:
         now = self._services.clock()
+        self.ready_at = self.ready_at or now
         self.marks.end(Stage.TTS_FIRST_AUDIO, now)
         self.marks.start(Stage.DELIVERY, now)
 
@@ -130,6 +155,7 @@ class Reply:
     def _delivered(self) -> None:
         if self.first_output_at is None:
             self.first_output_at = self._services.clock()
+            self._services.speculation.thought()
             self.marks.end(Stage.DELIVERY, self.first_output_at)
 
     # -- the work --------------------------------------------------------------------------------------------------
@@ -189,6 +215,7 @@ class Reply:
         """Once a reply: if a stage fails and the listener hears nothing for a while, say so."""
         if not self.plan.events.spoken:
             return
+        await self._go.wait()
         while True:
             await self._trouble.wait()
             await asyncio.sleep(self._services.settings.conversation.apology_after_ms / 1000)

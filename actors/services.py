@@ -10,6 +10,7 @@ from actors.ports import Journal, Metrics, Stages
 from actors.questions import Questions
 from actors.voice import Clip
 from rejoinder.core.config import Settings
+from rejoinder.core.speculation import Speculation
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +24,20 @@ class Services:
     metrics: Metrics
     journal: Journal
     clock: Callable[[], float]
+    speculation: Speculation
     questions: Questions = field(default_factory=Questions)
+
+    @classmethod
+    def over(
+        cls,
+        stages: Stages,
+        settings: Settings,
+        apology: Clip,
+        metrics: Metrics,
+        journal: Journal,
+        clock: Callable[[], float],
+    ) -> Services:
+        """Those of a host whose conversations use `stages`."""
+        hedger = Hedger(stages.llm, settings.hedging, metrics, clock, settings.llm.call_timeout_s)
+        speculation = Speculation(settings.speculation)
+        return cls(stages, settings, hedger, apology, metrics, journal, clock, speculation)

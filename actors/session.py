@@ -15,16 +15,20 @@ from actors.clerk import Clerk
 from actors.ear import Ear, speech_settings
 from actors.hearing import Listening
 from actors.mailbox import Mailbox
-from actors.replies import Order, Replies
+from actors.orders import Order
+from actors.partials import Partials
+from actors.replies import Replies
 from actors.reply import Reply
 from actors.retry import Trouble
 from actors.services import Services
 from actors.utterance import Utterance
+from rejoinder.core import turn_commands as commands
 from rejoinder.core import turns
 from rejoinder.core.endpointing import DetectionMode
 from rejoinder.core.errors import CallerError
 from rejoinder.core.speech import SoftEnd, SpeechEvent
-from rejoinder.core.turns import Agent, Caller, Command, TurnEvent, TurnRules, TurnState, Verdict
+from rejoinder.core.turn_commands import Command
+from rejoinder.core.turns import Agent, Caller, TurnEvent, TurnRules, TurnState, Verdict
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
@@ -69,7 +73,8 @@ class Session:
     async def run(self) -> None:
         """Live until cancelled; cancelling stops every task and engine call of this session."""
         async with asyncio.TaskGroup() as group:
-            self._utterance = Utterance(self, self._ear, Listening(self._services, group))
+            partials = Partials(self._services, self._ear, group)
+            self._utterance = Utterance(self, self._ear, Listening(self._services, group), partials)
             self.replies = Replies(self, self._services, group)
             self._clerk.greet()
             self._ready.set()
@@ -155,9 +160,14 @@ class Session:
     def step(self, event: TurnEvent) -> None:
         """Let the turn machine decide about one event, and do as it says."""
         settings = self._services.settings
-        rules = TurnRules(self.config.detection, settings.endpointing, settings.speech.max_utterance_s)
-        self.state, commands = turns.step(self.state, event, rules, self._when(event))
-        for command in commands:
+        rules = TurnRules(
+            self.config.detection,
+            settings.endpointing,
+            settings.speech.max_utterance_s,
+            drafts=settings.speculation.enabled and self.config.output_modality == "audio",
+        )
+        self.state, wanted = turns.step(self.state, event, rules, self._when(event))
+        for command in wanted:
             self._perform(command)
 
     def _when(self, event: TurnEvent) -> float:
@@ -171,25 +181,30 @@ class Session:
 
     def _perform(self, command: Command) -> None:
         match command:
-            case turns.AnnounceSpeech(start):
+            case commands.AnnounceSpeech(start):
                 self._utterance.announce(start)
-            case turns.Hear(revision, start, end, judge):
+            case commands.Hear(revision, start, end, judge):
                 self._utterance.hear(start, end, partial(self._judged, revision) if judge else None)
-            case turns.Forget():
+            case commands.Draft(revision):
+                self.replies.draft(revision, self._utterance.hearing)
+            case commands.Discard():
+                self.replies.discard()
+            case commands.Forget():
+                self.replies.discard()
                 self._utterance.forget()
-            case turns.WaitUntil(revision, at):
+            case commands.WaitUntil(revision, at):
                 self._wake_at(at, partial(self._wait_over, revision))
-            case turns.CommitTurn():
+            case commands.CommitTurn():
                 self.replies.expect(self._utterance.commit(command))
-            case turns.WatchSilence(revision, at):
+            case commands.WatchSilence(revision, at):
                 quiet = self._ear.received
                 self._wake_at(at, lambda: self._mailbox.post(turns.NobodySpoke(revision, quiet, self._ear.received)))
-            case turns.CommitSilence(start, end):
+            case commands.CommitSilence(start, end):
                 self._utterance.commit_silence(start, end)
-            case turns.StartReply():
+            case commands.StartReply(draft):
                 order, self._order = self._order, None
-                self.replies.start(order)
-            case turns.CancelReply(reason):
+                self.replies.start(order, draft)
+            case commands.CancelReply(reason):
                 self.replies.cut(reason, self._ear.arrival(self.state.start + 1))
 
     def _judged(self, revision: int, probability: float | None) -> None:

@@ -7,11 +7,12 @@ from typing import Protocol
 
 from actors.ear import Ear
 from actors.hearing import Hearing, Listening
-from actors.replies import Turn
+from actors.orders import Turn
+from actors.partials import Partials
 from actors.response import claim
-from rejoinder.core import turns
 from rejoinder.core.audio import STT_RATE
 from rejoinder.core.latency import Marks, Stage
+from rejoinder.core.turn_commands import CommitTurn
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation, Item
@@ -32,42 +33,55 @@ class Talk(Protocol):
 class Utterance:
     """The one that is under way; after its commit, the next."""
 
-    def __init__(self, talk: Talk, ear: Ear, listening: Listening) -> None:
+    def __init__(self, talk: Talk, ear: Ear, listening: Listening, partials: Partials) -> None:
         self._talk = talk
         self._ear = ear
         self._listening = listening
+        self._partials = partials
         self._item_id: str | None = None
         self._hearing: Hearing | None = None
 
     def announce(self, start: int) -> None:
         """The caller speaks, since sample `start`."""
         self._item_id = self._talk.stamp("item")
+        self._partials.begin(start - self._padding)
         self._talk.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
 
     def hear(self, start: int, end: int, judged: Callable[[float | None], None] | None) -> None:
         """Find out what was said in [start, end), and with `judged` whether it was all."""
         begin = start - self._padding
         heard = self._ear.pcm(begin, end)
-        self._hearing = self._listening.start(heard, judged, lambda: self._ear.pcm(begin, self._ear.processed))
+        self._partials.pause()
+        self._hearing = self._listening.start(
+            heard, judged, lambda: self._ear.pcm(begin, self._ear.processed), self._partials.sure
+        )
+
+    @property
+    def hearing(self) -> Hearing:
+        """What `hear` began."""
+        assert self._hearing is not None  # the machine asks for Hear before it asks for anything about it
+        return self._hearing
 
     def forget(self) -> None:
-        """Drop what is being found out: there is more to hear, or nothing any more."""
+        """Drop what is being found out about the end: there is more to hear."""
         if self._hearing:
             self._hearing.forget()
             self._hearing = None
+            self._partials.resume()
 
     def drop(self, end: int) -> None:
         """The client wants no turn made of what came before sample `end`."""
         self._item_id = None
+        self._partials.end()
         self._ear.turn_over(end, end)
 
-    def commit(self, turn: turns.CommitTurn) -> Turn:
+    def commit(self, turn: CommitTurn) -> Turn:
         """Make it a turn of the conversation, and tell the client."""
         if not turn.heard:
             self.forget()
             self.hear(turn.start, turn.end, None)
-        assert self._hearing is not None  # the machine asks for Hear before it says that a turn was heard
-        hearing, self._hearing = self._hearing, None
+        hearing, self._hearing = self.hearing, None
+        self._partials.end()
         item = Item(self._item_id or self._talk.stamp("item"), spoken=True, text=None)
         claim(self._talk, item.id)
         self._ear.turn_over(turn.speech_end, turn.end)
@@ -97,15 +111,10 @@ class Utterance:
 
 
 def _marks(began: float, hearing: Hearing) -> Marks:
-    """Of a turn whose reply is still to come: the reply's start ends ENDPOINT, the transcript ends STT.
-
-    If the transcript's own words decided, it was what the turn waited for until then.
-    """
-    decided_from = hearing.transcribed_at if hearing.words_decided else None
+    """Of a turn whose reply is still to come: the transcript ends STT."""
     marks = Marks()
     marks.start(Stage.SILENCE, began)
     marks.end(Stage.SILENCE, hearing.began)
-    marks.start(Stage.ENDPOINT, decided_from or hearing.began)
     marks.start(Stage.STT, hearing.began)
     return marks
 

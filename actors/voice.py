@@ -105,10 +105,16 @@ class _Store:
 
 
 class Voice:
-    """One reply's speech. `run` ends when all was sent; cancelling it stops the engine at its next chunk."""
+    """One reply's speech. `run` ends when all was sent; cancelling it stops the engine at its next chunk.
 
-    def __init__(self, tts: Tts, listener: Listener, settings: VoiceSettings, trouble: Trouble, clock: Clock) -> None:
+    Before `go` is set nothing is sent, and only the first segment is synthesized.
+    """
+
+    def __init__(
+        self, tts: Tts, listener: Listener, settings: VoiceSettings, trouble: Trouble, clock: Clock, go: asyncio.Event
+    ) -> None:
         self._tts = tts
+        self._go = go
         self._listener = listener
         self._settings = settings
         self._trouble = trouble
@@ -179,6 +185,7 @@ class Voice:
     async def _synthesize(self) -> None:
         while (text := await self._segments.get()) is not None:
             await self._speak(text)
+            await self._go.wait()
         self._synthesized = True
         self._wake.set()
 
@@ -236,6 +243,7 @@ class Voice:
         self._wake.set()
 
     async def _deliver(self) -> None:
+        await self._go.wait()
         while True:
             if not self._store.samples:
                 if self._synthesized:

@@ -16,7 +16,6 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from actors.hedge import Hedger
 from actors.host import Host, hold_apology
 from actors.ports import Stages
 from actors.services import Services
@@ -65,9 +64,8 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
     """Until a signal ends it; `tls`: certificate and key files."""
     stages, clock = stages_of(settings), time.monotonic
     metrics = ConversationMetrics(CollectorRegistry())
-    hedger = Hedger(stages.llm, settings.hedging, metrics, clock, settings.llm.call_timeout_s)
     apology = await hold_apology(stages, settings.conversation.apology)
-    host = Host(Services(stages, settings, hedger, apology, metrics, LogJournal(), clock))
+    host = Host(Services.over(stages, settings, apology, metrics, LogJournal(), clock))
     running = asyncio.create_task(host.run())
     certificate, key = tls or (None, None)
     config = uvicorn.Config(

@@ -22,7 +22,6 @@ from typing import cast
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from actors.hedge import Hedger
 from actors.host import Host
 from actors.ports import Stages, TurnDetector
 from actors.services import Services
@@ -155,9 +154,8 @@ def _services(settings: Settings, detector: str) -> Services:
     llm = FixedLlm()
     stages = Stages(InlineVad(load_silero(settings)), judge, FixedStt(), llm, FixedTts(), {"llm": "fixed"})
     metrics = ConversationMetrics(CollectorRegistry())
-    hedger = Hedger(llm, settings.hedging, metrics, time.monotonic, settings.llm.call_timeout_s)
     apology = Clip(settings.conversation.apology, bytes(2))
-    return Services(stages, settings, hedger, apology, metrics, LogJournal(), time.monotonic)
+    return Services.over(stages, settings, apology, metrics, LogJournal(), time.monotonic)
 
 
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:

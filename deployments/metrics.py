@@ -74,21 +74,10 @@ class ConversationMetrics:
             buckets=HISTOGRAM_BUCKETS_S,
             registry=registry,
         )
-        stages = Histogram(
-            "rejoinder_stage_seconds",
-            "A stage's share of a turn (shares sum to the turn).",
-            ["stage"],
-            buckets=HISTOGRAM_BUCKETS_S,
-            registry=registry,
-        )
-        self._stages = {name: stages.labels(name) for name in [*(stage.value for stage in Stage), UNATTRIBUTED]}
-        own = Histogram(
-            "rejoinder_stage_own_seconds",
-            "A stage's own duration, what it did beside others included: the latency that an alert is about.",
-            ["stage"],
-            buckets=HISTOGRAM_BUCKETS_S,
-            registry=registry,
-        )
+        shares = _by_stage("rejoinder_stage_seconds", "A stage's share of a turn (shares sum to the turn).", registry)
+        self._stages = {name: shares.labels(name) for name in [*(stage.value for stage in Stage), UNATTRIBUTED]}
+        what = "A stage's own duration, what it did beside others included: the latency that an alert is about."
+        own = _by_stage("rejoinder_stage_own_seconds", what, registry)
         self._own = {stage.value: own.labels(stage.value) for stage in Stage}
         self._live = Gauge("rejoinder_sessions_live", "Conversations now.", registry=registry)
         self._sessions = Histogram(
@@ -97,7 +86,14 @@ class ConversationMetrics:
         self._refused = Counter(
             "rejoinder_sessions_refused_total", "Conversations refused.", ["reason"], registry=registry
         )
-        self._hedges = Counter("rejoinder_hedges_total", "Hedged LLM requests.", ["outcome"], registry=registry)
+        self._hedges, self._drafts, self._partials = (
+            Counter(name, what, ["outcome"], registry=registry)
+            for name, what in (
+                ("rejoinder_hedges_total", "Hedged LLM requests."),
+                ("rejoinder_drafts_total", "Replies begun before their turn was taken."),
+                ("rejoinder_partials_total", "Transcripts of utterances still going on."),
+            )
+        )
         self._stops = Histogram(
             "rejoinder_interruption_stop_seconds",
             "Caller's interrupting speech to silence.",
@@ -134,8 +130,18 @@ class ConversationMetrics:
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None:
         self._hedges.labels(outcome).inc()
 
+    def partial(self, outcome: Literal["heard", "failed"]) -> None:
+        self._partials.labels(outcome).inc()
+
+    def draft(self, outcome: str) -> None:
+        self._drafts.labels(outcome).inc()
+
     def interrupted(self, stop_s: float) -> None:
         self._stops.observe(stop_s)
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         self._errors.labels(fault, stage).inc()
+
+
+def _by_stage(name: str, what: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, what, ["stage"], buckets=HISTOGRAM_BUCKETS_S, registry=registry)

@@ -15,7 +15,6 @@ from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from actors.hedge import Hedger
 from actors.host import Host, hold_apology
 from actors.ports import Stages
 from actors.services import Services
@@ -49,9 +48,8 @@ class SessionHost:
         metrics = ConversationMetrics(self._port.registry)
         stages = await self._stages()
         clock = time.monotonic
-        hedger = Hedger(stages.llm, settings.hedging, metrics, clock, settings.llm.call_timeout_s)
         apology = await hold_apology(stages, settings.conversation.apology)
-        self.host = Host(Services(stages, settings, hedger, apology, metrics, LogJournal(), clock))
+        self.host = Host(Services.over(stages, settings, apology, metrics, LogJournal(), clock))
         self._running = asyncio.create_task(self.host.run())
         # What was imported lives as long as the process: looking through it for garbage would only hold up every
         # conversation at once.

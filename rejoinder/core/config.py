@@ -221,6 +221,30 @@ class EndpointingSettings(Section):
         return self
 
 
+class PartialsSettings(Section):
+    """Transcripts of an utterance that is still going on: what two of them agree on is not decoded again at its end."""
+
+    enabled: bool = True
+    every_ms: float = Field(600, ge=100, le=5000)
+    # Of the time that somebody speaks, at most this share is spent on guesses: the pause grows with the decode.
+    share: float = Field(0.4, gt=0, le=1)
+    # After failures the pause doubles up to this.
+    longest_pause_ms: float = Field(5000, ge=100, le=60_000)
+
+
+class SpeculationSettings(Section):
+    """Drafts: replies begun at the soft end, before the turn is taken; nothing of one leaves the host before that."""
+
+    enabled: bool = True
+    # Of one turn: a caller who pauses more often is waited for.
+    max_per_turn: Count = 3
+    # No draft is begun while so many replies of the host, drafts among them, are not audible yet: they go first.
+    max_thinking: Count = 16
+    # Drafts that come to nothing: at most this share of the answered turns, and `waste_cap` more.
+    waste_budget: float = Field(0.5, ge=0, le=10)
+    waste_cap: Positive = 10.0
+
+
 class ConversationSettings(Section):
     instructions: str = (
         "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
@@ -296,6 +320,8 @@ class Settings(Section):
     tts: TtsStage = TtsStage()
     speech: SpeechSettings = SpeechSettings()
     endpointing: EndpointingSettings = EndpointingSettings()
+    partials: PartialsSettings = PartialsSettings()
+    speculation: SpeculationSettings = SpeculationSettings()
     conversation: ConversationSettings = ConversationSettings()
     hedging: HedgingSettings = HedgingSettings()
 

@@ -54,6 +54,11 @@ class Marks:
     def end(self, stage: Stage, now: float) -> None:
         self._ends.setdefault(stage, now)
 
+    def join(self, other: Marks) -> None:
+        """Take over what `other` noted; of repeated marks ours count."""
+        self._starts = other._starts | self._starts
+        self._ends = other._ends | self._ends
+
     def spans(self, finish: float) -> dict[Stage, tuple[float, float]]:
         """(start, end) of each stage that began, in pipeline order; one still open lasts until `finish`."""
         return {

@@ -15,6 +15,9 @@ than real time, the wall clock when the caller's client stops sending.
 
 Who answers: a turn that voice activity ended is answered if the client left `create_response` on. A turn that the
 client commits itself is not; it asks for the reply when it wants one.
+
+A draft is the reply to what was heard so far, begun at the soft end: every Draft(r) is followed by exactly one of
+StartReply(draft=r), Forget(r) or Discard(r), and only the first lets anything of it out.
 """
 
 from __future__ import annotations
@@ -23,12 +26,25 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal
 
 from rejoinder.core.audio import STT_RATE
 from rejoinder.core.config import EndpointingSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
 from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
+from rejoinder.core.turn_commands import (
+    AnnounceSpeech,
+    CancelReply,
+    Command,
+    CommitSilence,
+    CommitTurn,
+    Discard,
+    Draft,
+    Forget,
+    Hear,
+    StartReply,
+    WaitUntil,
+    WatchSilence,
+)
 
 
 class Caller(Enum):
@@ -45,11 +61,15 @@ class Agent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """What the client and the operator configured. An utterance longer than `max_utterance_s` is cut."""
+    """What the client and the operator configured. An utterance longer than `max_utterance_s` is cut.
+
+    `drafts`: a reply may be begun before its turn is taken.
+    """
 
     detection: TurnDetection
     endpointing: EndpointingSettings
     max_utterance_s: float
+    drafts: bool = False
 
     @property
     def replies(self) -> bool:
@@ -149,78 +169,6 @@ TurnEvent = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceSpeech:
-    """Tell the client that the caller speaks, from sample `start`."""
-
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hear:
-    """Transcribe samples [start, end) and judge the turn, both for this revision."""
-
-    revision: int
-    start: int
-    end: int
-    judge: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Cancel and drop everything that was begun for this revision."""
-
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
-    """Send WaitOver for this revision at monotonic time `at`."""
-
-    revision: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class CommitTurn:
-    """The utterance [start, end) is a turn of the caller's; `heard` says that Hear was already asked for it."""
-
-    revision: int
-    start: int
-    end: int
-    speech_end: int
-    heard: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WatchSilence:
-    """Send NobodySpoke for this revision at monotonic time `at`."""
-
-    revision: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class CommitSilence:
-    """The caller let [start, end) pass in silence: that is its turn."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class StartReply:
-    """Answer what was committed."""
-
-
-@dataclass(frozen=True, slots=True)
-class CancelReply:
-    reason: Literal["turn_detected"]
-
-
-Command = (
-    AnnounceSpeech | Hear | Forget | WaitUntil | CommitTurn | WatchSilence | CommitSilence | StartReply | CancelReply
-)
 Step = tuple[TurnState, tuple[Command, ...]]
 
 
@@ -244,11 +192,13 @@ def _started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: Turn
 def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> Step:
     judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
     state = replace(state, caller=Caller.SETTLING, speech_end=event.speech_end, wait=None)
-    hear = Hear(state.revision, state.start, event.at, judge=judged)
+    begin: tuple[Command, ...] = (Hear(state.revision, state.start, event.at, judge=judged),)
+    if rules.drafts and rules.replies and state.agent is Agent.IDLE:
+        begin += (Draft(state.revision),)
     if judged:
-        return state, (hear,)
+        return state, begin
     state, waiting = _await_silence(state, rules, None, event.at, now)
-    return state, (hear, *waiting)
+    return state, begin + waiting
 
 
 def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> Step:
@@ -277,7 +227,7 @@ def _spoke_on(state: TurnState, event: AudioHeard, rules: TurnRules, now: float)
     if event.processed - state.start < rules.max_utterance_s * STT_RATE:
         return state, ()
     turn = CommitTurn(state.revision, state.start, event.processed, event.processed, heard=False)
-    return _committed(state, turn, rules.replies)
+    return _committed(state, turn, rules, rules.replies)
 
 
 def _heard(state: TurnState, event: AudioHeard, rules: TurnRules, now: float) -> Step:
@@ -295,23 +245,23 @@ def _wait_over(state: TurnState, event: WaitOver, rules: TurnRules, now: float) 
 def _commit(state: TurnState, rules: TurnRules) -> Step:
     end = state.speech_end + round((state.wait or 0.0) * STT_RATE)
     turn = CommitTurn(state.revision, state.start, end, state.speech_end, heard=True)
-    return _committed(state, turn, rules.replies)
+    return _committed(state, turn, rules, rules.replies)
 
 
 def _cut_utterance(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> Step:
     heard = state.caller is Caller.SETTLING
     speech_end = state.speech_end if heard else event.end
     turn = CommitTurn(state.revision, state.start, event.end, speech_end, heard)
-    return _committed(state, turn, reply=False)
+    return _committed(state, turn, rules, reply=False)
 
 
-def _committed(state: TurnState, turn: CommitTurn, reply: bool) -> Step:
+def _committed(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bool) -> Step:
     state = replace(state, caller=Caller.QUIET, revision=state.revision + 1, start=turn.end, wait=None)
-    if not reply:
-        return state, (turn,)
-    if state.agent is not Agent.IDLE:
-        return replace(state, agent=Agent.OWING), (turn,)
-    return replace(state, agent=Agent.REPLYING), (turn, StartReply())
+    drafted = turn.revision if rules.drafts and turn.heard else None
+    if reply and state.agent is Agent.IDLE:
+        return replace(state, agent=Agent.REPLYING), (turn, StartReply(drafted))
+    unanswered: tuple[Command, ...] = (turn,) if drafted is None else (turn, Discard(drafted))
+    return replace(state, agent=Agent.OWING) if reply else state, unanswered
 
 
 def _clear(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> Step:

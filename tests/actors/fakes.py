@@ -16,6 +16,7 @@ from actors.ports import (
     ANYWHERE,
     LlmRequest,
     LlmStream,
+    Priority,
     SttJob,
     TokenDelta,
     Transcript,
@@ -90,7 +91,9 @@ def open_words() -> ScriptedStt:
 
 @dataclass
 class ScriptedStt:
-    """Texts in order, the last one for ever. `failures`: how many calls fail first."""
+    """Texts in order, the last one for ever. `failures`: how many calls fail first. A partial is a guess at the text
+    that comes next; `partials` has their jobs.
+    """
 
     texts: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
     delay_s: float = 0.15
@@ -98,10 +101,15 @@ class ScriptedStt:
     fault: Exception | None = None
     hangs: int = 0
     jobs: list[SttJob] = field(default_factory=list)
+    partials: list[SttJob] = field(default_factory=list)
     avoided: list[frozenset[str]] = field(default_factory=list)
     cancelled: int = 0
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        if job.priority is Priority.PARTIAL:
+            self.partials.append(job)
+            await asyncio.sleep(self.delay_s)
+            return Transcript(self.texts[0], len(job.pcm) / 32, 0.0, self.delay_s * 1000, -0.2)
         self.avoided.append(avoid)
         try:
             await asyncio.sleep(self.delay_s)
@@ -288,6 +296,12 @@ class CountingMetrics:
 
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None:
         self.counts[f"hedge {outcome}"] += 1
+
+    def partial(self, outcome: Literal["heard", "failed"]) -> None:
+        self.counts[f"partial {outcome}"] += 1
+
+    def draft(self, outcome: str) -> None:
+        self.counts[f"draft {outcome}"] += 1
 
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from actors.hedge import Hedger
 from actors.host import Host
 from actors.ports import Stages
 from actors.services import Services
@@ -46,9 +45,8 @@ class Play:
         """A running host."""
         clock = asyncio.get_running_loop().time
         stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"})
-        hedger = Hedger(self.llm, self.settings.hedging, self.metrics, clock, self.settings.llm.call_timeout_s)
         apology = Clip(self.settings.conversation.apology, APOLOGY_PCM)
-        services = Services(stages, self.settings, hedger, apology, self.metrics, SilentJournal(), clock)
+        services = Services.over(stages, self.settings, apology, self.metrics, SilentJournal(), clock)
         host = Host(services)
         running = asyncio.create_task(host.run())
         try:

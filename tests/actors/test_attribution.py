@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rejoinder.core.config import EndpointingSettings, Settings
+from rejoinder.core.config import EndpointingSettings, Settings, SpeculationSettings
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import run_virtual
 
@@ -22,14 +22,18 @@ async def _report(play: Play) -> dict[str, Any]:
 
 
 # The turn model decides alone: nothing that it does depends on the transcript.
-INDEPENDENT = Settings(endpointing=EndpointingSettings(finished_probability=0.0))
+INDEPENDENT = Settings(
+    endpointing=EndpointingSettings(finished_probability=0.0, verdict_timeout_ms=2000),
+    speculation=SpeculationSettings(enabled=False),
+)
+DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})
 
 
-def _slow(name: str) -> Play:
-    """A play with one engine that takes 200 ms longer."""
-    play = Play(settings=INDEPENDENT)
+def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S) -> Play:
+    """A play with one engine that takes `extra_s` longer."""
+    play = Play(settings=settings)
     if name == "endpoint":
-        play.turn.delay_s += EXTRA_S
+        play.turn.delay_s += extra_s
     elif name == "stt":
         play.stt.delay_s += EXTRA_S
     elif name == "llm_first_token":
@@ -54,6 +58,28 @@ def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
         assert sum(report["stages_ms"].values()) + report["unattributed_ms"] == pytest.approx(
             report["server_ms"], abs=0.5
         )
+
+
+@pytest.mark.parametrize("name", ["stt", "llm_first_token", "tts_first_audio"])
+def test_a_slow_engine_of_a_draft_grows_its_own_stage_only(name: str) -> None:
+    """The same of a reply that was begun before its turn was taken, and not ready when it was."""
+    usual, slow = run_virtual(_report(_slow("none", DRAFTING))), run_virtual(_report(_slow(name, DRAFTING)))
+    assert usual["drafted"]
+    grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
+    assert slow["server_ms"] - usual["server_ms"] == pytest.approx(EXTRA_S * 1000, abs=32)
+    assert grown.pop(name) == pytest.approx(EXTRA_S * 1000, abs=32)
+    assert all(growth <= 1.0 for growth in grown.values()), grown
+
+
+def test_a_decision_later_than_its_draft_is_blamed_for_what_it_took_beyond() -> None:
+    """A draft that is ready waits for the decision: that wait is ENDPOINT's, and nothing else grows."""
+    usual = run_virtual(_report(_slow("none", DRAFTING)))
+    slow = run_virtual(_report(_slow("endpoint", DRAFTING, extra_s=0.5)))
+    grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
+    longer = slow["server_ms"] - usual["server_ms"]
+    assert 100 < longer < 500
+    assert grown.pop("endpoint") == pytest.approx(longer, abs=1)
+    assert all(growth <= 1.0 for growth in grown.values()), grown
 
 
 def test_the_waterfall_is_what_the_fakes_take() -> None:

@@ -13,31 +13,33 @@ from hypothesis import strategies as st
 from rejoinder.core.config import EndpointingSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
 from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
-from rejoinder.core.turns import (
-    TABLE,
-    Agent,
+from rejoinder.core.turn_commands import (
     AnnounceSpeech,
-    AudioHeard,
-    Caller,
     CancelReply,
-    ClearRequested,
     Command,
-    CommitRequested,
     CommitSilence,
     CommitTurn,
     Forget,
     Hear,
+    StartReply,
+    WaitUntil,
+    WatchSilence,
+)
+from rejoinder.core.turns import (
+    TABLE,
+    Agent,
+    AudioHeard,
+    Caller,
+    ClearRequested,
+    CommitRequested,
     NobodySpoke,
     ReplyEnded,
     ReplyRequested,
-    StartReply,
     TurnEvent,
     TurnRules,
     TurnState,
     Verdict,
     WaitOver,
-    WaitUntil,
-    WatchSilence,
     step,
 )
 
@@ -278,7 +280,7 @@ events: st.SearchStrategy[TurnEvent] = st.one_of(
     st.builds(NobodySpoke, revisions, samples, samples),
 )
 all_rules = st.builds(
-    lambda mode, create, interrupt, idle: TurnRules(
+    lambda mode, create, interrupt, idle, drafts: TurnRules(
         TurnDetection(
             mode=mode,
             create_response=create,
@@ -287,11 +289,13 @@ all_rules = st.builds(
         ),
         ENDPOINTING,
         30,
+        drafts,
     ),
     st.sampled_from(DetectionMode),
     st.booleans(),
     st.booleans(),
     st.none() | st.just(5000),
+    st.booleans(),
 )
 
 

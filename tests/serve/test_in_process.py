@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soxr
 
-from actors.hedge import Hedger
 from actors.host import Host, hold_apology
 from actors.ports import Stages
 from actors.services import Services
@@ -47,9 +46,8 @@ def stages() -> Stages:
 
 @asynccontextmanager
 async def _call(stages: Stages, metrics: CountingMetrics) -> AsyncIterator[Caller]:
-    hedger = Hedger(stages.llm, SETTINGS.hedging, metrics, time.monotonic, SETTINGS.llm.call_timeout_s)
     apology = await hold_apology(stages, SETTINGS.conversation.apology)
-    host = Host(Services(stages, SETTINGS, hedger, apology, metrics, SilentJournal(), time.monotonic))
+    host = Host(Services.over(stages, SETTINGS, apology, metrics, SilentJournal(), time.monotonic))
     running = asyncio.create_task(host.run())
     try:
         caller = Caller()

@@ -1,0 +1,114 @@
+"""Replies begun before their turn was taken, and what they assumed about the conversation.
+
+A draft asks the model exactly what the committed turn would have it asked. If that is no longer so when the turn is
+taken (the client changed the instructions, or put an item into the conversation meanwhile), it is no answer to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.hearing import Hearing
+from actors.orders import Order, Turn
+from actors.ports import Metrics
+from actors.reply import Reply
+from rejoinder.core.context import Message
+from rejoinder.core.latency import Stage
+from rejoinder.core.speculation import Speculation
+
+Prompt = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """All that decides how a turn is answered, beside the conversation itself."""
+
+    order: Order
+    voice: str
+    speed: float
+
+
+class Draft:
+    """Of one revision. `asked`: the prompt that the model was given; None before it was asked anything.
+
+    `reply` and `task` are set as soon as both exist.
+    """
+
+    reply: Reply
+    task: asyncio.Task[None]
+
+    def __init__(self, revision: int, hearing: Hearing, terms: Terms) -> None:
+        self.revision = revision
+        self.hearing = hearing
+        self.terms = terms
+        self.turn: Turn | None = None
+        self.asked: Prompt | None = None
+        self._taken = asyncio.Event()
+
+    async def said(self) -> str:
+        """What the caller said, or "" once the turn was taken: then the conversation knows.
+
+        That nothing was said is no reason to ask the model before the turn is taken.
+        """
+        transcript = await asyncio.shield(self.hearing.transcript)
+        if self.turn is None and transcript.text:
+            return transcript.text
+        await self._taken.wait()
+        return ""
+
+    def answers(self, revision: int | None, terms: Terms, prompt: Callable[[str], Prompt]) -> bool:
+        """Whether it answers a turn of this revision; `prompt` says what the model is to be asked by now."""
+        if self.revision != revision or self.terms != terms or self.task.done():
+            return False
+        return self.asked is None or self.asked == prompt(self.hearing.transcript.result().text)
+
+    def take(self, turn: Turn, now: float) -> None:
+        """Let it out, as the answer to `turn`."""
+        self.turn = turn
+        turn.held_reply(self.reply.ready_at, now)
+        if self.asked is not None:
+            turn.marks.end(Stage.STT, self.hearing.transcribed_at or now)
+        self.reply.release(turn.marks)
+        self._taken.set()
+
+
+class Drafts:
+    """One session's; there is at most one draft, and `speculation` says whether there may be one."""
+
+    def __init__(self, speculation: Speculation, metrics: Metrics) -> None:
+        self._speculation = speculation
+        self._metrics = metrics
+        self._draft: Draft | None = None
+        self._of_this_turn = 0
+
+    def begin(self, revision: int, hearing: Hearing, terms: Terms) -> Draft | None:
+        """A draft to carry out; None if there may be none now."""
+        declined = self._speculation.begin(self._of_this_turn)
+        if declined:
+            self._metrics.draft(f"declined_{declined.value}")
+            return None
+        self._of_this_turn += 1
+        self._metrics.draft("begun")
+        self._draft = Draft(revision, hearing, terms)
+        return self._draft
+
+    def discard(self) -> None:
+        """Stop the draft, if there is one: nothing of it was seen, nothing of it remains."""
+        draft, self._draft = self._draft, None
+        if draft:
+            self._metrics.draft("discarded")
+            draft.task.cancel()
+
+    def answer(self, revision: int | None, terms: Terms, prompt: Callable[[str], Prompt]) -> Draft | None:
+        """A turn is being answered: its draft, which is then the caller's to `take`, or None, and none is left."""
+        self._of_this_turn = 0
+        self._speculation.answered()
+        if self._draft is None or not self._draft.answers(revision, terms, prompt):
+            self.discard()
+            return None
+        draft, self._draft = self._draft, None
+        self._speculation.kept()
+        self._metrics.draft("kept")
+        return draft

@@ -1,0 +1,79 @@
+"""Hearing while the caller speaks: guesses at the utterance so far, and the words on which two of them agree.
+
+One guess is under way at a time, each takes the audio as it is when it starts, and the pause behind it grows with what
+it took: so a loaded speech-to-text stage is asked less often by itself, and one that refuses is left alone for longer.
+Nothing depends on a guess: a final transcript that has none is only slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from actors.ear import Ear
+from actors.ports import Priority, SttJob
+from actors.services import Services
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.transcripts import Agreement, agree
+
+logger = logging.getLogger(__name__)
+
+
+class Partials:
+    """Of one session. `begin` with an utterance, `pause` at a soft end, `resume` when it was none, `end` with it."""
+
+    def __init__(self, services: Services, ear: Ear, group: asyncio.TaskGroup) -> None:
+        self._services = services
+        self._settings = services.settings.partials
+        self._ear = ear
+        self._group = group
+        self._known = Agreement()
+        self._start = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def sure(self) -> str:
+        """The words of the utterance that will hardly change any more."""
+        return self._known.text
+
+    def begin(self, start: int) -> None:
+        """An utterance has begun; its audio is that from sample `start` on."""
+        self.end()
+        self._start = start
+        self.resume()
+
+    def resume(self) -> None:
+        """The caller goes on after a pause; what is sure of the utterance stays so."""
+        if self._settings.enabled and self._task is None:
+            self._task = self._group.create_task(self._guess())
+
+    def pause(self) -> None:
+        """The caller has stopped: the final transcript goes first."""
+        if self._task:
+            self._task.cancel()
+            self._task = None
+
+    def end(self) -> None:
+        """The utterance is over."""
+        self.pause()
+        self._known = Agreement()
+
+    async def _guess(self) -> None:
+        """Guess again and again until cancelled."""
+        every_s = self._settings.every_ms / 1000
+        pause_s = every_s
+        while True:
+            await asyncio.sleep(pause_s)
+            began = self._services.clock()
+            job = SttJob(self._ear.pcm(self._start, self._ear.received), Priority.PARTIAL, every_s, self.sure)
+            try:
+                async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
+                    transcript = await self._services.stages.stt.transcribe(job)
+            except (BackendError, Overloaded, TimeoutError):
+                pause_s = min(2 * pause_s, self._settings.longest_pause_ms / 1000)
+                self._services.metrics.partial("failed")
+                continue
+            took_s = self._services.clock() - began
+            pause_s = max(every_s - took_s, took_s * (1 / self._settings.share - 1))
+            self._known = agree(self._known, transcript.text)
+            self._services.metrics.partial("heard")

@@ -1,0 +1,106 @@
+"""What the turn machine commands; the session carries it out. Samples are the caller's own audio at 16 kHz."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceSpeech:
+    """Tell the client that the caller speaks, from sample `start`."""
+
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """Transcribe samples [start, end) and judge the turn, both for this revision."""
+
+    revision: int
+    start: int
+    end: int
+    judge: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Begin the reply to what Hear of this revision finds out, and let nothing of it out."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Drop the draft of this revision: its turn is taken, but not answered by it."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Cancel and drop everything that was begun for this revision, its draft too."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Send WaitOver for this revision at monotonic time `at`."""
+
+    revision: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitTurn:
+    """The utterance [start, end) is a turn of the caller's; `heard` says that Hear was already asked for it."""
+
+    revision: int
+    start: int
+    end: int
+    speech_end: int
+    heard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSilence:
+    """Send NobodySpoke for this revision at monotonic time `at`."""
+
+    revision: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSilence:
+    """The caller let [start, end) pass in silence: that is its turn."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartReply:
+    """Answer what was committed; `draft`: the revision whose draft, if there is one, is that answer."""
+
+    draft: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReply:
+    reason: Literal["turn_detected"]
+
+
+Command = (
+    AnnounceSpeech
+    | Hear
+    | Draft
+    | Discard
+    | Forget
+    | WaitUntil
+    | CommitTurn
+    | WatchSilence
+    | CommitSilence
+    | StartReply
+    | CancelReply
+)
