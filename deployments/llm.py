@@ -12,6 +12,7 @@ from typing import Protocol
 from actors.ports import LlmRequest, TokenDelta
 from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
 from deployments.engines.emulated import EmulatedLlm
+from deployments.engines.llama_cpp import LlamaCpp, LlamaCppOptions
 from deployments.engines.openai_api import OpenAiApi
 from deployments.replica import Replica, StageDeployment, replica_id
 from deployments.routing import Route
@@ -50,6 +51,8 @@ def open_engine(settings: Settings) -> LlmEngine:
                 field="args.llm.api_key_env",
             )
         return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms)
+    if stage.runtime == "llama_cpp":
+        return _llama_cpp(settings)
     options = EmbeddedOptions(
         model=stage.model,
         threads=stage.threads,
@@ -60,6 +63,20 @@ def open_engine(settings: Settings) -> LlmEngine:
         instructions=settings.conversation.instructions,
     )
     return EmbeddedLlm(open_store(settings.models).converted(stage.model, f"ct2-{stage.compute_type}"), options)
+
+
+def _llama_cpp(settings: Settings) -> LlamaCpp:
+    stage = settings.llm
+    options = LlamaCppOptions(
+        model=stage.model,
+        threads=stage.threads,
+        slots=stage.slots,
+        max_queue=stage.max_queue,
+        coalesce_ms=stage.coalesce_ms,
+        no_repeat_ngram=stage.no_repeat_ngram,
+        reuse=stage.reuse_state,
+    )
+    return LlamaCpp(open_store(settings.models).path(stage.model), options)
 
 
 class Llm(StageDeployment):

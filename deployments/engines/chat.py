@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -19,28 +19,18 @@ _REMEDY = "Run `rejoinder models pull`, which also converts the model."
 _END_OF_TEXT = "<|endoftext|>"
 
 
-class ChatTokenizer:
-    """tokenizer.json, tokenizer_config.json and chat_template.jinja of one model folder."""
+class ChatTemplate:
+    """A model's own way of writing a conversation. `special`: its bos_token and eos_token; `file` is for errors."""
 
-    def __init__(self, directory: Path) -> None:
-        """Raises ModelError if one of the three files is missing or unreadable."""
-        config = json.loads(_read(directory / "tokenizer_config.json"))
-        self._special = {key: config.get(key) or "" for key in ("bos_token", "eos_token")}
+    def __init__(self, source: str, special: Mapping[str, str], file: Path) -> None:
+        """Raises ModelError if it is no template."""
         # The settings under which transformers renders chat templates; sandboxed, because a template is code.
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        self._tokenizer = Tokenizer.from_str(_read(directory / "tokenizer.json"))
-        file = directory / "chat_template.jinja"
+        self._special = special
         try:
-            self._template = environment.from_string(_read(file))
+            self._template = environment.from_string(source)
         except TemplateError as error:
             raise ModelError("is not a Jinja template.", _REMEDY, file=str(file), found=str(error)) from error
-        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
-        self._ends = {end: vocabulary[end] for end in (self._special["eos_token"], _END_OF_TEXT) if end in vocabulary}
-
-    @property
-    def end_tokens(self) -> list[str]:
-        """The tokens that end an answer."""
-        return list(self._ends)
 
     def render(self, messages: Sequence[Message], *, answer: str | None = "") -> str:
         """The prompt text, up to the `answer` begun so far; None leaves the assistant's turn unopened.
@@ -56,6 +46,29 @@ class ChatTokenizer:
             message = f"the model's chat template refuses these messages: {error}."
             raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
         return prompt + _plain(answer or "")
+
+
+class ChatTokenizer:
+    """tokenizer.json, tokenizer_config.json and chat_template.jinja of one model folder."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises ModelError if one of the three files is missing or unreadable."""
+        config = json.loads(_read(directory / "tokenizer_config.json"))
+        special = {key: config.get(key) or "" for key in ("bos_token", "eos_token")}
+        self._tokenizer = Tokenizer.from_str(_read(directory / "tokenizer.json"))
+        file = directory / "chat_template.jinja"
+        self._template = ChatTemplate(_read(file), special, file)
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        self._ends = {end: vocabulary[end] for end in (special["eos_token"], _END_OF_TEXT) if end in vocabulary}
+
+    @property
+    def end_tokens(self) -> list[str]:
+        """The tokens that end an answer."""
+        return list(self._ends)
+
+    def render(self, messages: Sequence[Message], *, answer: str | None = "") -> str:
+        """As ChatTemplate.render."""
+        return self._template.render(messages, answer=answer)
 
     def encode(self, messages: Sequence[Message], *, answer: str | None = "") -> list[str]:
         """The tokens of `render`."""

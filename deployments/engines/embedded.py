@@ -22,7 +22,7 @@ import ctranslate2
 
 from actors.ports import LlmRequest, TokenDelta, Usage
 from deployments.engines.chat import ChatTokenizer
-from deployments.engines.deltas import DeltaWriter
+from deployments.engines.deltas import DeltaWriter, TokenWriter
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
 
@@ -130,19 +130,16 @@ class EmbeddedLlm:
     async def _generate(self, request: LlmRequest, prompt: _Prompt, queue_s: float) -> AsyncGenerator[TokenDelta]:
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # bounded by max_tokens
-        writer = DeltaWriter(
-            self._chat.new_decoder(),
-            emit=lambda delta: _post(loop, queue, delta),
-            coalesce_s=self._options.coalesce_ms / 1000,
-        )
-        generation = loop.run_in_executor(self._thread, partial(self._run, request, prompt, writer.on_token))
+        writer = DeltaWriter(emit=lambda delta: _post(loop, queue, delta), coalesce_s=self._options.coalesce_ms / 1000)
+        tokens = TokenWriter(self._chat.new_decoder(), writer)
+        generation = loop.run_in_executor(self._thread, partial(self._run, request, prompt, tokens.on_token))
         generation.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (delta := await queue.get()) is not None:
                 yield delta
             generation.result()
             cached = len(prompt.prefix)
-            yield writer.last(Usage(prompt.length, writer.tokens, cached, queue_s))
+            yield writer.last(tokens.finish, Usage(prompt.length, writer.tokens, cached, queue_s))
         except RuntimeError as error:
             raise BackendError(f"generation failed: {error}.", "Retry on another replica.", stage="llm") from error
         finally:

@@ -141,13 +141,22 @@ class SttStage(Stage):
 
 
 class LlmStage(Stage):
-    """`embedded` runs a small model on the CPU; `openai_api` calls any OpenAI-compatible server."""
+    """`embedded` runs a small model on the CPU; `openai_api` calls any OpenAI-compatible server.
+
+    `runtime` is the embedded engine's: `llama_cpp` reads the GGUF's own 4-bit weights and reuses each conversation's
+    state, `ctranslate2` converts them to `compute_type` first and reuses only the standing instructions'.
+    """
 
     engine: Literal["embedded", "openai_api", "emulated"] = "embedded"
     emulation: Emulation = Emulation()
     model: str = "smollm2-135m-instruct"
+    runtime: Literal["llama_cpp", "ctranslate2"] = "llama_cpp"
     compute_type: Literal["int8", "float32"] = "int8"
     threads: Count = 2
+    # Answers that decode together, one token of each a step (llama_cpp; ctranslate2 has one).
+    slots: int = Field(4, ge=1, le=256)
+    # Of a conversation whose state is still there, only what is new is computed (llama_cpp).
+    reuse_state: bool = True
     # On shared cores an answer is decoded faster than it is spoken, so speaking its first words goes before decoding
     # its last: at 10 the first audio comes in 0.6 of the time it takes beside a decoder of equal priority.
     nice: int = Field(10, ge=0, le=19)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from actors.ports import TokenDelta, Usage
-from deployments.engines.deltas import DeltaWriter
+from deployments.engines.deltas import DeltaWriter, TokenWriter
 
 USAGE = Usage(prompt_tokens=1, completion_tokens=3)
 END = 0
@@ -30,27 +30,29 @@ class Letters:
         return token_id == END
 
 
-def write(tokens: list[int], coalesce_s: float) -> tuple[list[TokenDelta], DeltaWriter]:
+def write(tokens: list[int], coalesce_s: float) -> tuple[list[TokenDelta], TokenDelta]:
+    """The deltas, and the last one."""
     sent: list[TokenDelta] = []
-    writer = DeltaWriter(Letters(), sent.append, coalesce_s)
+    deltas = DeltaWriter(sent.append, coalesce_s)
+    writer = TokenWriter(Letters(), deltas)
     for token in tokens:
         if writer.on_token(Step(token)):
             break
-    return sent, writer
+    return sent, deltas.last(writer.finish, USAGE)
 
 
 def test_the_first_token_is_sent_at_once_and_the_rest_coalesced() -> None:
     """Within the window only the first delta leaves; the last carries everything that waited."""
-    sent, writer = write([1, 2, 3, END], NEVER_DUE_S)
+    sent, last = write([1, 2, 3, END], NEVER_DUE_S)
     assert sent == [TokenDelta("a", 1)]
-    assert writer.last(USAGE) == TokenDelta("bc", 2, "stop", USAGE)
+    assert last == TokenDelta("bc", 2, "stop", USAGE)
 
 
 def test_without_a_window_every_token_is_a_delta() -> None:
     """A window of zero holds nothing back."""
-    sent, writer = write([1, 2, END], 0.0)
+    sent, last = write([1, 2, END], 0.0)
     assert [delta.text for delta in sent] == ["a", "b"]
-    assert writer.last(USAGE) == TokenDelta("", 0, "stop", USAGE)
+    assert last == TokenDelta("", 0, "stop", USAGE)
 
 
 def test_an_unfinished_character_waits_for_its_rest() -> None:
@@ -61,14 +63,17 @@ def test_an_unfinished_character_waits_for_its_rest() -> None:
 
 def test_an_answer_without_end_token_ended_by_length() -> None:
     """The reason tells a finished answer from one cut at `max_tokens`."""
-    _, writer = write([1, 2], 0.0)
-    assert writer.last(USAGE).finish == "length"
+    _, last = write([1, 2], 0.0)
+    assert last.finish == "length"
 
 
 def test_stopping_ends_at_the_next_token() -> None:
     """After stop() the engine is told to stop, and the token it brought is neither counted nor sent."""
-    sent, writer = write([1], 0.0)
-    writer.stop()
+    sent: list[TokenDelta] = []
+    deltas = DeltaWriter(sent.append, 0.0)
+    writer = TokenWriter(Letters(), deltas)
+    assert not writer.on_token(Step(1))
+    deltas.stop()
     assert writer.on_token(Step(2))
-    assert writer.tokens == 1
+    assert deltas.tokens == 1
     assert len(sent) == 1
