@@ -83,6 +83,10 @@ class Drafts:
         self._draft: Draft | None = None
         self._of_this_turn = 0
 
+    @property
+    def drafting(self) -> bool:
+        return self._draft is not None
+
     def begin(self, revision: int, hearing: Hearing, terms: Terms) -> Draft | None:
         """A draft to carry out; None if there may be none now."""
         declined = self._speculation.begin(self._of_this_turn)

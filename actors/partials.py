@@ -2,13 +2,13 @@
 
 One guess is under way at a time, each takes the audio as it is when it starts, and the pause behind it grows with what
 it took: so a loaded speech-to-text stage is asked less often by itself, and one that refuses is left alone for longer.
-Nothing depends on a guess: a final transcript that has none is only slower.
+Nothing depends on a guess: the language model only reads ahead what is sure.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Callable
 
 from actors.ear import Ear
 from actors.ports import Priority, SttJob
@@ -16,25 +16,20 @@ from actors.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.transcripts import Agreement, agree
 
-logger = logging.getLogger(__name__)
-
 
 class Partials:
     """Of one session. `begin` with an utterance, `pause` at a soft end, `resume` when it was none, `end` with it."""
 
-    def __init__(self, services: Services, ear: Ear, group: asyncio.TaskGroup) -> None:
+    def __init__(self, services: Services, ear: Ear, group: asyncio.TaskGroup, grown: Callable[[str], None]) -> None:
+        """`grown` gets the words that are sure whenever there are more of them."""
         self._services = services
         self._settings = services.settings.partials
         self._ear = ear
         self._group = group
+        self._grown = grown
         self._known = Agreement()
         self._start = 0
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def sure(self) -> str:
-        """The words of the utterance that will hardly change any more."""
-        return self._known.text
 
     def begin(self, start: int) -> None:
         """An utterance has begun; its audio is that from sample `start` on."""
@@ -65,7 +60,7 @@ class Partials:
         while True:
             await asyncio.sleep(pause_s)
             began = self._services.clock()
-            job = SttJob(self._ear.pcm(self._start, self._ear.received), Priority.PARTIAL, every_s, self.sure)
+            job = SttJob(self._ear.pcm(self._start, self._ear.received), Priority.PARTIAL, every_s)
             try:
                 async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
                     transcript = await self._services.stages.stt.transcribe(job)
@@ -75,5 +70,7 @@ class Partials:
                 continue
             took_s = self._services.clock() - began
             pause_s = max(every_s - took_s, took_s * (1 / self._settings.share - 1))
-            self._known = agree(self._known, transcript.text)
             self._services.metrics.partial("heard")
+            before, self._known = self._known, agree(self._known, transcript.text)
+            if self._known.stable != before.stable:
+                self._grown(self._known.text)

@@ -54,16 +54,11 @@ class TurnVerdict:
 
 @dataclass(frozen=True, slots=True)
 class SttJob:
-    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`.
-
-    `sure`: the words that it is known to begin with; an engine that can decodes only what follows them. The transcript
-    has them all the same.
-    """
+    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`."""
 
     pcm: bytes
     priority: Priority = Priority.FINAL
     deadline_s: float = 5.0
-    sure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +81,17 @@ class LlmRequest:
 
     `prefix` is the start of the answer that was already received (from a replica that then failed): the engine goes
     on behind it and returns only what follows, so nothing is spoken twice.
+
+    `session`: whose conversation it is; the replica that served it before may still hold its state. `prefill`: nothing
+    is to be said; the engine computes the state of the messages, whose last may go on, or does nothing.
     """
 
     messages: tuple[Message, ...]
     max_tokens: int = 120
     temperature: float = 0.0
     prefix: str = ""
+    session: str = ""
+    prefill: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,11 @@ class Prompts:
     def now(self, order: Order, said: str = "") -> Prompt:
         """The prompt as the conversation stands, and the words `said` as its newest turn."""
         newest = [Message("user", said)] if said else []
-        keep = self._services.settings.conversation.context_turns
-        return context.window(order.instructions, self._talk.conversation.messages() + newest, keep)
+        settings = self._services.settings.conversation
+        said_before = self._talk.conversation.messages()
+        return context.window(
+            order.instructions, said_before + newest, settings.context_turns, settings.context_drop_turns
+        )
 
     def _left_open(self) -> bool:
         """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""

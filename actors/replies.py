@@ -12,6 +12,7 @@ from typing import Protocol
 from actors.drafts import Drafts, Prompt, Terms
 from actors.hearing import Hearing
 from actors.orders import Order, Turn
+from actors.prefill import Prefill
 from actors.prompts import Prompts
 from actors.reply import Reply, ReplyPlan
 from actors.reports import report
@@ -60,6 +61,7 @@ class Replies:
         self._known: OrderedDict[str, Reply] = OrderedDict()
         self._spoken = False
         self._drafts = Drafts(services.speculation, services.metrics)
+        self._prefill = Prefill(services, group, talk.id)
 
     def expect(self, turn: Turn) -> None:
         """A turn was committed; its transcript is on the way."""
@@ -81,6 +83,11 @@ class Replies:
         plan = self._plan(order, partial(self._prompts.of_draft, draft), hearing.trouble, lambda: draft.turn)
         draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
         draft.task = self._group.create_task(self._run(draft.reply, behind=None))
+
+    def read_ahead(self, said: str = "") -> None:
+        """Let the language model read what it will be asked, as far as that is known: the caller has said so much."""
+        if not self._drafts.drafting:
+            self._prefill.start(self._prompts.now(self.standing_order(), said))
 
     def discard(self) -> None:
         """Drop the draft: there is more to hear, or nobody to answer."""
@@ -227,7 +234,7 @@ class Replies:
         def told(reply: Reply, status: ResponseStatus) -> Json:
             return report(self._services, answered(), reply, status)
 
-        return ReplyPlan(events, prompt, told, trouble, order.max_tokens, config.speed, config.voice)
+        return ReplyPlan(events, prompt, told, trouble, order.max_tokens, self._talk.id, config.speed, config.voice)
 
 
 async def _until_over(trouble: Trouble) -> None:

@@ -44,6 +44,7 @@ class ReplyPlan:
     report: Callable[[Reply, ResponseStatus], Json]
     trouble: Trouble
     max_tokens: int
+    session: str
     speed: float = 1.0
     voice: str = "default"
 
@@ -182,7 +183,7 @@ class Reply:
         if prompt is None:
             return False
         settings = self._services.settings.conversation
-        request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature)
+        request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=self.plan.session)
         segmenter = Segmenter(settings.first_segment_words, settings.segment_words)
         self.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
         async with aclosing(

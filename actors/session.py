@@ -73,10 +73,11 @@ class Session:
     async def run(self) -> None:
         """Live until cancelled; cancelling stops every task and engine call of this session."""
         async with asyncio.TaskGroup() as group:
-            partials = Partials(self._services, self._ear, group)
-            self._utterance = Utterance(self, self._ear, Listening(self._services, group), partials)
             self.replies = Replies(self, self._services, group)
+            partials = Partials(self._services, self._ear, group, self.replies.read_ahead)
+            self._utterance = Utterance(self, self._ear, Listening(self._services, group), partials)
             self._clerk.greet()
+            self.replies.read_ahead()
             self._ready.set()
             try:
                 while True:
@@ -233,6 +234,7 @@ class Session:
     def configured(self) -> None:
         """The configuration changed: hear by it from the next window on."""
         self._ear.settings = speech_settings(self._services.settings.speech, self.config.detection)
+        self.replies.read_ahead()
 
     def clear(self, end: int) -> None:
         """Drop the caller's audio before sample `end` that is not committed yet."""

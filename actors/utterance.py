@@ -52,9 +52,7 @@ class Utterance:
         begin = start - self._padding
         heard = self._ear.pcm(begin, end)
         self._partials.pause()
-        self._hearing = self._listening.start(
-            heard, judged, lambda: self._ear.pcm(begin, self._ear.processed), self._partials.sure
-        )
+        self._hearing = self._listening.start(heard, judged, lambda: self._ear.pcm(begin, self._ear.processed))
 
     @property
     def hearing(self) -> Hearing:

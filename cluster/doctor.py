@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from rejoinder.core.config import ServeFile
 from rejoinder.core.errors import ModelError
+from rejoinder.core.serve_file import ServeFile
 from rejoinder.store import open_store
 
 PACKAGES = ("rejoinder", "actors", "deployments", "cluster", "loadtest")

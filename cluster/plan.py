@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from rejoinder.core.config import ServeFile, parse_serve_file
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.serve_file import ServeFile, parse_serve_file
 from rejoinder.core.sizing import NodeGroup, NodeType, Sized, node_group
 
 GROUP_LABEL = "group"

@@ -37,8 +37,8 @@ from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 _numbers = itertools.count(1)
 
 
-def _route(avoid: frozenset[str], strict: bool = False) -> Route:
-    return Route(f"{os.getpid()}-{next(_numbers)}", avoid, strict)
+def _route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> Route:
+    return Route(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
 
 
 @contextmanager
@@ -171,7 +171,7 @@ class LlmHandle:
     async def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
-        async with _open("llm", self._generate, request, _route(avoid, strict)) as stream:
+        async with _open("llm", self._generate, request, _route(avoid, strict, request.session)) as stream:
             yield cast(LlmStream, stream)
 
 

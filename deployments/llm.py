@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
-from actors.ports import LlmRequest, TokenDelta
+from actors.ports import LlmRequest, TokenDelta, Usage
 from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
 from deployments.engines.emulated import EmulatedLlm
 from deployments.engines.llama_cpp import LlamaCpp, LlamaCppOptions
@@ -27,6 +27,11 @@ class LlmEngine(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def prefills(self) -> bool:
+        """Whether it keeps the state of a prompt that nobody asked to be answered."""
+        ...
 
     def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
         """Generate; closing the generator stops the engine at its next token and frees the slot."""
@@ -91,6 +96,9 @@ class Llm(StageDeployment):
 
     async def generate(self, request: LlmRequest, route: Route | None = None) -> AsyncGenerator[TokenDelta, None]:
         """Stream the answer; cancelling stops the engine at its next token."""
+        if request.prefill and not self._engine.prefills:
+            yield TokenDelta("", 0, "stop", Usage(0, 0))
+            return
         async with self._replica.request() as inside, aclosing(self._engine.stream(request)) as deltas:
             async for delta in deltas:
                 if delta.finish:

@@ -18,12 +18,13 @@ ROUTER = "deployments.router:AvoidingRouter"
 @dataclass(frozen=True, slots=True)
 class Route:
     """`strict`: wait for a replica outside `avoid` (a hedge); else take an avoided one if there is no other (a
-    retry).
+    retry). `sticky`: calls of the same value go to the same replica, as long as it is not busier than others.
     """
 
     request_id: str
     avoid: frozenset[str] = frozenset()
     strict: bool = False
+    sticky: str = ""
 
 
 _placements: OrderedDict[str, str] = OrderedDict()

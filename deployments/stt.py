@@ -80,9 +80,8 @@ class Stt(StageDeployment):
 
     async def _decode(self, batch: list[_Waiting], began: float) -> None:
         clips = [np.frombuffer(waiting.job.pcm, "<i2") for waiting in batch]
-        sure = [waiting.job.sure for waiting in batch]
         try:
-            heard = await self._worker.run(lambda: self._engine.transcribe_batch(clips, sure))
+            heard = await self._worker.run(lambda: self._engine.transcribe_batch(clips))
         except Exception as fault:  # noqa: BLE001  # whatever the engine raised belongs to those who wait for it
             for waiting in batch:
                 _fail(waiting, fault)

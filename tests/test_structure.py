@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "tests")
 CORE_THIRD_PARTY = frozenset({"numpy"})
 CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
+CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.serve_file")
 # Neither clocks, environment, files, concurrency, networks, randomness nor logging.
 STDLIB_IN_CORE = frozenset(
     {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}
@@ -85,7 +86,7 @@ def purity(module: Module) -> Iterator[str]:
     """The core has no clock, environment, randomness, logging, concurrency, input or output."""
     if _layer(module.name) != "rejoinder.core":
         return
-    third_party = CONFIG_THIRD_PARTY if module.name == "rejoinder.core.config" else CORE_THIRD_PARTY
+    third_party = CONFIG_THIRD_PARTY if module.name in CONFIGURATION else CORE_THIRD_PARTY
     for node, imported in _imports(module):
         top = imported.split(".")[0]
         if top not in STDLIB_IN_CORE | third_party and top != "rejoinder":

@@ -47,6 +47,12 @@ class ChatTemplate:
             raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
         return prompt + _plain(answer or "")
 
+    def render_open(self, messages: Sequence[Message]) -> str:
+        """The prompt text up to the last word of the last message, which may go on."""
+        prompt, last = self.render(messages, answer=None), _plain(messages[-1].content).strip()
+        end = prompt.rfind(last)
+        return prompt[: end + len(last)] if end >= 0 else prompt
+
 
 class ChatTokenizer:
     """tokenizer.json, tokenizer_config.json and chat_template.jinja of one model folder."""

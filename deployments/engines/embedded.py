@@ -65,6 +65,8 @@ class _Prompt:
 class EmbeddedLlm:
     """One model in memory. Not thread-safe: call it from one event loop."""
 
+    prefills = False
+
     def __init__(self, directory: Path, options: EmbeddedOptions = EmbeddedOptions()) -> None:
         """`directory`: a CTranslate2 model with its tokenizer.json and chat template; raises ModelError otherwise."""
         self.name = f"{options.model} {options.compute_type} (ctranslate2)"

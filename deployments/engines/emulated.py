@@ -133,6 +133,8 @@ class EmulatedLlm:
     last.
     """
 
+    prefills = False
+
     def __init__(self, settings: Settings, seed: str) -> None:
         stage = settings.llm
         self._profile = stage.emulation.resolve("llm")

@@ -53,6 +53,8 @@ class LlamaCppOptions:
 class LlamaCpp:
     """One model in memory. Not thread-safe: call it from one event loop."""
 
+    prefills = True
+
     def __init__(self, directory: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
         """`directory` holds one GGUF file; raises ModelError otherwise."""
         file = next(directory.glob("*.gguf"), None)
@@ -89,7 +91,10 @@ class LlamaCpp:
         BackendError if the engine fails. Closing or cancelling takes a waiting request out of the queue at once, and
         stops a running one at its next token; it returns when the place is free.
         """
-        prompt = self._template.render(request.messages, answer=request.prefix)
+        if request.prefill:
+            prompt = self._template.render_open(request.messages)
+        else:
+            prompt = self._template.render(request.messages, answer=request.prefix)
         if self._active >= self._options.max_queue + self._options.slots:
             message = f"{self._active} requests are running or waiting."
             raise Overloaded(message, "Retry, or add an llm replica.", resource="llm.max_queue")
@@ -128,7 +133,7 @@ class LlamaCpp:
         options = self._options
         body: dict[str, Any] = {
             "prompt": prompt,
-            "max_tokens": request.max_tokens,
+            "max_tokens": 0 if request.prefill else request.max_tokens,
             "temperature": request.temperature,
             "cache_prompt": options.reuse,
             "stream": True,

@@ -32,6 +32,8 @@ READ_S = 30.0
 class OpenAiApi:
     """One server and one model on it. Retries are the session's business, so the client makes none."""
 
+    prefills = False
+
     def __init__(self, base_url: str, model: str, api_key: str, coalesce_ms: float) -> None:
         self.name = f"{model} (OpenAI API)"
         self._model = model

@@ -49,8 +49,9 @@ from loadtest.scenario import Manner, Scenario
 from loadtest.utterances import default_clips
 from rejoinder.cli import bench_admission
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
-from rejoinder.core.config import Application, HttpOptions, ServeFile, Settings
+from rejoinder.core.config import Settings
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.serve_file import Application, HttpOptions, ServeFile
 
 MANNER = Manner(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
 BASE_KNEE = 29

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from rejoinder.cli.grouped import grouped
 from rejoinder.core.budgets import Tier
-from rejoinder.core.config import LlmStage, ServeFile, Settings, SttStage, TtsStage
+from rejoinder.core.config import LlmStage, Settings, SttStage, TtsStage
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.providers import Choice, choose
+from rejoinder.core.serve_file import ServeFile
 from rejoinder.core.sizing import NodeType
 
 # At run time only the command imports them: simulation and statistics take a second to load.

@@ -15,9 +15,10 @@ from rich.table import Table
 
 from cluster.doctor import needed_models
 from cluster.launch import Progress, application, cluster, read_config
-from rejoinder.core.config import ServeFile, parse_settings
+from rejoinder.core.config import parse_settings
 from rejoinder.core.emulation import STACKS
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.serve_file import ServeFile
 from rejoinder.store import Status, open_store
 
 

@@ -1,7 +1,7 @@
-"""The one configuration file, parsed once into frozen models; unknown keys are refused at every level.
+"""Our part of the configuration, parsed once into frozen models; unknown keys are refused at every level.
 
-`ray_config.yaml` is a stock Ray Serve config (valid for `serve deploy`). Ours is the `args` of its one application:
-the model `Settings`. Every field's unit is in its name; its default fits a two-core machine.
+It is the `args` of the one application in `ray_config.yaml` (see `rejoinder.core.serve_file`): the model `Settings`.
+Every field's unit is in its name; its default fits a two-core machine.
 """
 
 from __future__ import annotations
@@ -258,7 +258,9 @@ class ConversationSettings(Section):
     instructions: str = (
         "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
     )
+    # Turns in the prompt, word for word: at least so many; they leave `context_drop_turns` at a time.
     context_turns: int = Field(4, ge=0, le=100)
+    context_drop_turns: int = Field(4, ge=1, le=100)
     max_reply_tokens: int = Field(60, ge=1, le=4096)
     temperature: float = Field(0.0, ge=0, le=2)
     first_segment_words: int = Field(5, ge=1, le=50)
@@ -342,62 +344,16 @@ class Settings(Section):
         return self
 
 
-class HttpOptions(Section):
-    """Serve's HTTP options that we support."""
-
-    host: str = "127.0.0.1"
-    # 0 takes a free port (`rejoinder serve` only; Serve itself wants a number).
-    port: int = Field(8000, ge=0, le=65535)
-    keep_alive_timeout_s: Count = 75
-
-
-class LoggingOptions(Section):
-    encoding: Literal["TEXT", "JSON"] = "TEXT"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    enable_access_log: bool = False
-    logs_dir: str | None = None
-
-
-class Application(Section):
-    """The one Serve application. Per-deployment options belong in `args`, where they are validated."""
-
-    name: str = "rejoinder"
-    route_prefix: Literal["/"] = "/"
-    import_path: Literal["deployments.app:build"] = "deployments.app:build"
-    runtime_env: dict[str, Any] = {}
-    args: Settings = Settings()
-
-
-class ServeFile(Section):
-    """A whole `ray_config.yaml`."""
-
-    proxy_location: Literal["EveryNode", "HeadOnly", "Disabled"] = "EveryNode"
-    http_options: HttpOptions = HttpOptions()
-    logging_config: LoggingOptions = LoggingOptions()
-    applications: Annotated[list[Application], Field(min_length=1, max_length=1)] = [Application()]
-
-    @property
-    def application(self) -> Application:
-        return self.applications[0]
-
-
 def parse_settings(args: Mapping[str, Any]) -> Settings:
     """Validate the application's `args`; raises ConfigError naming the first bad field."""
     try:
         return Settings.model_validate(dict(args))
     except ValidationError as error:
-        raise _config_error(error, "args") from None
+        raise config_error(error, "args") from None
 
 
-def parse_serve_file(document: object) -> ServeFile:
-    """Validate a parsed `ray_config.yaml`; raises ConfigError naming the first bad field."""
-    try:
-        return ServeFile.model_validate(document)
-    except ValidationError as error:
-        raise _config_error(error, "") from None
-
-
-def _config_error(error: ValidationError, prefix: str) -> ConfigError:
+def config_error(error: ValidationError, prefix: str) -> ConfigError:
+    """The first of the errors, with the path of its field."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in ((prefix,) if prefix else ()) + first["loc"])
     if first["type"] == "extra_forbidden":

@@ -179,6 +179,7 @@ class WordyLlm:
     fault: Exception | None = None
     hangs: int = 0
     requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
+    prefills: list[LlmRequest] = field(default_factory=list)
     running: int = 0
 
     @asynccontextmanager
@@ -187,6 +188,10 @@ class WordyLlm:
     ) -> AsyncIterator[LlmStream]:
         choice = [name for name in self.ttft_s if name not in avoid] or list(self.ttft_s)
         replica = choice[0]
+        if request.prefill:
+            self.prefills.append(request)
+            yield _Script(replica, [], 0.01, 0, None, stubborn=False, length=False)
+            return
         self.requests.append((replica, request))
         if self.fault:
             raise self.fault

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.doctor import Finding, Grade, examine, needed_models
 from cluster.environment import ALONE, FILES_PER_CONNECTION, REQUIRED, advised, free_port, node_environment
-from rejoinder.core.config import HttpOptions, ServeFile, parse_serve_file
+from rejoinder.core.serve_file import HttpOptions, ServeFile, parse_serve_file
 
 
 def _findings(document: ServeFile) -> dict[str, Finding]:

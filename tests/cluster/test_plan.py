@@ -8,8 +8,8 @@ import pytest
 
 from cluster.launch import read_config
 from cluster.plan import Bill, Engines, bill, configuration, node_groups, write
-from rejoinder.core.config import ServeFile, parse_serve_file
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.serve_file import ServeFile, parse_serve_file
 from rejoinder.core.sizing import NodeType, Sized, Unit
 
 CPU = NodeType("c16", cores=16, memory_mb=64_000)
