@@ -23,7 +23,10 @@ class Tts(StageDeployment):
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.tts
-        self._engine = PiperVoice(open_store(settings.models).path(stage.model), stage.threads, stage.chunk_ms)
+        voice = open_store(settings.models).path(stage.model)
+        self._engine = PiperVoice(voice, stage.threads, stage.chunk_ms, chunked=stage.chunked)
+            open_store(settings.models).path(stage.model), stage.threads, stage.chunk_ms, chunked=stage.chunked
+        )
         self._engine.warm_up()
         self._worker = Worker("piper")
         self._slot = asyncio.Lock()

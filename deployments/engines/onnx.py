@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from rejoinder.core.errors import ModelError
@@ -33,21 +35,41 @@ def model_file(path: Path) -> Path:
 
 
 def open_session(file: Path, threads: int, inputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
-    """A CPU session of `threads` threads; raises ModelError if `file` is no ONNX model with these `inputs`.
+    """A CPU session of `threads` threads; raises ModelError if `file` is no ONNX model with these `inputs`."""
+    try:
+        session = _session(str(file), threads)
+    except _LOAD_ERRORS as error:
+        raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
+    _check(file, tuple(entry.name for entry in session.get_inputs()), inputs)
+    return session
 
-    Threads do not spin between calls: a spinning pool steals the core from the other engines of a small machine.
-    """
+
+def read_model(file: Path, inputs: tuple[str, ...]) -> onnx.ModelProto:
+    """The model as data, to be taken apart; raises ModelError if `file` is no ONNX model with these `inputs`."""
+    try:
+        model = onnx.load(str(file))
+    except (DecodeError, OSError) as error:
+        raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
+    _check(file, tuple(entry.name for entry in model.graph.input), inputs)
+    return model
+
+
+def open_part(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    """A session of a part of a model."""
+    return _session(model.SerializeToString(), threads)
+
+
+def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Threads do not spin between calls: a spinning pool steals the core from the other engines of a small machine."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(str(file), sess_options=options, providers=["CPUExecutionProvider"])
-    except _LOAD_ERRORS as error:
-        raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
-    found = tuple(entry.name for entry in session.get_inputs())
+    return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def _check(file: Path, found: tuple[str, ...], inputs: tuple[str, ...]) -> None:
     if found != inputs:
         message = "is an ONNX model of another kind."
         raise ModelError(message, PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
-    return session

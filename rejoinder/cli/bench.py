@@ -84,6 +84,31 @@ def capacity(
         raise typer.Exit(bench_capacity.FAILED)
 
 
+@app.command()
+def latency(
+    folder: Annotated[Path, typer.Option("--out", help="Where the turns of each row go.")],
+    rows: Annotated[str, typer.Option(help="Names, by commas; all of them without it.")] = "",
+    turns: Annotated[int, typer.Option(min=5, help="Turns of each row.")] = 30,
+    turns_all_on: Annotated[int, typer.Option(min=10, help="Turns with every technique on.")] = 100,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows: technique, spread, stages, cost_ms and its interval.")
+    ] = None,
+) -> None:
+    """What each latency technique buys: voice to voice with real models, each technique off, against all of them on.
+
+    What was measured is kept in the folder, and a run that was stopped goes on where it was.
+    """
+    from rejoinder.cli import bench_latency
+
+    found = bench_latency.ablate(folder, rows, turns, turns_all_on, Console())
+    Console().print(bench_latency.table(found))
+    for stage, engine in bench_latency.engines(folder).items():
+        Console().print(f"{stage}: {engine}", style="dim")
+    if json_file:
+        documents = [bench_latency.document(row) for row in found]
+        json_file.write_text(json.dumps(documents, indent=1) + "\n", encoding="utf-8")
+
+
 async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
     """Measure inside a Serve replica, which is where a host lives. In same-loop mode a handle wants a running loop."""
     from ray import serve

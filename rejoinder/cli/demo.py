@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,14 +87,14 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def make_clips(folder: Path, store: ModelStore) -> list[Path]:
+def make_clips(folder: Path, store: ModelStore, questions: Sequence[Question] = QUESTIONS) -> list[Path]:
     """The questions as WAV files, each with its true text beside it."""
     from deployments.engines.piper import PiperVoice
 
     voice = PiperVoice(store.path(TtsStage().model))
     recordings = {clip.name: clip for clip in moonshine_clips(store.path("human-clips"))}
     paths = []
-    for question in QUESTIONS:
+    for question in questions:
         recording = recordings.get(question.recording)
         text = recording.text if recording else question.text
         pcm = recording.pcm(WIRE_RATE).tobytes() if recording else b"".join(voice.synthesize(text))

@@ -184,6 +184,8 @@ class TtsStage(Stage):
     threads: Count = 2
     max_queue: Count = 16
     chunk_ms: int = Field(200, ge=20, le=1000)
+    # A segment is heard as soon as its first part is synthesized; off: when all of it is.
+    chunked: bool = True
     # For each chunk: a hung stage is silence until then.
     call_timeout_s: Positive = 3.0
 

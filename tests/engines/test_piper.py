@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soxr
 
-from deployments.engines.piper import LEAD_MS, PiperVoice
+from deployments.engines.piper import FIRST_FRAMES, LEAD_MS, ChunkedNetwork, PiperVoice, WholeNetwork
 from deployments.engines.whisper import Whisper
 from rejoinder.core.audio import WIRE_RATE, first_audible, pcm16_to_float
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
@@ -45,6 +46,25 @@ def test_chunks_have_the_asked_size(voice: PiperVoice) -> None:
     assert {len(chunk) for chunk in chunks} == {CHUNK_BYTES}
     assert 0 < len(last) <= CHUNK_BYTES
     assert len(last) % 2 == 0
+
+
+@pytest.mark.models
+def test_parts_joined_are_the_whole(voice: PiperVoice, store: ModelStore) -> None:
+    """Without the network's own noise, a sentence made in parts has the samples of the sentence made at once."""
+    folder = store.path("piper-en-us-joe-medium")
+    whole, parted = WholeNetwork(next(folder.glob("*.onnx")), 1), voice._network
+    for sentence in (*SENTENCES, "No.", "It is."):
+        ids = np.array([voice._voice.phonemes_to_ids(voice._voice.phonemize(sentence)[0])], np.int64)
+        silent = np.array([0.0, 1.0, 0.0], np.float32)
+        feed: dict[str, npt.NDArray[Any]] = {
+            "input": ids,
+            "input_lengths": np.array([ids.shape[1]], np.int64),
+            "scales": silent,
+        }
+        (expected,) = whole.run(feed)
+        parts = list(parted.run(feed))
+        assert len(parts) > 1 or expected.size < 2 * FIRST_FRAMES * 256
+        np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-4)
 
 
 @pytest.mark.models
@@ -86,8 +106,10 @@ class CountingSession:
 @pytest.mark.models
 def test_closing_stops_before_the_next_sentence(voice: PiperVoice, monkeypatch: pytest.MonkeyPatch) -> None:
     """A closed iterator has synthesized the sentence it was in, and none after it."""
-    session = CountingSession(voice._voice.session)
-    monkeypatch.setattr(voice._voice, "session", session)
+    network = voice._network
+    assert isinstance(network, ChunkedNetwork)
+    session = CountingSession(network._frames)
+    monkeypatch.setattr(network, "_frames", session)
     chunks = voice.synthesize(" ".join(SENTENCES))
     next(chunks)
     chunks.close()

@@ -1,0 +1,99 @@
+"""What each latency technique buys: the same conversations with it off, against all of them on.
+
+A row is a change of the configuration. Rows are measured one after another on a machine whose speed drifts, so "all on"
+is measured before the first and again after the last of them, and a row's worth is judged against the spread of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from loadtest.spread import VOICE_TO_VOICE, Spread, spreads
+from loadtest.turn_record import TurnRecord
+
+ALL_ON = "all-on"
+RESAMPLES = 2000
+"""Of the bootstrap; the interval's ends move by less than a millisecond from one seed to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """`changes` to the settings take it away; `without` says what is done instead."""
+
+    name: str
+    without: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+TECHNIQUES = (
+    Technique(ALL_ON, "nothing taken away"),
+    Technique("drafts", "the reply begins when the turn is taken", {"speculation": {"enabled": False}}),
+    Technique("reading-ahead", "no partial transcripts, no prefill of what is sure", {"partials": {"enabled": False}}),
+    Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
+    Technique("four-bit", "int8 weights in CTranslate2, no state reused", {"llm": {"runtime": "ctranslate2"}}),
+    Technique("short-context", "Whisper hears 30 s of padding", {"stt": {"short_context": False}}),
+    Technique("words-decide", "the turn model is asked every time", {"endpointing": {"finished_probability": 0.0}}),
+    Technique(
+        "short-first-segment", "the first segment is as long as others", {"conversation": {"first_segment_words": 24}}
+    ),
+    Technique("chunked-voice", "a segment is heard when all of it is synthesized", {"tts": {"chunked": False}}),
+    Technique(
+        "vad-column",
+        "the latency guide's default column (section 1.3) instead of its optimized one",
+        {
+            "speech": {"threshold": 0.3, "release_threshold": 0.3, "min_speech_ms": 200},
+            "endpointing": {"min_silence_ms": 800, "fallback_silence_ms": 1000},
+        },
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One technique's turns. `cost_ms`: its median less that of all on, `low_ms` to `high_ms` with 95% confidence."""
+
+    technique: Technique
+    spread: Spread
+    stages: dict[str, Spread]
+    unanswered: int
+    premature: int
+    cost_ms: float
+    low_ms: float
+    high_ms: float
+
+
+def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[TurnRecord]) -> Row:
+    """Raises ValueError if no turn of either was answered."""
+    table = spreads(records)
+    if VOICE_TO_VOICE not in table:
+        raise ValueError(f"no turn of {technique.name} was answered")
+    mine, theirs = latencies(records), latencies(baseline)
+    low, high = difference(mine, theirs)
+    return Row(
+        technique,
+        table.pop(VOICE_TO_VOICE),
+        table,
+        unanswered=sum(not record.ok for record in records),
+        premature=sum(record.premature_replies for record in records),
+        cost_ms=round(median(mine) - median(theirs), 1),
+        low_ms=round(low, 1),
+        high_ms=round(high, 1),
+    )
+
+
+def latencies(records: Sequence[TurnRecord]) -> list[float]:
+    """Voice to voice of the turns that were answered, in ms."""
+    return [record.voice_to_voice_ms for record in records if record.voice_to_voice_ms is not None]
+
+
+def difference(mine: Sequence[float], theirs: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """The 95% bootstrap interval of the difference of two medians."""
+    rng = np.random.default_rng(seed)
+    medians = [np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1) for values in (mine, theirs)]
+    low, high = np.percentile(medians[0] - medians[1], [2.5, 97.5])
+    return float(low), float(high)
