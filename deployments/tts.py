@@ -25,8 +25,6 @@ class Tts(StageDeployment):
         stage = settings.tts
         voice = open_store(settings.models).path(stage.model)
         self._engine = PiperVoice(voice, stage.threads, stage.chunk_ms, chunked=stage.chunked)
-            open_store(settings.models).path(stage.model), stage.threads, stage.chunk_ms, chunked=stage.chunked
-        )
         self._engine.warm_up()
         self._worker = Worker("piper")
         self._slot = asyncio.Lock()
