@@ -6,7 +6,6 @@ from pathlib import Path
 
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from rejoinder.core.errors import ModelError
@@ -40,18 +39,17 @@ def open_session(file: Path, threads: int, inputs: tuple[str, ...]) -> onnxrunti
         session = _session(str(file), threads)
     except _LOAD_ERRORS as error:
         raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
-    _check(file, tuple(entry.name for entry in session.get_inputs()), inputs)
+    found = tuple(entry.name for entry in session.get_inputs())
+    if found != inputs:
+        message = "is an ONNX model of another kind."
+        raise ModelError(message, PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
     return session
 
 
 def read_model(file: Path, inputs: tuple[str, ...]) -> onnx.ModelProto:
     """The model as data, to be taken apart; raises ModelError if `file` is no ONNX model with these `inputs`."""
-    try:
-        model = onnx.load(str(file))
-    except (DecodeError, OSError) as error:
-        raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
-    _check(file, tuple(entry.name for entry in model.graph.input), inputs)
-    return model
+    open_session(file, 1, inputs)
+    return onnx.load(str(file))
 
 
 def open_part(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
@@ -67,9 +65,3 @@ def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
-
-
-def _check(file: Path, found: tuple[str, ...], inputs: tuple[str, ...]) -> None:
-    if found != inputs:
-        message = "is an ONNX model of another kind."
-        raise ModelError(message, PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
