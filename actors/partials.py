@@ -24,6 +24,7 @@ class Partials:
         """`grown` gets the words that are sure whenever there are more of them."""
         self._services = services
         self._settings = services.settings.partials
+        self._wanted = self._settings.enabled and services.settings.llm.reads_ahead
         self._ear = ear
         self._group = group
         self._grown = grown
@@ -39,7 +40,7 @@ class Partials:
 
     def resume(self) -> None:
         """The caller goes on after a pause; what is sure of the utterance stays so."""
-        if self._settings.enabled and self._task is None:
+        if self._wanted and self._task is None:
             self._task = self._group.create_task(self._guess())
 
     def pause(self) -> None:

@@ -27,7 +27,7 @@ class Prefill:
     def start(self, messages: tuple[Message, ...]) -> None:
         """Have these read, unless the host is busy with replies that somebody waits for."""
         settings = self._services.settings
-        if not settings.llm.reuse_state or not messages:
+        if not settings.llm.reads_ahead or not messages:
             return
         if self._services.speculation.thinking >= settings.speculation.max_thinking:
             return

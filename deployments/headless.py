@@ -34,7 +34,7 @@ from deployments.journal import LogJournal
 from deployments.metrics import ConversationMetrics
 from deployments.turn_detector import TurnDetector as TurnDetectorDeployment
 from deployments.vad import load_silero
-from rejoinder.core.config import HostSettings, Settings
+from rejoinder.core.config import HostSettings, Settings, SpeculationSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json
@@ -118,7 +118,8 @@ class Feed(asyncio.Protocol):
 
 async def serve(path: str, count: int, detector: str) -> None:
     """Hold `count` conversations fed over the socket `path`, until it closes."""
-    settings = Settings(host=HostSettings(max_sessions=count))
+    # What is added is counted from a reply that begins when the turn is taken.
+    settings = Settings(host=HostSettings(max_sessions=count), speculation=SpeculationSettings(enabled=False))
     host = Host(_services(settings, detector))
     _, feed = await asyncio.get_running_loop().create_unix_connection(Feed, path)
     async with asyncio.TaskGroup() as group:

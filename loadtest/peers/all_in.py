@@ -40,6 +40,8 @@ def configuration(sessions: int, engines: Engines, port: int) -> dict[str, Any]:
         "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=TOKENS_PER_S) | {"autoscaling": one, "nice": 0},
         "tts": emulated(engines.tts_ms),
         "hedging": {"enabled": False},
+        # What is added is counted from a reply that begins when the turn is taken, for everybody.
+        "speculation": {"enabled": False},
     }
     return {
         "proxy_location": "EveryNode",

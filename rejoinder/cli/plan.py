@@ -151,7 +151,9 @@ def slots(settings: Settings) -> dict[str, int]:
     found = {}
     for name in STAGES:
         stage = stages[name]
-        if stage.engine == "emulated":
+        if isinstance(stage, LlmStage) and stage.engine == "embedded" and stage.runtime == "llama_cpp":
+            found[name] = stage.slots
+        elif stage.engine == "emulated":
             found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # the three are its names
         else:
             found[name] = stage.max_ongoing_requests if stage.engine == "openai_api" else 1

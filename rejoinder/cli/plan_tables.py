@@ -142,6 +142,11 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
     if calibration.emulated:
         stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))
         yield f"Emulated engines ({stages}): the plan sizes the system around engines of those curves, not a model."
+    if calibration.settings.get("speculation", {}).get("enabled", True):
+        yield (
+            "Drafts (speculation) were on: those thrown away are in the measured load, but this network of queues "
+            "begins replies when turns are taken, so its latencies are upper bounds."
+        )
     if published:
         yield "Published latencies are fixed times here, with an assumed number at once; measure before you buy."
     yield (

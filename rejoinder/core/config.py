@@ -170,6 +170,11 @@ class LlmStage(Stage):
     base_url: str = ""
     api_key_env: str = "OPENAI_API_KEY"
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the engine keeps the state of a prompt that it was only shown."""
+        return self.engine == "embedded" and self.runtime == "llama_cpp" and self.reuse_state
+
     @model_validator(mode="after")
     def _backend(self) -> LlmStage:
         if self.engine == "openai_api" and not self.base_url:
@@ -233,7 +238,10 @@ class EndpointingSettings(Section):
 
 
 class PartialsSettings(Section):
-    """Transcripts of an utterance that is still going on: what two of them agree on is not decoded again at its end."""
+    """Transcripts of an utterance that is still going on: what two of them agree on the language model reads ahead.
+
+    Without an engine that can (`LlmStage.reads_ahead`) there are none.
+    """
 
     enabled: bool = True
     every_ms: float = Field(600, ge=100, le=5000)
