@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from actors.ports import Llm, LlmRequest, LlmStream, Metrics, TokenDelta, Usage
 from actors.retry import Pause, Trouble, Waiting, patience
-from rejoinder.core.config import HedgingSettings
+from actors.watch import Watch
+from rejoinder.core.config import Settings
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.hedging import (
     Cancel,
@@ -30,6 +31,7 @@ from rejoinder.core.hedging import (
     RaceCommand,
     RaceEvent,
     RacePhase,
+    Silent,
     StartHedge,
     Win,
     step,
@@ -66,6 +68,7 @@ class _Attempt:
         self._stream: LlmStream | None = None
         self._replica = ""
         self._speaking = False
+        self.waits_since = hedger.clock()
 
     @property
     def replica(self) -> str:
@@ -75,6 +78,7 @@ class _Attempt:
     async def run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         """Read the stream to its end; a failure is the queue's last entry."""
         limit_s = self._hedger.timeout_s
+        self._hedger.watch.waits(self)
         try:
             async with (
                 patience(limit_s) as waiting,
@@ -93,11 +97,15 @@ class _Attempt:
             logger.exception("the language model port broke")
             self._hedger.metrics.error("internal", "llm")
             await self._fail(BackendError("the language model port broke.", stage="llm", replica=self.replica))
+        finally:
+            self._hedger.watch.ended(self)
 
     async def _read(self, stream: LlmStream, waiting: Waiting) -> None:
         async for delta in stream:
             waiting.pause()
+            self._hedger.watch.heard(stream.replica)
             await self.deltas.put(delta)
+            self.waits_since = self._hedger.clock()
             if not self._speaking:
                 self._speaking = True
                 self._report(FirstToken(self.number))
@@ -109,10 +117,23 @@ class _Attempt:
     async def _fail(self, fault: Fault) -> None:
         if isinstance(fault, BackendError):
             self._replica = fault.replica or self._replica
+            self._hedger.watch.failed(self.replica)
         self.fault = fault
         await self.deltas.put(fault)
         if not self._speaking:
             self._report(Failed(self.number))
+
+    def abandon(self) -> None:
+        """Its replica has fallen silent: another is asked beside it, or goes on with what it has begun to say."""
+        self._hedger.watch.ended(self)
+        if not self._speaking:
+            self._report(Silent(self.number))
+            return
+        fault = BackendError("the replica fell silent.", stage="llm", replica=self.replica)
+        if not self.deltas.full():
+            self.deltas.put_nowait(fault)
+            self.fault = fault
+        self._hedger.retire(self)
 
 
 class Hedger:
@@ -120,15 +141,14 @@ class Hedger:
     life.
     """
 
-    def __init__(
-        self, llm: Llm, settings: HedgingSettings, metrics: Metrics, clock: Callable[[], float], timeout_s: float
-    ) -> None:
+    def __init__(self, llm: Llm, settings: Settings, metrics: Metrics, clock: Callable[[], float]) -> None:
         self.llm = llm
-        self._settings = settings
-        self.policy = HedgePolicy(settings)
+        self._settings = settings.hedging
+        self.policy = HedgePolicy(settings.hedging)
+        self.watch = Watch(llm, settings.breaker, self.policy, metrics, clock)
         self.metrics = metrics
         self.clock = clock
-        self.timeout_s = timeout_s
+        self.timeout_s = settings.llm.call_timeout_s
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -138,7 +158,7 @@ class Hedger:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._running.set()
-            await asyncio.Event().wait()
+            await self.watch.run(group)
 
     async def stream(
         self, request: LlmRequest, trouble: Trouble, thought: Thought, give_up_s: float
@@ -277,7 +297,7 @@ class _Racing:
     async def _start(self, number: int, *, strict: bool) -> None:
         hedger = self._hedger
         attempt = _Attempt(number, hedger, self._events.put_nowait)
-        avoid = self._avoid | {other.replica for other in self._attempts if other.replica}
+        avoid = self._avoid | {other.replica for other in self._attempts if other.replica} | hedger.watch.avoid
         self._attempts.append(attempt)
         await hedger.start(attempt, self._request, avoid, strict)
         if self._timer:

@@ -38,6 +38,6 @@ class Services:
         clock: Callable[[], float],
     ) -> Services:
         """Those of a host whose conversations use `stages`."""
-        hedger = Hedger(stages.llm, settings.hedging, metrics, clock, settings.llm.call_timeout_s)
+        hedger = Hedger(stages.llm, settings, metrics, clock)
         speculation = Speculation(settings.speculation)
         return cls(stages, settings, hedger, apology, metrics, journal, clock, speculation)

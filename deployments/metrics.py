@@ -86,12 +86,13 @@ class ConversationMetrics:
         self._refused = Counter(
             "rejoinder_sessions_refused_total", "Conversations refused.", ["reason"], registry=registry
         )
-        self._hedges, self._drafts, self._partials = (
+        self._hedges, self._drafts, self._partials, self._breakers = (
             Counter(name, what, ["outcome"], registry=registry)
             for name, what in (
                 ("rejoinder_hedges_total", "Hedged LLM requests."),
                 ("rejoinder_drafts_total", "Replies begun before their turn was taken."),
                 ("rejoinder_partials_total", "Transcripts of utterances still going on."),
+                ("rejoinder_breakers_total", "Language model replicas taken out and brought back."),
             )
         )
         self._stops = Histogram(
@@ -135,6 +136,9 @@ class ConversationMetrics:
 
     def draft(self, outcome: str) -> None:
         self._drafts.labels(outcome).inc()
+
+    def breaker(self, outcome: Literal["opened", "closed"]) -> None:
+        self._breakers.labels(outcome).inc()
 
     def interrupted(self, stop_s: float) -> None:
         self._stops.observe(stop_s)

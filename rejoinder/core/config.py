@@ -297,6 +297,19 @@ class HedgingSettings(Section):
     cancel_timeout_s: Positive = 1.0
 
 
+class BreakerSettings(Section):
+    """When a language model replica is taken out, and for how long (rejoinder/core/breaker.py)."""
+
+    enabled: bool = True
+    # Nobody has heard a token from it for so long, or for `silence_factor` usual times to first token if that is more.
+    silence_ms: Positive = 700
+    silence_factor: Positive = 3.0
+    # Requests that broke in a row.
+    failures: Count = 3
+    # Until it is probed; doubled by every probe that is not answered.
+    pause_s: Positive = 2.0
+
+
 class HostSettings(Section):
     """The session host: the ingress deployment that owns the conversations."""
 
@@ -345,6 +358,7 @@ class Settings(Section):
     speculation: SpeculationSettings = SpeculationSettings()
     conversation: ConversationSettings = ConversationSettings()
     hedging: HedgingSettings = HedgingSettings()
+    breaker: BreakerSettings = BreakerSettings()
 
     @model_validator(mode="after")
     def _emulations(self) -> Settings:

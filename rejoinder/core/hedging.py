@@ -42,6 +42,9 @@ SLICES = 3
 MAX_ATTEMPTS = 3
 """The primary, its hedge or retry, and one more; gRPC's hedging caps attempts likewise (at 5)."""
 
+USUAL_SAMPLES = 10
+"""First tokens that make a median worth its name."""
+
 MAX_RUNNING = 2
 """A hedge is a second opinion; a third at the same time would answer to overload with load."""
 
@@ -141,6 +144,10 @@ class HedgePolicy:
         usual_s = self._window.quantile(1 - settings.budget, now)
         return min(max(usual_s, settings.min_delay_ms / 1000), settings.max_delay_ms / 1000)
 
+    def usual_s(self, now: float) -> float:
+        """The median time to first token seen lately; 0 if few were."""
+        return self._window.quantile(0.5, now) if self._window.count(now) >= USUAL_SAMPLES else 0.0
+
     def try_spend(self, now: float) -> bool:
         """Pay for one further attempt, hedge or retry."""
         return self._budget.try_spend()
@@ -187,6 +194,15 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """Nobody hears anything from this attempt's replica: another is asked whatever the budget says, and it may still
+    answer.
+    """
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartHedge:
     """Start this attempt, on a replica that none of the earlier ones used."""
 
@@ -214,7 +230,7 @@ class GiveUp:
     """Every attempt failed."""
 
 
-RaceEvent = PrimarySent | HedgeDue | FirstToken | Failed
+RaceEvent = PrimarySent | HedgeDue | FirstToken | Failed | Silent
 RaceCommand = StartHedge | Cancel | Win | GiveUp
 Step = tuple[Race, tuple[RaceCommand, ...]]
 
@@ -229,6 +245,8 @@ def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], 
         case PrimarySent() if race.phase is RacePhase.READY:
             return Race(RacePhase.RUNNING, (now,), (0,)), ()
         case HedgeDue() if _has_room(race) and try_spend(now):
+            return _start(race, now)
+        case Silent(attempt) if attempt in race.running and _has_room(race):
             return _start(race, now)
         case FirstToken(attempt) if attempt in race.running and race.phase is RacePhase.RUNNING:
             losers = tuple(Cancel(other, now - race.sent_at[other]) for other in race.running if other != attempt)

@@ -26,6 +26,7 @@ from actors.ports import (
     VadBatch,
     VadResult,
 )
+from actors.watch import PROBE
 from rejoinder.core.errors import BackendError
 
 
@@ -138,10 +139,13 @@ class _Script:
     break_after: int | None
     stubborn: bool
     length: bool
+    stopped: set[str] = field(default_factory=set)
 
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
         await self._think()
         for number, word in enumerate(self.words):
+            while self.replica in self.stopped:
+                await asyncio.sleep(0.01)
             if number == self.break_after:
                 raise BackendError("died.", stage="llm", replica=self.replica)
             if number:
@@ -167,7 +171,8 @@ ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who w
 class WordyLlm:
     """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica.
 
-    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled.
+    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled, and one says nothing while it is
+    in `stopped`, as a process does that was sent SIGSTOP.
     """
 
     answer: str = ANSWER
@@ -176,10 +181,12 @@ class WordyLlm:
     break_after: dict[str, int] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
+    stopped: set[str] = field(default_factory=set)
     fault: Exception | None = None
     hangs: int = 0
     requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
     prefills: list[LlmRequest] = field(default_factory=list)
+    probes: list[str] = field(default_factory=list)
     running: int = 0
 
     @asynccontextmanager
@@ -192,7 +199,10 @@ class WordyLlm:
             self.prefills.append(request)
             yield _Script(replica, [], 0.01, 0, None, stubborn=False, length=False)
             return
-        self.requests.append((replica, request))
+        if request.messages == PROBE:
+            self.probes.append(replica)
+        else:
+            self.requests.append((replica, request))
         if self.fault:
             raise self.fault
         if self.hangs:
@@ -216,6 +226,7 @@ class WordyLlm:
                 self.break_after.get(replica),
                 replica in self.stubborn,
                 len(kept) < len(words),
+                self.stopped,
             )
         finally:
             self.running -= 1
@@ -307,6 +318,9 @@ class CountingMetrics:
 
     def draft(self, outcome: str) -> None:
         self.counts[f"draft {outcome}"] += 1
+
+    def breaker(self, outcome: Literal["opened", "closed"]) -> None:
+        self.counts[f"breaker {outcome}"] += 1
 
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)

@@ -11,7 +11,7 @@ import pytest
 from actors.hedge import Hedger, Thought
 from actors.ports import LlmRequest
 from actors.retry import Trouble
-from rejoinder.core.config import HedgingSettings, Settings
+from rejoinder.core.config import BreakerSettings, HedgingSettings, Settings
 from rejoinder.core.errors import BackendError
 from tests.actors.fakes import CountingMetrics, WordyLlm
 from tests.actors.stage_play import Play
@@ -28,10 +28,15 @@ def now() -> float:
 class Desk:
     """A hedger, and somebody who asks it."""
 
-    def __init__(self, llm: WordyLlm, settings: HedgingSettings = EAGER) -> None:
+    def __init__(
+        self,
+        llm: WordyLlm,
+        settings: HedgingSettings = EAGER,
+        breaker: BreakerSettings = BreakerSettings(enabled=False),
+    ) -> None:
         self.llm = llm
         self.metrics = CountingMetrics()
-        self.hedger = Hedger(llm, settings, self.metrics, now, timeout_s=8.0)
+        self.hedger = Hedger(llm, Settings(hedging=settings, breaker=breaker), self.metrics, now)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Desk]:
