@@ -69,11 +69,8 @@ class Breaker:
         """A request broke; True if that opened its circuit."""
         found = self._replicas.setdefault(replica, _Replica())
         found.failures += 1
-        if (
-            not self._settings.enabled
-            or found.circuit is not Circuit.CLOSED
-            or found.failures < self._settings.failures
-        ):
+        enough = self._settings.enabled and found.failures >= self._settings.failures
+        if found.circuit is not Circuit.CLOSED or not enough:
             return False
         self._open(found, now)
         return True

@@ -144,7 +144,7 @@ class _Script:
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
         await self._think()
         for number, word in enumerate(self.words):
-            while self.replica in self.stopped:
+            while self.replica in self.stopped:  # noqa: ASYNC110  # tests put it in and out of a plain set
                 await asyncio.sleep(0.01)
             if number == self.break_after:
                 raise BackendError("died.", stage="llm", replica=self.replica)
@@ -171,8 +171,8 @@ ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who w
 class WordyLlm:
     """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica.
 
-    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled, and one says nothing while it is
-    in `stopped`, as a process does that was sent SIGSTOP.
+    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled, and one in `stopped` says nothing
+    meanwhile, as a process does that was sent SIGSTOP.
     """
 
     answer: str = ANSWER

@@ -18,6 +18,7 @@ from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
 
 EAGER = HedgingSettings(budget=1.0)
+NO_BREAKER = BreakerSettings(enabled=False)
 REQUEST = LlmRequest(())
 
 
@@ -32,7 +33,7 @@ class Desk:
         self,
         llm: WordyLlm,
         settings: HedgingSettings = EAGER,
-        breaker: BreakerSettings = BreakerSettings(enabled=False),
+        breaker: BreakerSettings = NO_BREAKER,
     ) -> None:
         self.llm = llm
         self.metrics = CountingMetrics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -118,4 +119,4 @@ async def test_a_caller_is_not_left_in_silence_when_a_replica_stops() -> None:
     started = caller.at("input_audio_buffer.speech_stopped", 3)
     third = [at for at in times if at >= started]
     assert third[0] - started < 1.5
-    assert max(later - earlier for earlier, later in zip(third, third[1:], strict=False)) < 1.5
+    assert max(later - earlier for earlier, later in pairwise(third)) < 1.5

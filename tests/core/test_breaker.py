@@ -10,7 +10,7 @@ PATIENCE_S = 0.7
 
 def breaker(**settings: float) -> Breaker:
     """Two replicas that were heard at 0."""
-    made = Breaker(BreakerSettings(**settings))  # type: ignore[arg-type]  # pydantic takes what fits the field
+    made = Breaker(BreakerSettings(**settings))
     made.heard("a", 0.0)
     made.heard("b", 0.0)
     return made
