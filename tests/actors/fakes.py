@@ -171,7 +171,7 @@ ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who w
 class WordyLlm:
     """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica.
 
-    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled, and one in `stopped` says nothing
+    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled, one in `stopped` is silent
     meanwhile, as a process does that was sent SIGSTOP.
     """
 

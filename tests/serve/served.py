@@ -62,8 +62,10 @@ def metric(target: str, name: str, **labels: str) -> float:
 _IN_FLIGHT = re.compile(rb"^rejoinder_requests_in_flight\{[^}]*\} ([0-9.]+)$", re.MULTILINE)
 
 
-def kill_holder(replicas: list[dict[str, str]], timeout_s: float = 30.0) -> tuple[str, float]:
-    """kill -9 the replica that holds a request, as soon as one does; returns its pid and the instant.
+def kill_holder(
+    replicas: list[dict[str, str]], timeout_s: float = 30.0, how: signal.Signals = signal.SIGKILL
+) -> tuple[str, float]:
+    """kill -9 (or `how`) the replica that holds a request, as soon as one does; returns its pid and the instant.
 
     Some requests last 100 ms, so the gauges are read over open connections and without a full parse.
     """
@@ -73,7 +75,7 @@ def kill_holder(replicas: list[dict[str, str]], timeout_s: float = 30.0) -> tupl
             for replica in replicas:
                 held = _IN_FLIGHT.search(client.get(f"http://{replica['target']}/metrics").content)
                 if held and float(held[1]) >= 1:
-                    os.kill(int(replica["pid"]), signal.SIGKILL)
+                    os.kill(int(replica["pid"]), how)
                     return replica["pid"], time.monotonic()
     raise TimeoutError("no replica ever held a request")
 
