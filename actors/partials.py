@@ -8,6 +8,7 @@ Nothing depends on a guess: the language model only reads ahead what is sure.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from actors.ear import Ear
@@ -15,6 +16,8 @@ from actors.ports import Priority, SttJob
 from actors.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.transcripts import Agreement, agree
+
+logger = logging.getLogger(__name__)
 
 
 class Partials:
@@ -69,6 +72,10 @@ class Partials:
                 pause_s = min(2 * pause_s, self._settings.longest_pause_ms / 1000)
                 self._services.metrics.partial("failed")
                 continue
+            except Exception:  # a bug in a stage must not cost the caller the session
+                logger.exception("the speech-to-text port broke")
+                self._services.metrics.error("internal", "stt")
+                return
             took_s = self._services.clock() - began
             pause_s = max(every_s - took_s, took_s * (1 / self._settings.share - 1))
             self._services.metrics.partial("heard")

@@ -7,11 +7,14 @@ keeps: the replica that served a conversation is preferred for it again (`deploy
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from actors.ports import LlmRequest
 from actors.services import Services
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
+
+logger = logging.getLogger(__name__)
 
 
 class Prefill:
@@ -51,3 +54,7 @@ class Prefill:
                 self._services.metrics.error("backend", "llm_prefill")
             except RejoinderError:
                 return  # too long a conversation: the reply will say so
+            except Exception:  # a bug in a stage must not cost the caller the session
+                logger.exception("the language model port broke")
+                self._services.metrics.error("internal", "llm")
+                return

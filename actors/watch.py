@@ -6,6 +6,7 @@ The decisions are `rejoinder.core.breaker`; this looks at the streams that wait,
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from rejoinder.core.config import BreakerSettings
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.hedging import HedgePolicy
+
+logger = logging.getLogger(__name__)
 
 # Adds at most so much to the time in which a silent replica is noticed.
 LOOK_EVERY_S = 0.05
@@ -122,4 +125,7 @@ class Watch:
                         self.heard(replica)
         except (BackendError, Overloaded, TimeoutError, RejoinderError):
             self._metrics.error("backend", "llm_probe")
+        except Exception:  # a bug in a stage must not end the watch over all of them
+            logger.exception("the language model port broke")
+            self._metrics.error("internal", "llm")
         self._breaker.unanswered(replica, self._clock())

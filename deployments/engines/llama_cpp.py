@@ -92,6 +92,9 @@ class LlamaCpp:
         stops a running one at its next token; it returns when the place is free.
         """
         if request.prefill:
+            if self._places.locked():
+                yield TokenDelta("", 0, "stop", Usage(0, 0))  # somebody waits for an answer: that goes first
+                return
             prompt = self._template.render_open(request.messages)
         else:
             prompt = self._template.render(request.messages, answer=request.prefix)
@@ -113,7 +116,7 @@ class LlamaCpp:
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # bounded by max_tokens
         writer = DeltaWriter(emit=lambda delta: _post(loop, queue, delta), coalesce_s=self._options.coalesce_ms / 1000)
-        answer = _Answer(writer)
+        answer = _Answer(writer, silent=request.prefill)
         body = self._body(request, prompt)
         generation = loop.run_in_executor(self._threads, self._server.handle_completions, body, answer.take)
         generation.add_done_callback(lambda _: queue.put_nowait(None))
@@ -152,10 +155,11 @@ class LlamaCpp:
 
 
 class _Answer:
-    """One generation's chunks; `take` runs in the engine's thread."""
+    """One generation's chunks; `take` runs in the engine's thread. `silent`: the one token that comes is not wanted."""
 
-    def __init__(self, writer: DeltaWriter) -> None:
+    def __init__(self, writer: DeltaWriter, *, silent: bool) -> None:
         self._writer = writer
+        self._silent = silent
         self._finish: Literal["stop", "length"] | None = None
         self._usage: dict[str, Any] = {}
         self._fault: dict[str, Any] | None = None
@@ -171,7 +175,7 @@ class _Answer:
         for choice in event["choices"][:1]:
             if choice.get("finish_reason"):
                 self._finish = "length" if choice["finish_reason"] == "length" else "stop"
-            else:
+            elif not self._silent:
                 self._writer.write(choice["text"])
         self._usage = event.get("usage") or self._usage
         return False

@@ -115,6 +115,30 @@ async def test_a_second_turn_pays_only_for_what_is_new(llm: LlamaCpp) -> None:
     assert second.cached_tokens < second.prompt_tokens
 
 
+async def test_what_was_read_ahead_is_not_read_again(llm: LlamaCpp) -> None:
+    """A prefill says nothing, and the prompt that goes on behind it finds its state."""
+    heard = LlmRequest(
+        (Message("system", SYSTEM), Message("user", "Please explain to me what a computer")), max_tokens=0, prefill=True
+    )
+    (only,) = await answer(llm, heard)
+    assert (only.text, only.finish) == ("", "length")
+    assert only.usage is not None
+    question = "Please explain to me what a computer is, and what it does."
+    usage = (await answer(llm, ask(question, max_tokens=2)))[-1].usage
+    assert usage is not None
+    assert usage.cached_tokens >= only.usage.prompt_tokens - 1
+
+
+async def test_reading_ahead_gives_way_to_answers(llm: LlamaCpp) -> None:
+    """With every place taken a prefill is left out at once instead of waiting."""
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(answer(llm, ask(STORY, max_tokens=60))) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        request = LlmRequest((Message("system", SYSTEM),), max_tokens=0, prefill=True)
+        assert [delta.tokens for delta in await answer(llm, request)] == [0]
+        assert not any(task.done() for task in running)
+
+
 async def test_without_reuse_nothing_is_cached(folder: Path) -> None:
     """The switch of the ablation."""
     llm = LlamaCpp(folder, LlamaCppOptions(slots=1, reuse=False))
