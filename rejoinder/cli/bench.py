@@ -109,6 +109,27 @@ def latency(
         json_file.write_text(json.dumps(documents, indent=1) + "\n", encoding="utf-8")
 
 
+@app.command()
+def hedging(
+    cases: Annotated[str, typer.Option(help="Names, by commas; all of them without it.")] = "",
+    requests: Annotated[int, typer.Option(min=200, help="Requests of each arm.")] = 5000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the cases: off, on, p99_fall, holds.")] = None,
+) -> None:
+    """Hedged language model requests against plain ones: stalls, a log-normal tail, and a saturated stage.
+
+    One arrival schedule, real Serve replicas, the emulated engine. Exit status 1 if a case does not hold.
+    """
+    from rejoinder.cli import bench_hedging
+
+    found = bench_hedging.compare(cases, requests, Console())
+    Console().print(bench_hedging.table(found))
+    if json_file:
+        documents = [bench_hedging.document(case) for case in found]
+        json_file.write_text(json.dumps(documents, indent=1) + "\n", encoding="utf-8")
+    if not all(case.holds for case in found):
+        raise typer.Exit(1)
+
+
 async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
     """Measure inside a Serve replica, which is where a host lives. In same-loop mode a handle wants a running loop."""
     from ray import serve
