@@ -120,7 +120,7 @@ def test_options_are_read() -> None:
     assert shares("stt=0.25, llm=1") == {"stt": 0.25, "llm": 1.0}
     assert node_type("16:64:2", "--gpu-node").gpus == 2
     emulated = {"engine": "emulated", "emulation": {"slots": 7}}
-    assert slots(parse_settings({"stt": emulated})) == {"stt": 7, "llm": 1, "tts": 1}
+    assert slots(parse_settings({"stt": emulated})) == {"stt": 7, "llm": 4, "tts": 1}
     hosted = {"engine": "openai_api", "base_url": "http://127.0.0.1:1/v1", "max_ongoing_requests": 50}
     assert slots(parse_settings({"llm": hosted}))["llm"] == 50
     for text in ("", "8", "a:b", "8:-1"):

@@ -167,6 +167,8 @@ async def test_a_cancelled_response_leaves_no_work(
     """`response.cancel` stops both the model and the voice."""
     async with calling(system.served.url) as caller:
         caller.say(long_question)
+        # Before that a draft works for it, which is no response yet.
+        await caller.until("input_audio_buffer.speech_stopped")
         await asyncio.to_thread(gauges.wait_for_work, stage, 30)
         await caller.send(type="response.cancel")
         done = await caller.until("response.done")

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.prometheus, pytest.mark.ray, pytest.mark.models, pytes
 
 TIMING = Timing(window="20s", hold="3s", interval="1s")
 CALLERS = 4
-FAST_MS, SLOW_MS = 100, 1100
+FAST_MS, SLOW_MS = 100, 1500
 ARGS: dict[str, Any] = {
     stage: {"engine": "emulated", "emulation": {"profile": profile, "tokens": 6}}
     for stage, profile in STACKS["guide-500"].items()

@@ -29,7 +29,8 @@ def _args(replicas: int) -> dict[str, Any]:
     scaling = {"min_replicas": replicas, "max_replicas": replicas}
     args: dict[str, Any] = {name: {"autoscaling": scaling, "inject_delay_ms": HELD_MS.get(name, 0)} for name in STAGES}
     args["vad"]["placement"] = "deployment"
-    return args
+    # What is held is to be the turn's own request, not a guess at half of it or a prompt that is read ahead.
+    return args | {"partials": {"enabled": False}, "llm": args["llm"] | {"reuse_state": False}}
 
 
 @pytest.fixture(scope="module")
