@@ -119,8 +119,10 @@ class Replies:
         self._launch(reply, self._group.create_task(self._run(reply, behind)))
 
     def _released(self, turn: Turn, order: Order, revision: int | None) -> bool:
-        """Let the turn's draft out, if there is one that answers it."""
-        draft = self._drafts.answer(revision, self._terms(order), partial(self._prompts.now, order))
+        """Let the turn's draft out, if there is one that answers it, and nothing else is being said (an apology)."""
+        free = self.current is None or self.current not in self._running
+        terms, prompt = self._terms(order), partial(self._prompts.now, order)
+        draft = self._drafts.answer(revision if free else None, terms, prompt)
         if draft is None:
             return False
         draft.take(turn, self._services.clock())

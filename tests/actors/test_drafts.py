@@ -14,6 +14,7 @@ import pytest
 
 from actors.ports import ANYWHERE, LlmRequest, LlmStream, SttJob, Transcript
 from rejoinder.core.config import EndpointingSettings, Settings, SpeculationSettings
+from rejoinder.core.errors import BackendError
 from tests.actors.asking import server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
 from tests.actors.stage_play import Caller, Play
@@ -133,6 +134,21 @@ async def test_a_draft_that_fails_says_so_only_after_the_commit() -> None:
         done = await caller.say(1.0)
     assert done["response"]["status"] == "completed"
     assert done["rejoinder"]["drafted"] is True
+
+
+@virtual
+async def test_a_draft_waits_behind_an_apology_that_is_being_spoken() -> None:
+    """Voice activity was away while the caller spoke: the apology is a response of its own, one at a time."""
+    play = hesitant()
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        play.vad.fault = BackendError("gone.", stage="vad")
+        await caller.speak(1.0)
+        await caller.hush(0.3)
+        play.vad.fault = None
+        await caller.listen("response.done", 2)
+    statuses = [done["response"]["status"] for done in caller.of("response.done")]
+    assert statuses == ["completed", "completed"]
 
 
 @virtual
