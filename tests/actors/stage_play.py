@@ -39,13 +39,14 @@ class Play:
     llm: WordyLlm = field(default_factory=WordyLlm)
     tts: ToneTts = field(default_factory=ToneTts)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
+    apology: bytes = APOLOGY_PCM
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
         """A running host."""
         clock = asyncio.get_running_loop().time
         stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"})
-        apology = Clip(self.settings.conversation.apology, APOLOGY_PCM)
+        apology = Clip(self.settings.conversation.apology, self.apology)
         services = Services.over(stages, self.settings, apology, self.metrics, SilentJournal(), clock)
         host = Host(services)
         running = asyncio.create_task(host.run())

@@ -17,7 +17,7 @@ from rejoinder.core.config import EndpointingSettings, Settings, SpeculationSett
 from rejoinder.core.errors import BackendError
 from tests.actors.asking import server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
-from tests.actors.stage_play import Caller, Play
+from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import run_virtual, virtual
 
 EAGER = Settings(endpointing=EndpointingSettings(finished_probability=0))
@@ -139,12 +139,13 @@ async def test_a_draft_that_fails_says_so_only_after_the_commit() -> None:
 @virtual
 async def test_a_draft_waits_behind_an_apology_that_is_being_spoken() -> None:
     """Voice activity was away while the caller spoke: the apology is a response of its own, one at a time."""
-    play = hesitant()
+    play = Play(settings=EAGER, stt=ScriptedStt(delay_s=0.02), apology=APOLOGY_PCM * 4)
+    play.llm = WordyLlm(ttft_s={"a": 0.02, "b": 0.02}, gap_s=0.001)
     async with play.call() as caller:
         await caller.hush(0.5)
+        await caller.speak(0.3)
         play.vad.fault = BackendError("gone.", stage="vad")
-        await caller.speak(1.0)
-        await caller.hush(0.3)
+        await caller.speak(0.9)
         play.vad.fault = None
         await caller.listen("response.done", 2)
     statuses = [done["response"]["status"] for done in caller.of("response.done")]
