@@ -36,9 +36,9 @@ FAST: dict[str, Any] = {"metrics_interval_s": 1, "look_back_period_s": 3, "upsca
 DEPLOYED = ("host", "turn_detector", "stt", "llm", "tts")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def nodes() -> Iterator[Node]:
-    """The head of a cluster of three."""
+    """The head of a cluster of three, of its own for each test: what one leaves behind must not count in the next."""
     with head(SEATS) as first, worker(first, options=SEATS), worker(first, options=SEATS):
         yield first
 
