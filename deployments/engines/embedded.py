@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +22,9 @@ import ctranslate2
 from actors.ports import LlmRequest, TokenDelta, Usage
 from deployments.engines.chat import ChatTokenizer
 from deployments.engines.deltas import DeltaWriter, TokenWriter
+from deployments.engines.thread_stream import thread_stream
 from rejoinder.core.context import Message
-from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
+from rejoinder.core.errors import CallerError, ModelError, Overloaded
 
 _WARM_UP = (Message("user", "Say hello."),)
 _WARM_UP_TOKENS = 4
@@ -129,24 +129,13 @@ class EmbeddedLlm:
         finally:
             self._active -= 1
 
-    async def _generate(self, request: LlmRequest, prompt: _Prompt, queue_s: float) -> AsyncGenerator[TokenDelta]:
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # bounded by max_tokens
-        writer = DeltaWriter(emit=lambda delta: _post(loop, queue, delta), coalesce_s=self._options.coalesce_ms / 1000)
-        tokens = TokenWriter(self._chat.new_decoder(), writer)
-        generation = loop.run_in_executor(self._thread, partial(self._run, request, prompt, tokens.on_token))
-        generation.add_done_callback(lambda _: queue.put_nowait(None))
-        try:
-            while (delta := await queue.get()) is not None:
-                yield delta
-            generation.result()
-            cached = len(prompt.prefix)
-            yield writer.last(tokens.finish, Usage(prompt.length, writer.tokens, cached, queue_s))
-        except RuntimeError as error:
-            raise BackendError(f"generation failed: {error}.", "Retry on another replica.", stage="llm") from error
-        finally:
-            writer.stop()
-            await asyncio.wait([generation])
+    def _generate(self, request: LlmRequest, prompt: _Prompt, queue_s: float) -> AsyncGenerator[TokenDelta]:
+        def decode(writer: DeltaWriter) -> tuple[Literal["stop", "length"], Usage]:
+            tokens = TokenWriter(self._chat.new_decoder(), writer)
+            self._run(request, prompt, tokens.on_token)
+            return tokens.finish, Usage(prompt.length, writer.tokens, len(prompt.prefix), queue_s)
+
+        return thread_stream(self._thread, decode, self._options.coalesce_ms / 1000)
 
     def _run(self, request: LlmRequest, prompt: _Prompt, on_token: Callable[[Any], bool] | None = None) -> None:
         """Decode to the end, in this thread; `on_token` returning True stops it."""
@@ -171,7 +160,3 @@ class EmbeddedLlm:
         if shared and tuple(tokens[:shared]) == self._prefix:
             return _Prompt(self._prefix, tokens[shared:])
         return _Prompt((), tokens)
-
-
-def _post(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[TokenDelta | None], delta: TokenDelta) -> None:
-    loop.call_soon_threadsafe(queue.put_nowait, delta)

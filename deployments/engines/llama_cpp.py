@@ -27,6 +27,7 @@ import xllamacpp
 from actors.ports import LlmRequest, TokenDelta, Usage
 from deployments.engines.chat import ChatTemplate
 from deployments.engines.deltas import DeltaWriter
+from deployments.engines.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
 
 # States of conversations that lost their slot are kept in so much memory; a state of SmolLM2 is 23 KB a token.
@@ -112,25 +113,13 @@ class LlamaCpp:
         finally:
             self._active -= 1
 
-    async def _generate(self, request: LlmRequest, prompt: str, queue_s: float) -> AsyncGenerator[TokenDelta]:
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # bounded by max_tokens
-        writer = DeltaWriter(emit=lambda delta: _post(loop, queue, delta), coalesce_s=self._options.coalesce_ms / 1000)
-        answer = _Answer(writer, silent=request.prefill)
-        body = self._body(request, prompt)
-        generation = loop.run_in_executor(self._threads, self._server.handle_completions, body, answer.take)
-        generation.add_done_callback(lambda _: queue.put_nowait(None))
-        try:
-            while (delta := await queue.get()) is not None:
-                yield delta
-            generation.result()
-            finish, usage = answer.end(queue_s)
-            yield writer.last(finish, usage)
-        except RuntimeError as error:
-            raise BackendError(f"generation failed: {error}.", "Retry on another replica.", stage="llm") from error
-        finally:
-            writer.stop()
-            await asyncio.wait([generation])
+    def _generate(self, request: LlmRequest, prompt: str, queue_s: float) -> AsyncGenerator[TokenDelta]:
+        def complete(writer: DeltaWriter) -> tuple[Literal["stop", "length"], Usage]:
+            answer = _Answer(writer, silent=request.prefill)
+            self._server.handle_completions(self._body(request, prompt), answer.take)
+            return answer.end(queue_s)
+
+        return thread_stream(self._threads, complete, self._options.coalesce_ms / 1000)
 
     def _body(self, request: LlmRequest, prompt: str) -> str:
         options = self._options
@@ -226,7 +215,3 @@ def chat_template(file: Path) -> ChatTemplate:
 
 def _quantization(file: Path) -> str:
     return file.suffixes[0].lstrip(".").lower() if len(file.suffixes) > 1 else "gguf"
-
-
-def _post(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[TokenDelta | None], delta: TokenDelta) -> None:
-    loop.call_soon_threadsafe(queue.put_nowait, delta)
