@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "tests")
 CORE_THIRD_PARTY = frozenset({"numpy"})
 CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
-CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.serve_file")
+CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.serve_file", "rejoinder.core.stage_settings")
 # Neither clocks, environment, files, concurrency, networks, randomness nor logging.
 STDLIB_IN_CORE = frozenset(
     {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}
