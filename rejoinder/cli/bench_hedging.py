@@ -33,9 +33,10 @@ def compare(names: str, requests: int, console: Console) -> list[Compared]:
     """Both arms of the named cases (all, if none is)."""
     chosen = [_named(name) for name in names.split(",")] if names else list(CASES)
     found = []
-    with cluster("local"):
+    # One event loop for all arms: Serve's router keeps to the first that it met.
+    with cluster("local"), asyncio.Runner() as runner:
         for case in chosen:
-            off, on = (_measured(case, requests, hedging) for hedging in (False, True))
+            off, on = (_measured(case, requests, hedging, runner) for hedging in (False, True))
             found.append(Compared(case, off, on))
             console.print(f"{case.name}: {_shown(found[-1])}", style="dim")
     return found
@@ -65,7 +66,7 @@ def settings_of(case: Case, *, hedging: bool) -> Settings:
     )
 
 
-def _measured(case: Case, requests: int, hedging: bool) -> Arm:
+def _measured(case: Case, requests: int, hedging: bool, runner: asyncio.Runner) -> Arm:
     """One arm, on replicas of its own."""
     from ray import serve
 
@@ -79,7 +80,7 @@ def _measured(case: Case, requests: int, hedging: bool) -> Arm:
     serve.start(proxy_location="Disabled")
     running = serve.run(probe, name="bench", route_prefix=None)
     try:
-        return asyncio.run(_ask(running, requests, case.rate, hedging))
+        return runner.run(_ask(running, requests, case.rate, hedging))
     finally:
         serve.delete("bench")
 
