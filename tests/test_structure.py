@@ -29,7 +29,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
 OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "tests")
 CORE_THIRD_PARTY = frozenset({"numpy"})
 CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
-CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.serve_file", "rejoinder.core.stage_settings")
+# Beside these, every core module named *_settings is configuration.
+CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.serve_file")
 # Neither clocks, environment, files, concurrency, networks, randomness nor logging.
 STDLIB_IN_CORE = frozenset(
     {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}
@@ -86,7 +87,8 @@ def purity(module: Module) -> Iterator[str]:
     """The core has no clock, environment, randomness, logging, concurrency, input or output."""
     if _layer(module.name) != "rejoinder.core":
         return
-    third_party = CONFIG_THIRD_PARTY if module.name in CONFIGURATION else CORE_THIRD_PARTY
+    configures = module.name in CONFIGURATION or module.name.endswith("_settings")
+    third_party = CONFIG_THIRD_PARTY if configures else CORE_THIRD_PARTY
     for node, imported in _imports(module):
         top = imported.split(".")[0]
         if top not in STDLIB_IN_CORE | third_party and top != "rejoinder":
