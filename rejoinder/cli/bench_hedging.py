@@ -32,13 +32,16 @@ WARM_UP = 150
 def compare(names: str, requests: int, console: Console) -> list[Compared]:
     """Both arms of the named cases (all, if none is)."""
     chosen = [_named(name) for name in names.split(",")] if names else list(CASES)
+    with cluster("local"):
+        return asyncio.run(_compare(chosen, requests, console))
+
+
+async def _compare(cases: Sequence[Case], requests: int, console: Console) -> list[Compared]:
     found = []
-    # One event loop for all arms: Serve's router keeps to the first that it met.
-    with cluster("local"), asyncio.Runner() as runner:
-        for case in chosen:
-            off, on = (_measured(case, requests, hedging, runner) for hedging in (False, True))
-            found.append(Compared(case, off, on))
-            console.print(f"{case.name}: {_shown(found[-1])}", style="dim")
+    for case in cases:
+        off, on = [await _measured(case, requests, hedging) for hedging in (False, True)]
+        found.append(Compared(case, off, on))
+        console.print(f"{case.name}: {_shown(found[-1])}", style="dim")
     return found
 
 
@@ -66,8 +69,11 @@ def settings_of(case: Case, *, hedging: bool) -> Settings:
     )
 
 
-def _measured(case: Case, requests: int, hedging: bool, runner: asyncio.Runner) -> Arm:
-    """One arm, on replicas of its own."""
+async def _measured(case: Case, requests: int, hedging: bool) -> Arm:
+    """One arm, in an application of its own.
+
+    Serve is told in a thread: its router lives on the event loop that met it first, which must go on running.
+    """
     from ray import serve
 
     from deployments.app import stage_deployment
@@ -77,16 +83,13 @@ def _measured(case: Case, requests: int, hedging: bool, runner: asyncio.Runner) 
     handle = stage_deployment(Llm, settings.llm).bind(settings)
     wrapped = serve.deployment(HedgeProbe, ray_actor_options={"num_cpus": 0})
     probe = wrapped.bind(settings, handle)
+    name = f"{case.name}-{'on' if hedging else 'off'}"
     serve.start(proxy_location="Disabled")
-    running = serve.run(probe, name="bench", route_prefix=None)
+    running = await asyncio.to_thread(serve.run, probe, name=name, route_prefix=None)
     try:
-        return runner.run(_ask(running, requests, case.rate, hedging))
+        ttft_ms, unanswered, sent, won = await running.measure.remote(requests, case.rate)
     finally:
-        serve.delete("bench")
-
-
-async def _ask(running: Any, requests: int, rate: float, hedging: bool) -> Arm:
-    ttft_ms, unanswered, sent, won = await running.measure.remote(requests, rate)
+        await asyncio.to_thread(serve.delete, name)
     return Arm(hedging, tuple(ttft_ms), unanswered, sent, won)
 
 

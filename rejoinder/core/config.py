@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from rejoinder.core.barge_in_settings import BargeInSettings
+from rejoinder.core.cache_settings import AnswerCacheSettings
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.stage_settings import (
     Autoscaling,
@@ -29,7 +31,9 @@ from rejoinder.core.stage_settings import (
 )
 
 __all__ = [
+    "AnswerCacheSettings",
     "Autoscaling",
+    "BargeInSettings",
     "BreakerSettings",
     "ConversationSettings",
     "Count",
@@ -221,12 +225,22 @@ class Settings(Section):
     conversation: ConversationSettings = ConversationSettings()
     hedging: HedgingSettings = HedgingSettings()
     breaker: BreakerSettings = BreakerSettings()
+    barge_in: BargeInSettings = BargeInSettings()
+    answer_cache: AnswerCacheSettings = AnswerCacheSettings()
 
     @model_validator(mode="after")
     def _emulations(self) -> Settings:
         self.stt.emulation.resolve("stt")
         self.llm.emulation.resolve("llm")
         self.tts.emulation.resolve("tts")
+        return self
+
+    @model_validator(mode="after")
+    def _cache_language(self) -> Settings:
+        if self.answer_cache.enabled and self.stt.language != "en":
+            raise ValueError(
+                "answer_cache judges English only; set answer_cache.enabled to false, or stt.language to en"
+            )
         return self
 
 
