@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
 
+from rejoinder.core.answer_cache import Hit, Question
 from rejoinder.core.context import Message
 
 
@@ -63,8 +64,9 @@ class SttJob:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """`text` is stripped and may be empty. `full_padding` says that a guard repeated the decode with 30 s of
-    frames.
+    """`text` is stripped and may be empty. `full_padding`: a guard repeated the decode with 30 s of frames.
+
+    `repeated`: a small model heard it first and was in doubt.
     """
 
     text: str
@@ -73,6 +75,7 @@ class Transcript:
     decode_ms: float
     avg_logprob: float
     full_padding: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +175,28 @@ class Tts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """A complete answer to a question."""
+
+    question: Question
+    answer: str
+
+
+class AnswerCache(Protocol):
+    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+        """An answer that was given before, or None."""
+        ...
+
+    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+        """Keep an answer; whether it may be kept was decided before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Stages:
-    """The five stages of one deployment, by port, and which engine stands behind each (for reports)."""
+    """The five stages of one deployment and its answer cache if it has one, by port, and which engine stands behind
+    each (for reports).
+    """
 
     vad: Vad
     turn_detector: TurnDetector
@@ -181,6 +204,7 @@ class Stages:
     llm: Llm
     tts: Tts
     engines: dict[str, str] = field(default_factory=dict)
+    answers: AnswerCache | None = None
 
 
 class Metrics(Protocol):
@@ -213,6 +237,10 @@ class Metrics(Protocol):
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
         """A language model replica was taken out, or brought back."""
+        ...
+
+    def cache(self, outcome: str) -> None:
+        """A question was looked up in the answer cache, or was not to be, or its answer was kept (actors/recall.py)."""
         ...
 
     def interrupted(self, stop_s: float) -> None: ...

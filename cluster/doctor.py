@@ -110,6 +110,7 @@ def needed_models(document: ServeFile) -> list[str]:
     settings = document.application.args
     real = {
         settings.stt.model: settings.stt.engine == "whisper",
+        settings.stt.quick_model: settings.stt.hears_twice,
         settings.llm.model: settings.llm.engine == "embedded",
         settings.tts.model: settings.tts.engine == "piper",
     }

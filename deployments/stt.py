@@ -1,4 +1,4 @@
-"""Speech to text: one Whisper, one queue, finals first, batches across sessions.
+"""Speech to text: one pair of ears, one queue, finals first, batches across sessions.
 
 A waiting job that is cancelled leaves the queue at once. A batch that runs cannot be stopped: it finishes, its result
 for the cancelled caller is dropped, and the next batch starts.
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.ports import SttJob, Transcript
+from actors.ports import Priority, SttJob, Transcript
+from deployments.engines.ears import Ears
+from deployments.engines.moonshine import Moonshine
 from deployments.engines.whisper import Whisper, WhisperOptions
 from deployments.replica import Replica, StageDeployment, Worker
 from deployments.routing import Route
@@ -43,11 +45,13 @@ class Stt(StageDeployment):
             min_frames=stage.min_frames,
             pad_frames=stage.pad_frames,
         )
-        self._engine = Whisper(open_store(settings.models).path(stage.model), options)
+        store = open_store(settings.models)
+        quick = Moonshine(store.path(stage.quick_model), stage.threads) if stage.hears_twice else None
+        self._engine = Ears(Whisper(store.path(stage.model), options), quick, stage.quick_logprob)
         self._engine.warm_up()
         self._max_batch = stage.max_batch
         self._queue: SttQueue[_Waiting] = SttQueue(stage.max_queue)
-        self._worker = Worker("whisper")
+        self._worker = Worker("stt")
         self._replica = Replica("stt", self._engine.name, stage, self._worker)
         self._draining: asyncio.Task[None] | None = None
 
@@ -80,8 +84,9 @@ class Stt(StageDeployment):
 
     async def _decode(self, batch: list[_Waiting], began: float) -> None:
         clips = [np.frombuffer(waiting.job.pcm, "<i2") for waiting in batch]
+        partial = batch[0].job.priority is Priority.PARTIAL  # a batch is of one priority
         try:
-            heard = await self._worker.run(lambda: self._engine.transcribe_batch(clips))
+            heard = await self._worker.run(lambda: self._engine.transcribe_batch(clips, partial=partial))
         except Exception as fault:  # noqa: BLE001  # whatever the engine raised belongs to those who wait for it
             for waiting in batch:
                 _fail(waiting, fault)
@@ -92,7 +97,15 @@ class Stt(StageDeployment):
                 audio_ms = len(waiting.job.pcm) * 500 / STT_RATE
                 queue_ms = (began - waiting.arrived) * 1000
                 waiting.answer.set_result(
-                    Transcript(words.text, audio_ms, queue_ms, decode_ms, words.avg_logprob, words.full_padding)
+                    Transcript(
+                        words.text,
+                        audio_ms,
+                        queue_ms,
+                        decode_ms,
+                        words.avg_logprob,
+                        full_padding=words.full_padding,
+                        repeated=words.repeated,
+                    )
                 )
 
 

@@ -36,7 +36,12 @@ TECHNIQUES = (
     Technique("reading-ahead", "no partial transcripts, no prefill of what is sure", {"partials": {"enabled": False}}),
     Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
     Technique("four-bit", "int8 weights in CTranslate2, no state reused", {"llm": {"runtime": "ctranslate2"}}),
-    Technique("short-context", "Whisper hears 30 s of padding", {"stt": {"short_context": False}}),
+    Technique("quick-ears", "Whisper hears everything", {"stt": {"quick_model": ""}}),
+    Technique(
+        "short-context",
+        "Whisper hears everything, padded to 30 s",
+        {"stt": {"quick_model": "", "short_context": False}},
+    ),
     Technique("words-decide", "the turn model is asked every time", {"endpointing": {"finished_probability": 0.0}}),
     Technique(
         "short-first-segment", "the first segment is as long as others", {"conversation": {"first_segment_words": 24}}

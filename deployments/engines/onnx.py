@@ -33,14 +33,14 @@ def model_file(path: Path) -> Path:
     return found[0]
 
 
-def open_session(file: Path, threads: int, inputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
-    """A CPU session of `threads` threads; raises ModelError if `file` is no ONNX model with these `inputs`."""
+def open_session(file: Path, threads: int, inputs: tuple[str, ...] | None) -> onnxruntime.InferenceSession:
+    """A CPU session of `threads` threads; raises ModelError if `file` is no ONNX model, or has not these `inputs`."""
     try:
         session = _session(str(file), threads)
     except _LOAD_ERRORS as error:
         raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
     found = tuple(entry.name for entry in session.get_inputs())
-    if found != inputs:
+    if inputs is not None and found != inputs:
         message = "is an ONNX model of another kind."
         raise ModelError(message, PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
     return session

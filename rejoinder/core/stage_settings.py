@@ -118,11 +118,17 @@ class Emulation(Section):
 
 
 class SttStage(Stage):
-    """`short_context` decodes with frames for the utterance only; off pads every input to 30 s."""
+    """`short_context` decodes with frames for the utterance only; off pads every input to 30 s.
+
+    `quick_model` hears first (English only; "" for none), and `model` what it is in doubt of: words whose mean
+    log-probability is below `quick_logprob` (deployments/engines/quick_study.py).
+    """
 
     engine: Literal["whisper", "emulated"] = "whisper"
     emulation: Emulation = Emulation()
     model: str = "whisper-base"
+    quick_model: str = "moonshine-tiny-en"
+    quick_logprob: float = Field(-0.12, le=0)
     language: str = "en"
     compute_type: Literal["int8", "float32"] = "int8"
     # A short turn decodes hardly faster on a second core, which the turn model can use at the same time.
@@ -135,6 +141,11 @@ class SttStage(Stage):
     deadline_s: Positive = 4.0
     # A hung stage is silence until then; the longest honest decode is 30 s of speech with full padding, about 2 s.
     call_timeout_s: Positive = 4.0
+
+    @property
+    def hears_twice(self) -> bool:
+        """Whether a small model hears first: there is one for English only."""
+        return self.engine == "whisper" and bool(self.quick_model) and self.language == "en"
 
 
 class LlmStage(Stage):

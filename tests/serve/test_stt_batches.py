@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ class SlowEngine:
     """Decodes nothing before it is let go, and keeps how many clips came together."""
 
     name = "slow"
+    made: ClassVar[list[SlowEngine]] = []
 
     def __init__(self, path: Path, options: WhisperOptions) -> None:
+        self.made.append(self)
         self.batches: list[int] = []
         self.begun = threading.Event()
         self.go = threading.Event()
@@ -47,9 +50,8 @@ async def test_what_waits_is_decoded_together(monkeypatch: pytest.MonkeyPatch) -
     """
     monkeypatch.setattr(stt, "Whisper", SlowEngine)
     monkeypatch.setattr(stt, "open_store", lambda settings: NoStore())
-    served = stt.Stt(Settings(stt=SttStage(max_batch=4)))
-    engine = served._engine
-    assert isinstance(engine, SlowEngine)
+    served = stt.Stt(Settings(stt=SttStage(max_batch=4, quick_model="")))
+    (engine,) = SlowEngine.made
     jobs = [SttJob(np.full(16, number, "<i2").tobytes()) for number in range(10)]
     first = asyncio.create_task(served.transcribe(jobs[0]))
     await asyncio.to_thread(engine.begun.wait, 30)
