@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from actors.ports import Llm, LlmRequest, LlmStream, Metrics, TokenDelta, Usage
 from actors.retry import Pause, Trouble, Waiting, patience
 from actors.watch import Watch
+from rejoinder.core.answer_cache import Question
 from rejoinder.core.config import Settings
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.hedging import (
@@ -52,6 +53,9 @@ class Thought:
     total_ms: float | None = None
     usage: Usage | None = None
     finish: str | None = None
+    # What the answer cache said; None if it was not asked. `question`: the answer to it may be kept.
+    cache: str | None = None
+    question: Question | None = None
 
 
 class _Attempt:

@@ -54,6 +54,7 @@ class Host:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ticker.run())
             group.create_task(self.services.hedger.run())
+            group.create_task(self.services.recall.run())
             group.create_task(self._watch_lag())
 
     @contextmanager
@@ -79,9 +80,13 @@ class Host:
             self.services.metrics.session_closed(self.services.clock() - began)
 
     @asynccontextmanager
-    async def converse(self, key: str, send: Callable[[Json], None], model: str) -> AsyncIterator[Session]:
-        """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block."""
-        session = Session(key, self.services, send, SessionConfig(model=model), self._ticker.wake)
+    async def converse(
+        self, key: str, send: Callable[[Json], None], model: str, tenant: str = ""
+    ) -> AsyncIterator[Session]:
+        """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block;
+        `tenant`: whose answers may be shared with it (`answer_cache.tenant_of`).
+        """
+        session = Session(key, self.services, send, SessionConfig(model=model), self._ticker.wake, tenant)
         try:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(session.run())

@@ -19,6 +19,7 @@ from actors.reports import report
 from actors.response import Phase
 from actors.retry import Trouble
 from actors.services import Services
+from rejoinder.core.answer_cache import Asker
 from rejoinder.core.latency import Marks
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
@@ -38,6 +39,7 @@ class Talk(Protocol):
     """The session as its replies see it."""
 
     id: str
+    tenant: str
     conversation: Conversation
     config: SessionConfig
     stamp: server.Stamp
@@ -140,12 +142,34 @@ class Replies:
 
     def cut(self, reason: str, since: float | None) -> None:
         """Silence what is being said and stop its engines; `since`: when the caller's interrupting speech arrived."""
-        stop_s = None if since is None else self._services.clock() - since
+        late_s = None if since is None else self._services.clock() - since
         self.current = None
-        for reply in [reply for reply in self._running if reply.plan.events.conversation_id is not None]:
+        for reply in self._speaking:
+            stop_s = late_s if reply.stop_s is None else reply.stop_s
             if stop_s is not None and reply.response.phase is not Phase.UNSEEN:
                 self._services.metrics.interrupted(stop_s)
             self._stop(reply, reason, stop_s)
+
+    def pause(self, since: float | None) -> None:
+        """Silence what is being said, until `resume` or `cut`; `since`: when the caller's speech arrived."""
+        stop_s = 0.0 if since is None else self._services.clock() - since
+        for reply in self._speaking:
+            reply.pause(stop_s)
+
+    def resume(self) -> None:
+        """Go on with what was paused."""
+        for reply in self._speaking:
+            reply.resume()
+
+    @property
+    def _speaking(self) -> list[Reply]:
+        """The replies of the conversation that are under way."""
+        return [reply for reply in self._running if reply.plan.events.conversation_id is not None]
+
+    @property
+    def audible(self) -> bool:
+        """Whether a reply of the conversation is being heard."""
+        return self.current is not None and self.current.audible
 
     def cancel(self, response_id: str | None) -> bool:
         """response.cancel: True if there was a reply to cancel, of which the client then hears the end."""
@@ -161,6 +185,12 @@ class Replies:
         """What was heard of an assistant item by `at_s`, and its audio's length in ms; None if not remembered."""
         reply = self._known.get(item_id)
         return (reply.heard(at_s), reply.audio_ms) if reply else None
+
+    def flushed(self, item_id: str, at_s: float) -> None:
+        """The client stopped playing an assistant item at `at_s`; if it is paused, it goes on from there."""
+        reply = self._known.get(item_id)
+        if reply:
+            reply.flushed(at_s)
 
     @property
     def asides(self) -> int:
@@ -236,7 +266,9 @@ class Replies:
         def told(reply: Reply, status: ResponseStatus) -> Json:
             return report(self._services, answered(), reply, status)
 
-        return ReplyPlan(events, prompt, told, trouble, order.max_tokens, self._talk.id, config.speed, config.voice)
+        asker = Asker(self._talk.tenant, config.tool_state)
+        talk, limit = self._talk.id, order.max_tokens
+        return ReplyPlan(events, prompt, told, trouble, limit, talk, config.speed, config.voice, asker)
 
 
 async def _until_over(trouble: Trouble) -> None:

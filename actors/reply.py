@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from actors.hedge import Thought
 from actors.ports import LlmRequest
@@ -21,6 +22,7 @@ from actors.response import Channel, Ending, Phase, Response
 from actors.retry import Trouble
 from actors.services import Services
 from actors.voice import Voice, VoiceSettings
+from rejoinder.core.answer_cache import NOBODY, Asker
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, RejoinderError
 from rejoinder.core.latency import Marks, Stage
@@ -47,6 +49,7 @@ class ReplyPlan:
     session: str
     speed: float = 1.0
     voice: str = "default"
+    asker: Asker = NOBODY
 
 
 class Reply:
@@ -119,6 +122,7 @@ class Reply:
                 self._services.speculation.thought()
         if self.plan.events.spoken:
             await self._voice.played_out()
+        self._services.recall.keep(self.thought, self.answer)
 
     def cut(self, reason: str, stop_s: float | None = None) -> None:
         """Silence at once: nothing of this reply is sent after this call. `stop_s`: since the speech that cut it."""
@@ -130,8 +134,12 @@ class Reply:
             self.response.remember(heard, self.audio_ms, complete=False)
 
     def heard(self, at_s: float) -> str:
-        """The words of the answer within the first `at_s` seconds of its audio."""
-        return self._voice.heard(at_s)
+        """The words of the answer that a client has heard who stopped at `at_s`."""
+        return self._voice.heard(self._voice.where(at_s))
+
+    def newest_words(self, before_s: float, behind_s: float) -> str:
+        """The words around the listener's position."""
+        return self._voice.newest(before_s, behind_s) if self.plan.events.spoken else ""
 
     # -- what the voice reports ------------------------------------------------------------------------------------
 
@@ -186,9 +194,8 @@ class Reply:
         request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=self.plan.session)
         segmenter = Segmenter(settings.first_segment_words, settings.segment_words)
         self.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
-        async with aclosing(
-            self._services.hedger.stream(request, self._trouble, self.thought, settings.give_up_after_s)
-        ) as deltas:
+        ask = partial(self._services.hedger.stream, request, self._trouble, self.thought, settings.give_up_after_s)
+        async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:
             async for delta in deltas:
                 if not self._text:
                     self._first_token()
@@ -221,6 +228,7 @@ class Reply:
             await self._trouble.wait()
             await asyncio.sleep(self._services.settings.conversation.apology_after_ms / 1000)
             if self._trouble.active and self._voice.dry():
+                self.thought.question = None  # an answer behind an apology is not said again
                 self._voice.play(self._services.apology)
                 return
 
@@ -232,6 +240,7 @@ class Reply:
         known = isinstance(fault, RejoinderError)
         logger.error("reply failed: %s", fault, exc_info=None if known else fault)
         self._services.metrics.error("backend" if known else "internal", stage)
+        self.thought.question = None
         if self.plan.events.spoken:
             await self._voice.say_last(self._services.apology)
         self.response.open()

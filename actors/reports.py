@@ -12,12 +12,14 @@ from rejoinder.core.wire.server import ResponseStatus
 
 
 def report(services: Services, turn: Turn | None, reply: Reply, status: ResponseStatus) -> Json:
-    """Report it, and return the `rejoinder` field of response.done (`drafted`: begun before its turn was taken)."""
+    """Report it, and return the `rejoinder` field of response.done (`drafted`: begun before its turn was taken;
+    `cache`: what the answer cache said)."""
     facts: Json = {
         "interrupted": status == "cancelled",
         "stop_ms": None if reply.stop_s is None else round(reply.stop_s * 1000, 1),
         "hedged": reply.thought.hedged,
         "drafted": reply.drafted,
+        "cache": reply.thought.cache,
         "llm_total_ms": reply.thought.total_ms,
         "engines": services.stages.engines,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from actors.hedge import Hedger
 from actors.ports import Journal, Metrics, Stages
 from actors.questions import Questions
+from actors.recall import Recall
 from actors.voice import Clip
 from rejoinder.core.config import Settings
 from rejoinder.core.speculation import Speculation
@@ -25,6 +26,7 @@ class Services:
     journal: Journal
     clock: Callable[[], float]
     speculation: Speculation
+    recall: Recall
     questions: Questions = field(default_factory=Questions)
 
     @classmethod
@@ -40,4 +42,5 @@ class Services:
         """Those of a host whose conversations use `stages`."""
         hedger = Hedger(stages.llm, settings, metrics, clock)
         speculation = Speculation(settings.speculation)
-        return cls(stages, settings, hedger, apology, metrics, journal, clock, speculation)
+        recall = Recall(stages.answers, settings.answer_cache, metrics, clock)
+        return cls(stages, settings, hedger, apology, metrics, journal, clock, speculation, recall)

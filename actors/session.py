@@ -47,8 +47,10 @@ class Session:
         send: Callable[[Json], None],
         config: SessionConfig,
         wake_ticker: Callable[[], None],
+        tenant: str = "",
     ) -> None:
         self.id = f"sess_{key}"
+        self.tenant = tenant
         self.conversation = Conversation()
         self.config = config
         self.stamp = server.Stamp(key)

@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
+from deployments.answer_cache import AnswerCache
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.llm import Llm
 from deployments.routing import ROUTER
@@ -41,6 +42,8 @@ def bind(settings: Settings) -> Application:
     }
     if settings.vad.placement == "deployment":
         stages["vad"] = ("Vad", Vad, settings.vad)
+    if settings.answer_cache.enabled:
+        stages["answer_cache"] = ("AnswerCache", AnswerCache, settings.answer_cache)
     handles = {key: stage_deployment(cls, stage, name).bind(settings) for key, (name, cls, stage) in stages.items()}
     return _host(settings).bind(settings, handles)
 

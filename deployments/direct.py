@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from actors.ports import (
     ANYWHERE,
+    Answered,
     LlmRequest,
     LlmStream,
     SttJob,
@@ -20,6 +21,7 @@ from actors.ports import (
     VadBatch,
     VadResult,
 )
+from deployments.answer_cache import AnswerCache
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.engines.silero import Silero
 from deployments.llm import Llm
@@ -27,6 +29,7 @@ from deployments.stt import Stt
 from deployments.tts import Tts
 from deployments.turn_detector import TurnDetector
 from deployments.vad import decide
+from rejoinder.core.answer_cache import Hit, Question
 
 
 class InlineVad:
@@ -86,3 +89,14 @@ class DirectTts:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         async with aclosing(self._tts.synthesize(request)) as chunks:
             yield chunks
+
+
+class DirectAnswerCache:
+    def __init__(self, cache: AnswerCache) -> None:
+        self._cache = cache
+
+    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+        return await self._cache.lookup(question)
+
+    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+        await self._cache.store(answered)

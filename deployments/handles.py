@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.ports import (
     ANYWHERE,
+    Answered,
     LlmRequest,
     LlmStream,
     SttJob,
@@ -32,6 +33,7 @@ from actors.ports import (
     VadResult,
 )
 from deployments.routing import Route, forget, placed
+from rejoinder.core.answer_cache import Hit, Question
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 
 _numbers = itertools.count(1)
@@ -185,3 +187,15 @@ class TtsHandle:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         async with _open("tts", self._synthesize, request, _route(avoid)) as stream:
             yield cast(AsyncIterator[bytes], stream)
+
+
+class AnswerCacheHandle:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._lookup = handle.lookup
+        self._store = handle.store
+
+    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+        return cast("Hit | None", await _ask("answer_cache", self._lookup, question, avoid))
+
+    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+        await _ask("answer_cache", self._store, answered, avoid)

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from actors.host import Host
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
+from rejoinder.core.answer_cache import tenant_of
 from rejoinder.core.errors import Overloaded
 
 MODEL = "rejoinder"
@@ -94,7 +95,8 @@ def surface(served: Surfaced) -> FastAPI:
 
 
 async def _converse(served: Surfaced, socket: WebSocket, door: Door) -> None:
-    if not admits(served.keys, socket.headers):
+    key = known_key(served.keys, socket.headers)
+    if key is None:
         await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))
         return
     if not door.reached(socket.scope):
@@ -108,20 +110,24 @@ async def _converse(served: Surfaced, socket: WebSocket, door: Door) -> None:
             await socket.accept("realtime" if "realtime" in offered else None)
             model = socket.query_params.get("model") or MODEL
             shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
-            await RealtimeSocket(socket, served.host, model, shortcut).converse()
+            await RealtimeSocket(socket, served.host, model, shortcut, tenant_of(key)).converse()
     except Overloaded as full:
         refusal = _refusal(503, "overloaded", str(full))
         refusal.headers["Retry-After"] = f"{full.retry_after_s:.0f}"
         await socket.send_denial_response(refusal)
 
 
-def admits(keys: frozenset[str], headers: Mapping[str, str]) -> bool:
-    """Whether the request carries a known key, as a bearer token or as a browser's subprotocol."""
+def known_key(keys: frozenset[str], headers: Mapping[str, str]) -> str | None:
+    """The known key that a request carries, as a bearer token or as a browser's subprotocol; None if it carries none.
+
+    Without keys everybody is admitted, as "".
+    """
     if not keys:
-        return True
+        return ""
     bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-    offered = {part.strip() for part in headers.get("sec-websocket-protocol", "").split(",")}
-    return bearer in keys or any(part.removeprefix("openai-insecure-api-key.") in keys for part in offered)
+    offered = [part.strip() for part in headers.get("sec-websocket-protocol", "").split(",")]
+    candidates = [bearer, *(part.removeprefix("openai-insecure-api-key.") for part in offered)]
+    return next((key for key in candidates if key in keys), None)
 
 
 def _refusal(status: int, code: str, message: str) -> Response:

@@ -86,13 +86,17 @@ class ConversationMetrics:
         self._refused = Counter(
             "rejoinder_sessions_refused_total", "Conversations refused.", ["reason"], registry=registry
         )
-        self._hedges, self._drafts, self._partials, self._breakers = (
+        self._hedges, self._drafts, self._partials, self._breakers, self._cache = (
             Counter(name, what, ["outcome"], registry=registry)
             for name, what in (
                 ("rejoinder_hedges_total", "Hedged LLM requests."),
                 ("rejoinder_drafts_total", "Replies begun before their turn was taken."),
                 ("rejoinder_partials_total", "Transcripts of utterances still going on."),
                 ("rejoinder_breakers_total", "Language model replicas taken out and brought back."),
+                (
+                    "rejoinder_answer_cache_total",
+                    "Questions to the answer cache, drafts' among them, and what it kept.",
+                ),
             )
         )
         self._stops = Histogram(
@@ -139,6 +143,9 @@ class ConversationMetrics:
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
         self._breakers.labels(outcome).inc()
+
+    def cache(self, outcome: str) -> None:
+        self._cache.labels(outcome).inc()
 
     def interrupted(self, stop_s: float) -> None:
         self._stops.observe(stop_s)

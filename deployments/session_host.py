@@ -19,7 +19,7 @@ from actors.host import Host, hold_apology
 from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import InlineVad
-from deployments.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
+from deployments.handles import AnswerCacheHandle, LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
 from deployments.metrics import ConversationMetrics, MetricsPort
@@ -73,6 +73,7 @@ class SessionHost:
             llm=LlmHandle(handles["llm"]),
             tts=TtsHandle(handles["tts"]),
             engines=engines,
+            answers=AnswerCacheHandle(handles["answer_cache"]) if "answer_cache" in handles else None,
         )
 
     async def targets(self) -> list[dict[str, Any]]:

@@ -73,12 +73,15 @@ def encode(event: Json) -> str:
 class RealtimeSocket:
     """One connection; `converse` ends when either side is done. Needs a seat, taken before the upgrade."""
 
-    def __init__(self, socket: Socket, host: Host, model: str, shortcut: Shortcut | None = None) -> None:
+    def __init__(
+        self, socket: Socket, host: Host, model: str, shortcut: Shortcut | None = None, tenant: str = ""
+    ) -> None:
         settings = host.services.settings.host
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
         self._model = model
+        self._tenant = tenant
         self._max_s = settings.session_max_s
         self._outgoing: asyncio.Queue[Json] = asyncio.Queue(settings.send_queue_events)
         self._overflow = asyncio.Event()
@@ -87,7 +90,7 @@ class RealtimeSocket:
     async def converse(self) -> None:
         """Hold the conversation; cancelling it ends the session and every engine call of it."""
         try:
-            async with self._host.converse(secrets.token_hex(6), self._send, self._model) as session:
+            async with self._host.converse(secrets.token_hex(6), self._send, self._model, self._tenant) as session:
                 end = await _first_of(
                     self._read(session), self._write(), self._disconnect_slow(), self._expire(session)
                 )

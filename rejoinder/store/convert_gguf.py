@@ -1,12 +1,14 @@
 """The conversions themselves: `python -m rejoinder.store.convert_gguf FORM SOURCE DESTINATION`.
 
-`hf` dequantizes a Llama-architecture GGUF into a transformers folder; the ctranslate2 forms start from that folder.
+`hf` dequantizes a Llama-architecture GGUF into a transformers folder, or takes what is one already; the ctranslate2
+forms start from that folder.
 transformers reads the configuration and the tokenizer; the tensors are mapped here, because its own GGUF weight loader
 demands the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct (transformers 5.23).
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,15 @@ from numpy.typing import NDArray
 from rejoinder.store.manifest import Form
 
 QUANTIZATION = {Form.CT2_INT8: "int8", Form.CT2_FLOAT32: "float32"}
+TRANSFORMERS_WEIGHTS = "model.safetensors"
 # With these beside the weights, transformers' AutoTokenizer opens the converted folder and knows the chat format.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
 def main(form: Form, source: Path, destination: Path) -> None:
-    if form is Form.HF:
+    if form is Form.HF and (source / TRANSFORMERS_WEIGHTS).is_file():
+        shutil.copytree(source, destination, ignore=shutil.ignore_patterns(".*"))
+    elif form is Form.HF:
         _gguf_to_transformers(source, destination)
     else:
         present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
@@ -37,7 +42,9 @@ def main(form: Form, source: Path, destination: Path) -> None:
 def _gguf_to_transformers(source: Path, destination: Path) -> None:
     path = next(source.glob("*.gguf"), None)
     if path is None:
-        raise SystemExit(f"{source} holds no GGUF file: only GGUF models can be converted")
+        raise SystemExit(
+            f"{source} holds neither a GGUF file nor {TRANSFORMERS_WEIGHTS}: nothing else can be converted"
+        )
     config = transformers.AutoConfig.from_pretrained(source, gguf_file=path.name)
     if config.model_type != "llama":
         raise SystemExit(f"{path.name} has architecture {config.model_type}; this conversion knows llama only")

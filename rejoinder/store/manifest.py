@@ -21,7 +21,7 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]
 
 
 class Form(StrEnum):
-    """What a GGUF language model can be converted to; each result is a folder that needs nothing else."""
+    """What a model in GGUF or in transformers' own format can be converted to; each result needs nothing else."""
 
     HF = "hf"
     CT2_INT8 = "ct2-int8"
@@ -95,7 +95,7 @@ Source = Annotated[LocalSource | InstalledSource | WheelSource | HubSource, Fiel
 class Model(Section):
     """One model; `prepare` names the conversions that a pull makes right away."""
 
-    role: Literal["vad", "turn-detector", "stt", "llm", "tts", "test-speech"]
+    role: Literal["vad", "turn-detector", "stt", "llm", "tts", "sentences", "test-speech"]
     licence: str
     files: Annotated[dict[FileName, ModelFile], Field(min_length=1)]
     sources: Annotated[list[Source], Field(min_length=1)]

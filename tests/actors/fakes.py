@@ -322,6 +322,9 @@ class CountingMetrics:
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
         self.counts[f"breaker {outcome}"] += 1
 
+    def cache(self, outcome: str) -> None:
+        self.counts[f"cache {outcome}"] += 1
+
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)
 

@@ -6,6 +6,7 @@ them all. `null` clears turn_detection, transcription and noise_reduction; an ab
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,6 +41,11 @@ class SessionConfig:
     truncation: Any = "auto"
     tracing: Any = None
     include: tuple[str, ...] = ()
+
+    @property
+    def tool_state(self) -> str:
+        """The tools and their choice as one text; "" without tools."""
+        return json.dumps([self.tools, self.tool_choice], sort_keys=True) if self.tools else ""
 
 
 def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -> SessionConfig:

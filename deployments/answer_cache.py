@@ -1,0 +1,64 @@
+"""The answer cache: one replica that all hosts share, so that what one caller was told the next is told at once.
+
+It lives in memory: a replica that dies is replaced by an empty one, and a new deployment begins empty. What it answers
+is decided by `rejoinder.core.answer_cache`; whether it is asked at all, by the host.
+"""
+
+from __future__ import annotations
+
+import time
+
+from actors.ports import Answered
+from deployments.engines.minilm import DIMENSIONS, MiniLm
+from deployments.replica import Replica, StageDeployment, Worker
+from deployments.routing import Route
+from rejoinder.core.answer_cache import AnswerIndex, Hit, Question, Vector
+from rejoinder.core.config import Settings
+from rejoinder.store import open_store
+
+
+class AnswerCache(StageDeployment):
+    """The deployment. A lookup that is cancelled while it waits for the model of sentences leaves at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        rules = settings.answer_cache
+        self._index = AnswerIndex(rules, DIMENSIONS if rules.semantic else 0)
+        self._engine: MiniLm | None = None
+        if rules.semantic:
+            form = open_store(settings.models).converted(rules.model, f"ct2-{rules.compute_type}")
+            self._engine = MiniLm(form, rules.threads, rules.compute_type)
+            self._engine.warm_up()
+        self._worker = Worker("minilm")
+        self._waiting = 0
+        self._max_queue = rules.max_queue
+        name = self._engine.name if self._engine else "exact questions"
+        self._replica = Replica("answer_cache", name, rules, self._worker)
+
+    async def lookup(self, question: Question, route: Route | None = None) -> Hit | None:
+        """The answer to the same question, or to one that passes for it."""
+        async with self._replica.request():
+            hit = self._index.exact(question, time.monotonic())
+            if hit is None and (vector := await self._vector(question.text)) is not None:
+                hit = self._index.nearest(question, vector, time.monotonic())
+            return hit
+
+    async def store(self, answered: Answered, route: Route | None = None) -> None:
+        """Keep an answer. One that comes while too many questions wait is found by its words only."""
+        async with self._replica.request():
+            vector = await self._vector(answered.question.text)
+            self._index.keep(answered.question, vector, answered.answer, time.monotonic())
+
+    async def clear(self, tenant: str | None = None) -> int:
+        """Forget everything, or one tenant's (`tenant_of` its API key); returns how many answers that were."""
+        return self._index.clear(tenant)
+
+    async def _vector(self, text: str) -> Vector | None:
+        """None without a model, or if too many wait for it."""
+        engine = self._engine
+        if engine is None or self._waiting >= self._max_queue:
+            return None
+        self._waiting += 1
+        try:
+            return await self._worker.run(lambda: engine.embed(text))
+        finally:
+            self._waiting -= 1

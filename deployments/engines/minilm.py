@@ -1,0 +1,51 @@
+"""Sentences as vectors: all-MiniLM-L6-v2 on the CPU, as sentence-transformers computes them (mean of the last states,
+brought to length 1).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ctranslate2
+import numpy as np
+from tokenizers import Tokenizer
+
+from rejoinder.core.answer_cache import Vector
+from rejoinder.core.errors import ModelError
+
+DIMENSIONS = 384
+# The model's own limit (sentence_bert_config.json); what lies behind it does not count.
+LONGEST_TOKENS = 256
+PULL = "Run `rejoinder models pull`, which also converts it."
+
+
+class MiniLm:
+    """One model in memory; call it from one thread."""
+
+    def __init__(self, directory: Path, threads: int = 1, compute_type: str = "int8") -> None:
+        """`directory`: its CTranslate2 form with tokenizer.json; raises ModelError otherwise."""
+        self.name = f"all-minilm-l6-v2 {compute_type}"
+        try:
+            self._encoder = ctranslate2.Encoder(
+                str(directory), device="cpu", compute_type=compute_type, intra_threads=threads
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ModelError("is no CTranslate2 encoder.", PULL, file=str(directory), found=str(error)) from error
+        tokens = directory / "tokenizer.json"
+        if not tokens.is_file():
+            raise ModelError("has no tokenizer.", PULL, file=str(tokens), found="no file")
+        self._tokenizer = Tokenizer.from_file(str(tokens))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(LONGEST_TOKENS)
+
+    def embed(self, text: str) -> Vector:
+        """A vector of length 1: two texts' product is their cosine."""
+        output = self._encoder.forward_batch([self._tokenizer.encode(text).ids])
+        mean = np.asarray(output.last_hidden_state, np.float32)[0].mean(axis=0)
+        vector: Vector = mean / np.linalg.norm(mean)
+        return vector
+
+    def warm_up(self) -> None:
+        """The first inference is slow."""
+        for text in ("Hello.", "What time do you open on Sunday?"):
+            self.embed(text)
