@@ -37,7 +37,7 @@ def test_the_built_in_manifest_knows_every_default_model() -> None:
     """The models that the default configuration names are all in the manifest that ships."""
     models = load_manifest().models
     named = {TurnDetectorStage().model, SttStage().model, LlmStage().model, TtsStage().model}
-    named.add(AnswerCacheSettings().model)
+    named |= {SttStage().quick_model, AnswerCacheSettings().model}
     assert named | {"silero-vad", "human-clips"} == set(models)
 
 
@@ -118,6 +118,6 @@ def test_an_absent_manifest_is_one_clear_error(tmp_path: Path) -> None:
 def test_every_wheel_in_the_built_in_manifest_is_pinned() -> None:
     """Each wheel names one version and one hash, and split files list their parts in order."""
     wheels = [s for m in load_manifest().models.values() for s in m.sources if isinstance(s, WheelSource)]
-    assert len(wheels) == 7
+    assert len(wheels) == 8
     parts = next(s.files["model.bin"] for s in wheels if "model.bin" in s.files)
     assert [part[-5:] for part in parts] == ["part1", "part2"]
