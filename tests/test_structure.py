@@ -30,7 +30,7 @@ OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "tests")
 CORE_THIRD_PARTY = frozenset({"numpy"})
 CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
 # Beside these, every core module named *_settings is configuration.
-CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.serve_file")
+CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.section", "rejoinder.core.serve_file")
 # Neither clocks, environment, files, concurrency, networks, randomness nor logging.
 STDLIB_IN_CORE = frozenset(
     {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rejoinder.core.stage_settings import Positive, Section
+from rejoinder.core.section import Positive, Section
 
 Phrases = dict[str, tuple[str, ...]]
 

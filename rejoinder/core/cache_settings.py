@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rejoinder.core.stage_settings import Count, Positive, Stage
+from rejoinder.core.section import Count, Positive
+from rejoinder.core.stage_settings import Stage
 
 
 class AnswerCacheSettings(Stage):

@@ -14,15 +14,12 @@ from pydantic import Field, ValidationError, model_validator
 from rejoinder.core.barge_in_settings import BargeInSettings
 from rejoinder.core.cache_settings import AnswerCacheSettings
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.section import Count, Fraction, Positive, Section
 from rejoinder.core.stage_settings import (
     Autoscaling,
-    Count,
     Emulation,
-    Fraction,
     LlmStage,
-    Positive,
     Resources,
-    Section,
     Stage,
     SttStage,
     TtsStage,

@@ -5,19 +5,12 @@ Users import all of it from `rejoinder.core.config`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rejoinder.core.emulation import PROFILES, Curve, EmulatedStage, Profile, profiles
-
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from rejoinder.core.section import Count, Positive, Section
 
 
 class Resources(Section):
@@ -26,8 +19,8 @@ class Resources(Section):
     num_cpus: float = Field(0.1, ge=0)
     num_gpus: float = Field(0, ge=0)
     memory_mb: int = Field(0, ge=0)
-    custom: dict[str, float] = {}
-    label_selector: dict[str, str] = {}
+    custom: dict[str, float] = Field(default_factory=dict)
+    label_selector: dict[str, str] = Field(default_factory=dict)
 
 
 class Autoscaling(Section):
