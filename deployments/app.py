@@ -53,8 +53,8 @@ def stage_deployment(cls: type, stage: Stage, name: str = "") -> serve.Deploymen
     return serve.deployment(
         cls,
         name=name or cls.__name__,
-        ray_actor_options=_actor(stage.resources),
-        max_ongoing_requests=stage.max_ongoing_requests,
+        ray_actor_options=_actor(stage.reservation),
+        max_ongoing_requests=stage.most_ongoing,
         health_check_period_s=stage.health_check_period_s,
         health_check_timeout_s=stage.health_check_timeout_s,
         request_router_config=RequestRouterConfig(request_router_class=ROUTER),

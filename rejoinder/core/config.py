@@ -26,6 +26,7 @@ from rejoinder.core.stage_settings import (
     TurnDetectorStage,
     VadStage,
 )
+from rejoinder.core.vllm_settings import Speculative, VllmSettings
 
 __all__ = [
     "AnswerCacheSettings",
@@ -47,12 +48,14 @@ __all__ = [
     "Section",
     "Settings",
     "SpeculationSettings",
+    "Speculative",
     "SpeechSettings",
     "Stage",
     "SttStage",
     "TtsStage",
     "TurnDetectorStage",
     "VadStage",
+    "VllmSettings",
     "config_error",
     "parse_settings",
 ]

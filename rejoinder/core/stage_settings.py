@@ -11,6 +11,10 @@ from pydantic import Field, model_validator
 
 from rejoinder.core.emulation import PROFILES, Curve, EmulatedStage, Profile, profiles
 from rejoinder.core.section import Count, Positive, Section
+from rejoinder.core.vllm_settings import VllmSettings
+
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""Ray's own label of a node for the card that it has."""
 
 
 class Resources(Section):
@@ -59,6 +63,16 @@ class Stage(Section):
     health_check_timeout_s: Positive = 10.0
     # Fault injection for drills and for the tests of the waterfall: every call waits this long first.
     inject_delay_ms: float = Field(0, ge=0, le=60_000)
+
+    @property
+    def reservation(self) -> Resources:
+        """What Ray's scheduler is told, with what follows from the engine."""
+        return self.resources
+
+    @property
+    def most_ongoing(self) -> int:
+        """Requests that one replica takes at once, as Serve is told."""
+        return self.max_ongoing_requests
 
 
 class VadStage(Stage):
@@ -142,15 +156,18 @@ class SttStage(Stage):
 
 
 class LlmStage(Stage):
-    """`embedded` runs a small model on the CPU; `openai_api` calls any OpenAI-compatible server.
+    """`embedded` runs a small model on the CPU; `vllm` runs any model that vLLM can, in the replica (section `vllm`);
+    `openai_api` calls any OpenAI-compatible server.
 
     `runtime` is the embedded engine's: `llama_cpp` reads the GGUF's own 4-bit weights and reuses each conversation's
     state, `ctranslate2` converts them to `compute_type` first and reuses only the standing instructions'.
     """
 
-    engine: Literal["embedded", "openai_api", "emulated"] = "embedded"
+    engine: Literal["embedded", "vllm", "openai_api", "emulated"] = "embedded"
     emulation: Emulation = Emulation()
+    # A name in the model store; for vllm also a folder, or a repository of the model hub.
     model: str = "smollm2-135m-instruct"
+    vllm: VllmSettings = VllmSettings()
     runtime: Literal["llama_cpp", "ctranslate2"] = "llama_cpp"
     compute_type: Literal["int8", "float32"] = "int8"
     threads: Count = 2
@@ -174,12 +191,49 @@ class LlmStage(Stage):
     @property
     def reads_ahead(self) -> bool:
         """Whether the engine keeps the state of a prompt that it was only shown."""
+        if self.engine == "vllm":
+            return self.vllm.enable_prefix_caching
         return self.engine == "embedded" and self.runtime == "llama_cpp" and self.reuse_state
+
+    @property
+    def reservation(self) -> Resources:
+        """With vLLM's cards: as many as it spreads the model over, on a node that has the kind named."""
+        card = self.vllm.profile
+        if self.engine != "vllm" or card is None:
+            return self.resources
+        wanted = self.resources.num_gpus or self.vllm.tensor_parallel_size
+        labels = {ACCELERATOR_LABEL: card.accelerator} | self.resources.label_selector
+        return self.resources.model_copy(update={"num_gpus": wanted, "label_selector": labels})
+
+    @property
+    def on_card(self) -> bool:
+        return self.reservation.num_gpus > 0
+
+    @property
+    def most_ongoing(self) -> int:
+        """At least what vLLM decodes together or lets wait, or its places would stay empty."""
+        if self.engine != "vllm":
+            return self.max_ongoing_requests
+        return max(self.max_ongoing_requests, self.vllm.places(on_card=self.on_card) + self.max_queue)
 
     @model_validator(mode="after")
     def _backend(self) -> LlmStage:
         if self.engine == "openai_api" and not self.base_url:
             raise ValueError("engine openai_api needs base_url, for example http://127.0.0.1:8001/v1")
+        return self
+
+    @model_validator(mode="after")
+    def _cards(self) -> LlmStage:
+        given, wanted = self.reservation.num_gpus, self.vllm.tensor_parallel_size
+        if self.engine != "vllm" or given == wanted or (wanted == 1 and given == 0):
+            return self
+        if wanted > 1 or given > 1:
+            raise ValueError(f"resources.num_gpus {given:g} and vllm.tensor_parallel_size {wanted} must be equal")
+        if self.vllm.gpu_memory_utilization > given:
+            raise ValueError(
+                f"vllm.gpu_memory_utilization {self.vllm.gpu_memory_utilization:g} is more than the share of a card "
+                f"that resources.num_gpus {given:g} takes: lower it to that"
+            )
         return self
 
 
