@@ -2,9 +2,9 @@
 
 Sentence embeddings call questions near that differ in the one word that matters ("on Monday", "on Tuesday"; "with a
 receipt", "without"). So beside them stands a rule that can be read: the content words of both must be equal, in their
-order. Articles, plain auxiliaries, "you", "please" and the like are no content; negations, prepositions that turn a
-meaning around, tenses, question words and numbers are. Inflections are cut off roughly. The rule errs towards calling
-questions different: then the language model is asked, which is what happens without a cache.
+order, and at least two. Articles, plain auxiliaries, "you", "what" and requests ("please tell me") are no content;
+negations, prepositions, tenses, other question words and numbers are. Inflections are cut off roughly. The rule errs
+towards calling questions different: then the language model is asked, which is what happens without a cache.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _PHRASES = {
 }
 _EMPTY_WORDS = frozenset(
     {"a", "an", "the", "any", "some", "is", "are", "am", "be", "do", "does", "have", "has", "can", "could", "may"}
-    | {"would", "you", "your", "i", "we", "me", "us", "there", "it", "what", "which", "of", "in", "for", "at", "to"}
-    | {"please", "tell", "explain", "describe", "about", "say", "know", "want", "like", "hello", "hi", "hey", "so"}
-    | {"okay", "ok", "well", "um", "uh", "er", "erm", "thanks", "thank", "let"}
+    | {"would", "you", "your", "i", "we", "there", "it", "what", "which", "of", "please", "hello", "hi", "hey"}
+    | {"um", "uh", "er", "erm"}
 )
+_FEWEST_CONTENT_WORDS = 2
 _VOWEL = re.compile(r"[aeiouy]")
 _SHORTEST_STEM = 4
 
@@ -56,7 +56,11 @@ _NOBODY_AFTER = {
     **dict.fromkeys(("i", "we"), frozenset({"can", "could", "may", "should", "must", "might"})),
     **dict.fromkeys(("me", "us"), frozenset({"tell", "show", "teach"})),
 }
-_POLITE_START = re.compile(r"^(?:i (?:would like to know|want to know|was wondering|am wondering)|let me know) ")
+_POLITE_START = re.compile(
+    r"^(?:(?:hello|hi|hey|um|uh|okay|ok|so|well|please) )*"
+    r"(?:i (?:would like to know|want to know|was wondering|am wondering)|do you know|let me know"
+    r"|(?:(?:can|could|would|will) you )?(?:please )?(?:tell me|explain|describe)(?: to me)?)(?: about)? "
+)
 _DIGITS_THAT_IDENTIFY = 4
 _NUMBER_WORDS = frozenset(
     ["zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double", "triple"]
@@ -91,14 +95,14 @@ def normal(text: str) -> str:
 
 
 def same_question(one: str, other: str) -> bool:
-    """Whether both have the same content words in the same order; two without any are different."""
+    """Whether both have the same content words in the same order, and enough of them to tell."""
     content = content_words(one)
-    return bool(content) and content == content_words(other)
+    return len(content) >= _FEWEST_CONTENT_WORDS and content == content_words(other)
 
 
 def content_words(text: str) -> tuple[str, ...]:
     """What a question is about, word by word, roughly stemmed."""
-    words = _joined(_full_forms(normal(text)))
+    words = _joined(_impersonal(text))
     return tuple(_stem(word) for word in words if word not in _EMPTY_WORDS)
 
 
@@ -106,7 +110,7 @@ def personal(text: str) -> bool:
     """Whether it is about the caller: first person (but "can I", which asks for everybody), an introduction, an
     address, or a number that identifies.
     """
-    words = _POLITE_START.sub("", " ".join(_full_forms(normal(text)))).split()
+    words = _impersonal(text)
     if "@" in text or _FIRST_PERSON.intersection(words):
         return True
     for before, word in zip(["", *words], words, strict=False):
@@ -134,6 +138,11 @@ def stands_alone(text: str) -> bool:
     if len(words) < _LEAST_WORDS_ALONE or words[0] in _CONTINUATIONS or words[1] == "about":
         return False
     return not _POINTERS.intersection(words)
+
+
+def _impersonal(text: str) -> list[str]:
+    """The words without the request that they are wrapped in."""
+    return _POLITE_START.sub("", " ".join(_full_forms(normal(text)))).split()
 
 
 def _full_forms(text: str) -> list[str]:
