@@ -1,8 +1,8 @@
 """The host's side of the answer cache: what it is asked before the language model, and what it is given to keep.
 
 A lookup has `call_timeout_ms`, in which nothing else happens; then the language model is asked as if there were no
-cache, and after three that came to nothing none is waited for during five seconds: a cache that is slow or dead costs
-a few turns that much and the others nothing. Keeping is nobody's wait: a short queue of answers, a task of the host's.
+cache, and after three that came to nothing lookups pause (`Patience`): a cache that is slow or dead costs a few turns
+that much and the others nothing. Keeping is nobody's wait: a short queue of answers, a task of the host's.
 """
 
 from __future__ import annotations

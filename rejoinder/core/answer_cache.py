@@ -39,6 +39,7 @@ LONGEST_ANSWER = 2000
 
 LATE_IN_A_ROW = 3
 PAUSE_S = 5.0
+LONGEST_PAUSE_S = 60.0
 
 
 class Refused(Enum):
@@ -206,22 +207,26 @@ class AnswerIndex:
 
 
 class Patience:
-    """Lookups that came to nothing in time, and when the next is worth its wait: three in a row, and five seconds pass
-    without any.
+    """Lookups that came to nothing in time, and when the next is worth its wait: after three in a row one is tried in
+    five seconds, then in ten, at last once a minute.
     """
 
     def __init__(self) -> None:
         self._late = 0
         self._until = float("-inf")
+        self._pause_s = PAUSE_S
 
     def waits(self, now: float) -> bool:
         """Whether a lookup may be waited for."""
         return now >= self._until
 
     def answered(self) -> None:
-        self._late = 0
+        """One came in time: all is well again."""
+        self._late, self._pause_s = 0, PAUSE_S
 
     def late(self, now: float) -> None:
+        """One was given up, or failed."""
         self._late += 1
         if self._late >= LATE_IN_A_ROW:
-            self._until = now + PAUSE_S
+            self._until = now + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

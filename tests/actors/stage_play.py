@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from actors.host import Host
-from actors.ports import Stages
+from actors.ports import AnswerCache, Stages
 from actors.services import Services
 from actors.session import Session
 from actors.voice import Clip
@@ -40,12 +40,13 @@ class Play:
     tts: ToneTts = field(default_factory=ToneTts)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     apology: bytes = APOLOGY_PCM
+    answers: AnswerCache | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
         """A running host."""
         clock = asyncio.get_running_loop().time
-        stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"})
+        stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"}, self.answers)
         apology = Clip(self.settings.conversation.apology, self.apology)
         services = Services.over(stages, self.settings, apology, self.metrics, SilentJournal(), clock)
         host = Host(services)

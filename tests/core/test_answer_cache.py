@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rejoinder.core.answer_cache import (
     LATE_IN_A_ROW,
     LONGEST_ANSWER,
+    LONGEST_PAUSE_S,
     NOBODY,
     PAUSE_S,
     AnswerIndex,
@@ -266,4 +267,8 @@ def test_three_late_lookups_make_a_pause() -> None:
     assert not patience.waits(1 + PAUSE_S - 0.1)
     assert patience.waits(1 + PAUSE_S)
     patience.late(1 + PAUSE_S)
-    assert not patience.waits(1 + PAUSE_S), "one that is still late pauses at once"
+    assert not patience.waits(1 + 3 * PAUSE_S - 0.1), "the next pause is twice as long"
+    assert patience.waits(1 + 3 * PAUSE_S)
+    for number in range(9):
+        patience.late(100 * number)
+    assert patience.waits(800 + LONGEST_PAUSE_S)
