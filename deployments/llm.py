@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Protocol
 
 from actors.ports import LlmRequest, TokenDelta, Usage
@@ -14,16 +15,17 @@ from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
 from deployments.engines.emulated import EmulatedLlm
 from deployments.engines.llama_cpp import LlamaCpp, LlamaCppOptions
 from deployments.engines.openai_api import OpenAiApi
+from deployments.engines.vllm import Vllm, VllmMetrics
 from deployments.replica import Replica, StageDeployment, replica_id
 from deployments.routing import Route
 from rejoinder.core.config import Settings
 from rejoinder.core.context import Message
 from rejoinder.core.errors import ConfigError
-from rejoinder.store import open_store
+from rejoinder.store import Form, open_store
 
 
 class LlmEngine(Protocol):
-    """What stands behind the deployment; vLLM's AsyncLLM fits (generate, abort, check_health)."""
+    """What stands behind the deployment."""
 
     @property
     def name(self) -> str: ...
@@ -56,6 +58,8 @@ def open_engine(settings: Settings) -> LlmEngine:
                 field="args.llm.api_key_env",
             )
         return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms)
+    if stage.engine == "vllm":
+        return Vllm(_transformers_model(settings), stage)
     if stage.runtime == "llama_cpp":
         return _llama_cpp(settings)
     options = EmbeddedOptions(
@@ -84,6 +88,15 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
     return LlamaCpp(open_store(settings.models).path(stage.model), options)
 
 
+def _transformers_model(settings: Settings) -> str:
+    """A folder as it is, a hub repository by its name, anything else from the store."""
+    model = settings.llm.model
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    return model if "/" in model else str(open_store(settings.models).converted(model, Form.HF))
+
+
 class Llm(StageDeployment):
     """The deployment."""
 
@@ -91,6 +104,8 @@ class Llm(StageDeployment):
         os.nice(settings.llm.nice)  # before the engine makes its threads, which inherit it
         self._engine = open_engine(settings)
         self._replica = Replica("llm", self._engine.name, settings.llm)
+        if isinstance(self._engine, Vllm):
+            self._replica.expose(VllmMetrics())
         self._instructions = settings.conversation.instructions
         self._warm = False
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
 
 import ray
+from prometheus_client.registry import Collector
 from ray import serve
 
 from deployments.metrics import MetricsPort, ReplicaMetrics
@@ -117,6 +118,10 @@ class Replica:
         replica = replica_id(stage)
         node = ray.get_runtime_context().get_node_id() if inside else "local"
         self.description = Description(stage, replica, os.getpid(), node, self._port.target, engine)
+
+    def expose(self, collector: Collector) -> None:
+        """Serve an engine's own metrics on this replica's port too."""
+        self._port.registry.register(collector)
 
     def signals(self) -> dict[str, float]:
         """What `deployments.scaling` decides by: the wait that nine of ten recent requests stayed below."""

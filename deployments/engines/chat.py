@@ -38,20 +38,18 @@ class ChatTemplate:
         Control marks inside a message are broken up, so that no caller can forge a turn. Raises CallerError if the
         template refuses the messages.
         """
-        entries = [{"role": m.role, "content": _plain(m.content)} for m in messages]
+        entries = [{"role": m.role, "content": plain(m.content)} for m in messages]
         try:
             opened = answer is not None
             prompt = self._template.render(messages=entries, add_generation_prompt=opened, **self._special)
         except TemplateError as error:
             message = f"the model's chat template refuses these messages: {error}."
             raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
-        return prompt + _plain(answer or "")
+        return prompt + plain(answer or "")
 
     def render_open(self, messages: Sequence[Message]) -> str:
         """The prompt text up to the last word of the last message, which may go on."""
-        prompt, last = self.render(messages, answer=None), _plain(messages[-1].content).strip()
-        end = prompt.rfind(last)
-        return prompt[: end + len(last)] if end >= 0 else prompt
+        return up_to(self.render(messages, answer=None), plain(messages[-1].content))
 
 
 class ChatTokenizer:
@@ -108,8 +106,16 @@ class TokenDecoder:
         return token_id in self._end_ids
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A message's text with control marks broken up."""
     return text.replace("<|", "< |")
+
+
+def up_to(prompt: str, message: str) -> str:
+    """A prompt as far as the last word of its last message, which may go on."""
+    words = message.strip()
+    end = prompt.rfind(words)
+    return prompt[: end + len(words)] if end >= 0 else prompt
 
 
 def _read(file: Path) -> str:

@@ -51,10 +51,10 @@ class DeltaWriter:
         """End the generation at its next token; any thread may call it."""
         self._stopped.set()
 
-    def write(self, text: str) -> None:
-        """Take the text of one token; empty while a character is incomplete."""
-        self.tokens += 1
-        self._waiting += 1
+    def write(self, text: str, tokens: int = 1) -> None:
+        """Take the text of one token, or of several; empty while a character is incomplete."""
+        self.tokens += tokens
+        self._waiting += tokens
         self._text += text
         now = time.monotonic()
         if self._text and now >= self._due_at:
