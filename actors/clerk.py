@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from actors.orders import Order
 from actors.replies import MAX_PARALLEL
 from actors.services import Services
-from rejoinder.core import turns
+from rejoinder.core import turn_events
 from rejoinder.core.audio import STT_RATE
 from rejoinder.core.context import Message
 from rejoinder.core.errors import CallerError
@@ -91,7 +91,7 @@ class Clerk:
                 "Append audio before you commit it.",
                 code="input_audio_buffer_commit_empty",
             )
-        self._session.step(turns.CommitRequested(received))
+        self._session.step(turn_events.CommitRequested(received))
 
     def _create_item(self, fields: Fields, previous: str | None) -> None:
         if len(self._session.conversation) >= MAX_ITEMS:
@@ -115,6 +115,7 @@ class Clerk:
                     "audio_end_ms",
                     remedy="Send how much of it was played.",
                 )
+            self._session.replies.flushed(item_id, end_ms / 1000)
             conversation.truncate(item_id, text, end_ms)
         self._session.emit(server.truncated(item_id, end_ms))
 

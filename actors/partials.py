@@ -2,7 +2,8 @@
 
 One guess is under way at a time, each takes the audio as it is when it starts, and the pause behind it grows with what
 it took: so a loaded speech-to-text stage is asked less often by itself, and one that refuses is left alone for longer.
-Nothing depends on a guess: the language model only reads ahead what is sure.
+Nothing depends on a guess. The language model reads ahead what is sure; and while a reply is paused, what was said over
+it is guessed at more often, since words end the reply.
 """
 
 from __future__ import annotations
@@ -23,14 +24,25 @@ logger = logging.getLogger(__name__)
 class Partials:
     """Of one session. `begin` with an utterance, `pause` at a soft end, `resume` when it was none, `end` with it."""
 
-    def __init__(self, services: Services, ear: Ear, group: asyncio.TaskGroup, grown: Callable[[str], None]) -> None:
-        """`grown` gets the words that are sure whenever there are more of them."""
+    def __init__(
+        self,
+        services: Services,
+        ear: Ear,
+        group: asyncio.TaskGroup,
+        grown: Callable[[str], None],
+        guessed: Callable[[str, str], None],
+    ) -> None:
+        """`grown` gets the words that are sure whenever there are more of them; `guessed`, while a reply waits for
+        them, each guess and what is sure.
+        """
         self._services = services
         self._settings = services.settings.partials
-        self._wanted = self._settings.enabled and services.settings.llm.reads_ahead
+        self._reads_ahead = services.settings.llm.reads_ahead
         self._ear = ear
         self._group = group
         self._grown = grown
+        self._guessed = guessed
+        self._awaited = False
         self._known = Agreement()
         self._start = 0
         self._task: asyncio.Task[None] | None = None
@@ -41,9 +53,15 @@ class Partials:
         self._start = start
         self.resume()
 
+    def attend(self) -> None:
+        """A reply waits for the words of this utterance."""
+        self._awaited = True
+        self.pause()
+        self.resume()
+
     def resume(self) -> None:
         """The caller goes on after a pause; what is sure of the utterance stays so."""
-        if self._wanted and self._task is None:
+        if self._settings.enabled and (self._reads_ahead or self._awaited) and self._task is None:
             self._task = self._group.create_task(self._guess())
 
     def pause(self) -> None:
@@ -56,10 +74,12 @@ class Partials:
         """The utterance is over."""
         self.pause()
         self._known = Agreement()
+        self._awaited = False
 
     async def _guess(self) -> None:
         """Guess again and again until cancelled."""
-        every_s = self._settings.every_ms / 1000
+        every_ms = self._services.settings.barge_in.guess_every_ms if self._awaited else self._settings.every_ms
+        every_s = every_ms / 1000
         pause_s = every_s
         while True:
             await asyncio.sleep(pause_s)
@@ -80,5 +100,7 @@ class Partials:
             pause_s = max(every_s - took_s, took_s * (1 / self._settings.share - 1))
             self._services.metrics.partial("heard")
             before, self._known = self._known, agree(self._known, transcript.text)
-            if self._known.stable != before.stable:
+            if self._known.stable != before.stable and self._reads_ahead:
                 self._grown(self._known.text)
+            if self._awaited:
+                self._guessed(transcript.text, self._known.text)

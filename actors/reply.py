@@ -120,9 +120,30 @@ class Reply:
         finally:
             if self.first_output_at is None:
                 self._services.speculation.thought()
-        if self.plan.events.spoken:
-            await self._voice.played_out()
         self._services.recall.keep(self.thought, self.answer)
+
+    @property
+    def audible(self) -> bool:
+        """Whether it has begun to be heard, and its end is not heard yet."""
+        return self.plan.events.spoken and self.open and self.first_output_at is not None
+
+    def pause(self, stop_s: float) -> None:
+        """Silence at once, until `resume` or `cut`; the engines go on. `stop_s`: since the speech that caused it.
+
+        An answer in writing disturbs nobody who speaks.
+        """
+        if self.plan.events.spoken:
+            self._voice.pause()
+            self.stop_s = stop_s
+
+    def flushed(self, at_s: float) -> None:
+        """The client says that it stopped playing at `at_s`: if this is paused, it goes on from there."""
+        self._voice.flushed(at_s)
+
+    def resume(self) -> None:
+        """Go on behind the last sample that was heard."""
+        self.stop_s = None
+        self._voice.resume()
 
     def cut(self, reason: str, stop_s: float | None = None) -> None:
         """Silence at once: nothing of this reply is sent after this call. `stop_s`: since the speech that cut it."""
@@ -137,9 +158,9 @@ class Reply:
         """The words of the answer that a client has heard who stopped at `at_s`."""
         return self._voice.heard(self._voice.where(at_s))
 
-    def newest_words(self, before_s: float, behind_s: float) -> str:
-        """The words around the listener's position."""
-        return self._voice.newest(before_s, behind_s) if self.plan.events.spoken else ""
+    def saying(self, before_s: float, behind_s: float) -> tuple[str, float]:
+        """The words around the listener's position, and how much is still to be heard (infinite: not known yet)."""
+        return self._voice.newest(before_s, behind_s), self._voice.left_s
 
     # -- what the voice reports ------------------------------------------------------------------------------------
 

@@ -9,26 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
 
+from actors.attention import Attention
 from actors.clerk import Clerk
 from actors.ear import Ear, speech_settings
 from actors.hearing import Listening
 from actors.mailbox import Mailbox
 from actors.orders import Order
 from actors.partials import Partials
+from actors.performance import Performance
 from actors.replies import Replies
 from actors.reply import Reply
 from actors.retry import Trouble
 from actors.services import Services
 from actors.utterance import Utterance
-from rejoinder.core import turn_commands as commands
-from rejoinder.core import turns
+from rejoinder.core import turn_events, turns
 from rejoinder.core.endpointing import DetectionMode
 from rejoinder.core.errors import CallerError
 from rejoinder.core.speech import SoftEnd, SpeechEvent
-from rejoinder.core.turn_commands import Command
-from rejoinder.core.turns import Agent, Caller, TurnEvent, TurnRules, TurnState, Verdict
+from rejoinder.core.turn_events import TurnEvent, Verdict
+from rejoinder.core.turn_state import Agent, Caller, TurnRules, TurnState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
@@ -65,10 +65,6 @@ class Session:
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._clerk = Clerk(self, services)
         self._trouble = Trouble(services.metrics)
-        self._order: Order | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        # The revision whose required silence passed while audio still waited for its decision.
-        self._overdue: int | None = None
 
     # -- the transport's side ----------------------------------------------------------------------------------------
 
@@ -76,8 +72,13 @@ class Session:
         """Live until cancelled; cancelling stops every task and engine call of this session."""
         async with asyncio.TaskGroup() as group:
             self.replies = Replies(self, self._services, group)
-            partials = Partials(self._services, self._ear, group, self.replies.read_ahead)
+            self._attention = Attention(self, self._services, self._ear)
+            self._attention.configured()
+            partials = Partials(self._services, self._ear, group, self.replies.read_ahead, self._attention.guessed)
             self._utterance = Utterance(self, self._ear, Listening(self._services, group), partials)
+            self._performance = Performance(
+                self._services, self._ear, self._utterance, self.replies, self._attention, self.post
+            )
             self._clerk.greet()
             self.replies.read_ahead()
             self._ready.set()
@@ -85,8 +86,7 @@ class Session:
                 while True:
                     self._take(await self._mailbox.get())
             finally:
-                if self._timer:
-                    self._timer.cancel()
+                self._performance.close()
                 self._ear.release()
 
     async def ready(self) -> None:
@@ -98,8 +98,7 @@ class Session:
         self._ear.append(pcm, self._services.clock())
         if self.config.detection.mode is DetectionMode.NONE:
             self._ear.skip()
-            if self._overdue is not None:
-                self._wait_over(self._overdue)
+            self._performance.caught_up()
         self._wake_ticker()
 
     async def submit(self, event: client.ClientEvent) -> None:
@@ -131,9 +130,9 @@ class Session:
         for event in events:
             self._mailbox.post(event)
         if self._ear.in_speech:
-            self._mailbox.post(turns.AudioHeard(self._ear.processed))
-        if self._overdue is not None:
-            self._wait_over(self._overdue)
+            self._mailbox.post(turn_events.AudioHeard(self._ear.processed))
+        self._attention.tune()
+        self._performance.caught_up()
 
     def vad_failed(self) -> None:
         """Voice activity cannot be decided: if somebody may be speaking, apologise until it can."""
@@ -162,16 +161,26 @@ class Session:
 
     def step(self, event: TurnEvent) -> None:
         """Let the turn machine decide about one event, and do as it says."""
+        self.state, wanted = turns.step(self.state, event, self.rules, self._when(event))
+        for command in wanted:
+            self._performance.perform(command, self.state.start)
+
+    @property
+    def rules(self) -> TurnRules:
+        """What the client and the operator configured about turns."""
         settings = self._services.settings
-        rules = TurnRules(
+        return TurnRules(
             self.config.detection,
             settings.endpointing,
             settings.speech.max_utterance_s,
             drafts=settings.speculation.enabled and self.config.output_modality == "audio",
+            barge_in=settings.barge_in,
+            min_speech_ms=settings.speech.min_speech_ms,
         )
-        self.state, wanted = turns.step(self.state, event, rules, self._when(event))
-        for command in wanted:
-            self._perform(command)
+
+    def post(self, event: TurnEvent) -> None:
+        """Let the turn machine decide about an event when its time comes."""
+        self._mailbox.post(event)
 
     def _when(self, event: TurnEvent) -> float:
         """The instant an event speaks of: what was decided about audio counts from its arrival, not from its tick."""
@@ -182,50 +191,6 @@ class Session:
             arrived = self._ear.arrival(event.processed)
         return self._services.clock() if arrived is None else arrived
 
-    def _perform(self, command: Command) -> None:
-        match command:
-            case commands.AnnounceSpeech(start):
-                self._utterance.announce(start)
-            case commands.Hear(revision, start, end, judge):
-                self._utterance.hear(start, end, partial(self._judged, revision) if judge else None)
-            case commands.Draft(revision):
-                self.replies.draft(revision, self._utterance.hearing)
-            case commands.Discard():
-                self.replies.discard()
-            case commands.Forget():
-                self.replies.discard()
-                self._utterance.forget()
-            case commands.WaitUntil(revision, at):
-                self._wake_at(at, partial(self._wait_over, revision))
-            case commands.CommitTurn():
-                self.replies.expect(self._utterance.commit(command))
-            case commands.WatchSilence(revision, at):
-                quiet = self._ear.received
-                self._wake_at(at, lambda: self._mailbox.post(turns.NobodySpoke(revision, quiet, self._ear.received)))
-            case commands.CommitSilence(start, end):
-                self._utterance.commit_silence(start, end)
-            case commands.StartReply(draft):
-                order, self._order = self._order, None
-                self.replies.start(order, draft)
-            case commands.CancelReply(reason):
-                self.replies.cut(reason, self._ear.arrival(self.state.start + 1))
-
-    def _judged(self, revision: int, probability: float | None) -> None:
-        self._mailbox.post(turns.Verdict(revision, probability, self._ear.processed))
-
-    def _wait_over(self, revision: int) -> None:
-        """The required silence has passed, if what is still undecided says so too: the next tick will tell."""
-        self._overdue = revision if self._ear.backlog else None
-        if self._overdue is None:
-            self._mailbox.post(turns.WaitOver(revision))
-
-    def _wake_at(self, at: float, act: Callable[[], None]) -> None:
-        """Do something at a monotonic time; the machine waits for one thing at a time."""
-        if self._timer:
-            self._timer.cancel()
-        delay = max(0.0, at - self._services.clock())
-        self._timer = asyncio.get_running_loop().call_later(delay, act)
-
     # -- the clerk's side --------------------------------------------------------------------------------------------
 
     @property
@@ -235,22 +200,22 @@ class Session:
 
     def configured(self) -> None:
         """The configuration changed: hear by it from the next window on."""
-        self._ear.settings = speech_settings(self._services.settings.speech, self.config.detection)
+        self._attention.configured()
         self.replies.read_ahead()
 
     def clear(self, end: int) -> None:
         """Drop the caller's audio before sample `end` that is not committed yet."""
-        self.step(turns.ClearRequested(end))
+        self.step(turn_events.ClearRequested(end))
         self._utterance.drop(end)
 
     def request_reply(self, order: Order) -> None:
         """response.create: the machine starts it; `order` says what it changes."""
-        self._order = order
-        self.step(turns.ReplyRequested())
+        self._performance.order = order
+        self.step(turn_events.ReplyRequested())
 
     # -- the replies' side -------------------------------------------------------------------------------------------
 
     def reply_ended(self, reply: Reply) -> None:
         """The reply's audio was heard to its end, or it failed."""
         if reply is self.replies.current and self.state.agent is not Agent.IDLE:
-            self._mailbox.post(turns.ReplyEnded())
+            self._mailbox.post(turn_events.ReplyEnded())

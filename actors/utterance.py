@@ -73,6 +73,19 @@ class Utterance:
         self._partials.end()
         self._ear.turn_over(end, end)
 
+    def attend(self) -> None:
+        """A reply waits for this utterance's words."""
+        self._partials.attend()
+
+    def dismiss(self, speech_end: int, end: int) -> None:
+        """It was no turn: the client hears of its end, and that nothing is made of it."""
+        item_id, self._item_id = self._item_id, None
+        self._partials.end()
+        self._ear.turn_over(speech_end, end)
+        if item_id is not None:
+            self._talk.emit(server.speech_stopped(item_id, _ms(end)))
+            self._talk.emit(server.cleared())
+
     def commit(self, turn: CommitTurn) -> Turn:
         """Make it a turn of the conversation, and tell the client."""
         if not turn.heard:

@@ -1,16 +1,17 @@
 """Speaking: segments become audio, audio is paced to the listener, and what was heard is known at every instant.
 
-Two loops share a bounded store of audio: one synthesizes segments in order, the other releases audio at most
-`playout_lead_ms` ahead of the listener, so that a barge-in has little to take back and the history stays true.
-Nothing limits a stream on Ray's path, so the store's own bound (`AHEAD_S`) is what stops synthesis from running away.
+Two loops share a bounded tape of audio: one synthesizes segments in order, the other releases audio at most
+`playout_lead_ms` ahead of the listener, so that a barge-in has little to take back and the history stays true. A paused
+voice releases nothing; when it is resumed it goes on behind the last sample that was heard.
+Nothing limits a stream on Ray's path, so the tape's own bound (`AHEAD_S`) is what stops synthesis from running away.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from actors.ports import Tts, TtsRequest
@@ -18,6 +19,7 @@ from actors.retry import Pause, Trouble, patience
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.playout import Playout
+from rejoinder.core.tape import Piece, Tape
 
 Clock = Callable[[], float]
 
@@ -26,6 +28,8 @@ AHEAD_S = 30.0
 # One delta a tenth of a second: ten messages a second, not fifty; the first one goes out as soon as it exists.
 DELTA_S = 0.1
 SEGMENT_QUEUE = 8
+# A listener's own buffer and the way to it: so much less than we reckon it may have heard when it flushes.
+LAG_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,49 +67,8 @@ class VoiceSettings:
     speed: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Audio, and the words that begin with it ("" inside a segment). A clip's audio answers nothing."""
-
-    words: str
-    pcm: bytes
-    answers: bool = True
-
-    @property
-    def samples(self) -> int:
-        return len(self.pcm) // SAMPLE_BYTES
-
-
-@dataclass(slots=True)
-class _Store:
-    """Audio that waits to be sent."""
-
-    chunks: deque[_Chunk] = field(default_factory=deque)
-    samples: int = 0
-
-    def add(self, chunk: _Chunk) -> None:
-        self.chunks.append(chunk)
-        self.samples += chunk.samples
-
-    def take(self, limit: int) -> _Chunk:
-        """At most `limit` samples from the front, never across the start of a segment or clip."""
-        first = self.chunks.popleft()
-        pcm = first.pcm
-        while len(pcm) < limit * SAMPLE_BYTES and self.chunks and not self.chunks[0].words:
-            pcm += self.chunks.popleft().pcm
-        taken, rest = pcm[: limit * SAMPLE_BYTES], pcm[limit * SAMPLE_BYTES :]
-        if rest:
-            self.chunks.appendleft(_Chunk("", rest, first.answers))
-        self.samples -= len(taken) // SAMPLE_BYTES
-        return _Chunk(first.words, taken, first.answers)
-
-    def clear(self) -> None:
-        self.chunks.clear()
-        self.samples = 0
-
-
 class Voice:
-    """One reply's speech. `run` ends when all was sent; cancelling it stops the engine at its next chunk.
+    """One reply's speech. `run` ends when all was heard; cancelling it stops the engine at its next chunk.
 
     Before `go` is set nothing is sent, and only the first segment is synthesized.
     """
@@ -120,19 +83,26 @@ class Voice:
         self._trouble = trouble
         self._clock = clock
         self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
-        self._store = _Store()
+        self._tape = Tape(round((settings.lead_s + LAG_S) * WIRE_RATE))
         self._playout = Playout(settings.lead_s)
         # Half the lead at most: one delta is heard while the next is on its way.
         self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
-        self._sent = 0
         self._synthesized = False
+        self._resumed_s = 0.0
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
 
     @property
     def audio_ms(self) -> int:
         """Length of the audio sent so far."""
-        return round(self._sent * 1000 / WIRE_RATE)
+        return round(self._playout.reached_s * 1000)
+
+    @property
+    def left_s(self) -> float:
+        """What is still to be heard, as far as that is known."""
+        return self._playout.left_s(self._clock()) if self._synthesized else math.inf
 
     async def say(self, text: str) -> None:
         """Queue a segment; waits while SEGMENT_QUEUE of them wait for synthesis."""
@@ -147,7 +117,7 @@ class Voice:
         self._playout.begin("")
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
-        self._store.add(_Chunk(clip.text, clip.pcm, answers=False))
+        self._tape.add(Piece(clip.text, clip.pcm, answers=False))
         self._wake.set()
 
     async def say_last(self, clip: Clip) -> None:
@@ -158,29 +128,56 @@ class Voice:
 
     def dry(self) -> bool:
         """Whether the listener hears nothing and nothing is ready to be heard."""
-        return not self._store.samples and self._playout.finish(self._clock()) <= self._clock()
+        drained = not self._tape.waiting and self._playout.finish(self._clock()) <= self._clock()
+        return drained and self._flows.is_set()
+
+    def pause(self) -> None:
+        """Send nothing from now on: the listener flushes what it holds."""
+        self._flows.clear()
+        self._tape.wind(self._playout.flush(self._clock()))
+
+    def flushed(self, at_s: float) -> None:
+        """The listener says that it stopped at `at_s`; only a paused voice goes back there."""
+        if self._flows.is_set():
+            return
+        at = max(self._tape.oldest, round(self.where(at_s) * WIRE_RATE))
+        self._tape.wind(self._playout.flush(self._clock(), at))
+
+    def where(self, at_s: float) -> float:
+        """The position of a listener who says that it stopped at `at_s`: into the audio, or, as some clients count,
+        into what it was sent since the last flush; whichever is nearer to our own reckoning.
+        """
+        reckoned_s = self._playout.position_s(self._clock())
+        return min((at_s, self._resumed_s + at_s), key=lambda at: abs(at - reckoned_s))
+
+    def resume(self) -> None:
+        """Go on behind the last sample that was heard."""
+        self._resumed_s = self._playout.position_s(self._clock())
+        self._flows.set()
+        self._wake.set()
 
     def silence(self) -> str:
         """Drop what was not sent; returns what was heard of the answer."""
-        self._store.clear()
+        self._tape.clear()
         return self.heard()
 
     def said(self) -> str:
         """The words of the answer whose audio was sent, heard already or about to be."""
-        return self._playout.heard_text(self._sent / WIRE_RATE)
+        return self._playout.heard_text(self._playout.reached_s)
 
     def heard(self, at_s: float | None = None) -> str:
         """The words played by now, or by `at_s` seconds into the audio if the client says so."""
         return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
 
+    def newest(self, before_s: float, behind_s: float) -> str:
+        """The words around the listener's position."""
+        position_s = self._playout.position_s(self._clock())
+        return self._playout.words_between(position_s - before_s, position_s + behind_s)
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._synthesize())
             group.create_task(self._deliver())
-
-    async def played_out(self) -> None:
-        """Until the listener has heard all that was sent."""
-        await asyncio.sleep(max(0.0, self._playout.finish(self._clock()) - self._clock()))
 
     async def _synthesize(self) -> None:
         while (text := await self._segments.get()) is not None:
@@ -232,37 +229,42 @@ class Voice:
             raise _Interrupted(made, fault) from fault
 
     async def _keep(self, words: str, pcm: bytes) -> None:
-        while self._store.samples > AHEAD_S * WIRE_RATE:
+        while self._tape.waiting > AHEAD_S * WIRE_RATE:
             self._room.clear()
             await self._room.wait()
         if words:
             self._playout.begin(words)
             self._listener.first_audio_ready()
         self._playout.add(len(pcm) // SAMPLE_BYTES)
-        self._store.add(_Chunk(words, pcm))
+        self._tape.add(Piece(words, pcm))
         self._wake.set()
 
     async def _deliver(self) -> None:
+        """Send all that is made, until the listener has heard it."""
         await self._go.wait()
         while True:
-            if not self._store.samples:
-                if self._synthesized:
-                    return
+            await self._flows.wait()
+            now = self._clock()
+            if self._tape.waiting:
+                wanted = min(self._tape.waiting, self._delta)
+                if (wait_s := self._playout.wait_s(wanted, now)) > 0:
+                    await asyncio.sleep(wait_s)
+                else:
+                    self._send(self._tape.take(wanted), now)
+            elif not self._synthesized:
                 self._wake.clear()
                 await self._wake.wait()
-                continue
-            now = self._clock()
-            wanted = min(self._store.samples, self._delta)
-            if (wait_s := self._playout.wait_s(wanted, now)) > 0:
-                await asyncio.sleep(wait_s)
-                continue
-            chunk = self._store.take(wanted)
-            self._playout.sent(chunk.samples, now)
-            self._sent += chunk.samples
-            if chunk.words:
-                self._listener.speaking(chunk.words)
-            self._listener.audio(chunk.pcm, answers=chunk.answers)
-            self._room.set()
+            elif (left_s := self._playout.finish(now) - now) > 0:
+                await asyncio.sleep(left_s)
+            else:
+                return
+
+    def _send(self, piece: Piece, now: float) -> None:
+        self._playout.sent(piece.samples, now)
+        if piece.words:
+            self._listener.speaking(piece.words)
+        self._listener.audio(piece.pcm, answers=piece.answers)
+        self._room.set()
 
 
 class _Interrupted(Exception):

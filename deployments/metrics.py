@@ -93,10 +93,7 @@ class ConversationMetrics:
                 ("rejoinder_drafts_total", "Replies begun before their turn was taken."),
                 ("rejoinder_partials_total", "Transcripts of utterances still going on."),
                 ("rejoinder_breakers_total", "Language model replicas taken out and brought back."),
-                (
-                    "rejoinder_answer_cache_total",
-                    "Questions to the answer cache, drafts' among them, and what it kept.",
-                ),
+                ("rejoinder_answer_cache_total", "Questions to the answer cache, drafts' too, and what it kept."),
             )
         )
         self._stops = Histogram(
@@ -104,6 +101,9 @@ class ConversationMetrics:
             "Caller's interrupting speech to silence.",
             buckets=STOP_BUCKETS_S,
             registry=registry,
+        )
+        self._overheard = Counter(
+            "rejoinder_overheard_total", "Speech over a reply that was no turn.", ["reading"], registry=registry
         )
         self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
 
@@ -149,6 +149,9 @@ class ConversationMetrics:
 
     def interrupted(self, stop_s: float) -> None:
         self._stops.observe(stop_s)
+
+    def overheard(self, reading: str) -> None:
+        self._overheard.labels(reading).inc()
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         self._errors.labels(fault, stage).inc()

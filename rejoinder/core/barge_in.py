@@ -38,7 +38,7 @@ class Floor:
 def read(text: str, floor: Floor, settings: BargeInSettings, language: str) -> Reading:
     """What these words, a transcript's, are."""
     said = words(text)
-    if _runs(said, settings.stop_words, language):
+    if stops(text, settings, language):
         return Reading.MEANT
     if settings.echo_guard and is_echo(said, words(floor.spoken)):
         return Reading.ECHO
@@ -50,6 +50,11 @@ def read(text: str, floor: Floor, settings: BargeInSettings, language: str) -> R
     if counted >= settings.min_words:
         return Reading.MEANT
     return Reading.BACKCHANNEL if said and not counted else Reading.NO_WORDS
+
+
+def stops(text: str, settings: BargeInSettings, language: str) -> bool:
+    """Whether a stop word is among these words."""
+    return bool(_runs(words(text), settings.stop_words, language))
 
 
 def _runs(said: Sequence[str], phrases: Phrases, language: str) -> list[int]:

@@ -14,6 +14,9 @@ no word times, so a segment's words share its audio by their length in character
 whole share was played. While a segment is still being synthesized its length is not known and is taken to be what
 speech usually needs, so that its first chunk does not pass for the whole sentence; call `end` when it is complete
 (`begin` of the next does it too).
+
+A listener who was interrupted by a noise flushes what it holds: `flush` takes the position back to what was heard, and
+the rest is queued again.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ class Playout:
         self._complete = 0
         self._added = 0
         self._sent = 0
+        self._reached = 0
         self._anchor_time = 0.0
         self._anchor_played = 0.0
 
@@ -74,10 +78,35 @@ class Playout:
         self._anchor_played = self._played(now)
         self._anchor_time = max(now, self._anchor_time)
         self._sent += samples
+        self._reached = max(self._reached, self._sent)
+
+    def flush(self, now: float, heard: int | None = None) -> int:
+        """The listener dropped all that it had not heard: it stands still at the sample that is returned, which is to
+        be sent next. `heard` is where it says that it stands (never beyond what it was ever sent), else the model's.
+        """
+        at = math.floor(self._played(now)) if heard is None else min(max(heard, 0), self._reached)
+        self._anchor_played, self._anchor_time, self._sent = float(at), max(now, self._anchor_time), at
+        return at
+
+    def words_between(self, start_s: float, end_s: float) -> str:
+        """The words of which any part lies between two positions, joined by single spaces."""
+        before = self.heard_text(start_s).split()
+        until = self.heard_text(end_s).split()
+        words = [word for segment in self._segments for word in segment.words]
+        return " ".join(words[len(before) : len(until) + 1])
 
     def position_s(self, now: float) -> float:
         """How much audio the listener has heard: never runs back, never beyond what was sent."""
         return self._played(now) / self._rate
+
+    @property
+    def reached_s(self) -> float:
+        """How much audio was ever sent, heard or flushed."""
+        return self._reached / self._rate
+
+    def left_s(self, now: float) -> float:
+        """How much of the audio made so far is still to be heard."""
+        return (self._added - self._played(now)) / self._rate
 
     def finish(self, now: float) -> float:
         """When all that was sent will have been played; `now` if it has been."""

@@ -87,8 +87,26 @@ class StartReply:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseReply:
+    """Fall silent at once, for as long as it takes to know whether the caller means it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeReply:
+    """Go on with the paused reply, from the last sample that was heard."""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelReply:
     reason: Literal["turn_detected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """The announced utterance, whose sound ended at `speech_end`, is no turn; what follows sample `end` is another."""
+
+    speech_end: int
+    end: int
 
 
 Command = (
@@ -102,5 +120,8 @@ Command = (
     | WatchSilence
     | CommitSilence
     | StartReply
+    | PauseReply
+    | ResumeReply
     | CancelReply
+    | Dismiss
 )

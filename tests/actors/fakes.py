@@ -328,6 +328,9 @@ class CountingMetrics:
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)
 
+    def overheard(self, reading: str) -> None:
+        self.counts[f"overheard {reading}"] += 1
+
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         self.counts[f"{fault} {stage}"] += 1
 

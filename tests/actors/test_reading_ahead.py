@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from actors.ports import ANYWHERE, Priority, SttJob, Transcript
-from rejoinder.core.config import LlmStage, PartialsSettings, Settings, SpeculationSettings
+from rejoinder.core.config import BargeInSettings, LlmStage, PartialsSettings, Settings, SpeculationSettings
 from rejoinder.core.errors import Overloaded
 from tests.actors.fakes import ScriptedStt
 from tests.actors.stage_play import Play
@@ -47,7 +47,7 @@ async def test_words_that_two_guesses_agree_on_are_read_ahead() -> None:
 @virtual
 async def test_nobody_guesses_at_silence() -> None:
     """At a soft end the guessing stops, and goes on with the caller."""
-    play = Play()
+    play = Play(Settings(barge_in=BargeInSettings(min_words=0)))
     async with play.call() as caller:
         await caller.speak(0.5)
         await caller.hush(6)

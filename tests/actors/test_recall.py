@@ -111,7 +111,7 @@ async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
 @virtual
 async def test_a_late_cache_costs_its_deadline_and_then_nothing() -> None:
     """A cache that never answers: three callers wait 50 ms each, who comes next does not."""
-    waits = []
+    waits: list[float] = []
     silent = SharedCache(delay_s=3600)
     async with play_of(None).call() as caller:
         await caller.hush(0.5)
@@ -191,7 +191,8 @@ async def test_an_answer_that_was_cut_is_not_kept() -> None:
     async with play.call() as caller:
         await caller.hush(0.5)
         await caller.speak(1.0)
-        await caller.listen("response.done")
+        await caller.listen("response.output_audio.delta")
+        await caller.hush(1.0)
         await caller.speak(1.0)
         assert play.llm.running == 0
         assert play.metrics.counts["cache miss"] == 1

@@ -124,6 +124,7 @@ class Wire:
         self._responses: dict[str, _Response] = {}
         self._ended: set[str] = set()
         self._utterance: str | None = None
+        self._ended_speech = ""
         self._expected: list[tuple[str, str]] = []
 
     def take(self, event: Json) -> None:
@@ -143,6 +144,9 @@ class Wire:
         assert not self._expected, f"{self._expected[0]} never came"
 
     def _follow_caller(self, kind: str, event: Json) -> None:
+        committed = ("input_audio_buffer.committed", self._ended_speech)
+        if kind == "input_audio_buffer.cleared" and self._expected[:1] == [committed]:
+            self._expected = []  # it was no turn
         if self._expected:
             found = (kind, event.get("item_id") or event.get("item", {}).get("id"))
             assert found == self._expected.pop(0), f"{found} came in the middle of a commit"
@@ -152,7 +156,7 @@ class Wire:
             self._utterance = item_id
         elif kind == "input_audio_buffer.speech_stopped":
             assert item_id == self._utterance
-            self._utterance = None
+            self._utterance, self._ended_speech = None, item_id
             self._expected = [("input_audio_buffer.committed", item_id), *rest]
         elif kind == "input_audio_buffer.timeout_triggered":
             assert event["audio_start_ms"] < event["audio_end_ms"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rejoinder.core.speech import SoftEnd, SpeechResumed
 from rejoinder.core.turn_commands import AnnounceSpeech, CommitTurn, Discard, Draft, Forget, Hear, StartReply
-from rejoinder.core.turns import Agent, CommitRequested, TurnEvent, TurnRules, TurnState, Verdict
+from rejoinder.core.turn_events import CommitRequested, TurnEvent, Verdict
+from rejoinder.core.turn_state import Agent, TurnRules, TurnState
 from tests.core.test_turns import SEMANTIC, Machine, all_rules, changed, events
 
 DRAFTING = replace(SEMANTIC, drafts=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.config import EndpointingSettings
+from rejoinder.core.config import BargeInSettings, EndpointingSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection, wait_s
 from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
 from rejoinder.core.turn_commands import (
@@ -21,27 +21,26 @@ from rejoinder.core.turn_commands import (
     CommitTurn,
     Forget,
     Hear,
+    PauseReply,
     StartReply,
     WaitUntil,
     WatchSilence,
 )
-from rejoinder.core.turns import (
-    TABLE,
-    Agent,
+from rejoinder.core.turn_events import (
     AudioHeard,
-    Caller,
     ClearRequested,
     CommitRequested,
+    Guessed,
+    Heard,
     NobodySpoke,
     ReplyEnded,
     ReplyRequested,
     TurnEvent,
-    TurnRules,
-    TurnState,
     Verdict,
     WaitOver,
-    step,
 )
+from rejoinder.core.turn_state import Agent, Caller, TurnRules, TurnState
+from rejoinder.core.turns import TABLE, step
 
 RATE = 16_000
 ENDPOINTING = EndpointingSettings()
@@ -146,13 +145,13 @@ def test_speech_that_resumes_as_its_turn_is_committed_is_the_next_turn() -> None
     machine.speak()
     machine.feed(Verdict(0, 1.0, 33_600))
     caused = machine.feed(SpeechResumed(33_700))
-    assert caused == [AnnounceSpeech(33_700), CancelReply("turn_detected")]
+    assert caused == [AnnounceSpeech(33_700), PauseReply()]
     assert machine.feed(SoftEnd(40_000, 41_536)) == [Hear(1, 33_700, 41_536, judge=True)]
 
 
 def test_speech_over_a_reply_cancels_it_after_it_was_announced() -> None:
-    """Barge-in: speech_started goes out before anything of the cancelled response does."""
-    machine = Machine(state=TurnState(agent=Agent.REPLYING))
+    """Barge-in, final at once: speech_started goes out before anything of the cancelled response does."""
+    machine = Machine(replace(SEMANTIC, barge_in=BargeInSettings(min_words=0)), TurnState(agent=Agent.REPLYING))
     assert machine.feed(SpeechStarted(5_000)) == [AnnounceSpeech(5_000), CancelReply("turn_detected")]
     assert machine.state.agent is Agent.IDLE
 
@@ -161,12 +160,12 @@ def test_a_reply_that_may_not_be_interrupted_is_followed_by_one_more() -> None:
     """interrupt_response=false: turns committed meanwhile are owed one answer, given when the reply has ended."""
     machine = Machine(changed(SERVER, interrupt_response=False), TurnState(agent=Agent.REPLYING))
     assert CancelReply("turn_detected") not in machine.speak()
-    assert [type(c) for c in machine.feed(WaitOver(0))] == [CommitTurn]
+    assert [type(c) for c in machine.feed(Heard(0, True, 34_000), WaitOver(0))] == [CommitTurn]
     assert machine.state.agent is Agent.OWING
-    machine.feed(SpeechStarted(50_000), SoftEnd(60_000, 61_536), WaitOver(1))
+    machine.feed(SpeechStarted(50_000), SoftEnd(60_000, 61_536), Heard(1, True, 62_000), WaitOver(1))
     assert machine.feed(ReplyEnded()) == [StartReply()]
     assert machine.feed(ReplyEnded()) == []
-    assert machine.state == TurnState(revision=2, start=71_200, speech_end=60_000)
+    assert (machine.state.agent, machine.state.revision, machine.state.start) == (Agent.IDLE, 2, 71_200)
 
 
 def test_create_response_false_commits_without_answering() -> None:
@@ -222,7 +221,7 @@ def test_cleared_audio_is_forgotten() -> None:
     machine.speak()
     assert machine.feed(ClearRequested(34_000)) == [Forget(0)]
     assert machine.feed(Verdict(0, 1.0, 60_000), WaitOver(0), AudioHeard(90_000)) == []
-    assert machine.state == TurnState(revision=1, start=34_000, speech_end=32_000)
+    assert (machine.state.caller, machine.state.revision, machine.state.start) == (Caller.QUIET, 1, 34_000)
 
 
 IDLE = changed(SERVER, idle_timeout_ms=6000)
@@ -271,6 +270,8 @@ events: st.SearchStrategy[TurnEvent] = st.one_of(
     st.builds(lambda end, more: SoftEnd(end, end + more), samples, st.integers(512, 16_000)),
     st.builds(SpeechResumed, samples),
     st.builds(Verdict, revisions, st.none() | st.floats(0, 1), samples),
+    st.builds(Heard, revisions, st.booleans(), samples),
+    st.builds(Guessed, revisions, st.booleans()),
     st.builds(AudioHeard, samples),
     st.builds(WaitOver, revisions),
     st.builds(CommitRequested, samples),
@@ -280,7 +281,7 @@ events: st.SearchStrategy[TurnEvent] = st.one_of(
     st.builds(NobodySpoke, revisions, samples, samples),
 )
 all_rules = st.builds(
-    lambda mode, create, interrupt, idle, drafts: TurnRules(
+    lambda mode, create, interrupt, idle, drafts, min_words: TurnRules(
         TurnDetection(
             mode=mode,
             create_response=create,
@@ -290,12 +291,14 @@ all_rules = st.builds(
         ENDPOINTING,
         30,
         drafts,
+        BargeInSettings(min_words=min_words),
     ),
     st.sampled_from(DetectionMode),
     st.booleans(),
     st.booleans(),
     st.none() | st.just(5000),
     st.booleans(),
+    st.integers(0, 1),
 )
 
 

@@ -1,0 +1,110 @@
+"""Speech over a reply: the part of the turn machine that decides whether it was meant.
+
+The reply falls silent with the first sound (PauseReply), since that can be taken back. An utterance that began so has a
+claim to prove: words that are meant for us grant it, and the reply is over (CancelReply). If it ends without them, it
+was no turn (Dismiss), and the reply goes on where it was last heard (ResumeReply).
+
+    OPEN ------ words ---------------------------> granted: CancelReply, and a turn like any other
+     |  \\------ surely no words ----> DENIED ------ resume_after_ms of silence ----> Dismiss, ResumeReply
+     |
+     +--------- silence, no answer -> DUE --------- words ---------------------------> granted, and taken at once
+                                       \\----------- confirm_timeout_ms without any ---> Dismiss, ResumeReply
+
+Whoever makes a noise without words for `confirm_timeout_ms` does not silence us any longer, though the noise goes on:
+then the reply is resumed, and only words in it can end it. Speech just behind a reply, or over one that may not be
+interrupted, has a claim too, with no reply to pause: it may be an echo, which is no turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rejoinder.core.audio import STT_RATE
+from rejoinder.core.speech import SpeechResumed, SpeechStarted
+from rejoinder.core.turn_commands import (
+    AnnounceSpeech,
+    CancelReply,
+    Command,
+    Dismiss,
+    Forget,
+    PauseReply,
+    ResumeReply,
+    WaitUntil,
+    WatchSilence,
+)
+from rejoinder.core.turn_events import Guessed
+from rejoinder.core.turn_state import Agent, Caller, Claim, Step, TurnRules, TurnState
+
+
+def started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> Step:
+    """The caller begins to speak, perhaps over a reply."""
+    claim = Claim.OPEN if _doubtful(state, rules, now) else Claim.NONE
+    state = replace(state, caller=Caller.SPEAKING, start=event.at, wait=None, claim=claim)
+    announce = AnnounceSpeech(event.at)
+    if state.agent is Agent.IDLE or not rules.detection.interrupt_response:
+        return state, (announce,)
+    if state.agent is Agent.REPLYING and rules.pauses:
+        return replace(state, agent=Agent.PAUSED, paused_at=now), (announce, PauseReply())
+    state, ended = grant(state, rules)
+    return state, (announce, *ended)
+
+
+def _doubtful(state: TurnState, rules: TurnRules, now: float) -> bool:
+    """Whether what begins now may be something else than a turn."""
+    if state.agent is Agent.IDLE:
+        return rules.barge_in.echo_guard and now - state.replied_at < rules.barge_in.echo_tail_ms / 1000
+    return rules.pauses or (rules.barge_in.echo_guard and not rules.detection.interrupt_response)
+
+
+def too_short(state: TurnState, speech_end: int, rules: TurnRules) -> bool:
+    """Whether an utterance that has to prove itself was too short to be speech."""
+    return state.claim is not Claim.NONE and speech_end - state.start < rules.min_speech_ms * STT_RATE / 1000
+
+
+def grant(state: TurnState, rules: TurnRules) -> Step:
+    """The words are meant for us: what is being said is over."""
+    state = replace(state, claim=Claim.NONE)
+    interrupts = state.agent is not Agent.IDLE and rules.detection.interrupt_response
+    if not (interrupts or state.agent is Agent.PAUSED):
+        return state, ()
+    return replace(state, agent=Agent.IDLE), (CancelReply("turn_detected"),)
+
+
+def guessed(state: TurnState, event: Guessed, rules: TurnRules, now: float) -> Step:
+    """What the caller has said so far, who goes on speaking."""
+    if event.revision != state.revision or state.claim is Claim.NONE:
+        return state, ()
+    if event.meant:
+        return grant(state, rules)
+    state = replace(state, claim=Claim.DENIED)
+    if state.agent is Agent.PAUSED and now - state.paused_at >= rules.barge_in.confirm_timeout_ms / 1000:
+        return replace(state, agent=Agent.REPLYING), (ResumeReply(),)
+    return state, ()
+
+
+def await_words(state: TurnState, rules: TurnRules, end: int, now: float) -> Step:
+    """The silence has lasted long enough to take the turn at sample `end`, but its claim is not granted."""
+    deadline = state.asked_at + rules.barge_in.confirm_timeout_ms / 1000
+    if state.claim is Claim.DENIED or now >= deadline:
+        return dismiss(state, state.speech_end, end, rules, now)
+    if state.claim is Claim.DUE:
+        return state, ()
+    return replace(state, claim=Claim.DUE), (WaitUntil(state.revision, deadline),)
+
+
+def dismiss(state: TurnState, speech_end: int, end: int, rules: TurnRules, now: float) -> Step:
+    """The utterance was no turn: forget it, and go on with what was being said."""
+    old = state.revision
+    told: tuple[Command, ...] = (Forget(old), Dismiss(speech_end, end))
+    quiet = replace(state, caller=Caller.QUIET, revision=old + 1, start=end, wait=None, claim=Claim.NONE)
+    quiet, resumed = resume(quiet)
+    if quiet.agent is Agent.IDLE and rules.idle_s is not None:
+        return quiet, (*told, WatchSilence(quiet.revision, now + rules.idle_s))
+    return quiet, told + resumed
+
+
+def resume(state: TurnState) -> Step:
+    """Go on with a reply that was paused, if one was."""
+    if state.agent is not Agent.PAUSED:
+        return state, ()
+    return replace(state, agent=Agent.REPLYING), (ResumeReply(),)
