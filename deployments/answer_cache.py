@@ -38,9 +38,10 @@ class AnswerCache(StageDeployment):
         """The answer to the same question, or to one that passes for it."""
         async with self._replica.request():
             hit = self._index.exact(question, time.monotonic())
-            if hit is None and (vector := await self._vector(question.text)) is not None:
-                hit = self._index.nearest(question, vector, time.monotonic())
-            return hit
+            if hit or not self._index.comparable(question):
+                return hit
+            vector = await self._vector(question.text)
+            return None if vector is None else self._index.nearest(question, vector, time.monotonic())
 
     async def store(self, answered: Answered, route: Route | None = None) -> None:
         """Keep an answer. One that comes while too many questions wait is found by its words only."""

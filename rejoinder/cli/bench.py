@@ -130,6 +130,33 @@ def hedging(
         raise typer.Exit(1)
 
 
+@app.command()
+def cache(
+    entries: Annotated[int, typer.Option(min=1, max=100_000, help="Answers that are kept.")] = 2000,
+    lookups: Annotated[int, typer.Option(min=20, help="Of each kind.")] = 300,
+    answers: Annotated[int, typer.Option(min=5, help="First tokens of the language model.")] = 30,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write rows (what, count, ms, p95_ms, most_ms, found) and engines.")
+    ] = None,
+) -> None:
+    """A kept answer against the language model's first token: equal questions, paraphrases, misses.
+
+    Each call goes through a Serve handle, as a host's does. Exit status 1 if a hit fails, or takes more than 50 ms at
+    the 95th percentile.
+    """
+    from rejoinder.cli import bench_cache
+
+    found = bench_cache.measure(entries, lookups, answers)
+    Console().print(bench_cache.table(found))
+    for stage, engine in found.engines.items():
+        Console().print(f"{stage}: {engine}", style="dim")
+    if json_file:
+        document = {"rows": [row.document() for row in found.rows], "engines": found.engines}
+        json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if not found.holds:
+        raise typer.Exit(1)
+
+
 async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
     """Measure inside a Serve replica, which is where a host lives. In same-loop mode a handle wants a running loop."""
     from ray import serve

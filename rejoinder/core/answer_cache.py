@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from rejoinder.core.cache_settings import AnswerCacheSettings
 from rejoinder.core.context import Message
-from rejoinder.core.questions import normal, personal, same_question, stands_alone, time_dependent
+from rejoinder.core.questions import content_words, normal, personal, stands_alone, tells, time_dependent
 
 Vector = npt.NDArray[np.float32]
 
@@ -126,10 +126,14 @@ def _scope(before: Sequence[Message], max_tokens: int, asker: Asker) -> str:
     return f"{asker.tenant}:{digest.hexdigest()}"
 
 
+Key = tuple[str, str]
+Group = tuple[str, tuple[str, ...]]
+
+
 @dataclass(slots=True)
 class _Entry:
-    text: str
     answer: str
+    group: Group | None
     kept_at: float
     row: int
 
@@ -140,10 +144,11 @@ class AnswerIndex:
     def __init__(self, rules: AnswerCacheSettings, dimensions: int) -> None:
         """`dimensions`: of the vectors; 0 if there are none."""
         self._rules = rules
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
-        self._keys: list[tuple[str, str] | None] = [None] * rules.max_entries
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        # Entries that may pass for one another, by the row of their vector.
+        self._groups: dict[Group, dict[int, Key]] = {}
         self._free = list(range(rules.max_entries - 1, -1, -1))
-        self._rows = np.zeros((rules.max_entries, dimensions), np.float32)
+        self._vectors = np.zeros((rules.max_entries, dimensions), np.float32)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -153,16 +158,20 @@ class AnswerIndex:
         entry = self._live((question.scope, normal(question.text)), now)
         return Hit(entry.answer, "exact") if entry else None
 
+    def comparable(self, question: Question) -> bool:
+        """Whether a vector of it would be of use: some kept question may pass for it."""
+        return self._group(question) in self._groups
+
     def nearest(self, question: Question, vector: Vector, now: float) -> Hit | None:
-        """The answer to the most similar question of the scope that passes; `vector` has length 1."""
-        scores = self._rows @ vector
-        rows = np.flatnonzero(scores >= self._rules.threshold)
-        for row in rows[np.argsort(-scores[rows])]:
-            key = self._keys[row]
-            if key is None or key[0] != question.scope or not self._same(self._entries[key].text, question.text):
-                continue
+        """The answer to the most similar question that may pass for this one; `vector` has length 1."""
+        group = self._group(question)
+        rows = dict(self._groups.get(group, {})) if group else {}
+        scores = self._vectors[list(rows)] @ vector
+        for score, key in sorted(zip(scores.tolist(), rows.values(), strict=True), reverse=True):
+            if score < self._rules.threshold:
+                return None
             if entry := self._live(key, now):
-                return Hit(entry.answer, "semantic", float(scores[row]))
+                return Hit(entry.answer, "semantic", score)
         return None
 
     def keep(self, question: Question, vector: Vector | None, answer: str, now: float) -> None:
@@ -172,11 +181,11 @@ class AnswerIndex:
             self._drop(key)
         elif not self._free:
             self._drop(next(iter(self._entries)))
-        row = self._free.pop()
-        if vector is not None:
-            self._rows[row] = vector
-        self._keys[row] = key
-        self._entries[key] = _Entry(question.text, answer, now, row)
+        row, group = self._free.pop(), self._group(question) if vector is not None else None
+        if group and vector is not None:
+            self._vectors[row] = vector
+            self._groups.setdefault(group, {})[row] = key
+        self._entries[key] = _Entry(answer, group, now, row)
 
     def clear(self, tenant: str | None = None) -> int:
         """Forget everything, or all of one tenant; returns how many answers that were."""
@@ -185,10 +194,14 @@ class AnswerIndex:
             self._drop(key)
         return len(gone)
 
-    def _same(self, one: str, other: str) -> bool:
-        return not self._rules.same_words or same_question(one, other)
+    def _group(self, question: Question) -> Group | None:
+        """Which questions may pass for this one: those of equal content words; with `same_words` off, of its scope."""
+        if not self._rules.same_words:
+            return question.scope, ()
+        words = content_words(question.text)
+        return (question.scope, words) if tells(words) else None
 
-    def _live(self, key: tuple[str, str], now: float) -> _Entry | None:
+    def _live(self, key: Key, now: float) -> _Entry | None:
         """The entry, which is then of use again, unless there is none or its time is over."""
         entry = self._entries.get(key)
         if entry is None:
@@ -199,11 +212,14 @@ class AnswerIndex:
         self._entries.move_to_end(key)
         return entry
 
-    def _drop(self, key: tuple[str, str]) -> None:
+    def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key)
-        self._keys[entry.row] = None
-        self._rows[entry.row] = 0
         self._free.append(entry.row)
+        if entry.group:
+            rows = self._groups[entry.group]
+            del rows[entry.row]
+            if not rows:
+                del self._groups[entry.group]
 
 
 class Patience:

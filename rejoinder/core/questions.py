@@ -97,7 +97,12 @@ def normal(text: str) -> str:
 def same_question(one: str, other: str) -> bool:
     """Whether both have the same content words in the same order, and enough of them to tell."""
     content = content_words(one)
-    return len(content) >= _FEWEST_CONTENT_WORDS and content == content_words(other)
+    return tells(content) and content == content_words(other)
+
+
+def tells(content: tuple[str, ...]) -> bool:
+    """Whether so many words are enough to know a question by."""
+    return len(content) >= _FEWEST_CONTENT_WORDS
 
 
 def content_words(text: str) -> tuple[str, ...]:
