@@ -241,7 +241,7 @@ class Caller:
             if reply.sounds(heard):
                 # It goes the way up too: the edge has it so much later.
                 self._notes.append((heard + self.path.up_s, truncate(reply, heard)))
-                reply.cut_at = heard
+                reply.cut(heard)
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
                     self._habits.accounts.stopped(heard - self._turn.speech_begins, self._turn)
 

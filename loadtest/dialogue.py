@@ -3,7 +3,7 @@
 The caller speaks the lines in order. The next line begins a think time after the reply to the last one has been heard
 to its end, or, if it is a barge-in, a given time after that reply began to sound. Meanwhile the microphone sends
 silence. The client behaves as a real one: when the server hears speech while a reply plays, it silences the playback
-and says how much of the reply was played.
+and says how much of the reply was played; if that speech was none, the server goes on, and so does the playback.
 
 A line is a turn, and a turn has one reply: the reply to the last utterance that the server took from the line. If it
 took a pause inside the line for its end, the reply to the first half was premature; it is counted, not measured.
@@ -20,6 +20,7 @@ from openai.types.realtime import (
 from openai.types.realtime import (
     ConversationItemInputAudioTranscriptionFailedEvent as TranscriptionFailed,
 )
+from openai.types.realtime import InputAudioBufferClearedEvent as Cleared
 from openai.types.realtime import InputAudioBufferSpeechStartedEvent as SpeechStarted
 from openai.types.realtime import InputAudioBufferSpeechStoppedEvent as SpeechStopped
 from openai.types.realtime import RealtimeErrorEvent as ServerError
@@ -80,6 +81,7 @@ class Dialogue:
         self._heard: dict[str, str] = {}
         self._replies: dict[str, Reply] = {}
         self._caller_heard = False
+        self._ended = ""
 
     # -- the caller speaks -------------------------------------------------------------------------------------------
 
@@ -150,6 +152,8 @@ class Dialogue:
             case SpeechStopped(item_id=item_id, audio_end_ms=end_ms):
                 self._caller_heard = False
                 self._utterance(item_id, end_ms)
+            case Cleared():
+                self._no_utterance()
             case Transcribed(item_id=item_id, transcript=transcript):
                 self._heard[item_id] = transcript.strip()
             case TranscriptionFailed(error=error):
@@ -174,6 +178,7 @@ class Dialogue:
                     turn.replies.setdefault(turn.items[-1], reply)
             case AudioDelta(response_id=key, item_id=item_id, delta=delta) if key in self._replies:
                 self._replies[key].item_id = item_id
+                self._resumed(self._replies[key])
                 self._replies[key].playback.receive(base64.b64decode(delta), now)
             case TranscriptDelta(response_id=key, delta=delta) if key in self._replies:
                 self._replies[key].transcript += delta
@@ -190,6 +195,20 @@ class Dialogue:
         turn = next((turn for turn in reversed(self._turns) if turn.spoken.start < end), None)
         if turn:
             turn.items.append(item_id)
+        self._ended = item_id
+
+    def _no_utterance(self) -> None:
+        """The utterance that has just ended was none after all."""
+        for turn in self._turns:
+            turn.items = [item for item in turn.items if item != self._ended]
+
+    def _resumed(self, reply: Reply) -> None:
+        """More of a reply that was silenced: it goes on where it was heard last."""
+        if reply.cut:
+            reply.cut = False
+            for turn in self._turns:
+                if turn.reply is reply:
+                    turn.stop_s = None
 
     def _done(self, reply: Reply, event: ResponseDone, now: float) -> None:
         reply.done_at = now

@@ -46,6 +46,16 @@ class Reply:
         """Whether the listener hears it, or still waits for more of it."""
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
 
+    def cut(self, now: float) -> None:
+        """The listener silences it: what has not sounded never will."""
+        self.received_s = self.heard_s(now)
+        self.cut_at = now
+
+    def resume(self, now: float) -> None:
+        """More of it after it was cut: it goes on where it was heard last."""
+        self.stalled_s += now - (self.cut_at or now)
+        self.ends_at, self.cut_at = now, None
+
     def leave(self, now: float) -> None:
         """The listener hangs up while it sounds; a reply that stands still is not excused by that."""
         if self.began_at is not None and self.cut_at is None and self.began_at <= now < self.ends_at:
@@ -67,9 +77,9 @@ class Player:
         self._bytes_a_second = wire.rate * wire.sample_bytes
 
     def play(self, reply: Reply, delta: str, now: float) -> None:
-        """Audio of a reply arrived; ignored once it was cut."""
+        """Audio of a reply arrived."""
         if reply.cut_at is not None:
-            return
+            reply.resume(now)
         length_s = (len(delta) // 4 * 3 - delta.count("=", -2)) / self._bytes_a_second
         if reply.began_at is None:
             # The buffer fills at the wire's pace, which is faster than speech: what lacks of it is waited for.

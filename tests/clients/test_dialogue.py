@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,15 +115,6 @@ def test_a_barge_in_silences_the_reply_and_is_a_turn_of_its_own() -> None:
     heard_at = began + 1.0 + 0.1 + 0.15
     command = scene.hears(heard_at, "i2")
     assert command == Truncate("said_r1", 1250)
-    scene.event(
-        heard_at + 0.01,
-        "response.output_audio.delta",
-        response_id="r1",
-        item_id="said_r1",
-        output_index=0,
-        content_index=0,
-        delta="AAAA",
-    )
     scene.done(heard_at + 0.02, "r1", report("i1", 1500) | {"interrupted": True}, status="cancelled")
     _answered(scene, at=began + 1.0 + 1.1, item="i2", response="r2")
     scene.run(60)
@@ -131,6 +124,27 @@ def test_a_barge_in_silences_the_reply_and_is_a_turn_of_its_own() -> None:
     played = sum(len(chunk.pcm) for chunk in scene.dialogue.replies[0].playback.heard()) / 2 / WIRE_RATE
     assert played == pytest.approx(1.25)
     assert cut.voice_to_voice_ms == pytest.approx(420)
+
+
+def test_a_reply_that_is_resumed_was_not_interrupted() -> None:
+    """A noise: the playback is flushed and goes on with what is sent again; the noise belongs to no line."""
+    scene = Scene(Line(clip("a.wav")), manners=Manners(think_s=0.5))
+    scene.hears(0.7, "i1")
+    scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
+    began = LINE_ENDS + 0.4
+    scene.replies(began, "r1", "Once upon a time.", tone(3.0))
+    assert scene.hears(began + 1.0, "i2") == Truncate("said_r1", 1000)
+    scene.event(began + 1.5, "input_audio_buffer.speech_stopped", item_id="i2", audio_end_ms=9000)
+    scene.event(began + 1.5, "input_audio_buffer.cleared")
+    where = {"response_id": "r1", "item_id": "said_r1", "output_index": 0, "content_index": 0}
+    delta = base64.b64encode(tone(2.0)).decode()
+    scene.event(began + 1.5, "response.output_audio.delta", delta=delta, **where)
+    scene.done(began + 3.5, "r1", report("i1", 1500))
+    scene.run(60)
+    [record] = scene.dialogue.records()
+    assert (record.outcome, record.interrupted, record.stop_ms) == ("answered", False, None)
+    played = sum(len(chunk.pcm) for chunk in scene.dialogue.replies[0].playback.heard()) / 2 / WIRE_RATE
+    assert played == pytest.approx(3.0)
 
 
 def _cuts_in(scene: Scene) -> float:

@@ -50,14 +50,25 @@ def test_audio_that_is_early_waits_its_turn() -> None:
     assert playback.audible_at() == pytest.approx(1.5)
 
 
-def test_a_flush_ends_the_sound_at_once_and_for_good() -> None:
-    """Nothing sounds after it, later audio is dropped, and what sounded is cut there."""
+def test_a_flush_ends_the_sound_at_once() -> None:
+    """What sounded is cut there, and of the rest nothing sounds."""
     playback = Playback()
     playback.receive(silence(0.2) + tone(1.0), 1.0)
     playback.flush(1.1)
-    playback.receive(tone(1.0), 1.2)
     [heard] = playback.heard()
     assert len(heard.pcm) / 2 / WIRE_RATE == pytest.approx(0.1)
     assert playback.played_s(9.0) == pytest.approx(0.1)
     assert playback.audible_at() is None
     assert not playback.playing(1.15)
+
+
+def test_what_comes_behind_a_flush_sounds_when_it_comes() -> None:
+    """A reply that is resumed is heard from there on; the silence between counts as no audio."""
+    playback = Playback()
+    playback.receive(tone(1.0), 1.0)
+    playback.flush(1.25)
+    playback.receive(tone(0.75), 3.0)
+    assert playback.played_s(2.9) == pytest.approx(0.25)
+    assert playback.played_s(3.5) == pytest.approx(0.75)
+    assert playback.ends_at == pytest.approx(3.75)
+    assert [chunk.at for chunk in playback.heard()] == [1.0, 3.0]
