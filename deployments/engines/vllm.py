@@ -70,6 +70,7 @@ class Vllm:
     def close(self) -> None:
         """End the engine's processes; no stream may be running."""
         self._engine.shutdown()
+        self._engine = None  # its destructor shuts down once more, and fails if it runs at the interpreter's end
         self._guard.release()
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta]:

@@ -1,0 +1,44 @@
+"""What tests of the engine share: its configuration on two cores, and its own count of what it does."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from actors.ports import LlmRequest, TokenDelta
+from deployments.engines.vllm import Vllm
+from rejoinder.core.config import LlmStage, VllmSettings
+from rejoinder.core.context import Message
+
+MODEL = "smollm2-135m-instruct"
+STORY = "Tell me a very long story about a lighthouse keeper."
+# Longer than two pieces of the prefix cache, which keeps whole pieces only.
+INSTRUCTIONS = "You are a friendly voice assistant. Answer in one or two short sentences, and never make a list. " * 4
+PLACES = 4
+SETTINGS = VllmSettings(max_num_seqs=PLACES, max_model_len=1024, cpu_kv_cache_gb=0.5)
+STAGE = LlmStage(engine="vllm", model=MODEL, max_queue=4, coalesce_ms=0, vllm=SETTINGS)
+
+
+def ask(question: str, max_tokens: int = 24, prefix: str = "") -> LlmRequest:
+    messages = (Message("system", INSTRUCTIONS), Message("user", question))
+    return LlmRequest(messages, max_tokens=max_tokens, prefix=prefix)
+
+
+async def answer(llm: Vllm, request: LlmRequest) -> list[TokenDelta]:
+    async with aclosing(llm.stream(request)) as deltas:
+        return [delta async for delta in deltas]
+
+
+def text_of(deltas: list[TokenDelta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def scheduler(page: str) -> dict[str, float]:
+    """vLLM's own metrics out of a Prometheus page, by name, without the prefix; one engine, so one sample of each."""
+    return {
+        sample.name.removeprefix("vllm:"): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith("vllm:") and not sample.name.endswith(("_bucket", "_created"))
+    }

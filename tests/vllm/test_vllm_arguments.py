@@ -1,0 +1,111 @@
+"""vLLM's own parser takes what every profile asks for, and its own table of cards agrees with ours."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rejoinder.core.gpu_profiles import FP8_CAPABILITY, GPU_PROFILES, METHODS, GpuProfile
+from rejoinder.core.vllm_settings import Speculative, VllmSettings, engine_arguments
+
+pytestmark = pytest.mark.vllm
+
+MODEL = "Qwen/Qwen3-8B"
+HEAD = "AngelSlim/Qwen3-8B_eagle3"
+CASES = [
+    pytest.param(profile, quantization, id=f"{profile.name}-{quantization}")
+    for profile in GPU_PROFILES.values()
+    for quantization in profile.runs
+]
+
+
+def command_line(arguments: dict[str, Any]) -> list[str]:
+    """The arguments as `vllm serve` takes them."""
+    words = []
+    for name, value in arguments.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif isinstance(value, dict):
+            words += [option, json.dumps(value)]
+        elif value is not None:
+            words += [option, str(value)]
+    return words
+
+
+def parsed(arguments: dict[str, Any]) -> Any:
+    """What vLLM's command line makes of them."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    return AsyncEngineArgs.from_cli_args(parser.parse_args(command_line(arguments)))
+
+
+@pytest.mark.parametrize(("profile", "quantization"), CASES)
+def test_every_profile_is_accepted(profile: GpuProfile, quantization: Any) -> None:
+    """Each card with each number format it runs, on two cards with an EAGLE-3 head: parsed and as a constructor."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    settings = VllmSettings(
+        gpu=profile.name,
+        quantization=quantization,
+        kv_cache_dtype="fp8" if "fp8" in profile.runs else "auto",
+        tensor_parallel_size=2,
+        block_tokens=16,
+        revision="main",
+        speculative=Speculative(method="eagle3", model=HEAD),
+    )
+    arguments = engine_arguments(MODEL, settings, on_card=True)
+    read, made = parsed(arguments), AsyncEngineArgs(**arguments)
+    for name, value in arguments.items():
+        assert getattr(read, name) == value, name
+        assert getattr(made, name) == value, name
+
+
+def test_the_arguments_without_a_card_are_accepted() -> None:
+    """The CPU build's too, with guesses from the prompt."""
+    arguments = engine_arguments(MODEL, VllmSettings(speculative=Speculative(method="ngram")), on_card=False)
+    read = parsed(arguments)
+    assert {name: getattr(read, name) for name in arguments} == arguments
+
+
+@pytest.mark.parametrize("change", [{"no_such_argument": 1}, {"kv_cache_dtype": "fp9"}, {"max_num_seqs": "many"}])
+def test_the_parser_refuses_what_is_wrong(change: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no parser that takes anything: an unknown name, a value outside its choices, a word for a number."""
+    with pytest.raises(SystemExit):
+        parsed({**engine_arguments(MODEL, VllmSettings(), on_card=False), **change})
+    assert next(iter(change)).replace("_", "-") in capsys.readouterr().err
+
+
+def test_guesses_have_the_names_that_vllm_reads() -> None:
+    """`speculative_config` is checked only when an engine starts: its keys are fields, its methods are known."""
+    from typing import get_args
+
+    from vllm.config import SpeculativeConfig
+    from vllm.config.speculative import SpeculativeMethod
+
+    known = json.dumps([str(part) for part in get_args(SpeculativeMethod)])
+    for guesses in (Speculative(method="eagle3", model=HEAD), Speculative(method="ngram")):
+        arguments = guesses.arguments() or {}
+        assert arguments.keys() <= SpeculativeConfig.__dataclass_fields__.keys()
+        assert arguments["method"] in known
+
+
+def test_the_profiles_agree_with_vllm_on_what_a_card_needs() -> None:
+    """vLLM's own least compute capability of each method is at most that of every card for which we allow it."""
+    from vllm.model_executor.layers.quantization import get_quantization_config
+    from vllm.model_executor.layers.quantization.compressed_tensors.schemes import (
+        CompressedTensorsW8A8Fp8,
+        CompressedTensorsW8A8Int8,
+    )
+
+    for name, method in METHODS.items():
+        if method.argument is None:
+            continue
+        needed = get_quantization_config(method.argument).get_min_capability()
+        assert method.least_capability >= needed, name
+    assert METHODS["int8"].least_capability == CompressedTensorsW8A8Int8.get_min_capability()
+    assert CompressedTensorsW8A8Fp8.get_min_capability() == FP8_CAPABILITY
