@@ -50,8 +50,9 @@ def now() -> dict[str, float]:
 async def idle() -> dict[str, float]:
     """The state once nothing runs and nothing waits; fails if that does not come about."""
     async with asyncio.timeout(SETTLE_S):
-        while (state := now())["num_requests_running"] or state["num_requests_waiting"]:
-            await asyncio.sleep(0.01)  # the engine's own process tells only when asked
+        # The engine's own process tells only when asked.
+        while (state := now())["num_requests_running"] or state["num_requests_waiting"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     return state
 
 
