@@ -12,6 +12,7 @@ took a pause inside the line for its end, the reply to the first half was premat
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openai.types.realtime import (
@@ -54,10 +55,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """`think_s`: from the end of a reply to the next line. `timeout_s`: how long a caller waits for an answer."""
+    """`think_s`: from the end of a reply to the next line. `timeout_s`: how long a caller waits for an answer.
+
+    A caller who `leaves` hangs up when the reply to the last line begins.
+    """
 
     think_s: float = 0.6
     timeout_s: float = 60.0
+    leaves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +108,16 @@ class Dialogue:
 
     @property
     def finished(self) -> bool:
+        if self.manners.leaves and len(self._turns) == len(self.lines) and self._answers_last():
+            return True
         if self.closed < len(self.lines):
             return False
         return not self.lines or self.microphone.due >= self._over[self._turns[-1]] + LINGER_S
+
+    def _answers_last(self) -> bool:
+        """Whether the reply to the last line sounds, and the ends of those before are known."""
+        reply = self._turns[-1].reply if self._turns else None
+        return reply is not None and reply.playback.began_at is not None and self._settled(self._turns[-1])
 
     def _next_line_at(self) -> float | None:
         """When the next line begins; None while that is not known, or none is left."""
@@ -213,6 +225,7 @@ class Dialogue:
     def _done(self, reply: Reply, event: ResponseDone, now: float) -> None:
         reply.done_at = now
         reply.failed = event.response.status == "failed"
+        reply.kept = _kept(event)
         extra = (event.model_extra or {}).get("rejoinder")
         try:
             reply.report = None if extra is None else ServerReport.model_validate(extra)
@@ -249,9 +262,20 @@ class Dialogue:
         """Every response that sounded, in order."""
         return [reply for reply in self._replies.values() if reply.playback.began_at is not None]
 
+    @property
+    def turns(self) -> Sequence[Turn]:
+        """One for each line that was begun, in order."""
+        return self._turns
+
     def records(self, run: int = 1) -> list[TurnRecord]:
         """One a line, in order, whether it was reached or not."""
         last = len(self._turns) - 1
         begun = [turn.record(self._heard, number == last, run) for number, turn in enumerate(self._turns)]
         rest = [unspoken(line.clip.name, line.clip.expected, run) for line in self.lines[len(begun) :]]
         return begun + rest
+
+
+def _kept(event: ResponseDone) -> str:
+    """The text of a response's items, as the conversation has them when it ends."""
+    items = [item for item in event.response.output or [] if item.type == "message"]
+    return "".join(part.transcript or part.text or "" for item in items for part in item.content or [])

@@ -54,6 +54,10 @@ class Microphone:
         self._frames += 1
         return pcm
 
+    def captured(self, sample: int) -> float:
+        """When a microphone hears a sample of the stream: a frame leaves when its last one was heard."""
+        return self.began_at - FRAME_MS / 1000 + sample / WIRE_RATE
+
     def scheduled(self, sample: int) -> float:
         """When the frame that holds a sample of the stream is due."""
         return self.began_at + sample // FRAME_SAMPLES * FRAME_MS / 1000

@@ -15,11 +15,15 @@ from rejoinder.core.wer import word_error_rate, words
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """A response of the server; `done_at` is None while it may still grow, `cut` says that the caller spoke over it."""
+    """A response of the server; `done_at` is None while it may still grow, `cut` says that the caller spoke over it.
+
+    `kept`: what the conversation holds of it.
+    """
 
     playback: Playback = field(default_factory=Playback)
     item_id: str = ""
     transcript: str = ""
+    kept: str = ""
     failed: bool = False
     report: ServerReport | None = None
     done_at: float | None = None

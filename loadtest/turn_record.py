@@ -100,12 +100,14 @@ def unspoken(clip: str, expected: str | None, run: int) -> TurnRecord:
 class ServerReport(BaseModel):
     """The `rejoinder` field of response.done; the timing is there when the response answered a turn (`item_id`).
 
-    `speech_end_ms` is a position in the caller's audio: where voice activity says that speech ended.
+    `speech_end_ms` is a position in the caller's audio: where voice activity says that speech ended. `stop_ms`: from
+    the arrival of the speech that interrupted it to its silence.
     """
 
     model_config = ConfigDict(frozen=True)
 
     interrupted: bool = False
+    stop_ms: float | None = None
     hedged: bool = False
     llm_total_ms: float | None = None
     engines: dict[str, str] = {}

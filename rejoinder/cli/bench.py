@@ -157,6 +157,30 @@ def cache(
         raise typer.Exit(1)
 
 
+@app.command("barge-in")
+def barge_in(
+    count: Annotated[int, typer.Option(min=5, max=1000, help="Interruptions.")] = 50,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write spreads, and each interruption with its times and texts.")
+    ] = None,
+) -> None:
+    """How soon a reply falls silent when its listener speaks: real speech, real voice activity, emulated replies.
+
+    From the first frame with the interruption's speech to the last sample of the reply that a client plays which
+    flushes on speech_started. Exit status 1 if the 95th percentile exceeds 150 ms, or a history holds what was not
+    heard.
+    """
+    from rejoinder.cli import bench_barge_in
+
+    found = bench_barge_in.measure(count)
+    Console().print(bench_barge_in.table(found))
+    Console().print(bench_barge_in.verdict(found))
+    if json_file:
+        json_file.write_text(json.dumps(bench_barge_in.document(found), indent=1) + "\n", encoding="utf-8")
+    if not found.holds:
+        raise typer.Exit(1)
+
+
 async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
     """Measure inside a Serve replica, which is where a host lives. In same-loop mode a handle wants a running loop."""
     from ray import serve
