@@ -24,6 +24,7 @@ from openai.types.realtime import (
 from openai.types.realtime import InputAudioBufferClearedEvent as Cleared
 from openai.types.realtime import InputAudioBufferSpeechStartedEvent as SpeechStarted
 from openai.types.realtime import InputAudioBufferSpeechStoppedEvent as SpeechStopped
+from openai.types.realtime import RealtimeConversationItemAssistantMessage as AssistantMessage
 from openai.types.realtime import RealtimeErrorEvent as ServerError
 from openai.types.realtime import RealtimeServerEvent as ServerEvent
 from openai.types.realtime import ResponseAudioDeltaEvent as AudioDelta
@@ -277,5 +278,5 @@ class Dialogue:
 
 def _kept(event: ResponseDone) -> str:
     """The text of a response's items, as the conversation has them when it ends."""
-    items = [item for item in event.response.output or [] if item.type == "message"]
+    items = [item for item in event.response.output or [] if isinstance(item, AssistantMessage)]
     return "".join(part.transcript or part.text or "" for item in items for part in item.content or [])
