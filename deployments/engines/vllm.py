@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,6 +146,8 @@ class VllmMetrics(Collector):
 
 
 def _start(model: str, stage: LlmStage) -> Any:
+    if find_spec("vllm") is None:
+        raise ConfigError("engine vllm needs the package vllm.", INSTALL, field="args.llm.engine")
     on_card = stage.on_card
     os.environ.update(process_environment(stage.threads, on_card=on_card))
     # Its own loggers print a line for every tensor that they convert.
@@ -154,11 +157,11 @@ def _start(model: str, stage: LlmStage) -> Any:
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
-    except ImportError as error:
-        raise ConfigError(f"engine vllm needs vLLM: {error}.", INSTALL, field="args.llm.engine") from error
-    try:
+
         arguments = AsyncEngineArgs(**engine_arguments(model, stage.vllm, on_card=on_card))
         return AsyncLLM.from_engine_args(arguments)
+    except ImportError as error:
+        raise ConfigError(f"vLLM cannot be imported: {error}.", INSTALL, field="args.llm.engine") from error
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         message = f"vLLM does not start with {model}: {error}."
         raise ConfigError(message, "Its own messages are in the replica's log.", field="args.llm") from error

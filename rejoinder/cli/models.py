@@ -21,6 +21,7 @@ Directory = Annotated[str, typer.Option(help="The model store; the user's cache 
 From = Annotated[
     Path | None, typer.Option("--from", help="A folder holding MODEL/FILE, tried before the manifest's sources.")
 ]
+Form = Annotated[str, typer.Option(help="Convert to this form only, for example hf for vLLM.")]
 
 
 class Bars:
@@ -70,10 +71,10 @@ def list_models(directory: Directory = "") -> None:
 
 
 @app.command()
-def pull(names: Names = None, directory: Directory = "", local: From = None) -> None:
+def pull(names: Names = None, directory: Directory = "", local: From = None, form: Form = "") -> None:
     """Fetch, verify and convert what is missing; touches no network if nothing is."""
     with Bars(Console()) as bars:
-        _open(directory).pull(names or (), bars, local)
+        _open(directory).pull(names or (), bars, local, form)
 
 
 @app.command()

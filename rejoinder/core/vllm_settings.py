@@ -59,9 +59,9 @@ class VllmSettings(Section):
     do is refused; "none" is vLLM's CPU build, or a card that is not in the guide (then `llm.resources` places it).
     """
 
-    gpu: Literal["none"] | GpuName = "none"
+    gpu: Literal["none", GpuName] = "none"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    quantization: Literal["auto"] | Quantization = "auto"
+    quantization: Literal["auto", Quantization] = "auto"
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     # Cards that share one model; the replica gets so many.
     tensor_parallel_size: Count = 1

@@ -86,11 +86,17 @@ class ModelStore:
                 self._convert(name, wanted, source, staging, report)
         return folder
 
-    def pull(self, names: Sequence[str] = (), progress: Progress = SILENT, local: Path | None = None) -> None:
+    def pull(
+        self,
+        names: Sequence[str] = (),
+        progress: Progress = SILENT,
+        local: Path | None = None,
+        form: str = "",
+    ) -> None:
         """Fetch what is missing or damaged of the named models (none named: all), then make their conversions.
 
-        `local` is a folder that holds MODEL/FILE and is tried before the manifest's sources. No network is used for a
-        model that is complete.
+        `local` is a folder that holds MODEL/FILE and is tried before the manifest's sources. `form`: the one conversion
+        to make, instead of those that the manifest names. No network is used for a model that is complete.
         """
         for name in self._names(names):
             model, report = self._model(name), partial(progress.update, name)
@@ -98,9 +104,9 @@ class ModelStore:
                 outcome = ALREADY_COMPLETE
                 if not self._is_complete(name, model, report):
                     outcome = self._fetch(name, model, staging, report, local)
-                for form in model.prepare:
-                    if self._convert(name, form, self.directory / name, staging, report):
-                        outcome += f", converted to {form}"
+                for wanted in (_form(name, form),) if form else model.prepare:
+                    if self._convert(name, wanted, self.directory / name, staging, report):
+                        outcome += f", converted to {wanted}"
             progress.finish(name, outcome)
 
     def verify(self, names: Sequence[str] = (), progress: Progress = SILENT) -> dict[str, ModelError | None]:

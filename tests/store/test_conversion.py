@@ -75,6 +75,21 @@ def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
     assert filled.verify() == {"m": None}
 
 
+def test_a_pull_can_ask_for_another_form(tmp_path: Path) -> None:
+    """Then that form alone is made, and kept; a form that does not exist is refused."""
+    converter = FakeConverter()
+    filled = store(tmp_path, converter)
+    asked = ModelStore(
+        tmp_path, Manifest(models={"m": model(FILES, prepare=(Form.CT2_INT8,))}), filled.fetcher, converter
+    )
+    asked.pull(["m"], form="hf")
+    assert converter.calls == [Form.HF]
+    assert asked.converted("m", "hf").is_dir()
+    assert converter.calls == [Form.HF]
+    with pytest.raises(ModelError, match="no such form"):
+        asked.pull(["m"], form="onnx")
+
+
 def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
     """A converted file that changed is reported by verify and replaced at the next use."""
     converter = FakeConverter()

@@ -1,0 +1,55 @@
+"""What a process started does not outlive it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from deployments.engines.orphans import Guard, descendants
+
+GONE_S = 15.0
+SLEEP = "import time; time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+HOLDER = """
+import subprocess, sys, time
+from deployments.engines.orphans import Guard, descendants
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)
+if {wait!r}: child.stdout.readline()
+guard = Guard(descendants())
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def killed_holder(child: str, *, wait: bool) -> psutil.Process:
+    """A child whose parent, which set a guard on it, was just killed outright."""
+    program = HOLDER.format(child=child, wait=wait)
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    orphan = psutil.Process(int(holder.stdout.readline()))
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    return orphan
+
+
+@pytest.mark.parametrize(("child", "wait"), [(SLEEP, False), (STUBBORN, True)], ids=["polite", "stubborn"])
+def test_a_killed_process_takes_its_engine_with_it(child: str, wait: bool) -> None:
+    """kill -9 of the holder: its child is asked to end, and killed if it does not listen."""
+    orphan = killed_holder(child, wait=wait)
+    assert not psutil.wait_procs([orphan], GONE_S)[1]
+
+
+def test_a_released_guard_harms_nobody() -> None:
+    """After an orderly end the guard is gone and what it watched is left alone."""
+    with subprocess.Popen([sys.executable, "-c", SLEEP]) as child:
+        guard = Guard([child.pid])
+        assert child.pid in descendants()
+        guard.release()
+        guard.release()
+        assert child.poll() is None
+        child.kill()
