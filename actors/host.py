@@ -1,4 +1,4 @@
-"""The home of the sessions of one process: admission, the shared tick, the held apology, and their ends.
+"""The home of the sessions of one process: admission, the shared tick, the held phrases, and their ends.
 
 A session is an object, not a process. Admission is decided here, before a connection is upgraded: a host that is full
 refuses with a retry hint instead of slowing those it already serves.
@@ -15,9 +15,10 @@ from actors.ports import Stages, TtsRequest
 from actors.services import Services
 from actors.session import Session
 from actors.ticker import Ticker
-from actors.voice import Clip
 from rejoinder.core.admission import Admission, Refusal
+from rejoinder.core.config import ConversationSettings
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.phrases import Clip, Phrases
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
 
@@ -113,8 +114,18 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def hold_apology(stages: Stages, text: str, attempts: int = 60) -> Clip:
-    """Synthesize the apology once, before any caller; raises BackendError if the voice stays away for a minute."""
+async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts: int = 60) -> Phrases:
+    """Synthesize what is held ready, once, before any caller; raises BackendError if the voice stays away for a
+    minute.
+    """
+    fillers = settings.fillers if settings.filler_after_ms else ()
+    others = (*settings.phrases, *([settings.greeting] if settings.greeting else []))
+    texts = dict.fromkeys((settings.apology, *fillers, *others))
+    held = {text: await _hold(stages, text, attempts) for text in texts}
+    return Phrases(held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others))
+
+
+async def _hold(stages: Stages, text: str, attempts: int) -> Clip:
     last: Exception | None = None
     for _ in range(attempts):
         try:
@@ -123,4 +134,4 @@ async def hold_apology(stages: Stages, text: str, attempts: int = 60) -> Clip:
         except (BackendError, Overloaded, TimeoutError) as fault:
             last = fault
             await asyncio.sleep(1.0)
-    raise BackendError(f"the apology could not be synthesized ({last}).", stage="tts")
+    raise BackendError(f"the phrase {text!r} could not be synthesized ({last}).", stage="tts")

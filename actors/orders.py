@@ -15,7 +15,10 @@ from rejoinder.core.wire.items import Item
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a response.create asks beyond the session's own configuration; `prompt` replaces the conversation."""
+    """What a response.create asks beyond the session's own configuration; `prompt` replaces the conversation.
+
+    `said`: the reply's words, if they are known (a greeting).
+    """
 
     spoken: bool
     instructions: str
@@ -24,6 +27,7 @@ class Order:
     prompt: tuple[Message, ...] | None = None
     aside: bool = False
     format: AudioFormat = AudioFormat.PCM
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,8 @@ class Replies:
 
         asker = Asker(self._talk.tenant, config.tool_state)
         talk, limit = self._talk.id, order.max_tokens
-        return ReplyPlan(events, prompt, told, trouble, limit, talk, config.speed, config.voice, asker)
+        speed, voice = config.speed, config.voice
+        return ReplyPlan(events, prompt, told, trouble, limit, talk, speed, voice, asker, order.said, answered)
 
 
 async def _until_over(trouble: Trouble) -> None:

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from actors.hedge import Thought
+from actors.interlude import Interlude
+from actors.orders import Turn
 from actors.ports import LlmRequest
 from actors.response import Channel, Ending, Phase, Response
 from actors.retry import Trouble
 from actors.services import Services
 from actors.voice import Voice, VoiceSettings
 from rejoinder.core.answer_cache import NOBODY, Asker
+from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, RejoinderError
 from rejoinder.core.latency import Marks, Stage
@@ -38,7 +41,8 @@ class ReplyPlan:
     """What to answer and how. `prompt` waits for the transcript; None from it means that there is nothing to answer.
 
     `trouble` is the turn's: it may have begun before the reply, when the transcript's replica failed. `report` makes
-    the `rejoinder` field of response.done, once, if the client saw the response.
+    the `rejoinder` field of response.done, once, if the client saw the response. `said`: what to say, if that is known
+    and nobody is to be asked. `answered`: the turn that it answers, as far as that is known.
     """
 
     events: ResponseEvents
@@ -50,6 +54,8 @@ class ReplyPlan:
     speed: float = 1.0
     voice: str = "default"
     asker: Asker = NOBODY
+    said: str = ""
+    answered: Callable[[], Turn | None] = lambda: None
 
 
 class Reply:
@@ -68,6 +74,7 @@ class Reply:
         self.response = Response(plan.events, channel)
         self.ready_at: float | None = None
         self.first_output_at: float | None = None
+        self.answer_from_ms: int | None = None
         self.stop_s: float | None = None
         self._services = services
         self._trouble = plan.trouble
@@ -84,7 +91,9 @@ class Reply:
             voice=plan.voice,
             speed=plan.speed,
         )
-        self._voice = Voice(services.stages.tts, self, voice_settings, self._trouble, services.clock, self._go)
+        tts, phrases, clock = services.stages.tts, services.phrases, services.clock
+        self._voice = Voice(tts, phrases, self, voice_settings, self._trouble, clock, self._go)
+        self.interlude = Interlude(services, self._voice, self._trouble, self._go)
 
     @property
     def open(self) -> bool:
@@ -120,7 +129,8 @@ class Reply:
         finally:
             if self.first_output_at is None:
                 self._services.speculation.thought()
-        self._services.recall.keep(self.thought, self.answer)
+        if not self.interlude.apologised:  # else something went wrong on the way to it
+            self._services.recall.keep(self.thought, self.answer)
 
     @property
     def audible(self) -> bool:
@@ -165,13 +175,20 @@ class Reply:
     # -- what the voice reports ------------------------------------------------------------------------------------
 
     def synthesis_started(self) -> None:
-        self.marks.start(Stage.TTS_FIRST_AUDIO, self._services.clock())
+        self._steps(None, Stage.TTS_FIRST_AUDIO)
 
     def first_audio_ready(self) -> None:
+        self.ready_at = self.ready_at or self._services.clock()
+        self._steps(Stage.TTS_FIRST_AUDIO, Stage.DELIVERY)
+
+    def _steps(self, over: Stage | None, begun: Stage | None) -> None:
+        """Note that the one is over and the other begun."""
         now = self._services.clock()
-        self.ready_at = self.ready_at or now
-        self.marks.end(Stage.TTS_FIRST_AUDIO, now)
-        self.marks.start(Stage.DELIVERY, now)
+        if over:
+            self.marks.end(over, now)
+        if begun:
+            self.marks.start(begun, now)
+        self.interlude.moved()
 
     def speaking(self, text: str) -> None:
         self.response.words(text if self._segments == 0 else f" {text}")
@@ -180,6 +197,8 @@ class Reply:
     def audio(self, pcm: bytes, *, answers: bool) -> None:
         self.response.audio(pcm)
         if answers:
+            if self.answer_from_ms is None:
+                self.answer_from_ms = self.audio_ms - round(len(pcm) / SAMPLE_BYTES * 1000 / WIRE_RATE)
             self._delivered()
 
     def _delivered(self) -> None:
@@ -192,13 +211,14 @@ class Reply:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(self._apologise())
             speaking = group.create_task(self._voice.run()) if self.plan.events.spoken else None
+            if speaking:
+                self.interlude.begin(group, lambda: self.marks, self.plan.answered)
             thought = await self._think()
             await self._voice.finish()
             if speaking:
                 await speaking
-            watch.cancel()
+            self.interlude.end()
         if thought:
             self.response.open()
         if self.thought.finish == "length":
@@ -211,24 +231,23 @@ class Reply:
         prompt = await self.plan.prompt()
         if prompt is None:
             return False
+        if self.plan.said:
+            self._text.append(self.plan.said)
+            await self._take(self.plan.said, [self.plan.said])
+            return True
         settings = self._services.settings.conversation
         request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=self.plan.session)
         segmenter = Segmenter(settings.first_segment_words, settings.segment_words)
-        self.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
+        self._steps(None, Stage.LLM_FIRST_TOKEN)
         ask = partial(self._services.hedger.stream, request, self._trouble, self.thought, settings.give_up_after_s)
         async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:
             async for delta in deltas:
                 if not self._text:
-                    self._first_token()
+                    self._steps(Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT)
                 self._text.append(delta.text)
                 await self._take(delta.text, segmenter.push(delta.text))
         await self._take("", segmenter.flush())
         return True
-
-    def _first_token(self) -> None:
-        now = self._services.clock()
-        self.marks.end(Stage.LLM_FIRST_TOKEN, now)
-        self.marks.start(Stage.FIRST_SEGMENT, now)
 
     async def _take(self, text: str, segments: list[str]) -> None:
         if not self.plan.events.spoken:
@@ -237,21 +256,8 @@ class Reply:
                 self._delivered()
             return
         for segment in segments:
-            self.marks.end(Stage.FIRST_SEGMENT, self._services.clock())
+            self._steps(Stage.FIRST_SEGMENT, None)
             await self._voice.say(segment)
-
-    async def _apologise(self) -> None:
-        """Once a reply: if a stage fails and the listener hears nothing for a while, say so."""
-        if not self.plan.events.spoken:
-            return
-        await self._go.wait()
-        while True:
-            await self._trouble.wait()
-            await asyncio.sleep(self._services.settings.conversation.apology_after_ms / 1000)
-            if self._trouble.active and self._voice.dry():
-                self.thought.question = None  # an answer behind an apology is not said again
-                self._voice.play(self._services.apology)
-                return
 
     # -- its end ---------------------------------------------------------------------------------------------------
 
@@ -263,7 +269,7 @@ class Reply:
         self._services.metrics.error("backend" if known else "internal", stage)
         self.thought.question = None
         if self.plan.events.spoken:
-            await self._voice.say_last(self._services.apology)
+            await self._voice.say_last(self._services.phrases.apology)
         self.response.open()
         details = _failure(f"{stage}_unavailable", str(fault)) if known else INTERNAL
         self._close("failed", details, self._voice.said() if self.plan.events.spoken else self.answer)

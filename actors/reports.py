@@ -12,14 +12,20 @@ from rejoinder.core.wire.server import ResponseStatus
 
 
 def report(services: Services, turn: Turn | None, reply: Reply, status: ResponseStatus) -> Json:
-    """Report it, and return the `rejoinder` field of response.done (`drafted`: begun before its turn was taken;
-    `cache`: what the answer cache said)."""
+    """Report it, and return the `rejoinder` field of response.done.
+
+    `drafted`: begun before its turn was taken. `cache`: what the answer cache said. `answer_from_ms`: so much of the
+    audio comes before the answer (an apology, a filler). `filler_ms`: from the caller's last speech to a filler.
+    """
+    filler_at = reply.interlude.filler_at
     facts: Json = {
         "interrupted": status == "cancelled",
         "stop_ms": None if reply.stop_s is None else round(reply.stop_s * 1000, 1),
         "hedged": reply.thought.hedged,
         "drafted": reply.drafted,
         "cache": reply.thought.cache,
+        "answer_from_ms": reply.answer_from_ms,
+        "filler_ms": None if turn is None or filler_at is None else round((filler_at - turn.began) * 1000, 1),
         "llm_total_ms": reply.thought.total_ms,
         "engines": services.stages.engines,
     }
@@ -29,6 +35,8 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
         if status in ("completed", "incomplete"):
             stages_s = {stage.value: seconds for stage, seconds in divided.stages_s.items()}
             raw_s = {stage.value: seconds for stage, seconds in divided.raw_s.items()}
+            if not (reply.thought.cache or "").startswith("hit"):
+                services.foresight.observe(divided.raw_s, services.clock())
             services.metrics.turn(divided.total_s, stages_s, raw_s=raw_s, engines=services.stages.engines)
     services.journal.write("replied", facts | {"status": status, "text": reply.answer})
     return facts

@@ -9,32 +9,33 @@ from actors.hedge import Hedger
 from actors.ports import Journal, Metrics, Stages
 from actors.questions import Questions
 from actors.recall import Recall
-from actors.voice import Clip
 from rejoinder.core.config import Settings
+from rejoinder.core.phrases import Foresight, Phrases
 from rejoinder.core.speculation import Speculation
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`clock` is monotonic seconds; `apology` is spoken when a stage fails and nothing else can be."""
+    """`clock` is monotonic seconds; `phrases` are spoken without any engine."""
 
     stages: Stages
     settings: Settings
     hedger: Hedger
-    apology: Clip
+    phrases: Phrases
     metrics: Metrics
     journal: Journal
     clock: Callable[[], float]
     speculation: Speculation
     recall: Recall
     questions: Questions = field(default_factory=Questions)
+    foresight: Foresight = field(default_factory=Foresight)
 
     @classmethod
     def over(
         cls,
         stages: Stages,
         settings: Settings,
-        apology: Clip,
+        phrases: Phrases,
         metrics: Metrics,
         journal: Journal,
         clock: Callable[[], float],
@@ -43,4 +44,4 @@ class Services:
         hedger = Hedger(stages.llm, settings, metrics, clock)
         speculation = Speculation(settings.speculation)
         recall = Recall(stages.answers, settings.answer_cache, metrics, clock)
-        return cls(stages, settings, hedger, apology, metrics, journal, clock, speculation, recall)
+        return cls(stages, settings, hedger, phrases, metrics, journal, clock, speculation, recall)

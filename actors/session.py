@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from actors.attention import Attention
 from actors.clerk import Clerk
@@ -59,12 +60,13 @@ class Session:
         self._send = send
         self._wake_ticker = wake_ticker
         self._ready = asyncio.Event()
-        self._ear = Ear(
-            speech_settings(services.settings.speech, config.detection), services.settings.host.audio_ring_s
-        )
+        suppressor = services.stages.suppressor() if services.stages.suppressor else None
+        speech = speech_settings(services.settings.speech, config.detection)
+        self._ear = Ear(speech, services.settings.host.audio_ring_s, suppressor)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._clerk = Clerk(self, services)
         self._trouble = Trouble(services.metrics)
+        self._greeting = services.settings.conversation.greeting
 
     # -- the transport's side ----------------------------------------------------------------------------------------
 
@@ -95,6 +97,7 @@ class Session:
 
     def hear(self, pcm: bytes) -> None:
         """Take 16 kHz PCM of any length."""
+        self._greet()
         self._ear.append(pcm, self._services.clock())
         if self.config.detection.mode is DetectionMode.NONE:
             self._ear.skip()
@@ -202,6 +205,17 @@ class Session:
         """The configuration changed: hear by it from the next window on."""
         self._attention.configured()
         self.replies.read_ahead()
+        self._greet()
+
+    def _greet(self) -> None:
+        """Once, when the client has said how it listens, or speaks without having said so; a conversation that has
+        begun, or is held in writing, needs no greeting.
+        """
+        greeting, self._greeting = self._greeting, ""
+        if greeting and not len(self.conversation) and not self.busy:
+            order = self.replies.standing_order()
+            if order.spoken:
+                self.request_reply(replace(order, said=greeting))
 
     def clear(self, end: int) -> None:
         """Drop the caller's audio before sample `end` that is not committed yet."""

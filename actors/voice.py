@@ -18,6 +18,7 @@ from actors.ports import Tts, TtsRequest
 from actors.retry import Pause, Trouble, patience
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.phrases import Clip, Phrases
 from rejoinder.core.playout import Playout
 from rejoinder.core.tape import Piece, Tape
 
@@ -30,14 +31,6 @@ DELTA_S = 0.1
 SEGMENT_QUEUE = 8
 # A listener's own buffer and the way to it: so much less than we reckon it may have heard when it flushes.
 LAG_S = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """Speech that is held ready: 24 kHz PCM and its words."""
-
-    text: str
-    pcm: bytes
 
 
 class Listener(Protocol):
@@ -74,9 +67,17 @@ class Voice:
     """
 
     def __init__(
-        self, tts: Tts, listener: Listener, settings: VoiceSettings, trouble: Trouble, clock: Clock, go: asyncio.Event
+        self,
+        tts: Tts,
+        phrases: Phrases,
+        listener: Listener,
+        settings: VoiceSettings,
+        trouble: Trouble,
+        clock: Clock,
+        go: asyncio.Event,
     ) -> None:
         self._tts = tts
+        self._phrases = phrases
         self._go = go
         self._listener = listener
         self._settings = settings
@@ -187,7 +188,15 @@ class Voice:
         self._wake.set()
 
     async def _speak(self, text: str) -> None:
-        """One segment, asked again on another replica if it fails, without repeating what was made already."""
+        """One segment: from what is held, or synthesized, and then asked again on another replica if it fails, without
+        repeating what was made already.
+        """
+        held = self._phrases.of(text) if self._settings.speed == 1 else None
+        if held:
+            self._listener.synthesis_started()
+            await self._keep(text, held.pcm)
+            self._playout.end()
+            return
         made = 0
         avoid: frozenset[str] = frozenset()
         pause = Pause()

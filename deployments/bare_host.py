@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from actors.host import Host, hold_apology
+from actors.host import Host, hold_phrases
 from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import DirectLlm, DirectStt, DirectTts, DirectTurnDetector, InlineVad
@@ -64,8 +64,8 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
     """Until a signal ends it; `tls`: certificate and key files."""
     stages, clock = stages_of(settings), time.monotonic
     metrics = ConversationMetrics(CollectorRegistry())
-    apology = await hold_apology(stages, settings.conversation.apology)
-    host = Host(Services.over(stages, settings, apology, metrics, LogJournal(), clock))
+    phrases = await hold_phrases(stages, settings.conversation)
+    host = Host(Services.over(stages, settings, phrases, metrics, LogJournal(), clock))
     running = asyncio.create_task(host.run())
     certificate, key = tls or (None, None)
     config = uvicorn.Config(

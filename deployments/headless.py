@@ -26,7 +26,6 @@ from actors.host import Host
 from actors.ports import Stages, TurnDetector
 from actors.services import Services
 from actors.session import Session
-from actors.voice import Clip
 from deployments.direct import DirectTurnDetector, InlineVad
 from deployments.edges import EdgeFinder
 from deployments.engines.fixed import CertainTurn, FixedLlm, FixedStt, FixedTts
@@ -36,6 +35,7 @@ from deployments.turn_detector import TurnDetector as TurnDetectorDeployment
 from deployments.vad import load_silero
 from rejoinder.core.config import HostSettings, Settings, SpeculationSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection
+from rejoinder.core.phrases import Clip, Phrases
 from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json
 
@@ -155,8 +155,8 @@ def _services(settings: Settings, detector: str) -> Services:
     llm = FixedLlm()
     stages = Stages(InlineVad(load_silero(settings)), judge, FixedStt(), llm, FixedTts(), {"llm": "fixed"})
     metrics = ConversationMetrics(CollectorRegistry())
-    apology = Clip(settings.conversation.apology, bytes(2))
-    return Services.over(stages, settings, apology, metrics, LogJournal(), time.monotonic)
+    phrases = Phrases(Clip(settings.conversation.apology, bytes(2)))
+    return Services.over(stages, settings, phrases, metrics, LogJournal(), time.monotonic)
 
 
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:

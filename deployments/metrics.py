@@ -96,14 +96,12 @@ class ConversationMetrics:
                 ("rejoinder_answer_cache_total", "Questions to the answer cache, drafts' too, and what it kept."),
             )
         )
-        self._stops = Histogram(
-            "rejoinder_interruption_stop_seconds",
-            "Caller's interrupting speech to silence.",
-            buckets=STOP_BUCKETS_S,
-            registry=registry,
-        )
-        self._overheard = Counter(
-            "rejoinder_overheard_total", "Speech over a reply that was no turn.", ["reading"], registry=registry
+        self._stops, self._fillers = (
+            Histogram(name, what, buckets=buckets, registry=registry)
+            for name, what, buckets in (
+                ("rejoinder_interruption_stop_seconds", "Caller's interrupting speech to silence.", STOP_BUCKETS_S),
+                ("rejoinder_filler_seconds", "Caller's last speech to a filler.", HISTOGRAM_BUCKETS_S),
+            )
         )
         self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
 
@@ -146,6 +144,9 @@ class ConversationMetrics:
 
     def cache(self, outcome: str) -> None:
         self._cache.labels(outcome).inc()
+
+    def filler(self, after_s: float) -> None:
+        self._fillers.observe(after_s)
 
     def interrupted(self, stop_s: float) -> None:
         self._stops.observe(stop_s)

@@ -15,10 +15,11 @@ from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from actors.host import Host, hold_apology
+from actors.host import Host, hold_phrases
 from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import InlineVad
+from deployments.engines.noise import suppressors
 from deployments.handles import AnswerCacheHandle, LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
@@ -48,8 +49,8 @@ class SessionHost:
         metrics = ConversationMetrics(self._port.registry)
         stages = await self._stages()
         clock = time.monotonic
-        apology = await hold_apology(stages, settings.conversation.apology)
-        self.host = Host(Services.over(stages, settings, apology, metrics, LogJournal(), clock))
+        phrases = await hold_phrases(stages, settings.conversation)
+        self.host = Host(Services.over(stages, settings, phrases, metrics, LogJournal(), clock))
         self._running = asyncio.create_task(self.host.run())
         # What was imported lives as long as the process: looking through it for garbage would only hold up every
         # conversation at once.
@@ -74,6 +75,7 @@ class SessionHost:
             tts=TtsHandle(handles["tts"]),
             engines=engines,
             answers=AnswerCacheHandle(handles["answer_cache"]) if "answer_cache" in handles else None,
+            suppressor=suppressors(self._settings.noise),
         )
 
     async def targets(self) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ Every field's unit is in its name; its default fits a two-core machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.barge_in_settings import BargeInSettings
 from rejoinder.core.cache_settings import AnswerCacheSettings
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.noise_settings import NoiseSettings
 from rejoinder.core.section import Count, Fraction, Positive, Section
 from rejoinder.core.stage_settings import (
     Autoscaling,
@@ -42,6 +43,7 @@ __all__ = [
     "HostSettings",
     "LlmStage",
     "ModelStoreSettings",
+    "NoiseSettings",
     "PartialsSettings",
     "Positive",
     "Resources",
@@ -59,6 +61,9 @@ __all__ = [
     "config_error",
     "parse_settings",
 ]
+
+
+Texts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(max_length=32)]
 
 
 class SpeechSettings(Section):
@@ -147,6 +152,15 @@ class ConversationSettings(Section):
     apology_after_ms: float = Field(700, ge=0, le=10_000)
     # A turn whose stage stays away is given up after this long, with a second apology and response.done failed.
     give_up_after_s: Positive = 60.0
+    # Said when a session begins, as soon as it is configured or the caller is heard; "": nothing.
+    greeting: str = Field("", max_length=300)
+    # Synthesized when a host starts, as the greeting and the apology are; a reply's segment with these words is spoken
+    # from there.
+    phrases: Texts = ("Yes.", "No.", "Sure.", "Of course.", "Okay.", "Thank you.", "You're welcome.", "Goodbye.")
+    # Said, in turns, if the first audio of an answer is predicted later than `filler_after_ms` after the caller's last
+    # speech (0: never).
+    fillers: Texts = ("Let me see.", "One moment.", "Just a second.")
+    filler_after_ms: float = Field(1500, ge=0, le=60_000)
 
 
 class HedgingSettings(Section):
@@ -226,6 +240,7 @@ class Settings(Section):
     hedging: HedgingSettings = HedgingSettings()
     breaker: BreakerSettings = BreakerSettings()
     barge_in: BargeInSettings = BargeInSettings()
+    noise: NoiseSettings = NoiseSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
 
     @model_validator(mode="after")

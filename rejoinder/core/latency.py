@@ -54,6 +54,14 @@ class Marks:
     def end(self, stage: Stage, now: float) -> None:
         self._ends.setdefault(stage, now)
 
+    def started(self, stage: Stage) -> float | None:
+        """When it began; None if it has not."""
+        return self._starts.get(stage)
+
+    def ended(self, stage: Stage) -> float | None:
+        """When it ended; None if it has not."""
+        return self._ends.get(stage)
+
     def join(self, other: Marks) -> None:
         """Take over what `other` noted; of repeated marks ours count."""
         self._starts = other._starts | self._starts

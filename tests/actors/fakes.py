@@ -325,6 +325,9 @@ class CountingMetrics:
     def cache(self, outcome: str) -> None:
         self.counts[f"cache {outcome}"] += 1
 
+    def filler(self, after_s: float) -> None:
+        self.counts["filler"] += 1
+
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)
 

@@ -16,8 +16,8 @@ from actors.host import Host
 from actors.ports import AnswerCache, Stages
 from actors.services import Services
 from actors.session import Session
-from actors.voice import Clip
 from rejoinder.core.config import Settings
+from rejoinder.core.phrases import Clip, Phrases
 from rejoinder.core.wire import client
 from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
 from tests.actors.wire_rules import Wire
@@ -41,14 +41,16 @@ class Play:
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     apology: bytes = APOLOGY_PCM
     answers: AnswerCache | None = None
+    fillers: tuple[Clip, ...] = ()
+    phrases: tuple[Clip, ...] = ()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
         """A running host."""
         clock = asyncio.get_running_loop().time
         stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"}, self.answers)
-        apology = Clip(self.settings.conversation.apology, self.apology)
-        services = Services.over(stages, self.settings, apology, self.metrics, SilentJournal(), clock)
+        phrases = Phrases(Clip(self.settings.conversation.apology, self.apology), self.fillers, self.phrases)
+        services = Services.over(stages, self.settings, phrases, self.metrics, SilentJournal(), clock)
         host = Host(services)
         running = asyncio.create_task(host.run())
         try:

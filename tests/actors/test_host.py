@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from actors.host import Host, hold_apology
+from actors.host import Host, hold_phrases
 from actors.ports import Stages
 from actors.session import Session
-from rejoinder.core.config import HostSettings, Settings
+from rejoinder.core.config import ConversationSettings, HostSettings, Settings
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.phrases import Clip
 from tests.actors.fakes import LoudnessVad, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
@@ -183,12 +184,19 @@ async def test_a_wrong_answer_of_voice_activity_is_a_failed_tick() -> None:
 
 
 @virtual
-async def test_the_apology_is_held_before_anybody_calls() -> None:
-    """Synthesized once, retried while the voice is not up yet; without a voice the host does not open."""
+async def test_the_phrases_are_held_before_anybody_calls() -> None:
+    """Each is synthesized once, retried while the voice is not up yet; without a voice the host does not open."""
     tts = ToneTts(failures=2)
     stages = Stages(LoudnessVad(), ScriptedTurn(), ScriptedStt(), WordyLlm(), tts)
-    clip = await hold_apology(stages, "Sorry.")
-    assert (clip.text, clip.pcm) == ("Sorry.", voice("Sorry."))
+    settings = ConversationSettings(apology="Sorry.", greeting="Hello.", phrases=("Yes.", "Wait."), fillers=("Wait.",))
+    phrases = await hold_phrases(stages, settings)
+    assert phrases.apology == Clip("Sorry.", voice("Sorry."))
+    assert [clip.text for clip in phrases.fillers] == ["Wait."]
+    for text in ("Hello.", "Yes.", "Wait."):
+        assert phrases.of(text) == Clip(text, voice(text))
+    assert sorted(set(tts.texts)) == ["Hello.", "Sorry.", "Wait.", "Yes."]
+    assert len(tts.texts) == 4 + 2
+    assert not (await hold_phrases(stages, settings.model_copy(update={"filler_after_ms": 0}))).fillers
     tts.fault = BackendError("gone.", stage="tts")
-    with pytest.raises(BackendError, match="apology"):
-        await hold_apology(stages, "Sorry.", attempts=3)
+    with pytest.raises(BackendError, match=r"Sorry\."):
+        await hold_phrases(stages, settings, attempts=3)

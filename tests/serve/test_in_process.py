@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soxr
 
-from actors.host import Host, hold_apology
+from actors.host import Host, hold_phrases
 from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import DirectLlm, DirectStt, DirectTts, DirectTurnDetector, InlineVad
@@ -46,8 +46,8 @@ def stages() -> Stages:
 
 @asynccontextmanager
 async def _call(stages: Stages, metrics: CountingMetrics) -> AsyncIterator[Caller]:
-    apology = await hold_apology(stages, SETTINGS.conversation.apology)
-    host = Host(Services.over(stages, SETTINGS, apology, metrics, SilentJournal(), time.monotonic))
+    phrases = await hold_phrases(stages, SETTINGS.conversation)
+    host = Host(Services.over(stages, SETTINGS, phrases, metrics, SilentJournal(), time.monotonic))
     running = asyncio.create_task(host.run())
     try:
         caller = Caller()
