@@ -103,6 +103,9 @@ class ConversationMetrics:
                 ("rejoinder_filler_seconds", "Caller's last speech to a filler.", HISTOGRAM_BUCKETS_S),
             )
         )
+        self._overheard = Counter(
+            "rejoinder_overheard_total", "Speech over a reply that was no turn.", ["reading"], registry=registry
+        )
         self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
 
     def turn(
