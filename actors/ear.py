@@ -10,6 +10,7 @@ from array import array
 
 import numpy as np
 
+from actors.ports import Suppressor
 from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Ring, rms_dbfs
 from rejoinder.core.config import SpeechSettings
 from rejoinder.core.endpointing import DetectionMode, TurnDetection
@@ -77,8 +78,9 @@ class Arrivals:
 class Ear:
     """`settings` may be exchanged between turns; sample indices count from the session's start at 16 kHz."""
 
-    def __init__(self, settings: SpeechSettings, ring_s: float) -> None:
+    def __init__(self, settings: SpeechSettings, ring_s: float, suppressor: Suppressor | None = None) -> None:
         self.settings = settings
+        self._suppressor = suppressor
         self._ring = Ring(ring_s, STT_RATE)
         self._decided = 0
         self._vad_state = _FRESH
@@ -102,7 +104,7 @@ class Ear:
 
     def append(self, pcm: bytes, now: float) -> None:
         """Take 16 kHz PCM; what falls out of the ring before it was decided is skipped, oldest first."""
-        self._ring.append(pcm)
+        self._ring.append(self._suppressor.clean(pcm) if self._suppressor else pcm)
         self._arrivals.note(self._ring.end, now)
         if self._decided < self._ring.start:
             self._decided = self._ring.start

@@ -7,7 +7,7 @@ Serve handles. Values are frozen and small: they travel as pickles between proce
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -192,6 +192,14 @@ class AnswerCache(Protocol):
         ...
 
 
+class Suppressor(Protocol):
+    """Takes the noise out of one caller's audio, in the host and at once."""
+
+    def clean(self, pcm: bytes) -> bytes:
+        """16 kHz PCM of any length in; the same audio, a constant time behind, out."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stages:
     """The five stages of one deployment and its answer cache if it has one, by port, and which engine stands behind
@@ -205,6 +213,7 @@ class Stages:
     tts: Tts
     engines: dict[str, str] = field(default_factory=dict)
     answers: AnswerCache | None = None
+    suppressor: Callable[[], Suppressor] | None = None
 
 
 class Metrics(Protocol):

@@ -60,9 +60,9 @@ class Session:
         self._send = send
         self._wake_ticker = wake_ticker
         self._ready = asyncio.Event()
-        self._ear = Ear(
-            speech_settings(services.settings.speech, config.detection), services.settings.host.audio_ring_s
-        )
+        suppressor = services.stages.suppressor() if services.stages.suppressor else None
+        speech = speech_settings(services.settings.speech, config.detection)
+        self._ear = Ear(speech, services.settings.host.audio_ring_s, suppressor)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._clerk = Clerk(self, services)
         self._trouble = Trouble(services.metrics)

@@ -21,6 +21,7 @@ from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import DirectLlm, DirectStt, DirectTts, DirectTurnDetector, InlineVad
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
+from deployments.engines.noise import suppressors
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
 from deployments.llm import Llm
@@ -57,7 +58,14 @@ def stages_of(settings: Settings) -> Stages:
     """The stages of settings whose stt, llm and tts are emulated, in this process."""
     vad, turn_detector = load_silero(settings), TurnDetector(settings)
     stt, llm, tts = EmulatedStt(settings), Llm(settings), EmulatedTts(settings)
-    return Stages(InlineVad(vad), DirectTurnDetector(turn_detector), DirectStt(stt), DirectLlm(llm), DirectTts(tts), {})
+    return Stages(
+        InlineVad(vad),
+        DirectTurnDetector(turn_detector),
+        DirectStt(stt),
+        DirectLlm(llm),
+        DirectTts(tts),
+        suppressor=suppressors(settings.noise),
+    )
 
 
 async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str] | None = None) -> None:

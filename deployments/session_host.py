@@ -19,6 +19,7 @@ from actors.host import Host, hold_phrases
 from actors.ports import Stages
 from actors.services import Services
 from deployments.direct import InlineVad
+from deployments.engines.noise import suppressors
 from deployments.handles import AnswerCacheHandle, LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
@@ -74,6 +75,7 @@ class SessionHost:
             tts=TtsHandle(handles["tts"]),
             engines=engines,
             answers=AnswerCacheHandle(handles["answer_cache"]) if "answer_cache" in handles else None,
+            suppressor=suppressors(self._settings.noise),
         )
 
     async def targets(self) -> list[dict[str, Any]]:

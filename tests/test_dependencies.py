@@ -64,7 +64,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
     extras = project["optional-dependencies"]
-    optional = {_normalised(requirement) for requirement in (*extras["piper"], *extras["load"], *extras["vllm"])}
+    names = (name for extra in ("piper", "noise", "load", "vllm") for name in extras[extra])
+    optional = {_normalised(requirement) for requirement in names}
     assert _distributions() == declared | optional
 
 
@@ -74,7 +75,7 @@ def test_what_the_scripts_install_is_pinned() -> None:
     pinned = {_normalised(line) for line in lines if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    required = (*project["dependencies"], *extras["dev"], *extras["piper"], *extras["load"])
+    required = (*project["dependencies"], *extras["dev"], *extras["piper"], *extras["noise"], *extras["load"])
     assert {_normalised(requirement) for requirement in required} <= pinned
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cluster.doctor import needed_models
 from cluster.launch import Progress, application, cluster, read_config
+from deployments.engines.noise import suppressors
 from rejoinder.core.config import parse_settings
 from rejoinder.core.emulation import STACKS
 from rejoinder.core.errors import ConfigError
@@ -73,8 +74,9 @@ def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
 
 
 def _check_models(document: ServeFile) -> None:
-    """Refuse to start without weights, before anything is started."""
+    """Refuse to start without weights, or without the package of a suppressor, before anything is started."""
     settings = document.application.args
+    suppressors(settings.noise)
     store = open_store(settings.models)
     absent = [name for name in needed_models(document) if store.status(name) is Status.ABSENT]
     if absent:

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from rejoinder.core.barge_in_settings import BargeInSettings
 from rejoinder.core.cache_settings import AnswerCacheSettings
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.noise_settings import NoiseSettings
 from rejoinder.core.section import Count, Fraction, Positive, Section
 from rejoinder.core.stage_settings import (
     Autoscaling,
@@ -42,6 +43,7 @@ __all__ = [
     "HostSettings",
     "LlmStage",
     "ModelStoreSettings",
+    "NoiseSettings",
     "PartialsSettings",
     "Positive",
     "Resources",
@@ -238,6 +240,7 @@ class Settings(Section):
     hedging: HedgingSettings = HedgingSettings()
     breaker: BreakerSettings = BreakerSettings()
     barge_in: BargeInSettings = BargeInSettings()
+    noise: NoiseSettings = NoiseSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
 
     @model_validator(mode="after")

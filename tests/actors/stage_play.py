@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from actors.host import Host
-from actors.ports import AnswerCache, Stages
+from actors.ports import AnswerCache, Stages, Suppressor
 from actors.services import Services
 from actors.session import Session
 from rejoinder.core.config import Settings
@@ -40,6 +40,7 @@ class Play:
     tts: ToneTts = field(default_factory=ToneTts)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     apology: bytes = APOLOGY_PCM
+    suppressor: Callable[[], Suppressor] | None = None
     answers: AnswerCache | None = None
     fillers: tuple[Clip, ...] = ()
     phrases: tuple[Clip, ...] = ()
@@ -48,7 +49,9 @@ class Play:
     async def open(self) -> AsyncIterator[Host]:
         """A running host."""
         clock = asyncio.get_running_loop().time
-        stages = Stages(self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"}, self.answers)
+        stages = Stages(
+            self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"}, self.answers, self.suppressor
+        )
         phrases = Phrases(Clip(self.settings.conversation.apology, self.apology), self.fillers, self.phrases)
         services = Services.over(stages, self.settings, phrases, self.metrics, SilentJournal(), clock)
         host = Host(services)

@@ -1,0 +1,17 @@
+"""The configuration's part about noise in the callers' audio."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rejoinder.core.section import Section
+
+
+class NoiseSettings(Section):
+    """A suppressor cleans each caller's audio before anything hears it, in the host. `webrtc` is WebRTC's own."""
+
+    suppressor: Literal["none", "webrtc"] = "none"
+    # Of webrtc: about 6 dB off steady noise a step.
+    level: int = Field(2, ge=1, le=4)

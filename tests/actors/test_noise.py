@@ -1,0 +1,44 @@
+"""A session with a noise suppressor hears what that lets through."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+
+class Gate:
+    """Lets through what is loud, after `after` messages."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def clean(self, pcm: bytes) -> bytes:
+        self._left -= 1
+        return pcm if self._left < 0 else bytes(len(pcm))
+
+
+@virtual
+async def test_nothing_hears_what_the_suppressor_takes_out() -> None:
+    """Neither voice activity nor speech-to-text; each caller has a suppressor of its own."""
+    made: list[Gate] = []
+
+    def make() -> Gate:
+        made.append(Gate(after=50))
+        return made[-1]
+
+    play = Play(suppressor=make)
+    async with play.open() as host:
+        for key in ("one", "two"):
+            async with host.converse(key, lambda _: None, "rejoinder"):
+                pass
+    assert len({id(gate) for gate in made}) == 2
+    async with play.call() as caller:
+        await caller.speak(2.0)
+        await caller.listen("response.done")
+    started = caller.of("input_audio_buffer.speech_started")[0]
+    assert 650 <= started["audio_start_ms"] <= 750
+    loud = np.abs(np.frombuffer(play.stt.jobs[0].pcm, "<i2")) > 1000
+    assert not loud[:4000].any()
+    assert loud.any()

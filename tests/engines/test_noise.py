@@ -1,0 +1,147 @@
+"""The noise suppressor: what it takes out, what it leaves, and how late it is."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from scipy.signal import iirpeak, lfilter
+
+from actors.ear import Ear
+from actors.ports import Suppressor
+from deployments.engines.noise import DELAY_SAMPLES, FRAME_BYTES, suppressors
+from deployments.engines.silero import STATE_SIZE, Silero
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Samples, float_to_pcm16, pcm16_to_float
+from rejoinder.core.config import NoiseSettings, SpeechSettings
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.speech import SpeechStarted
+from rejoinder.store.human_clips import moonshine_clips
+from rejoinder.store.model_store import ModelStore
+
+LEAD_S = 2
+
+
+def suppressor() -> Suppressor:
+    make = suppressors(NoiseSettings(suppressor="webrtc"))
+    assert make is not None
+    return make()
+
+
+def level_db(samples: Samples) -> float:
+    return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12))
+
+
+def at_level(samples: np.ndarray[tuple[int], np.dtype[np.float64]], db: float) -> Samples:
+    return (samples * 10 ** ((db - level_db(samples.astype(np.float32))) / 20)).astype(np.float32)
+
+
+def pink(count: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """A room's noise: as much power in each octave."""
+    spectrum = np.fft.rfft(np.random.default_rng(seed).normal(size=count))
+    return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
+
+
+def machine(hz: float, seconds: float = 8.0) -> Samples:
+    """A loud motor whose case rings like a mouth: steady, and near enough to a vowel to pass for speech."""
+    at = np.arange(round(seconds * STT_RATE)) / STT_RATE
+    buzz = np.sum([np.sin(2 * np.pi * hz * n * at + n) / n for n in range(1, 30)], axis=0)
+    buzz = buzz * (0.3 + np.clip(np.sin(2 * np.pi * 4 * at), 0, 1))
+    rings = [
+        lfilter(*iirpeak(peak, peak / width, STT_RATE), buzz) for peak, width in ((500, 80), (1500, 100), (2500, 120))
+    ]
+    return at_level(np.sum(rings, axis=0), -20)
+
+
+def cleaned(samples: Samples) -> Samples:
+    return pcm16_to_float(suppressor().clean(float_to_pcm16(samples)))
+
+
+@pytest.fixture(scope="module")
+def speech(store: ModelStore) -> Samples:
+    """A person's sentence behind two seconds of nothing."""
+    spoken = moonshine_clips(store.path("human-clips"))[5].pcm().astype(np.float32) / 32768
+    return np.concatenate([np.zeros(LEAD_S * STT_RATE, np.float32), spoken])
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("distance_db", [5, 10, 15])
+def test_speech_stands_out_more(speech: Samples, distance_db: float) -> None:
+    """A room's noise falls by 10 dB or more against the speech in it, from a second on."""
+    spoken, quiet = slice(LEAD_S * STT_RATE, None), slice(STT_RATE, LEAD_S * STT_RATE)
+    noise = at_level(pink(speech.size, seed=3), level_db(speech[spoken]) - distance_db)
+    before, after = speech + noise, cleaned(speech + noise)
+    gained = (level_db(after[spoken]) - level_db(after[quiet])) - (level_db(before[spoken]) - level_db(before[quiet]))
+    assert gained >= 10
+
+
+@pytest.mark.models
+def test_the_audio_comes_as_late_as_it_says(speech: Samples) -> None:
+    """Clean speech is best matched by itself, DELAY_SAMPLES later, and nearly as loud."""
+    after = cleaned(speech)
+    spoken = speech[LEAD_S * STT_RATE :]
+    matches = [float(np.dot(spoken[:40_000], after[LEAD_S * STT_RATE + late :][:40_000])) for late in range(400)]
+    assert int(np.argmax(matches)) == DELAY_SAMPLES
+    assert level_db(after[LEAD_S * STT_RATE :]) > level_db(spoken) - 3
+
+
+@pytest.mark.models
+def test_a_machine_is_taken_for_speech_less_often(store: ModelStore) -> None:
+    """False starts of voice activity fall to half or less; without suppression there are some."""
+    silero = Silero(store.path("silero-vad"), threads=1)
+    silero.warm_up()
+    machines = [machine(hz) for hz in (90, 110, 120, 130, 150, 180)]
+    without = sum(starts(silero, noise, None) for noise in machines)
+    with_it = sum(starts(silero, noise, suppressor()) for noise in machines)
+    assert without >= 4
+    assert with_it <= without / 2
+
+
+def starts(silero: Silero, samples: Samples, cleaner: Suppressor | None) -> int:
+    """How often speech is believed to start, by the ear of a session."""
+    ear = Ear(SpeechSettings(), 40, cleaner)
+    found = 0
+    pcm = float_to_pcm16(samples)
+    for at in range(0, len(pcm), 640):
+        ear.append(pcm[at : at + 640], at / 32_000)
+        while window := ear.window():
+            audio = pcm16_to_float(window[0]).reshape(1, VAD_WINDOW)
+            state = np.frombuffer(window[1], np.float32).reshape(1, STATE_SIZE)
+            probability, after = silero.step(audio, state)
+            events = ear.decide(float(np.ravel(probability)[0]), after.tobytes())
+            found += sum(isinstance(event, SpeechStarted) for event in events)
+    return found
+
+
+@pytest.mark.parametrize("size", [2, 318, 320, 640, 642, 4800])
+def test_messages_may_have_any_length(size: int) -> None:
+    """All audio comes out in order, but for what does not fill the last 10 ms; cut differently it is the same."""
+    pcm = float_to_pcm16(at_level(pink(STT_RATE, seed=1), -30))
+    whole = suppressor().clean(pcm)
+    cut = suppressor()
+    parts = b"".join(cut.clean(pcm[at : at + size]) for at in range(0, len(pcm), size))
+    assert parts == whole
+    assert len(whole) == len(pcm) - len(pcm) % FRAME_BYTES
+
+
+def test_callers_share_nothing() -> None:
+    """The noise of one is not taken out of another's audio."""
+    make = suppressors(NoiseSettings(suppressor="webrtc"))
+    assert make is not None
+    noisy, other = make(), make()
+    noisy.clean(float_to_pcm16(at_level(pink(5 * STT_RATE, seed=1), -20)))
+    audio = float_to_pcm16(at_level(pink(STT_RATE, seed=2), -30))
+    assert other.clean(audio) == make().clean(audio)
+
+
+def test_none_is_none() -> None:
+    """By default nothing is suppressed, and nothing needs the package."""
+    assert suppressors(NoiseSettings()) is None
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs it."""
+    monkeypatch.setitem(sys.modules, "webrtc_noise_gain", None)
+    with pytest.raises(ConfigError, match="pip install 'rejoinder\\[noise\\]'") as caught:
+        suppressors(NoiseSettings(suppressor="webrtc"))
+    assert caught.value.field == "args.noise.suppressor"
