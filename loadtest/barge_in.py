@@ -98,10 +98,13 @@ _BYTES_A_SECOND = WIRE_RATE * SAMPLE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """All interruptions of a run; `asked`: how many there should have been."""
+    """All interruptions of a run; `asked`: how many there should have been. `late_ms`: how late the callers' own frames
+    left at the 99th percentile, which makes all of it longer.
+    """
 
     asked: int
     found: tuple[Interruption, ...]
+    late_ms: float = 0.0
 
     def spreads(self) -> dict[str, Spread]:
         """By part, of those that are known; the rest is the way there and back and the speech before that window."""

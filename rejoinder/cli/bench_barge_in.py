@@ -11,10 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from cluster.launch import cluster
-from loadtest.barge_in import LIMIT_MS, SETTINGS, Interruption, Stops, interruptions, script
+from loadtest.barge_in import LIMIT_MS, SETTINGS, Stops, interruptions, script
 from loadtest.clips import Clip, read_clip
 from loadtest.dialogue import Line, Manners
-from loadtest.talk import LATENESS_LIMIT_MS, Server, talk
+from loadtest.talk import LATENESS_LIMIT_MS, Call, Server, talk
 from rejoinder.cli.bench_capacity import served
 from rejoinder.cli.demo import Question, make_clips
 from rejoinder.core.config import ModelStoreSettings, parse_settings
@@ -32,7 +32,7 @@ OVER = (
 )
 """What is spoken over the replies."""
 
-CALLERS = 5
+CALLERS = 3
 TIMEOUT_S = 20.0
 
 
@@ -49,20 +49,17 @@ async def _interrupt(server: Server, question: Clip, clips: list[Clip], count: i
     await _converse(server, script(question, clips, 1, 0))  # the first of a server's life meets cold caches
     shares = [count // CALLERS + (number < count % CALLERS) for number in range(CALLERS)]
     scripts = [script(question, clips, share, sum(shares[:number])) for number, share in enumerate(shares) if share]
-    async with asyncio.TaskGroup() as group:
-        calls = [group.create_task(_converse(server, lines)) for lines in scripts]
-    return Stops(count, tuple(found for call in calls for found in call.result()))
+    calls = await asyncio.gather(*(_converse(server, lines) for lines in scripts))
+    late_ms = max(call.lateness_ms()[0] for call in calls)
+    return Stops(count, tuple(found for call in calls for found in interruptions(call.dialogue)), round(late_ms, 1))
 
 
-async def _converse(server: Server, lines: list[Line]) -> list[Interruption]:
-    """One conversation, whose last reply is not heard out. Raises BackendError if its own frames left late."""
+async def _converse(server: Server, lines: list[Line]) -> Call:
+    """One conversation, whose last reply is not heard out."""
     call = await talk(server, lines, Manners(timeout_s=TIMEOUT_S, leaves=True), lambda _: None)
-    late_ms, _ = call.lateness_ms()
-    if late_ms > LATENESS_LIMIT_MS:
-        raise BackendError(f"a caller's frames left {late_ms:.1f} ms late.", "Run again on a quieter machine.")
     if call.dialogue.faults:
         raise BackendError(f"the conversation failed: {call.dialogue.faults[0]}")
-    return interruptions(call.dialogue)
+    return call
 
 
 def table(stops: Stops) -> Table:
@@ -76,7 +73,10 @@ def table(stops: Stops) -> Table:
 def verdict(stops: Stops) -> str:
     """What it comes to, in a sentence."""
     kept = f"{len(stops.found) - stops.untrue} of {len(stops.found)} histories hold only what was heard"
-    return f"{'PASS' if stops.holds else 'FAIL'}: p95 of first frame to silence against {LIMIT_MS:.0f} ms; {kept}."
+    judged = f"{'PASS' if stops.holds else 'FAIL'}: p95 of first frame to silence against {LIMIT_MS:.0f} ms; {kept}."
+    if stops.late_ms <= LATENESS_LIMIT_MS:
+        return judged
+    return f"{judged} The callers' own frames left {stops.late_ms:g} ms late (p99), which counts against it."
 
 
 def document(stops: Stops) -> dict[str, Any]:
@@ -87,6 +87,7 @@ def document(stops: Stops) -> dict[str, Any]:
         "asked": stops.asked,
         "holds": stops.holds,
         "limit_ms": LIMIT_MS,
+        "late_ms": stops.late_ms,
         "spreads": spreads,
         "interruptions": found,
     }
