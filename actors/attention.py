@@ -56,9 +56,14 @@ class Attention:
 
     def tune(self) -> None:
         """Believe speech sooner while it would only pause a reply that is being heard."""
-        state, rules = self._talk.state, self._talk.rules
-        keen = state.agent is Agent.REPLYING and state.caller is Caller.QUIET and rules.pauses
-        self._ear.settings = self._keen if keen and self._talk.replies.audible else self._usual
+        state = self._talk.state
+        keen = state.agent is Agent.REPLYING and state.caller is Caller.QUIET and self._talk.replies.audible
+        self._ear.settings = self._keen if keen and self._talk.rules.pauses else self._usual
+
+    def begin(self) -> None:
+        """The caller begins to speak."""
+        self._hearing = None
+        self.denied_as = Reading.NO_WORDS
 
     def await_words(self, revision: int, hearing: Hearing) -> None:
         """Report the words of an utterance that has to prove itself, when they are known."""

@@ -45,6 +45,7 @@ class Performance:
         """Do it; the caller's utterance began at sample `start`."""
         match command:
             case commands.AnnounceSpeech(begun):
+                self._attention.begin()
                 self._utterance.announce(begun)
             case commands.Hear(revision, begun, end, judge):
                 self._utterance.hear(begun, end, partial(self._judged, revision) if judge else None)

@@ -266,6 +266,7 @@ class Voice:
             elif (left_s := self._playout.finish(now) - now) > 0:
                 await asyncio.sleep(left_s)
             else:
+                self._tape.clear()  # nothing is sent again: an ended reply is remembered without its audio
                 return
 
     def _send(self, piece: Piece, now: float) -> None:
