@@ -153,6 +153,8 @@ def slots(settings: Settings) -> dict[str, int]:
         stage = stages[name]
         if isinstance(stage, LlmStage) and stage.engine == "embedded" and stage.runtime == "llama_cpp":
             found[name] = stage.slots
+        elif isinstance(stage, LlmStage) and stage.engine == "vllm":
+            found[name] = stage.vllm.places(on_card=stage.on_card)
         elif stage.engine == "emulated":
             found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # the three are its names
         else:
