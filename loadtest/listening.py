@@ -8,7 +8,7 @@ sample is decoded; of the rest the length is enough.
 from __future__ import annotations
 
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rejoinder.core.audio import first_audible, pcm16_to_float
 from rejoinder.core.wire.formats import AudioFormat
@@ -30,6 +30,21 @@ class Reply:
     cut_at: float | None = None
     underruns: int = 0
     stalled_s: float = 0.0
+    # Where in the audio each delta begins, and when that sounds.
+    deltas: list[tuple[float, float]] = field(default_factory=list, repr=False)
+
+    @property
+    def answered_at(self) -> float | None:
+        """When the answer became audible: behind what the server says came before it (an apology, a filler)."""
+        if self.report is None or "answer_from_ms" not in self.report or self.audible_at is None:
+            return self.audible_at
+        from_ms = self.report["answer_from_ms"]
+        if not isinstance(from_ms, int | float):
+            return None
+        from_s = max(0.0, from_ms / 1000)
+        # Half a millisecond of slack: positions are sums of lengths.
+        start, at = next(pair for pair in reversed(self.deltas) if pair[0] <= from_s + 0.0005)
+        return max(self.audible_at, at + from_s - start)
 
     @property
     def over_at(self) -> float | None:
@@ -91,6 +106,7 @@ class Player:
             reply.ends_at = now
         if reply.audible_at is None:
             reply.audible_at = self._audible(delta, reply.ends_at)
+        reply.deltas.append((reply.received_s, reply.ends_at))
         reply.ends_at += length_s
         reply.received_s += length_s
 

@@ -57,11 +57,13 @@ class Playback:
         """Seconds of audio heard by now."""
         return sum(min(max(0.0, now - chunk.at), _seconds(chunk.pcm)) for chunk in self._chunks)
 
-    def audible_at(self) -> float | None:
-        """When the first audible sample sounded; None if none did."""
-        index = first_audible(pcm16_to_float(self.received), WIRE_RATE)
+    def audible_at(self, from_s: float = 0.0) -> float | None:
+        """When the first audible sample sounded that lies `from_s` or more into the audio; None if none did."""
+        start = round(from_s * WIRE_RATE)
+        index = first_audible(pcm16_to_float(self.received[start * SAMPLE_BYTES :]), WIRE_RATE)
         if index is None:
             return None
+        index += start
         for chunk in self._chunks:
             samples = len(chunk.pcm) // SAMPLE_BYTES
             if index < samples:

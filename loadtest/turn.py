@@ -99,11 +99,11 @@ class Turn:
         )
 
     def _timed(self, record: TurnRecord, reply: Reply) -> TurnRecord:
-        audible_at = reply.playback.audible_at()
+        report = reply.report or ServerReport()
+        audible_at = reply.playback.audible_at((report.answer_from_ms or 0.0) / 1000)
         if not record.ok or audible_at is None:
             return record
         voice_to_voice_ms = round((audible_at - self.speech_ends) * 1000, 1)
-        report = reply.report or ServerReport()
         shares = stages_ms(report, voice_to_voice_ms, self._shift_ms(report))
         return replace(record, voice_to_voice_ms=voice_to_voice_ms, stages_ms=shares)
 

@@ -37,7 +37,7 @@ class TurnRecord:
 
     heard              what the server transcribed; "" if nothing
     answered           what it said, as far as it sent it; "" if the turn was not answered in time
-    voice_to_voice_ms  true last speech sample of the clip -> first audible reply sample; null if there was none
+    voice_to_voice_ms  true last speech sample of the clip -> first audible sample of the answer; null if there was none
     stages_ms          its division: silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio, delivery,
                        unattributed; null if the server did not report it
     rtt_ms             median WebSocket ping during the turn; null if none came back
@@ -101,7 +101,8 @@ class ServerReport(BaseModel):
     """The `rejoinder` field of response.done; the timing is there when the response answered a turn (`item_id`).
 
     `speech_end_ms` is a position in the caller's audio: where voice activity says that speech ended. `stop_ms`: from
-    the arrival of the speech that interrupted it to its silence.
+    the arrival of the speech that interrupted it to its silence. `answer_from_ms`: a position in the reply's audio: an
+    apology or a filler comes before it, for which nobody asked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -115,6 +116,7 @@ class ServerReport(BaseModel):
     speech_end_ms: float | None = None
     unattributed_ms: float | None = None
     stages_ms: dict[str, float] | None = None
+    answer_from_ms: float | None = None
 
 
 def stages_ms(report: ServerReport, voice_to_voice_ms: float, shift_ms: float) -> dict[str, float] | None:

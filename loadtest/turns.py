@@ -104,8 +104,8 @@ class Accounts:
         outcome = _outcome(reply)
         counts[outcome] += 1
         taken = self._timeout_s
-        if outcome in ("answered", "interrupted") and reply and reply.audible_at is not None:
-            taken = reply.audible_at - turn.speech_ends
+        if outcome in ("answered", "interrupted") and reply and reply.answered_at is not None:
+            taken = reply.answered_at - turn.speech_ends
             self._stages(turn, reply, taken, path)
         self._tally.took(VOICE_TO_VOICE, max(0.0, taken))
         self._tally.took(REGION + call.region, max(0.0, taken))
@@ -133,10 +133,10 @@ class Accounts:
 
 
 def _outcome(reply: Reply | None) -> str:
-    if reply is None or reply.audible_at is None:
+    if reply is None or reply.answered_at is None:
         return "failed" if reply and reply.status == "failed" else "unanswered"
     if reply.cut_at is not None:
-        return "interrupted" if reply.audible_at < reply.cut_at else "unanswered"
+        return "interrupted" if reply.answered_at < reply.cut_at else "unanswered"
     return "failed" if reply.status == "failed" or reply.done_at is None else "answered"
 
 

@@ -259,6 +259,20 @@ def test_a_failed_response_is_no_answer() -> None:
     assert (record.outcome, record.answered, record.voice_to_voice_ms, record.ok) == ("failed", "Sorry.", None, False)
 
 
+def test_a_filler_is_not_the_answer() -> None:
+    """It is heard 400 ms after the line, the answer behind it 1500 ms: that is what the caller waited."""
+    scene = Scene(Line(clip()))
+    scene.hears(0.7, "i1")
+    scene.commits(LINE_ENDS + 0.2, "i1", "hello")
+    scene.replies(LINE_ENDS + 0.4, "r1", "One moment. Good day.", tone(0.5))
+    fields = {"response_id": "r1", "item_id": "said_r1", "output_index": 0, "content_index": 0}
+    scene.event(LINE_ENDS + 1.5, "response.output_audio.delta", delta=base64.b64encode(tone(0.5)).decode(), **fields)
+    scene.done(LINE_ENDS + 1.6, "r1", report("i1", 1500) | {"answer_from_ms": 500})
+    scene.run(60)
+    [record] = scene.dialogue.records()
+    assert record.voice_to_voice_ms == pytest.approx(1520)
+
+
 def test_a_response_that_answers_no_turn_leaves_the_turn_unanswered() -> None:
     """An apology of its own, reported without an item, is not taken for the reply; the reply that follows is."""
     scene = Scene(Line(clip()))

@@ -50,6 +50,16 @@ def test_audio_that_is_early_waits_its_turn() -> None:
     assert playback.audible_at() == pytest.approx(1.5)
 
 
+def test_sound_may_be_looked_for_behind_a_clip() -> None:
+    """The first audible sample of what begins 300 ms into the audio, after a stall."""
+    playback = Playback()
+    playback.receive(tone(0.3), 1.0)
+    playback.receive(silence(0.1) + tone(0.2), 4.0)
+    assert playback.audible_at() == pytest.approx(1.0, abs=0.001)
+    assert playback.audible_at(0.3) == pytest.approx(4.1, abs=0.006)
+    assert playback.audible_at(0.6) is None
+
+
 def test_a_flush_ends_the_sound_at_once() -> None:
     """What sounded is cut there, and of the rest nothing sounds."""
     playback = Playback()

@@ -49,6 +49,19 @@ def test_the_buffer_fills_before_playback_begins() -> None:
     assert reply.began_at == pytest.approx(1.04)
 
 
+def test_an_answer_begins_behind_its_filler() -> None:
+    """The server says how much of the audio came before it: a clip is heard at once, a stall lies between."""
+    reply, player = Reply("r"), Player(AudioFormat.PCM, 0.06)
+    for at in (1.0, 1.1, 1.2, 4.0, 4.1):
+        player.play(reply, delta(0.1), at)
+    assert reply.answered_at == reply.audible_at == 1.0
+    for from_ms, at in ((0, 1.0), (300, 4.0), (350, 4.05)):
+        reply.report = {"answer_from_ms": from_ms}
+        assert reply.answered_at == pytest.approx(at)
+    reply.report = {"answer_from_ms": None}
+    assert reply.answered_at is None
+
+
 @pytest.mark.parametrize("wire", list(AudioFormat))
 def test_leading_silence_is_not_an_answer(wire: AudioFormat) -> None:
     """The first audible sample is found behind 300 ms of silence, in every format."""
