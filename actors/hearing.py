@@ -81,23 +81,27 @@ class Listening:
         pcm: bytes,
         judged: Callable[[float | None], None] | None,
         now: Callable[[], bytes] | None = None,
+        guess: tuple[int, ...] = (),
     ) -> Hearing:
         """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
-        knows). `now` has the same audio and the silence since, for the turn model.
+        knows). `now` has the same audio and the silence since, for the turn model; `guess` is a partial's `tokens`.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         trouble = Trouble(self._services.metrics)
         hearing = Hearing(self._services.clock(), len(pcm) / SAMPLE_BYTES / STT_RATE, trouble, transcript)
-        hearing.tasks.append(self._group.create_task(self._transcribe(pcm, hearing)))
+        hearing.tasks.append(
+            self._group.create_task(
+                self._transcribe(SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, guess), hearing)
+            )
+        )
         if judged is not None:
             hearing.question = Question(judged)
             judging = self._judge(now or (lambda: pcm), hearing.question, transcript)
             hearing.tasks.append(self._group.create_task(judging))
         return hearing
 
-    async def _transcribe(self, pcm: bytes, hearing: Hearing) -> None:
+    async def _transcribe(self, job: SttJob, hearing: Hearing) -> None:
         settings = self._services.settings
-        job = SttJob(pcm, Priority.FINAL, settings.stt.deadline_s)
         try:
             transcript = await insist(
                 "stt",

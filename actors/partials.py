@@ -44,8 +44,14 @@ class Partials:
         self._guessed = guessed
         self._awaited = False
         self._known = Agreement()
+        self._tokens: tuple[int, ...] = ()
         self._start = 0
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The engine's own of the newest guess: the final transcript mostly begins with them."""
+        return self._tokens
 
     def begin(self, start: int) -> None:
         """An utterance has begun; its audio is that from sample `start` on."""
@@ -74,6 +80,7 @@ class Partials:
         """The utterance is over."""
         self.pause()
         self._known = Agreement()
+        self._tokens = ()
         self._awaited = False
 
     async def _guess(self) -> None:
@@ -84,7 +91,7 @@ class Partials:
         while True:
             await asyncio.sleep(pause_s)
             began = self._services.clock()
-            job = SttJob(self._ear.pcm(self._start, self._ear.received), Priority.PARTIAL, every_s)
+            job = SttJob(self._ear.pcm(self._start, self._ear.received), Priority.PARTIAL, every_s, self._tokens)
             try:
                 async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
                     transcript = await self._services.stages.stt.transcribe(job)
@@ -99,6 +106,7 @@ class Partials:
             took_s = self._services.clock() - began
             pause_s = max(every_s - took_s, took_s * (1 / self._settings.share - 1))
             self._services.metrics.partial("heard")
+            self._tokens = transcript.tokens
             before, self._known = self._known, agree(self._known, transcript.text)
             if self._known.stable != before.stable and self._reads_ahead:
                 self._grown(self._known.text)

@@ -55,18 +55,22 @@ class TurnVerdict:
 
 @dataclass(frozen=True, slots=True)
 class SttJob:
-    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`."""
+    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`.
+
+    `guess`: the `tokens` of a transcript of its beginning, for an engine that can use them.
+    """
 
     pcm: bytes
     priority: Priority = Priority.FINAL
     deadline_s: float = 5.0
+    guess: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """`text` is stripped and may be empty. `full_padding`: a guard repeated the decode with 30 s of frames.
 
-    `repeated`: a small model heard it first and was in doubt.
+    `repeated`: a small model heard it first and was in doubt. `tokens`: the engine's own (`SttJob.guess`).
     """
 
     text: str
@@ -76,6 +80,7 @@ class Transcript:
     avg_logprob: float
     full_padding: bool = False
     repeated: bool = False
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from actors.services import Services
 from actors.voice import Voice, VoiceSettings
 from rejoinder.core.answer_cache import NOBODY, Asker
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
+from rejoinder.core.config import Settings
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, RejoinderError
 from rejoinder.core.latency import Marks, Stage
@@ -83,16 +84,8 @@ class Reply:
         self._go = asyncio.Event()
         if not drafted:
             self._go.set()
-        settings = services.settings.conversation
-        voice_settings = VoiceSettings(
-            lead_s=settings.playout_lead_ms / 1000,
-            attempt_s=services.settings.tts.call_timeout_s,
-            give_up_s=settings.give_up_after_s,
-            voice=plan.voice,
-            speed=plan.speed,
-        )
         tts, phrases, clock = services.stages.tts, services.phrases, services.clock
-        self._voice = Voice(tts, phrases, self, voice_settings, self._trouble, clock, self._go)
+        self._voice = Voice(tts, phrases, self, _manner(services.settings, plan), self._trouble, clock, self._go)
         self.interlude = Interlude(services, self._voice, self._trouble, self._go)
 
     @property
@@ -206,6 +199,7 @@ class Reply:
             self.first_output_at = self._services.clock()
             self._services.speculation.thought()
             self.marks.end(Stage.DELIVERY, self.first_output_at)
+            self._services.pace.voiced(self.marks, self.first_output_at)
 
     # -- the work --------------------------------------------------------------------------------------------------
 
@@ -237,7 +231,9 @@ class Reply:
             return True
         settings = self._services.settings.conversation
         request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=self.plan.session)
-        segmenter = Segmenter(settings.first_segment_words, settings.segment_words)
+        least, most = settings.first_segment_least_words, settings.first_segment_words
+        first_words = self._services.pace.first_words(min(least, most), most, self._services.clock())
+        segmenter = Segmenter(first_words, settings.segment_words)
         self._steps(None, Stage.LLM_FIRST_TOKEN)
         ask = partial(self._services.hedger.stream, request, self._trouble, self.thought, settings.give_up_after_s)
         async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:
@@ -247,6 +243,8 @@ class Reply:
                 self._text.append(delta.text)
                 await self._take(delta.text, segmenter.push(delta.text))
         await self._take("", segmenter.flush())
+        if self.thought.usage:  # a model said it, and no cache
+            self._services.pace.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
 
     async def _take(self, text: str, segments: list[str]) -> None:
@@ -283,6 +281,16 @@ class Reply:
             return
         report = self.plan.report(self, status) if self.response.phase is Phase.OPEN else None
         self.response.close(Ending(status, details, text, self.audio_ms, self.thought.usage, report))
+
+
+def _manner(settings: Settings, plan: ReplyPlan) -> VoiceSettings:
+    return VoiceSettings(
+        lead_s=settings.conversation.playout_lead_ms / 1000,
+        attempt_s=settings.tts.call_timeout_s,
+        give_up_s=settings.conversation.give_up_after_s,
+        voice=plan.voice,
+        speed=plan.speed,
+    )
 
 
 def _failure(code: str, message: str) -> Json:

@@ -10,6 +10,7 @@ from actors.ports import Journal, Metrics, Stages
 from actors.questions import Questions
 from actors.recall import Recall
 from rejoinder.core.config import Settings
+from rejoinder.core.pace import Pace
 from rejoinder.core.phrases import Foresight, Phrases
 from rejoinder.core.speculation import Speculation
 
@@ -29,6 +30,7 @@ class Services:
     recall: Recall
     questions: Questions = field(default_factory=Questions)
     foresight: Foresight = field(default_factory=Foresight)
+    pace: Pace = field(default_factory=Pace)
 
     @classmethod
     def over(

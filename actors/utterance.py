@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from actors.ear import Ear
@@ -52,7 +53,8 @@ class Utterance:
         begin = start - self._padding
         heard = self._ear.pcm(begin, end)
         self._partials.pause()
-        self._hearing = self._listening.start(heard, judged, lambda: self._ear.pcm(begin, self._ear.processed))
+        since = partial(self._ear.pcm, begin)
+        self._hearing = self._listening.start(heard, judged, lambda: since(self._ear.processed), self._partials.tokens)
 
     @property
     def hearing(self) -> Hearing:

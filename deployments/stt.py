@@ -84,9 +84,12 @@ class Stt(StageDeployment):
 
     async def _decode(self, batch: list[_Waiting], began: float) -> None:
         clips = [np.frombuffer(waiting.job.pcm, "<i2") for waiting in batch]
-        partial = batch[0].job.priority is Priority.PARTIAL  # a batch is of one priority
+        first = batch[0].job
+        partial = first.priority is Priority.PARTIAL  # a batch is of one priority
         try:
-            heard = await self._worker.run(lambda: self._engine.transcribe_batch(clips, partial=partial))
+            heard = await self._worker.run(
+                lambda: self._engine.transcribe_batch(clips, partial=partial, guess=first.guess)
+            )
         except Exception as fault:  # noqa: BLE001  # whatever the engine raised belongs to those who wait for it
             for waiting in batch:
                 _fail(waiting, fault)
@@ -105,6 +108,7 @@ class Stt(StageDeployment):
                         words.avg_logprob,
                         full_padding=words.full_padding,
                         repeated=words.repeated,
+                        tokens=words.tokens,
                     )
                 )
 

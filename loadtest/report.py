@@ -15,7 +15,7 @@ from rejoinder.core.latency import UNATTRIBUTED, Stage
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 SWITCHES = {
-    Stage.SILENCE.value: "speech.soft_end_ms: work begins after so much silence; below 64 ms, breaths count as ends.",
+    Stage.SILENCE.value: "speech.soft_end_ms: work begins after so much silence; 32 ms, one window, is the least.",
     Stage.ENDPOINT.value: "endpointing.min_silence_ms, fallback_silence_ms: the wait at a sure and at an unsure end.",
     Stage.STT.value: "stt.autoscaling.min_replicas, or stt.threads: transcripts wait, or run on one core.",
     Stage.LLM_FIRST_TOKEN.value: "llm.autoscaling.min_replicas and hedging.budget: first tokens wait, or stall.",

@@ -30,13 +30,14 @@ class Recognizer(Protocol):
 class Heard:
     """`text` is stripped, and empty if nobody spoke. `repeated`: the first hearing was in doubt.
 
-    `full_padding`: Whisper decoded it with 30 s of frames.
+    `full_padding`: Whisper decoded it with 30 s of frames. `tokens`: the first hearing's.
     """
 
     text: str
     avg_logprob: float
     repeated: bool = False
     full_padding: bool = False
+    tokens: tuple[int, ...] = ()
 
 
 class Ears:
@@ -55,16 +56,19 @@ class Ears:
         if self._quick is not None:
             self._quick.warm_up()
 
-    def transcribe_batch(self, clips: Sequence[Pcm], *, partial: bool = False) -> list[Heard]:
-        """The transcript of each clip (16 kHz, at most 30 s); `partial`: a guess is enough.
+    def transcribe_batch(
+        self, clips: Sequence[Pcm], *, partial: bool = False, guess: tuple[int, ...] = ()
+    ) -> list[Heard]:
+        """The transcript of each clip (16 kHz, at most 30 s); `partial`: one hearing is enough. `guess`: the tokens of
+        an earlier, shorter part of a single clip.
 
         Raises CallerError for malformed PCM or more than 30 s of it, BackendError if an engine fails.
         """
         if self._quick is None:
             return [_heard(decoded) for decoded in self._careful.transcribe_batch(clips)]
-        first = self._quick.transcribe_batch(clips)
-        heard = [Heard(hypothesis.text, hypothesis.avg_logprob) for hypothesis in first]
-        doubtful = [] if partial else [at for at, hypothesis in enumerate(first) if not self.sure(hypothesis)]
+        first = self._quick.transcribe_batch(clips, guess)
+        heard = [Heard(said.hypothesis.text, said.hypothesis.avg_logprob, tokens=said.tokens) for said in first]
+        doubtful = [] if partial else [at for at, said in enumerate(first) if not self.sure(said.hypothesis)]
         again = self._careful.transcribe_batch([clips[at] for at in doubtful])
         for at, decoded in zip(doubtful, again, strict=True):
             heard[at] = _heard(decoded, repeated=True)

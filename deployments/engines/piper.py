@@ -23,7 +23,7 @@ from deployments.engines.onnx import model_file, open_part, open_session, read_m
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE, Samples, first_audible, float_to_pcm16
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
 
-LEAD_MS = 20
+LEAD_MS = 10
 """Silence kept before the first sound: enough for the attack of a consonant; the rest is latency."""
 
 MIN_SPEED, MAX_SPEED = 0.25, 1.5

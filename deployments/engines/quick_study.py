@@ -67,7 +67,7 @@ def study(quick: Moonshine, careful: Whisper, clips: Sequence[HumanClip]) -> Ite
     for clip in clips:
         pcm = clip.pcm()
         began = time.perf_counter()
-        first = quick.transcribe_batch([pcm])[0]
+        first = quick.transcribe_batch([pcm])[0].hypothesis
         between = time.perf_counter()
         second = careful.transcribe_batch([pcm])[0]
         ended = time.perf_counter()

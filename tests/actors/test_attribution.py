@@ -23,7 +23,8 @@ async def _report(play: Play) -> dict[str, Any]:
 
 # The turn model decides alone: nothing that it does depends on the transcript.
 INDEPENDENT = Settings(
-    endpointing=EndpointingSettings(finished_probability=0.0, verdict_timeout_ms=2000),
+    # Without a least silence, which would hide a part of the verdict's time.
+    endpointing=EndpointingSettings(finished_probability=0.0, verdict_timeout_ms=2000, min_silence_ms=0),
     speculation=SpeculationSettings(enabled=False),
 )
 DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})

@@ -144,13 +144,13 @@ async def test_an_endless_utterance_becomes_turns() -> None:
 async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None:
     """The transcript is there first and ends like a question: it decides, and the question is withdrawn."""
     turn = ScriptedTurn(deque([0.02]), delay_s=0.35)
-    play = Play(turn=turn)
+    play = Play(turn=turn, stt=ScriptedStt(delay_s=0.25))
     async with play.call() as caller:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
         await caller.listen("response.done")
-    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.064 + 0.15, abs=0.05)
+    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.032 + 0.25, abs=0.05)
     assert turn.withdrawn == 1
 
 

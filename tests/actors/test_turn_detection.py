@@ -71,7 +71,7 @@ async def test_cleared_audio_is_not_answered() -> None:
         await caller.hush(3.0)
         assert caller.types[-1] == "input_audio_buffer.cleared"
         await caller.say(2.0)
-    assert [round(len(job.pcm) / 32_000, 1) for job in play.stt.jobs] == [pytest.approx(2.4, abs=0.1)]
+    assert [round(len(job.pcm) / 32_000, 1) for job in play.stt.jobs] == [pytest.approx(2.35, abs=0.1)]
 
 
 @virtual

@@ -10,13 +10,13 @@ import pytest
 
 from deployments.engines.ears import Ears, Heard
 from deployments.engines.human_corpus import debian_clips, missing_packages
-from deployments.engines.moonshine import Moonshine, read_vocabulary
+from deployments.engines.moonshine import Decoding, Moonshine, read_vocabulary
 from deployments.engines.pcm import Pcm
 from deployments.engines.quick_study import HEADER, cascade, describe, study
 from deployments.engines.whisper import Decoded, Whisper, WhisperOptions
 from rejoinder.core.config import SttStage
 from rejoinder.core.errors import CallerError, ModelError
-from rejoinder.core.wer import pooled_error_rate
+from rejoinder.core.wer import pooled_error_rate, word_errors
 from rejoinder.store.human_clips import moonshine_clips
 from rejoinder.store.model_store import ModelStore
 
@@ -53,7 +53,7 @@ class Careful:
 def test_prose_is_heard(quick: Moonshine, store: ModelStore) -> None:
     """Read aloud, one word in ten is wrong at most, and every transcript ends by itself."""
     clips = moonshine_clips(store.path("human-clips"))
-    heard = [quick.transcribe_batch([clip.pcm()])[0] for clip in clips]
+    heard = [quick.transcribe_batch([clip.pcm()])[0].hypothesis for clip in clips]
     assert all(hypothesis.finished for hypothesis in heard)
     assert pooled_error_rate([(clip.text, said.text) for clip, said in zip(clips, heard, strict=True)]) <= 0.10
 
@@ -64,9 +64,45 @@ def test_a_batch_hears_what_single_clips_say(quick: Moonshine, store: ModelStore
     so a comma may become a full stop).
     """
     pcm = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1:6]]
-    alone = [quick.transcribe_batch([clip])[0].text for clip in pcm]
-    together = [hypothesis.text for hypothesis in quick.transcribe_batch(pcm)]
+    alone = [quick.transcribe_batch([clip])[0].hypothesis.text for clip in pcm]
+    together = [said.hypothesis.text for said in quick.transcribe_batch(pcm)]
     assert pooled_error_rate(list(zip(alone, together, strict=True))) <= 0.05
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 1.0])
+def test_a_guess_changes_nothing_but_the_time(quick: Moonshine, store: ModelStore, share: float) -> None:
+    """Checked against the tokens of a part of the same clip, or of another one, a clip is heard as without."""
+    clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1:8]]
+    stranger = quick.transcribe_batch([clips[-1]])[0].tokens
+    for clip in clips:
+        alone = quick.transcribe_batch([clip])[0]
+        begun = quick.transcribe_batch([clip[: round(share * clip.size)]])[0].tokens
+        for guess in (begun, stranger, alone.tokens):
+            guessed = quick.transcribe_batch([clip], guess)[0]
+            assert word_errors(alone.hypothesis.text, guessed.hypothesis.text) == 0
+            assert guessed.hypothesis.avg_logprob == pytest.approx(alone.hypothesis.avg_logprob, abs=0.05)
+
+
+def test_decoding_keeps_what_was_guessed_right() -> None:
+    """Tokens count up to the first that was not the best behind the one before it; the end ends a row."""
+    decoding = Decoding([10])
+    sure = np.zeros((1, 4), np.float32)
+    decoding.take(np.array([[7, 8, 9, 5]]), sure, np.array([[1, 7, 8, 3]]))
+    assert (decoding.tokens, decoding.length, decoding.newest.tolist()) == ([[7, 8, 9]], 3, [9])
+    decoding.take(np.array([[2]]), sure[:, :1], np.array([[9]]))
+    assert decoding.over
+    assert decoding.tokens == [[7, 8, 9]]
+    assert len(decoding.logprobs[0]) == 4
+
+
+def test_decoding_ends_every_row_at_its_limit() -> None:
+    """A row that is over takes nothing more, while another goes on."""
+    decoding = Decoding([1, 2])
+    for token in (4, 5):
+        decoding.take(np.full((2, 1), token), np.zeros((2, 1), np.float32), np.array([[1], [1]]))
+    assert decoding.over
+    assert decoding.tokens == [[4], [4, 5]]
 
 
 @pytest.mark.models
