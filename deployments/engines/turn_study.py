@@ -25,7 +25,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from deployments.engines.ears import Ears
 from deployments.engines.human_corpus import human_clips, missing_packages
+from deployments.engines.moonshine import Moonshine
 from deployments.engines.silero import STATE_SIZE, Silero
 from deployments.engines.smart_turn import SmartTurn
 from deployments.engines.whisper import Whisper, WhisperOptions
@@ -123,7 +125,9 @@ class Listener:
         self._settings = settings
         self._vad: Silero = load_silero(settings)
         self._turn = SmartTurn(store.path(settings.turn_detector.model) / "smart-turn-v3.2-cpu.onnx", threads)
-        self._stt = Whisper(store.path(settings.stt.model), WhisperOptions(threads=threads))
+        careful = Whisper(store.path(settings.stt.model), WhisperOptions(threads=threads))
+        quick = Moonshine(store.path(settings.stt.quick_model), threads) if settings.stt.hears_twice else None
+        self._stt = Ears(careful, quick, settings.stt.quick_logprob)
         self._turn.warm_up()
         self._stt.warm_up()
 
