@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from actors.ports import LlmRequest, TokenDelta, Usage
 from deployments.engines.chat import plain, up_to
 from deployments.engines.deltas import DeltaWriter
-from deployments.engines.orphans import Guard, descendants
+from deployments.engines.orphans import Guard
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
 from rejoinder.core.stage_settings import LlmStage
 from rejoinder.core.vllm_settings import engine_arguments, process_environment
@@ -41,9 +41,9 @@ class Vllm:
         """`model`: a transformers folder or a hub repository; raises ConfigError if vLLM is missing or refuses."""
         self._stage = stage
         self._places = stage.vllm.places(on_card=stage.on_card)
-        before = descendants()
-        self._engine: Any = _start(model, stage)
-        self._guard = Guard(descendants() - before)
+        self._guard = Guard()
+        with self._guard.watching():
+            self._engine: Any = _start(model, stage)
         self._tokenizer: Any = self._engine.get_tokenizer()
         self.name = f"{stage.model} {_numbers(self._engine)} (vLLM {_version()})"
         self._context: int = self._engine.model_config.max_model_len
@@ -56,7 +56,7 @@ class Vllm:
         return self._active
 
     @property
-    def pids(self) -> tuple[int, ...]:
+    def pids(self) -> frozenset[int]:
         """The engine's own processes."""
         return self._guard.pids
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,7 +18,7 @@ from actors.ports import LlmRequest
 from deployments.engines.vllm import Vllm, VllmMetrics
 from rejoinder.core.config import LlmStage, VllmSettings
 from rejoinder.core.context import Message
-from rejoinder.core.errors import CallerError, ConfigError, Overloaded
+from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
 from rejoinder.store import ModelStore
 from tests.vllm.engine import INSTRUCTIONS, MODEL, PLACES, STAGE, STORY, answer, ask, scheduler, text_of
 
@@ -208,3 +210,18 @@ async def test_settings_that_vllm_refuses_are_named(store: ModelStore) -> None:
     with pytest.raises(ConfigError, match="max_model_len") as refusal:
         Vllm(str(store.converted(MODEL, "hf")), stage)
     assert refusal.value.field == "args.llm"
+
+
+async def test_a_dead_engine_is_the_backends_error(llm: Vllm) -> None:
+    """The last test: with its processes killed, a running answer ends in BackendError, which the session repeats
+    elsewhere, and the health check asks for another replica.
+    """
+    deltas = llm.stream(ask(STORY, max_tokens=700))
+    await anext(deltas)
+    for pid in llm.pids:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(BackendError):
+        [_ async for _ in deltas]
+    assert llm.active == 0
+    with pytest.raises(BackendError):
+        await llm.check_health()
