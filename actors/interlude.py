@@ -14,6 +14,7 @@ from actors.retry import Trouble
 from actors.services import Services
 from actors.voice import Voice
 from rejoinder.core.latency import Marks
+from rejoinder.core.phrases import Clip
 
 
 class Interlude:
@@ -23,6 +24,8 @@ class Interlude:
         self.apologised = False
         self.filler_at: float | None = None
         """When a filler began."""
+        self.said = ""
+        """The words of what was played: a listener's microphone may bring them back."""
         self._services = services
         self._settings = services.settings.conversation
         self._voice = voice
@@ -52,7 +55,7 @@ class Interlude:
             await asyncio.sleep(self._settings.apology_after_ms / 1000)
             if self._trouble.active and self._voice.dry():
                 self.apologised = True
-                self._voice.play(self._services.phrases.apology)
+                self._play(self._services.phrases.apology)
                 return
 
     async def _fill(self, marks: Callable[[], Marks], answered: Callable[[], Turn | None]) -> None:
@@ -74,7 +77,11 @@ class Interlude:
         if self._voice.dry() and not self.apologised:
             self.filler_at = now
             services.metrics.filler(now - turn.began)
-            self._voice.play(services.phrases.next_filler())
+            self._play(services.phrases.next_filler())
+
+    def _play(self, clip: Clip) -> None:
+        self.said = f"{self.said} {clip.text}".strip()
+        self._voice.play(clip)
 
 
 async def _first_of(moved: asyncio.Event, seconds: float) -> None:

@@ -163,7 +163,7 @@ class Reply:
 
     def saying(self, before_s: float, behind_s: float) -> tuple[str, float]:
         """The words around the listener's position, and how much is still to be heard (infinite: not known yet)."""
-        return self._voice.newest(before_s, behind_s), self._voice.left_s
+        return f"{self.interlude.said} {self._voice.newest(before_s, behind_s)}".strip(), self._voice.left_s
 
     # -- what the voice reports ------------------------------------------------------------------------------------
 

@@ -160,6 +160,21 @@ async def test_the_caller_interrupts_a_filler() -> None:
 
 
 @virtual
+async def test_the_echo_of_a_filler_is_no_turn() -> None:
+    """A microphone that brings it back interrupts nothing: the answer comes as if it had been silent."""
+    play = slow(6.0)
+    play.stt = ScriptedStt(deque(["What time is it?", "Let me see."]))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        await caller.speak(0.6)
+        done = await caller.listen("response.done")
+    assert done["response"]["status"] == "completed"
+    assert len(caller.of("response.created")) == len(play.llm.requests) == 1
+
+
+@virtual
 async def test_a_failing_stage_apologises_after_a_filler() -> None:
     """The two do not speak over each other, and each comes once."""
     play = slow(0.1)

@@ -37,7 +37,7 @@ def test_a_turn_and_its_stages_sum() -> None:
     assert _value(registry, "rejoinder_stage_own_seconds_sum", stage="stt") == pytest.approx(0.65)
 
 
-def test_sessions_refusals_hedges_and_errors_are_counted() -> None:
+def test_everything_else_is_counted() -> None:
     """Each of them once, under its own label."""
     registry = CollectorRegistry()
     metrics = ConversationMetrics(registry)
@@ -49,6 +49,9 @@ def test_sessions_refusals_hedges_and_errors_are_counted() -> None:
     metrics.hedge("won")
     metrics.interrupted(0.12)
     metrics.error("backend", "llm")
+    metrics.cache("hit_exact")
+    metrics.filler(1.4)
+    metrics.overheard("no_words")
     assert _value(registry, "rejoinder_sessions_live") == 1
     assert _value(registry, "rejoinder_session_seconds_sum") == 3.0
     assert _value(registry, "rejoinder_sessions_refused_total", reason="full") == 1
@@ -58,6 +61,9 @@ def test_sessions_refusals_hedges_and_errors_are_counted() -> None:
     assert _value(registry, "rejoinder_interruption_stop_seconds_bucket", le="0.15") == 1
     assert _value(registry, "rejoinder_interruption_stop_seconds_bucket", le="0.1") == 0
     assert _value(registry, "rejoinder_errors_total", fault="backend", stage="llm") == 1
+    assert _value(registry, "rejoinder_answer_cache_total", outcome="hit_exact") == 1
+    assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
+    assert _value(registry, "rejoinder_overheard_total", reading="no_words") == 1
 
 
 def test_every_budget_is_a_bucket() -> None:

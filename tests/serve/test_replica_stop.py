@@ -24,7 +24,8 @@ BACK_S = 30.0
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("stop"), {}) as running:
+    # A filler would be heard as well: what is measured here is the answer.
+    with serving(tmp_path_factory.mktemp("stop"), {"conversation": {"filler_after_ms": 0}}) as running:
         yield running
 
 
