@@ -33,10 +33,15 @@ class Interlude:
         self._go = go
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._fills = bool(services.phrases.fillers) and self._settings.filler_after_ms > 0
 
     def begin(self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered: Callable[[], Turn | None]) -> None:
         """Watch the reply: `marks` has the steps to its answer, `answered` the turn that it answers."""
         self._tasks = [group.create_task(self._apologise()), group.create_task(self._fill(marks, answered))]
+
+    def no_filler(self) -> None:
+        """The caller has just heard something else of ours (an apology)."""
+        self._fills = False
 
     def end(self) -> None:
         """All was said."""
@@ -64,7 +69,7 @@ class Interlude:
         """
         await self._go.wait()
         turn, services = answered(), self._services
-        if turn is None or not services.phrases.fillers or not self._settings.filler_after_ms:
+        if turn is None or not self._fills:
             return
         deadline = turn.began + self._settings.filler_after_ms / 1000
         while True:

@@ -218,6 +218,7 @@ class Replies:
         try:
             if behind:
                 await asyncio.wait({behind})
+                reply.interlude.no_filler()
             await reply.run()
         except Exception:  # the one boundary: a bug in a reply must not cost the caller the session
             logger.exception("reply of %s broke", self._talk.id)

@@ -160,6 +160,22 @@ async def test_the_caller_interrupts_a_filler() -> None:
 
 
 @virtual
+async def test_after_an_apology_nobody_hears_a_filler() -> None:
+    """Voice activity was away and the apology is a response of its own: the answer may follow it without more words."""
+    play = slow(2.5)
+    play.apology = APOLOGY_PCM * 3
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(0.5)
+        play.vad.fault = BackendError("gone.", stage="vad")
+        await caller.speak(1.0)
+        play.vad.fault = None
+        await caller.listen("response.done", 2)
+    assert caller.audio.startswith(APOLOGY_PCM)
+    assert play.metrics.counts["filler"] == 0
+
+
+@virtual
 async def test_the_echo_of_a_filler_is_no_turn() -> None:
     """A microphone that brings it back interrupts nothing: the answer comes as if it had been silent."""
     play = slow(6.0)
