@@ -11,6 +11,7 @@ from scipy.signal import iirpeak, lfilter
 from actors.ear import Ear
 from actors.ports import Suppressor
 from deployments.engines.noise import DELAY_SAMPLES, FRAME_BYTES, suppressors
+from deployments.engines.noise_study import LEVELS, PAUSE, at_level, gained_db, level_db, measure, pink
 from deployments.engines.silero import STATE_SIZE, Silero
 from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Samples, float_to_pcm16, pcm16_to_float
 from rejoinder.core.config import NoiseSettings, SpeechSettings
@@ -19,27 +20,11 @@ from rejoinder.core.speech import SpeechStarted
 from rejoinder.store.human_clips import moonshine_clips
 from rejoinder.store.model_store import ModelStore
 
-LEAD_S = 2
-
 
 def suppressor() -> Suppressor:
     make = suppressors(NoiseSettings(suppressor="webrtc"))
     assert make is not None
     return make()
-
-
-def level_db(samples: Samples) -> float:
-    return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12))
-
-
-def at_level(samples: np.ndarray[tuple[int], np.dtype[np.float64]], db: float) -> Samples:
-    return (samples * 10 ** ((db - level_db(samples.astype(np.float32))) / 20)).astype(np.float32)
-
-
-def pink(count: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """A room's noise: as much power in each octave."""
-    spectrum = np.fft.rfft(np.random.default_rng(seed).normal(size=count))
-    return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
 
 
 def machine(hz: float, seconds: float = 8.0) -> Samples:
@@ -50,7 +35,7 @@ def machine(hz: float, seconds: float = 8.0) -> Samples:
     rings = [
         lfilter(*iirpeak(peak, peak / width, STT_RATE), buzz) for peak, width in ((500, 80), (1500, 100), (2500, 120))
     ]
-    return at_level(np.sum(rings, axis=0), -20)
+    return at_level(np.sum(rings, axis=0).astype(np.float32), -20)
 
 
 def cleaned(samples: Samples) -> Samples:
@@ -61,28 +46,35 @@ def cleaned(samples: Samples) -> Samples:
 def speech(store: ModelStore) -> Samples:
     """A person's sentence behind two seconds of nothing."""
     spoken = moonshine_clips(store.path("human-clips"))[5].pcm().astype(np.float32) / 32768
-    return np.concatenate([np.zeros(LEAD_S * STT_RATE, np.float32), spoken])
+    return np.concatenate([np.zeros(PAUSE, np.float32), spoken])
 
 
 @pytest.mark.models
 @pytest.mark.parametrize("distance_db", [5, 10, 15])
 def test_speech_stands_out_more(speech: Samples, distance_db: float) -> None:
     """A room's noise falls by 10 dB or more against the speech in it, from a second on."""
-    spoken, quiet = slice(LEAD_S * STT_RATE, None), slice(STT_RATE, LEAD_S * STT_RATE)
-    noise = at_level(pink(speech.size, seed=3), level_db(speech[spoken]) - distance_db)
-    before, after = speech + noise, cleaned(speech + noise)
-    gained = (level_db(after[spoken]) - level_db(after[quiet])) - (level_db(before[spoken]) - level_db(before[quiet]))
-    assert gained >= 10
+    noise = at_level(pink(speech.size, seed=4), level_db(speech[PAUSE:]) - distance_db)
+    assert gained_db(speech + noise, cleaned(speech + noise)) >= 10
+
+
+@pytest.mark.models
+def test_a_higher_level_takes_out_more(speech: Samples) -> None:
+    """Each level gains on the one before; the study's row says so, and what it costs."""
+    rows = [measure(level, speech) for level in LEVELS]
+    gains = [row.gained_db for row in rows]
+    assert gains == sorted(gains)
+    assert gains[0] > 3
+    assert all(row.us_per_frame > 0 for row in rows)
 
 
 @pytest.mark.models
 def test_the_audio_comes_as_late_as_it_says(speech: Samples) -> None:
     """Clean speech is best matched by itself, DELAY_SAMPLES later, and nearly as loud."""
     after = cleaned(speech)
-    spoken = speech[LEAD_S * STT_RATE :]
-    matches = [float(np.dot(spoken[:40_000], after[LEAD_S * STT_RATE + late :][:40_000])) for late in range(400)]
+    spoken = speech[PAUSE:]
+    matches = [float(np.dot(spoken[:40_000], after[PAUSE + late :][:40_000])) for late in range(400)]
     assert int(np.argmax(matches)) == DELAY_SAMPLES
-    assert level_db(after[LEAD_S * STT_RATE :]) > level_db(spoken) - 3
+    assert level_db(after[PAUSE:]) > level_db(spoken) - 3
 
 
 @pytest.mark.models
