@@ -2,7 +2,7 @@
 
 It takes 10 ms at a time at our own rate and delays the audio by 94 samples (5.9 ms); what does not fill its last 10 ms
 waits for the next message. Speech stands out of a room's noise by 15 dB more at level 2, for 12 us of CPU time every
-10 ms (0.12% of a core a caller, on the host's event loop) and 0.26 MiB a caller (`noise_study`, two shared cores). It
+10 ms (0.12% of a core a caller, on the host's event loop) and 0.27 MiB a caller (`noise_study`, two shared cores). It
 does little against other voices and sudden sounds.
 """
 
