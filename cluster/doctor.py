@@ -113,6 +113,7 @@ def needed_models(document: ServeFile) -> list[str]:
         settings.stt.quick_model: settings.stt.hears_twice,
         settings.llm.model: settings.llm.engine == "embedded",
         settings.tts.model: settings.tts.engine == "piper",
+        settings.answer_cache.model: settings.answer_cache.enabled and settings.answer_cache.semantic,
     }
     return ["silero-vad", settings.turn_detector.model, *(model for model, needed in real.items() if needed)]
 

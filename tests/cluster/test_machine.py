@@ -94,9 +94,12 @@ def test_a_missing_model_fails(tmp_path: Path) -> None:
 
 
 def test_only_engines_that_run_here_need_models() -> None:
-    """Behind an OpenAI-compatible server no language model is fetched."""
+    """Behind an OpenAI-compatible server no language model is fetched, and vectors are for who wants them."""
     llm = {"engine": "openai_api", "base_url": "http://127.0.0.1:8001/v1", "model": "x"}
     assert "x" not in needed_models(parse_serve_file({"applications": [{"args": {"llm": llm}}]}))
+    for cache, needed in (({}, False), ({"enabled": True}, True), ({"enabled": True, "semantic": False}, False)):
+        document = parse_serve_file({"applications": [{"args": {"answer_cache": cache}}]})
+        assert ("all-minilm-l6-v2" in needed_models(document)) is needed
 
 
 def test_a_stranger_under_our_name_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
