@@ -19,6 +19,7 @@ from actors.services import Services
 from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.endings import Ending, ending
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.fusion import complete
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,8 @@ class Listening:
                 if early_ms > 0 and settings.endpointing.finished_probability:
                     await asyncio.wait({transcript}, timeout=early_ms / 1000)
                 async with self._services.questions.turn(deadline):
-                    probability = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
+                    heard = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
+                    probability = complete(heard, self._words(transcript))
         except TimeoutError:
             self._services.metrics.error("backend", "turn_detector")
         except Overloaded:
@@ -156,6 +158,12 @@ class Listening:
             logger.exception("the turn detector port broke")
             self._services.metrics.error("internal", "turn_detector")
         question.answer(probability)
+
+    def _words(self, transcript: asyncio.Future[Transcript]) -> Ending | None:
+        """How the transcript ends, if it is there."""
+        if not transcript.done() or transcript.cancelled() or transcript.exception():
+            return None
+        return ending(transcript.result().text, self._services.settings.stt.language)
 
     async def _verdict(self, pcm: bytes) -> float:
         """The turn model's probability, from another replica after a failure."""

@@ -36,8 +36,11 @@ from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Samples, pcm16_to_float
 from rejoinder.core.config import Settings
 from rejoinder.core.endings import Ending, ending
 from rejoinder.core.endpointing import TurnDetection, wait_s
+from rejoinder.core.fusion import complete
 from rejoinder.core.speech import RESUME_WINDOWS, SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted, SpeechState, step
+from rejoinder.core.wer import words
 from rejoinder.store import open_store
+from rejoinder.store.human_clips import HumanClip
 
 POLICIES = ("always", "sparing", "silent")
 ROOM_S = 1.5
@@ -47,7 +50,8 @@ ROOM_LEVEL = 8
 @dataclass(frozen=True, slots=True)
 class Silence:
     """One soft end: `soft_ms` after the last speech it was known, and `resumed_ms` after it speech was believed again;
-    None: it was the end. `later`: the turn model's word on `ask_after_ms` of silence.
+    None: it was the end. `later`: the turn model's word on `ask_after_ms` of silence. `sentence_over`: a sentence of
+    the clip's own text ends here.
     """
 
     clip: str
@@ -58,6 +62,7 @@ class Silence:
     judged_ms: float
     text: str
     transcribed_ms: float
+    sentence_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,12 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
     """When this policy takes the turn, if the silence lasts."""
     rules = settings.endpointing
     told_ms = silence.soft_ms + silence.transcribed_ms
-    finished = ending(silence.text, settings.stt.language) is Ending.FINISHED
+    words = ending(silence.text, settings.stt.language)
+    finished = words is Ending.FINISHED
     if policy == "always":
-        return Decision(_taken_ms(settings, silence.probability, silence.soft_ms + silence.judged_ms), asked=True)
+        known_ms = silence.soft_ms + silence.judged_ms
+        fused = complete(silence.probability, words if told_ms <= known_ms else None)
+        return Decision(_taken_ms(settings, fused, known_ms), asked=True)
     asked_ms = max(silence.soft_ms, min(rules.ask_after_ms, told_ms))
     lasts = silence.resumed_ms is None or silence.resumed_ms > asked_ms
     asked = lasts and not (finished and told_ms <= asked_ms)
@@ -97,7 +105,10 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
         return Decision(_taken_ms(settings, rules.finished_probability, told_ms), asked)
     if policy == "silent":
         return Decision(_taken_ms(settings, None, silence.soft_ms + rules.verdict_timeout_ms), asked)
-    return Decision(_taken_ms(settings, silence.later, asked_ms + silence.judged_ms), asked)
+    known_ms = asked_ms + silence.judged_ms
+    return Decision(
+        _taken_ms(settings, complete(silence.later, words if told_ms <= known_ms else None), known_ms), asked
+    )
 
 
 def _taken_ms(settings: Settings, probability: float | None, known_ms: float) -> float:
@@ -131,8 +142,9 @@ class Listener:
         self._turn.warm_up()
         self._stt.warm_up()
 
-    def hear(self, name: str, speech: npt.NDArray[np.int16]) -> Iterator[Silence]:
+    def hear(self, clip: HumanClip) -> Iterator[Silence]:
         """Every soft end of a clip in a quiet room."""
+        speech = clip.pcm()
         room = np.random.default_rng(0).integers(-ROOM_LEVEL, ROOM_LEVEL + 1, round(ROOM_S * STT_RATE))
         pcm = np.concatenate([speech, room.astype(np.int16)])
         start, open_end = 0, None
@@ -145,7 +157,7 @@ class Listener:
                     yield replace(open_end[1], resumed_ms=(believed - open_end[0].speech_end) * 1000 / STT_RATE)
                     open_end = None
                 case SoftEnd():
-                    open_end = event, self._judge(name, pcm, start, event)
+                    open_end = event, self._judge(clip, pcm, start, event)
         if open_end is not None:
             yield open_end[1]
 
@@ -158,7 +170,7 @@ class Listener:
             speech, events = step(speech, self._settings.speech, float(probabilities[0]), end)
             yield from events
 
-    def _judge(self, name: str, pcm: npt.NDArray[np.int16], start: int, end: SoftEnd) -> Silence:
+    def _judge(self, clip: HumanClip, pcm: npt.NDArray[np.int16], start: int, end: SoftEnd) -> Silence:
         padding = round(self._settings.speech.prefix_padding_ms * STT_RATE / 1000)
         heard = pcm[max(0, start - padding) : end.at]
         began = time.perf_counter()
@@ -170,7 +182,20 @@ class Listener:
         later = self._turn.predict(pcm[max(0, start - padding) : max(until, end.at)])
         soft_ms = (end.at - end.speech_end) * 1000 / STT_RATE
         times_ms = (between - began) * 1000, (ended - between) * 1000
-        return Silence(name, soft_ms, None, probability, later, times_ms[0], text, times_ms[1])
+        over = sentence_over(clip.text, text)
+        return Silence(clip.name, soft_ms, None, probability, later, times_ms[0], text, times_ms[1], over)
+
+
+def sentence_over(text: str, heard: str) -> bool:
+    """Whether a sentence of `text` ends with the last word that `heard` transcribes (by the least edit distance)."""
+    spelled = [(word, part) for word in text.split() for part in words(word)]
+    distances = list(range(len(spelled) + 1))
+    for count, said in enumerate(words(heard), start=1):
+        before, distances = distances, [count]
+        for at, (_, part) in enumerate(spelled, start=1):
+            distances.append(min(before[at] + 1, distances[at - 1] + 1, before[at - 1] + (said != part)))
+    reached = min(range(len(distances)), key=lambda at: (distances[at], -at))
+    return reached == len(spelled) or (reached > 0 and spelled[reached - 1][0].rstrip("\"')").endswith((".", "?", "!")))
 
 
 HEADER = (
@@ -199,7 +224,7 @@ def main() -> None:
         print(f"For more speech: apt-get install {' '.join(missing)}")
     listener = Listener(settings, arguments.threads)
     clips = human_clips(open_store(settings.models).path("human-clips"), arguments.every_prompt)
-    silences = [silence for clip in clips for silence in listener.hear(clip.name, clip.pcm())]
+    silences = [silence for clip in clips for silence in listener.hear(clip)]
     outcomes = [outcome(policy, silences, settings) for policy in POLICIES]
     print(f"{len(clips)} clips of human speech; all times in ms of silence")
     print(HEADER)

@@ -86,11 +86,15 @@ class SpeechSettings(Section):
 
 
 class EndpointingSettings(Section):
-    """semantic_vad's decision: the silence to wait falls with the probability that the turn is complete."""
+    """semantic_vad's decision: the silence that a budget of false cut-offs demands of a turn that may be complete."""
 
     min_silence_ms: float = Field(100, ge=0, le=2000)
     max_silence_ms: Positive = 2000
-    complete_threshold: Fraction = 0.5
+    complete_threshold: Fraction = 0.3
+    # The probability that a turn is taken while the caller only pauses (rejoinder/core/endpointing.py).
+    cut_off_budget: float = Field(0.025, gt=0, lt=1)
+    # The mean pause inside a turn of a caller who is not known yet (deployments/engines/turn_curves.py).
+    pause_ms: Positive = 220
     # The guide's End-of-Turn Delay, optimized column (400-600 ms): the wait when no turn model answers in time.
     fallback_silence_ms: Positive = 500
     verdict_timeout_ms: Positive = 400
@@ -98,10 +102,8 @@ class EndpointingSettings(Section):
     # there and leaves doubt. Many pauses inside a turn are over by then, and the reply waits for the transcript anyway.
     ask_after_ms: float = Field(200, ge=0, le=2000)
     # A transcript that is there before the verdict and reads finished (rejoinder/core/endings.py) decides with this
-    # probability, and the question is withdrawn; 0 leaves every decision to the turn model, asked at once. At 0.85 (220
-    # ms of silence) it cuts fewer pauses than the turn model asked every time, by quick and slow transcripts
-    # (docs/density.md).
-    finished_probability: Fraction = 0.85
+    # probability, and the question is withdrawn; 0 leaves every decision to the turn model, asked at once.
+    finished_probability: Fraction = 0.9
 
     @model_validator(mode="after")
     def _ordered(self) -> EndpointingSettings:

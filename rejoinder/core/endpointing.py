@@ -1,16 +1,19 @@
 """How long to stay silent before the turn is taken.
 
 A fixed wait is the largest part of most systems' response time, and a yes-or-no verdict with a long fallback moves
-the loss elsewhere: one wrong "incomplete" costs seconds. So the wait is a continuous function of the probability
-that the turn is complete (the idea of RealtimeVoiceChat, which interpolates a pause from sentence completeness).
-Ours is piecewise linear through three points an operator can read off the configuration:
+the loss elsewhere: one wrong "incomplete" costs seconds. So the wait is what a budget of false cut-offs demands. With
+the probability p that the turn is over (`rejoinder/core/fusion.py`) this silence is only a pause with probability 1-p,
+and pauses inside a sentence outlast a silence of t with probability exp(-pi/4 (t/m)^2), where m is their mean length
+(a Rayleigh law: long ones are rarer than an exponential has them). Taking the turn at t cuts the caller off with
 
-    probability 0                    max_silence_ms        surely unfinished: as long as we dare
-    probability complete_threshold   fallback_silence_ms   undecided, the same as having no verdict at all
-    probability 1                    min_silence_ms        surely finished: the soft end and little more
+    (1 - p) * exp(-pi/4 (t/m)^2)  =  budget        so        t = m * sqrt(4/pi * ln((1 - p) / budget))
 
-Linear, because nothing measured justifies a shape; monotone, so a better verdict never costs time; and continuous
-at the threshold, so a verdict that flickers around it moves the answer by milliseconds, not seconds.
+m begins as `pause_ms` and becomes the caller's own: who pauses long is waited for. Who is probably not finished (p
+below `complete_threshold`) may be searching for a word, which is another kind of pause: from there down to p = 0 the
+wait rises in proportion to `max_silence_ms`. The least is `min_silence_ms`.
+
+The map is monotone, so a better verdict never costs time, and continuous, so one that flickers moves the answer by
+milliseconds, not seconds. Without any verdict the wait is `fallback_silence_ms`.
 
 `TurnDetection` is what the caller asked for over the wire. `server_vad` is a promise of an exact silence, whatever
 any model thinks; `semantic_vad` is the map above, its highest point moved by eagerness.
@@ -35,6 +38,9 @@ class DetectionMode(Enum):
 
 AUTO = "auto"
 
+USUAL_WEIGHT = 4
+"""Pauses of a caller's own that count as much as what is usual: a few sentences' worth."""
+
 MAX_WAIT_S = {"low": 8.0, "medium": 4.0, "high": 2.0, AUTO: 4.0}
 """semantic_vad's longest wait by eagerness (OpenAI Realtime reference: 8, 4 and 2 s, auto as medium)."""
 
@@ -56,7 +62,25 @@ class TurnDetection:
     idle_timeout_ms: int | None = None
 
 
-def wait_s(detection: TurnDetection, settings: EndpointingSettings, probability: float | None) -> float:
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """How long one caller pauses inside a turn: the pauses so far, in seconds."""
+
+    pauses: int = 0
+    total_s: float = 0.0
+
+    def paused(self, seconds: float) -> Habit:
+        """The caller went on after a silence of so long."""
+        return Habit(self.pauses + 1, self.total_s + seconds)
+
+    def mean_s(self, usual_s: float) -> float:
+        """Their mean, drawn towards what is usual while there are few."""
+        return (USUAL_WEIGHT * usual_s + self.total_s) / (USUAL_WEIGHT + self.pauses)
+
+
+def wait_s(
+    detection: TurnDetection, settings: EndpointingSettings, probability: float | None, habit: Habit = Habit()
+) -> float:
     """Silence after which this caller's turn is taken; infinite if the caller commits turns itself.
 
     `probability` is that of the turn being complete; None means that no verdict came in time.
@@ -71,20 +95,22 @@ def wait_s(detection: TurnDetection, settings: EndpointingSettings, probability:
             longest_s = MAX_WAIT_S[detection.eagerness]
             if detection.eagerness == AUTO:
                 longest_s = min(longest_s, settings.max_silence_ms / 1000)
-            return _required_s(settings, probability, longest_s)
+            return _required_s(settings, probability, longest_s, habit)
 
 
-def _required_s(settings: EndpointingSettings, probability: float | None, longest_s: float) -> float:
-    shortest_s = min(settings.min_silence_ms / 1000, longest_s)
-    undecided_s = min(settings.fallback_silence_ms / 1000, longest_s)
+def _required_s(settings: EndpointingSettings, probability: float | None, longest_s: float, habit: Habit) -> float:
     if probability is None or math.isnan(probability):
-        return undecided_s
+        return min(settings.fallback_silence_ms / 1000, longest_s)
     sure, threshold = min(max(probability, 0.0), 1.0), settings.complete_threshold
+    likely_s = _budgeted_s(settings, max(sure, threshold), habit)
     if sure < threshold:
-        return _between(longest_s, undecided_s, sure / threshold)
-    return _between(undecided_s, shortest_s, (sure - threshold) / (1 - threshold) if threshold < 1 else 1.0)
+        share = sure / threshold
+        likely_s = longest_s * (1 - share) + likely_s * share
+    return min(max(likely_s, settings.min_silence_ms / 1000), longest_s)
 
 
-def _between(high: float, low: float, share: float) -> float:
-    """`high` at 0 down to `low` at 1, exact at both ends."""
-    return high * (1 - share) + low * share
+def _budgeted_s(settings: EndpointingSettings, probability: float, habit: Habit) -> float:
+    overdrawn = (1 - probability) / settings.cut_off_budget
+    if overdrawn <= 1:
+        return 0.0
+    return habit.mean_s(settings.pause_ms / 1000) * math.sqrt(4 / math.pi * math.log(overdrawn))

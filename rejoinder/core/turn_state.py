@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from rejoinder.core.config import BargeInSettings, EndpointingSettings
-from rejoinder.core.endpointing import DetectionMode, TurnDetection
+from rejoinder.core.endpointing import DetectionMode, Habit, TurnDetection
 from rejoinder.core.turn_commands import Command
 
 
@@ -72,7 +72,8 @@ class TurnRules:
 
 @dataclass(frozen=True, slots=True)
 class TurnState:
-    """`start` and `speech_end` are samples; `wait` is the required silence in seconds, None while undecided.
+    """`start` and `speech_end` are samples; `wait` is the required silence in seconds, None while undecided; `habit` is
+    how this caller pauses.
 
     Monotonic seconds: `asked_at` of the newest soft end, `paused_at` of the newest pause of a reply, `replied_at` of
     the newest reply's end.
@@ -85,6 +86,7 @@ class TurnState:
     speech_end: int = 0
     wait: float | None = None
     claim: Claim = Claim.NONE
+    habit: Habit = field(default_factory=Habit)
     asked_at: float = -math.inf
     paused_at: float = -math.inf
     replied_at: float = -math.inf

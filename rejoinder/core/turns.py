@@ -27,9 +27,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rejoinder.core import interruptions
-from rejoinder.core.audio import STT_RATE
+from rejoinder.core.audio import STT_RATE, VAD_WINDOW
 from rejoinder.core.endpointing import DetectionMode, wait_s
-from rejoinder.core.speech import SoftEnd, SpeechResumed, SpeechStarted
+from rejoinder.core.speech import RESUME_WINDOWS, SoftEnd, SpeechResumed, SpeechStarted
 from rejoinder.core.turn_commands import (
     Command,
     CommitSilence,
@@ -87,7 +87,10 @@ def _draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
 def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> Step:
     old = state.revision
     claim = Claim.NONE if state.claim is Claim.NONE else Claim.OPEN
-    return replace(state, caller=Caller.SPEAKING, revision=old + 1, wait=None, claim=claim), (Forget(old),)
+    believed = event.at + RESUME_WINDOWS * VAD_WINDOW  # until then the turn could have been taken
+    habit = state.habit.paused((believed - state.speech_end) / STT_RATE)
+    state = replace(state, caller=Caller.SPEAKING, revision=old + 1, wait=None, claim=claim, habit=habit)
+    return state, (Forget(old),)
 
 
 def _words_known(state: TurnState, event: Heard, rules: TurnRules, now: float) -> Step:
@@ -113,7 +116,7 @@ def _verdict(state: TurnState, event: Verdict, rules: TurnRules, now: float) -> 
 
 
 def _await_silence(state: TurnState, rules: TurnRules, probability: float | None, processed: int, now: float) -> Step:
-    wait = wait_s(rules.detection, rules.endpointing, probability)
+    wait = wait_s(rules.detection, rules.endpointing, probability, state.habit)
     return _await(replace(state, wait=wait), rules, processed, now)
 
 

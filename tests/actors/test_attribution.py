@@ -23,8 +23,10 @@ async def _report(play: Play) -> dict[str, Any]:
 
 # The turn model decides alone: nothing that it does depends on the transcript.
 INDEPENDENT = Settings(
-    # Without a least silence, which would hide a part of the verdict's time.
-    endpointing=EndpointingSettings(finished_probability=0.0, verdict_timeout_ms=2000, min_silence_ms=0),
+    # A verdict takes the turn at once: a silence that it asks for would hide a part of its own time.
+    endpointing=EndpointingSettings(
+        finished_probability=0.0, verdict_timeout_ms=2000, min_silence_ms=0, cut_off_budget=0.99
+    ),
     speculation=SpeculationSettings(enabled=False),
 )
 DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})

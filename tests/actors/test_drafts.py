@@ -20,7 +20,8 @@ from tests.actors.fakes import ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
 from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import run_virtual, virtual
 
-EAGER = Settings(endpointing=EndpointingSettings(finished_probability=0))
+# With this mean pause a turn model in doubt asks for half a second of silence.
+EAGER = Settings(endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
 NO_DRAFTS = EAGER.model_copy(update={"speculation": SpeculationSettings(enabled=False)})
 
 

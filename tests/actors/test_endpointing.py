@@ -9,6 +9,10 @@ from collections import deque
 import pytest
 
 from actors.questions import AT_ONCE
+from rejoinder.core.config import EndpointingSettings, Settings
+from rejoinder.core.endings import Ending
+from rejoinder.core.endpointing import TurnDetection, wait_s
+from rejoinder.core.fusion import complete
 from tests.actors.asking import TURN, prompts, server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, open_words
 from tests.actors.stage_play import Caller, Play
@@ -34,13 +38,15 @@ async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
 
 @virtual
 async def test_an_unfinished_sentence_is_waited_for() -> None:
-    """A low probability waits longer than the fallback, up to the configured maximum."""
+    """A low probability and an open ending wait much longer than the fallback."""
     play = Play(turn=ScriptedTurn(deque([0.02])), stt=open_words())
     async with play.call() as caller:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    assert 1.8 < caller.at("input_audio_buffer.committed") - spoke < 2.0
+    asked_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, Ending.OPEN))
+    assert asked_s > 1.2
+    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(asked_s, abs=0.04)
 
 
 @virtual
@@ -162,7 +168,9 @@ async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    assert caller.at("input_audio_buffer.committed") - spoke > 1.8
+    asked_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, None))
+    assert asked_s > 0.8
+    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(asked_s, abs=0.04)
 
 
 @virtual
@@ -183,12 +191,14 @@ async def test_a_short_pause_costs_no_question(pause_s: float, asked: int) -> No
 @virtual
 async def test_words_in_doubt_are_asked_about_at_once() -> None:
     """A quick transcript that decides nothing: the question goes out with it, not after the rest of the wait."""
-    play = Play(turn=ScriptedTurn(delay_s=0.04), stt=ScriptedStt(deque(["What time is it and"]), delay_s=0.03))
+    rules = EndpointingSettings(cut_off_budget=0.99)  # a verdict takes the turn when it comes
+    words = ScriptedStt(deque(["What time is it and"]), delay_s=0.03)
+    play = Play(Settings(endpointing=rules), turn=ScriptedTurn(delay_s=0.04), stt=words)
     async with play.call() as caller:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.064 + 0.03 + 0.04, abs=0.04)
+    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.032 + 0.03 + 0.04, abs=0.04)
 
 
 @virtual

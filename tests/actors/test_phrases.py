@@ -127,7 +127,7 @@ async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
 async def test_a_discarded_draft_leaves_no_filler() -> None:
     """The caller went on: nothing of the draft, and the next one's time counts from the new end of speech."""
     play = slow(1.3, drafts=True)
-    play.turn = ScriptedTurn(deque([0.3]))
+    play.turn = ScriptedTurn(deque([0.0]))
     play.settings = play.settings.model_copy(update={"endpointing": EndpointingSettings(finished_probability=0)})
     async with play.call() as caller:
         await caller.hush(0.5)

@@ -253,7 +253,8 @@ async def _outcome(host: Host, tenant: str, instructions: str) -> str:
 
 # -- drafts ------------------------------------------------------------------------------------------------------------
 
-EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(finished_probability=0))
+# With this mean pause a turn model in doubt asks for half a second of silence.
+EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
 
 
 def hesitant(cache: SharedCache, *texts: str) -> Play:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.config import EndpointingSettings
-from rejoinder.core.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection, wait_s
+from rejoinder.core.endpointing import MAX_WAIT_S, DetectionMode, Habit, TurnDetection, wait_s
 
 probabilities = st.floats(0, 1)
 waits = st.lists(st.floats(1, 2000), min_size=3, max_size=3).map(sorted)
@@ -31,11 +31,49 @@ def settings(draw: st.DrawFn) -> EndpointingSettings:
 
 @pytest.mark.parametrize(
     ("probability", "expected_s"),
-    [(None, 0.5), (math.nan, 0.5), (0.0, 2.0), (0.25, 1.25), (0.5, 0.5), (0.75, 0.3), (1.0, 0.1), (1.7, 0.1), (-1, 2)],
+    [
+        (None, 0.5),
+        (math.nan, 0.5),
+        (0.0, 2.0),
+        (0.15, 1.227),
+        (0.3, 0.453),
+        (0.9, 0.292),
+        (0.98, 0.1),
+        (1.7, 0.1),
+        (-1, 2),
+    ],
 )
 def test_passes_through_the_configured_points(probability: float | None, expected_s: float) -> None:
-    """The map meets maximum, fallback and minimum, is linear between, and clamps what is no probability."""
-    assert wait_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(expected_s)
+    """The map meets maximum, fallback and minimum, is linear where the turn is probably not over, keeps to its budget
+    elsewhere, and clamps what is no probability.
+    """
+    assert wait_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(expected_s, abs=0.001)
+
+
+@given(probability=st.floats(0.3, 0.97), pauses=st.lists(st.floats(0.05, 3.0), max_size=20))
+def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
+    """If pauses last as a Rayleigh law of the caller's mean says, the turn is cut with the probability of the budget,
+    or less where the least silence is longer.
+    """
+    habit = Habit()
+    for seconds in pauses:
+        habit = habit.paused(seconds)
+    rules = EndpointingSettings(max_silence_ms=60_000)
+    wait = wait_s(TurnDetection(eagerness="low"), rules, probability, habit)
+    mean_s = habit.mean_s(rules.pause_ms / 1000)
+    cut = (1 - probability) * math.exp(-math.pi / 4 * (wait / mean_s) ** 2)
+    if wait < 8.0:
+        assert cut <= rules.cut_off_budget * (1 + 1e-9)
+    if rules.min_silence_ms / 1000 < wait < 8.0:
+        assert cut == pytest.approx(rules.cut_off_budget)
+
+
+@given(probabilities, st.floats(0.3, 3.0))
+def test_who_pauses_long_is_waited_for(probability: float, pause_s: float) -> None:
+    """Pauses longer than usual never shorten the wait; the usual wait is that of a caller who is not known."""
+    rules = EndpointingSettings()
+    known = wait_s(TurnDetection(), rules, probability, Habit().paused(pause_s).paused(pause_s))
+    assert known >= wait_s(TurnDetection(), rules, probability, Habit()) - 1e-12
 
 
 @given(settings(), probabilities, probabilities)
