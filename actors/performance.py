@@ -46,6 +46,7 @@ class Performance:
         match command:
             case commands.AnnounceSpeech(begun):
                 self._attention.begin()
+                self._replies.summaries.withdraw()
                 self._utterance.announce(begun)
             case commands.Hear(revision, begun, end, judge):
                 self._utterance.hear(begun, end, partial(self._judged, revision) if judge else None)

@@ -9,6 +9,7 @@ from typing import Protocol
 from actors.drafts import Draft, Prompt
 from actors.orders import Order, Turn
 from actors.services import Services
+from actors.summaries import Summaries
 from rejoinder.core import context
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError
@@ -36,6 +37,7 @@ class Prompts:
         self._services = services
         self._group = group
         self._pending: set[asyncio.Task[None]] = set()
+        self.summaries = Summaries(services, group)
 
     def expect(self, turn: Turn) -> None:
         """A turn was committed; when its transcript is there, it goes into the conversation and to the client."""
@@ -69,11 +71,8 @@ class Prompts:
     def now(self, order: Order, said: str = "") -> Prompt:
         """The prompt as the conversation stands, and the words `said` as its newest turn."""
         newest = [Message("user", said)] if said else []
-        settings = self._services.settings.conversation
-        said_before = self._talk.conversation.messages()
-        return context.window(
-            order.instructions, said_before + newest, settings.context_turns, settings.context_drop_turns
-        )
+        turns = self._talk.conversation.messages() + newest
+        return self.summaries.window.prompt(order.instructions, turns, self.summaries.newest)
 
     def _left_open(self) -> bool:
         """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""

@@ -59,6 +59,7 @@ class Replies:
         self._group = group
         self._unanswered: Turn | None = None
         self._prompts = Prompts(talk, services, group)
+        self.summaries = self._prompts.summaries
         self._running: dict[Reply, asyncio.Task[None]] = {}
         self._known: OrderedDict[str, Reply] = OrderedDict()
         self._spoken = False
@@ -183,13 +184,11 @@ class Replies:
 
     def heard(self, item_id: str, at_s: float) -> tuple[str, int] | None:
         """What was heard of an assistant item by `at_s`, and its audio's length in ms; None if not remembered."""
-        reply = self._known.get(item_id)
-        return (reply.heard(at_s), reply.audio_ms) if reply else None
+        return (reply.heard(at_s), reply.audio_ms) if (reply := self._known.get(item_id)) else None
 
     def flushed(self, item_id: str, at_s: float) -> None:
         """The client stopped playing an assistant item at `at_s`; if it is paused, it goes on from there."""
-        reply = self._known.get(item_id)
-        if reply:
+        if reply := self._known.get(item_id):
             reply.flushed(at_s)
 
     @property
@@ -227,6 +226,7 @@ class Replies:
 
     def _ended(self, reply: Reply) -> None:
         del self._running[reply]
+        self.summaries.prepare(self.conversation.messages())
         self._talk.reply_ended(reply)
 
     # -- what a reply answers --------------------------------------------------------------------------------------

@@ -146,6 +146,9 @@ class ConversationSettings(Section):
     # Turns in the prompt, word for word: at least so many; they leave `context_drop_turns` at a time.
     context_turns: int = Field(4, ge=0, le=100)
     context_drop_turns: int = Field(4, ge=1, le=100)
+    # Turns that leave are summarized beside the conversation, in at most so many words; 0: they are forgotten. Off by
+    # default: a summary by the default model, 135 million parameters, says things that nobody said.
+    summary_words: int = Field(0, ge=0, le=500)
     max_reply_tokens: int = Field(60, ge=1, le=4096)
     temperature: float = Field(0.0, ge=0, le=2)
     # The first segment is as short as the next one's expected synthesis allows, within these (rejoinder/core/pace.py).
