@@ -35,6 +35,7 @@ from rejoinder.core.hedging import (
     Silent,
     StartHedge,
     Win,
+    prompt_tokens,
     step,
 )
 
@@ -86,7 +87,7 @@ class _Attempt:
         try:
             async with (
                 patience(limit_s) as waiting,
-                self._hedger.llm.open(request, avoid=avoid, strict=strict) as stream,
+                self._hedger.backend(self.number).open(request, avoid=avoid, strict=strict) as stream,
             ):
                 self._stream = stream
                 try:
@@ -145,8 +146,12 @@ class Hedger:
     life.
     """
 
-    def __init__(self, llm: Llm, settings: Settings, metrics: Metrics, clock: Callable[[], float]) -> None:
-        self.llm = llm
+    def __init__(
+        self, llm: Llm, settings: Settings, metrics: Metrics, clock: Callable[[], float], backup: Llm | None = None
+    ) -> None:
+        """`backup`: another backend, for every second attempt."""
+        self._llm = llm
+        self._backup = backup
         self._settings = settings.hedging
         self.policy = HedgePolicy(settings.hedging)
         self.watch = Watch(llm, settings.breaker, self.policy, metrics, clock)
@@ -198,6 +203,10 @@ class Hedger:
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else frozenset()
                 await pause()
 
+    def backend(self, number: int) -> Llm:
+        """Who serves this attempt: hedges and retries go to the other backend, if there is one."""
+        return self._backup if self._backup and number % 2 else self._llm
+
     async def start(self, attempt: _Attempt, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         """Start an attempt's task."""
         await self._running.wait()
@@ -220,6 +229,13 @@ class Hedger:
             self.metrics.error("backend", "llm_cancel")
             logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
 
+    def vetoed(self, number: int, avoid: frozenset[str]) -> bool:
+        """Whether this hedge would only wait where it goes."""
+        vetoed = self.policy.vetoed(self.backend(number).queue(avoid))
+        if vetoed:
+            self.metrics.hedge("vetoed")
+        return vetoed
+
     def spend(self, now: float) -> bool:
         """Pay for a further attempt from the budget that all conversations share."""
         granted = self.policy.try_spend(now)
@@ -237,6 +253,7 @@ class _Racing:
         self._hedger = hedger
         self._trouble = trouble
         self._request = request
+        self._tokens = prompt_tokens(sum(len(message.content) for message in request.messages))
         self._avoid = avoid
         self._thought = thought
         self._race = Race()
@@ -270,10 +287,18 @@ class _Racing:
                 await self._perform(command)
             if self._race.phase is RacePhase.WON:
                 return self._attempts[self._race.running[0]]
-            event = await self._events.get()
+            event = await self._next()
             if isinstance(event, Failed) and (fault := self._attempts[event.attempt].fault):
                 # The retry may have to wait for a replacement: the listener must not wait for that in silence.
                 self._trouble.failed("llm", fault)
+
+    async def _next(self) -> RaceEvent:
+        """The next thing that happens; a hedge that is vetoed does not, and is due again after its delay."""
+        while True:
+            event = await self._events.get()
+            if not isinstance(event, HedgeDue) or not self._hedger.vetoed(len(self._attempts), self._used):
+                return event
+            self._arm()
 
     async def _perform(self, command: RaceCommand) -> None:
         hedger, now = self._hedger, self._hedger.clock()
@@ -286,12 +311,12 @@ class _Racing:
                     self._attempts[number].hedge = True
                     hedger.metrics.hedge("sent")
             case Win(number, ttft_s):
-                hedger.policy.observe_ttft(ttft_s, now)
+                hedger.policy.observe_ttft(ttft_s, now, self._tokens)
                 for attempt in self._attempts:
                     if attempt.hedge:
                         hedger.metrics.hedge("won" if attempt.number == number else "wasted")
             case Cancel(number, waited_s):
-                hedger.policy.observe_ttft(waited_s, now)
+                hedger.policy.observe_ttft(waited_s, now, self._tokens)
                 hedger.retire(self._attempts[number])
             case GiveUp():
                 fault = self._attempts[-1].deltas.get_nowait()
@@ -301,11 +326,21 @@ class _Racing:
     async def _start(self, number: int, *, strict: bool) -> None:
         hedger = self._hedger
         attempt = _Attempt(number, hedger, self._events.put_nowait)
-        avoid = self._avoid | {other.replica for other in self._attempts if other.replica} | hedger.watch.avoid
+        avoid = self._used
         self._attempts.append(attempt)
         await hedger.start(attempt, self._request, avoid, strict)
+        self._arm()
+
+    @property
+    def _used(self) -> frozenset[str]:
+        """Replicas that a further attempt does not go to."""
+        return self._avoid | {other.replica for other in self._attempts if other.replica} | self._hedger.watch.avoid
+
+    def _arm(self) -> None:
+        """Have a hedge fall due after its delay from now."""
         if self._timer:
             self._timer.cancel()
-        delay_s = hedger.policy.delay_s(hedger.clock())
+        delay_s = self._hedger.policy.delay_s(self._hedger.clock(), self._tokens)
         if delay_s < float("inf"):
+            self._hedger.metrics.hedge_delay(delay_s)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._events.put_nowait, HedgeDue())

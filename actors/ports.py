@@ -170,6 +170,10 @@ class Llm(Protocol):
         """Start generating on a replica not in `avoid`; `strict` waits for one to exist (a hedge needs another)."""
         ...
 
+    def queue(self, avoid: frozenset[str]) -> int | None:
+        """The least number of requests that a replica not in `avoid` was last known to have; None: nothing is known."""
+        ...
+
 
 class Tts(Protocol):
     def open(
@@ -207,8 +211,8 @@ class Suppressor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The five stages of one deployment and its answer cache if it has one, by port, and which engine stands behind
-    each (for reports).
+    """The five stages of one deployment, its answer cache and its second language model if it has them, by port, and
+    which engine stands behind each (for reports).
     """
 
     vad: Vad
@@ -219,6 +223,7 @@ class Stages:
     engines: dict[str, str] = field(default_factory=dict)
     answers: AnswerCache | None = None
     suppressor: Callable[[], Suppressor] | None = None
+    llm_backup: Llm | None = None
 
 
 class Metrics(Protocol):
@@ -238,7 +243,11 @@ class Metrics(Protocol):
     def session_opened(self) -> None: ...
     def session_closed(self, duration_s: float) -> None: ...
     def refused(self, reason: str) -> None: ...
-    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None: ...
+    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None: ...
+    def hedge_delay(self, delay_s: float) -> None:
+        """How long this request waits for its first token before it is hedged."""
+        ...
+
     def partial(self, outcome: Literal["heard", "failed"]) -> None:
         """A transcript of an utterance that is still going on."""
         ...

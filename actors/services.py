@@ -43,7 +43,7 @@ class Services:
         clock: Callable[[], float],
     ) -> Services:
         """Those of a host whose conversations use `stages`."""
-        hedger = Hedger(stages.llm, settings, metrics, clock)
+        hedger = Hedger(stages.llm, settings, metrics, clock, stages.llm_backup)
         speculation = Speculation(settings.speculation)
         recall = Recall(stages.answers, settings.answer_cache, metrics, clock)
         return cls(stages, settings, hedger, phrases, metrics, journal, clock, speculation, recall)

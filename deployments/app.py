@@ -45,6 +45,9 @@ def bind(settings: Settings) -> Application:
     if settings.answer_cache.enabled:
         stages["answer_cache"] = ("AnswerCache", AnswerCache, settings.answer_cache)
     handles = {key: stage_deployment(cls, stage, name).bind(settings) for key, (name, cls, stage) in stages.items()}
+    if settings.llm_backup:
+        backup = stage_deployment(Llm, settings.llm_backup, "LlmBackup")
+        handles["llm_backup"] = backup.bind(settings.model_copy(update={"llm": settings.llm_backup}))
     return _host(settings).bind(settings, handles)
 
 

@@ -78,6 +78,9 @@ class DirectLlm:
         async with aclosing(self._llm.generate(request)) as deltas:
             yield _DirectStream(deltas)
 
+    def queue(self, avoid: frozenset[str]) -> int | None:
+        return None
+
 
 class DirectTts:
     def __init__(self, tts: Tts | EmulatedTts) -> None:

@@ -32,7 +32,7 @@ from actors.ports import (
     VadBatch,
     VadResult,
 )
-from deployments.routing import Route, forget, placed
+from deployments.routing import Route, forget, placed, shortest_queue
 from rejoinder.core.answer_cache import Hit, Question
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 
@@ -168,6 +168,7 @@ class SttHandle:
 class LlmHandle:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._generate = handle.options(stream=True).generate
+        self._deployment = handle.deployment_name
 
     @asynccontextmanager
     async def open(
@@ -175,6 +176,9 @@ class LlmHandle:
     ) -> AsyncIterator[LlmStream]:
         async with _open("llm", self._generate, request, _route(avoid, strict, request.session)) as stream:
             yield cast(LlmStream, stream)
+
+    def queue(self, avoid: frozenset[str]) -> int | None:
+        return shortest_queue(self._deployment, avoid)
 
 
 class TtsHandle:

@@ -70,7 +70,7 @@ class ConversationMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._turn = Histogram(
             "rejoinder_turn_seconds",
-            "Caller's last speech to the reply's first audio, as the host sees it.",
+            "Caller's last speech to first audio, at the host.",
             buckets=HISTOGRAM_BUCKETS_S,
             registry=registry,
         )
@@ -79,13 +79,13 @@ class ConversationMetrics:
         what = "A stage's own duration, what it did beside others included: the latency that an alert is about."
         own = _by_stage("rejoinder_stage_own_seconds", what, registry)
         self._own = {stage.value: own.labels(stage.value) for stage in Stage}
-        self._live = Gauge("rejoinder_sessions_live", "Conversations now.", registry=registry)
-        self._sessions = Histogram(
-            "rejoinder_session_seconds", "Length of ended conversations.", buckets=SESSION_BUCKETS_S, registry=registry
+        self._live, self._hedge_delay = (
+            Gauge("rejoinder_sessions_live", "Conversations now.", registry=registry),
+            Gauge("rejoinder_hedge_delay_seconds", "What the newest request waits before a hedge.", registry=registry),
         )
-        self._refused = Counter(
-            "rejoinder_sessions_refused_total", "Conversations refused.", ["reason"], registry=registry
-        )
+        ended = "Length of ended conversations."
+        self._sessions = Histogram("rejoinder_session_seconds", ended, buckets=SESSION_BUCKETS_S, registry=registry)
+        self._refused = Counter("rejoinder_sessions_refused_total", "Refused calls.", ["reason"], registry=registry)
         self._hedges, self._drafts, self._partials, self._breakers, self._cache = (
             Counter(name, what, ["outcome"], registry=registry)
             for name, what in (
@@ -133,8 +133,11 @@ class ConversationMetrics:
     def refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
 
-    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None:
+    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
         self._hedges.labels(outcome).inc()
+
+    def hedge_delay(self, delay_s: float) -> None:
+        self._hedge_delay.set(delay_s)
 
     def partial(self, outcome: Literal["heard", "failed"]) -> None:
         self._partials.labels(outcome).inc()

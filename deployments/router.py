@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
 
-from deployments.routing import Route, remember
+from deployments.routing import Route, note_queues, remember
 
 # Calls that may look for a replica at once, in one process: more than its sessions can have under way.
 MAX_ROUTING = 1024
@@ -40,6 +40,8 @@ class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped her
         route = _route(pending_request)
         if route is None:
             return [candidate_replicas]
+        known = {replica.replica_id.unique_id: self._known_queue(replica) for replica in candidate_replicas}
+        note_queues(self._deployment_id.name, known)
         allowed = [replica for replica in candidate_replicas if replica.replica_id.unique_id not in route.avoid]
         if not allowed and not route.strict:
             allowed = candidate_replicas

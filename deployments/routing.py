@@ -42,6 +42,19 @@ def remember(request_id: str, replica: str) -> None:
         _placements.popitem(last=False)
 
 
+_queues: dict[str, dict[str, int]] = {}
+
+
+def note_queues(deployment: str, queues: dict[str, int]) -> None:
+    """What is known of the requests that each replica of a deployment has, whenever one is chosen."""
+    _queues[deployment] = queues
+
+
+def shortest_queue(deployment: str, avoid: frozenset[str]) -> int | None:
+    """The least of them, but for replicas to be avoided; None if none is known."""
+    return min((queue for replica, queue in _queues.get(deployment, {}).items() if replica not in avoid), default=None)
+
+
 def forget(request_id: str) -> None:
     """The request is over."""
     _placements.pop(request_id, None)

@@ -72,6 +72,7 @@ class SessionHost:
             turn_detector=TurnDetectorHandle(handles["turn_detector"]),
             stt=SttHandle(handles["stt"]),
             llm=LlmHandle(handles["llm"]),
+            llm_backup=LlmHandle(handles["llm_backup"]) if "llm_backup" in handles else None,
             tts=TtsHandle(handles["tts"]),
             engines=engines,
             answers=AnswerCacheHandle(handles["answer_cache"]) if "answer_cache" in handles else None,

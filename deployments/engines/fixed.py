@@ -51,6 +51,9 @@ class FixedLlm:
     ) -> AsyncIterator[LlmStream]:
         yield _Said(self.seconds)
 
+    def queue(self, avoid: frozenset[str]) -> int | None:
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class FixedTts:

@@ -183,6 +183,8 @@ class HedgingSettings(Section):
     min_delay_ms: Positive = 20
     max_delay_ms: Positive = 2000
     window_s: Positive = 30.0
+    # No hedge goes out while every other replica is known to have so many requests: it would only wait there.
+    veto_queue: Count = 8
     cancel_timeout_s: Positive = 1.0
 
 
@@ -240,6 +242,8 @@ class Settings(Section):
     turn_detector: TurnDetectorStage = TurnDetectorStage()
     stt: SttStage = SttStage()
     llm: LlmStage = LlmStage()
+    # Another backend: hedges and failover go there, and back to `llm` if that fails too. None: to `llm`'s replicas.
+    llm_backup: LlmStage | None = None
     tts: TtsStage = TtsStage()
     speech: SpeechSettings = SpeechSettings()
     endpointing: EndpointingSettings = EndpointingSettings()
@@ -256,6 +260,8 @@ class Settings(Section):
     def _emulations(self) -> Settings:
         self.stt.emulation.resolve("stt")
         self.llm.emulation.resolve("llm")
+        if self.llm_backup:
+            self.llm_backup.emulation.resolve("llm")
         self.tts.emulation.resolve("tts")
         return self
 

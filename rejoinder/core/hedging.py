@@ -27,6 +27,7 @@ order statistic at any scale, at a few hundred integers a slice.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -38,6 +39,12 @@ RELATIVE_ERROR = 0.01
 
 SLICES = 3
 """Finagle's window: the oldest third is forgotten at a time."""
+
+PROMPT_BANDS = (256, 1024, 4096)
+"""Tokens: a voice agent's first turns, its later ones, one with documents, and what is beyond."""
+
+CHARACTERS_A_TOKEN = 4
+"""English text, roughly: enough to tell bands apart that differ fourfold."""
 
 MAX_ATTEMPTS = 3
 """The primary, its hedge or retry, and one more; gRPC's hedging caps attempts likewise (at 5)."""
@@ -52,6 +59,11 @@ _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _SHORTEST_S = 1e-6
 # A budget of 0.1 must buy one token after ten requests, although ten times 0.1 is a little less than 1.
 _ROUNDING = 1e-9
+
+
+def prompt_tokens(characters: int) -> int:
+    """About how many tokens a prompt of so many characters has."""
+    return characters // CHARACTERS_A_TOKEN
 
 
 class TtftWindow:
@@ -119,29 +131,36 @@ class HedgeBudget:
 
 
 class HedgePolicy:
-    """The delay and the budget, shared by all requests of one host."""
+    """The delay and the budget, shared by all requests of one host.
+
+    A long prompt takes longer to its first token whoever computes it, so what is usual is known by bands of prompt
+    size; the budget is one.
+    """
 
     def __init__(self, settings: HedgingSettings) -> None:
         self._settings = settings
         self._window = TtftWindow(settings.window_s)
+        self._bands = [TtftWindow(settings.window_s) for _ in range(len(PROMPT_BANDS) + 1)]
         self._budget = HedgeBudget(settings.budget, settings.budget_cap)
 
     def on_primary(self, now: float) -> None:
         """A first attempt goes out. Call it once a request."""
         self._budget.earn()
 
-    def observe_ttft(self, ttft_s: float, now: float) -> None:
+    def observe_ttft(self, ttft_s: float, now: float, prompt_tokens: int = 0) -> None:
         """Record a first token, or what a cancelled attempt had waited; not what a failed one had."""
         self._window.observe(ttft_s, now)
+        self._bands[bisect_right(PROMPT_BANDS, prompt_tokens)].observe(ttft_s, now)
 
-    def delay_s(self, now: float) -> float:
-        """How long to wait for a first token before hedging; infinite if hedging is off."""
+    def delay_s(self, now: float, prompt_tokens: int = 0) -> float:
+        """How long to wait for a first token of such a prompt before hedging; infinite if hedging is off."""
         settings = self._settings
         if not settings.enabled:
             return math.inf
-        if self._window.count(now) < settings.min_samples:
+        band = self._bands[bisect_right(PROMPT_BANDS, prompt_tokens)]
+        if band.count(now) < settings.min_samples:
             return settings.first_token_deadline_ms / 1000
-        usual_s = self._window.quantile(1 - settings.budget, now)
+        usual_s = band.quantile(1 - settings.budget, now)
         return min(max(usual_s, settings.min_delay_ms / 1000), settings.max_delay_ms / 1000)
 
     def usual_s(self, now: float) -> float:
@@ -151,6 +170,10 @@ class HedgePolicy:
     def try_spend(self, now: float) -> bool:
         """Pay for one further attempt, hedge or retry."""
         return self._budget.try_spend()
+
+    def vetoed(self, queue: int | None) -> bool:
+        """Whether a hedge is not worth its load: every other replica has so many requests already; None: unknown."""
+        return queue is not None and queue >= self._settings.veto_queue
 
 
 class RacePhase(Enum):

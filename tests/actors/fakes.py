@@ -188,6 +188,10 @@ class WordyLlm:
     prefills: list[LlmRequest] = field(default_factory=list)
     probes: list[str] = field(default_factory=list)
     running: int = 0
+    queued: int | None = None
+
+    def queue(self, avoid: frozenset[str]) -> int | None:
+        return self.queued
 
     @asynccontextmanager
     async def open(
@@ -310,8 +314,11 @@ class CountingMetrics:
     def refused(self, reason: str) -> None:
         self.counts[f"refused {reason}"] += 1
 
-    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted"]) -> None:
+    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
         self.counts[f"hedge {outcome}"] += 1
+
+    def hedge_delay(self, delay_s: float) -> None:
+        self.counts["hedge_delay"] += 1
 
     def partial(self, outcome: Literal["heard", "failed"]) -> None:
         self.counts[f"partial {outcome}"] += 1

@@ -34,10 +34,11 @@ class Desk:
         llm: WordyLlm,
         settings: HedgingSettings = EAGER,
         breaker: BreakerSettings = NO_BREAKER,
+        backup: WordyLlm | None = None,
     ) -> None:
         self.llm = llm
         self.metrics = CountingMetrics()
-        self.hedger = Hedger(llm, Settings(hedging=settings, breaker=breaker), self.metrics, now)
+        self.hedger = Hedger(llm, Settings(hedging=settings, breaker=breaker), self.metrics, now, backup)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Desk]:
@@ -72,6 +73,49 @@ async def test_a_slow_first_token_is_hedged_on_another_replica() -> None:
     assert [replica for replica, _ in desk.llm.requests] == ["a", "b"]
     assert (desk.count("sent"), desk.count("won"), desk.count("wasted")) == (1, 1, 0)
     assert desk.llm.running == 0
+
+
+@virtual
+async def test_with_another_backend_the_hedge_goes_there() -> None:
+    """The primary's own replicas are left alone; the backup's first token wins, and the answer is its own."""
+    backup = WordyLlm(ttft_s={"z": 0.05}, answer="From elsewhere.")
+    async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.01}), backup=backup).open() as desk:
+        words, ttft, thought = await desk.ask()
+        await asyncio.sleep(0.1)
+    assert (words, thought.hedged) == ("From elsewhere.", True)
+    assert ttft == pytest.approx(0.6 + 0.05)
+    assert [replica for replica, _ in desk.llm.requests] == ["a"]
+    assert (desk.llm.running, backup.running) == (0, 0)
+
+
+@virtual
+async def test_with_another_backend_failover_goes_there_and_comes_back() -> None:
+    """A primary that is gone is answered for by the backup; one that broke in mid-answer is continued there; and if the
+    backup is gone too, the primary is asked again.
+    """
+    backup = WordyLlm(ttft_s={"z": 0.05})
+    async with Desk(WordyLlm(ttft_s={"a": 0.05}, dead={"a"}), backup=backup).open() as desk:
+        words, _, _ = await desk.ask()
+        assert words == backup.answer
+        backup.dead.add("z")
+        desk.llm.dead.clear()
+        words, _, _ = await desk.ask()
+        assert words == desk.llm.answer
+
+
+@virtual
+async def test_a_hedge_is_vetoed_where_it_would_only_wait() -> None:
+    """The other replicas' queues are full: none goes out, and it is due again when they are known to be shorter."""
+    llm = WordyLlm(ttft_s={"a": 3.0, "b": 0.08}, queued=HedgingSettings().veto_queue)
+    async with Desk(llm).open() as desk:
+        asked = asyncio.create_task(desk.ask())
+        await asyncio.sleep(1.3)
+        assert (desk.count("sent"), desk.count("vetoed")) == (0, 2)
+        llm.queued = 0
+        _, ttft, thought = await asked
+    assert thought.hedged
+    assert ttft == pytest.approx(3 * 0.6 + 0.08)
+    assert desk.count("sent") == 1
 
 
 @virtual

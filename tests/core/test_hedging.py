@@ -29,6 +29,7 @@ from rejoinder.core.hedging import (
     StartHedge,
     TtftWindow,
     Win,
+    prompt_tokens,
     step,
 )
 
@@ -100,6 +101,24 @@ def test_the_delay_follows_the_tail_once_there_are_samples() -> None:
     policy.observe_ttft(0.199, 1.0)
     assert policy.delay_s(1.0) == pytest.approx(0.195, rel=RELATIVE_ERROR)
     assert policy.delay_s(100.0) == 0.6
+
+
+def test_prompts_are_compared_with_their_like() -> None:
+    """A long prompt's first token is usual for long prompts: it neither hurries their hedges nor delays short ones'."""
+    policy = HedgePolicy(HedgingSettings(min_samples=1))
+    policy.observe_ttft(0.1, 0.0, prompt_tokens=40)
+    policy.observe_ttft(1.5, 0.0, prompt_tokens=5000)
+    assert policy.delay_s(0.0, prompt_tokens=200) == pytest.approx(0.1, rel=RELATIVE_ERROR)
+    assert policy.delay_s(0.0, prompt_tokens=4096) == pytest.approx(1.5, rel=RELATIVE_ERROR)
+    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # nothing is known of these
+    assert policy.usual_s(0.0) == 0.0
+    assert prompt_tokens(4 * 256) == 256
+
+
+def test_a_hedge_that_would_only_wait_is_vetoed() -> None:
+    """Where nothing is known of the queues, or one is short, it goes out."""
+    policy = HedgePolicy(HedgingSettings(veto_queue=3))
+    assert [policy.vetoed(queue) for queue in (None, 0, 2, 3, 9)] == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize(("ttft_s", "delay_s"), [(0.001, 0.02), (30.0, 2.0)])
