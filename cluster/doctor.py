@@ -115,6 +115,8 @@ def needed_models(document: ServeFile) -> list[str]:
         settings.tts.model: settings.tts.engine == "piper",
         settings.answer_cache.model: settings.answer_cache.enabled and settings.answer_cache.semantic,
     }
+    if settings.llm_backup and settings.llm_backup.engine == "embedded":
+        real[settings.llm_backup.model] = True
     return ["silero-vad", settings.turn_detector.model, *(model for model, needed in real.items() if needed)]
 
 

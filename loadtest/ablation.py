@@ -42,9 +42,12 @@ TECHNIQUES = (
         "Whisper hears everything, padded to 30 s",
         {"stt": {"quick_model": "", "short_context": False}},
     ),
+    Technique("early-work", "work begins after 64 ms of silence", {"speech": {"soft_end_ms": 64}}),
     Technique("words-decide", "the turn model is asked every time", {"endpointing": {"finished_probability": 0.0}}),
     Technique(
-        "short-first-segment", "the first segment is as long as others", {"conversation": {"first_segment_words": 24}}
+        "short-first-segment",
+        "the first segment is as long as others",
+        {"conversation": {"first_segment_least_words": 24, "first_segment_words": 24}},
     ),
     Technique("chunked-voice", "a segment is heard when all of it is synthesized", {"tts": {"chunked": False}}),
     Technique(
