@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from actors.hearing import Hearing
 from actors.orders import Order, Turn
+from actors.policy import Policy
 from actors.ports import Metrics
 from actors.reply import Reply
 from rejoinder.core.context import Message
 from rejoinder.core.latency import Stage
-from rejoinder.core.speculation import Speculation
+from rejoinder.core.speculation import Declined, Speculation
 
 Prompt = tuple[Message, ...]
 
@@ -75,10 +76,13 @@ class Draft:
 
 
 class Drafts:
-    """One session's; there is at most one draft, and `speculation` says whether there may be one."""
+    """One session's; there is at most one draft, `speculation` and the session's `policy` say whether there may
+    be one.
+    """
 
-    def __init__(self, speculation: Speculation, metrics: Metrics) -> None:
+    def __init__(self, speculation: Speculation, metrics: Metrics, policy: Policy) -> None:
         self._speculation = speculation
+        self._policy = policy
         self._metrics = metrics
         self._draft: Draft | None = None
         self._of_this_turn = 0
@@ -89,7 +93,7 @@ class Drafts:
 
     def begin(self, revision: int, hearing: Hearing, terms: Terms) -> Draft | None:
         """A draft to carry out; None if there may be none now."""
-        declined = self._speculation.begin(self._of_this_turn)
+        declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else Declined.POLICY
         if declined:
             self._metrics.draft(f"declined_{declined.value}")
             return None

@@ -87,7 +87,7 @@ class _Attempt:
         try:
             async with (
                 patience(limit_s) as waiting,
-                self._hedger.backend(self.number).open(request, avoid=avoid, strict=strict) as stream,
+                self._hedger.backend(self.number + request.small).open(request, avoid=avoid, strict=strict) as stream,
             ):
                 self._stream = stream
                 try:
@@ -204,7 +204,10 @@ class Hedger:
                 await pause()
 
     def backend(self, number: int) -> Llm:
-        """Who serves this attempt: hedges and retries go to the other backend, if there is one."""
+        """Who serves this attempt: hedges and retries go to the other backend, if there is one.
+
+        A request for the small model counts from one: its first attempt goes there.
+        """
         return self._backup if self._backup and number % 2 else self._llm
 
     async def start(self, attempt: _Attempt, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
@@ -296,7 +299,8 @@ class _Racing:
         """The next thing that happens; a hedge that is vetoed does not, and is due again after its delay."""
         while True:
             event = await self._events.get()
-            if not isinstance(event, HedgeDue) or not self._hedger.vetoed(len(self._attempts), self._used):
+            number = len(self._attempts) + self._request.small
+            if not isinstance(event, HedgeDue) or not self._hedger.vetoed(number, self._used):
                 return event
             self._arm()
 

@@ -20,7 +20,9 @@ from rejoinder.core.phrases import Clip
 class Interlude:
     """One reply's; before `go` it plays nothing. Its tasks live in the reply's group, from `begin` to `end`."""
 
-    def __init__(self, services: Services, voice: Voice, trouble: Trouble, go: asyncio.Event) -> None:
+    def __init__(
+        self, services: Services, voice: Voice, trouble: Trouble, go: asyncio.Event, filler_after_ms: float
+    ) -> None:
         self.apologised = False
         self.filler_at: float | None = None
         """When a filler began."""
@@ -33,7 +35,8 @@ class Interlude:
         self._go = go
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._fills = bool(services.phrases.fillers) and self._settings.filler_after_ms > 0
+        self._filler_after_s = filler_after_ms / 1000
+        self._fills = bool(services.phrases.fillers) and filler_after_ms > 0
 
     def begin(self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered: Callable[[], Turn | None]) -> None:
         """Watch the reply: `marks` has the steps to its answer, `answered` the turn that it answers."""
@@ -71,7 +74,7 @@ class Interlude:
         turn, services = answered(), self._services
         if turn is None or not self._fills:
             return
-        deadline = turn.began + self._settings.filler_after_ms / 1000
+        deadline = turn.began + self._filler_after_s
         while True:
             self._moved.clear()
             now = services.clock()

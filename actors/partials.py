@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 
 from actors.ear import Ear
+from actors.policy import Policy
 from actors.ports import Priority, SttJob
 from actors.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
@@ -29,6 +30,7 @@ class Partials:
         services: Services,
         ear: Ear,
         group: asyncio.TaskGroup,
+        policy: Policy,
         grown: Callable[[str], None],
         guessed: Callable[[str, str], None],
     ) -> None:
@@ -40,6 +42,7 @@ class Partials:
         self._reads_ahead = services.settings.llm.reads_ahead
         self._ear = ear
         self._group = group
+        self._policy = policy
         self._grown = grown
         self._guessed = guessed
         self._awaited = False
@@ -67,7 +70,8 @@ class Partials:
 
     def resume(self) -> None:
         """The caller goes on after a pause; what is sure of the utterance stays so."""
-        if self._settings.enabled and (self._reads_ahead or self._awaited) and self._task is None:
+        wanted = self._awaited or (self._reads_ahead and self._policy.speculates)
+        if self._settings.enabled and wanted and self._task is None:
             self._task = self._group.create_task(self._guess())
 
     def pause(self) -> None:

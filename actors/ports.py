@@ -92,6 +92,8 @@ class LlmRequest:
 
     `session`: whose conversation it is; the replica that served it before may still hold its state. `prefill`: nothing
     is to be said; the engine computes the state of the messages, whose last may go on, or does nothing.
+
+    `small`: the backup is to answer first, if there is one.
     """
 
     messages: tuple[Message, ...]
@@ -100,6 +102,7 @@ class LlmRequest:
     prefix: str = ""
     session: str = ""
     prefill: bool = False
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +271,10 @@ class Metrics(Protocol):
 
     def filler(self, after_s: float) -> None:
         """A filler began so long after the caller's last speech."""
+        ...
+
+    def policy(self, step: str) -> None:
+        """A session does without something because a stage is slow (rejoinder/core/ladder.py)."""
         ...
 
     def interrupted(self, stop_s: float) -> None: ...

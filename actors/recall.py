@@ -87,7 +87,7 @@ class Recall:
             return None
         thought.cache, hit = await self._look_up(self._cache, question)
         self._metrics.cache(thought.cache)
-        if hit is None:
+        if hit is None and not request.small:  # what a smaller model says must not outlive the need for it
             thought.question = question
         return hit
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from actors.drafts import Drafts, Prompt, Terms
 from actors.hearing import Hearing
 from actors.orders import Order, Turn
+from actors.policy import Policy
 from actors.prefill import Prefill
 from actors.prompts import Prompts
 from actors.reply import Reply, ReplyPlan
@@ -63,7 +64,8 @@ class Replies:
         self._running: dict[Reply, asyncio.Task[None]] = {}
         self._known: OrderedDict[str, Reply] = OrderedDict()
         self._spoken = False
-        self._drafts = Drafts(services.speculation, services.metrics)
+        self.policy = Policy(services)
+        self._drafts = Drafts(services.speculation, services.metrics, self.policy)
         self._prefill = Prefill(services, group, talk.id)
 
     def expect(self, turn: Turn) -> None:
@@ -267,10 +269,9 @@ class Replies:
         def told(reply: Reply, status: ResponseStatus) -> Json:
             return report(self._services, answered(), reply, status)
 
-        asker = Asker(self._talk.tenant, config.tool_state)
-        talk, limit = self._talk.id, order.max_tokens
-        speed, voice = config.speed, config.voice
-        return ReplyPlan(events, prompt, told, trouble, limit, talk, speed, voice, asker, order.said, answered)
+        asker, limit, policy = Asker(self._talk.tenant, config.tool_state), order.max_tokens, self.policy
+        talk, speed, voice = self._talk.id, config.speed, config.voice
+        return ReplyPlan(events, prompt, told, trouble, limit, talk, policy, speed, voice, asker, order.said, answered)
 
 
 async def _until_over(trouble: Trouble) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from actors.hedge import Thought
 from actors.interlude import Interlude
 from actors.orders import Turn
+from actors.policy import Policy
 from actors.ports import LlmRequest
 from actors.response import Channel, Ending, Phase, Response
 from actors.retry import Trouble
@@ -29,8 +30,8 @@ from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.config import Settings
 from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError, RejoinderError
+from rejoinder.core.ladder import Step
 from rejoinder.core.latency import Marks, Stage
-from rejoinder.core.sentences import Segmenter
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseEvents, ResponseStatus
 
@@ -52,6 +53,7 @@ class ReplyPlan:
     trouble: Trouble
     max_tokens: int
     session: str
+    policy: Policy
     speed: float = 1.0
     voice: str = "default"
     asker: Asker = NOBODY
@@ -71,6 +73,7 @@ class Reply:
         self.plan = plan
         self.drafted = drafted
         self.marks = marks
+        self.steps = plan.policy.steps
         self.thought = Thought()
         self.response = Response(plan.events, channel)
         self.ready_at: float | None = None
@@ -86,7 +89,8 @@ class Reply:
             self._go.set()
         tts, phrases, clock = services.stages.tts, services.phrases, services.clock
         self._voice = Voice(tts, phrases, self, _manner(services.settings, plan), self._trouble, clock, self._go)
-        self.interlude = Interlude(services, self._voice, self._trouble, self._go)
+        filler_after_ms = plan.policy.filler_after_ms(self.steps)
+        self.interlude = Interlude(services, self._voice, self._trouble, self._go, filler_after_ms)
 
     @property
     def open(self) -> bool:
@@ -230,10 +234,9 @@ class Reply:
             await self._take(self.plan.said, [self.plan.said])
             return True
         settings = self._services.settings.conversation
-        request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=self.plan.session)
-        least, most = settings.first_segment_least_words, settings.first_segment_words
-        first_words = self._services.pace.first_words(min(least, most), most, self._services.clock())
-        segmenter = Segmenter(first_words, settings.segment_words)
+        small, talk = Step.SMALL_MODEL in self.steps, self.plan.session
+        request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=talk, small=small)
+        segmenter = self.plan.policy.segmenter(self.steps)
         self._steps(None, Stage.LLM_FIRST_TOKEN)
         ask = partial(self._services.hedger.stream, request, self._trouble, self.thought, settings.give_up_after_s)
         async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:

@@ -16,6 +16,7 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
 
     `drafted`: begun before its turn was taken. `cache`: what the answer cache said. `answer_from_ms`: so much of the
     audio comes before the answer (an apology, a filler). `filler_ms`: from the caller's last speech to a filler.
+    `policy`: what it was made without (rejoinder/core/ladder.py).
     """
     filler_at = reply.interlude.filler_at
     facts: Json = {
@@ -24,6 +25,7 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
         "hedged": reply.thought.hedged,
         "drafted": reply.drafted,
         "cache": reply.thought.cache,
+        "policy": sorted(step.value for step in reply.steps),
         "answer_from_ms": reply.answer_from_ms,
         "filler_ms": None if turn is None or filler_at is None else round((filler_at - turn.began) * 1000, 1),
         "llm_total_ms": reply.thought.total_ms,
@@ -32,10 +34,13 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
     if turn and reply.first_output_at is not None:
         divided = waterfall(turn.marks, turn.began, reply.first_output_at)
         facts |= _timing(turn, divided)
+        by_engines = not (reply.thought.cache or "").startswith("hit")
+        if by_engines:
+            reply.plan.policy.observe(divided, drafted=reply.drafted)
         if status in ("completed", "incomplete"):
             stages_s = {stage.value: seconds for stage, seconds in divided.stages_s.items()}
             raw_s = {stage.value: seconds for stage, seconds in divided.raw_s.items()}
-            if not (reply.thought.cache or "").startswith("hit"):
+            if by_engines:
                 services.foresight.observe(divided.raw_s, services.clock())
             services.metrics.turn(divided.total_s, stages_s, raw_s=raw_s, engines=services.stages.engines)
     services.journal.write("replied", facts | {"status": status, "text": reply.answer})

@@ -76,7 +76,8 @@ class Session:
             self.replies = Replies(self, self._services, group)
             self._attention = Attention(self, self._services, self._ear)
             self._attention.configured()
-            partials = Partials(self._services, self._ear, group, self.replies.read_ahead, self._attention.guessed)
+            policy, grown, guessed = self.replies.policy, self.replies.read_ahead, self._attention.guessed
+            partials = Partials(self._services, self._ear, group, policy, grown, guessed)
             self._utterance = Utterance(self, self._ear, Listening(self._services, group), partials)
             self._performance = Performance(
                 self._services, self._ear, self._utterance, self.replies, self._attention, self.post

@@ -103,9 +103,9 @@ class ConversationMetrics:
                 ("rejoinder_filler_seconds", "Caller's last speech to a filler.", HISTOGRAM_BUCKETS_S),
             )
         )
-        self._overheard = Counter(
-            "rejoinder_overheard_total", "Speech over a reply that was no turn.", ["reading"], registry=registry
-        )
+        overheard, what = "rejoinder_overheard_total", "Speech over a reply that was no turn."
+        self._overheard = Counter(overheard, what, ["reading"], registry=registry)
+        self._policy = Counter("rejoinder_policy_steps_total", "Steps against slowness.", ["step"], registry=registry)
         self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
 
     def turn(
@@ -153,6 +153,9 @@ class ConversationMetrics:
 
     def filler(self, after_s: float) -> None:
         self._fillers.observe(after_s)
+
+    def policy(self, step: str) -> None:
+        self._policy.labels(step).inc()
 
     def interrupted(self, stop_s: float) -> None:
         self._stops.observe(stop_s)

@@ -15,6 +15,7 @@ from rejoinder.core.barge_in_settings import BargeInSettings
 from rejoinder.core.cache_settings import AnswerCacheSettings
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.noise_settings import NoiseSettings
+from rejoinder.core.policy_settings import PolicySettings
 from rejoinder.core.section import Count, Fraction, Positive, Section
 from rejoinder.core.stage_settings import (
     Autoscaling,
@@ -45,6 +46,7 @@ __all__ = [
     "ModelStoreSettings",
     "NoiseSettings",
     "PartialsSettings",
+    "PolicySettings",
     "Positive",
     "Resources",
     "Section",
@@ -255,6 +257,7 @@ class Settings(Section):
     barge_in: BargeInSettings = BargeInSettings()
     noise: NoiseSettings = NoiseSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
+    policy: PolicySettings = PolicySettings()
 
     @model_validator(mode="after")
     def _emulations(self) -> Settings:

@@ -66,13 +66,16 @@ class _Word:
 class Segmenter:
     """One reply's segments: the first of at most `first_words` words, later ones of at most `words`.
 
+    `clauses`: later ones end with their first clause too.
+
     Only words that are bound together exceed a limit. Joined by spaces the segments are the whole text without its
     markdown and with single spaces; at most signs that nobody speaks are lost, at the very end.
     """
 
-    def __init__(self, first_words: int, words: int) -> None:
+    def __init__(self, first_words: int, words: int, *, clauses: bool = False) -> None:
         self._first_words = first_words
         self._words = words
+        self._clauses = clauses
         self._emitted = 0
         self._partial = ""
         self._line_start = True
@@ -121,7 +124,7 @@ class Segmenter:
         edge = self._open[-1].edge
         if edge is Edge.SENTENCE:
             return whole
-        if not self._emitted and edge is Edge.CLAUSE and spoken >= MIN_CLAUSE_WORDS:
+        if (self._clauses or not self._emitted) and edge is Edge.CLAUSE and spoken >= MIN_CLAUSE_WORDS:
             return whole
         return self._forced_size() if spoken >= (self._words if self._emitted else self._first_words) else 0
 

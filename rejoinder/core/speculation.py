@@ -20,6 +20,7 @@ class Declined(Enum):
     TURN = "turn"
     BUSY = "busy"
     BUDGET = "budget"
+    POLICY = "policy"
 
 
 class Speculation:

@@ -335,6 +335,9 @@ class CountingMetrics:
     def filler(self, after_s: float) -> None:
         self.counts["filler"] += 1
 
+    def policy(self, step: str) -> None:
+        self.counts[f"policy {step}"] += 1
+
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)
 

@@ -37,6 +37,7 @@ class Play:
     turn: ScriptedTurn = field(default_factory=ScriptedTurn)
     stt: ScriptedStt = field(default_factory=ScriptedStt)
     llm: WordyLlm = field(default_factory=WordyLlm)
+    backup: WordyLlm | None = None
     tts: ToneTts = field(default_factory=ToneTts)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     apology: bytes = APOLOGY_PCM
@@ -49,9 +50,8 @@ class Play:
     async def open(self) -> AsyncIterator[Host]:
         """A running host."""
         clock = asyncio.get_running_loop().time
-        stages = Stages(
-            self.vad, self.turn, self.stt, self.llm, self.tts, {"llm": "fake"}, self.answers, self.suppressor
-        )
+        asked = (self.vad, self.turn, self.stt, self.llm, self.tts)
+        stages = Stages(*asked, {"llm": "fake"}, self.answers, self.suppressor, self.backup)
         phrases = Phrases(Clip(self.settings.conversation.apology, self.apology), self.fillers, self.phrases)
         services = Services.over(stages, self.settings, phrases, self.metrics, SilentJournal(), clock)
         host = Host(services)

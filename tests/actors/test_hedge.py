@@ -49,10 +49,10 @@ class Desk:
             running.cancel()
             await asyncio.wait({running})
 
-    async def ask(self, give_up_s: float = 60.0) -> tuple[str, float, Thought]:
+    async def ask(self, give_up_s: float = 60.0, request: LlmRequest = REQUEST) -> tuple[str, float, Thought]:
         """The answer, its time to first token, and what is known of it."""
         began, first, words, thought = now(), 0.0, "", Thought()
-        async for delta in self.hedger.stream(REQUEST, Trouble(self.metrics), thought, give_up_s):
+        async for delta in self.hedger.stream(request, Trouble(self.metrics), thought, give_up_s):
             first = first or now() - began
             words += delta.text
         return words, first, thought
@@ -101,6 +101,24 @@ async def test_with_another_backend_failover_goes_there_and_comes_back() -> None
         desk.llm.dead.clear()
         words, _, _ = await desk.ask()
         assert words == desk.llm.answer
+
+
+@virtual
+async def test_a_request_for_the_small_model_goes_to_the_backup_first() -> None:
+    """Its hedge and its retry go the other way; without a backup the primary answers all the same."""
+    small = LlmRequest((), small=True)
+    backup = WordyLlm(ttft_s={"z": 0.05}, answer="In short.")
+    async with Desk(WordyLlm(ttft_s={"a": 0.08}), backup=backup).open() as desk:
+        assert (await desk.ask(request=small))[0] == "In short."
+        assert desk.llm.requests == []
+        backup.ttft_s = {"z": 5.0}
+        words, ttft, thought = await desk.ask(request=small)
+        assert (words, thought.hedged) == (desk.llm.answer, True)
+        assert ttft == pytest.approx(0.6 + 0.08)
+        backup.dead.add("z")
+        assert (await desk.ask(request=small))[0] == desk.llm.answer
+    async with Desk(WordyLlm()).open() as desk:
+        assert (await desk.ask(request=small))[0] == desk.llm.answer
 
 
 @virtual

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from actors.hedge import Thought
 from actors.host import Host
-from actors.ports import ANYWHERE, Answered
-from rejoinder.core.answer_cache import LATE_IN_A_ROW, AnswerIndex, Hit, Question, tenant_of
+from actors.ports import ANYWHERE, Answered, LlmRequest, TokenDelta
+from actors.recall import Recall
+from rejoinder.core.answer_cache import LATE_IN_A_ROW, NOBODY, AnswerIndex, Hit, Question, tenant_of
 from rejoinder.core.config import AnswerCacheSettings, EndpointingSettings, Settings, SpeculationSettings
+from rejoinder.core.context import Message
 from rejoinder.core.errors import BackendError
-from tests.actors.fakes import ANSWER, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
+from tests.actors.fakes import ANSWER, CountingMetrics, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
@@ -302,3 +306,21 @@ async def test_a_voice_that_fails_leaves_nothing() -> None:
     done = await first_answer(play)
     assert done["response"]["status"] == "failed"
     assert len(cache.index) == 0
+
+
+@virtual
+async def test_what_the_small_model_answers_is_not_kept() -> None:
+    """It must not outlive the need for it; what the usual one answers is."""
+    recall = Recall(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
+
+    async def ask() -> AsyncGenerator[TokenDelta, None]:
+        yield TokenDelta(ANSWER, finish="stop")
+
+    kept = {}
+    for small in (False, True):
+        thought = Thought()
+        request = LlmRequest((Message("system", "Be kind."), Message("user", OPENING)), small=small)
+        async for _ in recall.stream(request, NOBODY, thought, ask):
+            pass
+        kept[small] = thought.question is not None
+    assert kept == {False: True, True: False}

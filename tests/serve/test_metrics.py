@@ -52,6 +52,7 @@ def test_everything_else_is_counted() -> None:
     metrics.cache("hit_exact")
     metrics.filler(1.4)
     metrics.overheard("no_words")
+    metrics.policy("filler")
     assert _value(registry, "rejoinder_sessions_live") == 1
     assert _value(registry, "rejoinder_session_seconds_sum") == 3.0
     assert _value(registry, "rejoinder_sessions_refused_total", reason="full") == 1
@@ -64,6 +65,7 @@ def test_everything_else_is_counted() -> None:
     assert _value(registry, "rejoinder_answer_cache_total", outcome="hit_exact") == 1
     assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
     assert _value(registry, "rejoinder_overheard_total", reading="no_words") == 1
+    assert _value(registry, "rejoinder_policy_steps_total", step="filler") == 1
 
 
 def test_every_budget_is_a_bucket() -> None:
