@@ -2,8 +2,8 @@
 
 One guess is under way at a time, each takes the audio as it is when it starts, and the pause behind it grows with what
 it took: so a loaded speech-to-text stage is asked less often by itself, and one that refuses is left alone for longer.
-Nothing depends on a guess. The language model reads ahead what is sure; and while a reply is paused, what was said over
-it is guessed at more often, since words end the reply.
+Nothing depends on a guess. The language model reads ahead what is likely (by a wrong word it only loses the reading);
+and while a reply is paused, what was said over it is guessed at more often, since words end the reply.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Partials:
         grown: Callable[[str], None],
         guessed: Callable[[str, str], None],
     ) -> None:
-        """`grown` gets the words that are sure whenever there are more of them; `guessed`, while a reply waits for
-        them, each guess and what is sure.
+        """`grown` gets the words that are likely whenever they change; `guessed`, while a reply waits for them, each
+        guess and what is sure.
         """
         self._services = services
         self._settings = services.settings.partials
@@ -112,7 +112,7 @@ class Partials:
             self._services.metrics.partial("heard")
             self._tokens = transcript.tokens
             before, self._known = self._known, agree(self._known, transcript.text)
-            if self._known.stable != before.stable and self._reads_ahead:
-                self._grown(self._known.text)
+            if self._reads_ahead and self._known.likely != before.likely:
+                self._grown(self._known.likely)
             if self._awaited:
                 self._guessed(transcript.text, self._known.text)

@@ -24,6 +24,15 @@ class Agreement:
         """The sure words."""
         return " ".join(self.stable)
 
+    @property
+    def likely(self) -> str:
+        """The newest guess without its last word, which may be half of another; the sure words if it contradicts them.
+
+        Good enough for whoever loses nothing by a wrong word but its own time.
+        """
+        words = self.newest[:-1]
+        return " ".join(words if _common(words, self.stable) == len(self.stable) else self.stable)
+
 
 def agree(known: Agreement, guess: str) -> Agreement:
     """Take a further guess at the whole utterance so far.

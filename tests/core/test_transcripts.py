@@ -53,3 +53,13 @@ def test_what_is_sure_is_only_added_to(guesses: list[str]) -> None:
         grown = agree(known, guess)
         assert grown.stable[: len(known.stable)] == known.stable
         known = grown
+
+
+def test_what_is_likely_is_the_newest_guess_but_its_last_word() -> None:
+    """Ahead of what is sure, but never against it."""
+    assert after("I would like the").likely == "I would like"
+    assert after("I would like the", "I would like theatre tickets").likely == "I would like theatre"
+    sure = after("one two three four", "one two three four")
+    assert sure.likely == "one two three"
+    assert agree(sure, "nine eight seven").likely == sure.text
+    assert after("Yes").likely == ""
