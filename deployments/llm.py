@@ -57,7 +57,7 @@ def open_engine(settings: Settings) -> LlmEngine:
                 "Set it on every node, or name another one.",
                 field="args.llm.api_key_env",
             )
-        return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms)
+        return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms, cache_hint=stage.cache_hint)
     if stage.engine == "vllm":
         return Vllm(_transformers_model(settings), stage)
     if stage.runtime == "llama_cpp":

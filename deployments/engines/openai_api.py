@@ -5,12 +5,17 @@ coalesced on the clock: the first text at once, the rest every `coalesce_ms`.
 
 An answer that was begun elsewhere goes on behind its prefix where the server can do that (vLLM can; it is no part of
 OpenAI's API). Others begin anew, and what repeats the prefix is dropped.
+
+Hosted servers keep the states of prompts by themselves, and send requests that name the same `prompt_cache_key` where
+such a state may lie. Ours names the instructions, with which every prompt of theirs begins. A server that does not know
+the field and refuses it is not told it again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal
 
 import httpx2
@@ -23,6 +28,8 @@ CONNECT_S = 2.0
 # vLLM's switches for going on behind the last message; a server that has no such thing refuses them with one of these.
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 UNKNOWN_FIELD = (400, 422)
+# OpenAI takes at most 64.
+CACHE_KEY_CHARACTERS = 32
 # English text, by every tokenizer we met: an answer that begins anew spends its prefix again.
 CHARACTERS_A_TOKEN = 3
 # Between two chunks of a running answer; the session's own, shorter deadline is for the first token.
@@ -34,11 +41,13 @@ class OpenAiApi:
 
     prefills = False
 
-    def __init__(self, base_url: str, model: str, api_key: str, coalesce_ms: float) -> None:
+    def __init__(self, base_url: str, model: str, api_key: str, coalesce_ms: float, *, cache_hint: bool = True) -> None:
         self.name = f"{model} (OpenAI API)"
         self._model = model
         self._coalesce_s = coalesce_ms / 1000
         self._continues = True
+        self._hints = cache_hint
+        self._hint_taken = False
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
@@ -73,7 +82,7 @@ class OpenAiApi:
     async def _begin(self, request: LlmRequest) -> tuple[Any, str]:
         """The stream, and the text with which it will repeat what was received before."""
         if not request.prefix:
-            return await self._create(request, request.max_tokens, [], None), ""
+            return await self._create(request, request.max_tokens, [], {}), ""
         if self._continues:
             begun = [{"role": "assistant", "content": request.prefix}]
             try:
@@ -83,10 +92,25 @@ class OpenAiApi:
                     raise
                 self._continues = False
         spent = len(request.prefix) // CHARACTERS_A_TOKEN
-        return await self._create(request, request.max_tokens + spent, [], None), request.prefix
+        return await self._create(request, request.max_tokens + spent, [], {}), request.prefix
 
     async def _create(
-        self, request: LlmRequest, max_tokens: int, begun: list[dict[str, str]], extra: dict[str, bool] | None
+        self, request: LlmRequest, max_tokens: int, begun: list[dict[str, str]], extra: Mapping[str, object]
+    ) -> Any:
+        """The stream. Once a request was refused with the hint and taken without it, no other has it."""
+        hint = _cache_hint(request) if self._hints else {}
+        try:
+            stream = await self._send(request, max_tokens, begun, {**extra, **hint})
+        except openai.APIStatusError as fault:
+            if not hint or self._hint_taken or fault.status_code not in UNKNOWN_FIELD:
+                raise
+            stream = await self._send(request, max_tokens, begun, extra)
+            self._hints = False
+        self._hint_taken = self._hint_taken or (self._hints and bool(hint))
+        return stream
+
+    async def _send(
+        self, request: LlmRequest, max_tokens: int, begun: list[dict[str, str]], extra: Mapping[str, object]
     ) -> Any:
         messages: list[Any] = [{"role": message.role, "content": message.content} for message in request.messages]
         return await self._client.chat.completions.create(
@@ -96,7 +120,7 @@ class OpenAiApi:
             temperature=request.temperature,
             stream=True,
             stream_options={"include_usage": True},
-            extra_body=extra,
+            extra_body=extra or None,
         )
 
     async def _deltas(self, stream: Any, repeated: str) -> AsyncGenerator[TokenDelta, None]:
@@ -119,6 +143,14 @@ class OpenAiApi:
         if finish is None:
             raise BackendError(f"{self.name}: the stream ended before the answer did.", stage="llm")
         yield TokenDelta(text, tokens, finish, usage)
+
+
+def _cache_hint(request: LlmRequest) -> dict[str, str]:
+    """The key of all prompts that begin with the same instructions; nothing for one without."""
+    first = request.messages[0] if request.messages else None
+    if first is None or first.role != "system":
+        return {}
+    return {"prompt_cache_key": hashlib.sha256(first.content.encode()).hexdigest()[:CACHE_KEY_CHARACTERS]}
 
 
 def _unsaid(text: str, repeated: str) -> tuple[str, str]:

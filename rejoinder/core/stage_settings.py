@@ -187,6 +187,8 @@ class LlmStage(Stage):
     call_timeout_s: Positive = 8.0
     base_url: str = ""
     api_key_env: str = "OPENAI_API_KEY"
+    # Tell openai_api which prompts begin alike, so that it finds their state (not a server that refuses the field).
+    cache_hint: bool = True
 
     @property
     def reads_ahead(self) -> bool:

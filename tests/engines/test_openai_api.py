@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
@@ -205,3 +206,115 @@ async def test_a_stream_without_usage_is_an_answer() -> None:
         deltas = await _all(engine, LlmRequest(QUESTION))
     assert "".join(delta.text for delta in deltas) == "Hello."
     assert deltas[-1].finish == "stop"
+
+
+# -- cache hints -------------------------------------------------------------------------------------------------------
+
+GOOD = _chunk("Hello.") + _chunk("", "stop") + "data: [DONE]\n\n"
+KIND, STRICT = "Be kind.", "Be strict."
+
+
+@dataclass
+class Choosy:
+    """A server that answers, but for requests with a field that it does not know; `asked` has every request's body."""
+
+    unknown: tuple[str, ...] = ()
+    refusal: str = "400 Bad Request"
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def open(self, *, cache_hint: bool = True) -> AsyncIterator[OpenAiApi]:
+        async with await asyncio.start_server(self._answer, "127.0.0.1", 0) as listening:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            yield OpenAiApi(url, "m", "none", 0, cache_hint=cache_hint)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.split("content-length:")[1].split("\r\n")[0])
+        body = json.loads(await reader.readexactly(length))
+        self.asked.append(body)
+        refused = any(name in body for name in self.unknown)
+        status, text = (self.refusal, "") if refused else ("200 OK", GOOD)
+        writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\n{EVENTS}\r\n{text}".encode())
+        await writer.drain()
+        writer.close()
+
+    @property
+    def keys(self) -> list[str | None]:
+        return [body.get("prompt_cache_key") for body in self.asked]
+
+
+def _said(question: str, instructions: str = KIND, prefix: str = "") -> LlmRequest:
+    return LlmRequest((Message("system", instructions), Message("user", question)), prefix=prefix)
+
+
+async def test_prompts_that_begin_alike_have_the_same_cache_key() -> None:
+    """Whoever asks and whatever; other instructions have another, and a prompt without any has none."""
+    server = Choosy()
+    async with server.open() as engine:
+        for request in (_said("Who?"), _said("Where?"), _said("Who?", STRICT), LlmRequest(QUESTION)):
+            await _all(engine, request)
+    who, where, strict, bare = server.keys
+    assert who == where
+    assert who != strict
+    assert bare is None
+    assert who is not None
+    assert 0 < len(who) <= 64
+    assert KIND not in who
+
+
+@pytest.mark.parametrize("refusal", ["400 Bad Request", "422 Unprocessable Entity"])
+async def test_a_server_that_refuses_the_key_is_not_told_it_again(refusal: str) -> None:
+    """The first answer comes without it, in a second request; every other in its first."""
+    server = Choosy(unknown=("prompt_cache_key",), refusal=refusal)
+    async with server.open() as engine:
+        for _ in range(3):
+            assert (await _all(engine, _said("Who?")))[0].text == "Hello."
+    assert [key is not None for key in server.keys] == [True, False, False, False]
+
+
+async def test_a_request_that_is_refused_for_something_else_keeps_the_key() -> None:
+    """It fails without the key too, so the next request has it; one that was taken is never doubted again."""
+    server = Choosy(unknown=("messages",))
+    async with server.open() as engine:
+        with pytest.raises(BackendError):
+            await _all(engine, _said("Who?"))
+        server.unknown = ()
+        await _all(engine, _said("Who?"))
+        server.unknown = ("messages",)
+        with pytest.raises(BackendError):
+            await _all(engine, _said("Who?"))
+    assert [key is not None for key in server.keys] == [True, False, True, True]
+
+
+async def test_key_and_continuation_are_refused_each_by_itself() -> None:
+    """A server without vLLM's continuation may know the key, and the other way round."""
+    for unknown in ("continue_final_message", "prompt_cache_key"):
+        server = Choosy(unknown=(unknown,))
+        async with server.open() as engine:
+            for _ in range(2):
+                assert (await _all(engine, _said("Who?", prefix="Hel")))[-1].finish == "stop"
+        last = server.asked[-1]
+        assert [name in last for name in ("continue_final_message", "prompt_cache_key")] == [
+            name != unknown for name in ("continue_final_message", "prompt_cache_key")
+        ]
+
+
+async def test_the_key_can_be_left_out() -> None:
+    """`llm.cache_hint: false` sends OpenAI's plain request."""
+    server = Choosy()
+    async with server.open(cache_hint=False) as engine:
+        await _all(engine, _said("Who?"))
+    assert server.keys == [None]
+
+
+async def test_cached_tokens_are_told() -> None:
+    """What the server found of the prompt is in the answer's usage."""
+    usage = {"prompt_tokens": 2000, "completion_tokens": 3, "total_tokens": 2003}
+    usage_chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": []}
+    told = usage_chunk | {"usage": usage | {"prompt_tokens_details": {"cached_tokens": 1920}}}
+    body = _chunk("Hello.") + _chunk("", "stop") + f"data: {json.dumps(told)}\n\ndata: [DONE]\n\n"
+    async with _answering("200 OK", EVENTS, body) as engine:
+        found = (await _all(engine, LlmRequest(QUESTION)))[-1].usage
+    assert found is not None
+    assert (found.prompt_tokens, found.cached_tokens) == (2000, 1920)
