@@ -17,6 +17,7 @@ interrupted, has a claim too, with no reply to pause: it may be an echo, which i
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from rejoinder.core.audio import STT_RATE
@@ -59,6 +60,13 @@ def _doubtful(state: TurnState, rules: TurnRules, now: float) -> bool:
 def too_short(state: TurnState, speech_end: int, rules: TurnRules) -> bool:
     """Whether an utterance that has to prove itself was too short to be speech."""
     return state.claim is not Claim.NONE and speech_end - state.start < rules.min_speech_ms * STT_RATE / 1000
+
+
+def deny(state: TurnState, speech_end: int, rules: TurnRules) -> TurnState:
+    """It was too short, so nobody is asked for its words; but it may be the first sound of one, so it is waited for."""
+    wait = rules.barge_in.resume_after_ms / 1000
+    settling = replace(state, caller=Caller.SETTLING, speech_end=speech_end, wait=wait, asked_at=-math.inf)
+    return replace(settling, claim=Claim.DENIED)
 
 
 def grant(state: TurnState, rules: TurnRules) -> Step:

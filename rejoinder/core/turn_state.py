@@ -75,8 +75,8 @@ class TurnState:
     """`start` and `speech_end` are samples; `wait` is the required silence in seconds, None while undecided; `habit` is
     how this caller pauses.
 
-    Monotonic seconds: `asked_at` of the newest soft end, `paused_at` of the newest pause of a reply, `replied_at` of
-    the newest reply's end.
+    Monotonic seconds: `asked_at` of the newest soft end (never, if its words were not asked for), `paused_at` of the
+    newest pause of a reply, `replied_at` of the newest reply's end.
     """
 
     caller: Caller = Caller.QUIET

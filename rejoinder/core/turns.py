@@ -69,7 +69,7 @@ def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) ->
 
 def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> Step:
     if interruptions.too_short(state, event.speech_end, rules):
-        return interruptions.dismiss(state, event.speech_end, event.at, rules, now)
+        return _await(interruptions.deny(state, event.speech_end, rules), rules, event.at, now)
     judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
     claim = Claim.NONE if state.claim is Claim.NONE else Claim.OPEN
     state = replace(state, caller=Caller.SETTLING, speech_end=event.speech_end, wait=None, claim=claim, asked_at=now)
@@ -159,7 +159,7 @@ def _commit(state: TurnState, rules: TurnRules, now: float) -> Step:
 
 
 def _cut_utterance(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> Step:
-    heard = state.caller is Caller.SETTLING
+    heard = state.caller is Caller.SETTLING and state.asked_at > -math.inf
     speech_end = state.speech_end if heard else event.end
     turn = CommitTurn(state.revision, state.start, event.end, speech_end, heard)
     return _committed(state, turn, rules, reply=False)

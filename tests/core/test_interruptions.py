@@ -73,11 +73,24 @@ def test_a_noise_leaves_nothing_behind() -> None:
 
 
 def test_a_click_is_no_speech() -> None:
-    """What is shorter than min_speech_ms is dismissed without asking anybody."""
+    """What is shorter than min_speech_ms is dismissed after its silence, without asking anybody."""
     machine = Machine(state=TurnState(agent=Agent.REPLYING))
     machine.feed(SpeechStarted(16_000))
-    caused = machine.feed(SoftEnd(17_024, 18_048))
-    assert caused == [Forget(0), Dismiss(17_024, 18_048), ResumeReply()]
+    [wait] = machine.feed(SoftEnd(17_024, 18_048))
+    assert isinstance(wait, WaitUntil)
+    assert machine.feed(WaitOver(0)) == [Forget(0), Dismiss(17_024, 17_024 + 4_800), ResumeReply()]
+
+
+def test_a_click_may_be_the_first_sound_of_a_word() -> None:
+    """Speech behind it is the same utterance, and heard with it; a client's commit takes it all."""
+    machine = Machine(state=TurnState(agent=Agent.REPLYING))
+    machine.feed(SpeechStarted(16_000), SoftEnd(17_024, 18_048))
+    assert machine.feed(SpeechResumed(19_000)) == [Forget(0)]
+    assert machine.feed(SoftEnd(32_000, 33_536)) == [Hear(1, 16_000, 33_536, judge=True)]
+    machine = Machine(state=TurnState(agent=Agent.REPLYING))
+    machine.feed(SpeechStarted(16_000), SoftEnd(17_024, 18_048))
+    [_, turn] = machine.feed(CommitRequested(20_000))
+    assert turn == CommitTurn(0, 16_000, 20_000, 20_000, heard=False)
 
 
 def test_silence_does_not_take_a_turn_whose_words_are_not_known() -> None:
