@@ -51,6 +51,7 @@ class Thought:
     """What is known of one reply's generation; filled while it runs."""
 
     hedged: bool = False
+    opened: bool = False
     total_ms: float | None = None
     usage: Usage | None = None
     finish: str | None = None

@@ -119,7 +119,8 @@ async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts:
     minute.
     """
     fillers = settings.fillers if settings.filler_after_ms else ()
-    others = (*settings.phrases, *([settings.greeting] if settings.greeting else []))
+    openings = (opening.say for opening in settings.openings)
+    others = (*settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
     held = {text: await _hold(stages, text, attempts) for text in texts}
     return Phrases(held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others))

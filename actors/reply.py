@@ -18,6 +18,7 @@ from functools import partial
 
 from actors.hedge import Thought
 from actors.interlude import Interlude
+from actors.opening import opened, opening_of
 from actors.orders import Turn
 from actors.policy import Policy
 from actors.ports import LlmRequest
@@ -89,8 +90,8 @@ class Reply:
             self._go.set()
         tts, phrases, clock = services.stages.tts, services.phrases, services.clock
         self._voice = Voice(tts, phrases, self, _manner(services.settings, plan), self._trouble, clock, self._go)
-        filler_after_ms = plan.policy.filler_after_ms(self.steps)
-        self.interlude = Interlude(services, self._voice, self._trouble, self._go, filler_after_ms)
+        filler_ms = plan.policy.filler_after_ms(self.steps)
+        self.interlude = Interlude(services, self._voice, self._trouble, self._go, filler_ms)
 
     @property
     def open(self) -> bool:
@@ -237,14 +238,16 @@ class Reply:
         small, talk = Step.SMALL_MODEL in self.steps, self.plan.session
         request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=talk, small=small)
         segmenter = self.plan.policy.segmenter(self.steps)
-        self._steps(None, Stage.LLM_FIRST_TOKEN)
-        ask = partial(self._services.hedger.stream, request, self._trouble, self.thought, settings.give_up_after_s)
+        opening = opening_of(self.plan.events, prompt, settings.openings)
+        self._steps(None, None if opening else Stage.LLM_FIRST_TOKEN)
+        ask = partial(opened, opening, self._services, request, self._trouble, self.thought)
         async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:
             async for delta in deltas:
                 if not self._text:
                     self._steps(Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT)
+                held = not self._text and delta.text == opening
                 self._text.append(delta.text)
-                await self._take(delta.text, segmenter.push(delta.text))
+                await self._take(delta.text, [opening] if held else segmenter.push(delta.text))
         await self._take("", segmenter.flush())
         if self.thought.usage:  # a model said it, and no cache
             self._services.pace.thought(self.marks, len(self.answer.split()), self._services.clock())

@@ -14,9 +14,9 @@ from rejoinder.core.wire.server import ResponseStatus
 def report(services: Services, turn: Turn | None, reply: Reply, status: ResponseStatus) -> Json:
     """Report it, and return the `rejoinder` field of response.done.
 
-    `drafted`: begun before its turn was taken. `cache`: what the answer cache said. `answer_from_ms`: so much of the
-    audio comes before the answer (an apology, a filler). `filler_ms`: from the caller's last speech to a filler.
-    `policy`: what it was made without (rejoinder/core/ladder.py).
+    `drafted`: begun before its turn was taken. `cache`: what the answer cache said. `opened`: it began with an
+    opening. `answer_from_ms`: so much of the audio comes before the answer (an apology, a filler). `filler_ms`: from
+    the caller's last speech to a filler. `policy`: what it was made without (rejoinder/core/ladder.py).
     """
     filler_at = reply.interlude.filler_at
     facts: Json = {
@@ -25,6 +25,7 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
         "hedged": reply.thought.hedged,
         "drafted": reply.drafted,
         "cache": reply.thought.cache,
+        "opened": reply.thought.opened,
         "policy": sorted(step.value for step in reply.steps),
         "answer_from_ms": reply.answer_from_ms,
         "filler_ms": None if turn is None or filler_at is None else round((filler_at - turn.began) * 1000, 1),
@@ -34,7 +35,7 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
     if turn and reply.first_output_at is not None:
         divided = waterfall(turn.marks, turn.began, reply.first_output_at)
         facts |= _timing(turn, divided)
-        by_engines = not (reply.thought.cache or "").startswith("hit")
+        by_engines = not (reply.thought.cache or "").startswith("hit") and not reply.thought.opened
         if by_engines:
             reply.plan.policy.observe(divided, drafted=reply.drafted)
         if status in ("completed", "incomplete"):

@@ -15,6 +15,7 @@ from rejoinder.core.barge_in_settings import BargeInSettings
 from rejoinder.core.cache_settings import AnswerCacheSettings
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.noise_settings import NoiseSettings
+from rejoinder.core.opening_settings import Opening, Openings
 from rejoinder.core.policy_settings import PolicySettings
 from rejoinder.core.section import Count, Fraction, Positive, Section
 from rejoinder.core.stage_settings import (
@@ -45,6 +46,7 @@ __all__ = [
     "LlmStage",
     "ModelStoreSettings",
     "NoiseSettings",
+    "Opening",
     "PartialsSettings",
     "PolicySettings",
     "Positive",
@@ -168,6 +170,9 @@ class ConversationSettings(Section):
     # Synthesized when a host starts, as the greeting and the apology are; a reply's segment with these words is spoken
     # from there.
     phrases: Texts = ("Yes.", "No.", "Sure.", "Of course.", "Okay.", "Thank you.", "You're welcome.", "Goodbye.")
+    # With the first that fits what the caller said an answer begins at once, and the model goes on behind it (actors/
+    # opening.py). None by default: they suit a service, not a conversation.
+    openings: Openings = ()
     # Said, in turns, if the first audio of an answer is predicted later than `filler_after_ms` after the caller's last
     # speech (0: never).
     fillers: Texts = ("Let me see.", "One moment.", "Just a second.")
