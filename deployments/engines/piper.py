@@ -35,8 +35,8 @@ MAX_CHARACTERS = 2000
 OVERLAP = 12
 """Frames to either side on which a sample depends: conv_pre 3, the first stage's dilated kernels 45/8, the rest 2."""
 
-FIRST_FRAMES, MOST_FRAMES = 24, 192
-"""Frames of the first part of a sentence (0.28 s of speech), doubled at each part up to the most."""
+FIRST_FRAMES, MOST_FRAMES = 18, 192
+"""Frames of the first part of a sentence (0.21 s of speech), doubled at each part up to the most."""
 
 PEAK = 0.95
 """Of full scale: what the loudest sentence of the warm-up is brought to."""
@@ -80,7 +80,8 @@ class PiperVoice:
         self._gain = PEAK / max(peaks)
 
     def synthesize(self, text: str, speed: float = 1.0) -> Generator[bytes]:
-        """Speak `text`: chunks of 24 kHz PCM, all of `chunk_ms` but the last; none if nothing is speakable.
+        """Speak `text`: chunks of 24 kHz PCM; none if nothing is speakable. All are of `chunk_ms` but the last, and the
+        first if less is there first.
 
         Closing the iterator stops the work: between chunks at once, inside a sentence when it is done.
         Raises CallerError for a `speed` or a length out of range.
@@ -93,9 +94,13 @@ class PiperVoice:
         return self._chunks(text, speed)
 
     def _chunks(self, text: str, speed: float) -> Generator[bytes]:
-        pending = b""
+        pending, begun = b"", False
         for pcm in self._sentences(text, speed):
             pending += pcm
+            if pending and not begun and len(pending) < self._chunk_bytes:
+                yield pending
+                pending = b""
+            begun = begun or bool(pcm)
             while len(pending) >= self._chunk_bytes:
                 yield pending[: self._chunk_bytes]
                 pending = pending[self._chunk_bytes :]

@@ -41,11 +41,22 @@ def voice(store: ModelStore) -> PiperVoice:
 
 @pytest.mark.models
 def test_chunks_have_the_asked_size(voice: PiperVoice) -> None:
-    """Every chunk but the last holds exactly `chunk_ms` of whole samples."""
-    *chunks, last = voice.synthesize(SENTENCES[0])
+    """Every chunk but the first and the last holds exactly `chunk_ms` of whole samples."""
+    first, *chunks, last = voice.synthesize(SENTENCES[0])
+    assert 0 < len(first) <= CHUNK_BYTES
     assert {len(chunk) for chunk in chunks} == {CHUNK_BYTES}
     assert 0 < len(last) <= CHUNK_BYTES
     assert len(last) % 2 == 0
+
+
+@pytest.mark.models
+def test_the_first_part_waits_for_no_whole_chunk(store: ModelStore) -> None:
+    """With chunks of a second the first sound is there a fifth of a second into the sentence; nothing is lost by it."""
+    patient = PiperVoice(store.path("piper-en-us-joe-medium"), threads=2, chunk_ms=1000)
+    patient.warm_up()
+    first, *rest = patient.synthesize(SENTENCES[0])
+    assert 0 < len(first) < 48 * 300
+    assert len(rest[0]) == 48 * 1000
 
 
 @pytest.mark.models
