@@ -42,7 +42,11 @@ TECHNIQUES = (
         "Whisper hears everything, padded to 30 s",
         {"stt": {"quick_model": "", "short_context": False}},
     ),
-    Technique("early-work", "work begins after 64 ms of silence", {"speech": {"soft_end_ms": 64}}),
+    Technique(
+        "early-work",
+        "work begins after 64 ms of silence, by voice activity alone",
+        {"speech": {"soft_end_ms": 64, "hush_threshold": 0.0}},
+    ),
     Technique("words-decide", "the turn model is asked every time", {"endpointing": {"finished_probability": 0.0}}),
     Technique(
         "short-first-segment",

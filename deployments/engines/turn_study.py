@@ -167,7 +167,8 @@ class Listener:
         for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
             window = pcm16_to_float(pcm[end - VAD_WINDOW : end].tobytes())[np.newaxis]
             probabilities, state = self._vad.step(window, state)
-            speech, events = step(speech, self._settings.speech, float(probabilities[0]), end)
+            power = float(np.square(window).mean())
+            speech, events = step(speech, self._settings.speech, float(probabilities[0]), end, power)
             yield from events
 
     def _judge(self, clip: HumanClip, pcm: npt.NDArray[np.int16], start: int, end: SoftEnd) -> Silence:

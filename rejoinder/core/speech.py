@@ -16,6 +16,10 @@ ENDED is a question, not an answer: work has begun, the turn is not committed. E
 then SpeechResumed) or the turn is committed and `committed` returns to SILENCE. Going on needs less evidence than
 starting: the caller has just been speaking, and a reply withheld costs less than words cut off.
 
+The detector's probability falls slowly: two or three windows behind the end of a word it still says speech. The sound
+itself is gone by then. So a window in which it is HUSH_DB quieter than the utterance's loudest must reach
+`hush_threshold`, a higher bar. In noise nothing is ever so quiet, and the probability decides alone.
+
 Silence is counted from `speech_end`, the end of the last window that counted as speech; a noise too short to be
 speech moves nothing. The machine counts samples, not time, so it gives the same answer for a recording as live.
 """
@@ -33,6 +37,14 @@ RESUME_WINDOWS = 2
 (192 ms against 384); ours opens with three windows, so two."""
 
 
+HUSH_DB = 30.0
+"""Speech within one utterance seldom spans more, but for the ends of words. On 83 clips, nearly all human, this made 5%
+more soft ends, and the last ones a window sooner in two of four spoken questions."""
+
+LEVEL_DECAY = 10 ** (-0.2 / 10)
+"""The loudest window is forgotten by 0.2 dB a window, 6 dB a second: a shout is not the measure of what follows."""
+
+
 class SpeechPhase(Enum):
     """Where the caller is between two commits; ONSET and RESUMING are speech not yet long enough to believe."""
 
@@ -46,11 +58,20 @@ class SpeechPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpeechState:
-    """`run_start`: first sample of the newest run of speech windows; `speech_end`: after the last believed one."""
+    """`run_start`: first sample of the newest run of speech windows; `speech_end`: after the last believed one.
+
+    `level`: the power of the utterance's loudest window, which is forgotten with time.
+    """
 
     phase: SpeechPhase = SpeechPhase.SILENCE
     run_start: int = 0
     speech_end: int = 0
+    level: float = 0.0
+
+    @property
+    def listens(self) -> bool:
+        """Whether a window's power matters."""
+        return self.phase is not SpeechPhase.SILENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +99,22 @@ class SpeechResumed:
 SpeechEvent = SpeechStarted | SoftEnd | SpeechResumed
 Step = tuple[SpeechState, tuple[SpeechEvent, ...]]
 
+_SPEAKING = frozenset({SpeechPhase.SPEECH, SpeechPhase.TRAILING})
 _HOLDING = frozenset({SpeechPhase.ONSET, SpeechPhase.SPEECH, SpeechPhase.RESUMING})
 
 
-def step(state: SpeechState, settings: SpeechSettings, probability: float, window_end: int) -> Step:
-    """Take one window's speech probability; `window_end` is the absolute sample index after it, at 16 kHz."""
+def step(state: SpeechState, settings: SpeechSettings, probability: float, window_end: int, power: float = 0.0) -> Step:
+    """Take one window's speech probability; `window_end` is the absolute sample index after it, at 16 kHz.
+
+    `power`: the window's mean square, on any scale; only read while `listens`, and 0 for who does not know it.
+    """
     bar = settings.release_threshold if state.phase in _HOLDING else settings.threshold
-    if probability >= bar:
-        return _loud(state, settings, window_end)
-    return _quiet(state, settings, window_end)
+    if state.phase in _SPEAKING and 0 < power < state.level * 10 ** (-HUSH_DB / 10):
+        bar = max(bar, settings.hush_threshold)
+    loud = probability >= bar
+    after, events = _loud(state, settings, window_end) if loud else _quiet(state, settings, window_end)
+    level = max(power, state.level * LEVEL_DECAY) if loud and after.listens else state.level * after.listens
+    return replace(after, level=level), events
 
 
 def committed(state: SpeechState) -> SpeechState:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rejoinder.core.audio import VAD_WINDOW
 from rejoinder.core.config import SpeechSettings
 from rejoinder.core.speech import (
+    HUSH_DB,
     SoftEnd,
     SpeechEvent,
     SpeechPhase,
@@ -131,3 +132,41 @@ def test_speech_ends_at_a_window_that_held_speech(probabilities: list[float]) ->
             last = event.speech_end // VAD_WINDOW
             assert probabilities[last - 1] >= SETTINGS.release_threshold
             assert all(p < SETTINGS.threshold for p in probabilities[last : event.at // VAD_WINDOW])
+
+
+# -- loudness ----------------------------------------------------------------------------------------------------------
+
+LOUD, HUSHED, MURMUR = 1.0, 10 ** (-(HUSH_DB + 1) / 10), 10 ** (-(HUSH_DB - 6) / 10)
+
+
+def heard(windows: list[tuple[float, float]]) -> list[SpeechEvent]:
+    """The edges of windows of (probability, power)."""
+    state = SpeechState()
+    events: list[SpeechEvent] = []
+    for number, (probability, power) in enumerate(windows, start=1):
+        state, found = step(state, SETTINGS, probability, number * VAD_WINDOW, power)
+        events += found
+    return events
+
+
+def test_a_hushed_window_needs_a_higher_probability() -> None:
+    """The sound is gone while the detector still says speech: the end is where the sound ended, and known sooner."""
+    speech = [(0.9, LOUD)] * 10
+    tail = [(0.55, HUSHED), (0.45, HUSHED), (0.3, HUSHED), (0.1, HUSHED)]
+    assert heard([*speech, *tail])[1] == SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)
+    spoken_on = [(probability, MURMUR) for probability, _ in tail]
+    assert heard([*speech, *spoken_on, (0.1, MURMUR)])[1:] == [SoftEnd(12 * VAD_WINDOW, 15 * VAD_WINDOW)]
+
+
+def test_what_is_surely_speech_is_speech_however_soft() -> None:
+    """A soft voice behind a loud one counts by its probability, and becomes the measure itself with time."""
+    assert len(heard([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 20)) == 1
+    assert len(heard([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 200 + [(0.45, HUSHED)] * 20)) == 1
+
+
+@given(streams)
+def test_without_loudness_probabilities_decide(probabilities: list[float]) -> None:
+    """Who does not know a window's power gets the edges that equal loudness gives."""
+    assert heard([(probability, 0.0) for probability in probabilities]) == heard(
+        [(probability, LOUD) for probability in probabilities]
+    )
