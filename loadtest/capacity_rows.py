@@ -102,8 +102,11 @@ def row(name: str) -> Row:
 
 
 def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The base's settings with whole stages replaced."""
-    return parse_settings({**base, **changes})
+    """The base's settings with whole stages replaced, and without what answers late turns in another way: a filler
+    delays the answer behind it, and a policy changes the system between two turns. Neither is in the network of queues.
+    """
+    conversation = {**base.get("conversation", {}), "filler_after_ms": 0}
+    return parse_settings({**base, **changes, "conversation": conversation, "policy": {"enabled": False}})
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,11 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
     """
     args = {
         "host": hosts(1, 3, target=8),
-        "turn_detector": {"autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.05}},
+        # Slow enough to have work under way: the census asks every replica to describe itself, which counts as well.
+        "turn_detector": {
+            "autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.5},
+            "inject_delay_ms": 200,
+        },
         "stt": emulated(500, 1, most=2),
         "llm": emulated(400, 1, most=2),
         "tts": emulated(250, 1, most=2, speed=20),
