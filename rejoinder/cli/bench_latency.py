@@ -39,6 +39,8 @@ LINES = (
 """A conversation of five turns; the later ones have a history."""
 
 TIMEOUT_S = 30.0
+# A conversation whose own frames left late measured the caller; it is held again, so often in a row.
+MOST_TRIES = 6
 _RECORDS = TypeAdapter(list[TurnRecord])
 
 
@@ -75,9 +77,16 @@ def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: i
     with served(settings) as url:
         server = Server(f"{url.replace('http', 'ws', 1)}/v1")
         asyncio.run(_converse(server, clips, 0))  # the first of a server's life meets cold caches
+        tries = 0
         while len(known) < turns:
-            records = asyncio.run(_converse(server, clips, 1 + len(known) // len(clips)))
-            known += records
+            records, late_ms = asyncio.run(_converse(server, clips, 1 + len(known) // len(clips)))
+            if late_ms > LATENESS_LIMIT_MS:
+                tries += 1
+                if tries >= MOST_TRIES:
+                    raise BackendError(f"the caller's frames left {late_ms:.1f} ms late.", "Use a quieter machine.")
+                console.print(f"held again: the caller's frames left {late_ms:.1f} ms late", style="dim")
+                continue
+            known, tries = known + records, 0
             _path(folder, technique).write_text(
                 json.dumps([asdict(record) for record in known], indent=1) + "\n", encoding="utf-8"
             )
@@ -85,14 +94,11 @@ def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: i
             console.print(f"{technique.name}: {', '.join(heard)} ms ({len(known)} of {turns} turns)", style="dim")
 
 
-async def _converse(server: Server, clips: Sequence[Path], run: int) -> list[TurnRecord]:
-    """One conversation; raises BackendError if its own frames left late."""
+async def _converse(server: Server, clips: Sequence[Path], run: int) -> tuple[list[TurnRecord], float]:
+    """One conversation, and how late its frames left (ms, p99)."""
     lines = [Line(read_clip(path)) for path in clips]
     call = await talk(server, lines, Manners(timeout_s=TIMEOUT_S), lambda _: None)
-    late_ms, _ = call.lateness_ms()
-    if late_ms > LATENESS_LIMIT_MS:
-        raise BackendError(f"the caller's frames left {late_ms:.1f} ms late.", "Run again on a quieter machine.")
-    return call.dialogue.records(run)
+    return call.dialogue.records(run), call.lateness_ms()[0]
 
 
 def _path(folder: Path, technique: Technique) -> Path:
