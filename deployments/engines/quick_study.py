@@ -19,6 +19,7 @@ import numpy as np
 from deployments.engines.ears import Ears
 from deployments.engines.human_corpus import human_clips, missing_packages
 from deployments.engines.moonshine import Moonshine
+from deployments.engines.wer_study import paired_interval
 from deployments.engines.whisper import Whisper, WhisperOptions
 from rejoinder.core.config import ModelStoreSettings
 from rejoinder.core.wer import word_errors, words
@@ -26,9 +27,6 @@ from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.model_store import open_store
 
 THRESHOLDS = (-10.0, -0.3, -0.2, -0.15, -0.12, -0.1, -0.08, -0.05, 0.0)
-DRAWS = 10_000
-SEED = 20_251_125
-PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +92,12 @@ def cascade(heard: Sequence[TwoHearings], doubt_below: float) -> Cascade:
     errors = np.where(doubtful, careful, [clip.quick_errors for clip in heard])
     careful_ms = np.array([clip.careful_ms for clip in heard])
     spent_ms = np.array([clip.quick_ms for clip in heard]) + np.where(doubtful, careful_ms, 0.0)
-    drawn = np.random.default_rng(SEED).integers(0, len(heard), (DRAWS, len(heard)))
-    differences = 100 * (errors - careful)[drawn].sum(axis=1) / total[drawn].sum(axis=1)
-    low, high = np.percentile(differences, PERCENTILES)
     return Cascade(
         doubt_below=doubt_below,
         repeated=float(doubtful.mean()),
         wer=100 * float(errors.sum() / total.sum()),
         difference=100 * float((errors - careful).sum() / total.sum()),
-        interval=(float(low), float(high)),
+        interval=paired_interval(errors - careful, total),
         median_ms=float(np.median(spent_ms)),
         careful_median_ms=float(np.median(careful_ms)),
     )
