@@ -6,14 +6,18 @@ import importlib.util
 import resource
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
-from rejoinder.core.errors import ModelError
+from cluster.cards import Cards, machine_cards, node_cards
+from cluster.doctor_vllm import installed_vllm, store_model, vllm_checks
+from cluster.finding import Finding, Grade
+from cluster.launch import joined, live_nodes
+from rejoinder.core.errors import BackendError, ConfigError, ModelError
 from rejoinder.core.serve_file import ServeFile
 from rejoinder.store import open_store
 
@@ -29,24 +33,10 @@ NEEDED_FILES = 4096
 NEEDED_DISK = 2 * 1024**3
 
 
-class Grade(Enum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check; `fix` is empty when it is ok."""
-
-    check: str
-    grade: Grade
-    found: str
-    fix: str = ""
-
-
-def examine(document: ServeFile) -> list[Finding]:
-    """All checks, for the configuration that is to be served."""
+def examine(document: ServeFile, address: str = "") -> list[Finding]:
+    """All checks, for the configuration that is to be served; `address`: of a cluster whose GPUs count, instead of
+    this machine's.
+    """
     checks: list[Callable[[ServeFile], Iterator[Finding]]] = [
         _ports,
         _memory,
@@ -56,7 +46,26 @@ def examine(document: ServeFile) -> list[Finding]:
         _packages,
         _haproxy,
     ]
-    return [finding for check in checks for finding in check(document)]
+    findings = [finding for check in checks for finding in check(document)]
+    cards: Callable[[], Sequence[Cards]] = machine_cards
+    if address:
+        joining, cards = _cluster(address)
+        findings.append(joining)
+    return [*findings, *vllm_checks(document.application.args, installed_vllm(), cards)]
+
+
+def _cluster(address: str) -> tuple[Finding, Callable[[], Sequence[Cards]]]:
+    """Whether the cluster can be joined, and who tells its GPUs."""
+    try:
+        with joined(address):
+            nodes = live_nodes()
+    except ConfigError as error:
+        return Finding("cluster", Grade.FAIL, error.message, error.remedy), partial(_unknown, address)
+    return Finding("cluster", Grade.OK, f"{len(nodes)} nodes at {address}"), partial(node_cards, nodes)
+
+
+def _unknown(address: str) -> NoReturn:
+    raise BackendError(f"the cluster at {address} could not be asked.", "Mend that first.")
 
 
 def _ports(document: ServeFile) -> Iterator[Finding]:
@@ -117,6 +126,9 @@ def needed_models(document: ServeFile) -> list[str]:
     }
     if settings.llm_backup and settings.llm_backup.engine == "embedded":
         real[settings.llm_backup.model] = True
+    for stage in (settings.llm, settings.llm_backup):
+        if stage and (model := store_model(stage)):
+            real[model] = True
     return ["silero-vad", settings.turn_detector.model, *(model for model, needed in real.items() if needed)]
 
 

@@ -61,7 +61,7 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Itera
     `address`: "local" starts our own head; "auto" joins RAY_ADDRESS or the cluster that runs on this machine, and
     starts our own head if there is none; anything else must answer.
     """
-    found = address if address != "auto" else os.environ.get("RAY_ADDRESS") or "auto"
+    found = _resolved(address)
     if found != "local" and _join(found, runtime_env):
         try:
             _check_nodes()
@@ -72,11 +72,33 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Itera
         with _own_head(runtime_env):
             yield True
     else:
-        raise ConfigError(
-            f"no Ray cluster answers at {found}.",
-            "Start one with `ray start --head`, or use `--address local` for a head of our own.",
-            field="--address",
-        )
+        remedy = "Start one with `ray start --head`, or use `--address local` for a head of our own."
+        raise ConfigError(f"no Ray cluster answers at {found}.", remedy, field="--address")
+
+
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[None]:
+    """A connection to a cluster that runs, and on which the application could; raises ConfigError if there is none."""
+    found = _resolved(address)
+    if found == "local" or not _join(found, None):
+        remedy = "Start one with `ray start --head`, or leave --address out to look at this machine."
+        raise ConfigError(f"no Ray cluster answers at {found}.", remedy, field="--address")
+    try:
+        _check_nodes()
+        yield
+    finally:
+        _leave()
+
+
+def live_nodes() -> list[Mapping[str, Any]]:
+    """What Ray says of each node of the joined cluster that lives."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _resolved(address: str) -> str:
+    return address if address != "auto" else os.environ.get("RAY_ADDRESS") or "auto"
 
 
 def _join(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
@@ -138,9 +160,7 @@ def _check_nodes() -> None:
         return found | {"missing": ", ".join(missing)}
 
     task = ray.remote(num_cpus=0)(look)
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
+    for node in live_nodes():
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = node["NodeManagerHostname"]
         try:

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.doctor import Finding, Grade, examine
+from cluster.doctor import examine
 from cluster.environment import REQUIRED, advised
+from cluster.finding import Finding, Grade
 from cluster.launch import read_config
 
 COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
@@ -19,6 +20,9 @@ COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
 
 def doctor(
     config: Annotated[Path | None, typer.Argument(help="ray_config.yaml; without it, the defaults.")] = None,
+    address: Annotated[
+        str, typer.Option(help="auto or HOST:PORT: count the GPUs of that Ray cluster instead of this machine's.")
+    ] = "",
     environment: Annotated[bool, typer.Option("--environment", help="Only print what `ray start` needs.")] = False,
 ) -> None:
     """Check ports, memory, file limits, models and packages; exit status 1 if something must be mended."""
@@ -26,7 +30,7 @@ def doctor(
         for name, value in (REQUIRED | advised()).items():
             typer.echo(f"export {name}={value}")
         return
-    findings = examine(read_config(config))
+    findings = examine(read_config(config), address)
     Console().print(table(findings))
     if any(finding.grade is Grade.FAIL for finding in findings):
         raise typer.Exit(1)

