@@ -16,10 +16,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from actors.ports import LlmRequest, SttJob, TokenDelta, Transcript, TtsRequest, Usage
 from deployments.replica import Replica, StageDeployment
 from deployments.routing import Route
+from rejoinder.core import marking
 from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
 from rejoinder.core.config import Emulation, Settings, Stage
 from rejoinder.core.emulation import EmulatedStage, Profile, Service
@@ -124,7 +126,7 @@ class EmulatedStt(StageDeployment):
             lease.ends_at = lease.began + lease.service_s
             await _until(lease.ends_at)
             audio_ms = len(job.pcm) / SAMPLE_BYTES * 1000 / STT_RATE
-            text = f"This is an emulated transcript of {audio_ms / 1000:.1f} seconds{self._end}"
+            text = marking.transcript(audio_ms / 1000, self._end)
             return Transcript(text, audio_ms, lease.waited_s * 1000, lease.service_s * 1000, avg_logprob=0.0)
 
 
@@ -140,6 +142,7 @@ class EmulatedLlm:
         self._profile = stage.emulation.resolve("llm")
         self._tokens = stage.emulation.tokens
         self._coalesce_s = stage.coalesce_ms / 1000
+        self._marked = stage.emulation.marked
         self._slots = Slots(stage.emulation, self._profile, stage.max_queue, seed)
         self.name = _name(self._profile, stage.emulation)
 
@@ -150,7 +153,8 @@ class EmulatedLlm:
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
         said = len(request.prefix.split())
-        words = list(itertools.islice(itertools.cycle(WORDS), said, max(said + 1, self._tokens)))[: request.max_tokens]
+        vocabulary = itertools.cycle(self._vocabulary(request))
+        words = list(itertools.islice(vocabulary, said, max(said + 1, self._tokens)))[: request.max_tokens]
         prompt_tokens = sum(len(message.content.split()) for message in request.messages)
         async with self._slots.hold() as lease:
             pace_s = 1 / self._profile.tokens_per_s
@@ -168,6 +172,11 @@ class EmulatedLlm:
                 usage = Usage(prompt_tokens, sent, queue_s=lease.waited_s) if over else None
                 yield TokenDelta(text.rstrip() if over else text, count, "stop" if over else None, usage)
 
+    def _vocabulary(self, request: LlmRequest) -> tuple[str, ...]:
+        """What its answer says again and again."""
+        marks = marking.marks_in(request.messages[-1].content) if self._marked and request.messages else ()
+        return marking.answer(marks[-1]) if marks else WORDS
+
     async def check_health(self) -> None:
         """Nothing can hang here but the loop, which the replica watches."""
 
@@ -179,7 +188,8 @@ class EmulatedTts(StageDeployment):
         stage = settings.tts
         self._profile, self._replica, self._slots = _open("tts", stage, stage.emulation, stage.max_queue)
         self._chunk_s = stage.chunk_ms / 1000
-        self._second = _second_of_tone()
+        self._marked = stage.emulation.marked
+        self._vowel = _vowel()
 
     async def synthesize(self, request: TtsRequest, route: Route | None = None) -> AsyncGenerator[bytes, None]:
         """Raises Overloaded when all slots are taken and `max_queue` segments wait."""
@@ -188,27 +198,35 @@ class EmulatedTts(StageDeployment):
             total_s = max(0.1, len(request.text) / CHARACTERS_PER_S / request.speed)
             first_at = lease.began + lease.service_s
             lease.ends_at = first_at + total_s / self._profile.speed
-            async with aclosing(self._chunks(total_s, first_at)) as chunks:
+            async with aclosing(self._chunks(self._second(request.text), total_s, first_at)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-    async def _chunks(self, total_s: float, first_at: float) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, second: bytes, total_s: float, first_at: float) -> AsyncGenerator[bytes, None]:
         made, total, chunk = 0, round(total_s * WIRE_RATE), round(self._chunk_s * WIRE_RATE)
         while made < total:
             # The first chunk's time is the drawn one; each later chunk takes its own length over the speed.
             await _until(first_at + made / WIRE_RATE / self._profile.speed)
-            yield self._tone(made, min(chunk, total - made))
+            yield _cut(second, made, min(chunk, total - made))
             made += chunk
 
-    def _tone(self, start: int, samples: int) -> bytes:
-        offset = start % WIRE_RATE
-        needed = math.ceil((offset + samples) / WIRE_RATE)
-        return (self._second * needed)[offset * SAMPLE_BYTES : (offset + samples) * SAMPLE_BYTES]
+    def _second(self, text: str) -> bytes:
+        """The second of sound that this text is spoken with, over and over."""
+        marks = marking.marks_in(text) if self._marked else ()
+        return _leveled(marking.tone(marks[-1])) if marks else self._vowel
 
 
-def _second_of_tone() -> bytes:
+def _cut(second: bytes, start: int, samples: int) -> bytes:
+    offset = start % WIRE_RATE
+    needed = math.ceil((offset + samples) / WIRE_RATE)
+    return (second * needed)[offset * SAMPLE_BYTES : (offset + samples) * SAMPLE_BYTES]
+
+
+def _vowel() -> bytes:
     """One second, which joins itself without a click."""
     phase = 2 * np.pi * TONE_HZ * np.arange(WIRE_RATE) / WIRE_RATE
-    wave = sum(np.sin(phase * overtone) / overtone for overtone in (1, 2, 3))
-    level = 10 ** (TONE_DBFS / 20) / np.sqrt(np.mean(np.square(wave)))
-    return float_to_pcm16(wave * level)
+    return _leveled(sum((np.sin(phase * overtone) / overtone for overtone in (1, 2, 3)), np.zeros(WIRE_RATE)))
+
+
+def _leveled(wave: npt.NDArray[np.float64]) -> bytes:
+    return float_to_pcm16(wave * 10 ** (TONE_DBFS / 20) / np.sqrt(np.mean(np.square(wave))))

@@ -95,6 +95,8 @@ class Emulation(Section):
 
     `ignore_cancellation`: a cancelled request keeps its slot until it would have ended, as some engines do.
     `full_stop`: a transcript ends like a sentence, so that words end turns; else it leaves doubt, as no word was heard.
+    `marked`: answers name the transcript that they answer, and a voice's pitch the number that it speaks
+    (rejoinder/core/marking.py).
     """
 
     profile: str = ""
@@ -103,6 +105,7 @@ class Emulation(Section):
     seed: int = 1
     ignore_cancellation: bool = False
     full_stop: bool = False
+    marked: bool = False
     # A language model's answer, and its pace after the first token (0: the profile's, or 100).
     tokens: Count = 24
     tokens_per_s: float = Field(0, ge=0)

@@ -11,6 +11,7 @@ import pytest
 
 from actors.ports import LlmRequest, SttJob, TtsRequest
 from deployments.engines.emulated import EmulatedLlm, EmulatedStt, EmulatedTts
+from rejoinder.core import marking
 from rejoinder.core.audio import WIRE_RATE, pcm16_to_float, rms_dbfs
 from rejoinder.core.config import Settings, parse_settings
 from rejoinder.core.context import Message
@@ -128,3 +129,19 @@ async def test_a_voice_is_audible_and_as_long_as_its_words() -> None:
     assert chunks[-1][0] == pytest.approx(0.08 + 1.8 / 4)
     assert all(rms_dbfs(pcm) > -25 for _, pcm in chunks)
     assert np.abs(np.diff(pcm16_to_float(audio))).max() < 0.05
+
+
+@virtual
+async def test_a_marked_answer_names_what_it_answers_in_every_segment_and_sample() -> None:
+    """What was heard last decides words and pitch, in every window of the sound; without a number both are as ever."""
+    told = (*QUESTION, Message("assistant", "Heard 1.0 seconds."), Message("user", marking.transcript(3.42, ".")))
+    llm = EmulatedLlm(settings("llm", tokens=6, marked=True), "a")
+    text = "".join([delta.text async for delta in llm.stream(LlmRequest(told))])
+    assert text == "Heard 3.4 seconds. Heard 3.4 seconds."
+    tts = EmulatedTts(settings("tts", marked=True))
+    audio = b"".join([pcm async for pcm in tts.synthesize(TtsRequest("Heard 3.4 seconds."))])
+    assert set(marking.read(audio)) == {34}
+    unmarked = "".join([delta.text async for delta in llm.stream(LlmRequest(QUESTION))])
+    assert marking.marks_in(unmarked) == ()
+    audio = b"".join([pcm async for pcm in tts.synthesize(TtsRequest(unmarked))])
+    assert set(marking.read(audio)) == {None}
