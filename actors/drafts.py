@@ -107,6 +107,8 @@ class Drafts:
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
+            if draft.reply.ready_at is not None:  # it had been synthesized: the gate alone kept it back
+                self._metrics.draft("discarded_ready")
             draft.task.cancel()
 
     def answer(self, revision: int | None, terms: Terms, prompt: Callable[[str], Prompt]) -> Draft | None:

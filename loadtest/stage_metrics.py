@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -53,7 +53,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaCounts:
-    """One replica at one instant. `ends`: requests by how they ended."""
+    """One replica at one instant. `ends`: requests by how they ended; `drafts`: a host's, by what came of them."""
 
     stage: str
     queue: Histogram = Histogram()
@@ -61,6 +61,7 @@ class ReplicaCounts:
     ends: Mapping[str, float] = field(default_factory=dict)
     cpu_s: float = 0.0
     memory_mb: float = 0.0
+    drafts: Mapping[str, float] = field(default_factory=dict)
 
     def since(self, earlier: ReplicaCounts) -> ReplicaCounts:
         """What was counted after `earlier`; the memory is the present one."""
@@ -72,6 +73,7 @@ class ReplicaCounts:
             ends,
             self.cpu_s - earlier.cpu_s,
             self.memory_mb,
+            {outcome: count - earlier.drafts.get(outcome, 0.0) for outcome, count in self.drafts.items()},
         )
 
 
@@ -90,6 +92,8 @@ class StageCounts:
     requests: float
     cpu_s: float
     memory_mb: float
+    ends: Mapping[str, float]
+    drafts: Mapping[str, float]
 
 
 def read(url: str) -> Reading:
@@ -109,14 +113,18 @@ def parse(text: str, stage: str) -> ReplicaCounts:
         samples = families[name].samples if name in families else []
         return float(samples[0].value) if samples else 0.0
 
-    ends = families.get("rejoinder_requests")
+    def labelled(name: str, label: str) -> dict[str, float]:
+        samples = families[name].samples if name in families else []
+        return {s.labels[label]: s.value for s in samples if s.name.endswith("_total")}
+
     return ReplicaCounts(
         stage,
         queue=_histogram(families.get("rejoinder_queue_seconds")),
         service=_histogram(families.get("rejoinder_service_seconds")),
-        ends={s.labels["end"]: s.value for s in ends.samples if s.name.endswith("_total")} if ends else {},
+        ends=labelled("rejoinder_requests", "end"),
         cpu_s=single("process_cpu_seconds"),
         memory_mb=single("process_resident_memory_bytes") / MEGABYTE,
+        drafts=labelled("rejoinder_drafts", "outcome"),
     )
 
 
@@ -140,7 +148,17 @@ def _together(stage: str, replicas: list[ReplicaCounts]) -> StageCounts:
         requests=sum(sum(replica.ends.values()) for replica in replicas),
         cpu_s=sum(replica.cpu_s for replica in replicas),
         memory_mb=max(replica.memory_mb for replica in replicas),
+        ends=_summed(replica.ends for replica in replicas),
+        drafts=_summed(replica.drafts for replica in replicas),
     )
+
+
+def _summed(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0.0) + count
+    return total
 
 
 def _histogram(family: object) -> Histogram:

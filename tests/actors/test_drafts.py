@@ -79,9 +79,22 @@ async def test_resumed_speech_discards_the_draft_and_stops_its_engines() -> None
     said = [request.messages[-1].content for _, request in play.llm.requests]
     assert said == ["I would like", "I would like a taxi."]
     assert play.metrics.counts["draft begun"] == 2
-    assert play.metrics.counts["draft discarded"] == 1
+    assert play.metrics.counts["draft discarded"] == play.metrics.counts["draft discarded_ready"] == 1
     assert play.metrics.counts["draft kept"] == 1
     assert (play.llm.running, play.tts.running) == (0, 0)
+
+
+@virtual
+async def test_a_draft_that_is_discarded_before_its_audio_is_not_counted_as_ready() -> None:
+    """The caller goes on before anything is synthesized: the gate had nothing to keep back."""
+    play = hesitant()
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.hush(0.15)  # the transcript alone takes as long
+        await caller.say(0.5)
+    assert play.metrics.counts["draft discarded"] == 1
+    assert play.metrics.counts["draft discarded_ready"] == 0
 
 
 @virtual

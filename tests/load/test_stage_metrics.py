@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from deployments.metrics import ReplicaMetrics
+from deployments.metrics import ConversationMetrics, ReplicaMetrics
 from loadtest.stage_metrics import Histogram, ReplicaCounts, between, parse, read
 from rejoinder.core.errors import BackendError
 
@@ -27,6 +27,21 @@ class Replica:
 
     def counts(self) -> ReplicaCounts:
         return parse(generate_latest(self._registry).decode(), self._stage)
+
+
+class Host:
+    """A host's real metrics, exposed as text."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._metrics = ConversationMetrics(self._registry)
+
+    def draft(self, *outcomes: str) -> None:
+        for outcome in outcomes:
+            self._metrics.draft(outcome)
+
+    def counts(self) -> ReplicaCounts:
+        return parse(generate_latest(self._registry).decode(), "host")
 
 
 def test_what_a_replica_exposes_is_read() -> None:
@@ -67,6 +82,20 @@ def test_a_replica_that_came_or_went_is_named() -> None:
     stages, changed = between(before, {"new": new.counts(), "kept": kept.counts()})
     assert changed == ["new", "old"]
     assert (stages["llm"].replicas, stages["llm"].service.count) == (1, 1)
+
+
+def test_the_drafts_and_ends_of_a_run_are_summed_over_replicas() -> None:
+    """Two hosts' drafts by what came of them, and a stage's requests by how they ended, since the first reading."""
+    one, two, stage = Host(), Host(), Replica("tts")
+    one.draft("begun", "discarded", "discarded_ready")
+    before = {"a": one.counts(), "b": two.counts(), "c": stage.counts()}
+    one.draft("begun", "kept")
+    two.draft("begun", "discarded")
+    stage.serve(0, 0.1)
+    stage.cancel()
+    stages, _ = between(before, {"a": one.counts(), "b": two.counts(), "c": stage.counts()})
+    assert stages["host"].drafts == {"begun": 2, "kept": 1, "discarded": 1, "discarded_ready": 0}
+    assert stages["tts"].ends == {"done": 1, "cancelled": 1}
 
 
 def test_nothing_has_no_mean() -> None:
