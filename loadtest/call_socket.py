@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import orjson
 import picows
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from loadtest.caller import Caller, Habits
-from loadtest.network import Path
-from loadtest.schedule import Call
 from loadtest.utterances import FRAME_S
 from rejoinder.core.wire.formats import AudioFormat
 
@@ -47,11 +44,23 @@ def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int) -> b
     return orjson.dumps({"type": "session.update", "session": session})
 
 
+class Party(Protocol):
+    """Who speaks and listens on a call."""
+
+    def leaving(self, due: float) -> Sequence[bytes]:
+        """The messages that leave at this deadline."""
+        ...
+
+    def take(self, message: bytes, arrived: float) -> None:
+        """A server event."""
+        ...
+
+
 class CallSocket(WSListener):
-    """One call; `caller` exists once the session is configured, and `cause` says why it was lost if it was."""
+    """One call; `party` is there once the session is configured, and `cause` says why it was lost if it was."""
 
     def __init__(self, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> None:
-        self.caller: Caller | None = None
+        self.party: Party | None = None
         self.sent = 0
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -108,10 +117,10 @@ class CallSocket(WSListener):
 
     def send_frame(self, due: float) -> int:
         """See `loadtest.pacer.Paced`."""
-        caller, transport = self.caller, self._transport
-        if caller is None or transport is None or self.lost:
+        party, transport = self.party, self._transport
+        if party is None or transport is None or self.lost:
             return 0
-        messages = caller.leaving(due)
+        messages = party.leaving(due)
         for message in messages:
             transport.send(WSMsgType.TEXT, message)
             self.bytes_sent += len(message)
@@ -136,9 +145,9 @@ class CallSocket(WSListener):
         if self._transport and not self.lost:
             self._transport.send(WSMsgType.TEXT, message)
 
-    def begin(self, call: Call, path: Path, habits: Habits) -> None:
+    def begin(self, party: Party) -> None:
         """The session is configured: from now on the caller lives."""
-        self.caller = Caller(call, path, habits, self.tell, time.monotonic())
+        self.party = party
 
     async def close(self) -> None:
         """Hang up; waits a moment for the server's side of it."""
@@ -152,8 +161,8 @@ class CallSocket(WSListener):
             self._transport.disconnect()
 
     def _take(self, message: bytes, arrived: float) -> None:
-        if self.caller:
-            self.caller.take(message, arrived)
+        if self.party:
+            self.party.take(message, arrived)
         elif not self.ready.done():
             event = orjson.loads(message)
             if event["type"] == "session.updated":

@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 
 from loadtest.call_socket import CallSocket, Refused, dial, session_update
-from loadtest.caller import Habits
+from loadtest.caller import Caller, Habits
 from loadtest.fitness import LoopLag, Stance, drain
 from loadtest.network import Path, route
 from loadtest.orders import Order
@@ -46,6 +46,7 @@ Report = Callable[[dict[str, Any]], None]
 @dataclass(slots=True)
 class _Live:
     socket: CallSocket
+    caller: Caller
     call: Call
     pinged_at: float
 
@@ -108,12 +109,14 @@ class Worker:
             return
         counts["opened"] += 1
         self._tally.took("setup", time.monotonic() - due)
-        socket.begin(call, Path(route(call.region), random.Random(call.seed)), self._habits)
-        self._live[socket] = _Live(socket, call, time.monotonic())
+        path = Path(route(call.region), random.Random(call.seed))
+        caller = Caller(call, path, self._habits, socket.tell, time.monotonic())
+        socket.begin(caller)
+        self._live[socket] = _Live(socket, caller, call, time.monotonic())
         self._wheel.join(socket, call.slot)
         dropped = False
         try:
-            dropped = await self._until_over(socket, over)
+            dropped = await self._until_over(caller, socket, over)
         except asyncio.CancelledError:
             counts["undrained"] += 1
             raise
@@ -122,10 +125,9 @@ class Worker:
             self._end(self._live.pop(socket), dropped)
             await socket.close()
 
-    async def _until_over(self, socket: CallSocket, lost: asyncio.Event) -> bool:
+    async def _until_over(self, caller: Caller, socket: CallSocket, lost: asyncio.Event) -> bool:
         """Until the caller is done, or the server dropped the call; whether it did."""
-        caller = socket.caller
-        while caller and not caller.over:
+        while not caller.over:
             try:
                 async with asyncio.timeout(0.25):
                     await lost.wait()
@@ -136,20 +138,18 @@ class Worker:
         return False
 
     def _end(self, live: _Live, dropped: bool) -> None:
-        if live.socket.caller:
-            now = time.monotonic()
-            live.socket.caller.hang_up(now, dropped=dropped)
-            self._traffic["scheduled"] += 0 if dropped else live.socket.unreached(now)
+        now = time.monotonic()
+        live.caller.hang_up(now, dropped=dropped)
+        self._traffic["scheduled"] += 0 if dropped else live.socket.unreached(now)
         self._collect(live)
 
     def _collect(self, live: _Live) -> None:
         socket = live.socket
         self._traffic.update(sent=socket.sent, bytes_sent=socket.bytes_sent, bytes_received=socket.bytes_received)
-        if socket.caller:
-            self._traffic["scheduled"] += socket.caller.take_scheduled()
+        self._traffic["scheduled"] += live.caller.take_scheduled()
         socket.sent = socket.bytes_sent = socket.bytes_received = 0
         for rtt_s in socket.rtts_s:
-            self._tally.took("rtt", rtt_s + (socket.caller.path.rtt_s if socket.caller else 0.0))
+            self._tally.took("rtt", rtt_s + live.caller.path.rtt_s)
         socket.rtts_s.clear()
 
     async def _reports(self) -> None:
