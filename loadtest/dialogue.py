@@ -227,6 +227,9 @@ class Dialogue:
         reply.done_at = now
         reply.failed = event.response.status == "failed"
         reply.kept = _kept(event)
+        usage = event.response.usage
+        if usage and usage.input_tokens and usage.input_token_details:
+            reply.prompt_tokens, reply.cached_tokens = usage.input_tokens, usage.input_token_details.cached_tokens
         extra = (event.model_extra or {}).get("rejoinder")
         try:
             reply.report = None if extra is None else ServerReport.model_validate(extra)

@@ -17,7 +17,7 @@ from rejoinder.core.wer import word_error_rate, words
 class Reply:
     """A response of the server; `done_at` is None while it may still grow, `cut` says that the caller spoke over it.
 
-    `kept`: what the conversation holds of it.
+    `kept`: what the conversation holds of it. `cached_tokens` of its prompt were known to the language model before.
     """
 
     playback: Playback = field(default_factory=Playback)
@@ -26,6 +26,8 @@ class Reply:
     kept: str = ""
     failed: bool = False
     report: ServerReport | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
     done_at: float | None = None
     cut: bool = False
 
@@ -94,6 +96,8 @@ class Turn:
             interrupted=reply.cut,
             stop_ms=None if self.stop_s is None else round(self.stop_s * 1000, 1),
             llm_total_ms=report.llm_total_ms,
+            prompt_tokens=reply.prompt_tokens,
+            cached_tokens=reply.cached_tokens,
             hedged=report.hedged,
             engines=report.engines,
         )

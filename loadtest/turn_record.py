@@ -42,6 +42,9 @@ class TurnRecord:
                        unattributed; null if the server did not report it
     rtt_ms             median WebSocket ping during the turn; null if none came back
     llm_total_ms       the language model's whole answer, as the server measured it
+    prompt_tokens, cached_tokens
+                       of the language model's prompt, and how many of them it had from earlier prompts; null if the
+                       server does not know
     interrupted        the reply was cut by the caller
     stop_ms            scheduled instant of the interrupting clip's first audible sample -> playback flushed
     hedged             the language model was asked twice
@@ -58,6 +61,8 @@ class TurnRecord:
     stages_ms: dict[str, float] | None
     rtt_ms: float | None
     llm_total_ms: float | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
     interrupted: bool
     stop_ms: float | None
     hedged: bool
@@ -84,6 +89,8 @@ def unspoken(clip: str, expected: str | None, run: int) -> TurnRecord:
         stages_ms=None,
         rtt_ms=None,
         llm_total_ms=None,
+        prompt_tokens=None,
+        cached_tokens=None,
         interrupted=False,
         stop_ms=None,
         hedged=False,

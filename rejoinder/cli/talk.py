@@ -64,8 +64,9 @@ def talk(
 
     --json writes one array in order, an object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms
     (silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio, delivery, unattributed; they sum to
-    voice_to_voice_ms), rtt_ms, llm_total_ms, interrupted, stop_ms, hedged, engines, clip, run, outcome, expected,
-    wer, premature_replies. What was not measured is null. loadtest/turn_record.py says what each means.
+    voice_to_voice_ms), rtt_ms, llm_total_ms, prompt_tokens, cached_tokens, interrupted, stop_ms, hedged, engines,
+    clip, run, outcome, expected, wer, premature_replies. What was not measured is null. loadtest/turn_record.py says
+    what each means.
     """
     from loadtest.recording import save as save_recording
     from loadtest.spread import spreads
@@ -154,6 +155,7 @@ def _show(console: Console, record: TurnRecord) -> None:
         f"{record.premature_replies} premature": record.premature_replies > 0,
         f"round trip {record.rtt_ms} ms": record.rtt_ms is not None,
         f"language model {_ms(record.llm_total_ms)} in all": record.llm_total_ms is not None,
+        f"{record.cached_tokens} of {record.prompt_tokens} prompt tokens known before": bool(record.cached_tokens),
     }
     console.print(Text("  " + ", ".join(note for note, holds in notes.items() if holds), style="dim"))
     if record.voice_to_voice_ms is not None:

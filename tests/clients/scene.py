@@ -73,9 +73,16 @@ class Scene:
         for pcm in chunks:
             self.event(at, "response.output_audio.delta", delta=base64.b64encode(pcm).decode(), **where)
 
-    def done(self, at: float, response: str, report: dict[str, Any] | None = None, status: str = "completed") -> None:
+    def done(
+        self,
+        at: float,
+        response: str,
+        report: dict[str, Any] | None = None,
+        status: str = "completed",
+        used: dict[str, Any] | None = None,
+    ) -> None:
         extra = {} if report is None else {"rejoinder": report}
-        body = {"id": response, "object": "realtime.response", "status": status}
+        body = {"id": response, "object": "realtime.response", "status": status, "usage": used}
         self.event(at, "response.done", response=body, **extra)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from loadtest.dialogue import LEAD_IN_S, LINGER_S, Line, Manners, Truncate
 from loadtest.microphone import FRAME_BYTES
 from loadtest.turn_record import WATERFALL, ServerReport, stages_ms
 from rejoinder.core.audio import WIRE_RATE
+from rejoinder.core.wire.server import usage
 from tests.clients.scene import BEGAN, Scene, clip, report, silence, tone
 
 # A one-second line ends here; its last sample leaves with the frame of 20 ms before.
@@ -57,6 +59,22 @@ def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_
     assert (record.rtt_ms, record.llm_total_ms, record.hedged) == (4.0, 321.0, True)
     assert record.engines == {"llm": "fake"}
     assert record.ok
+
+
+@pytest.mark.parametrize(
+    ("used", "told"),
+    [(usage(100, 7, 64), (100, 64)), (usage(0, 0, 0), (None, None)), (None, (None, None))],
+    ids=["known", "no prompt", "not told"],
+)
+def test_the_prompt_is_told_with_what_was_known_of_it(used: Any, told: tuple[int | None, int | None]) -> None:
+    """Tokens of the prompt and of its cached part are the server's usage; an answer without a prompt has none."""
+    scene = Scene(Line(clip(seconds=1.0)))
+    scene.commits(LINE_ENDS + 0.2, "i1", "hello")
+    scene.replies(LINE_ENDS + 0.4, "r1", "Good", tone(0.5))
+    scene.done(LINE_ENDS + 0.5, "r1", report("i1", 1500), used=used)
+    scene.run(60)
+    [record] = scene.dialogue.records()
+    assert (record.prompt_tokens, record.cached_tokens) == told
 
 
 @given(
