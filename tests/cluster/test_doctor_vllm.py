@@ -44,7 +44,8 @@ def findings(
     **others: Any,
 ) -> dict[str, Finding]:
     """The checks by name; each that is not ok has a remedy, and no other has."""
-    found = {finding.check: finding for finding in vllm_checks(parse_settings({"llm": llm, **others}), package, cards)}
+    settings = parse_settings({"llm": llm, **others})
+    found = {finding.check: finding for finding in vllm_checks(settings, [(HERE, package)], cards)}
     for finding in found.values():
         assert bool(finding.fix) == (finding.grade is not Grade.OK), finding
     return found
@@ -89,6 +90,21 @@ def test_the_package_fits_what_is_served(
     assert found.grade is grade
     assert says in found.fix
     assert found.found == (str(package) if grade is Grade.OK else found.found)
+
+
+def test_a_clusters_packages_are_those_where_the_cards_are() -> None:
+    """A head without a card needs no vLLM; machines of which the same is to be said share a row."""
+    installed = [("head", None), ("one", GPU_BUILD), ("two", GPU_BUILD), ("old", Package("vllm", "0.1.0"))]
+    settings = parse_settings({"llm": served(gpu="l4")})
+
+    def rows(*names: str) -> dict[str, Grade]:
+        found = vllm_checks(settings, installed, there(*(Cards(name, "L4", 1) for name in names)))
+        return {finding.found: finding.grade for finding in found if finding.check == "package vllm"}
+
+    assert rows("one", "two") == {f"{GPU_BUILD} on one, two": Grade.OK}
+    assert rows("one", "old")[f"{GPU_BUILD} on one"] is Grade.OK
+    assert rows("one", "old")[f"vllm 0.1.0, older than {RELEASE} on old"] is Grade.FAIL
+    assert "not installed on head" in rows()
 
 
 def test_an_installed_package_is_found_by_its_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
