@@ -181,6 +181,33 @@ def barge_in(
         raise typer.Exit(1)
 
 
+@app.command()
+def drafts(
+    callers: Annotated[int, typer.Option(min=1, max=500, help="Calls at the same time.")] = 50,
+    turns: Annotated[int, typer.Option(min=1, max=200, help="Turns of each call.")] = 20,
+    hesitating: Annotated[float, typer.Option(min=0.1, max=1, help="Share of the turns with a pause inside.")] = 0.6,
+    seed: Annotated[int, typer.Option(help="Of the phrases, the pauses and the times to think.")] = 1,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write counts, drafts by outcome, and each leak with what was heard.")
+    ] = None,
+) -> None:
+    """That nothing of a discarded draft is heard: callers who pause inside their turns and go on, emulated engines.
+
+    Each answer says in every word and every 10 ms of its sound which revision it answers. Exit status 1 if anything was
+    heard that answers no committed turn, if a turn was not answered, or if too few drafts were discarded to prove it.
+    """
+    from rejoinder.cli import bench_drafts
+
+    found = bench_drafts.measure(callers, turns, hesitating, seed)
+    Console().print(bench_drafts.table(found))
+    for line in bench_drafts.remarks(found):
+        Console().print(line)
+    if json_file:
+        json_file.write_text(json.dumps(bench_drafts.document(found), indent=1) + "\n", encoding="utf-8")
+    if not found.holds:
+        raise typer.Exit(1)
+
+
 async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
     """Measure inside a Serve replica, which is where a host lives. In same-loop mode a handle wants a running loop."""
     from ray import serve

@@ -1,0 +1,57 @@
+"""`rejoinder bench drafts`: what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from loadtest.drafts.evidence import NOTHING, Leak
+from loadtest.drafts.verdict import Found
+from loadtest.stage_metrics import Histogram, StageCounts
+from rejoinder.cli.bench_drafts import document, remarks, settings, table
+from tests.cli.printing import printed_rows
+
+DRAFTS = {"begun": 18.0, "kept": 10.0, "discarded": 8.0, "discarded_ready": 5.0}
+SEEN = replace(NOTHING, turns=10, hesitant=6, unanswered=0, utterances=11, premature=1, judged_s=20.4)
+LEAK = Leak(3, "sound of another revision", 27, (13,), 0.5)
+
+
+def run(leaks: tuple[Leak, ...] = ()) -> Found:
+    host = StageCounts("host", 1, Histogram(), Histogram(), 0, 0, 0, {}, DRAFTS)
+    turn_model = StageCounts("turn_detector", 1, Histogram(), Histogram(), 2, 0, 0, {"done": 2.0}, {})
+    stages = {"host": host, "turn_detector": turn_model}
+    return Found(2, 8, replace(SEEN, leaks=leaks), stages, (), 1.5, 61.0)
+
+
+def test_the_table_has_what_was_tried_and_what_was_heard() -> None:
+    """Turns, pauses, premature ends, the server's drafts, and leaks, each in its row."""
+    rows = dict(printed_rows(table(run((LEAK,)))))
+    assert rows["answered"] == "10"
+    assert rows["taken inside a pause (premature)"] == "1"
+    assert (rows["drafts begun"], rows["discarded"], rows["of them with audio ready"]) == ("18", "8", "5")
+    assert rows["leaks"] == "1"
+
+
+def test_the_verdict_names_each_leak() -> None:
+    """What was heard instead of what, and for how long; without any it passes."""
+    said = "\n".join(remarks(run((LEAK,))))
+    assert "turn 3: sound of another revision: (13,) instead of 27, 0.50 s" in said
+    assert "FAIL: 1 leaks; 10 of 10 turns answered." in said
+    assert "The turn model was asked 2 times." in said
+    assert "PASS: nothing of a discarded revision was heard" in "\n".join(remarks(run()))
+
+
+def test_the_document_has_counts_and_leaks() -> None:
+    """What `--json` writes can be judged without the table."""
+    written = json.loads(json.dumps(document(run((LEAK,)))))
+    assert (written["holds"], written["turns"], written["drafts"]["discarded"]) == (False, 10, 8)
+    assert written["leaks"] == [
+        {"turn": 3, "why": "sound of another revision", "expected": 27, "found": [13], "audio_s": 0.5}
+    ]
+    assert written["requests"]["turn_detector"] == {"done": 2}
+
+
+def test_one_host_has_room_for_all_callers() -> None:
+    """And never less than the default."""
+    assert settings(300).host.max_sessions == 300
+    assert settings(1).host.max_sessions == 100
