@@ -21,7 +21,7 @@ from loadtest.result import VOICE_TO_VOICE, Outcome, RunResult
 from loadtest.run import run
 from loadtest.scenario import Manner, Scenario
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parents[2]
 QUICK = Manner(think_s=0.3, answer_timeout_s=5)

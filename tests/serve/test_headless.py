@@ -16,7 +16,7 @@ from loadtest.peers.timing import Engines
 from loadtest.peers.trial import command, find_edges
 from rejoinder.store.model_store import ModelStore
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
 # On a machine that does other things too: the bar is the comparison's, this is a broken turn.
 BROKEN_MS = 400.0

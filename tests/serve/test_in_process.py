@@ -25,7 +25,7 @@ from rejoinder.core.config import LlmStage, Settings
 from tests.actors.fakes import CountingMetrics, SilentJournal
 from tests.actors.stage_play import Caller
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
 # All in this process: the decoder must not lower everybody's priority.
 SETTINGS = Settings(llm=LlmStage(nice=0))
