@@ -14,7 +14,6 @@ from actors.ports import LlmRequest, TokenDelta, Usage
 from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
 from deployments.engines.emulated import EmulatedLlm
 from deployments.engines.llama_cpp import LlamaCpp, LlamaCppOptions
-from deployments.engines.openai_api import OpenAiApi
 from deployments.engines.vllm import Vllm, VllmMetrics
 from deployments.replica import Replica, StageDeployment, replica_id
 from deployments.routing import Route
@@ -57,6 +56,9 @@ def open_engine(settings: Settings) -> LlmEngine:
                 "Set it on every node, or name another one.",
                 field="args.llm.api_key_env",
             )
+        # Half a second of each process that starts, which only this engine is worth.
+        from deployments.engines.openai_api import OpenAiApi
+
         return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms, cache_hint=stage.cache_hint)
     if stage.engine == "vllm":
         return Vllm(_transformers_model(settings), stage)
