@@ -12,6 +12,7 @@ from loadtest.calibration import Calibration
 from loadtest.footprint import HEADROOM, HOST_CORES
 from loadtest.network_fit import STAGES, batching, span
 from loadtest.planning import Plan
+from rejoinder.core.config import Settings, parse_settings
 from rejoinder.core.providers import Choice
 from rejoinder.core.sizing import Basis
 from rejoinder.core.usl import TRUSTED_FACTOR
@@ -130,6 +131,25 @@ def _batching(calibration: Calibration) -> Iterator[str]:
             yield f"{stage} shows no growth beyond noise"
 
 
+def _beyond_the_queues(settings: Settings) -> Iterator[str]:
+    """What was switched on while calibrating and is no part of the network of queues."""
+    if settings.speculation.enabled:
+        yield (
+            "Drafts (speculation) were on: those thrown away are in the measured load, but this network of queues "
+            "begins replies when turns are taken, so its latencies are upper bounds."
+        )
+    if settings.conversation.filler_after_ms:
+        yield (
+            "Fillers were on: an answer waits for the one that sounds before it, which this network of queues does "
+            "not know. Calibrate with conversation.filler_after_ms: 0 if late turns matter."
+        )
+    if settings.policy.enabled:
+        yield (
+            "The policy within the session was on: above its budgets the system sheds work, so beyond the calibrated "
+            "levels it is faster and says less than predicted. Calibrate with policy.enabled: false to see its queues."
+        )
+
+
 def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[str]:
     """What must be known to read the tables."""
     least, most = span(calibration.levels)
@@ -142,11 +162,7 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
     if calibration.emulated:
         stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))
         yield f"Emulated engines ({stages}): the plan sizes the system around engines of those curves, not a model."
-    if calibration.settings.get("speculation", {}).get("enabled", True):
-        yield (
-            "Drafts (speculation) were on: those thrown away are in the measured load, but this network of queues "
-            "begins replies when turns are taken, so its latencies are upper bounds."
-        )
+    yield from _beyond_the_queues(parse_settings(calibration.settings))
     if published:
         yield "Published latencies are fixed times here, with an assumed number at once; measure before you buy."
     yield (

@@ -95,6 +95,21 @@ def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Pa
     assert (llm.engine, llm.resources.num_gpus) == ("openai_api", 1)
 
 
+def test_what_the_queues_do_not_know_is_named_where_it_was_on(calibration: Path, tmp_path: Path) -> None:
+    """Drafts, fillers and the policy are each noted if they were on while calibrating, and not otherwise."""
+    document = json.loads(calibration.read_text())
+    switches = {
+        "Drafts (speculation)": {"speculation": {"enabled": False}},
+        "Fillers": {"conversation": {"filler_after_ms": 0}},
+        "The policy within": {"policy": {"enabled": False}},
+    }
+    for off in switches:
+        changed = tmp_path / "calibration.json"
+        changed.write_text(json.dumps(document | {"settings": document["settings"] | switches[off]}))
+        result = RUNNER.invoke(app, ["plan", "--calibration", str(changed), "--sessions", "30"], env={"COLUMNS": "200"})
+        assert [note for note in switches if note not in result.output] == [off]
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
