@@ -20,9 +20,11 @@ from rejoinder.core import marking
 PADDING_S = 0.3
 """What the server transcribes before the first speech (`speech.prefix_padding_ms`)."""
 
-TOLERANCE_S = 0.25
-"""Voice activity begins and ends a few windows of 32 ms beside the true speech. The shortest phrase and pause that make
-a revision longer are five times this."""
+LESS_S, MORE_S = 0.15, 0.4
+"""So much shorter or longer than the true speech a transcript may be: voice activity begins a few windows of 32 ms
+late, lags behind the last sound, and hands over the silence with which it knew of the end. The shortest pause and
+phrase that make a revision longer are three times this.
+"""
 
 READ_S = marking.WINDOW / 24_000
 SEAM = 2
@@ -94,8 +96,10 @@ def evidence(call: HesitantCaller, turns: int) -> Evidence:
 
 
 def _covered(taken: Utterance, spoken: Sequence[Spoken]) -> list[Spoken]:
-    """The phrases that an utterance holds, in order."""
-    return [phrase for phrase in spoken if taken.start_s < phrase.end_s and phrase.start_s < taken.end_s]
+    """The phrases that an utterance holds, in order: by their middles, as a turn that is taken in a pause may reach
+    into the first sound behind it, which voice activity did not believe yet.
+    """
+    return [phrase for phrase in spoken if taken.start_s < (phrase.start_s + phrase.end_s) / 2 < taken.end_s]
 
 
 def _misheard(utterances: dict[str, Utterance], covered: dict[str, list[Spoken]]) -> Iterator[str]:
@@ -105,7 +109,7 @@ def _misheard(utterances: dict[str, Utterance], covered: dict[str, list[Spoken]]
             yield f"{taken.start_s:.2f}-{taken.end_s:.2f} s: {len(phrases)} phrases, transcript {taken.transcript!r}"
             continue
         true_s = phrases[-1].end_s - phrases[0].start_s + PADDING_S
-        if abs(heard[0] / 10 - true_s) > TOLERANCE_S:
+        if not true_s - LESS_S <= heard[0] / 10 <= true_s + MORE_S:
             yield f"{taken.start_s:.2f}-{taken.end_s:.2f} s: {true_s:.2f} s were said, {heard[0] / 10} s heard"
 
 

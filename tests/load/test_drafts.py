@@ -184,6 +184,25 @@ def test_a_turn_that_is_taken_in_its_pause_is_premature_and_judged_like_the_rest
     assert found.unanswered == 1, "the second turn was never spoken"
 
 
+def test_a_turn_taken_as_the_caller_goes_on_is_premature() -> None:
+    """Its end reaches into the next phrase's first sound, which is heard as the next utterance."""
+    line = Line(TWO_PHRASES)
+    line.takes(2.5, "i1", 0.75, 13)
+    line.takes(4.3, "i2", 2.15, 13)
+    line.answers(4.3, "r2", (13, 1.0))
+    line.done(5.5, "r2", "i2")
+    found = line.proves()
+    assert (found.premature, found.leaks, found.misheard) == (1, (), ())
+
+
+@pytest.mark.parametrize(("heard", "wrong"), [(-2, True), (-1, False), (3, False), (5, True)])
+def test_a_transcript_may_be_longer_than_the_speech_by_what_voice_activity_lags(heard: int, wrong: bool) -> None:
+    """In tenths of a second beside the truth."""
+    line = Line(TWO_PHRASES)
+    line.takes(4.3, "i1", 0.75, HEARD + heard)
+    assert bool(line.proves().misheard) is wrong
+
+
 def test_what_was_no_utterance_is_forgotten() -> None:
     """A dismissed utterance has no transcript and needs none."""
     line = whole_turn()
