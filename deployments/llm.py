@@ -87,7 +87,9 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
         no_repeat_ngram=stage.no_repeat_ngram,
         reuse=stage.reuse_state,
     )
-    return LlamaCpp(open_store(settings.models).path(stage.model), options)
+    store = open_store(settings.models)
+    folder = store.converted(stage.model, Form.LLAMA_CPP) if stage.split_offsets else store.path(stage.model)
+    return LlamaCpp(folder, options)
 
 
 def _transformers_model(settings: Settings) -> str:

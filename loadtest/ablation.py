@@ -36,6 +36,7 @@ TECHNIQUES = (
     Technique("reading-ahead", "no partial transcripts, no prefill of what is sure", {"partials": {"enabled": False}}),
     Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
     Technique("four-bit", "int8 weights in CTranslate2, no state reused", {"llm": {"runtime": "ctranslate2"}}),
+    Technique("split-offsets", "Q4_1 weights as they are in the file", {"llm": {"split_offsets": False}}),
     Technique("quick-ears", "Whisper hears everything", {"stt": {"quick_model": ""}}),
     Technique(
         "short-context",

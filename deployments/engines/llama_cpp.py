@@ -29,6 +29,7 @@ from deployments.engines.chat import ChatTemplate
 from deployments.engines.deltas import DeltaWriter
 from deployments.engines.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
+from rejoinder.store.split_gguf import ADAPTER
 
 # States of conversations that lost their slot are kept in so much memory; a state of SmolLM2 is 23 KB a token.
 KEPT_STATES_MB = 256
@@ -57,7 +58,7 @@ class LlamaCpp:
     prefills = True
 
     def __init__(self, directory: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
-        """`directory` holds one GGUF file; raises ModelError otherwise."""
+        """`directory` holds one GGUF file, and its offsets if it is split; raises ModelError otherwise."""
         file = next(directory.glob("*.gguf"), None)
         if file is None:
             raise ModelError("holds no GGUF file.", "Run `rejoinder models pull`.", file=str(directory))
@@ -65,7 +66,7 @@ class LlamaCpp:
         self._options = options
         self._template = chat_template(file)
         try:
-            self._server = xllamacpp.Server(_parameters(file, options))
+            self._server = xllamacpp.Server(parameters_of(file, options))
         except (RuntimeError, ValueError) as error:
             remedy = "Run `rejoinder models verify`."
             raise ModelError("is no model that llama.cpp reads.", remedy, file=str(file), found=str(error)) from error
@@ -184,9 +185,13 @@ class _Answer:
         return self._finish, Usage(prompt, self._writer.tokens, int(cached), queue_s)
 
 
-def _parameters(file: Path, options: LlamaCppOptions) -> Any:
+def parameters_of(file: Path, options: LlamaCppOptions) -> Any:
+    """What llama.cpp is told to open `file`, and the offsets beside it if there are any."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(file)
+    offsets = file.with_name(ADAPTER)
+    if offsets.exists():
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(offsets), 1.0)]
     parameters.n_ctx = options.context_tokens
     parameters.n_parallel = options.slots
     parameters.kv_unified = True

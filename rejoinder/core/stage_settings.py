@@ -174,6 +174,8 @@ class LlmStage(Stage):
     runtime: Literal["llama_cpp", "ctranslate2"] = "llama_cpp"
     compute_type: Literal["int8", "float32"] = "int8"
     threads: Count = 2
+    # Four-bit weights with an offset a block (Q4_1) laid out for the CPU's fast path, offsets apart (llama_cpp).
+    split_offsets: bool = True
     # Answers that decode together, one token of each a step (llama_cpp; ctranslate2 has one).
     slots: int = Field(4, ge=1, le=256)
     # Of a conversation whose state is still there, only what is new is computed (llama_cpp).

@@ -26,9 +26,11 @@ Converter = Callable[[Form, Path, Path], None]
 """(form, source folder, destination folder): writes the destination; raises ModelError, or OSError on a full disk."""
 
 CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
-# Raised when convert_gguf.py changes what it writes.
+# Raised when a converting module changes what it writes.
 RECIPE = 1
 KEY_DIGITS = 16
+# All others start from the hf form.
+FROM_THE_FILES = frozenset({Form.HF, Form.LLAMA_CPP})
 
 
 def conversion_folder(name: str, model: Model, form: Form) -> str:
@@ -44,12 +46,13 @@ def conversion_folder(name: str, model: Model, form: Form) -> str:
 
 
 def convert_gguf(form: Form, source: Path, destination: Path) -> None:
-    """The Converter in use: runs `convert_gguf.py` in its own process, so that no replica keeps torch in memory."""
+    """The Converter in use: runs it in its own process, so that no replica keeps torch in memory."""
     root = str(Path(rejoinder.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # The converters look a local folder up on the hub unless told not to.
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-    command = (sys.executable, "-m", "rejoinder.store.convert_gguf", form, str(source), str(destination))
+    module = "split_gguf" if form is Form.LLAMA_CPP else "convert_gguf"
+    command = (sys.executable, "-m", f"rejoinder.store.{module}", form, str(source), str(destination))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -60,20 +63,18 @@ def convert_gguf(form: Form, source: Path, destination: Path) -> None:
 
 
 def build(form: Form, source: Path, ready_hf: Path | None, staging: Path, convert: Converter, report: Report) -> Path:
-    """Convert below `staging` and stamp the result; `ready_hf` is an existing `hf` form, which every other starts from.
+    """Convert below `staging` and stamp the result; `ready_hf` is an existing `hf` form, which most others start from.
 
     Without it the `hf` form is made in `staging` and thrown away: it is four times the size of what the engine reads.
     """
-    hf = ready_hf
-    if hf is None:
+    start = source if form in FROM_THE_FILES else ready_hf
+    if start is None:
         report("converting to hf", 0, 0)
-        hf = staging / Form.HF
-        convert(Form.HF, source, hf)
-    result = hf
-    if form is not Form.HF:
-        report(f"converting to {form}", 0, 0)
-        result = staging / form
-        convert(form, hf, result)
+        start = staging / Form.HF
+        convert(Form.HF, source, start)
+    report(f"converting to {form}", 0, 0)
+    result = staging / form
+    convert(form, start, result)
     paths = sorted(path for path in result.iterdir() if path.is_file())
     write_stamps(
         result,

@@ -26,7 +26,7 @@ STORY = "Tell me a very long story about a lighthouse keeper."
 
 @pytest.fixture(scope="module")
 def folder(store: ModelStore) -> Path:
-    return store.path(MODEL)
+    return store.converted(MODEL, "llama-cpp")
 
 
 @pytest.fixture(scope="module")
