@@ -35,13 +35,13 @@ class Node:
 
 
 @contextmanager
-def head(options: Sequence[str] = ()) -> Iterator[Node]:
-    """A head with a dashboard (which `serve deploy` speaks to); `options` of `ray start`."""
-    port, dashboard = free_port(), free_port()
+def head(options: Sequence[str] = (), *, dashboard: bool = False) -> Iterator[Node]:
+    """A head; `dashboard`: with all that `serve deploy` speaks to, which takes seconds; `options` of `ray start`."""
+    port, dashboard_port = free_port(), free_port()
     own = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}"]
-    own += ["--include-dashboard=true", f"--dashboard-port={dashboard}", *options]
+    own += [f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={dashboard_port}", *options]
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with _start(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", own, token) as node:
+    with _start(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard_port}", own, token) as node:
         yield node
 
 
@@ -77,6 +77,8 @@ def _start(address: str, dashboard: str, options: list[str], environment: Mappin
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """The node and all it started: asked politely, `ray start --block` takes half a minute."""
+    if process.poll() is not None:
+        return  # it never came up, and says why by itself
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for member in tree:
         with suppress(psutil.NoSuchProcess):

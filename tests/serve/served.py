@@ -88,8 +88,12 @@ def serving(
     address: str = "local",
     environment: Mapping[str, str] = os.environ,
     port: int = 0,
+    orderly: bool = True,
 ) -> Iterator[Served]:
-    """`rejoinder serve` with these `args`, on a free port, until the block ends; its output is shown if it fails."""
+    """`rejoinder serve` with these `args`, on a free port, until the block ends; its output is shown if it fails.
+
+    Not `orderly`: it is killed in the end, since the cluster that it serves on is about to be killed as well.
+    """
     port = port or free_port()
     config = tmp_path / "ray_config.yaml"
     document = {
@@ -106,7 +110,7 @@ def serving(
         _await_health(process, url, log)
         yield Served(url, process)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT if orderly else signal.SIGKILL)
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:

@@ -56,7 +56,10 @@ class System:
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder: Path = tmp_path_factory.mktemp("cancellation")
-    with head() as node, serving(folder, ARGS, address=node.address, environment=node.environment) as served:
+    with (
+        head() as node,
+        serving(folder, ARGS, address=node.address, environment=node.environment, orderly=False) as served,
+    ):
         lab = deploy(node, served.url, "rejoinder")
         yield System(served, lab, [r for stage in ("stt", "llm", "tts") for r in served.replicas(stage)])
 

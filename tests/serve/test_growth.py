@@ -43,6 +43,11 @@ def nodes() -> Iterator[Node]:
         yield first
 
 
+def served_on(nodes: Node, folder: Path, args: dict[str, Any]) -> contextlib.AbstractContextManager[Served]:
+    address, environment = nodes.address, nodes.environment
+    return serving(folder, args, address=address, environment=environment, port=free_port(), orderly=False)
+
+
 def emulated(ms: float, slots: int, most: int = 1, **other: Any) -> dict[str, Any]:
     scaling = {**FAST, "min_replicas": 1, "max_replicas": most, "target_ongoing_requests": 4, "queue_delay_ms": 50}
     engine = {"curve": {"median_ms": ms}, "slots": slots, "tokens_per_s": 200, **other}
@@ -124,7 +129,7 @@ def test_three_hosts_share_calls_evenly_and_a_fourth_takes_none_away(nodes: Node
     fourth host, with which no call is lost.
     """
     args = {"host": hosts(3, 4, target=8), "stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
-    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+    with served_on(nodes, tmp_path, args) as served:
         homes = served.wait_for("host", 3)
         assert len({home["node"] for home in homes}) >= 2
         first = in_background(lambda: run(scenario(served, 18, 25)))
@@ -156,7 +161,7 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
         "tts": emulated(250, 1, most=2, speed=20),
         "endpointing": {"finished_probability": 0},  # every end is the turn model's to judge
     }
-    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+    with served_on(nodes, tmp_path, args) as served:
         # Who asks a replica that is still starting waits for it, which looks like work to Serve: let that pass.
         wait_until(lambda: Census(served).look() == dict.fromkeys(DEPLOYED, 1), 60, "one replica each to begin with")
         census = Census(served)
@@ -186,7 +191,7 @@ def test_overload_is_refused_and_leaves_those_within_unharmed(nodes: Node, tmp_p
         "llm": emulated(150, 8, tokens_per_s=1000),
         "tts": emulated(80, 8),
     }
-    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+    with served_on(nodes, tmp_path, args) as served:
         before = run(scenario(served, 3, 15))
         crowd = run(scenario(served, 24, 25, seed=2))
         after = run(scenario(served, 3, 15, seed=3))
@@ -200,7 +205,7 @@ def test_workers_on_other_nodes_hold_one_schedule(nodes: Node, tmp_path: Path) -
     """Two generator processes as Ray actors on the cluster: together they hold all calls of one frozen schedule."""
     args = {"stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
     result = tmp_path / "result.json"
-    with serving(tmp_path, args, address=nodes.address, environment=nodes.environment, port=free_port()) as served:
+    with served_on(nodes, tmp_path, args) as served:
         wanted = scenario(served, 8, 10, workers=2, ray_address=nodes.address)
         # A process of its own: Ray reads its token once, and other tests of this one had another cluster, or none.
         command = [sys.executable, "-m", "rejoinder.cli", "load", "run", "--url", wanted.url, "--sessions", "8"]

@@ -48,7 +48,7 @@ class TwoNodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
     port = free_port()
-    with head() as first, worker(first) as second:
+    with head(dashboard=True) as first, worker(first) as second:
         yield TwoNodes(first, second, deploy(first, f"http://127.0.0.1:{port}", start=True), port)
 
 
