@@ -7,6 +7,9 @@ Sources: reference facts on Ray Serve 2.60 (ray-facts sections 2, 5 and 12).
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import random
 import resource
 import socket
 from pathlib import Path
@@ -42,6 +45,13 @@ MAX_CONNECTIONS = 20_000
 FILES_PER_CONNECTION = 2.5
 SPARE_FILES = 1000
 
+KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Above those that Ray's workers take by default (10002 to 19999), and below Serve's for replicas (30000 to 31000).
+NAMED_PORTS = range(20_000, 30_000)
+PORT_TRIES = 100
+# Each process begins somewhere else, and takes none twice.
+_turns = itertools.count(random.SystemRandom().randrange(len(NAMED_PORTS)))
+
 
 def max_connections() -> int:
     """The connections HAProxy may hold on this machine: as many as its limit on file descriptors allows."""
@@ -57,10 +67,26 @@ def advised() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A TCP port that is free on loopback now."""
+    """A TCP port that is free on loopback now, and that the kernel gives to nobody who does not name it: a process that
+    starts later still finds it free, whatever connections are made meanwhile.
+    """
+    if first_kernel_port() >= NAMED_PORTS.stop:
+        for turn in itertools.islice(_turns, PORT_TRIES):
+            port = NAMED_PORTS[turn % len(NAMED_PORTS)]
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def first_kernel_port() -> int:
+    """From here on the kernel takes ports for who does not care which."""
+    try:
+        return int(KERNELS_PORTS.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):  # no such kernel: Linux's own default
+        return 32768
 
 
 def node_environment(directory: Path) -> dict[str, str]:

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from cluster.doctor import examine, needed_models
-from cluster.environment import ALONE, FILES_PER_CONNECTION, REQUIRED, advised, free_port, node_environment
+from cluster.environment import (
+    ALONE,
+    FILES_PER_CONNECTION,
+    REQUIRED,
+    advised,
+    first_kernel_port,
+    free_port,
+    node_environment,
+)
 from cluster.finding import Finding, Grade
 from rejoinder.core.serve_file import HttpOptions, ServeFile, parse_serve_file
 
@@ -101,6 +109,13 @@ def test_only_engines_that_run_here_need_models() -> None:
     for cache, needed in (({}, False), ({"enabled": True}, True), ({"enabled": True, "semantic": False}, False)):
         document = parse_serve_file({"applications": [{"args": {"answer_cache": cache}}]})
         assert ("all-minilm-l6-v2" in needed_models(document)) is needed
+
+
+def test_no_connection_takes_a_port_that_was_found_free() -> None:
+    """Found ports are none of those that the kernel gives to connections, nor is any found twice."""
+    found = [free_port() for _ in range(500)]
+    assert len(set(found)) == len(found)
+    assert 1024 <= min(found) <= max(found) < first_kernel_port()
 
 
 def test_a_stranger_under_our_name_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
