@@ -35,8 +35,14 @@ TECHNIQUES = (
     Technique("drafts", "the reply begins when the turn is taken", {"speculation": {"enabled": False}}),
     Technique("reading-ahead", "no partial transcripts, no prefill of what is sure", {"partials": {"enabled": False}}),
     Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
-    Technique("four-bit", "int8 weights in CTranslate2, no state reused", {"llm": {"runtime": "ctranslate2"}}),
-    Technique("split-offsets", "Q4_1 weights as they are in the file", {"llm": {"split_offsets": False}}),
+    Technique(
+        "four-bit",
+        "int8 weights in CTranslate2, two threads, no state reused",
+        {"llm": {"runtime": "ctranslate2", "threads": 2}},
+    ),
+    Technique(
+        "split-offsets", "the weights as in the file, two threads", {"llm": {"split_offsets": False, "threads": 2}}
+    ),
     Technique("quick-ears", "Whisper hears everything", {"stt": {"quick_model": ""}}),
     Technique(
         "short-context",

@@ -43,7 +43,7 @@ class LlamaCppOptions:
     """`context_tokens` are shared by all slots. `no_repeat_ngram`: no run of so many tokens is said twice (0: off)."""
 
     model: str = "smollm2-135m-instruct"
-    threads: int = 2
+    threads: int = 1
     slots: int = 4
     max_queue: int = 16
     coalesce_ms: float = 15.0

@@ -173,7 +173,9 @@ class LlmStage(Stage):
     vllm: VllmSettings = VllmSettings()
     runtime: Literal["llama_cpp", "ctranslate2"] = "llama_cpp"
     compute_type: Literal["int8", "float32"] = "int8"
-    threads: Count = 2
+    # llama.cpp's threads spin while they wait for each other: of two, one that shares its core holds up both (several
+    # times the time of one alone). More only on cores that nothing else uses.
+    threads: Count = 1
     # Four-bit weights with an offset a block (Q4_1) laid out for the CPU's fast path, offsets apart (llama_cpp).
     split_offsets: bool = True
     # Answers that decode together, one token of each a step (llama_cpp; ctranslate2 has one).
