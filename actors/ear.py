@@ -129,7 +129,7 @@ class Ear:
         """Answer the window last asked for; returns the speech edges that it made."""
         self._vad_state = state
         self._decided += VAD_WINDOW
-        power = 0.0
+        power: float | None = None
         if self._speech.listens:
             samples = np.frombuffer(self._ring.slice(self._decided - VAD_WINDOW, self._decided), "<i2")
             power = float(np.square(samples, dtype=np.float32).mean())

@@ -52,7 +52,7 @@ TECHNIQUES = (
     Technique(
         "early-work",
         "work begins after 64 ms of silence, by voice activity alone",
-        {"speech": {"soft_end_ms": 64, "hush_threshold": 0.0}},
+        {"speech": {"soft_end_ms": 64, "hush_threshold": 0.0, "gone_threshold": 0.0}},
     ),
     Technique("words-decide", "the turn model is asked every time", {"endpointing": {"finished_probability": 0.0}}),
     Technique(

@@ -75,8 +75,10 @@ class SpeechSettings(Section):
 
     threshold: Fraction = 0.5
     release_threshold: Fraction = 0.35
-    # Of a window that is much quieter than the utterance (rejoinder/core/speech.py); 0: loudness does not count.
+    # Of a window that is much quieter than the utterance, and of one in which nothing of it is left
+    # (rejoinder/core/speech.py); both 0: loudness does not count.
     hush_threshold: Fraction = 0.6
+    gone_threshold: Fraction = 0.98
     min_speech_ms: float = Field(96, ge=32, le=1000)
     # One window: the network smooths by itself, so 64 makes 2% fewer soft ends and costs every turn 32 ms
     # (docs/latency.md).

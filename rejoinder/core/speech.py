@@ -18,7 +18,8 @@ starting: the caller has just been speaking, and a reply withheld costs less tha
 
 The detector's probability falls slowly: two or three windows behind the end of a word it still says speech. The sound
 itself is gone by then. So a window in which it is HUSH_DB quieter than the utterance's loudest must reach
-`hush_threshold`, a higher bar. In noise nothing is ever so quiet, and the probability decides alone.
+`hush_threshold`, a higher bar, and one that is GONE_DB quieter `gone_threshold`, a higher one still. In noise nothing
+is ever so quiet, and the probability decides alone.
 
 Silence is counted from `speech_end`, the end of the last window that counted as speech; a noise too short to be
 speech moves nothing. The machine counts samples, not time, so it gives the same answer for a recording as live.
@@ -40,6 +41,11 @@ RESUME_WINDOWS = 2
 HUSH_DB = 30.0
 """Speech within one utterance seldom spans more, but for the ends of words. On 83 clips, nearly all human, this made 5%
 more soft ends, and the last ones a window sooner in two of four spoken questions."""
+
+GONE_DB = 40.0
+"""No sound of speech is so faint beside its vowels; what the detector still hears there is its own memory. Within words
+it is sure of speech even where a stop closes the mouth, hence a bar instead of silence at once. On 148 human clips this
+made 17% more soft ends, and 44% of the last ones a window sooner; on six of a synthetic voice, five of six."""
 
 LEVEL_DECAY = 10 ** (-0.2 / 10)
 """The loudest window is forgotten by 0.2 dB a window, 6 dB a second: a shout is not the measure of what follows."""
@@ -103,17 +109,19 @@ _SPEAKING = frozenset({SpeechPhase.SPEECH, SpeechPhase.TRAILING})
 _HOLDING = frozenset({SpeechPhase.ONSET, SpeechPhase.SPEECH, SpeechPhase.RESUMING})
 
 
-def step(state: SpeechState, settings: SpeechSettings, probability: float, window_end: int, power: float = 0.0) -> Step:
+def step(
+    state: SpeechState, settings: SpeechSettings, probability: float, window_end: int, power: float | None = None
+) -> Step:
     """Take one window's speech probability; `window_end` is the absolute sample index after it, at 16 kHz.
 
-    `power`: the window's mean square, on any scale; only read while `listens`, and 0 for who does not know it.
+    `power`: the window's mean square, on any scale; only read while `listens`, and None for who does not know it.
     """
     bar = settings.release_threshold if state.phase in _HOLDING else settings.threshold
-    if state.phase in _SPEAKING and 0 < power < state.level * 10 ** (-HUSH_DB / 10):
-        bar = max(bar, settings.hush_threshold)
+    if state.phase in _SPEAKING and power is not None:
+        bar = max(bar, _bar(settings, power, state.level))
     loud = probability >= bar
     after, events = _loud(state, settings, window_end) if loud else _quiet(state, settings, window_end)
-    level = max(power, state.level * LEVEL_DECAY) if loud and after.listens else state.level * after.listens
+    level = max(power or 0.0, state.level * LEVEL_DECAY) if loud and after.listens else state.level * after.listens
     return replace(after, level=level), events
 
 
@@ -126,6 +134,13 @@ def committed(state: SpeechState) -> SpeechState:
 def silence(state: SpeechState, now_sample: int) -> int:
     """Samples since the last believed speech (since the stream began, if there was none)."""
     return max(0, now_sample - state.speech_end)
+
+
+def _bar(settings: SpeechSettings, power: float, level: float) -> float:
+    """What a window of this power must reach beside sound of this level; 0 if it is loud enough."""
+    if power < level * 10 ** (-GONE_DB / 10):
+        return max(settings.hush_threshold, settings.gone_threshold)
+    return settings.hush_threshold if power < level * 10 ** (-HUSH_DB / 10) else 0.0
 
 
 def _loud(state: SpeechState, settings: SpeechSettings, window_end: int) -> Step:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.audio import VAD_WINDOW
 from rejoinder.core.config import SpeechSettings
 from rejoinder.core.speech import (
+    GONE_DB,
     HUSH_DB,
     SoftEnd,
     SpeechEvent,
@@ -137,9 +139,10 @@ def test_speech_ends_at_a_window_that_held_speech(probabilities: list[float]) ->
 # -- loudness ----------------------------------------------------------------------------------------------------------
 
 LOUD, HUSHED, MURMUR = 1.0, 10 ** (-(HUSH_DB + 1) / 10), 10 ** (-(HUSH_DB - 6) / 10)
+GONE, DIGITAL_SILENCE = 10 ** (-(GONE_DB + 1) / 10), 0.0
 
 
-def heard(windows: list[tuple[float, float]]) -> list[SpeechEvent]:
+def heard(windows: list[tuple[float, float | None]]) -> list[SpeechEvent]:
     """The edges of windows of (probability, power)."""
     state = SpeechState()
     events: list[SpeechEvent] = []
@@ -164,9 +167,18 @@ def test_what_is_surely_speech_is_speech_however_soft() -> None:
     assert len(heard([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 200 + [(0.45, HUSHED)] * 20)) == 1
 
 
+@pytest.mark.parametrize("power", [GONE, DIGITAL_SILENCE])
+def test_where_nothing_is_left_of_the_sound_only_certainty_is_speech(power: float) -> None:
+    """The detector's memory of a word is no speech; within one it is certain, and silence is part of it."""
+    speech = [(0.99, LOUD)] * 10
+    assert heard([*speech, *[(0.95, power)] * 3])[1:] == [SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)]
+    assert heard([*speech, *[(0.95, HUSHED)] * 3])[1:] == []
+    assert heard([*speech, *[(0.99, power)] * 3])[1:] == []
+
+
 @given(streams)
 def test_without_loudness_probabilities_decide(probabilities: list[float]) -> None:
     """Who does not know a window's power gets the edges that equal loudness gives."""
-    assert heard([(probability, 0.0) for probability in probabilities]) == heard(
+    assert heard([(probability, None) for probability in probabilities]) == heard(
         [(probability, LOUD) for probability in probabilities]
     )
