@@ -2,16 +2,21 @@
 
 A row is a change of the configuration. Rows are measured one after another on a machine whose speed drifts, so "all on"
 is measured before the first and again after the last of them, and a row's worth is judged against the spread of both.
+
+The clips of a conversation differ more than a technique changes any of them: their latencies lie in heaps, and the
+median of all jumps from one heap to the next. So a cost is taken clip by clip, each against itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from loadtest.spread import VOICE_TO_VOICE, Spread, spreads
 from loadtest.turn_record import TurnRecord
@@ -74,7 +79,9 @@ TECHNIQUES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One technique's turns. `cost_ms`: its median less that of all on, `low_ms` to `high_ms` with 95% confidence."""
+    """One technique's turns. `cost_ms`: what a clip's median is above that clip's median with all on, the mean of the
+    clips that both have; `low_ms` to `high_ms` with 95% confidence.
+    """
 
     technique: Technique
     spread: Spread
@@ -91,28 +98,46 @@ def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[
     table = spreads(records)
     if VOICE_TO_VOICE not in table:
         raise ValueError(f"no turn of {technique.name} was answered")
-    mine, theirs = latencies(records), latencies(baseline)
-    low, high = difference(mine, theirs)
+    cost, low, high = difference(by_clip(records), by_clip(baseline))
     return Row(
         technique,
         table.pop(VOICE_TO_VOICE),
         table,
         unanswered=sum(not record.ok for record in records),
         premature=sum(record.premature_replies for record in records),
-        cost_ms=round(median(mine) - median(theirs), 1),
+        cost_ms=round(cost, 1),
         low_ms=round(low, 1),
         high_ms=round(high, 1),
     )
 
 
-def latencies(records: Sequence[TurnRecord]) -> list[float]:
-    """Voice to voice of the turns that were answered, in ms."""
-    return [record.voice_to_voice_ms for record in records if record.voice_to_voice_ms is not None]
+def by_clip(records: Sequence[TurnRecord]) -> dict[str, list[float]]:
+    """Voice to voice of the turns that were answered, in ms, by the clip's file name."""
+    found = defaultdict(list)
+    for record in records:
+        if record.voice_to_voice_ms is not None:
+            found[PurePath(record.clip).name].append(record.voice_to_voice_ms)
+    return dict(found)
 
 
-def difference(mine: Sequence[float], theirs: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """The 95% bootstrap interval of the difference of two medians."""
+def difference(
+    mine: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], seed: int = 0
+) -> tuple[float, float, float]:
+    """The mean, over the clips in both, of the difference of their medians, and its 95% bootstrap interval.
+
+    Raises ValueError if they have no clip in common.
+    """
+    clips = sorted(mine.keys() & theirs.keys())
+    if not clips:
+        raise ValueError("no clip was answered both with the technique and without it")
     rng = np.random.default_rng(seed)
-    medians = [np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1) for values in (mine, theirs)]
-    low, high = np.percentile(medians[0] - medians[1], [2.5, 97.5])
-    return float(low), float(high)
+    cost = float(np.mean([np.median(mine[clip]) - np.median(theirs[clip]) for clip in clips]))
+    drawn = [_medians(mine[clip], rng) - _medians(theirs[clip], rng) for clip in clips]
+    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
+    return cost, float(low), float(high)
+
+
+def _medians(values: Sequence[float], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Of as many values drawn with replacement, many times."""
+    drawn: npt.NDArray[np.float64] = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
+    return drawn

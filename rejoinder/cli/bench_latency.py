@@ -124,7 +124,7 @@ def engines(folder: Path) -> dict[str, str]:
 def table(rows: Sequence[Row]) -> Table:
     """The rows, and where their time went."""
     stages = list(rows[0].stages)
-    title = "voice to voice, ms; stages: medians; cut off: replies to half a turn"
+    title = "voice to voice, ms; costs: clip by clip; stages: medians; cut off: replies to half a turn"
     shown = Table("without", "turns", "p50", "p95", "costs (95%)", *stages, "cut off", title=title)
     for found in rows:
         whole = found.spread

@@ -14,10 +14,10 @@ from rejoinder.core.config import Settings, parse_settings
 TECHNIQUE = TECHNIQUES[1]
 
 
-def turn(ms: float, premature: int = 0) -> TurnRecord:
+def turn(ms: float, premature: int = 0, clip: str = "clip") -> TurnRecord:
     """An answered turn, all of it silence."""
     shares = dict.fromkeys(WATERFALL, 0.0) | {"silence": ms}
-    known = unspoken("clip", None, 1)
+    known = unspoken(clip, None, 1)
     return replace(known, voice_to_voice_ms=ms, stages_ms=shares, outcome="answered", premature_replies=premature)
 
 
@@ -32,6 +32,15 @@ def test_the_cost_is_the_difference_of_the_medians_with_its_interval() -> None:
     assert found.cost_ms == pytest.approx(200, abs=40)
     assert found.low_ms > 100
     assert found.spread.count == 40
+
+
+def test_a_cost_is_taken_clip_by_clip() -> None:
+    """Two heaps of latencies, and every clip costs 20 ms: so says the row, though the median of all jumps by 200."""
+    fast, slow = [turn(400, clip="a/fast.wav")] * 5, [turn(600, clip="a/slow.wav")] * 4
+    dearer = [turn(420, clip="b/fast.wav")] * 4 + [turn(620, clip="b/slow.wav")] * 5
+    found = row(TECHNIQUE, dearer, fast + slow)
+    assert (found.cost_ms, found.low_ms, found.high_ms) == (20, 20, 20)
+    assert found.spread.median_ms == 620
 
 
 def test_a_technique_that_buys_nothing_has_zero_in_its_interval() -> None:
@@ -49,13 +58,16 @@ def test_unanswered_and_premature_turns_are_told() -> None:
 
 def test_the_interval_is_the_same_every_time() -> None:
     """A report is made twice from the same turns with the same figures."""
-    assert difference([1.0, 2.0, 3.0], [2.0, 3.0]) == difference([1.0, 2.0, 3.0], [2.0, 3.0])
+    mine, theirs = {"a": [1.0, 2.0, 3.0]}, {"a": [2.0, 3.0], "b": [9.0]}
+    assert difference(mine, theirs) == difference(mine, theirs)
 
 
 def test_nothing_answered_is_no_row() -> None:
     """A row without a single latency is an error, not a zero."""
     with pytest.raises(ValueError, match="answered"):
         row(TECHNIQUE, [unspoken("clip", None, 1)], turns(600))
+    with pytest.raises(ValueError, match="no clip"):
+        row(TECHNIQUE, [turn(600, clip="other")], turns(600))
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
