@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -142,7 +143,7 @@ LOUD, HUSHED, MURMUR = 1.0, 10 ** (-(HUSH_DB + 1) / 10), 10 ** (-(HUSH_DB - 6) /
 GONE, DIGITAL_SILENCE = 10 ** (-(GONE_DB + 1) / 10), 0.0
 
 
-def heard(windows: list[tuple[float, float | None]]) -> list[SpeechEvent]:
+def heard(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
     """The edges of windows of (probability, power)."""
     state = SpeechState()
     events: list[SpeechEvent] = []
