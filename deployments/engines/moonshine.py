@@ -29,6 +29,11 @@ LONGEST_S = 30.0
 # The convolutions of the encoder need a few windows; a click is padded to this.
 SHORTEST_SAMPLES = STT_RATE // 2
 
+TAIL_SAMPLES = STT_RATE * 64 // 1000
+"""Silence put behind each clip. Work begins so soon after the last sound that without it the model is less sure of the
+last word, and Whisper is asked for nothing. "How do I boil an egg?", synthesized three times and cut at three places:
+log-probability -0.06 to -0.14 without and -0.03 to -0.08 with it (-0.12 is doubt)."""
+
 TOKENS_PER_S = 6.5
 """The model card's own limit against loops; the base leaves room for short commands."""
 TOKENS_BASE = 6
@@ -171,13 +176,14 @@ class Decoding:
 
 
 def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:
-    """The clips as one array (n, samples), silence behind the shorter ones, and which samples are theirs."""
-    longest = max(SHORTEST_SAMPLES, *(audio.size for audio in audios))
+    """The clips as one array (n, samples), silence behind each, and which samples are theirs."""
+    sizes = [max(audio.size + TAIL_SAMPLES, SHORTEST_SAMPLES) for audio in audios]
+    longest = max(sizes)
     samples = np.zeros((len(audios), longest), np.float32)
     mask = np.zeros(samples.shape, np.int64)
-    for row, audio in enumerate(audios):
+    for row, (audio, size) in enumerate(zip(audios, sizes, strict=True)):
         samples[row, : audio.size] = audio
-        mask[row, : max(audio.size, SHORTEST_SAMPLES)] = 1
+        mask[row, :size] = 1
     return samples, mask
 
 
