@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from rejoinder.core.config import ModelStoreSettings
 from rejoinder.store.model_store import ModelStore, open_store
+
+# A busy machine is no failure: properties are held against values, never against the clock.
+settings.register_profile("rejoinder", deadline=None)
+settings.load_profile("rejoinder")
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ async def _storm(messages: list[str | bytes]) -> None:
         await hold_a_turn(play, caller)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(hostile(), min_size=1, max_size=12))
 def test_no_sequence_of_messages_costs_the_next_turn(messages: list[str | bytes]) -> None:
     """Whatever is sent, in whatever order, all that the client hears is legal and the next question is answered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -50,7 +50,6 @@ def test_only_ada_and_hopper_multiply_in_fp8(name: GpuName, runs: tuple[Quantiza
     assert GPU_PROFILES[name].runs == runs
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(cards, st.sampled_from(QUANTIZATIONS))
 def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, quantization: Quantization) -> None:
     """Anything else is refused, and the refusal says what would run."""
@@ -62,7 +61,6 @@ def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, qua
             VllmSettings(gpu=card.name, quantization=quantization)
 
 
-@settings(deadline=None)
 @given(cards)
 def test_the_defaults_of_a_card_run_on_it(card: GpuProfile) -> None:
     """Nothing but its name: the number format is one that it runs, and needs no checkpoint of its own."""
@@ -108,7 +106,6 @@ def test_the_guides_commands_are_one_section() -> None:
     assert (arguments["tensor_parallel_size"], arguments["distributed_executor_backend"]) == (2, "mp")
 
 
-@settings(deadline=None)
 @given(cards, st.integers(1, 8), st.sampled_from([{}, {"tier": "gold"}]))
 def test_a_replica_is_placed_on_its_cards(card: GpuProfile, count: int, labels: dict[str, str]) -> None:
     """As many as the model is spread over, on nodes that Ray labels with that card, beside the labels asked for."""
@@ -133,7 +130,6 @@ def test_it_reads_ahead_while_it_keeps_prefixes() -> None:
     assert not LlmStage(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).reads_ahead
 
 
-@settings(deadline=None)
 @given(cards, st.integers(1, 4), st.floats(0.1, 200), st.floats(0.1, 1.0))
 def test_weights_are_accepted_exactly_if_they_leave_room(
     card: GpuProfile, count: int, parameters_b: float, share: float

@@ -145,7 +145,7 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert simulate(TYPICAL, 10, 100, seed=3) != simulate(TYPICAL, 10, 100, seed=4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 4))
 def test_utilisation_law(sessions: int, replicas: int, slots: int) -> None:
     """The share of busy slots is throughput times holding time over slots, at any load and any number of replicas."""
