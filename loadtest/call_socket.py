@@ -31,13 +31,17 @@ class Refused(Exception):
         self.status = status
 
 
-def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int) -> bytes:
-    """The session that every caller asks for."""
+def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int, *, transcribed: bool = False) -> bytes:
+    """The session that every caller asks for; `transcribed`: with what was heard of it, in words."""
     detection: dict[str, Any] = {"type": turn_detection}
     if turn_detection == "server_vad":
         detection["silence_duration_ms"] = silence_ms
     audio = {
-        "input": {"format": wire.wire(), "transcription": None, "turn_detection": detection},
+        "input": {
+            "format": wire.wire(),
+            "transcription": {"model": "whisper"} if transcribed else None,
+            "turn_detection": detection,
+        },
         "output": {"format": wire.wire()},
     }
     session = {"type": "realtime", "output_modalities": ["audio"], "audio": audio}

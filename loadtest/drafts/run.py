@@ -10,9 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 
-from loadtest.call_socket import Refused, dial
+from loadtest.call_socket import Refused, dial, session_update
 from loadtest.drafts.caller import HesitantCaller
 from loadtest.drafts.evidence import NOTHING, Evidence, evidence
 from loadtest.drafts.script import TurnScript
@@ -20,6 +19,7 @@ from loadtest.pacer import Wheel
 from loadtest.schedule import FRAME_SLOTS
 from loadtest.utterances import Speech
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.wire.formats import AudioFormat
 
 SPREAD_S = 4.0
 """Calls begin one after another over so long."""
@@ -29,23 +29,7 @@ SECONDS_A_TURN = 20.0
 
 POLL_S = 0.2
 
-SESSION = orjson.dumps(
-    {
-        "type": "session.update",
-        "session": {
-            "type": "realtime",
-            "output_modalities": ["audio"],
-            "audio": {
-                "input": {
-                    "format": {"type": "audio/pcm", "rate": 24000},
-                    "transcription": {"model": "whisper"},
-                    "turn_detection": {"type": "semantic_vad"},
-                },
-                "output": {"format": {"type": "audio/pcm", "rate": 24000}},
-            },
-        },
-    }
-)
+SESSION = session_update(AudioFormat.PCM, "semantic_vad", 0, transcribed=True)
 
 
 @dataclass(frozen=True, slots=True)
