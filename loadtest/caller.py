@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -255,7 +255,7 @@ class Caller:
     def _fault(self, event: dict[str, Any], heard: float) -> None:
         self._habits.accounts.fault(str(event.get("error", {}).get("code")))
 
-    _HANDLERS: dict[str, Callable[[Caller, dict[str, Any], float], None]] = {  # noqa: RUF012  # never changed
+    _HANDLERS: ClassVar[dict[str, Callable[[Caller, dict[str, Any], float], None]]] = {
         "response.created": _created,
         "response.output_audio.delta": _audio,
         "response.done": _done,

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -213,7 +213,7 @@ class HesitantCaller:
     def _fault(self, event: dict[str, Any]) -> None:
         self.faults.append(str(event.get("error", {}).get("message")))
 
-    _HANDLERS: dict[str, Callable[[HesitantCaller, dict[str, Any]], None]] = {  # noqa: RUF012  # never changed
+    _HANDLERS: ClassVar[dict[str, Callable[[HesitantCaller, dict[str, Any]], None]]] = {
         "input_audio_buffer.speech_started": _started,
         "input_audio_buffer.speech_stopped": _stopped,
         "input_audio_buffer.cleared": _cleared,
