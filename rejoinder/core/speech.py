@@ -47,6 +47,8 @@ GONE_DB = 40.0
 it is sure of speech even where a stop closes the mouth, hence a bar instead of silence at once. On 148 human clips this
 made 17% more soft ends, and 44% of the last ones a window sooner; on six of a synthetic voice, five of six."""
 
+_HUSHED, _GONE = 10 ** (-HUSH_DB / 10), 10 ** (-GONE_DB / 10)
+
 LEVEL_DECAY = 10 ** (-0.2 / 10)
 """The loudest window is forgotten by 0.2 dB a window, 6 dB a second: a shout is not the measure of what follows."""
 
@@ -138,9 +140,9 @@ def silence(state: SpeechState, now_sample: int) -> int:
 
 def _bar(settings: SpeechSettings, power: float, level: float) -> float:
     """What a window of this power must reach beside sound of this level; 0 if it is loud enough."""
-    if power < level * 10 ** (-GONE_DB / 10):
+    if power < level * _GONE:
         return max(settings.hush_threshold, settings.gone_threshold)
-    return settings.hush_threshold if power < level * 10 ** (-HUSH_DB / 10) else 0.0
+    return settings.hush_threshold if power < level * _HUSHED else 0.0
 
 
 def _loud(state: SpeechState, settings: SpeechSettings, window_end: int) -> Step:
