@@ -43,6 +43,7 @@ SPEECH = encode([clip(f"{seconds:g}", seconds, 0.04, 0.04) for seconds in (1.1, 
 async def _hold(number: int, counts: Counter[str]) -> Evidence:
     settings = parse_settings(SETTINGS)
     play = Play(settings=settings)
+    # The engines of the bench, where Play has its scripted ones.
     play.stt = DirectStt(EmulatedStt(settings))  # type: ignore[assignment]
     play.llm = DirectLlm(Llm(settings))  # type: ignore[assignment]
     play.tts = DirectTts(EmulatedTts(settings))  # type: ignore[assignment]
