@@ -79,7 +79,7 @@ class Clerk:
         return wire_session.echo(self._session.config, self._session.id, self._expires_at)
 
     def _update(self, patch: Fields) -> None:
-        locked = self._session.replies.spoken
+        locked = self._session.replies.known.spoken
         self._session.config = wire_session.merge(self._session.config, patch, voice_locked=locked)
         self._session.configured()
         self._session.emit(server.session_event("updated", self._echo()))
@@ -106,7 +106,7 @@ class Clerk:
         item = conversation.get(item_id)
         if item.role != "assistant" or not item.spoken:
             raise refuse("Only spoken assistant items can be truncated.", "item_id", remedy="Name an assistant item.")
-        heard = self._session.replies.heard(item_id, end_ms / 1000)
+        heard = self._session.replies.known.heard(item_id, end_ms / 1000)
         if heard is not None:
             text, length_ms = heard
             if end_ms > length_ms + TRUNCATE_SLACK_MS:
@@ -115,7 +115,7 @@ class Clerk:
                     "audio_end_ms",
                     remedy="Send how much of it was played.",
                 )
-            self._session.replies.flushed(item_id, end_ms / 1000)
+            self._session.replies.known.flushed(item_id, end_ms / 1000)
             conversation.truncate(item_id, text, end_ms)
         self._session.emit(server.truncated(item_id, end_ms))
 

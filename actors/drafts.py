@@ -1,7 +1,8 @@
 """Replies begun before their turn was taken, and what they assumed about the conversation.
 
 A draft asks the model exactly what the committed turn would have it asked. If that is no longer so when the turn is
-taken (the client changed the instructions, or put an item into the conversation meanwhile), it is no answer to it.
+taken (the client changed the instructions, or put an item into the conversation meanwhile), it is no answer to it. One
+that was begun with a guess at the caller's words is begun again if the transcript has others.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Draft:
         self.terms = terms
         self.turn: Turn | None = None
         self.asked: Prompt | None = None
+        self._worded_at: float | None = None
         self._taken = asyncio.Event()
 
     async def said(self) -> str:
@@ -53,9 +55,10 @@ class Draft:
 
         That nothing was said is no reason to ask the model before the turn is taken.
         """
-        transcript = await asyncio.shield(self.hearing.transcript)
-        if self.turn is None and transcript.text:
-            return transcript.text
+        text, at = await self.hearing.words()
+        if self.turn is None and text:
+            self._worded_at = at
+            return text
         await self._taken.wait()
         return ""
 
@@ -63,14 +66,21 @@ class Draft:
         """Whether it answers a turn of this revision; `prompt` says what the model is to be asked by now."""
         if self.revision != revision or self.terms != terms or self.task.done():
             return False
-        return self.asked is None or self.asked == prompt(self.hearing.transcript.result().text)
+        if self.asked is None:
+            return True
+        # Words that were only guessed, and that nobody has confirmed yet, are not answered.
+        return self.hearing.transcript.done() and not self.misheard(prompt)
+
+    def misheard(self, prompt: Callable[[str], Prompt]) -> bool:
+        """Whether the model was asked something else than what follows from the transcript, which is there."""
+        return self.asked is not None and self.asked != prompt(self.hearing.transcript.result().text)
 
     def take(self, turn: Turn, now: float) -> None:
         """Let it out, as the answer to `turn`."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.asked is not None:
-            turn.marks.end(Stage.STT, self.hearing.transcribed_at or now)
+            turn.marks.end(Stage.STT, self._worded_at or now)
         self.reply.release(turn.marks)
         self._taken.set()
 
@@ -91,16 +101,36 @@ class Drafts:
     def drafting(self) -> bool:
         return self._draft is not None
 
-    def begin(self, revision: int, hearing: Hearing, terms: Terms) -> Draft | None:
-        """A draft to carry out; None if there may be none now."""
+    def begin(
+        self,
+        revision: int,
+        hearing: Hearing,
+        terms: Terms,
+        prompt: Callable[[str], Prompt],
+        carry_out: Callable[[Draft], None],
+    ) -> None:
+        """Have a draft carried out, unless there may be none now; and once more, with the words of the transcript, if
+        it began with others. `prompt` says what the model is to be asked when the caller said so.
+        """
         declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else Declined.POLICY
         if declined:
             self._metrics.draft(f"declined_{declined.value}")
-            return None
+            return
         self._of_this_turn += 1
         self._metrics.draft("begun")
-        self._draft = Draft(revision, hearing, terms)
-        return self._draft
+        self._draft = draft = Draft(revision, hearing, terms)
+        carry_out(draft)
+        hearing.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
+
+    def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
+        """The transcript is there. Whoever was misheard is answered anew: one bet still, which is paid already."""
+        transcript = draft.hearing.transcript
+        if draft is not self._draft or transcript.cancelled() or transcript.exception() or not draft.misheard(prompt):
+            return
+        self._metrics.draft("renewed")
+        draft.task.cancel()
+        self._draft = Draft(draft.revision, draft.hearing, draft.terms)
+        carry_out(self._draft)
 
     def discard(self) -> None:
         """Stop the draft, if there is one: nothing of it was seen, nothing of it remains."""

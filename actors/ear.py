@@ -141,6 +141,13 @@ class Ear:
         self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
 
     @property
+    def dip(self) -> int | None:
+        """Since when the caller's voice has been low in the middle of an utterance: the sample behind the first low
+        window of those that are the newest, None if the newest is not low.
+        """
+        return self._speech.dip
+
+    @property
     def in_speech(self) -> bool:
         """Whether speech was heard that no turn was made of yet."""
         return self._speech.phase not in (SpeechPhase.SILENCE, SpeechPhase.ONSET)

@@ -12,7 +12,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from actors.partials import Guess
 from actors.ports import Priority, SttJob, Transcript
 from actors.retry import FIRST_PAUSE_S, Trouble, insist
 from actors.services import Services
@@ -51,17 +53,33 @@ class Question:
 class Hearing:
     """What is being learned about one revision's audio. `began` and `transcribed_at` are monotonic seconds.
 
-    `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away.
+    `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away. `guess`: at the same
+    words, begun before.
     """
 
     began: float
     seconds: float
     trouble: Trouble
     transcript: asyncio.Future[Transcript]
+    guess: Guess | None = None
     question: Question | None = None
     words_decided: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
+
+    async def words(self) -> tuple[str, float | None]:
+        """What was said, as soon as it is known: by a guess that is in no doubt, or by the transcript; and since when.
+
+        Raises as `transcript` does.
+        """
+        if self.guess is not None:
+            either: set[asyncio.Future[Any]] = {self.guess.heard, self.transcript}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            guessed = None if self.transcript.done() else self.guess.heard.result()
+            if guessed is not None and guessed.text and not guessed.doubted:
+                return guessed.text, max(self.began, self.guess.at)
+        transcript = await asyncio.shield(self.transcript)
+        return transcript.text, self.transcribed_at
 
     def forget(self) -> None:
         """Cancel what still runs: queued work leaves at once, a running batch's result is dropped."""
@@ -82,17 +100,19 @@ class Listening:
         pcm: bytes,
         judged: Callable[[float | None], None] | None,
         now: Callable[[], bytes] | None = None,
-        guess: tuple[int, ...] = (),
+        tokens: tuple[int, ...] = (),
+        guess: Guess | None = None,
     ) -> Hearing:
         """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
-        knows). `now` has the same audio and the silence since, for the turn model; `guess` is a partial's `tokens`.
+        knows). `now` has the same audio and the silence since, for the turn model; `tokens` are those of the newest
+        partial, and `guess` is a partial of the same words.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         trouble = Trouble(self._services.metrics)
-        hearing = Hearing(self._services.clock(), len(pcm) / SAMPLE_BYTES / STT_RATE, trouble, transcript)
+        hearing = Hearing(self._services.clock(), len(pcm) / SAMPLE_BYTES / STT_RATE, trouble, transcript, guess)
         hearing.tasks.append(
             self._group.create_task(
-                self._transcribe(SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, guess), hearing)
+                self._transcribe(SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, tokens), hearing)
             )
         )
         if judged is not None:

@@ -1,5 +1,8 @@
 """Hearing while the caller speaks: guesses at the utterance so far, and the words on which two of them agree.
 
+A guess is taken now and then, and as soon as the voice dips (`rejoinder/core/speech.py`): if the dip was the end, its
+words are known before the silence is, and the reply can begin with them. The final transcript judges that.
+
 One guess is under way at a time, each takes the audio as it is when it starts, and the pause behind it grows with what
 it took: so a loaded speech-to-text stage is asked less often by itself, and one that refuses is left alone for longer.
 Nothing depends on a guess. The language model reads ahead what is likely (by a wrong word it only loses the reading);
@@ -11,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
 from actors.ear import Ear
 from actors.policy import Policy
-from actors.ports import Priority, SttJob
+from actors.ports import Priority, SttJob, Transcript
 from actors.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.transcripts import Agreement, agree
@@ -22,8 +27,19 @@ from rejoinder.core.transcripts import Agreement, agree
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class Guess:
+    """At what was said before sample `until`. `heard` resolves to None if it fails or is cancelled; `at`: when it was
+    there (monotonic).
+    """
+
+    until: int
+    heard: asyncio.Future[Transcript | None]
+    at: float = 0.0
+
+
 class Partials:
-    """Of one session. `begin` with an utterance, `pause` at a soft end, `resume` when it was none, `end` with it."""
+    """Of one session. `begin` with an utterance, `settle` at a soft end, `resume` when it was none, `end` with it."""
 
     def __init__(
         self,
@@ -49,6 +65,10 @@ class Partials:
         self._known = Agreement()
         self._tokens: tuple[int, ...] = ()
         self._start = 0
+        self._read = ""
+        self._newest: Guess | None = None
+        self._dipped = asyncio.Event()
+        self._last = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -68,14 +88,34 @@ class Partials:
         self.pause()
         self.resume()
 
+    def hasten(self) -> None:
+        """The voice has dipped: guess now, if the share of time that guesses may take allows it."""
+        if self._settings.at_dips:
+            self._dipped.set()
+
+    def settle(self, dip: int | None) -> Guess | None:
+        """The caller has stopped, and the final transcript goes first. Returns the guess at all that was said before
+        the voice dipped at sample `dip` (None: it did not), if there is one; if it is under way, it goes on.
+        """
+        guess = self._newest
+        if not self._settings.at_dips or dip is None or guess is None or guess.until < dip:
+            self.pause()
+            return None
+        if guess.heard.done():
+            self.pause()
+        self._last = True
+        return guess
+
     def resume(self) -> None:
         """The caller goes on after a pause; what is sure of the utterance stays so."""
+        self._last = False
+        self._dipped.clear()
         wanted = self._awaited or (self._reads_ahead and self._policy.speculates)
         if self._settings.enabled and wanted and self._task is None:
             self._task = self._group.create_task(self._guess())
 
     def pause(self) -> None:
-        """The caller has stopped: the final transcript goes first."""
+        """Stop guessing, and drop the guess that is under way."""
         if self._task:
             self._task.cancel()
             self._task = None
@@ -85,22 +125,24 @@ class Partials:
         self.pause()
         self._known = Agreement()
         self._tokens = ()
+        self._read = ""
+        self._newest = None
         self._awaited = False
 
     async def _guess(self) -> None:
-        """Guess again and again until cancelled."""
+        """Guess again and again, until the last one or cancelled."""
         every_ms = self._services.settings.barge_in.guess_every_ms if self._awaited else self._settings.every_ms
         every_s = every_ms / 1000
-        pause_s = every_s
+        least_s, pause_s = 0.0, every_s
         while True:
-            await asyncio.sleep(pause_s)
+            await self._rest(least_s, pause_s)
+            dipped = self._dipped.is_set()
+            self._dipped.clear()
             began = self._services.clock()
-            job = SttJob(self._ear.pcm(self._start, self._ear.received), Priority.PARTIAL, every_s, self._tokens)
             try:
-                async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
-                    transcript = await self._services.stages.stt.transcribe(job)
+                transcript = await self._ask(every_s)
             except (BackendError, Overloaded, TimeoutError):
-                pause_s = min(2 * pause_s, self._settings.longest_pause_ms / 1000)
+                least_s = pause_s = min(2 * pause_s, self._settings.longest_pause_ms / 1000)
                 self._services.metrics.partial("failed")
                 continue
             except Exception:  # a bug in a stage must not cost the caller the session
@@ -108,11 +150,41 @@ class Partials:
                 self._services.metrics.error("internal", "stt")
                 return
             took_s = self._services.clock() - began
-            pause_s = max(every_s - took_s, took_s * (1 / self._settings.share - 1))
+            least_s = took_s * (1 / self._settings.share - 1)
+            pause_s = max(every_s - took_s, least_s)
             self._services.metrics.partial("heard")
-            self._tokens = transcript.tokens
-            before, self._known = self._known, agree(self._known, transcript.text)
-            if self._reads_ahead and self._known.likely != before.likely:
-                self._grown(self._known.likely)
-            if self._awaited:
-                self._guessed(transcript.text, self._known.text)
+            self._take(transcript, whole=dipped and not transcript.doubted)
+            if self._last:
+                self._task = None
+                return
+
+    async def _rest(self, least_s: float, pause_s: float) -> None:
+        """Pause, or only as long as it must be if the voice dips meanwhile."""
+        await asyncio.sleep(least_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s - least_s):
+                await self._dipped.wait()
+
+    async def _ask(self, deadline_s: float) -> Transcript:
+        """One guess at the utterance as it is now."""
+        self._newest = guess = Guess(self._ear.received, asyncio.get_running_loop().create_future())
+        job = SttJob(self._ear.pcm(self._start, guess.until), Priority.PARTIAL, deadline_s, self._tokens)
+        heard: Transcript | None = None
+        try:
+            async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
+                heard = await self._services.stages.stt.transcribe(job)
+        finally:
+            guess.at = self._services.clock()
+            guess.heard.set_result(heard)
+        return heard
+
+    def _take(self, transcript: Transcript, *, whole: bool) -> None:
+        """`whole`: its last word is no half of another."""
+        self._tokens = transcript.tokens
+        self._known = agree(self._known, transcript.text)
+        likely = transcript.text if whole else self._known.likely
+        if self._reads_ahead and likely != self._read:
+            self._read = likely
+            self._grown(likely)
+        if self._awaited:
+            self._guessed(transcript.text, self._known.text)

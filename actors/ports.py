@@ -70,7 +70,8 @@ class SttJob:
 class Transcript:
     """`text` is stripped and may be empty. `full_padding`: a guard repeated the decode with 30 s of frames.
 
-    `repeated`: a small model heard it first and was in doubt. `tokens`: the engine's own (`SttJob.guess`).
+    `repeated`: a small model heard it first and was in doubt. `doubted`: so it is, but a partial is heard only once.
+    `tokens`: the engine's own (`SttJob.guess`).
     """
 
     text: str
@@ -80,6 +81,7 @@ class Transcript:
     avg_logprob: float
     full_padding: bool = False
     repeated: bool = False
+    doubted: bool = False
     tokens: tuple[int, ...] = ()
 
 

@@ -16,6 +16,9 @@ from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_S = 0.1
+"""Reading takes 40 ms here when the engine is free; an answer is not kept waiting for one that is not."""
+
 
 class Prefill:
     """Of one session."""
@@ -37,6 +40,12 @@ class Prefill:
         self._next = messages
         if self._task is None or self._task.done():
             self._task = self._group.create_task(self._read())
+
+    async def over(self) -> None:
+        """Until nothing is being read, for a short while: an answer beside it would find none of what it reads."""
+        self._next = None
+        if self._task is not None and not self._task.done():
+            await asyncio.wait({self._task}, timeout=PATIENCE_S)
 
     async def _read(self) -> None:
         """Read until nothing newer is there; cancelling it stops the engine."""

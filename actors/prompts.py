@@ -8,6 +8,7 @@ from typing import Protocol
 
 from actors.drafts import Draft, Prompt
 from actors.orders import Order, Turn
+from actors.prefill import Prefill
 from actors.services import Services
 from actors.summaries import Summaries
 from rejoinder.core import context
@@ -23,6 +24,7 @@ from rejoinder.core.wire.session import SessionConfig
 class Talk(Protocol):
     """The session as its prompts see it."""
 
+    id: str
     conversation: Conversation
     config: SessionConfig
 
@@ -38,6 +40,7 @@ class Prompts:
         self._group = group
         self._pending: set[asyncio.Task[None]] = set()
         self.summaries = Summaries(services, group)
+        self.prefill = Prefill(services, group, talk.id)
 
     def expect(self, turn: Turn) -> None:
         """A turn was committed; when its transcript is there, it goes into the conversation and to the client."""
@@ -65,8 +68,9 @@ class Prompts:
             await asyncio.wait(self._pending)
         if draft.turn:
             return await self.of_turn(draft.turn, draft.terms.order, asked=False)
-        draft.asked = self.now(draft.terms.order, said)
-        return draft.asked
+        draft.asked = prompt = self.now(draft.terms.order, said)
+        await self.prefill.over()
+        return prompt
 
     def now(self, order: Order, said: str = "") -> Prompt:
         """The prompt as the conversation stands, and the words `said` as its newest turn."""

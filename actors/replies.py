@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from actors.drafts import Drafts, Prompt, Terms
+from actors.drafts import Draft, Drafts, Prompt, Terms
 from actors.hearing import Hearing
+from actors.known import Known
 from actors.orders import Order, Turn
 from actors.policy import Policy
-from actors.prefill import Prefill
 from actors.prompts import Prompts
 from actors.reply import Reply, ReplyPlan
 from actors.reports import report
@@ -30,8 +29,6 @@ from rejoinder.core.wire.session import SessionConfig
 
 logger = logging.getLogger(__name__)
 
-# Cut replies whose heard text a client may still ask to correct by conversation.item.truncate.
-REMEMBERED = 16
 # Responses outside the conversation that may run beside the current one.
 MAX_PARALLEL = 4
 
@@ -55,6 +52,7 @@ class Replies:
     def __init__(self, talk: Talk, services: Services, group: asyncio.TaskGroup) -> None:
         self.current: Reply | None = None
         self.conversation = talk.conversation
+        self.known = Known()
         self._talk = talk
         self._services = services
         self._group = group
@@ -62,11 +60,8 @@ class Replies:
         self._prompts = Prompts(talk, services, group)
         self.summaries = self._prompts.summaries
         self._running: dict[Reply, asyncio.Task[None]] = {}
-        self._known: OrderedDict[str, Reply] = OrderedDict()
-        self._spoken = False
         self.policy = Policy(services)
         self._drafts = Drafts(services.speculation, services.metrics, self.policy)
-        self._prefill = Prefill(services, group, talk.id)
 
     def expect(self, turn: Turn) -> None:
         """A turn was committed; its transcript is on the way."""
@@ -82,17 +77,19 @@ class Replies:
     def draft(self, revision: int, hearing: Hearing) -> None:
         """Begin the answer to what is being heard, and let nothing of it out."""
         order = self.standing_order()
-        draft = self._drafts.begin(revision, hearing, self._terms(order))
-        if draft is None:
-            return
-        plan = self._plan(order, partial(self._prompts.of_draft, draft), hearing.trouble, lambda: draft.turn)
+        prompt = partial(self._prompts.now, order)
+        self._drafts.begin(revision, hearing, self._terms(order), prompt, self._carry_out)
+
+    def _carry_out(self, draft: Draft) -> None:
+        prompt, trouble = partial(self._prompts.of_draft, draft), draft.hearing.trouble
+        plan = self._plan(draft.terms.order, prompt, trouble, lambda: draft.turn)
         draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
         draft.task = self._group.create_task(self._run(draft.reply, behind=None))
 
     def read_ahead(self, said: str = "") -> None:
         """Let the language model read what it will be asked, as far as that is known: the caller has said so much."""
         if not self._drafts.drafting:
-            self._prefill.start(self._prompts.now(self.standing_order(), said))
+            self._prompts.prefill.start(self._prompts.now(self.standing_order(), said))
 
     def discard(self) -> None:
         """Drop the draft: there is more to hear, or nobody to answer."""
@@ -184,23 +181,9 @@ class Replies:
                 return True
         return False
 
-    def heard(self, item_id: str, at_s: float) -> tuple[str, int] | None:
-        """What was heard of an assistant item by `at_s`, and its audio's length in ms; None if not remembered."""
-        return (reply.heard(at_s), reply.audio_ms) if (reply := self._known.get(item_id)) else None
-
-    def flushed(self, item_id: str, at_s: float) -> None:
-        """The client stopped playing an assistant item at `at_s`; if it is paused, it goes on from there."""
-        if reply := self._known.get(item_id):
-            reply.flushed(at_s)
-
     @property
     def asides(self) -> int:
         return sum(1 for reply in self._running if reply.open and reply.plan.events.conversation_id is None)
-
-    @property
-    def spoken(self) -> bool:
-        """Whether the client was ever sent our voice."""
-        return self._spoken or any(reply.audio_ms for reply in self._known.values())
 
     def _stop(self, reply: Reply, reason: str, stop_s: float | None = None) -> None:
         reply.cut(reason, stop_s)
@@ -210,10 +193,7 @@ class Replies:
         self._running[reply] = task
         # Not at the task's own end: one that is cancelled before its first step has none.
         task.add_done_callback(lambda _: self._ended(reply))
-        self._known[reply.plan.events.item_id] = reply
-        while len(self._known) > REMEMBERED:
-            _, forgotten = self._known.popitem(last=False)
-            self._spoken = self._spoken or forgotten.audio_ms > 0
+        self.known.add(reply)
 
     async def _run(self, reply: Reply, behind: asyncio.Task[None] | None) -> None:
         try:

@@ -77,7 +77,7 @@ class Session:
             self._attention = Attention(self, self._services, self._ear)
             self._attention.configured()
             policy, grown, guessed = self.replies.policy, self.replies.read_ahead, self._attention.guessed
-            partials = Partials(self._services, self._ear, group, policy, grown, guessed)
+            self._partials = partials = Partials(self._services, self._ear, group, policy, grown, guessed)
             self._utterance = Utterance(self, self._ear, Listening(self._services, group), partials)
             self._performance = Performance(
                 self._services, self._ear, self._utterance, self.replies, self._attention, self.post
@@ -133,6 +133,8 @@ class Session:
         """The ticker decided a window."""
         for event in events:
             self._mailbox.post(event)
+        if self._ear.dip == self._ear.processed and not events:  # else the transcript of all is due
+            self._partials.hasten()
         if self._ear.in_speech:
             self._mailbox.post(turn_events.AudioHeard(self._ear.processed))
         self._attention.tune()

@@ -52,9 +52,16 @@ class Utterance:
         """Find out what was said in [start, end), and with `judged` whether it was all."""
         begin = start - self._padding
         heard = self._ear.pcm(begin, end)
-        self._partials.pause()
+        guess = self._partials.settle(self._ear.dip)
         since = partial(self._ear.pcm, begin)
-        self._hearing = self._listening.start(heard, judged, lambda: since(self._ear.processed), self._partials.tokens)
+        hearing = self._listening.start(heard, judged, lambda: since(self._ear.processed), self._partials.tokens, guess)
+        self._hearing = hearing
+        hearing.transcript.add_done_callback(lambda _: self._known(hearing))
+
+    def _known(self, hearing: Hearing) -> None:
+        """Its transcript is there, or nobody waits for it any more: a guess comes too late."""
+        if self._hearing is hearing:
+            self._partials.pause()
 
     @property
     def hearing(self) -> Hearing:

@@ -108,6 +108,7 @@ class Stt(StageDeployment):
                         words.avg_logprob,
                         full_padding=words.full_padding,
                         repeated=words.repeated,
+                        doubted=words.doubted,
                         tokens=words.tokens,
                     )
                 )

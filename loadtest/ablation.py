@@ -39,6 +39,7 @@ TECHNIQUES = (
     Technique(ALL_ON, "nothing taken away"),
     Technique("drafts", "the reply begins when the turn is taken", {"speculation": {"enabled": False}}),
     Technique("reading-ahead", "no partial transcripts, no prefill of what is sure", {"partials": {"enabled": False}}),
+    Technique("guesses-at-dips", "replies begin with the transcript", {"partials": {"at_dips": False}}),
     Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
     Technique(
         "four-bit",

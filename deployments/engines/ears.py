@@ -28,7 +28,8 @@ class Recognizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """`text` is stripped, and empty if nobody spoke. `repeated`: the first hearing was in doubt.
+    """`text` is stripped, and empty if nobody spoke. `repeated`: the first hearing was in doubt; `doubted`: it is, and
+    was not repeated.
 
     `full_padding`: Whisper decoded it with 30 s of frames. `tokens`: the first hearing's.
     """
@@ -36,6 +37,7 @@ class Heard:
     text: str
     avg_logprob: float
     repeated: bool = False
+    doubted: bool = False
     full_padding: bool = False
     tokens: tuple[int, ...] = ()
 
@@ -67,8 +69,16 @@ class Ears:
         if self._quick is None:
             return [_heard(decoded) for decoded in self._careful.transcribe_batch(clips)]
         first = self._quick.transcribe_batch(clips, guess)
-        heard = [Heard(said.hypothesis.text, said.hypothesis.avg_logprob, tokens=said.tokens) for said in first]
-        doubtful = [] if partial else [at for at, said in enumerate(first) if not self.sure(said.hypothesis)]
+        heard = [
+            Heard(
+                said.hypothesis.text,
+                said.hypothesis.avg_logprob,
+                doubted=not self.sure(said.hypothesis),
+                tokens=said.tokens,
+            )
+            for said in first
+        ]
+        doubtful = [] if partial else [at for at, said in enumerate(heard) if said.doubted]
         again = self._careful.transcribe_batch([clips[at] for at in doubtful])
         for at, decoded in zip(doubtful, again, strict=True):
             heard[at] = _heard(decoded, repeated=True)

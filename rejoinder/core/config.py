@@ -128,6 +128,8 @@ class PartialsSettings(Section):
 
     enabled: bool = True
     every_ms: float = Field(400, ge=100, le=5000)
+    # Guess as soon as the voice dips, too, and begin the reply with that guess if the dip was the end.
+    at_dips: bool = True
     # Of the time that somebody speaks, at most this share is spent on guesses: the pause grows with the decode.
     share: float = Field(0.4, gt=0, le=1)
     # After failures the pause doubles up to this.
