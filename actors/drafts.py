@@ -16,6 +16,7 @@ from actors.orders import Order, Turn
 from actors.policy import Policy
 from actors.ports import Metrics
 from actors.reply import Reply
+from actors.retry import Trouble
 from rejoinder.core.context import Message
 from rejoinder.core.latency import Stage
 from rejoinder.core.speculation import Declined, Speculation
@@ -33,28 +34,38 @@ class Terms:
 
 
 class Draft:
-    """Of one revision. `asked`: the prompt that the model was given; None before it was asked anything.
+    """`asked`: the prompt that the model was given; None before it was asked anything.
 
-    `reply` and `task` are set as soon as both exist.
+    `hear` says of which revision it is. One that begins before the soft end has words instead, until then. `reply` and
+    `task` are set as soon as both exist.
     """
 
     reply: Reply
     task: asyncio.Task[None]
+    hearing: Hearing
+    revision: int
 
-    def __init__(self, revision: int, hearing: Hearing, terms: Terms) -> None:
-        self.revision = revision
-        self.hearing = hearing
+    def __init__(self, terms: Terms, trouble: Trouble, words: str = "") -> None:
         self.terms = terms
+        self.trouble = trouble
         self.turn: Turn | None = None
         self.asked: Prompt | None = None
-        self._worded_at: float | None = None
+        self._words = words
+        self._worded_at = 0.0
         self._taken = asyncio.Event()
+
+    def hear(self, revision: int, hearing: Hearing) -> None:
+        """The soft end came: this is what is being learned about the words."""
+        self.revision = revision
+        self.hearing = hearing
 
     async def said(self) -> str:
         """What the caller said, or "" once the turn was taken: then the conversation knows.
 
         That nothing was said is no reason to ask the model before the turn is taken.
         """
+        if self._words:
+            return self._words
         text, at = await self.hearing.words()
         if self.turn is None and text:
             self._worded_at = at
@@ -69,10 +80,10 @@ class Draft:
         if self.asked is None:
             return True
         # Words that were only guessed, and that nobody has confirmed yet, are not answered.
-        return self.hearing.transcript.done() and not self.misheard(prompt)
+        return self.hearing.known and not self.misheard(prompt)
 
     def misheard(self, prompt: Callable[[str], Prompt]) -> bool:
-        """Whether the model was asked something else than what follows from the transcript, which is there."""
+        """Whether the model was asked something else than what follows from the transcript, which is known."""
         return self.asked is not None and self.asked != prompt(self.hearing.transcript.result().text)
 
     def take(self, turn: Turn, now: float) -> None:
@@ -80,7 +91,7 @@ class Draft:
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.asked is not None:
-            turn.marks.end(Stage.STT, self._worded_at or now)
+            turn.marks.end(Stage.STT, max(self._worded_at, self.hearing.began))
         self.reply.release(turn.marks)
         self._taken.set()
 
@@ -95,11 +106,29 @@ class Drafts:
         self._policy = policy
         self._metrics = metrics
         self._draft: Draft | None = None
+        self._ahead: Draft | None = None
         self._of_this_turn = 0
+        self._ahead_of_this_turn = 0
 
     @property
     def drafting(self) -> bool:
-        return self._draft is not None
+        return self._draft is not None or self._ahead is not None
+
+    def anticipate(self, words: str, terms: Terms, carry_out: Callable[[Draft], None]) -> None:
+        """Have these words answered, which may be all. The soft end makes a draft of it, unless `doubt` comes first."""
+        if self.drafting or not self._policy.speculates or not self._speculation.ahead(self._ahead_of_this_turn):
+            return
+        self._ahead_of_this_turn += 1
+        self._metrics.draft("anticipated")
+        self._ahead = Draft(terms, Trouble(self._metrics), words)
+        carry_out(self._ahead)
+
+    def doubt(self) -> None:
+        """What was anticipated was not all, if anything was."""
+        ahead, self._ahead = self._ahead, None
+        if ahead:
+            self._metrics.draft("withdrawn")
+            ahead.task.cancel()
 
     def begin(
         self,
@@ -115,25 +144,30 @@ class Drafts:
         declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else Declined.POLICY
         if declined:
             self._metrics.draft(f"declined_{declined.value}")
+            self.doubt()
             return
         self._of_this_turn += 1
         self._metrics.draft("begun")
-        self._draft = draft = Draft(revision, hearing, terms)
-        carry_out(draft)
+        ahead, self._ahead = self._ahead, None
+        self._draft = draft = ahead or Draft(terms, hearing.trouble)
+        draft.hear(revision, hearing)
+        if not ahead:
+            carry_out(draft)
         hearing.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
 
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
         """The transcript is there. Whoever was misheard is answered anew: one bet still, which is paid already."""
-        transcript = draft.hearing.transcript
-        if draft is not self._draft or transcript.cancelled() or transcript.exception() or not draft.misheard(prompt):
+        if draft is not self._draft or not draft.hearing.known or not draft.misheard(prompt):
             return
         self._metrics.draft("renewed")
         draft.task.cancel()
-        self._draft = Draft(draft.revision, draft.hearing, draft.terms)
+        self._draft = Draft(draft.terms, draft.hearing.trouble)
+        self._draft.hear(draft.revision, draft.hearing)
         carry_out(self._draft)
 
     def discard(self) -> None:
         """Stop the draft, if there is one: nothing of it was seen, nothing of it remains."""
+        self.doubt()
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
@@ -143,7 +177,7 @@ class Drafts:
 
     def answer(self, revision: int | None, terms: Terms, prompt: Callable[[str], Prompt]) -> Draft | None:
         """A turn is being answered: its draft, which is then the caller's to `take`, or None, and none is left."""
-        self._of_this_turn = 0
+        self._of_this_turn = self._ahead_of_this_turn = 0
         self._speculation.answered()
         if self._draft is None or not self._draft.answers(revision, terms, prompt):
             self.discard()

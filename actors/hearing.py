@@ -67,7 +67,12 @@ class Hearing:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
 
-    async def words(self) -> tuple[str, float | None]:
+    @property
+    def known(self) -> bool:
+        """Whether the transcript is there."""
+        return self.transcript.done() and not self.transcript.cancelled() and not self.transcript.exception()
+
+    async def words(self) -> tuple[str, float]:
         """What was said, as soon as it is known: by a guess that is in no doubt, or by the transcript; and since when.
 
         Raises as `transcript` does.
@@ -79,7 +84,7 @@ class Hearing:
             if guessed is not None and guessed.text and not guessed.doubted:
                 return guessed.text, max(self.began, self.guess.at)
         transcript = await asyncio.shield(self.transcript)
-        return transcript.text, self.transcribed_at
+        return transcript.text, self.transcribed_at or self.began
 
     def forget(self) -> None:
         """Cancel what still runs: queued work leaves at once, a running batch's result is dropped."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from actors.ear import Ear
 from actors.policy import Policy
@@ -38,6 +38,28 @@ class Guess:
     at: float = 0.0
 
 
+class Reader(Protocol):
+    """Who has the language model read ahead."""
+
+    policy: Policy
+
+    def read_ahead(self, said: str) -> None:
+        """The words that are likely have changed."""
+        ...
+
+
+class Judge(Protocol):
+    """Who draws conclusions from guesses."""
+
+    def guessed(self, newest: str, sure: str) -> None:
+        """Each guess while a reply waits for the words, and what is sure."""
+        ...
+
+    def ended(self, text: str) -> None:
+        """No doubt about the words, and the voice is low since."""
+        ...
+
+
 class Partials:
     """Of one session. `begin` with an utterance, `settle` at a soft end, `resume` when it was none, `end` with it."""
 
@@ -46,21 +68,16 @@ class Partials:
         services: Services,
         ear: Ear,
         group: asyncio.TaskGroup,
-        policy: Policy,
-        grown: Callable[[str], None],
-        guessed: Callable[[str, str], None],
+        reader: Reader,
+        judge: Judge,
     ) -> None:
-        """`grown` gets the words that are likely whenever they change; `guessed`, while a reply waits for them, each
-        guess and what is sure.
-        """
         self._services = services
         self._settings = services.settings.partials
         self._reads_ahead = services.settings.llm.reads_ahead
         self._ear = ear
         self._group = group
-        self._policy = policy
-        self._grown = grown
-        self._guessed = guessed
+        self._reader = reader
+        self._judge = judge
         self._awaited = False
         self._known = Agreement()
         self._tokens: tuple[int, ...] = ()
@@ -98,7 +115,7 @@ class Partials:
         the voice dipped at sample `dip` (None: it did not), if there is one; if it is under way, it goes on.
         """
         guess = self._newest
-        if not self._settings.at_dips or dip is None or guess is None or guess.until < dip:
+        if not self._settings.at_dips or guess is None or not _covers(guess, dip):
             self.pause()
             return None
         if guess.heard.done():
@@ -110,7 +127,7 @@ class Partials:
         """The caller goes on after a pause; what is sure of the utterance stays so."""
         self._last = False
         self._dipped.clear()
-        wanted = self._awaited or (self._reads_ahead and self._policy.speculates)
+        wanted = self._awaited or (self._reads_ahead and self._reader.policy.speculates)
         if self._settings.enabled and wanted and self._task is None:
             self._task = self._group.create_task(self._guess())
 
@@ -136,8 +153,8 @@ class Partials:
         least_s, pause_s = 0.0, every_s
         while True:
             await self._rest(least_s, pause_s)
-            dipped = self._dipped.is_set()
             self._dipped.clear()
+            low = self._ear.dip is not None
             began = self._services.clock()
             try:
                 transcript = await self._ask(every_s)
@@ -153,7 +170,7 @@ class Partials:
             least_s = took_s * (1 / self._settings.share - 1)
             pause_s = max(every_s - took_s, least_s)
             self._services.metrics.partial("heard")
-            self._take(transcript, whole=dipped and not transcript.doubted)
+            self._take(transcript, whole=low and not transcript.doubted)
             if self._last:
                 self._task = None
                 return
@@ -182,9 +199,21 @@ class Partials:
         """`whole`: its last word is no half of another."""
         self._tokens = transcript.tokens
         self._known = agree(self._known, transcript.text)
+        if whole and not self._last and self._still_low:
+            self._judge.ended(transcript.text)
         likely = transcript.text if whole else self._known.likely
         if self._reads_ahead and likely != self._read:
             self._read = likely
-            self._grown(likely)
+            self._reader.read_ahead(likely)
         if self._awaited:
-            self._guessed(transcript.text, self._known.text)
+            self._judge.guessed(transcript.text, self._known.text)
+
+    @property
+    def _still_low(self) -> bool:
+        """Whether the voice has been low ever since the newest guess."""
+        return self._settings.at_dips and self._newest is not None and _covers(self._newest, self._ear.dip)
+
+
+def _covers(guess: Guess, dip: int | None) -> bool:
+    """Whether it was begun in the dip that lasts."""
+    return dip is not None and guess.until >= dip

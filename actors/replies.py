@@ -80,9 +80,17 @@ class Replies:
         prompt = partial(self._prompts.now, order)
         self._drafts.begin(revision, hearing, self._terms(order), prompt, self._carry_out)
 
+    def anticipate(self, said: str) -> None:
+        """Begin the answer to words that may be all, before the silence behind them is known."""
+        self._drafts.anticipate(said, self._terms(self.standing_order()), self._carry_out)
+
+    def doubt(self) -> None:
+        """The caller goes on: what was anticipated was not all."""
+        self._drafts.doubt()
+
     def _carry_out(self, draft: Draft) -> None:
-        prompt, trouble = partial(self._prompts.of_draft, draft), draft.hearing.trouble
-        plan = self._plan(draft.terms.order, prompt, trouble, lambda: draft.turn)
+        prompt = partial(self._prompts.of_draft, draft)
+        plan = self._plan(draft.terms.order, prompt, draft.trouble, lambda: draft.turn)
         draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
         draft.task = self._group.create_task(self._run(draft.reply, behind=None))
 

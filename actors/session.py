@@ -76,9 +76,8 @@ class Session:
             self.replies = Replies(self, self._services, group)
             self._attention = Attention(self, self._services, self._ear)
             self._attention.configured()
-            policy, grown, guessed = self.replies.policy, self.replies.read_ahead, self._attention.guessed
-            self._partials = partials = Partials(self._services, self._ear, group, policy, grown, guessed)
-            self._utterance = Utterance(self, self._ear, Listening(self._services, group), partials)
+            self._partials = Partials(self._services, self._ear, group, self.replies, self._attention)
+            self._utterance = Utterance(self, self._ear, Listening(self._services, group), self._partials)
             self._performance = Performance(
                 self._services, self._ear, self._utterance, self.replies, self._attention, self.post
             )
@@ -135,6 +134,8 @@ class Session:
             self._mailbox.post(event)
         if self._ear.dip == self._ear.processed and not events:  # else the transcript of all is due
             self._partials.hasten()
+        elif self._ear.dip is None:
+            self.replies.doubt()
         if self._ear.in_speech:
             self._mailbox.post(turn_events.AudioHeard(self._ear.processed))
         self._attention.tune()

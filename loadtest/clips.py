@@ -1,9 +1,10 @@
 """A recorded utterance, ready for the wire, and where in it somebody really speaks.
 
-The edges of speech are what latency is measured from, so they are found on the very samples that are sent. A room that
-was recorded with its noise sounds above `AUDIBLE_DBFS` after the last word, and a reply to that word would seem to come
-before its end; so the gate follows the clip's own level, as far as soft speech allows. A gate that is too high errs on
-the honest side: speech ends earlier, and the reply seems later.
+The edges of speech are what latency is measured from, so they are found on the very samples that are sent. Speech is
+what is louder than a gate that follows the clip's own level, as ITU-T P.56 has it: in a quiet recording a last s is far
+below `AUDIBLE_DBFS`, and still a part of the word. The room's noise must stay below the gate, or a reply would seem to
+come before the last word's end. A gate that is too high errs on the honest side: speech ends earlier, and the reply
+seems later.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from rejoinder.core.audio import (
 )
 from rejoinder.core.errors import ConfigError
 
-# ITU-T P.56: speech is active down to this far below its level.
+# ITU-T P.56: speech is active down to this far below its active level, the level while it is active.
 _MARGIN_DB = 15.9
 # Soft speech is at -35 dBFS, and its last syllable below: no gate may be higher.
 _HIGHEST_GATE_DBFS = -40.0
+# The quietest 20 ms in twenty are the room; it wavers by less than this.
+_NOISE_PERCENTILE, _NOISE_MARGIN_DB = 5.0, 6.0
 # One period of 50 Hz: shorter frames follow the clicks and the hum of a room.
 _FRAME_MS = 20.0
 
@@ -93,11 +96,30 @@ def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
 
 
 def _gate_dbfs(samples: Samples) -> float:
-    """The level at which this clip's speech begins: a margin below its loudest frames (their 99th percentile)."""
+    """The level at which this clip's speech begins: P.56's margin below its active level, and above its noise."""
     frame = round(WIRE_RATE * _FRAME_MS / 1000)
     power = np.square(samples[: samples.size - samples.size % frame].reshape(-1, frame), dtype=np.float64).mean(axis=1)
-    level = 10 * np.log10(max(float(np.percentile(power, 99)), 1e-12)) if power.size else -np.inf
-    return float(np.clip(level - _MARGIN_DB, AUDIBLE_DBFS, _HIGHEST_GATE_DBFS))
+    if not power.size or _decibels(float(power.max())) < AUDIBLE_DBFS:
+        return AUDIBLE_DBFS
+    noise, loudest = np.percentile(power, (_NOISE_PERCENTILE, 99))
+    # A clip that was cut at its words has no room in it: its quietest is speech.
+    above_noise_db = min(_decibels(noise) + _NOISE_MARGIN_DB, _decibels(loudest) - _MARGIN_DB)
+    return min(max(_active_db(power) - _MARGIN_DB, above_noise_db), _HIGHEST_GATE_DBFS)
+
+
+def _active_db(power: npt.NDArray[np.float64]) -> float:
+    """The mean level of the frames that are active: those no more than the margin below that mean."""
+    level_db = _decibels(float(power.max()))
+    while True:
+        active = power >= 10 ** ((level_db - _MARGIN_DB) / 10)
+        lower_db = _decibels(float(power[active].mean()))
+        if lower_db >= level_db - 0.01:  # frames only ever join, and the mean only falls
+            return lower_db
+        level_db = lower_db
+
+
+def _decibels(power: float) -> float:
+    return 10 * float(np.log10(max(power, 1e-12)))
 
 
 def _read_wave(path: Path) -> tuple[npt.NDArray[np.float64], int]:

@@ -62,6 +62,18 @@ def test_the_noise_of_a_room_after_the_last_word_is_not_speech() -> None:
     assert make_clip("a", noise).speech_end == WIRE_RATE
 
 
+def test_a_faint_last_sound_of_a_quiet_recording_is_speech() -> None:
+    """A word at -37 dBFS that ends in 100 ms at -50, in a room at -65: the s belongs to the word, the room does not."""
+    rng = np.random.default_rng(1)
+    word, hiss, room = (
+        rng.normal(0, 10 ** (level / 20), round(WIRE_RATE * seconds))
+        for level, seconds in ((-37, 1.0), (-50, 0.1), (-65, 0.5))
+    )
+    clip = make_clip("a", float_to_pcm16(np.concatenate([room, word, hiss, room])))
+    assert clip.speech_start / WIRE_RATE == pytest.approx(0.5, abs=0.021)
+    assert clip.speech_end / WIRE_RATE == pytest.approx(1.6, abs=0.021)
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"), [(b"RIFF", "not a readable PCM WAV file"), (b"hello" * 20, "not a readable PCM WAV file")]
 )
