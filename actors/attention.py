@@ -11,9 +11,7 @@ from actors.hearing import Hearing
 from actors.ports import Transcript
 from actors.replies import Replies
 from actors.services import Services
-from rejoinder.core import turns
 from rejoinder.core.barge_in import Floor, Reading, read, stops
-from rejoinder.core.endings import Ending, ending
 from rejoinder.core.turn_events import Guessed, Heard, TurnEvent
 from rejoinder.core.turn_state import Agent, Caller, Claim, TurnRules, TurnState
 
@@ -91,13 +89,6 @@ class Attention:
             self._talk.post(Guessed(state.revision, meant=True))
         elif not self._meant(newest):
             self._talk.post(Guessed(state.revision, meant=False))
-
-    def ended(self, text: str) -> None:
-        """The voice has dipped behind these words, which nobody doubts: they may be all."""
-        if not turns.drafts_next(self._talk.state, self._talk.rules):
-            return
-        if ending(text, self._services.settings.stt.language) is Ending.FINISHED:
-            self._talk.replies.anticipate(text)
 
     def _known(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():

@@ -16,7 +16,6 @@ from actors.orders import Order, Turn
 from actors.policy import Policy
 from actors.ports import Metrics
 from actors.reply import Reply
-from actors.retry import Trouble
 from rejoinder.core.context import Message
 from rejoinder.core.latency import Stage
 from rejoinder.core.speculation import Declined, Speculation
@@ -34,38 +33,28 @@ class Terms:
 
 
 class Draft:
-    """`asked`: the prompt that the model was given; None before it was asked anything.
+    """Of one revision. `asked`: the prompt that the model was given; None before it was asked anything.
 
-    `hear` says of which revision it is. One that begins before the soft end has words instead, until then. `reply` and
-    `task` are set as soon as both exist.
+    `reply` and `task` are set as soon as both exist.
     """
 
     reply: Reply
     task: asyncio.Task[None]
-    hearing: Hearing
-    revision: int
 
-    def __init__(self, terms: Terms, trouble: Trouble, words: str = "") -> None:
-        self.terms = terms
-        self.trouble = trouble
-        self.turn: Turn | None = None
-        self.asked: Prompt | None = None
-        self._words = words
-        self._worded_at = 0.0
-        self._taken = asyncio.Event()
-
-    def hear(self, revision: int, hearing: Hearing) -> None:
-        """The soft end came: this is what is being learned about the words."""
+    def __init__(self, revision: int, hearing: Hearing, terms: Terms) -> None:
         self.revision = revision
         self.hearing = hearing
+        self.terms = terms
+        self.turn: Turn | None = None
+        self.asked: Prompt | None = None
+        self._worded_at = 0.0
+        self._taken = asyncio.Event()
 
     async def said(self) -> str:
         """What the caller said, or "" once the turn was taken: then the conversation knows.
 
         That nothing was said is no reason to ask the model before the turn is taken.
         """
-        if self._words:
-            return self._words
         text, at = await self.hearing.words()
         if self.turn is None and text:
             self._worded_at = at
@@ -91,7 +80,7 @@ class Draft:
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.asked is not None:
-            turn.marks.end(Stage.STT, max(self._worded_at, self.hearing.began))
+            turn.marks.end(Stage.STT, self._worded_at)
         self.reply.release(turn.marks)
         self._taken.set()
 
@@ -106,29 +95,11 @@ class Drafts:
         self._policy = policy
         self._metrics = metrics
         self._draft: Draft | None = None
-        self._ahead: Draft | None = None
         self._of_this_turn = 0
-        self._ahead_of_this_turn = 0
 
     @property
     def drafting(self) -> bool:
-        return self._draft is not None or self._ahead is not None
-
-    def anticipate(self, words: str, terms: Terms, carry_out: Callable[[Draft], None]) -> None:
-        """Have these words answered, which may be all. The soft end makes a draft of it, unless `doubt` comes first."""
-        if self.drafting or not self._policy.speculates or not self._speculation.ahead(self._ahead_of_this_turn):
-            return
-        self._ahead_of_this_turn += 1
-        self._metrics.draft("anticipated")
-        self._ahead = Draft(terms, Trouble(self._metrics), words)
-        carry_out(self._ahead)
-
-    def doubt(self) -> None:
-        """What was anticipated was not all, if anything was."""
-        ahead, self._ahead = self._ahead, None
-        if ahead:
-            self._metrics.draft("withdrawn")
-            ahead.task.cancel()
+        return self._draft is not None
 
     def begin(
         self,
@@ -144,15 +115,11 @@ class Drafts:
         declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else Declined.POLICY
         if declined:
             self._metrics.draft(f"declined_{declined.value}")
-            self.doubt()
             return
         self._of_this_turn += 1
         self._metrics.draft("begun")
-        ahead, self._ahead = self._ahead, None
-        self._draft = draft = ahead or Draft(terms, hearing.trouble)
-        draft.hear(revision, hearing)
-        if not ahead:
-            carry_out(draft)
+        self._draft = draft = Draft(revision, hearing, terms)
+        carry_out(draft)
         hearing.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
 
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
@@ -161,13 +128,11 @@ class Drafts:
             return
         self._metrics.draft("renewed")
         draft.task.cancel()
-        self._draft = Draft(draft.terms, draft.hearing.trouble)
-        self._draft.hear(draft.revision, draft.hearing)
+        self._draft = Draft(draft.revision, draft.hearing, draft.terms)
         carry_out(self._draft)
 
     def discard(self) -> None:
         """Stop the draft, if there is one: nothing of it was seen, nothing of it remains."""
-        self.doubt()
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
@@ -177,7 +142,7 @@ class Drafts:
 
     def answer(self, revision: int | None, terms: Terms, prompt: Callable[[str], Prompt]) -> Draft | None:
         """A turn is being answered: its draft, which is then the caller's to `take`, or None, and none is left."""
-        self._of_this_turn = self._ahead_of_this_turn = 0
+        self._of_this_turn = 0
         self._speculation.answered()
         if self._draft is None or not self._draft.answers(revision, terms, prompt):
             self.discard()

@@ -43,8 +43,8 @@ class Reader(Protocol):
 
     policy: Policy
 
-    def read_ahead(self, said: str) -> None:
-        """The words that are likely have changed."""
+    def read_ahead(self, said: str, *, whole: bool) -> None:
+        """The words that are likely have changed; with `whole` they may be all."""
         ...
 
 
@@ -53,10 +53,6 @@ class Judge(Protocol):
 
     def guessed(self, newest: str, sure: str) -> None:
         """Each guess while a reply waits for the words, and what is sure."""
-        ...
-
-    def ended(self, text: str) -> None:
-        """No doubt about the words, and the voice is low since."""
         ...
 
 
@@ -82,7 +78,7 @@ class Partials:
         self._known = Agreement()
         self._tokens: tuple[int, ...] = ()
         self._start = 0
-        self._read = ""
+        self._read = ("", False)
         self._newest: Guess | None = None
         self._dipped = asyncio.Event()
         self._last = False
@@ -115,7 +111,7 @@ class Partials:
         the voice dipped at sample `dip` (None: it did not), if there is one; if it is under way, it goes on.
         """
         guess = self._newest
-        if not self._settings.at_dips or guess is None or not _covers(guess, dip):
+        if not self._settings.at_dips or dip is None or guess is None or guess.until < dip:
             self.pause()
             return None
         if guess.heard.done():
@@ -142,7 +138,7 @@ class Partials:
         self.pause()
         self._known = Agreement()
         self._tokens = ()
-        self._read = ""
+        self._read = ("", False)
         self._newest = None
         self._awaited = False
 
@@ -154,7 +150,7 @@ class Partials:
         while True:
             await self._rest(least_s, pause_s)
             self._dipped.clear()
-            low = self._ear.dip is not None
+            low = self._settings.at_dips and self._ear.dip is not None
             began = self._services.clock()
             try:
                 transcript = await self._ask(every_s)
@@ -199,21 +195,9 @@ class Partials:
         """`whole`: its last word is no half of another."""
         self._tokens = transcript.tokens
         self._known = agree(self._known, transcript.text)
-        if whole and not self._last and self._still_low:
-            self._judge.ended(transcript.text)
         likely = transcript.text if whole else self._known.likely
-        if self._reads_ahead and likely != self._read:
-            self._read = likely
-            self._reader.read_ahead(likely)
+        if self._reads_ahead and (likely, whole) != self._read:
+            self._read = (likely, whole)
+            self._reader.read_ahead(likely, whole=whole)
         if self._awaited:
             self._judge.guessed(transcript.text, self._known.text)
-
-    @property
-    def _still_low(self) -> bool:
-        """Whether the voice has been low ever since the newest guess."""
-        return self._settings.at_dips and self._newest is not None and _covers(self._newest, self._ear.dip)
-
-
-def _covers(guess: Guess, dip: int | None) -> bool:
-    """Whether it was begun in the dip that lasts."""
-    return dip is not None and guess.until >= dip

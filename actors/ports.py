@@ -93,7 +93,8 @@ class LlmRequest:
     on behind it and returns only what follows, so nothing is spoken twice.
 
     `session`: whose conversation it is; the replica that served it before may still hold its state. `prefill`: nothing
-    is to be said; the engine computes the state of the messages, whose last may go on, or does nothing.
+    is to be said; the engine computes the state of the messages, whose last may go on unless they are `whole`, or does
+    nothing.
 
     `small`: the backup is to answer first, if there is one.
     """
@@ -104,6 +105,7 @@ class LlmRequest:
     prefix: str = ""
     session: str = ""
     prefill: bool = False
+    whole: bool = False
     small: bool = False
 
 

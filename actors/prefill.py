@@ -16,9 +16,6 @@ from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 0.1
-"""Reading takes 40 ms here when the engine is free; an answer is not kept waiting for one that is not."""
-
 
 class Prefill:
     """Of one session."""
@@ -27,31 +24,24 @@ class Prefill:
         self._services = services
         self._group = group
         self._session = session
-        self._next: tuple[Message, ...] | None = None
+        self._next: LlmRequest | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, messages: tuple[Message, ...]) -> None:
-        """Have these read, unless the host is busy with replies that somebody waits for."""
+    def start(self, messages: tuple[Message, ...], *, whole: bool = False) -> None:
+        """Have these read, unless the host is busy with replies that somebody waits for; `whole`: none goes on."""
         settings = self._services.settings
         if not settings.llm.reads_ahead or not messages:
             return
         if self._services.speculation.thinking >= settings.speculation.max_thinking:
             return
-        self._next = messages
+        self._next = LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole)
         if self._task is None or self._task.done():
             self._task = self._group.create_task(self._read())
-
-    async def over(self) -> None:
-        """Until nothing is being read, for a short while: an answer beside it would find none of what it reads."""
-        self._next = None
-        if self._task is not None and not self._task.done():
-            await asyncio.wait({self._task}, timeout=PATIENCE_S)
 
     async def _read(self) -> None:
         """Read until nothing newer is there; cancelling it stops the engine."""
         while self._next is not None:
-            messages, self._next = self._next, None
-            request = LlmRequest(messages, max_tokens=0, session=self._session, prefill=True)
+            request, self._next = self._next, None
             try:
                 async with (
                     asyncio.timeout(self._services.settings.llm.call_timeout_s),

@@ -68,9 +68,8 @@ class Prompts:
             await asyncio.wait(self._pending)
         if draft.turn:
             return await self.of_turn(draft.turn, draft.terms.order, asked=False)
-        draft.asked = prompt = self.now(draft.terms.order, said)
-        await self.prefill.over()
-        return prompt
+        draft.asked = self.now(draft.terms.order, said)
+        return draft.asked
 
     def now(self, order: Order, said: str = "") -> Prompt:
         """The prompt as the conversation stands, and the words `said` as its newest turn."""

@@ -80,24 +80,18 @@ class Replies:
         prompt = partial(self._prompts.now, order)
         self._drafts.begin(revision, hearing, self._terms(order), prompt, self._carry_out)
 
-    def anticipate(self, said: str) -> None:
-        """Begin the answer to words that may be all, before the silence behind them is known."""
-        self._drafts.anticipate(said, self._terms(self.standing_order()), self._carry_out)
-
-    def doubt(self) -> None:
-        """The caller goes on: what was anticipated was not all."""
-        self._drafts.doubt()
-
     def _carry_out(self, draft: Draft) -> None:
         prompt = partial(self._prompts.of_draft, draft)
-        plan = self._plan(draft.terms.order, prompt, draft.trouble, lambda: draft.turn)
+        plan = self._plan(draft.terms.order, prompt, draft.hearing.trouble, lambda: draft.turn)
         draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
         draft.task = self._group.create_task(self._run(draft.reply, behind=None))
 
-    def read_ahead(self, said: str = "") -> None:
-        """Let the language model read what it will be asked, as far as that is known: the caller has said so much."""
+    def read_ahead(self, said: str = "", *, whole: bool = False) -> None:
+        """Let the language model read what it will be asked, as far as that is known: the caller has said so much, and
+        with `whole` perhaps no more.
+        """
         if not self._drafts.drafting:
-            self._prompts.prefill.start(self._prompts.now(self.standing_order(), said))
+            self._prompts.prefill.start(self._prompts.now(self.standing_order(), said), whole=whole)
 
     def discard(self) -> None:
         """Drop the draft: there is more to hear, or nobody to answer."""

@@ -134,8 +134,6 @@ class Session:
             self._mailbox.post(event)
         if self._ear.dip == self._ear.processed and not events:  # else the transcript of all is due
             self._partials.hasten()
-        elif self._ear.dip is None:
-            self.replies.doubt()
         if self._ear.in_speech:
             self._mailbox.post(turn_events.AudioHeard(self._ear.processed))
         self._attention.tune()

@@ -14,9 +14,10 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,9 @@ from rejoinder.store.split_gguf import ADAPTER
 
 # States of conversations that lost their slot are kept in so much memory; a state of SmolLM2 is 23 KB a token.
 KEPT_STATES_MB = 256
+PATIENCE_S = 0.1
+"""A request finds its session's state only in an idle slot. One that was cancelled, or reads ahead, leaves within a few
+tokens, and then what is new of 250 tokens is read in 80 ms; in another slot all of them are, in 1,000."""
 # DRY sampling that forbids: a penalty that no token survives.
 _FORBIDDING = 1000.0
 _TOO_LONG = "exceed_context_size_error"
@@ -73,6 +77,7 @@ class LlamaCpp:
         self._places = asyncio.Semaphore(options.slots)
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llama-cpp")
         self._active = 0
+        self._running: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
 
     @property
     def active(self) -> int:
@@ -93,10 +98,11 @@ class LlamaCpp:
         BackendError if the engine fails. Closing or cancelling takes a waiting request out of the queue at once, and
         stops a running one at its next token; it returns when the place is free.
         """
-        if request.prefill:
-            if self._places.locked():
-                yield TokenDelta("", 0, "stop", Usage(0, 0))  # somebody waits for an answer: that goes first
-                return
+        alone = await self._alone(request.session)
+        if request.prefill and (self._places.locked() or not alone):
+            yield TokenDelta("", 0, "stop", Usage(0, 0))  # somebody waits for an answer: that goes first
+            return
+        if request.prefill and not request.whole:
             prompt = self._template.render_open(request.messages)
         else:
             prompt = self._template.render(request.messages, answer=request.prefix)
@@ -106,13 +112,36 @@ class LlamaCpp:
         self._active += 1
         arrived = time.monotonic()
         try:
-            async with self._places:
-                queue_s = time.monotonic() - arrived
-                async with aclosing(self._generate(request, prompt, queue_s)) as deltas:
-                    async for delta in deltas:
-                        yield delta
+            with self._present(request.session):
+                async with self._places:
+                    queue_s = time.monotonic() - arrived
+                    async with aclosing(self._generate(request, prompt, queue_s)) as deltas:
+                        async for delta in deltas:
+                            yield delta
         finally:
             self._active -= 1
+
+    async def _alone(self, session: str) -> bool:
+        """Wait for what else this session has under way, while that is worth it; False if there still is something."""
+        if others := self._running.get(session):
+            await asyncio.wait(others, timeout=PATIENCE_S)
+        return not self._running.get(session)
+
+    @contextmanager
+    def _present(self, session: str) -> Iterator[None]:
+        """Be one of those that `_alone` waits for; who has no session has no state to wait for."""
+        if not session:
+            yield
+            return
+        over = asyncio.get_running_loop().create_future()
+        self._running[session].add(over)
+        try:
+            yield
+        finally:
+            over.set_result(None)
+            self._running[session].discard(over)
+            if not self._running[session]:
+                del self._running[session]
 
     def _generate(self, request: LlmRequest, prompt: str, queue_s: float) -> AsyncGenerator[TokenDelta]:
         def complete(writer: DeltaWriter) -> tuple[Literal["stop", "length"], Usage]:

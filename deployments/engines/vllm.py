@@ -124,16 +124,17 @@ class Vllm:
         yield writer.last(_reason(last.outputs[0].finish_reason), usage)
 
     def _tokens(self, request: LlmRequest) -> list[int]:
-        """The prompt, up to the answer begun so far; of a prefill, up to the last word of the last message."""
+        """The prompt, up to the answer begun so far; of a prefill that goes on, up to the last message's end."""
+        goes_on = request.prefill and not request.whole
         entries = [{"role": message.role, "content": plain(message.content)} for message in request.messages]
         try:
             prompt: str = self._tokenizer.apply_chat_template(
-                entries, tokenize=False, add_generation_prompt=not request.prefill, **self._stage.vllm.chat_template
+                entries, tokenize=False, add_generation_prompt=not goes_on, **self._stage.vllm.chat_template
             )
         except TemplateError as error:
             message = f"the model's chat template refuses these messages: {error}."
             raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
-        text = up_to(prompt, entries[-1]["content"]) if request.prefill else prompt + plain(request.prefix)
+        text = up_to(prompt, entries[-1]["content"]) if goes_on else prompt + plain(request.prefix)
         tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return tokens
 

@@ -142,9 +142,6 @@ class SpeculationSettings(Section):
     enabled: bool = True
     # Of one turn: a caller who pauses more often is waited for.
     max_per_turn: Count = 3
-    # Replies begun to words that read finished where the voice dips, before the silence is known: at most so many a
-    # turn, and only while nobody on the host waits for a reply. 0: none.
-    ahead_per_turn: int = Field(4, ge=0, le=100)
     # No draft is begun while so many replies of the host, drafts among them, are not audible yet: they go first.
     max_thinking: Count = 16
     # Drafts that come to nothing: at most this share of the answered turns, and `waste_cap` more.

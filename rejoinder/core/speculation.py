@@ -57,10 +57,6 @@ class Speculation:
         self._tokens -= 1
         return None
 
-    def ahead(self, before: int) -> bool:
-        """Whether a reply may begin before the soft end: on idle engines alone; the turn has had `before` of those."""
-        return self._settings.enabled and before < self._settings.ahead_per_turn and self._thinking == 0
-
     def kept(self) -> None:
         """A draft became a turn's answer: it cost nothing."""
         self._tokens = min(self._settings.waste_cap, self._tokens + 1)

@@ -80,11 +80,6 @@ def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) ->
     return state, begin + waiting
 
 
-def drafts_next(state: TurnState, rules: TurnRules) -> bool:
-    """Whether a soft end that came now would begin a draft."""
-    return state.caller is Caller.SPEAKING and state.claim is Claim.NONE and bool(_draft(state, rules))
-
-
 def _draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
     return (Draft(state.revision),) if rules.drafts and rules.replies and state.agent is Agent.IDLE else ()
 

@@ -24,6 +24,8 @@ from tests.actors.wire_rules import Wire
 
 FRAME_S = 0.02
 _TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
+# 24 dB below: a dip, in which voice activity still hears speech.
+_MURMUR = (np.sin(np.arange(320) * 0.2) * 505).astype("<i2").tobytes()
 _HUSH = bytes(640)
 APOLOGY_PCM = _TONE * 50
 
@@ -101,6 +103,9 @@ class Caller:
 
     async def speak(self, seconds: float) -> None:
         await self._send(_TONE, seconds)
+
+    async def murmur(self, seconds: float) -> None:
+        await self._send(_MURMUR, seconds)
 
     async def hush(self, seconds: float) -> None:
         await self._send(_HUSH, seconds)

@@ -177,6 +177,40 @@ def test_where_nothing_is_left_of_the_sound_only_certainty_is_speech(power: floa
     assert heard([*speech, *[(0.99, power)] * 3])[1:] == []
 
 
+def dips(windows: Sequence[tuple[float, float | None]]) -> list[int | None]:
+    """Since which window the sound has been low, behind each of them."""
+    state = SpeechState()
+    found: list[int | None] = []
+    for number, (probability, power) in enumerate(windows, start=1):
+        state, _ = step(state, SETTINGS, probability, number * VAD_WINDOW, power)
+        found.append(None if state.dip is None else state.dip // VAD_WINDOW)
+    return found
+
+
+def test_a_dip_is_known_at_its_first_window_and_lasts_until_the_sound_returns() -> None:
+    """Speech throughout for the detector; the soft end behind it changes nothing about when the dip began."""
+    speech, low = [(0.9, LOUD)] * 10, [(0.9, MURMUR)] * 3
+    assert dips([*speech, *low, (0.9, LOUD)]) == [None] * 10 + [11] * 3 + [None]
+    assert dips([*speech, *low, *[(0.1, GONE)] * 4]) == [None] * 10 + [11] * 7
+
+
+def test_silence_before_speech_and_after_the_turn_is_no_dip() -> None:
+    """Where nobody has begun to speak, nothing can fall."""
+    assert dips([(0.1, GONE)] * 5) == [None] * 5
+    state = SpeechState()
+    for number in range(1, 14):
+        state, _ = step(
+            state, SETTINGS, *((0.9, number * VAD_WINDOW, LOUD) if number < 11 else (0.1, number * VAD_WINDOW, GONE))
+        )
+    state, _ = step(committed(state), SETTINGS, 0.1, 14 * VAD_WINDOW, GONE)
+    assert state.dip is None
+
+
+def test_without_loudness_nothing_dips() -> None:
+    """Probabilities alone do not say how loud it was."""
+    assert dips([(0.9, LOUD)] * 10 + [(0.1, None)] * 5) == [None] * 15
+
+
 @given(streams)
 def test_without_loudness_probabilities_decide(probabilities: list[float]) -> None:
     """Who does not know a window's power gets the edges that equal loudness gives."""
