@@ -91,4 +91,4 @@ class Ears:
 
 
 def _heard(decoded: Decoded, *, repeated: bool = False) -> Heard:
-    return Heard(decoded.text, decoded.avg_logprob, repeated, decoded.full_padding)
+    return Heard(decoded.text, decoded.avg_logprob, repeated=repeated, full_padding=decoded.full_padding)

@@ -115,8 +115,10 @@ def test_what_is_in_doubt_is_heard_again(quick: Moonshine, store: ModelStore) ->
     spoken, doubtful = ears.transcribe_batch([clear, noise])
     assert (spoken.repeated, careful.asked) == (False, 1)
     assert "everything before us" in spoken.text
+    assert not spoken.doubted
     assert doubtful == Heard("Heard with care.", -0.1, repeated=True, full_padding=True)
-    ears.transcribe_batch([noise], partial=True)
+    (guessed,) = ears.transcribe_batch([noise], partial=True)
+    assert guessed.doubted
     assert careful.asked == 1
 
 
