@@ -104,6 +104,32 @@ async def test_a_guess_that_is_under_way_at_the_soft_end_is_waited_for() -> None
 
 
 @virtual
+async def test_a_dip_soon_behind_a_guess_is_not_missed() -> None:
+    """A guess by the clock has just ended; the rest that is due is put off."""
+    play = scene(AT_DIPS.model_copy(update={"partials": PartialsSettings(every_ms=1000)}))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.16)
+        assert len(play.stt.partials) == 1
+        await caller.murmur(0.08)
+        assert len(play.stt.partials) == 2
+        await caller.listen("response.done")
+
+
+@virtual
+async def test_dips_one_after_another_take_no_more_than_the_share() -> None:
+    """Twenty dips in 3.6 s, and guesses of 200 ms for 40% of that time: the rest is put off, and not forgotten."""
+    play = scene(stt=Listener(guess_s=0.2))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        for _ in range(20):
+            await caller.speak(0.1)
+            await caller.murmur(0.08)
+        assert 6 <= len(play.stt.partials) <= 8
+        await caller.listen("response.done")
+
+
+@virtual
 async def test_words_that_were_misheard_are_answered_anew() -> None:
     """The transcript has others: the client hears one reply, to these."""
     play = scene(stt=Listener(texts=deque(["What time is it in Rome?"])))
