@@ -1,8 +1,8 @@
 """Replies begun before their turn was taken, and what they assumed about the conversation.
 
-A draft asks the model exactly what the committed turn would have it asked. If that is no longer so when the turn is
-taken (the client changed the instructions, or put an item into the conversation meanwhile), it is no answer to it. One
-that was begun with a guess at the caller's words is begun again if the transcript has others.
+A draft asks the model what the committed turn would have it asked. If that is no longer so when the turn is taken (the
+client changed the instructions, or put an item into the conversation meanwhile), it is no answer to it. One that was
+begun with a guess at the caller's words is begun again if the transcript has others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from actors.reply import Reply
 from rejoinder.core.context import Message
 from rejoinder.core.latency import Stage
 from rejoinder.core.speculation import Declined, Speculation
+from rejoinder.core.transcripts import same_words
 
 Prompt = tuple[Message, ...]
 
@@ -72,8 +73,16 @@ class Draft:
         return self.hearing.known and not self.misheard(prompt)
 
     def misheard(self, prompt: Callable[[str], Prompt]) -> bool:
-        """Whether the model was asked something else than what follows from the transcript, which is known."""
-        return self.asked is not None and self.asked != prompt(self.hearing.transcript.result().text)
+        """Whether the model was asked something else than what follows from the transcript, which is known: other words,
+        or the same behind another conversation. A guess may have ended with another mark.
+        """
+        wanted = prompt(self.hearing.transcript.result().text)
+        if self.asked is None or self.asked == wanted:
+            return False
+        if not wanted:
+            return True
+        (*asked, last), (*due, newest) = self.asked, wanted
+        return asked != due or last.role != newest.role or not same_words(last.content, newest.content)
 
     def take(self, turn: Turn, now: float) -> None:
         """Let it out, as the answer to `turn`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,8 +48,8 @@ def ablate(folder: Path, names: str, turns: int, turns_all_on: int, console: Con
     chosen = [_named(name) for name in names.split(",")] if names else list(TECHNIQUES)
     folder.mkdir(parents=True, exist_ok=True)
     baseline, *rest = [_named(ALL_ON), *(technique for technique in chosen if technique.name != ALL_ON)]
-    with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work, cluster("local"):
-        clips = make_clips(Path(work), open_store(ModelStoreSettings()), LINES)
+    clips = _clips(folder / "clips")
+    with cluster("local"):
         # Half before the other rows and half behind them: the machine's speed drifts.
         _measure(folder, baseline, clips, turns_all_on // 2, console)
         for technique in rest:
@@ -58,6 +57,15 @@ def ablate(folder: Path, names: str, turns: int, turns_all_on: int, console: Con
         _measure(folder, baseline, clips, turns_all_on, console)
     all_on = _known(folder, baseline)
     return [row(technique, _known(folder, technique), all_on) for technique in (baseline, *rest)]
+
+
+def _clips(folder: Path) -> list[Path]:
+    """What the callers say in every row: a synthesized voice speaks anew each time, so it speaks once a folder."""
+    clips = [folder / f"{line.name}.wav" for line in LINES]
+    if all(clip.exists() for clip in clips):
+        return clips
+    folder.mkdir(exist_ok=True)
+    return make_clips(folder, open_store(ModelStoreSettings()), LINES)
 
 
 def _named(name: str) -> Technique:

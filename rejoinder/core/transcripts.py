@@ -47,6 +47,13 @@ def agree(known: Agreement, guess: str) -> Agreement:
     return Agreement(words, known.stable + words[len(known.stable) : sure])
 
 
+def same_words(one: str, other: str) -> bool:
+    """Whether two transcripts have the same words and both ask, or neither: the rest is spelling, and no other turn."""
+    mine, theirs = one.split(), other.split()
+    asks = one.rstrip().endswith("?") is other.rstrip().endswith("?")
+    return asks and len(mine) == len(theirs) == _common(tuple(mine), tuple(theirs))
+
+
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     """How many words both begin with."""
     for count, (mine, theirs) in enumerate(zip(one, other, strict=False)):

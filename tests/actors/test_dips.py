@@ -145,6 +145,19 @@ async def test_words_that_were_misheard_are_answered_anew() -> None:
 
 
 @virtual
+async def test_another_mark_at_the_end_is_no_other_turn() -> None:
+    """The transcript ends with a comma: the draft is kept, and the conversation has the transcript."""
+    play = scene(stt=Listener(guesses=deque(["Tell me the time."]), texts=deque(["tell me the time,"])))
+    async with play.call() as caller:
+        await say(caller)
+        await caller.listen("response.done")
+        assert caller.session.conversation.messages()[0].content == "tell me the time,"
+    assert len(play.llm.requests) == 1
+    assert play.metrics.counts["draft renewed"] == 0
+    assert play.metrics.counts["draft kept"] == 1
+
+
+@virtual
 async def test_noise_that_was_taken_for_words_is_not_answered() -> None:
     """The guess had words and the transcript has none."""
     play = scene(stt=Listener(texts=deque([""])))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.transcripts import Agreement, agree
+from rejoinder.core.transcripts import Agreement, agree, same_words
 
 
 def after(*guesses: str) -> Agreement:
@@ -63,3 +64,22 @@ def test_what_is_likely_is_the_newest_guess_but_its_last_word() -> None:
     assert sure.likely == "one two three"
     assert agree(sure, "nine eight seven").likely == sure.text
     assert after("Yes").likely == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Tell me the time.", "tell me the time,", True),
+        ("Tell me the time", "Tell me the time.", True),
+        ("You go to Rome.", "You go to Rome?", False),
+        ("You go to Rome?", "You go to rome?", True),
+        ("Tell me the time.", "Tell me the times.", False),
+        ("Tell me the time.", "Tell me the time. Now.", False),
+        ("", "", True),
+        ("", "Yes.", False),
+    ],
+)
+def test_spelling_makes_no_other_words(one: str, other: str, same: bool) -> None:
+    """Case and marks are compared away; that one of them asks is not."""
+    assert same_words(one, other) is same
+    assert same_words(other, one) is same
