@@ -73,8 +73,9 @@ class Draft:
         return self.hearing.known and not self.misheard(prompt)
 
     def misheard(self, prompt: Callable[[str], Prompt]) -> bool:
-        """Whether the model was asked something else than what follows from the transcript, which is known: other words,
-        or the same behind another conversation. A guess may have ended with another mark.
+        """Whether the model was asked other words than the (known) transcript's, or behind another conversation.
+
+        A guess may have ended with another mark.
         """
         wanted = prompt(self.hearing.transcript.result().text)
         if self.asked is None or self.asked == wanted:
