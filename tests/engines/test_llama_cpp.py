@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,41 @@ async def test_what_was_read_ahead_is_not_read_again(llm: LlamaCpp) -> None:
     usage = (await answer(llm, ask(question, max_tokens=2)))[-1].usage
     assert usage is not None
     assert usage.cached_tokens >= only.usage.prompt_tokens - 1
+
+
+async def test_words_that_may_be_all_are_read_with_what_follows_them(llm: LlamaCpp) -> None:
+    """A whole prefill leaves the answer one token of its prompt to read."""
+    question = "Is the moon further away than the sun?"
+    heard = replace(ask(question, max_tokens=0), prefill=True, whole=True)
+    (only,) = await answer(llm, heard)
+    usage = (await answer(llm, ask(question, max_tokens=2)))[-1].usage
+    assert only.usage is not None
+    assert usage is not None
+    assert only.usage.prompt_tokens == usage.prompt_tokens
+    assert usage.cached_tokens == usage.prompt_tokens - 1
+
+
+async def test_a_request_behind_a_cancelled_one_of_its_conversation_finds_its_state(llm: LlamaCpp) -> None:
+    """The cancelled one leaves its slot first: in the other one all of the prompt would be new."""
+    for number in range(4):
+        question = f"What were the people of the year {1500 + number} afraid of"
+        cancelled = llm.stream(replace(ask(question, max_tokens=60), session="one"))
+        await anext(cancelled)
+        leaving = asyncio.create_task(cancelled.aclose())
+        behind = await answer(llm, replace(ask(f"{question} most?", max_tokens=2), session="one"))
+        await leaving
+        usage = behind[-1].usage
+        assert usage is not None
+        assert usage.cached_tokens >= usage.prompt_tokens - 12
+
+
+async def test_a_conversation_may_have_two_answers_at_once(llm: LlamaCpp) -> None:
+    """A response beside another is late by the engine's patience, and not by the other's length."""
+    long = asyncio.create_task(answer(llm, replace(ask(STORY, max_tokens=200), session="one")))
+    short = await answer(llm, replace(ask(QUESTIONS[0], max_tokens=2), session="one"))
+    assert short[-1].usage is not None
+    assert not long.done()
+    await long
 
 
 async def test_reading_ahead_gives_way_to_answers(llm: LlamaCpp) -> None:
