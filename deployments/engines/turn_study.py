@@ -33,7 +33,7 @@ from deployments.engines.smart_turn import SmartTurn
 from deployments.engines.whisper import Whisper, WhisperOptions
 from deployments.vad import load_silero
 from rejoinder.core.audio import STT_RATE, VAD_WINDOW, Samples, pcm16_to_float
-from rejoinder.core.config import Settings
+from rejoinder.core.config import Settings, SpeechSettings
 from rejoinder.core.endings import Ending, ending
 from rejoinder.core.endpointing import TurnDetection, wait_s
 from rejoinder.core.fusion import complete
@@ -128,6 +128,18 @@ def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> Out
     return Outcome(policy, len(pairs), len(pairs) - len(ends), asked, cut, *figures)
 
 
+def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> Iterator[SpeechEvent]:
+    """What voice activity makes of 16 kHz audio."""
+    state: Samples = np.zeros((1, STATE_SIZE), np.float32)
+    speech = SpeechState()
+    for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
+        window = pcm16_to_float(pcm[end - VAD_WINDOW : end].tobytes())[np.newaxis]
+        probabilities, state = vad.step(window, state)
+        power = float(np.square(window).mean())
+        speech, events = step(speech, settings, float(probabilities[0]), end, power)
+        yield from events
+
+
 class Listener:
     """Hears clips with the real models."""
 
@@ -148,7 +160,7 @@ class Listener:
         room = np.random.default_rng(0).integers(-ROOM_LEVEL, ROOM_LEVEL + 1, round(ROOM_S * STT_RATE))
         pcm = np.concatenate([speech, room.astype(np.int16)])
         start, open_end = 0, None
-        for event in self._edges(pcm):
+        for event in edges(self._vad, self._settings.speech, pcm):
             match event:
                 case SpeechStarted(at):
                     start = at
@@ -160,16 +172,6 @@ class Listener:
                     open_end = event, self._judge(clip, pcm, start, event)
         if open_end is not None:
             yield open_end[1]
-
-    def _edges(self, pcm: npt.NDArray[np.int16]) -> Iterator[SpeechEvent]:
-        state: Samples = np.zeros((1, STATE_SIZE), np.float32)
-        speech = SpeechState()
-        for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
-            window = pcm16_to_float(pcm[end - VAD_WINDOW : end].tobytes())[np.newaxis]
-            probabilities, state = self._vad.step(window, state)
-            power = float(np.square(window).mean())
-            speech, events = step(speech, self._settings.speech, float(probabilities[0]), end, power)
-            yield from events
 
     def _judge(self, clip: HumanClip, pcm: npt.NDArray[np.int16], start: int, end: SoftEnd) -> Silence:
         padding = round(self._settings.speech.prefix_padding_ms * STT_RATE / 1000)

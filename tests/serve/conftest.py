@@ -7,10 +7,11 @@ import pytest
 import soxr
 
 from deployments.engines.piper import PiperVoice
-from deployments.engines.silero import STATE_SIZE, Silero
-from rejoinder.core.audio import STT_RATE, VAD_WINDOW, WIRE_RATE, pcm16_to_float
+from deployments.engines.silero import Silero
+from deployments.engines.turn_study import edges
+from rejoinder.core.audio import STT_RATE, WIRE_RATE
 from rejoinder.core.config import SpeechSettings
-from rejoinder.core.speech import SoftEnd, SpeechState, step
+from rejoinder.core.speech import SoftEnd
 from rejoinder.store import ModelStore
 
 TRIES = 20
@@ -41,14 +42,6 @@ def long_question(store: ModelStore) -> bytes:
 
 def _soft_ends(silero: Silero, pcm: bytes) -> int:
     """How often voice activity hears an end in it."""
-    samples = soxr.resample(pcm16_to_float(pcm), WIRE_RATE, STT_RATE)
-    samples = np.concatenate([samples, np.zeros(STT_RATE // 2, np.float32)]).astype(np.float32)
-    settings, speech, memory = SpeechSettings(), SpeechState(), np.zeros((1, STATE_SIZE), np.float32)
-    count = 0
-    for begin in range(0, samples.size - VAD_WINDOW + 1, VAD_WINDOW):
-        window = samples[begin : begin + VAD_WINDOW]
-        (probability,), memory = silero.step(window[np.newaxis], memory)
-        power = float(np.square(window).mean())
-        speech, events = step(speech, settings, float(probability), begin + VAD_WINDOW, power)
-        count += sum(isinstance(event, SoftEnd) for event in events)
-    return count
+    samples = soxr.resample(np.frombuffer(pcm, "<i2"), WIRE_RATE, STT_RATE)
+    heard = edges(silero, SpeechSettings(), np.concatenate([samples, np.zeros(STT_RATE // 2, np.int16)]))
+    return sum(isinstance(event, SoftEnd) for event in heard)
