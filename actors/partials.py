@@ -152,7 +152,7 @@ class Partials:
         every_ms = self._services.settings.barge_in.guess_every_ms if self._awaited else self._settings.every_ms
         every_s = every_ms / 1000
         least_s, pause_s = 0.0, every_s
-        while True:
+        while not self._last:
             owed_s = await self._rest(least_s, pause_s)
             self._dipped.clear()
             low = self._settings.at_dips and self._ear.dip is not None
@@ -172,9 +172,7 @@ class Partials:
             pause_s = max(every_s - took_s, least_s)
             self._services.metrics.partial("heard")
             self._take(transcript, whole=low and not transcript.doubted)
-            if self._last:
-                self._task = None
-                return
+        self._task = None
 
     async def _rest(self, least_s: float, pause_s: float) -> float:
         """Pause, at least so long if the voice dips meanwhile, but for CREDIT_S; returns what is owed of that then."""

@@ -130,6 +130,23 @@ async def test_dips_one_after_another_take_no_more_than_the_share() -> None:
 
 
 @virtual
+async def test_a_last_guess_that_fails_is_the_last() -> None:
+    """Behind a soft end nobody guesses at silence, however long the transcript takes."""
+    stt = Listener(guess_s=0.15, delay_s=1.0)
+    play = scene(AT_DIPS.model_copy(update={"partials": PartialsSettings(every_ms=200, share=1)}), stt)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        stt.fails = True
+        await caller.murmur(0.12)
+        await caller.hush(0.1)
+        guessed = len(stt.partials)
+        await caller.hush(0.8)
+        assert len(stt.partials) == guessed
+        await caller.listen("response.done")
+
+
+@virtual
 async def test_words_that_were_misheard_are_answered_anew() -> None:
     """The transcript has others: the client hears one reply, to these."""
     play = scene(stt=Listener(texts=deque(["What time is it in Rome?"])))

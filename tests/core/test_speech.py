@@ -198,10 +198,8 @@ def test_silence_before_speech_and_after_the_turn_is_no_dip() -> None:
     """Where nobody has begun to speak, nothing can fall."""
     assert dips([(0.1, GONE)] * 5) == [None] * 5
     state = SpeechState()
-    for number in range(1, 14):
-        state, _ = step(
-            state, SETTINGS, *((0.9, number * VAD_WINDOW, LOUD) if number < 11 else (0.1, number * VAD_WINDOW, GONE))
-        )
+    for number, (probability, power) in enumerate([(0.9, LOUD)] * 10 + [(0.1, GONE)] * 3, start=1):
+        state, _ = step(state, SETTINGS, probability, number * VAD_WINDOW, power)
     state, _ = step(committed(state), SETTINGS, 0.1, 14 * VAD_WINDOW, GONE)
     assert state.dip is None
 
