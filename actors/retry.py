@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from actors.ports import Metrics
 from rejoinder.core.errors import BackendError, Overloaded
@@ -106,25 +106,85 @@ async def insist(
     attempt_s: float,
     give_up_s: float,
 ) -> Result:
-    """Repeat `call(avoid)` until it succeeds; raises BackendError after `give_up_s`. Cancelling stops the running
-    attempt.
-    """
-    avoid: frozenset[str] = frozenset()
-    pause = Pause()
-    last: Exception | None = None
+    """Repeat `call(avoid)` until it succeeds; raises BackendError after `give_up_s`. Cancelling stops what runs."""
+    attempts = _Attempts(stage, call, trouble, attempt_s)
     try:
         async with asyncio.timeout(give_up_s):
-            while True:
-                try:
-                    async with asyncio.timeout(attempt_s):
-                        result = await call(avoid)
-                except (BackendError, Overloaded, TimeoutError) as fault:
-                    last = fault
-                    trouble.failed(stage, fault)
-                    avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
-                else:
-                    trouble.recovered(stage)
-                    return result
-                await pause()
+            return await attempts.answer()
     except TimeoutError:
-        raise BackendError(f"{stage} stayed away for {give_up_s:g} s ({last}).", stage=stage) from last
+        raise BackendError(
+            f"{stage} stayed away for {give_up_s:g} s ({attempts.last}).", stage=stage
+        ) from attempts.last
+    finally:
+        await attempts.stop()
+
+
+class _Attempts(Generic[Result]):
+    """At one call: a failed attempt is repeated, and beside a late one a second is made.
+
+    The first attempt that is late is kept. Where a stage has too much to do, the callers who have waited longest would
+    else go to the end of its queue, again and again, and be answered last or never.
+    """
+
+    def __init__(
+        self, stage: str, call: Callable[[frozenset[str]], Awaitable[Result]], trouble: Trouble, attempt_s: float
+    ) -> None:
+        self.last: Exception | None = None
+        self._stage = stage
+        self._call = call
+        self._trouble = trouble
+        self._attempt_s = attempt_s
+        self._avoid: frozenset[str] = frozenset()
+        self._running: list[asyncio.Future[Result]] = []
+
+    async def answer(self) -> Result:
+        """Of the attempt that succeeds first; raises what is no failure of a backend."""
+        pause = Pause()
+        while True:
+            newest = asyncio.ensure_future(self._call(self._avoid))
+            self._running.append(newest)
+            if (winner := await self._settled(newest)) is not None:
+                self._trouble.recovered(self._stage)
+                return winner.result()
+            await pause()
+
+    async def stop(self) -> None:
+        """Cancel what still runs."""
+        for attempt in self._running:
+            attempt.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def _settled(self, newest: asyncio.Future[Result]) -> asyncio.Future[Result] | None:
+        """The first to succeed; None when the newest attempt has failed or is late."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._attempt_s
+        while newest in self._running:
+            left_s = max(0.0, due - loop.time())
+            done, _ = await asyncio.wait(self._running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                if not self._failed(attempt):
+                    return attempt
+            if not done:
+                self._note(TimeoutError(f"no answer for {self._attempt_s:g} s"))
+                if newest is not self._running[0]:
+                    self._running.remove(newest)
+                    newest.cancel()
+                    await asyncio.wait({newest})
+                break
+        return None
+
+    def _failed(self, attempt: asyncio.Future[Result]) -> bool:
+        """Whether it has, as backends do; then it is noted, and no more among those that run."""
+        fault = attempt.exception()
+        if not isinstance(fault, BackendError | Overloaded | TimeoutError):
+            return False
+        self._running.remove(attempt)
+        if isinstance(fault, BackendError):
+            self._avoid = frozenset({fault.replica})
+        self._note(fault)
+        return True
+
+    def _note(self, fault: BackendError | Overloaded | TimeoutError) -> None:
+        self.last = fault
+        self._trouble.failed(self._stage, fault)

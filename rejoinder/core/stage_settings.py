@@ -148,7 +148,9 @@ class SttStage(Stage):
     pad_frames: int = Field(100, ge=0, le=1000)
     max_queue: Count = 32
     max_batch: int = Field(4, ge=1, le=32)
-    deadline_s: Positive = 4.0
+    # Of a final transcript. Only what nobody can still wait for: dropped sooner, it would be asked for again, behind
+    # all others.
+    deadline_s: Positive = 30.0
     # A hung stage is silence until then; the longest honest decode is 30 s of speech with full padding, about 2 s.
     call_timeout_s: Positive = 4.0
 
