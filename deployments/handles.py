@@ -32,7 +32,7 @@ from actors.ports import (
     VadBatch,
     VadResult,
 )
-from deployments.routing import Route, forget, placed, shortest_queue
+from deployments.routing import NobodyLives, Route, forget, placed, shortest_queue
 from rejoinder.core.answer_cache import Hit, Question
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 
@@ -57,6 +57,8 @@ def _faults(stage: str, route: Route) -> Iterator[None]:
         raise BackendError(f"{stage} failed: {cause!r}", stage=stage, replica=placed(route.request_id)) from error
     except BackPressureError as error:
         raise Overloaded(f"{stage} is full.", resource=stage) from error
+    except NobodyLives as error:
+        raise BackendError(f"{stage}: {error}.", stage=stage) from error
     except (RayActorError, RayServeException, grpc.RpcError, RuntimeError, ConnectionError) as error:
         raise BackendError(
             f"{stage} lost its replica: {type(error).__name__}", stage=stage, replica=placed(route.request_id)

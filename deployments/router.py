@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
 
-from deployments.routing import Route, note_queues, remember
+from deployments.routing import NobodyLives, Route, note_queues, remember
 
 # Calls that may look for a replica at once, in one process: more than its sessions can have under way.
 MAX_ROUTING = 1024
@@ -23,7 +23,14 @@ YIELD = 3
 
 
 class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped here
-    """Power of two choices among the replicas that the request's Route allows."""
+    """Power of two choices among the replicas that the request's Route allows.
+
+    While no replica lives, a call with a Route fails at once. Serve's own router waits for the replacement and says
+    nothing, and with it a caller would wait who ought to hear an apology. Only a deployment's first replicas are waited
+    for.
+    """
+
+    _populated = False
 
     @property
     def max_num_routing_tasks(self) -> int:
@@ -55,6 +62,38 @@ class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped her
         route = _route(pending_request)
         if route is not None:
             remember(route.request_id, replica_id.unique_id)
+
+    async def _choose_replica_for_request(
+        self, pending_request: PendingRequest, *, is_retry: bool = False
+    ) -> RunningReplica:
+        if self._deserted and _route(pending_request) is not None:
+            raise NobodyLives(self._deployment_id.name)
+        return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        super().update_replicas(replicas)
+        self._populated = self._populated or bool(replicas)
+        self._turn_away()
+
+    def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
+        super().on_replica_actor_died(replica_id)
+        self._turn_away()
+
+    @property
+    def _deserted(self) -> bool:
+        return self._populated and not self.curr_replicas
+
+    def _turn_away(self) -> None:
+        """Fail the calls that wait for a replica when none is left."""
+        if not self._deserted:
+            return
+        name = self._deployment_id.name
+        note_queues(name, {})
+        for pending in tuple(self._pending_requests_to_fulfill):
+            if not pending.future.done() and _route(pending) is not None:
+                self._cancel_routing_task_for_pending_request(pending)
+                self._remove_pending_request_from_indices(pending)
+                pending.future.set_exception(NobodyLives(name))
 
     def _get_pending_request_matching_internal_request_id(
         self, request_metadata: object = None

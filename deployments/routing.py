@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from ray.serve.exceptions import RayServeException
+
 # Placements are read within milliseconds of the call; the bound only guards against callers that never ask.
 REMEMBERED = 4096
 
 ROUTER = "deployments.router:AvoidingRouter"
+
+
+class NobodyLives(RayServeException):  # type: ignore[misc]  # ray is untyped here
+    """No replica of a deployment lives: asked now, it answers only after a replacement has started."""
+
+    def __init__(self, deployment: str) -> None:
+        super().__init__(f"no replica of {deployment} lives")
 
 
 @dataclass(frozen=True, slots=True)

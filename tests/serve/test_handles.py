@@ -80,6 +80,20 @@ def test_a_strict_call_waits_for_a_new_replica(lab: LabClient, names: list[str])
     assert answers[0] not in names
 
 
+def test_while_nobody_lives_calls_fail_at_once(lab: LabClient, names: list[str]) -> None:
+    """Neither a call that waits for a replica nor one that comes now waits in silence for the replacements; then one
+    is answered as ever.
+    """
+    waiting = lab.start("read", first_s=0, avoid=names, strict=True)
+    for puppet in lab.puppets():
+        os.kill(int(puppet["pid"]), signal.SIGKILL)
+    # Serve has to see the deaths first; a replacement takes longer, as the next call's failure shows.
+    found = [_finish(lab, waiting, 10), _finish(lab, lab.start("ask", first_s=0), 0.5)]
+    nobody = "no replica of Puppet lives."
+    assert [one["error"] for one in found] == [f"BackendError: llm: {nobody}", f"BackendError: turn_detector: {nobody}"]
+    wait_until(lambda: not _finish(lab, lab.start("ask", first_s=0))["error"], 60, "an answer")
+
+
 def test_a_cancelled_strict_call_leaves_nothing_behind(lab: LabClient, names: list[str]) -> None:
     """A hedge that was waiting for another replica is never sent once it is cancelled."""
     before = lab.counts()
