@@ -24,6 +24,7 @@ from deployments.handles import AnswerCacheHandle, LlmHandle, SttHandle, TtsHand
 from deployments.http_surface import surface
 from deployments.journal import LogJournal
 from deployments.metrics import ConversationMetrics, MetricsPort
+from deployments.remembered import Remembered
 from deployments.replica import Description
 from deployments.scaling import LOOP_LAG_S, SESSIONS
 from deployments.transports import call_protocol
@@ -33,6 +34,9 @@ from rejoinder.core.errors import BackendError
 
 # A replica that does not describe itself in this time is left out of the targets: it could not be scraped either.
 DESCRIBE_S = 2.0
+# Serve counts every question that a replica is asked as its load: they are asked no more often than this, however often
+# the targets are wanted.
+TARGETS_S = 1.0
 
 
 class SessionHost:
@@ -47,6 +51,7 @@ class SessionHost:
         self.keys = frozenset(filter(None, os.environ.get(settings.host.api_keys_env, "").split(",")))
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
+        self._targets = Remembered(self._find_targets, TARGETS_S)
         stages = await self._stages()
         clock = time.monotonic
         phrases = await hold_phrases(stages, settings.conversation)
@@ -80,7 +85,10 @@ class SessionHost:
         )
 
     async def targets(self) -> list[dict[str, Any]]:
-        """Every replica of every deployment with its metrics port and its labels."""
+        """Every replica of every deployment with its metrics port and its labels, as found at most TARGETS_S ago."""
+        return await self._targets()
+
+    async def _find_targets(self) -> list[dict[str, Any]]:
         context = serve.get_replica_context()
         hosts = serve.get_deployment_handle(context.deployment, context.app_name)
         found = await asyncio.gather(*(_describe(handle) for handle in (hosts, *self._handles.values())))

@@ -31,11 +31,13 @@ class Served:
     process: subprocess.Popen[bytes]
 
     def replicas(self, stage: str) -> list[dict[str, str]]:
-        """Its live replicas: labels, and `target` for their metrics."""
+        """A stage's live replicas: labels, and `target` for their metrics."""
+        return [replica for replica in self.census() if replica["stage"] == stage]
+
+    def census(self) -> list[dict[str, str]]:
+        """The live replicas of all stages, as of the last second."""
         found = httpx2.get(f"{self.url}/metrics/targets", timeout=10).json()
-        return [
-            {**entry["labels"], "target": entry["targets"][0]} for entry in found if entry["labels"]["stage"] == stage
-        ]
+        return [{**entry["labels"], "target": entry["targets"][0]} for entry in found]
 
     def wait_for(self, stage: str, count: int, without: str = "", timeout_s: float = 60.0) -> list[dict[str, str]]:
         """Until a stage has `count` live replicas, none of them with process id `without`."""
