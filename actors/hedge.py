@@ -15,11 +15,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.ports import Llm, LlmRequest, LlmStream, Metrics, TokenDelta, Usage
-from actors.retry import Pause, Trouble, Waiting, patience
+from actors.retry import Pause, Trouble, Waiting, longer, patience
 from actors.watch import Watch
 from rejoinder.core.answer_cache import Question
 from rejoinder.core.config import Settings
-from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.errors import BackendError, Late, Overloaded
 from rejoinder.core.hedging import (
     Cancel,
     Failed,
@@ -63,7 +63,8 @@ class Thought:
 class _Attempt:
     """One stream of one replica. `task` ends when the stream does; cancelling it cancels the request."""
 
-    def __init__(self, number: int, hedger: Hedger, report: Callable[[RaceEvent], None]) -> None:
+    def __init__(self, number: int, hedger: Hedger, report: Callable[[RaceEvent], None], limit_s: float) -> None:
+        """`limit_s` bounds the wait for each token."""
         self.number = number
         self.hedge = False
         self.fault: Fault | None = None
@@ -71,6 +72,7 @@ class _Attempt:
         self.task: asyncio.Task[None] | None = None
         self._hedger = hedger
         self._report = report
+        self._limit_s = limit_s
         self._stream: LlmStream | None = None
         self._replica = ""
         self._speaking = False
@@ -83,11 +85,10 @@ class _Attempt:
 
     async def run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         """Read the stream to its end; a failure is the queue's last entry."""
-        limit_s = self._hedger.timeout_s
         self._hedger.watch.waits(self)
         try:
             async with (
-                patience(limit_s) as waiting,
+                patience(self._limit_s) as waiting,
                 self._hedger.backend(self.number + request.small).open(request, avoid=avoid, strict=strict) as stream,
             ):
                 self._stream = stream
@@ -96,7 +97,7 @@ class _Attempt:
                 finally:
                     self._replica = stream.replica  # once it is closed it may not know any more
         except TimeoutError:
-            await self._fail(BackendError(f"no token for {limit_s:g} s.", stage="llm", replica=self.replica))
+            await self._fail(Late(f"no token for {self._limit_s:g} s.", stage="llm", replica=self.replica))
         except (BackendError, Overloaded) as fault:
             await self._fail(fault)
         except Exception:  # a bug in a stage must end one attempt, not every conversation of the host
@@ -177,10 +178,11 @@ class Hedger:
         began = self.clock()
         failing_since: float | None = None
         pause = Pause()
+        limit_s = self.timeout_s
         avoid: frozenset[str] = frozenset()
         self.policy.on_primary(began)
         while True:
-            race = _Racing(self, request, avoid, thought, trouble)
+            race = _Racing(self, request, avoid, thought, trouble, limit_s)
             try:
                 async with aclosing(race.deltas()) as deltas:
                     async for delta in deltas:
@@ -190,7 +192,7 @@ class Hedger:
                             prefix=request.prefix + delta.text,
                             max_tokens=max(1, request.max_tokens - delta.tokens),
                         )
-                        failing_since = None
+                        failing_since, limit_s = None, self.timeout_s
                         if delta.finish:
                             thought.finish, thought.usage = delta.finish, delta.usage
                             thought.total_ms = round((self.clock() - began) * 1000, 1)
@@ -202,6 +204,7 @@ class Hedger:
                 if self.clock() - failing_since >= give_up_s:
                     raise BackendError(f"llm stayed away for {give_up_s:g} s ({fault}).", stage="llm") from fault
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else frozenset()
+                limit_s = longer(limit_s, fault, failing_since + give_up_s - self.clock())
                 await pause()
 
     def backend(self, number: int) -> Llm:
@@ -252,9 +255,16 @@ class _Racing:
     """One race to the first token, then the winner's deltas."""
 
     def __init__(
-        self, hedger: Hedger, request: LlmRequest, avoid: frozenset[str], thought: Thought, trouble: Trouble
+        self,
+        hedger: Hedger,
+        request: LlmRequest,
+        avoid: frozenset[str],
+        thought: Thought,
+        trouble: Trouble,
+        limit_s: float,
     ) -> None:
         self._hedger = hedger
+        self._limit_s = limit_s
         self._trouble = trouble
         self._request = request
         self._tokens = prompt_tokens(sum(len(message.content) for message in request.messages))
@@ -330,7 +340,7 @@ class _Racing:
 
     async def _start(self, number: int, *, strict: bool) -> None:
         hedger = self._hedger
-        attempt = _Attempt(number, hedger, self._events.put_nowait)
+        attempt = _Attempt(number, hedger, self._events.put_nowait, self._limit_s)
         avoid = self._used
         self._attempts.append(attempt)
         await hedger.start(attempt, self._request, avoid, strict)

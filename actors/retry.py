@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from actors.ports import Metrics
-from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.errors import BackendError, Late, Overloaded
 
 Result = TypeVar("Result")
 
@@ -96,6 +96,16 @@ class Pause:
     async def __call__(self) -> None:
         await asyncio.sleep(self._next_s)
         self._next_s = min(self._next_s * 2, LONGEST_PAUSE_S)
+
+
+def longer(limit_s: float, fault: Exception, left_s: float) -> float:
+    """What to allow a stream that is asked for again after `fault`: twice as long if that was lateness, but no more
+    than is `left_s`.
+
+    It has lost its place in the queue. If the stage needs longer than `limit_s` for all that it has to do, attempts of
+    that length would all end in vain, and it would be busy with nothing else.
+    """
+    return min(2 * limit_s, max(limit_s, left_s)) if isinstance(fault, Late | TimeoutError) else limit_s
 
 
 async def insist(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actors.ports import Tts, TtsRequest
-from actors.retry import Pause, Trouble, patience
+from actors.retry import Pause, Trouble, longer, patience
 from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.phrases import Clip, Phrases
@@ -51,7 +51,9 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VoiceSettings:
-    """`attempt_s` bounds the wait for each chunk of audio, `give_up_s` the whole of a segment's trouble."""
+    """`attempt_s` bounds the wait for each chunk of audio (longer after it was late), `give_up_s` the whole of a
+    segment's trouble.
+    """
 
     lead_s: float
     attempt_s: float
@@ -197,34 +199,36 @@ class Voice:
             await self._keep(text, held.pcm)
             self._playout.end()
             return
-        made = 0
+        made, limit_s = 0, self._settings.attempt_s
         avoid: frozenset[str] = frozenset()
         pause = Pause()
         deadline: float | None = None
         self._listener.synthesis_started()
         while True:
             try:
-                await self._stream(text, made, avoid)
+                await self._stream(text, made, avoid, limit_s)
             except _Interrupted as broken:
                 if deadline is None or broken.made > made:
                     deadline = self._clock() + self._settings.give_up_s
+                    limit_s = self._settings.attempt_s
                 made, fault = broken.made, broken.fault
                 self._trouble.failed("tts", fault)
                 if self._clock() >= deadline:
                     raise BackendError(f"tts stayed away ({fault}).", stage="tts") from fault
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
+                limit_s = longer(limit_s, fault, deadline - self._clock())
                 await pause()
             else:
                 self._playout.end()
                 self._trouble.recovered("tts")
                 return
 
-    async def _stream(self, text: str, made: int, avoid: frozenset[str]) -> None:
+    async def _stream(self, text: str, made: int, avoid: frozenset[str], limit_s: float) -> None:
         """Synthesize and store what lies behind the first `made` samples; raises _Interrupted."""
         request = TtsRequest(text, self._settings.voice, self._settings.speed)
         seen = 0
         try:
-            async with patience(self._settings.attempt_s) as waiting, self._tts.open(request, avoid=avoid) as chunks:
+            async with patience(limit_s) as waiting, self._tts.open(request, avoid=avoid) as chunks:
                 async for pcm in chunks:
                     waiting.pause()
                     fresh = pcm[max(0, made - seen) * SAMPLE_BYTES :]

@@ -55,6 +55,11 @@ class BackendError(RejoinderError):
 
 
 @dataclass(eq=False)
+class Late(BackendError):
+    """A stage did not answer in the time it was given; with more it may."""
+
+
+@dataclass(eq=False)
 class DeadlineExceeded(BackendError):
     """Queued work was dropped because its deadline passed before it started."""
 

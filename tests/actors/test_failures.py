@@ -317,3 +317,21 @@ async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
     timeout_s = getattr(play.settings, name).call_timeout_s
     assert timeout_s < caller.at("response.output_audio.delta") - spoke < timeout_s + 1
     assert caller.transcript == ANSWER
+
+
+@pytest.mark.parametrize("name", ["llm", "tts"])
+@virtual
+async def test_a_stage_slower_than_its_time_out_is_heard_in_the_end(name: str) -> None:
+    """Whoever is asked for again has more time: else a stage with too much to do would never answer anybody."""
+    hedgeless = Settings.model_validate({"hedging": {"enabled": False}, "breaker": {"silence_ms": 60_000}})
+    slow_s = 1.5 * getattr(hedgeless, name).call_timeout_s
+    play = Play(hedgeless)
+    if name == "llm":
+        play.llm.ttft_s = {"a": slow_s, "b": slow_s}
+    else:
+        play.tts.delay_s = slow_s
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.done")
+    assert statuses(caller) == ["completed"]
+    assert ANSWER in caller.transcript
