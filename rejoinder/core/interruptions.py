@@ -8,11 +8,13 @@ was no turn (Dismiss), and the reply goes on where it was last heard (ResumeRepl
      |  \\------ surely no words ----> DENIED ------ resume_after_ms of silence ----> Dismiss, ResumeReply
      |
      +--------- silence, no answer -> DUE --------- words ---------------------------> granted, and taken at once
-                                       \\----------- confirm_timeout_ms without any ---> Dismiss, ResumeReply
+                                       \\----------- surely no words -----------------> Dismiss, ResumeReply
 
 Whoever makes a noise without words for `confirm_timeout_ms` does not silence us any longer, though the noise goes on:
-then the reply is resumed, and only words in it can end it. Speech just behind a reply, or over one that may not be
-interrupted, has a claim too, with no reply to pause: it may be an echo, which is no turn.
+then the reply is resumed, and only words in it can end it. So it is if the words are not known for so long: the reply
+goes on, and the utterance waits, since a caller must not lose a turn to a busy speech-to-text stage. Speech just behind
+a reply, or over one that may not be interrupted, has a claim too, with no reply to pause: it may be an echo, which is no
+turn.
 """
 
 from __future__ import annotations
@@ -92,9 +94,11 @@ def guessed(state: TurnState, event: Guessed, rules: TurnRules, now: float) -> S
 
 def await_words(state: TurnState, rules: TurnRules, end: int, now: float) -> Step:
     """The silence has lasted long enough to take the turn at sample `end`, but its claim is not granted."""
-    deadline = state.asked_at + rules.barge_in.confirm_timeout_ms / 1000
-    if state.claim is Claim.DENIED or now >= deadline:
+    if state.claim is Claim.DENIED:
         return dismiss(state, state.speech_end, end, rules, now)
+    deadline = state.asked_at + rules.barge_in.confirm_timeout_ms / 1000
+    if now >= deadline:
+        return resume(replace(state, claim=Claim.DUE))
     if state.claim is Claim.DUE:
         return state, ()
     return replace(state, claim=Claim.DUE), (WaitUntil(state.revision, deadline),)

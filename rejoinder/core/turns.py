@@ -38,6 +38,7 @@ from rejoinder.core.turn_commands import (
     Draft,
     Forget,
     Hear,
+    PauseReply,
     StartReply,
     WaitUntil,
     WatchSilence,
@@ -86,10 +87,13 @@ def _draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
 
 def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> Step:
     old = state.revision
+    overdue = state.claim is Claim.DUE
     claim = Claim.NONE if state.claim is Claim.NONE else Claim.OPEN
     believed = event.at + RESUME_WINDOWS * VAD_WINDOW  # until then the turn could have been taken
     habit = state.habit.paused((believed - state.speech_end) / STT_RATE)
     state = replace(state, caller=Caller.SPEAKING, revision=old + 1, wait=None, claim=claim, habit=habit)
+    if overdue and state.agent is Agent.REPLYING and rules.pauses:  # it went on without the words, and this is new
+        return replace(state, agent=Agent.PAUSED, paused_at=now), (Forget(old), PauseReply())
     return state, (Forget(old),)
 
 

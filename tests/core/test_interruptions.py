@@ -103,12 +103,41 @@ def test_silence_does_not_take_a_turn_whose_words_are_not_known() -> None:
     assert [type(c) for c in machine.feed(Heard(0, True, 60_000))] == [CancelReply, CommitTurn, StartReply]
 
 
-def test_words_that_do_not_come_are_not_waited_for() -> None:
-    """confirm_timeout_ms after the soft end the reply goes on."""
+def overdue() -> Machine:
+    """Words over a reply that are not known confirm_timeout_ms after the soft end: the reply goes on."""
     machine = over_a_reply()
     machine.feed(Verdict(0, 1.0, 40_000))
     machine.now += TIMEOUT_S
-    assert [type(command) for command in machine.feed(WaitOver(0))] == [Forget, Dismiss, ResumeReply]
+    assert machine.feed(WaitOver(0)) == [ResumeReply()]
+    return machine
+
+
+def test_a_reply_is_not_silenced_by_words_that_do_not_come() -> None:
+    """It is resumed once; nothing is taken or dismissed."""
+    machine = overdue()
+    assert machine.feed(AudioHeard(60_000), WaitOver(0)) == []
+    assert (machine.state.caller, machine.state.claim) == (Caller.SETTLING, Claim.DUE)
+
+
+def test_words_that_come_late_are_a_turn() -> None:
+    """They end the reply that goes on, or follow the one that ended meanwhile."""
+    assert [type(c) for c in overdue().feed(Heard(0, True, 90_000))] == [CancelReply, CommitTurn, StartReply]
+    machine = overdue()
+    machine.feed(ReplyEnded())
+    assert [type(c) for c in machine.feed(Heard(0, True, 90_000))] == [CommitTurn, StartReply]
+
+
+def test_a_noise_that_is_known_late_is_dismissed() -> None:
+    """The reply has gone on already."""
+    assert [type(c) for c in overdue().feed(Heard(0, False, 90_000))] == [Forget, Dismiss]
+
+
+def test_who_speaks_again_over_a_reply_that_went_on_is_heard() -> None:
+    """The reply is paused again, and all of the utterance is asked for."""
+    machine = overdue()
+    assert machine.feed(SpeechResumed(100_000)) == [Forget(0), PauseReply()]
+    assert machine.feed(SoftEnd(120_000, 121_536)) == [Hear(1, 16_000, 121_536, judge=True)]
+    assert machine.feed(Heard(1, True, 122_000)) == [CancelReply("turn_detected")]
 
 
 def test_words_end_the_reply_while_the_caller_goes_on() -> None:
