@@ -13,8 +13,8 @@ was no turn (Dismiss), and the reply goes on where it was last heard (ResumeRepl
 Whoever makes a noise without words for `confirm_timeout_ms` does not silence us any longer, though the noise goes on:
 then the reply is resumed, and only words in it can end it. So it is if the words are not known for so long: the reply
 goes on, and the utterance waits, since a caller must not lose a turn to a busy speech-to-text stage. Speech just behind
-a reply, or over one that may not be interrupted, has a claim too, with no reply to pause: it may be an echo, which is no
-turn.
+a reply, or over one that may not be interrupted, has a claim too, with no reply to pause: it may be an echo, which is
+no turn.
 """
 
 from __future__ import annotations
