@@ -46,10 +46,10 @@ def started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnR
     announce = AnnounceSpeech(event.at)
     if state.agent is Agent.IDLE or not rules.detection.interrupt_response:
         return state, (announce,)
-    if state.agent is Agent.REPLYING and rules.pauses:
-        return replace(state, agent=Agent.PAUSED, paused_at=now), (announce, PauseReply())
-    state, ended = grant(state, rules)
-    return state, (announce, *ended)
+    state, told = pause(state, rules, now)
+    if not told:
+        state, told = grant(state, rules)
+    return state, (announce, *told)
 
 
 def _doubtful(state: TurnState, rules: TurnRules, now: float) -> bool:
@@ -113,6 +113,13 @@ def dismiss(state: TurnState, speech_end: int, end: int, rules: TurnRules, now: 
     if quiet.agent is Agent.IDLE and rules.idle_s is not None:
         return quiet, (*told, WatchSilence(quiet.revision, now + rules.idle_s))
     return quiet, told + resumed
+
+
+def pause(state: TurnState, rules: TurnRules, now: float) -> Step:
+    """Silence a reply that only words end, if there is one."""
+    if state.agent is not Agent.REPLYING or not rules.pauses:
+        return state, ()
+    return replace(state, agent=Agent.PAUSED, paused_at=now), (PauseReply(),)
 
 
 def resume(state: TurnState) -> Step:

@@ -38,7 +38,6 @@ from rejoinder.core.turn_commands import (
     Draft,
     Forget,
     Hear,
-    PauseReply,
     StartReply,
     WaitUntil,
     WatchSilence,
@@ -92,9 +91,9 @@ def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: floa
     believed = event.at + RESUME_WINDOWS * VAD_WINDOW  # until then the turn could have been taken
     habit = state.habit.paused((believed - state.speech_end) / STT_RATE)
     state = replace(state, caller=Caller.SPEAKING, revision=old + 1, wait=None, claim=claim, habit=habit)
-    if overdue and state.agent is Agent.REPLYING and rules.pauses:  # it went on without the words, and this is new
-        return replace(state, agent=Agent.PAUSED, paused_at=now), (Forget(old), PauseReply())
-    return state, (Forget(old),)
+    # A reply that went on because the words were overdue is interrupted anew.
+    state, paused = interruptions.pause(state, rules, now) if overdue else (state, ())
+    return state, (Forget(old), *paused)
 
 
 def _words_known(state: TurnState, event: Heard, rules: TurnRules, now: float) -> Step:

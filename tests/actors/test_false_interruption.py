@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +62,15 @@ class Listener:
 
     def heard(self, item_id: str) -> bytes:
         return b"".join(chunk.pcm for chunk in self.playbacks[item_id].heard())
+
+
+@asynccontextmanager
+async def answering(play: Play) -> AsyncIterator[Caller]:
+    """A call in which an answer begins to be heard."""
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        yield caller
 
 
 async def overheard(play: Play, over_s: float = 0.4, **manner: Any) -> tuple[Caller, Listener]:
@@ -167,9 +178,7 @@ async def test_a_transcript_that_never_comes_does_not_silence_us() -> None:
     """confirm_timeout_ms after the sound the reply goes on."""
     stt = ScriptedStt(deque([QUESTION]))
     play = Play(stt=stt)
-    async with play.call() as caller:
-        await caller.speak(1.0)
-        await caller.listen("response.output_audio.delta")
+    async with answering(play) as caller:
         stt.hangs = 9
         await caller.speak(0.4)
         await caller.listen("response.done")
@@ -185,9 +194,7 @@ async def test_words_that_speech_to_text_is_slow_to_find_are_not_lost() -> None:
     """The stage is busy for three seconds: the reply goes on meanwhile, and then the caller is answered."""
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
-    async with play.call() as caller:
-        await caller.speak(1.0)
-        await caller.listen("response.output_audio.delta")
+    async with answering(play) as caller:
         stt.delay_s = 3.0
         await caller.speak(0.5)
         await caller.listen("response.done", 2)
@@ -200,9 +207,7 @@ async def test_a_caller_does_not_pay_for_a_speech_to_text_stage_that_fails() -> 
     """Nobody can say what was said: it is taken for a turn, and answered once the stage is back."""
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
-    async with play.call() as caller:
-        await caller.speak(1.0)
-        await caller.listen("response.output_audio.delta")
+    async with answering(play) as caller:
         stt.fault = BackendError("gone.", stage="stt")
         await caller.speak(0.5)
         await caller.listen("response.done")
@@ -216,9 +221,7 @@ async def test_a_caller_does_not_pay_for_a_speech_to_text_stage_that_fails() -> 
 async def test_a_noise_that_goes_on_is_spoken_over() -> None:
     """Four seconds of a sound without words: after two the reply is heard again."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
-    async with play.call() as caller:
-        await caller.speak(1.0)
-        await caller.listen("response.output_audio.delta")
+    async with answering(play) as caller:
         await caller.hush(1.0)
         await caller.speak(4.0)
         await caller.listen("response.done")
@@ -232,9 +235,7 @@ async def test_a_noise_that_goes_on_is_spoken_over() -> None:
 async def test_words_end_the_reply_while_the_caller_goes_on() -> None:
     """The engines stop long before the caller does."""
     play = Play(stt=ScriptedStt(deque([QUESTION, "No, I wanted to know the day and the month."])))
-    async with play.call() as caller:
-        await caller.speak(1.0)
-        await caller.listen("response.output_audio.delta")
+    async with answering(play) as caller:
         await caller.hush(1.0)
         await caller.speak(4.0)
         assert caller.of("response.done")[0]["response"]["status"] == "cancelled"
@@ -264,9 +265,7 @@ async def test_our_echo_is_not_answered_where_nothing_interrupts() -> None:
 async def test_a_client_that_cancels_a_paused_reply_is_obeyed() -> None:
     """response.cancel while it is paused: it ends, and the sound behind it is no turn."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
-    async with play.call() as caller:
-        await caller.speak(1.0)
-        await caller.listen("response.output_audio.delta")
+    async with answering(play) as caller:
         await caller.hush(1.0)
         await caller.speak(0.2)
         await caller.ask(type="response.cancel")
