@@ -11,14 +11,14 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from actors.ports import Stages, TtsRequest
-from actors.services import Services
+from actors.listening.vad_ticker import Ticker
 from actors.session import Session
-from actors.ticker import Ticker
-from rejoinder.core.admission import Admission, Refusal
-from rejoinder.core.config import ConversationSettings
+from actors.stages.ports import Stages, TtsRequest
+from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.phrases import Clip, Phrases
+from rejoinder.core.reply.held_clips import Clip, Phrases
+from rejoinder.core.resilience.admission import Admission, Refusal
+from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
 

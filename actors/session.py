@@ -1,6 +1,7 @@
 """One conversation: a mailbox, the turn machine, and the tasks that carry out what it decides.
 
-The loop takes one event, asks `rejoinder.core.turns.step` what it means, and performs the commands. Nothing else in
+The loop takes one event, asks `rejoinder.core.turns.machine.step` what it means, and performs the commands. Nothing
+else in
 this class decides anything about turns.
 """
 
@@ -11,25 +12,26 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from actors.attention import Attention
-from actors.clerk import Clerk
-from actors.ear import Ear, speech_settings
-from actors.hearing import Listening
+from actors.client_events import Clerk
+from actors.listening.audio_input import Ear, speech_settings
+from actors.listening.end_of_turn import Listening
+from actors.listening.interim_transcripts import Partials
 from actors.mailbox import Mailbox
-from actors.orders import Order
-from actors.partials import Partials
-from actors.performance import Performance
-from actors.replies import Replies
-from actors.reply import Reply
-from actors.retry import Trouble
-from actors.services import Services
-from actors.utterance import Utterance
-from rejoinder.core import turn_events, turns
-from rejoinder.core.endpointing import DetectionMode
+from actors.replying.replies import Replies
+from actors.replying.reply import Reply
+from actors.replying.requests import Order
+from actors.stages.retry import Trouble
+from actors.stages.services import Services
+from actors.turn_taking.barge_in import Attention
+from actors.turn_taking.command_executor import Performance
+from actors.turn_taking.utterance import Utterance
 from rejoinder.core.errors import CallerError
-from rejoinder.core.speech import SoftEnd, SpeechEvent
-from rejoinder.core.turn_events import TurnEvent, Verdict
-from rejoinder.core.turn_state import Agent, Caller, TurnRules, TurnState
+from rejoinder.core.turns import events as turn_events
+from rejoinder.core.turns import machine as turns
+from rejoinder.core.turns.endpointing import DetectionMode
+from rejoinder.core.turns.events import TurnEvent, Verdict
+from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent
+from rejoinder.core.turns.state import Agent, Caller, TurnRules, TurnState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from rejoinder.core.budgets import ALERTS, Alert, Metric
+from rejoinder.core.capacity.budgets import ALERTS, Alert, Metric
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.latency import Stage
+from rejoinder.core.measuring.waterfall import Stage
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 TURN, OWN, SHARE = "rejoinder_turn_seconds", "rejoinder_stage_own_seconds", "rejoinder_stage_seconds"

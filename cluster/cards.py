@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES
 from rejoinder.core.errors import BackendError
-from rejoinder.core.gpu_profiles import GPU_PROFILES
-from rejoinder.core.stage_settings import ACCELERATOR_LABEL
+from rejoinder.core.settings.stages import ACCELERATOR_LABEL
 
 QUERY = ("index", "uuid", "name", "memory.total", "compute_cap")
 # A driver that is wedged lets nvidia-smi hang; a healthy one that sleeps takes some seconds to wake.

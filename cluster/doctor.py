@@ -18,7 +18,7 @@ from cluster.doctor_vllm import Installed, installed_vllm, store_model, vllm_che
 from cluster.finding import Finding, Grade
 from cluster.launch import joined, live_nodes, on_each_node
 from rejoinder.core.errors import BackendError, ConfigError, ModelError
-from rejoinder.core.serve_file import ServeFile
+from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.store import open_store
 
 PACKAGES = ("rejoinder", "actors", "deployments", "cluster", "loadtest")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from cluster.cards import HERE, Cards
 from cluster.finding import Finding, Grade
-from rejoinder.core.config import LlmStage, Settings
+from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES, METHODS
+from rejoinder.core.capacity.hardware import weights_gb
 from rejoinder.core.errors import BackendError
-from rejoinder.core.gpu_profiles import GPU_PROFILES, METHODS
-from rejoinder.core.hardware import weights_gb
-from rejoinder.core.stage_settings import ACCELERATOR_LABEL
-from rejoinder.core.vllm_settings import VLLM_RELEASE
+from rejoinder.core.settings.settings import LlmStage, Settings
+from rejoinder.core.settings.stages import ACCELERATOR_LABEL
+from rejoinder.core.settings.vllm import VLLM_RELEASE
 
 RELEASE = ".".join(map(str, VLLM_RELEASE))
 FOR_CARDS = "`pip install 'rejoinder[vllm]'`"

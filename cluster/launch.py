@@ -22,7 +22,7 @@ import yaml
 
 from cluster.environment import ALONE, REQUIRED, free_port, node_environment
 from rejoinder.core.errors import BackendError, ConfigError
-from rejoinder.core.serve_file import ServeFile, parse_serve_file
+from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Our messages stay below Ray's 100 KB inline limit or travel by gRPC; the store holds only what Ray itself puts

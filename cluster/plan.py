@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
+from rejoinder.core.capacity.sizing import NodeGroup, NodeType, Sized, node_group
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.serve_file import ServeFile, parse_serve_file
-from rejoinder.core.sizing import NodeGroup, NodeType, Sized, node_group
+from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
 GROUP_LABEL = "group"
 CPU_GROUP, GPU_GROUP = "cpu", "gpu"

@@ -1,19 +1,19 @@
 """The answer cache: one replica that all hosts share, so that what one caller was told the next is told at once.
 
 It lives in memory: a replica that dies is replaced by an empty one, and a new deployment begins empty. What it answers
-is decided by `rejoinder.core.answer_cache`; whether it is asked at all, by the host.
+is decided by `rejoinder.core.reply.answer_cache`; whether it is asked at all, by the host.
 """
 
 from __future__ import annotations
 
 import time
 
-from actors.ports import Answered
+from actors.stages.ports import Answered
 from deployments.engines.minilm import DIMENSIONS, MiniLm
-from deployments.replica import Replica, StageDeployment, Worker
-from deployments.routing import Route
-from rejoinder.core.answer_cache import AnswerIndex, Hit, Question, Vector
-from rejoinder.core.config import Settings
+from deployments.serving.placements import Route
+from deployments.serving.replica import Replica, StageDeployment, Worker
+from rejoinder.core.reply.answer_cache import AnswerIndex, Hit, Question, Vector
+from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
 

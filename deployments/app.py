@@ -14,14 +14,14 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from deployments.answer_cache import AnswerCache
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.llm import Llm
-from deployments.routing import ROUTER
-from deployments.scaling import HostPolicy, StagePolicy
+from deployments.serving.autoscaling import HostPolicy, StagePolicy
+from deployments.serving.placements import ROUTER
 from deployments.session_host import SessionHost
 from deployments.stt import Stt
 from deployments.tts import Tts
 from deployments.turn_detector import TurnDetector
 from deployments.vad import Vad
-from rejoinder.core.config import Autoscaling, Resources, Settings, Stage, parse_settings
+from rejoinder.core.settings.settings import Autoscaling, Resources, Settings, Stage, parse_settings
 
 # A host answers health and metrics beside its sessions, each of which is one ongoing request for life.
 HTTP_HEADROOM = 32

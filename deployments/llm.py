@@ -10,16 +10,16 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
 
-from actors.ports import LlmRequest, TokenDelta, Usage
-from deployments.engines.embedded import EmbeddedLlm, EmbeddedOptions
+from actors.stages.ports import LlmRequest, TokenDelta, Usage
 from deployments.engines.emulated import EmulatedLlm
-from deployments.engines.llama_cpp import LlamaCpp, LlamaCppOptions
-from deployments.engines.vllm import Vllm, VllmMetrics
-from deployments.replica import Replica, StageDeployment, replica_id
-from deployments.routing import Route
-from rejoinder.core.config import Settings
-from rejoinder.core.context import Message
+from deployments.engines.llm.ctranslate2 import EmbeddedLlm, EmbeddedOptions
+from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
+from deployments.engines.llm.vllm import Vllm, VllmMetrics
+from deployments.serving.placements import Route
+from deployments.serving.replica import Replica, StageDeployment, replica_id
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import Settings
 from rejoinder.store import Form, open_store
 
 
@@ -57,7 +57,7 @@ def open_engine(settings: Settings) -> LlmEngine:
                 field="args.llm.api_key_env",
             )
         # Half a second of each process that starts, which only this engine is worth.
-        from deployments.engines.openai_api import OpenAiApi
+        from deployments.engines.llm.openai_api import OpenAiApi
 
         return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms, cache_hint=stage.cache_hint)
     if stage.engine == "vllm":

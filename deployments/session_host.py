@@ -16,21 +16,28 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from actors.host import Host, hold_phrases
-from actors.ports import Stages
-from actors.services import Services
-from deployments.direct import InlineVad
-from deployments.engines.noise import suppressors
-from deployments.handles import AnswerCacheHandle, LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle, VadHandle
-from deployments.http_surface import surface
-from deployments.journal import LogJournal
-from deployments.metrics import ConversationMetrics, MetricsPort
-from deployments.remembered import Remembered
-from deployments.replica import Description
-from deployments.scaling import LOOP_LAG_S, SESSIONS
+from actors.stages.ports import Stages
+from actors.stages.services import Services
+from deployments.engines.speech_in.noise import suppressors
+from deployments.local.in_process import InlineVad
+from deployments.serving.autoscaling import LOOP_LAG_S, SESSIONS
+from deployments.serving.handles import (
+    AnswerCacheHandle,
+    LlmHandle,
+    SttHandle,
+    TtsHandle,
+    TurnDetectorHandle,
+    VadHandle,
+)
+from deployments.serving.http_routes import surface
+from deployments.serving.journal import LogJournal
+from deployments.serving.metrics import ConversationMetrics, MetricsPort
+from deployments.serving.replica import Description
+from deployments.serving.ttl_cache import Remembered
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
-from rejoinder.core.config import Settings
 from rejoinder.core.errors import BackendError
+from rejoinder.core.settings.settings import Settings
 
 # A replica that does not describe itself in this time is left out of the targets: it could not be scraped either.
 DESCRIBE_S = 2.0
@@ -108,7 +115,7 @@ class SessionHost:
         return asdict(Description("host", replica, os.getpid(), node, self._port.target, engine=""))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What `deployments.scaling` decides by."""
+        """What `deployments.serving.autoscaling` decides by."""
         return {SESSIONS: float(self.host.live), LOOP_LAG_S: self.host.loop_lag_s}
 
     async def check_health(self) -> None:

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.ports import Priority, SttJob, Transcript
-from deployments.engines.ears import Ears
-from deployments.engines.moonshine import Moonshine
-from deployments.engines.whisper import Whisper, WhisperOptions
-from deployments.replica import Replica, StageDeployment, Worker
-from deployments.routing import Route
-from deployments.stt_queue import SttQueue
-from rejoinder.core.audio import STT_RATE
-from rejoinder.core.config import Settings
+from actors.stages.ports import Priority, SttJob, Transcript
+from deployments.engines.stt.cascade import Ears
+from deployments.engines.stt.moonshine import Moonshine
+from deployments.engines.stt.whisper import Whisper, WhisperOptions
+from deployments.serving.placements import Route
+from deployments.serving.replica import Replica, StageDeployment, Worker
+from deployments.serving.stt_queue import SttQueue
+from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import DeadlineExceeded, Overloaded
+from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
 

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
 
-from actors.ports import TtsRequest
+from actors.stages.ports import TtsRequest
 from deployments.engines.piper import PiperVoice
-from deployments.replica import Replica, StageDeployment, Worker
-from deployments.routing import Route
-from rejoinder.core.config import Settings
+from deployments.serving.placements import Route
+from deployments.serving.replica import Replica, StageDeployment, Worker
 from rejoinder.core.errors import Overloaded
+from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
 

@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 
-from actors.ports import TurnVerdict
-from deployments.engines.smart_turn import SmartTurn
-from deployments.replica import Replica, StageDeployment, Worker
-from deployments.routing import Route
-from rejoinder.core.config import Settings
+from actors.stages.ports import TurnVerdict
+from deployments.engines.speech_in.smart_turn import SmartTurn
+from deployments.serving.placements import Route
+from deployments.serving.replica import Replica, StageDeployment, Worker
+from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from actors.ports import VadBatch, VadResult
-from deployments.engines.silero import Silero
-from deployments.replica import Replica, StageDeployment, Worker
-from deployments.routing import Route
-from rejoinder.core.config import Settings
+from actors.stages.ports import VadBatch, VadResult
+from deployments.engines.speech_in.silero import Silero
+from deployments.serving.placements import Route
+from deployments.serving.replica import Replica, StageDeployment, Worker
+from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
 

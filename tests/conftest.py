@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.model_store import ModelStore, open_store
 
 # A busy machine is no failure: properties are held against values, never against the clock.

@@ -14,7 +14,7 @@ from typing import TypeGuard
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest")
+PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks")
 # Installed for its weights, which the model store takes from its files; the package itself is not imported.
 DATA_ONLY = {"silero-vad"}
 # Imported only where its engine is configured, from an environment that `scripts/test-vllm` makes.
@@ -97,12 +97,12 @@ def test_the_environment_of_vllm_has_what_the_product_imports() -> None:
 def test_a_rival_imports_what_its_own_requirements_pin(runner: str) -> None:
     """A rival's runner needs nothing of ours but the protocol, and every package of its own at an exact version."""
     requirements, packages = PEERS[runner]
-    path = ROOT / "loadtest" / "peers" / runner
+    path = ROOT / "benchmarks" / "frameworks" / runner
     lines = (path.parent / requirements).read_text(encoding="utf-8").split()
     assert all("==" in line for line in lines)
     assert {packages[name] for name in _imports(path)} <= {_normalised(line) for line in lines}
     ours = [node.module for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if _is_ours(node)]
-    assert set(ours) == {"loadtest.peers", "loadtest.peers.contender"}
+    assert set(ours) == {"benchmarks.frameworks", "benchmarks.frameworks.contender"}
 
 
 def _is_ours(node: ast.AST) -> TypeGuard[ast.ImportFrom]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from rejoinder.core.config import Settings
+from rejoinder.core.settings.settings import Settings
 
 MAP = Path(__file__).parent.parent / "docs" / "guide-map.md"
 COLUMNS = 5

@@ -16,21 +16,65 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# DESIGN's dependency order: a layer may import itself and what is listed. `rejoinder.cli` may import everything.
+# The dependency order, top-level packages and their subpackages: a package may import itself and what is listed. The
+# modules that stand directly in a package count as that package.
+STAGES = ("rejoinder.core", "rejoinder.store", "actors.stages")
+PRODUCT = ("rejoinder.core", "rejoinder.store", "actors", "deployments", "cluster", "loadtest")
 LAYERS: dict[str, tuple[str, ...]] = {
     "rejoinder.core": (),
+    "rejoinder.core.audio": (),
+    "rejoinder.core.measuring": ("rejoinder.core.audio",),
+    "rejoinder.core.capacity": ("rejoinder.core.measuring",),
+    "rejoinder.core.settings": ("rejoinder.core.errors", "rejoinder.core.capacity", "rejoinder.core.measuring"),
+    "rejoinder.core.resilience": ("rejoinder.core.settings",),
+    "rejoinder.core.reply": (
+        *("rejoinder.core.audio", "rejoinder.core.capacity", "rejoinder.core.measuring"),
+        *("rejoinder.core.resilience", "rejoinder.core.settings"),
+    ),
+    "rejoinder.core.turns": ("rejoinder.core.audio", "rejoinder.core.measuring", "rejoinder.core.settings"),
+    "rejoinder.core.wire": (
+        "rejoinder.core.errors",
+        "rejoinder.core.audio",
+        "rejoinder.core.reply",
+        "rejoinder.core.turns",
+    ),
     "rejoinder.store": ("rejoinder.core",),
+    "actors.stages": ("rejoinder.core", "rejoinder.store"),
+    "actors.listening": STAGES,
+    "actors.replying": (*STAGES, "actors.listening"),
+    "actors.turn_taking": (*STAGES, "actors.listening", "actors.replying"),
     "actors": ("rejoinder.core", "rejoinder.store"),
+    "deployments.transports": ("rejoinder.core", "rejoinder.store", "actors"),
+    "deployments.serving": ("rejoinder.core", "rejoinder.store", "actors", "deployments.transports"),
+    "deployments.engines": (*STAGES, "deployments.serving"),
+    "deployments.local": ("rejoinder.core", "rejoinder.store", "actors", "deployments"),
+    "deployments.studies": (*STAGES, "deployments.engines"),
     "deployments": ("rejoinder.core", "rejoinder.store", "actors"),
     "cluster": ("rejoinder.core", "rejoinder.store", "actors", "deployments"),
+    "loadtest.results": ("rejoinder.core",),
+    "loadtest.scenario": ("rejoinder.core", "rejoinder.store"),
+    "loadtest.bandwidth": ("rejoinder.core", "rejoinder.store"),
+    "loadtest.callers": ("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
+    "loadtest.judging": ("rejoinder.core", "loadtest.results", "loadtest.callers"),
+    "loadtest.generator": (
+        *("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
+        *("loadtest.callers", "loadtest.judging"),
+    ),
+    "loadtest.capacity": (
+        *("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
+        *("loadtest.generator", "loadtest.bandwidth"),
+    ),
+    "loadtest.benches": (
+        *("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
+        *("loadtest.callers", "loadtest.generator"),
+    ),
     "loadtest": ("rejoinder.core", "rejoinder.store"),
-    "rejoinder.cli": ("rejoinder.core", "rejoinder.store", "actors", "deployments", "cluster", "loadtest"),
+    "benchmarks": PRODUCT,
+    "rejoinder.cli": PRODUCT,
 }
-OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "tests")
+OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks", "tests")
 CORE_THIRD_PARTY = frozenset({"numpy"})
 CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
-# Beside these, every core module named *_settings is configuration.
-CONFIGURATION = ("rejoinder.core.config", "rejoinder.core.section", "rejoinder.core.serve_file")
 # Neither clocks, environment, files, concurrency, networks, randomness nor logging.
 STDLIB_IN_CORE = frozenset(
     {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}
@@ -79,15 +123,15 @@ def layering(module: Module) -> Iterator[str]:
     allowed = (layer, *LAYERS[layer])
     for node, imported in _imports(module):
         ours = imported.split(".")[0] in OURS and imported not in {"rejoinder", "rejoinder.__version__"}
-        if ours and not any(imported == name or imported.startswith(f"{name}.") for name in allowed):
+        if ours and not any(_within(imported, name) for name in allowed):
             yield f"{module.at(node)} imports {imported}: {layer} may import only {', '.join(allowed)}"
 
 
 def purity(module: Module) -> Iterator[str]:
     """The core has no clock, environment, randomness, logging, concurrency, input or output."""
-    if _layer(module.name) != "rejoinder.core":
+    if not _within(module.name, "rejoinder.core"):
         return
-    configures = module.name in CONFIGURATION or module.name.endswith("_settings")
+    configures = _layer(module.name) == "rejoinder.core.settings"
     third_party = CONFIG_THIRD_PARTY if configures else CORE_THIRD_PARTY
     for node, imported in _imports(module):
         top = imported.split(".")[0]
@@ -166,7 +210,11 @@ def inheritance_depth(modules: list[Module]) -> Iterator[str]:
 
 
 def _layer(name: str) -> str | None:
-    return next((layer for layer in LAYERS if name == layer or name.startswith(f"{layer}.")), None)
+    return max((layer for layer in LAYERS if _within(name, layer)), key=len, default=None)
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
 def _imports(module: Module) -> Iterator[tuple[ast.AST, str]]:
@@ -236,19 +284,19 @@ def test_the_repository_keeps_inheritance_shallow() -> None:
 def test_the_rules_see_the_repository() -> None:
     """The scan finds the packages it is meant to guard, and every core module."""
     names = {module.name for module in repository()}
-    assert {"rejoinder.core.errors", "actors.ports", "tests.test_structure"} <= names
+    assert {"rejoinder.core.errors", "actors.stages.ports", "tests.test_structure"} <= names
     assert {layer for name in names if (layer := _layer(name))} == set(LAYERS)
 
 
 LONG_BODY = "\n".join(f"    x{line} = {line}" for line in range(MAX_FUNCTION_LINES))
 LONG_CLASS = "\n".join(f"    x{line} = {line}" for line in range(MAX_CLASS_LINES))
 OFFENDERS: list[tuple[Rule, str, str]] = [
-    (layering, "rejoinder/core/x.py", "from actors.ports import Vad"),
+    (layering, "rejoinder/core/x.py", "from actors.stages.ports import Vad"),
     (layering, "rejoinder/store/x.py", "import deployments.app"),
     (layering, "actors/x.py", "from deployments import app"),
     (layering, "actors/x.py", "from rejoinder.cli import main"),
     (layering, "actors/x.py", "from rejoinder import cli"),
-    (layering, "loadtest/x.py", "def f():\n    from actors.ports import Vad"),
+    (layering, "loadtest/x.py", "def f():\n    from actors.stages.ports import Vad"),
     (layering, "rejoinder/core/x.py", "from ..store import manifest"),
     *[
         (purity, "rejoinder/core/x.py", f"import {name}")
@@ -268,9 +316,9 @@ OFFENDERS: list[tuple[Rule, str, str]] = [
     (file_names, "actors/session_manager.py", ""),
 ]
 CLEAN: list[tuple[Rule, str, str]] = [
-    (layering, "rejoinder/cli/x.py", "from deployments import app\nimport loadtest.talk"),
+    (layering, "rejoinder/cli/x.py", "from deployments import app\nimport loadtest.callers.openai_caller"),
     (layering, "tests/core/test_x.py", "import deployments.app"),
-    (purity, "rejoinder/core/config.py", "import pydantic"),
+    (purity, "rejoinder/core/settings/settings.py", "import pydantic"),
     (purity, "actors/x.py", "import asyncio"),
     (
         function_size,

@@ -1,6 +1,7 @@
 """Emulated engines: real deployments, real queues, real cancellation, and no model.
 
-A request holds one of the engine's slots for as long as `rejoinder.core.emulation` says; others wait in a bounded queue
+A request holds one of the engine's slots for as long as `rejoinder.core.measuring.service_curves` says; others wait
+in a bounded queue
 or are refused. They measure the system around the engines, so each names itself "emulated" with its curve and source in
 every report. What they say is audible and made of words, since barge-in, segments and captions must work as ever.
 """
@@ -18,15 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from actors.ports import LlmRequest, SttJob, TokenDelta, Transcript, TtsRequest, Usage
-from deployments.replica import Replica, StageDeployment
-from deployments.routing import Route
-from rejoinder.core import marking
-from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
-from rejoinder.core.config import Emulation, Settings, Stage
-from rejoinder.core.emulation import EmulatedStage, Profile, Service
+from actors.stages.ports import LlmRequest, SttJob, TokenDelta, Transcript, TtsRequest, Usage
+from deployments.serving.placements import Route
+from deployments.serving.replica import Replica, StageDeployment
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
 from rejoinder.core.errors import Overloaded
-from rejoinder.core.playout import CHARACTERS_PER_S
+from rejoinder.core.measuring import audio_watermark as marking
+from rejoinder.core.measuring.service_curves import EmulatedStage, Profile, Service
+from rejoinder.core.reply.playout import CHARACTERS_PER_S
+from rejoinder.core.settings.settings import Emulation, Settings, Stage
 
 WORDS = tuple(
     "Thank you for calling and asking me that today . It is a good question with a short and simple answer here . "

@@ -10,8 +10,8 @@ import ctranslate2
 import numpy as np
 from tokenizers import Tokenizer
 
-from rejoinder.core.answer_cache import Vector
 from rejoinder.core.errors import ModelError
+from rejoinder.core.reply.answer_cache import Vector
 
 DIMENSIONS = 384
 # The model's own limit (sentence_bert_config.json); what lies behind it does not count.

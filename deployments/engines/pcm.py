@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rejoinder.core.audio import SAMPLE_BYTES, STT_RATE, Samples
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, Samples
 from rejoinder.core.errors import CallerError
 
 Pcm = bytes | npt.NDArray[np.int16] | Samples

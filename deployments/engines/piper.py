@@ -20,7 +20,7 @@ import onnx.utils
 import soxr
 
 from deployments.engines.onnx import model_file, open_part, open_session, read_model
-from rejoinder.core.audio import SAMPLE_BYTES, WIRE_RATE, Samples, first_audible, float_to_pcm16
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, Samples, first_audible, float_to_pcm16
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
 
 LEAD_MS = 10

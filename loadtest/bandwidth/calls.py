@@ -89,7 +89,15 @@ async def _hold(pair: Pair, lines: Sequence[Line], trust: ssl.SSLContext) -> lis
 @contextmanager
 def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
     """Our server with emulated engines, listening; with a certificate it speaks TLS."""
-    command = [sys.executable, "-m", "deployments.bare_host", "--address", pair.server.address, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "deployments.local.bare_host",
+        "--address",
+        pair.server.address,
+        "--port",
+        str(port),
+    ]
     if certificate:
         command += ["--certificate", str(certificate), "--key", str(certificate.with_name("key.pem"))]
     with subprocess.Popen(pair.server.command(*command)) as server:

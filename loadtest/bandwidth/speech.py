@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from rejoinder.core.audio import float_to_pcm16
-from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.audio.pcm import float_to_pcm16
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store import Status, open_store
 from rejoinder.store.human_clips import moonshine_clips
 

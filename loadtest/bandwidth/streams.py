@@ -7,7 +7,7 @@ from loadtest.bandwidth.formula import Srtp
 from loadtest.bandwidth.media import Stream
 from loadtest.bandwidth.opus import OpusSettings
 from loadtest.bandwidth.speech import READING_RATE, Pcm, agent_side, caller_side, resample
-from rejoinder.core.g711 import MU_LAW
+from rejoinder.core.audio.g711 import MU_LAW
 
 KBPS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 STEREO_KBPS = (64, 96, 128)

@@ -20,12 +20,12 @@ import typer
 from rich.console import Console
 
 from cluster.environment import free_port
-from loadtest.clips import write_wave
-from loadtest.turn_record import TurnRecord
+from loadtest.results.turn_record import TurnRecord
+from loadtest.scenario.clips import write_wave
 from rejoinder.cli.talk import talk
-from rejoinder.core.audio import WIRE_RATE
-from rejoinder.core.config import ModelStoreSettings, TtsStage
+from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import BackendError
+from rejoinder.core.settings.settings import ModelStoreSettings, TtsStage
 from rejoinder.store import ModelStore, open_store
 from rejoinder.store.human_clips import moonshine_clips
 

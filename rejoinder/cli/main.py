@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import alerts, bench, demo, doctor, load, models, plan, serve, talk
+from rejoinder.cli import alerts, demo, doctor, models, serve, talk
+from rejoinder.cli.bench import app as bench
+from rejoinder.cli.load import app as load
+from rejoinder.cli.plan import command as plan
 from rejoinder.core.errors import RejoinderError
 
 FAILED = 2

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store import ModelStore, open_store
 
 app = typer.Typer(help="List, fetch and verify model files.", no_args_is_help=True)

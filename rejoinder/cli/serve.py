@@ -15,11 +15,11 @@ from rich.table import Table
 
 from cluster.doctor import needed_models
 from cluster.launch import Progress, application, cluster, read_config
-from deployments.engines.noise import suppressors
-from rejoinder.core.config import parse_settings
-from rejoinder.core.emulation import STACKS
+from deployments.engines.speech_in.noise import suppressors
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.serve_file import ServeFile
+from rejoinder.core.measuring.service_curves import STACKS
+from rejoinder.core.settings.serve_file import ServeFile
+from rejoinder.core.settings.settings import parse_settings
 from rejoinder.store import Status, open_store
 
 

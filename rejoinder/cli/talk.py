@@ -18,10 +18,10 @@ from rejoinder.core.errors import ConfigError
 
 # At run time only `talk` imports them: the openai client takes a second to load, and every command loads this module.
 if TYPE_CHECKING:
-    from loadtest.dialogue import Line
-    from loadtest.spread import Spread
-    from loadtest.talk import Call, Server
-    from loadtest.turn_record import TurnRecord
+    from loadtest.callers.openai_caller import Call, Server
+    from loadtest.callers.scripted_caller import Line
+    from loadtest.results.spread import Spread
+    from loadtest.results.turn_record import TurnRecord
 
 # What no pair of marks covers is the system's own time; more than this is a fault of the measurement or the system.
 UNATTRIBUTED_LIMIT_MS = 5.0
@@ -65,12 +65,13 @@ def talk(
     --json writes one array in order, an object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms
     (silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio, delivery, unattributed; they sum to
     voice_to_voice_ms), rtt_ms, llm_total_ms, prompt_tokens, cached_tokens, interrupted, stop_ms, hedged, engines,
-    clip, run, outcome, expected, wer, premature_replies. What was not measured is null. loadtest/turn_record.py says
+    clip, run, outcome, expected, wer, premature_replies. What was not measured is null.
+    loadtest/results/turn_record.py says
     what each means.
     """
-    from loadtest.recording import save as save_recording
-    from loadtest.spread import spreads
-    from loadtest.talk import Server
+    from loadtest.callers.openai_caller import Server
+    from loadtest.callers.recording import save as save_recording
+    from loadtest.results.spread import spreads
 
     console = Console(highlight=False, soft_wrap=True)
     server, lines = Server(url, os.environ.get(API_KEY) or "none"), _lines(clips, barge_in or [])
@@ -96,8 +97,8 @@ def talk(
 
 def _lines(clips: list[Path], barge_in: list[str]) -> list[Line]:
     """The clips with their barge-ins; raises ConfigError naming the option or file that is wrong."""
-    from loadtest.clips import read_clip
-    from loadtest.dialogue import Line
+    from loadtest.callers.scripted_caller import Line
+    from loadtest.scenario.clips import read_clip
 
     offsets: dict[int, float] = {}
     for option in barge_in:
@@ -115,8 +116,8 @@ def _lines(clips: list[Path], barge_in: list[str]) -> list[Line]:
 
 
 def _converse(console: Console, server: Server, lines: list[Line], timeout_s: float) -> Call:
-    from loadtest.dialogue import Manners
-    from loadtest.talk import LATENESS_LIMIT_MS, talk
+    from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, talk
+    from loadtest.callers.scripted_caller import Manners
 
     call = asyncio.run(talk(server, lines, Manners(timeout_s=timeout_s), lambda record: _show(console, record)))
     for record in call.dialogue.records()[call.dialogue.closed :]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from rejoinder.core.audio import STT_RATE
+from rejoinder.core.audio.pcm import STT_RATE
 
 # (file, from s, to s, text): cut in the middle of the reader's pauses.
 _MOONSHINE_CUTS = (

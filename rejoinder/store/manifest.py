@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from rejoinder.core.config import Section
 from rejoinder.core.errors import ModelError
+from rejoinder.core.settings.settings import Section
 
 BUILT_IN = Path(__file__).with_name("manifest.yaml")
 

@@ -21,8 +21,8 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from rejoinder.core.config import ModelStoreSettings
 from rejoinder.core.errors import ModelError
+from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.conversion import Converter, build, conversion_folder, convert_gguf
 from rejoinder.store.locking import exclusive
 from rejoinder.store.manifest import BUILT_IN, Form, LocalSource, Manifest, Model, load_manifest

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from actors.ports import (
+from actors.stages.ports import (
     ANYWHERE,
     LlmRequest,
     LlmStream,
@@ -26,7 +26,7 @@ from actors.ports import (
     VadBatch,
     VadResult,
 )
-from actors.watch import PROBE
+from actors.stages.replica_health import PROBE
 from rejoinder.core.errors import BackendError
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from actors.host import Host
-from actors.ports import AnswerCache, Stages, Suppressor
-from actors.services import Services
 from actors.session import Session
-from rejoinder.core.config import Settings
-from rejoinder.core.phrases import Clip, Phrases
+from actors.stages.ports import AnswerCache, Stages, Suppressor
+from actors.stages.services import Services
+from rejoinder.core.reply.held_clips import Clip, Phrases
+from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire import client
 from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
 from tests.actors.wire_rules import Wire

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from actors.host import Host, hold_phrases
-from actors.ports import Stages
 from actors.session import Session
-from rejoinder.core.config import ConversationSettings, HostSettings, Settings
+from actors.stages.ports import Stages
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.phrases import Clip
+from rejoinder.core.reply.held_clips import Clip
+from rejoinder.core.settings.settings import ConversationSettings, HostSettings, Settings
 from tests.actors.fakes import LoudnessVad, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual

@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from rejoinder.core.config import ConversationSettings, Settings
+from rejoinder.core.settings.settings import ConversationSettings, Settings
 from tests.actors.asking import RESPONSE_ENDS, TURN, prompts
 from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import Play

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from loadtest.report import html
-from loadtest.result import RunResult
-from tests.load.test_generator import hold, known_server
+from loadtest.judging.report import html
+from loadtest.results.result import RunResult
+from tests.loadtest.generator.test_generator import hold, known_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.models, pytest.mark.timeout(180)]
 

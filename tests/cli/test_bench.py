@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rejoinder.cli.bench import row, table
+from rejoinder.cli.bench.app import row, table
 from tests.cli.printing import printed_rows
 
 

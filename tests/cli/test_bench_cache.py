@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.spread import spread
-from rejoinder.cli.bench_cache import Found, Row, table
+from loadtest.results.spread import spread
+from rejoinder.cli.bench.cache import Found, Row, table
 from tests.cli.printing import printed_rows
 
 FAST, SLOW = spread([5.0] * 19 + [8.0]), spread([5.0] * 10 + [60.0] * 10)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from loadtest.drafts.evidence import NOTHING, Leak
-from loadtest.drafts.verdict import Found
-from loadtest.stage_metrics import Histogram, StageCounts
-from rejoinder.cli.bench_drafts import document, remarks, settings, table
+from loadtest.benches.drafts.evidence import NOTHING, Leak
+from loadtest.benches.drafts.verdict import Found
+from loadtest.generator.stage_metrics import Histogram, StageCounts
+from rejoinder.cli.bench.drafts import document, remarks, settings, table
 from tests.cli.printing import printed_rows
 
 DRAFTS = {"begun": 18.0, "kept": 10.0, "discarded": 8.0, "discarded_ready": 5.0}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.clips import read_clip
-from loadtest.turn_record import Outcome, TurnRecord, unspoken
+from loadtest.results.turn_record import Outcome, TurnRecord, unspoken
+from loadtest.scenario.clips import read_clip
 from rejoinder.cli.demo import HEARD_WER, INTERRUPTION, QUESTIONS, faults_of, make_clips
 from rejoinder.store.model_store import ModelStore
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from loadtest import run as running
-from loadtest import searching
-from loadtest.result import Outcome, RunResult
-from loadtest.scenario import Scenario
-from loadtest.search import Ending, Kind, Step, Taken
-from loadtest.searching import Found
+from loadtest.generator import run as running
+from loadtest.generator import search_runner as searching
+from loadtest.generator.search import Ending, Kind, Step, Taken
+from loadtest.generator.search_runner import Found
+from loadtest.results.result import Outcome, RunResult
+from loadtest.scenario.scenario import Scenario
 from rejoinder.cli.main import app
-from rejoinder.core.budgets import Tier
+from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.errors import ConfigError
-from tests.load.results import result
+from tests.loadtest.results.sample_results import result
 
 STEPS = (
     Taken(Step(10, 1, Kind.SEARCH), Outcome.PASS, 300.0, 500.0, True),
@@ -79,7 +79,7 @@ def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:
 
 
 def test_the_files_hold_the_result(tmp_path: Path, held: list[Scenario]) -> None:
-    """JSON with the fields of loadtest/result.py, and the page."""
+    """JSON with the fields of loadtest/results/result.py, and the page."""
     written, page = tmp_path / "out.json", tmp_path / "report.html"
     assert invoke("run", "--json", str(written), "--html", str(page)).exit_code == 0
     document = json.loads(written.read_text(encoding="utf-8"))

@@ -16,9 +16,9 @@ from loadtest.bandwidth.formula import Load
 from loadtest.bandwidth.rows import Session
 from loadtest.bandwidth.run import Report
 from loadtest.bandwidth.tables import QUALITIES, forwarded_rows, projections, quality_rows, server_rows
-from rejoinder.cli import load_bandwidth
-from rejoinder.cli.bandwidth_tables import tables
-from tests.bandwidth.test_tables import session
+from rejoinder.cli.load import bandwidth as load_bandwidth
+from rejoinder.cli.load.bandwidth_tables import tables
+from tests.loadtest.bandwidth.test_tables import session
 
 NAMES = [
     f"Opus {rate:g}k, 20 ms{', stereo' if quality.channels == 2 else ''}"

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from loadtest.concurrency import Cell, Status
-from rejoinder.cli.load_concurrency import table
+from loadtest.capacity.concurrency import Cell, Status
+from rejoinder.cli.load.concurrency import table
 from rejoinder.cli.main import app
 from rejoinder.core.errors import ConfigError
 

@@ -10,12 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.launch import read_config
-from loadtest.calibration import Calibration, Level, Spell, StageLevel, save
-from loadtest.scenario import Manner
+from loadtest.capacity.calibration import Calibration, Level, Spell, StageLevel, save
+from loadtest.scenario.scenario import Manner
 from rejoinder.cli.main import app
-from rejoinder.cli.plan import node_type, shares, slots
-from rejoinder.core.config import parse_settings
+from rejoinder.cli.plan.command import node_type, shares, slots
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import parse_settings
 
 RUNNER = CliRunner()
 

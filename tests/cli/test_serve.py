@@ -9,7 +9,7 @@ import pytest
 from cluster.doctor import needed_models
 from rejoinder.cli.serve import serve
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.serve_file import ServeFile
+from rejoinder.core.settings.serve_file import ServeFile
 
 
 def test_missing_weights_are_named_before_anything_is_started(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cluster.alerts import NOT_MEASURED, OWN, TURN, Timing, alert_name, as_yaml, configuration, omissions, rules
 from rejoinder.cli.main import app
-from rejoinder.core.budgets import ALERTS, HISTOGRAM_BUCKETS_S, Alert, Metric
+from rejoinder.core.capacity.budgets import ALERTS, HISTOGRAM_BUCKETS_S, Alert, Metric
 from rejoinder.core.errors import ConfigError
 
 promtool = pytest.mark.prometheus

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployments.app import build
-from deployments.routing import note_queues, shortest_queue
+from deployments.serving.placements import note_queues, shortest_queue
 from rejoinder.core.errors import ConfigError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cluster.cards import HERE, QUERY, Cards, machine_cards, node_cards
+from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES
 from rejoinder.core.errors import BackendError
-from rejoinder.core.gpu_profiles import GPU_PROFILES
-from rejoinder.core.stage_settings import ACCELERATOR_LABEL
+from rejoinder.core.settings.stages import ACCELERATOR_LABEL
 
 # As their drivers print them: name, memory.total in MiB, compute capability.
 PRINTED = {

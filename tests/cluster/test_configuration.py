@@ -12,7 +12,7 @@ from ray.serve.schema import ServeDeploySchema
 from cluster.launch import read_config
 from deployments.app import build
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.serve_file import ServeFile
+from rejoinder.core.settings.serve_file import ServeFile
 
 FILE = Path(__file__).parents[2] / "ray_config.yaml"
 

@@ -13,9 +13,9 @@ from cluster.cards import HERE, Cards
 from cluster.doctor import needed_models
 from cluster.doctor_vllm import RELEASE, Package, installed_vllm, vllm_checks
 from cluster.finding import Finding, Grade
-from rejoinder.core.config import parse_settings
 from rejoinder.core.errors import BackendError
-from rejoinder.core.serve_file import parse_serve_file
+from rejoinder.core.settings.serve_file import parse_serve_file
+from rejoinder.core.settings.settings import parse_settings
 
 ROOT = Path(__file__).parents[2]
 GPU_BUILD = Package("vllm", f"{RELEASE}.0")

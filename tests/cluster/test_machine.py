@@ -21,7 +21,7 @@ from cluster.environment import (
     node_environment,
 )
 from cluster.finding import Finding, Grade
-from rejoinder.core.serve_file import HttpOptions, ServeFile, parse_serve_file
+from rejoinder.core.settings.serve_file import HttpOptions, ServeFile, parse_serve_file
 
 
 def _findings(document: ServeFile) -> dict[str, Finding]:

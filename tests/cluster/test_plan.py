@@ -8,9 +8,9 @@ import pytest
 
 from cluster.launch import read_config
 from cluster.plan import Bill, Engines, bill, configuration, node_groups, write
+from rejoinder.core.capacity.sizing import NodeType, Sized, Unit
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.serve_file import ServeFile, parse_serve_file
-from rejoinder.core.sizing import NodeType, Sized, Unit
+from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
 CPU = NodeType("c16", cores=16, memory_mb=64_000)
 GPU = NodeType("g16", cores=16, memory_mb=64_000, gpus=1)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rejoinder.core.config import AnswerCacheSettings, LlmStage, SttStage, TtsStage, TurnDetectorStage
 from rejoinder.core.errors import ModelError
+from rejoinder.core.settings.settings import AnswerCacheSettings, LlmStage, SttStage, TtsStage, TurnDetectorStage
 from rejoinder.store.manifest import LocalSource, WheelSource, load_manifest
 
 SHA = "0" * 64

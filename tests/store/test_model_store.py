@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rejoinder.core.config import ModelStoreSettings
 from rejoinder.core.errors import ModelError
+from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.model_store import Status, open_store
 from rejoinder.store.sources import SourceFetcher
 from rejoinder.store.verification import STAMP_FILE

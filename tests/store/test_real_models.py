@@ -8,7 +8,7 @@ import ctranslate2
 import pytest
 import transformers
 
-from rejoinder.core.config import ModelStoreSettings
+from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.manifest import InstalledSource, load_manifest
 from rejoinder.store.model_store import ModelStore, Status, open_store
 from rejoinder.store.sources import SourceFetcher

@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors.ports import LlmRequest, TokenDelta
-from deployments.engines.vllm import Vllm
-from rejoinder.core.config import LlmStage, VllmSettings
-from rejoinder.core.context import Message
+from actors.stages.ports import LlmRequest, TokenDelta
+from deployments.engines.llm.vllm import Vllm
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import LlmStage, VllmSettings
 
 MODEL = "smollm2-135m-instruct"
 STORY = "Tell me a very long story about a lighthouse keeper."

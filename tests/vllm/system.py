@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx2
 
-from tests.serve.lab import LabClient, deploy
-from tests.serve.nodes import head
-from tests.serve.served import Served, serving
-from tests.serve.watching import wait_until
+from tests.system.harness.lab import LabClient, deploy
+from tests.system.harness.nodes import head
+from tests.system.harness.served import Served, serving
+from tests.system.harness.watching import wait_until
 from tests.vllm.engine import MODEL, SETTINGS, scheduler
 
 # From the last token that somebody reads to the end in vLLM's scheduler. Its current step takes some 30 ms, and an

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rejoinder.core.gpu_profiles import FP8_CAPABILITY, GPU_PROFILES, METHODS, GpuProfile
-from rejoinder.core.vllm_settings import Speculative, VllmSettings, engine_arguments
+from rejoinder.core.capacity.gpu_profiles import FP8_CAPABILITY, GPU_PROFILES, METHODS, GpuProfile
+from rejoinder.core.settings.vllm import Speculative, VllmSettings, engine_arguments
 
 pytestmark = pytest.mark.vllm
 

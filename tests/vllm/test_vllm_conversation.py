@@ -13,10 +13,10 @@ import soxr
 from tokenizers import Tokenizer
 
 from deployments.engines.piper import PiperVoice
-from loadtest.clips import read_clip, write_wave
-from rejoinder.core.audio import STT_RATE, WIRE_RATE, float_to_pcm16, pcm16_to_float
-from rejoinder.core.config import ConversationSettings, TtsStage
-from rejoinder.core.wer import word_error_rate
+from loadtest.scenario.clips import read_clip, write_wave
+from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE, float_to_pcm16, pcm16_to_float
+from rejoinder.core.measuring.wer import word_error_rate
+from rejoinder.core.settings.settings import ConversationSettings, TtsStage
 from rejoinder.store import ModelStore
 from tests.vllm.engine import MODEL
 from tests.vllm.system import System

@@ -13,11 +13,11 @@ import pytest
 import pytest_asyncio
 from prometheus_client import CollectorRegistry, generate_latest
 
-from actors.ports import LlmRequest
-from deployments.engines.vllm import Vllm, VllmMetrics
-from rejoinder.core.config import LlmStage, VllmSettings
-from rejoinder.core.context import Message
+from actors.stages.ports import LlmRequest
+from deployments.engines.llm.vllm import Vllm, VllmMetrics
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import LlmStage, VllmSettings
 from rejoinder.store import ModelStore
 from tests.vllm.engine import INSTRUCTIONS, MODEL, PLACES, STAGE, STORY, answer, ask, scheduler, text_of
 

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from tests.serve.watching import wait_until
+from tests.system.harness.watching import wait_until
 from tests.vllm.engine import INSTRUCTIONS, PLACES, STORY
 from tests.vllm.system import System
 

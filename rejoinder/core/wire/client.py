@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rejoinder.core.audio import SAMPLE_BYTES
+from rejoinder.core.audio.pcm import SAMPLE_BYTES
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, Json, refuse
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from rejoinder.core.audio import SAMPLE_BYTES, TELEPHONE_RATE, WIRE_RATE
-from rejoinder.core.g711 import A_LAW, MU_LAW, Law
-from rejoinder.core.resample import TELEPHONE_TO_STT, WIRE_TO_STT, WIRE_TO_TELEPHONE, Resampler
+from rejoinder.core.audio.g711 import A_LAW, MU_LAW, Law
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, TELEPHONE_RATE, WIRE_RATE
+from rejoinder.core.audio.resample import TELEPHONE_TO_STT, WIRE_TO_STT, WIRE_TO_TELEPHONE, Resampler
 from rejoinder.core.wire.fields import Fields, Json
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rejoinder.core.context import Message, Role
+from rejoinder.core.reply.prompt_window import Message, Role
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
 ItemType = Literal["message", "function_call", "function_call_output"]

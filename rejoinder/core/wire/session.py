@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rejoinder.core.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection
+from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection
 from rejoinder.core.wire.fields import Fields, Json, refuse
 from rejoinder.core.wire.formats import AudioFormat, parse_format
 

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from rejoinder.core.audio import STT_RATE, WIRE_RATE
+from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE
+from rejoinder.core.audio.resample import WIRE_TO_TELEPHONE, Resampler
 from rejoinder.core.errors import CallerError
-from rejoinder.core.resample import WIRE_TO_TELEPHONE, Resampler
 from rejoinder.core.wire.fields import Fields
 from rejoinder.core.wire.formats import AudioFormat, Decoder, Encoder, parse_format
 

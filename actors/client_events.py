@@ -1,0 +1,181 @@
+"""What a client asks of its session: configuration, conversation items, audio commits and responses.
+
+Every method answers one client event or raises CallerError before it changed anything.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from actors.replying.replies import MAX_PARALLEL
+from actors.replying.requests import Order
+from actors.stages.services import Services
+from rejoinder.core.audio.pcm import STT_RATE
+from rejoinder.core.errors import CallerError
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.turns import events as turn_events
+from rejoinder.core.wire import client, server
+from rejoinder.core.wire import session as wire_session
+from rejoinder.core.wire.fields import Fields, Json, refuse
+from rejoinder.core.wire.formats import parse_format
+from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
+
+if TYPE_CHECKING:
+    from actors.session import Session
+
+# OpenAI refuses to commit less (openai-realtime.md section 3).
+MIN_COMMIT_S = 0.1
+# A client's clock may run a little ahead of ours: what lies this far beyond the audio's end is taken for its end.
+TRUNCATE_SLACK_MS = 500
+# OpenAI's bounds on metadata (section 13).
+METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
+
+
+class Clerk:
+    """Works for one session, on its loop."""
+
+    def __init__(self, session: Session, services: Services) -> None:
+        self._session = session
+        self._services = services
+        lifetime_s = services.settings.host.session_max_s
+        # The wire wants a date; nothing is timed by it.
+        self._expires_at = int(time.time() + lifetime_s)
+
+    def greet(self) -> None:
+        """session.created: the first event of every session."""
+        self._session.emit(server.session_event("created", self._echo()))
+
+    def answer(self, event: client.ClientEvent, received: int) -> None:
+        """Do what the client asks; `received`: the caller's audio that came before it, in samples at 16 kHz."""
+        match event:
+            case client.UpdateSession(session=patch):
+                self._update(patch)
+            case client.CommitAudio():
+                self._commit(received)
+            case client.ClearAudio():
+                self._session.clear(received)
+                self._session.emit(server.cleared())
+            case client.CreateItem(item=fields, previous_item_id=previous):
+                self._create_item(fields, previous)
+            case client.DeleteItem(item_id=item_id):
+                self._session.conversation.delete(item_id)
+                self._session.emit(server.deleted(item_id))
+            case client.RetrieveItem(item_id=item_id):
+                item = self._session.conversation.get(item_id, code="item_retrieve_invalid_item_id")
+                self._session.emit(server.retrieved(item))
+            case client.TruncateItem(item_id=item_id, audio_end_ms=end_ms):
+                self._truncate(item_id, end_ms)
+            case client.CreateResponse(response=wanted):
+                self._create_response(wanted)
+            case client.CancelResponse(response_id=response_id):
+                if not self._session.replies.cancel(response_id):
+                    raise CallerError(
+                        "Cancellation failed: no active response found.", code="response_cancel_not_active"
+                    )
+
+    def _echo(self) -> Json:
+        return wire_session.echo(self._session.config, self._session.id, self._expires_at)
+
+    def _update(self, patch: Fields) -> None:
+        locked = self._session.replies.known.spoken
+        self._session.config = wire_session.merge(self._session.config, patch, voice_locked=locked)
+        self._session.configured()
+        self._session.emit(server.session_event("updated", self._echo()))
+
+    def _commit(self, received: int) -> None:
+        if received - self._session.state.start < MIN_COMMIT_S * STT_RATE:
+            raise CallerError(
+                "The input audio buffer holds less than 100 ms.",
+                "Append audio before you commit it.",
+                code="input_audio_buffer_commit_empty",
+            )
+        self._session.step(turn_events.CommitRequested(received))
+
+    def _create_item(self, fields: Fields, previous: str | None) -> None:
+        if len(self._session.conversation) >= MAX_ITEMS:
+            raise refuse("The conversation is full.", "item", remedy="Delete items first.")
+        item = parse_item(fields, self._session.stamp("item"))
+        before = self._session.conversation.insert(item, previous)
+        self._session.emit(server.item_event("added", item, before))
+        self._session.emit(server.item_event("done", item, before))
+
+    def _truncate(self, item_id: str, end_ms: int) -> None:
+        conversation: Conversation = self._session.conversation
+        item = conversation.get(item_id)
+        if item.role != "assistant" or not item.spoken:
+            raise refuse("Only spoken assistant items can be truncated.", "item_id", remedy="Name an assistant item.")
+        heard = self._session.replies.known.heard(item_id, end_ms / 1000)
+        if heard is not None:
+            text, length_ms = heard
+            if end_ms > length_ms + TRUNCATE_SLACK_MS:
+                raise refuse(
+                    f"audio_end_ms {end_ms} lies beyond the item's {length_ms} ms.",
+                    "audio_end_ms",
+                    remedy="Send how much of it was played.",
+                )
+            self._session.replies.known.flushed(item_id, end_ms / 1000)
+            conversation.truncate(item_id, text, end_ms)
+        self._session.emit(server.truncated(item_id, end_ms))
+
+    def _create_response(self, fields: Fields) -> None:
+        order = self._order(fields)
+        replies = self._session.replies
+        if order.aside:
+            if replies.asides >= MAX_PARALLEL:
+                raise CallerError(
+                    f"{MAX_PARALLEL} responses outside the conversation are active.",
+                    "Wait for one to finish.",
+                    code="rate_limit_exceeded",
+                )
+            replies.start(order)
+            return
+        if self._session.busy:
+            raise CallerError(
+                "Conversation already has an active response in progress.",
+                "Wait until it is finished, or cancel it.",
+                code="conversation_already_has_active_response",
+            )
+        self._session.request_reply(order)
+
+    def _order(self, fields: Fields) -> Order:
+        """The session's standing order with what this response.create changes."""
+        order = self._session.replies.standing_order()
+        if "output_modalities" in fields:
+            order = replace(order, spoken=wire_session.modality(fields) == "audio")
+        if fields.raw("instructions"):
+            order = replace(order, instructions=fields.text("instructions"))
+        if "max_output_tokens" in fields:
+            limit = wire_session.max_tokens(fields) or self._services.settings.conversation.max_reply_tokens
+            order = replace(order, max_tokens=limit)
+        if fields.raw("audio") is not None:
+            order = replace(order, format=parse_format(fields.child("audio").child("output"), order.format))
+        if fields.raw("metadata") is not None:
+            order = replace(order, metadata=_metadata(fields.child("metadata")))
+        if fields.raw("conversation") is not None:
+            order = replace(order, aside=fields.choice("conversation", ("auto", "none")) == "none")
+        if fields.raw("input") is not None:
+            order = replace(order, prompt=self._input(fields))
+        return order
+
+    def _input(self, fields: Fields) -> tuple[Message, ...]:
+        """`input` replaces the conversation as context; item references are looked up in it."""
+        scratch = Conversation()
+        for number, entry in enumerate(fields.items("input", 200)):
+            if entry.raw("type") == "item_reference":
+                scratch.insert(self._session.conversation.get(entry.text("id")))
+            else:
+                scratch.insert(parse_item(entry, f"input_{number}"))
+        return tuple(scratch.messages())
+
+
+def _metadata(fields: Fields) -> Json:
+    pairs = fields.as_dict()
+    if len(pairs) > METADATA_PAIRS:
+        raise refuse(f"metadata has {len(pairs)} pairs.", fields.path, remedy=f"Send at most {METADATA_PAIRS}.")
+    for key in pairs:
+        if len(key) > METADATA_KEY:
+            raise refuse(f"A metadata key is longer than {METADATA_KEY} characters.", fields.path)
+        fields.text(key, limit=METADATA_VALUE)
+    return pairs

@@ -1,0 +1,212 @@
+"""From a soft end to words: the transcript and the turn verdict of one revision, running at once.
+
+The turn model is the dearest of all that a turn needs, so cheaper evidence goes first. A pause may end by itself; a
+transcript may read finished. The model is asked when the transcript is there and leaves doubt, or when the silence has
+lasted `ask_after_ms` without one, through the host's few places for questions; and if the transcript then comes before
+the verdict and reads finished, the question is withdrawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.listening.interim_transcripts import Guess
+from actors.stages.ports import Priority, SttJob, Transcript
+from actors.stages.retry import FIRST_PAUSE_S, Trouble, insist
+from actors.stages.services import Services
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.turns.end_of_turn import complete
+from rejoinder.core.turns.transcript_ending import Ending, ending
+
+logger = logging.getLogger(__name__)
+
+# Smart Turn looks at no more (models.md); shipping more would only cost bytes.
+VERDICT_SAMPLES = 8 * STT_RATE
+
+# A hearing's tasks: the transcript first, then the question.
+JUDGING = 1
+
+
+class Question:
+    """Whether the caller has finished; the first answer counts."""
+
+    def __init__(self, judged: Callable[[float | None], None]) -> None:
+        self._judged: Callable[[float | None], None] | None = judged
+
+    @property
+    def open(self) -> bool:
+        return self._judged is not None
+
+    def answer(self, probability: float | None) -> None:
+        """Report it, once."""
+        judged, self._judged = self._judged, None
+        if judged is not None:
+            judged(probability)
+
+
+@dataclass(slots=True)
+class Hearing:
+    """What is being learned about one revision's audio. `began` and `transcribed_at` are monotonic seconds.
+
+    `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away. `guess`: at the same
+    words, begun before.
+    """
+
+    began: float
+    seconds: float
+    trouble: Trouble
+    transcript: asyncio.Future[Transcript]
+    guess: Guess | None = None
+    question: Question | None = None
+    words_decided: bool = False
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    transcribed_at: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the transcript is there."""
+        return self.transcript.done() and not self.transcript.cancelled() and not self.transcript.exception()
+
+    async def words(self) -> tuple[str, float]:
+        """What was said, as soon as it is known: by a guess that is in no doubt, or by the transcript; and since when.
+
+        Raises as `transcript` does.
+        """
+        if self.guess is not None:
+            either: set[asyncio.Future[Any]] = {self.guess.heard, self.transcript}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            guessed = None if self.transcript.done() else self.guess.heard.result()
+            if guessed is not None and guessed.text and not guessed.doubted:
+                return guessed.text, max(self.began, self.guess.at)
+        transcript = await asyncio.shield(self.transcript)
+        return transcript.text, self.transcribed_at or self.began
+
+    def forget(self) -> None:
+        """Cancel what still runs: queued work leaves at once, a running batch's result is dropped."""
+        self.transcript.cancel()
+        for task in self.tasks:
+            task.cancel()
+
+
+class Listening:
+    """Starts hearings on behalf of one session; its tasks live in the session's group and never fail it."""
+
+    def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
+        self._services = services
+        self._group = group
+
+    def start(
+        self,
+        pcm: bytes,
+        judged: Callable[[float | None], None] | None,
+        now: Callable[[], bytes] | None = None,
+        tokens: tuple[int, ...] = (),
+        guess: Guess | None = None,
+    ) -> Hearing:
+        """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
+        knows). `now` has the same audio and the silence since, for the turn model; `tokens` are those of the newest
+        partial, and `guess` is a partial of the same words.
+        """
+        transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        trouble = Trouble(self._services.metrics)
+        hearing = Hearing(self._services.clock(), len(pcm) / SAMPLE_BYTES / STT_RATE, trouble, transcript, guess)
+        hearing.tasks.append(
+            self._group.create_task(
+                self._transcribe(SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, tokens), hearing)
+            )
+        )
+        if judged is not None:
+            hearing.question = Question(judged)
+            judging = self._judge(now or (lambda: pcm), hearing.question, transcript)
+            hearing.tasks.append(self._group.create_task(judging))
+        return hearing
+
+    async def _transcribe(self, job: SttJob, hearing: Hearing) -> None:
+        settings = self._services.settings
+        try:
+            transcript = await insist(
+                "stt",
+                lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
+                hearing.trouble,
+                attempt_s=settings.stt.call_timeout_s,
+                give_up_s=settings.conversation.give_up_after_s,
+            )
+        except BackendError as fault:
+            _settle(hearing.transcript, fault)
+        except Exception:  # a bug in a stage must not cost the caller the session
+            logger.exception("the speech-to-text port broke")
+            self._services.metrics.error("internal", "stt")
+            _settle(hearing.transcript, BackendError("the speech-to-text port broke.", stage="stt"))
+        else:
+            hearing.transcribed_at = self._services.clock()
+            _settle(hearing.transcript, transcript)
+            self._read_ending(transcript.text, hearing)
+
+    def _read_ending(self, text: str, hearing: Hearing) -> None:
+        """Let words that read finished decide, if the turn model has not by now, and withdraw the question."""
+        settings, question = self._services.settings, hearing.question
+        if question is None or not question.open or not settings.endpointing.finished_probability:
+            return
+        if ending(text, settings.stt.language) is Ending.FINISHED:
+            hearing.words_decided = True
+            question.answer(settings.endpointing.finished_probability)
+            hearing.tasks[JUDGING].cancel()
+
+    async def _judge(
+        self, audio: Callable[[], bytes], question: Question, transcript: asyncio.Future[Transcript]
+    ) -> None:
+        """Wait for cheaper evidence, then ask, all within the verdict's own time; then silence alone decides.
+
+        Cancelling it withdraws the question.
+        """
+        settings = self._services.settings
+        deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
+        early_ms = settings.endpointing.ask_after_ms - settings.speech.soft_end_ms
+        probability: float | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                if early_ms > 0 and settings.endpointing.finished_probability:
+                    await asyncio.wait({transcript}, timeout=early_ms / 1000)
+                async with self._services.questions.turn(deadline):
+                    heard = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
+                    probability = complete(heard, self._words(transcript))
+        except TimeoutError:
+            self._services.metrics.error("backend", "turn_detector")
+        except Overloaded:
+            self._services.metrics.error("overload", "turn_detector")
+        except Exception:  # as above
+            logger.exception("the turn detector port broke")
+            self._services.metrics.error("internal", "turn_detector")
+        question.answer(probability)
+
+    def _words(self, transcript: asyncio.Future[Transcript]) -> Ending | None:
+        """How the transcript ends, if it is there."""
+        if not transcript.done() or transcript.cancelled() or transcript.exception():
+            return None
+        return ending(transcript.result().text, self._services.settings.stt.language)
+
+    async def _verdict(self, pcm: bytes) -> float:
+        """The turn model's probability, from another replica after a failure."""
+        avoid: frozenset[str] = frozenset()
+        while True:
+            try:
+                return (await self._services.stages.turn_detector.predict(pcm, avoid=avoid)).probability
+            except BackendError as fault:
+                self._services.metrics.error("backend", "turn_detector")
+                avoid = frozenset({fault.replica})
+                await asyncio.sleep(FIRST_PAUSE_S)
+
+
+def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:
+    if future.done():
+        return  # forgotten meanwhile
+    if isinstance(outcome, BackendError):
+        future.set_exception(outcome)
+        future.exception()  # whoever awaits it reports it; if nobody does, it must not warn as never retrieved
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,210 @@
+"""Hearing while the caller speaks: guesses at the utterance so far, and the words on which two of them agree.
+
+A guess is taken now and then, and as soon as the voice dips (`rejoinder/core/turns/speech_detector.py`): if the dip
+was the end, its
+words are known before the silence is, and the reply can begin with them. The final transcript judges that.
+
+One guess is under way at a time, each takes the audio as it is when it starts, and the pause behind it grows with what
+it took: so a loaded speech-to-text stage is asked less often by itself, and one that refuses is left alone for longer.
+Nothing depends on a guess. The language model reads ahead what is likely (by a wrong word it only loses the reading);
+and while a reply is paused, what was said over it is guessed at more often, since words end the reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.listening.audio_input import Ear
+from actors.stages.degradation import Policy
+from actors.stages.ports import Priority, SttJob, Transcript
+from actors.stages.services import Services
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.turns.local_agreement import Agreement, agree
+
+logger = logging.getLogger(__name__)
+
+
+CREDIT_S = 0.15
+"""Rest that a dip may put off: the last dip is worth more than the guess before it. While speech-to-text answers in 50
+ms that is two guesses at once; when it takes 300, most of the rest is kept."""
+
+
+@dataclass(slots=True, eq=False)
+class Guess:
+    """At what was said before sample `until`. `heard` resolves to None if it fails or is cancelled; `at`: when it was
+    there (monotonic).
+    """
+
+    until: int
+    heard: asyncio.Future[Transcript | None]
+    at: float = 0.0
+
+
+class Reader(Protocol):
+    """Who has the language model read ahead."""
+
+    policy: Policy
+
+    def read_ahead(self, said: str, *, whole: bool) -> None:
+        """The words that are likely have changed; with `whole` they may be all."""
+        ...
+
+
+class Judge(Protocol):
+    """Who draws conclusions from guesses."""
+
+    def guessed(self, newest: str, sure: str) -> None:
+        """Each guess while a reply waits for the words, and what is sure."""
+        ...
+
+
+class Partials:
+    """Of one session. `begin` with an utterance, `settle` at a soft end, `resume` when it was none, `end` with it."""
+
+    def __init__(
+        self,
+        services: Services,
+        ear: Ear,
+        group: asyncio.TaskGroup,
+        reader: Reader,
+        judge: Judge,
+    ) -> None:
+        self._services = services
+        self._settings = services.settings.partials
+        self._reads_ahead = services.settings.llm.reads_ahead
+        self._ear = ear
+        self._group = group
+        self._reader = reader
+        self._judge = judge
+        self._awaited = False
+        self._known = Agreement()
+        self._tokens: tuple[int, ...] = ()
+        self._start = 0
+        self._read = ("", False)
+        self._newest: Guess | None = None
+        self._dipped = asyncio.Event()
+        self._last = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The engine's own of the newest guess: the final transcript mostly begins with them."""
+        return self._tokens
+
+    def begin(self, start: int) -> None:
+        """An utterance has begun; its audio is that from sample `start` on."""
+        self.end()
+        self._start = start
+        self.resume()
+
+    def attend(self) -> None:
+        """A reply waits for the words of this utterance."""
+        self._awaited = True
+        self.pause()
+        self.resume()
+
+    def hasten(self) -> None:
+        """The voice has dipped: guess now, if the share of time that guesses may take allows it."""
+        if self._settings.at_dips:
+            self._dipped.set()
+
+    def settle(self, dip: int | None) -> Guess | None:
+        """The caller has stopped, and the final transcript goes first. Returns the guess at all that was said before
+        the voice dipped at sample `dip` (None: it did not), if there is one; if it is under way, it goes on.
+        """
+        guess = self._newest
+        if not self._settings.at_dips or dip is None or guess is None or guess.until < dip:
+            self.pause()
+            return None
+        if guess.heard.done():
+            self.pause()
+        self._last = True
+        return guess
+
+    def resume(self) -> None:
+        """The caller goes on after a pause; what is sure of the utterance stays so."""
+        self._last = False
+        self._dipped.clear()
+        wanted = self._awaited or (self._reads_ahead and self._reader.policy.speculates)
+        if self._settings.enabled and wanted and self._task is None:
+            self._task = self._group.create_task(self._guess())
+
+    def pause(self) -> None:
+        """Stop guessing, and drop the guess that is under way."""
+        if self._task:
+            self._task.cancel()
+            self._task = None
+
+    def end(self) -> None:
+        """The utterance is over."""
+        self.pause()
+        self._known = Agreement()
+        self._tokens = ()
+        self._read = ("", False)
+        self._newest = None
+        self._awaited = False
+
+    async def _guess(self) -> None:
+        """Guess again and again, until the last one or cancelled."""
+        every_ms = self._services.settings.barge_in.guess_every_ms if self._awaited else self._settings.every_ms
+        every_s = every_ms / 1000
+        least_s, pause_s = 0.0, every_s
+        while not self._last:
+            owed_s = await self._rest(least_s, pause_s)
+            self._dipped.clear()
+            low = self._settings.at_dips and self._ear.dip is not None
+            began = self._services.clock()
+            try:
+                transcript = await self._ask(every_s)
+            except (BackendError, Overloaded, TimeoutError):
+                least_s = pause_s = min(2 * pause_s, self._settings.longest_pause_ms / 1000)
+                self._services.metrics.partial("failed")
+                continue
+            except Exception:  # a bug in a stage must not cost the caller the session
+                logger.exception("the speech-to-text port broke")
+                self._services.metrics.error("internal", "stt")
+                return
+            took_s = self._services.clock() - began
+            least_s = owed_s + took_s * (1 / self._settings.share - 1)
+            pause_s = max(every_s - took_s, least_s)
+            self._services.metrics.partial("heard")
+            self._take(transcript, whole=low and not transcript.doubted)
+        self._task = None
+
+    async def _rest(self, least_s: float, pause_s: float) -> float:
+        """Pause, at least so long if the voice dips meanwhile, but for CREDIT_S; returns what is owed of that then."""
+        due = self._services.clock() + least_s
+        strict_s = max(0.0, least_s - CREDIT_S)
+        await asyncio.sleep(strict_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s - strict_s):
+                await self._dipped.wait()
+        return max(0.0, due - self._services.clock())
+
+    async def _ask(self, deadline_s: float) -> Transcript:
+        """One guess at the utterance as it is now."""
+        self._newest = guess = Guess(self._ear.received, asyncio.get_running_loop().create_future())
+        job = SttJob(self._ear.pcm(self._start, guess.until), Priority.PARTIAL, deadline_s, self._tokens)
+        heard: Transcript | None = None
+        try:
+            async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
+                heard = await self._services.stages.stt.transcribe(job)
+        finally:
+            guess.at = self._services.clock()
+            guess.heard.set_result(heard)
+        return heard
+
+    def _take(self, transcript: Transcript, *, whole: bool) -> None:
+        """`whole`: its last word is no half of another."""
+        self._tokens = transcript.tokens
+        self._known = agree(self._known, transcript.text)
+        likely = transcript.text if whole else self._known.likely
+        if self._reads_ahead and (likely, whole) != self._read:
+            self._read = (likely, whole)
+            self._reader.read_ahead(likely, whole=whole)
+        if self._awaited:
+            self._judge.guessed(transcript.text, self._known.text)

@@ -1,0 +1,129 @@
+"""The voice activity tick: the finished windows of all sessions of a host, decided in one batch.
+
+One tick is in flight at a time. A tick takes one window of each session that has one, and repeats (each stream's
+windows depend on the state before them) up to `max_windows_per_tick` times. An ear moves on only when its window was
+decided, so a tick that failed is repeated with the same states, on another replica, and no audio is lost while its
+ring lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Literal, Protocol
+
+from actors.listening.audio_input import STATE_FLOATS, Ear
+from actors.stages.ports import Metrics, Vad, VadBatch, VadResult
+from actors.stages.retry import Pause
+from rejoinder.core.audio.pcm import pcm16_to_float
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.settings.settings import HostSettings
+from rejoinder.core.turns.speech_detector import SpeechEvent
+
+logger = logging.getLogger(__name__)
+
+# A host with few sessions decides each window as it arrives; the pause between ticks grows with the sessions up to
+# `tick_ms`. The pause is every caller's wait, so it is short: at 100 sessions 10 ms gather 31 windows, and from 16 on a
+# window costs no less (59 us against 123 alone, docs/density.md).
+SPACING_S_PER_SESSION = 0.002
+STATE_BYTES = STATE_FLOATS * 4
+
+
+class Hearer(Protocol):
+    """A session as the ticker sees it."""
+
+    @property
+    def ear(self) -> Ear: ...
+    def speech(self, events: tuple[SpeechEvent, ...]) -> None: ...
+    def vad_failed(self) -> None: ...
+    def vad_recovered(self) -> None: ...
+
+
+class Ticker:
+    """`run` for the host's life; sessions join and leave at any time."""
+
+    def __init__(self, vad: Vad, settings: HostSettings, attempt_s: float, metrics: Metrics) -> None:
+        self._vad = vad
+        self._settings = settings
+        self._attempt_s = attempt_s
+        self._metrics = metrics
+        self._sessions: set[Hearer] = set()
+        self._audio = asyncio.Event()
+        self._away = False
+
+    def join(self, session: Hearer) -> None:
+        self._sessions.add(session)
+
+    def leave(self, session: Hearer) -> None:
+        self._sessions.discard(session)
+
+    def wake(self) -> None:
+        """Some session received audio."""
+        self._audio.set()
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await self._audio.wait()
+            self._audio.clear()
+            await self.tick()
+            spacing = SPACING_S_PER_SESSION * len(self._sessions)
+            await asyncio.sleep(min(self._settings.tick_ms / 1000, spacing))
+
+    async def tick(self) -> None:
+        """Decide the waiting windows, as far as one tick may; asks for another tick if some remain."""
+        for _ in range(self._settings.max_windows_per_tick):
+            waiting = [session for session in self._sessions if session.ear.backlog]
+            if not waiting:
+                return
+            await self._decide(waiting)
+        self._audio.set()
+
+    async def _decide(self, waiting: list[Hearer]) -> None:
+        asked = [(session, *window) for session in waiting if (window := session.ear.window()) is not None]
+        batch = VadBatch(
+            n=len(asked),
+            windows=pcm16_to_float(b"".join([pcm for _, pcm, _ in asked])).tobytes(),
+            states=b"".join(state for _, _, state in asked),
+        )
+        ears = [session.ear.processed for session, _, _ in asked]
+        result = await self._insist(batch)
+        for index, (session, _, _) in enumerate(asked):
+            if session not in self._sessions or session.ear.processed != ears[index]:
+                continue  # it left, or its turn detection was switched off meanwhile
+            state = result.states[index * STATE_BYTES : (index + 1) * STATE_BYTES]
+            session.speech(session.ear.decide(result.probabilities[index], state))
+
+    async def _insist(self, batch: VadBatch) -> VadResult:
+        """Ask until some replica answers, telling the sessions while none does."""
+        avoid: frozenset[str] = frozenset()
+        pause = Pause()
+        while True:
+            try:
+                async with asyncio.timeout(self._attempt_s):
+                    result = await self._vad.step(batch, avoid=avoid)
+                if len(result.probabilities) != batch.n or len(result.states) != batch.n * STATE_BYTES:
+                    raise BackendError(f"an answer of the wrong size to {batch.n} windows.", stage="vad")
+            except (BackendError, Overloaded, TimeoutError) as fault:
+                if not self._away:
+                    logger.warning("voice activity detection failed: %r", fault)
+                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
+                self._failed("overload" if isinstance(fault, Overloaded) else "backend")
+                await pause()
+            except Exception:  # a bug in the port must not stop the hearing of every conversation
+                if not self._away:
+                    logger.exception("the voice activity port broke")
+                self._failed("internal")
+                await pause()
+            else:
+                if self._away:
+                    self._away = False
+                    for session in list(self._sessions):
+                        session.vad_recovered()
+                return result
+
+    def _failed(self, fault: Literal["backend", "overload", "internal"]) -> None:
+        self._away = True
+        self._metrics.error(fault, "vad")
+        for session in list(self._sessions):
+            session.vad_failed()

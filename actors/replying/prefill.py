@@ -1,0 +1,59 @@
+"""Reading ahead: the language model computes the state of a prompt before anybody asks for its answer.
+
+One request of a session is under way at a time, the newest wins, and nothing waits for it. It is worth what the engine
+keeps: the replica that served a conversation is preferred for it again (`deployments/serving/router.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from actors.stages.ports import LlmRequest
+from actors.stages.services import Services
+from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
+from rejoinder.core.reply.prompt_window import Message
+
+logger = logging.getLogger(__name__)
+
+
+class Prefill:
+    """Of one session."""
+
+    def __init__(self, services: Services, group: asyncio.TaskGroup, session: str) -> None:
+        self._services = services
+        self._group = group
+        self._session = session
+        self._next: LlmRequest | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, messages: tuple[Message, ...], *, whole: bool = False) -> None:
+        """Have these read, unless the host is busy with replies that somebody waits for; `whole`: none goes on."""
+        settings = self._services.settings
+        if not settings.llm.reads_ahead or not messages:
+            return
+        if self._services.speculation.thinking >= settings.speculation.max_thinking:
+            return
+        self._next = LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole)
+        if self._task is None or self._task.done():
+            self._task = self._group.create_task(self._read())
+
+    async def _read(self) -> None:
+        """Read until nothing newer is there; cancelling it stops the engine."""
+        while self._next is not None:
+            request, self._next = self._next, None
+            try:
+                async with (
+                    asyncio.timeout(self._services.settings.llm.call_timeout_s),
+                    self._services.stages.llm.open(request) as stream,
+                ):
+                    async for _ in stream:
+                        pass
+            except (BackendError, Overloaded, TimeoutError):
+                self._services.metrics.error("backend", "llm_prefill")
+            except RejoinderError:
+                return  # too long a conversation: the reply will say so
+            except Exception:  # a bug in a stage must not cost the caller the session
+                logger.exception("the language model port broke")
+                self._services.metrics.error("internal", "llm")
+                return

@@ -1,0 +1,97 @@
+"""What the language model is asked: the conversation so far, once every turn of it is transcribed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Protocol
+
+from actors.replying.drafts import Draft, Prompt
+from actors.replying.prefill import Prefill
+from actors.replying.requests import Order, Turn
+from actors.replying.summaries import Summaries
+from actors.stages.services import Services
+from rejoinder.core.errors import BackendError
+from rejoinder.core.measuring.waterfall import Stage
+from rejoinder.core.reply import prompt_window as context
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.wire import server
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.items import Conversation
+from rejoinder.core.wire.session import SessionConfig
+
+
+class Talk(Protocol):
+    """The session as its prompts see it."""
+
+    id: str
+    conversation: Conversation
+    config: SessionConfig
+
+    def emit(self, event: Json) -> None: ...
+
+
+class Prompts:
+    """Of one session; its tasks live in the session's group."""
+
+    def __init__(self, talk: Talk, services: Services, group: asyncio.TaskGroup) -> None:
+        self._talk = talk
+        self._services = services
+        self._group = group
+        self._pending: set[asyncio.Task[None]] = set()
+        self.summaries = Summaries(services, group)
+        self.prefill = Prefill(services, group, talk.id)
+
+    def expect(self, turn: Turn) -> None:
+        """A turn was committed; when its transcript is there, it goes into the conversation and to the client."""
+        task = self._group.create_task(self._transcribed(turn))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def of_turn(self, turn: Turn | None, order: Order, *, asked: bool) -> Prompt | None:
+        """The prompt once every committed turn is transcribed; None if nobody said or asked for anything."""
+        if order.prompt is not None:
+            return context.window(order.instructions, order.prompt, len(order.prompt) or 1)
+        if self._pending:
+            await asyncio.wait(self._pending)
+        if turn:
+            transcript = await asyncio.shield(turn.hearing.transcript)
+            turn.marks.end(Stage.STT, turn.hearing.transcribed_at or self._services.clock())
+            if not (transcript.text or asked or self._left_open()):
+                return None
+        return self.now(order)
+
+    async def of_draft(self, draft: Draft) -> Prompt | None:
+        """What the committed turn's prompt will be, if nothing happens before it is committed."""
+        said = await draft.said()
+        if self._pending:
+            await asyncio.wait(self._pending)
+        if draft.turn:
+            return await self.of_turn(draft.turn, draft.terms.order, asked=False)
+        draft.asked = self.now(draft.terms.order, said)
+        return draft.asked
+
+    def now(self, order: Order, said: str = "") -> Prompt:
+        """The prompt as the conversation stands, and the words `said` as its newest turn."""
+        newest = [Message("user", said)] if said else []
+        turns = self._talk.conversation.messages() + newest
+        return self.summaries.window.prompt(order.instructions, turns, self.summaries.newest)
+
+    def _left_open(self) -> bool:
+        """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""
+        messages = self._talk.conversation.messages()
+        return bool(messages) and messages[-1].role == "user"
+
+    async def _transcribed(self, turn: Turn) -> None:
+        wanted = self._talk.config.transcription is not None
+        try:
+            transcript = await asyncio.shield(turn.hearing.transcript)
+        except BackendError as fault:
+            self._services.metrics.error("backend", "stt")
+            if wanted:
+                self._talk.emit(server.transcription_failed(turn.item.id, str(fault)))
+            return
+        self._talk.conversation.update(replace(turn.item, text=transcript.text))
+        self._services.journal.write("heard", {"item": turn.item.id, "text": transcript.text})
+        if wanted:
+            self._talk.emit(server.transcription_completed(turn.item.id, transcript.text, turn.hearing.seconds))

@@ -1,0 +1,261 @@
+"""The replies of one session: which is current, what each answers, and the transcripts they wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
+
+from actors.listening.end_of_turn import Hearing
+from actors.replying.drafts import Draft, Drafts, Prompt, Terms
+from actors.replying.prompts import Prompts
+from actors.replying.recent_replies import Known
+from actors.replying.reply import Reply, ReplyPlan
+from actors.replying.requests import Order, Turn
+from actors.replying.response import Phase
+from actors.replying.turn_report import report
+from actors.stages.degradation import Policy
+from actors.stages.retry import Trouble
+from actors.stages.services import Services
+from rejoinder.core.measuring.waterfall import Marks
+from rejoinder.core.reply.answer_cache import Asker
+from rejoinder.core.wire import server
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.items import Conversation
+from rejoinder.core.wire.server import ResponseStatus
+from rejoinder.core.wire.session import SessionConfig
+
+logger = logging.getLogger(__name__)
+
+# Responses outside the conversation that may run beside the current one.
+MAX_PARALLEL = 4
+
+
+class Talk(Protocol):
+    """The session as its replies see it."""
+
+    id: str
+    tenant: str
+    conversation: Conversation
+    config: SessionConfig
+    stamp: server.Stamp
+
+    def emit(self, event: Json) -> None: ...
+    def reply_ended(self, reply: Reply) -> None: ...
+
+
+class Replies:
+    """Not thread-safe; its tasks live in the session's group."""
+
+    def __init__(self, talk: Talk, services: Services, group: asyncio.TaskGroup) -> None:
+        self.current: Reply | None = None
+        self.conversation = talk.conversation
+        self.known = Known()
+        self._talk = talk
+        self._services = services
+        self._group = group
+        self._unanswered: Turn | None = None
+        self._prompts = Prompts(talk, services, group)
+        self.summaries = self._prompts.summaries
+        self._running: dict[Reply, asyncio.Task[None]] = {}
+        self.policy = Policy(services)
+        self._drafts = Drafts(services.speculation, services.metrics, self.policy)
+
+    def expect(self, turn: Turn) -> None:
+        """A turn was committed; its transcript is on the way."""
+        self._unanswered = turn
+        self._prompts.expect(turn)
+
+    def emit(self, event: Json) -> None:
+        """The replies' way to the wire."""
+        self._talk.emit(event)
+
+    # -- starting and ending ---------------------------------------------------------------------------------------
+
+    def draft(self, revision: int, hearing: Hearing) -> None:
+        """Begin the answer to what is being heard, and let nothing of it out."""
+        order = self.standing_order()
+        prompt = partial(self._prompts.now, order)
+        self._drafts.begin(revision, hearing, self._terms(order), prompt, self._carry_out)
+
+    def _carry_out(self, draft: Draft) -> None:
+        prompt = partial(self._prompts.of_draft, draft)
+        plan = self._plan(draft.terms.order, prompt, draft.hearing.trouble, lambda: draft.turn)
+        draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
+        draft.task = self._group.create_task(self._run(draft.reply, behind=None))
+
+    def read_ahead(self, said: str = "", *, whole: bool = False) -> None:
+        """Let the language model read what it will be asked, as far as that is known: the caller has said so much, and
+        with `whole` perhaps no more.
+        """
+        if not self._drafts.drafting:
+            self._prompts.prefill.start(self._prompts.now(self.standing_order(), said), whole=whole)
+
+    def discard(self) -> None:
+        """Drop the draft: there is more to hear, or nobody to answer."""
+        self._drafts.discard()
+
+    def start(self, order: Order | None = None, draft: int | None = None) -> None:
+        """Answer what was committed last; `order`: because the client asked for it, so it hears of it at once.
+
+        `draft`: the revision whose draft is the answer, if there is one and it still holds.
+        """
+        turn: Turn | None = None
+        wanted = order or self.standing_order()
+        if not wanted.aside:
+            turn, self._unanswered = self._unanswered, None
+        if turn and self._released(turn, wanted, draft):
+            return
+        trouble = turn.hearing.trouble if turn else Trouble(self._services.metrics)
+        prompt = partial(self._prompts.of_turn, turn, wanted, asked=order is not None)
+        plan = self._plan(wanted, prompt, trouble, lambda: turn)
+        reply = Reply(plan, self._services, self, turn.marks if turn else Marks())
+        if turn:
+            turn.waited_for_end(self._services.clock())
+        behind = None
+        if not wanted.aside:
+            behind = self._running.get(self.current) if self.current else None
+            self.current = reply
+        if order:
+            reply.response.open()
+        self._launch(reply, self._group.create_task(self._run(reply, behind)))
+
+    def _released(self, turn: Turn, order: Order, revision: int | None) -> bool:
+        """Let the turn's draft out, if there is one that answers it, and nothing else is being said (an apology)."""
+        free = self.current is None or self.current not in self._running
+        terms, prompt = self._terms(order), partial(self._prompts.now, order)
+        draft = self._drafts.answer(revision if free else None, terms, prompt)
+        if draft is None:
+            return False
+        draft.take(turn, self._services.clock())
+        self.current = draft.reply
+        self._launch(draft.reply, draft.task)
+        return True
+
+    def apologise(self, trouble: Trouble) -> None:
+        """Speak the apology if `trouble` lasts and nothing else is being said."""
+        if self.current is not None and self.current in self._running:
+            return
+        plan = self._plan(self.standing_order(), partial(_until_over, trouble), trouble, lambda: None)
+        self.current = Reply(plan, self._services, self, Marks())
+        self._launch(self.current, self._group.create_task(self._run(self.current, behind=None)))
+
+    def cut(self, reason: str, since: float | None) -> None:
+        """Silence what is being said and stop its engines; `since`: when the caller's interrupting speech arrived."""
+        late_s = None if since is None else self._services.clock() - since
+        self.current = None
+        for reply in self._speaking:
+            stop_s = late_s if reply.stop_s is None else reply.stop_s
+            if stop_s is not None and reply.response.phase is not Phase.UNSEEN:
+                self._services.metrics.interrupted(stop_s)
+            self._stop(reply, reason, stop_s)
+
+    def pause(self, since: float | None) -> None:
+        """Silence what is being said, until `resume` or `cut`; `since`: when the caller's speech arrived."""
+        stop_s = 0.0 if since is None else self._services.clock() - since
+        for reply in self._speaking:
+            reply.pause(stop_s)
+
+    def resume(self) -> None:
+        """Go on with what was paused."""
+        for reply in self._speaking:
+            reply.resume()
+
+    @property
+    def _speaking(self) -> list[Reply]:
+        """The replies of the conversation that are under way."""
+        return [reply for reply in self._running if reply.plan.events.conversation_id is not None]
+
+    @property
+    def audible(self) -> bool:
+        """Whether a reply of the conversation is being heard."""
+        return self.current is not None and self.current.audible
+
+    def cancel(self, response_id: str | None) -> bool:
+        """response.cancel: True if there was a reply to cancel, of which the client then hears the end."""
+        for reply in list(self._running):
+            named = reply is self.current if response_id is None else reply.plan.events.response_id == response_id
+            if reply.open and named:
+                reply.response.open()
+                self._stop(reply, "client_cancelled")
+                return True
+        return False
+
+    @property
+    def asides(self) -> int:
+        return sum(1 for reply in self._running if reply.open and reply.plan.events.conversation_id is None)
+
+    def _stop(self, reply: Reply, reason: str, stop_s: float | None = None) -> None:
+        reply.cut(reason, stop_s)
+        self._running[reply].cancel()
+
+    def _launch(self, reply: Reply, task: asyncio.Task[None]) -> None:
+        self._running[reply] = task
+        # Not at the task's own end: one that is cancelled before its first step has none.
+        task.add_done_callback(lambda _: self._ended(reply))
+        self.known.add(reply)
+
+    async def _run(self, reply: Reply, behind: asyncio.Task[None] | None) -> None:
+        try:
+            if behind:
+                await asyncio.wait({behind})
+                reply.interlude.no_filler()
+            await reply.run()
+        except Exception:  # the one boundary: a bug in a reply must not cost the caller the session
+            logger.exception("reply of %s broke", self._talk.id)
+            self._services.metrics.error("internal", "reply")
+            reply.abandon()
+
+    def _ended(self, reply: Reply) -> None:
+        del self._running[reply]
+        self.summaries.prepare(self.conversation.messages())
+        self._talk.reply_ended(reply)
+
+    # -- what a reply answers --------------------------------------------------------------------------------------
+
+    def standing_order(self) -> Order:
+        """The order that the session's configuration makes; a response.create changes single fields of it."""
+        config = self._talk.config
+        settings = self._services.settings.conversation
+        return Order(
+            spoken=config.output_modality == "audio",
+            instructions=config.instructions or settings.instructions,
+            max_tokens=config.max_output_tokens or settings.max_reply_tokens,
+            format=config.output_format,
+        )
+
+    def _terms(self, order: Order) -> Terms:
+        return Terms(order, self._talk.config.voice, self._talk.config.speed)
+
+    def _plan(
+        self,
+        order: Order,
+        prompt: Callable[[], Awaitable[Prompt | None]],
+        trouble: Trouble,
+        answered: Callable[[], Turn | None],
+    ) -> ReplyPlan:
+        """`answered`: the turn, as far as it is known when the reply ends."""
+        config, stamp = self._talk.config, self._talk.stamp
+        events = server.ResponseEvents(
+            response_id=stamp("resp"),
+            item_id=stamp("item"),
+            conversation_id=None if order.aside else f"conv_{self._talk.id}",
+            spoken=order.spoken,
+            metadata=order.metadata,
+            voice=config.voice,
+            format=order.format,
+        )
+
+        def told(reply: Reply, status: ResponseStatus) -> Json:
+            return report(self._services, answered(), reply, status)
+
+        asker, limit, policy = Asker(self._talk.tenant, config.tool_state), order.max_tokens, self.policy
+        talk, speed, voice = self._talk.id, config.speed, config.voice
+        return ReplyPlan(events, prompt, told, trouble, limit, talk, policy, speed, voice, asker, order.said, answered)
+
+
+async def _until_over(trouble: Trouble) -> None:
+    """A reply with nothing to say but the apology: it ends when the trouble does."""
+    await trouble.over()

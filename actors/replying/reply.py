@@ -1,0 +1,311 @@
+"""One reply, from the prompt to the last sample: think, speak, deliver.
+
+The response opens on the wire with its first words or audio (or earlier, if the client asked for it): a turn whose
+transcript turns out empty leaves no trace. A draft does all of this up to its first segment's audio and then waits to
+be released; until then nothing of it shows, and dropping it is cancelling its task. A stage that fails is asked again
+(see `retry`, `voice`, `hedge`); if nothing is audible soon after the failure, the held apology is spoken and the answer
+follows in the same response once the stage is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+
+from actors.replying.fillers import Interlude
+from actors.replying.openings import opened, opening_of
+from actors.replying.requests import Turn
+from actors.replying.response import Channel, Ending, Phase, Response
+from actors.replying.speech_output import Voice, VoiceSettings
+from actors.stages.degradation import Policy
+from actors.stages.hedged_llm import Thought
+from actors.stages.ports import LlmRequest
+from actors.stages.retry import Trouble
+from actors.stages.services import Services
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
+from rejoinder.core.errors import BackendError, RejoinderError
+from rejoinder.core.measuring.waterfall import Marks, Stage
+from rejoinder.core.reply.answer_cache import NOBODY, Asker
+from rejoinder.core.reply.degradation import Step
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import Settings
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.server import ResponseEvents, ResponseStatus
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPlan:
+    """What to answer and how. `prompt` waits for the transcript; None from it means that there is nothing to answer.
+
+    `trouble` is the turn's: it may have begun before the reply, when the transcript's replica failed. `report` makes
+    the `rejoinder` field of response.done, once, if the client saw the response. `said`: what to say, if that is known
+    and nobody is to be asked. `answered`: the turn that it answers, as far as that is known.
+    """
+
+    events: ResponseEvents
+    prompt: Callable[[], Awaitable[tuple[Message, ...] | None]]
+    report: Callable[[Reply, ResponseStatus], Json]
+    trouble: Trouble
+    max_tokens: int
+    session: str
+    policy: Policy
+    speed: float = 1.0
+    voice: str = "default"
+    asker: Asker = NOBODY
+    said: str = ""
+    answered: Callable[[], Turn | None] = lambda: None
+
+
+class Reply:
+    """`run` once; `cut` at any time. Afterwards `open` is False and the conversation holds what was heard.
+
+    One that is `drafted` emits nothing before `release`.
+    """
+
+    def __init__(
+        self, plan: ReplyPlan, services: Services, channel: Channel, marks: Marks, *, drafted: bool = False
+    ) -> None:
+        self.plan = plan
+        self.drafted = drafted
+        self.marks = marks
+        self.steps = plan.policy.steps
+        self.thought = Thought()
+        self.response = Response(plan.events, channel)
+        self.ready_at: float | None = None
+        self.first_output_at: float | None = None
+        self.answer_from_ms: int | None = None
+        self.stop_s: float | None = None
+        self._services = services
+        self._trouble = plan.trouble
+        self._text: list[str] = []
+        self._segments = 0
+        self._go = asyncio.Event()
+        if not drafted:
+            self._go.set()
+        tts, phrases, clock = services.stages.tts, services.phrases, services.clock
+        self._voice = Voice(tts, phrases, self, _manner(services.settings, plan), self._trouble, clock, self._go)
+        filler_ms = plan.policy.filler_after_ms(self.steps)
+        self.interlude = Interlude(services, self._voice, self._trouble, self._go, filler_ms)
+
+    @property
+    def open(self) -> bool:
+        """Whether the wire's response may still get events."""
+        return not self.response.ended
+
+    @property
+    def answer(self) -> str:
+        """The whole answer, heard or not, without apologies."""
+        return "".join(self._text).strip()
+
+    @property
+    def audio_ms(self) -> int:
+        """Length of the audio sent so far."""
+        return self._voice.audio_ms
+
+    def release(self, marks: Marks) -> None:
+        """The turn was taken: let it out. What was noted until now goes into the turn's own `marks`."""
+        marks.join(self.marks)
+        self.marks = marks
+        self._go.set()
+
+    async def run(self) -> None:
+        """Speak the reply to its end. Cancelling it (after `cut`, if it was released) stops every engine that works
+        for it.
+        """
+        self._services.speculation.think()
+        try:
+            await self._run()
+        except ExceptionGroup as group:
+            await self._go.wait()
+            await self._fail(_first(group))
+        finally:
+            if self.first_output_at is None:
+                self._services.speculation.thought()
+        if not self.interlude.apologised:  # else something went wrong on the way to it
+            self._services.recall.keep(self.thought, self.answer)
+
+    @property
+    def audible(self) -> bool:
+        """Whether it has begun to be heard, and its end is not heard yet."""
+        return self.plan.events.spoken and self.open and self.first_output_at is not None
+
+    def pause(self, stop_s: float) -> None:
+        """Silence at once, until `resume` or `cut`; the engines go on. `stop_s`: since the speech that caused it.
+
+        An answer in writing disturbs nobody who speaks.
+        """
+        if self.plan.events.spoken:
+            self._voice.pause()
+            self.stop_s = stop_s
+
+    def flushed(self, at_s: float) -> None:
+        """The client says that it stopped playing at `at_s`: if this is paused, it goes on from there."""
+        self._voice.flushed(at_s)
+
+    def resume(self) -> None:
+        """Go on behind the last sample that was heard."""
+        self.stop_s = None
+        self._voice.resume()
+
+    def cut(self, reason: str, stop_s: float | None = None) -> None:
+        """Silence at once: nothing of this reply is sent after this call. `stop_s`: since the speech that cut it."""
+        heard = self._voice.silence() if self.plan.events.spoken else self.answer
+        if self.open:
+            self.stop_s = stop_s
+            self._close("cancelled", {"type": "cancelled", "reason": reason}, heard)
+        else:
+            self.response.remember(heard, self.audio_ms, complete=False)
+
+    def heard(self, at_s: float) -> str:
+        """The words of the answer that a client has heard who stopped at `at_s`."""
+        return self._voice.heard(self._voice.where(at_s))
+
+    def saying(self, before_s: float, behind_s: float) -> tuple[str, float]:
+        """The words around the listener's position, and how much is still to be heard (infinite: not known yet)."""
+        return f"{self.interlude.said} {self._voice.newest(before_s, behind_s)}".strip(), self._voice.left_s
+
+    # -- what the voice reports ------------------------------------------------------------------------------------
+
+    def synthesis_started(self) -> None:
+        self._steps(None, Stage.TTS_FIRST_AUDIO)
+
+    def first_audio_ready(self) -> None:
+        self.ready_at = self.ready_at or self._services.clock()
+        self._steps(Stage.TTS_FIRST_AUDIO, Stage.DELIVERY)
+
+    def _steps(self, over: Stage | None, begun: Stage | None) -> None:
+        """Note that the one is over and the other begun."""
+        now = self._services.clock()
+        if over:
+            self.marks.end(over, now)
+        if begun:
+            self.marks.start(begun, now)
+        self.interlude.moved()
+
+    def speaking(self, text: str) -> None:
+        self.response.words(text if self._segments == 0 else f" {text}")
+        self._segments += 1
+
+    def audio(self, pcm: bytes, *, answers: bool) -> None:
+        self.response.audio(pcm)
+        if answers:
+            if self.answer_from_ms is None:
+                self.answer_from_ms = self.audio_ms - round(len(pcm) / SAMPLE_BYTES * 1000 / WIRE_RATE)
+            self._delivered()
+
+    def _delivered(self) -> None:
+        if self.first_output_at is None:
+            self.first_output_at = self._services.clock()
+            self._services.speculation.thought()
+            self.marks.end(Stage.DELIVERY, self.first_output_at)
+            self._services.pace.voiced(self.marks, self.first_output_at)
+
+    # -- the work --------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            speaking = group.create_task(self._voice.run()) if self.plan.events.spoken else None
+            if speaking:
+                self.interlude.begin(group, lambda: self.marks, self.plan.answered)
+            thought = await self._think()
+            await self._voice.finish()
+            if speaking:
+                await speaking
+            self.interlude.end()
+        if thought:
+            self.response.open()
+        if self.thought.finish == "length":
+            self._close("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}, self.answer)
+        else:
+            self._close("completed", None, self.answer)
+
+    async def _think(self) -> bool:
+        """Ask the language model and hand on what it says; False if there was nothing to answer."""
+        prompt = await self.plan.prompt()
+        if prompt is None:
+            return False
+        if self.plan.said:
+            self._text.append(self.plan.said)
+            await self._take(self.plan.said, [self.plan.said])
+            return True
+        settings = self._services.settings.conversation
+        small, talk = Step.SMALL_MODEL in self.steps, self.plan.session
+        request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=talk, small=small)
+        segmenter = self.plan.policy.segmenter(self.steps)
+        opening = opening_of(self.plan.events, prompt, settings.openings)
+        self._steps(None, None if opening else Stage.LLM_FIRST_TOKEN)
+        ask = partial(opened, opening, self._services, request, self._trouble, self.thought)
+        async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:
+            async for delta in deltas:
+                if not self._text:
+                    self._steps(Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT)
+                held = not self._text and delta.text == opening
+                self._text.append(delta.text)
+                await self._take(delta.text, [opening] if held else segmenter.push(delta.text))
+        await self._take("", segmenter.flush())
+        if self.thought.usage:  # a model said it, and no cache
+            self._services.pace.thought(self.marks, len(self.answer.split()), self._services.clock())
+        return True
+
+    async def _take(self, text: str, segments: list[str]) -> None:
+        if not self.plan.events.spoken:
+            self.response.words(text)
+            if text:
+                self._delivered()
+            return
+        for segment in segments:
+            self._steps(Stage.FIRST_SEGMENT, None)
+            await self._voice.say(segment)
+
+    # -- its end ---------------------------------------------------------------------------------------------------
+
+    async def _fail(self, fault: Exception) -> None:
+        """Say that it failed, with no engine at all; what was said until then stays in the conversation."""
+        stage = (fault.stage if isinstance(fault, BackendError) else "") or "reply"
+        known = isinstance(fault, RejoinderError)
+        logger.error("reply failed: %s", fault, exc_info=None if known else fault)
+        self._services.metrics.error("backend" if known else "internal", stage)
+        self.thought.question = None
+        if self.plan.events.spoken:
+            await self._voice.say_last(self._services.phrases.apology)
+        self.response.open()
+        details = _failure(f"{stage}_unavailable", str(fault)) if known else INTERNAL
+        self._close("failed", details, self._voice.said() if self.plan.events.spoken else self.answer)
+
+    def abandon(self) -> None:
+        """End the response where it stands, after a bug of our own."""
+        self._close("failed", INTERNAL, self._voice.said() if self.plan.events.spoken else self.answer)
+
+    def _close(self, status: ResponseStatus, details: Json | None, text: str) -> None:
+        if self.response.ended:
+            return
+        report = self.plan.report(self, status) if self.response.phase is Phase.OPEN else None
+        self.response.close(Ending(status, details, text, self.audio_ms, self.thought.usage, report))
+
+
+def _manner(settings: Settings, plan: ReplyPlan) -> VoiceSettings:
+    return VoiceSettings(
+        lead_s=settings.conversation.playout_lead_ms / 1000,
+        attempt_s=settings.tts.call_timeout_s,
+        give_up_s=settings.conversation.give_up_after_s,
+        voice=plan.voice,
+        speed=plan.speed,
+    )
+
+
+def _failure(code: str, message: str) -> Json:
+    return {"type": "failed", "error": {"type": "server_error", "code": code, "message": message}}
+
+
+INTERNAL = _failure("internal_error", "The reply failed for an internal reason; the session goes on.")
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    fault = group.exceptions[0]
+    return _first(fault) if isinstance(fault, ExceptionGroup) else fault

@@ -1,0 +1,133 @@
+"""One response on the wire and its item in the conversation: it opens once, closes once, and is silent afterwards.
+
+    UNSEEN ----- open ----> OPEN ---- close ----> CLOSED
+       |                                            ^
+       +------------------- close ------------------+   nothing was sent, so nothing is said of its end
+
+The order of the events is openai-realtime.md's, section 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from actors.stages.ports import Usage
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.formats import Encoder
+from rejoinder.core.wire.items import Conversation, Item
+from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, usage
+
+
+class Phase(Enum):
+    """How much of the response the client knows."""
+
+    UNSEEN = "unseen"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a response ends. `text` is what the conversation keeps of it; `report` goes to our own clients."""
+
+    status: ResponseStatus
+    details: Json | None
+    text: str
+    audio_ms: int
+    usage: Usage | None = None
+    report: Json | None = None
+
+
+class Channel(Protocol):
+    """The session as a response sees it."""
+
+    conversation: Conversation
+
+    def emit(self, event: Json) -> None: ...
+
+
+def claim(channel: Channel, item_id: str) -> None:
+    """Before an item of our own goes in: one that a client made under our next id gives way."""
+    if item_id in channel.conversation:
+        channel.conversation.delete(item_id)
+        channel.emit(deleted(item_id))
+
+
+class Response:
+    """Not thread-safe; owned by one reply."""
+
+    def __init__(self, events: ResponseEvents, channel: Channel) -> None:
+        self.events = events
+        self.phase = Phase.UNSEEN
+        self._channel = channel
+        self._said: list[str] = []
+        self._encode = Encoder(events.format)
+
+    @property
+    def ended(self) -> bool:
+        return self.phase is Phase.CLOSED
+
+    def open(self) -> None:
+        """Announce the response, unless that was done, or it has ended."""
+        if self.phase is not Phase.UNSEEN:
+            return
+        self.phase = Phase.OPEN
+        events, emit = self.events, self._channel.emit
+        item = Item(events.item_id, role="assistant", spoken=events.spoken, status="in_progress")
+        claim(self._channel, item.id)
+        emit(events.created())
+        emit(events.output_item("added", item))
+        if events.conversation_id is not None:
+            previous = self._channel.conversation.append(item)
+            emit({"type": "conversation.item.added", "item": item.wire(), "previous_item_id": previous})
+        emit(events.part("added", ""))
+
+    def words(self, text: str) -> None:
+        """More of the text, or of what the voice says."""
+        if self.ended or not text:
+            return
+        self.open()
+        self._said.append(text)
+        self._channel.emit(self.events.text_delta(text))
+
+    def audio(self, pcm: bytes) -> None:
+        """More of the voice, as 24 kHz PCM."""
+        if self.ended:
+            return
+        self.open()
+        if audio := self._encode(pcm):
+            self._channel.emit(self.events.audio_delta(audio))
+
+    def close(self, ending: Ending) -> None:
+        """Tell the client how it ended; of a response that it never saw it hears nothing."""
+        seen = self.phase is Phase.OPEN
+        self.phase = Phase.CLOSED
+        if not seen:
+            return
+        events, emit = self.events, self._channel.emit
+        for event in events.content_done("".join(self._said)):
+            emit(event)
+        item = self.remember(ending.text, ending.audio_ms, complete=ending.status == "completed")
+        if events.conversation_id is not None and item.id in self._channel.conversation:
+            previous = self._channel.conversation.predecessor(item.id)
+            emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
+        emit(events.output_item("done", item))
+        used = ending.usage or Usage(0, 0)
+        counts = usage(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+        done = events.done(ending.status, ending.details, item, counts)
+        emit(done | ({"rejoinder": ending.report} if ending.report else {}))
+
+    def remember(self, text: str, audio_ms: int, *, complete: bool) -> Item:
+        """What the conversation keeps of it, also after its end."""
+        item = Item(
+            self.events.item_id,
+            role="assistant",
+            spoken=self.events.spoken,
+            text=text,
+            audio_ms=audio_ms,
+            status="completed" if complete else "incomplete",
+        )
+        self._channel.conversation.update(item)
+        return item

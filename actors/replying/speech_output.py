@@ -1,0 +1,287 @@
+"""Speaking: segments become audio, audio is paced to the listener, and what was heard is known at every instant.
+
+Two loops share a bounded tape of audio: one synthesizes segments in order, the other releases audio at most
+`playout_lead_ms` ahead of the listener, so that a barge-in has little to take back and the history stays true. A paused
+voice releases nothing; when it is resumed it goes on behind the last sample that was heard.
+Nothing limits a stream on Ray's path, so the tape's own bound (`AHEAD_S`) is what stops synthesis from running away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.stages.ports import Tts, TtsRequest
+from actors.stages.retry import Pause, Trouble, longer, patience
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.reply.held_clips import Clip, Phrases
+from rejoinder.core.reply.playout import Playout
+from rejoinder.core.reply.replay_buffer import Piece, Tape
+
+Clock = Callable[[], float]
+
+# Audio is synthesized at most this far ahead of what was sent: a long answer costs 1.4 MB, not its whole length.
+AHEAD_S = 30.0
+# One delta a tenth of a second: ten messages a second, not fifty; the first one goes out as soon as it exists.
+DELTA_S = 0.1
+SEGMENT_QUEUE = 8
+# A listener's own buffer and the way to it: so much less than we reckon it may have heard when it flushes.
+LAG_S = 1.5
+
+
+class Listener(Protocol):
+    """What the voice tells its reply."""
+
+    def speaking(self, text: str) -> None:
+        """The first audio of a segment (or clip) is about to be sent."""
+        ...
+
+    def audio(self, pcm: bytes, *, answers: bool) -> None:
+        """Send this audio now; `answers` is False for a clip."""
+        ...
+
+    def synthesis_started(self) -> None: ...
+
+    def first_audio_ready(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceSettings:
+    """`attempt_s` bounds the wait for each chunk of audio (longer after it was late), `give_up_s` the whole of a
+    segment's trouble.
+    """
+
+    lead_s: float
+    attempt_s: float
+    give_up_s: float
+    voice: str = "default"
+    speed: float = 1.0
+
+
+class Voice:
+    """One reply's speech. `run` ends when all was heard; cancelling it stops the engine at its next chunk.
+
+    Before `go` is set nothing is sent, and only the first segment is synthesized.
+    """
+
+    def __init__(
+        self,
+        tts: Tts,
+        phrases: Phrases,
+        listener: Listener,
+        settings: VoiceSettings,
+        trouble: Trouble,
+        clock: Clock,
+        go: asyncio.Event,
+    ) -> None:
+        self._tts = tts
+        self._phrases = phrases
+        self._go = go
+        self._listener = listener
+        self._settings = settings
+        self._trouble = trouble
+        self._clock = clock
+        self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
+        self._tape = Tape(round((settings.lead_s + LAG_S) * WIRE_RATE))
+        self._playout = Playout(settings.lead_s)
+        # Half the lead at most: one delta is heard while the next is on its way.
+        self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
+        self._synthesized = False
+        self._resumed_s = 0.0
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+
+    @property
+    def audio_ms(self) -> int:
+        """Length of the audio sent so far."""
+        return round(self._playout.reached_s * 1000)
+
+    @property
+    def left_s(self) -> float:
+        """What is still to be heard, as far as that is known."""
+        return self._playout.left_s(self._clock()) if self._synthesized else math.inf
+
+    async def say(self, text: str) -> None:
+        """Queue a segment; waits while SEGMENT_QUEUE of them wait for synthesis."""
+        await self._segments.put(text)
+
+    async def finish(self) -> None:
+        """No segment follows."""
+        await self._segments.put(None)
+
+    def play(self, clip: Clip) -> None:
+        """Speak a held clip behind the audio that is already there; its words are no part of the answer."""
+        self._playout.begin("")
+        self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
+        self._playout.end()
+        self._tape.add(Piece(clip.text, clip.pcm, answers=False))
+        self._wake.set()
+
+    async def say_last(self, clip: Clip) -> None:
+        """After `run` failed: send what was synthesized, then a held clip, and nothing more."""
+        self.play(clip)
+        self._synthesized = True
+        await self._deliver()
+
+    def dry(self) -> bool:
+        """Whether the listener hears nothing and nothing is ready to be heard."""
+        drained = not self._tape.waiting and self._playout.finish(self._clock()) <= self._clock()
+        return drained and self._flows.is_set()
+
+    def pause(self) -> None:
+        """Send nothing from now on: the listener flushes what it holds."""
+        self._flows.clear()
+        self._tape.wind(self._playout.flush(self._clock()))
+
+    def flushed(self, at_s: float) -> None:
+        """The listener says that it stopped at `at_s`; only a paused voice goes back there."""
+        if self._flows.is_set():
+            return
+        at = max(self._tape.oldest, round(self.where(at_s) * WIRE_RATE))
+        self._tape.wind(self._playout.flush(self._clock(), at))
+
+    def where(self, at_s: float) -> float:
+        """The position of a listener who says that it stopped at `at_s`: into the audio, or, as some clients count,
+        into what it was sent since the last flush; whichever is nearer to our own reckoning.
+        """
+        reckoned_s = self._playout.position_s(self._clock())
+        return min((at_s, self._resumed_s + at_s), key=lambda at: abs(at - reckoned_s))
+
+    def resume(self) -> None:
+        """Go on behind the last sample that was heard."""
+        self._resumed_s = self._playout.position_s(self._clock())
+        self._flows.set()
+        self._wake.set()
+
+    def silence(self) -> str:
+        """Drop what was not sent; returns what was heard of the answer."""
+        self._tape.clear()
+        return self.heard()
+
+    def said(self) -> str:
+        """The words of the answer whose audio was sent, heard already or about to be."""
+        return self._playout.heard_text(self._playout.reached_s)
+
+    def heard(self, at_s: float | None = None) -> str:
+        """The words played by now, or by `at_s` seconds into the audio if the client says so."""
+        return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
+
+    def newest(self, before_s: float, behind_s: float) -> str:
+        """The words around the listener's position."""
+        position_s = self._playout.position_s(self._clock())
+        return self._playout.words_between(position_s - before_s, position_s + behind_s)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._synthesize())
+            group.create_task(self._deliver())
+
+    async def _synthesize(self) -> None:
+        while (text := await self._segments.get()) is not None:
+            await self._speak(text)
+            await self._go.wait()
+        self._synthesized = True
+        self._wake.set()
+
+    async def _speak(self, text: str) -> None:
+        """One segment: from what is held, or synthesized, and then asked again on another replica if it fails, without
+        repeating what was made already.
+        """
+        held = self._phrases.of(text) if self._settings.speed == 1 else None
+        if held:
+            self._listener.synthesis_started()
+            await self._keep(text, held.pcm)
+            self._playout.end()
+            return
+        made, limit_s = 0, self._settings.attempt_s
+        avoid: frozenset[str] = frozenset()
+        pause = Pause()
+        deadline: float | None = None
+        self._listener.synthesis_started()
+        while True:
+            try:
+                await self._stream(text, made, avoid, limit_s)
+            except _Interrupted as broken:
+                if deadline is None or broken.made > made:
+                    deadline = self._clock() + self._settings.give_up_s
+                    limit_s = self._settings.attempt_s
+                made, fault = broken.made, broken.fault
+                self._trouble.failed("tts", fault)
+                if self._clock() >= deadline:
+                    raise BackendError(f"tts stayed away ({fault}).", stage="tts") from fault
+                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
+                limit_s = longer(limit_s, fault, deadline - self._clock())
+                await pause()
+            else:
+                self._playout.end()
+                self._trouble.recovered("tts")
+                return
+
+    async def _stream(self, text: str, made: int, avoid: frozenset[str], limit_s: float) -> None:
+        """Synthesize and store what lies behind the first `made` samples; raises _Interrupted."""
+        request = TtsRequest(text, self._settings.voice, self._settings.speed)
+        seen = 0
+        try:
+            async with patience(limit_s) as waiting, self._tts.open(request, avoid=avoid) as chunks:
+                async for pcm in chunks:
+                    waiting.pause()
+                    fresh = pcm[max(0, made - seen) * SAMPLE_BYTES :]
+                    seen += len(pcm) // SAMPLE_BYTES
+                    if fresh:
+                        self._trouble.recovered("tts")
+                        await self._keep(text if made == 0 else "", fresh)
+                        made = seen
+                    waiting.restart()
+        except (BackendError, Overloaded, TimeoutError) as fault:
+            raise _Interrupted(made, fault) from fault
+
+    async def _keep(self, words: str, pcm: bytes) -> None:
+        while self._tape.waiting > AHEAD_S * WIRE_RATE:
+            self._room.clear()
+            await self._room.wait()
+        if words:
+            self._playout.begin(words)
+            self._listener.first_audio_ready()
+        self._playout.add(len(pcm) // SAMPLE_BYTES)
+        self._tape.add(Piece(words, pcm))
+        self._wake.set()
+
+    async def _deliver(self) -> None:
+        """Send all that is made, until the listener has heard it."""
+        await self._go.wait()
+        while True:
+            await self._flows.wait()
+            now = self._clock()
+            if self._tape.waiting:
+                wanted = min(self._tape.waiting, self._delta)
+                if (wait_s := self._playout.wait_s(wanted, now)) > 0:
+                    await asyncio.sleep(wait_s)
+                else:
+                    self._send(self._tape.take(wanted), now)
+            elif not self._synthesized:
+                self._wake.clear()
+                await self._wake.wait()
+            elif (left_s := self._playout.finish(now) - now) > 0:
+                await asyncio.sleep(left_s)
+            else:
+                self._tape.clear()  # nothing is sent again: an ended reply is remembered without its audio
+                return
+
+    def _send(self, piece: Piece, now: float) -> None:
+        self._playout.sent(piece.samples, now)
+        if piece.words:
+            self._listener.speaking(piece.words)
+        self._listener.audio(piece.pcm, answers=piece.answers)
+        self._room.set()
+
+
+class _Interrupted(Exception):
+    def __init__(self, made: int, fault: BackendError | Overloaded | TimeoutError) -> None:
+        self.made = made
+        self.fault = fault

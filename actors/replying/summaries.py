@@ -1,0 +1,69 @@
+"""Summing up what leaves the prompt, beside the conversation and in nobody's way.
+
+A summary is asked for when a reply has been heard, ahead of the turn that needs it, and not while the host has too many
+replies to think about. The caller's speech withdraws the request: the language model has a question to read now. It is
+asked for again behind the next reply, and until it is there the prompt keeps the turns themselves
+(`rejoinder/core/reply/prompt_window.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from actors.stages.ports import LlmRequest
+from actors.stages.services import Services
+from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
+from rejoinder.core.reply.prompt_window import NOTHING, Message, Summary, Window, request_summary
+
+logger = logging.getLogger(__name__)
+
+# A word is two tokens at most in English; a summary that runs on is cut there.
+TOKENS_A_WORD = 2
+
+
+class Summaries:
+    """Of one session: `newest` is the last that was made."""
+
+    def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
+        settings = services.settings.conversation
+        self._services = services
+        self._group = group
+        self._words = settings.summary_words
+        self._task: asyncio.Task[None] | None = None
+        self.window = Window(settings.context_turns, settings.context_drop_turns, summarized=self._words > 0)
+        self.newest = NOTHING
+
+    def prepare(self, turns: Sequence[Message]) -> None:
+        """A reply was heard: have what will leave with the next turn summed up, if nothing else is to be done."""
+        speculation = self._services.settings.speculation
+        leaving = self.window.leaving(turns, self.newest)
+        if leaving and self._services.speculation.thinking < speculation.max_thinking:
+            self.withdraw()
+            self._task = self._group.create_task(self._sum_up(leaving))
+
+    def withdraw(self) -> None:
+        """The caller speaks: cancelling stops the engine."""
+        if self._task:
+            self._task.cancel()
+            self._task = None
+
+    async def _sum_up(self, leaving: tuple[Message, ...]) -> None:
+        messages = request_summary(leaving, self.newest, self._words)
+        request = LlmRequest(messages, max_tokens=TOKENS_A_WORD * self._words)
+        try:
+            async with (
+                asyncio.timeout(self._services.settings.conversation.give_up_after_s),
+                self._services.stages.llm.open(request) as stream,
+            ):
+                said = [delta.text async for delta in stream]
+        except (BackendError, Overloaded, TimeoutError):
+            self._services.metrics.error("backend", "llm_summary")
+        except RejoinderError:
+            return  # longer than the model reads
+        except Exception:  # a bug in a stage must not cost the caller the session
+            logger.exception("the language model port broke")
+            self._services.metrics.error("internal", "llm")
+        else:
+            self.newest = Summary("".join(said).strip(), leaving)

@@ -1,0 +1,112 @@
+"""The host's side of the answer cache: what it is asked before the language model, and what it is given to keep.
+
+A lookup has `call_timeout_ms`, in which nothing else happens; then the language model is asked as if there were no
+cache, and after three that came to nothing lookups pause (`Patience`): a cache that is slow or dead costs a few turns
+that much and the others nothing. Keeping is nobody's wait: a short queue of answers, a task of the host's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from actors.stages.hedged_llm import Thought
+from actors.stages.ports import AnswerCache, Answered, LlmRequest, Metrics, TokenDelta, Usage
+from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.reply.answer_cache import Asker, Hit, Patience, Question, Refused, keeps, question_of
+from rejoinder.core.settings.settings import AnswerCacheSettings
+
+logger = logging.getLogger(__name__)
+
+# Answers that wait to be kept; more are not.
+KEEPING_QUEUE = 64
+STORE_TIMEOUT_S = 2.0
+
+
+class Recall:
+    """One for all conversations of a host. `run` for the host's life."""
+
+    def __init__(
+        self, cache: AnswerCache | None, rules: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
+        self._cache = cache
+        self._rules = rules
+        self._metrics = metrics
+        self._clock = clock
+        self._patience = Patience()
+        self._keeping: asyncio.Queue[Answered] = asyncio.Queue(KEEPING_QUEUE)
+
+    async def stream(
+        self, request: LlmRequest, asker: Asker, thought: Thought, ask: Callable[[], AsyncGenerator[TokenDelta, None]]
+    ) -> AsyncGenerator[TokenDelta, None]:
+        """A kept answer as one delta, or what `ask` says. Close it to stop; a lookup under way is then cancelled."""
+        hit = await self._recall(request, asker, thought)
+        if hit is None:
+            async with aclosing(ask()) as deltas:
+                async for delta in deltas:
+                    yield delta
+            return
+        thought.finish, thought.usage = "stop", Usage(0, 0)
+        yield TokenDelta(hit.answer, 0, "stop", thought.usage)
+
+    def keep(self, thought: Thought, answer: str) -> None:
+        """An answer was given to its end and heard to its end: keep it if it may be kept and is not kept already."""
+        question = thought.question
+        if question is None or thought.finish != "stop" or not keeps(question, answer, self._rules):
+            return
+        try:
+            self._keeping.put_nowait(Answered(question, answer))
+        except asyncio.QueueFull:
+            self._metrics.cache("dropped")
+
+    async def run(self) -> None:
+        """Hand what is to be kept to the cache, until cancelled."""
+        while True:
+            answered = await self._keeping.get()
+            assert self._cache is not None  # only its questions are kept
+            try:
+                async with asyncio.timeout(STORE_TIMEOUT_S):
+                    await self._cache.store(answered)
+            except (BackendError, Overloaded, TimeoutError):
+                self._metrics.cache("dropped")
+            except Exception:  # a bug in the cache must not end the host
+                logger.exception("the answer cache's port broke")
+                self._metrics.error("internal", "answer_cache")
+            else:
+                self._metrics.cache("stored")
+
+    async def _recall(self, request: LlmRequest, asker: Asker, thought: Thought) -> Hit | None:
+        if self._cache is None:
+            return None
+        question = question_of(request.messages, request.max_tokens, asker, self._rules)
+        if isinstance(question, Refused):
+            thought.cache = question.value
+            self._metrics.cache(thought.cache)
+            return None
+        thought.cache, hit = await self._look_up(self._cache, question)
+        self._metrics.cache(thought.cache)
+        if hit is None and not request.small:  # what a smaller model says must not outlive the need for it
+            thought.question = question
+        return hit
+
+    async def _look_up(self, cache: AnswerCache, question: Question) -> tuple[str, Hit | None]:
+        """How the lookup ended, and what it found."""
+        if not self._patience.waits(self._clock()):
+            return "paused", None
+        try:
+            async with asyncio.timeout(self._rules.call_timeout_ms / 1000):
+                hit = await cache.lookup(question)
+        except TimeoutError:
+            self._patience.late(self._clock())
+            return "late", None
+        except (BackendError, Overloaded):
+            self._patience.late(self._clock())
+            return "failed", None
+        except Exception:  # a bug in the cache must not cost the caller the answer
+            logger.exception("the answer cache's port broke")
+            self._metrics.error("internal", "answer_cache")
+            return "failed", None
+        self._patience.answered()
+        return (f"hit_{hit.kind}", hit) if hit else ("miss", None)

@@ -1,0 +1,131 @@
+"""Watching the language model's replicas: one that falls silent is left, and tried again by requests of our own.
+
+The decisions are `rejoinder.core.resilience.circuit_breaker`; this looks at the streams that wait, and performs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from actors.stages.ports import Llm, LlmRequest, Metrics
+from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.resilience.circuit_breaker import Breaker
+from rejoinder.core.resilience.hedging import HedgePolicy
+from rejoinder.core.settings.settings import BreakerSettings
+
+logger = logging.getLogger(__name__)
+
+# Adds at most so much to the time in which a silent replica is noticed.
+LOOK_EVERY_S = 0.05
+PROBE = (Message("user", "Hello"),)
+
+
+class Waiter(Protocol):
+    """A stream that waits for its next token."""
+
+    waits_since: float
+
+    @property
+    def replica(self) -> str:
+        """Who owes it; "" while none is chosen."""
+        ...
+
+    def abandon(self) -> None:
+        """Its replica has fallen silent."""
+        ...
+
+
+class Watch:
+    """One for all conversations of a host."""
+
+    def __init__(
+        self,
+        llm: Llm,
+        settings: BreakerSettings,
+        policy: HedgePolicy,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._llm = llm
+        self._settings = settings
+        self._policy = policy
+        self._metrics = metrics
+        self._clock = clock
+        self._breaker = Breaker(settings)
+        self._waiting: set[Waiter] = set()
+        self._woken = asyncio.Event()
+
+    @property
+    def avoid(self) -> frozenset[str]:
+        """Replicas that are taken out."""
+        return self._breaker.avoid
+
+    def waits(self, stream: Waiter) -> None:
+        """A stream was asked for."""
+        self._waiting.add(stream)
+        self._woken.set()
+
+    def ended(self, stream: Waiter) -> None:
+        self._waiting.discard(stream)
+
+    def heard(self, replica: str) -> None:
+        """A token came."""
+        if self._breaker.heard(replica, self._clock()):
+            self._metrics.breaker("closed")
+
+    def failed(self, replica: str) -> None:
+        """A request of this replica broke."""
+        if replica and self._breaker.failed(replica, self._clock()):
+            self._opened()
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Look while somebody waits or something is taken out, until cancelled; probes are tasks of the group."""
+        while True:
+            self._woken.clear()
+            if not self._waiting and not self.avoid:
+                await self._woken.wait()
+            self._look()
+            for replica in self._breaker.due(self._clock()):
+                group.create_task(self._probe(replica))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        longest: dict[str, float] = {}
+        for stream in self._waiting:
+            if stream.replica:
+                since = longest.get(stream.replica, stream.waits_since)
+                longest[stream.replica] = min(since, stream.waits_since)
+        now = self._clock()
+        usual_s = self._settings.silence_factor * self._policy.usual_s(now)
+        patience_s = max(self._settings.silence_ms / 1000, usual_s)
+        for replica in self._breaker.silent(longest, patience_s, now):
+            self._opened()
+            for stream in [stream for stream in self._waiting if stream.replica == replica]:
+                stream.abandon()
+
+    def _opened(self) -> None:
+        self._metrics.breaker("opened")
+        self._woken.set()
+
+    async def _probe(self, replica: str) -> None:
+        """Ask it, and only it, for a token; cancelling stops the engine."""
+        others = self._breaker.known - {replica}
+        request = LlmRequest(PROBE, max_tokens=1)
+        try:
+            async with (
+                asyncio.timeout(self._settings.silence_ms / 1000),
+                self._llm.open(request, avoid=others, strict=True) as stream,
+            ):
+                async for _ in stream:
+                    if stream.replica == replica:
+                        self.heard(replica)
+        except (BackendError, Overloaded, TimeoutError, RejoinderError):
+            self._metrics.error("backend", "llm_probe")
+        except Exception:  # a bug in a stage must not end the watch over all of them
+            logger.exception("the language model port broke")
+            self._metrics.error("internal", "llm")
+        self._breaker.unanswered(replica, self._clock())

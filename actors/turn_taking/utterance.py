@@ -1,0 +1,143 @@
+"""What the caller is saying: announced, heard, and made a turn of the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from actors.listening.audio_input import Ear
+from actors.listening.end_of_turn import Hearing, Listening
+from actors.listening.interim_transcripts import Partials
+from actors.replying.requests import Turn
+from actors.replying.response import claim
+from rejoinder.core.audio.pcm import STT_RATE
+from rejoinder.core.measuring.waterfall import Marks, Stage
+from rejoinder.core.turns.commands import CommitTurn
+from rejoinder.core.wire import server
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.items import Conversation, Item
+
+# What the language model reads of a caller who lets the idle timeout pass; shown as the item's transcript.
+SILENCE = "(silence)"
+
+
+class Talk(Protocol):
+    """The session as the caller's utterance sees it."""
+
+    conversation: Conversation
+    stamp: server.Stamp
+
+    def emit(self, event: Json) -> None: ...
+
+
+class Utterance:
+    """The one that is under way; after its commit, the next."""
+
+    def __init__(self, talk: Talk, ear: Ear, listening: Listening, partials: Partials) -> None:
+        self._talk = talk
+        self._ear = ear
+        self._listening = listening
+        self._partials = partials
+        self._item_id: str | None = None
+        self._hearing: Hearing | None = None
+
+    def announce(self, start: int) -> None:
+        """The caller speaks, since sample `start`."""
+        self._item_id = self._talk.stamp("item")
+        self._partials.begin(start - self._padding)
+        self._talk.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
+
+    def hear(self, start: int, end: int, judged: Callable[[float | None], None] | None) -> None:
+        """Find out what was said in [start, end), and with `judged` whether it was all."""
+        begin = start - self._padding
+        heard = self._ear.pcm(begin, end)
+        guess = self._partials.settle(self._ear.dip)
+        since = partial(self._ear.pcm, begin)
+        hearing = self._listening.start(heard, judged, lambda: since(self._ear.processed), self._partials.tokens, guess)
+        self._hearing = hearing
+        hearing.transcript.add_done_callback(lambda _: self._known(hearing))
+
+    def _known(self, hearing: Hearing) -> None:
+        """Its transcript is there, or nobody waits for it any more: a guess comes too late."""
+        if self._hearing is hearing:
+            self._partials.pause()
+
+    @property
+    def hearing(self) -> Hearing:
+        """What `hear` began."""
+        assert self._hearing is not None  # the machine asks for Hear before it asks for anything about it
+        return self._hearing
+
+    def forget(self) -> None:
+        """Drop what is being found out about the end: there is more to hear."""
+        if self._hearing:
+            self._hearing.forget()
+            self._hearing = None
+            self._partials.resume()
+
+    def drop(self, end: int) -> None:
+        """The client wants no turn made of what came before sample `end`."""
+        self._item_id = None
+        self._partials.end()
+        self._ear.turn_over(end, end)
+
+    def attend(self) -> None:
+        """A reply waits for this utterance's words."""
+        self._partials.attend()
+
+    def dismiss(self, speech_end: int, end: int) -> None:
+        """It was no turn: the client hears of its end, and that nothing is made of it."""
+        item_id, self._item_id = self._item_id, None
+        self._partials.end()
+        self._ear.turn_over(speech_end, end)
+        if item_id is not None:
+            self._talk.emit(server.speech_stopped(item_id, _ms(end)))
+            self._talk.emit(server.cleared())
+
+    def commit(self, turn: CommitTurn) -> Turn:
+        """Make it a turn of the conversation, and tell the client."""
+        if not turn.heard:
+            self.forget()
+            self.hear(turn.start, turn.end, None)
+        hearing, self._hearing = self.hearing, None
+        self._partials.end()
+        item = Item(self._item_id or self._talk.stamp("item"), spoken=True, text=None)
+        claim(self._talk, item.id)
+        self._ear.turn_over(turn.speech_end, turn.end)
+        if self._item_id is not None:
+            self._talk.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
+        self._add(item)
+        self._item_id = None
+        began = self._ear.arrival(turn.speech_end) or hearing.began
+        return Turn(turn, item, hearing, _marks(began, hearing), began)
+
+    def commit_silence(self, start: int, end: int) -> None:
+        """The caller said nothing for so long that this is its turn."""
+        item_id = self._talk.stamp("item")
+        claim(self._talk, item_id)
+        self._talk.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
+        self._add(Item(item_id, spoken=True, text=SILENCE))
+
+    def _add(self, item: Item) -> None:
+        previous = self._talk.conversation.append(item)
+        self._talk.emit(server.committed(item.id, previous))
+        self._talk.emit(server.item_event("added", item, previous))
+        self._talk.emit(server.item_event("done", item, previous))
+
+    @property
+    def _padding(self) -> int:
+        return round(self._ear.settings.prefix_padding_ms * STT_RATE / 1000)
+
+
+def _marks(began: float, hearing: Hearing) -> Marks:
+    """Of a turn whose reply is still to come: the transcript ends STT."""
+    marks = Marks()
+    marks.start(Stage.SILENCE, began)
+    marks.end(Stage.SILENCE, hearing.began)
+    marks.start(Stage.STT, hearing.began)
+    return marks
+
+
+def _ms(samples: int) -> int:
+    return round(samples * 1000 / STT_RATE)

@@ -1,0 +1,182 @@
+"""LiveKit Agents without a room: its own session, turn taking and voice activity, and engines of fixed time.
+
+Tuned as its documentation says for voice activity: 0.2 s of silence, no further delay, the language model started on
+the transcript. Runs in its own environment (requirements-livekit.txt).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from livekit import rtc
+from livekit.agents import Agent, AgentSession, APIConnectOptions, inference, llm, stt, tts
+from livekit.agents.vad import VADEventType
+from livekit.agents.voice import io
+
+from benchmarks.frameworks import contender
+from benchmarks.frameworks.contender import FRAME_BYTES, RATE, Edge
+
+SILENCE_S = 0.2
+_CONNECT = APIConnectOptions()
+_SAMPLES = FRAME_BYTES // 2
+
+
+def _frame(pcm: bytes) -> rtc.AudioFrame:
+    return rtc.AudioFrame(pcm, RATE, 1, _SAMPLES)
+
+
+def _vad() -> inference.VAD:
+    return inference.VAD(min_silence_duration=SILENCE_S)
+
+
+class FixedStt(stt.STT):
+    """Streaming, finished by the session's own voice activity (`manual_flush`)."""
+
+    def __init__(self) -> None:
+        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=False, manual_flush=True))
+
+    async def _recognize_impl(self, *arguments, **options):
+        raise NotImplementedError("streams only")
+
+    def stream(self, *, language=None, conn_options=_CONNECT):
+        return _SttStream(stt=self, conn_options=conn_options)
+
+
+class _SttStream(stt.RecognizeStream):
+    async def _run(self) -> None:
+        async for item in self._input_ch:
+            if isinstance(item, self._FlushSentinel):
+                asyncio.get_running_loop().call_later(contender.STT_S, self._answer)
+
+    def _answer(self) -> None:
+        data = stt.SpeechData(language="en", text=contender.HEARD, confidence=1.0)
+        self._event_ch.send_nowait(stt.SpeechEvent(type=stt.SpeechEventType.FINAL_TRANSCRIPT, alternatives=[data]))
+
+
+class FixedLlm(llm.LLM):
+    def chat(self, *, chat_ctx, tools=None, conn_options=_CONNECT, **options):
+        return _LlmStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
+
+
+class _LlmStream(llm.LLMStream):
+    async def _run(self) -> None:
+        await asyncio.sleep(contender.LLM_S)
+        delta = llm.ChoiceDelta(role="assistant", content=contender.REPLY)
+        self._event_ch.send_nowait(llm.ChatChunk(id="reply", delta=delta))
+
+
+class FixedTts(tts.TTS):
+    def __init__(self) -> None:
+        super().__init__(
+            capabilities=tts.TTSCapabilities(streaming=False), sample_rate=contender.REPLY_RATE, num_channels=1
+        )
+
+    def synthesize(self, text, *, conn_options=_CONNECT):
+        return _TtsStream(tts=self, input_text=text, conn_options=conn_options)
+
+
+class _TtsStream(tts.ChunkedStream):
+    async def _run(self, output_emitter) -> None:
+        await asyncio.sleep(contender.TTS_S)
+        output_emitter.initialize(
+            request_id="reply", sample_rate=contender.REPLY_RATE, num_channels=1, mime_type="audio/pcm"
+        )
+        output_emitter.push(contender.REPLY_PCM)
+        output_emitter.flush()
+
+
+class Microphone(io.AudioInput):
+    def __init__(self) -> None:
+        super().__init__(label="harness")
+        self._frames: asyncio.Queue[bytes] = asyncio.Queue()
+        self.push = self._frames.put_nowait
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        return _frame(await self._frames.get())
+
+
+class Loudspeaker(io.AudioOutput):
+    """Plays in real time and reports so, as a room's sink does."""
+
+    def __init__(self, sounds: Callable[[bytes], None]) -> None:
+        super().__init__(label="harness", capabilities=io.AudioOutputCapabilities(pause=False))
+        self._sounds = sounds
+        self._seconds = 0.0
+        self._ending: asyncio.TimerHandle | None = None
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        await super().capture_frame(frame)
+        self._sounds(bytes(frame.data))
+        self._seconds += frame.duration
+
+    def flush(self) -> None:
+        super().flush()
+        if self._seconds:
+            loop = asyncio.get_running_loop()
+            self._ending = loop.call_later(self._seconds, self._over, self._seconds, False)
+            self._seconds = 0.0
+
+    def clear_buffer(self) -> None:
+        if self._ending and not self._ending.cancelled():
+            self._ending.cancel()
+            self._over(0.0, True)
+
+    def _over(self, seconds: float, interrupted: bool) -> None:
+        self._ending = None
+        self.on_playback_finished(playback_position=seconds, interrupted=interrupted)
+
+
+async def _open(number: int, sounds: Callable[[int, bytes], None]) -> Callable[[bytes], None]:
+    session = AgentSession(
+        stt=FixedStt(),
+        vad=_vad(),
+        llm=FixedLlm(),
+        tts=FixedTts(),
+        turn_handling={
+            "turn_detection": "vad",
+            "endpointing": {"mode": "fixed", "min_delay": 0.0, "max_delay": 0.0},
+            "interruption": {"mode": "vad"},
+            "preemptive_generation": {"enabled": True},
+        },
+        aec_warmup_duration=None,
+        user_away_timeout=None,
+    )
+    microphone = Microphone()
+    session.input.audio = microphone
+    session.output.audio = Loudspeaker(lambda pcm: sounds(number, pcm))
+    await session.start(Agent(instructions="Answer briefly."), record=False)
+    _SESSIONS.append(session)
+    return microphone.push
+
+
+_SESSIONS: list[AgentSession] = []
+
+
+async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Sequence[Callable[[bytes], None]]:
+    return [await _open(number, sounds) for number in range(count)]
+
+
+async def offline(frames: Sequence[bytes]) -> list[Edge]:
+    """Where its voice activity says that speech ended, after its own silence."""
+    stream = _vad().stream()
+    for frame in frames:
+        stream.push_frame(_frame(frame))
+    stream.end_input()
+    edges = []
+    async for event in stream:
+        if event.type is VADEventType.END_OF_SPEECH:
+            known_ms = _due_ms(event.samples_index)
+            edges.append(Edge(known_ms, known_ms))
+    return edges
+
+
+def _due_ms(samples: int) -> float:
+    """When the frame that completes so many samples is due; the first one is due at 0."""
+    return (-(-samples // _SAMPLES) - 1) * 20.0
+
+
+if __name__ == "__main__":
+    logging.getLogger("livekit").setLevel(logging.ERROR)
+    contender.main(open_sessions, offline)

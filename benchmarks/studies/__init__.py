@@ -1,0 +1,1 @@
+"""Offline studies of the engines, each run with `python -m benchmarks.studies.NAME`."""

@@ -1,0 +1,105 @@
+"""What noise suppression buys and costs, on speech in a room's noise: `python -m benchmarks.studies.noise_study`.
+
+By level: how much further the speech stands out of the noise, and what 10 ms of audio cost on one core. Levels are
+compared in the speech and in the pause before it, from a second on. And what a caller's suppressor takes of memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+
+from actors.stages.ports import Suppressor
+from deployments.engines.speech_in.noise import FRAME_BYTES, suppressors
+from rejoinder.core.audio.pcm import STT_RATE, Samples, float_to_pcm16, pcm16_to_float
+from rejoinder.core.settings.settings import NoiseSettings, Settings
+from rejoinder.store import open_store
+from rejoinder.store.human_clips import moonshine_clips
+
+LEVELS = (1, 2, 3, 4)
+SNR_DB = 10.0
+PAUSE = 2 * STT_RATE
+LEARNT = STT_RATE
+CALLERS = 200
+FRAMES = 100
+PASSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`gained_db`: speech against noise, after less before."""
+
+    level: int
+    gained_db: float
+    us_per_frame: float
+
+
+def pink(count: int, seed: int) -> Samples:
+    """A room's noise: as much power in each octave."""
+    spectrum = np.fft.rfft(np.random.default_rng(seed).normal(size=count))
+    shaped = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
+    return shaped.astype(np.float32)
+
+
+def at_level(samples: Samples, db: float) -> Samples:
+    """The same, so loud (dBFS)."""
+    return (samples * np.float32(10 ** ((db - level_db(samples)) / 20))).astype(np.float32)
+
+
+def level_db(samples: Samples) -> float:
+    return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12))
+
+
+def gained_db(before: Samples, after: Samples) -> float:
+    """How much further the speech stands out; both begin with `PAUSE` samples without any."""
+    pause, spoken = slice(LEARNT, PAUSE), slice(PAUSE, None)
+    distances = [level_db(audio[spoken]) - level_db(audio[pause]) for audio in (before, after)]
+    return distances[1] - distances[0]
+
+
+def measure(level: int, speech: Samples) -> Row:
+    """One level, on speech behind a pause."""
+    make = suppressors(NoiseSettings(suppressor="webrtc", level=level))
+    assert make is not None
+    noise = at_level(pink(speech.size, seed=3), level_db(speech[PAUSE:]) - SNR_DB)
+    noisy = float_to_pcm16(speech + noise)
+    after = pcm16_to_float(make().clean(noisy))
+    frames = len(noisy) // FRAME_BYTES
+    cleaner, began = make(), time.process_time()
+    for _ in range(PASSES):
+        cleaner.clean(noisy)
+    us = (time.process_time() - began) / PASSES / frames * 1e6
+    return Row(level, round(gained_db(speech + noise, after), 1), round(us, 1))
+
+
+def memory_kib(make: Callable[[], Suppressor]) -> float:
+    """What one more caller adds to a process that had none yet."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    callers = [make() for _ in range(CALLERS)]
+    for caller in callers:
+        caller.clean(bytes(FRAME_BYTES * FRAMES))
+    return (process.memory_info().rss - before) / 1024 / CALLERS
+
+
+def main() -> None:
+    """Print a row a level."""
+    clip = moonshine_clips(open_store(Settings().models).path("human-clips"))[5]
+    spoken = clip.pcm().astype(np.float32) / np.float32(32768)
+    speech = np.concatenate([np.zeros(PAUSE, np.float32), spoken])
+    print(f"{clip.name} in pink noise {SNR_DB:g} dB below it; {PASSES} passes of {speech.size / STT_RATE:.1f} s")
+    make = suppressors(NoiseSettings(suppressor="webrtc"))
+    assert make is not None
+    print(f"{memory_kib(make):.0f} KiB a caller")
+    print("level  gained dB  us/10 ms  % of a core")
+    for level in LEVELS:
+        row = measure(level, speech)
+        print(f"{level:5d} {row.gained_db:10.1f} {row.us_per_frame:9.1f} {row.us_per_frame / 100:12.2f}")
+
+
+if __name__ == "__main__":
+    main()

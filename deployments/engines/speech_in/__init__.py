@@ -1,0 +1,1 @@
+"""Voice activity, turn detection and noise suppression models. Start at `silero.py`."""

@@ -1,0 +1,52 @@
+"""Smart Turn v3: the probability that a caller has finished, from the sound of the last eight seconds.
+
+The input is that of its training (pipecat's LocalSmartTurnAnalyzerV3): the last 8 s, silence before shorter audio, the
+whole 8 s scaled to zero mean and unit variance, then Whisper's log-mel features, 80 x 800.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from deployments.engines.onnx import model_file, open_session
+from deployments.engines.pcm import Pcm, speech_samples
+from deployments.engines.stt.log_mel import HOP, Features, log_mel
+from rejoinder.core.audio.pcm import STT_RATE
+
+WINDOW_S = 8
+_WINDOW = WINDOW_S * STT_RATE
+_VARIANCE_FLOOR = 1e-7
+_LONGEST_S = 60.0
+
+
+class SmartTurn:
+    """One ONNX session, safe to call from several threads."""
+
+    name = "smart-turn-v3.2 (onnxruntime)"
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """`path`: the .onnx file or the folder that holds it; raises ModelError if it is not that model."""
+        self._session = open_session(model_file(path), threads, ("input_features",))
+
+    def warm_up(self) -> None:
+        self.predict(np.zeros(STT_RATE, dtype=np.int16))
+
+    def predict(self, pcm: Pcm) -> float:
+        """Probability in [0, 1] that the turn is complete; only the last 8 s are judged.
+
+        Raises CallerError for malformed PCM or for more than a minute of it.
+        """
+        features = smart_turn_features(speech_samples(pcm, _LONGEST_S))
+        (probabilities,) = self._session.run(None, {"input_features": features[np.newaxis]})
+        return float(probabilities[0, 0])
+
+
+def smart_turn_features(audio: Features) -> Features:
+    """Float32 features (80, 800) of the last 8 s of `audio`."""
+    window = np.zeros(_WINDOW, dtype=np.float32)
+    recent = audio[-_WINDOW:]
+    window[_WINDOW - recent.size :] = recent
+    normal = (window - window.mean()) / np.sqrt(window.var() + _VARIANCE_FLOOR)
+    return log_mel(normal, _WINDOW // HOP, constant=_WINDOW - recent.size)

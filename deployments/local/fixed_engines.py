@@ -1,0 +1,93 @@
+"""Engines that take a fixed time and never queue: what surrounds them is what a measurement with them shows."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from actors.stages.ports import (
+    ANYWHERE,
+    LlmRequest,
+    LlmStream,
+    SttJob,
+    TokenDelta,
+    Transcript,
+    TtsRequest,
+    TurnVerdict,
+    Usage,
+)
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE
+
+HEARD = "It was the age of wisdom."
+REPLY = "It is a quarter past nine."
+REPLY_S = 1.5
+CHUNK_S = 0.2
+# Audible throughout: no sample is zero.
+_LOUD = struct.pack("<2h", 6000, -6000)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedStt:
+    seconds: float = 0.100
+
+    async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        await asyncio.sleep(self.seconds)
+        audio_ms = len(job.pcm) / SAMPLE_BYTES / STT_RATE * 1000
+        return Transcript(HEARD, audio_ms, 0.0, self.seconds * 1000, -0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    seconds: float
+    replica: str = "fixed"
+
+    async def __aiter__(self) -> AsyncIterator[TokenDelta]:
+        await asyncio.sleep(self.seconds)
+        yield TokenDelta(REPLY, len(REPLY.split()), "stop", Usage(20, len(REPLY.split())))
+
+
+@dataclass(frozen=True, slots=True)
+class FixedLlm:
+    """The whole answer in one delta."""
+
+    seconds: float = 0.150
+
+    @asynccontextmanager
+    async def open(
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+    ) -> AsyncIterator[LlmStream]:
+        yield _Said(self.seconds)
+
+    def queue(self, avoid: frozenset[str]) -> int | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class FixedTts:
+    """`REPLY_S` of audio for every answer, shared by its segments as its words are."""
+
+    seconds: float = 0.080
+
+    @asynccontextmanager
+    async def open(
+        self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._chunks(request.text)
+
+    async def _chunks(self, text: str) -> AsyncIterator[bytes]:
+        await asyncio.sleep(self.seconds)
+        left_s = REPLY_S * min(1.0, len(text) / len(REPLY))
+        while left_s > 0:
+            yield _LOUD * (round(min(CHUNK_S, left_s) * WIRE_RATE) // 2)
+            left_s -= CHUNK_S
+
+
+@dataclass(frozen=True, slots=True)
+class CertainTurn:
+    """A turn detector that is always sure, at once: for a host that is asked to trust silence alone."""
+
+    async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
+        return TurnVerdict(1.0, 0.0)

@@ -1,0 +1,207 @@
+"""The stage ports over Serve handles: the only casts from what Ray returns to what we mean.
+
+Every call sits in a context that cancels it on every exit, since nothing else reliably does (ray-facts section 6); a
+stream's first item is asked for before anything may cancel it, because in same-loop mode an earlier cancel is
+silently ignored. Failures become BackendError with the replica that failed, overload becomes Overloaded; the engine's
+own errors pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+import grpc
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from actors.stages.ports import (
+    ANYWHERE,
+    Answered,
+    LlmRequest,
+    LlmStream,
+    SttJob,
+    Transcript,
+    TtsRequest,
+    TurnVerdict,
+    VadBatch,
+    VadResult,
+)
+from deployments.serving.placements import NobodyLives, Route, forget, placed, shortest_queue
+from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
+from rejoinder.core.reply.answer_cache import Hit, Question
+
+_numbers = itertools.count(1)
+
+
+def _route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> Route:
+    return Route(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
+
+
+@contextmanager
+def _faults(stage: str, route: Route) -> Iterator[None]:
+    """Translate what a handle raises, and forget where the request went."""
+    try:
+        yield
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, RejoinderError):
+            if isinstance(cause, BackendError):
+                raise type(cause)(cause.message, cause.remedy, stage, placed(route.request_id)) from error
+            raise cause from error
+        raise BackendError(f"{stage} failed: {cause!r}", stage=stage, replica=placed(route.request_id)) from error
+    except BackPressureError as error:
+        raise Overloaded(f"{stage} is full.", resource=stage) from error
+    except NobodyLives as error:
+        raise BackendError(f"{stage}: {error}.", stage=stage) from error
+    except (RayActorError, RayServeException, grpc.RpcError, RuntimeError, ConnectionError) as error:
+        raise BackendError(
+            f"{stage} lost its replica: {type(error).__name__}", stage=stage, replica=placed(route.request_id)
+        ) from error
+    finally:
+        forget(route.request_id)
+
+
+def _cancel(response: Any) -> None:
+    """Cancel a call in its replica, wherever it is on its way.
+
+    In same-loop mode Serve's own `cancel` forgets a replica that was assigned but not yet looked at by the waiting
+    caller: a gap of one turn of the event loop, which one cancel in some hundreds meets.
+    """
+    response.cancel()
+    assigned = response._replica_result_future
+    if assigned.done() and not assigned.cancelled() and assigned.exception() is None:
+        assigned.result().cancel()
+
+
+async def _ask(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
+    """One unary call; cancelling it cancels the request in the replica."""
+    route = _route(avoid)
+    with _faults(stage, route):
+        response = method.remote(payload, route)
+        try:
+            return await response
+        finally:
+            _cancel(response)
+
+
+class _Stream:
+    """A stream's items, the first of which is already under way."""
+
+    def __init__(self, generator: Any, stage: str, route: Route) -> None:
+        self._generator = generator
+        self._stage = stage
+        self._route = route
+        self._first: asyncio.Future[Any] | None = asyncio.ensure_future(anext(generator))
+
+    @property
+    def replica(self) -> str:
+        return placed(self._route.request_id)
+
+    def __aiter__(self) -> _Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        with _stream_faults(self._stage, self._route):
+            if self._first is not None:
+                first, self._first = self._first, None
+                return await first
+            return await anext(self._generator)
+
+    async def close(self) -> None:
+        """Cancel the request in the replica; its own end is not waited for."""
+        _cancel(self._generator)
+        if self._first is not None:
+            self._first.cancel()
+            await asyncio.wait({self._first})
+            if not self._first.cancelled():
+                self._first.exception()
+
+
+@contextmanager
+def _stream_faults(stage: str, route: Route) -> Iterator[None]:
+    try:
+        with _faults(stage, Route(f"{route.request_id}/item")):
+            yield
+    except BackendError as error:
+        error.replica = placed(route.request_id)
+        raise
+
+
+@asynccontextmanager
+async def _open(stage: str, method: Any, payload: object, route: Route) -> AsyncIterator[_Stream]:
+    stream = _Stream(method.remote(payload, route), stage, route)
+    try:
+        yield stream
+    finally:
+        await stream.close()
+        forget(route.request_id)
+
+
+class VadHandle:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._step = handle.step
+
+    async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
+        return cast(VadResult, await _ask("vad", self._step, batch, avoid))
+
+
+class TurnDetectorHandle:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._predict = handle.predict
+
+    async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
+        return cast(TurnVerdict, await _ask("turn_detector", self._predict, pcm, avoid))
+
+
+class SttHandle:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._transcribe = handle.transcribe
+
+    async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        return cast(Transcript, await _ask("stt", self._transcribe, job, avoid))
+
+
+class LlmHandle:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._generate = handle.options(stream=True).generate
+        self._deployment = handle.deployment_name
+
+    @asynccontextmanager
+    async def open(
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+    ) -> AsyncIterator[LlmStream]:
+        async with _open("llm", self._generate, request, _route(avoid, strict, request.session)) as stream:
+            yield cast(LlmStream, stream)
+
+    def queue(self, avoid: frozenset[str]) -> int | None:
+        return shortest_queue(self._deployment, avoid)
+
+
+class TtsHandle:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._synthesize = handle.options(stream=True).synthesize
+
+    @asynccontextmanager
+    async def open(
+        self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with _open("tts", self._synthesize, request, _route(avoid)) as stream:
+            yield cast(AsyncIterator[bytes], stream)
+
+
+class AnswerCacheHandle:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._lookup = handle.lookup
+        self._store = handle.store
+
+    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+        return cast("Hit | None", await _ask("answer_cache", self._lookup, question, avoid))
+
+    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+        await _ask("answer_cache", self._store, answered, avoid)

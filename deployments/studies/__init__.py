@@ -1,0 +1,1 @@
+"""Measurements of the engines on this machine, for `rejoinder load concurrency`."""

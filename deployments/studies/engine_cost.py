@@ -1,0 +1,151 @@
+"""What each engine needs of this machine: `python -m deployments.studies.engine_cost`.
+
+Every engine is opened in a process of its own and works one job at a time on one thread. Memory is the process's after
+the work less before the engine was loaded; pace is how many times faster than real time the work was done (for the
+language model, tokens a second).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, VAD_WINDOW, WIRE_RATE
+from rejoinder.core.errors import BackendError
+from rejoinder.core.settings.settings import ModelStoreSettings
+from rejoinder.store.model_store import ModelStore, open_store
+
+REPEATS = 20
+WINDOWS = 2000
+SENTENCE = "The weather in London is cloudy today, with a little rain in the afternoon."
+TOKENS = 32
+TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One engine on one core. `pace`: seconds of audio (or tokens) made or heard in a second; `job_ms`: one window,
+    clip, sentence or answer.
+    """
+
+    engine: str
+    memory_mb: float
+    job_ms: float
+    pace: float
+
+
+Measure = Callable[[ModelStore], tuple[float, float]]
+"""Opens and works; returns milliseconds a job, and pace."""
+
+
+def vad(store: ModelStore) -> tuple[float, float]:
+    from deployments.engines.speech_in.silero import STATE_SIZE, Silero
+
+    engine = Silero(store.path("silero-vad") / "silero_vad.onnx")
+    engine.warm_up()
+    window, state = np.zeros((1, VAD_WINDOW), np.float32), np.zeros((1, STATE_SIZE), np.float32)
+    began = time.perf_counter()
+    for _ in range(WINDOWS):
+        _, state = engine.step(window, state)
+    job_s = (time.perf_counter() - began) / WINDOWS
+    return job_s * 1000, VAD_WINDOW / STT_RATE / job_s
+
+
+def stt(store: ModelStore) -> tuple[float, float]:
+    from deployments.engines.stt.whisper import Whisper, WhisperOptions
+    from rejoinder.store.human_clips import moonshine_clips
+
+    engine = Whisper(store.path("whisper-base"), WhisperOptions(threads=1))
+    engine.warm_up()
+    clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))]
+    times = [_timed(partial(engine.transcribe_batch, [clip])) for clip in clips for _ in range(3)]
+    audio_s = 3 * sum(clip.size for clip in clips) / STT_RATE
+    return statistics.median(times) * 1000, audio_s / sum(times)
+
+
+def tts(store: ModelStore) -> tuple[float, float]:
+    from deployments.engines.piper import PiperVoice
+
+    engine = PiperVoice(store.path("piper-en-us-joe-medium"), threads=1)
+    engine.warm_up()
+    audio_s = sum(len(chunk) for chunk in engine.synthesize(SENTENCE)) / SAMPLE_BYTES / WIRE_RATE
+    job_s = statistics.median(_timed(lambda: list(engine.synthesize(SENTENCE))) for _ in range(REPEATS))
+    return job_s * 1000, audio_s / job_s
+
+
+def llm(store: ModelStore) -> tuple[float, float]:
+    import ctranslate2
+
+    from deployments.engines.llm.chat_template import ChatTokenizer
+    from rejoinder.core.reply.prompt_window import Message
+
+    folder = store.converted("smollm2-135m-instruct", "ct2-int8")
+    generator = ctranslate2.Generator(str(folder), device="cpu", compute_type="int8", intra_threads=1)
+    prompt = ChatTokenizer(folder).encode([Message("user", "Why is the sky blue?")])
+
+    def answer() -> None:
+        generator.generate_batch([prompt], max_length=TOKENS, min_length=TOKENS, include_prompt_in_result=False)
+
+    answer()
+    job_s = statistics.median(_timed(answer) for _ in range(REPEATS))
+    return job_s * 1000, TOKENS / job_s
+
+
+ENGINES: dict[str, Measure] = {"vad": vad, "stt": stt, "llm": llm, "tts": tts}
+
+
+def _timed(job: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
+
+
+def _alone(name: str, directory: str, answers: multiprocessing.Queue[Need]) -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    job_ms, pace = ENGINES[name](open_store(ModelStoreSettings(directory=directory)))
+    answers.put(Need(name, (process.memory_info().rss - before) / 1e6, job_ms, pace))
+
+
+def study(directory: str = "") -> list[Need]:
+    """All engines, one after the other; raises BackendError if one breaks."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for name in ENGINES:
+        answers: multiprocessing.Queue[Need] = context.Queue()
+        process = context.Process(target=_alone, args=(name, directory, answers))
+        process.start()
+        process.join(TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+        if process.exitcode != 0:
+            raise BackendError(f"the {name} engine could not be measured.", "Its own message is above.", stage=name)
+        found.append(answers.get(timeout=5))
+    return found
+
+
+def main() -> None:
+    """Run the study and print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="", help="directory of the model store (default: the user's cache)")
+    parser.add_argument("--json", type=Path, help="write the needs to this file")
+    arguments = parser.parse_args()
+    found = study(arguments.models)
+    for need in found:
+        print(f"{need.engine}: {need.memory_mb:.0f} MB, {need.job_ms:.2f} ms a job, pace {need.pace:.1f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(need) for need in found], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Benchmarks of single properties: latency ablation, hedging, barge-in and discarded drafts."""

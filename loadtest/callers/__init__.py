@@ -1,0 +1,1 @@
+"""Simulated and scripted callers, their sockets and their loudspeakers. Start at `simulated_caller.py`."""

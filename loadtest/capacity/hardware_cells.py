@@ -1,0 +1,190 @@
+"""The latency guide's sections 4.1 (placement) and 4.2 (GPUs, precisions), cell by cell; see
+`loadtest.capacity.concurrency`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loadtest.capacity.concurrency import KV_SHARE, NO_SERVER, Cell, Known, Quantized, Status
+from rejoinder.core.capacity.hardware import (
+    GPUS,
+    PLACEMENTS,
+    PRECISIONS,
+    Gpu,
+    Placement,
+    Precision,
+    decode_bound_tokens_per_s,
+    weights_gb,
+)
+
+FASTER_WHISPER = "published, faster-whisper README: 13 minutes by large-v2 on a V100S in 54 s (fp16), 59 s (int8)"
+FASTER_WHISPER_CPU = "published, faster-whisper README: small on 8 threads in 164 s (fp32), 124 s (int8): 1.3x"
+CORAL = "published, coral.ai docs, TensorFlow models on the Edge TPU: only fully 8-bit quantized TensorFlow Lite"
+NEMOTRON = "published, nemotron-voice-agent evaluation on 4 H100 (2026-07)"
+L20 = "published, CosyVoice2 with TensorRT-LLM on one L20: 78 + 119 n ms to the first audio of n streams"
+MISTRAL = "published, guide section 1.5: Mistral 7B self-hosted, ~130 ms to the first token, ~170 tokens/s"
+
+SPEECH_TOKENS_PER_S = 4.0
+"""English speech of 150 words a minute, at 1.5 tokens a word and as much again: slower than this and audio runs dry."""
+
+SMALL_B = 0.135
+"""Parameters of the embedded model, in thousands of millions."""
+
+SEVEN_B, SEVENTY_B = 7.0, 70.0
+
+
+def placement(known: Known) -> Iterator[Cell]:
+    """Two cells a row: the recommended place and the alternative."""
+    for row in PLACEMENTS:
+        yield _PLACES[row.component](row, known, "recommended", row.recommended)
+        yield _PLACES[row.component](row, known, "alternative", row.alternative)
+
+
+def _edge(row: Placement, known: Known, column: str, place: str) -> Cell:
+    line = known.cores_line
+    if line is None:
+        return _cell(row, column, place, "-", Status.UNKNOWN, NO_SERVER)
+    found = f"holds: {line.each * 1000:.1f} thousandths of a core a session"
+    return _cell(row, column, place, found, Status.MEASURED, "our host over WebSocket, which takes an SFU's place")
+
+
+def _vad(row: Placement, known: Known, column: str, place: str) -> Cell:
+    if column == "alternative":
+        would = "the model converted to TensorFlow Lite and quantized; none was found"
+        found = "Silero is published as ONNX and TorchScript"
+        return _cell(row, column, place, found, Status.FAILS, CORAL, would)
+    engine = known.engines["vad"]
+    found = f"holds: {engine.pace:.0f} streams in real time a core, {engine.job_ms:.2f} ms a window"
+    return _cell(row, column, place, found, Status.MEASURED, "hardware study, one window at a time")
+
+
+def _stt(row: Placement, known: Known, column: str, place: str) -> Cell:
+    if column == "recommended":
+        found = "holds on a V100S: 14 times real time; no figure for a T4 or A10G was found"
+        return _cell(row, column, place, found, Status.PUBLISHED, FASTER_WHISPER)
+    engine = known.engines["stt"]
+    found = f"holds for whisper-base: {engine.job_ms:.0f} ms a clip, {engine.pace:.0f} times real time a core"
+    return _cell(row, column, place, found, Status.MEASURED, "hardware study; a CPU of high core count was not at hand")
+
+
+def _llm(row: Placement, known: Known, column: str, place: str) -> Cell:
+    engine = known.engines["llm"]
+    on_cpu = engine.pace * SMALL_B / SEVEN_B
+    if column == "recommended":
+        verdict = "holds for 7B" if on_cpu < SPEECH_TOKENS_PER_S else "not a must at 7B"
+        found = f"{verdict}: a core here would make {on_cpu:.1f} tokens/s of 7B, speech needs {SPEECH_TOKENS_PER_S:g}"
+        source = f"{engine.pace:.0f} tokens/s of {SMALL_B * 1000:.0f}M measured, scaled by weights; {NEMOTRON} for GPUs"
+        return _cell(row, column, place, found, Status.PROJECTED, source)
+    rates = ", ".join(
+        f"{gpu.name} {decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16):.0f}" for gpu in _middle()
+    )
+    found = f"holds for 7B at FP16: at most {rates} tokens/s a stream"
+    return _cell(row, column, place, found, Status.PROJECTED, f"memory bandwidth / 14 GB of weights; {MISTRAL}")
+
+
+def _middle() -> list[Gpu]:
+    return [gpu for gpu in GPUS if gpu.name in ("A10G", "L4")]
+
+
+def _tts(row: Placement, known: Known, column: str, place: str) -> Cell:
+    if column == "recommended":
+        found = "holds on an L20: 197 ms to the first audio of one stream"
+        return _cell(row, column, place, found, Status.PUBLISHED, L20)
+    engine = known.engines["tts"]
+    found = f"holds for a Piper voice: {engine.job_ms:.0f} ms a sentence, {engine.pace:.0f} times real time a core"
+    return _cell(row, column, place, found, Status.MEASURED, "hardware study")
+
+
+_PLACES = {"WebRTC/SFU": _edge, "VAD": _vad, "STT": _stt, "LLM": _llm, "TTS": _tts}
+
+
+def _cell(row: Placement, column: str, guide: str, found: str, status: Status, source: str, would: str = "") -> Cell:
+    return Cell("4.1", row.component, column, guide, found, status, source, would)
+
+
+def gpus() -> Iterator[Cell]:
+    """Three cells a card: its memory, its pace by rank, and what it is said to be best for. None is at hand."""
+    ranked = sorted(GPUS, key=lambda gpu: -gpu.bandwidth_gb_s)
+    for gpu in GPUS:
+        yield Cell(
+            "4.2", gpu.name, "VRAM", f"{gpu.vram_gb} GB", "as the maker states", Status.PUBLISHED, "NVIDIA data sheet"
+        )
+        yield _pace(gpu, ranked)
+        yield _use(gpu)
+
+
+def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
+    """The guide's words put cards in an order; memory bandwidth, which bounds one stream, puts them in another."""
+    bound = decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16)
+    found = f"at most {bound:.0f} tokens/s of 7B at FP16, {ranked.index(gpu) + 1}. of {len(ranked)}"
+    source = f"{gpu.bandwidth_gb_s:g} GB/s (NVIDIA data sheet) / 14 GB of weights, one stream"
+    better = [other.name for other in GPUS[GPUS.index(gpu) + 1 :] if other.bandwidth_gb_s > gpu.bandwidth_gb_s]
+    if not better:
+        return Cell("4.2", gpu.name, "tokens/s", gpu.pace, found, Status.PROJECTED, source)
+    would = f"ranked below {' and '.join(better)} for single streams; its compute may put it above them in batches"
+    return Cell("4.2", gpu.name, "tokens/s", gpu.pace, found, Status.FAILS, source, would)
+
+
+def _use(gpu: Gpu) -> Cell:
+    fits = [
+        f"{size:g}B at {precision.name}"
+        for size in (SEVEN_B, SEVENTY_B)
+        for precision in PRECISIONS[1:]
+        if weights_gb(size, precision.bits) * (1 + KV_SHARE) <= gpu.vram_gb
+    ]
+    source = f"weights and {KV_SHARE:.0%} for cache and engine, against {gpu.vram_gb} GB"
+    return Cell("4.2", gpu.name, "best for", gpu.best_for, f"holds {', '.join(fits)}", Status.PROJECTED, source)
+
+
+def quantization(known: Known) -> Iterator[Cell]:
+    """Two cells a precision: speed-up and error against float32."""
+    for row in PRECISIONS:
+        if row.name == "INT8":
+            for quantized in known.quantized:
+                yield _speedup(row, quantized)
+                yield _error(row, quantized)
+            continue
+        yield from _not_here(row)
+
+
+def _speedup(row: Precision, found: Quantized) -> Cell:
+    guide = f"{row.least_speedup:g}-{row.most_speedup:g}x"
+    shown, source = f"{found.speedup:.2f}x", f"quantization study on this CPU; {FASTER_WHISPER_CPU}"
+    column = f"speed-up, {found.model}"
+    if found.speedup >= row.least_speedup:
+        return Cell("4.2", row.name, column, guide, shown, Status.MEASURED, source)
+    would = "where weights are read from memory for each token and nothing else counts: 4x at most"
+    return Cell("4.2", row.name, column, guide, shown, Status.FAILS, source, would)
+
+
+def _error(row: Precision, found: Quantized) -> Cell:
+    column, shown = f"error, {found.model}", f"{found.error:+.2%}"
+    if found.error <= row.most_error:
+        return Cell("4.2", row.name, column, row.quality, shown, Status.MEASURED, found.what)
+    would = "a larger model, or weights quantized with calibration data; disagreement is not yet a wrong answer"
+    return Cell("4.2", row.name, column, row.quality, shown, Status.FAILS, found.what, would)
+
+
+def _not_here(row: Precision) -> Iterator[Cell]:
+    guide = (
+        f"{row.least_speedup:g}x"
+        if row.least_speedup == row.most_speedup
+        else f"{row.least_speedup:g}-{row.most_speedup:g}x"
+    )
+    if row.name == "FP32":
+        for column, text in (("speed-up", guide), ("error", row.quality)):
+            yield Cell(
+                "4.2", row.name, column, text, "the baseline, by definition", Status.MEASURED, "quantization study"
+            )
+        return
+    bound = 32 / row.bits
+    found = f"at most {bound:g}x for one stream, which reads all weights for each token"
+    source = "weights of so many bits over the same memory; this CPU's engine has no such arithmetic"
+    if bound < row.least_speedup:
+        yield Cell("4.2", row.name, "speed-up", guide, found, Status.FAILS, source, "batches bound by compute")
+    else:
+        yield Cell("4.2", row.name, "speed-up", guide, found, Status.PROJECTED, source)
+    yield Cell(
+        "4.2", row.name, "error", row.quality, "as printed; not measured here", Status.PUBLISHED, "guide section 4.2"
+    )

@@ -1,0 +1,111 @@
+"""What a simulated network predicts: percentiles with their own uncertainty, the knee, and blocking at admission.
+
+Every prediction comes from several seeds; what they differ by is the simulation's own error, printed beside it, so
+that nobody takes its last digits for knowledge. All searches use the same seeds, so that two neighbours differ by
+their load and not by their luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+import numpy as np
+
+from loadtest.capacity.turn_network import Network, Simulated, simulate
+from rejoinder.core.capacity.erlang import blocking
+
+SEEDS = (11, 12, 13, 14)
+FOR_S = 300.0
+WARM_UP_S = 30.0
+MAX_SESSIONS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A predicted value and the standard error that the seeds show."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """At `sessions`: milliseconds of voice to voice, turns a second, and by stage the share of slots in use, and the
+    95th percentile of the wait for one. `hedged`: second requests a turn.
+    """
+
+    sessions: int
+    p50_ms: Estimate
+    p95_ms: Estimate
+    p99_ms: Estimate
+    turns_per_s: Estimate
+    busy: dict[str, float]
+    wait_p95_ms: dict[str, float]
+    hedged: float
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage whose slots are used most."""
+        return max(self.busy, key=lambda stage: self.busy[stage])
+
+
+def predict(
+    network: Network, sessions: int, for_s: float = FOR_S, seeds: Sequence[int] = SEEDS, warm_up_s: float = WARM_UP_S
+) -> Prediction:
+    """Simulate `sessions` conversations with every seed; two at least, or there would be no error to print."""
+    runs = [simulate(network, sessions, for_s, seed, warm_up_s) for seed in seeds]
+    totals = [np.array([turn.total_s for turn in run.turns]) for run in runs]
+    if any(not total.size for total in totals):
+        raise ValueError(f"no turn ended within {for_s:g} s: the network is stuck or slower than that")
+    p50, p95, p99 = (_estimate([1000 * float(np.percentile(total, p)) for total in totals]) for p in (50, 95, 99))
+    stages = tuple(runs[0].busy)
+    return Prediction(
+        sessions=sessions,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        turns_per_s=_estimate([run.turns_per_s for run in runs]),
+        busy={stage: fmean(run.busy[stage] for run in runs) for stage in stages},
+        wait_p95_ms={stage: _wait_p95_ms(runs, stage) for stage in stages},
+        hedged=sum(run.hedges for run in runs) / sum(len(run.turns) for run in runs),
+    )
+
+
+def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIONS) -> int:
+    """The most sessions whose `p95_ms` is within the limit, by doubling and bisection; 0 if one alone exceeds it."""
+    if p95_ms(1) > limit_ms:
+        return 0
+    low, high = 1, 2
+    while p95_ms(high) <= limit_ms:
+        if high >= most:
+            return most
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if p95_ms(middle) <= limit_ms:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def predicted_knee(network: Network, limit_ms: float, for_s: float = FOR_S, most: int = MAX_SESSIONS) -> int:
+    """The most sessions whose predicted p95 is within the limit."""
+    return knee(lambda sessions: predict(network, sessions, for_s).p95_ms.value, limit_ms, most)
+
+
+def refused(sessions_per_s: float, session_s: float, max_sessions: int) -> float:
+    """The share of calls that admission refuses: calls come at random, stay so long, and do not queue."""
+    return blocking(sessions_per_s * session_s, max_sessions)
+
+
+def _estimate(values: list[float]) -> Estimate:
+    return Estimate(fmean(values), stdev(values) / sqrt(len(values)))
+
+
+def _wait_p95_ms(runs: list[Simulated], stage: str) -> float:
+    waits = [wait for run in runs for wait in run.waits_s[stage]]
+    return 1000 * float(np.percentile(waits, 95)) if waits else 0.0

@@ -1,0 +1,64 @@
+"""The live view of a run in the terminal: what is known so far, once a second."""
+
+from __future__ import annotations
+
+from hdrh.histogram import HdrHistogram
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from loadtest.generator.workers import Progress
+from loadtest.results.result import VOICE_TO_VOICE
+from loadtest.results.turn_record import WATERFALL
+
+SPARKS = "▁▂▃▄▅▆▇█"
+WIDTH = 48
+
+
+def view(progress: Progress, measure_from_s: float, measure_to_s: float) -> Group:
+    """The whole screen."""
+    counts, elapsed = progress.merged.counts, max(0.0, progress.elapsed_s)
+    phase = "ramp and warm-up" if elapsed < measure_from_s else "measuring" if elapsed < measure_to_s else "draining"
+    head = Text.assemble(
+        (f"{phase}  ", "bold"),
+        f"{elapsed:5.0f} of {measure_to_s:.0f} s   ",
+        f"{sum(progress.live.values())} calls   {counts['turns']} turns   ",
+        (f"{counts['failed'] + counts['unanswered']} failed   ", _colour(counts["failed"] + counts["unanswered"])),
+        (f"{counts['refused']} refused   {counts['dropped']} dropped", _colour(counts["refused"] + counts["dropped"])),
+    )
+    bar = ProgressBar(total=measure_to_s, completed=min(elapsed, measure_to_s), width=WIDTH)
+    return Group(head, bar, _latencies(progress), _generator(progress))
+
+
+def _colour(bad: int) -> str:
+    return "bold red" if bad else "dim"
+
+
+def _latencies(progress: Progress) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for heading in ("turns", "p50", "p90", "p95", "p99", "max"):
+        table.add_column(heading, justify="right")
+    for name in (*WATERFALL, VOICE_TO_VOICE, "rtt", "stop"):
+        if name in progress.merged.seconds:
+            style = "bold" if name == VOICE_TO_VOICE else ""
+            table.add_row(name, *_row(progress.merged.seconds[name]), style=style)
+    return table
+
+
+def _row(taken: HdrHistogram) -> list[str]:
+    points = (f"{taken.get_value_at_percentile(at) / 1000:.0f}" for at in (50, 90, 95, 99, 100))
+    return [str(taken.get_total_count()), *points]
+
+
+def _generator(progress: Progress) -> Text:
+    recent = [moment.p95_ms for moment in progress.timeline()[-WIDTH:]]
+    most = max((value for value in recent if value is not None), default=0)
+    line = (
+        "".join(" " if value is None else SPARKS[min(7, int(value / most * 7.99))] for value in recent) if most else ""
+    )
+    checks = [check for check in progress.fitness().checks() if not check.ok]
+    fit = ", ".join(f"{check.name} {check.measured:g} {check.unit}" for check in checks) or "fit"
+    style = "dim" if not any(not check.warning for check in checks) else "bold yellow"
+    return Text.assemble(("p95 by time  ", "dim"), line, "\n", (f"generator: {fit}", style))

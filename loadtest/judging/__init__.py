@@ -1,0 +1,1 @@
+"""Verdicts at 95% confidence, and the report. Start at `verdicts.py`."""

@@ -1,0 +1,1 @@
+"""The records of a run: turns, histograms and the final result. Start at `result.py`."""

@@ -1,0 +1,1 @@
+"""`rejoinder bench`: one module for each measurement. Start at `app.py`."""

@@ -1,0 +1,93 @@
+"""`rejoinder bench barge-in`: how soon a reply falls silent, with real speech and real voice activity detection."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from cluster.launch import cluster
+from loadtest.benches.barge_in import LIMIT_MS, SETTINGS, Stops, interruptions, script
+from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, Call, Server, talk
+from loadtest.callers.scripted_caller import Line, Manners
+from loadtest.scenario.clips import Clip, read_clip
+from rejoinder.cli.bench.capacity import served
+from rejoinder.cli.demo import Question, make_clips
+from rejoinder.core.errors import BackendError
+from rejoinder.core.settings.settings import ModelStoreSettings, parse_settings
+from rejoinder.store import open_store
+
+QUESTION = Question("0-synthetic-question", "Tell me about the history of the city of London.")
+OVER = (
+    Question("1-human-times", recording="two_cities.wav@0.8"),
+    Question("2-human-wisdom", recording="two_cities.wav@4.6"),
+    Question("3-human-hope", recording="two_cities.wav@17.1"),
+    Question("4-human-everything", recording="two_cities.wav@20.9"),
+    Question("5-synthetic-stop", "Stop please. What is the capital of Italy?"),
+    Question("6-synthetic-wait", "Wait, I meant the other one."),
+)
+"""What is spoken over the replies."""
+
+CALLERS = 3
+TIMEOUT_S = 20.0
+
+
+def measure(count: int) -> Stops:
+    """`count` interruptions, shared among the callers, against a server of its own."""
+    with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work, cluster("local"):
+        question, *clips = make_clips(Path(work), open_store(ModelStoreSettings()), (QUESTION, *OVER))
+        with served(parse_settings(SETTINGS)) as url:
+            server = Server(f"{url.replace('http', 'ws', 1)}/v1")
+            return asyncio.run(_interrupt(server, read_clip(question), [read_clip(clip) for clip in clips], count))
+
+
+async def _interrupt(server: Server, question: Clip, clips: list[Clip], count: int) -> Stops:
+    await _converse(server, script(question, clips, 1, 0))  # the first of a server's life meets cold caches
+    shares = [count // CALLERS + (number < count % CALLERS) for number in range(CALLERS)]
+    scripts = [script(question, clips, share, sum(shares[:number])) for number, share in enumerate(shares) if share]
+    calls = await asyncio.gather(*(_converse(server, lines) for lines in scripts))
+    late_ms = max(call.lateness_ms()[0] for call in calls)
+    return Stops(count, tuple(found for call in calls for found in interruptions(call.dialogue)), round(late_ms, 1))
+
+
+async def _converse(server: Server, lines: list[Line]) -> Call:
+    """One conversation, whose last reply is not heard out."""
+    call = await talk(server, lines, Manners(timeout_s=TIMEOUT_S, leaves=True), lambda _: None)
+    if call.dialogue.faults:
+        raise BackendError(f"the conversation failed: {call.dialogue.faults[0]}")
+    return call
+
+
+def table(stops: Stops) -> Table:
+    """Where the time went."""
+    shown = Table("ms", "p50", "p95", "most", title=f"{len(stops.found)} of {stops.asked} interruptions")
+    for name, part in stops.spreads().items():
+        shown.add_row(name, *(f"{value:.0f}" for value in (part.median_ms, part.p95_ms, part.most_ms)))
+    return shown
+
+
+def verdict(stops: Stops) -> str:
+    """What it comes to, in a sentence."""
+    kept = f"{len(stops.found) - stops.untrue} of {len(stops.found)} histories hold only what was heard"
+    judged = f"{'PASS' if stops.holds else 'FAIL'}: p95 of first frame to silence against {LIMIT_MS:.0f} ms; {kept}."
+    if stops.late_ms <= LATENESS_LIMIT_MS:
+        return judged
+    return f"{judged} The callers' own frames left {stops.late_ms:g} ms late (p99), which counts against it."
+
+
+def document(stops: Stops) -> dict[str, Any]:
+    """What `--json` writes."""
+    spreads = {name: asdict(part) for name, part in stops.spreads().items()}
+    found = [asdict(each) | {"true_to_heard": each.true_to_heard} for each in stops.found]
+    return {
+        "asked": stops.asked,
+        "holds": stops.holds,
+        "limit_ms": LIMIT_MS,
+        "late_ms": stops.late_ms,
+        "spreads": spreads,
+        "interruptions": found,
+    }

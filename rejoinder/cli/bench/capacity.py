@@ -1,0 +1,264 @@
+"""`rejoinder bench capacity`: the capacity plan held against the machine it runs on, row by row.
+
+Everything lands in one folder: the calibration, each row's prediction (written before the row is measured), and each
+repeat as it is finished. A run that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from cluster.environment import free_port
+from cluster.launch import application, cluster
+from deployments.engines.emulated import WORDS
+from loadtest.capacity import calibration as calibrations
+from loadtest.capacity.calibration import Calibration, levels_for
+from loadtest.capacity.capacity_rows import (
+    ADMISSION_ROW,
+    BASE,
+    KNEE_WITHIN,
+    LIMIT_MS,
+    P95_WITHIN,
+    ROWS,
+    Admitted,
+    Measured,
+    Predicted,
+    Repeat,
+    Row,
+    network,
+    predict_row,
+    row,
+    settings_of,
+)
+from loadtest.capacity.emulated_network import stage
+from loadtest.capacity.network_fit import STAGES
+from loadtest.generator.measuring import measure
+from loadtest.scenario.clips import write_wave
+from loadtest.scenario.scenario import Manner, Scenario
+from loadtest.scenario.utterances import default_clips
+from rejoinder.cli.bench import admission as bench_admission
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.serve_file import Application, HttpOptions, ServeFile
+from rejoinder.core.settings.settings import Settings
+
+MANNER = Manner(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
+BASE_KNEE = 29
+"""Sessions that the base carries by its settings alone; only says where 20, 40 and 60% are."""
+
+CLIP = "two_cities.wav@4.6"
+CLIP_S = (0.2, 1.72)
+"""Its first words, "it was the age of wisdom", without a pause that could pass for an end."""
+
+FAILED = 1
+_MEASURED = TypeAdapter(Measured)
+_PREDICTED = TypeAdapter(Predicted)
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The rows, and the one about admission if it was asked for."""
+
+    rows: list[Measured]
+    admission: Admitted | None
+
+    @property
+    def holds(self) -> bool:
+        return all(found.holds for found in self.rows) and (self.admission is None or self.admission.holds)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """What `--json` writes."""
+        admission = self.admission
+        extra = [asdict(admission) | {"row": ADMISSION_ROW, "holds": admission.holds}] if admission else []
+        return [document(found) for found in self.rows] + extra
+
+
+def validate(folder: Path, rows: str, repeats: int, for_s: float) -> Validated:
+    """Calibrate, predict and measure the named rows (all, if none is) as far as the folder does not hold it yet."""
+    names = rows.split(",") if rows else [*(row.name for row in ROWS), ADMISSION_ROW]
+    chosen = [_named(name) for name in names if name != ADMISSION_ROW]
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    admission = bench_admission.known(folder) if ADMISSION_ROW in names else None
+    with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work:
+        clip = short_clip(Path(work))
+        calibration = _calibrated(folder, clip, for_s, console)
+        found = [_known(folder, changed, calibration, console) for changed in chosen]
+        missing = [len(one.repeats) for one in found] + ([len(admission.refused)] if admission else [])
+        if min(missing) < repeats:
+            with cluster("local"):
+                found = [_measured(folder, one, calibration, (clip, for_s, repeats), console) for one in found]
+                if admission:
+                    admission = bench_admission.measured(folder, repeats, for_s, served, console)
+    return Validated(found, admission)
+
+
+def _named(name: str) -> Row:
+    try:
+        return row(name)
+    except KeyError:
+        names = ", ".join(row.name for row in ROWS)
+        raise ConfigError(f"there is no row {name!r}.", f"There are {names}.", field="--rows") from None
+
+
+def short_clip(folder: Path) -> Path:
+    """The first words of a person's reading, as a WAV file."""
+    path = folder / "caller.wav"
+    clip = next(clip for clip in default_clips() if clip.name == CLIP)
+    begin, end = (round(seconds * WIRE_RATE) * SAMPLE_BYTES for seconds in CLIP_S)
+    write_wave(path, clip.pcm[begin:end])
+    return path
+
+
+def scenario(url: str, clip: Path, sessions: int, for_s: float, seed: int) -> Scenario:
+    """Callers who speak a second, hardly think, and commit after exactly 200 ms of silence."""
+    return Scenario(
+        url=f"{url.replace('http', 'ws', 1)}/v1",
+        sessions=sessions,
+        for_s=for_s,
+        ramp_s=3.0,
+        warm_up_s=6.0,
+        drain_s=15.0,
+        seed=seed,
+        manner=MANNER,
+        turn_detection="server_vad",
+        silence_ms=200,
+        clips=(str(clip),),
+    )
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The application with these settings on the cluster that runs; yields its URL."""
+    document = ServeFile(http_options=HttpOptions(port=free_port()), applications=[Application(args=settings)])
+    with application(document, lambda _: None) as url:
+        yield url
+
+
+def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Calibration:
+    path = folder / "calibration.json"
+    if path.exists():
+        return calibrations.load(path)
+    settings = settings_of(BASE, {})
+    levels = []
+    with cluster("local"), served(settings) as url:
+        for sessions in levels_for(BASE_KNEE):
+            console.print(f"calibrating at {sessions} sessions ...")
+            result, window = measure(scenario(url, clip, sessions, for_s, seed=sessions))
+            if result.causes:
+                raise ConfigError("the generator was not fit: " + "; ".join(result.causes), "Try again.", field="--out")
+            levels.append(calibrations.level(result, window))
+    found = Calibration(
+        levels=tuple(levels),
+        engines=result.engines,
+        slots={name: stage(settings, name).slots for name in STAGES},
+        manner=MANNER,
+        settings=settings.model_dump(mode="json"),
+    )
+    calibrations.save(found, path)
+    return found
+
+
+def _known(folder: Path, changed: Row, calibration: Calibration, console: Console) -> Measured:
+    """The row's prediction, and the repeats that there are already."""
+    path = folder / f"measured-{changed.name}.json"
+    if path.exists():
+        return _MEASURED.validate_json(path.read_bytes())
+    return Measured(_predicted(folder, changed, calibration, console))
+
+
+def _measured(
+    folder: Path, found: Measured, calibration: Calibration, how: tuple[Path, float, int], console: Console
+) -> Measured:
+    """Measure what is missing; each repeat is written when it is finished."""
+    clip, for_s, repeats = how
+    predicted = found.predicted
+    if len(found.repeats) >= repeats:
+        return found
+    path = folder / f"measured-{predicted.row}.json"
+    with served(settings_of(calibration.settings, row(predicted.row).changes)) as url:
+        while len(found.repeats) < repeats:
+            repeat = _repeat(url, clip, predicted, for_s, seed=1 + len(found.repeats))
+            console.print(f"{predicted.row}, repeat {len(found.repeats) + 1}: {_shown(predicted, repeat)}")
+            if repeat.invalid:
+                causes = "; ".join(repeat.invalid)
+                raise ConfigError(f"the generator was not fit: {causes}", "Run again: it goes on here.", field="--out")
+            found = Measured(predicted, (*found.repeats, repeat))
+            path.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _predicted(folder: Path, changed: Row, calibration: Calibration, console: Console) -> Predicted:
+    """From the file if the row was predicted before, so that no measurement can change a prediction."""
+    path = folder / f"predicted-{changed.name}.json"
+    if not path.exists():
+        guess = predict_row(network(calibration, changed, WORDS), changed)
+        path.write_text(json.dumps(asdict(guess), indent=1) + "\n", encoding="utf-8")
+    predicted = _PREDICTED.validate_json(path.read_bytes())
+    console.print(f"{changed.name}: predicted knee {predicted.knee}, p95 {predicted.p95_ms} at {predicted.sessions}")
+    return predicted
+
+
+def _repeat(url: str, clip: Path, predicted: Predicted, for_s: float, seed: int) -> Repeat:
+    results = []
+    for sessions in predicted.sessions:
+        result, _ = measure(scenario(url, clip, sessions, for_s, seed))
+        results.append(result)
+    latencies = [result.latencies["voice_to_voice"] for result in results]
+    return Repeat(
+        p50_ms=tuple(latency.p50_ms for latency in latencies),
+        p95_ms=tuple(latency.p95_ms for latency in latencies),
+        turns=tuple(result.counts.turns for result in results),
+        seconds=for_s,
+        invalid=tuple(cause for result in results for cause in result.causes),
+    )
+
+
+def _shown(predicted: Predicted, repeat: Repeat) -> str:
+    pairs = zip(predicted.sessions, predicted.p95_ms, repeat.p95_ms, repeat.turns, strict=True)
+    return "; ".join(
+        f"{n} sessions: p95 {p95:.0f} ms (predicted {guess:.0f}), {turns} turns" for n, guess, p95, turns in pairs
+    )
+
+
+def document(found: Measured) -> dict[str, Any]:
+    """What `--json` writes of a row."""
+    return asdict(found) | {
+        "knee": round(found.knee, 2),
+        "knee_error": round(found.knee_error, 4),
+        "knee_noise": round(found.knee_noise, 4),
+        "p95_errors": [round(error, 4) for error in found.p95_errors],
+        "p95_noise": round(found.p95_noise, 4),
+        "holds": found.holds,
+    }
+
+
+def table(measured: list[Measured]) -> Table:
+    """Prediction, measurement, error and noise floor of each row."""
+    bounds = f"knee {KNEE_WITHIN:.0%}, p95 {P95_WITHIN:.0%}"
+    title = f"p95 limit {LIMIT_MS:g} ms; bounds: {bounds}; noise: half the repeats' range"
+    shown = Table("row", "knee predicted", "measured", "error", "noise", "p95 error", "noise", "holds", title=title)
+    for found in measured:
+        p95 = ", ".join(f"{error:+.0%}" for error in found.p95_errors)
+        shown.add_row(
+            found.predicted.row,
+            str(found.predicted.knee),
+            f"{found.knee:.1f} ({np.min(found.knees):.1f}-{np.max(found.knees):.1f})",
+            f"{found.knee_error:+.1%}",
+            f"{found.knee_noise:.1%}",
+            p95,
+            f"{found.p95_noise:.1%}",
+            "yes" if found.holds else "no",
+        )
+    return shown

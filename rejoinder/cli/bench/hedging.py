@@ -1,0 +1,175 @@
+"""`rejoinder bench hedging`: hedged requests against plain ones, on real Serve replicas with the emulated engine."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.table import Table
+
+from actors.stages.hedged_llm import Hedger, Thought
+from actors.stages.ports import LlmRequest
+from actors.stages.retry import Trouble
+from cluster.launch import cluster
+from deployments.serving.metrics import ConversationMetrics
+from loadtest.benches.hedge_ab import CASES, Arm, Case, Compared, arrivals
+from rejoinder.core.errors import BackendError, ConfigError, Overloaded
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import Settings, parse_settings
+
+QUESTION = LlmRequest((Message("user", "Hello"),), max_tokens=8)
+GIVE_UP_S = 20.0
+# Requests before the schedule: the hedger's window then knows what is usual, and connections are open.
+WARM_UP = 150
+
+
+def compare(names: str, requests: int, console: Console) -> list[Compared]:
+    """Both arms of the named cases (all, if none is)."""
+    chosen = [_named(name) for name in names.split(",")] if names else list(CASES)
+    with cluster("local"):
+        return asyncio.run(_compare(chosen, requests, console))
+
+
+async def _compare(cases: Sequence[Case], requests: int, console: Console) -> list[Compared]:
+    found = []
+    for case in cases:
+        off, on = [await _measured(case, requests, hedging) for hedging in (False, True)]
+        found.append(Compared(case, off, on))
+        console.print(f"{case.name}: {_shown(found[-1])}", style="dim")
+    return found
+
+
+def _named(name: str) -> Case:
+    for case in CASES:
+        if case.name == name:
+            return case
+    raise ConfigError(f"there is no case {name!r}.", f"There are {', '.join(case.name for case in CASES)}.", "--cases")
+
+
+def settings_of(case: Case, *, hedging: bool) -> Settings:
+    """The case as the application's settings."""
+    scaling = {"min_replicas": case.replicas, "max_replicas": case.replicas}
+    return parse_settings(
+        {
+            "llm": {
+                "engine": "emulated",
+                "emulation": case.emulation,
+                "autoscaling": scaling,
+                "max_ongoing_requests": 1000,
+                "max_queue": 1000,
+            },
+            "hedging": {"enabled": hedging},
+        }
+    )
+
+
+async def _measured(case: Case, requests: int, hedging: bool) -> Arm:
+    """One arm, in an application of its own.
+
+    Serve is told in a thread: its router lives on the event loop that met it first, which must go on running.
+    """
+    from ray import serve
+
+    from deployments.app import stage_deployment
+    from deployments.llm import Llm
+
+    settings = settings_of(case, hedging=hedging)
+    handle = stage_deployment(Llm, settings.llm).bind(settings)
+    wrapped = serve.deployment(HedgeProbe, ray_actor_options={"num_cpus": 0})
+    probe = wrapped.bind(settings, handle)
+    name = f"{case.name}-{'on' if hedging else 'off'}"
+    serve.start(proxy_location="Disabled")
+    running = await asyncio.to_thread(serve.run, probe, name=name, route_prefix=None)
+    try:
+        ttft_ms, unanswered, sent, won = await running.measure.remote(requests, case.rate)
+    finally:
+        await asyncio.to_thread(serve.delete, name)
+    return Arm(hedging, tuple(ttft_ms), unanswered, sent, won)
+
+
+class HedgeProbe:
+    """The hedger as a host has it, inside one replica."""
+
+    def __init__(self, settings: Settings, handle: Any) -> None:
+        from deployments.serving.handles import LlmHandle
+
+        self._registry = CollectorRegistry()
+        self._metrics = ConversationMetrics(self._registry)
+        self._hedger = Hedger(LlmHandle(handle), settings, self._metrics, time.monotonic)
+
+    async def measure(self, requests: int, rate: float) -> tuple[list[float], int, int, int]:
+        """Times to first token in ms from the scheduled arrivals, the unanswered, and hedges sent and won."""
+        running = asyncio.create_task(self._hedger.run())
+        try:
+            await self._replay(arrivals(WARM_UP, rate, seed=0))
+            before = self._hedges("sent"), self._hedges("won")
+            found = await self._replay(arrivals(requests, rate))
+        finally:
+            running.cancel()
+        answered = [ttft_s * 1000 for ttft_s in found if math.isfinite(ttft_s)]
+        return answered, len(found) - len(answered), self._hedges("sent") - before[0], self._hedges("won") - before[1]
+
+    async def _replay(self, schedule: Sequence[float]) -> list[float]:
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            asked = []
+            for at in schedule:
+                await asyncio.sleep(max(0.0, began + at - time.monotonic()))
+                asked.append(group.create_task(self._ttft_s(began + at)))
+        return [task.result() for task in asked]
+
+    async def _ttft_s(self, scheduled: float) -> float:
+        """Infinite if it was not answered."""
+        first = math.inf
+        try:
+            async for _ in self._hedger.stream(QUESTION, Trouble(self._metrics), Thought(), GIVE_UP_S):
+                first = min(first, time.monotonic() - scheduled)
+        except (BackendError, Overloaded):
+            return math.inf
+        return first
+
+    def _hedges(self, outcome: str) -> int:
+        return round(self._registry.get_sample_value("rejoinder_hedges_total", {"outcome": outcome}) or 0)
+
+
+def document(found: Compared) -> dict[str, Any]:
+    """What `--json` writes of a case."""
+    arms = {
+        name: {
+            "requests": len(arm.ttft_ms) + arm.unanswered,
+            "unanswered": arm.unanswered,
+            "p50_ms": round(arm.quantile(0.5), 1),
+            "p95_ms": round(arm.quantile(0.95), 1),
+            "p99_ms": round(arm.quantile(0.99), 1),
+            "hedges_sent": arm.sent,
+            "hedges_won": arm.won,
+        }
+        for name, arm in (("off", found.off), ("on", found.on))
+    }
+    return {"case": asdict(found.case), **arms, "p99_fall": round(found.fall, 4), "holds": found.holds}
+
+
+def table(compared: Sequence[Compared]) -> Table:
+    """Each case, hedging off and on."""
+    title = "time to first token, ms, hedging off / on; emulated engine on real Serve replicas"
+    shown = Table("case", "p50", "p95", "p99", "p99 falls", "extra requests", "unanswered", "holds", title=title)
+    for found in compared:
+        shares = (f"{found.off.quantile(share):.0f} / {found.on.quantile(share):.0f}" for share in (0.5, 0.95, 0.99))
+        lost = f"{found.off.unanswered} / {found.on.unanswered}"
+        shown.add_row(
+            found.case.name, *shares, f"{found.fall:.0%}", f"{found.on.extra:.1%}", lost, "yes" if found.holds else "no"
+        )
+    return shown
+
+
+def _shown(found: Compared) -> str:
+    return (
+        f"p99 {found.off.quantile(0.99):.0f} ms without, {found.on.quantile(0.99):.0f} with hedging, "
+        f"{found.on.extra:.1%} more requests"
+    )

@@ -1,0 +1,144 @@
+"""`rejoinder bench latency`: what each latency technique buys, with real models, row by row.
+
+Each conversation's turns are written as soon as it is over; a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from cluster.launch import cluster
+from loadtest.benches.ablation import ALL_ON, TECHNIQUES, Row, Technique, row
+from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, Server, talk
+from loadtest.callers.scripted_caller import Line, Manners
+from loadtest.results.turn_record import TurnRecord
+from loadtest.scenario.clips import read_clip
+from rejoinder.cli.bench.capacity import served
+from rejoinder.cli.demo import Question, make_clips
+from rejoinder.core.errors import BackendError, ConfigError
+from rejoinder.core.settings.settings import ModelStoreSettings, parse_settings
+from rejoinder.store import open_store
+
+LINES = (
+    Question("1-synthetic-capital", "What is the capital of France?"),
+    Question("2-human-dickens", recording="two_cities.wav@20.9"),
+    Question("3-synthetic-history", "Tell me about the history of the city of London."),
+    Question("4-human-wisdom", recording="two_cities.wav@4.6"),
+    Question("5-synthetic-egg", "How do I boil an egg?"),
+)
+"""A conversation of five turns; the later ones have a history."""
+
+TIMEOUT_S = 30.0
+# A conversation whose own frames left late measured the caller; it is held again, so often in a row.
+MOST_TRIES = 6
+_RECORDS = TypeAdapter(list[TurnRecord])
+
+
+def ablate(folder: Path, names: str, turns: int, turns_all_on: int, console: Console) -> list[Row]:
+    """Measure the named rows (all, if none is), as far as the folder does not hold them yet."""
+    chosen = [_named(name) for name in names.split(",")] if names else list(TECHNIQUES)
+    folder.mkdir(parents=True, exist_ok=True)
+    baseline, *rest = [_named(ALL_ON), *(technique for technique in chosen if technique.name != ALL_ON)]
+    clips = _clips(folder / "clips")
+    with cluster("local"):
+        # Half before the other rows and half behind them: the machine's speed drifts.
+        _measure(folder, baseline, clips, turns_all_on // 2, console)
+        for technique in rest:
+            _measure(folder, technique, clips, turns, console)
+        _measure(folder, baseline, clips, turns_all_on, console)
+    all_on = _known(folder, baseline)
+    return [row(technique, _known(folder, technique), all_on) for technique in (baseline, *rest)]
+
+
+def _clips(folder: Path) -> list[Path]:
+    """What the callers say in every row: a synthesized voice speaks anew each time, so it speaks once a folder."""
+    clips = [folder / f"{line.name}.wav" for line in LINES]
+    if all(clip.exists() for clip in clips):
+        return clips
+    folder.mkdir(exist_ok=True)
+    return make_clips(folder, open_store(ModelStoreSettings()), LINES)
+
+
+def _named(name: str) -> Technique:
+    for technique in TECHNIQUES:
+        if technique.name == name:
+            return technique
+    known = ", ".join(technique.name for technique in TECHNIQUES)
+    raise ConfigError(f"there is no row {name!r}.", f"There are {known}.", field="--rows")
+
+
+def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: int, console: Console) -> None:
+    """Conversations until there are so many turns; each is kept when it is over."""
+    known = _known(folder, technique)
+    if len(known) >= turns:
+        return
+    settings = parse_settings(technique.changes)
+    with served(settings) as url:
+        server = Server(f"{url.replace('http', 'ws', 1)}/v1")
+        asyncio.run(_converse(server, clips, 0))  # the first of a server's life meets cold caches
+        tries = 0
+        while len(known) < turns:
+            records, late_ms = asyncio.run(_converse(server, clips, 1 + len(known) // len(clips)))
+            if late_ms > LATENESS_LIMIT_MS:
+                tries += 1
+                if tries >= MOST_TRIES:
+                    raise BackendError(f"the caller's frames left {late_ms:.1f} ms late.", "Use a quieter machine.")
+                console.print(f"held again: the caller's frames left {late_ms:.1f} ms late", style="dim")
+                continue
+            known, tries = known + records, 0
+            _path(folder, technique).write_text(
+                json.dumps([asdict(record) for record in known], indent=1) + "\n", encoding="utf-8"
+            )
+            heard = [f"{record.voice_to_voice_ms or 0:.0f}" for record in records]
+            console.print(f"{technique.name}: {', '.join(heard)} ms ({len(known)} of {turns} turns)", style="dim")
+
+
+async def _converse(server: Server, clips: Sequence[Path], run: int) -> tuple[list[TurnRecord], float]:
+    """One conversation, and how late its frames left (ms, p99)."""
+    lines = [Line(read_clip(path)) for path in clips]
+    call = await talk(server, lines, Manners(timeout_s=TIMEOUT_S), lambda _: None)
+    return call.dialogue.records(run), call.lateness_ms()[0]
+
+
+def _path(folder: Path, technique: Technique) -> Path:
+    return folder / f"{technique.name}.json"
+
+
+def _known(folder: Path, technique: Technique) -> list[TurnRecord]:
+    path = _path(folder, technique)
+    return _RECORDS.validate_json(path.read_bytes()) if path.exists() else []
+
+
+def document(found: Row) -> dict[str, Any]:
+    """What `--json` writes of a row."""
+    return asdict(found)
+
+
+def engines(folder: Path) -> dict[str, str]:
+    """Which engines answered, as the server named them."""
+    records = _known(folder, _named(ALL_ON))
+    return next((record.engines for record in records if record.engines), {})
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows, and where their time went."""
+    stages = list(rows[0].stages)
+    title = "voice to voice, ms; costs: clip by clip; stages: medians; cut off: replies to half a turn"
+    shown = Table("without", "turns", "p50", "p95", "costs (95%)", *stages, "cut off", title=title)
+    for found in rows:
+        whole = found.spread
+        cost = f"{found.cost_ms:+.0f} ({found.low_ms:+.0f} to {found.high_ms:+.0f})"
+        medians = (f"{found.stages[stage].median_ms:.0f}" for stage in stages)
+        name = "all on" if found.technique.name == ALL_ON else found.technique.name
+        figures = (str(whole.count), f"{whole.median_ms:.0f}", f"{whole.p95_ms:.0f}")
+        shown.add_row(name, *figures, "" if found.technique.name == ALL_ON else cost, *medians, str(found.premature))
+    return shown

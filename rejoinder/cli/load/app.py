@@ -1,0 +1,274 @@
+"""`rejoinder load`: how many conversations a cluster holds, and at what latency."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from rejoinder.cli.load import bandwidth as load_bandwidth
+from rejoinder.cli.load import concurrency as load_concurrency
+from rejoinder.core.capacity.budgets import Tier
+from rejoinder.core.errors import ConfigError
+
+# At run time only the commands import them: plots and statistics take a second to load.
+if TYPE_CHECKING:
+    from loadtest.generator.workers import Progress, Watch
+    from loadtest.results.result import RunResult, Verdict
+    from loadtest.scenario.scenario import Scenario
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+app.command()(load_bandwidth.bandwidth)
+app.command()(load_concurrency.concurrency)
+
+API_KEY = "REJOINDER_API_KEY"
+COLOURS = {"PASS": "green", "FAIL": "bold red", "UNDECIDED": "yellow", "INVALID": "bold magenta"}
+
+Url = Annotated[str, typer.Option(help="The server's OpenAI base URL.")]
+Sessions = Annotated[int, typer.Option(min=1, help="Calls held at once.")]
+For = Annotated[str, typer.Option("--for", metavar="TIME", help="How long to measure: 60s, 10m, 1h.")]
+TierName = Annotated[Tier, typer.Option(help="The latency guide's tier to prove.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE|@FILE", help="Anything else of the scenario: arrivals=spike, manner.barge_in=0.1."
+    ),
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result; keys: loadtest/results/result.py.")
+]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report, one self-contained page.")]
+
+
+@app.callback()
+def load() -> None:
+    """How many conversations a cluster holds, and at what latency."""
+    need_extra()
+
+
+def need_extra() -> None:
+    """Raises ConfigError if what only measuring needs is not installed."""
+    wanted = ("hdrh", "matplotlib", "picows", "scipy", "simpy")
+    absent = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if absent:
+        missing = ", ".join(absent)
+        raise ConfigError(f"packages are missing: {missing}.", "Run `pip install rejoinder[load]`.", field="load")
+
+
+@app.command()
+def run(
+    url: Url = "ws://127.0.0.1:8000/v1",
+    sessions: Sessions = 10,
+    for_: For = "60s",
+    tier: TierName = Tier.GOOD,
+    settings: Settings = None,
+    json_file: Json = None,
+    html_file: Html = None,
+) -> None:
+    """Hold calls against a server and judge it: the tier, the guide's components, its table of metrics.
+
+    Every key of --set is documented in loadtest/scenario/scenario.py; REJOINDER_API_KEY is the server's key. Exit
+    status:
+    0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the generator was late, starved or lossy:
+    the system is not judged), 4 UNDECIDED (more turns needed).
+    """
+    from loadtest.generator.run import run as hold
+    from loadtest.judging.report import html
+
+    scenario = _scenario(url, sessions, for_, tier, settings)
+    need_writable(json_file, "--json")
+    need_writable(html_file, "--html")
+    console = Console(highlight=False)
+    with watching(console, scenario) as watch:
+        found = hold(scenario, watch)
+    show(console, found)
+    write_json(json_file, found)
+    if html_file:
+        _write(html_file, html(found), "--html")
+    raise typer.Exit(found.outcome.exit_code)
+
+
+@app.command()
+def search(
+    url: Url = "ws://127.0.0.1:8000/v1",
+    start: Annotated[int, typer.Option(min=1, help="Calls of the first step.")] = 10,
+    most: Annotated[int, typer.Option(min=1, help="Search no further.")] = 1000,
+    for_: For = "60s",
+    tier: TierName = Tier.GOOD,
+    settings: Settings = None,
+    json_file: Json = None,
+) -> None:
+    """How many calls pass the tier: doubling, then bisection to 5%, each step with a recovery check, three repeats.
+
+    A generator process carries about 750 calls: beyond that, --set workers=2 and more. --json: holds, breaks, ending
+    (system-limited, generator-limited, ...), steps, baseline_ms, engines. Exit status: 0 if some load passed three
+    times, 3 if the generator was the limit, else 1.
+    """
+    from loadtest.generator.search import Ending, Taken
+    from loadtest.generator.search_runner import search as find
+
+    need_writable(json_file, "--json")
+    console = Console(highlight=False)
+
+    def tell(taken: Taken) -> None:
+        back = {None: "", True: ", recovered", False: ", did not recover"}[taken.recovered]
+        figures = "" if taken.p50_ms is None else f"p50 {taken.p50_ms:.0f} ms, p95 {taken.p95_ms:.0f} ms"
+        outcome = f"[{COLOURS[taken.outcome.value]}]{taken.outcome.value}[/]"
+        console.print(f"{taken.step.kind.value:8} {taken.step.sessions:6} calls  {outcome}  {figures}{back}")
+        for cause in taken.causes:
+            console.print(f"         {cause}", style="magenta")
+
+    found = find(_scenario(url, start, for_, tier, settings), start, most, tell)
+    breaks = "no step failed" if found.breaks is None else f"{found.breaks} fail"
+    console.print(f"Holds {found.holds} calls ({breaks}): {found.ending.value}.", style="bold")
+    write_json(json_file, found)
+    raise typer.Exit(3 if found.ending is Ending.GENERATOR_LIMITED else 0 if found.holds else 1)
+
+
+def _scenario(url: str, sessions: int, for_: str, tier: Tier, settings: list[str] | None) -> Scenario:
+    from loadtest.scenario.parsing import scenario, seconds
+
+    key = os.environ.get(API_KEY) or "none"
+    fixed: dict[str, Any] = {"url": url, "sessions": sessions, "tier": tier, "api_key": key}
+    return scenario(fixed | {"for_s": seconds(for_, "--for")}, settings or [])
+
+
+@contextmanager
+def watching(console: Console, scenario: Scenario) -> Iterator[Watch]:
+    """The live view on a terminal; elsewhere a line every ten seconds."""
+    from loadtest.generator.live import view
+    from loadtest.scenario.schedule import plan
+
+    frozen = plan(scenario)
+    console.print(f"{len(frozen.calls)} calls, schedule {frozen.sha256[:16]}, seed {scenario.seed}", style="dim")
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+
+        def watch(progress: Progress) -> None:
+            live.update(view(progress, frozen.measure_from_s, frozen.measure_to_s), refresh=True)
+
+        yield watch
+
+
+def _lines(console: Console) -> Watch:
+    told = 0
+
+    def watch(progress: Progress) -> None:
+        nonlocal told
+        if progress.elapsed_s // 10 > told:
+            told = int(progress.elapsed_s // 10)
+            counts = progress.merged.counts
+            console.print(f"{progress.elapsed_s:.0f} s: {sum(progress.live.values())} calls, {counts['turns']} turns")
+
+    return watch
+
+
+# -- what is printed and written --------------------------------------------------------------------------------------
+
+
+def show(console: Console, found: RunResult) -> None:
+    """The verdict first, then what it rests on."""
+    console.print(f"{found.outcome.value}  {found.scenario['tier']} tier", style=COLOURS[found.outcome.value])
+    for line in found.causes:
+        console.print(f"  the generator was not fit: {line}", style="magenta")
+    for line in found.notes:
+        console.print(f"  {line}", style="dim")
+    console.print(latency_table(found))
+    console.print(verdict_table(found.verdicts))
+    counts = found.counts
+    console.print(
+        f"{counts.sessions_opened} of {counts.sessions_scheduled} calls held, {counts.sessions_refused} refused, "
+        f"{counts.sessions_failed} failed, {counts.sessions_dropped} dropped; {counts.turns} turns: "
+        f"{counts.answered} answered, {counts.interrupted} interrupted, {counts.failed} failed, "
+        f"{counts.unanswered} unanswered, {counts.premature} premature; {counts.underruns} underruns."
+    )
+    if found.memory_mb:
+        first, last, most = found.memory_mb[0][1], found.memory_mb[-1][1], max(mib for _, mib in found.memory_mb)
+        console.print(
+            f"  server memory, all replicas: {first:.0f} MiB at first, {last:.0f} at last, {most:.0f} at most"
+        )
+    for check in found.checks:
+        style = "dim" if check.ok else "yellow" if check.warning else "bold magenta"
+        sign = ">=" if check.at_least else "<="
+        console.print(f"  {check.name}: {check.measured:g} ({sign} {check.limit:g} {check.unit})", style=style)
+
+
+def latency_table(found: RunResult) -> Table:
+    from loadtest.results.result import VOICE_TO_VOICE
+    from loadtest.results.turn_record import WATERFALL
+
+    table = Table("ms", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("count", "p50", "p90", "p95", "p99", "max"):
+        table.add_column(heading, justify="right")
+    for name in (*WATERFALL, VOICE_TO_VOICE, "rtt", "stop", "setup"):
+        if row := found.latencies.get(name):
+            cells = (f"{value:.0f}" for value in (row.p50_ms, row.p90_ms, row.p95_ms, row.p99_ms, row.max_ms))
+            table.add_row(name, str(row.count), *cells, style="bold" if name == VOICE_TO_VOICE else None)
+    return table
+
+
+def verdict_table(verdicts: tuple[Verdict, ...]) -> Table:
+    table = Table("limit", "source", box=None, padding=(0, 2, 0, 0))
+    for heading in ("statistic", "below", "measured", "violations", "verdict"):
+        table.add_column(heading, justify="right" if heading != "verdict" else "left")
+    for row in verdicts:
+        unit = "%" if row.statistic == "share" else "ms"
+        sign = ">= " if row.statistic == "share" else ""
+        measured = "-" if row.observed_ms is None else f"{row.observed_ms:g} {unit}"
+        needed = f" ({row.needed} more turns)" if row.needed else ""
+        table.add_row(
+            row.name,
+            row.source,
+            row.statistic,
+            f"{sign}{row.limit_ms:g} {unit}",
+            measured,
+            f"{row.violations}/{row.turns}",
+            f"[{COLOURS[row.outcome.value]}]{row.outcome.value}[/]{needed}",
+        )
+    return table
+
+
+def write_json(path: Path | None, found: Any) -> None:
+    """A result or a list of them."""
+    if path:
+        _write(path, json.dumps(_plain(found), indent=1) + "\n", "--json")
+
+
+def _plain(found: Any) -> Any:
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        return _plain(dataclasses.asdict(found))
+    if isinstance(found, dict):
+        return {key: _plain(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_plain(value) for value in found]
+    return found.value if isinstance(found, Enum) else found
+
+
+def need_writable(path: Path | None, option: str) -> None:
+    """Raises ConfigError before the measuring if its result could not be written after it."""
+    if path and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise _unwritable(path, "no permission, or no such folder", option)
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error, option) from None
+
+
+def _unwritable(path: Path, why: object, option: str) -> ConfigError:
+    return ConfigError(f"{path} cannot be written ({why}).", "Name another file.", option)

@@ -1,0 +1,70 @@
+"""Where a plan's figures come from: a calibration file, a running server, or published latencies."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from loadtest.capacity import calibration as calibrations
+from loadtest.capacity.calibration import Calibration, levels_for
+from loadtest.capacity.queueing import Stage
+from loadtest.capacity.service_times import fixed
+from loadtest.capacity.turn_network import Network
+from loadtest.generator.measuring import measure
+from loadtest.scenario.parsing import scenario
+from rejoinder.core.capacity.providers import Choice
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from rejoinder.cli.plan.command import Options
+
+
+def calibrated(options: Options, settings: Settings) -> Calibration:
+    """From the file, or from runs against the server; raises ConfigError unless exactly one is named."""
+    if bool(options.calibration) == bool(options.url):
+        raise ConfigError(
+            "a plan needs one calibration.", "Give --calibration FILE, or --url URL --knee N.", field="--calibration"
+        )
+    found = calibrations.load(options.calibration) if options.calibration else _run(options, settings)
+    if options.save:
+        calibrations.save(found, options.save)
+    return found
+
+
+def _run(options: Options, settings: Settings) -> Calibration:
+    from rejoinder.cli.load.app import API_KEY
+    from rejoinder.cli.plan.command import slots
+
+    levels, engines, manner = [], {}, None
+    for sessions in levels_for(options.knee):
+        given = {"url": options.url, "sessions": sessions, "tier": options.tier, "for_s": options.for_s}
+        wanted = scenario(given | {"api_key": os.environ.get(API_KEY) or "none", "seed": sessions}, options.set_ or [])
+        result, window = measure(wanted)
+        if result.causes:
+            causes = "; ".join(result.causes)
+            raise ConfigError(
+                f"the generator was not fit at {sessions} sessions: {causes}", "Run it elsewhere.", "--url"
+            )
+        levels.append(calibrations.level(result, window))
+        engines, manner = result.engines, wanted.manner
+    assert manner is not None  # there are three levels
+    return Calibration(
+        levels=tuple(levels),
+        engines=engines,
+        slots=slots(settings),
+        manner=manner,
+        settings=settings.model_dump(mode="json"),
+        machine=f"{os.cpu_count()} cores, {platform.machine()}",
+    )
+
+
+def published(network: Network, chosen: Mapping[str, Choice], slots: int) -> Network:
+    """The same conversations on published latencies: a fixed time each, since nobody publishes a distribution."""
+    stages = {
+        name: Stage(1, slots, fixed(choice.provider.typical_ms / 1000), getattr(network, name).hop_s)
+        for name, choice in chosen.items()
+    }
+    return network.with_stages(stages)

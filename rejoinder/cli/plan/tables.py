@@ -1,0 +1,173 @@
+"""The plan in tables; every figure with its basis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from rich.table import Table
+
+from cluster.plan import Bill
+from loadtest.capacity.calibration import Calibration
+from loadtest.capacity.footprint import HEADROOM, HOST_CORES
+from loadtest.capacity.network_fit import STAGES, batching, span
+from loadtest.capacity.plan import Plan
+from rejoinder.core.capacity.providers import Choice
+from rejoinder.core.capacity.sizing import Basis
+from rejoinder.core.capacity.usl import TRUSTED_FACTOR
+from rejoinder.core.settings.settings import Settings, parse_settings
+
+
+def tables(made: Plan, bill: Bill, chosen: Mapping[str, Choice]) -> Iterator[Table]:
+    """All of them, in the order in which they are read."""
+    yield _checks(made)
+    yield _target(made)
+    yield _components(made)
+    yield _nodes(made, bill)
+    yield _engines(chosen)
+
+
+def _checks(made: Plan) -> Table:
+    table = Table("sessions", title="Calibration: measured / predicted (error)")
+    names = ("p50_ms", "p95_ms", "p99_ms", "turns_per_s")
+    for name in names:
+        table.add_column(name.replace("_ms", " ms").replace("turns_per_s", "turns/s"), justify="right")
+    for check in made.checks:
+        cells = (
+            f"{check.measured[name]:.4g} / {check.predicted[name]:.4g} ({check.errors[name]:+.1%})" for name in names
+        )
+        table.add_row(str(check.sessions), *cells)
+    return table
+
+
+def _target(made: Plan) -> Table:
+    table = Table("", "value", "basis", title="The target")
+    target, found, knee = made.target, made.inverted.prediction, made.knee
+    table.add_row("sessions offered, on average", f"{target.sessions}", Basis.GIVEN.value)
+    table.add_row("sessions admitted", f"{made.inverted.admitted}", Basis.PREDICTED.value)
+    table.add_row("refused with all hosts", f"{made.refused[0]:.3%}", "predicted (Erlang B)")
+    table.add_row(f"refused with {target.spare} host(s) away", f"{made.refused[1]:.3%}", "predicted (Erlang B)")
+    for name, estimate, limit in (
+        ("p50", found.p50_ms, f"< {target.p50_ms:g} ({target.tier.value} tier)"),
+        ("p95", found.p95_ms, f"<= {target.p95_ms:g}"),
+        ("p99", found.p99_ms, ""),
+    ):
+        error = f"{estimate.value:.0f} ± {estimate.error:.0f} ms {limit}".strip()
+        table.add_row(f"voice to voice {name}", error, made.basis.value)
+    table.add_row("turns a second", f"{made.turns_per_s:.1f}", made.basis.value)
+    table.add_row("second LLM requests a turn", f"{found.hedged:.2%}", made.basis.value)
+    if knee:
+        table.add_row(
+            "knee of the calibrated deployment", f"{knee.sessions} sessions, by {knee.bound}", knee.basis.value
+        )
+        table.add_row("its turns a second, simulated", f"{knee.turns_per_s:.2f}", knee.basis.value)
+        shown = f"beyond {TRUSTED_FACTOR:g}x its range" if knee.law_per_s is None else f"{knee.law_per_s:.2f}"
+        table.add_row(
+            "the same by the scalability law", shown, "not asked" if knee.law_per_s is None else knee.basis.value
+        )
+    return table
+
+
+def _components(made: Plan) -> Table:
+    table = Table("component", title=f"Components, with {made.target.spare} spare replica(s) each")
+    for heading in ("replicas", "slots", "busy", "cores", "GPUs", "GB", "Mbps", "kpps"):
+        table.add_column(heading, justify="right")
+    table.add_column("basis")
+    for name, component in made.components.items():
+        sized = component.sized
+        table.add_row(
+            name,
+            f"{sized.needed} + {sized.spare}",
+            str(sized.unit.slots),
+            "-" if component.busy is None else f"{component.busy:.0%}",
+            f"{sized.cores:.1f}",
+            f"{sized.gpus:g}",
+            f"{sized.memory_mb / 1000:.1f}",
+            f"{component.traffic.mbps:.1f}",
+            f"{component.traffic.pps / 1000:.1f}",
+            component.basis.value,
+        )
+    return table
+
+
+def _nodes(made: Plan, bill: Bill) -> Table:
+    """Traffic is of the working nodes together, and of each of them on average."""
+    table = Table("node group", "machine", "nodes", "Mbps", "kpps", "Mbps a node", "replicas", title="Node groups")
+    for group in bill.groups:
+        traffic = [made.components[name].traffic for name in group.replicas]
+        mbps, kpps = sum(part.mbps for part in traffic), sum(part.pps for part in traffic) / 1000
+        working = max(1, group.nodes - group.spare)
+        held = ", ".join(f"{name} {count}" for name, count in group.replicas.items())
+        kind = "gpu" if group.type.gpus else "cpu"
+        machine = f"{group.type.cores:g} cores, {group.type.memory_mb / 1000:g} GB, {group.type.gpus:g} GPUs"
+        network = (f"{mbps:.0f}", f"{kpps:.1f}", f"{mbps / working:.0f}")
+        table.add_row(kind, machine, f"{group.nodes} ({group.spare} spare)", *network, held)
+    return table
+
+
+def _engines(chosen: Mapping[str, Choice]) -> Table:
+    title = "Engines of the guide's provider tables"
+    table = Table(
+        "stage", "fastest", "ours?", "latency", "limit (3.2)", "holds", "faster, not ours", "basis", title=title
+    )
+    for stage, choice in chosen.items():
+        provider = choice.provider
+        others = ", ".join(f"{row.name} {row.typical_ms:g} ms" for row in choice.passed_over)
+        shown = (f"{provider.typical_ms:g} ms", f"< {choice.limit_ms:g} ms", "yes" if choice.holds else "no")
+        ours = "yes" if provider.settings else "no deployment of ours speaks to it"
+        table.add_row(stage, provider.name, ours, *shown, others or "-", provider.source)
+    return table
+
+
+def _batching(calibration: Calibration) -> Iterator[str]:
+    """How each stage's services slow each other, as far as the levels show it."""
+    for stage in STAGES:
+        found = batching(calibration, stage)
+        if found is None:
+            yield f"{stage} was never busy enough to tell"
+        elif found.believed:
+            yield f"{stage} takes {found.slope_s * 1000:.0f} ms longer for each neighbour"
+        else:
+            yield f"{stage} shows no growth beyond noise"
+
+
+def _beyond_the_queues(settings: Settings) -> Iterator[str]:
+    """What was switched on while calibrating and is no part of the network of queues."""
+    if settings.speculation.enabled:
+        yield (
+            "Drafts (speculation) were on: those thrown away are in the measured load, but this network of queues "
+            "begins replies when turns are taken, so its latencies are upper bounds."
+        )
+    if settings.conversation.filler_after_ms:
+        yield (
+            "Fillers were on: an answer waits for the one that sounds before it, which this network of queues does "
+            "not know. Calibrate with conversation.filler_after_ms: 0 if late turns matter."
+        )
+    if settings.policy.enabled:
+        yield (
+            "The policy within the session was on: above its budgets the system sheds work, so beyond the calibrated "
+            "levels it is faster and says less than predicted. Calibrate with policy.enabled: false to see its queues."
+        )
+
+
+def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[str]:
+    """What must be known to read the tables."""
+    least, most = span(calibration.levels)
+    levels = ", ".join(str(level.sessions) for level in calibration.levels)
+    yield (
+        f"Calibrated at {levels} sessions on {calibration.machine or 'an unnamed machine'}; beyond {least} to {most} "
+        "sessions, or beyond the slots' measured use, a figure is extrapolated."
+    )
+    yield f"Batching: {'; '.join(_batching(calibration))}."
+    if calibration.emulated:
+        stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))
+        yield f"Emulated engines ({stages}): the plan sizes the system around engines of those curves, not a model."
+    yield from _beyond_the_queues(parse_settings(calibration.settings))
+    if published:
+        yield "Published latencies are fixed times here, with an assumed number at once; measure before you buy."
+    yield (
+        f"Cores are those used times {HEADROOM:g}; a host is filled to {HOST_CORES:g} of its core. "
+        "Network: TCP over IPv4, no TLS, no pure ACKs."
+    )
+    if math.isinf(made.knee.law.peak_n if made.knee and made.knee.law else math.inf):
+        yield "The scalability law sees no bend in the calibrated range: its peak is unknown."

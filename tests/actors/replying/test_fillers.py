@@ -1,0 +1,315 @@
+"""What is spoken without an engine: greeting, held phrases, and fillers."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import pytest
+
+from rejoinder.core.errors import BackendError
+from rejoinder.core.reply.held_clips import Clip
+from rejoinder.core.settings.settings import ConversationSettings, EndpointingSettings, Settings, SpeculationSettings
+from tests.actors.asking import message, prompts, server_vad
+from tests.actors.fakes import ANSWER, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
+from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
+from tests.actors.virtual_time import virtual
+
+FILLER = Clip("Let me see.", b"\x11\x11" * 12_000)
+GREETING = Clip("Hello, how can I help you?", b"\x22\x22" * 24_000)
+SURE = Clip("Sure.", b"\x33\x33" * 9_600)
+BUDGET_S = 1.5
+
+
+def settings(drafts: bool = False, **conversation: Any) -> Settings:
+    return Settings(
+        conversation=ConversationSettings(**{"filler_after_ms": BUDGET_S * 1000, **conversation}),
+        speculation=SpeculationSettings(enabled=drafts),
+    )
+
+
+def slow(ttft_s: float, **kept: Any) -> Play:
+    """A language model that takes so long to its first token."""
+    play = Play(settings=settings(**kept), fillers=(FILLER,))
+    play.llm = WordyLlm(ttft_s={"a": ttft_s, "b": ttft_s})
+    return play
+
+
+def filler_at(caller: Caller) -> float:
+    """When the filler began, counted from the caller's last speech: one second of it after half a second."""
+    found = next(at for at, event in caller.events if event.get("delta") == FILLER.text)
+    return found - (caller.events[0][0] + 1.5)
+
+
+# -- fillers -----------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_late_answer_is_preceded_by_a_filler() -> None:
+    """Once, within the budget, in the same response; neither history nor latency knows of it."""
+    play = slow(4.0)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        done = await caller.say(1.0)
+        assert filler_at(caller) == pytest.approx(BUDGET_S - 0.3, abs=0.15)
+        assert len(caller.of("response.created")) == 1
+        assert caller.audio.startswith(FILLER.pcm)
+        assert caller.audio.count(FILLER.pcm) == 1
+        assert caller.transcript == f"{FILLER.text} {ANSWER}"
+        await caller.hush(30)
+        await caller.say(1.0)
+    assert [text for role, text in prompts(play)[-1] if role == "assistant"] == [ANSWER]
+    report = done["rejoinder"]
+    assert report["server_ms"] == pytest.approx(4000 + 64 + 150 + 40 + 50, abs=150)
+    assert report["stages_ms"]["llm_first_token"] == pytest.approx(4000, abs=1)
+    assert report["filler_ms"] == pytest.approx(filler_at(caller) * 1000, abs=30)
+    assert report["answer_from_ms"] == len(FILLER.pcm) // 48
+    assert play.metrics.counts["filler"] == 2
+
+
+@virtual
+async def test_an_answer_within_the_budget_has_none() -> None:
+    """Nor one that is late only because it is long."""
+    play = slow(0.8)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        done = await caller.say(1.0)
+    assert done["rejoinder"]["filler_ms"] is None
+    assert done["rejoinder"]["answer_from_ms"] == 0
+    assert play.metrics.counts["filler"] == 0
+
+
+@virtual
+async def test_a_host_that_has_grown_slow_fills_at_once() -> None:
+    """After seven answers of four seconds the next is predicted to be late as soon as it is asked for."""
+    play = slow(4.0)
+    waits = []
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        for number in range(8):
+            await caller.say(1.0)
+            spoken = [at for at, event in caller.events if event.get("delta") in (FILLER.text, f" {FILLER.text}")]
+            waits.append(spoken[number] - caller.at("input_audio_buffer.speech_stopped", number + 1))
+            await caller.hush(10)
+    assert waits[0] > 0.7
+    assert waits[-1] == pytest.approx(0, abs=0.1)
+
+
+@virtual
+async def test_a_noise_is_not_answered_by_a_filler() -> None:
+    """However late the transcript is, a turn without words leaves no trace."""
+    play = slow(0.1)
+    play.stt = ScriptedStt(deque([""]), delay_s=3.0)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.hush(8)
+    assert caller.of("response.created") == []
+    assert play.metrics.counts["filler"] == 0
+
+
+@virtual
+async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
+    """The draft asked long ago; the silence that the client demands is not interrupted by us."""
+    play = slow(5.0, drafts=True)
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(silence_duration_ms=3000))
+        await caller.hush(0.5)
+        done = await caller.say(1.0)
+        stopped = caller.at("input_audio_buffer.speech_stopped")
+        filled = next(at for at, event in caller.events if event.get("delta") == FILLER.text)
+    assert done["rejoinder"]["drafted"] is True
+    assert filled >= stopped
+    assert filled == pytest.approx(stopped, abs=0.05)
+
+
+@virtual
+async def test_a_discarded_draft_leaves_no_filler() -> None:
+    """The caller went on: nothing of the draft, and the next one's time counts from the new end of speech."""
+    play = slow(1.3, drafts=True)
+    play.turn = ScriptedTurn(deque([0.0]))
+    play.settings = play.settings.model_copy(update={"endpointing": EndpointingSettings(finished_probability=0)})
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.hush(0.6)
+        await caller.speak(0.5)
+        await caller.listen("response.done")
+    assert play.metrics.counts["draft discarded"] >= 1
+    assert play.metrics.counts["filler"] <= 1
+    assert caller.audio.count(FILLER.pcm) == play.metrics.counts["filler"]
+
+
+@virtual
+async def test_the_caller_interrupts_a_filler() -> None:
+    """It ends like any reply, and nothing of the turn is left in the history but what they said."""
+    play = slow(30.0)
+    play.fillers = (Clip(FILLER.text, FILLER.pcm * 8),)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        play.llm.ttft_s = {"a": 0.1, "b": 0.1}
+        await caller.speak(1.0)
+        await caller.listen("response.done", 2)
+    first, second = caller.of("response.done")
+    assert first["response"]["status"] == "cancelled"
+    assert second["response"]["status"] == "completed"
+    assert len(caller.audio) < len(FILLER.pcm * 8) + len(voice(ANSWER))
+    assert [role for role, _ in prompts(play)[-1]] == ["user", "user"]
+
+
+@virtual
+async def test_after_an_apology_nobody_hears_a_filler() -> None:
+    """Voice activity was away and the apology is a response of its own: the answer may follow it without more words."""
+    play = slow(2.5)
+    play.apology = APOLOGY_PCM * 3
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(0.5)
+        play.vad.fault = BackendError("gone.", stage="vad")
+        await caller.speak(1.0)
+        play.vad.fault = None
+        await caller.listen("response.done", 2)
+    assert caller.audio.startswith(APOLOGY_PCM)
+    assert play.metrics.counts["filler"] == 0
+
+
+@virtual
+async def test_the_echo_of_a_filler_is_no_turn() -> None:
+    """A microphone that brings it back interrupts nothing: the answer comes as if it had been silent."""
+    play = slow(6.0)
+    play.stt = ScriptedStt(deque(["What time is it?", "Let me see."]))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        await caller.speak(0.6)
+        done = await caller.listen("response.done")
+    assert done["response"]["status"] == "completed"
+    assert len(caller.of("response.created")) == len(play.llm.requests) == 1
+
+
+@virtual
+async def test_a_failing_stage_apologises_after_a_filler() -> None:
+    """The two do not speak over each other, and each comes once."""
+    play = slow(0.1)
+    play.llm.fault = BackendError("gone.", stage="llm")
+    play.settings = settings(apology_after_ms=3000)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.hush(6)
+        play.llm.fault = None
+        done = await caller.listen("response.done")
+    assert done["response"]["status"] == "completed"
+    assert caller.audio.startswith(FILLER.pcm + APOLOGY_PCM)
+    assert caller.audio.count(FILLER.pcm) == caller.audio.count(APOLOGY_PCM) == 1
+
+
+@pytest.mark.parametrize("after_ms", [0])
+@virtual
+async def test_switched_off_there_is_none(after_ms: float) -> None:
+    """The switch of the ablation; nor is anything said to a client that asked in writing."""
+    play = slow(4.0, filler_after_ms=after_ms)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.say(1.0)
+    assert play.metrics.counts["filler"] == 0
+    asked = slow(4.0)
+    async with asked.call() as caller:
+        await caller.ask(type="conversation.item.create", item=message("Hello."))
+        await caller.ask(type="response.create")
+        await caller.until("response.done")
+    assert asked.metrics.counts["filler"] == 0
+
+
+# -- held phrases ------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_segment_with_the_words_of_a_phrase_is_spoken_from_what_is_held() -> None:
+    """The first word of the answer costs no synthesis; the rest is made as ever."""
+    play = Play(settings=settings(), phrases=(SURE,), llm=WordyLlm("Sure. The train leaves at noon."))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        done = await caller.say(1.0)
+    assert play.tts.texts == ["The train leaves at noon."]
+    assert caller.audio.startswith(SURE.pcm)
+    assert caller.transcript == "Sure. The train leaves at noon."
+    assert done["rejoinder"]["stages_ms"]["tts_first_audio"] == 0
+    assert done["rejoinder"]["unattributed_ms"] <= 1
+
+
+@virtual
+async def test_at_another_speed_it_is_synthesized() -> None:
+    """What is held was spoken at the usual one."""
+    play = Play(settings=settings(), phrases=(SURE,), llm=WordyLlm("Sure. The train leaves at noon."))
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session={"type": "realtime", "audio": {"output": {"speed": 1.2}}})
+        await caller.hush(0.5)
+        await caller.say(1.0)
+    assert play.tts.texts[0] == "Sure."
+
+
+# -- the greeting ------------------------------------------------------------------------------------------------------
+
+
+def greeting(**kept: Any) -> Play:
+    return Play(settings=settings(greeting=GREETING.text, **kept), phrases=(GREETING,))
+
+
+@virtual
+async def test_a_configured_session_is_greeted_from_what_is_held() -> None:
+    """A response as any, without any engine; the model knows what was said."""
+    play = greeting()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad())
+        done = await caller.listen("response.done")
+        assert caller.audio == GREETING.pcm
+        assert play.tts.texts == []
+        assert play.llm.requests == []
+        assert done["response"]["output"][0]["content"][0]["transcript"] == GREETING.text
+        await caller.hush(2)
+        await caller.say(1.0)
+        await caller.ask(type="session.update", session=server_vad())
+        await caller.hush(2)
+    assert prompts(play)[0][0] == ("assistant", GREETING.text)
+    assert len(caller.of("response.done")) == 2
+
+
+@virtual
+async def test_who_speaks_without_configuring_is_greeted_too() -> None:
+    """The first audio shows that somebody listens; speaking over the greeting cuts it off."""
+    play = greeting()
+    play.phrases = (Clip(GREETING.text, GREETING.pcm * 5),)
+    async with play.call() as caller:
+        await caller.hush(0.3)
+        assert len(caller.of("response.created")) == 1
+        await caller.speak(1.0)
+        await caller.listen("response.done", 2)
+    assert [done["response"]["status"] for done in caller.of("response.done")] == ["cancelled", "completed"]
+
+
+@virtual
+async def test_a_conversation_in_writing_or_under_way_is_not_greeted() -> None:
+    """Text sessions, and clients that bring a history."""
+    play = greeting()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session={"type": "realtime", "output_modalities": ["text"]})
+        await caller.hush(1)
+    assert caller.of("response.created") == []
+    async with greeting().call() as caller:
+        await caller.ask(type="conversation.item.create", item=message("Hello."))
+        await caller.hush(1)
+    assert caller.of("response.created") == []
+
+
+@virtual
+async def test_without_a_greeting_nobody_is_greeted() -> None:
+    """The default."""
+    play = Play(tts=ToneTts())
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad())
+        await caller.hush(1)
+    assert caller.of("response.created") == []

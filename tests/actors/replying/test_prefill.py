@@ -1,0 +1,125 @@
+"""Partial transcripts, and what the language model is given to read before anybody asks for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+
+from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
+from rejoinder.core.errors import Overloaded
+from rejoinder.core.settings.settings import BargeInSettings, LlmStage, PartialsSettings, Settings, SpeculationSettings
+from tests.actors.fakes import ScriptedStt
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+
+@virtual
+async def test_the_instructions_are_read_when_a_session_begins_and_when_they_change() -> None:
+    """The first turn does not pay for the system prompt."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.hush(0.1)
+        assert [request.messages for request in play.llm.prefills] == [play.llm.prefills[0].messages]
+        assert play.llm.prefills[0].messages[0].content == play.settings.conversation.instructions
+        await caller.ask(type="session.update", session={"type": "realtime", "instructions": "Be brief."})
+        await caller.hush(0.1)
+    assert play.llm.prefills[-1].messages[0].content == "Be brief."
+
+
+@virtual
+async def test_words_that_two_guesses_agree_on_are_read_ahead() -> None:
+    """Two partials while the caller speaks, then their agreement without its newest word, under the session's name."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(2.0)
+        await caller.listen("response.done")
+    assert len(play.stt.partials) == 4
+    newest = play.llm.prefills[-1]
+    assert newest.messages[-1].content == "What time is"
+    assert newest.prefill
+    assert newest.session == play.llm.requests[0][1].session != ""
+
+
+@virtual
+async def test_nobody_guesses_at_silence() -> None:
+    """At a soft end the guessing stops, and goes on with the caller."""
+    play = Play(Settings(barge_in=BargeInSettings(min_words=0)))
+    async with play.call() as caller:
+        await caller.speak(0.4)
+        await caller.hush(6)
+        assert play.stt.partials == []
+        await caller.speak(1.0)
+        await caller.hush(0.1)
+        heard = len(play.stt.partials)
+        await caller.hush(0.05)
+        assert len(play.stt.partials) == heard == 2
+
+
+@dataclass
+class Refusing(ScriptedStt):
+    """Has no time for guesses."""
+
+    refused: list[float] = field(default_factory=list)
+
+    async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        if job.priority is Priority.PARTIAL:
+            self.refused.append(asyncio.get_running_loop().time())
+            raise Overloaded("full.", resource="stt")
+        return await super().transcribe(job, avoid=avoid)
+
+
+@virtual
+async def test_a_stage_that_refuses_is_asked_less_and_less() -> None:
+    """Each refusal doubles the pause; the turn itself is answered as ever."""
+    stt = Refusing()
+    play = Play(stt=stt)
+    async with play.call() as caller:
+        await caller.speak(8.0)
+        done = await caller.listen("response.done")
+    assert done["response"]["status"] == "completed"
+    pauses = [later - earlier for earlier, later in pairwise(stt.refused)]
+    assert pauses == [pytest.approx(pause_s, abs=0.01) for pause_s in (0.8, 1.6, 3.2)]
+    assert play.metrics.counts["partial failed"] == len(stt.refused)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(llm=LlmStage(engine="emulated")),
+        Settings(llm=LlmStage(runtime="ctranslate2")),
+        Settings(llm=LlmStage(reuse_state=False)),
+    ],
+)
+@virtual
+async def test_without_an_engine_that_keeps_what_it_reads_nothing_is_done(settings: Settings) -> None:
+    """No guesses that nobody uses, no prompts that nobody keeps."""
+    play = Play(settings=settings)
+    async with play.call() as caller:
+        await caller.say(2.0)
+    assert play.stt.partials == []
+    assert play.llm.prefills == []
+
+
+@virtual
+async def test_switched_off_there_are_no_guesses() -> None:
+    """The switch of the ablation; the instructions are still read."""
+    play = Play(settings=Settings(partials=PartialsSettings(enabled=False)))
+    async with play.call() as caller:
+        await caller.say(2.0)
+    assert play.stt.partials == []
+    assert len(play.llm.prefills) == 1
+
+
+@virtual
+async def test_a_busy_host_reads_nothing_ahead() -> None:
+    """Replies that somebody waits for have the engine to themselves."""
+    play = Play(settings=Settings(speculation=SpeculationSettings(max_thinking=1)))
+    async with play.open() as host:
+        host.services.speculation.think()
+        async with host.converse("test", lambda _: None, "rejoinder"):
+            pass
+    assert play.llm.prefills == []

@@ -1,0 +1,99 @@
+"""Turns that leave the prompt are summed up beside the conversation."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from actors.stages.ports import ANYWHERE, LlmRequest, LlmStream, TokenDelta, Usage
+from rejoinder.core.errors import BackendError
+from rejoinder.core.settings.settings import ConversationSettings, Settings
+from tests.actors.fakes import ScriptedStt, WordyLlm
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+SUMMED_UP = Settings(conversation=ConversationSettings(context_turns=2, context_drop_turns=2, summary_words=40))
+SUMMARY = "The caller wants a taxi."
+
+
+class _Said:
+    """A stream of one delta."""
+
+    replica = "a"
+
+    def __aiter__(self) -> AsyncIterator[TokenDelta]:
+        return self._deltas()
+
+    async def _deltas(self) -> AsyncIterator[TokenDelta]:
+        yield TokenDelta(SUMMARY, 5, "stop", Usage(1, 5))
+
+
+@dataclass
+class SummingLlm(WordyLlm):
+    """Answers as ever, and sums up at once, or fails to; `asked` are the requests for summaries."""
+
+    fails: bool = False
+    asked: list[LlmRequest] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def open(
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+    ) -> AsyncIterator[LlmStream]:
+        if "Summarize" not in request.messages[0].content:
+            async with super().open(request, avoid=avoid, strict=strict) as stream:
+                yield stream
+            return
+        self.asked.append(request)
+        if self.fails:
+            raise BackendError("gone.", stage="llm")
+        yield _Said()
+
+
+async def converse(llm: WordyLlm, settings: Settings, turns: int) -> tuple[Play, list[list[str]]]:
+    """The play, and each prompt's messages."""
+    play = Play(settings=settings, stt=ScriptedStt(deque(f"Question {at}, please." for at in range(turns))))
+    play.llm = llm
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        for _ in range(turns):
+            await caller.say(1.0)
+            await caller.hush(1.0)
+    return play, [[message.content for message in request.messages] for _, request in llm.requests]
+
+
+@virtual
+async def test_the_window_slides_onto_a_summary() -> None:
+    """Ahead of the fourth turn the first two are summed up, and the fourth prompt has the summary in their place; ahead
+    of the sixth the summary goes on from there.
+    """
+    llm = SummingLlm()
+    _, prompts = await converse(llm, SUMMED_UP, 5)
+    assert len(llm.asked) == 2
+    assert llm.asked[1].messages[1].content.splitlines()[:2] == [f"Before: {SUMMARY}", "user: Question 2, please."]
+    assert llm.asked[0].messages[1].content.splitlines()[0] == "user: Question 0, please."
+    assert any("Question 0" in content for content in prompts[2])
+    assert any(SUMMARY in content for content in prompts[3])
+    assert not any("Question 0" in content or "Question 1" in content for content in prompts[3])
+    assert any("Question 2" in content for content in prompts[3])
+    assert prompts[4][:2] == prompts[3][:2]  # the beginning stays, and with it the engine's state
+
+
+@virtual
+async def test_without_a_summary_nothing_is_lost_at_once() -> None:
+    """A model that cannot sum up costs nothing: the turns stay, and it is asked again behind the next reply."""
+    llm = SummingLlm(fails=True)
+    play, prompts = await converse(llm, SUMMED_UP, 5)
+    assert len(llm.asked) >= 2
+    assert any("Question 0" in content for content in prompts[3])
+    assert play.metrics.counts["backend llm_summary"] >= 2
+
+
+@virtual
+async def test_off_nobody_is_asked() -> None:
+    """The default."""
+    llm = SummingLlm()
+    forgetting = Settings(conversation=ConversationSettings(context_turns=2, context_drop_turns=2))
+    await converse(llm, forgetting, 5)
+    assert llm.asked == []

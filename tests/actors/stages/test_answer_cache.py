@@ -1,0 +1,326 @@
+"""The answer cache in a conversation: what it answers, what it costs, and what it is given to keep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from actors.host import Host
+from actors.stages.answer_cache import Recall
+from actors.stages.hedged_llm import Thought
+from actors.stages.ports import ANYWHERE, Answered, LlmRequest, TokenDelta
+from rejoinder.core.errors import BackendError
+from rejoinder.core.reply.answer_cache import LATE_IN_A_ROW, NOBODY, AnswerIndex, Hit, Question, tenant_of
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import AnswerCacheSettings, EndpointingSettings, Settings, SpeculationSettings
+from tests.actors.fakes import ANSWER, CountingMetrics, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
+from tests.actors.stage_play import Caller, Play
+from tests.actors.virtual_time import virtual
+
+RULES = AnswerCacheSettings(enabled=True, semantic=False)
+# The reply begins when the turn is taken, so that what a lookup costs is seen.
+PLAIN = Settings(answer_cache=RULES, speculation=SpeculationSettings(enabled=False))
+OPENING = "Where is the main entrance?"
+LOOKUP_S = 0.005
+
+
+@dataclass
+class SharedCache:
+    """The real index behind a call that takes `delay_s`; `fault`, while set, is what every call raises."""
+
+    delay_s: float = LOOKUP_S
+    fault: Exception | None = None
+    index: AnswerIndex = field(default_factory=lambda: AnswerIndex(RULES, 0))
+    lookups: int = 0
+    cancelled: int = 0
+
+    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+        self.lookups += 1
+        await self._work()
+        return self.index.exact(question, asyncio.get_running_loop().time())
+
+    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+        await self._work()
+        self.index.keep(answered.question, None, answered.answer, asyncio.get_running_loop().time())
+
+    async def _work(self) -> None:
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.fault:
+            raise self.fault
+
+
+def play_of(cache: SharedCache | None, text: str = OPENING, settings: Settings = PLAIN) -> Play:
+    return Play(settings=settings, stt=ScriptedStt(deque([text])), answers=cache)
+
+
+async def first_answer(play: Play) -> dict[str, Any]:
+    """One call, one question, its answer heard to the end."""
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        done = await caller.say(1.0)
+        await caller.hush(30)
+    return done
+
+
+def waited_s(caller: Caller) -> float:
+    """From the commit to the first audio."""
+    return caller.at("response.output_audio.delta") - caller.at("input_audio_buffer.committed")
+
+
+@virtual
+async def test_a_hit_never_asks_the_language_model() -> None:
+    """The second caller, on another host, gets the first one's answer, by ear and in the conversation."""
+    cache = SharedCache()
+    first, second = play_of(cache), play_of(cache)
+    missed = await first_answer(first)
+    hit = await first_answer(second)
+    assert [missed["rejoinder"]["cache"], hit["rejoinder"]["cache"]] == ["miss", "hit_exact"]
+    assert len(first.llm.requests) == 1
+    assert second.llm.requests == []
+    assert hit["response"]["output"][0]["content"][0]["transcript"] == ANSWER
+    assert hit["response"]["usage"]["output_tokens"] == 0
+    assert second.tts.texts == first.tts.texts
+    assert first.metrics.counts["cache stored"] == second.metrics.counts["cache hit_exact"] == 1
+    assert second.metrics.counts["cache stored"] == 0
+
+
+@virtual
+async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
+    """First token and the first segment's words take as long as the lookup; the waterfall has no hole."""
+    cache = SharedCache()
+    waits, done = {}, {}
+    for kind in ("miss", "hit_exact"):
+        play = play_of(cache)
+        async with play.call() as caller:
+            await caller.hush(0.5)
+            done[kind] = (await caller.say(1.0))["rejoinder"]
+            await caller.hush(30)
+        waits[kind] = waited_s(caller)
+        assert done[kind]["cache"] == kind
+    assert waits["miss"] - waits["hit_exact"] == pytest.approx(0.08 + 0.04, abs=0.03)
+    assert done["hit_exact"]["stages_ms"]["llm_first_token"] == pytest.approx(LOOKUP_S * 1000, abs=0.1)
+    assert done["hit_exact"]["unattributed_ms"] <= 1
+    assert done["hit_exact"]["llm_total_ms"] is None
+
+
+@virtual
+async def test_a_late_cache_costs_its_deadline_and_then_nothing() -> None:
+    """A cache that never answers: three callers wait 50 ms each, who comes next does not."""
+    waits: list[float] = []
+    silent = SharedCache(delay_s=3600)
+    async with play_of(None).call() as caller:
+        await caller.hush(0.5)
+        await caller.say(1.0)
+    without = waited_s(caller)
+    play = play_of(silent)
+    async with play.open() as host:
+        for _ in range(LATE_IN_A_ROW + 1):
+            caller = Caller()
+            async with host.converse(f"c{len(waits)}", caller.take, "rejoinder") as session:
+                caller.session = session
+                await caller.hush(0.5)
+                await caller.speak(0.5)
+                await caller.listen("response.output_audio.delta")
+            waits.append(waited_s(caller) - without)
+    assert waits[:LATE_IN_A_ROW] == pytest.approx([RULES.call_timeout_ms / 1000] * LATE_IN_A_ROW, abs=0.011)
+    assert waits[-1] == pytest.approx(0, abs=0.011)
+    assert (play.metrics.counts["cache late"], play.metrics.counts["cache paused"]) == (LATE_IN_A_ROW, 1)
+    assert silent.lookups == silent.cancelled == LATE_IN_A_ROW
+
+
+@virtual
+async def test_a_dead_cache_is_a_miss() -> None:
+    """Its replica is gone: the answer comes as without a cache, and no apology."""
+    play = play_of(SharedCache(fault=BackendError("gone.", stage="answer_cache")))
+    done = await first_answer(play)
+    assert done["response"]["status"] == "completed"
+    assert done["rejoinder"]["cache"] == "failed"
+    assert play.metrics.counts["cache failed"] == 1
+    assert play.metrics.counts["cache dropped"] == 1
+
+
+@virtual
+async def test_without_a_cache_nothing_is_said_of_one() -> None:
+    """The default: no lookup, no count."""
+    play = play_of(None, settings=Settings())
+    done = await first_answer(play)
+    assert done["rejoinder"]["cache"] is None
+    assert not [name for name in play.metrics.counts if name.startswith("cache")]
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"), [("What is in my basket?", "refused_personal"), ("Are you open today?", "refused_time")]
+)
+@virtual
+async def test_what_may_not_be_shared_is_neither_looked_up_nor_kept(text: str, outcome: str) -> None:
+    """The answer comes from the language model, and stays with the caller."""
+    cache = SharedCache()
+    play = play_of(cache, text)
+    done = await first_answer(play)
+    assert done["rejoinder"]["cache"] == outcome
+    assert cache.lookups == len(cache.index) == 0
+    assert play.metrics.counts[f"cache {outcome}"] == 1
+    assert len(play.llm.requests) == 1
+
+
+@virtual
+async def test_only_the_opening_of_a_conversation_is_kept() -> None:
+    """The second question was asked in the light of the first."""
+    cache = SharedCache()
+    play = play_of(cache)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.say(1.0)
+        await caller.hush(30)
+        done = await caller.say(1.0)
+        await caller.hush(30)
+    assert done["rejoinder"]["cache"] == "refused_context"
+    assert len(cache.index) == 1
+
+
+@virtual
+async def test_an_answer_that_was_cut_is_not_kept() -> None:
+    """Barge-in, whether or not the language model had finished."""
+    cache = SharedCache()
+    play = play_of(cache)
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        await caller.hush(1.0)
+        await caller.speak(1.0)
+        assert play.llm.running == 0
+        assert play.metrics.counts["cache miss"] == 1
+        await caller.hush(0.2)
+    assert len(cache.index) == 0
+
+
+@virtual
+async def test_an_answer_that_reached_its_limit_is_not_kept() -> None:
+    """Half an answer is none."""
+    cache = SharedCache()
+    settings = PLAIN.model_copy(update={"conversation": PLAIN.conversation.model_copy(update={"max_reply_tokens": 4})})
+    done = await first_answer(play_of(cache, settings=settings))
+    assert done["response"]["status"] == "incomplete"
+    assert len(cache.index) == 0
+
+
+@virtual
+async def test_an_answer_behind_an_apology_is_not_kept() -> None:
+    """Something went wrong on the way to it."""
+    cache = SharedCache()
+    play = play_of(cache)
+    play.llm = WordyLlm(fault=BackendError("gone.", stage="llm"))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        play.llm.fault = None
+        done = await caller.listen("response.done")
+        await caller.hush(30)
+    assert done["response"]["status"] == "completed"
+    assert len(cache.index) == 0
+
+
+@virtual
+async def test_tenants_and_prompts_do_not_share_answers() -> None:
+    """Another API key, or other instructions: another answer."""
+    cache = SharedCache()
+    play = play_of(cache)
+    found: list[str] = []
+    async with play.open() as host:
+        for tenant, instructions in (("a", ""), ("b", ""), ("a", "Be rude."), ("a", ""), ("b", "")):
+            found.append(await _outcome(host, tenant_of(tenant), instructions))
+    assert found == ["miss", "miss", "miss", "hit_exact", "hit_exact"]
+
+
+async def _outcome(host: Host, tenant: str, instructions: str) -> str:
+    caller = Caller()
+    async with host.converse(f"{id(caller)}", caller.take, "rejoinder", tenant) as session:
+        caller.session = session
+        if instructions:
+            await caller.ask(type="session.update", session={"type": "realtime", "instructions": instructions})
+        await caller.hush(0.5)
+        done = await caller.say(1.0)
+        await caller.hush(30)
+    return str(done["rejoinder"]["cache"])
+
+
+# -- drafts ------------------------------------------------------------------------------------------------------------
+
+# With this mean pause a turn model in doubt asks for half a second of silence.
+EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
+
+
+def hesitant(cache: SharedCache, *texts: str) -> Play:
+    """Half a second of silence ends a turn, so that drafts are ready before."""
+    return Play(settings=EAGER, stt=ScriptedStt(deque(texts)), turn=ScriptedTurn(deque([0.5])), answers=cache)
+
+
+@virtual
+async def test_a_draft_is_answered_from_the_cache_and_a_missed_one_is_kept() -> None:
+    """Lookup and first audio pass within the silence; what was said to the end is kept."""
+    cache = SharedCache()
+    for outcome in ("miss", "hit_exact"):
+        play = hesitant(cache, OPENING)
+        async with play.call() as caller:
+            await caller.hush(0.5)
+            done = await caller.say(1.0)
+            await caller.hush(30)
+        assert (done["rejoinder"]["drafted"], done["rejoinder"]["cache"]) == (True, outcome)
+        assert waited_s(caller) == pytest.approx(0, abs=0.001)
+    assert play.llm.requests == []
+
+
+@virtual
+async def test_nothing_of_a_discarded_draft_is_kept() -> None:
+    """Half a question was drafted and thrown away; only the whole one's answer stays."""
+    cache = SharedCache()
+    play = hesitant(cache, "Where is the", "Where is the side entrance?")
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.speak(1.0)
+        await caller.hush(0.35)
+        await caller.say(0.5)
+        await caller.hush(30)
+    assert play.metrics.counts["draft discarded"] == 1
+    assert play.metrics.counts["cache stored"] == len(cache.index) == 1
+
+
+@virtual
+async def test_a_voice_that_fails_leaves_nothing() -> None:
+    """The language model had finished, but nobody heard its answer."""
+    cache = SharedCache()
+    settings = PLAIN.model_copy(update={"conversation": PLAIN.conversation.model_copy(update={"give_up_after_s": 1.0})})
+    play = play_of(cache, settings=settings)
+    play.tts = ToneTts(fault=BackendError("gone.", stage="tts"))
+    done = await first_answer(play)
+    assert done["response"]["status"] == "failed"
+    assert len(cache.index) == 0
+
+
+@virtual
+async def test_what_the_small_model_answers_is_not_kept() -> None:
+    """It must not outlive the need for it; what the usual one answers is."""
+    recall = Recall(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
+
+    async def ask() -> AsyncGenerator[TokenDelta, None]:
+        yield TokenDelta(ANSWER, finish="stop")
+
+    kept = {}
+    for small in (False, True):
+        thought = Thought()
+        request = LlmRequest((Message("system", "Be kind."), Message("user", OPENING)), small=small)
+        async for _ in recall.stream(request, NOBODY, thought, ask):
+            pass
+        kept[small] = thought.question is not None
+    assert kept == {False: True, True: False}

@@ -1,0 +1,146 @@
+"""A session does without what a slow stage makes too dear, and has it back when the stage has recovered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rejoinder.core.reply.held_clips import Clip
+from rejoinder.core.settings.settings import PolicySettings, Settings, SpeculationSettings
+from tests.actors.fakes import ScriptedStt, ToneTts, WordyLlm
+from tests.actors.stage_play import Caller, Play
+from tests.actors.virtual_time import virtual
+
+RULES = PolicySettings()
+LATE, GOOD = RULES.late_turns, RULES.good_turns
+CLAUSES = "The sun stands high above the town, and lunch is ready for everyone, if they want some."
+FILLER = Clip("Let me see.", b"\x11\x11" * 12_000)
+
+
+def quick(*, drafts: bool = False, policy: PolicySettings = RULES) -> Play:
+    """Every stage within its limit."""
+    play = Play(settings=Settings(policy=policy, speculation=SpeculationSettings(enabled=drafts)))
+    play.stt = ScriptedStt(delay_s=0.1)
+    play.llm = WordyLlm(ttft_s={"a": 0.08}, answer=CLAUSES)
+    return play
+
+
+async def turns(caller: Caller, count: int) -> list[Any]:
+    """The policy that each of so many replies reports."""
+    told = []
+    for _ in range(count):
+        await caller.hush(1.0)
+        told.append((await caller.say(2.0))["rejoinder"]["policy"])
+    return told
+
+
+@virtual
+async def test_a_session_in_time_does_without_nothing() -> None:
+    """And reports so."""
+    play = quick(drafts=True)
+    async with play.call() as caller:
+        assert await turns(caller, 4) == [[]] * 4
+    assert not [name for name in play.metrics.counts if name.startswith("policy")]
+
+
+@virtual
+async def test_a_slow_language_model_is_replaced_by_the_backup_and_comes_back() -> None:
+    """After two late turns the backup answers; after four good ones the model is asked again."""
+    play = quick()
+    play.llm.ttft_s = {"a": 2.0}
+    play.backup = WordyLlm(ttft_s={"z": 0.08}, answer="In short: noon.")
+    async with play.call() as caller:
+        assert await turns(caller, LATE) == [[]] * LATE
+        play.llm.ttft_s = {"a": 0.08}
+        asked = len(play.llm.requests)
+        assert await turns(caller, GOOD) == [["small_model"]] * GOOD
+        assert len(play.llm.requests) == asked
+        assert caller.transcript.endswith("In short: noon.")
+        assert await turns(caller, 1) == [[]]
+        assert len(play.llm.requests) == asked + 1
+        assert caller.transcript.endswith(CLAUSES)
+    assert play.metrics.counts["policy small_model"] == 1
+    assert (play.llm.running, play.backup.running) == (0, 0)
+
+
+@virtual
+async def test_a_slow_voice_is_given_shorter_segments() -> None:
+    """The shortest first one, then clause by clause; and sentences again when it has recovered."""
+    play = quick()
+    play.tts = ToneTts(delay_s=0.8)
+    whole = ["The sun stands high above", "the town, and lunch is ready for everyone, if they want some."]
+    async with play.call() as caller:
+        await turns(caller, LATE)
+        assert play.tts.texts == whole * LATE
+        assert await turns(caller, 1) == [["short_segment"]]
+        pieces = ["The sun stands", "high above the town,", "and lunch is ready for everyone,", "if they want some."]
+        assert play.tts.texts[len(whole) * LATE :] == pieces
+        play.tts.delay_s = 0.02
+        assert await turns(caller, GOOD) == [["short_segment"]] * GOOD
+        play.tts.texts.clear()
+        assert await turns(caller, 1) == [[]]
+        assert play.tts.texts[1].startswith("above") or play.tts.texts[1:] == whole[1:]
+
+
+@virtual
+async def test_a_loaded_speech_to_text_is_spared_drafts_and_guesses() -> None:
+    """Until it answers in time again."""
+    play = quick(drafts=True)
+    play.stt.delay_s = 1.0
+    async with play.call() as caller:
+        await turns(caller, LATE)
+        drafts, guesses = play.metrics.counts["draft begun"], len(play.stt.partials)
+        assert drafts >= LATE
+        assert guesses > 0
+        assert await turns(caller, 1) == [["no_speculation"]]
+        play.stt.delay_s = 0.1
+        assert await turns(caller, GOOD) == [["no_speculation"]] * GOOD
+        assert (play.metrics.counts["draft begun"], len(play.stt.partials)) == (drafts, guesses)
+        assert play.metrics.counts["draft declined_policy"] >= GOOD
+        assert await turns(caller, 1) == [[]]
+        assert play.metrics.counts["draft begun"] == drafts + 1
+        assert len(play.stt.partials) > guesses
+
+
+@virtual
+async def test_without_a_backup_the_caller_is_told_sooner_to_wait() -> None:
+    """A filler comes at the tier's limit, not at `filler_after_ms`."""
+    play = quick()
+    play.llm.ttft_s = {"a": 0.9}
+    play.fillers = (FILLER,)
+    async with play.call() as caller:
+        await turns(caller, LATE)
+        assert play.metrics.counts["filler"] == 0
+        await caller.hush(1.0)
+        done = await caller.say(2.0)
+    assert done["rejoinder"]["policy"] == ["filler"]
+    assert done["rejoinder"]["filler_ms"] <= 800
+    assert play.metrics.counts["filler"] == 1
+
+
+@virtual
+async def test_other_sessions_of_the_host_are_left_as_they_are() -> None:
+    """Who had late turns is answered by the backup, who had none by the model, at the same time."""
+    play = quick()
+    play.llm.ttft_s = {"a": 2.0}
+    play.backup = WordyLlm(ttft_s={"z": 0.08}, answer="In short: noon.")
+    one, other = Caller(), Caller()
+    async with play.open() as host, host.converse("one", one.take, "rejoinder") as session:
+        one.session = session
+        await turns(one, LATE)
+        play.llm.ttft_s = {"a": 0.08}
+        async with host.converse("other", other.take, "rejoinder") as second:
+            other.session = second
+            assert await turns(one, 1) == [["small_model"]]
+            assert await turns(other, 1) == [[]]
+            assert await turns(one, 1) == [["small_model"]]
+    assert other.transcript == CLAUSES
+
+
+@virtual
+async def test_a_policy_that_is_off_changes_nothing() -> None:
+    """However late every turn is."""
+    play = quick(drafts=True, policy=PolicySettings(enabled=False))
+    play.llm.ttft_s, play.stt.delay_s = {"a": 2.0}, 1.0
+    async with play.call() as caller:
+        assert await turns(caller, 5) == [[]] * 5
+    assert play.metrics.counts["draft declined_policy"] == 0

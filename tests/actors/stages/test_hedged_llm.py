@@ -1,0 +1,252 @@
+"""Hedged language model requests: who is asked, who pays, and that losers cost the caller nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from actors.stages.hedged_llm import Hedger, Thought
+from actors.stages.ports import LlmRequest
+from actors.stages.retry import Trouble
+from rejoinder.core.errors import BackendError
+from rejoinder.core.settings.settings import BreakerSettings, HedgingSettings, Settings
+from tests.actors.fakes import CountingMetrics, WordyLlm
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import virtual
+
+EAGER = HedgingSettings(budget=1.0)
+NO_BREAKER = BreakerSettings(enabled=False)
+REQUEST = LlmRequest(())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Desk:
+    """A hedger, and somebody who asks it."""
+
+    def __init__(
+        self,
+        llm: WordyLlm,
+        settings: HedgingSettings = EAGER,
+        breaker: BreakerSettings = NO_BREAKER,
+        backup: WordyLlm | None = None,
+    ) -> None:
+        self.llm = llm
+        self.metrics = CountingMetrics()
+        self.hedger = Hedger(llm, Settings(hedging=settings, breaker=breaker), self.metrics, now, backup)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Desk]:
+        running = asyncio.create_task(self.hedger.run())
+        try:
+            yield self
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+    async def ask(self, give_up_s: float = 60.0, request: LlmRequest = REQUEST) -> tuple[str, float, Thought]:
+        """The answer, its time to first token, and what is known of it."""
+        began, first, words, thought = now(), 0.0, "", Thought()
+        async for delta in self.hedger.stream(request, Trouble(self.metrics), thought, give_up_s):
+            first = first or now() - began
+            words += delta.text
+        return words, first, thought
+
+    def count(self, outcome: str) -> int:
+        return self.metrics.counts[f"hedge {outcome}"]
+
+
+@virtual
+async def test_a_slow_first_token_is_hedged_on_another_replica() -> None:
+    """After the first-token deadline b is asked, answers first, and a is cancelled."""
+    async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.08})).open() as desk:
+        words, ttft, thought = await desk.ask()
+        await asyncio.sleep(0.1)
+    assert words == desk.llm.answer
+    assert ttft == pytest.approx(0.6 + 0.08)
+    assert thought.hedged
+    assert [replica for replica, _ in desk.llm.requests] == ["a", "b"]
+    assert (desk.count("sent"), desk.count("won"), desk.count("wasted")) == (1, 1, 0)
+    assert desk.llm.running == 0
+
+
+@virtual
+async def test_with_another_backend_the_hedge_goes_there() -> None:
+    """The primary's own replicas are left alone; the backup's first token wins, and the answer is its own."""
+    backup = WordyLlm(ttft_s={"z": 0.05}, answer="From elsewhere.")
+    async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.01}), backup=backup).open() as desk:
+        words, ttft, thought = await desk.ask()
+        await asyncio.sleep(0.1)
+    assert (words, thought.hedged) == ("From elsewhere.", True)
+    assert ttft == pytest.approx(0.6 + 0.05)
+    assert [replica for replica, _ in desk.llm.requests] == ["a"]
+    assert (desk.llm.running, backup.running) == (0, 0)
+
+
+@virtual
+async def test_with_another_backend_failover_goes_there_and_comes_back() -> None:
+    """A primary that is gone is answered for by the backup; one that broke in mid-answer is continued there; and if the
+    backup is gone too, the primary is asked again.
+    """
+    backup = WordyLlm(ttft_s={"z": 0.05})
+    async with Desk(WordyLlm(ttft_s={"a": 0.05}, dead={"a"}), backup=backup).open() as desk:
+        words, _, _ = await desk.ask()
+        assert words == backup.answer
+        backup.dead.add("z")
+        desk.llm.dead.clear()
+        words, _, _ = await desk.ask()
+        assert words == desk.llm.answer
+
+
+@virtual
+async def test_a_request_for_the_small_model_goes_to_the_backup_first() -> None:
+    """Its hedge and its retry go the other way; without a backup the primary answers all the same."""
+    small = LlmRequest((), small=True)
+    backup = WordyLlm(ttft_s={"z": 0.05}, answer="In short.")
+    async with Desk(WordyLlm(ttft_s={"a": 0.08}), backup=backup).open() as desk:
+        assert (await desk.ask(request=small))[0] == "In short."
+        assert desk.llm.requests == []
+        backup.ttft_s = {"z": 5.0}
+        words, ttft, thought = await desk.ask(request=small)
+        assert (words, thought.hedged) == (desk.llm.answer, True)
+        assert ttft == pytest.approx(0.6 + 0.08)
+        backup.dead.add("z")
+        assert (await desk.ask(request=small))[0] == desk.llm.answer
+    async with Desk(WordyLlm()).open() as desk:
+        assert (await desk.ask(request=small))[0] == desk.llm.answer
+
+
+@virtual
+async def test_a_hedge_is_vetoed_where_it_would_only_wait() -> None:
+    """The other replicas' queues are full: none goes out, and it is due again when they are known to be shorter."""
+    llm = WordyLlm(ttft_s={"a": 3.0, "b": 0.08}, queued=HedgingSettings().veto_queue)
+    async with Desk(llm).open() as desk:
+        asked = asyncio.create_task(desk.ask())
+        await asyncio.sleep(1.3)
+        assert (desk.count("sent"), desk.count("vetoed")) == (0, 2)
+        llm.queued = 0
+        _, ttft, thought = await asked
+    assert thought.hedged
+    assert ttft == pytest.approx(3 * 0.6 + 0.08)
+    assert desk.count("sent") == 1
+
+
+@virtual
+async def test_a_hedge_that_loses_is_wasted_and_cancelled() -> None:
+    """The primary answers first after all."""
+    async with Desk(WordyLlm(ttft_s={"a": 0.65, "b": 0.3})).open() as desk:
+        _, ttft, thought = await desk.ask()
+        await asyncio.sleep(0.1)
+    assert ttft == pytest.approx(0.65)
+    assert thought.hedged
+    assert (desk.count("sent"), desk.count("won"), desk.count("wasted")) == (1, 0, 1)
+    assert desk.llm.running == 0
+
+
+@virtual
+async def test_a_quick_answer_is_not_hedged() -> None:
+    """Below the deadline there is one request."""
+    async with Desk(WordyLlm(ttft_s={"a": 0.5, "b": 0.01})).open() as desk:
+        _, _, thought = await desk.ask()
+    assert not thought.hedged
+    assert len(desk.llm.requests) == 1
+
+
+@virtual
+async def test_the_delay_is_the_deadline_first_and_a_quantile_after_enough_samples() -> None:
+    """With min_samples answers seen, what is slow compared to them is hedged, long before the fixed deadline."""
+    settings = HedgingSettings(budget=0.05, min_samples=40, window_s=600)
+    async with Desk(WordyLlm(ttft_s={"a": 0.1, "b": 0.1}, answer="Yes.", gap_s=0), settings).open() as desk:
+        for _ in range(39):
+            await desk.ask()
+        assert desk.hedger.policy.delay_s(now()) == 0.6
+        await desk.ask()
+        assert desk.hedger.policy.delay_s(now()) == pytest.approx(0.1, rel=0.02)
+        desk.llm.ttft_s["a"] = 3.0
+        _, ttft, thought = await desk.ask()
+    assert thought.hedged
+    assert ttft == pytest.approx(0.2, abs=0.01)
+
+
+@virtual
+async def test_without_budget_there_is_no_hedge() -> None:
+    """The default budget buys one hedge in 25 requests; a refusal is counted as exhausted, once."""
+    async with Desk(WordyLlm(ttft_s={"a": 1.0, "b": 0.1}), HedgingSettings()).open() as desk:
+        _, ttft, _ = await desk.ask()
+        assert ttft == pytest.approx(1.0)
+        assert (desk.count("sent"), desk.count("budget_exhausted")) == (0, 1)
+        desk.llm.ttft_s["a"] = 0.05
+        for _ in range(24):
+            await desk.ask()
+        desk.llm.ttft_s["a"] = 1.0
+        assert (await desk.ask())[1] == pytest.approx(0.7)
+        assert (desk.count("sent"), desk.count("budget_exhausted")) == (1, 1)
+
+
+@virtual
+async def test_the_limit_of_attempts_is_not_the_budget() -> None:
+    """Attempts that fail use up MAX_ATTEMPTS; that no further one goes out then is no exhausted budget."""
+    rich = HedgingSettings(budget=1.0, first_token_deadline_ms=50)
+    async with Desk(WordyLlm(ttft_s={"a": 0.4, "b": 0.4, "c": 0.4}), rich).open() as desk:
+        for _ in range(10):
+            await desk.ask()
+        desk.llm.ttft_s = {"a": 3.0, "b": 3.0, "c": 3.0}
+        exhausted = desk.count("budget_exhausted")
+        await desk.ask()
+    assert desk.count("budget_exhausted") == exhausted == 0
+
+
+@virtual
+async def test_a_loser_that_ignores_its_cancellation_delays_nobody() -> None:
+    """It goes on for 5 s; the answer does not wait for it, and it is reported after cancel_timeout_s."""
+    async with Desk(WordyLlm(ttft_s={"a": 20.0, "b": 0.1}, stubborn={"a"})).open() as desk:
+        began = now()
+        _, ttft, _ = await desk.ask()
+        assert ttft == pytest.approx(0.7)
+        assert now() - began < 1.5
+        assert desk.llm.running == 1
+        await asyncio.sleep(6)
+        assert desk.llm.running == 0
+        assert desk.metrics.counts["backend llm_cancel"] == 1
+
+
+@virtual
+async def test_leaving_the_answer_stops_every_attempt() -> None:
+    """A caller who barges in before the first token leaves neither the primary nor the hedge running."""
+    async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 5.0})).open() as desk:
+        asking = asyncio.create_task(desk.ask())
+        await asyncio.sleep(1.0)
+        assert desk.llm.running == 2
+        asking.cancel()
+        await asyncio.wait({asking})
+        await asyncio.sleep(0.01)
+        assert desk.llm.running == 0
+
+
+@virtual
+async def test_all_replicas_dead_is_one_error_in_the_end() -> None:
+    """After give_up_s of failures, BackendError naming the stage."""
+    async with Desk(WordyLlm(dead={"a", "b"})).open() as desk:
+        began = now()
+        with pytest.raises(BackendError, match="llm stayed away") as raised:
+            await desk.ask(give_up_s=5.0)
+        assert 5.0 <= now() - began < 6.0
+        assert raised.value.stage == "llm"
+
+
+@virtual
+async def test_a_hedged_turn_says_so() -> None:
+    """`hedged` in the report of response.done, true only for the turn that was."""
+    play = Play(Settings(hedging=EAGER), llm=WordyLlm(ttft_s={"a": 3.0, "b": 0.1}))
+    async with play.call() as caller:
+        first = await caller.say()
+        play.llm.ttft_s["a"] = 0.05
+        await caller.hush(8)
+        second = await caller.say()
+    assert (first["rejoinder"]["hedged"], second["rejoinder"]["hedged"]) == (True, False)
+    assert play.llm.running == 0

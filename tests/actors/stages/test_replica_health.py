@@ -1,0 +1,122 @@
+"""A language model replica that stops: nobody waits for it long, and it comes back when it answers again."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from rejoinder.core.settings.settings import BreakerSettings, HedgingSettings
+from tests.actors.fakes import WordyLlm
+from tests.actors.stage_play import Play
+from tests.actors.stages.test_hedged_llm import Desk
+from tests.actors.virtual_time import virtual
+
+BREAKER = BreakerSettings()
+# No hedge is paid for: what helps is the breaker alone.
+POOR = HedgingSettings(budget=0.0)
+
+
+async def _known(desk: Desk) -> None:
+    """Both replicas have answered once."""
+    await desk.ask()
+    slow, desk.llm.ttft_s = desk.llm.ttft_s, {"b": 0.08}
+    await desk.ask()
+    desk.llm.ttft_s = slow
+
+
+@virtual
+async def test_a_replica_that_stops_before_its_first_token_is_asked_beside() -> None:
+    """After 0.7 s of silence another answers, although the hedging budget is empty."""
+    async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
+        await _known(desk)
+        desk.llm.stopped.add("a")
+        words, ttft, _ = await desk.ask()
+    assert words == desk.llm.answer
+    assert 0.7 < ttft < 0.7 + 0.05 + 0.08 + 0.02
+    assert desk.metrics.counts["breaker opened"] == 1
+
+
+@virtual
+async def test_a_replica_that_stops_in_the_middle_is_continued_elsewhere() -> None:
+    """The rest comes from another replica, behind what was received, within a second."""
+    async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
+        await _known(desk)
+        asyncio.get_running_loop().call_later(0.15, desk.llm.stopped.add, "a")
+        began = asyncio.get_running_loop().time()
+        words, _, _ = await desk.ask()
+        took = asyncio.get_running_loop().time() - began
+    assert words == desk.llm.answer
+    assert desk.llm.requests[-1][0] == "b"
+    assert desk.llm.requests[-1][1].prefix
+    assert took < 0.15 + 1.0 + 16 * 0.02
+
+
+@virtual
+async def test_it_gets_no_caller_until_a_probe_is_answered() -> None:
+    """While it is out everybody is served elsewhere at once; a probe of our own brings it back."""
+    async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
+        await _known(desk)
+        desk.llm.stopped.add("a")
+        await desk.ask()
+        asked = len(desk.llm.requests)
+        for _ in range(3):
+            _, ttft, _ = await desk.ask()
+            assert ttft == pytest.approx(0.08, abs=0.001)
+        assert {replica for replica, _ in desk.llm.requests[asked:]} == {"b"}
+        await asyncio.sleep(3)
+        assert desk.llm.probes, "it was never tried"
+        assert desk.metrics.counts["breaker closed"] == 0
+        desk.llm.stopped.clear()
+        await asyncio.sleep(10)
+        assert desk.metrics.counts["breaker closed"] == 1
+        await desk.ask()
+    assert desk.llm.requests[-1][0] == "a"
+
+
+@virtual
+async def test_the_only_replica_is_waited_for() -> None:
+    """Nobody else could answer: a slow replica is no reason to ask it again."""
+    async with Desk(WordyLlm(ttft_s={"a": 3.0}), POOR, BREAKER).open() as desk:
+        words, ttft, _ = await desk.ask()
+    assert words == desk.llm.answer
+    assert ttft == pytest.approx(3.0)
+    assert desk.metrics.counts["breaker opened"] == 0
+
+
+@virtual
+async def test_a_loaded_replica_that_speaks_to_others_is_not_silent() -> None:
+    """As long as anybody hears a token of it, it is slow and not stopped."""
+    llm = WordyLlm(gap_s=0.3)
+    async with Desk(llm, POOR, BREAKER).open() as desk:
+        await _known(desk)
+        talking = asyncio.create_task(desk.ask())
+        await asyncio.sleep(0.2)
+        llm.ttft_s = {"a": 2.5, "b": 0.08}
+        _, ttft, _ = await desk.ask()
+        talking.cancel()
+        await asyncio.wait({talking})
+    assert ttft == pytest.approx(2.5, abs=0.01)
+    assert desk.metrics.counts["breaker opened"] == 0
+
+
+@virtual
+async def test_a_caller_is_not_left_in_silence_when_a_replica_stops() -> None:
+    """Stopped while its reply is being made: the listener's audio never pauses for 1.5 s."""
+    play = Play(llm=WordyLlm(gap_s=0.1))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.say(1.0)
+        await caller.hush(6)
+        play.llm.ttft_s = {"b": 0.08, "a": 0.08}
+        await caller.say(1.0)
+        await caller.hush(6)
+        asyncio.get_running_loop().call_later(1.0 + 0.5, play.llm.stopped.add, "b")
+        done = await caller.say(1.0)
+    assert done["response"]["status"] == "completed"
+    times = [at for at, event in caller.events if event["type"] == "response.output_audio.delta"]
+    started = caller.at("input_audio_buffer.speech_stopped", 3)
+    third = [at for at in times if at >= started]
+    assert third[0] - started < 1.5
+    assert max(later - earlier for earlier, later in pairwise(third)) < 1.5

@@ -1,0 +1,160 @@
+"""Calls that fail are repeated, calls that are late keep their place, and nothing runs on when the answer is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from actors.stages.retry import Trouble, insist
+from rejoinder.core.errors import BackendError, Overloaded
+from tests.actors.fakes import CountingMetrics
+from tests.actors.virtual_time import virtual
+
+ATTEMPT_S = 4.0
+GIVE_UP_S = 60.0
+
+
+@dataclass
+class Script:
+    """Each attempt takes its seconds, and then answers with its number or raises."""
+
+    steps: list[tuple[float, Exception | None]]
+    avoided: list[frozenset[str]] = field(default_factory=list)
+    running: set[int] = field(default_factory=set)
+    most: int = 0
+
+    async def __call__(self, avoid: frozenset[str]) -> int:
+        number = len(self.avoided)
+        self.avoided.append(avoid)
+        self.running.add(number)
+        self.most = max(self.most, len(self.running))
+        try:
+            seconds, fault = self.steps[min(number, len(self.steps) - 1)]
+            await asyncio.sleep(seconds)
+            if fault:
+                raise fault
+            return number
+        finally:
+            self.running.remove(number)
+
+
+async def ask(script: Script, trouble: Trouble | None = None) -> int:
+    trouble = trouble or Trouble(CountingMetrics())
+    return await insist("stt", script, trouble, attempt_s=ATTEMPT_S, give_up_s=GIVE_UP_S)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@virtual
+async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
+    """The next one avoids who failed, and the trouble is over with the answer."""
+    metrics = CountingMetrics()
+    trouble = Trouble(metrics)
+    script = Script([(0.1, BackendError("gone.", stage="stt", replica="a")), (0.1, Overloaded("full.")), (0.1, None)])
+    assert await ask(script, trouble) == 2
+    assert script.avoided == [frozenset(), frozenset({"a"}), frozenset({"a"})]
+    assert not trouble.active
+    assert metrics.counts == Counter({"backend stt": 1, "overload stt": 1})
+
+
+@virtual
+async def test_a_late_attempt_keeps_its_place() -> None:
+    """The answer that comes after the time-out counts, although a second attempt is under way by then."""
+    trouble = Trouble(CountingMetrics())
+    script = Script([(ATTEMPT_S + 1, None), (30, None)])
+    began = now()
+    asking = asyncio.create_task(ask(script, trouble))
+    await asyncio.sleep(ATTEMPT_S + 0.5)
+    late = trouble.active
+    assert script.running == {0, 1}
+    assert await asking == 0
+    assert now() - began == pytest.approx(ATTEMPT_S + 1)
+    assert (late, trouble.active) == (True, False)
+    assert script.running == set()
+
+
+@virtual
+async def test_the_second_attempt_may_be_first() -> None:
+    """A hung replica is overtaken by another."""
+    script = Script([(1000, None), (0.5, None)])
+    began = now()
+    assert await ask(script) == 1
+    assert now() - began == pytest.approx(ATTEMPT_S + 0.5, abs=0.1)
+    assert script.running == set()
+
+
+@virtual
+async def test_there_are_never_more_than_two() -> None:
+    """Of many late ones the first and the newest run; the first is still heard."""
+    script = Script([(5 * ATTEMPT_S, None), (1000, None)])
+    assert await ask(script) == 0
+    assert len(script.avoided) > 3
+    assert script.most == 2
+
+
+@virtual
+async def test_a_late_attempt_that_fails_does_not_stop_the_second() -> None:
+    """It is noted, and nobody begins a third."""
+    fault = BackendError("gone.", stage="stt", replica="a")
+    script = Script([(ATTEMPT_S + 1, fault), (2, None)])
+    assert await ask(script) == 1
+    assert len(script.avoided) == 2
+
+
+@virtual
+async def test_it_gives_up_with_the_last_reason() -> None:
+    """After `give_up_s`, and nothing runs on."""
+    script = Script([(0.1, BackendError("no luck.", stage="stt"))])
+    began = now()
+    with pytest.raises(BackendError, match=r"stayed away for 60 s \(no luck"):
+        await ask(script)
+    assert now() - began == pytest.approx(GIVE_UP_S)
+    assert script.running == set()
+
+
+@virtual
+async def test_cancelling_stops_all_attempts() -> None:
+    """The late one too."""
+    script = Script([(1000, None)])
+    asking = asyncio.create_task(ask(script))
+    await asyncio.sleep(ATTEMPT_S + 1)
+    assert script.running == {0, 1}
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert script.running == set()
+
+
+@virtual
+async def test_what_is_no_failure_of_a_backend_is_raised() -> None:
+    """A bug is not repeated."""
+    with pytest.raises(ZeroDivisionError):
+        await ask(Script([(0.1, ZeroDivisionError())]))
+
+
+CALLERS, PLACES, SERVICE_S = 21, 2, 0.5
+
+
+@virtual
+async def test_a_crowd_is_served_in_its_order() -> None:
+    """More callers at once than are served within one attempt's time: none waits longer than all before it take."""
+    served = [0.0] * CALLERS
+    free = asyncio.Semaphore(PLACES)
+    began = now()
+
+    async def call(_: frozenset[str]) -> None:
+        async with free:
+            await asyncio.sleep(SERVICE_S)
+
+    async def caller(number: int) -> None:
+        while now() - began < 40:
+            asked = now()
+            await insist("stt", call, Trouble(CountingMetrics()), attempt_s=2.0, give_up_s=GIVE_UP_S)
+            served[number] = max(served[number], now() - asked)
+
+    await asyncio.gather(*(caller(number) for number in range(CALLERS)))
+    assert max(served) <= CALLERS * SERVICE_S / PLACES + SERVICE_S

@@ -1,0 +1,68 @@
+"""The feeder: everybody's audio, every frame once, and answers matched to the turns that asked for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks.frameworks.contender import REPLY_PCM, Onset
+from benchmarks.frameworks.feeder import PHASES, Feeder, Plan, plan
+from benchmarks.frameworks.streams import CYCLE_FRAMES, CYCLE_S
+from benchmarks.frameworks.timing import Edge, Engines
+
+
+class Recorder:
+    """A link that keeps what it was given."""
+
+    def __init__(self, sessions: int) -> None:
+        self.sounded: list[list[float]] = [[] for _ in range(sessions)]
+        self.sent: Counter[tuple[int, int, int]] = Counter()
+
+    def send(self, frames: Sequence[tuple[int, int, int]]) -> None:
+        self.sent.update(frames)
+
+
+async def test_every_session_gets_every_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over two links of three sessions, each from its own start on, one cycle of its own stream."""
+    monkeypatch.setattr("benchmarks.frameworks.feeder.CYCLE_FRAMES", 4)
+    links = [Recorder(3), Recorder(3)]
+    feeder = Feeder(links, 3, Plan((0, 2, 1, 3, 0, 1), cycles=2, streams=4))
+    await feeder.feed()
+    for number, link in enumerate(links):
+        expected = {(s, (3 * number + s) % 4, frame): 2 for s in range(3) for frame in range(4)}
+        assert link.sent == expected
+    assert len(feeder.late_s) == (3 + 2 * 4) * PHASES
+
+
+def test_the_plan_is_the_same_for_all() -> None:
+    """So many sessions begin at the same moments, whoever hears them; all of them within the first cycle."""
+    assert plan(40, 5, 7) == plan(40, 5, 7)
+    assert len(set(plan(40, 5, 7).starts)) > 20
+    assert max(plan(400, 5, 7).starts) < CYCLE_FRAMES
+
+
+def test_answers_are_matched_by_session_and_stream() -> None:
+    """Each session's ideal instants follow from its own start, phase and stream."""
+    link = Recorder(2)
+    feeder = Feeder([link], 2, Plan((0, 10), cycles=3, streams=2))
+    feeder.begin = 100.0
+    edges = [Edge(2000, 2000), Edge(3000, 3000)]
+    for cycle in range(3):
+        link.sounded[0].append(100.0 + cycle * CYCLE_S + 2.330 + 0.010)
+        link.sounded[1].append(100.0 + 0.2 + 0.005 + cycle * CYCLE_S + 3.330 + 0.020)
+    found = feeder.answers(edges, Engines())
+    assert sorted(found.added_ms) == [pytest.approx(10), pytest.approx(20)]
+    assert (found.missed, found.stray) == (0, 0)
+
+
+def test_only_the_first_audible_audio_of_a_reply_begins_it() -> None:
+    """Silence and nothing are not heard, and what follows within half a second is the same reply."""
+    onset = Onset()
+    assert not onset.begins(b"", 0.0)
+    assert not onset.begins(bytes(640), 1.0)
+    assert onset.begins(REPLY_PCM[:640], 1.1)
+    assert not onset.begins(REPLY_PCM[:640], 1.5)
+    assert not onset.begins(REPLY_PCM[:640], 1.9)
+    assert onset.begins(REPLY_PCM[:640], 4.0)

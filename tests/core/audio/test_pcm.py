@@ -1,0 +1,105 @@
+"""PCM conversion, the ring of recent audio, and the audible edges that measurements rest on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.audio.pcm import (
+    SAMPLE_BYTES,
+    Ring,
+    Samples,
+    first_audible,
+    float_to_pcm16,
+    last_audible,
+    pcm16_to_float,
+    rms_dbfs,
+)
+
+RATE = 16_000
+pcm = st.lists(st.integers(-32_768, 32_767), max_size=60).map(lambda values: np.array(values, "<i2").tobytes())
+
+
+def tone(start: int, end: int, size: int, level_dbfs: float = -20.0) -> Samples:
+    """A 440 Hz sine in [start, end) of `size` samples, silence elsewhere."""
+    samples = np.zeros(size, dtype=np.float32)
+    peak = math.sqrt(2) * 10 ** (level_dbfs / 20)
+    samples[start:end] = peak * np.sin(2 * math.pi * 440 * np.arange(end - start) / RATE)
+    return samples
+
+
+@given(pcm)
+def test_pcm_survives_the_round_trip(audio: bytes) -> None:
+    """Every PCM value comes back unchanged, and lies in [-1, 1) on the way."""
+    samples = pcm16_to_float(audio)
+    assert float_to_pcm16(samples) == audio
+    assert samples.dtype == np.float32
+    assert np.all((samples >= -1) & (samples < 1))
+
+
+def test_floats_are_rounded_and_clipped() -> None:
+    """Values go to the nearest step and never wrap around."""
+    assert np.frombuffer(float_to_pcm16([2.0, -2.0, 0.6 / 32_768, -0.6 / 32_768]), "<i2").tolist() == [
+        32_767,
+        -32_768,
+        1,
+        -1,
+    ]
+
+
+def test_half_a_sample_is_refused() -> None:
+    """An odd number of bytes is an error, not a shifted stream of noise."""
+    with pytest.raises(ValueError, match="buffer"):
+        pcm16_to_float(b"\0\0\0")
+    with pytest.raises(ValueError, match="buffer"):
+        Ring(1, RATE).append(b"\0")
+
+
+@given(st.lists(pcm, max_size=12), st.integers(1, 50), st.integers(-10, 800), st.integers(-10, 800))
+def test_ring_holds_the_newest_audio_by_absolute_index(
+    messages: list[bytes], capacity: int, start: int, end: int
+) -> None:
+    """However the stream was cut into messages, a slice is the stream's own bytes, clamped to what is kept."""
+    ring = Ring(capacity / RATE, RATE)
+    for message in messages:
+        ring.append(message)
+    stream = b"".join(messages)
+    assert ring.end == len(stream) // SAMPLE_BYTES
+    assert ring.end - ring.start == min(ring.end, capacity)
+    low, high = max(start, ring.start), min(end, ring.end)
+    assert ring.slice(start, end) == stream[low * SAMPLE_BYTES : max(low, high) * SAMPLE_BYTES]
+
+
+def test_level_is_measured_against_full_scale() -> None:
+    """A full-scale square wave is 0 dBFS, a sine at -20 reads -20, digital silence and nothing are -inf."""
+    square = np.tile(np.array([32_767, -32_768], "<i2"), 500).tobytes()
+    assert rms_dbfs(square) == pytest.approx(0, abs=0.01)
+    assert rms_dbfs(float_to_pcm16(tone(0, RATE, RATE))) == pytest.approx(-20, abs=0.01)
+    assert rms_dbfs(bytes(64)) == rms_dbfs(b"") == -math.inf
+
+
+@given(st.integers(0, 8000), st.integers(400, 8000))
+def test_audible_edges_are_exact_to_one_frame(start: int, length: int) -> None:
+    """A tone's first and last sample are found to 5 ms (80 samples), wherever it lies."""
+    sound = tone(start, start + length, start + length + 4000)
+    first, last = first_audible(sound, RATE), last_audible(sound, RATE)
+    assert first is not None
+    assert last is not None
+    assert abs(first - start) <= 80
+    assert abs(last - (start + length)) <= 80
+
+
+def test_sound_up_to_the_very_end_ends_at_the_end() -> None:
+    """A short last frame counts by the samples it has."""
+    assert last_audible(tone(0, 1030, 1030), RATE) == 1030
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(999, np.float32), tone(0, 999, 999, -60)])
+def test_silence_has_no_edges(samples: Samples) -> None:
+    """Nothing, digital silence and a quiet room are all not audible."""
+    assert first_audible(samples, RATE) is None
+    assert last_audible(samples, RATE) is None

@@ -1,0 +1,84 @@
+"""The resamplers keep speech, drop what would fold into it, and do not care how audio is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.audio.resample import TELEPHONE_TO_STT, WIRE_TO_STT, WIRE_TO_TELEPHONE, Filter, Resampler
+
+AMPLITUDE = 10_000
+FILTERS = {"24 to 16": WIRE_TO_STT, "8 to 16": TELEPHONE_TO_STT, "24 to 8": WIRE_TO_TELEPHONE}
+every_filter = pytest.mark.parametrize("by", FILTERS.values(), ids=list(FILTERS))
+
+
+def _tone(hertz: float, rate: int, seconds: float = 0.5) -> bytes:
+    t = np.arange(round(seconds * rate)) / rate
+    return (np.sin(2 * np.pi * hertz * t) * AMPLITUDE).astype("<i2").tobytes()
+
+
+def _level_db(pcm: bytes) -> float:
+    """RMS in decibels against the tone's, without the edges."""
+    samples = np.frombuffer(pcm, "<i2")[200:-200].astype(float)
+    return float(20 * np.log10(np.sqrt((samples**2).mean()) / (AMPLITUDE / np.sqrt(2)) + 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("by", "hertz"),
+    [
+        *((WIRE_TO_STT, hertz) for hertz in (100, 1000, 3400, 6000, 6600)),
+        *((by, hertz) for by in (TELEPHONE_TO_STT, WIRE_TO_TELEPHONE) for hertz in (100, 1000, 2000, 3000, 3400)),
+    ],
+)
+def test_speech_passes(by: Filter, hertz: float) -> None:
+    """Speech's band, on the telephone 3.4 kHz, is kept within 1 dB."""
+    assert abs(_level_db(Resampler(by)(_tone(hertz, by.rate)))) < 1
+
+
+@pytest.mark.parametrize(
+    ("by", "hertz"),
+    [
+        *((WIRE_TO_STT, hertz) for hertz in (8500, 9500, 10500, 11500)),
+        *((WIRE_TO_TELEPHONE, hertz) for hertz in (4500, 5000, 7000, 9000, 11500)),
+    ],
+)
+def test_what_would_alias_is_removed(by: Filter, hertz: float) -> None:
+    """Above the output's band at least 50 dB are taken away."""
+    assert _level_db(Resampler(by)(_tone(hertz, by.rate))) < -50
+
+
+@pytest.mark.parametrize("hertz", [300, 1000, 2500, 3400])
+def test_raising_the_rate_leaves_no_image(hertz: float) -> None:
+    """What is mirrored above 4 kHz lies at least 45 dB below the tone."""
+    samples = np.frombuffer(Resampler(TELEPHONE_TO_STT)(_tone(hertz, 8_000)), "<i2")[200:-200].astype(float)
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(samples.size))) ** 2
+    upper = np.fft.rfftfreq(samples.size, 1 / 16_000) > 4_200
+    assert 10 * np.log10(spectrum[upper].sum() / spectrum.sum()) < -45
+
+
+@every_filter
+@given(st.lists(st.integers(0, 700), max_size=12), st.integers(0, 2**32 - 1))
+def test_how_audio_is_cut_changes_nothing(by: Filter, sizes: list[int], seed: int) -> None:
+    """Any division into messages gives the same samples, and all of them but for a rest of less than one block."""
+    samples = np.random.default_rng(seed).integers(-20000, 20000, sum(sizes)).astype("<i2")
+    whole = Resampler(by)(samples.tobytes())
+    stream, parts, at = Resampler(by), b"", 0
+    for size in sizes:
+        parts += stream(samples[at : at + size].tobytes())
+        at += size
+    assert parts == whole
+    assert len(whole) // 2 == sum(sizes) // by.down * by.up
+
+
+@every_filter
+def test_an_impulse_arrives_after_the_filters_delay(by: Filter) -> None:
+    """What goes in comes out two milliseconds later at most, not a block later."""
+    at = by.rate // 20
+    pcm = np.zeros(by.rate // 10, "<i2")
+    pcm[at] = 20000
+    peak = int(np.abs(np.frombuffer(Resampler(by)(pcm.tobytes()), "<i2").astype(int)).argmax())
+    out = by.rate * by.up / by.down
+    assert peak / out - at / by.rate == pytest.approx(by.delay_s, abs=1 / out)
+    assert by.delay_s < 0.002

@@ -1,0 +1,133 @@
+"""Inversion: what is bought carries the target, and one less would not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rejoinder.core.capacity.erlang import Queue, blocking
+from rejoinder.core.capacity.sizing import (
+    WAIT_QUANTILE,
+    Basis,
+    NodeType,
+    Sized,
+    Traffic,
+    Unit,
+    Work,
+    basis_at,
+    hosts,
+    messages,
+    node_group,
+    replicas,
+)
+
+HOST = Unit("host", slots=100, cores=1, memory_mb=500)
+STT = Unit("stt", slots=4, cores=1, memory_mb=700)
+
+WORKS = st.builds(Work, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0, 3))
+
+
+def turns_carried(work: Work, slots: int, most_wait_s: float) -> float:
+    """The most turns a second that so many slots carry within the wait: the inverse of `replicas`, by bisection."""
+    low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
+    for _ in range(60):
+        middle = (low + high) / 2
+        queue = work.queue(middle)
+        if Queue(queue.arrivals_per_s, queue.service_s, slots, queue.scv).wait_s(WAIT_QUANTILE) <= most_wait_s:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@given(WORKS, st.floats(0.1, 80), st.floats(0.01, 2), st.integers(1, 16))
+def test_inversion_round_trip(work: Work, turns_per_s: float, most_wait_s: float, slots: int) -> None:
+    """The replicas found carry the turns asked for, and one replica less does not."""
+    unit = Unit("x", slots, 1, 100)
+    needed = replicas(work, unit, turns_per_s, most_wait_s)
+    assert turns_carried(work, needed * slots, most_wait_s) >= turns_per_s * (1 - 1e-9)
+    if needed > 1:
+        assert turns_carried(work, (needed - 1) * slots, most_wait_s) <= turns_per_s * (1 + 1e-9)
+
+
+@given(WORKS, st.integers(1, 60), st.floats(0.01, 2))
+def test_more_slots_carry_more(work: Work, slots: int, most_wait_s: float) -> None:
+    """The turns carried rise with slots and with patience, and never exceed what the slots can do without waiting."""
+    carried = turns_carried(work, slots, most_wait_s)
+    assert carried <= turns_carried(work, slots + 1, most_wait_s)
+    assert carried <= turns_carried(work, slots, most_wait_s * 2)
+    assert carried * work.requests_per_turn * work.hold_s <= slots
+
+
+@given(st.floats(1, 4000), st.floats(0.0005, 0.2), st.integers(0, 3))
+def test_hosts_admit_enough(offered: float, refused: float, spare: int) -> None:
+    """The needed hosts refuse at most the share asked for; one host less refuses more."""
+    sized, admitted = hosts(offered, refused, HOST, spare)
+    assert admitted == sized.needed * HOST.slots
+    assert blocking(offered, admitted) <= refused
+    assert sized.needed == 1 or blocking(offered, admitted - HOST.slots) > refused
+    assert sized.replicas == sized.needed + spare
+
+
+@given(st.integers(1, 40), st.integers(0, 10), st.integers(0, 2))
+def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> None:
+    """The group's nodes have room for every replica, and no fewer could by cores or memory alone."""
+    node = NodeType("c8", cores=8, memory_mb=16_000)
+    components = [Sized(STT, stt, 0), Sized(HOST, hosts_needed, 0)]
+    group = node_group(node, components, spare)
+    used = group.nodes - group.spare
+    assert used * node.cores * 0.9 >= sum(component.cores for component in components)
+    assert used * node.memory_mb * 0.9 >= sum(component.memory_mb for component in components)
+    assert (used - 1) * 7 < stt + hosts_needed  # seven cores of eight are free for replicas of one
+    assert group.replicas == {"stt": stt, "host": hosts_needed}
+
+
+def test_gpu_fractions_share_a_card() -> None:
+    """Four replicas of a quarter of a GPU need one node with one card, five need two."""
+    node = NodeType("g4", cores=16, memory_mb=64_000, gpus=1)
+    quarter = Unit("stt", 8, 1, 2000, gpus=0.25)
+    assert node_group(node, [Sized(quarter, 4, 0)], 0).nodes == 1
+    assert node_group(node, [Sized(quarter, 4, 1)], 0).nodes == 2
+    assert node_group(node, [Sized(quarter, 4, 0)], 1).nodes == 2
+
+
+def test_no_replica_needs_no_node() -> None:
+    """An empty group has no nodes, not even spare ones."""
+    assert node_group(NodeType("c8", 8, 16_000), [], 1).nodes == 0
+
+
+def test_a_replica_that_fits_nowhere_is_named() -> None:
+    """A replica larger than a whole node raises ValueError with both sizes."""
+    with pytest.raises(ValueError, match=r"one llm replica .* does not fit a c8 node"):
+        node_group(NodeType("c8", 8, 16_000), [Sized(Unit("llm", 1, 4, 32_000), 1, 0)], 0)
+
+
+def test_totals_count_the_spare() -> None:
+    """Cores, memory and GPUs are those of all replicas, spare ones too."""
+    sized = Sized(Unit("llm", 8, 2, 3000, gpus=0.5), needed=3, spare=1)
+    assert (sized.cores, sized.memory_mb, sized.gpus) == (8, 12_000, 2)
+
+
+def test_extrapolation_is_marked() -> None:
+    """Inside the calibrated range a prediction, outside of it an extrapolation, on either side."""
+    marks = [basis_at(value, 10, 30) for value in (9, 10, 30, 31)]
+    assert marks == [Basis.EXTRAPOLATED, Basis.PREDICTED, Basis.PREDICTED, Basis.EXTRAPOLATED]
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1000))
+def test_messages_cost_their_headers(size: float, per_s: float) -> None:
+    """A message costs its bytes and 52 for each segment of 1,448; without messages there is no traffic."""
+    traffic = messages(size, 0, per_s, 0)
+    assume(per_s > 0)
+    segments = traffic.in_pps / per_s
+    assert segments == pytest.approx(round(segments))
+    assert (segments - 1) * 1448 < max(size, 1) <= segments * 1448 or size == 0
+    assert traffic.in_kbps == pytest.approx((size + segments * 52) * per_s * 8 / 1000)
+    assert (traffic.out_kbps, traffic.out_pps) == (0, 0)
+
+
+def test_traffic_of_many() -> None:
+    """All sessions' traffic is one session's times their number; totals add both directions."""
+    total = Traffic(100, 300, 50, 60).times(1000)
+    assert (total.mbps, total.pps) == (400, 110_000)

@@ -1,0 +1,274 @@
+"""Which questions may be answered from the cache, and by which answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.reply.answer_cache import (
+    LATE_IN_A_ROW,
+    LONGEST_ANSWER,
+    LONGEST_PAUSE_S,
+    NOBODY,
+    PAUSE_S,
+    AnswerIndex,
+    Asker,
+    Hit,
+    Patience,
+    Question,
+    Refused,
+    Vector,
+    keeps,
+    question_of,
+    tenant_of,
+)
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import AnswerCacheSettings, Settings, parse_settings
+
+RULES = AnswerCacheSettings(enabled=True)
+SYSTEM = Message("system", "You sell shoes.")
+ASKED = Message("user", "Where is the main entrance?")
+
+
+def question(*prompt: Message, tokens: int = 60, asker: Asker = NOBODY, rules: AnswerCacheSettings = RULES) -> Question:
+    found = question_of(prompt, tokens, asker, rules)
+    assert isinstance(found, Question), found
+    return found
+
+
+def refused(*prompt: Message, rules: AnswerCacheSettings = RULES) -> Refused:
+    found = question_of(prompt, 60, NOBODY, rules)
+    assert isinstance(found, Refused), found
+    return found
+
+
+def unit(*values: float) -> Vector:
+    vector = np.array(values, np.float32)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+# -- what may be asked -------------------------------------------------------------------------------------------------
+
+
+def test_it_is_off_by_default() -> None:
+    """Nobody gets an old answer who did not ask for it."""
+    assert Settings().answer_cache.enabled is False
+
+
+def test_all_but_the_question_is_its_scope() -> None:
+    """Another tenant, prompt, greeting, set of tools or length allowed: another scope; the same ones: the same."""
+    same = [question(SYSTEM, ASKED), question(SYSTEM, Message("user", "Is there a lift?"))]
+    others = [
+        question(SYSTEM, ASKED, asker=Asker(tenant_of("key-1"))),
+        question(SYSTEM, ASKED, asker=Asker(tenant_of("key-2"))),
+        question(SYSTEM, ASKED, asker=Asker(tools='[{"name": "lookup"}]')),
+        question(SYSTEM, ASKED, tokens=61),
+        question(Message("system", "You sell boots."), ASKED),
+        question(SYSTEM, Message("assistant", "Welcome."), ASKED),
+        question(SYSTEM, Message("system", "Result of the tool call: 7"), ASKED),
+        question(ASKED),
+    ]
+    assert len({found.scope for found in same}) == 1
+    assert len({found.scope for found in (*same, *others)}) == 1 + len(others)
+
+
+@given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
+def test_neighbouring_parts_of_a_scope_do_not_run_together(a: str, b: str, c: str, d: str) -> None:
+    """No two different pairs of tools and prompt have one scope."""
+    one = question(Message("system", b), ASKED, asker=Asker(tools=a)).scope
+    other = question(Message("system", d), ASKED, asker=Asker(tools=c)).scope
+    assert (one == other) == ((a, b) == (c, d))
+
+
+def test_a_key_cannot_be_read_off_its_tenant() -> None:
+    """A tenant is a digest; without keys all share one."""
+    assert tenant_of("") == ""
+    assert "secret" not in tenant_of("secret")
+    assert tenant_of("secret") == tenant_of("secret") != tenant_of("other")
+
+
+def test_only_an_opening_is_looked_up() -> None:
+    """A later turn is answered in the light of what was said, and so is a prompt that does not end with a question."""
+    assert refused(SYSTEM, Message("user", "Hello."), Message("assistant", "Hi."), ASKED) is Refused.CONTEXT
+    assert refused(SYSTEM, ASKED, Message("assistant", "Left.")) is Refused.CONTEXT
+    assert refused() is Refused.CONTEXT
+
+
+def test_a_later_turn_that_stands_alone_may_be_served_and_is_never_kept() -> None:
+    """With `later_turns`: under the scope of an opening, unless it leans on what was said or a tool has spoken."""
+    rules = AnswerCacheSettings(enabled=True, later_turns=True)
+    talk = (SYSTEM, Message("user", "Hello."), Message("assistant", "Hi."))
+    later = question(*talk, ASKED, rules=rules)
+    assert later.scope == question(SYSTEM, ASKED).scope
+    assert not keeps(later, "On the left.", rules)
+    assert refused(*talk, Message("user", "And where is that?"), rules=rules) is Refused.CONTEXT
+    assert refused(*talk, Message("system", "Result of the tool call: 7"), ASKED, rules=rules) is Refused.CONTEXT
+
+
+def test_personal_and_passing_questions_need_permission() -> None:
+    """Each has its own switch."""
+    mine, now = Message("user", "What is in my basket?"), Message("user", "Are you open today?")
+    assert refused(SYSTEM, mine) is Refused.PERSONAL
+    assert refused(SYSTEM, now) is Refused.TIME
+    question(SYSTEM, mine, rules=AnswerCacheSettings(allow_personal=True))
+    question(SYSTEM, now, rules=AnswerCacheSettings(allow_time_dependent=True))
+
+
+def test_an_answer_that_speaks_of_now_is_not_kept() -> None:
+    """Whatever was asked; nor is an empty one, or one of endless length."""
+    asked = question(SYSTEM, ASKED)
+    assert keeps(asked, "On the left.", RULES)
+    assert not keeps(asked, "It is closed today.", RULES)
+    assert keeps(asked, "It is closed today.", AnswerCacheSettings(allow_time_dependent=True))
+    assert not keeps(asked, "  ", RULES)
+    assert not keeps(asked, "a" * (LONGEST_ANSWER + 1), RULES)
+
+
+@pytest.mark.parametrize("text", ["", " ?!", "why " * 200])
+def test_what_is_no_question_is_refused(text: str) -> None:
+    """Signs alone, and speeches."""
+    assert refused(SYSTEM, Message("user", text)) is Refused.LENGTH
+
+
+def test_the_rules_are_english() -> None:
+    """With another language the cache is refused, by field, and so is a second replica."""
+    with pytest.raises(ConfigError, match=r"answer_cache.*English"):
+        parse_settings({"answer_cache": {"enabled": True}, "stt": {"language": "de"}})
+    with pytest.raises(ConfigError, match=r"args\.answer_cache"):
+        parse_settings({"answer_cache": {"autoscaling": {"max_replicas": 2}}})
+
+
+# -- the index ---------------------------------------------------------------------------------------------------------
+
+
+def asked(text: str, scope: str = "s") -> Question:
+    return Question(scope, text)
+
+
+def test_an_equal_question_hits_in_its_scope_only() -> None:
+    """Case and punctuation aside; the newest answer counts."""
+    index = AnswerIndex(RULES, 0)
+    index.keep(asked("Where is it?"), None, "Left.", 0)
+    index.keep(asked("where is it"), None, "Right.", 1)
+    assert index.exact(asked("Where is it"), 2) == Hit("Right.", "exact")
+    assert index.exact(asked("Where is it", scope="t"), 2) is None
+    assert len(index) == 1
+
+
+def test_the_nearest_question_with_the_same_words_hits() -> None:
+    """The most similar of those at or above the threshold whose content words are equal; scopes are apart."""
+    index = AnswerIndex(RULES, 2)
+    index.keep(asked("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
+    index.keep(asked("What time do you open on Sunday?"), unit(1, 0.1), "At ten.", 0)
+    index.keep(asked("When do you open on Sunday?", scope="t"), unit(1, 0), "Never.", 0)
+    hit = index.nearest(asked("When do you open on Sunday?"), unit(1, 0), 1)
+    assert hit is not None
+    assert (hit.answer, hit.kind) == ("At ten.", "semantic")
+    assert hit.similarity == pytest.approx(float(unit(1, 0.1)[0]), abs=1e-6)
+    assert index.nearest(asked("When do you open on Sunday?"), unit(0.2, 1), 1) is None
+
+
+def test_without_the_rule_of_words_the_nearest_wins() -> None:
+    """`same_words` off: the cosine alone, as others do it."""
+    index = AnswerIndex(AnswerCacheSettings(same_words=False), 2)
+    index.keep(asked("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
+    hit = index.nearest(asked("When do you open on Sunday?"), unit(1, 0), 1)
+    assert hit is not None
+    assert hit.answer == "At nine."
+
+
+def test_an_answer_has_its_time() -> None:
+    """Older than `ttl_s` it is gone, for exact and similar questions."""
+    index = AnswerIndex(AnswerCacheSettings(ttl_s=10), 2)
+    index.keep(asked("When do you open?"), unit(1, 0), "At nine.", 0)
+    assert index.exact(asked("When do you open?"), 10)
+    assert index.nearest(asked("What time do you open?"), unit(1, 0), 11) is None
+    assert len(index) == 0
+
+
+def test_what_was_of_no_use_leaves_first() -> None:
+    """A full cache forgets the answer that was longest neither given nor kept."""
+    index = AnswerIndex(AnswerCacheSettings(max_entries=2), 2)
+    index.keep(asked("When do you open?"), unit(1, 0), "At nine.", 0)
+    index.keep(asked("Where do you park?"), unit(0, 1), "Below.", 1)
+    assert index.nearest(asked("What time do you open?"), unit(1, 0), 2)
+    index.keep(asked("Who is the owner?"), unit(1, 1), "Anna.", 3)
+    assert index.exact(asked("Where do you park?"), 4) is None
+    assert index.nearest(asked("Where do you park"), unit(0, 1), 4) is None
+    assert index.exact(asked("When do you open?"), 4)
+
+
+def test_a_tenant_can_be_forgotten() -> None:
+    """Its answers and nobody else's; or everybody's."""
+    index = AnswerIndex(RULES, 0)
+    for key in ("one", "two", ""):
+        index.keep(question(SYSTEM, ASKED, asker=Asker(tenant_of(key))), None, f"For {key}.", 0)
+    assert index.clear(tenant_of("one")) == 1
+    assert index.exact(question(SYSTEM, ASKED, asker=Asker(tenant_of("two"))), 1)
+    assert index.clear("") == 1
+    assert index.clear() == 1
+    assert len(index) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["keep", "exact", "near", "clear"]),
+            st.integers(0, 5),
+            st.sampled_from("st"),
+            st.floats(0, 3),
+        ),
+        max_size=60,
+    ),
+    st.integers(1, 4),
+)
+def test_it_never_answers_with_what_it_was_not_given(story: list[tuple[str, int, str, float]], room: int) -> None:
+    """Whatever is kept, found and forgotten: at most `max_entries`, and every hit is the newest live answer to that
+    question in that scope.
+    """
+    index = AnswerIndex(AnswerCacheSettings(max_entries=room, ttl_s=5), 6)
+    told: dict[tuple[str, str], tuple[str, float]] = {}
+    now = 0.0
+    for act, number, scope, pause in story:
+        now += pause
+        ask = asked(f"Where is room {number} please?", scope)
+        vector = np.eye(6, dtype=np.float32)[number]
+        if act == "keep":
+            told[scope, ask.text] = (f"{scope}{number} at {now}", now)
+            index.keep(ask, vector, told[scope, ask.text][0], now)
+        elif act == "clear":
+            index.clear()
+            told.clear()
+        else:
+            hit = index.exact(ask, now) if act == "exact" else index.nearest(ask, vector, now)
+            if hit:
+                answer, at = told[scope, ask.text]
+                assert hit.answer == answer
+                assert now - at <= 5
+        assert len(index) <= room
+
+
+# -- patience ----------------------------------------------------------------------------------------------------------
+
+
+def test_three_late_lookups_make_a_pause() -> None:
+    """And one that comes in time begins the count anew."""
+    patience = Patience()
+    for _ in range(LATE_IN_A_ROW - 1):
+        patience.late(0)
+    patience.answered()
+    for _ in range(LATE_IN_A_ROW - 1):
+        patience.late(1)
+    assert patience.waits(1)
+    patience.late(1)
+    assert not patience.waits(1 + PAUSE_S - 0.1)
+    assert patience.waits(1 + PAUSE_S)
+    patience.late(1 + PAUSE_S)
+    assert not patience.waits(1 + 3 * PAUSE_S - 0.1), "the next pause is twice as long"
+    assert patience.waits(1 + 3 * PAUSE_S)
+    for number in range(9):
+        patience.late(100 * number)
+    assert patience.waits(800 + LONGEST_PAUSE_S)

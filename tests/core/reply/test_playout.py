@@ -1,0 +1,170 @@
+"""Playout: how far ahead audio is sent, and what was heard of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.reply.playout import Playout
+
+RATE = 24_000
+LEAD_S = 0.32
+LEAD = round(LEAD_S * RATE)
+DELTA = RATE // 10
+
+texts = st.lists(st.text("abcdef", min_size=1, max_size=9), min_size=1, max_size=8).map(" ".join)
+segments = st.lists(st.tuples(texts, st.integers(1, RATE)), min_size=1, max_size=5)
+waits = st.lists(st.floats(0, 1), max_size=40)
+
+
+def filled(parts: list[tuple[str, int]]) -> Playout:
+    """A reply whose segments are all synthesized."""
+    playout = Playout(LEAD_S, RATE)
+    for text, samples in parts:
+        playout.begin(text)
+        playout.add(samples)
+    playout.end()
+    return playout
+
+
+def test_the_lead_is_sent_at_once_and_then_what_was_heard() -> None:
+    """First the whole lead, then as much as the listener has heard since."""
+    playout = filled([("hello", RATE)])
+    assert playout.wait_s(LEAD, 5.0) == 0
+    playout.sent(LEAD, 5.0)
+    assert playout.wait_s(DELTA, 5.0) == pytest.approx(0.1)
+    assert playout.wait_s(DELTA, 5.06) == pytest.approx(0.04, abs=1e-4)
+    assert playout.wait_s(DELTA, 5.1001) == 0
+
+
+def test_nothing_plays_before_the_first_send() -> None:
+    """Audio that waits in the queue is not heard, however long it waits."""
+    playout = filled([("hello", RATE)])
+    assert playout.position_s(100.0) == 0
+    assert playout.finish(100.0) == 100.0
+
+
+def test_a_sender_that_ran_ahead_must_wait() -> None:
+    """Having sent more than the lead, it waits until the listener has caught up."""
+    playout = filled([("hello", 2 * RATE)])
+    playout.sent(RATE, 0.0)
+    assert playout.wait_s(DELTA, 0.5) == pytest.approx(1.0 + 0.1 - LEAD_S - 0.5)
+
+
+def test_more_than_the_lead_waits_for_silence_and_not_forever() -> None:
+    """A sender whose pieces do not fit into the lead sends the next one when the last was heard."""
+    playout = filled([("hello", 3 * RATE)])
+    assert playout.wait_s(RATE, 0.0) == 0
+    playout.sent(RATE, 0.0)
+    assert playout.wait_s(RATE, 0.25) == pytest.approx(0.75)
+
+
+def test_an_underrun_stops_the_position() -> None:
+    """With nothing left to play the listener waits, and goes on from there with the next audio."""
+    playout = filled([("hello", RATE)])
+    playout.sent(2400, 0.0)
+    assert playout.position_s(3.0) == pytest.approx(0.1)
+    playout.sent(2400, 3.0)
+    assert playout.position_s(3.05) == pytest.approx(0.15)
+    assert playout.finish(3.05) == pytest.approx(3.1)
+
+
+def test_words_count_when_fully_played() -> None:
+    """A segment's audio is shared by characters: of `go home`, `go ` is 3 of 8."""
+    playout = filled([("go home", 800), ("now", 400)])
+    heard = [playout.heard_text(samples / RATE) for samples in (0, 299, 300, 799, 800, 1199, 1200)]
+    assert heard == ["", "", "go", "go", "go home", "go home", "go home now"]
+
+
+def test_the_first_chunk_is_not_the_whole_segment() -> None:
+    """While synthesis goes on, 50 ms of audio does not count as the ten words it begins."""
+    playout = Playout(LEAD_S, RATE)
+    playout.begin("one two three four five six seven eight nine ten")
+    playout.add(RATE // 20)
+    assert playout.heard_text(0.05) == ""
+    playout.end()
+    assert playout.heard_text(0.05).endswith("ten")
+
+
+def test_words_without_audio_are_not_heard() -> None:
+    """A segment whose synthesis failed leaves no words in the history."""
+    assert filled([("lost", 0), ("kept", 100)]).heard_text(100 / RATE) == "kept"
+
+
+def test_audio_without_text_has_no_words() -> None:
+    """A clip enqueued before any segment is played and says nothing."""
+    playout = Playout(LEAD_S, RATE)
+    playout.add(480)
+    playout.sent(480, 0.0)
+    assert playout.position_s(1.0) == 0.02
+    assert playout.heard_text(1.0) == ""
+
+
+def test_cannot_send_what_was_not_added() -> None:
+    """Sending more than the queue holds is a mistake of the caller's, told at once."""
+    with pytest.raises(ValueError, match="2 samples sent, but 1 are queued"):
+        filled([("hello", 1)]).sent(2, 0.0)
+
+
+@given(segments, waits)
+def test_the_position_never_runs_back_nor_ahead(parts: list[tuple[str, int]], steps: list[float]) -> None:
+    """However sends are timed, the position rises, at most in real time, and stays within what was sent."""
+    playout, now, sent = filled(parts), 0.0, 0
+    positions = [(now, playout.position_s(now))]
+    total = sum(samples for _, samples in parts)
+    for wait in steps:
+        now += wait
+        fresh = min(DELTA, total - sent)
+        playout.sent(fresh, now)
+        sent += fresh
+        positions.append((now, playout.position_s(now)))
+        assert positions[-1][1] <= sent / RATE + 1e-9
+    assert all(
+        -1e-9 <= position - before <= at - earlier + 1e-9 for (earlier, before), (at, position) in pairwise(positions)
+    )
+
+
+@given(segments, waits)
+def test_the_lead_is_never_exceeded(parts: list[tuple[str, int]], steps: list[float]) -> None:
+    """Unheard audio ahead of the listener stays within the lead, even for a sender that wakes late or early."""
+    playout, now, sent = filled(parts), 0.0, 0
+    total = sum(samples for _, samples in parts)
+    for wait in steps:
+        now += wait
+        while sent < total and not playout.wait_s(fresh := min(DELTA, total - sent), now):
+            playout.sent(fresh, now)
+            sent += fresh
+        assert sent - playout.position_s(now) * RATE <= LEAD + 1e-6
+
+
+@given(segments, st.floats(0.001, 1), st.floats(0, 1e6))
+def test_a_sender_that_sleeps_as_told_plays_everything_without_a_gap(
+    parts: list[tuple[str, int]], lead_s: float, begin: float
+) -> None:
+    """Pieces of half the lead, each sent after its wait, are heard one behind the other, and one wait is enough."""
+    playout, now = Playout(lead_s, RATE), begin
+    for text, samples in parts:
+        playout.begin(text)
+        playout.add(samples)
+    rest = total = sum(samples for _, samples in parts)
+    while rest:
+        fresh = min(rest, max(1, int(lead_s * RATE / 2)))
+        now += playout.wait_s(fresh, now)
+        assert playout.wait_s(fresh, now) <= 1 / RATE
+        playout.sent(fresh, now)
+        rest -= fresh
+    assert playout.finish(now) - begin == pytest.approx(total / RATE, abs=1e-3)
+
+
+@given(segments, st.lists(st.floats(0, 6), min_size=2, max_size=8))
+def test_heard_text_is_a_growing_prefix(parts: list[tuple[str, int]], positions: list[float]) -> None:
+    """Word by word the heard text is the reply's beginning, and grows with the position up to all of it."""
+    playout = filled(parts)
+    words = " ".join(text for text, _ in parts).split()
+    heard = [playout.heard_text(position).split() for position in sorted(positions)]
+    assert all(words[: len(part)] == part for part in heard)
+    assert all(len(before) <= len(after) for before, after in pairwise(heard))
+    assert playout.heard_text(sum(samples for _, samples in parts) / RATE).split() == words

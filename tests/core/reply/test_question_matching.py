@@ -1,0 +1,163 @@
+"""Whether two questions are the same question, and what a question reveals."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.reply.question_matching import (
+    content_words,
+    normal,
+    personal,
+    same_question,
+    stands_alone,
+    time_dependent,
+)
+
+WORDS = st.lists(
+    st.sampled_from(["do", "you", "ship", "to", "from", "Canada", "not", "open", "close", "10", "3.5", "-3"])
+    | st.sampled_from(["the", "a", "shoes", "don't", "what", "when"]),
+    max_size=8,
+)
+
+
+@given(st.text(max_size=80))
+def test_the_normal_form_is_stable(text: str) -> None:
+    """Applied twice it changes nothing more, and neither case nor space matters to it."""
+    once = normal(text)
+    assert normal(once) == once
+    assert normal(f"  {text}\t") == once
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 3-2?", "What is 3+2?"),
+        ("Is it -5?", "Is it 5?"),
+        ("Is it 3.5?", "Is it 35?"),
+        ("Is it .5?", "Is it 5?"),
+    ],
+)
+def test_signs_of_numbers_stay(one: str, other: str) -> None:
+    """Two sums are two questions."""
+    assert normal(one) != normal(other)
+
+
+def test_punctuation_around_words_does_not_count() -> None:
+    """As transcripts differ between two callers."""
+    assert normal("Hello, what are your opening hours?") == normal("hello what are your opening hours")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What time do you open?", "When do you open?"),
+        ("Please tell me how photosynthesis works.", "How does photosynthesis work?"),
+        ("I would like to know when you open.", "When do you open?"),
+        ("Which languages are supported?", "What languages do you support?"),
+        ("Do I have to book a table?", "Must I book a table?"),
+    ],
+)
+def test_other_ways_to_ask_are_the_same(one: str, other: str) -> None:
+    """Requests, articles, auxiliaries and inflections are no content."""
+    assert same_question(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Do you ship to Canada?", "Do you ship from Canada?"),
+        ("Are children allowed?", "Aren't children allowed?"),
+        ("Why do cats chase dogs?", "Why do dogs chase cats?"),
+        ("Does it cover 10 users?", "Does it cover 100 users?"),
+        ("Did you deliver on Monday?", "Do you deliver on Monday?"),
+        ("When do you open?", "Where do you open?"),
+        ("Can I park with a permit?", "Can I park without a permit?"),
+        ("What is it?", "What are you?"),
+    ],
+)
+def test_a_word_that_matters_makes_another_question(one: str, other: str) -> None:
+    """Negations, prepositions, order, numbers, tenses, question words; and too few words tell nothing."""
+    assert not same_question(one, other)
+
+
+@given(WORDS, WORDS)
+def test_sameness_is_an_equivalence_of_content(one: list[str], other: list[str]) -> None:
+    """Symmetric, and true of a question and itself exactly if it has enough content to tell."""
+    first, second = " ".join(one), " ".join(other)
+    assert same_question(first, second) == same_question(second, first)
+    assert same_question(first, first) == (len(content_words(first)) >= 2)
+
+
+@given(WORDS, st.sampled_from(["not", "10", "Canada", "from", "without"]))
+def test_one_more_word_of_content_is_another_question(words: list[str], extra: str) -> None:
+    """Nothing that carries meaning can be added unnoticed."""
+    text = " ".join(words)
+    assert not same_question(text, f"{text} {extra}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is in my basket?",
+        "Do I have an appointment?",
+        "I'm late.",
+        "Send it to us.",
+        "This is Anna.",
+        "Is order 48213 ready?",
+        "Four eight two one, is it ready?",
+        "Write to anna@example.org.",
+    ],
+)
+def test_what_is_about_the_caller_is_seen(text: str) -> None:
+    """First person, introductions, addresses, and numbers that identify."""
+    assert personal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Can I pay by card?",
+        "Tell me about parking.",
+        "How many rooms are there?",
+        "Do you have two lifts?",
+        "Can we park?",
+    ],
+)
+def test_what_asks_for_everybody_is_not_personal(text: str) -> None:
+    """ "Can I" and "tell me" say nothing about who asks, and small numbers identify nobody."""
+    assert not personal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What time is it?",
+        "How is the weather?",
+        "Are you open today?",
+        "What is the price of a ticket?",
+        "How much is a ticket?",
+        "Are you open this week?",
+        "Is the train delayed?",
+    ],
+)
+def test_what_changes_with_time_is_seen(text: str) -> None:
+    """Clock, weather, prices, "this week"."""
+    assert time_dependent(text)
+
+
+@pytest.mark.parametrize("text", ["What time do you open?", "Are you open on Sundays?", "Who wrote Hamlet?"])
+def test_what_stays_true_does_not(text: str) -> None:
+    """Opening hours are the same tomorrow."""
+    assert not time_dependent(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["And in Munich?", "What about the other store?", "How much does that one hold?", "Yes.", "Is it open at noon?"],
+)
+def test_what_leans_on_what_was_said_does_not_stand_alone(text: str) -> None:
+    """Pronouns, ellipsis and continuations."""
+    assert not stands_alone(text)
+    assert stands_alone("Where is the main entrance?")

@@ -1,0 +1,150 @@
+"""Speakable segments out of a token stream."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.reply.segmenter import Segmenter
+
+FIRST, LATER = 6, 24
+LONG = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
+
+plain_words = st.sampled_from(
+    [
+        "the",
+        "answer",
+        "is",
+        "3.5",
+        "1,000",
+        "yes,",
+        "no;",
+        "done.",
+        "why?",
+        "well...",
+        "it's",
+        "Paris",
+        '"so."',
+        "$5",
+        "42.",
+    ]
+)
+bound_words = st.sampled_from(["Dr.", "e.g.", "U.S.", "(i.e.,", "J."])
+signs = st.sampled_from(["-", "—", "...", '"', "!", ")"])
+gaps = st.sampled_from([" ", "  ", "\t"])
+seeds = st.integers(1, 9)
+
+
+@st.composite
+def texts(draw: st.DrawFn, words: st.SearchStrategy[str]) -> str:
+    """Words behind a first plain one, so that no sign stands at the start of the line (where it is a bullet)."""
+    parts = ["Well", *draw(st.lists(words, max_size=60))]
+    return "".join(part + draw(gaps) for part in parts).strip()
+
+
+def split(text: str, size: int = 1, first: int = FIRST, later: int = LATER) -> list[str]:
+    """The segments of `text` arriving in pieces of `size` characters."""
+    segmenter = Segmenter(first, later)
+    pieces = (text[at : at + size] for at in range(0, len(text), size))
+    return [segment for piece in pieces for segment in segmenter.push(piece)] + segmenter.flush()
+
+
+def spoken(text: str) -> list[str]:
+    return [word for word in text.split() if re.search(r"[\w$]", word)]
+
+
+@pytest.mark.parametrize(
+    ("text", "segments"),
+    [
+        ("Sure. It is noon.", ["Sure.", "It is noon."]),
+        ("Of course, the capital is Paris.", ["Of course,", "the capital is Paris."]),
+        ("Sure, I can help you with that today.", ["Sure, I can help you with", "that today."]),
+        ("The capital of France is the city of Paris.", ["The capital of France is the", "city of Paris."]),
+        ("It costs 3.5 or 1,000 dollars.", ["It costs 3.5 or 1,000 dollars."]),
+        ("I asked Dr. Smith, e.g. on Monday. Good.", ["I asked Dr. Smith,", "e.g. on Monday.", "Good."]),
+        ("He met the famous old Dr. Smith today.", ["He met the famous old", "Dr. Smith today."]),
+        ('He said "no." Then left.', ['He said "no."', "Then left."]),
+        ("Wait... what is it? ... Yes!", ["Wait... what is it?", "... Yes!"]),
+        ("It is five - maybe six.", ["It is five -", "maybe six."]),
+        ("The answer is 42. Next.", ["The answer is 42.", "Next."]),
+    ],
+)
+def test_cuts_where_a_speaker_would_pause(text: str, segments: list[str]) -> None:
+    """The first segment ends early, later ones at sentences; numbers and abbreviations stay whole."""
+    assert split(text) == segments
+
+
+def test_markdown_is_not_read_aloud() -> None:
+    """Emphasis, code, headings and bullets go; lines end segments; numbered items keep their number."""
+    text = "# Three *good* ideas\n\n- **Walk** to `work`\n* Sleep\n1. Eat 2*3 apples\n"
+    assert split(text) == ["Three good ideas", "Walk to work", "Sleep", "1. Eat 2*3 apples"]
+
+
+def test_a_long_sentence_is_cut_at_its_last_clause() -> None:
+    """A later segment that reaches its limit prefers a clause to the middle of a phrase."""
+    assert split(f"Go. one two, three four, five six seven {LONG}", later=8)[1:3] == [
+        "one two, three four,",
+        "five six seven a b c d e",
+    ]
+
+
+def test_a_segment_is_out_as_soon_as_its_last_word_is_complete() -> None:
+    """The whitespace behind the word is enough; nothing of the next word is awaited."""
+    segmenter = Segmenter(2, LATER)
+    assert segmenter.push("Hello the") == []
+    assert segmenter.push("re") == []
+    assert segmenter.push(" ") == ["Hello there"]
+
+
+def test_a_full_stop_waits_for_its_word_to_end() -> None:
+    """A decimal point that arrives at the end of a token is no sentence end."""
+    segmenter = Segmenter(FIRST, LATER)
+    assert segmenter.push("It is 3.") == []
+    assert segmenter.push("5 now.") == []
+    assert segmenter.flush() == ["It is 3.5 now."]
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "...", '" — "', "**", "# \n- \n"])
+def test_nothing_to_say_is_no_segment(text: str) -> None:
+    """Whitespace, signs and bare markdown never reach the voice."""
+    assert split(text) == []
+
+
+@given(texts(plain_words | bound_words | signs), seeds, seeds)
+def test_segments_do_not_depend_on_the_pieces(text: str, first: int, size: int) -> None:
+    """Any cut into tokens gives the segments of the whole text."""
+    assert split(text, size, first, first * 3) == split(text, len(text), first, first * 3)
+
+
+@given(st.text("ab1 .,!-*#`_\n\"'", max_size=80), seeds)
+def test_segments_of_any_text_do_not_depend_on_the_pieces(text: str, size: int) -> None:
+    """The same for markdown, newlines and stray signs; and every segment has something to say."""
+    segments = split(text, size)
+    assert segments == split(text, max(1, len(text)))
+    assert all(spoken(segment) for segment in segments)
+
+
+@given(texts(plain_words | bound_words | signs), seeds, seeds)
+def test_segments_are_the_whole_text(text: str, first: int, later: int) -> None:
+    """Joined they are the text with single spaces; only signs nobody speaks may be missing at the end."""
+    joined, whole = " ".join(split(text, 3, first, later)), " ".join(text.split())
+    assert whole.startswith(joined)
+    assert not spoken(whole[len(joined) :])
+
+
+@given(texts(plain_words | signs), seeds, seeds)
+def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
+    """Without bound words no segment is longer than its limit, the first least of all."""
+    segments = split(text, 3, first, later)
+    assert len(spoken(segments[0])) <= first
+    assert all(len(spoken(segment)) <= later for segment in segments[1:])
+
+
+@given(texts(plain_words | bound_words), seeds, seeds)
+def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> None:
+    """No segment but the last ends in an abbreviation."""
+    ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
+    assert not {"Dr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])

@@ -1,0 +1,26 @@
+"""Who is admitted: places, and a loop that is late for long."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.resilience.admission import LOOKS, Admission, Refusal
+
+
+def test_places_bound_the_calls() -> None:
+    """The last place is given away, no more."""
+    admission = Admission(3, 0.1)
+    assert [admission.refusal(taken) for taken in (0, 2, 3, 4)] == [None, None, Refusal.FULL, Refusal.FULL]
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_only_lateness_at_every_recent_look_refuses(lags: list[float]) -> None:
+    """One look in time, or too few looks, and the call is taken; the newest lag is the one reported."""
+    admission = Admission(10, 0.1)
+    for lag_s in lags:
+        admission.note(lag_s)
+    recent = lags[-LOOKS:]
+    late = len(recent) == LOOKS and all(lag_s > 0.1 for lag_s in recent)
+    assert (admission.refusal(0) is Refusal.LATE) == late
+    assert admission.lag_s == (lags[-1] if lags else 0.0)

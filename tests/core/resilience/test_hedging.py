@@ -1,0 +1,249 @@
+"""Hedging: the delay, the budget and the race."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.resilience.hedging import (
+    MAX_ATTEMPTS,
+    MAX_RUNNING,
+    RELATIVE_ERROR,
+    Cancel,
+    Failed,
+    FirstToken,
+    GiveUp,
+    HedgeBudget,
+    HedgeDue,
+    HedgePolicy,
+    PrimarySent,
+    Race,
+    RaceCommand,
+    RaceEvent,
+    RacePhase,
+    StartHedge,
+    TtftWindow,
+    Win,
+    prompt_tokens,
+    step,
+)
+from rejoinder.core.settings.settings import HedgingSettings
+
+ttfts = st.floats(1e-3, 60)
+attempts = st.integers(0, MAX_ATTEMPTS)
+race_events = st.one_of(
+    st.just(PrimarySent()), st.just(HedgeDue()), st.builds(FirstToken, attempts), st.builds(Failed, attempts)
+)
+
+
+def always(now: float) -> bool:
+    return True
+
+
+def never(now: float) -> bool:
+    return False
+
+
+@given(st.lists(ttfts, min_size=1, max_size=200), st.floats(0, 1))
+def test_quantiles_are_order_statistics_to_the_stated_error(samples: list[float], q: float) -> None:
+    """A quantile is the ceil(q n)-th smallest sample within one per cent."""
+    window = TtftWindow(30.0)
+    for sample in samples:
+        window.observe(sample, 1000.0)
+    exact = sorted(samples)[max(1, math.ceil(q * len(samples))) - 1]
+    assert window.quantile(q, 1000.0) == pytest.approx(exact, rel=RELATIVE_ERROR * 1.001)
+
+
+def test_the_window_forgets_a_slice_at_a_time() -> None:
+    """A sample is kept for two to three slices, and an empty window has no quantile."""
+    window = TtftWindow(30.0)
+    window.observe(0.1, 5.0)
+    window.observe(0.9, 15.0)
+    assert [window.count(now) for now in (29.9, 30.0, 40.0)] == [2, 1, 0]
+    with pytest.raises(ValueError, match="no time to first token"):
+        window.quantile(0.5, 40.0)
+
+
+@given(st.sampled_from([0.0, 0.01, 0.04, 0.1, 0.5, 1.0]), st.floats(1, 20), st.lists(st.booleans(), max_size=300))
+def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: list[bool]) -> None:
+    """However requests are timed, attempts beyond the primaries stay within ratio times the primaries."""
+    budget, primaries, spent = HedgeBudget(ratio, cap), 0, 0
+    for spend in spends:
+        if spend:
+            spent += budget.try_spend()
+        else:
+            primaries += 1
+            budget.earn()
+        assert spent <= ratio * primaries + 1e-6
+
+
+def test_the_budget_is_exact_and_capped() -> None:
+    """Ten requests at 0.1 buy one attempt; a long calm saves up no more than the cap."""
+    budget = HedgeBudget(0.1, 2)
+    for _ in range(10):
+        budget.earn()
+    assert [budget.try_spend(), budget.try_spend()] == [True, False]
+    for _ in range(1000):
+        budget.earn()
+    assert [budget.try_spend() for _ in range(3)] == [True, True, False]
+
+
+def test_the_delay_follows_the_tail_once_there_are_samples() -> None:
+    """Before min_samples a fixed deadline; then the (1 - budget) quantile of what is in the window."""
+    policy = HedgePolicy(HedgingSettings(budget=0.04, min_samples=100, first_token_deadline_ms=600))
+    for index in range(99):
+        policy.observe_ttft(0.1 + index / 1000, 1.0)
+    assert policy.delay_s(1.0) == 0.6
+    policy.observe_ttft(0.199, 1.0)
+    assert policy.delay_s(1.0) == pytest.approx(0.195, rel=RELATIVE_ERROR)
+    assert policy.delay_s(100.0) == 0.6
+
+
+def test_prompts_are_compared_with_their_like() -> None:
+    """A long prompt's first token is usual for long prompts: it neither hurries their hedges nor delays short ones'."""
+    policy = HedgePolicy(HedgingSettings(min_samples=1))
+    policy.observe_ttft(0.1, 0.0, prompt_tokens=40)
+    policy.observe_ttft(1.5, 0.0, prompt_tokens=5000)
+    assert policy.delay_s(0.0, prompt_tokens=200) == pytest.approx(0.1, rel=RELATIVE_ERROR)
+    assert policy.delay_s(0.0, prompt_tokens=4096) == pytest.approx(1.5, rel=RELATIVE_ERROR)
+    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # nothing is known of these
+    assert policy.usual_s(0.0) == 0.0
+    assert prompt_tokens(4 * 256) == 256
+
+
+def test_a_hedge_that_would_only_wait_is_vetoed() -> None:
+    """Where nothing is known of the queues, or one is short, it goes out."""
+    policy = HedgePolicy(HedgingSettings(veto_queue=3))
+    assert [policy.vetoed(queue) for queue in (None, 0, 2, 3, 9)] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(("ttft_s", "delay_s"), [(0.001, 0.02), (30.0, 2.0)])
+def test_the_delay_is_clamped(ttft_s: float, delay_s: float) -> None:
+    """A fast tail does not hedge at once, a collapsed one still hedges within the maximum."""
+    policy = HedgePolicy(HedgingSettings(min_samples=1))
+    policy.observe_ttft(ttft_s, 0.0)
+    assert policy.delay_s(0.0) == delay_s
+
+
+def test_hedging_can_be_switched_off() -> None:
+    """Off means that the delay never passes."""
+    assert HedgePolicy(HedgingSettings(enabled=False)).delay_s(0.0) == math.inf
+
+
+def test_the_policy_pays_for_hedges_out_of_primaries() -> None:
+    """25 primaries at 4% pay for one further attempt."""
+    policy = HedgePolicy(HedgingSettings(budget=0.04))
+    for _ in range(25):
+        policy.on_primary(0.0)
+    assert [policy.try_spend(0.0), policy.try_spend(0.0)] == [True, False]
+
+
+def run(events: list[RaceEvent], funded: bool = True) -> tuple[Race, list[RaceCommand]]:
+    """Feed events one second apart."""
+    race, commands = Race(), list[RaceCommand]()
+    for now, event in enumerate(events):
+        race, new = step(race, event, float(now), always if funded else never)
+        commands += new
+    return race, commands
+
+
+def test_a_fast_primary_wins_alone() -> None:
+    """Without a hedge there is nobody to cancel; a late timer starts nothing."""
+    race, commands = run([PrimarySent(), FirstToken(0), HedgeDue()])
+    assert commands == [Win(0, 1.0)]
+    assert race.phase is RacePhase.WON
+
+
+def test_a_hedge_that_answers_first_wins_and_the_primary_is_cancelled() -> None:
+    """The loser is cancelled once, with the time it had waited; its late token changes nothing."""
+    _, commands = run([PrimarySent(), HedgeDue(), FirstToken(1), FirstToken(0)])
+    assert commands == [StartHedge(1), Win(1, 1.0), Cancel(0, 2.0)]
+
+
+def test_without_budget_the_primary_runs_alone() -> None:
+    """A hedge that nobody pays for is not sent."""
+    assert run([PrimarySent(), HedgeDue(), FirstToken(0)], funded=False)[1] == [Win(0, 2.0)]
+
+
+def test_a_failure_is_retried_at_once() -> None:
+    """The timer is not awaited, and a retry of the only attempt needs no budget."""
+    assert run([PrimarySent(), Failed(0)], funded=False)[1] == [StartHedge(1)]
+
+
+def test_a_failure_beside_a_running_attempt_is_retried_from_the_budget() -> None:
+    """With another attempt running, a replacement goes out only if it is paid for."""
+    events: list[RaceEvent] = [PrimarySent(), HedgeDue(), Failed(0)]
+    assert run(events)[1] == [StartHedge(1), StartHedge(2)]
+    funds = iter([True, False])
+    race, _ = step(Race(), PrimarySent(), 0.0, always)
+    race, _ = step(race, HedgeDue(), 1.0, lambda now: next(funds))
+    assert step(race, Failed(0), 2.0, lambda now: next(funds))[1] == ()
+
+
+def test_three_failures_end_the_race() -> None:
+    """All attempts failed: the shell is told once, and there is no fourth."""
+    race, commands = run([PrimarySent(), Failed(0), Failed(1), Failed(2), Failed(2)])
+    assert commands == [StartHedge(1), StartHedge(2), GiveUp()]
+    assert race.phase is RacePhase.LOST
+
+
+def test_the_budget_is_asked_only_when_an_attempt_is_wanted() -> None:
+    """A token, a late timer or a stale failure cost nothing."""
+    asked: list[float] = []
+
+    def spend(now: float) -> bool:
+        asked.append(now)
+        return True
+
+    race = Race()
+    events: list[RaceEvent] = [HedgeDue(), PrimarySent(), Failed(7), FirstToken(0), HedgeDue(), Failed(0)]
+    for now, event in enumerate(events):
+        race, _ = step(race, event, float(now), spend)
+    assert asked == []
+
+
+@given(st.lists(race_events, max_size=14), st.lists(st.booleans(), min_size=14, max_size=14))
+def test_any_order_of_events_keeps_the_rules(events: list[RaceEvent], funds: list[bool]) -> None:
+    """One winner at most, which produced a token; every other live attempt cancelled exactly once; bounded attempts."""
+    race, commands, alive, granted = Race(), list[RaceCommand](), set[int](), iter(funds)
+    for now, event in enumerate(events):
+        alive |= {0} if isinstance(event, PrimarySent) and race.phase is RacePhase.READY else set()
+        won_before = any(isinstance(command, Win) for command in commands)
+        race, new = step(race, event, float(now), lambda at: next(granted))
+        if isinstance(event, Failed) and not won_before:
+            alive.discard(event.attempt)
+        for command in new:
+            match command:
+                case StartHedge(attempt):
+                    assert attempt == len(race.sent_at) - 1
+                    alive.add(attempt)
+                case Win(attempt):
+                    assert event == FirstToken(attempt)
+                    assert attempt in alive
+                case Cancel(attempt):
+                    alive.remove(attempt)
+                case GiveUp():
+                    assert not alive
+        commands += new
+        assert set(race.running) == alive
+        assert len(alive) <= MAX_RUNNING
+    wins = [command for command in commands if isinstance(command, Win)]
+    cancels = [command.attempt for command in commands if isinstance(command, Cancel)]
+    assert len(race.sent_at) <= MAX_ATTEMPTS
+    assert len(wins) + commands.count(GiveUp()) <= 1
+    assert len(cancels) == len(set(cancels))
+    if wins:
+        assert alive == {wins[0].attempt}
+        assert wins[0].attempt not in cancels
+
+
+@given(st.lists(race_events, max_size=14))
+def test_attempts_are_numbered_in_the_order_they_went_out(events: list[RaceEvent]) -> None:
+    """Attempt numbers count up from the primary's 0 without a gap."""
+    _, commands = run(events)
+    started = [0, *(command.attempt for command in commands if isinstance(command, StartHedge))]
+    assert all(after == before + 1 for before, after in pairwise(started))

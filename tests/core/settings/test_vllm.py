@@ -1,0 +1,189 @@
+"""What vLLM is told follows from the configuration and the card, and what a card cannot do is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES, METHODS, GpuName, GpuProfile, Quantization
+from rejoinder.core.capacity.hardware import GPUS, PRECISIONS, weights_gb
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import LlmStage, Resources, Speculative, VllmSettings, parse_settings
+from rejoinder.core.settings.stages import ACCELERATOR_LABEL
+from rejoinder.core.settings.vllm import CPU_SEQUENCES, GPU_SEQUENCES, engine_arguments, process_environment
+
+NAMES: tuple[GpuName, ...] = get_args(GpuName)
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+cards = st.sampled_from([GPU_PROFILES[name] for name in NAMES])
+
+
+def refusal(llm: dict[str, Any]) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        parse_settings({"llm": {"engine": "vllm", **llm}})
+    return caught.value
+
+
+def test_every_card_of_the_guide_has_a_profile() -> None:
+    """The guide's five rows, by name, each with the memory of its row; and every number format has one of its rows."""
+    assert [profile.card for profile in GPU_PROFILES.values()] == list(GPUS)
+    assert tuple(GPU_PROFILES) == NAMES
+    assert {method.precision for method in METHODS.values()} <= {precision.name for precision in PRECISIONS}
+    assert tuple(METHODS) == QUANTIZATIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("h100", ("none", "fp8", "int8", "awq", "gptq")),
+        ("a100", ("none", "fp8_weights", "int8", "awq", "gptq")),
+        ("l4", ("none", "fp8", "int8", "awq", "gptq")),
+        ("a10g", ("none", "fp8_weights", "int8", "awq", "gptq")),
+        ("t4", ("none", "fp8_weights", "int8", "awq", "gptq")),
+    ],
+)
+def test_only_ada_and_hopper_multiply_in_fp8(name: GpuName, runs: tuple[Quantization, ...]) -> None:
+    """The table, card by card: int8 and int4 run on all five, fp8 is arithmetic on two and a way to store on three."""
+    assert GPU_PROFILES[name].runs == runs
+
+
+@given(cards, st.sampled_from(QUANTIZATIONS))
+def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, quantization: Quantization) -> None:
+    """Anything else is refused, and the refusal says what would run."""
+    if quantization in card.runs:
+        made = VllmSettings(gpu=card.name, quantization=quantization)
+        assert engine_arguments("m", made, on_card=True)["quantization"] == METHODS[quantization].argument
+    else:
+        with pytest.raises(ValidationError, match=f"{quantization} does not run on a {card.card.name}.*{card.runs[1]}"):
+            VllmSettings(gpu=card.name, quantization=quantization)
+
+
+@given(cards)
+def test_the_defaults_of_a_card_run_on_it(card: GpuProfile) -> None:
+    """Nothing but its name: the number format is one that it runs, and needs no checkpoint of its own."""
+    arguments = engine_arguments("m", VllmSettings(gpu=card.name), on_card=True)
+    assert arguments["dtype"] == ("float16" if card.name == "t4" else "bfloat16")
+    assert arguments["quantization"] == ("fp8" if card.name in {"h100", "l4"} else None)
+    assert not METHODS[card.quantization].checkpoint
+    assert arguments["max_num_seqs"] == GPU_SEQUENCES
+    assert not arguments["enforce_eager"]
+    assert "kv_cache_memory_bytes" not in arguments
+
+
+def test_without_a_card_the_cpu_build_is_told_its_memory() -> None:
+    """No share of a card, a small batch, no compiled graphs, pieces of the cache that a short prompt fills."""
+    arguments = engine_arguments("m", VllmSettings(cpu_kv_cache_gb=1.5), on_card=False)
+    assert arguments["kv_cache_memory_bytes"] == 1536 * 1024 * 1024
+    assert arguments["max_num_seqs"] == CPU_SEQUENCES
+    assert arguments["enforce_eager"]
+    assert arguments["block_size"] == 32
+    assert "gpu_memory_utilization" not in arguments
+
+
+def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
+    """On a CPU threads are counted, not bound, and vLLM reports to nobody."""
+    environment = process_environment(3, on_card=False)
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert "OMP_NUM_THREADS" not in process_environment(3, on_card=True)
+
+
+def test_the_guides_commands_are_one_section() -> None:
+    """2.3.3 and 6.3 of the guide: EAGLE-3 with one token, fp8, 256 sequences of 8192 tokens on two cards."""
+    guide = {
+        "gpu": "h100",
+        "tensor_parallel_size": 2,
+        "speculative": {"method": "eagle3", "model": "some/head"},
+    }
+    stage = parse_settings({"llm": {"engine": "vllm", "model": "Qwen/Qwen3-8B", "vllm": guide}}).llm
+    arguments = engine_arguments(stage.model, stage.vllm, on_card=stage.on_card)
+    assert arguments["speculative_config"] == {"method": "eagle3", "num_speculative_tokens": 1, "model": "some/head"}
+    assert (arguments["quantization"], arguments["max_num_seqs"], arguments["max_model_len"]) == ("fp8", 256, 8192)
+    assert (arguments["tensor_parallel_size"], arguments["distributed_executor_backend"]) == (2, "mp")
+
+
+@given(cards, st.integers(1, 8), st.sampled_from([{}, {"tier": "gold"}]))
+def test_a_replica_is_placed_on_its_cards(card: GpuProfile, count: int, labels: dict[str, str]) -> None:
+    """As many as the model is spread over, on nodes that Ray labels with that card, beside the labels asked for."""
+    settings = VllmSettings(gpu=card.name, tensor_parallel_size=count)
+    stage = LlmStage(engine="vllm", vllm=settings, resources=Resources(label_selector=labels))
+    assert stage.reservation.num_gpus == count
+    assert stage.reservation.label_selector == {ACCELERATOR_LABEL: card.accelerator, **labels}
+    assert stage.on_card
+    assert stage.most_ongoing == GPU_SEQUENCES + stage.max_queue
+
+
+def test_other_engines_are_placed_as_configured() -> None:
+    """The section says nothing to an engine that is not vLLM."""
+    stage = LlmStage(vllm=VllmSettings(gpu="h100"))
+    assert stage.reservation == stage.resources
+    assert stage.most_ongoing == stage.max_ongoing_requests
+
+
+def test_it_reads_ahead_while_it_keeps_prefixes() -> None:
+    """A prompt that was only shown is worth something if its state is kept."""
+    assert LlmStage(engine="vllm").reads_ahead
+    assert not LlmStage(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).reads_ahead
+
+
+@given(cards, st.integers(1, 4), st.floats(0.1, 200), st.floats(0.1, 1.0))
+def test_weights_are_accepted_exactly_if_they_leave_room(
+    card: GpuProfile, count: int, parameters_b: float, share: float
+) -> None:
+    """By arithmetic: bits of the weights against that share of the memory of all the cards."""
+    options: dict[str, Any] = {"tensor_parallel_size": count, "gpu_memory_utilization": share}
+    needed = weights_gb(parameters_b, 8 if card.quantization == "fp8" else 16)
+    if needed < card.card.vram_gb * share * count:
+        VllmSettings(gpu=card.name, parameters_b=parameters_b, **options)
+    else:
+        with pytest.raises(ValidationError, match="do not fit"):
+            VllmSettings(gpu=card.name, parameters_b=parameters_b, **options)
+
+
+@pytest.mark.parametrize(
+    ("llm", "field", "says"),
+    [
+        ({"vllm": {"gpu": "t4", "dtype": "bfloat16"}}, "args.llm.vllm", "use float16"),
+        ({"vllm": {"gpu": "a100", "kv_cache_dtype": "fp8"}}, "args.llm.vllm", "kv_cache_dtype fp8 does not run"),
+        ({"vllm": {"gpu": "b200"}}, "args.llm.vllm.gpu", "h100"),
+        ({"vllm": {"block_tokens": 20}}, "args.llm.vllm.block_tokens", "multiple of 16"),
+        ({"vllm": {"max_num_seq": 4}}, "args.llm.vllm.max_num_seq", "unknown key"),
+        ({"vllm": {"speculative": {"method": "eagle3"}}}, "args.llm.vllm.speculative", "needs model"),
+        ({"vllm": {"speculative": {"model": "x"}}}, "args.llm.vllm.speculative", "method is none"),
+        ({"vllm": {"tensor_parallel_size": 2}}, "args.llm", "num_gpus 0 and vllm.tensor_parallel_size 2 must be equal"),
+        ({"vllm": {"gpu": "l4"}, "resources": {"num_gpus": 2}}, "args.llm", "must be equal"),
+        ({"vllm": {"gpu": "l4"}, "resources": {"num_gpus": 0.5}}, "args.llm", "gpu_memory_utilization 0.9"),
+    ],
+)
+def test_a_refusal_names_field_and_fix(llm: dict[str, Any], field: str, says: str) -> None:
+    """Each wrong setting, by the path of its section or field, with what to write instead."""
+    error = refusal(llm)
+    assert error.field == field
+    assert says in str(error)
+
+
+def test_a_share_of_a_card_is_allowed() -> None:
+    """Two replicas on one card, each with a share of its memory that is no more than its share of the card."""
+    stage = parse_settings(
+        {
+            "llm": {
+                "engine": "vllm",
+                "vllm": {"gpu": "l4", "gpu_memory_utilization": 0.45},
+                "resources": {"num_gpus": 0.5},
+            }
+        }
+    ).llm
+    assert stage.reservation.num_gpus == 0.5
+
+
+def test_guesses_from_the_prompt_need_no_weights() -> None:
+    """`ngram` is complete by itself."""
+    assert Speculative(method="ngram", num_speculative_tokens=3).arguments() == {
+        "method": "ngram",
+        "num_speculative_tokens": 3,
+        "prompt_lookup_max": 4,
+    }

@@ -1,0 +1,133 @@
+"""The wait before a turn is taken, as a function of the probability that it is complete."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.settings.settings import EndpointingSettings
+from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, Habit, TurnDetection, wait_s
+
+probabilities = st.floats(0, 1)
+waits = st.lists(st.floats(1, 2000), min_size=3, max_size=3).map(sorted)
+thresholds = st.floats(0, 1)
+detections = st.sampled_from([TurnDetection(eagerness=eagerness) for eagerness in MAX_WAIT_S])
+
+
+@st.composite
+def settings(draw: st.DrawFn) -> EndpointingSettings:
+    least, fallback, most = draw(waits)
+    return EndpointingSettings(
+        min_silence_ms=least,
+        fallback_silence_ms=fallback,
+        max_silence_ms=most,
+        complete_threshold=draw(thresholds),
+    )
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected_s"),
+    [
+        (None, 0.5),
+        (math.nan, 0.5),
+        (0.0, 2.0),
+        (0.15, 1.227),
+        (0.3, 0.453),
+        (0.9, 0.292),
+        (0.98, 0.1),
+        (1.7, 0.1),
+        (-1, 2),
+    ],
+)
+def test_passes_through_the_configured_points(probability: float | None, expected_s: float) -> None:
+    """The map meets maximum, fallback and minimum, is linear where the turn is probably not over, keeps to its budget
+    elsewhere, and clamps what is no probability.
+    """
+    assert wait_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(expected_s, abs=0.001)
+
+
+@given(probability=st.floats(0.3, 0.97), pauses=st.lists(st.floats(0.05, 3.0), max_size=20))
+def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
+    """If pauses last as a Rayleigh law of the caller's mean says, the turn is cut with the probability of the budget,
+    or less where the least silence is longer.
+    """
+    habit = Habit()
+    for seconds in pauses:
+        habit = habit.paused(seconds)
+    rules = EndpointingSettings(max_silence_ms=60_000)
+    wait = wait_s(TurnDetection(eagerness="low"), rules, probability, habit)
+    mean_s = habit.mean_s(rules.pause_ms / 1000)
+    cut = (1 - probability) * math.exp(-math.pi / 4 * (wait / mean_s) ** 2)
+    if wait < 8.0:
+        assert cut <= rules.cut_off_budget * (1 + 1e-9)
+    if rules.min_silence_ms / 1000 < wait < 8.0:
+        assert cut == pytest.approx(rules.cut_off_budget)
+
+
+@given(probabilities, st.floats(0.3, 3.0))
+def test_who_pauses_long_is_waited_for(probability: float, pause_s: float) -> None:
+    """Pauses longer than usual never shorten the wait; the usual wait is that of a caller who is not known."""
+    rules = EndpointingSettings()
+    known = wait_s(TurnDetection(), rules, probability, Habit().paused(pause_s).paused(pause_s))
+    assert known >= wait_s(TurnDetection(), rules, probability, Habit()) - 1e-12
+
+
+@given(settings(), probabilities, probabilities)
+def test_falls_with_the_probability(chosen: EndpointingSettings, one: float, other: float) -> None:
+    """A higher probability never asks for a longer silence."""
+    low, high = sorted((one, other))
+    assert wait_s(TurnDetection(), chosen, high) <= wait_s(TurnDetection(), chosen, low) + 1e-12
+
+
+@given(settings(), probabilities)
+def test_stays_within_the_configured_bounds(chosen: EndpointingSettings, probability: float) -> None:
+    """Any verdict waits between the minimum and the maximum."""
+    wait = wait_s(TurnDetection(), chosen, probability)
+    assert chosen.min_silence_ms / 1000 - 1e-12 <= wait <= chosen.max_silence_ms / 1000 + 1e-12
+
+
+@given(st.integers(0, 20_000), st.none() | probabilities)
+def test_server_vad_waits_exactly_what_was_asked(silence_ms: int, probability: float | None) -> None:
+    """A client's silence duration is honoured whatever the turn model says."""
+    detection = TurnDetection(DetectionMode.SERVER_VAD, silence_duration_ms=silence_ms)
+    assert wait_s(detection, EndpointingSettings(), probability) == silence_ms / 1000
+
+
+def test_manual_commit_never_ends_a_turn() -> None:
+    """With turn detection off only the client ends a turn."""
+    assert wait_s(TurnDetection(DetectionMode.NONE), EndpointingSettings(), 1.0) == math.inf
+
+
+@pytest.mark.parametrize(("eagerness", "longest_s"), [("low", 8), ("medium", 4), ("high", 2), ("auto", 2)])
+def test_eagerness_moves_the_longest_wait(eagerness: str, longest_s: float) -> None:
+    """A surely unfinished turn waits 8, 4 or 2 s by eagerness, and for auto never beyond our own maximum."""
+    assert wait_s(TurnDetection(eagerness=eagerness), EndpointingSettings(), 0.0) == longest_s
+
+
+def test_auto_is_capped_like_medium() -> None:
+    """A generous configuration does not lift auto above the 4 s that the API promises."""
+    assert wait_s(TurnDetection(), EndpointingSettings(max_silence_ms=9000), 0.0) == 4.0
+
+
+@given(detections, settings(), probabilities, probabilities)
+def test_semantic_vad_is_monotone_and_bounded(
+    detection: TurnDetection, chosen: EndpointingSettings, one: float, other: float
+) -> None:
+    """Eagerness changes the height of the map, not its direction, and never exceeds its own maximum."""
+    low, high = sorted((one, other))
+    assert wait_s(detection, chosen, high) <= wait_s(detection, chosen, low) + 1e-12
+    assert 0 <= wait_s(detection, chosen, low) <= MAX_WAIT_S[detection.eagerness] + 1e-12
+    assert wait_s(detection, chosen, None) <= MAX_WAIT_S[detection.eagerness]
+
+
+@given(settings(), st.none() | probabilities)
+def test_more_eager_never_waits_longer(chosen: EndpointingSettings, probability: float | None) -> None:
+    """low, medium and high are ordered for every verdict."""
+    by_name = [
+        wait_s(replace(TurnDetection(), eagerness=name), chosen, probability) for name in ("high", "medium", "low")
+    ]
+    assert by_name == sorted(by_name)

@@ -1,0 +1,86 @@
+"""Drafts in the turn machine: what is begun at a soft end, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rejoinder.core.turns.commands import AnnounceSpeech, CommitTurn, Discard, Draft, Forget, Hear, StartReply
+from rejoinder.core.turns.events import CommitRequested, TurnEvent, Verdict
+from rejoinder.core.turns.speech_detector import SoftEnd, SpeechResumed
+from rejoinder.core.turns.state import Agent, TurnRules, TurnState
+from tests.core.turns.test_machine import SEMANTIC, Machine, all_rules, changed, events
+
+DRAFTING = replace(SEMANTIC, drafts=True)
+
+
+def test_a_reply_is_drafted_at_the_soft_end_and_released_with_the_commit() -> None:
+    """Draft behind Hear, of the same revision; the commit's StartReply names it."""
+    machine = Machine(DRAFTING)
+    assert [type(command) for command in machine.speak()] == [AnnounceSpeech, Hear, Draft]
+    commits = machine.feed(Verdict(0, 1.0, 33_600))
+    assert commits[1:] == [StartReply(0)]
+
+
+def test_resumed_speech_forgets_the_draft() -> None:
+    """Whoever goes on gets a new one, of a new revision, for all that was said."""
+    machine = Machine(DRAFTING)
+    machine.speak()
+    assert machine.feed(SpeechResumed(40_000)) == [Forget(0)]
+    assert machine.feed(SoftEnd(48_000, 49_536)) == [Hear(1, 16_000, 49_536, judge=True), Draft(1)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "state"),
+    [
+        (changed(DRAFTING, create_response=False), TurnState()),
+        (changed(DRAFTING, interrupt_response=False), TurnState(agent=Agent.REPLYING)),
+    ],
+)
+def test_nothing_is_drafted_for_a_turn_that_would_not_be_answered_at_once(rules: TurnRules, state: TurnState) -> None:
+    """The client asks for replies itself, or one is under way that may not be interrupted."""
+    assert not any(isinstance(command, Draft) for command in Machine(rules, state).speak())
+
+
+def test_a_turn_that_the_client_commits_discards_its_draft() -> None:
+    """A manual commit is not answered unasked."""
+    machine = Machine(DRAFTING)
+    machine.speak()
+    assert [type(command) for command in machine.feed(CommitRequested(40_000))] == [CommitTurn, Discard]
+
+
+@given(all_rules, st.lists(events, max_size=40))
+def test_a_draft_is_released_only_for_what_it_heard(rules: TurnRules, story: list[TurnEvent]) -> None:
+    """One draft at a time, each ended once; StartReply names only a draft that lives, whose audio is the whole turn."""
+    machine = Machine(rules)
+    heard: Hear | None = None
+    draft: int | None = None
+    turn: CommitTurn | None = None
+    for event in story:
+        for command in machine.feed(event):
+            match command:
+                case Hear():
+                    heard = command
+                case Draft(revision):
+                    assert draft is None
+                    assert heard is not None
+                    assert revision == heard.revision
+                    draft = revision
+                case Forget(revision) | Discard(revision):
+                    assert draft in (None, revision)
+                    draft = None
+                case CommitTurn():
+                    turn = command
+                case StartReply(revision) if revision is not None:
+                    assert turn is not None
+                    assert heard is not None
+                    assert revision == turn.revision == heard.revision
+                    # What was heard reaches from where the turn starts to its last speech.
+                    assert heard.start == turn.start
+                    assert turn.heard
+                    draft = None
+        # No draft outlives the revision that it was begun for.
+        assert draft is None or draft == machine.state.revision

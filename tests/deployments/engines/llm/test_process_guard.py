@@ -1,0 +1,68 @@
+"""What a process started does not outlive it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from deployments.engines.llm.process_guard import Guard, descendants
+
+GONE_S = 15.0
+SLEEP = "import time; time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+HOLDER = """
+import subprocess, sys, time
+from deployments.engines.llm.process_guard import Guard
+guard = Guard()
+with guard.watching():
+    child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)
+    if {wait!r}: child.stdout.readline()
+    if {early!r}:
+        while child.pid not in guard.pids: time.sleep(0.05)
+        print(child.pid, flush=True)
+        time.sleep(60)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def killed_holder(child: str, *, wait: bool = False, early: bool = False) -> psutil.Process:
+    """A child whose parent, which set a guard on it, was just killed outright; `early`: while it was starting it."""
+    program = HOLDER.format(child=child, wait=wait, early=early)
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    orphan = psutil.Process(int(holder.stdout.readline()))
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    return orphan
+
+
+@pytest.mark.parametrize(("child", "wait"), [(SLEEP, False), (STUBBORN, True)], ids=["polite", "stubborn"])
+def test_a_killed_process_takes_its_engine_with_it(child: str, wait: bool) -> None:
+    """kill -9 of the holder: its child is asked to end, and killed if it does not listen."""
+    orphan = killed_holder(child, wait=wait)
+    assert not psutil.wait_procs([orphan], GONE_S)[1]
+
+
+def test_a_start_that_is_killed_takes_what_it_started_with_it() -> None:
+    """An engine loads for half a minute; its first processes are there long before."""
+    assert not psutil.wait_procs([killed_holder(SLEEP, early=True)], GONE_S)[1]
+
+
+def test_a_released_guard_harms_nobody() -> None:
+    """After an orderly end the guard is gone and what it watched is left alone."""
+    guard = Guard()
+    with guard.watching():
+        child = subprocess.Popen([sys.executable, "-c", SLEEP])
+    with child:
+        assert guard.pids == {child.pid}
+        assert child.pid in descendants()
+        guard.release()
+        guard.release()
+        assert child.poll() is None
+        child.kill()

@@ -1,0 +1,20 @@
+"""Where vLLM is not installed, the engine says so and how to get it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from deployments.llm import open_engine
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import parse_settings
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
+    """No process is started, and no model is looked for on a hub."""
+    settings = parse_settings({"llm": {"engine": "vllm", "model": "some/model"}})
+    with pytest.raises(ConfigError, match="rejoinder\\[vllm\\]") as caught:
+        open_engine(settings)
+    assert caught.value.field == "args.llm.engine"

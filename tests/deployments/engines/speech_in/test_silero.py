@@ -1,0 +1,85 @@
+"""Silero: batching and state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from silero_vad.utils_vad import OnnxWrapper
+
+from deployments.engines.pcm import speech_samples
+from deployments.engines.speech_in.silero import STATE_SIZE, Silero
+from rejoinder.core.audio.pcm import Samples
+from rejoinder.core.errors import CallerError, ModelError
+from rejoinder.store.human_clips import moonshine_clips
+from rejoinder.store.model_store import ModelStore
+
+pytestmark = pytest.mark.models
+
+STREAMS = 5
+# float32 through a different batch size: rounding only.
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def silero(store: ModelStore) -> Silero:
+    engine = Silero(store.path("silero-vad"), threads=1)
+    engine.warm_up()
+    return engine
+
+
+@pytest.fixture(scope="module")
+def streams(store: ModelStore) -> Samples:
+    """Five streams of 60 windows of human speech: shape (60, 5, 512)."""
+    clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1 : STREAMS + 1]]
+    cut = np.stack([speech_samples(clip[: 60 * 512], max_s=2) for clip in clips])
+    return cut.reshape(STREAMS, 60, 512).transpose(1, 0, 2)
+
+
+def run(silero: Silero, streams: Samples) -> Samples:
+    states = np.zeros((streams.shape[1], STATE_SIZE), np.float32)
+    rows = []
+    for windows in streams:
+        probabilities, states = silero.step(windows, states)
+        rows.append(probabilities)
+    return np.stack(rows)
+
+
+def test_a_batch_equals_its_streams_alone(silero: Silero, streams: Samples) -> None:
+    """No stream's probability depends on which others share its batch."""
+    together = run(silero, streams)
+    for i in range(STREAMS):
+        assert np.allclose(together[:, i : i + 1], run(silero, streams[:, i : i + 1]), atol=TOLERANCE)
+
+
+def test_it_equals_silero_vads_own_wrapper(silero: Silero, streams: Samples, store: ModelStore) -> None:
+    """Context and state are carried as the reference carries them, over a whole stream."""
+    reference = OnnxWrapper(str(store.path("silero-vad") / "silero_vad.onnx"), force_onnx_cpu=True)
+    expected = [float(reference(torch.from_numpy(window.copy()), 16_000)[0, 0]) for window in streams[:, 0]]
+    ours = run(silero, streams[:, :1])[:, 0]
+    assert np.allclose(ours, expected, atol=TOLERANCE)
+    assert ours.max() > 0.9
+    assert ours.min() < 0.1
+
+
+def test_wrong_shapes_are_the_callers_error(silero: Silero) -> None:
+    """Windows of another size, or states of another count, never reach the network."""
+    with pytest.raises(CallerError):
+        silero.step(np.zeros((1, 500), np.float32), np.zeros((1, STATE_SIZE), np.float32))
+    with pytest.raises(CallerError):
+        silero.step(np.zeros((2, 512), np.float32), np.zeros((1, STATE_SIZE), np.float32))
+
+
+def test_an_empty_tick_is_free(silero: Silero) -> None:
+    """A tick without windows gives no probabilities."""
+    probabilities, states = silero.step(np.zeros((0, 512), np.float32), np.zeros((0, STATE_SIZE), np.float32))
+    assert probabilities.size == 0
+    assert states.shape == (0, STATE_SIZE)
+
+
+def test_another_model_is_refused(store: ModelStore) -> None:
+    """A readable ONNX file of another kind is a ModelError, at construction."""
+    with pytest.raises(ModelError, match="another kind"):
+        Silero(Path(store.path("smart-turn-v3.2")))

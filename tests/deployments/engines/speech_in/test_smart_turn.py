@@ -1,0 +1,85 @@
+"""Smart Turn: its features are the reference's, and it tells a finished sentence from a broken one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import WhisperFeatureExtractor
+
+from deployments.engines.speech_in.smart_turn import SmartTurn, smart_turn_features
+from deployments.engines.stt.log_mel import log_mel
+from rejoinder.core.errors import CallerError
+from rejoinder.store.human_clips import HumanClip, moonshine_clips
+from rejoinder.store.model_store import ModelStore
+
+RATE = 16_000
+# Our float32 against the reference's float64, on features of about [-1, 1].
+TOLERANCE = 1e-3
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 5.5, 8.0, 12.0])
+def test_features_equal_the_reference(seconds: float) -> None:
+    """The last 8 s, silence in front, normalised, as transformers' WhisperFeatureExtractor computes them."""
+    rng = np.random.default_rng(7)
+    audio = (0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32)
+    window = np.pad(audio[-8 * RATE :], (max(0, 8 * RATE - audio.size), 0))
+    reference = WhisperFeatureExtractor(chunk_length=8)(
+        window, sampling_rate=RATE, do_normalize=True, return_tensors="np"
+    )
+    assert np.abs(smart_turn_features(audio) - reference.input_features[0]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("seconds", [0.005, 0.7, 3.21, 29.99, 30.0])
+def test_skipping_silent_frames_changes_nothing(seconds: float) -> None:
+    """Whisper's 30 s features, of which only those that hear the audio are computed, equal the reference's."""
+    audio = (0.1 * np.random.default_rng(3).standard_normal(round(seconds * RATE))).astype(np.float32)
+    reference = WhisperFeatureExtractor()(audio, sampling_rate=RATE, return_tensors="np").input_features[0]
+    assert np.abs(log_mel(audio, 3000) - reference).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.004, 1.0, 4.321, 7.99, 8.0])
+def test_equal_frames_are_computed_once(seconds: float) -> None:
+    """The silence in front of a short utterance is no work, and its features are the same as if it were."""
+    audio = (0.1 * np.random.default_rng(5).standard_normal(round(seconds * RATE))).astype(np.float32)
+    lead = 8 * RATE - audio.size
+    window = np.concatenate([np.full(lead, 0.25, np.float32), audio])
+    assert np.abs(log_mel(window, 800, constant=lead) - log_mel(window, 800)).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def smart_turn(store: ModelStore) -> SmartTurn:
+    engine = SmartTurn(store.path("smart-turn-v3.2"), threads=1)
+    engine.warm_up()
+    return engine
+
+
+@pytest.mark.models
+def test_it_tells_whole_sentences_from_halves(smart_turn: SmartTurn, store: ModelStore) -> None:
+    """On human speech, whole sentences score higher on average than the same ones stopped half way."""
+    clips = moonshine_clips(store.path("human-clips"))
+    whole = [smart_turn.predict(clip.pcm()) for clip in clips]
+    halves = [smart_turn.predict(first_part(clip)) for clip in clips]
+    assert all(0 <= p <= 1 for p in whole + halves)
+    assert np.mean(whole) > np.mean(halves) + 0.2
+
+
+def first_part(clip: HumanClip) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+    """The clip up to 30% of its length, which is inside its first clause."""
+    pcm = clip.pcm()
+    part: np.ndarray[tuple[int], np.dtype[np.int16]] = pcm[: int(0.3 * pcm.size)]
+    return part
+
+
+@pytest.mark.models
+def test_only_the_last_eight_seconds_count(smart_turn: SmartTurn) -> None:
+    """What lies before the window does not move the verdict."""
+    recent = np.random.default_rng(1).integers(-2000, 2000, 8 * RATE).astype(np.int16)
+    longer = np.concatenate([np.full(4 * RATE, 9000, np.int16), recent])
+    assert smart_turn.predict(longer) == smart_turn.predict(recent.tobytes())
+
+
+@pytest.mark.models
+def test_malformed_audio_is_the_callers_error(smart_turn: SmartTurn) -> None:
+    """Half a sample is refused before the network runs."""
+    with pytest.raises(CallerError):
+        smart_turn.predict(b"\0")

@@ -1,0 +1,206 @@
+"""Work that nobody waits for any more stops, in each engine, whoever gives it up and however.
+
+On a real Serve with real models: what was queued leaves at once, the language model stops at its next token and the
+voice at its next chunk, a running transcription ends unheard, and the slot is free for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soxr
+
+from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE
+from tests.system.harness.lab import LabClient, deploy
+from tests.system.harness.nodes import head
+from tests.system.harness.served import Served, metric, serving
+from tests.system.harness.watching import Gauges, cpu_share, wait_until
+from tests.system.harness.wire_caller import calling
+
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(240)]
+
+STORY = "Tell me a very long story about a brave little fox and all her friends."
+TOKENS = 1000
+LONG_TEXT = "The brave little fox went down to the river to look for her old friend the otter. " * 12
+# From the cancel to the end in the replica: the model's own steps take some 30 ms, this machine may be busy.
+STOPPED_S = 1.0
+VANISHED_S = 2.0
+# Until the next request has its first answer; the given-up work would take many seconds more.
+NEXT_S = 2.0
+# A replica that generates uses at least one core.
+IDLE_CORES = 0.4
+
+# Every reply is hedged: the second request goes out long before any model has a first token.
+ARGS: dict[str, Any] = {
+    "conversation": {"max_reply_tokens": 400},
+    "hedging": {"first_token_deadline_ms": 1, "min_delay_ms": 1, "budget": 1.0},
+    # What is cancelled is a loser, and no draft that was begun with a wrong guess.
+    "partials": {"at_dips": False},
+}
+
+
+@dataclass(frozen=True)
+class System:
+    served: Served
+    lab: LabClient
+    replicas: list[dict[str, str]]
+
+    def stage(self, name: str) -> list[dict[str, str]]:
+        return [replica for replica in self.replicas if replica["stage"] == name]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder: Path = tmp_path_factory.mktemp("cancellation")
+    with (
+        head() as node,
+        serving(folder, ARGS, address=node.address, environment=node.environment, orderly=False) as served,
+    ):
+        lab = deploy(node, served.url, "rejoinder")
+        yield System(served, lab, [r for stage in ("stt", "llm", "tts") for r in served.replicas(stage)])
+
+
+@pytest.fixture
+def gauges(system: System) -> Iterator[Gauges]:
+    """All stages, idle."""
+    with Gauges(system.replicas) as found:
+        found.wait_for(0, 30)
+        yield found
+
+
+def _first_s(lab: LabClient, number: int) -> float:
+    wait_until(lambda: lab.state(number)["items"] > 0, 20, "the first answer")
+    return float(lab.state(number)["first_s"])
+
+
+@pytest.mark.parametrize("end", ["leave", "cancel"])
+def test_the_language_model_stops_at_its_next_token(system: System, gauges: Gauges, end: str) -> None:
+    """Left by its reader (barge-in) or cancelled (the loser of a race), it computes no more and takes the next."""
+    lab = system.lab
+    number = lab.start("read", stage="llm", text=STORY, tokens=TOKENS)
+    _first_s(lab, number)
+    busy = lab.state(number)["replica"]
+    getattr(lab, end)(number)
+    gauges.wait_for(0, STOPPED_S)
+    pid = next(replica["pid"] for replica in system.stage("llm") if replica["replica"] == busy)
+    assert cpu_share(pid) < IDLE_CORES
+    others = [replica["replica"] for replica in system.stage("llm") if replica["replica"] != busy]
+    assert _first_s(lab, lab.start("read", stage="llm", text="Hello.", tokens=2, avoid=others, strict=True)) < NEXT_S
+
+
+def test_a_queued_generation_leaves_at_once(system: System, gauges: Gauges) -> None:
+    """A request behind another leaves the queue while that one goes on."""
+    lab = system.lab
+    first = lab.start("read", stage="llm", text=STORY, tokens=TOKENS)
+    _first_s(lab, first)
+    others = [r["replica"] for r in system.stage("llm") if r["replica"] != lab.state(first)["replica"]]
+    second = lab.start("read", stage="llm", text="Hello.", tokens=2, avoid=others, strict=True)
+    gauges.wait_for(2, STOPPED_S)
+    lab.cancel(second)
+    gauges.wait_for(1, STOPPED_S)
+    assert not lab.state(first)["over"]
+    lab.cancel(first)
+
+
+@pytest.mark.parametrize("end", ["leave", "cancel"])
+def test_the_voice_stops_at_its_next_chunk(system: System, gauges: Gauges, end: str) -> None:
+    """A segment that is given up is not synthesized to its end, and the next one is heard at once."""
+    lab = system.lab
+    number = lab.start("tts", text=LONG_TEXT)
+    _first_s(lab, number)
+    getattr(lab, end)(number)
+    gauges.wait_for(0, STOPPED_S)
+    # The sentence under way is computed to its end (half a second); eleven more would follow.
+    pid = system.stage("tts")[0]["pid"]
+    wait_until(lambda: cpu_share(pid) < IDLE_CORES, NEXT_S, "an idle voice")
+    assert _first_s(lab, lab.start("tts", text="Hello.")) < NEXT_S
+
+
+def test_a_queued_segment_leaves_at_once(system: System, gauges: Gauges) -> None:
+    """A segment behind another leaves the queue while that one is spoken."""
+    lab = system.lab
+    first = lab.start("tts", text=LONG_TEXT)
+    _first_s(lab, first)
+    second = lab.start("tts", text="Hello.")
+    gauges.wait_for(2, STOPPED_S)
+    lab.cancel(second)
+    gauges.wait_for(1, STOPPED_S)
+    assert not lab.state(first)["over"]
+    lab.cancel(first)
+
+
+def test_transcripts_that_nobody_wants(system: System, gauges: Gauges, question: bytes) -> None:
+    """A queued utterance leaves at once, a running one ends unheard, and the next one is heard."""
+    lab, clip = system.lab, _at_stt_rate(question)
+    running = lab.start("stt", pcm=(clip * 12)[: 29 * STT_RATE * 2].hex())
+    gauges.wait_for(1, NEXT_S, "stt")
+    queued = lab.start("stt", pcm=clip.hex())
+    gauges.wait_for(2, NEXT_S, "stt")
+    lab.cancel(queued)
+    gauges.wait_for(1, STOPPED_S, "stt")
+    assert not lab.state(running)["over"]
+    lab.cancel(running)
+    gauges.wait_for(0, STOPPED_S, "stt")
+    after = lab.start("stt", pcm=clip.hex())
+    _first_s(lab, after)
+    assert "capital of France" in lab.state(after)["answers"][0]
+
+
+@pytest.mark.parametrize("stage", ["stt", "llm", "tts"])
+async def test_a_client_that_vanishes_leaves_no_work(
+    system: System, gauges: Gauges, stage: str, long_question: bytes
+) -> None:
+    """A socket that is torn off while a stage works for it: two seconds later no stage works for it."""
+    async with calling(system.served.url) as caller:
+        caller.say(long_question)
+        await asyncio.to_thread(gauges.wait_for_work, stage, 30)
+        caller.vanish()
+        took_s = await asyncio.to_thread(gauges.wait_for, 0, VANISHED_S)
+    print(f"vanished during {stage}: idle after {took_s:.2f} s")
+
+
+@pytest.mark.parametrize("stage", ["llm", "tts"])
+async def test_a_cancelled_response_leaves_no_work(
+    system: System, gauges: Gauges, stage: str, long_question: bytes
+) -> None:
+    """`response.cancel` stops both the model and the voice."""
+    async with calling(system.served.url) as caller:
+        caller.say(long_question)
+        # Before that a draft works for it, which is no response yet.
+        await caller.until("input_audio_buffer.speech_stopped")
+        await asyncio.to_thread(gauges.wait_for_work, stage, 30)
+        await caller.send(type="response.cancel")
+        done = await caller.until("response.done")
+        assert done["response"]["status"] == "cancelled"
+        await asyncio.to_thread(gauges.wait_for, 0, STOPPED_S)
+
+
+async def test_losers_of_hedges_are_stopped(system: System, gauges: Gauges, question: bytes) -> None:
+    """A turn whose every LLM request is hedged ends with the losers cancelled in their replicas and nobody busy."""
+    host = system.served.replicas("host")[0]["target"]
+    sent = metric(host, "rejoinder_hedges_total", outcome="sent")
+    stopped = _cancelled(system)
+    async with calling(system.served.url) as caller:
+        caller.say(question)
+        await caller.until("response.done")
+        assert "Paris" in caller.said()
+        await asyncio.to_thread(gauges.wait_for, 0, STOPPED_S)
+    hedges = metric(host, "rejoinder_hedges_total", outcome="sent") - sent
+    assert hedges >= 1
+    assert _cancelled(system) - stopped == hedges
+
+
+def _cancelled(system: System) -> float:
+    targets = [replica["target"] for replica in system.stage("llm")]
+    return sum(metric(target, "rejoinder_requests_total", end="cancelled") for target in targets)
+
+
+def _at_stt_rate(pcm: bytes) -> bytes:
+    samples = soxr.resample(np.frombuffer(pcm, "<i2"), WIRE_RATE, STT_RATE)
+    return bytes(samples.astype("<i2").tobytes())

@@ -1,0 +1,155 @@
+"""What is counted can be read off a scrape: exact counts, closed labels, buckets at the budgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from prometheus_client import CollectorRegistry
+
+from deployments.serving.autoscaling import QUEUE_S
+from deployments.serving.metrics import ConversationMetrics, MetricsPort, ReplicaMetrics
+from deployments.serving.replica import Replica
+from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
+from rejoinder.core.measuring.waterfall import UNATTRIBUTED
+from rejoinder.core.settings.settings import Stage
+from tests.system.harness.served import metric
+
+
+def _value(registry: CollectorRegistry, name: str, **labels: str) -> float:
+    return registry.get_sample_value(name, labels) or 0.0
+
+
+def test_a_turn_and_its_stages_sum() -> None:
+    """The stages of a turn and what none covers add up to the turn, in the histograms too."""
+    registry = CollectorRegistry()
+    metrics = ConversationMetrics(registry)
+    metrics.turn(0.5, {"stt": 0.2, "llm_first_token": 0.1}, raw_s={"stt": 0.35}, engines={})
+    metrics.turn(0.3, {"stt": 0.3}, raw_s={"stt": 0.3}, engines={})
+    assert _value(registry, "rejoinder_turn_seconds_count") == 2
+    total = sum(
+        _value(registry, "rejoinder_stage_seconds_sum", stage=stage)
+        for stage in ("stt", "llm_first_token", UNATTRIBUTED)
+    )
+    assert total == pytest.approx(_value(registry, "rejoinder_turn_seconds_sum"))
+    assert _value(registry, "rejoinder_stage_own_seconds_sum", stage="stt") == pytest.approx(0.65)
+
+
+def test_everything_else_is_counted() -> None:
+    """Each of them once, under its own label."""
+    registry = CollectorRegistry()
+    metrics = ConversationMetrics(registry)
+    metrics.session_opened()
+    metrics.session_opened()
+    metrics.session_closed(3.0)
+    metrics.refused("full")
+    metrics.hedge("sent")
+    metrics.hedge("won")
+    metrics.interrupted(0.12)
+    metrics.error("backend", "llm")
+    metrics.cache("hit_exact")
+    metrics.filler(1.4)
+    metrics.overheard("no_words")
+    metrics.policy("filler")
+    assert _value(registry, "rejoinder_sessions_live") == 1
+    assert _value(registry, "rejoinder_session_seconds_sum") == 3.0
+    assert _value(registry, "rejoinder_sessions_refused_total", reason="full") == 1
+    assert _value(registry, "rejoinder_hedges_total", outcome="sent") == 1
+    assert _value(registry, "rejoinder_hedges_total", outcome="won") == 1
+    assert _value(registry, "rejoinder_hedges_total", outcome="wasted") == 0
+    assert _value(registry, "rejoinder_interruption_stop_seconds_bucket", le="0.15") == 1
+    assert _value(registry, "rejoinder_interruption_stop_seconds_bucket", le="0.1") == 0
+    assert _value(registry, "rejoinder_errors_total", fault="backend", stage="llm") == 1
+    assert _value(registry, "rejoinder_answer_cache_total", outcome="hit_exact") == 1
+    assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
+    assert _value(registry, "rejoinder_overheard_total", reading="no_words") == 1
+    assert _value(registry, "rejoinder_policy_steps_total", step="filler") == 1
+
+
+def test_every_budget_is_a_bucket() -> None:
+    """A share of turns within a budget is read off exactly, not interpolated."""
+    registry = CollectorRegistry()
+    ConversationMetrics(registry).turn(1.0, {}, raw_s={}, engines={})
+    for bucket in HISTOGRAM_BUCKETS_S:
+        found = registry.get_sample_value("rejoinder_turn_seconds_bucket", {"le": str(float(bucket))})
+        assert found == float(bucket >= 1.0)
+
+
+def test_two_replicas_of_one_process_do_not_mix() -> None:
+    """Each registry is its own: what one counts, no other shows."""
+    one, other = CollectorRegistry(), CollectorRegistry()
+    ReplicaMetrics(one, "stt").ended(0.1, "done", None)
+    ReplicaMetrics(other, "stt")
+    assert _value(one, "rejoinder_requests_total", stage="stt", end="done") == 1
+    assert _value(other, "rejoinder_requests_total", stage="stt", end="done") == 0
+
+
+def test_a_port_serves_its_registry() -> None:
+    """The target of a replica answers a scrape, with the process's own memory beside our numbers."""
+    port = MetricsPort("127.0.0.1")
+    ReplicaMetrics(port.registry, "tts").in_flight.inc()
+    assert httpx2.get(f"http://{port.target}/metrics", timeout=5).status_code == 200
+    assert metric(port.target, "rejoinder_requests_in_flight", stage="tts") == 1
+    assert metric(port.target, "process_resident_memory_bytes") > 0
+
+
+async def _ended(replica: Replica) -> dict[str, float]:
+    ends = ("done", "cancelled", "failed")
+    target = replica.description.target
+    return {end: metric(target, "rejoinder_requests_total", end=end) for end in ends} | {
+        "in flight": metric(target, "rejoinder_requests_in_flight")
+    }
+
+
+async def test_a_request_ends_one_way() -> None:
+    """Done, cancelled and failed are told apart, and none is left in flight."""
+    replica = Replica("llm", "fake", Stage())
+    async with replica.request():
+        assert (await _ended(replica))["in flight"] == 1
+    with pytest.raises(ValueError, match="broken"):
+        async with replica.request():
+            raise ValueError("broken")
+    with pytest.raises(asyncio.CancelledError):
+        async with replica.request():
+            raise asyncio.CancelledError
+    assert await _ended(replica) == {"done": 1, "cancelled": 1, "failed": 1, "in flight": 0}
+
+
+async def test_hanging_up_after_the_answer_cancels_nothing() -> None:
+    """A reader who closes the stream at its last item was served; one who closes it earlier was not."""
+    replica = Replica("llm", "fake", Stage())
+
+    async def stream() -> AsyncIterator[int]:
+        async with replica.request() as request:
+            yield 1
+            request.answered()
+            yield 2
+
+    early, late = stream(), stream()
+    await anext(early)
+    await early.aclose()  # type: ignore[attr-defined]
+    await anext(late)
+    await anext(late)
+    await late.aclose()  # type: ignore[attr-defined]
+    assert await _ended(replica) == {"done": 1, "cancelled": 1, "failed": 0, "in flight": 0}
+
+
+async def test_an_injected_delay_holds_every_request() -> None:
+    """The drill's delay is inside the request, where the caller's clock and the gauge both see it."""
+    loop = asyncio.get_running_loop()
+    replica = Replica("llm", "fake", Stage(inject_delay_ms=50))
+    began = loop.time()
+    async with replica.request():
+        assert loop.time() - began >= 0.05
+
+
+async def test_a_wait_is_a_signal_as_soon_as_it_is_over() -> None:
+    """A stage whose streams last long grows by how long they waited, not when the first of them has ended."""
+    replica = Replica("tts", "fake", Stage())
+    assert replica.signals() == {QUEUE_S: 0.0}
+    async with replica.request() as request:
+        request.waited(0.7)
+        assert replica.signals() == {QUEUE_S: 0.7}
+    assert replica.signals() == {QUEUE_S: 0.7}

@@ -1,0 +1,63 @@
+"""Jobs of several sessions are decoded together whenever the engine is behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from actors.stages.ports import SttJob
+from deployments import stt
+from deployments.engines.stt.whisper import Decoded, WhisperOptions
+from rejoinder.core.settings.settings import Settings, SttStage
+
+
+class SlowEngine:
+    """Decodes nothing before it is let go, and keeps how many clips came together."""
+
+    name = "slow"
+    made: ClassVar[list[SlowEngine]] = []
+
+    def __init__(self, path: Path, options: WhisperOptions) -> None:
+        self.made.append(self)
+        self.batches: list[int] = []
+        self.begun = threading.Event()
+        self.go = threading.Event()
+
+    def warm_up(self) -> None:
+        pass
+
+    def transcribe_batch(self, clips: Sequence[np.ndarray[tuple[int], np.dtype[np.int16]]]) -> list[Decoded]:
+        self.batches.append(len(clips))
+        self.begun.set()
+        assert self.go.wait(30)
+        return [Decoded(f"{clip[0]}", -0.1) for clip in clips]
+
+
+class NoStore:
+    def path(self, name: str) -> Path:
+        return Path(name)
+
+
+async def test_what_waits_is_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one job is decoded, nine more arrive: they leave in batches of at most `max_batch`, each with its own
+    text, in the order of arrival.
+    """
+    monkeypatch.setattr(stt, "Whisper", SlowEngine)
+    monkeypatch.setattr(stt, "open_store", lambda settings: NoStore())
+    served = stt.Stt(Settings(stt=SttStage(max_batch=4, quick_model="")))
+    (engine,) = SlowEngine.made
+    jobs = [SttJob(np.full(16, number, "<i2").tobytes()) for number in range(10)]
+    first = asyncio.create_task(served.transcribe(jobs[0]))
+    await asyncio.to_thread(engine.begun.wait, 30)
+    others = [asyncio.create_task(served.transcribe(job)) for job in jobs[1:]]
+    await asyncio.sleep(0)  # all of them into the queue
+    engine.go.set()
+    texts = [transcript.text for transcript in await asyncio.gather(first, *others)]
+    assert texts == [str(number) for number in range(10)]
+    assert engine.batches == [1, 4, 4, 1]

@@ -1,0 +1,91 @@
+"""The order of transcription work, against a model that is a plain list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from actors.stages.ports import Priority
+from deployments.serving.stt_queue import SttQueue
+from rejoinder.core.errors import Overloaded
+
+LIMIT = 5
+
+
+@dataclass(eq=False)
+class Job:
+    number: int
+    priority: Priority
+    expires: float
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Pushes, cancels and takes in any order, while time goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: SttQueue[Job] = SttQueue(LIMIT)
+        self.waiting: list[Job] = []
+        self.now = 0.0
+        self.made = 0
+
+    @rule(priority=st.sampled_from(Priority), deadline_s=st.floats(0, 10))
+    def push(self, priority: Priority, deadline_s: float) -> None:
+        """A full queue takes a final in the place of its youngest partial, and refuses everything else."""
+        self.made += 1
+        job = Job(self.made, priority, self.now + deadline_s)
+        partials = [other for other in self.waiting if other.priority is Priority.PARTIAL]
+        full = len(self.waiting) == LIMIT
+        if full and (priority is Priority.PARTIAL or not partials):
+            with pytest.raises(Overloaded):
+                self.queue.push(job, priority, deadline_s, self.now)
+            return
+        displaced = self.queue.push(job, priority, deadline_s, self.now)
+        assert displaced is (partials[-1] if full else None)
+        if displaced:
+            self.waiting.remove(displaced)
+        self.waiting.append(job)
+
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        """Who leaves is gone at once, and cannot leave twice."""
+        if self.waiting:
+            job = data.draw(st.sampled_from(self.waiting))
+            assert self.queue.remove(job)
+            self.waiting.remove(job)
+            assert not self.queue.remove(job)
+
+    @rule(most=st.integers(1, 4))
+    def take(self, most: int) -> None:
+        """A batch is of one kind, finals first, oldest first; what expired is in none."""
+        batch, expired = self.queue.take(most, self.now)
+        alive = [job for job in self.waiting if job.expires >= self.now]
+        finals = [job for job in alive if job.priority is Priority.FINAL]
+        assert batch == (finals or alive)[:most]
+        assert all(job.expires < self.now for job in expired)
+        for job in batch + expired:
+            self.waiting.remove(job)
+
+    @rule(seconds=st.floats(0, 5))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def holds_what_waits(self) -> None:
+        assert len(self.queue) == len(self.waiting) <= LIMIT
+
+
+TestQueue = QueueMachine.TestCase
+
+
+def test_everything_expired_is_handed_back() -> None:
+    """A take that finds nothing alive returns all that expired, so that nobody waits for nothing."""
+    queue: SttQueue[Job] = SttQueue(LIMIT)
+    jobs = [Job(number, priority, 1.0) for number, priority in enumerate(Priority)]
+    for job in jobs:
+        queue.push(job, job.priority, 1.0, 0.0)
+    assert queue.take(4, 2.0) == ([], jobs)
+    assert len(queue) == 0

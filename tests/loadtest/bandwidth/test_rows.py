@@ -1,0 +1,147 @@
+"""Rows count what belongs to a session, a direction and a state, and the formula knows our messages' true lengths."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+
+import pytest
+
+from actors.replying.response import Response
+from deployments.transports.realtime_ws import encode
+from loadtest.bandwidth.caller import APPEND, Call, Line, Message, messages
+from loadtest.bandwidth.capture import Packet, traffic
+from loadtest.bandwidth.formula import Load, Rtp, Tcp
+from loadtest.bandwidth.media import Stream
+from loadtest.bandwidth.rows import Row, append_length, call_session, delta_length, stream_session
+from loadtest.bandwidth.speech import room
+from rejoinder.core.wire import client
+from rejoinder.core.wire.fields import Json
+from rejoinder.core.wire.formats import AudioFormat
+from rejoinder.core.wire.items import Conversation
+from rejoinder.core.wire.server import ResponseEvents, Stamp
+
+SERVER, CALLER = "10.203.0.2", "10.203.0.1"
+every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
+
+
+def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 5000) -> Packet:
+    """With 100 bytes of payload unless it is only headers."""
+    ends = (port, 8000) if source == CALLER else (8000, port)
+    payload = ip_bytes - 52
+    return Packet(at, source, *ends, ip_bytes, payload, acknowledgement=payload == 0)
+
+
+class RecordingChannel:
+    """What a session would send, stamped as a session stamps it."""
+
+    def __init__(self, stamp: Stamp) -> None:
+        self.conversation = Conversation()
+        self.events: list[Json] = []
+        self._stamp = stamp
+
+    def emit(self, event: Json) -> None:
+        self.events.append({"event_id": self._stamp("event"), **event})
+
+
+@every_format
+def test_the_formula_knows_a_delta(wire: AudioFormat) -> None:
+    """100 ms of answer, as the product's own response and transport write it, is exactly as long."""
+    stamp = Stamp("0123456789ab")
+    channel = RecordingChannel(stamp)
+    events = ResponseEvents(stamp("resp"), stamp("item"), "conv", spoken=True, format=wire)
+    Response(events, channel).audio(bytes(4800))
+    delta = next(event for event in channel.events if event["type"] == "response.output_audio.delta")
+    assert len(encode(delta)) == delta_length(wire, len(delta["delta"]))
+
+
+@every_format
+@pytest.mark.parametrize("milliseconds", [20, 100])
+def test_the_formula_knows_an_append(wire: AudioFormat, milliseconds: int) -> None:
+    """A message of our caller is exactly as long, and the server reads from it the audio that was meant."""
+    line = Line(wire, milliseconds)
+    for audio in messages(line, room(1, wire.rate)):
+        text = APPEND % base64.b64encode(audio).decode()
+        assert len(text) == append_length(wire, milliseconds)
+        event = client.parse(text, wire.sample_bytes)
+        assert isinstance(event, client.AppendAudio)
+        assert event.audio == audio
+        assert json.loads(text)["type"] == "input_audio_buffer.append"
+
+
+def test_acknowledgements_and_handshakes_are_kept_apart() -> None:
+    """Pure acknowledgements are counted by themselves, opening and closing not at all."""
+    opening = replace(packet(0, ip_bytes=60), handshake=True, acknowledgement=False, payload=0)
+    found = traffic([packet(1), packet(2), packet(2, ip_bytes=52), opening])
+    assert (found.data, found.payload, found.acknowledgements) == (Load(304, 2), 200, Load(52, 1))
+    assert found.all == Load(356, 3)
+
+
+@pytest.mark.parametrize(
+    ("measured", "formula", "ok"),
+    [
+        (Load(1000, 10), Load(1000, 10), True),
+        (Load(1029, 10), Load(1000, 10), True),
+        (Load(1031, 10), Load(1000, 10), False),
+        (Load(969, 10), Load(1000, 10), False),
+        (Load(1000, 104), Load(1000, 100), False),
+    ],
+)
+def test_three_percent_in_bytes_and_in_packets(measured: Load, formula: Load, ok: bool) -> None:
+    """Beyond either the row is in error, above and below."""
+    assert Row("up", "talking", 1, 0, measured, formula).ok is ok
+
+
+def _call() -> tuple[Call, list[Packet]]:
+    """Two seconds of an open microphone in G.711, of which one is speech; then half a second of answer."""
+    line = Line(AudioFormat.PCMU, 100)
+    size = append_length(line.wire, 100)
+    call = Call(line, port=5000, began=10.0, ended=12.0, spoken=[(10.0, 11.0)], heard=[(11.0, 11.5)])
+    call.sent = [Message(10 + n / 10, size, 800) for n in range(20)]
+    call.received = [Message(11 + n / 10, delta_length(line.wire, 800), 800) for n in range(5)]
+    up = Tcp().message(size, masked=True).ip_bytes
+    down = Tcp().message(delta_length(line.wire, 800), masked=False).ip_bytes
+    packets = [packet(10.001 + n / 10, ip_bytes=int(up)) for n in range(20)]
+    packets += [packet(11.001 + n / 10, SERVER, int(down)) for n in range(5)]
+    packets += [packet(10.002 + n / 10, SERVER, 52) for n in range(20)]
+    return call, packets
+
+
+def test_the_rows_of_a_call() -> None:
+    """Each direction while somebody speaks in it and over the whole call; others' packets are not counted."""
+    call, packets = _call()
+    others = [replace(one, source_port=7000, target_port=7001) for one in packets]
+    session = call_session(call, packets + others, SERVER)
+    assert all(abs(row.bytes_error) < 1e-9 and abs(row.packets_error) < 1e-9 for row in session.rows)
+    talking, whole = session.row("up", "talking"), session.row("up", "conversation")
+    assert (talking.measured.packets, whole.measured.packets) == (10, 20)
+    assert talking.kbps == pytest.approx(whole.kbps)
+    heard, quiet = session.row("down", "talking"), session.row("down", "conversation")
+    assert (heard.seconds, quiet.seconds) == (0.5, 2.0)
+    assert heard.kbps == pytest.approx(4 * quiet.kbps)
+    assert quiet.acknowledgements == Load(20 * 52, 20)
+    both = whole.measured.ip_bytes + quiet.measured.ip_bytes + 20 * 52
+    assert session.kbps == pytest.approx(both * 8 / 1000 / 2)
+
+
+def test_a_missing_packet_is_an_error_of_the_row() -> None:
+    """A row that lacks a message is beyond the tolerance, so the whole run fails."""
+    call, packets = _call()
+    assert not call_session(call, packets[1:], SERVER).row("up", "talking").ok
+
+
+def test_the_rows_of_a_media_stream() -> None:
+    """The caller speaks in the first half, the agent in the second; frames that were not sent cost nothing."""
+    up = [b"x" * 60] * 50 + [b""] * 50
+    down = [b""] * 50 + [b"y" * 40] * 50
+    stream = Stream("s", 20, up, down)
+    packets = [Packet(10.001 + n / 50, CALLER, 20_000, 20_000, 110, 82) for n in range(50)]
+    packets += [Packet(11.001 + n / 50, SERVER, 20_000, 20_000, 90, 62) for n in range(50)]
+    session = stream_session(stream, packets, 20_000, 10.0, SERVER)
+    assert all(row.bytes_error == row.packets_error == 0 for row in session.rows)
+    assert session.row("up", "talking").kbps == pytest.approx(44)
+    assert session.row("up", "conversation").kbps == pytest.approx(22)
+    assert session.row("down", "talking").kbps == pytest.approx(36)
+    assert session.both_ways("conversation").packets == pytest.approx(50)
+    assert Rtp().overhead == 50

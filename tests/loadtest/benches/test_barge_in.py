@@ -1,0 +1,80 @@
+"""The barge-in bench: what it makes of conversations, and when it passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loadtest.benches.barge_in import LIMIT_MS, Interruption, Stops, interruptions, script
+from loadtest.callers.scripted_caller import Line, Manners
+from tests.loadtest.callers.scene import Scene, clip, report, tone
+
+LINE_S = 1.5
+GOOD = Interruption(
+    "b.wav", 120.0, 20.0, 60.0, heard_s=2.0, kept_s=1.8, kept="Once upon a time", said="Once upon a time."
+)
+
+
+def stops(*found: Interruption) -> Stops:
+    return Stops(len(found), found)
+
+
+def test_interruptions_come_at_every_offset() -> None:
+    """A question, then lines that interrupt, no two callers' alike."""
+    clips = [clip("a.wav"), clip("b.wav")]
+    lines = script(clip("q.wav"), clips, 10, offset=0) + script(clip("q.wav"), clips, 10, offset=10)
+    offsets = [line.barge_in_s for line in lines if line.barge_in_s is not None]
+    assert len(set(offsets)) == len(offsets) == 20
+    assert {line.clip.name for line in lines if line.barge_in_s is not None} == {"a.wav", "b.wav"}
+
+
+def test_what_is_measured_of_an_interruption() -> None:
+    """From the frame with its first speech to the flush; what was heard against what the server keeps."""
+    over = clip("b.wav", before=0.11)
+    scene = Scene(Line(clip("a.wav")), Line(over, barge_in_s=1.0), manners=Manners(leaves=True))
+    scene.hears(0.7, "i1")
+    scene.commits(0.5 + LINE_S + 0.2, "i1", "tell me a story")
+    began = 0.5 + LINE_S + 0.4
+    scene.replies(began, "r1", "Once upon a time there was a king.", tone(5.0))
+    onset = began + 1.0 + 0.11
+    scene.hears(onset + 0.12, "i2")
+    scene.done(onset + 0.2, "r1", report("i1", 1500) | {"interrupted": True, "stop_ms": 70.0}, status="cancelled")
+    [found] = interruptions(scene.dialogue)
+    assert found.stop_ms == pytest.approx(120, abs=21)
+    assert 0 < found.frame_ms <= 20
+    assert found.server_ms == 70
+    assert found.heard_s == pytest.approx(onset + 0.12 - began, abs=0.021)
+    assert found.said == "Once upon a time there was a king."
+
+
+def test_it_holds_if_all_fell_silent_in_time_and_every_history_is_true() -> None:
+    """At the limit; by the 95th percentile, not the worst."""
+    assert stops(*[replace(GOOD, stop_ms=LIMIT_MS)] * 19, replace(GOOD, stop_ms=400.0)).holds
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        stops(*[GOOD] * 18, *[replace(GOOD, stop_ms=LIMIT_MS + 1)] * 2),
+        stops(*[GOOD] * 19, replace(GOOD, kept_s=2.2)),
+        stops(*[GOOD] * 19, replace(GOOD, kept="Twice upon")),
+        Stops(21, (GOOD,) * 20),
+        Stops(0, ()),
+    ],
+    ids=["late", "keeps what was not heard", "keeps what was not said", "one was not heard", "nothing"],
+)
+def test_it_does_not_hold(found: Stops) -> None:
+    """A tail beyond the limit, a history that is not true, an interruption that silenced nothing."""
+    assert not found.holds
+
+
+def test_a_caller_who_leaves_does_not_hear_the_last_reply_out() -> None:
+    """The conversation is over when the reply to the last line sounds."""
+    for leaves in (True, False):
+        scene = Scene(Line(clip("a.wav")), manners=Manners(leaves=leaves))
+        scene.hears(0.7, "i1")
+        scene.commits(0.5 + LINE_S + 0.2, "i1", "tell me a story")
+        assert not scene.dialogue.finished
+        scene.replies(0.5 + LINE_S + 0.4, "r1", "Once upon a time.", tone(5.0))
+        assert scene.dialogue.finished == leaves

@@ -1,0 +1,150 @@
+"""The drafts bench against the real sessions, in virtual time: it passes as they are, and sees every way to break them.
+
+Sessions, drafts, replies and voices are the product's, engines the emulated ones; only voice activity is loudness, and
+what a caller says are tones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from actors.listening.end_of_turn import Hearing
+from actors.replying.drafts import Draft, Drafts
+from actors.replying.replies import Replies
+from actors.session import Session
+from deployments.engines.emulated import EmulatedStt, EmulatedTts
+from deployments.llm import Llm
+from deployments.local.in_process import DirectLlm, DirectStt, DirectTts
+from loadtest.benches.drafts.caller import HesitantCaller
+from loadtest.benches.drafts.evidence import NOTHING, Evidence, evidence
+from loadtest.benches.drafts.run import SESSION
+from loadtest.benches.drafts.script import script
+from loadtest.benches.drafts.verdict import SETTINGS
+from loadtest.scenario.utterances import FRAME_S, encode
+from rejoinder.core.settings.settings import parse_settings
+from rejoinder.core.wire import client
+from rejoinder.core.wire.formats import AudioFormat, Decoder
+from tests.actors.stage_play import Play
+from tests.actors.virtual_time import run_virtual
+from tests.loadtest.callers.scene import clip
+
+CALLS, TURNS = 3, 8
+LONGEST_S = TURNS * 20.0
+SPEECH = encode([clip(f"{seconds:g}", seconds, 0.04, 0.04) for seconds in (1.1, 1.26, 1.5)], AudioFormat.PCM)
+
+
+async def _hold(number: int, counts: Counter[str]) -> Evidence:
+    settings = parse_settings(SETTINGS)
+    play = Play(settings=settings)
+    # The engines of the bench, where Play has its scripted ones.
+    play.stt = DirectStt(EmulatedStt(settings))  # type: ignore[assignment]
+    play.llm = DirectLlm(Llm(settings))  # type: ignore[assignment]
+    play.tts = DirectTts(EmulatedTts(settings))  # type: ignore[assignment]
+    turns = script(1, number, TURNS, 0.7, len(SPEECH.utterances))
+    async with play.open() as host:
+        caller = HesitantCaller(SPEECH, turns)
+        clock = asyncio.get_running_loop().time
+
+        def deliver(event: dict[str, Any]) -> None:
+            caller.take(_encoded(event), clock())
+
+        async with host.converse("test", deliver, "rejoinder") as session:
+            throw = _transport(session)
+            await throw(SESSION)
+            while not caller.over and caller.now < LONGEST_S:
+                await asyncio.sleep(FRAME_S)
+                for message in caller.leaving(clock()):
+                    await throw(message)
+            caller.hang_up()
+    counts.update(play.metrics.counts)
+    return evidence(caller, len(turns))
+
+
+def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
+    """Hands the client's messages to the session."""
+    decode = Decoder(AudioFormat.PCM)
+
+    async def throw(message: bytes) -> None:
+        event = client.parse(message)
+        if isinstance(event, client.AppendAudio):
+            session.hear(decode(event.audio))
+        else:
+            await session.submit(event)
+
+    return throw
+
+
+def _encoded(event: dict[str, Any]) -> bytes:
+    """An event as it is on the wire."""
+    return orjson.dumps(event, default=lambda audio: base64.b64encode(audio).decode())
+
+
+def held() -> tuple[Evidence, Counter[str]]:
+    counts: Counter[str] = Counter()
+    return sum((run_virtual(_hold(number, counts)) for number in range(CALLS)), NOTHING), counts
+
+
+def test_what_is_heard_answers_what_was_said() -> None:
+    """Every turn is answered, drafts are discarded with their audio ready, and nothing of them is heard."""
+    found, counts = held()
+    assert (found.leaks, found.misheard, found.faults) == ((), (), ())
+    assert (found.turns, found.unanswered) == (CALLS * TURNS, 0)
+    assert found.judged_s > found.turns
+    assert counts["draft discarded"] >= found.hesitant / 2
+    assert counts["draft discarded_ready"] > 0
+    assert counts["draft begun"] == counts["draft kept"] + counts["draft discarded"]
+
+
+def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
+    """A draft's audio is sent as soon as it is there."""
+    draft = Replies.draft
+
+    def open_at_once(self: Replies, revision: int, hearing: Hearing) -> None:
+        draft(self, revision, hearing)
+        begun = self._drafts._draft
+        if begun:
+            begun.reply._go.set()
+
+    patch.setattr(Replies, "draft", open_at_once)
+
+
+def _never_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Resumed speech discards nothing, and whatever draft there is answers the turn."""
+    begin = Drafts.begin
+
+    def begin_once(self: Drafts, *args: Any) -> Draft | None:
+        return None if self.drafting else begin(self, *args)
+
+    patch.setattr(Drafts, "begin", begin_once)
+    patch.setattr(Drafts, "discard", lambda _: None)
+    patch.setattr(Draft, "answers", lambda self, *_: not self.task.done())
+
+
+def _let_out_late(patch: pytest.MonkeyPatch) -> None:
+    """Resumed speech discards the draft by opening its gate instead of cancelling it."""
+
+    def release(self: Drafts) -> None:
+        draft, self._draft = self._draft, None
+        if draft:
+            draft.reply._go.set()
+
+    patch.setattr(Drafts, "discard", release)
+
+
+@pytest.mark.parametrize("broken", [_opened_too_early, _never_forgotten, _let_out_late])
+def test_a_broken_gate_is_seen_in_the_sound(
+    broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However drafts of discarded revisions get out: seconds of their sound are found, by the sound alone."""
+    broken(monkeypatch)
+    found, _ = held()
+    foreign = [leak for leak in found.leaks if leak.why.startswith("sound")]
+    assert sum(leak.audio_s for leak in foreign) > 1
+    assert all(leak.found != (leak.expected,) for leak in foreign)

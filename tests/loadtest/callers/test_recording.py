@@ -1,0 +1,48 @@
+"""A conversation as sound."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.callers.recording import save
+from loadtest.callers.scripted_caller import LEAD_IN_S, Line
+from rejoinder.core.audio.pcm import WIRE_RATE
+from rejoinder.core.errors import ConfigError
+from tests.loadtest.callers.scene import Scene, clip, report, tone
+
+
+def _scene() -> Scene:
+    """A second of speech, answered 0.4 s after its end with half a second."""
+    scene = Scene(Line(clip(seconds=1.0)))
+    scene.hears(0.7, "i1")
+    scene.commits(LEAD_IN_S + 1.2, "i1", "hello")
+    scene.replies(LEAD_IN_S + 1.4, "r1", "Good day.", tone(0.5))
+    scene.done(LEAD_IN_S + 1.5, "r1", report("i1", 1500))
+    scene.run(60)
+    return scene
+
+
+def test_the_conversation_is_saved_on_the_client_s_timeline(tmp_path: Path) -> None:
+    """The caller is left, the agent right, each where it sounded; the reply alone is saved too."""
+    written = save(_scene().dialogue, tmp_path / "new" / "folder")
+    assert [path.name for path in written] == ["reply-01.wav", "conversation.wav"]
+    with wave.open(str(written[1])) as file:
+        assert (file.getnchannels(), file.getframerate()) == (2, WIRE_RATE)
+        both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    left, right = (np.flatnonzero(both[:, side]) / WIRE_RATE for side in (0, 1))
+    assert (left[0], left[-1]) == pytest.approx((LEAD_IN_S, LEAD_IN_S + 1.0), abs=0.001)
+    assert (right[0], right[-1]) == pytest.approx((LEAD_IN_S + 1.4, LEAD_IN_S + 1.9), abs=0.001)
+    with wave.open(str(written[0])) as file:
+        assert file.readframes(file.getnframes()) == tone(0.5)
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The error says which directory."""
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ConfigError, match="cannot be written") as caught:
+        save(_scene().dialogue, tmp_path / "taken")
+    assert caught.value.field == str(tmp_path / "taken")

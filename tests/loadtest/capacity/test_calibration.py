@@ -1,0 +1,209 @@
+"""From runs to a calibration and back to a network: what is fitted behaves as what was measured."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.capacity.calibration import (
+    Calibration,
+    Level,
+    Spell,
+    StageLevel,
+    histogram_points,
+    levels_for,
+    load,
+    save,
+    spell,
+)
+from loadtest.capacity.network_fit import batching, fit, log_normal, span, varied
+from loadtest.capacity.prediction import predict, predicted_knee
+from loadtest.capacity.queueing import Stage
+from loadtest.capacity.service_times import Curved, Quantiles, fixed, sampled
+from loadtest.capacity.turn_network import Answer, Callers, Network, Simulated, simulate
+from loadtest.generator.stage_metrics import Histogram
+from loadtest.results.result import Latency
+from loadtest.scenario.scenario import Manner
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.measuring.service_curves import Curve
+
+MANNER = Manner(think_s=0.5, think_sigma=0.3)
+ANSWER = Answer(((0.05, 1.5), (0.2, 3.0)), 0.25)
+SLOTS = {"stt": 3, "llm": 4, "tts": 8}
+TRUE = Network(
+    stt=Stage(1, 3, Curved(Curve(300, 0.3)), fixed(0.008)),
+    llm=Stage(2, 4, Curved(Curve(250, 0.4)), fixed(0.006)),
+    tts=Stage(1, 8, Curved(Curve(90, 0.2)), fixed(0.006)),
+    callers=Callers(log_normal(0.5, 0.3), fixed(1.2)),
+    answer=ANSWER,
+    silence=fixed(0.09),
+    endpoint=fixed(0.14),
+    delivery=fixed(0.03),
+)
+
+
+def part(values: list[float]) -> Spell:
+    return Spell(float(np.mean(values)), sampled(values).points)
+
+
+def stage_level(run: Simulated, name: str, network: Network) -> StageLevel:
+    """What perfect replicas would count."""
+    behind_s = {
+        "stt": 0.0,
+        "llm": ANSWER.generation_s,
+        "tts": float(np.mean([ANSWER.rest_s(audio_s) for _, audio_s in ANSWER.segments])),
+    }[name]
+    stage: Stage = getattr(network, name)
+    count = len(run.turns) * (len(ANSWER.segments) if name == "tts" else 1)
+    draw = stage.first.drawer(random.Random(5))
+    busy_s = run.busy[name] * stage.total_slots * run.for_s
+    return StageLevel(
+        replicas=stage.replicas,
+        requests=count,
+        served=count,
+        service_mean_s=busy_s / count,
+        service=sampled([draw(1) + behind_s for _ in run.turns]).points,
+        queue_mean_s=float(np.mean(run.waits_s[name])),
+        in_service=busy_s / run.for_s / stage.replicas,
+        cores=0.1,
+        memory_mb=100,
+    )
+
+
+def level_of(run: Simulated, sessions: int, network: Network) -> Level:
+    """What a perfect generator would report of a simulated run."""
+    turns = run.turns
+    totals = np.array([turn.total_s for turn in turns]) * 1000
+    p50, p95, p99 = (float(np.percentile(totals, p)) for p in (50, 95, 99))
+    return Level(
+        sessions=sessions,
+        turns=len(turns),
+        for_s=run.for_s,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        audio_s=ANSWER.audio_s,
+        parts={
+            "voice_to_voice": part([turn.total_s for turn in turns]),
+            "silence": part([turn.silence_s for turn in turns]),
+            "endpoint": part([0.14 for _ in turns]),
+            "stt": part([max(0.0, turn.heard_s - 0.14) for turn in turns]),
+            "llm_first_token": part([turn.llm_s for turn in turns]),
+            "first_segment": part([turn.segment_s for turn in turns]),
+            "tts_first_audio": part([turn.tts_s for turn in turns]),
+            "delivery": part([turn.delivery_s for turn in turns]),
+        },
+        stages={name: stage_level(run, name, network) for name in ("stt", "llm", "tts")},
+        host_cores=0.2,
+        host_memory_mb=300,
+        in_kbps=580,
+        out_kbps=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    levels = tuple(level_of(simulate(TRUE, n, 600, seed=n), n, TRUE) for n in (6, 12, 18))
+    settings = {"hedging": {"enabled": False}}
+    return Calibration(levels, {"stt": "emulated"}, SLOTS, MANNER, settings)
+
+
+def test_what_is_fitted_behaves_as_what_was_measured(calibration: Calibration) -> None:
+    """The fitted network's p50 and p95 are the true network's within 6% at a load it was not calibrated at."""
+    found, true = predict(fit(calibration, ANSWER), 26), predict(TRUE, 26)
+    assert found.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.06)
+    assert found.p95_ms.value == pytest.approx(true.p95_ms.value, rel=0.06)
+    assert found.turns_per_s.value == pytest.approx(true.turns_per_s.value, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stt": Stage(3, 1, Curved(Curve(300, 0.3)))},
+        {"stt": Stage(1, 2, Curved(Curve(500, 0.6)))},
+        {"tts": Stage(1, 2, Curved(Curve(150)))},
+    ],
+    ids=["replicas", "distribution", "another bottleneck"],
+)
+def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, Stage]) -> None:
+    """Changed stages give the knee that the true network has when its stages are changed, within 6%."""
+    found = predicted_knee(varied(fit(calibration, ANSWER), change), 1800, 80)
+    true = predicted_knee(varied(TRUE, change), 1800, 80)
+    assert found == pytest.approx(true, rel=0.06, abs=1)
+
+
+def test_replies_can_be_taken_from_the_measurement(calibration: Calibration) -> None:
+    """Without knowing the replies the fit still predicts p50 within 10% and throughput within 3%."""
+    found, true = predict(fit(calibration), 22), predict(TRUE, 22)
+    assert found.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.1)
+    assert found.turns_per_s.value == pytest.approx(true.turns_per_s.value, rel=0.03)
+
+
+def test_batching_is_believed_only_beyond_noise(calibration: Calibration) -> None:
+    """Service times that do not depend on load give no batching; ones that grow by 20% a neighbour do, by as much."""
+    plain = batching(calibration, "stt")
+    assert plain is None or not plain.believed
+    levels = tuple(
+        replace(
+            level,
+            stages=level.stages
+            | {"stt": replace(level.stages["stt"], service_mean_s=0.3 * (1 + 0.2 * (busy - 1)), in_service=busy)},
+        )
+        for level, busy in zip(calibration.levels, (1.0, 1.6, 2.5), strict=True)
+    )
+    grown = batching(replace(calibration, levels=levels), "stt")
+    assert grown is not None
+    assert grown.believed
+    assert grown.factors(3) == pytest.approx((1, 1.2, 1.4), rel=0.01)
+
+
+def test_a_calibration_is_a_file(calibration: Calibration, tmp_path: Path) -> None:
+    """What is saved is loaded again, equal; damage and other files are named with the field."""
+    save(calibration, tmp_path / "c.json")
+    assert load(tmp_path / "c.json") == calibration
+    (tmp_path / "c.json").write_text('{"levels": []}')
+    with pytest.raises(ConfigError, match="engines"):
+        load(tmp_path / "c.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "none.json")
+
+
+def test_levels_stand_at_20_40_and_60_percent() -> None:
+    """Three different numbers of sessions, or a refusal to calibrate on fewer."""
+    assert levels_for(50) == (10, 20, 30)
+    with pytest.raises(ConfigError, match="--knee"):
+        levels_for(2)
+
+
+def test_the_range_is_that_of_the_levels(calibration: Calibration) -> None:
+    """The calibrated range is from the least to the most sessions measured."""
+    assert span(calibration.levels) == (6, 18)
+
+
+def test_printed_percentiles_are_a_distribution() -> None:
+    """Without a histogram a latency's printed curve is used, with its own mean kept beside it."""
+    found = spell(Latency(100, 210, 200, 250, 300, 400, 500, ((1, 100), (50, 200), (95, 300), (100, 500))))
+    assert found.mean_s == 0.21
+    assert found.times.at(0.5) == pytest.approx(0.2)
+    assert found.times.at(1) == 0.5
+
+
+def test_a_histograms_mean_is_exact() -> None:
+    """Buckets give the shape, the sum the mean; the bucket without a bound is closed at twice the last bound."""
+    points = histogram_points(Histogram((0.1, 0.2, float("inf")), (0, 8, 2), 2.4))
+    times = Quantiles(points)
+    assert times.mean_s == pytest.approx(0.24)
+    assert times.at(0.4) < times.at(0.9)
+
+
+@pytest.mark.parametrize(("median_s", "sigma"), [(2.0, 0.5), (0.3, 0.0), (0.0, 0.5)])
+def test_thinking_has_its_distributions_mean(median_s: float, sigma: float) -> None:
+    """The table of a log-normal has its exact mean and its median."""
+    times = log_normal(median_s, sigma)
+    assert times.mean_s == pytest.approx(median_s * np.exp(sigma**2 / 2))
+    assert isinstance(times, Quantiles)
+    assert times.at(0.5) == pytest.approx(median_s, rel=0.02)

@@ -1,0 +1,91 @@
+"""What sessions and requests occupy: lines, units and traffic from a calibration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loadtest.capacity import footprint
+from loadtest.capacity.calibration import Calibration, Level, Spell, StageLevel
+from loadtest.capacity.queueing import Stage
+from loadtest.capacity.service_times import fixed
+from loadtest.capacity.turn_network import Answer, Callers, Network
+from loadtest.scenario.scenario import Manner
+from rejoinder.core.capacity.sizing import Basis
+from rejoinder.core.errors import ConfigError
+
+STAGE = Stage(1, 4, fixed(0.1))
+NETWORK = Network(
+    STAGE,
+    STAGE,
+    STAGE,
+    callers=Callers(fixed(2), fixed(3), abandoned=0.5),
+    answer=Answer(((0.05, 2.0), (0.2, 3.0)), 0.3),
+)
+
+
+def level(sessions: int, host_cores: float | None = None) -> Level:
+    points = ((0.0, 0.1), (1.0, 0.3))
+    stage = StageLevel(2, sessions * 15.0, sessions * 15, 0.2, points, 0.0, 0.5, 0.1 * sessions / 10, 400)
+    return Level(
+        sessions=sessions, turns=sessions * 10, for_s=100, p50_ms=500, p95_ms=600, p99_ms=700, audio_s=5.0,
+        parts={"voice_to_voice": Spell(0.5, points)},
+        stages={"stt": stage, "llm": replace(stage, requests=sessions * 10.0)},
+        host_cores=0.05 + 0.01 * sessions if host_cores is None else host_cores,
+        host_memory_mb=250 + 1.5 * sessions, in_kbps=560, out_kbps=200, frames_per_s=50,
+    )  # fmt: skip
+
+
+CALIBRATION = Calibration((level(10), level(20), level(30)), {}, {"stt": 4}, Manner())
+
+
+def test_a_host_is_filled_to_its_share_of_a_core() -> None:
+    """0.05 cores and 0.01 a session: 65 sessions use 0.7 of a core; beyond the 30 measured that is extrapolated."""
+    found = footprint.host(CALIBRATION)
+    assert (found.sessions, found.basis) == (65, Basis.EXTRAPOLATED)
+    assert footprint.host(CALIBRATION, most=25).basis is Basis.PREDICTED
+    unit = footprint.host(CALIBRATION, most=20).unit
+    assert unit.cores == pytest.approx(0.25 * 1.3)
+    assert unit.memory_mb == pytest.approx(280 * 1.3)
+
+
+def test_two_hosts_are_each_half() -> None:
+    """What two hosts use together is twice what one of them does with half of the sessions."""
+    levels = tuple(replace(level(n), sessions=2 * n, host_cores=2 * level(n).host_cores, hosts=2) for n in (10, 20, 30))
+    assert footprint.host(replace(CALIBRATION, levels=levels)).sessions == 65
+
+
+def test_a_host_without_room_is_refused() -> None:
+    """A host that uses its whole core before the first session cannot be planned with."""
+    busy = replace(CALIBRATION, levels=(level(1, 0.8), level(2, 0.9), level(3, 1.0)))
+    with pytest.raises(ConfigError, match="for itself"):
+        footprint.host(busy)
+
+
+def test_a_replicas_cores_are_its_requests() -> None:
+    """CPU seconds of a request, over all levels, times the requests a second, with headroom, but at least a tenth."""
+    per_request_s = footprint.cpu_per_request_s(CALIBRATION, "stt")
+    assert per_request_s == pytest.approx(2 * 100 * (0.1 + 0.2 + 0.3) / (15 * 60))
+    assert footprint.stage_unit(CALIBRATION, "stt", 5).cores == pytest.approx(per_request_s * 5 * 1.3)
+    assert footprint.stage_unit(CALIBRATION, "stt", 0.01).cores == 0.1
+    assert footprint.requests_per_turn(CALIBRATION, "stt") == pytest.approx(1.5)
+
+
+def test_a_session_at_the_edge() -> None:
+    """50 frames of 1,400 bytes in and the heard audio out: more than the payload, by headers alone."""
+    traffic = footprint.edge(level(10))
+    assert traffic.in_pps == pytest.approx(50)
+    assert 560 < traffic.in_kbps < 560 * 1.1
+    heard = 5.0 * 0.1  # seconds of audio a second, for one session: a turn in ten seconds
+    assert traffic.out_kbps == pytest.approx(heard * 24_000 * 16 * 4 / 3 / 1000, rel=0.1)
+    assert traffic.out_pps == pytest.approx(heard * 10 * 5)
+
+
+def test_traffic_inside_the_cluster() -> None:
+    """Speech to text gets each turn's audio (abandoned ones too), the voice gives back what is heard."""
+    stt, tts = (footprint.inside(NETWORK, stage, 10.0, 3.0) for stage in ("stt", "tts"))
+    assert stt.in_kbps == pytest.approx(10 * 1.5 * 3 * 16_000 * 16 / 1000, rel=0.05)
+    assert tts.out_kbps == pytest.approx(10 * 5 * 24_000 * 16 / 1000, rel=0.05)
+    assert footprint.inside(NETWORK, "llm", 10.0, 3.0).out_pps > 10
+    assert footprint.verdicts(2.0).in_kbps == pytest.approx(2 * 8 * 16_000 * 16 / 1000, rel=0.05)

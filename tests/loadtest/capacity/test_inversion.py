@@ -1,0 +1,74 @@
+"""The target turned around: what is found meets it, and one replica less does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loadtest.capacity.inversion import MOST_BUSY, Target, invert, work
+from loadtest.capacity.network_fit import STAGES, log_normal
+from loadtest.capacity.prediction import predict
+from loadtest.capacity.queueing import Stage
+from loadtest.capacity.service_times import Curved, fixed
+from loadtest.capacity.turn_network import Answer, Callers, Network
+from rejoinder.core.capacity.budgets import Tier
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.measuring.service_curves import Curve
+
+NETWORK = Network(
+    stt=Stage(1, 2, Curved(Curve(150, 0.2))),
+    llm=Stage(1, 4, Curved(Curve(200, 0.3))),
+    tts=Stage(1, 4, fixed(0.06)),
+    callers=Callers(log_normal(2.0, 0.5), fixed(3.0)),
+    answer=Answer(((0.05, 2.0), (0.3, 3.0)), 0.4),
+    silence=fixed(0.07),
+    endpoint=fixed(0.1),
+    delivery=fixed(0.05),
+)
+TARGET = Target(sessions=80, tier=Tier.GOOD, p95_ms=1000)
+
+
+def test_the_replicas_found_are_the_fewest() -> None:
+    """The target holds with the replicas found, and with one less of any stage it does not."""
+    found = invert(NETWORK, TARGET, 80)
+    assert TARGET.met_by(found.prediction)
+    for stage in STAGES:
+        if found.needed[stage] == 1:
+            continue
+        less = {name: replace(getattr(NETWORK, name), replicas=count) for name, count in found.needed.items()}
+        less[stage] = replace(less[stage], replicas=less[stage].replicas - 1)
+        assert not TARGET.met_by(predict(replace(NETWORK, **less), 80, 60, (21, 22)))
+
+
+def test_no_stage_is_filled_to_the_brim() -> None:
+    """However loose the target, no stage's slots are busier than a plan dares."""
+    loose = replace(TARGET, tier=Tier.ACCEPTABLE, p95_ms=3000)
+    assert max(invert(NETWORK, loose, 80).prediction.busy.values()) <= MOST_BUSY
+
+
+def test_more_sessions_need_more() -> None:
+    """Four times the sessions need more replicas in all, but less than four times as many and one more of each."""
+    small, large = (sum(invert(NETWORK, TARGET, n).needed.values()) for n in (40, 160))
+    assert small < large < 4 * small + len(STAGES)
+
+
+def test_the_work_of_a_turn() -> None:
+    """Requests a turn and holding times are those of the network: transcripts, one answer, a voice for each segment."""
+    callers = replace(NETWORK.callers, abandoned=0.5)
+    stt, llm, tts = (work(replace(NETWORK, callers=callers), stage) for stage in STAGES)
+    assert (stt.requests_per_turn, llm.requests_per_turn, tts.requests_per_turn) == (1.5, 1, 2)
+    assert stt.hold_s == pytest.approx(0.15 * 1.0202, rel=1e-3)
+    assert llm.hold_s == pytest.approx(0.2 * 1.046 + 0.4, rel=1e-3)
+    assert tts.hold_s == pytest.approx(0.06 + (0.18 + 0.28) / 2)
+    assert tts.scv == pytest.approx(0)
+    assert llm.scv < Curved(Curve(200, 0.3)).scv
+
+
+@pytest.mark.parametrize(
+    ("target", "option"), [(replace(TARGET, p95_ms=300), "--p95-ms"), (replace(TARGET, tier=Tier.EXCELLENT), "--tier")]
+)
+def test_what_no_replica_can_mend_is_said(target: Target, option: str) -> None:
+    """A target that one caller alone misses is refused, with the option to change."""
+    with pytest.raises(ConfigError, match=option):
+        invert(NETWORK, target, 50)

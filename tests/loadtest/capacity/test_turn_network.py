@@ -1,0 +1,219 @@
+"""The simulated network against queues whose answer is known, and against its own logic."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from math import comb, factorial
+
+import numpy as np
+import pytest
+import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadtest.capacity.prediction import knee, predict, predicted_knee, refused
+from loadtest.capacity.queueing import Stage, Station, Steps
+from loadtest.capacity.service_times import Curved, Drawer, fixed
+from loadtest.capacity.turn_network import Answer, Callers, Network, Simulated, simulate
+from rejoinder.core.capacity.erlang import Queue, blocking
+from rejoinder.core.measuring.service_curves import Curve
+from rejoinder.core.settings.settings import HedgingSettings
+
+AT_ONCE = Stage(1, 10_000, fixed(0))
+SAY_NOTHING = Answer(((0.0, 0.0),), 0.0)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Service as the closed forms want it."""
+
+    mean_s: float
+    scv: float = 1.0
+
+    def drawer(self, rng: random.Random) -> Drawer:
+        return lambda concurrent: rng.expovariate(1 / self.mean_s)
+
+
+def repairman_throughput(sessions: int, slots: int, think_s: float, service_s: float) -> float:
+    """Completions a second of M/M/c//N: `sessions` think, then queue for one of `slots` (direct formula)."""
+    ratio = service_s / think_s
+    weights = []
+    for n in range(sessions + 1):
+        weight = comb(sessions, n) * ratio**n
+        if n > slots:
+            weight *= factorial(n) / (factorial(slots) * slots ** (n - slots))
+        weights.append(weight)
+    thinking = sum((sessions - n) * weight for n, weight in enumerate(weights)) / sum(weights)
+    return thinking / think_s
+
+
+def one_stage(slots: int, service_s: float, think_s: float) -> Network:
+    callers = Callers(think=Exponential(think_s), speech=fixed(0))
+    return Network(Stage(1, slots, Exponential(service_s)), AT_ONCE, AT_ONCE, callers, SAY_NOTHING)
+
+
+@pytest.mark.parametrize(("sessions", "slots", "think_s"), [(4, 1, 5.0), (12, 2, 3.0), (30, 4, 2.0)])
+def test_the_closed_network_is_the_machine_repair_model(sessions: int, slots: int, think_s: float) -> None:
+    """With one exponential stage, throughput and mean response are the closed form's, within 4 standard errors."""
+    expected = repairman_throughput(sessions, slots, think_s, service_s=0.5)
+    runs = [simulate(one_stage(slots, 0.5, think_s), sessions, 1000, seed, 50) for seed in range(6)]
+    rates = np.array([run.turns_per_s for run in runs])
+    assert abs(rates.mean() - expected) < 4 * rates.std(ddof=1) / len(rates) ** 0.5
+    response_s = sessions / expected - think_s  # Little's law
+    means = np.array([np.mean([turn.total_s for turn in run.turns]) for run in runs])
+    assert abs(means.mean() - response_s) < 4 * means.std(ddof=1) / len(means) ** 0.5
+
+
+@pytest.mark.parametrize(("arrivals_per_s", "slots"), [(0.7, 1), (3.0, 4), (8.5, 10)])
+def test_an_open_station_is_erlang_c(arrivals_per_s: float, slots: int) -> None:
+    """Poisson arrivals at one replica wait as Erlang C says: mean, within 4 standard errors of six runs."""
+    means = []
+    for seed in range(6):
+        env, rng = simpy.Environment(), random.Random(seed)
+        station = Station(env, Stage(1, slots, Exponential(1.0)), rng)
+        env.process(poisson(env, station, rng, arrivals_per_s))
+        env.run(until=200)
+        station.measured_since = env.now
+        env.run(until=4000)
+        means.append(np.mean(station.waits_s))
+    expected = Queue(arrivals_per_s, 1.0, slots).mean_wait_s
+    assert abs(np.mean(means) - expected) < 4 * np.std(means, ddof=1) / len(means) ** 0.5
+
+
+def poisson(env: simpy.Environment, station: Station, rng: random.Random, per_s: float) -> Steps:
+    while True:
+        yield env.timeout(rng.expovariate(per_s))
+        replica = station.choose()
+        assert replica is not None
+        env.process(station.serve(replica))
+
+
+def test_two_choices_lie_between_one_queue_and_chance() -> None:
+    """Eight slots on eight replicas wait longer than eight behind one queue, but less than at a random replica."""
+    waits = {}
+    for replicas, slots in ((1, 8), (8, 1)):
+        env, rng = simpy.Environment(), random.Random(2)
+        station = Station(env, Stage(replicas, slots, Exponential(1.0)), rng)
+        env.process(poisson(env, station, rng, 6.4))
+        env.run(until=100)
+        station.measured_since = env.now
+        env.run(until=5000)
+        waits[replicas] = float(np.mean(station.waits_s))
+    at_random = Queue(0.8, 1.0, 1).mean_wait_s
+    assert waits[1] < waits[8] < at_random / 2
+
+
+TYPICAL = Network(
+    stt=Stage(1, 4, Curved(Curve(200, 0.3))),
+    llm=Stage(2, 4, Curved(Curve(300, 0.5))),
+    tts=Stage(1, 8, Curved(Curve(80, 0.2))),
+    callers=Callers(fixed(0.5), fixed(1.0)),
+    answer=Answer(((0.05, 1.5), (0.2, 3.0)), 0.25),
+    silence=fixed(0.09),
+    endpoint=fixed(0.14),
+    delivery=fixed(0.02),
+)
+
+
+def p(run: Simulated, percentile: float) -> float:
+    return float(np.percentile([turn.total_s for turn in run.turns], percentile))
+
+
+def test_a_turn_without_load_is_the_sum_of_its_times() -> None:
+    """One session with fixed times: voice to voice is their sum, and the cycle adds speech, thought and listening."""
+    network = replace(
+        TYPICAL, stt=Stage(1, 1, fixed(0.2)), llm=Stage(1, 1, fixed(0.3)), tts=Stage(1, 1, fixed(0.08), fixed(0.01))
+    )
+    run = simulate(network, 1, 1000)
+    total_s = 0.09 + 0.2 + 0.3 + 0.05 + 0.09 + 0.02
+    assert {round(turn.total_s, 9) for turn in run.turns} == {round(total_s, 9)}
+    assert run.turns_per_s == pytest.approx(1 / (0.5 + 1.0 + total_s + 4.5), rel=0.01)
+    assert run.busy["llm"] == pytest.approx(run.turns_per_s * (0.3 + 0.25), rel=0.01)
+
+
+def test_the_endpoints_wait_hides_a_faster_transcript() -> None:
+    """The transcript runs beside the endpoint's wait: only what it takes longer counts."""
+    network = replace(TYPICAL, stt=Stage(1, 4, fixed(0.1)), endpoint=fixed(0.14))
+    heard = {round(turn.heard_s, 9) for turn in simulate(network, 1, 200).turns}
+    assert heard == {0.14}
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    """Two runs of one seed are equal, those of two seeds are not."""
+    assert simulate(TYPICAL, 10, 100, seed=3) == simulate(TYPICAL, 10, 100, seed=3)
+    assert simulate(TYPICAL, 10, 100, seed=3) != simulate(TYPICAL, 10, 100, seed=4)
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 4))
+def test_utilisation_law(sessions: int, replicas: int, slots: int) -> None:
+    """The share of busy slots is throughput times holding time over slots, at any load and any number of replicas."""
+    network = replace(TYPICAL, stt=Stage(replicas, slots, fixed(0.4)))
+    run = simulate(network, sessions, 400)
+    assert run.busy["stt"] == pytest.approx(run.turns_per_s * 0.4 / (replicas * slots), rel=0.05, abs=0.01)
+    assert run.busy["stt"] <= 1 + 1e-9
+
+
+def test_abandoned_transcripts_are_load() -> None:
+    """Requests taken back at pauses hold their slot until then: two a turn of 0.2 s add 0.4 s to each turn's load."""
+    callers = replace(TYPICAL.callers, abandoned=2.0, abandoned_s=0.2)
+    network = replace(TYPICAL, stt=Stage(1, 50, fixed(0.3)), callers=callers)
+    run = simulate(network, 10, 500)
+    assert run.busy["stt"] * 50 == pytest.approx(run.turns_per_s * (0.3 + 0.4), rel=0.05)
+
+
+def test_hedging_cuts_stalls_at_its_budget() -> None:
+    """2% stalls of 2 to 8 s: hedging cuts p99 by 70% and more, for at most 5% more requests, at an equal median."""
+    stalling = Stage(3, 16, Curved(Curve(300, 0.28, stall_share=0.02)))
+    plain = replace(TYPICAL, llm=stalling, stt=Stage(2, 8, fixed(0.1)), tts=Stage(2, 8, fixed(0.05)))
+    hedged = replace(plain, hedging=HedgingSettings())
+    without, with_hedge = simulate(plain, 40, 1500), simulate(hedged, 40, 1500)
+    assert p(with_hedge, 99) < 0.3 * p(without, 99)
+    assert p(with_hedge, 50) == pytest.approx(p(without, 50), rel=0.05)
+    assert 0 < with_hedge.hedges <= 0.05 * len(with_hedge.turns)
+
+
+def test_a_single_replica_cannot_be_hedged() -> None:
+    """A hedge goes to another replica or nowhere."""
+    network = replace(TYPICAL, llm=Stage(1, 8, Curved(Curve(300, stall_share=0.05))), hedging=HedgingSettings())
+    assert simulate(network, 10, 300).hedges == 0
+
+
+def test_a_prediction_names_its_bottleneck_and_its_error() -> None:
+    """The stage with the fewest slots for its work is named; percentiles rise; the seeds' error is small but there."""
+    found = predict(replace(TYPICAL, tts=Stage(1, 1, Curved(Curve(80, 0.2)))), 10)
+    assert found.bottleneck == "tts"
+    assert found.p50_ms.value < found.p95_ms.value < found.p99_ms.value
+    assert 0 < found.p95_ms.error < 0.2 * found.p95_ms.value
+
+
+def test_more_replicas_carry_more() -> None:
+    """The predicted knee of twice the bottleneck is about twice the knee."""
+    single = replace(TYPICAL, stt=Stage(1, 1, fixed(0.3)))
+    double = replace(TYPICAL, stt=Stage(2, 1, fixed(0.3)))
+    one, two = predicted_knee(single, 1500, 120), predicted_knee(double, 1500, 120)
+    assert 1.7 * one <= two <= 2.4 * one
+
+
+@given(st.integers(0, 3000))
+def test_the_search_finds_the_knee(true_knee: int) -> None:
+    """Where p95 exceeds its limit from one number of sessions on, the number before it is found, within the bound."""
+    assert knee(lambda n: 1.0 if n <= true_knee else 2.0, 1.5, most=2000) == min(true_knee, 2000)
+
+
+def test_admission_is_erlang_b() -> None:
+    """0.3 calls a second of 300 s are 90 Erlangs: 100 sessions refuse 2.7% of them."""
+    assert refused(0.3, 300, 100) == blocking(90, 100) == pytest.approx(0.027, abs=0.0005)
+
+
+def test_impossible_networks_are_refused() -> None:
+    """No replica, no slot, no session and no segment raise ValueError."""
+    with pytest.raises(ValueError, match="at least one replica"):
+        Stage(0, 1, fixed(0.1))
+    with pytest.raises(ValueError, match="at least one session"):
+        simulate(TYPICAL, 0, 10)
+    with pytest.raises(ValueError, match="segment"):
+        Answer((), 0.1)
+    with pytest.raises(ValueError, match="no turn"):
+        predict(replace(TYPICAL, callers=Callers(fixed(1e6), fixed(1))), 1, 10)

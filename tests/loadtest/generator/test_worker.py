@@ -1,0 +1,134 @@
+"""One generator process in virtual time, with calls that only pretend to be connected."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import wave
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadtest.callers.call_socket import CallSocket, Refused
+from loadtest.generator import worker
+from loadtest.generator.assignment import Order
+from loadtest.generator.worker import Worker
+from loadtest.scenario.scenario import Manner, Scenario
+from loadtest.scenario.schedule import Call
+from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
+from tests.actors.virtual_time import VirtualLoop, run_virtual
+
+MEASURE_FROM_S, MEASURE_TO_S, DRAIN_S = 2.0, 12.0, 4.0
+
+
+@dataclass
+class Line:
+    """A server that takes calls as told; nothing goes over any wire."""
+
+    refuse: int | None = None
+    drop_after_s: float | None = None
+    stall_at_s: float | None = None
+    sockets: list[CallSocket] = field(default_factory=list)
+
+    async def dial(self, url: str, key: str, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> CallSocket:
+        if self.refuse is not None:
+            raise Refused(self.refuse)
+        socket = CallSocket(greeting, on_lost)
+        socket._transport = Wire()  # type: ignore[assignment]  # all of a transport that a caller uses
+        self.sockets.append(socket)
+        if self.drop_after_s is not None:
+            asyncio.get_running_loop().call_later(self.drop_after_s, on_lost, socket)
+        return socket
+
+
+class Wire:
+    def send(self, kind: object, message: bytes) -> None:
+        pass
+
+    send_close = send_ping = disconnect = lambda self, *_: None
+
+    async def wait_disconnected(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clip(tmp_path: FilePath) -> str:
+    tone = 0.3 * np.sign(np.sin(np.arange(WIRE_RATE) * 0.05))
+    path = tmp_path / "clip.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(WIRE_RATE)
+        file.writeframes(float_to_pcm16(tone))
+    return str(path)
+
+
+def hold(clip: str, line: Line, monkeypatch: pytest.MonkeyPatch, *, stall: tuple[float, float] | None = None) -> Any:
+    """The lines of a worker that holds two calls; `stall`: when, and for how long, the process stands still."""
+    manner = Manner(think_s=1.0, answer_timeout_s=60)
+    scenario = Scenario("ws://127.0.0.1:9/v1", 2, 10, drain_s=DRAIN_S, clips=(clip,), manner=manner)
+    calls = tuple(Call(number, 0.5, MEASURE_TO_S, "local", number, number) for number in range(2))
+    told: list[dict[str, Any]] = []
+
+    async def run(patch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        patch.setattr(time, "monotonic", loop.time)
+        patch.setattr(worker, "dial", line.dial)
+        if stall:
+            loop.call_later(stall[0], lambda: setattr(loop._jumping, "now", loop._jumping.now + stall[1]))
+        order = Order(scenario, calls, MEASURE_FROM_S, MEASURE_TO_S, 0.0)
+        await Worker(order, loop.time(), told.append).run()
+
+    with monkeypatch.context() as patch:
+        run_virtual(run(patch))
+    assert told[-1]["final"]
+    return told
+
+
+def test_calls_that_the_drain_cuts_are_told(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two turns that nobody answers outlast the drain: both calls are counted as undrained, their turns unanswered."""
+    counts = Counter(hold(clip, Line(), monkeypatch)[-1]["counts"])
+    assert (counts["opened"], counts["undrained"], counts["dropped"]) == (2, 2, 0)
+    assert counts["unanswered"] == counts["turns"] > 0
+
+
+@pytest.mark.parametrize(("status", "count"), [(503, "refused"), (429, "refused"), (404, "setup_failed")])
+def test_a_refusal_is_no_failure(clip: str, monkeypatch: pytest.MonkeyPatch, status: int, count: str) -> None:
+    """Admission says 429 or 503; every other status is a fault."""
+    counts = Counter(hold(clip, Line(refuse=status), monkeypatch)[-1]["counts"])
+    assert counts == Counter({count: 2})
+
+
+def test_a_call_that_the_server_ends_is_dropped(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each call, and nothing is left alive."""
+    told = hold(clip, Line(drop_after_s=3.0), monkeypatch)
+    counts = Counter(told[-1]["counts"])
+    assert (counts["opened"], counts["dropped"], counts["undrained"]) == (2, 2, 0)
+    assert told[-1]["live"] == 0
+
+
+def test_every_frame_of_a_punctual_worker_was_sent(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two callers, 50 frames a second each."""
+    traffic = hold(clip, Line(), monkeypatch)[-1]["traffic"]
+    assert traffic["scheduled"] == traffic["sent"] == pytest.approx(2 * 50 * (MEASURE_TO_S + DRAIN_S - 0.5), rel=0.01)
+
+
+def test_a_worker_that_stands_still_at_the_end_has_measured_it(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report that tells of the stall comes after the measured time, and is evidence all the same."""
+    told = hold(clip, Line(), monkeypatch, stall=(MEASURE_TO_S - 2.5, 3.0))
+    (late,) = [line for line in told if not line["final"] and line["at_s"] > MEASURE_TO_S and line["measuring"]]
+    assert late["at_s"] == pytest.approx(MEASURE_TO_S + 0.5, abs=0.1)
+
+
+def test_frames_that_a_late_worker_never_sent_are_missed(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands still until the drain is over: what was due by then counts as scheduled, and was not sent."""
+    stop_at = MEASURE_TO_S + DRAIN_S - 1.0
+    traffic = hold(clip, Line(), monkeypatch, stall=(stop_at, 1.5))[-1]["traffic"]
+    # The wheel may catch up with a few of them before it is stopped.
+    assert traffic["scheduled"] - traffic["sent"] == pytest.approx(2 * 50 * 1.5, abs=10)

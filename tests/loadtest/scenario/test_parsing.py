@@ -1,0 +1,82 @@
+"""Scenarios as people write them: every mistake is named, every unit is understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadtest.generator.run import check_target
+from loadtest.scenario.parsing import scenario, seconds
+from loadtest.scenario.scenario import Arrivals, Scenario
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.wire.formats import AudioFormat
+
+FIXED = {"url": "ws://127.0.0.1:8000/v1", "sessions": 5, "for_s": 30.0}
+
+
+def test_keys_units_and_lists() -> None:
+    """Dotted keys, durations with units, commas, and the codecs' short names."""
+    found = scenario(
+        FIXED, ["arrivals=spike", "ramp_s=2m", "manner.barge_in=0.2", "regions=local,us-asia+relay=2", "codec=pcmu"]
+    )
+    assert found.arrivals is Arrivals.SPIKE
+    assert found.ramp_s == 120
+    assert found.manner.barge_in == 0.2
+    assert found.regions == ("local", "us-asia+relay=2")
+    assert found.codec is AudioFormat.PCMU
+
+
+def test_a_file_has_the_same_keys_and_later_ones_win(tmp_path: Path) -> None:
+    """YAML with nesting; what stands behind it on the command line replaces it."""
+    file = tmp_path / "peak.yaml"
+    file.write_text("seed: 7\nmanner: {think_s: 1, barge_in: 0.1}\n")
+    found = scenario(FIXED, [f"@{file}", "manner.think_s=3"])
+    assert (found.seed, found.manner.think_s, found.manner.barge_in) == (7, 3, 0.1)
+
+
+BAD = (
+    "nonsense=1 manner.nonsense=1 seed=x manner.barge_in=2 warm_up_s=-1 turn_detection=none seed codec=opus "
+    "workers=0 ramp_s=5parsecs @/nowhere.yaml rate_per_s=0 rate_per_s=-1 session_s=0 manner.think_sigma=100 regions=[ "
+    "sessions=7 for_s=1m"
+)
+
+
+@pytest.mark.parametrize("setting", BAD.split())
+def test_a_bad_setting_is_refused_by_name(setting: str) -> None:
+    """The error holds the key, or says what form is wanted."""
+    key = setting.partition("=")[0].rpartition(".")[2].lstrip("@")
+    with pytest.raises(ConfigError, match=f"--set|{key}"):
+        scenario(FIXED, [setting])
+
+
+def test_what_has_an_option_is_not_silently_overruled() -> None:
+    """A file that says for how long, and a command that says it too: an error, and not the one or the other."""
+    with pytest.raises(ConfigError, match=r"for_s .*options"):
+        scenario(FIXED, ["for_s=5"])
+
+
+def test_a_value_cannot_have_fields() -> None:
+    """`manner=1` and then a field of it."""
+    with pytest.raises(ConfigError, match=r"manner\.FIELD"):
+        scenario(FIXED, ["manner=1", "manner.think_s=1"])
+
+
+def test_a_url_that_is_no_web_socket_is_refused() -> None:
+    """And so before anything is dialled."""
+    with pytest.raises(ConfigError, match="ws://"):
+        scenario(FIXED | {"url": "http://127.0.0.1:8000/v1"}, [])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("60", 60), ("1.5m", 90), ("2h", 7200), ("10s", 10)])
+def test_durations(text: str, expected: float) -> None:
+    """Seconds without a unit."""
+    assert seconds(text, "--for") == expected
+
+
+def test_load_stays_on_this_machine_unless_the_server_is_owned() -> None:
+    """A load generator is a weapon: another host must be claimed."""
+    check_target(Scenario("ws://localhost:8000/v1", 1, 10))
+    with pytest.raises(ConfigError, match="owned"):
+        check_target(Scenario("ws://192.0.2.1:8000/v1", 1, 10))
+    check_target(Scenario("ws://192.0.2.1:8000/v1", 1, 10, owned=True))

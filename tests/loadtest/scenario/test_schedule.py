@@ -1,0 +1,118 @@
+"""Frozen schedules: the same seed is the same load, and each profile is what its name says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.scenario.scenario import Arrivals, Manner, Scenario
+from loadtest.scenario.schedule import FRAME_SLOTS, plan
+from rejoinder.core.errors import ConfigError
+
+BASE = Scenario("ws://127.0.0.1:1/v1", sessions=100, for_s=60)
+OPEN = replace(BASE, arrivals=Arrivals.POISSON, for_s=2000, warm_up_s=0, rate_per_s=2.0, session_s=10)
+
+
+def times(scenario: Scenario) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([call.at_s for call in plan(scenario).calls])
+
+
+def test_the_seed_is_the_schedule() -> None:
+    """Same seed, same calls, same hash; another seed, or another manner, is another load."""
+    once = plan(OPEN)
+    assert once == plan(OPEN)
+    assert once.sha256 != plan(replace(OPEN, seed=2)).sha256
+    assert once.sha256 != plan(replace(OPEN, manner=Manner(barge_in=0.1))).sha256
+
+
+def test_a_ramp_opens_all_calls_and_holds_them() -> None:
+    """Evenly over the ramp, and each to the end of the measured time; frames spread over all milliseconds."""
+    frozen = plan(BASE)
+    assert len(frozen.calls) == 100
+    assert max(call.at_s for call in frozen.calls) < BASE.ramp_s
+    assert {call.ends_s for call in frozen.calls} == {frozen.measure_to_s}
+    assert {call.slot for call in frozen.calls} == set(range(FRAME_SLOTS))
+    assert frozen.measure_to_s - frozen.measure_from_s == 60
+
+
+def test_poisson_arrivals_have_the_rate_and_are_memoryless() -> None:
+    """4,000 gaps: mean within 5%, coefficient of variation within 5% of one."""
+    gaps = np.diff(times(OPEN))
+    assert gaps.mean() == pytest.approx(0.5, rel=0.05)
+    assert gaps.std() / gaps.mean() == pytest.approx(1, rel=0.05)
+
+
+def test_bursts_have_the_same_rate_and_twice_the_variation() -> None:
+    """Gamma gaps with shape 0.25."""
+    gaps = np.diff(times(replace(OPEN, arrivals=Arrivals.BURSTS)))
+    assert gaps.mean() == pytest.approx(0.5, rel=0.1)
+    assert gaps.std() / gaps.mean() == pytest.approx(2, rel=0.15)
+
+
+def test_a_spike_is_five_times_the_rate() -> None:
+    """Within the middle fifth of the run."""
+    at = times(replace(OPEN, arrivals=Arrivals.SPIKE)) / 2000
+    inside = ((at >= 0.4) & (at < 0.6)).sum() / 0.2
+    outside = ((at < 0.4) | (at >= 0.6)).sum() / 0.8
+    assert inside / outside == pytest.approx(5, rel=0.1)
+
+
+def test_a_day_has_a_night() -> None:
+    """The middle of a diurnal run is busy, its ends are quiet."""
+    at = times(replace(OPEN, arrivals=Arrivals.DIURNAL)) / 2000
+    noon = ((at > 0.4) & (at < 0.6)).sum()
+    night = ((at < 0.1) | (at > 0.9)).sum()
+    assert noon > 4 * night
+
+
+def test_calls_last_as_long_as_asked_on_average() -> None:
+    """Exponential lengths, so that blocking can be held against Erlang B."""
+    lengths = [call.ends_s - call.at_s for call in plan(OPEN).calls]
+    assert np.mean(lengths) == pytest.approx(10, rel=0.05)
+
+
+def test_a_trace_is_replayed(tmp_path: Path) -> None:
+    """Times and lengths as written, in order."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("3.5,10\n1,2\n\n")
+    calls = plan(replace(OPEN, arrivals=Arrivals.TRACE, trace=str(trace))).calls
+    assert [(call.at_s, call.ends_s) for call in calls] == [(1, 3), (3.5, 13.5)]
+
+
+@pytest.mark.parametrize("text", ["one,two", "-1,3", "5,nan", ""])
+def test_a_bad_trace_is_refused(tmp_path: Path, text: str) -> None:
+    """A typed error, not an empty run."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text(text)
+    with pytest.raises(ConfigError):
+        plan(replace(OPEN, arrivals=Arrivals.TRACE, trace=str(trace)))
+
+
+def test_turns_do_not_depend_on_what_came_before() -> None:
+    """The seventh turn of a call is the same, whether or not the first six were answered."""
+    call = plan(BASE).calls[3]
+    manner = Manner(barge_in=0.5)
+    assert call.turn(7, manner, 5) == call.turn(7, manner, 5)
+    turns = [call.turn(number, manner, 5) for number in range(400)]
+    assert {turn.clip for turn in turns} == set(range(5))
+    assert 0.4 < np.mean([turn.barge_in_s is not None for turn in turns]) < 0.6
+    assert np.median([turn.think_s for turn in turns]) == pytest.approx(manner.think_s, rel=0.15)
+
+
+def test_regions_and_shares_are_drawn_by_weight() -> None:
+    """Two to one, and listeners and early hang-ups in their shares."""
+    manner = Manner(muted=0.2, hang_up=0.3)
+    calls = plan(replace(OPEN, regions=("local=2", "us-asia+relay"), manner=manner)).calls
+    assert np.mean([call.region == "local" for call in calls]) == pytest.approx(2 / 3, abs=0.03)
+    assert np.mean([call.listener for call in calls]) == pytest.approx(0.2, abs=0.03)
+    assert np.mean([call.hangs_up for call in calls]) == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("region", ["mars", "local+tunnel", "local=0", "local=x"])
+def test_an_unknown_region_is_refused(region: str) -> None:
+    """Naming the routes that there are, or the weight's form."""
+    with pytest.raises(ConfigError, match="--set regions"):
+        plan(replace(BASE, regions=(region,)))

@@ -1,0 +1,246 @@
+"""An application beside the served one that calls its stages as a session host does, and is steered over HTTP.
+
+Tests cannot call handles from their own process: what Serve does on cancellation depends on the settings under which
+Ray Serve was imported, and it is the replicas' settings that count.
+"""
+
+import asyncio
+import contextvars
+import itertools
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from actors.stages.ports import LlmRequest, SttJob, TtsRequest
+from deployments.app import stage_deployment
+from deployments.serving.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle
+from rejoinder.core.errors import RejoinderError
+from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.settings.settings import Autoscaling, Stage
+from tests.system.harness.nodes import ROOT, Node
+from tests.system.harness.puppet import Puppet, work
+from tests.system.harness.watching import wait_until
+
+PUPPETS = 3
+web = FastAPI()
+
+
+@dataclass
+class Call:
+    """One call under way; `items` answers have come, the first after `first_s`."""
+
+    began: float
+    task: asyncio.Task[None] | None = None
+    stream: Any = None
+    items: int = 0
+    first_s: float | None = None
+    error: str = ""
+    answers: list[str] = field(default_factory=list)
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, answer: object) -> None:
+        self.items += 1
+        self.first_s = self.first_s or time.monotonic() - self.began
+        self.answers.append(str(getattr(answer, "text", "")))
+
+
+def _request(order: dict[str, Any]) -> LlmRequest:
+    # Stands above the lab because `serve.ingress` copies the globals of its routes when it decorates.
+    if "text" in order:
+        return LlmRequest((Message("user", order["text"]),), max_tokens=order["tokens"])
+    return work(order["first_s"], order.get("items", 1))
+
+
+@serve.ingress(web)
+class Lab:
+    """Holds calls by number."""
+
+    def __init__(self, puppet: DeploymentHandle, served: str) -> None:
+        self._puppet = puppet
+        self._llm = {"puppet": LlmHandle(puppet)}
+        self._unary = TurnDetectorHandle(puppet)
+        if served:
+            self._llm["llm"] = LlmHandle(serve.get_deployment_handle("Llm", served))
+            self._tts = TtsHandle(serve.get_deployment_handle("Tts", served))
+            self._stt = SttHandle(serve.get_deployment_handle("Stt", served))
+        self._calls: dict[int, Call] = {}
+        self._numbers = itertools.count(1)
+
+    @web.post("/start")
+    async def start(self, order: dict[str, Any]) -> int:
+        """Begin the call that an order describes."""
+        number = next(self._numbers)
+        call = self._calls[number] = Call(time.monotonic())
+        # Serve cancels whatever a request began once it is answered; this call outlives the one that starts it.
+        call.task = asyncio.create_task(self._watched(call, order), context=contextvars.Context())
+        return number
+
+    @web.post("/state/{number}")
+    async def state(self, number: int) -> dict[str, Any]:
+        call = self._calls[number]
+        assert call.task is not None
+        if call.task.done() and not call.task.cancelled():
+            call.task.result()
+        return {
+            "replica": call.stream.replica if call.stream else "",
+            "items": call.items,
+            "first_s": call.first_s,
+            "error": call.error,
+            "answers": call.answers,
+            "over": call.task.done(),
+        }
+
+    @web.post("/cancel/{number}")
+    async def cancel(self, number: int) -> None:
+        """As the loser of a race is cancelled: its task."""
+        call = self._calls[number]
+        assert call.task is not None
+        call.task.cancel()
+        await asyncio.wait({call.task})
+
+    @web.post("/leave/{number}")
+    async def leave(self, number: int) -> None:
+        """As a reader who has enough leaves: between two items."""
+        call = self._calls[number]
+        assert call.task is not None
+        call.leave.set()
+        await asyncio.wait({call.task})
+
+    @web.post("/flood/{count}")
+    async def flood(self, count: int) -> list[float]:
+        """What each of so many calls at once answered."""
+        verdicts = await asyncio.gather(*(self._unary.predict(bytes(1 + number)) for number in range(count)))
+        return [verdict.inference_ms for verdict in verdicts]
+
+    @web.post("/sweep/{count}")
+    async def sweep(self, count: int) -> None:
+        """Cancel calls at ever later moments of their first ten milliseconds, in which they reach a replica."""
+        for moment in range(count):
+            for begin in (self._read, self._ask):
+                call = Call(time.monotonic())
+                task = asyncio.create_task(begin(call, {"first_s": 3600, "avoid": [], "strict": False}))
+                await asyncio.sleep(0.01 * moment / count)
+                task.cancel()
+                await asyncio.wait({task})
+
+    @web.get("/puppets")
+    async def puppets(self) -> list[dict[str, Any]]:
+        """What each replica counted."""
+        answers: list[dict[str, Any]] = await self._puppet.broadcast("describe").results_async()
+        return answers
+
+    async def _watched(self, call: Call, order: dict[str, Any]) -> None:
+        begin = {"read": self._read, "open": self._open, "ask": self._ask, "tts": self._speak, "stt": self._hear}
+        try:
+            async with asyncio.timeout(order.get("timeout_s")):
+                await begin[order["kind"]](call, order)
+        except (RejoinderError, TimeoutError) as fault:
+            call.error = f"{type(fault).__name__}: {fault}"
+
+    async def _read(self, call: Call, order: dict[str, Any]) -> None:
+        llm = self._llm[order.get("stage", "puppet")]
+        async with llm.open(_request(order), avoid=frozenset(order["avoid"]), strict=order["strict"]) as stream:
+            call.stream = stream
+            async for delta in stream:
+                call.take(delta)
+                if call.leave.is_set():
+                    break
+
+    async def _open(self, call: Call, order: dict[str, Any]) -> None:
+        async with self._llm["puppet"].open(_request(order)) as stream:
+            call.stream = stream
+            await call.leave.wait()
+
+    async def _ask(self, call: Call, order: dict[str, Any]) -> None:
+        pcm = bytes(round(order["first_s"] * 1000))
+        call.take(await self._unary.predict(pcm, avoid=frozenset(order["avoid"])))
+
+    async def _speak(self, call: Call, order: dict[str, Any]) -> None:
+        async with self._tts.open(TtsRequest(order["text"])) as chunks:
+            async for chunk in chunks:
+                call.take(chunk)
+                if call.leave.is_set():
+                    break
+
+    async def _hear(self, call: Call, order: dict[str, Any]) -> None:
+        call.take(await self._stt.transcribe(SttJob(bytes.fromhex(order["pcm"]), deadline_s=60)))
+
+
+def build(args: dict[str, str]) -> Application:
+    """Three puppets behind the options of a stage; `served` names the application whose stages the lab may call."""
+    fixed = Stage(autoscaling=Autoscaling(min_replicas=PUPPETS, max_replicas=PUPPETS))
+    puppet = stage_deployment(Puppet, fixed).bind()
+    return serve.deployment(Lab, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000).bind(
+        puppet, args.get("served", "")
+    )
+
+
+@dataclass(frozen=True)
+class LabClient:
+    """The lab from the test's side."""
+
+    url: str
+    _client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=60), repr=False)
+
+    def start(self, kind: str, **order: Any) -> int:
+        """Begin a call; `order` as `Lab` reads it."""
+        full = {"kind": kind, "avoid": [], "strict": False, **order}
+        return int(self._post("start", full))
+
+    def state(self, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._post(f"state/{number}")
+        return found
+
+    def cancel(self, number: int) -> None:
+        self._post(f"cancel/{number}")
+
+    def leave(self, number: int) -> None:
+        self._post(f"leave/{number}")
+
+    def flood(self, count: int) -> list[float]:
+        answers: list[float] = self._post(f"flood/{count}")
+        return answers
+
+    def sweep(self, count: int) -> None:
+        self._post(f"sweep/{count}")
+
+    def puppets(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._client.get(f"{self.url}/puppets").json()
+        return found
+
+    def counts(self) -> Counter[str]:
+        """Of all puppets together."""
+        total: Counter[str] = Counter()
+        for puppet in self.puppets():
+            total.update({name: puppet[name] for name in ("began", "done", "stopped")})
+        return total
+
+    def _post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = self._client.post(f"{self.url}/{path}", json=body)
+        answer.raise_for_status()
+        return answer.json()
+
+
+def deploy(node: Node, url: str, served: str = "", *, start: bool = False) -> LabClient:
+    """Put the lab on a running cluster, under /lab of its Serve at `url`; `start` that Serve, if none runs."""
+    options = {"host": "127.0.0.1", "port": int(url.rpartition(":")[2])}
+    program = (
+        "import ray; from ray import serve; from tests.system.harness.lab import build;"
+        f"ray.init(address={node.address!r}, log_to_driver=False);"
+        f"{start} and serve.start(http_options={options!r});"
+        f"serve.run(build({{'served': {served!r}}}), name='lab', route_prefix='/lab')"
+    )
+    subprocess.run([sys.executable, "-c", program], env=dict(node.environment), cwd=ROOT, check=True, timeout=120)
+    client = LabClient(f"{url}/lab")
+    # HAProxy may learn of the route a moment after Serve says that it runs.
+    wait_until(lambda: httpx2.get(f"{client.url}/puppets", timeout=30).status_code == 200, 30, "the lab's route")
+    return client

@@ -1,0 +1,96 @@
+"""Nodes of a real Ray cluster on this machine, started as an operator would: `ray start` in a prepared environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cluster.environment import ALONE, free_port, node_environment
+from tests.system.harness.watching import wait_until
+
+ROOT = Path(__file__).parents[3]
+RAY = str(Path(sys.executable).with_name("ray"))
+STOP_S = 30.0
+# A node's own share: half of `cluster.launch.OBJECT_STORE_BYTES`, since two nodes share this machine's memory.
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running `ray start --block`; `address` is the cluster's, `environment` what it was started in."""
+
+    address: str
+    dashboard: str
+    environment: Mapping[str, str]
+
+
+@contextmanager
+def head(options: Sequence[str] = (), *, dashboard: bool = False) -> Iterator[Node]:
+    """A head; `dashboard`: with all that `serve deploy` speaks to, which takes seconds; `options` of `ray start`."""
+    port, dashboard_port = free_port(), free_port()
+    own = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}"]
+    own += [f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={dashboard_port}", *options]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with _start(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard_port}", own, token) as node:
+        yield node
+
+
+@contextmanager
+def worker(joined: Node, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> Iterator[Node]:
+    """One more node for the cluster of `joined`, with a proxy port of its own; `options` of `ray start`."""
+    token = {name: joined.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(free_port()), **token, **(environment or {})}
+    with _start(joined.address, joined.dashboard, [f"--address={joined.address}", *options], own) as node:
+        yield node
+
+
+@contextmanager
+def _start(address: str, dashboard: str, options: list[str], environment: Mapping[str, str]) -> Iterator[Node]:
+    # Ray puts sockets here, whose paths may not exceed 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="rjn-", dir="/tmp"))
+    full = {**os.environ, "PYTHONPATH": str(ROOT), **node_environment(directory), **ALONE, **environment}
+    command = [RAY, "start", "--block", "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    command += ["--num-cpus=2", "--min-worker-port=0", "--max-worker-port=0"]
+    command += [f"--dashboard-agent-listen-port={free_port()}", *options]
+    if "--head" in options:
+        command.append(f"--temp-dir={directory}")
+    log = directory / "start.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=full, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _await_started(process, log)
+        yield Node(address, dashboard, full)
+    finally:
+        _kill(process)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The node and all it started: asked politely, `ray start --block` takes half a minute."""
+    if process.poll() is not None:
+        return  # it never came up, and says why by itself
+    tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in tree:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(tree, STOP_S)
+    process.wait()
+
+
+def _await_started(process: subprocess.Popen[bytes], log: Path) -> None:
+    def started() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"`ray start` failed:\n{log.read_text(encoding='utf-8')[-4000:]}")
+        return "This command will now block" in log.read_text(encoding="utf-8")
+
+    wait_until(started, 60, "`ray start`")

@@ -1,0 +1,55 @@
+"""A stage whose work is told by its request: how long until the first item, and how many follow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from ray import serve
+
+from actors.stages.ports import LlmRequest, TokenDelta, TurnVerdict
+from deployments.serving.placements import Route
+from rejoinder.core.reply.prompt_window import Message
+
+ITEM_S = 0.02
+
+
+def work(first_s: float, items: int = 1) -> LlmRequest:
+    """A generation of `items` deltas, the first of which takes `first_s`."""
+    return LlmRequest((Message("user", str(first_s)),), max_tokens=items)
+
+
+class Puppet:
+    """Counts what it began, finished and was told to stop."""
+
+    def __init__(self, name: str = "puppet") -> None:
+        self._counts = {"began": 0, "done": 0, "stopped": 0}
+        self._replica = serve.get_replica_context().replica_id.unique_id
+
+    async def generate(self, request: LlmRequest, route: Route | None = None) -> AsyncGenerator[TokenDelta, None]:
+        async with self._counted():
+            await asyncio.sleep(float(request.messages[0].content))
+            for number in range(1, request.max_tokens + 1):
+                yield TokenDelta(self._replica, finish="stop" if number == request.max_tokens else None)
+                await asyncio.sleep(ITEM_S)
+
+    async def predict(self, pcm: bytes, route: Route | None = None) -> TurnVerdict:
+        """Takes as many milliseconds as there are bytes."""
+        async with self._counted():
+            await asyncio.sleep(len(pcm) / 1000)
+            return TurnVerdict(1.0, len(pcm))
+
+    async def describe(self) -> dict[str, str | int]:
+        return {"replica": self._replica, "pid": os.getpid(), **self._counts}
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        self._counts["began"] += 1
+        try:
+            yield
+            self._counts["done"] += 1
+        except (asyncio.CancelledError, GeneratorExit):
+            self._counts["stopped"] += 1
+            raise

@@ -1,0 +1,124 @@
+"""A caller on the real wire: speaks clips in real time, hears everything with its time, over a bare WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import websockets
+
+from rejoinder.core.audio.pcm import WIRE_RATE
+
+FRAME_S = 0.02
+FRAME_BYTES = round(WIRE_RATE * FRAME_S) * 2
+CONFIG = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper"}}}}
+# Quieter than this nobody hears it; the gate of `rejoinder talk` is the same order.
+AUDIBLE_PEAK = 300
+
+
+class WireCaller:
+    """The microphone never stops: silence flows between the clips, as from a telephone."""
+
+    def __init__(self, socket: websockets.ClientConnection) -> None:
+        self._socket = socket
+        self._frames: asyncio.Queue[bytes] = asyncio.Queue()
+        self._news = asyncio.Event()
+        self._silent = asyncio.Event()
+        self.events: list[tuple[float, dict[str, Any]]] = []
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._speak())
+            group.create_task(self._hear())
+
+    async def _speak(self) -> None:
+        due = time.monotonic()
+        while True:
+            due += FRAME_S
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if self._frames.empty():
+                frame = bytes(FRAME_BYTES)
+                self._silent.set()
+            else:
+                frame = self._frames.get_nowait()
+            await self.send(type="input_audio_buffer.append", audio=base64.b64encode(frame).decode())
+
+    async def _hear(self) -> None:
+        async for message in self._socket:
+            self.events.append((time.monotonic(), json.loads(message)))
+            self._news.set()
+
+    @property
+    def local_port(self) -> int:
+        """Its own end of the connection."""
+        return int(self._socket.local_address[1])
+
+    async def throw(self, message: str | bytes) -> None:
+        """Send a raw message."""
+        await self._socket.send(message)
+
+    async def send(self, **event: Any) -> None:
+        await self._socket.send(json.dumps(event))
+
+    def say(self, pcm: bytes) -> None:
+        """Speak 24 kHz PCM, from the next frame on."""
+        self._silent.clear()
+        for start in range(0, len(pcm), FRAME_BYTES):
+            self._frames.put_nowait(pcm[start : start + FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
+
+    async def spoken(self) -> None:
+        """Until all that was said is sent."""
+        await self._silent.wait()
+
+    def vanish(self) -> None:
+        """Tear the connection off, without a goodbye."""
+        self._socket.transport.abort()
+
+    async def until(self, kind: str, count: int = 1, timeout_s: float = 60.0) -> dict[str, Any]:
+        """The `count`-th event of a type."""
+        async with asyncio.timeout(timeout_s):
+            while len(self.of(kind)) < count:
+                self._news.clear()
+                await self._news.wait()
+        return self.of(kind)[count - 1][1]
+
+    def of(self, kind: str) -> list[tuple[float, dict[str, Any]]]:
+        return [(at, event) for at, event in self.events if event["type"] == kind]
+
+    def audible_after(self, instant: float) -> float | None:
+        """Seconds from `instant` to the arrival of the next audio that can be heard."""
+        for at, event in self.of("response.output_audio.delta"):
+            samples = np.frombuffer(base64.b64decode(event["delta"]), "<i2")
+            if at >= instant and np.abs(samples.astype(int)).max(initial=0) > AUDIBLE_PEAK:
+                return at - instant
+        return None
+
+    def said(self) -> str:
+        """Everything the agent said, apologies included."""
+        return " ".join(str(event["transcript"]) for _, event in self.of("response.output_audio_transcript.done"))
+
+
+def realtime_url(base_url: str) -> str:
+    """Where conversations are held."""
+    return base_url.replace("http", "ws") + "/v1/realtime?model=rejoinder"
+
+
+@asynccontextmanager
+async def calling(base_url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[WireCaller]:
+    """A configured call, with its microphone open."""
+    async with websockets.connect(realtime_url(base_url), additional_headers=headers) as socket:
+        caller = WireCaller(socket)
+        running = asyncio.create_task(caller.run())
+        try:
+            await caller.send(type="session.update", session=CONFIG)
+            await caller.until("session.updated")
+            yield caller
+        finally:
+            running.cancel()
+            await asyncio.wait({running})

@@ -1,0 +1,122 @@
+"""Replicas of vLLM land on nodes that have their card, as many cards as they ask for, and nowhere else.
+
+The cards are declared, not real; the path is the real one, from `args` to the options of a deployment.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from cluster.environment import free_port
+from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES
+from rejoinder.core.settings.stages import ACCELERATOR_LABEL
+from tests.system.harness.nodes import ROOT, Node, head, worker
+from tests.system.harness.watching import wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+CARDS = ("l4", "t4")
+ONE = {"min_replicas": 1, "max_replicas": 1}
+# Long enough for a wrong placement: the right ones take a few seconds.
+PENDING_S = 5.0
+
+
+def vllm_on(gpu: str, count: int = 1) -> dict[str, Any]:
+    vllm = {"gpu": gpu, "tensor_parallel_size": count}
+    return {"llm": {"engine": "vllm", "vllm": vllm, "resources": {"num_cpus": 0}, "autoscaling": ONE}}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A cluster with a node of two cards for each of CARDS, beside a head without any."""
+
+    node: Node
+    port: int
+
+    def deploy(self, app: str, args: dict[str, Any]) -> subprocess.Popen[bytes]:
+        program = (
+            "import ray; from ray import serve; from tests.system.harness.census import build;"
+            f"ray.init(address={self.node.address!r}, log_to_driver=False);"
+            f"serve.start(http_options={{'host': '127.0.0.1', 'port': {self.port}}});"
+            f"serve.run(build({args!r}), name={app!r}, route_prefix='/{app}')"
+        )
+        return subprocess.Popen([sys.executable, "-c", program], env=dict(self.node.environment), cwd=ROOT)
+
+    def doctor(self, folder: Path, args: dict[str, Any]) -> dict[str, str]:
+        """The rows that `rejoinder doctor` prints about this cluster, by their first column."""
+        config = folder / "ray_config.yaml"
+        document = {"applications": [{"name": "rejoinder", "import_path": "deployments.app:build", "args": args}]}
+        config.write_text(yaml.safe_dump(document), encoding="utf-8")
+        command = [sys.executable, "-m", "rejoinder.cli", "doctor", str(config), "--address", self.node.address]
+        environment = {**self.node.environment, "COLUMNS": "500"}
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        return {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("│")}
+
+    def get(self, path: str) -> Any:
+        return httpx2.get(f"http://127.0.0.1:{self.port}/{path}", timeout=20).json()
+
+    def census(self, app: str) -> dict[str, Any]:
+        """Where the language model of this application is, and that node's labels."""
+        url = f"http://127.0.0.1:{self.port}/{app}/"
+        wait_until(lambda: httpx2.get(url, timeout=20).status_code == 200, 30, "the census")
+        where: dict[str, Any] = self.get(f"{app}/")["llm"]
+        labels = next(node["labels"] for node in self.get(f"{app}/nodes") if node["node"] == where["node"])
+        return {**where, "labels": labels}
+
+
+@pytest.fixture(scope="module")
+def field() -> Iterator[Field]:
+    first, second = ([f"--labels={ACCELERATOR_LABEL}={GPU_PROFILES[card].accelerator}"] for card in CARDS)  # type: ignore[index]
+    with (
+        head() as node,
+        worker(node, options=["--num-gpus=2", *first]),
+        worker(node, options=["--num-gpus=2", *second]),
+    ):
+        yield Field(node, free_port())
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_replica_gets_its_kind_of_card(field: Field, card: str) -> None:
+    """Two cards of that kind, both visible to it, on the node that Ray labels so."""
+    assert field.deploy(card, vllm_on(card, 2)).wait(90) == 0
+    where = field.census(card)
+    assert where["labels"][ACCELERATOR_LABEL] == card.upper()
+    assert where["resources"]["GPU"] == 2
+    assert where["gpus"] == "0,1"
+
+
+def test_the_doctor_counts_the_clusters_cards(field: Field, tmp_path: Path) -> None:
+    """`rejoinder doctor --address`: what Serve will place has room, and what it will not has the remedy."""
+    rows = {card: field.doctor(tmp_path, vllm_on(card, 2)) for card in ("l4", "h100")}
+    assert "3 nodes" in rows["l4"]["cluster"]
+    assert "ok" in rows["l4"]["GPUs for llm"]
+    assert "room for 1 replicas of 2 x L4" in rows["l4"]["GPUs for llm"]
+    assert "fail" in rows["h100"]["GPUs for llm"]
+    assert "2 x L4; " in rows["h100"]["GPUs for llm"]
+    assert "llm.vllm.gpu: l4" in rows["h100"]["GPUs for llm"]
+
+
+@pytest.mark.parametrize(("gpu", "count"), [("h100", 1), ("l4", 4)], ids=["no such card", "too many of them"])
+def test_what_no_node_has_stays_pending(field: Field, gpu: str, count: int) -> None:
+    """A card that no node has, or more of them than one has: no replica runs, not even on cards of another kind."""
+    process = field.deploy(f"nowhere-{gpu}", vllm_on(gpu, count))
+    try:
+        status = f"l4/status/nowhere-{gpu}"
+        wait_until(lambda: "llm" in field.get(status), 60, "the deployment")
+        time.sleep(PENDING_S)  # a window in which the wrong thing could happen
+        assert field.get(status)["llm"] == {"STARTING": 1}
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,47 @@
+"""Conversations without a network: the comparison's feeder against our own headless host."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks.frameworks.contestants import named, python_of
+from benchmarks.frameworks.feeder import Feeder, plan
+from benchmarks.frameworks.links import SocketLink
+from benchmarks.frameworks.process import Tree, cores
+from benchmarks.frameworks.streams import streams
+from benchmarks.frameworks.timing import Engines
+from benchmarks.frameworks.trial import command, find_edges
+from rejoinder.store.model_store import ModelStore
+
+pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
+
+# On a machine that does other things too: the bar is the comparison's, this is a broken turn.
+BROKEN_MS = 400.0
+
+
+@pytest.mark.parametrize("name", ["ours-headless", "ours-smart-turn"])
+async def test_every_turn_is_answered_near_its_ideal_instant(name: str, store: ModelStore, tmp_path: Path) -> None:
+    """Four people's phrases, two cycles: the ends found offline are the ends found live, and each gets one answer."""
+    contestant = named((name,))[0]
+    python = python_of(contestant, tmp_path)
+    heard = streams(store.path("human-clips"))[:4]
+    edges = await asyncio.to_thread(find_edges, contestant, python, heard)
+    link = SocketLink(4, heard)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(tmp_path / "socket"))
+    tree = Tree(cores().contender)
+    try:
+        options = ("--socket", str(tmp_path / "socket"), "--sessions", "4")
+        tree.start((*command(contestant, python), *options), {}, tmp_path / "log")
+        await asyncio.wait_for(link.ready, 60)
+        feeder = Feeder([link], 4, plan(4, 2, 4), warm_up_s=0.0)
+        await feeder.feed()
+        answers = feeder.answers(edges, Engines())
+    finally:
+        server.close()
+        await asyncio.to_thread(tree.stop)
+    assert all(len(sounded) == 2 for sounded in link.sounded)
+    assert (answers.turns, answers.missed, answers.stray) == (8, 0, 0)
+    assert max(answers.added_ms, default=0.0) < BROKEN_MS

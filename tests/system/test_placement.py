@@ -1,0 +1,121 @@
+"""Each stage's replica lands where the configuration says, on a cluster with a fake-GPU node; nowhere else if nowhere.
+
+The path is the real one, from `args` to the options of a deployment; only the classes are tiny.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from cluster.environment import free_port
+from tests.system.harness.nodes import ROOT, Node, head, worker
+from tests.system.harness.watching import wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+PLACED: dict[str, Any] = {
+    "vad": {"resources": {"num_cpus": 0.25}},
+    "turn_detector": {"resources": {"num_cpus": 0.5, "custom": {"edge": 1}}},
+    "stt": {"resources": {"num_cpus": 0, "num_gpus": 0.25}},
+    "llm": {"resources": {"num_cpus": 0, "num_gpus": 1}, "autoscaling": {"min_replicas": 1, "max_replicas": 1}},
+    "tts": {"resources": {"num_cpus": 0, "num_gpus": 0.25, "label_selector": {"tier": "gpu"}}},
+}
+NOWHERE: dict[str, Any] = {
+    "stt": {"resources": {"label_selector": {"tier": "moon"}}},
+    "llm": {"resources": {"num_gpus": 3}, "autoscaling": {"min_replicas": 1, "max_replicas": 1}},
+    "tts": {"resources": {"custom": {"unobtainium": 1}}},
+}
+# Long enough for a wrong placement: the right ones above take a few seconds.
+PENDING_S = 5.0
+
+
+@dataclass(frozen=True)
+class Field:
+    node: Node
+    url: str
+
+    def get(self, path: str = "") -> Any:
+        return httpx2.get(f"{self.url}/census/{path}", timeout=20).json()
+
+
+@pytest.fixture(scope="module")
+def field() -> Iterator[Field]:
+    port = free_port()
+    gpu = ["--num-gpus=2", "--labels=tier=gpu"]
+    with head(['--resources={"edge": 1}']) as first, worker(first, options=gpu):
+        with _deploying(first, port, "census", PLACED) as process:
+            assert process.wait(90) == 0
+        yield Field(first, f"http://127.0.0.1:{port}")
+
+
+def _deploying(node: Node, port: int, app: str, args: dict[str, Any]) -> subprocess.Popen[bytes]:
+    program = (
+        "import ray; from ray import serve; from tests.system.harness.census import build;"
+        f"ray.init(address={node.address!r}, log_to_driver=False);"
+        f"serve.start(http_options={{'host': '127.0.0.1', 'port': {port}}});"
+        f"serve.run(build({args!r}), name={app!r}, route_prefix='/{app}')"
+    )
+    return subprocess.Popen([sys.executable, "-c", program], env=dict(node.environment), cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def census(field: Field) -> dict[str, dict[str, Any]]:
+    wait_until(lambda: httpx2.get(f"{field.url}/census/", timeout=20).status_code == 200, 30, "the census")
+    found: dict[str, dict[str, Any]] = field.get()
+    return found
+
+
+def test_each_stage_gets_the_cpu_that_it_declares(census: dict[str, dict[str, Any]]) -> None:
+    """CPU fractions reach Ray's scheduler as configured."""
+    assert {name: where["resources"].get("CPU", 0) for name, where in census.items()} == {
+        "vad": 0.25,
+        "turn_detector": 0.5,
+        "stt": 0,
+        "llm": 0,
+        "tts": 0,
+    }
+
+
+def test_gpu_fractions_become_visible_devices(census: dict[str, dict[str, Any]]) -> None:
+    """Two quarters share one GPU, a whole one is alone on the other, and who asked for none sees none."""
+    assert {name: where["resources"].get("GPU", 0) for name, where in census.items()} == {
+        "vad": 0,
+        "turn_detector": 0,
+        "stt": 0.25,
+        "llm": 1,
+        "tts": 0.25,
+    }
+    assert census["stt"]["gpus"] == census["tts"]["gpus"]
+    assert {census["stt"]["gpus"], census["llm"]["gpus"]} == {"0", "1"}
+    assert census["vad"]["gpus"] == census["turn_detector"]["gpus"] == ""
+
+
+def test_custom_resources_and_labels_choose_the_node(field: Field, census: dict[str, dict[str, Any]]) -> None:
+    """The label selector and the GPUs lead to the node that has them, the custom resource to the one that has it."""
+    labels = {node["node"]: node["labels"] for node in field.get("nodes")}
+    on_gpu_node = {name for name, where in census.items() if labels[where["node"]].get("tier") == "gpu"}
+    assert {"stt", "llm", "tts"} <= on_gpu_node
+    assert "turn_detector" not in on_gpu_node
+    assert census["turn_detector"]["resources"]["edge"] == 1
+
+
+def test_what_no_node_has_stays_pending(field: Field) -> None:
+    """A label, a GPU count and a custom resource that no node offers: no replica runs, not even elsewhere."""
+    port = int(field.url.rpartition(":")[2])
+    process = _deploying(field.node, port, "nowhere", NOWHERE)
+    try:
+        wait_until(lambda: set(NOWHERE) <= field.get("status/nowhere").keys(), 60, "the deployments")
+        time.sleep(PENDING_S)  # a window in which the wrong thing could happen
+        states = field.get("status/nowhere")
+        assert {name: states[name] for name in NOWHERE} == {name: {"STARTING": 1} for name in NOWHERE}
+    finally:
+        process.kill()
+        process.wait()

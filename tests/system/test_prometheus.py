@@ -1,0 +1,138 @@
+"""A real Prometheus finds every replica of a loaded system and raises the alert that a delay deserves, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from cluster.alerts import Timing, alert_name, as_yaml, configuration, rules
+from cluster.environment import free_port
+from rejoinder.core.capacity.budgets import Metric
+from rejoinder.core.measuring.service_curves import STACKS
+from tests.system.harness.served import serving
+from tests.system.harness.wire_caller import WireCaller, calling
+
+pytestmark = [pytest.mark.prometheus, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(420)]
+
+TIMING = Timing(window="20s", hold="3s", interval="1s")
+CALLERS = 4
+FAST_MS, SLOW_MS = 100, 1500
+ARGS: dict[str, Any] = {
+    stage: {"engine": "emulated", "emulation": {"profile": profile, "tokens": 6}}
+    for stage, profile in STACKS["guide-500"].items()
+}
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A running one."""
+
+    url: str
+
+    def ask(self, path: str, **query: str) -> Any:
+        return httpx2.get(f"{self.url}/api/v1/{path}", params=query, timeout=10).json()["data"]
+
+    def firing(self) -> set[str]:
+        return {alert["labels"]["alertname"] for alert in self.ask("alerts")["alerts"] if alert["state"] == "firing"}
+
+    def value(self, expression: str) -> float:
+        """Of an expression with one result; 0 if it has none."""
+        found = self.ask("query", query=expression)["result"]
+        return float(found[0]["value"][1]) if found else 0.0
+
+    def _found(self, expression: str) -> bool:
+        return bool(self.ask("query", query=expression)["result"])
+
+    async def until(self, expression: str, timeout_s: float = 90.0) -> None:
+        """Until an expression has a result."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                if await asyncio.to_thread(self._found, expression):
+                    return
+                await asyncio.sleep(0.5)
+
+
+@contextmanager
+def scraping(url: str, folder: Path) -> Iterator[Prometheus]:
+    """Prometheus with our rules on the system at `url`, until the block ends."""
+    (folder / "rules.yml").write_text(as_yaml(rules(TIMING)), encoding="utf-8")
+    (folder / "prometheus.yml").write_text(as_yaml(configuration(url, "rules.yml", TIMING)), encoding="utf-8")
+    port = free_port()
+    command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=warn"]
+    with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], cwd=folder) as process:
+        try:
+            yield Prometheus(f"http://127.0.0.1:{port}")
+        finally:
+            process.terminate()
+
+
+async def _talk(caller: WireCaller, question: bytes, silence_ms: int) -> None:
+    """Ask again and again; the turn is over after so much silence, which is the delay that is injected."""
+    detection = {"type": "server_vad", "silence_duration_ms": silence_ms}
+    audio = {"input": {"turn_detection": detection}}
+    await caller.send(type="session.update", session={"type": "realtime", "audio": audio})
+    while True:
+        answered = len(caller.of("response.done"))
+        caller.say(question)
+        await caller.until("response.done", answered + 1)
+
+
+@asynccontextmanager
+async def _talking(url: str, question: bytes, silence_ms: int) -> AsyncIterator[None]:
+    """Callers in conversation while the block lasts."""
+
+    async def call(number: int) -> None:
+        await asyncio.sleep(number * 0.3)
+        async with calling(url) as caller:
+            await _talk(caller, question, silence_ms)
+
+    running = [asyncio.create_task(call(number)) for number in range(CALLERS)]
+    try:
+        yield
+    finally:
+        for task in running:
+            task.cancel()
+        ended = await asyncio.gather(*running, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+
+
+async def _listening(prometheus: Prometheus) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await asyncio.to_thread(prometheus.ask, "alerts")
+            except httpx2.HTTPError:
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
+async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: bytes) -> None:
+    """With prompt answers nothing fires, though every replica is scraped; with a second of injected delay before each
+    answer the end-to-end alert fires alone, for it is no engine's fault and no tail; afterwards it is over.
+    """
+    delayed = alert_name(Metric.END_TO_END)
+    with serving(tmp_path, ARGS) as system, scraping(system.url, tmp_path) as prometheus:
+        await _listening(prometheus)
+        async with _talking(system.url, question, FAST_MS):
+            await prometheus.until("rejoinder:turn_seconds:p99 > 0 and sum(rejoinder_turn_seconds_count) > 20")
+            # Two more evaluations than an alert waits.
+            await asyncio.sleep(5)
+            assert prometheus.firing() == set()
+            assert prometheus.value("rejoinder:turn_seconds:p50") < 1.2
+        stages = prometheus.ask("query", query="up == 1")["result"]
+        assert {entry["metric"]["stage"] for entry in stages} >= {"host", "stt", "llm", "tts", "turn_detector"}
+        async with _talking(system.url, question, SLOW_MS):
+            await prometheus.until(f'ALERTS{{alertname="{delayed}",alertstate="firing"}}')
+            assert prometheus.firing() == {delayed}
+            assert 1.2 < prometheus.value("rejoinder:turn_seconds:p50") < 2.0
+            assert prometheus.value('rejoinder:stage_own_seconds:p50{stage="stt"}') < 0.3
+        await prometheus.until(f'absent(ALERTS{{alertname="{delayed}",alertstate="firing"}})')

@@ -1,0 +1,105 @@
+"""kill -9 of every kind of stage replica while it holds the live request of a turn.
+
+With a second replica the same turn is answered by it, with no more than a short delay. Without one the caller hears an
+apology at once, and the answer to the same turn when the replacement is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.system.harness.served import Served, kill_holder, serving
+from tests.system.harness.wire_caller import calling
+
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
+
+STAGES = ["vad", "turn_detector", "stt", "llm", "tts"]
+# What the other stages take is long enough to be met by a kill; these two would be over too soon.
+HELD_MS = {"vad": 20, "turn_detector": 200}
+ANSWERED_S = 3.0
+APOLOGISED_S = 1.5
+# What taking a turn may need behind its last word, on a busy machine.
+TAKEN_S = 1.0
+
+
+def _args(replicas: int) -> dict[str, Any]:
+    scaling = {"min_replicas": replicas, "max_replicas": replicas}
+    args: dict[str, Any] = {name: {"autoscaling": scaling, "inject_delay_ms": HELD_MS.get(name, 0)} for name in STAGES}
+    args["vad"]["placement"] = "deployment"
+    # What is held is to be the turn's own request, not a guess at half of it or a prompt that is read ahead.
+    args |= {"partials": {"enabled": False}, "llm": args["llm"] | {"reuse_state": False}}
+    # And the turn model is to be asked, however soon the words read finished; an answer is no filler.
+    return args | {"endpointing": {"finished_probability": 0}, "conversation": {"filler_after_ms": 0}}
+
+
+@pytest.fixture(scope="module")
+def two_of_each(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("two"), _args(2)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def one_of_each(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("one"), _args(1)) as served:
+        yield served
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_with_two_replicas_the_same_turn_is_answered(two_of_each: Served, stage: str, question: bytes) -> None:
+    """The turn is answered within 3 s of the death of the replica that held it."""
+    replicas = await asyncio.to_thread(two_of_each.wait_for, stage, 2)
+    async with calling(two_of_each.url) as caller:
+        caller.say(question)
+        _, killed = await asyncio.to_thread(kill_holder, replicas)
+        await caller.spoken()
+        spoken = time.monotonic()
+        done = await caller.until("response.done")
+    assert done["response"]["status"] == "completed", done
+    assert "Paris" in caller.said()
+    answered = caller.audible_after(max(killed, spoken))
+    print(f"{stage}: audible {answered:.2f} s after the death (or the caller's last word)")
+    assert answered is not None
+    assert answered < ANSWERED_S
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_with_one_replica_an_apology_then_the_answer(one_of_each: Served, stage: str, question: bytes) -> None:
+    """Something audible within 1.5 s of the death, and the same turn answered once the replacement is up."""
+    replicas = await asyncio.to_thread(one_of_each.wait_for, stage, 1)
+    async with calling(one_of_each.url) as caller:
+        caller.say(question)
+        pid, killed = await asyncio.to_thread(kill_holder, replicas)
+        while "Paris" not in caller.said():
+            await caller.until("response.done", len(caller.of("response.done")) + 1, timeout_s=90)
+        audible = caller.audible_after(killed)
+    print(f"{stage}: audible {audible:.2f} s after the death; said {caller.said()!r}")
+    assert audible is not None
+    assert audible < APOLOGISED_S
+    await asyncio.to_thread(one_of_each.wait_for, stage, 1, pid)
+
+
+async def test_stages_that_died_before_they_were_asked(one_of_each: Served, question: bytes) -> None:
+    """Three stages die while the caller speaks: nothing is on its way to them, and the apology comes as soon."""
+    dying = ("stt", "llm", "tts")
+    pids = {stage: (await asyncio.to_thread(one_of_each.wait_for, stage, 1))[0]["pid"] for stage in dying}
+    async with calling(one_of_each.url) as caller:
+        for pid in pids.values():
+            os.kill(int(pid), signal.SIGKILL)
+        caller.say(question)
+        await caller.spoken()
+        spoken = time.monotonic()
+        while "Paris" not in caller.said():
+            await caller.until("response.done", len(caller.of("response.done")) + 1, timeout_s=90)
+        audible = caller.audible_after(spoken)
+    print(f"audible {audible:.2f} s after the caller's last word; said {caller.said()!r}")
+    assert audible is not None
+    assert audible < TAKEN_S + APOLOGISED_S
+    for stage, pid in pids.items():
+        await asyncio.to_thread(one_of_each.wait_for, stage, 1, pid)

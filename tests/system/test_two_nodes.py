@@ -1,0 +1,128 @@
+"""A cluster of two nodes that somebody else started: who may join it, what joining leaves alone, and stock Serve tools.
+
+Both nodes are on this machine; each has an HAProxy of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from cluster.environment import free_port
+from tests.system.harness.lab import LabClient, deploy
+from tests.system.harness.nodes import ROOT, Node, head, worker
+from tests.system.harness.served import serving
+from tests.system.harness.watching import wait_until
+from tests.system.harness.wire_caller import calling
+
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(240)]
+
+SERVE = str(Path(sys.executable).with_name("serve"))
+HEALTHY_S = 120.0
+
+
+@dataclass(frozen=True)
+class TwoNodes:
+    """`lab` is somebody else's application, which was there first and started Serve on `port`."""
+
+    head: Node
+    worker: Node
+    lab: LabClient
+    port: int
+
+    @property
+    def worker_port(self) -> int:
+        return int(self.worker.environment["RAY_SERVE_WORKER_PROXY_HTTP_PORT"])
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[TwoNodes]:
+    port = free_port()
+    with head(dashboard=True) as first, worker(first) as second:
+        yield TwoNodes(first, second, deploy(first, f"http://127.0.0.1:{port}", start=True), port)
+
+
+def _serve_command(node: Node, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rejoinder.cli", "serve", "--address", node.address, *options]
+    return subprocess.run(command, env=dict(node.environment), cwd=ROOT, capture_output=True, text=True, timeout=90)
+
+
+def test_another_port_than_that_of_the_running_serve_is_refused(nodes: TwoNodes) -> None:
+    """Serve listens where it was started to; asking for another port says which one that is."""
+    refused = _serve_command(nodes.head, "--port", str(free_port()))
+    assert refused.returncode == 2
+    assert f"--port {nodes.port}" in refused.stderr
+
+
+def test_a_cluster_that_wants_a_token_says_so(nodes: TwoNodes) -> None:
+    """Without Ray's token the refusal names the variables to set."""
+    without = {name: value for name, value in nodes.head.environment.items() if not name.startswith("RAY_AUTH")}
+    without["RAY_NUM_REDIS_GET_RETRIES"] = "2"  # Ray asks in vain for 20 s otherwise
+    refused = _serve_command(Node(nodes.head.address, nodes.head.dashboard, without))
+    assert refused.returncode == 2
+    assert "RAY_AUTH_MODE=token" in refused.stderr
+
+
+async def test_joining_leaves_what_was_there(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
+    """`rejoinder serve --address` holds a conversation, and on its end leaves cluster, Serve and other application."""
+    before = nodes.lab.puppets()
+    args = {"llm": {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}}
+    joined = serving(tmp_path, args, address=nodes.head.address, environment=nodes.head.environment, port=nodes.port)
+    with joined as served:
+        await _converse(served.url, question)
+    assert httpx2.get(f"http://127.0.0.1:{nodes.port}/healthz", timeout=10).status_code == 404
+    assert nodes.lab.puppets() == before
+
+
+def test_stock_serve_deploy_holds_a_conversation(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
+    """`serve deploy ray_config.yaml`, as it stands in the repository but for its port: each node answers calls, and
+    replicas are on both.
+    """
+    document: dict[str, Any] = yaml.safe_load((ROOT / "ray_config.yaml").read_text(encoding="utf-8"))
+    document["http_options"]["port"] = nodes.port
+    config = tmp_path / "ray_config.yaml"
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    command = [SERVE, "deploy", str(config), "--address", nodes.head.dashboard]
+    subprocess.run(command, env=dict(nodes.head.environment), cwd=ROOT, check=True, timeout=60)
+    urls = [f"http://127.0.0.1:{port}" for port in (nodes.port, nodes.worker_port)]
+    wait_until(lambda: all(_healthy(url) for url in urls), HEALTHY_S, f"health at {urls}")
+    for url in urls:
+        asyncio.run(_converse(url, question))
+    targets = httpx2.get(f"http://127.0.0.1:{nodes.port}/metrics/targets", timeout=10).json()
+    assert len(targets) == 6
+    assert len({target["labels"]["node"] for target in targets}) == 2
+
+
+def test_a_node_without_haproxy_is_refused(nodes: TwoNodes) -> None:
+    """Joining names the node, the variable and the fix, with exit status 2, and deploys nothing."""
+    variable = "RAY_SERVE_ENABLE_HA_PROXY"
+    with worker(nodes.head, {variable: "0"}):
+        refused = _serve_command(nodes.head)
+    assert refused.returncode == 2
+    assert f"node {socket.gethostname()} runs without {variable}=1" in " ".join(refused.stderr.split())
+    assert f"{variable}=1 ray start" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/healthz", timeout=5).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+async def _converse(url: str, question: bytes) -> None:
+    async with calling(url) as caller:
+        caller.say(question)
+        await caller.until("response.done")
+        assert "Paris" in caller.said()
