@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.replying.replies import MAX_PARALLEL
-from actors.replying.requests import Order
+from actors.replying.requests import ReplyRequest
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.turns import events as turn_events
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire import session as wire_session
@@ -33,7 +33,7 @@ TRUNCATE_SLACK_MS = 500
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 
 
-class Clerk:
+class ClientEventHandler:
     """Works for one session, on its loop."""
 
     def __init__(self, session: Session, services: Services) -> None:
@@ -139,7 +139,7 @@ class Clerk:
             )
         self._session.request_reply(order)
 
-    def _order(self, fields: Fields) -> Order:
+    def _order(self, fields: Fields) -> ReplyRequest:
         """The session's standing order with what this response.create changes."""
         order = self._session.replies.standing_order()
         if "output_modalities" in fields:
@@ -159,7 +159,7 @@ class Clerk:
             order = replace(order, prompt=self._input(fields))
         return order
 
-    def _input(self, fields: Fields) -> tuple[Message, ...]:
+    def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
         """`input` replaces the conversation as context; item references are looked up in it."""
         scratch = Conversation()
         for number, entry in enumerate(fields.items("input", 200)):

@@ -11,13 +11,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from actors.listening.vad_ticker import Ticker
+from actors.listening.vad_ticker import VadTicker
 from actors.session import Session
 from actors.stages.ports import Stages, TtsRequest
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.reply.held_clips import Clip, Phrases
-from rejoinder.core.resilience.admission import Admission, Refusal
+from rejoinder.core.reply.held_clips import HeldClip, HeldClips
+from rejoinder.core.resilience.admission import Admission, AdmissionRefusal
 from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
@@ -36,7 +36,7 @@ class Host:
         self._settings = services.settings.host
         self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
         self._seats = 0
-        self._ticker = Ticker(
+        self._ticker = VadTicker(
             services.stages.vad, self._settings, services.settings.vad.call_timeout_s, services.metrics
         )
 
@@ -66,10 +66,10 @@ class Host:
             self.services.metrics.refused(refusal.value)
             full = f"All {self._settings.max_sessions} sessions of this host are taken."
             raise Overloaded(
-                full if refusal is Refusal.FULL else f"This host is {self.loop_lag_s * 1000:.0f} ms late.",
+                full if refusal is AdmissionRefusal.FULL else f"This host is {self.loop_lag_s * 1000:.0f} ms late.",
                 f"Try again in {self._settings.retry_after_s:g} s.",
                 retry_after_s=self._settings.retry_after_s,
-                resource="sessions" if refusal is Refusal.FULL else "loop",
+                resource="sessions" if refusal is AdmissionRefusal.FULL else "loop",
             )
         self._seats += 1
         self.services.metrics.session_opened()
@@ -87,7 +87,14 @@ class Host:
         """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block;
         `tenant`: whose answers may be shared with it (`answer_cache.tenant_of`).
         """
-        session = Session(key, self.services, send, SessionConfig(model=model), self._ticker.wake, tenant)
+        session = Session(
+            key,
+            services=self.services,
+            send=send,
+            config=SessionConfig(model=model),
+            wake_ticker=self._ticker.wake,
+            tenant=tenant,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(session.run())
@@ -114,7 +121,7 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts: int = 60) -> Phrases:
+async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts: int = 60) -> HeldClips:
     """Synthesize what is held ready, once, before any caller; raises BackendError if the voice stays away for a
     minute.
     """
@@ -123,15 +130,17 @@ async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts:
     others = (*settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
     held = {text: await _hold(stages, text, attempts) for text in texts}
-    return Phrases(held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others))
+    return HeldClips(
+        held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others)
+    )
 
 
-async def _hold(stages: Stages, text: str, attempts: int) -> Clip:
+async def _hold(stages: Stages, text: str, attempts: int) -> HeldClip:
     last: Exception | None = None
     for _ in range(attempts):
         try:
             async with stages.tts.open(TtsRequest(text)) as chunks:
-                return Clip(text, b"".join([chunk async for chunk in chunks]))
+                return HeldClip(text, b"".join([chunk async for chunk in chunks]))
         except (BackendError, Overloaded, TimeoutError) as fault:
             last = fault
             await asyncio.sleep(1.0)

@@ -12,26 +12,26 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from actors.client_events import Clerk
-from actors.listening.audio_input import Ear, speech_settings
-from actors.listening.end_of_turn import Listening
-from actors.listening.interim_transcripts import Partials
+from actors.client_events import ClientEventHandler
+from actors.listening.audio_input import AudioInput, speech_settings
+from actors.listening.end_of_turn import EndOfTurn
+from actors.listening.interim_transcripts import InterimTranscripts
 from actors.mailbox import Mailbox
 from actors.replying.replies import Replies
 from actors.replying.reply import Reply
-from actors.replying.requests import Order
-from actors.stages.retry import Trouble
+from actors.replying.requests import ReplyRequest
+from actors.stages.retry import StageFailures
 from actors.stages.services import Services
-from actors.turn_taking.barge_in import Attention
-from actors.turn_taking.command_executor import Performance
-from actors.turn_taking.utterance import Utterance
+from actors.turn_taking.barge_in import BargeInDetector
+from actors.turn_taking.command_executor import CommandExecutor
+from actors.turn_taking.utterance import CallerUtterance
 from rejoinder.core.errors import CallerError
 from rejoinder.core.turns import events as turn_events
 from rejoinder.core.turns import machine as turns
 from rejoinder.core.turns.endpointing import DetectionMode
-from rejoinder.core.turns.events import TurnEvent, Verdict
+from rejoinder.core.turns.events import TurnEvent, VerdictReady
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent
-from rejoinder.core.turns.state import Agent, Caller, TurnRules, TurnState
+from rejoinder.core.turns.state import AgentState, CallerState, TurnRules, TurnState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
@@ -49,6 +49,7 @@ class Session:
         services: Services,
         send: Callable[[Json], None],
         config: SessionConfig,
+        *,
         wake_ticker: Callable[[], None],
         tenant: str = "",
     ) -> None:
@@ -56,7 +57,7 @@ class Session:
         self.tenant = tenant
         self.conversation = Conversation()
         self.config = config
-        self.stamp = server.Stamp(key)
+        self.stamp = server.IdStamp(key)
         self.state = TurnState()
         self._services = services
         self._send = send
@@ -64,10 +65,10 @@ class Session:
         self._ready = asyncio.Event()
         suppressor = services.stages.suppressor() if services.stages.suppressor else None
         speech = speech_settings(services.settings.speech, config.detection)
-        self._ear = Ear(speech, services.settings.host.audio_ring_s, suppressor)
+        self._ear = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
-        self._clerk = Clerk(self, services)
-        self._trouble = Trouble(services.metrics)
+        self._clerk = ClientEventHandler(self, services)
+        self._trouble = StageFailures(services.metrics)
         self._greeting = services.settings.conversation.greeting
 
     # -- the transport's side ----------------------------------------------------------------------------------------
@@ -76,12 +77,19 @@ class Session:
         """Live until cancelled; cancelling stops every task and engine call of this session."""
         async with asyncio.TaskGroup() as group:
             self.replies = Replies(self, self._services, group)
-            self._attention = Attention(self, self._services, self._ear)
+            self._attention = BargeInDetector(self, self._services, self._ear)
             self._attention.configured()
-            self._partials = Partials(self._services, self._ear, group, self.replies, self._attention)
-            self._utterance = Utterance(self, self._ear, Listening(self._services, group), self._partials)
-            self._performance = Performance(
-                self._services, self._ear, self._utterance, self.replies, self._attention, self.post
+            self._partials = InterimTranscripts(
+                self._services, ear=self._ear, group=group, reader=self.replies, judge=self._attention
+            )
+            self._utterance = CallerUtterance(self, self._ear, EndOfTurn(self._services, group), self._partials)
+            self._performance = CommandExecutor(
+                self._services,
+                ear=self._ear,
+                utterance=self._utterance,
+                replies=self.replies,
+                attention=self._attention,
+                post=self.post,
             )
             self._clerk.greet()
             self.replies.read_ahead()
@@ -127,7 +135,7 @@ class Session:
     # -- the ticker's side -------------------------------------------------------------------------------------------
 
     @property
-    def ear(self) -> Ear:
+    def ear(self) -> AudioInput:
         return self._ear
 
     def speech(self, events: tuple[SpeechEvent, ...]) -> None:
@@ -137,14 +145,14 @@ class Session:
         if self._ear.dip == self._ear.processed and not events:  # else the transcript of all is due
             self._partials.hasten()
         if self._ear.in_speech:
-            self._mailbox.post(turn_events.AudioHeard(self._ear.processed))
+            self._mailbox.post(turn_events.AudioProcessed(self._ear.processed))
         self._attention.tune()
         self._performance.caught_up()
 
     def vad_failed(self) -> None:
         """Voice activity cannot be decided: if somebody may be speaking, apologise until it can."""
         self._trouble.away("vad")
-        if self.state.caller is not Caller.QUIET or self._ear.backlog_audible():
+        if self.state.caller is not CallerState.QUIET or self._ear.backlog_audible():
             self.replies.apologise(self._trouble)
 
     def vad_recovered(self) -> None:
@@ -194,7 +202,7 @@ class Session:
         arrived = None
         if isinstance(event, SoftEnd):
             arrived = self._ear.arrival(event.at)
-        elif isinstance(event, Verdict):
+        elif isinstance(event, VerdictReady):
             arrived = self._ear.arrival(event.processed)
         return self._services.clock() if arrived is None else arrived
 
@@ -226,7 +234,7 @@ class Session:
         self.step(turn_events.ClearRequested(end))
         self._utterance.drop(end)
 
-    def request_reply(self, order: Order) -> None:
+    def request_reply(self, order: ReplyRequest) -> None:
         """response.create: the machine starts it; `order` says what it changes."""
         self._performance.order = order
         self.step(turn_events.ReplyRequested())
@@ -235,5 +243,5 @@ class Session:
 
     def reply_ended(self, reply: Reply) -> None:
         """The reply's audio was heard to its end, or it failed."""
-        if reply is self.replies.current and self.state.agent is not Agent.IDLE:
+        if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())

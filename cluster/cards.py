@@ -76,7 +76,7 @@ def _counted(printed: str, visible: str | None) -> list[Cards]:
         if visible is None or _lists(visible, index, uuid):
             memory_gb = float(memory_mib) / MIB_PER_GB if _is_number(memory_mib) else None
             tenths = round(10 * float(capability)) if _is_number(capability) else None
-            counts[Cards(HERE, _kind(name), 1, memory_gb, tenths)] += 1
+            counts[Cards(HERE, kind=_kind(name), count=1, memory_gb=memory_gb, capability=tenths)] += 1
     return [replace(card, count=count) for card, count in counts.items()]
 
 

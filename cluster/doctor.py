@@ -118,7 +118,7 @@ def needed_models(document: ServeFile) -> list[str]:
     settings = document.application.args
     real = {
         settings.stt.model: settings.stt.engine == "whisper",
-        settings.stt.quick_model: settings.stt.hears_twice,
+        settings.stt.first_pass_model: settings.stt.hears_twice,
         settings.llm.model: settings.llm.engine == "embedded",
         settings.tts.model: settings.tts.engine == "piper",
         settings.answer_cache.model: settings.answer_cache.enabled and settings.answer_cache.semantic,

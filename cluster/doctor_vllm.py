@@ -14,7 +14,7 @@ from cluster.finding import Finding, Grade
 from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES, METHODS
 from rejoinder.core.capacity.hardware import weights_gb
 from rejoinder.core.errors import BackendError
-from rejoinder.core.settings.settings import LlmStage, Settings
+from rejoinder.core.settings.settings import LlmSettings, Settings
 from rejoinder.core.settings.stages import ACCELERATOR_LABEL
 from rejoinder.core.settings.vllm import VLLM_RELEASE
 
@@ -84,14 +84,14 @@ def vllm_checks(settings: Settings, packages: Installed, cards: Callable[[], Seq
         yield Finding("GPUs", Grade.OK, "none asked for: vLLM runs on the CPU")
 
 
-def store_model(stage: LlmStage) -> str | None:
+def store_model(stage: LlmSettings) -> str | None:
     """The model that vLLM reads from our store: no folder, no hub repository."""
     named = stage.engine == "vllm" and "/" not in stage.model and not Path(stage.model).expanduser().is_dir()
     return stage.model if named else None
 
 
 def _looked(
-    on_cards: Mapping[str, LlmStage], cards: Callable[[], Sequence[Cards]]
+    on_cards: Mapping[str, LlmSettings], cards: Callable[[], Sequence[Cards]]
 ) -> tuple[list[Cards], list[Finding]]:
     """The cards that there are, if any stage wants them, and why they are not known."""
     if not on_cards:
@@ -131,14 +131,14 @@ def _package(package: Package | None, on_card: bool) -> Finding:
     return Finding(check, Grade.OK, str(package))
 
 
-def _folder(name: str, stage: LlmStage) -> Iterator[Finding]:
+def _folder(name: str, stage: LlmSettings) -> Iterator[Finding]:
     """A path that is no folder would be taken for a repository of the model hub, and asked for there."""
     if stage.model.startswith(("/", "~", ".")) and not Path(stage.model).expanduser().is_dir():
         fix = f"Correct {name}.model: a folder, a hub repository (owner/name), or a name in the model store."
         yield Finding(f"model of {name}", Grade.FAIL, f"{stage.model} is no folder", fix)
 
 
-def _cards(name: str, stage: LlmStage, there: Sequence[Cards]) -> Iterator[Finding]:
+def _cards(name: str, stage: LlmSettings, there: Sequence[Cards]) -> Iterator[Finding]:
     """Whether every replica of the stage finds its cards on one node, and whether these are what the profile says."""
     check = f"GPUs for {name}"
     fitting = [cards for cards in there if _is_kind(stage, cards)]
@@ -163,12 +163,12 @@ def _cards(name: str, stage: LlmStage, there: Sequence[Cards]) -> Iterator[Findi
         yield Finding(check, Grade.OK, f"{found}: room for {most} replicas of {wanted}")
 
 
-def _is_kind(stage: LlmStage, cards: Cards) -> bool:
+def _is_kind(stage: LlmSettings, cards: Cards) -> bool:
     kind = stage.reservation.label_selector.get(ACCELERATOR_LABEL, "")
     return kind in ("", cards.kind)
 
 
-def _replicas(stage: LlmStage, cards: Cards) -> int:
+def _replicas(stage: LlmSettings, cards: Cards) -> int:
     """How many fit there: each wants its cards on one node, and a share of a card on one card."""
     each = stage.reservation.num_gpus
     if each >= 1:
@@ -176,7 +176,7 @@ def _replicas(stage: LlmStage, cards: Cards) -> int:
     return math.floor(cards.count) * math.floor(1 / each)
 
 
-def _without(stage: LlmStage, there: Sequence[Cards]) -> list[Cards]:
+def _without(stage: LlmSettings, there: Sequence[Cards]) -> list[Cards]:
     """What the stage's least count of replicas leaves to others."""
     left, rest = stage.autoscaling.min_replicas, []
     for cards in there:
@@ -186,7 +186,7 @@ def _without(stage: LlmStage, there: Sequence[Cards]) -> list[Cards]:
     return rest
 
 
-def _lack(stage: LlmStage, fitting: Sequence[Cards]) -> str:
+def _lack(stage: LlmSettings, fitting: Sequence[Cards]) -> str:
     """What a card cannot do for the configured numbers, or ""."""
     settings, method = stage.vllm, METHODS[stage.vllm.stored_as]
     for cards in fitting:
@@ -200,7 +200,7 @@ def _lack(stage: LlmStage, fitting: Sequence[Cards]) -> str:
     return ""
 
 
-def _is_smaller(stage: LlmStage, cards: Cards) -> bool:
+def _is_smaller(stage: LlmSettings, cards: Cards) -> bool:
     profile = stage.vllm.profile
     if profile is None or cards.memory_gb is None:
         return False
@@ -220,7 +220,7 @@ def _other_card(name: str, there: Sequence[Cards]) -> str:
     return f"Serve from a node that has the card; Ray must label it {ACCELERATOR_LABEL}."
 
 
-def _wanted(stage: LlmStage) -> str:
+def _wanted(stage: LlmSettings) -> str:
     return f"{stage.reservation.num_gpus:g} x {stage.reservation.label_selector.get(ACCELERATOR_LABEL, 'any card')}"
 
 

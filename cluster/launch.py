@@ -50,7 +50,7 @@ def read_config(path: Path | None) -> ServeFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LaunchProgress:
     """One look at the deployments while they start: name to (status, running, wanted)."""
 
     deployments: dict[str, tuple[str, int, int]] = field(default_factory=dict)
@@ -195,7 +195,7 @@ def _check_nodes() -> None:
 
 
 @contextlib.contextmanager
-def application(config: ServeFile, report: Callable[[Progress], None]) -> Iterator[str]:
+def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> Iterator[str]:
     """The application, deployed and healthy; yields its base URL. Raises BackendError when it cannot start."""
     from ray import serve
     from ray.serve.config import HTTPOptions
@@ -236,7 +236,7 @@ def _serve_port() -> int | None:
     return None if client is None else int(client.http_config.port)
 
 
-def _deploy(serve: Any, app: Any, name: str, report: Callable[[Progress], None]) -> None:
+def _deploy(serve: Any, app: Any, name: str, report: Callable[[LaunchProgress], None]) -> None:
     fault: list[BaseException] = []
 
     def run() -> None:
@@ -271,11 +271,11 @@ def _await_ingress(url: str) -> None:
     raise BackendError(f"{url}/healthz: {found}.", "See `rejoinder doctor` and Serve's logs of HAProxy.")
 
 
-def _progress(serve: Any, name: str) -> Progress:
+def _progress(serve: Any, name: str) -> LaunchProgress:
     app = serve.status().applications.get(name)
     if app is None:
-        return Progress()
-    return Progress(
+        return LaunchProgress()
+    return LaunchProgress(
         {
             deployment: (
                 str(state.status.value),

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from rejoinder.core.capacity.sizing import NodeGroup, NodeType, Sized, node_group
+from rejoinder.core.capacity.sizing import NodeGroup, NodeType, SizedComponent, node_group
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
@@ -26,7 +26,7 @@ ONGOING_PER_SLOT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class StageEngine:
     """What stands behind a stage: settings of its section, and where the choice comes from."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -37,12 +37,14 @@ class Engines:
 class Bill:
     """Everything to deploy: components by name (`host` and the stages), and the node groups that hold them."""
 
-    components: Mapping[str, Sized]
+    components: Mapping[str, SizedComponent]
     groups: tuple[NodeGroup, ...]
     sessions_per_host: int
 
 
-def bill(components: Mapping[str, Sized], cpu: NodeType, gpu: NodeType | None, spare: int, per_host: int) -> Bill:
+def bill(
+    components: Mapping[str, SizedComponent], cpu: NodeType, gpu: NodeType | None, spare: int, *, per_host: int
+) -> Bill:
     """Place every component: on the GPU group if it wants one, else on the CPU group.
 
     Raises ConfigError if a component does not fit its node type, or wants a GPU and there is no such type.
@@ -58,14 +60,14 @@ def bill(components: Mapping[str, Sized], cpu: NodeType, gpu: NodeType | None, s
     return Bill(components, tuple(groups), per_host)
 
 
-def _group(node: NodeType, components: Sequence[Sized], spare: int, option: str) -> NodeGroup:
+def _group(node: NodeType, components: Sequence[SizedComponent], spare: int, option: str) -> NodeGroup:
     try:
         return node_group(node, components, spare)
     except ValueError as error:
         raise ConfigError(f"{error}.", "Choose a larger node type.", field=option) from None
 
 
-def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, Engines]) -> dict[str, Any]:
+def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine]) -> dict[str, Any]:
     """The document of a `ray_config.yaml`; valid by construction, and checked."""
     document = base.model_dump(mode="json", exclude_unset=True)
     application = dict(document.get("applications", [{}])[0])
@@ -88,11 +90,11 @@ def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, Engines]) -
     return document
 
 
-def _replicas(sized: Sized) -> dict[str, Any]:
+def _replicas(sized: SizedComponent) -> dict[str, Any]:
     return {"min_replicas": sized.replicas, "max_replicas": sized.replicas}
 
 
-def _resources(sized: Sized) -> dict[str, Any]:
+def _resources(sized: SizedComponent) -> dict[str, Any]:
     unit = sized.unit
     resources: dict[str, Any] = {
         "num_cpus": round(unit.cores, 3),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 
-from actors.stages.ports import Answered
+from actors.stages.ports import CachedAnswer
 from deployments.engines.minilm import DIMENSIONS, MiniLm
-from deployments.serving.placements import Route
-from deployments.serving.replica import Replica, StageDeployment, Worker
-from rejoinder.core.reply.answer_cache import AnswerIndex, Hit, Question, Vector
+from deployments.serving.placements import ReplicaRoute
+from deployments.serving.replica import EngineThread, Replica, StageDeployment
+from rejoinder.core.reply.answer_cache import AnswerIndex, CacheHit, CacheQuestion, Vector
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
@@ -28,13 +28,13 @@ class AnswerCache(StageDeployment):
             form = open_store(settings.models).converted(rules.model, f"ct2-{rules.compute_type}")
             self._engine = MiniLm(form, rules.threads, rules.compute_type)
             self._engine.warm_up()
-        self._worker = Worker("minilm")
+        self._worker = EngineThread("minilm")
         self._waiting = 0
         self._max_queue = rules.max_queue
         name = self._engine.name if self._engine else "exact questions"
         self._replica = Replica("answer_cache", name, rules, self._worker)
 
-    async def lookup(self, question: Question, route: Route | None = None) -> Hit | None:
+    async def lookup(self, question: CacheQuestion, route: ReplicaRoute | None = None) -> CacheHit | None:
         """The answer to the same question, or to one that passes for it."""
         async with self._replica.request():
             hit = self._index.exact(question, time.monotonic())
@@ -43,7 +43,7 @@ class AnswerCache(StageDeployment):
             vector = await self._vector(question.text)
             return None if vector is None else self._index.nearest(question, vector, time.monotonic())
 
-    async def store(self, answered: Answered, route: Route | None = None) -> None:
+    async def store(self, answered: CachedAnswer, route: ReplicaRoute | None = None) -> None:
         """Keep an answer. One that comes while too many questions wait is found by its words only."""
         async with self._replica.request():
             vector = await self._vector(answered.question.text)

@@ -21,7 +21,7 @@ from deployments.stt import Stt
 from deployments.tts import Tts
 from deployments.turn_detector import TurnDetector
 from deployments.vad import Vad
-from rejoinder.core.settings.settings import Autoscaling, Resources, Settings, Stage, parse_settings
+from rejoinder.core.settings.settings import Autoscaling, Resources, Settings, StageSettings, parse_settings
 
 # A host answers health and metrics beside its sessions, each of which is one ongoing request for life.
 HTTP_HEADROOM = 32
@@ -34,7 +34,7 @@ def build(args: dict[str, Any]) -> Application:
 
 def bind(settings: Settings) -> Application:
     """Every stage as its own deployment, and the hosts in front of them."""
-    stages: dict[str, tuple[str, type, Stage]] = {
+    stages: dict[str, tuple[str, type, StageSettings]] = {
         "turn_detector": ("TurnDetector", TurnDetector, settings.turn_detector),
         "stt": ("Stt", EmulatedStt if settings.stt.engine == "emulated" else Stt, settings.stt),
         "llm": ("Llm", Llm, settings.llm),
@@ -51,7 +51,7 @@ def bind(settings: Settings) -> Application:
     return _host(settings).bind(settings, handles)
 
 
-def stage_deployment(cls: type, stage: Stage, name: str = "") -> serve.Deployment:
+def stage_deployment(cls: type, stage: StageSettings, name: str = "") -> serve.Deployment:
     """A stage's plain class as a Serve deployment (named as the class, or `name`), with its configuration's options."""
     return serve.deployment(
         cls,

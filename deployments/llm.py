@@ -10,17 +10,17 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
 
-from actors.stages.ports import LlmRequest, TokenDelta, Usage
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.emulated import EmulatedLlm
 from deployments.engines.llm.ctranslate2 import EmbeddedLlm, EmbeddedOptions
 from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
 from deployments.engines.llm.vllm import Vllm, VllmMetrics
-from deployments.serving.placements import Route
+from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import Replica, StageDeployment, replica_id
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings
-from rejoinder.store import Form, open_store
+from rejoinder.store import ConversionForm, open_store
 
 
 class LlmEngine(Protocol):
@@ -88,7 +88,7 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
         reuse=stage.reuse_state,
     )
     store = open_store(settings.models)
-    folder = store.converted(stage.model, Form.LLAMA_CPP) if stage.split_offsets else store.path(stage.model)
+    folder = store.converted(stage.model, ConversionForm.LLAMA_CPP) if stage.split_offsets else store.path(stage.model)
     return LlamaCpp(folder, options)
 
 
@@ -98,7 +98,7 @@ def _transformers_model(settings: Settings) -> str:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return str(folder)
-    return model if "/" in model else str(open_store(settings.models).converted(model, Form.HF))
+    return model if "/" in model else str(open_store(settings.models).converted(model, ConversionForm.HF))
 
 
 class Llm(StageDeployment):
@@ -113,10 +113,12 @@ class Llm(StageDeployment):
         self._instructions = settings.conversation.instructions
         self._warm = False
 
-    async def generate(self, request: LlmRequest, route: Route | None = None) -> AsyncGenerator[TokenDelta, None]:
+    async def generate(
+        self, request: LlmRequest, route: ReplicaRoute | None = None
+    ) -> AsyncGenerator[TokenDelta, None]:
         """Stream the answer; cancelling stops the engine at its next token."""
         if request.prefill and not self._engine.prefills:
-            yield TokenDelta("", 0, "stop", Usage(0, 0))
+            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))
             return
         async with self._replica.request() as inside, aclosing(self._engine.stream(request)) as deltas:
             async for delta in deltas:
@@ -134,7 +136,7 @@ class Llm(StageDeployment):
 
     async def _warm_up(self) -> None:
         """Answer something with the standing instructions, so that the first caller pays for nothing."""
-        request = LlmRequest((Message("system", self._instructions), Message("user", "Hello")), max_tokens=2)
+        request = LlmRequest((ChatMessage("system", self._instructions), ChatMessage("user", "Hello")), max_tokens=2)
         async with aclosing(self._engine.stream(request)) as deltas:
             async for _ in deltas:
                 self._warm = True

@@ -29,11 +29,11 @@ from deployments.serving.handles import (
     TurnDetectorHandle,
     VadHandle,
 )
-from deployments.serving.http_routes import surface
+from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics, MetricsPort
-from deployments.serving.replica import Description
-from deployments.serving.ttl_cache import Remembered
+from deployments.serving.replica import ReplicaDescription
+from deployments.serving.ttl_cache import TtlCache
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
@@ -58,11 +58,15 @@ class SessionHost:
         self.keys = frozenset(filter(None, os.environ.get(settings.host.api_keys_env, "").split(",")))
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
-        self._targets = Remembered(self._find_targets, TARGETS_S)
+        self._targets = TtlCache(self._find_targets, TARGETS_S)
         stages = await self._stages()
         clock = time.monotonic
         phrases = await hold_phrases(stages, settings.conversation)
-        self.host = Host(Services.over(stages, settings, phrases, metrics, LogJournal(), clock))
+        self.host = Host(
+            Services.over(
+                stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock
+            )
+        )
         self._running = asyncio.create_task(self.host.run())
         # What was imported lives as long as the process: looking through it for garbage would only hold up every
         # conversation at once.
@@ -71,7 +75,7 @@ class SessionHost:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the routes once the replica is constructed."""
-        return surface(self)
+        return http_app(self)
 
     async def _stages(self) -> Stages:
         handles = self._handles
@@ -112,7 +116,9 @@ class SessionHost:
         """This replica, for the targets."""
         replica = serve.get_replica_context().replica_id.unique_id
         node = ray.get_runtime_context().get_node_id()
-        return asdict(Description("host", replica, os.getpid(), node, self._port.target, engine=""))
+        return asdict(
+            ReplicaDescription("host", replica=replica, pid=os.getpid(), node=node, target=self._port.target, engine="")
+        )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `deployments.serving.autoscaling` decides by."""

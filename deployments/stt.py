@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.stages.ports import Priority, SttJob, Transcript
-from deployments.engines.stt.cascade import Ears
+from deployments.engines.stt.cascade import SttCascade
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
-from deployments.serving.placements import Route
-from deployments.serving.replica import Replica, StageDeployment, Worker
+from deployments.serving.placements import ReplicaRoute
+from deployments.serving.replica import EngineThread, Replica, StageDeployment
 from deployments.serving.stt_queue import SttQueue
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import DeadlineExceeded, Overloaded
@@ -46,16 +46,16 @@ class Stt(StageDeployment):
             pad_frames=stage.pad_frames,
         )
         store = open_store(settings.models)
-        quick = Moonshine(store.path(stage.quick_model), stage.threads) if stage.hears_twice else None
-        self._engine = Ears(Whisper(store.path(stage.model), options), quick, stage.quick_logprob)
+        quick = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.hears_twice else None
+        self._engine = SttCascade(Whisper(store.path(stage.model), options), quick, stage.first_pass_min_logprob)
         self._engine.warm_up()
         self._max_batch = stage.max_batch
         self._queue: SttQueue[_Waiting] = SttQueue(stage.max_queue)
-        self._worker = Worker("stt")
+        self._worker = EngineThread("stt")
         self._replica = Replica("stt", self._engine.name, stage, self._worker)
         self._draining: asyncio.Task[None] | None = None
 
-    async def transcribe(self, job: SttJob, route: Route | None = None) -> Transcript:
+    async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
         async with self._replica.request() as inside:
             waiting = _Waiting(job, time.monotonic(), asyncio.get_running_loop().create_future())
             displaced = self._queue.push(waiting, job.priority, job.deadline_s, waiting.arrived)
@@ -102,10 +102,10 @@ class Stt(StageDeployment):
                 waiting.answer.set_result(
                     Transcript(
                         words.text,
-                        audio_ms,
-                        queue_ms,
-                        decode_ms,
-                        words.avg_logprob,
+                        audio_ms=audio_ms,
+                        queue_ms=queue_ms,
+                        decode_ms=decode_ms,
+                        avg_logprob=words.avg_logprob,
                         full_padding=words.full_padding,
                         repeated=words.repeated,
                         doubted=words.doubted,

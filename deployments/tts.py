@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Iterator
 
 from actors.stages.ports import TtsRequest
 from deployments.engines.piper import PiperVoice
-from deployments.serving.placements import Route
-from deployments.serving.replica import Replica, StageDeployment, Worker
+from deployments.serving.placements import ReplicaRoute
+from deployments.serving.replica import EngineThread, Replica, StageDeployment
 from rejoinder.core.errors import Overloaded
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
@@ -26,13 +26,13 @@ class Tts(StageDeployment):
         voice = open_store(settings.models).path(stage.model)
         self._engine = PiperVoice(voice, stage.threads, stage.chunk_ms, chunked=stage.chunked)
         self._engine.warm_up()
-        self._worker = Worker("piper")
+        self._worker = EngineThread("piper")
         self._slot = asyncio.Lock()
         self._waiting = 0
         self._max_queue = stage.max_queue
         self._replica = Replica("tts", self._engine.name, stage, self._worker)
 
-    async def synthesize(self, request: TtsRequest, route: Route | None = None) -> AsyncGenerator[bytes, None]:
+    async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
         """Raises Overloaded when `max_queue` segments wait already."""
         async with self._replica.request() as inside:
             arrived = time.monotonic()

@@ -10,8 +10,8 @@ import numpy as np
 
 from actors.stages.ports import TurnVerdict
 from deployments.engines.speech_in.smart_turn import SmartTurn
-from deployments.serving.placements import Route
-from deployments.serving.replica import Replica, StageDeployment, Worker
+from deployments.serving.placements import ReplicaRoute
+from deployments.serving.replica import EngineThread, Replica, StageDeployment
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
@@ -24,10 +24,10 @@ class TurnDetector(StageDeployment):
         folder = open_store(settings.models).path(stage.model)
         self._engine = SmartTurn(folder / "smart-turn-v3.2-cpu.onnx", stage.threads)
         self._engine.warm_up()
-        self._worker = Worker("smart-turn", stage.nice)
+        self._worker = EngineThread("smart-turn", stage.nice)
         self._replica = Replica("turn_detector", self._engine.name, stage, self._worker)
 
-    async def predict(self, pcm: bytes, route: Route | None = None) -> TurnVerdict:
+    async def predict(self, pcm: bytes, route: ReplicaRoute | None = None) -> TurnVerdict:
         async with self._replica.request():
             return await self._worker.run(lambda: self._judge(pcm))
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from actors.stages.ports import VadBatch, VadResult
 from deployments.engines.speech_in.silero import Silero
-from deployments.serving.placements import Route
-from deployments.serving.replica import Replica, StageDeployment, Worker
+from deployments.serving.placements import ReplicaRoute
+from deployments.serving.replica import EngineThread, Replica, StageDeployment
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
@@ -32,9 +32,9 @@ class Vad(StageDeployment):
 
     def __init__(self, settings: Settings) -> None:
         self._engine = load_silero(settings)
-        self._worker = Worker("silero")
+        self._worker = EngineThread("silero")
         self._replica = Replica("vad", self._engine.name, settings.vad, self._worker)
 
-    async def step(self, batch: VadBatch, route: Route | None = None) -> VadResult:
+    async def step(self, batch: VadBatch, route: ReplicaRoute | None = None) -> VadResult:
         async with self._replica.request():
             return await self._worker.run(lambda: decide(self._engine, batch))

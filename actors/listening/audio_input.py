@@ -10,8 +10,8 @@ from array import array
 
 import numpy as np
 
-from actors.stages.ports import Suppressor
-from rejoinder.core.audio.pcm import STT_RATE, VAD_WINDOW, Ring, rms_dbfs
+from actors.stages.ports import NoiseSuppressor
+from rejoinder.core.audio.pcm import STT_RATE, VAD_WINDOW, AudioRing, rms_dbfs
 from rejoinder.core.settings.settings import SpeechSettings
 from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.turns.speech_detector import SpeechEvent, SpeechPhase, SpeechState, committed, step
@@ -47,7 +47,7 @@ def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> Speec
     )
 
 
-class Arrivals:
+class MessageArrivals:
     """When the newest messages arrived: flat arrays, since a thousand pairs of objects would be 0.1 MB a call."""
 
     __slots__ = ("_at", "_count", "_ends")
@@ -75,17 +75,17 @@ class Arrivals:
         return found
 
 
-class Ear:
+class AudioInput:
     """`settings` may be exchanged between turns; sample indices count from the session's start at 16 kHz."""
 
-    def __init__(self, settings: SpeechSettings, ring_s: float, suppressor: Suppressor | None = None) -> None:
+    def __init__(self, settings: SpeechSettings, ring_s: float, suppressor: NoiseSuppressor | None = None) -> None:
         self.settings = settings
         self._suppressor = suppressor
-        self._ring = Ring(ring_s, STT_RATE)
+        self._ring = AudioRing(ring_s, STT_RATE)
         self._decided = 0
         self._vad_state = _FRESH
         self._speech = SpeechState()
-        self._arrivals = Arrivals()
+        self._arrivals = MessageArrivals()
 
     @property
     def received(self) -> int:
@@ -133,7 +133,9 @@ class Ear:
         if self._speech.listens:
             samples = np.frombuffer(self._ring.slice(self._decided - VAD_WINDOW, self._decided), "<i2")
             power = float(np.square(samples, dtype=np.float32).mean())
-        self._speech, events = step(self._speech, self.settings, probability, self._decided, power)
+        self._speech, events = step(
+            self._speech, settings=self.settings, probability=probability, window_end=self._decided, power=power
+        )
         return events
 
     def skip(self) -> None:
@@ -164,7 +166,7 @@ class Ear:
 
     def release(self) -> None:
         """Give the audio's memory back: an ended session waits for the garbage collector, a megabyte should not."""
-        self._ring = Ring(VAD_WINDOW / STT_RATE, STT_RATE)
+        self._ring = AudioRing(VAD_WINDOW / STT_RATE, STT_RATE)
 
     def pcm(self, start: int, end: int) -> bytes:
         """16 kHz PCM of [start, end), as far as it is still held."""

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.listening.interim_transcripts import Guess
+from actors.listening.interim_transcripts import InterimTranscript
 from actors.stages.ports import Priority, SttJob, Transcript
-from actors.stages.retry import FIRST_PAUSE_S, Trouble, insist
+from actors.stages.retry import FIRST_PAUSE_S, StageFailures, retry_unary
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.end_of_turn import complete
-from rejoinder.core.turns.transcript_ending import Ending, ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ VERDICT_SAMPLES = 8 * STT_RATE
 JUDGING = 1
 
 
-class Question:
+class VerdictRequest:
     """Whether the caller has finished; the first answer counts."""
 
     def __init__(self, judged: Callable[[float | None], None]) -> None:
@@ -50,7 +50,7 @@ class Question:
 
 
 @dataclass(slots=True)
-class Hearing:
+class EndOfTurnRequest:
     """What is being learned about one revision's audio. `began` and `transcribed_at` are monotonic seconds.
 
     `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away. `guess`: at the same
@@ -59,10 +59,10 @@ class Hearing:
 
     began: float
     seconds: float
-    trouble: Trouble
+    trouble: StageFailures
     transcript: asyncio.Future[Transcript]
-    guess: Guess | None = None
-    question: Question | None = None
+    guess: InterimTranscript | None = None
+    question: VerdictRequest | None = None
     words_decided: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
@@ -93,7 +93,7 @@ class Hearing:
             task.cancel()
 
 
-class Listening:
+class EndOfTurn:
     """Starts hearings on behalf of one session; its tasks live in the session's group and never fail it."""
 
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
@@ -106,30 +106,37 @@ class Listening:
         judged: Callable[[float | None], None] | None,
         now: Callable[[], bytes] | None = None,
         tokens: tuple[int, ...] = (),
-        guess: Guess | None = None,
-    ) -> Hearing:
+        *,
+        guess: InterimTranscript | None = None,
+    ) -> EndOfTurnRequest:
         """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
         knows). `now` has the same audio and the silence since, for the turn model; `tokens` are those of the newest
         partial, and `guess` is a partial of the same words.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        trouble = Trouble(self._services.metrics)
-        hearing = Hearing(self._services.clock(), len(pcm) / SAMPLE_BYTES / STT_RATE, trouble, transcript, guess)
+        trouble = StageFailures(self._services.metrics)
+        hearing = EndOfTurnRequest(
+            self._services.clock(),
+            seconds=len(pcm) / SAMPLE_BYTES / STT_RATE,
+            trouble=trouble,
+            transcript=transcript,
+            guess=guess,
+        )
         hearing.tasks.append(
             self._group.create_task(
                 self._transcribe(SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, tokens), hearing)
             )
         )
         if judged is not None:
-            hearing.question = Question(judged)
+            hearing.question = VerdictRequest(judged)
             judging = self._judge(now or (lambda: pcm), hearing.question, transcript)
             hearing.tasks.append(self._group.create_task(judging))
         return hearing
 
-    async def _transcribe(self, job: SttJob, hearing: Hearing) -> None:
+    async def _transcribe(self, job: SttJob, hearing: EndOfTurnRequest) -> None:
         settings = self._services.settings
         try:
-            transcript = await insist(
+            transcript = await retry_unary(
                 "stt",
                 lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
                 hearing.trouble,
@@ -147,18 +154,18 @@ class Listening:
             _settle(hearing.transcript, transcript)
             self._read_ending(transcript.text, hearing)
 
-    def _read_ending(self, text: str, hearing: Hearing) -> None:
+    def _read_ending(self, text: str, hearing: EndOfTurnRequest) -> None:
         """Let words that read finished decide, if the turn model has not by now, and withdraw the question."""
         settings, question = self._services.settings, hearing.question
         if question is None or not question.open or not settings.endpointing.finished_probability:
             return
-        if ending(text, settings.stt.language) is Ending.FINISHED:
+        if ending(text, settings.stt.language) is TranscriptEnding.FINISHED:
             hearing.words_decided = True
             question.answer(settings.endpointing.finished_probability)
             hearing.tasks[JUDGING].cancel()
 
     async def _judge(
-        self, audio: Callable[[], bytes], question: Question, transcript: asyncio.Future[Transcript]
+        self, audio: Callable[[], bytes], question: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> None:
         """Wait for cheaper evidence, then ask, all within the verdict's own time; then silence alone decides.
 
@@ -184,7 +191,7 @@ class Listening:
             self._services.metrics.error("internal", "turn_detector")
         question.answer(probability)
 
-    def _words(self, transcript: asyncio.Future[Transcript]) -> Ending | None:
+    def _words(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
         """How the transcript ends, if it is there."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None

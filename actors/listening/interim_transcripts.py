@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.listening.audio_input import Ear
-from actors.stages.degradation import Policy
+from actors.listening.audio_input import AudioInput
+from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Priority, SttJob, Transcript
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
@@ -34,7 +34,7 @@ ms that is two guesses at once; when it takes 300, most of the rest is kept."""
 
 
 @dataclass(slots=True, eq=False)
-class Guess:
+class InterimTranscript:
     """At what was said before sample `until`. `heard` resolves to None if it fails or is cancelled; `at`: when it was
     there (monotonic).
     """
@@ -44,17 +44,17 @@ class Guess:
     at: float = 0.0
 
 
-class Reader(Protocol):
+class InterimReader(Protocol):
     """Who has the language model read ahead."""
 
-    policy: Policy
+    policy: SessionDegradation
 
     def read_ahead(self, said: str, *, whole: bool) -> None:
         """The words that are likely have changed; with `whole` they may be all."""
         ...
 
 
-class Judge(Protocol):
+class InterimJudge(Protocol):
     """Who draws conclusions from guesses."""
 
     def guessed(self, newest: str, sure: str) -> None:
@@ -62,19 +62,20 @@ class Judge(Protocol):
         ...
 
 
-class Partials:
+class InterimTranscripts:
     """Of one session. `begin` with an utterance, `settle` at a soft end, `resume` when it was none, `end` with it."""
 
     def __init__(
         self,
         services: Services,
-        ear: Ear,
+        ear: AudioInput,
         group: asyncio.TaskGroup,
-        reader: Reader,
-        judge: Judge,
+        reader: InterimReader,
+        *,
+        judge: InterimJudge,
     ) -> None:
         self._services = services
-        self._settings = services.settings.partials
+        self._settings = services.settings.interim_transcripts
         self._reads_ahead = services.settings.llm.reads_ahead
         self._ear = ear
         self._group = group
@@ -85,7 +86,7 @@ class Partials:
         self._tokens: tuple[int, ...] = ()
         self._start = 0
         self._read = ("", False)
-        self._newest: Guess | None = None
+        self._newest: InterimTranscript | None = None
         self._dipped = asyncio.Event()
         self._last = False
         self._task: asyncio.Task[None] | None = None
@@ -112,7 +113,7 @@ class Partials:
         if self._settings.at_dips:
             self._dipped.set()
 
-    def settle(self, dip: int | None) -> Guess | None:
+    def settle(self, dip: int | None) -> InterimTranscript | None:
         """The caller has stopped, and the final transcript goes first. Returns the guess at all that was said before
         the voice dipped at sample `dip` (None: it did not), if there is one; if it is under way, it goes on.
         """
@@ -150,7 +151,7 @@ class Partials:
 
     async def _guess(self) -> None:
         """Guess again and again, until the last one or cancelled."""
-        every_ms = self._services.settings.barge_in.guess_every_ms if self._awaited else self._settings.every_ms
+        every_ms = self._services.settings.barge_in.interim_every_ms if self._awaited else self._settings.every_ms
         every_s = every_ms / 1000
         least_s, pause_s = 0.0, every_s
         while not self._last:
@@ -161,7 +162,7 @@ class Partials:
             try:
                 transcript = await self._ask(every_s)
             except (BackendError, Overloaded, TimeoutError):
-                least_s = pause_s = min(2 * pause_s, self._settings.longest_pause_ms / 1000)
+                least_s = pause_s = min(2 * pause_s, self._settings.max_interval_ms / 1000)
                 self._services.metrics.partial("failed")
                 continue
             except Exception:  # a bug in a stage must not cost the caller the session
@@ -187,7 +188,7 @@ class Partials:
 
     async def _ask(self, deadline_s: float) -> Transcript:
         """One guess at the utterance as it is now."""
-        self._newest = guess = Guess(self._ear.received, asyncio.get_running_loop().create_future())
+        self._newest = guess = InterimTranscript(self._ear.received, asyncio.get_running_loop().create_future())
         job = SttJob(self._ear.pcm(self._start, guess.until), Priority.PARTIAL, deadline_s, self._tokens)
         heard: Transcript | None = None
         try:

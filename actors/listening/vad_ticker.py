@@ -12,9 +12,9 @@ import asyncio
 import logging
 from typing import Literal, Protocol
 
-from actors.listening.audio_input import STATE_FLOATS, Ear
-from actors.stages.ports import Metrics, Vad, VadBatch, VadResult
-from actors.stages.retry import Pause
+from actors.listening.audio_input import STATE_FLOATS, AudioInput
+from actors.stages.ports import Metrics, VadBatch, VadPort, VadResult
+from actors.stages.retry import Backoff
 from rejoinder.core.audio.pcm import pcm16_to_float
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.settings.settings import HostSettings
@@ -29,32 +29,32 @@ SPACING_S_PER_SESSION = 0.002
 STATE_BYTES = STATE_FLOATS * 4
 
 
-class Hearer(Protocol):
+class VadListener(Protocol):
     """A session as the ticker sees it."""
 
     @property
-    def ear(self) -> Ear: ...
+    def ear(self) -> AudioInput: ...
     def speech(self, events: tuple[SpeechEvent, ...]) -> None: ...
     def vad_failed(self) -> None: ...
     def vad_recovered(self) -> None: ...
 
 
-class Ticker:
+class VadTicker:
     """`run` for the host's life; sessions join and leave at any time."""
 
-    def __init__(self, vad: Vad, settings: HostSettings, attempt_s: float, metrics: Metrics) -> None:
+    def __init__(self, vad: VadPort, settings: HostSettings, attempt_s: float, metrics: Metrics) -> None:
         self._vad = vad
         self._settings = settings
         self._attempt_s = attempt_s
         self._metrics = metrics
-        self._sessions: set[Hearer] = set()
+        self._sessions: set[VadListener] = set()
         self._audio = asyncio.Event()
         self._away = False
 
-    def join(self, session: Hearer) -> None:
+    def join(self, session: VadListener) -> None:
         self._sessions.add(session)
 
-    def leave(self, session: Hearer) -> None:
+    def leave(self, session: VadListener) -> None:
         self._sessions.discard(session)
 
     def wake(self) -> None:
@@ -79,7 +79,7 @@ class Ticker:
             await self._decide(waiting)
         self._audio.set()
 
-    async def _decide(self, waiting: list[Hearer]) -> None:
+    async def _decide(self, waiting: list[VadListener]) -> None:
         asked = [(session, *window) for session in waiting if (window := session.ear.window()) is not None]
         batch = VadBatch(
             n=len(asked),
@@ -97,7 +97,7 @@ class Ticker:
     async def _insist(self, batch: VadBatch) -> VadResult:
         """Ask until some replica answers, telling the sessions while none does."""
         avoid: frozenset[str] = frozenset()
-        pause = Pause()
+        pause = Backoff()
         while True:
             try:
                 async with asyncio.timeout(self._attempt_s):

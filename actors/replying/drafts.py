@@ -11,24 +11,24 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from actors.listening.end_of_turn import Hearing
+from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.reply import Reply
-from actors.replying.requests import Order, Turn
-from actors.stages.degradation import Policy
+from actors.replying.requests import CommittedTurn, ReplyRequest
+from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Metrics
 from rejoinder.core.measuring.waterfall import Stage
-from rejoinder.core.reply.draft_budget import Declined, Speculation
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.draft_budget import DraftBudget, DraftDeclined
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.turns.local_agreement import same_words
 
-Prompt = tuple[Message, ...]
+Prompt = tuple[ChatMessage, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ReplyTerms:
     """All that decides how a turn is answered, beside the conversation itself."""
 
-    order: Order
+    order: ReplyRequest
     voice: str
     speed: float
 
@@ -42,11 +42,11 @@ class Draft:
     reply: Reply
     task: asyncio.Task[None]
 
-    def __init__(self, revision: int, hearing: Hearing, terms: Terms) -> None:
+    def __init__(self, revision: int, hearing: EndOfTurnRequest, terms: ReplyTerms) -> None:
         self.revision = revision
         self.hearing = hearing
         self.terms = terms
-        self.turn: Turn | None = None
+        self.turn: CommittedTurn | None = None
         self.asked: Prompt | None = None
         self._worded_at = 0.0
         self._taken = asyncio.Event()
@@ -63,7 +63,7 @@ class Draft:
         await self._taken.wait()
         return ""
 
-    def answers(self, revision: int | None, terms: Terms, prompt: Callable[[str], Prompt]) -> bool:
+    def answers(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> bool:
         """Whether it answers a turn of this revision; `prompt` says what the model is to be asked by now."""
         if self.revision != revision or self.terms != terms or self.task.done():
             return False
@@ -85,7 +85,7 @@ class Draft:
         (*asked, last), (*due, newest) = self.asked, wanted
         return asked != due or last.role != newest.role or not same_words(last.content, newest.content)
 
-    def take(self, turn: Turn, now: float) -> None:
+    def take(self, turn: CommittedTurn, now: float) -> None:
         """Let it out, as the answer to `turn`."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
@@ -100,7 +100,7 @@ class Drafts:
     be one.
     """
 
-    def __init__(self, speculation: Speculation, metrics: Metrics, policy: Policy) -> None:
+    def __init__(self, speculation: DraftBudget, metrics: Metrics, policy: SessionDegradation) -> None:
         self._speculation = speculation
         self._policy = policy
         self._metrics = metrics
@@ -114,15 +114,16 @@ class Drafts:
     def begin(
         self,
         revision: int,
-        hearing: Hearing,
-        terms: Terms,
+        hearing: EndOfTurnRequest,
+        terms: ReplyTerms,
         prompt: Callable[[str], Prompt],
+        *,
         carry_out: Callable[[Draft], None],
     ) -> None:
         """Have a draft carried out, unless there may be none now; and once more, with the words of the transcript, if
         it began with others. `prompt` says what the model is to be asked when the caller said so.
         """
-        declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else Declined.POLICY
+        declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else DraftDeclined.DEGRADATION
         if declined:
             self._metrics.draft(f"declined_{declined.value}")
             return
@@ -150,7 +151,7 @@ class Drafts:
                 self._metrics.draft("discarded_ready")
             draft.task.cancel()
 
-    def answer(self, revision: int | None, terms: Terms, prompt: Callable[[str], Prompt]) -> Draft | None:
+    def answer(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> Draft | None:
         """A turn is being answered: its draft, which is then the caller's to `take`, or None, and none is left."""
         self._of_this_turn = 0
         self._speculation.answered()

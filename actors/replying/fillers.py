@@ -9,19 +9,25 @@ import contextlib
 import math
 from collections.abc import Callable
 
-from actors.replying.requests import Turn
-from actors.replying.speech_output import Voice
-from actors.stages.retry import Trouble
+from actors.replying.requests import CommittedTurn
+from actors.replying.speech_output import SpeechOutput
+from actors.stages.retry import StageFailures
 from actors.stages.services import Services
 from rejoinder.core.measuring.waterfall import Marks
-from rejoinder.core.reply.held_clips import Clip
+from rejoinder.core.reply.held_clips import HeldClip
 
 
-class Interlude:
+class Fillers:
     """One reply's; before `go` it plays nothing. Its tasks live in the reply's group, from `begin` to `end`."""
 
     def __init__(
-        self, services: Services, voice: Voice, trouble: Trouble, go: asyncio.Event, filler_after_ms: float
+        self,
+        services: Services,
+        voice: SpeechOutput,
+        trouble: StageFailures,
+        go: asyncio.Event,
+        *,
+        filler_after_ms: float,
     ) -> None:
         self.apologised = False
         self.filler_at: float | None = None
@@ -38,7 +44,9 @@ class Interlude:
         self._filler_after_s = filler_after_ms / 1000
         self._fills = bool(services.phrases.fillers) and filler_after_ms > 0
 
-    def begin(self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered: Callable[[], Turn | None]) -> None:
+    def begin(
+        self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered: Callable[[], CommittedTurn | None]
+    ) -> None:
         """Watch the reply: `marks` has the steps to its answer, `answered` the turn that it answers."""
         self._tasks = [group.create_task(self._apologise()), group.create_task(self._fill(marks, answered))]
 
@@ -66,7 +74,7 @@ class Interlude:
                 self._play(self._services.phrases.apology)
                 return
 
-    async def _fill(self, marks: Callable[[], Marks], answered: Callable[[], Turn | None]) -> None:
+    async def _fill(self, marks: Callable[[], Marks], answered: Callable[[], CommittedTurn | None]) -> None:
         """Once a reply: if its first audio is predicted to come later than `filler_after_ms` after the caller's last
         speech, play a filler. Where nobody spoke nobody waits.
         """
@@ -87,7 +95,7 @@ class Interlude:
             services.metrics.filler(now - turn.began)
             self._play(services.phrases.next_filler())
 
-    def _play(self, clip: Clip) -> None:
+    def _play(self, clip: HeldClip) -> None:
         self.said = f"{self.said} {clip.text}".strip()
         self._voice.play(clip)
 

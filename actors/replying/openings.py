@@ -10,12 +10,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from actors.stages.hedged_llm import Thought
+from actors.stages.hedged_llm import GenerationStats
 from actors.stages.ports import LlmRequest, TokenDelta
-from actors.stages.retry import Trouble
+from actors.stages.retry import StageFailures
 from actors.stages.services import Services
 from rejoinder.core.reply.openings import opening_for
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.openings import Opening
 from rejoinder.core.wire.server import ResponseEvents
 
@@ -23,7 +23,7 @@ from rejoinder.core.wire.server import ResponseEvents
 CLOSING = frozenset(".,;:!?)'\"\u2019\u201d\u2026")
 
 
-def opening_of(events: ResponseEvents, prompt: tuple[Message, ...], openings: tuple[Opening, ...]) -> str:
+def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings: tuple[Opening, ...]) -> str:
     """How the answer to this prompt is to begin; "" for one in writing or outside the conversation: nobody waits for
     its first sound.
     """
@@ -31,7 +31,7 @@ def opening_of(events: ResponseEvents, prompt: tuple[Message, ...], openings: tu
 
 
 async def opened(
-    opening: str, services: Services, request: LlmRequest, trouble: Trouble, thought: Thought
+    opening: str, services: Services, request: LlmRequest, trouble: StageFailures, *, thought: GenerationStats
 ) -> AsyncGenerator[TokenDelta, None]:
     """The opening as one delta of its own, then what the model says behind it. Close it to stop.
 

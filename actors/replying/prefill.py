@@ -12,7 +12,7 @@ import logging
 from actors.stages.ports import LlmRequest
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ class Prefill:
         self._next: LlmRequest | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, messages: tuple[Message, ...], *, whole: bool = False) -> None:
+    def start(self, messages: tuple[ChatMessage, ...], *, whole: bool = False) -> None:
         """Have these read, unless the host is busy with replies that somebody waits for; `whole`: none goes on."""
         settings = self._services.settings
         if not settings.llm.reads_ahead or not messages:
             return
-        if self._services.speculation.thinking >= settings.speculation.max_thinking:
+        if self._services.speculation.thinking >= settings.speculation.max_concurrent:
             return
         self._next = LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole)
         if self._task is None or self._task.done():

@@ -8,20 +8,20 @@ from typing import Protocol
 
 from actors.replying.drafts import Draft, Prompt
 from actors.replying.prefill import Prefill
-from actors.replying.requests import Order, Turn
+from actors.replying.requests import CommittedTurn, ReplyRequest
 from actors.replying.summaries import Summaries
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply import prompt_window as context
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
 from rejoinder.core.wire.session import SessionConfig
 
 
-class Talk(Protocol):
+class PromptSession(Protocol):
     """The session as its prompts see it."""
 
     id: str
@@ -34,7 +34,7 @@ class Talk(Protocol):
 class Prompts:
     """Of one session; its tasks live in the session's group."""
 
-    def __init__(self, talk: Talk, services: Services, group: asyncio.TaskGroup) -> None:
+    def __init__(self, talk: PromptSession, services: Services, group: asyncio.TaskGroup) -> None:
         self._talk = talk
         self._services = services
         self._group = group
@@ -42,13 +42,13 @@ class Prompts:
         self.summaries = Summaries(services, group)
         self.prefill = Prefill(services, group, talk.id)
 
-    def expect(self, turn: Turn) -> None:
+    def expect(self, turn: CommittedTurn) -> None:
         """A turn was committed; when its transcript is there, it goes into the conversation and to the client."""
         task = self._group.create_task(self._transcribed(turn))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def of_turn(self, turn: Turn | None, order: Order, *, asked: bool) -> Prompt | None:
+    async def of_turn(self, turn: CommittedTurn | None, order: ReplyRequest, *, asked: bool) -> Prompt | None:
         """The prompt once every committed turn is transcribed; None if nobody said or asked for anything."""
         if order.prompt is not None:
             return context.window(order.instructions, order.prompt, len(order.prompt) or 1)
@@ -71,9 +71,9 @@ class Prompts:
         draft.asked = self.now(draft.terms.order, said)
         return draft.asked
 
-    def now(self, order: Order, said: str = "") -> Prompt:
+    def now(self, order: ReplyRequest, said: str = "") -> Prompt:
         """The prompt as the conversation stands, and the words `said` as its newest turn."""
-        newest = [Message("user", said)] if said else []
+        newest = [ChatMessage("user", said)] if said else []
         turns = self._talk.conversation.messages() + newest
         return self.summaries.window.prompt(order.instructions, turns, self.summaries.newest)
 
@@ -82,7 +82,7 @@ class Prompts:
         messages = self._talk.conversation.messages()
         return bool(messages) and messages[-1].role == "user"
 
-    async def _transcribed(self, turn: Turn) -> None:
+    async def _transcribed(self, turn: CommittedTurn) -> None:
         wanted = self._talk.config.transcription is not None
         try:
             transcript = await asyncio.shield(turn.hearing.transcript)

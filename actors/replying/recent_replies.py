@@ -10,7 +10,7 @@ from actors.replying.reply import Reply
 REMEMBERED = 16
 
 
-class Known:
+class RecentReplies:
     """The newest REMEMBERED of one session, by their items' ids."""
 
     def __init__(self) -> None:

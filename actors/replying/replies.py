@@ -8,19 +8,19 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from actors.listening.end_of_turn import Hearing
-from actors.replying.drafts import Draft, Drafts, Prompt, Terms
+from actors.listening.end_of_turn import EndOfTurnRequest
+from actors.replying.drafts import Draft, Drafts, Prompt, ReplyTerms
 from actors.replying.prompts import Prompts
-from actors.replying.recent_replies import Known
+from actors.replying.recent_replies import RecentReplies
 from actors.replying.reply import Reply, ReplyPlan
-from actors.replying.requests import Order, Turn
-from actors.replying.response import Phase
+from actors.replying.requests import CommittedTurn, ReplyRequest
+from actors.replying.response import ResponsePhase
 from actors.replying.turn_report import report
-from actors.stages.degradation import Policy
-from actors.stages.retry import Trouble
+from actors.stages.degradation import SessionDegradation
+from actors.stages.retry import StageFailures
 from actors.stages.services import Services
 from rejoinder.core.measuring.waterfall import Marks
-from rejoinder.core.reply.answer_cache import Asker
+from rejoinder.core.reply.answer_cache import CacheScope
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 MAX_PARALLEL = 4
 
 
-class Talk(Protocol):
+class ReplySession(Protocol):
     """The session as its replies see it."""
 
     id: str
     tenant: str
     conversation: Conversation
     config: SessionConfig
-    stamp: server.Stamp
+    stamp: server.IdStamp
 
     def emit(self, event: Json) -> None: ...
     def reply_ended(self, reply: Reply) -> None: ...
@@ -49,21 +49,21 @@ class Talk(Protocol):
 class Replies:
     """Not thread-safe; its tasks live in the session's group."""
 
-    def __init__(self, talk: Talk, services: Services, group: asyncio.TaskGroup) -> None:
+    def __init__(self, talk: ReplySession, services: Services, group: asyncio.TaskGroup) -> None:
         self.current: Reply | None = None
         self.conversation = talk.conversation
-        self.known = Known()
+        self.known = RecentReplies()
         self._talk = talk
         self._services = services
         self._group = group
-        self._unanswered: Turn | None = None
+        self._unanswered: CommittedTurn | None = None
         self._prompts = Prompts(talk, services, group)
         self.summaries = self._prompts.summaries
         self._running: dict[Reply, asyncio.Task[None]] = {}
-        self.policy = Policy(services)
+        self.policy = SessionDegradation(services)
         self._drafts = Drafts(services.speculation, services.metrics, self.policy)
 
-    def expect(self, turn: Turn) -> None:
+    def expect(self, turn: CommittedTurn) -> None:
         """A turn was committed; its transcript is on the way."""
         self._unanswered = turn
         self._prompts.expect(turn)
@@ -74,11 +74,11 @@ class Replies:
 
     # -- starting and ending ---------------------------------------------------------------------------------------
 
-    def draft(self, revision: int, hearing: Hearing) -> None:
+    def draft(self, revision: int, hearing: EndOfTurnRequest) -> None:
         """Begin the answer to what is being heard, and let nothing of it out."""
         order = self.standing_order()
         prompt = partial(self._prompts.now, order)
-        self._drafts.begin(revision, hearing, self._terms(order), prompt, self._carry_out)
+        self._drafts.begin(revision, hearing, self._terms(order), prompt, carry_out=self._carry_out)
 
     def _carry_out(self, draft: Draft) -> None:
         prompt = partial(self._prompts.of_draft, draft)
@@ -97,18 +97,18 @@ class Replies:
         """Drop the draft: there is more to hear, or nobody to answer."""
         self._drafts.discard()
 
-    def start(self, order: Order | None = None, draft: int | None = None) -> None:
+    def start(self, order: ReplyRequest | None = None, draft: int | None = None) -> None:
         """Answer what was committed last; `order`: because the client asked for it, so it hears of it at once.
 
         `draft`: the revision whose draft is the answer, if there is one and it still holds.
         """
-        turn: Turn | None = None
+        turn: CommittedTurn | None = None
         wanted = order or self.standing_order()
         if not wanted.aside:
             turn, self._unanswered = self._unanswered, None
         if turn and self._released(turn, wanted, draft):
             return
-        trouble = turn.hearing.trouble if turn else Trouble(self._services.metrics)
+        trouble = turn.hearing.trouble if turn else StageFailures(self._services.metrics)
         prompt = partial(self._prompts.of_turn, turn, wanted, asked=order is not None)
         plan = self._plan(wanted, prompt, trouble, lambda: turn)
         reply = Reply(plan, self._services, self, turn.marks if turn else Marks())
@@ -122,7 +122,7 @@ class Replies:
             reply.response.open()
         self._launch(reply, self._group.create_task(self._run(reply, behind)))
 
-    def _released(self, turn: Turn, order: Order, revision: int | None) -> bool:
+    def _released(self, turn: CommittedTurn, order: ReplyRequest, revision: int | None) -> bool:
         """Let the turn's draft out, if there is one that answers it, and nothing else is being said (an apology)."""
         free = self.current is None or self.current not in self._running
         terms, prompt = self._terms(order), partial(self._prompts.now, order)
@@ -134,7 +134,7 @@ class Replies:
         self._launch(draft.reply, draft.task)
         return True
 
-    def apologise(self, trouble: Trouble) -> None:
+    def apologise(self, trouble: StageFailures) -> None:
         """Speak the apology if `trouble` lasts and nothing else is being said."""
         if self.current is not None and self.current in self._running:
             return
@@ -148,7 +148,7 @@ class Replies:
         self.current = None
         for reply in self._speaking:
             stop_s = late_s if reply.stop_s is None else reply.stop_s
-            if stop_s is not None and reply.response.phase is not Phase.UNSEEN:
+            if stop_s is not None and reply.response.phase is not ResponsePhase.UNSEEN:
                 self._services.metrics.interrupted(stop_s)
             self._stop(reply, reason, stop_s)
 
@@ -215,26 +215,26 @@ class Replies:
 
     # -- what a reply answers --------------------------------------------------------------------------------------
 
-    def standing_order(self) -> Order:
+    def standing_order(self) -> ReplyRequest:
         """The order that the session's configuration makes; a response.create changes single fields of it."""
         config = self._talk.config
         settings = self._services.settings.conversation
-        return Order(
+        return ReplyRequest(
             spoken=config.output_modality == "audio",
             instructions=config.instructions or settings.instructions,
             max_tokens=config.max_output_tokens or settings.max_reply_tokens,
             format=config.output_format,
         )
 
-    def _terms(self, order: Order) -> Terms:
-        return Terms(order, self._talk.config.voice, self._talk.config.speed)
+    def _terms(self, order: ReplyRequest) -> ReplyTerms:
+        return ReplyTerms(order, self._talk.config.voice, self._talk.config.speed)
 
     def _plan(
         self,
-        order: Order,
+        order: ReplyRequest,
         prompt: Callable[[], Awaitable[Prompt | None]],
-        trouble: Trouble,
-        answered: Callable[[], Turn | None],
+        trouble: StageFailures,
+        answered: Callable[[], CommittedTurn | None],
     ) -> ReplyPlan:
         """`answered`: the turn, as far as it is known when the reply ends."""
         config, stamp = self._talk.config, self._talk.stamp
@@ -251,11 +251,24 @@ class Replies:
         def told(reply: Reply, status: ResponseStatus) -> Json:
             return report(self._services, answered(), reply, status)
 
-        asker, limit, policy = Asker(self._talk.tenant, config.tool_state), order.max_tokens, self.policy
+        asker, limit, policy = CacheScope(self._talk.tenant, config.tool_state), order.max_tokens, self.policy
         talk, speed, voice = self._talk.id, config.speed, config.voice
-        return ReplyPlan(events, prompt, told, trouble, limit, talk, policy, speed, voice, asker, order.said, answered)
+        return ReplyPlan(
+            events,
+            prompt=prompt,
+            report=told,
+            trouble=trouble,
+            max_tokens=limit,
+            session=talk,
+            policy=policy,
+            speed=speed,
+            voice=voice,
+            asker=asker,
+            said=order.said,
+            answered=answered,
+        )
 
 
-async def _until_over(trouble: Trouble) -> None:
+async def _until_over(trouble: StageFailures) -> None:
     """A reply with nothing to say but the apology: it ends when the trouble does."""
     await trouble.over()

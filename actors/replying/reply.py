@@ -16,22 +16,22 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
-from actors.replying.fillers import Interlude
+from actors.replying.fillers import Fillers
 from actors.replying.openings import opened, opening_of
-from actors.replying.requests import Turn
-from actors.replying.response import Channel, Ending, Phase, Response
-from actors.replying.speech_output import Voice, VoiceSettings
-from actors.stages.degradation import Policy
-from actors.stages.hedged_llm import Thought
+from actors.replying.requests import CommittedTurn
+from actors.replying.response import Response, ResponseChannel, ResponseEnd, ResponsePhase
+from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
+from actors.stages.degradation import SessionDegradation
+from actors.stages.hedged_llm import GenerationStats
 from actors.stages.ports import LlmRequest
-from actors.stages.retry import Trouble
+from actors.stages.retry import StageFailures
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, RejoinderError
 from rejoinder.core.measuring.waterfall import Marks, Stage
-from rejoinder.core.reply.answer_cache import NOBODY, Asker
-from rejoinder.core.reply.degradation import Step
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.answer_cache import NOBODY, CacheScope
+from rejoinder.core.reply.degradation import DegradationMeasure
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseEvents, ResponseStatus
@@ -49,17 +49,17 @@ class ReplyPlan:
     """
 
     events: ResponseEvents
-    prompt: Callable[[], Awaitable[tuple[Message, ...] | None]]
+    prompt: Callable[[], Awaitable[tuple[ChatMessage, ...] | None]]
     report: Callable[[Reply, ResponseStatus], Json]
-    trouble: Trouble
+    trouble: StageFailures
     max_tokens: int
     session: str
-    policy: Policy
+    policy: SessionDegradation
     speed: float = 1.0
     voice: str = "default"
-    asker: Asker = NOBODY
+    asker: CacheScope = NOBODY
     said: str = ""
-    answered: Callable[[], Turn | None] = lambda: None
+    answered: Callable[[], CommittedTurn | None] = lambda: None
 
 
 class Reply:
@@ -69,13 +69,13 @@ class Reply:
     """
 
     def __init__(
-        self, plan: ReplyPlan, services: Services, channel: Channel, marks: Marks, *, drafted: bool = False
+        self, plan: ReplyPlan, services: Services, channel: ResponseChannel, marks: Marks, *, drafted: bool = False
     ) -> None:
         self.plan = plan
         self.drafted = drafted
         self.marks = marks
         self.steps = plan.policy.steps
-        self.thought = Thought()
+        self.thought = GenerationStats()
         self.response = Response(plan.events, channel)
         self.ready_at: float | None = None
         self.first_output_at: float | None = None
@@ -89,9 +89,19 @@ class Reply:
         if not drafted:
             self._go.set()
         tts, phrases, clock = services.stages.tts, services.phrases, services.clock
-        self._voice = Voice(tts, phrases, self, _manner(services.settings, plan), self._trouble, clock, self._go)
+        self._voice = SpeechOutput(
+            tts,
+            phrases=phrases,
+            listener=self,
+            settings=_manner(services.settings, plan),
+            trouble=self._trouble,
+            clock=clock,
+            go=self._go,
+        )
         filler_ms = plan.policy.filler_after_ms(self.steps)
-        self.interlude = Interlude(services, self._voice, self._trouble, self._go, filler_ms)
+        self.interlude = Fillers(
+            services, voice=self._voice, trouble=self._trouble, go=self._go, filler_after_ms=filler_ms
+        )
 
     @property
     def open(self) -> bool:
@@ -235,12 +245,12 @@ class Reply:
             await self._take(self.plan.said, [self.plan.said])
             return True
         settings = self._services.settings.conversation
-        small, talk = Step.SMALL_MODEL in self.steps, self.plan.session
+        small, talk = DegradationMeasure.SMALL_MODEL in self.steps, self.plan.session
         request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=talk, small=small)
         segmenter = self.plan.policy.segmenter(self.steps)
         opening = opening_of(self.plan.events, prompt, settings.openings)
         self._steps(None, None if opening else Stage.LLM_FIRST_TOKEN)
-        ask = partial(opened, opening, self._services, request, self._trouble, self.thought)
+        ask = partial(opened, opening, self._services, request, self._trouble, thought=self.thought)
         async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:
             async for delta in deltas:
                 if not self._text:
@@ -285,12 +295,16 @@ class Reply:
     def _close(self, status: ResponseStatus, details: Json | None, text: str) -> None:
         if self.response.ended:
             return
-        report = self.plan.report(self, status) if self.response.phase is Phase.OPEN else None
-        self.response.close(Ending(status, details, text, self.audio_ms, self.thought.usage, report))
+        report = self.plan.report(self, status) if self.response.phase is ResponsePhase.OPEN else None
+        self.response.close(
+            ResponseEnd(
+                status, details=details, text=text, audio_ms=self.audio_ms, usage=self.thought.usage, report=report
+            )
+        )
 
 
-def _manner(settings: Settings, plan: ReplyPlan) -> VoiceSettings:
-    return VoiceSettings(
+def _manner(settings: Settings, plan: ReplyPlan) -> SpeechOutputSettings:
+    return SpeechOutputSettings(
         lead_s=settings.conversation.playout_lead_ms / 1000,
         attempt_s=settings.tts.call_timeout_s,
         give_up_s=settings.conversation.give_up_after_s,

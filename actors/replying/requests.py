@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.listening.end_of_turn import Hearing
+from actors.listening.end_of_turn import EndOfTurnRequest
 from rejoinder.core.measuring.waterfall import Marks, Stage
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat
@@ -14,7 +14,7 @@ from rejoinder.core.wire.items import Item
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ReplyRequest:
     """What a response.create asks beyond the session's own configuration; `prompt` replaces the conversation.
 
     `said`: the reply's words, if they are known (a greeting).
@@ -24,19 +24,19 @@ class Order:
     instructions: str
     max_tokens: int
     metadata: Json | None = None
-    prompt: tuple[Message, ...] | None = None
+    prompt: tuple[ChatMessage, ...] | None = None
     aside: bool = False
     format: AudioFormat = AudioFormat.PCM
     said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class CommittedTurn:
     """A committed turn: its item, what is being heard of it, its marks, and when its last speech arrived."""
 
     turn: CommitTurn
     item: Item
-    hearing: Hearing
+    hearing: EndOfTurnRequest
     marks: Marks
     began: float
 

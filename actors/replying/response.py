@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from actors.stages.ports import Usage
+from actors.stages.ports import LlmUsage
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.formats import Encoder
+from rejoinder.core.wire.formats import WireEncoder
 from rejoinder.core.wire.items import Conversation, Item
 from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, usage
 
 
-class Phase(Enum):
+class ResponsePhase(Enum):
     """How much of the response the client knows."""
 
     UNSEEN = "unseen"
@@ -29,18 +29,18 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ResponseEnd:
     """How a response ends. `text` is what the conversation keeps of it; `report` goes to our own clients."""
 
     status: ResponseStatus
     details: Json | None
     text: str
     audio_ms: int
-    usage: Usage | None = None
+    usage: LlmUsage | None = None
     report: Json | None = None
 
 
-class Channel(Protocol):
+class ResponseChannel(Protocol):
     """The session as a response sees it."""
 
     conversation: Conversation
@@ -48,7 +48,7 @@ class Channel(Protocol):
     def emit(self, event: Json) -> None: ...
 
 
-def claim(channel: Channel, item_id: str) -> None:
+def claim(channel: ResponseChannel, item_id: str) -> None:
     """Before an item of our own goes in: one that a client made under our next id gives way."""
     if item_id in channel.conversation:
         channel.conversation.delete(item_id)
@@ -58,22 +58,22 @@ def claim(channel: Channel, item_id: str) -> None:
 class Response:
     """Not thread-safe; owned by one reply."""
 
-    def __init__(self, events: ResponseEvents, channel: Channel) -> None:
+    def __init__(self, events: ResponseEvents, channel: ResponseChannel) -> None:
         self.events = events
-        self.phase = Phase.UNSEEN
+        self.phase = ResponsePhase.UNSEEN
         self._channel = channel
         self._said: list[str] = []
-        self._encode = Encoder(events.format)
+        self._encode = WireEncoder(events.format)
 
     @property
     def ended(self) -> bool:
-        return self.phase is Phase.CLOSED
+        return self.phase is ResponsePhase.CLOSED
 
     def open(self) -> None:
         """Announce the response, unless that was done, or it has ended."""
-        if self.phase is not Phase.UNSEEN:
+        if self.phase is not ResponsePhase.UNSEEN:
             return
-        self.phase = Phase.OPEN
+        self.phase = ResponsePhase.OPEN
         events, emit = self.events, self._channel.emit
         item = Item(events.item_id, role="assistant", spoken=events.spoken, status="in_progress")
         claim(self._channel, item.id)
@@ -100,10 +100,10 @@ class Response:
         if audio := self._encode(pcm):
             self._channel.emit(self.events.audio_delta(audio))
 
-    def close(self, ending: Ending) -> None:
+    def close(self, ending: ResponseEnd) -> None:
         """Tell the client how it ended; of a response that it never saw it hears nothing."""
-        seen = self.phase is Phase.OPEN
-        self.phase = Phase.CLOSED
+        seen = self.phase is ResponsePhase.OPEN
+        self.phase = ResponsePhase.CLOSED
         if not seen:
             return
         events, emit = self.events, self._channel.emit
@@ -114,7 +114,7 @@ class Response:
             previous = self._channel.conversation.predecessor(item.id)
             emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
         emit(events.output_item("done", item))
-        used = ending.usage or Usage(0, 0)
+        used = ending.usage or LlmUsage(0, 0)
         counts = usage(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
         done = events.done(ending.status, ending.details, item, counts)
         emit(done | ({"rejoinder": ending.report} if ending.report else {}))

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.stages.ports import Tts, TtsRequest
-from actors.stages.retry import Pause, Trouble, longer, patience
+from actors.stages.ports import TtsPort, TtsRequest
+from actors.stages.retry import Backoff, StageFailures, next_timeout, patience
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.reply.held_clips import Clip, Phrases
+from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.playout import Playout
-from rejoinder.core.reply.replay_buffer import Piece, Tape
+from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
 
 Clock = Callable[[], float]
 
@@ -33,7 +33,7 @@ SEGMENT_QUEUE = 8
 LAG_S = 1.5
 
 
-class Listener(Protocol):
+class SpeechListener(Protocol):
     """What the voice tells its reply."""
 
     def speaking(self, text: str) -> None:
@@ -50,7 +50,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class VoiceSettings:
+class SpeechOutputSettings:
     """`attempt_s` bounds the wait for each chunk of audio (longer after it was late), `give_up_s` the whole of a
     segment's trouble.
     """
@@ -62,7 +62,7 @@ class VoiceSettings:
     speed: float = 1.0
 
 
-class Voice:
+class SpeechOutput:
     """One reply's speech. `run` ends when all was heard; cancelling it stops the engine at its next chunk.
 
     Before `go` is set nothing is sent, and only the first segment is synthesized.
@@ -70,11 +70,12 @@ class Voice:
 
     def __init__(
         self,
-        tts: Tts,
-        phrases: Phrases,
-        listener: Listener,
-        settings: VoiceSettings,
-        trouble: Trouble,
+        tts: TtsPort,
+        phrases: HeldClips,
+        listener: SpeechListener,
+        settings: SpeechOutputSettings,
+        *,
+        trouble: StageFailures,
         clock: Clock,
         go: asyncio.Event,
     ) -> None:
@@ -86,7 +87,7 @@ class Voice:
         self._trouble = trouble
         self._clock = clock
         self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
-        self._tape = Tape(round((settings.lead_s + LAG_S) * WIRE_RATE))
+        self._tape = ReplayBuffer(round((settings.lead_s + LAG_S) * WIRE_RATE))
         self._playout = Playout(settings.lead_s)
         # Half the lead at most: one delta is heard while the next is on its way.
         self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
@@ -115,15 +116,15 @@ class Voice:
         """No segment follows."""
         await self._segments.put(None)
 
-    def play(self, clip: Clip) -> None:
+    def play(self, clip: HeldClip) -> None:
         """Speak a held clip behind the audio that is already there; its words are no part of the answer."""
         self._playout.begin("")
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
-        self._tape.add(Piece(clip.text, clip.pcm, answers=False))
+        self._tape.add(ReplayPiece(clip.text, clip.pcm, answers=False))
         self._wake.set()
 
-    async def say_last(self, clip: Clip) -> None:
+    async def say_last(self, clip: HeldClip) -> None:
         """After `run` failed: send what was synthesized, then a held clip, and nothing more."""
         self.play(clip)
         self._synthesized = True
@@ -201,7 +202,7 @@ class Voice:
             return
         made, limit_s = 0, self._settings.attempt_s
         avoid: frozenset[str] = frozenset()
-        pause = Pause()
+        pause = Backoff()
         deadline: float | None = None
         self._listener.synthesis_started()
         while True:
@@ -216,7 +217,7 @@ class Voice:
                 if self._clock() >= deadline:
                     raise BackendError(f"tts stayed away ({fault}).", stage="tts") from fault
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
-                limit_s = longer(limit_s, fault, deadline - self._clock())
+                limit_s = next_timeout(limit_s, fault, deadline - self._clock())
                 await pause()
             else:
                 self._playout.end()
@@ -249,7 +250,7 @@ class Voice:
             self._playout.begin(words)
             self._listener.first_audio_ready()
         self._playout.add(len(pcm) // SAMPLE_BYTES)
-        self._tape.add(Piece(words, pcm))
+        self._tape.add(ReplayPiece(words, pcm))
         self._wake.set()
 
     async def _deliver(self) -> None:
@@ -273,7 +274,7 @@ class Voice:
                 self._tape.clear()  # nothing is sent again: an ended reply is remembered without its audio
                 return
 
-    def _send(self, piece: Piece, now: float) -> None:
+    def _send(self, piece: ReplayPiece, now: float) -> None:
         self._playout.sent(piece.samples, now)
         if piece.words:
             self._listener.speaking(piece.words)

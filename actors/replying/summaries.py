@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from actors.stages.ports import LlmRequest
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
-from rejoinder.core.reply.prompt_window import NOTHING, Message, Summary, Window, request_summary
+from rejoinder.core.reply.prompt_window import NOTHING, ChatMessage, ConversationSummary, PromptWindow, request_summary
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +32,14 @@ class Summaries:
         self._group = group
         self._words = settings.summary_words
         self._task: asyncio.Task[None] | None = None
-        self.window = Window(settings.context_turns, settings.context_drop_turns, summarized=self._words > 0)
+        self.window = PromptWindow(settings.context_turns, settings.context_drop_turns, summarized=self._words > 0)
         self.newest = NOTHING
 
-    def prepare(self, turns: Sequence[Message]) -> None:
+    def prepare(self, turns: Sequence[ChatMessage]) -> None:
         """A reply was heard: have what will leave with the next turn summed up, if nothing else is to be done."""
         speculation = self._services.settings.speculation
         leaving = self.window.leaving(turns, self.newest)
-        if leaving and self._services.speculation.thinking < speculation.max_thinking:
+        if leaving and self._services.speculation.thinking < speculation.max_concurrent:
             self.withdraw()
             self._task = self._group.create_task(self._sum_up(leaving))
 
@@ -49,7 +49,7 @@ class Summaries:
             self._task.cancel()
             self._task = None
 
-    async def _sum_up(self, leaving: tuple[Message, ...]) -> None:
+    async def _sum_up(self, leaving: tuple[ChatMessage, ...]) -> None:
         messages = request_summary(leaving, self.newest, self._words)
         request = LlmRequest(messages, max_tokens=TOKENS_A_WORD * self._words)
         try:
@@ -66,4 +66,4 @@ class Summaries:
             logger.exception("the language model port broke")
             self._services.metrics.error("internal", "llm")
         else:
-            self.newest = Summary("".join(said).strip(), leaving)
+            self.newest = ConversationSummary("".join(said).strip(), leaving)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.replying.reply import Reply
-from actors.replying.requests import Turn
+from actors.replying.requests import CommittedTurn
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.measuring.waterfall import Waterfall, waterfall
@@ -11,7 +11,7 @@ from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseStatus
 
 
-def report(services: Services, turn: Turn | None, reply: Reply, status: ResponseStatus) -> Json:
+def report(services: Services, turn: CommittedTurn | None, reply: Reply, status: ResponseStatus) -> Json:
     """Report it, and return the `rejoinder` field of response.done.
 
     `drafted`: begun before its turn was taken. `cache`: what the answer cache said. `opened`: it began with an
@@ -26,7 +26,7 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
         "drafted": reply.drafted,
         "cache": reply.thought.cache,
         "opened": reply.thought.opened,
-        "policy": sorted(step.value for step in reply.steps),
+        "degradation": sorted(step.value for step in reply.steps),
         "answer_from_ms": reply.answer_from_ms,
         "filler_ms": None if turn is None or filler_at is None else round((filler_at - turn.began) * 1000, 1),
         "llm_total_ms": reply.thought.total_ms,
@@ -48,7 +48,7 @@ def report(services: Services, turn: Turn | None, reply: Reply, status: Response
     return facts
 
 
-def _timing(turn: Turn, divided: Waterfall) -> Json:
+def _timing(turn: CommittedTurn, divided: Waterfall) -> Json:
     stages = divided.as_ms()
     return {
         "item_id": turn.item.id,

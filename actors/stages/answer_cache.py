@@ -1,7 +1,8 @@
 """The host's side of the answer cache: what it is asked before the language model, and what it is given to keep.
 
 A lookup has `call_timeout_ms`, in which nothing else happens; then the language model is asked as if there were no
-cache, and after three that came to nothing lookups pause (`Patience`): a cache that is slow or dead costs a few turns
+cache, and after three that came to nothing lookups pause (`LookupBackoff`): a cache that is slow or dead costs a few
+turns
 that much and the others nothing. Keeping is nobody's wait: a short queue of answers, a task of the host's.
 """
 
@@ -12,10 +13,18 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from actors.stages.hedged_llm import Thought
-from actors.stages.ports import AnswerCache, Answered, LlmRequest, Metrics, TokenDelta, Usage
+from actors.stages.hedged_llm import GenerationStats
+from actors.stages.ports import AnswerCachePort, CachedAnswer, LlmRequest, LlmUsage, Metrics, TokenDelta
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.reply.answer_cache import Asker, Hit, Patience, Question, Refused, keeps, question_of
+from rejoinder.core.reply.answer_cache import (
+    CacheHit,
+    CacheQuestion,
+    CacheRefusal,
+    CacheScope,
+    LookupBackoff,
+    keeps,
+    question_of,
+)
 from rejoinder.core.settings.settings import AnswerCacheSettings
 
 logger = logging.getLogger(__name__)
@@ -25,21 +34,25 @@ KEEPING_QUEUE = 64
 STORE_TIMEOUT_S = 2.0
 
 
-class Recall:
+class AnswerCacheClient:
     """One for all conversations of a host. `run` for the host's life."""
 
     def __init__(
-        self, cache: AnswerCache | None, rules: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
+        self, cache: AnswerCachePort | None, rules: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._cache = cache
         self._rules = rules
         self._metrics = metrics
         self._clock = clock
-        self._patience = Patience()
-        self._keeping: asyncio.Queue[Answered] = asyncio.Queue(KEEPING_QUEUE)
+        self._patience = LookupBackoff()
+        self._keeping: asyncio.Queue[CachedAnswer] = asyncio.Queue(KEEPING_QUEUE)
 
     async def stream(
-        self, request: LlmRequest, asker: Asker, thought: Thought, ask: Callable[[], AsyncGenerator[TokenDelta, None]]
+        self,
+        request: LlmRequest,
+        asker: CacheScope,
+        thought: GenerationStats,
+        ask: Callable[[], AsyncGenerator[TokenDelta, None]],
     ) -> AsyncGenerator[TokenDelta, None]:
         """A kept answer as one delta, or what `ask` says. Close it to stop; a lookup under way is then cancelled."""
         hit = await self._recall(request, asker, thought)
@@ -48,16 +61,16 @@ class Recall:
                 async for delta in deltas:
                     yield delta
             return
-        thought.finish, thought.usage = "stop", Usage(0, 0)
+        thought.finish, thought.usage = "stop", LlmUsage(0, 0)
         yield TokenDelta(hit.answer, 0, "stop", thought.usage)
 
-    def keep(self, thought: Thought, answer: str) -> None:
+    def keep(self, thought: GenerationStats, answer: str) -> None:
         """An answer was given to its end and heard to its end: keep it if it may be kept and is not kept already."""
         question = thought.question
         if question is None or thought.finish != "stop" or not keeps(question, answer, self._rules):
             return
         try:
-            self._keeping.put_nowait(Answered(question, answer))
+            self._keeping.put_nowait(CachedAnswer(question, answer))
         except asyncio.QueueFull:
             self._metrics.cache("dropped")
 
@@ -77,11 +90,11 @@ class Recall:
             else:
                 self._metrics.cache("stored")
 
-    async def _recall(self, request: LlmRequest, asker: Asker, thought: Thought) -> Hit | None:
+    async def _recall(self, request: LlmRequest, asker: CacheScope, thought: GenerationStats) -> CacheHit | None:
         if self._cache is None:
             return None
         question = question_of(request.messages, request.max_tokens, asker, self._rules)
-        if isinstance(question, Refused):
+        if isinstance(question, CacheRefusal):
             thought.cache = question.value
             self._metrics.cache(thought.cache)
             return None
@@ -91,7 +104,7 @@ class Recall:
             thought.question = question
         return hit
 
-    async def _look_up(self, cache: AnswerCache, question: Question) -> tuple[str, Hit | None]:
+    async def _look_up(self, cache: AnswerCachePort, question: CacheQuestion) -> tuple[str, CacheHit | None]:
         """How the lookup ended, and what it found."""
         if not self._patience.waits(self._clock()):
             return "paused", None

@@ -7,18 +7,18 @@ from __future__ import annotations
 from actors.stages.services import Services
 from rejoinder.core.capacity.budgets import total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage, Waterfall
-from rejoinder.core.reply.degradation import Ladder, Step
+from rejoinder.core.reply.degradation import DegradationMeasure, DegradationPolicy
 from rejoinder.core.reply.segmenter import Segmenter
 
-Steps = frozenset[Step]
+Steps = frozenset[DegradationMeasure]
 
 
-class Policy:
+class SessionDegradation:
     """Of one session. A reply keeps the steps with which it began."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._ladder = Ladder(services.settings.policy, small=services.stages.llm_backup is not None)
+        self._ladder = DegradationPolicy(services.settings.degradation, small=services.stages.llm_backup is not None)
 
     @property
     def steps(self) -> Steps:
@@ -28,14 +28,14 @@ class Policy:
     @property
     def speculates(self) -> bool:
         """Whether work may be done before it is sure to be needed."""
-        return Step.NO_SPECULATION not in self.steps
+        return DegradationMeasure.NO_SPECULATION not in self.steps
 
     def segmenter(self, steps: Steps) -> Segmenter:
         """How an answer is cut for the voice."""
         settings = self._services.settings.conversation
         most = settings.first_segment_words
-        least = min(settings.first_segment_least_words, most)
-        if Step.SHORT_SEGMENT in steps:
+        least = min(settings.first_segment_min_words, most)
+        if DegradationMeasure.SHORT_SEGMENT in steps:
             return Segmenter(least, settings.segment_words, clauses=True)
         first_words = self._services.pace.first_words(least, most, self._services.clock())
         return Segmenter(first_words, settings.segment_words)
@@ -43,7 +43,7 @@ class Policy:
     def filler_after_ms(self, steps: Steps) -> float:
         """When a caller should hear something; 0: never mind."""
         usual_ms = self._services.settings.conversation.filler_after_ms
-        return min(usual_ms, total_limit_ms(self._ladder.tier)) if Step.FILLER in steps else usual_ms
+        return min(usual_ms, total_limit_ms(self._ladder.tier)) if DegradationMeasure.FILLER in steps else usual_ms
 
     def observe(self, divided: Waterfall, *, drafted: bool) -> None:
         """A turn was answered by its engines."""
@@ -51,4 +51,4 @@ class Policy:
         held = drafted and divided.stages_s[Stage.ENDPOINT] > 0
         self._ladder.observe(divided.stages_s, now, held=held)
         for step in self.steps - before:
-            self._services.metrics.policy(step.value)
+            self._services.metrics.degradation(step.value)

@@ -15,14 +15,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from actors.stages.ports import Llm, LlmRequest, LlmStream, Metrics, TokenDelta, Usage
-from actors.stages.replica_health import Watch
-from actors.stages.retry import Pause, Trouble, Waiting, longer, patience
-from rejoinder.core.errors import BackendError, Late, Overloaded
-from rejoinder.core.reply.answer_cache import Question
+from actors.stages.ports import LlmPort, LlmRequest, LlmStream, LlmUsage, Metrics, TokenDelta
+from actors.stages.replica_health import ReplicaHealth
+from actors.stages.retry import Backoff, ItemWait, StageFailures, next_timeout, patience
+from rejoinder.core.errors import BackendError, Overloaded, StageTimeout
+from rejoinder.core.reply.answer_cache import CacheQuestion
 from rejoinder.core.resilience.hedging import (
-    Cancel,
-    Failed,
+    AttemptFailed,
+    CancelAttempt,
     FirstToken,
     GiveUp,
     HedgeDue,
@@ -32,9 +32,9 @@ from rejoinder.core.resilience.hedging import (
     RaceCommand,
     RaceEvent,
     RacePhase,
-    Silent,
+    ReplicaSilent,
     StartHedge,
-    Win,
+    UseAttempt,
     prompt_tokens,
     step,
 )
@@ -48,17 +48,17 @@ DELTA_QUEUE = 1024
 
 
 @dataclass(slots=True)
-class Thought:
+class GenerationStats:
     """What is known of one reply's generation; filled while it runs."""
 
     hedged: bool = False
     opened: bool = False
     total_ms: float | None = None
-    usage: Usage | None = None
+    usage: LlmUsage | None = None
     finish: str | None = None
     # What the answer cache said; None if it was not asked. `question`: the answer to it may be kept.
     cache: str | None = None
-    question: Question | None = None
+    question: CacheQuestion | None = None
 
 
 class _Attempt:
@@ -98,7 +98,7 @@ class _Attempt:
                 finally:
                     self._replica = stream.replica  # once it is closed it may not know any more
         except TimeoutError:
-            await self._fail(Late(f"no token for {self._limit_s:g} s.", stage="llm", replica=self.replica))
+            await self._fail(StageTimeout(f"no token for {self._limit_s:g} s.", stage="llm", replica=self.replica))
         except (BackendError, Overloaded) as fault:
             await self._fail(fault)
         except Exception:  # a bug in a stage must end one attempt, not every conversation of the host
@@ -108,7 +108,7 @@ class _Attempt:
         finally:
             self._hedger.watch.ended(self)
 
-    async def _read(self, stream: LlmStream, waiting: Waiting) -> None:
+    async def _read(self, stream: LlmStream, waiting: ItemWait) -> None:
         async for delta in stream:
             waiting.pause()
             self._hedger.watch.heard(stream.replica)
@@ -129,13 +129,13 @@ class _Attempt:
         self.fault = fault
         await self.deltas.put(fault)
         if not self._speaking:
-            self._report(Failed(self.number))
+            self._report(AttemptFailed(self.number))
 
     def abandon(self) -> None:
         """Its replica has fallen silent: another is asked beside it, or goes on with what it has begun to say."""
         self._hedger.watch.ended(self)
         if not self._speaking:
-            self._report(Silent(self.number))
+            self._report(ReplicaSilent(self.number))
             return
         fault = BackendError("the replica fell silent.", stage="llm", replica=self.replica)
         if not self.deltas.full():
@@ -150,14 +150,20 @@ class Hedger:
     """
 
     def __init__(
-        self, llm: Llm, settings: Settings, metrics: Metrics, clock: Callable[[], float], backup: Llm | None = None
+        self,
+        llm: LlmPort,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        *,
+        backup: LlmPort | None = None,
     ) -> None:
         """`backup`: another backend, for every second attempt."""
         self._llm = llm
         self._backup = backup
         self._settings = settings.hedging
         self.policy = HedgePolicy(settings.hedging)
-        self.watch = Watch(llm, settings.breaker, self.policy, metrics, clock)
+        self.watch = ReplicaHealth(llm, settings=settings.breaker, policy=self.policy, metrics=metrics, clock=clock)
         self.metrics = metrics
         self.clock = clock
         self.timeout_s = settings.llm.call_timeout_s
@@ -173,17 +179,17 @@ class Hedger:
             await self.watch.run(group)
 
     async def stream(
-        self, request: LlmRequest, trouble: Trouble, thought: Thought, give_up_s: float
+        self, request: LlmRequest, trouble: StageFailures, thought: GenerationStats, give_up_s: float
     ) -> AsyncGenerator[TokenDelta, None]:
         """The answer's deltas; raises BackendError when no replica answered for `give_up_s`. Close it to stop."""
         began = self.clock()
         failing_since: float | None = None
-        pause = Pause()
+        pause = Backoff()
         limit_s = self.timeout_s
         avoid: frozenset[str] = frozenset()
         self.policy.on_primary(began)
         while True:
-            race = _Racing(self, request, avoid, thought, trouble, limit_s)
+            race = _Racing(self, request=request, avoid=avoid, thought=thought, trouble=trouble, limit_s=limit_s)
             try:
                 async with aclosing(race.deltas()) as deltas:
                     async for delta in deltas:
@@ -205,10 +211,10 @@ class Hedger:
                 if self.clock() - failing_since >= give_up_s:
                     raise BackendError(f"llm stayed away for {give_up_s:g} s ({fault}).", stage="llm") from fault
                 avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else frozenset()
-                limit_s = longer(limit_s, fault, failing_since + give_up_s - self.clock())
+                limit_s = next_timeout(limit_s, fault, failing_since + give_up_s - self.clock())
                 await pause()
 
-    def backend(self, number: int) -> Llm:
+    def backend(self, number: int) -> LlmPort:
         """Who serves this attempt: hedges and retries go to the other backend, if there is one.
 
         A request for the small model counts from one: its first attempt goes there.
@@ -260,8 +266,9 @@ class _Racing:
         hedger: Hedger,
         request: LlmRequest,
         avoid: frozenset[str],
-        thought: Thought,
-        trouble: Trouble,
+        thought: GenerationStats,
+        *,
+        trouble: StageFailures,
         limit_s: float,
     ) -> None:
         self._hedger = hedger
@@ -303,7 +310,7 @@ class _Racing:
             if self._race.phase is RacePhase.WON:
                 return self._attempts[self._race.running[0]]
             event = await self._next()
-            if isinstance(event, Failed) and (fault := self._attempts[event.attempt].fault):
+            if isinstance(event, AttemptFailed) and (fault := self._attempts[event.attempt].fault):
                 # The retry may have to wait for a replacement: the listener must not wait for that in silence.
                 self._trouble.failed("llm", fault)
 
@@ -326,12 +333,12 @@ class _Racing:
                     self._thought.hedged = True
                     self._attempts[number].hedge = True
                     hedger.metrics.hedge("sent")
-            case Win(number, ttft_s):
+            case UseAttempt(number, ttft_s):
                 hedger.policy.observe_ttft(ttft_s, now, self._tokens)
                 for attempt in self._attempts:
                     if attempt.hedge:
                         hedger.metrics.hedge("won" if attempt.number == number else "wasted")
-            case Cancel(number, waited_s):
+            case CancelAttempt(number, waited_s):
                 hedger.policy.observe_ttft(waited_s, now, self._tokens)
                 hedger.retire(self._attempts[number])
             case GiveUp():

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
 
-from rejoinder.core.reply.answer_cache import Hit, Question
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
+from rejoinder.core.reply.prompt_window import ChatMessage
 
 
 class Priority(Enum):
@@ -99,7 +99,7 @@ class LlmRequest:
     `small`: the backup is to answer first, if there is one.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[ChatMessage, ...]
     max_tokens: int = 120
     temperature: float = 0.0
     prefix: str = ""
@@ -110,7 +110,7 @@ class LlmRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class LlmUsage:
     """`queue_s`: how long the request waited for the engine to begin; None if the engine does not say."""
 
     prompt_tokens: int
@@ -126,7 +126,7 @@ class TokenDelta:
     text: str
     tokens: int = 1
     finish: Literal["stop", "length"] | None = None
-    usage: Usage | None = None
+    usage: LlmUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +141,19 @@ class TtsRequest:
 ANYWHERE: frozenset[str] = frozenset()
 
 
-class Vad(Protocol):
+class VadPort(Protocol):
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
         """One batched tick; pure, so a failed one is repeated with the same states on any replica."""
         ...
 
 
-class TurnDetector(Protocol):
+class TurnDetectorPort(Protocol):
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Judge up to the last 8 s of 16 kHz PCM, ending in the silence just heard."""
         ...
 
 
-class Stt(Protocol):
+class SttPort(Protocol):
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Cancelling removes a queued job at once; a running batch finishes and its result is dropped."""
         ...
@@ -170,7 +170,7 @@ class LlmStream(Protocol):
     def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
 
 
-class Llm(Protocol):
+class LlmPort(Protocol):
     def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AbstractAsyncContextManager[LlmStream]:
@@ -182,7 +182,7 @@ class Llm(Protocol):
         ...
 
 
-class Tts(Protocol):
+class TtsPort(Protocol):
     def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
@@ -191,24 +191,24 @@ class Tts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CachedAnswer:
     """A complete answer to a question."""
 
-    question: Question
+    question: CacheQuestion
     answer: str
 
 
-class AnswerCache(Protocol):
-    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+class AnswerCachePort(Protocol):
+    async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
         """An answer that was given before, or None."""
         ...
 
-    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+    async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
         """Keep an answer; whether it may be kept was decided before."""
         ...
 
 
-class Suppressor(Protocol):
+class NoiseSuppressor(Protocol):
     """Takes the noise out of one caller's audio, in the host and at once."""
 
     def clean(self, pcm: bytes) -> bytes:
@@ -222,15 +222,15 @@ class Stages:
     which engine stands behind each (for reports).
     """
 
-    vad: Vad
-    turn_detector: TurnDetector
-    stt: Stt
-    llm: Llm
-    tts: Tts
+    vad: VadPort
+    turn_detector: TurnDetectorPort
+    stt: SttPort
+    llm: LlmPort
+    tts: TtsPort
     engines: dict[str, str] = field(default_factory=dict)
-    answers: AnswerCache | None = None
-    suppressor: Callable[[], Suppressor] | None = None
-    llm_backup: Llm | None = None
+    answers: AnswerCachePort | None = None
+    suppressor: Callable[[], NoiseSuppressor] | None = None
+    llm_backup: LlmPort | None = None
 
 
 class Metrics(Protocol):
@@ -279,7 +279,7 @@ class Metrics(Protocol):
         """A filler began so long after the caller's last speech."""
         ...
 
-    def policy(self, step: str) -> None:
+    def degradation(self, measure: str) -> None:
         """A session does without something because a stage is slow (rejoinder/core/reply/degradation.py)."""
         ...
 

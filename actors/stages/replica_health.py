@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from actors.stages.ports import Llm, LlmRequest, Metrics
+from actors.stages.ports import LlmPort, LlmRequest, Metrics
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
-from rejoinder.core.reply.prompt_window import Message
-from rejoinder.core.resilience.circuit_breaker import Breaker
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.resilience.circuit_breaker import CircuitBreaker
 from rejoinder.core.resilience.hedging import HedgePolicy
 from rejoinder.core.settings.settings import BreakerSettings
 
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 # Adds at most so much to the time in which a silent replica is noticed.
 LOOK_EVERY_S = 0.05
-PROBE = (Message("user", "Hello"),)
+PROBE = (ChatMessage("user", "Hello"),)
 
 
-class Waiter(Protocol):
+class WaitingStream(Protocol):
     """A stream that waits for its next token."""
 
     waits_since: float
@@ -39,15 +39,16 @@ class Waiter(Protocol):
         ...
 
 
-class Watch:
+class ReplicaHealth:
     """One for all conversations of a host."""
 
     def __init__(
         self,
-        llm: Llm,
+        llm: LlmPort,
         settings: BreakerSettings,
         policy: HedgePolicy,
         metrics: Metrics,
+        *,
         clock: Callable[[], float],
     ) -> None:
         self._llm = llm
@@ -55,8 +56,8 @@ class Watch:
         self._policy = policy
         self._metrics = metrics
         self._clock = clock
-        self._breaker = Breaker(settings)
-        self._waiting: set[Waiter] = set()
+        self._breaker = CircuitBreaker(settings)
+        self._waiting: set[WaitingStream] = set()
         self._woken = asyncio.Event()
 
     @property
@@ -64,12 +65,12 @@ class Watch:
         """Replicas that are taken out."""
         return self._breaker.avoid
 
-    def waits(self, stream: Waiter) -> None:
+    def waits(self, stream: WaitingStream) -> None:
         """A stream was asked for."""
         self._waiting.add(stream)
         self._woken.set()
 
-    def ended(self, stream: Waiter) -> None:
+    def ended(self, stream: WaitingStream) -> None:
         self._waiting.discard(stream)
 
     def heard(self, replica: str) -> None:
@@ -101,8 +102,8 @@ class Watch:
                 longest[stream.replica] = min(since, stream.waits_since)
         now = self._clock()
         usual_s = self._settings.silence_factor * self._policy.usual_s(now)
-        patience_s = max(self._settings.silence_ms / 1000, usual_s)
-        for replica in self._breaker.silent(longest, patience_s, now):
+        idle_timeout_s = max(self._settings.silence_ms / 1000, usual_s)
+        for replica in self._breaker.silent(longest, idle_timeout_s, now):
             self._opened()
             for stream in [stream for stream in self._waiting if stream.replica == replica]:
                 stream.abandon()

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from actors.stages.ports import Metrics
-from rejoinder.core.errors import BackendError, Late, Overloaded
+from rejoinder.core.errors import BackendError, Overloaded, StageTimeout
 
 Result = TypeVar("Result")
 
@@ -23,7 +23,7 @@ FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
 
 
-class Trouble:
+class StageFailures:
     """Which stages fail a turn right now; the reply watches it to apologise in time."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -64,7 +64,7 @@ class Trouble:
         await self._over.wait()
 
 
-class Waiting:
+class ItemWait:
     """The wait for a stream's next item, while `patience` lasts."""
 
     def __init__(self, timeout: asyncio.Timeout, limit_s: float) -> None:
@@ -81,13 +81,13 @@ class Waiting:
 
 
 @asynccontextmanager
-async def patience(limit_s: float) -> AsyncIterator[Waiting]:
+async def patience(limit_s: float) -> AsyncIterator[ItemWait]:
     """Open and read a stream inside: TimeoutError once it, or its next item, was awaited for `limit_s`."""
     async with asyncio.timeout(limit_s) as timeout:
-        yield Waiting(timeout, limit_s)
+        yield ItemWait(timeout, limit_s)
 
 
-class Pause:
+class Backoff:
     """The growing pause between attempts."""
 
     def __init__(self) -> None:
@@ -98,20 +98,20 @@ class Pause:
         self._next_s = min(self._next_s * 2, LONGEST_PAUSE_S)
 
 
-def longer(limit_s: float, fault: Exception, left_s: float) -> float:
+def next_timeout(limit_s: float, fault: Exception, left_s: float) -> float:
     """What to allow a stream that is asked for again after `fault`: twice as long if that was lateness, but no more
     than is `left_s`.
 
     It has lost its place in the queue. If the stage needs longer than `limit_s` for all that it has to do, attempts of
     that length would all end in vain, and it would be busy with nothing else.
     """
-    return min(2 * limit_s, max(limit_s, left_s)) if isinstance(fault, Late | TimeoutError) else limit_s
+    return min(2 * limit_s, max(limit_s, left_s)) if isinstance(fault, StageTimeout | TimeoutError) else limit_s
 
 
-async def insist(
+async def retry_unary(
     stage: str,
     call: Callable[[frozenset[str]], Awaitable[Result]],
-    trouble: Trouble,
+    trouble: StageFailures,
     *,
     attempt_s: float,
     give_up_s: float,
@@ -137,7 +137,7 @@ class _Attempts(Generic[Result]):
     """
 
     def __init__(
-        self, stage: str, call: Callable[[frozenset[str]], Awaitable[Result]], trouble: Trouble, attempt_s: float
+        self, stage: str, call: Callable[[frozenset[str]], Awaitable[Result]], trouble: StageFailures, attempt_s: float
     ) -> None:
         self.last: Exception | None = None
         self._stage = stage
@@ -149,7 +149,7 @@ class _Attempts(Generic[Result]):
 
     async def answer(self) -> Result:
         """Of the attempt that succeeds first; raises what is no failure of a backend."""
-        pause = Pause()
+        pause = Backoff()
         while True:
             newest = asyncio.ensure_future(self._call(self._avoid))
             self._running.append(newest)

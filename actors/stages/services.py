@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from actors.stages.answer_cache import Recall
+from actors.stages.answer_cache import AnswerCacheClient
 from actors.stages.hedged_llm import Hedger
 from actors.stages.ports import Journal, Metrics, Stages
-from actors.stages.turn_detector_queue import Questions
-from rejoinder.core.reply.draft_budget import Speculation
-from rejoinder.core.reply.first_segment import Pace
-from rejoinder.core.reply.held_clips import Foresight, Phrases
+from actors.stages.turn_detector_queue import TurnDetectorQueue
+from rejoinder.core.reply.draft_budget import DraftBudget
+from rejoinder.core.reply.first_segment import FirstSegmentSizer
+from rejoinder.core.reply.held_clips import HeldClips, StageLatencyEstimator
 from rejoinder.core.settings.settings import Settings
 
 
@@ -22,28 +22,39 @@ class Services:
     stages: Stages
     settings: Settings
     hedger: Hedger
-    phrases: Phrases
+    phrases: HeldClips
     metrics: Metrics
     journal: Journal
     clock: Callable[[], float]
-    speculation: Speculation
-    recall: Recall
-    questions: Questions = field(default_factory=Questions)
-    foresight: Foresight = field(default_factory=Foresight)
-    pace: Pace = field(default_factory=Pace)
+    speculation: DraftBudget
+    recall: AnswerCacheClient
+    questions: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
+    foresight: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
+    pace: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
 
     @classmethod
     def over(
         cls,
         stages: Stages,
         settings: Settings,
-        phrases: Phrases,
+        phrases: HeldClips,
         metrics: Metrics,
+        *,
         journal: Journal,
         clock: Callable[[], float],
     ) -> Services:
         """Those of a host whose conversations use `stages`."""
-        hedger = Hedger(stages.llm, settings, metrics, clock, stages.llm_backup)
-        speculation = Speculation(settings.speculation)
-        recall = Recall(stages.answers, settings.answer_cache, metrics, clock)
-        return cls(stages, settings, hedger, phrases, metrics, journal, clock, speculation, recall)
+        hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
+        speculation = DraftBudget(settings.speculation)
+        recall = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)
+        return cls(
+            stages,
+            settings=settings,
+            hedger=hedger,
+            phrases=phrases,
+            metrics=metrics,
+            journal=journal,
+            clock=clock,
+            speculation=speculation,
+            recall=recall,
+        )

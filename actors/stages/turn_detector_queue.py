@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from rejoinder.core.errors import Overloaded
-from rejoinder.core.resilience.deadline_queue import Line
+from rejoinder.core.resilience.deadline_queue import DeadlineQueue
 
 # One is being answered while the next is on its way: more would only wait in the turn model's queue, and can be
 # withdrawn here for less.
 AT_ONCE = 2
 
 
-class Questions:
+class TurnDetectorQueue:
     """Deadlines are the event loop's seconds."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
-        self._line: Line[asyncio.Future[None]] = Line(at_once)
+        self._line: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue(at_once)
 
     @asynccontextmanager
     async def turn(self, deadline: float) -> AsyncIterator[None]:

@@ -6,21 +6,21 @@ import asyncio
 import math
 from typing import Protocol
 
-from actors.listening.audio_input import Ear, speech_settings
-from actors.listening.end_of_turn import Hearing
+from actors.listening.audio_input import AudioInput, speech_settings
+from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.replies import Replies
 from actors.stages.ports import Transcript
 from actors.stages.services import Services
-from rejoinder.core.turns.barge_in import Floor, Reading, read, stops
-from rejoinder.core.turns.events import Guessed, Heard, TurnEvent
-from rejoinder.core.turns.state import Agent, Caller, Claim, TurnRules, TurnState
+from rejoinder.core.turns.barge_in import AgentSpeech, SpeechReading, read, stops
+from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
+from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnRules, TurnState
 
 # What of our own speech may come back as an echo: what was just heard, and what the listener hears while it is said.
 SPOKEN_BEFORE_S = 10.0
 SPOKEN_BEHIND_S = 1.0
 
 
-class Talk(Protocol):
+class BargeInSession(Protocol):
     """The session as its attention sees it."""
 
     replies: Replies
@@ -34,17 +34,17 @@ class Talk(Protocol):
     def post(self, event: TurnEvent) -> None: ...
 
 
-class Attention:
+class BargeInDetector:
     """Of one session; not thread-safe."""
 
-    def __init__(self, talk: Talk, services: Services, ear: Ear) -> None:
+    def __init__(self, talk: BargeInSession, services: Services, ear: AudioInput) -> None:
         self._talk = talk
         self._services = services
         self._settings = services.settings.barge_in
         self._ear = ear
         self._usual = self._keen = ear.settings
-        self._hearing: Hearing | None = None
-        self.denied_as = Reading.NO_WORDS
+        self._hearing: EndOfTurnRequest | None = None
+        self.denied_as = SpeechReading.NO_WORDS
         """How the newest words were read that were not meant for us."""
 
     def configured(self) -> None:
@@ -57,24 +57,24 @@ class Attention:
     def tune(self) -> None:
         """Believe speech sooner while it would only pause a reply that is being heard."""
         state = self._talk.state
-        keen = state.agent is Agent.REPLYING and state.caller is Caller.QUIET and self._talk.replies.audible
+        keen = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._talk.replies.audible
         self._ear.settings = self._keen if keen and self._talk.rules.pauses else self._usual
 
     def begin(self) -> None:
         """The caller begins to speak."""
         self._hearing = None
-        self.denied_as = Reading.NO_WORDS
+        self.denied_as = SpeechReading.NO_WORDS
 
-    def await_words(self, revision: int, hearing: Hearing) -> None:
+    def await_words(self, revision: int, hearing: EndOfTurnRequest) -> None:
         """Report the words of an utterance that has to prove itself, when they are known."""
-        if self._talk.state.claim is not Claim.NONE:
+        if self._talk.state.claim is not BargeInCheck.NOT_NEEDED:
             self._hearing = hearing
             hearing.transcript.add_done_callback(lambda transcript: self._known(revision, transcript))
 
     def nobody_knows(self, revision: int) -> None:
         """The words may be overdue. If that is because speech-to-text fails, the caller is not to pay for it."""
-        if self._talk.state.claim is Claim.DUE and self._hearing and self._hearing.trouble.active:
-            self._talk.post(Heard(revision, meant=True, processed=self._ear.processed))
+        if self._talk.state.claim is BargeInCheck.OVERDUE and self._hearing and self._hearing.trouble.active:
+            self._talk.post(TranscriptReady(revision, meant=True, processed=self._ear.processed))
 
     def guessed(self, newest: str, sure: str) -> None:
         """A transcript of what was said so far, and its words that hardly change any more.
@@ -82,31 +82,31 @@ class Attention:
         An unsure word may be an invention, so it ends nothing; but it speaks for waiting.
         """
         state = self._talk.state
-        if state.claim is Claim.NONE:
+        if state.claim is BargeInCheck.NOT_NEEDED:
             return
         spoken = self._services.settings.stt.language
         if stops(newest, self._settings, spoken) or (sure and self._meant(sure)):
-            self._talk.post(Guessed(state.revision, meant=True))
+            self._talk.post(InterimReady(state.revision, meant=True))
         elif not self._meant(newest):
-            self._talk.post(Guessed(state.revision, meant=False))
+            self._talk.post(InterimReady(state.revision, meant=False))
 
     def _known(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
             return  # forgotten
         meant = transcript.exception() is not None or self._meant(transcript.result().text)
-        self._talk.post(Heard(revision, meant, self._ear.processed))
+        self._talk.post(TranscriptReady(revision, meant, self._ear.processed))
 
     def _meant(self, text: str) -> bool:
         found = read(text, self._floor(), self._settings, self._services.settings.stt.language)
-        if found is not Reading.MEANT:
+        if found is not SpeechReading.MEANT:
             self.denied_as = found
-        return found is Reading.MEANT
+        return found is SpeechReading.MEANT
 
-    def _floor(self) -> Floor:
+    def _floor(self) -> AgentSpeech:
         agent, rules = self._talk.state.agent, self._talk.rules
-        over = agent is Agent.PAUSED or (agent is Agent.REPLYING and rules.pauses)
+        over = agent is AgentState.PAUSED or (agent is AgentState.REPLYING and rules.pauses)
         reply = self._talk.replies.current
         if reply is None:
-            return Floor("", over, math.inf)
+            return AgentSpeech("", over, math.inf)
         words, left_s = reply.saying(SPOKEN_BEFORE_S, SPOKEN_BEHIND_S)
-        return Floor(words, over, left_s)
+        return AgentSpeech(words, over, left_s)

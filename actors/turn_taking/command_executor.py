@@ -6,30 +6,31 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from actors.listening.audio_input import Ear
+from actors.listening.audio_input import AudioInput
 from actors.replying.replies import Replies
-from actors.replying.requests import Order
+from actors.replying.requests import ReplyRequest
 from actors.stages.services import Services
-from actors.turn_taking.barge_in import Attention
-from actors.turn_taking.utterance import Utterance
+from actors.turn_taking.barge_in import BargeInDetector
+from actors.turn_taking.utterance import CallerUtterance
 from rejoinder.core.turns import commands
 from rejoinder.core.turns.commands import Command
-from rejoinder.core.turns.events import NobodySpoke, TurnEvent, Verdict, WaitOver
+from rejoinder.core.turns.events import IdleTimeout, SilenceElapsed, TurnEvent, VerdictReady
 
 
-class Performance:
+class CommandExecutor:
     """Of one session; `post` takes the events that come of it. Not thread-safe."""
 
     def __init__(
         self,
         services: Services,
-        ear: Ear,
-        utterance: Utterance,
+        ear: AudioInput,
+        utterance: CallerUtterance,
         replies: Replies,
-        attention: Attention,
+        *,
+        attention: BargeInDetector,
         post: Callable[[TurnEvent], None],
     ) -> None:
-        self.order: Order | None = None
+        self.order: ReplyRequest | None = None
         """What the client asked the next reply to be."""
         self._services = services
         self._ear = ear
@@ -48,22 +49,22 @@ class Performance:
                 self._attention.begin()
                 self._replies.summaries.withdraw()
                 self._utterance.announce(begun)
-            case commands.Hear(revision, begun, end, judge):
+            case commands.Transcribe(revision, begun, end, judge):
                 self._utterance.hear(begun, end, partial(self._judged, revision) if judge else None)
                 self._attention.await_words(revision, self._utterance.hearing)
-            case commands.Forget():
+            case commands.CancelRevision():
                 self._replies.discard()
                 self._utterance.forget()
             case commands.WaitUntil(revision, at):
                 self._wake_at(at, partial(self._wait_over, revision))
             case commands.CommitTurn():
                 self._replies.expect(self._utterance.commit(command))
-            case commands.WatchSilence(revision, at):
+            case commands.StartIdleTimer(revision, at):
                 quiet = self._ear.received
-                self._wake_at(at, lambda: self._post(NobodySpoke(revision, quiet, self._ear.received)))
-            case commands.CommitSilence(begun, end):
+                self._wake_at(at, lambda: self._post(IdleTimeout(revision, quiet, self._ear.received)))
+            case commands.CommitIdleTurn(begun, end):
                 self._utterance.commit_silence(begun, end)
-            case commands.Dismiss(speech_end, end):
+            case commands.DismissUtterance(speech_end, end):
                 self._utterance.dismiss(speech_end, end)
                 self._services.metrics.overheard(self._attention.denied_as.value)
             case _:
@@ -72,9 +73,9 @@ class Performance:
     def _perform_reply(self, command: Command, since: float | None) -> None:
         """`since`: when the caller's utterance arrived."""
         match command:
-            case commands.Draft(revision):
+            case commands.StartDraft(revision):
                 self._replies.draft(revision, self._utterance.hearing)
-            case commands.Discard():
+            case commands.DiscardDraft():
                 self._replies.discard()
             case commands.StartReply(draft):
                 order, self.order = self.order, None
@@ -98,14 +99,14 @@ class Performance:
             self._timer.cancel()
 
     def _judged(self, revision: int, probability: float | None) -> None:
-        self._post(Verdict(revision, probability, self._ear.processed))
+        self._post(VerdictReady(revision, probability, self._ear.processed))
 
     def _wait_over(self, revision: int) -> None:
         """The required silence has passed, if what is still undecided says so too: the next tick will tell."""
         self._overdue = revision if self._ear.backlog else None
         if self._overdue is None:
             self._attention.nobody_knows(revision)
-            self._post(WaitOver(revision))
+            self._post(SilenceElapsed(revision))
 
     def _wake_at(self, at: float, act: Callable[[], None]) -> None:
         """Do something at a monotonic time; the machine waits for one thing at a time."""

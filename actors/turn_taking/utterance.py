@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from actors.listening.audio_input import Ear
-from actors.listening.end_of_turn import Hearing, Listening
-from actors.listening.interim_transcripts import Partials
-from actors.replying.requests import Turn
+from actors.listening.audio_input import AudioInput
+from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
+from actors.listening.interim_transcripts import InterimTranscripts
+from actors.replying.requests import CommittedTurn
 from actors.replying.response import claim
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.measuring.waterfall import Marks, Stage
@@ -22,25 +22,27 @@ from rejoinder.core.wire.items import Conversation, Item
 SILENCE = "(silence)"
 
 
-class Talk(Protocol):
+class UtteranceSession(Protocol):
     """The session as the caller's utterance sees it."""
 
     conversation: Conversation
-    stamp: server.Stamp
+    stamp: server.IdStamp
 
     def emit(self, event: Json) -> None: ...
 
 
-class Utterance:
+class CallerUtterance:
     """The one that is under way; after its commit, the next."""
 
-    def __init__(self, talk: Talk, ear: Ear, listening: Listening, partials: Partials) -> None:
+    def __init__(
+        self, talk: UtteranceSession, ear: AudioInput, listening: EndOfTurn, partials: InterimTranscripts
+    ) -> None:
         self._talk = talk
         self._ear = ear
         self._listening = listening
         self._partials = partials
         self._item_id: str | None = None
-        self._hearing: Hearing | None = None
+        self._hearing: EndOfTurnRequest | None = None
 
     def announce(self, start: int) -> None:
         """The caller speaks, since sample `start`."""
@@ -54,17 +56,19 @@ class Utterance:
         heard = self._ear.pcm(begin, end)
         guess = self._partials.settle(self._ear.dip)
         since = partial(self._ear.pcm, begin)
-        hearing = self._listening.start(heard, judged, lambda: since(self._ear.processed), self._partials.tokens, guess)
+        hearing = self._listening.start(
+            heard, judged, lambda: since(self._ear.processed), self._partials.tokens, guess=guess
+        )
         self._hearing = hearing
         hearing.transcript.add_done_callback(lambda _: self._known(hearing))
 
-    def _known(self, hearing: Hearing) -> None:
+    def _known(self, hearing: EndOfTurnRequest) -> None:
         """Its transcript is there, or nobody waits for it any more: a guess comes too late."""
         if self._hearing is hearing:
             self._partials.pause()
 
     @property
-    def hearing(self) -> Hearing:
+    def hearing(self) -> EndOfTurnRequest:
         """What `hear` began."""
         assert self._hearing is not None  # the machine asks for Hear before it asks for anything about it
         return self._hearing
@@ -95,7 +99,7 @@ class Utterance:
             self._talk.emit(server.speech_stopped(item_id, _ms(end)))
             self._talk.emit(server.cleared())
 
-    def commit(self, turn: CommitTurn) -> Turn:
+    def commit(self, turn: CommitTurn) -> CommittedTurn:
         """Make it a turn of the conversation, and tell the client."""
         if not turn.heard:
             self.forget()
@@ -110,7 +114,7 @@ class Utterance:
         self._add(item)
         self._item_id = None
         began = self._ear.arrival(turn.speech_end) or hearing.began
-        return Turn(turn, item, hearing, _marks(began, hearing), began)
+        return CommittedTurn(turn, item=item, hearing=hearing, marks=_marks(began, hearing), began=began)
 
     def commit_silence(self, start: int, end: int) -> None:
         """The caller said nothing for so long that this is its turn."""
@@ -130,7 +134,7 @@ class Utterance:
         return round(self._ear.settings.prefix_padding_ms * STT_RATE / 1000)
 
 
-def _marks(began: float, hearing: Hearing) -> Marks:
+def _marks(began: float, hearing: EndOfTurnRequest) -> Marks:
     """Of a turn whose reply is still to come: the transcript ends STT."""
     marks = Marks()
     marks.start(Stage.SILENCE, began)

@@ -1,16 +1,28 @@
-"""`python -m benchmarks.frameworks`: the same as `rejoinder load peers`."""
+"""`python -m benchmarks.frameworks`: sessions a core, ours and two frameworks', by one rule."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.frameworks.comparison import CACHE, compare, diary_of, forget_diary, in_order, load_rows, save_rows
+from benchmarks.frameworks.comparison import (
+    CACHE,
+    FrameworkRow,
+    compare,
+    diary_of,
+    forget_diary,
+    in_order,
+    load_rows,
+    ratios,
+    save_rows,
+)
 from benchmarks.frameworks.contestants import named
-from benchmarks.frameworks.table import print_table
 
 
 def _tell(line: str) -> None:
@@ -36,6 +48,32 @@ def main() -> None:
     print_table(rows)
     if options.json:
         save_rows(options.json, rows)
+
+
+def table(rows: Sequence[FrameworkRow]) -> Table:
+    """One line a contender."""
+    shown = Table("contender", "sessions a core", "bar", "verdict", "added p50", "p95 ms", "core", "MB a session")
+    for row in rows:
+        knee = "not known" if row.sessions is None else str(row.sessions)
+        bar = str(row.bar) if row.bar else ""
+        figures = (_figure(row.p50_ms, ".0f"), _figure(row.p95_ms, ".0f"), _figure(row.cpu, ".0%"))
+        shown.add_row(row.title, knee, bar, row.verdict, *figures, _figure(row.memory_mb, ".1f"))
+    return shown
+
+
+def print_table(rows: Sequence[FrameworkRow]) -> None:
+    """The table, then the ratios."""
+    console = Console()
+    console.print(table(rows))
+    for ratio in ratios(rows):
+        console.print(
+            f"{ratio.ours} holds {ratio.ratio:.1f} times the sessions of {ratio.rival}"
+            f" (wanted: {ratio.wanted:g}): {ratio.verdict}"
+        )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 if __name__ == "__main__":

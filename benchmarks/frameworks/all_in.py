@@ -10,13 +10,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frameworks.timing import Engines
+from benchmarks.frameworks.timing import EngineTimes
 
 # The whole answer at once, as every contender's engine gives it.
 TOKENS_PER_S = 100_000
 
 
-def configuration(sessions: int, engines: Engines, port: int) -> dict[str, Any]:
+def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, Any]:
     """A serve file: one replica a stage, since they share one core; what is said lasts about two seconds. Transcripts
     read finished, as those of the headless rows do.
 

@@ -12,10 +12,10 @@ from types import FrameType
 from typing import Any
 
 from benchmarks.frameworks.contestants import CONTESTANTS, Contestant, python_of
-from benchmarks.frameworks.knee import Search, largest
+from benchmarks.frameworks.knee import KneeSearch, largest
 from benchmarks.frameworks.process import cores
 from benchmarks.frameworks.streams import streams, through_the_wire
-from benchmarks.frameworks.timing import Outcome, Probe
+from benchmarks.frameworks.timing import Probe, ProbeOutcome
 from benchmarks.frameworks.trial import Trial, find_edges
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import BackendError
@@ -31,7 +31,7 @@ OPPONENT = {"livekit": "ours-headless", "pipecat": "ours-smart-turn"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FrameworkRow:
     """One contender. `sessions`: the knee, None if the harness could not tell; `memory_mb`: marginal, a session.
 
     `p50_ms`, `p95_ms`, `cpu` are of the last passing run at the knee.
@@ -57,21 +57,21 @@ class Row:
         return "PASS" if self.sessions >= self.bar else "FAIL"
 
 
-def summarize(contestant: Contestant, knee: int | None, probes: Sequence[Probe], took_s: float) -> Row:
+def summarize(contestant: Contestant, knee: int | None, probes: Sequence[Probe], took_s: float) -> FrameworkRow:
     """What a finished search is worth."""
-    passed = [probe for probe in probes if probe.outcome is Outcome.PASS]
+    passed = [probe for probe in probes if probe.outcome is ProbeOutcome.PASS]
     best = next((probe for probe in reversed(passed) if probe.sessions == knee), None)
-    return Row(
+    return FrameworkRow(
         contestant.name,
-        contestant.title,
-        knee,
-        contestant.bar,
-        best.p50_ms if best else None,
-        best.p95_ms if best else None,
-        best.cpu if best else None,
-        marginal_mb(passed),
-        took_s,
-        tuple(asdict(probe) | {"outcome": probe.outcome.value} for probe in probes),
+        title=contestant.title,
+        sessions=knee,
+        bar=contestant.bar,
+        p50_ms=best.p50_ms if best else None,
+        p95_ms=best.p95_ms if best else None,
+        cpu=best.cpu if best else None,
+        memory_mb=marginal_mb(passed),
+        took_s=took_s,
+        probes=tuple(asdict(probe) | {"outcome": probe.outcome.value} for probe in probes),
     )
 
 
@@ -99,7 +99,7 @@ class Ratio:
         return "PASS" if self.ratio >= self.wanted else "FAIL"
 
 
-def ratios(rows: Sequence[Row]) -> list[Ratio]:
+def ratios(rows: Sequence[FrameworkRow]) -> list[Ratio]:
     """Those whose both sides are known."""
     by_name = {row.name: row for row in rows}
     found = []
@@ -114,20 +114,22 @@ def ratios(rows: Sequence[Row]) -> list[Ratio]:
     return found
 
 
-def load_rows(file: Path) -> dict[str, Row]:
+def load_rows(file: Path) -> dict[str, FrameworkRow]:
     """Rows that earlier runs finished."""
     if not file.is_file():
         return {}
     stored = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    return {row["name"]: Row(**row | {"probes": tuple(row["probes"])}) for row in map(_without_verdict, stored)}
+    return {
+        row["name"]: FrameworkRow(**row | {"probes": tuple(row["probes"])}) for row in map(_without_verdict, stored)
+    }
 
 
 def _without_verdict(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "verdict"}
 
 
-def save_rows(file: Path, rows: Sequence[Row]) -> None:
-    """Keys: those of `Row` and `Ratio`, each with its verdict."""
+def save_rows(file: Path, rows: Sequence[FrameworkRow]) -> None:
+    """Keys: those of `FrameworkRow` and `Ratio`, each with its verdict."""
     document = {
         "rows": [asdict(row) | {"verdict": row.verdict} for row in rows],
         "ratios": [asdict(ratio) | {"verdict": ratio.verdict} for ratio in ratios(rows)],
@@ -141,8 +143,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 async def compare(
-    contestants: Sequence[Contestant], finished: dict[str, Row], keep: Path, tell: Callable[[str], None]
-) -> list[Row]:
+    contestants: Sequence[Contestant], finished: dict[str, FrameworkRow], keep: Path, tell: Callable[[str], None]
+) -> list[FrameworkRow]:
     """Measure the rows that are not finished yet; each is kept as soon as it is known.
 
     A terminated comparison takes its contenders with it.
@@ -157,11 +159,11 @@ async def compare(
     return in_order(finished)
 
 
-def in_order(rows: Mapping[str, Row]) -> list[Row]:
+def in_order(rows: Mapping[str, FrameworkRow]) -> list[FrameworkRow]:
     return [rows[contestant.name] for contestant in CONTESTANTS if contestant.name in rows]
 
 
-async def measure(contestant: Contestant, tell: Callable[[str], None], diary: Path) -> Row:
+async def measure(contestant: Contestant, tell: Callable[[str], None], diary: Path) -> FrameworkRow:
     """One contender's knee. Its runs are kept in `diary` until the row is known, so that a search goes on where it was
     broken off.
     """
@@ -179,7 +181,7 @@ async def measure(contestant: Contestant, tell: Callable[[str], None], diary: Pa
         write_diary(diary, [*search.probes, probe])
         return probe
 
-    search = Search(run, contestant.most, earlier=read_diary(diary))
+    search = KneeSearch(run, contestant.most, earlier=read_diary(diary))
     knee = await largest(search, contestant.first)
     forget_diary(diary)
     return summarize(contestant, knee, search.probes, time.monotonic() - began)
@@ -204,12 +206,26 @@ def read_diary(diary: Path) -> list[Probe]:
     if not diary.is_file():
         return []
     stored = json.loads(diary.read_text(encoding="utf-8"))
-    return [Probe(**probe | {"outcome": Outcome(probe["outcome"])}) for probe in stored]
+    return [Probe(**probe | {"outcome": ProbeOutcome(probe["outcome"])}) for probe in stored]
 
 
 def not_held(sessions: int, cause: str) -> Probe:
     """A run that did not come to be: the contender does not hold so many."""
-    return Probe(sessions, Outcome.FAIL, cause, 0, 0, 0, None, None, None, 0.0, 0.0, 0.0, 0.0)
+    return Probe(
+        sessions,
+        outcome=ProbeOutcome.FAIL,
+        cause=cause,
+        turns=0,
+        missed=0,
+        stray=0,
+        p50_ms=None,
+        p95_ms=None,
+        p99_ms=None,
+        late_p99_ms=0.0,
+        foreign_share=0.0,
+        cpu=0.0,
+        memory_mb=0.0,
+    )
 
 
 def prepare(contestant: Contestant) -> Trial:
@@ -218,7 +234,7 @@ def prepare(contestant: Contestant) -> Trial:
     clips = open_store(ModelStoreSettings()).path("human-clips")
     sent = streams(clips, WIRE_RATE) if contestant.networked else streams(clips)
     heard = [through_the_wire(stream) for stream in sent] if contestant.networked else sent
-    return Trial(contestant, python, sent, find_edges(contestant, python, heard), cores())
+    return Trial(contestant, python=python, streams=sent, edges=find_edges(contestant, python, heard), cores=cores())
 
 
 def describe(contestant: Contestant, probe: Probe) -> str:

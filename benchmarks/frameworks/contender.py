@@ -55,7 +55,7 @@ class Onset:
 
 
 @dataclass(frozen=True)
-class Edge:
+class ReportedEdge:
     """One end of speech on the contender's own rules, in ms of the stream: when speech recognition can begin, and when
     the configured silence has passed.
     """
@@ -64,7 +64,7 @@ class Edge:
     commit_ms: float
 
 
-class Channel(asyncio.Protocol):
+class FeederChannel(asyncio.Protocol):
     """The socket to the feeder; `frame` takes a session's audio."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Channel(asyncio.Protocol):
 Sessions = Callable[[int, Callable[[int, bytes], None]], Awaitable[Sequence[Callable[[bytes], None]]]]
 """Opens so many sessions, given where their audio goes; returns where each takes its caller's frames."""
 
-Offline = Callable[[Sequence[bytes]], Awaitable[list[Edge]]]
+Offline = Callable[[Sequence[bytes]], Awaitable[list[ReportedEdge]]]
 """The ends of speech in one stream of frames, by the contender's own rules, as fast as it goes."""
 
 
@@ -142,6 +142,6 @@ async def _all_edges(files: Sequence[Path], offline: Offline) -> list[list[tuple
 
 
 async def _serve(path: str, sessions: int, open_sessions: Sessions) -> None:
-    _, channel = await asyncio.get_running_loop().create_unix_connection(Channel, path)
+    _, channel = await asyncio.get_running_loop().create_unix_connection(FeederChannel, path)
     channel.start(await open_sessions(sessions, channel.sounds))
     await channel.closed

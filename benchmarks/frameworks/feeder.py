@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.frameworks.contender import FRAME_S
 from benchmarks.frameworks.streams import CYCLE_FRAMES, CYCLE_S
-from benchmarks.frameworks.timing import Answers, Edge, Engines, judge, together
+from benchmarks.frameworks.timing import Answers, EngineTimes, TimedEdge, judge, together
 
 PHASES = 4
 SEED = 20_261_125
@@ -37,7 +37,7 @@ class Link(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FeedPlan:
     """When each session speaks. `starts`: frames after the beginning at which its first cycle begins."""
 
     starts: tuple[int, ...]
@@ -57,10 +57,10 @@ class Plan:
         return max(self.starts) + self.cycles * CYCLE_FRAMES
 
 
-def plan(sessions: int, cycles: int, streams: int) -> Plan:
+def plan(sessions: int, cycles: int, streams: int) -> FeedPlan:
     """The same for every contender with so many sessions."""
     draw = random.Random(SEED)
-    return Plan(tuple(draw.randrange(CYCLE_FRAMES) for _ in range(sessions)), cycles, streams)
+    return FeedPlan(tuple(draw.randrange(CYCLE_FRAMES) for _ in range(sessions)), cycles, streams)
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Feeder:
 
     links: Sequence[Link]
     per_link: int
-    plan: Plan
+    plan: FeedPlan
     warm_up_s: float = 2 * CYCLE_S
     late_s: array[float] = field(default_factory=lambda: array("d"))
     begin: float = 0.0
@@ -110,7 +110,7 @@ class Feeder:
         counted = np.array(self.late_s)[round(self.warm_up_s / FRAME_S) * PHASES :]
         return float(np.percentile(counted, 99)) * 1000
 
-    def answers(self, edges: Sequence[Edge], engines: Engines) -> Answers:
+    def answers(self, edges: Sequence[TimedEdge], engines: EngineTimes) -> Answers:
         """Every session's turns, judged; `edges`: one of each stream."""
         found = []
         for session in range(len(self.plan.starts)):

@@ -16,7 +16,7 @@ from livekit.agents.vad import VADEventType
 from livekit.agents.voice import io
 
 from benchmarks.frameworks import contender
-from benchmarks.frameworks.contender import FRAME_BYTES, RATE, Edge
+from benchmarks.frameworks.contender import FRAME_BYTES, RATE, ReportedEdge
 
 SILENCE_S = 0.2
 _CONNECT = APIConnectOptions()
@@ -31,7 +31,7 @@ def _vad() -> inference.VAD:
     return inference.VAD(min_silence_duration=SILENCE_S)
 
 
-class FixedStt(stt.STT):
+class LiveKitStt(stt.STT):
     """Streaming, finished by the session's own voice activity (`manual_flush`)."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class _SttStream(stt.RecognizeStream):
         self._event_ch.send_nowait(stt.SpeechEvent(type=stt.SpeechEventType.FINAL_TRANSCRIPT, alternatives=[data]))
 
 
-class FixedLlm(llm.LLM):
+class LiveKitLlm(llm.LLM):
     def chat(self, *, chat_ctx, tools=None, conn_options=_CONNECT, **options):
         return _LlmStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
@@ -67,7 +67,7 @@ class _LlmStream(llm.LLMStream):
         self._event_ch.send_nowait(llm.ChatChunk(id="reply", delta=delta))
 
 
-class FixedTts(tts.TTS):
+class LiveKitTts(tts.TTS):
     def __init__(self) -> None:
         super().__init__(
             capabilities=tts.TTSCapabilities(streaming=False), sample_rate=contender.REPLY_RATE, num_channels=1
@@ -87,7 +87,7 @@ class _TtsStream(tts.ChunkedStream):
         output_emitter.flush()
 
 
-class Microphone(io.AudioInput):
+class LiveKitMicrophone(io.AudioInput):
     def __init__(self) -> None:
         super().__init__(label="harness")
         self._frames: asyncio.Queue[bytes] = asyncio.Queue()
@@ -97,7 +97,7 @@ class Microphone(io.AudioInput):
         return _frame(await self._frames.get())
 
 
-class Loudspeaker(io.AudioOutput):
+class LiveKitLoudspeaker(io.AudioOutput):
     """Plays in real time and reports so, as a room's sink does."""
 
     def __init__(self, sounds: Callable[[bytes], None]) -> None:
@@ -130,10 +130,10 @@ class Loudspeaker(io.AudioOutput):
 
 async def _open(number: int, sounds: Callable[[int, bytes], None]) -> Callable[[bytes], None]:
     session = AgentSession(
-        stt=FixedStt(),
+        stt=LiveKitStt(),
         vad=_vad(),
-        llm=FixedLlm(),
-        tts=FixedTts(),
+        llm=LiveKitLlm(),
+        tts=LiveKitTts(),
         turn_handling={
             "turn_detection": "vad",
             "endpointing": {"mode": "fixed", "min_delay": 0.0, "max_delay": 0.0},
@@ -143,9 +143,9 @@ async def _open(number: int, sounds: Callable[[int, bytes], None]) -> Callable[[
         aec_warmup_duration=None,
         user_away_timeout=None,
     )
-    microphone = Microphone()
+    microphone = LiveKitMicrophone()
     session.input.audio = microphone
-    session.output.audio = Loudspeaker(lambda pcm: sounds(number, pcm))
+    session.output.audio = LiveKitLoudspeaker(lambda pcm: sounds(number, pcm))
     await session.start(Agent(instructions="Answer briefly."), record=False)
     _SESSIONS.append(session)
     return microphone.push
@@ -158,7 +158,7 @@ async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Seq
     return [await _open(number, sounds) for number in range(count)]
 
 
-async def offline(frames: Sequence[bytes]) -> list[Edge]:
+async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
     """Where its voice activity says that speech ended, after its own silence."""
     stream = _vad().stream()
     for frame in frames:
@@ -168,7 +168,7 @@ async def offline(frames: Sequence[bytes]) -> list[Edge]:
     async for event in stream:
         if event.type is VADEventType.END_OF_SPEECH:
             known_ms = _due_ms(event.samples_index)
-            edges.append(Edge(known_ms, known_ms))
+            edges.append(ReportedEdge(known_ms, known_ms))
     return edges
 
 

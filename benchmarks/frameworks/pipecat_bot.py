@@ -35,10 +35,10 @@ from pipecat.utils.time import time_now_iso8601
 from pipecat.workers.runner import WorkerRunner
 
 from benchmarks.frameworks import contender
-from benchmarks.frameworks.contender import RATE, Edge
+from benchmarks.frameworks.contender import RATE, ReportedEdge
 
 
-class FixedStt(SegmentedSTTService):
+class PipecatStt(SegmentedSTTService):
     """Its own kind for engines that take whole segments, which voice activity ends."""
 
     @property
@@ -50,7 +50,7 @@ class FixedStt(SegmentedSTTService):
         yield TranscriptionFrame(contender.HEARD, "caller", time_now_iso8601())
 
 
-class FixedLlm(LLMService):
+class PipecatLlm(LLMService):
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
         if not isinstance(frame, LLMContextFrame):
@@ -62,7 +62,7 @@ class FixedLlm(LLMService):
         await self.push_frame(LLMFullResponseEndFrame())
 
 
-class FixedTts(TTSService):
+class PipecatTts(TTSService):
     def __init__(self) -> None:
         super().__init__(sample_rate=contender.REPLY_RATE, push_start_frame=True, push_stop_frames=True)
 
@@ -74,7 +74,7 @@ class FixedTts(TTSService):
             yield TTSAudioRawFrame(chunk, contender.REPLY_RATE, 1, context_id=context_id)
 
 
-class Microphone(BaseInputTransport):
+class PipecatMicrophone(BaseInputTransport):
     """Takes audio as its network transports do."""
 
     async def start(self, frame):
@@ -86,7 +86,7 @@ class Microphone(BaseInputTransport):
         self._audio_in_queue.put_nowait(InputAudioRawFrame(audio=pcm, sample_rate=RATE, num_channels=1))
 
 
-class Loudspeaker(BaseOutputTransport):
+class PipecatLoudspeaker(BaseOutputTransport):
     """Takes audio at twice real time, as its WebSocket transport does."""
 
     def __init__(self, params: TransportParams, sounds: Callable[[bytes], None]) -> None:
@@ -117,18 +117,18 @@ async def _open(number: int, sounds: Callable[[int, bytes], None]) -> Callable[[
         audio_out_enabled=True,
         audio_out_sample_rate=contender.REPLY_RATE,
     )
-    microphone = Microphone(params)
-    loudspeaker = Loudspeaker(params, lambda pcm: sounds(number, pcm))
+    microphone = PipecatMicrophone(params)
+    loudspeaker = PipecatLoudspeaker(params, lambda pcm: sounds(number, pcm))
     user, assistant = LLMContextAggregatorPair(
         LLMContext([{"role": "system", "content": "Answer briefly."}]),
         user_params=LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer()),
     )
     stages = [
         microphone,
-        FixedStt(ttfs_p99_latency=contender.STT_S),
+        PipecatStt(ttfs_p99_latency=contender.STT_S),
         user,
-        FixedLlm(),
-        FixedTts(),
+        PipecatLlm(),
+        PipecatTts(),
         loudspeaker,
         assistant,
     ]
@@ -150,7 +150,7 @@ async def _open(number: int, sounds: Callable[[int, bytes], None]) -> Callable[[
 _RUNNING: list[asyncio.Task] = []
 
 
-async def offline(frames: Sequence[bytes]) -> list[Edge]:
+async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
     """Where its voice activity says that speech stopped, after its own silence."""
     analyzer = SileroVADAnalyzer()
     analyzer.set_sample_rate(RATE)
@@ -161,7 +161,7 @@ async def offline(frames: Sequence[bytes]) -> list[Edge]:
             speaking = True
         elif state is VADState.QUIET and speaking:
             speaking = False
-            edges.append(Edge(number * 20.0, number * 20.0))
+            edges.append(ReportedEdge(number * 20.0, number * 20.0))
     return edges
 
 

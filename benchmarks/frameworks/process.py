@@ -53,7 +53,7 @@ def _begin(core: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class CpuUsage:
     """Seconds of CPU: the tree's own, the whole core's, and when."""
 
     tree_s: float
@@ -62,7 +62,7 @@ class Usage:
 
 
 @dataclass(slots=True)
-class Tree:
+class ProcessTree:
     """All processes of one contender and their children."""
 
     core: int
@@ -88,14 +88,14 @@ class Tree:
         """Whether some process is gone before its time."""
         return any(root.poll() is not None for root in self.roots)
 
-    def usage(self) -> Usage:
+    def usage(self) -> CpuUsage:
         """CPU so far. Processes that came and went between two looks are not in it."""
         tree = 0.0
         for process in self._all():
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 tree += times.user + times.system
-        return Usage(tree, core_seconds(self.core), time.monotonic())
+        return CpuUsage(tree, core_seconds(self.core), time.monotonic())
 
     def memory_mb(self) -> float:
         """Proportional set size: a page shared by n processes counts 1/n in each."""
@@ -142,11 +142,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def foreign_share(before: Usage, after: Usage) -> float:
+def foreign_share(before: CpuUsage, after: CpuUsage) -> float:
     """How much of the core others used between two looks."""
     elapsed = max(after.at - before.at, 1e-9)
     return max(0.0, (after.core_s - before.core_s) - (after.tree_s - before.tree_s)) / elapsed
 
 
-def cores_used(before: Usage, after: Usage) -> float:
+def cores_used(before: CpuUsage, after: CpuUsage) -> float:
     return (after.tree_s - before.tree_s) / max(after.at - before.at, 1e-9)

@@ -31,7 +31,7 @@ offline; an answer that is sooner still is an answer to something else."""
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class EngineTimes:
     """The engines' own times."""
 
     stt_ms: float = 100.0
@@ -40,13 +40,13 @@ class Engines:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class TimedEdge:
     """An end of speech by the contender's own rules, in ms after the first frame of its cycle was due."""
 
     work_ms: float
     commit_ms: float
 
-    def ideal_ms(self, engines: Engines) -> float:
+    def ideal_ms(self, engines: EngineTimes) -> float:
         """When the answer sounds on an infinitely fast machine."""
         return max(self.work_ms + engines.stt_ms, self.commit_ms) + engines.llm_ms + engines.tts_ms
 
@@ -66,10 +66,11 @@ class Answers:
         return len(self.added_ms) + self.missed
 
 
-def judge(ideal: Sequence[float], sounded: Sequence[float], patience_s: float, counted_from: float) -> Answers:
+def judge(ideal: Sequence[float], sounded: Sequence[float], idle_timeout_s: float, counted_from: float) -> Answers:
     """One session: the ideal instants of its answers and those at which a reply began to sound, in seconds, sorted.
 
-    An answer comes after its ideal instant (less EARLY_MS) and within `patience_s`. Turns before `counted_from` warm
+    An answer comes after its ideal instant (less EARLY_MS) and within `idle_timeout_s`. Turns before `counted_from`
+    warm
     up: they are matched, not counted.
     """
     added: list[float] = []
@@ -80,7 +81,7 @@ def judge(ideal: Sequence[float], sounded: Sequence[float], patience_s: float, c
             (
                 number
                 for number, at in enumerate(sounded)
-                if number not in used and due - EARLY_MS / 1000 <= at <= due + patience_s
+                if number not in used and due - EARLY_MS / 1000 <= at <= due + idle_timeout_s
             ),
             None,
         )
@@ -102,14 +103,14 @@ def together(answers: Sequence[Answers]) -> Answers:
     return Answers(added, sum(part.missed for part in answers), sum(part.stray for part in answers))
 
 
-class Outcome(Enum):
+class ProbeOutcome(Enum):
     PASS = "PASS"
     FAIL = "FAIL"
     INVALID = "INVALID"
 
 
 @dataclass(frozen=True, slots=True)
-class Fitness:
+class HarnessFitness:
     """What the harness itself did: lateness of its frames, and the share of the contender's core that was not the
     contender's.
     """
@@ -123,7 +124,7 @@ class Probe:
     """One run with so many sessions. `cpu`: cores used; `memory_mb`: proportional set size of the process tree."""
 
     sessions: int
-    outcome: Outcome
+    outcome: ProbeOutcome
     cause: str
     turns: int
     missed: int
@@ -137,20 +138,20 @@ class Probe:
     memory_mb: float
 
 
-def verdict(answers: Answers, fitness: Fitness) -> tuple[Outcome, str]:
+def verdict(answers: Answers, fitness: HarnessFitness) -> tuple[ProbeOutcome, str]:
     """The harness's own faults come first: they void the run, whatever it showed."""
     if fitness.late_p99_ms > LATE_FRAMES_MS:
-        return Outcome.INVALID, f"the feeder was {fitness.late_p99_ms:.1f} ms late"
+        return ProbeOutcome.INVALID, f"the feeder was {fitness.late_p99_ms:.1f} ms late"
     if fitness.foreign_share > FOREIGN_SHARE:
-        return Outcome.INVALID, f"others used {fitness.foreign_share:.0%} of the contender's core"
+        return ProbeOutcome.INVALID, f"others used {fitness.foreign_share:.0%} of the contender's core"
     if not answers.turns:
-        return Outcome.INVALID, "no turn was due"
+        return ProbeOutcome.INVALID, "no turn was due"
     if answers.missed or answers.stray:
-        return Outcome.FAIL, f"{answers.missed} turns missed, {answers.stray} replies out of turn"
+        return ProbeOutcome.FAIL, f"{answers.missed} turns missed, {answers.stray} replies out of turn"
     p95 = percentile(answers.added_ms, 95)
     if p95 is None or p95 > LIMIT_MS:
-        return Outcome.FAIL, f"p95 {p95:.0f} ms"
-    return Outcome.PASS, ""
+        return ProbeOutcome.FAIL, f"p95 {p95:.0f} ms"
+    return ProbeOutcome.PASS, ""
 
 
 def percentile(values: Sequence[float], rank: float) -> float | None:

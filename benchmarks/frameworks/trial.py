@@ -17,9 +17,18 @@ from benchmarks.frameworks.contestants import Contestant
 from benchmarks.frameworks.feeder import Feeder, Link, plan
 from benchmarks.frameworks.links import SocketLink
 from benchmarks.frameworks.network_link import NetworkLink
-from benchmarks.frameworks.process import Cores, Tree, Usage, core_seconds, cores_used, foreign_share, free_port, settle
+from benchmarks.frameworks.process import (
+    Cores,
+    CpuUsage,
+    ProcessTree,
+    core_seconds,
+    cores_used,
+    foreign_share,
+    free_port,
+    settle,
+)
 from benchmarks.frameworks.streams import CYCLE_S, Stream, write_cycles
-from benchmarks.frameworks.timing import Edge, Engines, Fitness, Probe, percentile, verdict
+from benchmarks.frameworks.timing import EngineTimes, HarnessFitness, Probe, TimedEdge, percentile, verdict
 from rejoinder.core.errors import BackendError
 
 CYCLES = 5
@@ -40,14 +49,14 @@ class Trial:
     contestant: Contestant
     python: Path
     streams: Sequence[Stream]
-    edges: Sequence[Edge]
+    edges: Sequence[TimedEdge]
     cores: Cores
-    engines: Engines = field(default_factory=Engines)
+    engines: EngineTimes = field(default_factory=EngineTimes)
 
     async def run(self, sessions: int) -> Probe:
         """Feed so many sessions, on a core that is idle; raises BackendError if the contender does not start."""
         await idle(self.cores.contender)
-        tree = Tree(self.cores.contender)
+        tree = ProcessTree(self.cores.contender)
         settle(self.cores.feeder)
         with tempfile.TemporaryDirectory(prefix="peers-") as folder:
             try:
@@ -60,7 +69,7 @@ class Trial:
             finally:
                 tree.stop()
 
-    async def _start(self, tree: Tree, folder: Path, processes: int, each: int) -> list[SocketLink]:
+    async def _start(self, tree: ProcessTree, folder: Path, processes: int, each: int) -> list[SocketLink]:
         """All processes, connected and ready, one after the other."""
         links = [SocketLink(each, self.streams) for _ in range(processes)]
         for number, link in enumerate(links):
@@ -72,7 +81,7 @@ class Trial:
             server.close()
         return links
 
-    async def _start_server(self, tree: Tree, folder: Path, sessions: int) -> NetworkLink:
+    async def _start_server(self, tree: ProcessTree, folder: Path, sessions: int) -> NetworkLink:
         """The whole system, and a connection for each session."""
         port = await asyncio.to_thread(free_port)
         config = folder / "serve.json"
@@ -87,14 +96,14 @@ class Trial:
         await link.open(f"ws://127.0.0.1:{port}/v1/realtime", START_S)
         return link
 
-    async def _wait(self, tree: Tree, log: Path, ready: Callable[[], bool]) -> None:
+    async def _wait(self, tree: ProcessTree, log: Path, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_S
         while not ready():
             if tree.ended() or time.monotonic() > deadline:
                 raise BackendError(f"{self.contestant.title} did not start: {_tail(log)}", stage="peer")
             await asyncio.sleep(0.05)
 
-    async def _measure(self, tree: Tree, links: Sequence[Link], sessions: int) -> Probe:
+    async def _measure(self, tree: ProcessTree, links: Sequence[Link], sessions: int) -> Probe:
         planned = plan(sessions, CYCLES, len(self.streams))
         feeder = Feeder(links, sessions // len(links), planned)
         feeding = asyncio.create_task(feeder.feed())
@@ -107,9 +116,9 @@ class Trial:
         await asyncio.sleep(CYCLE_S / 4)
         return self._judged(feeder, (before, after), memory)
 
-    def _judged(self, feeder: Feeder, usage: tuple[Usage, Usage], memory_mb: float) -> Probe:
+    def _judged(self, feeder: Feeder, usage: tuple[CpuUsage, CpuUsage], memory_mb: float) -> Probe:
         answers = feeder.answers(self.edges, self.engines)
-        fitness = Fitness(feeder.late_p99_ms(), foreign_share(*usage))
+        fitness = HarnessFitness(feeder.late_p99_ms(), foreign_share(*usage))
         outcome, cause = verdict(answers, fitness)
         quantiles = [percentile(answers.added_ms, rank) for rank in (50, 95, 99)]
         return Probe(
@@ -151,7 +160,7 @@ def command(contestant: Contestant, python: Path) -> tuple[str, ...]:
     return (str(python), "-m", contestant.module, *contestant.arguments)
 
 
-def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) -> list[Edge]:
+def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) -> list[TimedEdge]:
     """Where each stream's turn ends by the contender's own rules, in a cycle that follows others.
 
     Raises BackendError if its rules do not find exactly one turn in every cycle.
@@ -168,11 +177,11 @@ def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) 
     return [last_edge(stream.name, edges) for stream, edges in zip(streams, found, strict=True)]
 
 
-def last_edge(name: str, edges: Sequence[tuple[float, float]]) -> Edge:
+def last_edge(name: str, edges: Sequence[tuple[float, float]]) -> TimedEdge:
     """The one turn of the last cycle; raises BackendError if some cycle has none or several."""
     cycle_ms = CYCLE_S * 1000
     cycles = [int(commit // cycle_ms) for _, commit in edges]
     if cycles != list(range(OFFLINE_CYCLES)):
         raise BackendError(f"{name} is heard as {len(edges)} turns in {OFFLINE_CYCLES} cycles: {edges}.", stage="peer")
     work, commit = edges[-1]
-    return Edge(work - cycles[-1] * cycle_ms, commit - cycles[-1] * cycle_ms)
+    return TimedEdge(work - cycles[-1] * cycle_ms, commit - cycles[-1] * cycle_ms)

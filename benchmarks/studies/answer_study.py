@@ -104,7 +104,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RuleOutcome:
     """How many pairs of each kind share an answer under one rule."""
 
     rule: str
@@ -119,16 +119,16 @@ def judge(engine: MiniLm) -> list[Judged]:
         for one, other in pairs:
             cosine = float(engine.embed(one) @ engine.embed(other))
             words = normal(one) == normal(other) or same_question(one, other)
-            found.append(Judged(one, other, same, cosine, words))
+            found.append(Judged(one, other=other, same=same, cosine=cosine, words=words))
     return found
 
 
-def outcomes(pairs: Sequence[Judged], threshold: float) -> list[Outcome]:
+def outcomes(pairs: Sequence[Judged], threshold: float) -> list[RuleOutcome]:
     """The cosine alone, and the cosine with the words."""
     near = [pair for pair in pairs if pair.cosine >= threshold]
     both = [pair for pair in near if pair.words]
     return [
-        Outcome(rule, sum(pair.same for pair in passed), sum(not pair.same for pair in passed))
+        RuleOutcome(rule, sum(pair.same for pair in passed), sum(not pair.same for pair in passed))
         for rule, passed in ((f"cosine >= {threshold:g}", near), (f"cosine >= {threshold:g} and equal words", both))
     ]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
-from actors.stages.ports import Suppressor
+from actors.stages.ports import NoiseSuppressor
 from deployments.engines.speech_in.noise import FRAME_BYTES, suppressors
 from rejoinder.core.audio.pcm import STT_RATE, Samples, float_to_pcm16, pcm16_to_float
 from rejoinder.core.settings.settings import NoiseSettings, Settings
@@ -30,7 +30,7 @@ PASSES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class NoiseRow:
     """`gained_db`: speech against noise, after less before."""
 
     level: int
@@ -61,7 +61,7 @@ def gained_db(before: Samples, after: Samples) -> float:
     return distances[1] - distances[0]
 
 
-def measure(level: int, speech: Samples) -> Row:
+def measure(level: int, speech: Samples) -> NoiseRow:
     """One level, on speech behind a pause."""
     make = suppressors(NoiseSettings(suppressor="webrtc", level=level))
     assert make is not None
@@ -73,10 +73,10 @@ def measure(level: int, speech: Samples) -> Row:
     for _ in range(PASSES):
         cleaner.clean(noisy)
     us = (time.process_time() - began) / PASSES / frames * 1e6
-    return Row(level, round(gained_db(speech + noise, after), 1), round(us, 1))
+    return NoiseRow(level, round(gained_db(speech + noise, after), 1), round(us, 1))
 
 
-def memory_kib(make: Callable[[], Suppressor]) -> float:
+def memory_kib(make: Callable[[], NoiseSuppressor]) -> float:
     """What one more caller adds to a process that had none yet."""
     process = psutil.Process()
     before = process.memory_info().rss

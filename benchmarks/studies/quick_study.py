@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.studies.wer_study import paired_interval
-from deployments.engines.stt.cascade import Ears
+from deployments.engines.stt.cascade import SttCascade
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from rejoinder.core.measuring.wer import word_errors, words
@@ -61,7 +61,7 @@ class Cascade:
 
 def study(quick: Moonshine, careful: Whisper, clips: Sequence[HumanClip]) -> Iterator[TwoHearings]:
     """Have every clip heard by both."""
-    ears = Ears(careful, quick, doubt_below=-np.inf)
+    ears = SttCascade(careful, quick, doubt_below=-np.inf)
     for clip in clips:
         pcm = clip.pcm()
         began = time.perf_counter()

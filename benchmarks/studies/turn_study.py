@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from deployments.engines.speech_in.silero import STATE_SIZE, Silero
 from deployments.engines.speech_in.smart_turn import SmartTurn
-from deployments.engines.stt.cascade import Ears
+from deployments.engines.stt.cascade import SttCascade
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from deployments.vad import load_silero
@@ -45,7 +45,7 @@ from rejoinder.core.turns.speech_detector import (
     SpeechState,
     step,
 )
-from rejoinder.core.turns.transcript_ending import Ending, ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 from rejoinder.store import open_store
 from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.human_corpus import human_clips, missing_packages
@@ -82,7 +82,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PolicyOutcome:
     """One policy over all silences; times are ms of silence."""
 
     policy: str
@@ -101,7 +101,7 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
     rules = settings.endpointing
     told_ms = silence.soft_ms + silence.transcribed_ms
     words = ending(silence.text, settings.stt.language)
-    finished = words is Ending.FINISHED
+    finished = words is TranscriptEnding.FINISHED
     if policy == "always":
         known_ms = silence.soft_ms + silence.judged_ms
         fused = complete(silence.probability, words if told_ms <= known_ms else None)
@@ -123,7 +123,7 @@ def _taken_ms(settings: Settings, probability: float | None, known_ms: float) ->
     return max(known_ms, wait_s(TurnDetection(), settings.endpointing, probability) * 1000)
 
 
-def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> Outcome:
+def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> PolicyOutcome:
     """One policy over all silences."""
     pairs = [(silence, decide(silence, policy, settings)) for silence in silences]
     ends = [pair for pair in pairs if pair[0].resumed_ms is None]
@@ -132,8 +132,17 @@ def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> Out
     cut = sum(1 for silence, d in pairs if silence.resumed_ms is not None and silence.resumed_ms > d.taken_ms)
     (p50, p90), (ready50, ready90) = np.percentile(taken, (50, 90)), np.percentile(ready, (50, 90))
     asked = sum(decision.asked for _, decision in pairs)
-    figures = (float(p50), float(p90), float(ready50), float(ready90))
-    return Outcome(policy, len(pairs), len(pairs) - len(ends), asked, cut, *figures)
+    return PolicyOutcome(
+        policy,
+        silences=len(pairs),
+        pauses=len(pairs) - len(ends),
+        asked=asked,
+        cut=cut,
+        latency_p50_ms=float(p50),
+        latency_p90_ms=float(p90),
+        ready_p50_ms=float(ready50),
+        ready_p90_ms=float(ready90),
+    )
 
 
 def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> Iterator[SpeechEvent]:
@@ -144,11 +153,13 @@ def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> 
         window = pcm16_to_float(pcm[end - VAD_WINDOW : end].tobytes())[np.newaxis]
         probabilities, state = vad.step(window, state)
         power = float(np.square(window).mean())
-        speech, events = step(speech, settings, float(probabilities[0]), end, power)
+        speech, events = step(
+            speech, settings=settings, probability=float(probabilities[0]), window_end=end, power=power
+        )
         yield from events
 
 
-class Listener:
+class StudyListener:
     """Hears clips with the real models."""
 
     def __init__(self, settings: Settings, threads: int) -> None:
@@ -157,8 +168,8 @@ class Listener:
         self._vad: Silero = load_silero(settings)
         self._turn = SmartTurn(store.path(settings.turn_detector.model) / "smart-turn-v3.2-cpu.onnx", threads)
         careful = Whisper(store.path(settings.stt.model), WhisperOptions(threads=threads))
-        quick = Moonshine(store.path(settings.stt.quick_model), threads) if settings.stt.hears_twice else None
-        self._stt = Ears(careful, quick, settings.stt.quick_logprob)
+        quick = Moonshine(store.path(settings.stt.first_pass_model), threads) if settings.stt.hears_twice else None
+        self._stt = SttCascade(careful, quick, settings.stt.first_pass_min_logprob)
         self._turn.warm_up()
         self._stt.warm_up()
 
@@ -194,7 +205,17 @@ class Listener:
         soft_ms = (end.at - end.speech_end) * 1000 / STT_RATE
         times_ms = (between - began) * 1000, (ended - between) * 1000
         over = sentence_over(clip.text, text)
-        return Silence(clip.name, soft_ms, None, probability, later, times_ms[0], text, times_ms[1], over)
+        return Silence(
+            clip.name,
+            soft_ms=soft_ms,
+            resumed_ms=None,
+            probability=probability,
+            later=later,
+            judged_ms=times_ms[0],
+            text=text,
+            transcribed_ms=times_ms[1],
+            sentence_over=over,
+        )
 
 
 def sentence_over(text: str, heard: str) -> bool:
@@ -215,7 +236,7 @@ HEADER = (
 )
 
 
-def row(found: Outcome) -> str:
+def row(found: PolicyOutcome) -> str:
     """One line of the table."""
     times = (
         f"{found.latency_p50_ms:9.0f} {found.latency_p90_ms:5.0f} {found.ready_p50_ms:9.0f} {found.ready_p90_ms:5.0f}"
@@ -233,7 +254,7 @@ def main() -> None:
     settings = Settings()
     if missing := missing_packages():
         print(f"For more speech: apt-get install {' '.join(missing)}")
-    listener = Listener(settings, arguments.threads)
+    listener = StudyListener(settings, arguments.threads)
     clips = human_clips(open_store(settings.models).path("human-clips"), arguments.every_prompt)
     silences = [silence for clip in clips for silence in listener.hear(clip)]
     outcomes = [outcome(policy, silences, settings) for policy in POLICIES]

@@ -47,7 +47,7 @@ class ClipResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class WerSummary:
     """Rates in percent of words; `difference` is short minus full, in points, with its 95% interval."""
 
     clips: int
@@ -98,13 +98,13 @@ def paired_interval(more_errors: npt.NDArray[np.int64], lengths: npt.NDArray[np.
     return float(low), float(high)
 
 
-def summarize(results: Sequence[ClipResult]) -> Summary:
+def summarize(results: Sequence[ClipResult]) -> WerSummary:
     """Totals and the bootstrap interval of the difference; deterministic."""
     lengths = np.array([result.words for result in results])
     short = np.array([result.short_errors for result in results])
     full = np.array([result.full_errors for result in results])
     low, high = paired_interval(short - full, lengths)
-    return Summary(
+    return WerSummary(
         clips=len(results),
         words=int(lengths.sum()),
         short_wer=100 * float(short.sum() / lengths.sum()),
@@ -127,7 +127,7 @@ def row(result: ClipResult) -> str:
 HEADER = f"{'clip':52} {'words':>5} {'errors':>4} {'full':>4} {'short ms':>7} {'full ms':>7}"
 
 
-def describe(title: str, s: Summary) -> str:
+def describe(title: str, s: WerSummary) -> str:
     """One sentence with the rates, the interval and the times."""
     return (
         f"{title}: {s.clips} clips, {s.words} words. WER short {s.short_wer:.2f}%, full {s.full_wer:.2f}%, "

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from actors.stages.ports import LlmRequest, SttJob, TokenDelta, Transcript, TtsRequest, Usage
-from deployments.serving.placements import Route
+from actors.stages.ports import LlmRequest, LlmUsage, SttJob, TokenDelta, Transcript, TtsRequest
+from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import Replica, StageDeployment
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
 from rejoinder.core.errors import Overloaded
 from rejoinder.core.measuring import audio_watermark as marking
-from rejoinder.core.measuring.service_curves import EmulatedStage, Profile, Service
+from rejoinder.core.measuring.service_curves import EmulatedStage, EngineProfile, ServiceSampler
 from rejoinder.core.reply.playout import CHARACTERS_PER_S
-from rejoinder.core.settings.settings import Emulation, Settings, Stage
+from rejoinder.core.settings.settings import EmulationSettings, Settings, StageSettings
 
 WORDS = tuple(
     "Thank you for calling and asking me that today . It is a good question with a short and simple answer here . "
@@ -51,8 +51,8 @@ class Lease:
 class Slots:
     """At most so many services at once; `max_queue` requests wait, more are refused."""
 
-    def __init__(self, emulation: Emulation, profile: Profile, max_queue: int, seed: str) -> None:
-        self._service = Service(profile.curve, random.Random(f"{emulation.seed}/{seed}").random)
+    def __init__(self, emulation: EmulationSettings, profile: EngineProfile, max_queue: int, seed: str) -> None:
+        self._service = ServiceSampler(profile.curve, random.Random(f"{emulation.seed}/{seed}").random)
         self._free = asyncio.Semaphore(profile.slots)
         self._ignore_cancellation = emulation.ignore_cancellation
         self._max_queue = max_queue
@@ -95,7 +95,7 @@ class Slots:
         self._free.release()
 
 
-def _name(profile: Profile, emulation: Emulation) -> str:
+def _name(profile: EngineProfile, emulation: EmulationSettings) -> str:
     """Emulated, the profile, and where its figures are from."""
     which = emulation.profile or "own curve"
     return f"emulated {which} ({profile.source}; {profile.slots} slots)"
@@ -106,8 +106,8 @@ async def _until(at: float) -> None:
 
 
 def _open(
-    stage: EmulatedStage, settings: Stage, emulation: Emulation, max_queue: int
-) -> tuple[Profile, Replica, Slots]:
+    stage: EmulatedStage, settings: StageSettings, emulation: EmulationSettings, max_queue: int
+) -> tuple[EngineProfile, Replica, Slots]:
     profile = emulation.resolve(stage)
     replica = Replica(stage, _name(profile, emulation), settings)
     return profile, replica, Slots(emulation, profile, max_queue, replica.description.replica)
@@ -121,7 +121,7 @@ class EmulatedStt(StageDeployment):
         _, self._replica, self._slots = _open("stt", stage, stage.emulation, stage.max_queue)
         self._end = "." if stage.emulation.full_stop else ""
 
-    async def transcribe(self, job: SttJob, route: Route | None = None) -> Transcript:
+    async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
             lease.ends_at = lease.began + lease.service_s
@@ -170,7 +170,7 @@ class EmulatedLlm:
                 text = "".join(f"{word} " for word in words[sent : sent + count])
                 sent += count
                 over = sent == len(words)
-                usage = Usage(prompt_tokens, sent, queue_s=lease.waited_s) if over else None
+                usage = LlmUsage(prompt_tokens, sent, queue_s=lease.waited_s) if over else None
                 yield TokenDelta(text.rstrip() if over else text, count, "stop" if over else None, usage)
 
     def _vocabulary(self, request: LlmRequest) -> tuple[str, ...]:
@@ -192,7 +192,7 @@ class EmulatedTts(StageDeployment):
         self._marked = stage.emulation.marked
         self._vowel = _vowel()
 
-    async def synthesize(self, request: TtsRequest, route: Route | None = None) -> AsyncGenerator[bytes, None]:
+    async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
         """Raises Overloaded when all slots are taken and `max_queue` segments wait."""
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)

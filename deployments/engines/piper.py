@@ -64,7 +64,7 @@ class PiperVoice:
             remedy = "Run `rejoinder models pull`."
             raise ModelError("is no Piper voice.", remedy, file=str(config_file), found=repr(error)) from error
         # piper's own loader gives onnxruntime no thread count, which then takes every core; here it only phonemizes.
-        self._network: Network = ChunkedNetwork(file, threads) if chunked else WholeNetwork(file, threads)
+        self._network: VitsNetwork = ChunkedNetwork(file, threads) if chunked else WholeNetwork(file, threads)
         self._voice = module.PiperVoice(session=None, config=config)
         self._chunk_bytes = WIRE_RATE * chunk_ms // 1000 * SAMPLE_BYTES
         self._gain = 1.0
@@ -133,7 +133,7 @@ class PiperVoice:
             )
 
 
-class Network(Protocol):
+class VitsNetwork(Protocol):
     """From phonemes to samples."""
 
     def run(self, feed: Feed) -> Iterator[Samples]: ...

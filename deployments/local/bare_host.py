@@ -23,7 +23,7 @@ from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.engines.speech_in.noise import suppressors
 from deployments.llm import Llm
 from deployments.local.in_process import DirectLlm, DirectStt, DirectTts, DirectTurnDetector, InlineVad
-from deployments.serving.http_routes import surface
+from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics
 from deployments.transports.call_protocol import CallProtocol
@@ -35,7 +35,7 @@ from rejoinder.core.settings.settings import Settings, parse_settings
 
 @dataclass(frozen=True)
 class BareHost:
-    """A host as `surface` wants it, open to everybody who reaches its address."""
+    """A host as `http_app` wants it, open to everybody who reaches its address."""
 
     host: Host
     keys: frozenset[str] = frozenset()
@@ -60,10 +60,10 @@ def stages_of(settings: Settings) -> Stages:
     stt, llm, tts = EmulatedStt(settings), Llm(settings), EmulatedTts(settings)
     return Stages(
         InlineVad(vad),
-        DirectTurnDetector(turn_detector),
-        DirectStt(stt),
-        DirectLlm(llm),
-        DirectTts(tts),
+        turn_detector=DirectTurnDetector(turn_detector),
+        stt=DirectStt(stt),
+        llm=DirectLlm(llm),
+        tts=DirectTts(tts),
         suppressor=suppressors(settings.noise),
     )
 
@@ -73,11 +73,13 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
     stages, clock = stages_of(settings), time.monotonic
     metrics = ConversationMetrics(CollectorRegistry())
     phrases = await hold_phrases(stages, settings.conversation)
-    host = Host(Services.over(stages, settings, phrases, metrics, LogJournal(), clock))
+    host = Host(
+        Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)
+    )
     running = asyncio.create_task(host.run())
     certificate, key = tls or (None, None)
     config = uvicorn.Config(
-        surface(BareHost(host)),
+        http_app(BareHost(host)),
         host=address,
         port=port,
         lifespan="off",

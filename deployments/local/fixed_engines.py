@@ -12,12 +12,12 @@ from actors.stages.ports import (
     ANYWHERE,
     LlmRequest,
     LlmStream,
+    LlmUsage,
     SttJob,
     TokenDelta,
     Transcript,
     TtsRequest,
     TurnVerdict,
-    Usage,
 )
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE
 
@@ -36,7 +36,7 @@ class FixedStt:
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         await asyncio.sleep(self.seconds)
         audio_ms = len(job.pcm) / SAMPLE_BYTES / STT_RATE * 1000
-        return Transcript(HEARD, audio_ms, 0.0, self.seconds * 1000, -0.1)
+        return Transcript(HEARD, audio_ms=audio_ms, queue_ms=0.0, decode_ms=self.seconds * 1000, avg_logprob=-0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class _Said:
 
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
         await asyncio.sleep(self.seconds)
-        yield TokenDelta(REPLY, len(REPLY.split()), "stop", Usage(20, len(REPLY.split())))
+        yield TokenDelta(REPLY, len(REPLY.split()), "stop", LlmUsage(20, len(REPLY.split())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,16 +24,16 @@ from prometheus_client import CollectorRegistry
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.ports import Stages, TurnDetector
+from actors.stages.ports import Stages, TurnDetectorPort
 from actors.stages.services import Services
 from deployments.local.fixed_engines import CertainTurn, FixedLlm, FixedStt, FixedTts
 from deployments.local.ideal_edges import EdgeFinder
 from deployments.local.in_process import DirectTurnDetector, InlineVad
 from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics
-from deployments.turn_detector import TurnDetector as TurnDetectorDeployment
+from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
-from rejoinder.core.reply.held_clips import Clip, Phrases
+from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.settings.settings import HostSettings, Settings, SpeculationSettings
 from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.wire import client
@@ -62,7 +62,7 @@ def _configuration(detector: str) -> Json:
     return {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": turns}}}}
 
 
-class Caller:
+class HeadlessCall:
     """One session's other end: where its events go."""
 
     def __init__(self, number: int, say: Callable[[Json], None]) -> None:
@@ -127,7 +127,9 @@ async def serve(path: str, count: int, detector: str) -> None:
         opened: list[asyncio.Future[Session]] = []
         for number in range(count):
             opened.append(asyncio.get_running_loop().create_future())
-            running.append(group.create_task(_hold(host, number, detector, feed, opened[-1])))
+            running.append(
+                group.create_task(_hold(host, number=number, detector=detector, feed=feed, opened=opened[-1]))
+            )
         feed.sessions = [await session for session in opened]
         gc.collect()
         gc.freeze()  # as the host deployment does
@@ -137,26 +139,35 @@ async def serve(path: str, count: int, detector: str) -> None:
             task.cancel()
 
 
-async def _hold(host: Host, number: int, detector: str, feed: Feed, opened: asyncio.Future[Session]) -> None:
+async def _hold(host: Host, number: int, detector: str, feed: Feed, *, opened: asyncio.Future[Session]) -> None:
     """One conversation, until cancelled."""
     update = client.parse(json.dumps(_configuration(detector)))
     assert isinstance(update, client.UpdateSession)
     with host.seat():
-        async with host.converse(f"{number:012x}", Caller(number, feed.say).take, "rejoinder") as session:
+        async with host.converse(f"{number:012x}", HeadlessCall(number, feed.say).take, "rejoinder") as session:
             await session.configure(update)
             opened.set_result(session)
             await asyncio.Event().wait()
 
 
 def _services(settings: Settings, detector: str) -> Services:
-    judge: TurnDetector = CertainTurn()
+    judge: TurnDetectorPort = CertainTurn()
     if detector != "none":
-        judge = DirectTurnDetector(TurnDetectorDeployment(settings))
+        judge = DirectTurnDetector(TurnDetector(settings))
     llm = FixedLlm()
-    stages = Stages(InlineVad(load_silero(settings)), judge, FixedStt(), llm, FixedTts(), {"llm": "fixed"})
+    stages = Stages(
+        InlineVad(load_silero(settings)),
+        turn_detector=judge,
+        stt=FixedStt(),
+        llm=llm,
+        tts=FixedTts(),
+        engines={"llm": "fixed"},
+    )
     metrics = ConversationMetrics(CollectorRegistry())
-    phrases = Phrases(Clip(settings.conversation.apology, bytes(2)))
-    return Services.over(stages, settings, phrases, metrics, LogJournal(), time.monotonic)
+    phrases = HeldClips(HeldClip(settings.conversation.apology, bytes(2)))
+    return Services.over(
+        stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=time.monotonic
+    )
 
 
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.listening.audio_input import Ear, speech_settings
+from actors.listening.audio_input import AudioInput, speech_settings
 from actors.listening.end_of_turn import VERDICT_SAMPLES
 from deployments.engines.speech_in.silero import Silero
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, pcm16_to_float
@@ -23,7 +23,7 @@ Judge = Callable[[bytes], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class IdealEdge:
     """In ms after the first frame was due: when transcription of the turn can begin, and when the turn is taken."""
 
     work_ms: float
@@ -45,11 +45,11 @@ class EdgeFinder:
         self._judge = judge
         self._settings = settings
         self._detection = detection
-        self._ear = Ear(speech_settings(settings.speech, detection), settings.host.audio_ring_s)
+        self._ear = AudioInput(speech_settings(settings.speech, detection), settings.host.audio_ring_s)
         self._start = 0
         self._pending: _Pending | None = None
 
-    def edges(self, frames: Iterable[bytes], frame_s: float) -> Iterator[Edge]:
+    def edges(self, frames: Iterable[bytes], frame_s: float) -> Iterator[IdealEdge]:
         """Every turn's end, in order."""
         for number, frame in enumerate(frames):
             now = number * frame_s
@@ -80,7 +80,7 @@ class EdgeFinder:
         heard = self._ear.pcm(self._start - padding, end.at)[-VERDICT_SAMPLES * SAMPLE_BYTES :]
         return wait_s(self._detection, self._settings.endpointing, self._judge(heard))
 
-    def _commit(self, pending: _Pending) -> Edge:
+    def _commit(self, pending: _Pending) -> IdealEdge:
         self._pending = None
         self._ear.turn_over(pending.end.speech_end, self._ear.processed)
-        return Edge(pending.known_s * 1000, pending.commit_s * 1000)
+        return IdealEdge(pending.known_s * 1000, pending.commit_s * 1000)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from actors.stages.ports import (
     ANYWHERE,
-    Answered,
+    CachedAnswer,
     LlmRequest,
     LlmStream,
     SttJob,
@@ -29,7 +29,7 @@ from deployments.stt import Stt
 from deployments.tts import Tts
 from deployments.turn_detector import TurnDetector
 from deployments.vad import decide
-from rejoinder.core.reply.answer_cache import Hit, Question
+from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 
 
 class InlineVad:
@@ -98,8 +98,8 @@ class DirectAnswerCache:
     def __init__(self, cache: AnswerCache) -> None:
         self._cache = cache
 
-    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+    async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
         return await self._cache.lookup(question)
 
-    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+    async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
         await self._cache.store(answered)

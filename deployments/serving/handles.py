@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.stages.ports import (
     ANYWHERE,
-    Answered,
+    CachedAnswer,
     LlmRequest,
     LlmStream,
     SttJob,
@@ -32,19 +32,19 @@ from actors.stages.ports import (
     VadBatch,
     VadResult,
 )
-from deployments.serving.placements import NobodyLives, Route, forget, placed, shortest_queue
+from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, forget, placed, shortest_queue
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
-from rejoinder.core.reply.answer_cache import Hit, Question
+from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 
 _numbers = itertools.count(1)
 
 
-def _route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> Route:
-    return Route(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
+def _route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
+    return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
 
 
 @contextmanager
-def _faults(stage: str, route: Route) -> Iterator[None]:
+def _faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
     """Translate what a handle raises, and forget where the request went."""
     try:
         yield
@@ -57,7 +57,7 @@ def _faults(stage: str, route: Route) -> Iterator[None]:
         raise BackendError(f"{stage} failed: {cause!r}", stage=stage, replica=placed(route.request_id)) from error
     except BackPressureError as error:
         raise Overloaded(f"{stage} is full.", resource=stage) from error
-    except NobodyLives as error:
+    except NoReplicaAvailable as error:
         raise BackendError(f"{stage}: {error}.", stage=stage) from error
     except (RayActorError, RayServeException, grpc.RpcError, RuntimeError, ConnectionError) as error:
         raise BackendError(
@@ -93,7 +93,7 @@ async def _ask(stage: str, method: Any, payload: object, avoid: frozenset[str]) 
 class _Stream:
     """A stream's items, the first of which is already under way."""
 
-    def __init__(self, generator: Any, stage: str, route: Route) -> None:
+    def __init__(self, generator: Any, stage: str, route: ReplicaRoute) -> None:
         self._generator = generator
         self._stage = stage
         self._route = route
@@ -124,9 +124,9 @@ class _Stream:
 
 
 @contextmanager
-def _stream_faults(stage: str, route: Route) -> Iterator[None]:
+def _stream_faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
     try:
-        with _faults(stage, Route(f"{route.request_id}/item")):
+        with _faults(stage, ReplicaRoute(f"{route.request_id}/item")):
             yield
     except BackendError as error:
         error.replica = placed(route.request_id)
@@ -134,7 +134,7 @@ def _stream_faults(stage: str, route: Route) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _open(stage: str, method: Any, payload: object, route: Route) -> AsyncIterator[_Stream]:
+async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -> AsyncIterator[_Stream]:
     stream = _Stream(method.remote(payload, route), stage, route)
     try:
         yield stream
@@ -200,8 +200,8 @@ class AnswerCacheHandle:
         self._lookup = handle.lookup
         self._store = handle.store
 
-    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
-        return cast("Hit | None", await _ask("answer_cache", self._lookup, question, avoid))
+    async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
+        return cast("CacheHit | None", await _ask("answer_cache", self._lookup, question, avoid))
 
-    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+    async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
         await _ask("answer_cache", self._store, answered, avoid)

@@ -28,7 +28,7 @@ NOT_READY = (
 )
 
 
-class Door:
+class ProxyCheck:
     """Tells what reached this process directly from what Serve's Python proxy handed over."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Door:
         return port in self._own_ports
 
 
-class Surfaced(Protocol):
+class RoutedHost(Protocol):
     """The host deployment as its surface sees it."""
 
     @property
@@ -56,10 +56,10 @@ class Surfaced(Protocol):
     async def targets(self) -> list[dict[str, Any]]: ...
 
 
-def surface(served: Surfaced) -> FastAPI:
+def http_app(served: RoutedHost) -> FastAPI:
     """The routes of one host."""
     web = FastAPI(title="Rejoinder", docs_url=None, redoc_url=None)
-    door = Door()
+    door = ProxyCheck()
 
     @web.websocket("/v1/realtime")
     @web.websocket("/realtime")
@@ -94,7 +94,7 @@ def surface(served: Surfaced) -> FastAPI:
     return web
 
 
-async def _converse(served: Surfaced, socket: WebSocket, door: Door) -> None:
+async def _converse(served: RoutedHost, socket: WebSocket, door: ProxyCheck) -> None:
     key = known_key(served.keys, socket.headers)
     if key is None:
         await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))
@@ -110,7 +110,9 @@ async def _converse(served: Surfaced, socket: WebSocket, door: Door) -> None:
             await socket.accept("realtime" if "realtime" in offered else None)
             model = socket.query_params.get("model") or MODEL
             shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
-            await RealtimeSocket(socket, served.host, model, shortcut, tenant_of(key)).converse()
+            await RealtimeSocket(
+                socket, host=served.host, model=model, shortcut=shortcut, tenant=tenant_of(key)
+            ).converse()
     except Overloaded as full:
         refusal = _refusal(503, "overloaded", str(full))
         refusal.headers["Retry-After"] = f"{full.retry_after_s:.0f}"

@@ -91,8 +91,8 @@ class ConversationMetrics:
             for name, what in (
                 ("rejoinder_hedges_total", "Hedged LLM requests."),
                 ("rejoinder_drafts_total", "Replies begun before their turn was taken."),
-                ("rejoinder_partials_total", "Transcripts of utterances still going on."),
-                ("rejoinder_breakers_total", "Language model replicas taken out and brought back."),
+                ("rejoinder_interim_transcripts_total", "Transcripts of utterances still going on."),
+                ("rejoinder_breaker_transitions_total", "Language model replicas taken out and brought back."),
                 ("rejoinder_answer_cache_total", "Questions to the answer cache, drafts' too, and what it kept."),
             )
         )
@@ -103,9 +103,11 @@ class ConversationMetrics:
                 ("rejoinder_filler_seconds", "Caller's last speech to a filler.", HISTOGRAM_BUCKETS_S),
             )
         )
-        overheard, what = "rejoinder_overheard_total", "Speech over a reply that was no turn."
+        overheard, what = "rejoinder_dismissed_speech_total", "Speech over a reply that was no turn."
         self._overheard = Counter(overheard, what, ["reading"], registry=registry)
-        self._policy = Counter("rejoinder_policy_steps_total", "Steps against slowness.", ["step"], registry=registry)
+        self._degradation = Counter(
+            "rejoinder_degradation_steps_total", "Degradation steps taken.", ["measure"], registry=registry
+        )
         self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
 
     def turn(
@@ -154,8 +156,8 @@ class ConversationMetrics:
     def filler(self, after_s: float) -> None:
         self._fillers.observe(after_s)
 
-    def policy(self, step: str) -> None:
-        self._policy.labels(step).inc()
+    def degradation(self, measure: str) -> None:
+        self._degradation.labels(measure).inc()
 
     def interrupted(self, stop_s: float) -> None:
         self._stops.observe(stop_s)

@@ -1,6 +1,6 @@
 """Whom a call avoids, and where it went.
 
-A `Route` travels as the second argument of every stage call; `deployments.serving.router` reads it and remembers
+A `ReplicaRoute` travels as the second argument of every stage call; `deployments.serving.router` reads it and remembers
 here which
 replica it chose, so that the caller knows whom to avoid next even if that replica never answers.
 """
@@ -18,7 +18,7 @@ REMEMBERED = 4096
 ROUTER = "deployments.serving.router:AvoidingRouter"
 
 
-class NobodyLives(RayServeException):  # type: ignore[misc]  # ray is untyped here
+class NoReplicaAvailable(RayServeException):  # type: ignore[misc]  # ray is untyped here
     """No replica of a deployment lives: asked now, it answers only after a replacement has started."""
 
     def __init__(self, deployment: str) -> None:
@@ -26,7 +26,7 @@ class NobodyLives(RayServeException):  # type: ignore[misc]  # ray is untyped he
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ReplicaRoute:
     """`strict`: wait for a replica outside `avoid` (a hedge); else take an avoided one if there is no other (a
     retry). `sticky`: calls of the same value go to the same replica, as long as it is not busier than others.
     """

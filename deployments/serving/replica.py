@@ -1,7 +1,8 @@
 """What every stage replica has: an identity, a metrics port, a worker thread for its engine, and a health check.
 
 Engines block; a replica's event loop must not, or its health checks and queue probes would stop with it. So each
-engine runs on the one thread of a `Worker`, and the health check asks two questions that a ping does not: is the loop
+engine runs on the one thread of a `EngineThread`, and the health check asks two questions that a ping does not: is
+the loop
 late, and is the engine stuck in one job.
 """
 
@@ -25,7 +26,7 @@ from ray import serve
 from deployments.serving.autoscaling import QUEUE_S
 from deployments.serving.metrics import MetricsPort, ReplicaMetrics
 from rejoinder.core.errors import BackendError
-from rejoinder.core.settings.settings import Stage
+from rejoinder.core.settings.settings import StageSettings
 
 Result = TypeVar("Result")
 
@@ -37,7 +38,7 @@ RECENT_S = 5.0
 RECENT_WAITS = 1000
 
 
-class Worker:
+class EngineThread:
     """The one thread on which an engine runs; jobs wait their turn. `nice`: of that thread alone (Linux)."""
 
     def __init__(self, name: str, nice: int = 0) -> None:
@@ -70,7 +71,7 @@ def _yield_to_others(nice: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class ReplicaDescription:
     """One replica, for `/metrics/targets` and for the operator."""
 
     stage: str
@@ -81,7 +82,7 @@ class Description:
     engine: str
 
 
-class Request:
+class ReplicaRequest:
     """One request inside a replica, and how it ended; `queue_s` once its service has begun."""
 
     def __init__(self, waits: deque[tuple[float, float]]) -> None:
@@ -107,7 +108,7 @@ def replica_id(stage: str) -> str:
 class Replica:
     """Identity, metrics and health of one replica; works without Ray too (then its id is a plain name)."""
 
-    def __init__(self, stage: str, engine: str, settings: Stage, worker: Worker | None = None) -> None:
+    def __init__(self, stage: str, engine: str, settings: StageSettings, worker: EngineThread | None = None) -> None:
         inside = ray.is_initialized()
         address = ray.util.get_node_ip_address() if inside else "127.0.0.1"
         self._port = MetricsPort(address)
@@ -117,7 +118,9 @@ class Replica:
         self._waits: deque[tuple[float, float]] = deque(maxlen=RECENT_WAITS)
         replica = replica_id(stage)
         node = ray.get_runtime_context().get_node_id() if inside else "local"
-        self.description = Description(stage, replica, os.getpid(), node, self._port.target, engine)
+        self.description = ReplicaDescription(
+            stage, replica=replica, pid=os.getpid(), node=node, target=self._port.target, engine=engine
+        )
 
     def expose(self, collector: Collector) -> None:
         """Serve an engine's own metrics on this replica's port too."""
@@ -132,11 +135,11 @@ class Replica:
         return {QUEUE_S: waits[int(0.9 * (len(waits) - 1))] if waits else 0.0}
 
     @asynccontextmanager
-    async def request(self) -> AsyncIterator[Request]:
+    async def request(self) -> AsyncIterator[ReplicaRequest]:
         """Count a request, and how it ended; waits the injected delay first."""
         began = time.monotonic()
         self._metrics.in_flight.inc()
-        request = Request(self._waits)
+        request = ReplicaRequest(self._waits)
         try:
             if self._settings.inject_delay_ms:
                 await asyncio.sleep(self._settings.inject_delay_ms / 1000)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
 
-from deployments.serving.placements import NobodyLives, Route, note_queues, remember
+from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, note_queues, remember
 
 # Calls that may look for a replica at once, in one process: more than its sessions can have under way.
 MAX_ROUTING = 1024
@@ -67,7 +67,7 @@ class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped her
         self, pending_request: PendingRequest, *, is_retry: bool = False
     ) -> RunningReplica:
         if self._deserted and _route(pending_request) is not None:
-            raise NobodyLives(self._deployment_id.name)
+            raise NoReplicaAvailable(self._deployment_id.name)
         return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
@@ -93,7 +93,7 @@ class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped her
             if not pending.future.done() and _route(pending) is not None:
                 self._cancel_routing_task_for_pending_request(pending)
                 self._remove_pending_request_from_indices(pending)
-                pending.future.set_exception(NobodyLives(name))
+                pending.future.set_exception(NoReplicaAvailable(name))
 
     def _get_pending_request_matching_internal_request_id(
         self, request_metadata: object = None
@@ -121,6 +121,6 @@ class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped her
         return self.replica_queue_len_cache.get(replica.replica_id) or 0
 
 
-def _route(pending_request: PendingRequest) -> Route | None:
+def _route(pending_request: PendingRequest) -> ReplicaRoute | None:
     arguments: list[Any] = pending_request.args
-    return next((argument for argument in arguments if isinstance(argument, Route)), None)
+    return next((argument for argument in arguments if isinstance(argument, ReplicaRoute)), None)

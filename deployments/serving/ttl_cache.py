@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Answer = TypeVar("Answer")
 
 
-class Remembered(Generic[Answer]):
+class TtlCache(Generic[Answer]):
     """What `ask` answered, for `keep_s` seconds; who comes meanwhile, or while it is asked, gets the same answer."""
 
     def __init__(

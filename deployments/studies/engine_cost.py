@@ -33,7 +33,7 @@ TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class EngineCost:
     """One engine on one core. `pace`: seconds of audio (or tokens) made or heard in a second; `job_ms`: one window,
     clip, sentence or answer.
     """
@@ -87,11 +87,11 @@ def llm(store: ModelStore) -> tuple[float, float]:
     import ctranslate2
 
     from deployments.engines.llm.chat_template import ChatTokenizer
-    from rejoinder.core.reply.prompt_window import Message
+    from rejoinder.core.reply.prompt_window import ChatMessage
 
     folder = store.converted("smollm2-135m-instruct", "ct2-int8")
     generator = ctranslate2.Generator(str(folder), device="cpu", compute_type="int8", intra_threads=1)
-    prompt = ChatTokenizer(folder).encode([Message("user", "Why is the sky blue?")])
+    prompt = ChatTokenizer(folder).encode([ChatMessage("user", "Why is the sky blue?")])
 
     def answer() -> None:
         generator.generate_batch([prompt], max_length=TOKENS, min_length=TOKENS, include_prompt_in_result=False)
@@ -110,19 +110,19 @@ def _timed(job: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _alone(name: str, directory: str, answers: multiprocessing.Queue[Need]) -> None:
+def _alone(name: str, directory: str, answers: multiprocessing.Queue[EngineCost]) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
     job_ms, pace = ENGINES[name](open_store(ModelStoreSettings(directory=directory)))
-    answers.put(Need(name, (process.memory_info().rss - before) / 1e6, job_ms, pace))
+    answers.put(EngineCost(name, (process.memory_info().rss - before) / 1e6, job_ms, pace))
 
 
-def study(directory: str = "") -> list[Need]:
+def study(directory: str = "") -> list[EngineCost]:
     """All engines, one after the other; raises BackendError if one breaks."""
     context = multiprocessing.get_context("spawn")
     found = []
     for name in ENGINES:
-        answers: multiprocessing.Queue[Need] = context.Queue()
+        answers: multiprocessing.Queue[EngineCost] = context.Queue()
         process = context.Process(target=_alone, args=(name, directory, answers))
         process.start()
         process.join(TIMEOUT_S)

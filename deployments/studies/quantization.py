@@ -23,7 +23,7 @@ import numpy as np
 from deployments.engines.llm.chat_template import ChatTokenizer
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from rejoinder.core.measuring.wer import word_errors, words
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.human_corpus import human_clips
@@ -48,7 +48,7 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class QuantizationResult:
     """One model. `speedup`: float32's time over int8's. `error`: int8's additional errors as a share (of words, or of
     tokens); negative if it made fewer. `unit` is what `float32` and `int8` are, smaller is faster if it is ms.
     """
@@ -62,7 +62,7 @@ class Compared:
     what: str
 
 
-def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> Compared:
+def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> QuantizationResult:
     """Median time of a clip, and word errors, by precision; the two alternate, so that noise meets both."""
     folder = store.path(WHISPER)
     engines = {name: Whisper(folder, WhisperOptions(compute_type=name, threads=threads)) for name in PRECISIONS}
@@ -79,19 +79,19 @@ def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> Comp
             errors[name] += word_errors(clip.text, heard)
     total = sum(len(words(clip.text)) for clip in clips)
     float32, int8 = (statistics.median(times[name]) for name in PRECISIONS)
-    return Compared(
+    return QuantizationResult(
         WHISPER,
-        "ms a clip (median)",
-        float32,
-        int8,
+        unit="ms a clip (median)",
+        float32=float32,
+        int8=int8,
         # Of sums, not of medians: what a busy replica gains.
-        sum(times["float32"]) / sum(times["int8"]),
-        (errors["int8"] - errors["float32"]) / total,
-        f"{errors['float32']} and {errors['int8']} errors in {total} words of {len(clips)} human clips",
+        speedup=sum(times["float32"]) / sum(times["int8"]),
+        error=(errors["int8"] - errors["float32"]) / total,
+        what=f"{errors['float32']} and {errors['int8']} errors in {total} words of {len(clips)} human clips",
     )
 
 
-def language_model(store: ModelStore, threads: int) -> Compared:
+def language_model(store: ModelStore, threads: int) -> QuantizationResult:
     """Tokens a second of one answer at a time, and agreement with float32 on the same words so far."""
     generators = {
         name: ctranslate2.Generator(
@@ -100,7 +100,9 @@ def language_model(store: ModelStore, threads: int) -> Compared:
         for name in PRECISIONS
     }
     chat = ChatTokenizer(store.converted(LLM, "ct2-float32"))
-    prompts = [chat.encode([Message("system", INSTRUCTIONS), Message("user", text)], answer="") for text in QUESTIONS]
+    prompts = [
+        chat.encode([ChatMessage("system", INSTRUCTIONS), ChatMessage("user", text)], answer="") for text in QUESTIONS
+    ]
     rates: dict[Precision, list[float]] = {name: [] for name in PRECISIONS}
     answers: list[list[str]] = []
     for round_ in range(ROUNDS):
@@ -113,7 +115,15 @@ def language_model(store: ModelStore, threads: int) -> Compared:
     agreed, total = _agreement(generators["int8"], chat, prompts, answers)
     float32, int8 = (statistics.median(rates[name]) for name in PRECISIONS)
     what = f"{agreed} of {total} next tokens are float32's"
-    return Compared(LLM, "tokens a second (median)", float32, int8, int8 / float32, 1 - agreed / total, what)
+    return QuantizationResult(
+        LLM,
+        unit="tokens a second (median)",
+        float32=float32,
+        int8=int8,
+        speedup=int8 / float32,
+        error=1 - agreed / total,
+        what=what,
+    )
 
 
 def _timed(generator: ctranslate2.Generator, prompt: list[str], end: list[str]) -> tuple[list[str], float]:
@@ -135,7 +145,7 @@ def _agreement(
     return agreed, sum(len(answer) for answer in answers)
 
 
-def study(store: ModelStore, threads: int, every_prompt: int = 10) -> list[Compared]:
+def study(store: ModelStore, threads: int, every_prompt: int = 10) -> list[QuantizationResult]:
     """Both models."""
     clips = list(human_clips(store.path("human-clips"), every_prompt))
     return [whisper(store, clips, threads), language_model(store, threads)]

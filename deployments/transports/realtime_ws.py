@@ -23,7 +23,7 @@ from actors.session import Session
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.formats import Decoder
+from rejoinder.core.wire.formats import WireDecoder
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ CLOSE_INTERNAL_ERROR = 1011
 CLOSE_TRY_LATER = 1013
 
 
-class Socket(Protocol):
+class AcceptedSocket(Protocol):
     """An accepted WebSocket, as starlette has it."""
 
     async def receive(self) -> Mapping[str, Any]: ...
@@ -40,7 +40,7 @@ class Socket(Protocol):
     async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
 
 
-class Shortcut(Protocol):
+class AudioShortcut(Protocol):
     """The connection below: it offers messages before they become events (`CallProtocol`)."""
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
@@ -74,7 +74,7 @@ class RealtimeSocket:
     """One connection; `converse` ends when either side is done. Needs a seat, taken before the upgrade."""
 
     def __init__(
-        self, socket: Socket, host: Host, model: str, shortcut: Shortcut | None = None, tenant: str = ""
+        self, socket: AcceptedSocket, host: Host, model: str, shortcut: AudioShortcut | None = None, *, tenant: str = ""
     ) -> None:
         settings = host.services.settings.host
         self._socket = socket
@@ -85,7 +85,7 @@ class RealtimeSocket:
         self._max_s = settings.session_max_s
         self._outgoing: asyncio.Queue[Json] = asyncio.Queue(settings.send_queue_events)
         self._overflow = asyncio.Event()
-        self._decode = Decoder()
+        self._decode = WireDecoder()
 
     async def converse(self) -> None:
         """Hold the conversation; cancelling it ends the session and every engine call of it."""
@@ -146,7 +146,7 @@ class RealtimeSocket:
         elif isinstance(event, client.UpdateSession):
             await session.configure(event)
             if self._decode.format is not session.config.input_format:
-                self._decode = Decoder(session.config.input_format)
+                self._decode = WireDecoder(session.config.input_format)
         else:
             await session.submit(event)
 

@@ -30,7 +30,7 @@ THINK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AudioPath:
     """How a caller's audio travels. `muted`: nothing is sent between a turn's end and the next one's beginning."""
 
     wire: AudioFormat
@@ -47,7 +47,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class WireMessage:
     """One WebSocket message; `audio`: bytes of coded audio inside its base64."""
 
     at: float
@@ -56,17 +56,17 @@ class Message:
 
 
 @dataclass(slots=True)
-class Call:
+class BandwidthCall:
     """What was said and heard. `spoken`: from the first message of each sentence to where the one after its last was
     due; `heard`: from the first event of each answer to its last.
     """
 
-    line: Line
+    line: AudioPath
     port: int = 0
     began: float = 0.0
     ended: float = 0.0
-    sent: list[Message] = field(default_factory=list)
-    received: list[Message] = field(default_factory=list)
+    sent: list[WireMessage] = field(default_factory=list)
+    received: list[WireMessage] = field(default_factory=list)
     spoken: list[tuple[float, float]] = field(default_factory=list)
     heard: list[tuple[float, float]] = field(default_factory=list)
 
@@ -96,9 +96,9 @@ class Appointment:
     trust: ssl.SSLContext | None = None
 
 
-async def hold_call(line: Line, appointment: Appointment) -> Call:
+async def hold_call(line: AudioPath, appointment: Appointment) -> BandwidthCall:
     """One conversation, a turn an utterance; raises BackendError if an answer does not come."""
-    call = Call(line)
+    call = BandwidthCall(line)
     door = appointment.side.socket(socket.SOCK_STREAM)
     door.setblocking(False)
     await asyncio.get_running_loop().sock_connect(door, (appointment.address, appointment.port))
@@ -125,7 +125,7 @@ def first(group: BaseExceptionGroup[BackendError]) -> BackendError:
 class _Talk:
     """A microphone that sends on absolute deadlines for the whole call, an ear, and the turns between them."""
 
-    def __init__(self, call: Call, connection: ClientConnection) -> None:
+    def __init__(self, call: BandwidthCall, connection: ClientConnection) -> None:
         self._call = call
         self._connection = connection
         self._speech: deque[bytes] = deque()
@@ -177,7 +177,7 @@ class _Talk:
             audio = self._speech.popleft() if speaking else b"" if muted else silence
             if audio:
                 text = APPEND % base64.b64encode(audio).decode()
-                self._call.sent.append(Message(time.time(), len(text), len(audio)))
+                self._call.sent.append(WireMessage(time.time(), len(text), len(audio)))
                 if speaking:
                     self._spoke(self._call.sent[-1].at)
                 await self._connection.send(text)
@@ -199,7 +199,7 @@ class _Talk:
         async for text in self._connection:
             now, event = time.time(), json.loads(text)
             audio = len(base64.b64decode(event["delta"])) if event["type"] == "response.output_audio.delta" else 0
-            self._call.received.append(Message(now, len(text), audio))
+            self._call.received.append(WireMessage(now, len(text), audio))
             if audio:
                 wire = self._call.line.wire
                 self._plays_until = max(now, self._plays_until) + audio / (wire.rate * wire.sample_bytes)
@@ -211,7 +211,7 @@ class _Talk:
             self._news.set()
 
 
-def messages(line: Line, pcm: Pcm) -> list[bytes]:
+def messages(line: AudioPath, pcm: Pcm) -> list[bytes]:
     """Coded audio, a message each; the last one is filled up with silence."""
     law, size = line.wire.law, line.wire.rate * line.message_ms // 1000
     padded = np.concatenate([pcm, np.zeros(-pcm.size % size, np.int16)])

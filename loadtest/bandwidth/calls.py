@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.bandwidth.caller import Appointment, Call, Line, first, hold_call
+from loadtest.bandwidth.caller import Appointment, AudioPath, BandwidthCall, first, hold_call
 from loadtest.bandwidth.capture import Packet, capturing
 from loadtest.bandwidth.netns import Pair
 from loadtest.bandwidth.speech import utterances
@@ -28,15 +28,15 @@ _TURNS = 2
 _STAGGER_S = 0.137
 
 LINES = (
-    Line(AudioFormat.PCM, 20),
-    Line(AudioFormat.PCM, 100),
-    Line(AudioFormat.PCM, 100, tls=True),
-    Line(AudioFormat.PCM, 100, muted=True),
-    Line(AudioFormat.PCMU, 20),
-    Line(AudioFormat.PCMU, 20, tls=True),
-    Line(AudioFormat.PCMU, 100),
-    Line(AudioFormat.PCMA, 20),
-    Line(AudioFormat.PCMA, 100),
+    AudioPath(AudioFormat.PCM, 20),
+    AudioPath(AudioFormat.PCM, 100),
+    AudioPath(AudioFormat.PCM, 100, tls=True),
+    AudioPath(AudioFormat.PCM, 100, muted=True),
+    AudioPath(AudioFormat.PCMU, 20),
+    AudioPath(AudioFormat.PCMU, 20, tls=True),
+    AudioPath(AudioFormat.PCMU, 100),
+    AudioPath(AudioFormat.PCMA, 20),
+    AudioPath(AudioFormat.PCMA, 100),
 )
 
 
@@ -44,7 +44,7 @@ LINES = (
 class Watched:
     """Calls that were held at the same time, and all packets of them."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[BandwidthCall, ...]
     packets: tuple[Packet, ...]
 
 
@@ -55,7 +55,7 @@ class Exchange:
         self._pair = pair
         self._trust = trust
 
-    def watch(self, lines: Sequence[Line]) -> Watched:
+    def watch(self, lines: Sequence[AudioPath]) -> Watched:
         """Hold a call on each line, all at once; raises BackendError if one fails."""
         with capturing(self._pair.caller) as capture:
             try:
@@ -74,13 +74,15 @@ def exchange(pair: Pair) -> Iterator[Exchange]:
             yield Exchange(pair, ssl.create_default_context(cafile=certificate))
 
 
-async def _hold(pair: Pair, lines: Sequence[Line], trust: ssl.SSLContext) -> list[Call]:
+async def _hold(pair: Pair, lines: Sequence[AudioPath], trust: ssl.SSLContext) -> list[BandwidthCall]:
     spoken = {rate: tuple(utterances(rate)[1 : 1 + _TURNS]) for rate in {line.wire.rate for line in lines}}
     async with asyncio.TaskGroup() as group:
         tasks = []
         for line in lines:
             port = TLS_PORT if line.tls else PLAIN_PORT
-            appointment = Appointment(pair.caller, pair.server.address, port, spoken[line.wire.rate], trust)
+            appointment = Appointment(
+                pair.caller, address=pair.server.address, port=port, utterances=spoken[line.wire.rate], trust=trust
+            )
             tasks.append(group.create_task(hold_call(line, appointment)))
             await asyncio.sleep(_STAGGER_S)
     return [task.result() for task in tasks]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.bandwidth.formula import NOTHING, Load
+from loadtest.bandwidth.formula import NOTHING, NetworkLoad
 from loadtest.bandwidth.netns import Side
 from rejoinder.core.errors import BackendError
 
@@ -56,30 +56,30 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class CapturedTraffic:
     """One direction: packets with payload, and TCP's pure acknowledgements apart."""
 
-    data: Load = NOTHING
+    data: NetworkLoad = NOTHING
     payload: int = 0
-    acknowledgements: Load = NOTHING
+    acknowledgements: NetworkLoad = NOTHING
 
     @property
-    def all(self) -> Load:
+    def all(self) -> NetworkLoad:
         return self.data + self.acknowledgements
 
 
-def traffic(packets: Iterable[Packet]) -> Traffic:
+def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
     """The sum of some packets; handshakes are left out."""
     data, acknowledgements, payload = NOTHING, NOTHING, 0
     for packet in packets:
         if packet.handshake:
             continue
         if packet.acknowledgement:
-            acknowledgements += Load(packet.ip_bytes, 1)
+            acknowledgements += NetworkLoad(packet.ip_bytes, 1)
         else:
-            data += Load(packet.ip_bytes, 1)
+            data += NetworkLoad(packet.ip_bytes, 1)
             payload += packet.payload
-    return Traffic(data, payload, acknowledgements)
+    return CapturedTraffic(data, payload, acknowledgements)
 
 
 @contextmanager
@@ -131,4 +131,11 @@ def _packet(row: list[str]) -> Packet:
         connecting = bool(int(flags, 16) & _SYN_FIN_RST)
         ends = (int(tcp_from), int(tcp_to), int(ip_bytes), int(tcp_payload))
         return Packet(float(at), source, *ends, not int(tcp_payload) and not connecting, connecting)
-    return Packet(float(at), source, int(udp_from), int(udp_to), int(ip_bytes), int(udp_length) - _UDP_HEADER)
+    return Packet(
+        float(at),
+        source=source,
+        source_port=int(udp_from),
+        target_port=int(udp_to),
+        ip_bytes=int(ip_bytes),
+        payload=int(udp_length) - _UDP_HEADER,
+    )

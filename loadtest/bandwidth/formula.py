@@ -5,7 +5,8 @@ Sizes are the protocols' own: IPv4 (RFC 791) 20 bytes, IPv6 (8200) 40, UDP (768)
 a client's mask 4, RTP (3550) 12, SRTP's HMAC-SHA1-80 tag (3711) 10 or AES-GCM's (7714) 16, TURN ChannelData (8656) 4.
 Ethernet adds 38 to every packet: header 14, check sequence 4, preamble 8, gap 12.
 
-`Load` counts whole IP packets, headers included. Left out, as in every bandwidth table: handshakes, RTCP, ICE consent,
+`NetworkLoad` counts whole IP packets, headers included. Left out, as in every bandwidth table: handshakes, RTCP, ICE
+consent,
 and TCP's pure acknowledgements, which depend on the receiver's timers and are measured only.
 """
 
@@ -37,17 +38,17 @@ class Srtp(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class NetworkLoad:
     """IP bytes (headers included) and packets; adds up, and scales by a count."""
 
     ip_bytes: float = 0
     packets: float = 0
 
-    def __add__(self, other: Load) -> Load:
-        return Load(self.ip_bytes + other.ip_bytes, self.packets + other.packets)
+    def __add__(self, other: NetworkLoad) -> NetworkLoad:
+        return NetworkLoad(self.ip_bytes + other.ip_bytes, self.packets + other.packets)
 
-    def __mul__(self, times: float) -> Load:
-        return Load(self.ip_bytes * times, self.packets * times)
+    def __mul__(self, times: float) -> NetworkLoad:
+        return NetworkLoad(self.ip_bytes * times, self.packets * times)
 
     @property
     def ethernet_bytes(self) -> float:
@@ -55,7 +56,7 @@ class Load:
         return self.ip_bytes + self.packets * ETHERNET
 
 
-NOTHING = Load()
+NOTHING = NetworkLoad()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,16 @@ class Tcp:
         """Most bytes of stream in one packet."""
         return MTU - self.ip - TCP - TCP_TIMESTAMPS
 
-    def message(self, payload: int, *, masked: bool) -> Load:
+    def message(self, payload: int, *, masked: bool) -> NetworkLoad:
         """One text or binary message of `payload` bytes; clients mask, servers do not."""
         return self.write(websocket_frame(payload, masked=masked))
 
-    def write(self, stream: int) -> Load:
+    def write(self, stream: int) -> NetworkLoad:
         """So many bytes of WebSocket frames, written at once."""
         if self.tls:
             stream += math.ceil(stream / TLS_RECORD_MAX) * TLS_RECORD
         packets = math.ceil(stream / self.segment)
-        return Load(stream + packets * (self.ip + TCP + TCP_TIMESTAMPS), packets)
+        return NetworkLoad(stream + packets * (self.ip + TCP + TCP_TIMESTAMPS), packets)
 
 
 def websocket_frame(payload: int, *, masked: bool) -> int:
@@ -102,11 +103,11 @@ class Rtp:
         """Bytes of every packet beside its payload."""
         return self.ip + UDP + RTP + self.extensions + self.srtp.value + (TURN_CHANNEL if self.turn else 0)
 
-    def packet(self, payload: float) -> Load:
+    def packet(self, payload: float) -> NetworkLoad:
         """One frame of `payload` coded bytes."""
-        return Load(self.overhead + payload, 1)
+        return NetworkLoad(self.overhead + payload, 1)
 
-    def constant(self, kbps: float, frame_ms: float) -> Load:
+    def constant(self, kbps: float, frame_ms: float) -> NetworkLoad:
         """A second of a codec at a constant rate."""
         frames = 1000 / frame_ms
         return self.packet(kbps * 1000 / 8 / frames) * frames

@@ -36,7 +36,7 @@ _LAST_WORD_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class MediaStream:
     """What one session sends: a packet a frame ("" where none is sent) from each side."""
 
     name: str
@@ -54,7 +54,9 @@ class Stream:
 class _Flow:
     """One direction of one stream: sender, receiver, and the packets that are on their way."""
 
-    def __init__(self, source: socket.socket, target: socket.socket, stream: Stream, packets: Sequence[bytes]) -> None:
+    def __init__(
+        self, source: socket.socket, target: socket.socket, stream: MediaStream, packets: Sequence[bytes]
+    ) -> None:
         self.receiver = target
         self.sent = self.received = 0
         self._source, self._packets, self._stream = source, packets, stream
@@ -82,7 +84,7 @@ class _Flow:
         self.received += 1
 
 
-def exchange(pair: Pair, streams: Sequence[Stream]) -> dict[str, tuple[int, float, float]]:
+def exchange(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[int, float, float]]:
     """Send all streams at once, in real time; the port of each by name, and the wall-clock times of start and end.
 
     Raises BackendError if a packet did not arrive.

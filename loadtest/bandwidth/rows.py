@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loadtest.bandwidth.caller import APPEND, Call
-from loadtest.bandwidth.capture import Packet, Traffic, traffic
-from loadtest.bandwidth.formula import NOTHING, RTP_EXTENSIONS, Load, Rtp, Tcp, base64_length, kbps
-from loadtest.bandwidth.media import Stream
+from loadtest.bandwidth.caller import APPEND, BandwidthCall
+from loadtest.bandwidth.capture import CapturedTraffic, Packet, traffic
+from loadtest.bandwidth.formula import NOTHING, RTP_EXTENSIONS, NetworkLoad, Rtp, Tcp, base64_length, kbps
+from loadtest.bandwidth.media import MediaStream
 from rejoinder.core.wire.formats import AudioFormat
-from rejoinder.core.wire.server import ResponseEvents, Stamp
+from rejoinder.core.wire.server import IdStamp, ResponseEvents
 
 Direction = Literal["up", "down"]
 State = Literal["talking", "conversation"]
@@ -27,7 +27,7 @@ _AHEAD_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DirectionRow:
     """IP bytes and packets of one direction. `talking`: while somebody speaks in this direction; `conversation`: all.
 
     `seconds`: the time that the bytes are for. `measured` leaves TCP's pure acknowledgements out, as `formula` must.
@@ -37,9 +37,9 @@ class Row:
     state: State
     seconds: float
     payload_bytes: int
-    measured: Load
-    formula: Load
-    acknowledgements: Load = NOTHING
+    measured: NetworkLoad
+    formula: NetworkLoad
+    acknowledgements: NetworkLoad = NOTHING
 
     @property
     def kbps(self) -> float:
@@ -65,17 +65,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionKind:
     """One kind of session and its four rows."""
 
     transport: str
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[DirectionRow, ...]
 
-    def row(self, direction: Direction, state: State) -> Row:
+    def row(self, direction: Direction, state: State) -> DirectionRow:
         return next(row for row in self.rows if (row.direction, row.state) == (direction, state))
 
-    def both_ways(self, state: State) -> Load:
+    def both_ways(self, state: State) -> NetworkLoad:
         """Bytes and packets a second in both directions together, acknowledgements included.
 
         Of `talking`: as if both spoke at once.
@@ -89,7 +89,7 @@ class Session:
         return kbps(self.both_ways("conversation").ip_bytes, 1)
 
 
-def call_session(call: Call, packets: Iterable[Packet], server: str) -> Session:
+def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) -> SessionKind:
     """The rows of one call, out of all packets of the capture; `server`: its address."""
     own = [packet for packet in packets if call.port in (packet.source_port, packet.target_port)]
     up = [packet for packet in own if packet.source != server]
@@ -102,15 +102,35 @@ def call_session(call: Call, packets: Iterable[Packet], server: str) -> Session:
     answered = [(start - half, end) for start, end in call.heard]
     spoken_s = _audio_s(call, call.spoken)
     rows = (
-        _row("up", "talking", spoken_s, _within(up, said), _uplink(call, tcp) * spoken_s),
-        _row("up", "conversation", call.seconds, _within(up, whole), _uplink(call, tcp) * _audio_s(call, whole)),
-        _row("down", "talking", call.heard_s, _within(down, answered), _downlink(call, tcp, call.heard)),
-        _row("down", "conversation", call.seconds, _within(down, whole), _downlink(call, tcp, whole)),
+        _row("up", state="talking", seconds=spoken_s, found=_within(up, said), formula=_uplink(call, tcp) * spoken_s),
+        _row(
+            "up",
+            state="conversation",
+            seconds=call.seconds,
+            found=_within(up, whole),
+            formula=_uplink(call, tcp) * _audio_s(call, whole),
+        ),
+        _row(
+            "down",
+            state="talking",
+            seconds=call.heard_s,
+            found=_within(down, answered),
+            formula=_downlink(call, tcp, call.heard),
+        ),
+        _row(
+            "down",
+            state="conversation",
+            seconds=call.seconds,
+            found=_within(down, whole),
+            formula=_downlink(call, tcp, whole),
+        ),
     )
-    return Session("WebSocket, TLS" if call.line.tls else "WebSocket", call.line.name, rows)
+    return SessionKind("WebSocket, TLS" if call.line.tls else "WebSocket", call.line.name, rows)
 
 
-def stream_session(stream: Stream, packets: Iterable[Packet], port: int, began: float, server: str) -> Session:
+def stream_session(
+    stream: MediaStream, packets: Iterable[Packet], port: int, began: float, *, server: str
+) -> SessionKind:
     """The rows of one media stream: the caller speaks in the first half of the time, the agent in the second."""
     own = [packet for packet in packets if packet.source_port == port]
     half, rtp = stream.seconds / 2, Rtp(stream.srtp, RTP_EXTENSIONS if stream.extensions else 0)
@@ -121,14 +141,16 @@ def stream_session(stream: Stream, packets: Iterable[Packet], port: int, began: 
         frames = len(coded) // 2
         spoken = coded[:frames] if first else coded[frames:]
         way: Direction = "up" if first else "down"
-        rows.append(_row(way, "talking", half, _within(mine, [span]), _coded(rtp, spoken)))
-        rows.append(_row(way, "conversation", stream.seconds, traffic(mine), _coded(rtp, coded)))
-    return Session("SRTP over UDP", stream.name, tuple(rows))
+        rows.append(_row(way, state="talking", seconds=half, found=_within(mine, [span]), formula=_coded(rtp, spoken)))
+        rows.append(
+            _row(way, state="conversation", seconds=stream.seconds, found=traffic(mine), formula=_coded(rtp, coded))
+        )
+    return SessionKind("SRTP over UDP", stream.name, tuple(rows))
 
 
 def delta_length(wire: AudioFormat, audio: int) -> int:
     """Characters of one `response.output_audio.delta` with so many bytes of audio, as our server writes it."""
-    stamp = Stamp(_KEY)
+    stamp = IdStamp(_KEY)
     events = ResponseEvents(stamp("resp"), stamp("item"), None, spoken=True, format=wire)
     event = {"event_id": stamp("event"), **events.audio_delta(b"")} | {"delta": ""}
     envelope = len(json.dumps(event, separators=(",", ":")))
@@ -140,13 +162,13 @@ def append_length(wire: AudioFormat, milliseconds: float) -> int:
     return len(APPEND % "") + base64_length(round(wire.rate * wire.sample_bytes * milliseconds / 1000))
 
 
-def _uplink(call: Call, tcp: Tcp) -> Load:
+def _uplink(call: BandwidthCall, tcp: Tcp) -> NetworkLoad:
     """A second of an open microphone."""
     line = call.line
     return tcp.message(append_length(line.wire, line.message_ms), masked=True) * (1000 / line.message_ms)
 
 
-def _downlink(call: Call, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> Load:
+def _downlink(call: BandwidthCall, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> NetworkLoad:
     """The answers: audio by the length of each delta, and the other events as they were counted, since their number
     and words are the dialogue's.
     """
@@ -155,21 +177,31 @@ def _downlink(call: Call, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> Loa
     return sum((tcp.message(length, masked=False) for length in lengths), NOTHING)
 
 
-def _audio_s(call: Call, spans: Sequence[tuple[float, float]]) -> float:
+def _audio_s(call: BandwidthCall, spans: Sequence[tuple[float, float]]) -> float:
     """Seconds of audio that the microphone sent in these spans."""
     rate = call.line.wire.rate * call.line.wire.sample_bytes
     sent = (message for message in call.sent if any(start <= message.at < end - _AHEAD_S for start, end in spans))
     return sum(message.audio for message in sent) / rate
 
 
-def _coded(rtp: Rtp, packets: Sequence[bytes]) -> Load:
+def _coded(rtp: Rtp, packets: Sequence[bytes]) -> NetworkLoad:
     """Packets of these payloads; what the encoder left out costs nothing."""
     return sum((rtp.packet(len(packet)) for packet in packets if packet), NOTHING)
 
 
-def _within(packets: Iterable[Packet], spans: Sequence[tuple[float, float]]) -> Traffic:
+def _within(packets: Iterable[Packet], spans: Sequence[tuple[float, float]]) -> CapturedTraffic:
     return traffic(packet for packet in packets if any(start <= packet.at <= end for start, end in spans))
 
 
-def _row(direction: Direction, state: State, seconds: float, found: Traffic, formula: Load) -> Row:
-    return Row(direction, state, seconds, found.payload, found.data, formula, found.acknowledgements)
+def _row(
+    direction: Direction, state: State, seconds: float, found: CapturedTraffic, *, formula: NetworkLoad
+) -> DirectionRow:
+    return DirectionRow(
+        direction,
+        state=state,
+        seconds=seconds,
+        payload_bytes=found.payload,
+        measured=found.data,
+        formula=formula,
+        acknowledgements=found.acknowledgements,
+    )

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loadtest.bandwidth import media
-from loadtest.bandwidth.caller import Line
+from loadtest.bandwidth.caller import AudioPath
 from loadtest.bandwidth.calls import LINES, Exchange, Watched, exchange
 from loadtest.bandwidth.capture import capturing, traffic
 from loadtest.bandwidth.formula import kbps
 from loadtest.bandwidth.netns import Pair, pair
-from loadtest.bandwidth.rows import Session, call_session, stream_session
+from loadtest.bandwidth.rows import SessionKind, call_session, stream_session
 from loadtest.bandwidth.streams import streams
 from loadtest.bandwidth.tables import (
     Projection,
@@ -30,10 +30,10 @@ CROWDS = tuple(line for line in LINES if line.message_ms == 20 and not line.tls)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BandwidthReport:
     """Everything that was measured, and the tables."""
 
-    sessions: tuple[Session, ...]
+    sessions: tuple[SessionKind, ...]
     qualities: tuple[QualityRow, ...]
     servers: tuple[ServerRow, ...]
     projected: tuple[Projection, ...]
@@ -45,7 +45,7 @@ class Report:
         return all(row.ok for session in self.sessions for row in session.rows)
 
 
-def measure(seconds: float, agents: int, say: Say) -> Report:
+def measure(seconds: float, agents: int, say: Say) -> BandwidthReport:
     """Capture everything on a pair of our own. `seconds`: of each media stream; `agents`: as many calls at once as
     the guide's first row (0: none). Raises ConfigError for what the machine lacks, BackendError for what fails.
     """
@@ -64,18 +64,21 @@ def measure(seconds: float, agents: int, say: Say) -> Report:
             ports = media.exchange(cable, coded)
     sessions = [
         *_calls(calls, cable),
-        *(stream_session(stream, captured.packets, *ports[stream.name][:2], cable.server.address) for stream in coded),
+        *(
+            stream_session(stream, captured.packets, *ports[stream.name][:2], server=cable.server.address)
+            for stream in coded
+        ),
     ]
-    return Report(
+    return BandwidthReport(
         tuple(sessions),
-        tuple(quality_rows(sessions)),
-        (*server_rows(sessions, crowds), *forwarded_rows(projections())),
-        tuple(projections()),
-        captured.strangers,
+        qualities=tuple(quality_rows(sessions)),
+        servers=(*server_rows(sessions, crowds), *forwarded_rows(projections())),
+        projected=tuple(projections()),
+        strangers=captured.strangers,
     )
 
 
-def crowd_mbps(servers: Exchange, line: Line, agents: int) -> float:
+def crowd_mbps(servers: Exchange, line: AudioPath, agents: int) -> float:
     """What so many calls at once put on the cable, both directions, acknowledgements included, while all are held."""
     watched = servers.watch([line] * agents)
     began, ended = max(call.began for call in watched.calls), min(call.ended for call in watched.calls)
@@ -83,5 +86,5 @@ def crowd_mbps(servers: Exchange, line: Line, agents: int) -> float:
     return kbps(all_of_it.ip_bytes, ended - began) / 1000
 
 
-def _calls(watched: Watched, cable: Pair) -> list[Session]:
+def _calls(watched: Watched, cable: Pair) -> list[SessionKind]:
     return [call_session(call, watched.packets, cable.server.address) for call in watched.calls]

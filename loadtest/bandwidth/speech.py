@@ -9,7 +9,7 @@ import soxr
 from rejoinder.core.audio.pcm import float_to_pcm16
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import ModelStoreSettings
-from rejoinder.store import Status, open_store
+from rejoinder.store import ModelStatus, open_store
 from rejoinder.store.human_clips import moonshine_clips
 
 READING_RATE = 48_000
@@ -23,7 +23,7 @@ Pcm = npt.NDArray[np.int16]
 def utterances(rate: int) -> list[Pcm]:
     """Two people's sentences at a rate, 16-bit mono; raises ConfigError if the store does not have them."""
     store = open_store(ModelStoreSettings())
-    if store.status(_CLIPS) is Status.ABSENT:
+    if store.status(_CLIPS) is ModelStatus.ABSENT:
         raise ConfigError(
             "the model store has no human speech.", f"Run `rejoinder models pull {_CLIPS}`.", field=_CLIPS
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadtest.bandwidth import opus
 from loadtest.bandwidth.formula import Srtp
-from loadtest.bandwidth.media import Stream
+from loadtest.bandwidth.media import MediaStream
 from loadtest.bandwidth.opus import OpusSettings
 from loadtest.bandwidth.speech import READING_RATE, Pcm, agent_side, caller_side, resample
 from rejoinder.core.audio.g711 import MU_LAW
@@ -17,7 +17,7 @@ G711_FRAME_MS = 20
 _G711_RATE = 8_000
 
 
-def streams(seconds: float) -> list[Stream]:
+def streams(seconds: float) -> list[MediaStream]:
     """All of them, encoded; each side speaks half of the time."""
     up, down = caller_side(seconds), agent_side(seconds)
     settings = [OpusSettings(rate, dtx=dtx) for rate in KBPS for dtx in (False, True)]
@@ -28,15 +28,15 @@ def streams(seconds: float) -> list[Stream]:
     for rate in (24, 32):
         found.append(_opus(OpusSettings(rate), up, down, Srtp.AEAD_AES_128_GCM))
         found.append(_opus(OpusSettings(rate), up, down, extensions=True))
-    return [*found, Stream("G.711 mu-law, 20 ms", G711_FRAME_MS, _g711(up), _g711(down))]
+    return [*found, MediaStream("G.711 mu-law, 20 ms", G711_FRAME_MS, _g711(up), _g711(down))]
 
 
 def _opus(
     settings: OpusSettings, up: Pcm, down: Pcm, srtp: Srtp = Srtp.HMAC_SHA1_80, *, extensions: bool = False
-) -> Stream:
+) -> MediaStream:
     name = settings.name + (", AES-GCM" if srtp is Srtp.AEAD_AES_128_GCM else "") + (", ext." if extensions else "")
     coded = (opus.encode(up, settings), opus.encode(down, settings))
-    return Stream(name, settings.frame_ms, *coded, srtp, extensions)
+    return MediaStream(name, settings.frame_ms, *coded, srtp, extensions)
 
 
 def _g711(pcm: Pcm) -> list[bytes]:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from loadtest.bandwidth.formula import ETHERNET, Load, Rtp, Srtp, kbps
+from loadtest.bandwidth.formula import ETHERNET, NetworkLoad, Rtp, Srtp, kbps
 from loadtest.bandwidth.opus import FRAME_MS, OpusSettings
-from loadtest.bandwidth.rows import TOLERANCE, Session
+from loadtest.bandwidth.rows import TOLERANCE, SessionKind
 
 
-class Verdict(Enum):
+class RowVerdict(Enum):
     """What becomes of a row."""
 
     HOLDS = "holds"
@@ -25,7 +25,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class PublishedQuality:
     """A per-agent row: so many kbps, and over how many channels it is asked for."""
 
     name: str
@@ -35,7 +35,7 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class PublishedServer:
     """A row of the server table, in Mbps."""
 
     agents: int
@@ -44,16 +44,21 @@ class Server:
 
 
 QUALITIES = (
-    Quality("Narrowband", 8, 12),
-    Quality("Wideband", 16, 24),
-    Quality("Fullband", 32, 48),
-    Quality("Stereo", 64, 128, channels=2),
+    PublishedQuality("Narrowband", 8, 12),
+    PublishedQuality("Wideband", 16, 24),
+    PublishedQuality("Fullband", 32, 48),
+    PublishedQuality("Stereo", 64, 128, channels=2),
 )
 TALK_SHARE = 0.5
 # A silent libopus sends a frame so often, to refresh the background noise.
 REFRESH_S = 0.4
 
-SERVERS = (Server(10, 2, 5), Server(100, 20, 50), Server(1000, 200, 500), Server(10_000, 2000, 5000))
+SERVERS = (
+    PublishedServer(10, 2, 5),
+    PublishedServer(100, 20, 50),
+    PublishedServer(1000, 200, 500),
+    PublishedServer(10_000, 2000, 5000),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,10 @@ class QualityRow:
     `coded_kbps`: the codec's share of them. `instead`: where the row would hold.
     """
 
-    quality: Quality
+    quality: PublishedQuality
     coded_kbps: tuple[float, float]
     measured_kbps: tuple[float, float]
-    verdict: Verdict
+    verdict: RowVerdict
     instead: str
 
 
@@ -75,35 +80,41 @@ class ServerRow:
     everything else is projected from one session's measured bytes, or `by_formula` from none.
     """
 
-    server: Server
+    server: PublishedServer
     session: str
     projected_mbps: float
     projected_kpps: float
     ethernet_mbps: float
-    verdict: Verdict
+    verdict: RowVerdict
     instead: str
     measured_mbps: float | None = None
     by_formula: bool = False
 
 
-def quality_rows(sessions: Sequence[Session]) -> list[QualityRow]:
+def quality_rows(sessions: Sequence[SessionKind]) -> list[QualityRow]:
     """The per-agent table, from Opus as measured in frames of 20 ms without DTX."""
     return [_quality_row(quality, sessions) for quality in QUALITIES]
 
 
-def _quality_row(quality: Quality, sessions: Sequence[Session]) -> QualityRow:
+def _quality_row(quality: PublishedQuality, sessions: Sequence[SessionKind]) -> QualityRow:
     ends = (quality.low_kbps, quality.high_kbps)
     rows = [_find(OpusSettings(rate, channels=quality.channels).name, sessions).row("down", "talking") for rate in ends]
     # RTP and SRTP are counted with the payload of UDP: the codec's share is what is left without them.
     rtp = Rtp()
     coded = [kbps(row.measured.ip_bytes - row.measured.packets * rtp.overhead, row.seconds) for row in rows]
     holds = rows[1].kbps <= quality.high_kbps * (1 + TOLERANCE)
-    verdict = Verdict.HOLDS if holds else Verdict.EXCEEDED
+    verdict = RowVerdict.HOLDS if holds else RowVerdict.EXCEEDED
     instead = "" if holds else fitting(quality)
-    return QualityRow(quality, (coded[0], coded[1]), (rows[0].kbps, rows[1].kbps), verdict, instead)
+    return QualityRow(
+        quality,
+        coded_kbps=(coded[0], coded[1]),
+        measured_kbps=(rows[0].kbps, rows[1].kbps),
+        verdict=verdict,
+        instead=instead,
+    )
 
 
-def fitting(quality: Quality) -> str:
+def fitting(quality: PublishedQuality) -> str:
     """The least change that brings a direction, headers included, within the row's upper rate, by formula: shorter
     frames before longer ones, an open stream before DTX, the highest rate of the row that fits.
     """
@@ -127,7 +138,7 @@ def _average_kbps(rate: float, frame_ms: int, *, dtx: bool) -> float:
     return kbps(spoken.ip_bytes * TALK_SHARE + refresh.ip_bytes * (1 - TALK_SHARE), 1)
 
 
-def server_rows(sessions: Sequence[Session], measured_mbps: dict[tuple[int, str], float]) -> list[ServerRow]:
+def server_rows(sessions: Sequence[SessionKind], measured_mbps: dict[tuple[int, str], float]) -> list[ServerRow]:
     """The server table for each session; `measured_mbps` by agents and session where that many ran at once."""
     return [
         _server_row(server, session, sessions, measured_mbps.get((server.agents, session.name)))
@@ -136,14 +147,23 @@ def server_rows(sessions: Sequence[Session], measured_mbps: dict[tuple[int, str]
     ]
 
 
-def _server_row(server: Server, session: Session, sessions: Sequence[Session], measured: float | None) -> ServerRow:
+def _server_row(
+    server: PublishedServer, session: SessionKind, sessions: Sequence[SessionKind], measured: float | None
+) -> ServerRow:
     one = session.both_ways("conversation")
     mbps = kbps(one.ip_bytes, 1) * server.agents / 1000
     verdict = judge(mbps, server)
-    instead = "" if verdict is not Verdict.EXCEEDED else _instead(server, session.transport, sessions)
+    instead = "" if verdict is not RowVerdict.EXCEEDED else _instead(server, session.transport, sessions)
     ethernet = kbps(one.ethernet_bytes, 1) * server.agents / 1000
     return ServerRow(
-        server, session.name, mbps, one.packets * server.agents / 1000, ethernet, verdict, instead, measured
+        server,
+        session=session.name,
+        projected_mbps=mbps,
+        projected_kpps=one.packets * server.agents / 1000,
+        ethernet_mbps=ethernet,
+        verdict=verdict,
+        instead=instead,
+        measured_mbps=measured,
     )
 
 
@@ -155,19 +175,32 @@ def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
             mbps = row.four_legs_kbps * server.agents / 1000
             ethernet = mbps + 4 * row.pps * ETHERNET * 8 / 1e6 * server.agents
             name, kpps = f"{row.name}, 4 legs", 4 * row.pps * server.agents / 1000
-            instead = "" if (verdict := judge(mbps, server)) is not Verdict.EXCEEDED else "direct to our edge: 2 legs"
-            rows.append(ServerRow(server, name, mbps, kpps, ethernet, verdict, instead, by_formula=True))
+            instead = (
+                "" if (verdict := judge(mbps, server)) is not RowVerdict.EXCEEDED else "direct to our edge: 2 legs"
+            )
+            rows.append(
+                ServerRow(
+                    server,
+                    session=name,
+                    projected_mbps=mbps,
+                    projected_kpps=kpps,
+                    ethernet_mbps=ethernet,
+                    verdict=verdict,
+                    instead=instead,
+                    by_formula=True,
+                )
+            )
     return rows
 
 
-def judge(mbps: float, server: Server) -> Verdict:
+def judge(mbps: float, server: PublishedServer) -> RowVerdict:
     """What so many agents take against the row."""
     if mbps <= server.minimum * (1 + TOLERANCE):
-        return Verdict.HOLDS
-    return Verdict.WITHIN_RECOMMENDED if mbps <= server.recommended * (1 + TOLERANCE) else Verdict.EXCEEDED
+        return RowVerdict.HOLDS
+    return RowVerdict.WITHIN_RECOMMENDED if mbps <= server.recommended * (1 + TOLERANCE) else RowVerdict.EXCEEDED
 
 
-def _instead(server: Server, transport: str, sessions: Sequence[Session]) -> str:
+def _instead(server: PublishedServer, transport: str, sessions: Sequence[SessionKind]) -> str:
     """The richest session that fits: on the same transport where one does."""
     per_agent = server.recommended * 1000 / server.agents
     fits = [session for session in sessions if session.kbps <= per_agent]
@@ -212,9 +245,9 @@ def projections() -> list[Projection]:
     ]
 
 
-def _projection(name: str, packet: Load, frame_ms: float) -> Projection:
+def _projection(name: str, packet: NetworkLoad, frame_ms: float) -> Projection:
     return Projection(name, packet.ip_bytes, kbps(packet.ip_bytes, frame_ms / 1000), 1000 / frame_ms)
 
 
-def _find(name: str, sessions: Sequence[Session]) -> Session:
+def _find(name: str, sessions: Sequence[SessionKind]) -> SessionKind:
     return next(session for session in sessions if session.name == name)

@@ -38,8 +38,12 @@ class Technique:
 TECHNIQUES = (
     Technique(ALL_ON, "nothing taken away"),
     Technique("drafts", "the reply begins when the turn is taken", {"speculation": {"enabled": False}}),
-    Technique("reading-ahead", "no partial transcripts, no prefill of what is sure", {"partials": {"enabled": False}}),
-    Technique("guesses-at-dips", "replies begin with the transcript", {"partials": {"at_dips": False}}),
+    Technique(
+        "reading-ahead",
+        "no partial transcripts, no prefill of what is sure",
+        {"interim_transcripts": {"enabled": False}},
+    ),
+    Technique("guesses-at-dips", "replies begin with the transcript", {"interim_transcripts": {"at_dips": False}}),
     Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
     Technique(
         "four-bit",
@@ -49,22 +53,22 @@ TECHNIQUES = (
     Technique(
         "split-offsets", "the weights as in the file, two threads", {"llm": {"split_offsets": False, "threads": 2}}
     ),
-    Technique("quick-ears", "Whisper hears everything", {"stt": {"quick_model": ""}}),
+    Technique("quick-ears", "Whisper hears everything", {"stt": {"first_pass_model": ""}}),
     Technique(
         "short-context",
         "Whisper hears everything, padded to 30 s",
-        {"stt": {"quick_model": "", "short_context": False}},
+        {"stt": {"first_pass_model": "", "short_context": False}},
     ),
     Technique(
         "early-work",
         "work begins after 64 ms of silence, by voice activity alone",
-        {"speech": {"soft_end_ms": 64, "hush_threshold": 0.0, "gone_threshold": 0.0}},
+        {"speech": {"soft_end_ms": 64, "drop_20db_threshold": 0.0, "drop_30db_threshold": 0.0}},
     ),
     Technique("words-decide", "the turn model is asked every time", {"endpointing": {"finished_probability": 0.0}}),
     Technique(
         "short-first-segment",
         "the first segment is as long as others",
-        {"conversation": {"first_segment_least_words": 24, "first_segment_words": 24}},
+        {"conversation": {"first_segment_min_words": 24, "first_segment_words": 24}},
     ),
     Technique("chunked-voice", "a segment is heard when all of it is synthesized", {"tts": {"chunked": False}}),
     Technique(
@@ -79,7 +83,7 @@ TECHNIQUES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AblationRow:
     """One technique's turns. `cost_ms`: what a clip's median is above that clip's median with all on, the mean of the
     clips that both have; `low_ms` to `high_ms` with 95% confidence.
     """
@@ -94,13 +98,13 @@ class Row:
     high_ms: float
 
 
-def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[TurnRecord]) -> Row:
+def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[TurnRecord]) -> AblationRow:
     """Raises ValueError if no turn of either was answered."""
     table = spreads(records)
     if VOICE_TO_VOICE not in table:
         raise ValueError(f"no turn of {technique.name} was answered")
     cost, low, high = difference(by_clip(records), by_clip(baseline))
-    return Row(
+    return AblationRow(
         technique,
         table.pop(VOICE_TO_VOICE),
         table,

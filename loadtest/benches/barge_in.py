@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from loadtest.callers.scripted_caller import Dialogue, Line
-from loadtest.callers.scripted_turn import Reply, Turn
+from loadtest.callers.scripted_caller import ScriptedCaller, ScriptedLine
+from loadtest.callers.scripted_turn import ReceivedReply, ScriptedTurn
 from loadtest.results.spread import Spread, spread
 from loadtest.scenario.clips import Clip
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
@@ -62,14 +62,14 @@ class Interruption:
         return self.said.startswith(self.kept) and self.kept_s <= self.heard_s + HEARD_TOLERANCE_S
 
 
-def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> list[Line]:
+def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> list[ScriptedLine]:
     """A question and `count` interruptions; `offset`: how many other callers of the run have begun with."""
     numbers = range(offset, offset + count)
-    over = [Line(clips[number % len(clips)], FIRST_S + number * STEP_S % SPREAD_S) for number in numbers]
-    return [Line(question), *over]
+    over = [ScriptedLine(clips[number % len(clips)], FIRST_S + number * STEP_S % SPREAD_S) for number in numbers]
+    return [ScriptedLine(question), *over]
 
 
-def interruptions(dialogue: Dialogue) -> list[Interruption]:
+def interruptions(dialogue: ScriptedCaller) -> list[Interruption]:
     """Those in which the reply fell silent; a line that did not silence the reply before it is missing."""
     found = []
     for before, behind in pairwise(dialogue.turns):
@@ -78,7 +78,7 @@ def interruptions(dialogue: Dialogue) -> list[Interruption]:
     return found
 
 
-def _interruption(reply: Reply, stop_s: float, behind: Turn) -> Interruption:
+def _interruption(reply: ReceivedReply, stop_s: float, behind: ScriptedTurn) -> Interruption:
     onset = behind.spoken.start + behind.spoken.clip.speech_start
     captured_at = behind.microphone.captured(onset)
     return Interruption(

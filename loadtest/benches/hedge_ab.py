@@ -22,7 +22,7 @@ COLLAPSE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class HedgeCase:
     """A language model of `replicas` emulated replicas, asked `rate` times a second. `bar` names what must hold."""
 
     name: str
@@ -34,7 +34,7 @@ class Case:
 
 
 CASES = (
-    Case(
+    HedgeCase(
         "stalls",
         "2% of the requests stall for 2 to 8 s, 150 ms else",
         rate=40.0,
@@ -42,7 +42,7 @@ CASES = (
         emulation={"curve": {"median_ms": 150, "sigma": 0.2, "stall_share": 0.02}, "slots": 64, "tokens": 8},
         bar="tail",
     ),
-    Case(
+    HedgeCase(
         "log-normal",
         "150 ms, sigma 0.6, no stalls",
         rate=40.0,
@@ -50,7 +50,7 @@ CASES = (
         emulation={"curve": {"median_ms": 150, "sigma": 0.6}, "slots": 64, "tokens": 8},
         bar="median",
     ),
-    Case(
+    HedgeCase(
         "saturated",
         "0.9 of all slots in use, and losers that ignore their cancellation",
         rate=41.0,
@@ -67,7 +67,7 @@ CASES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class HedgeArm:
     """One pass over the schedule. `sent`, `won`: hedges. An unanswered request counts as infinitely late."""
 
     hedging: bool
@@ -88,12 +88,12 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class HedgeComparison:
     """Both arms of a case."""
 
-    case: Case
-    off: Arm
-    on: Arm
+    case: HedgeCase
+    off: HedgeArm
+    on: HedgeArm
 
     @property
     def fall(self) -> float:

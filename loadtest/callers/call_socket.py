@@ -23,7 +23,7 @@ BLOCKED_S = 5.0
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 
 
-class Refused(Exception):
+class CallRefused(Exception):
     """The server refused the call with an HTTP `status`; 0 if it was none."""
 
     def __init__(self, status: int) -> None:
@@ -187,7 +187,7 @@ async def dial(url: str, key: str, greeting: bytes, on_lost: Callable[[CallSocke
                 logger_name="loadtest",
             )
         except picows.WSInvalidStatusError as error:
-            raise Refused(_status(error)) from error
+            raise CallRefused(_status(error)) from error
         except (picows.WSError, OSError) as error:
             raise ConnectionError(str(error)) from error
         socket = cast(CallSocket, listener)

@@ -20,7 +20,7 @@ class Sounding:
     pcm: bytes
 
 
-class Playback:
+class Loudspeaker:
     """One reply's audio; all times are seconds on the client's clock."""
 
     def __init__(self) -> None:

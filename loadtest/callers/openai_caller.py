@@ -1,4 +1,4 @@
-"""One caller over the wire: the stock `openai` client holds a `Dialogue` with a server in real time.
+"""One caller over the wire: the stock `openai` client holds a `ScriptedCaller` with a server in real time.
 
 Three tasks a conversation: the microphone sends a frame at every deadline, the ear takes events with their time of
 arrival, and a ping measures the network.
@@ -19,7 +19,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeErrorEvent, RealtimeSessionCreateRequestParam, SessionUpdatedEvent
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from loadtest.callers.scripted_caller import Dialogue, Line, Manners, Truncate
+from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.microphone import FRAME_MS
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded, RejoinderError
@@ -47,7 +47,7 @@ SESSION: RealtimeSessionCreateRequestParam = {
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerAddress:
     """Where to call: `url` is the OpenAI base URL with ws:// or wss://, for example ws://127.0.0.1:8000/v1."""
 
     url: str
@@ -64,10 +64,10 @@ class Server:
 
 
 @dataclass(slots=True)
-class Call:
+class HeldCall:
     """A conversation that was held, and how late its frames left (seconds after their deadlines)."""
 
-    dialogue: Dialogue
+    dialogue: ScriptedCaller
     lateness_s: list[float] = field(default_factory=list)
 
     def lateness_ms(self) -> tuple[float, float]:
@@ -78,7 +78,9 @@ class Call:
         return float(p99) * 1000, max(self.lateness_s) * 1000
 
 
-async def talk(server: Server, lines: list[Line], manners: Manners, listener: Callable[[TurnRecord], None]) -> Call:
+async def talk(
+    server: ServerAddress, lines: list[ScriptedLine], behavior: ScriptedBehavior, listener: Callable[[TurnRecord], None]
+) -> HeldCall:
     """Hold one conversation; `listener` gets each turn once it is over. Cancelling it hangs up.
 
     Raises BackendError or Overloaded if the server cannot be reached or refuses; a connection that is lost later
@@ -87,7 +89,7 @@ async def talk(server: Server, lines: list[Line], manners: Manners, listener: Ca
     async with _connection(server) as connection:
         await _configure(connection)
         clock = asyncio.get_running_loop().time
-        call = Call(Dialogue(lines, manners, clock() + FRAME_MS / 1000))
+        call = HeldCall(ScriptedCaller(lines, behavior, clock() + FRAME_MS / 1000))
         async with asyncio.TaskGroup() as group:
             tasks = {
                 group.create_task(_speak(connection, call, listener)),
@@ -100,7 +102,7 @@ async def talk(server: Server, lines: list[Line], manners: Manners, listener: Ca
     return call
 
 
-async def _speak(connection: AsyncRealtimeConnection, call: Call, listener: Callable[[TurnRecord], None]) -> None:
+async def _speak(connection: AsyncRealtimeConnection, call: HeldCall, listener: Callable[[TurnRecord], None]) -> None:
     clock = asyncio.get_running_loop().time
     dialogue, told = call.dialogue, 0
     while not dialogue.finished:
@@ -119,7 +121,7 @@ async def _speak(connection: AsyncRealtimeConnection, call: Call, listener: Call
             told = dialogue.closed
 
 
-async def _listen(connection: AsyncRealtimeConnection, dialogue: Dialogue) -> None:
+async def _listen(connection: AsyncRealtimeConnection, dialogue: ScriptedCaller) -> None:
     clock = asyncio.get_running_loop().time
     try:
         while True:
@@ -138,7 +140,7 @@ async def _truncate(connection: AsyncRealtimeConnection, command: Truncate) -> N
     )
 
 
-async def _ping(connection: AsyncRealtimeConnection, dialogue: Dialogue) -> None:
+async def _ping(connection: AsyncRealtimeConnection, dialogue: ScriptedCaller) -> None:
     websocket = connection._connection  # the one private access: the client offers no ping of its own
     try:
         while True:
@@ -149,7 +151,7 @@ async def _ping(connection: AsyncRealtimeConnection, dialogue: Dialogue) -> None
 
 
 @asynccontextmanager
-async def _connection(server: Server) -> AsyncIterator[AsyncRealtimeConnection]:
+async def _connection(server: ServerAddress) -> AsyncIterator[AsyncRealtimeConnection]:
     base_url = server.url.replace("ws", "http", 1)
     async with AsyncOpenAI(api_key=server.api_key, base_url=base_url, websocket_base_url=server.url) as client:
         manager = client.realtime.connect(model=MODEL)

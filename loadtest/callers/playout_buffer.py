@@ -15,7 +15,7 @@ from rejoinder.core.wire.formats import AudioFormat
 
 
 @dataclass(slots=True)
-class Reply:
+class BufferedReply:
     """A response as its listener has it; instants are on the caller's clock, None until they are known."""
 
     key: str
@@ -83,7 +83,7 @@ class Reply:
         return max(0.0, min(self.received_s, now - self.began_at - self.stalled_s))
 
 
-class Player:
+class PlayoutBuffer:
     """Plays the deltas of one caller's replies."""
 
     def __init__(self, wire: AudioFormat, buffer_s: float) -> None:
@@ -91,7 +91,7 @@ class Player:
         self._buffer_s = buffer_s
         self._bytes_a_second = wire.rate * wire.sample_bytes
 
-    def play(self, reply: Reply, delta: str, now: float) -> None:
+    def play(self, reply: BufferedReply, delta: str, now: float) -> None:
         """Audio of a reply arrived."""
         if reply.cut_at is not None:
             reply.resume(now)

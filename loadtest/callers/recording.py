@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from loadtest.callers.scripted_caller import Dialogue
+from loadtest.callers.scripted_caller import ScriptedCaller
 from loadtest.scenario.clips import write_wave
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import ConfigError
 
 
-def save(dialogue: Dialogue, directory: Path) -> list[Path]:
+def save(dialogue: ScriptedCaller, directory: Path) -> list[Path]:
     """Write `reply-01.wav` and so on (all audio received) and `conversation.wav`: the caller left, what was heard of
     the replies right, on the client's timeline. Raises ConfigError if the directory cannot be written.
     """
@@ -27,7 +27,7 @@ def save(dialogue: Dialogue, directory: Path) -> list[Path]:
     return [*(directory / name for name in tracks), directory / "conversation.wav"]
 
 
-def _stereo(dialogue: Dialogue) -> bytes:
+def _stereo(dialogue: ScriptedCaller) -> bytes:
     caller = np.frombuffer(bytes(dialogue.microphone.sent), "<i2")
     sounds = [
         (round((chunk.at - dialogue.microphone.began_at) * WIRE_RATE), np.frombuffer(chunk.pcm, "<i2"))

@@ -34,7 +34,7 @@ from openai.types.realtime import ResponseCreatedEvent as ResponseCreated
 from openai.types.realtime import ResponseDoneEvent as ResponseDone
 from pydantic import ValidationError
 
-from loadtest.callers.scripted_turn import Reply, Turn
+from loadtest.callers.scripted_turn import ReceivedReply, ScriptedTurn
 from loadtest.results.turn_record import ServerReport, TurnRecord, unspoken
 from loadtest.scenario.clips import Clip
 from loadtest.scenario.microphone import Microphone
@@ -47,7 +47,7 @@ LINGER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ScriptedLine:
     """A clip to speak; `barge_in_s`: this long after the reply to the line before began to sound."""
 
     clip: Clip
@@ -55,7 +55,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class ScriptedBehavior:
     """`think_s`: from the end of a reply to the next line. `timeout_s`: how long a caller waits for an answer.
 
     A caller who `leaves` hangs up when the reply to the last line begins.
@@ -74,18 +74,18 @@ class Truncate:
     audio_end_ms: int
 
 
-class Dialogue:
+class ScriptedCaller:
     """Ask for the `next_frame` whenever `microphone.due`, `take` every event when it arrives, until `finished`."""
 
-    def __init__(self, lines: list[Line], manners: Manners, began_at: float) -> None:
+    def __init__(self, lines: list[ScriptedLine], behavior: ScriptedBehavior, began_at: float) -> None:
         self.lines = lines
-        self.manners = manners
+        self.behavior = behavior
         self.microphone = Microphone(began_at)
         self.faults: list[str] = []
-        self._turns: list[Turn] = []
-        self._over: dict[Turn, float] = {}
+        self._turns: list[ScriptedTurn] = []
+        self._over: dict[ScriptedTurn, float] = {}
         self._heard: dict[str, str] = {}
-        self._replies: dict[str, Reply] = {}
+        self._replies: dict[str, ReceivedReply] = {}
         self._caller_heard = False
         self._ended = ""
 
@@ -99,7 +99,7 @@ class Dialogue:
         due = self._next_line_at()
         if due is not None and due <= now:
             line = self.lines[len(self._turns)]
-            self._turns.append(Turn(self.microphone, self.microphone.speak(line.clip)))
+            self._turns.append(ScriptedTurn(self.microphone, self.microphone.speak(line.clip)))
         return self.microphone.frame()
 
     @property
@@ -109,7 +109,7 @@ class Dialogue:
 
     @property
     def finished(self) -> bool:
-        if self.manners.leaves and len(self._turns) == len(self.lines) and self._answers_last():
+        if self.behavior.leaves and len(self._turns) == len(self.lines) and self._answers_last():
             return True
         if self.closed < len(self.lines):
             return False
@@ -128,7 +128,7 @@ class Dialogue:
             return self.microphone.began_at + LEAD_IN_S
         turn = self._turns[-1]
         over = self._over.get(turn)
-        due = None if over is None else over + self.manners.think_s
+        due = None if over is None else over + self.behavior.think_s
         barge_in_s = self.lines[len(self._turns)].barge_in_s
         reply = turn.reply
         if barge_in_s is not None and reply and reply.playback.began_at is not None and not reply.cut:
@@ -136,7 +136,7 @@ class Dialogue:
             return at if due is None else min(due, at)
         return due
 
-    def _close(self, turn: Turn, now: float) -> None:
+    def _close(self, turn: ScriptedTurn, now: float) -> None:
         """Note when the turn's reply was heard to its end, or that it was waited for long enough."""
         reply = turn.reply
         if reply and reply.done_at is not None and not reply.cut and not self._caller_heard and self._settled(turn):
@@ -145,11 +145,11 @@ class Dialogue:
                 self._over[turn] = over
                 return
         waiting_since = max(turn.speech_ends, reply.playback.ends_at if reply else 0.0)
-        if now >= waiting_since + self.manners.timeout_s:
+        if now >= waiting_since + self.behavior.timeout_s:
             turn.given_up = True
             self._over[turn] = now
 
-    def _settled(self, turn: Turn) -> bool:
+    def _settled(self, turn: ScriptedTurn) -> bool:
         """Whether the ends of all replies to the lines before are known, so that their outcomes no longer change."""
         before = self._turns[: self._turns.index(turn)]
         return all(reply.done_at is not None for known in before for reply in known.replies.values())
@@ -185,7 +185,7 @@ class Dialogue:
     def _take_response(self, event: ServerEvent, now: float) -> None:
         match event:
             case ResponseCreated(response=response):
-                reply = self._replies[response.id or ""] = Reply()
+                reply = self._replies[response.id or ""] = ReceivedReply()
                 turn = next((turn for turn in reversed(self._turns) if turn.items), None)
                 if turn and not turn.given_up:
                     turn.replies.setdefault(turn.items[-1], reply)
@@ -215,7 +215,7 @@ class Dialogue:
         for turn in self._turns:
             turn.items = [item for item in turn.items if item != self._ended]
 
-    def _resumed(self, reply: Reply) -> None:
+    def _resumed(self, reply: ReceivedReply) -> None:
         """More of a reply that was silenced: it goes on where it was heard last."""
         if reply.cut:
             reply.cut = False
@@ -223,7 +223,7 @@ class Dialogue:
                 if turn.reply is reply:
                     turn.stop_s = None
 
-    def _done(self, reply: Reply, event: ResponseDone, now: float) -> None:
+    def _done(self, reply: ReceivedReply, event: ResponseDone, now: float) -> None:
         reply.done_at = now
         reply.failed = event.response.status == "failed"
         reply.kept = _kept(event)
@@ -241,7 +241,7 @@ class Dialogue:
             if reply.report.item_id is None and not reply.cut:
                 self._detach(reply)
 
-    def _detach(self, reply: Reply) -> None:
+    def _detach(self, reply: ReceivedReply) -> None:
         """The server says that the response answered no turn (an apology between turns)."""
         for turn in self._turns:
             turn.replies = {item: known for item, known in turn.replies.items() if known is not reply}
@@ -262,12 +262,12 @@ class Dialogue:
     # -- what it came to ---------------------------------------------------------------------------------------------
 
     @property
-    def replies(self) -> list[Reply]:
+    def replies(self) -> list[ReceivedReply]:
         """Every response that sounded, in order."""
         return [reply for reply in self._replies.values() if reply.playback.began_at is not None]
 
     @property
-    def turns(self) -> Sequence[Turn]:
+    def turns(self) -> Sequence[ScriptedTurn]:
         """One for each line that was begun, in order."""
         return self._turns
 

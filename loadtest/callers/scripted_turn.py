@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from loadtest.callers.loudspeaker import Playback
-from loadtest.results.turn_record import Outcome, ServerReport, TurnRecord, stages_ms, unspoken
-from loadtest.scenario.microphone import Microphone, Spoken
+from loadtest.callers.loudspeaker import Loudspeaker
+from loadtest.results.turn_record import ServerReport, TurnOutcome, TurnRecord, stages_ms, unspoken
+from loadtest.scenario.microphone import Microphone, SpokenClip
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.measuring.wer import word_error_rate, words
 
 
 @dataclass(slots=True, eq=False)
-class Reply:
+class ReceivedReply:
     """A response of the server; `done_at` is None while it may still grow, `cut` says that the caller spoke over it.
 
     `kept`: what the conversation holds of it. `cached_tokens` of its prompt were known to the language model before.
     """
 
-    playback: Playback = field(default_factory=Playback)
+    playback: Loudspeaker = field(default_factory=Loudspeaker)
     item_id: str = ""
     transcript: str = ""
     kept: str = ""
@@ -33,21 +33,21 @@ class Reply:
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class ScriptedTurn:
     """A line that was begun. `items`: the utterances that the server took from it, in order. A reply that begins after
     the caller has `given_up` is not the turn's.
     """
 
     microphone: Microphone
-    spoken: Spoken
+    spoken: SpokenClip
     items: list[str] = field(default_factory=list)
-    replies: dict[str, Reply] = field(default_factory=dict)
+    replies: dict[str, ReceivedReply] = field(default_factory=dict)
     stop_s: float | None = None
     rtts_s: list[float] = field(default_factory=list)
     given_up: bool = False
 
     @property
-    def reply(self) -> Reply | None:
+    def reply(self) -> ReceivedReply | None:
         return self.replies.get(self.items[-1]) if self.items else None
 
     @property
@@ -60,16 +60,16 @@ class Turn:
         """When the line's last sample of speech was due to leave."""
         return self.microphone.scheduled(self.spoken.start + self.spoken.clip.speech_end - 1)
 
-    def outcome(self, latest: bool) -> Outcome:
+    def outcome(self, latest: bool) -> TurnOutcome:
         """What it came to so far; `latest`: no line was begun after this one."""
         reply = self.reply
         if reply is None or reply.playback.began_at is None:
-            return Outcome.UNANSWERED
+            return TurnOutcome.UNANSWERED
         if reply.cut:  # by the next line, or by the rest of its own, which then went unanswered
-            return Outcome.UNANSWERED if latest else Outcome.INTERRUPTED
+            return TurnOutcome.UNANSWERED if latest else TurnOutcome.INTERRUPTED
         if reply.failed or reply.done_at is None:
-            return Outcome.FAILED
-        return Outcome.UNANSWERED if reply.playback.audible_at() is None else Outcome.ANSWERED
+            return TurnOutcome.FAILED
+        return TurnOutcome.UNANSWERED if reply.playback.audible_at() is None else TurnOutcome.ANSWERED
 
     def record(self, transcripts: Mapping[str, str], latest: bool, run: int) -> TurnRecord:
         """The turn as it is reported; `transcripts` by item."""
@@ -84,11 +84,11 @@ class Turn:
             wer=round(word_error_rate(truth, heard), 4) if words(truth) else None,
             premature_replies=sum(known is not self.reply for known in self.replies.values()),
         )
-        if self.reply is None or outcome is Outcome.UNANSWERED:
+        if self.reply is None or outcome is TurnOutcome.UNANSWERED:
             return record
         return self._timed(self._answered(record, self.reply), self.reply)
 
-    def _answered(self, record: TurnRecord, reply: Reply) -> TurnRecord:
+    def _answered(self, record: TurnRecord, reply: ReceivedReply) -> TurnRecord:
         report = reply.report or ServerReport()
         return replace(
             record,
@@ -102,7 +102,7 @@ class Turn:
             engines=report.engines,
         )
 
-    def _timed(self, record: TurnRecord, reply: Reply) -> TurnRecord:
+    def _timed(self, record: TurnRecord, reply: ReceivedReply) -> TurnRecord:
         report = reply.report or ServerReport()
         audible_at = reply.playback.audible_at((report.answer_from_ms or 0.0) / 1000)
         if not record.ok or audible_at is None:

@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 
 import orjson
 
-from loadtest.callers.playout_buffer import Player, Reply
-from loadtest.callers.turn_outcomes import Accounts, Turn
+from loadtest.callers.playout_buffer import BufferedReply, PlayoutBuffer
+from loadtest.callers.turn_outcomes import OpenTurn, TurnOutcomes
 from loadtest.scenario.network import Path, Uplink
-from loadtest.scenario.scenario import Manner
+from loadtest.scenario.scenario import CallerBehavior
 from loadtest.scenario.schedule import Call, TurnPlan
 from loadtest.scenario.utterances import FRAME_S, Speech
 
@@ -37,7 +37,7 @@ PREMATURE_S = 0.25
 """An utterance that the server ended so much before its true end was a pause that it took for the end."""
 
 
-class Phase(Enum):
+class CallPhase(Enum):
     WAITING = "waiting"
     SPEAKING = "speaking"
     AWAITING = "awaiting"
@@ -45,36 +45,38 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class SharedCallerSettings:
     """What all callers of a run share."""
 
     speech: Speech
-    manner: Manner
-    accounts: Accounts
+    behavior: CallerBehavior
+    outcomes: TurnOutcomes
     playout_buffer_s: float
     last_turn_at: float
 
 
-class Caller:
+class SimulatedCaller:
     """`frame` at every deadline, `take` for every message, until `over`. All instants are one monotonic clock's."""
 
-    def __init__(self, call: Call, path: Path, habits: Habits, send: Callable[[bytes], None], began_at: float) -> None:
+    def __init__(
+        self, call: Call, path: Path, habits: SharedCallerSettings, send: Callable[[bytes], None], *, began_at: float
+    ) -> None:
         self.call = call
         self.path = path
-        self.phase = Phase.WAITING
+        self.phase = CallPhase.WAITING
         self.ends_at = began_at + (call.ends_s - call.at_s)
-        self._habits = habits
+        self._shared = habits
         self._send = send
-        self._player = Player(habits.speech.wire, habits.playout_buffer_s)
+        self._player = PlayoutBuffer(habits.speech.wire, habits.playout_buffer_s)
         self._draw = random.Random(call.seed)
         self._frames = 0
         self._scheduled = 0
         self._number = 0
         self._plan = self._next_plan()
         self._next_at = began_at + LEAD_IN_S + (FIRST_TURN_SPREAD_S + self._plan.think_s) * self._draw.random()
-        self._turn: Turn | None = None
-        self._interrupted: Turn | None = None
-        self._replies: dict[str, Reply] = {}
+        self._turn: OpenTurn | None = None
+        self._interrupted: OpenTurn | None = None
+        self._replies: dict[str, BufferedReply] = {}
         self._heard_at = began_at
         self._notes: deque[tuple[float, bytes]] = deque()
         self._uplink = Uplink(path)
@@ -86,7 +88,7 @@ class Caller:
 
     @property
     def over(self) -> bool:
-        return self.phase is Phase.OVER
+        return self.phase is CallPhase.OVER
 
     # -- the mouth -------------------------------------------------------------------------------------------------
 
@@ -103,47 +105,47 @@ class Caller:
         now = due - self.path.up_s
         self._live(now)
         turn = self._turn
-        message = self._habits.speech.silence
-        if self.phase is Phase.SPEAKING and turn:
+        message = self._shared.speech.silence
+        if self.phase is CallPhase.SPEAKING and turn:
             message = turn.utterance.messages[turn.spoken]
             turn.spoken += 1
             if turn.spoken == len(turn.utterance.messages):
-                self.phase = Phase.AWAITING
+                self.phase = CallPhase.AWAITING
         elif self._muted(turn, now):
             return None
         self._frames += 1
         return message
 
-    def _muted(self, turn: Turn | None, now: float) -> bool:
+    def _muted(self, turn: OpenTurn | None, now: float) -> bool:
         """Whether this client sends nothing now: it does between the answer's first sound and its next words."""
-        if not self._habits.manner.muted_between_turns:
+        if not self._shared.behavior.muted_between_turns:
             return False
         if self.call.listener:
             return True
-        return self.phase is not Phase.AWAITING or (turn is not None and turn.answered(now))
+        return self.phase is not CallPhase.AWAITING or (turn is not None and turn.answered(now))
 
     # -- living ----------------------------------------------------------------------------------------------------
 
     def hang_up(self, now: float, *, dropped: bool) -> None:
         """The line is gone. If the server `dropped` it, a turn under way was never answered, or its answer failed."""
         self._settle()
-        if self._turn and self.phase in (Phase.SPEAKING, Phase.AWAITING):
+        if self._turn and self.phase in (CallPhase.SPEAKING, CallPhase.AWAITING):
             if self._turn.reply and not dropped:
                 self._turn.reply.leave(now)
             self._close(self._turn)
-        self.phase = Phase.OVER
+        self.phase = CallPhase.OVER
 
     def _live(self, now: float) -> None:
-        if self.phase is Phase.AWAITING and self._turn:
+        if self.phase is CallPhase.AWAITING and self._turn:
             self._await(self._turn, now)
-        if self.phase is Phase.WAITING:
-            if now >= min(self.ends_at, self._habits.last_turn_at):
+        if self.phase is CallPhase.WAITING:
+            if now >= min(self.ends_at, self._shared.last_turn_at):
                 self._settle()
-                self.phase = Phase.OVER
+                self.phase = CallPhase.OVER
             elif now >= self._next_at and not self.call.listener:
                 self._speak(now)
 
-    def _await(self, turn: Turn, now: float) -> None:
+    def _await(self, turn: OpenTurn, now: float) -> None:
         reply = turn.reply
         if self.call.hangs_up and now >= self.ends_at:
             self._quit(turn, now)
@@ -159,30 +161,30 @@ class Caller:
         if over_at is not None and over_at <= now:
             self._close(turn)
             self._after(turn, over_at, think=True)
-        elif now >= max(turn.speech_ends, reply.ends_at if reply else 0.0) + self._habits.manner.answer_timeout_s:
+        elif now >= max(turn.speech_ends, reply.ends_at if reply else 0.0) + self._shared.behavior.answer_timeout_s:
             self._close(turn)
             self._after(turn, now, think=True)
 
-    def _quit(self, turn: Turn, now: float) -> None:
+    def _quit(self, turn: OpenTurn, now: float) -> None:
         """The caller hangs up, on the answer or before it: what it would have taken is not known then."""
         self._settle()
         if turn.reply and turn.answered(now):
             turn.reply.leave(now)
             self._close(turn)
         else:
-            self._habits.accounts.abandoned(turn)
-        self.phase = Phase.OVER
+            self._shared.outcomes.abandoned(turn)
+        self.phase = CallPhase.OVER
 
-    def _after(self, turn: Turn, at: float, *, think: bool) -> None:
+    def _after(self, turn: OpenTurn, at: float, *, think: bool) -> None:
         self._turn = None if think else turn
-        self.phase = Phase.WAITING
+        self.phase = CallPhase.WAITING
         self._plan = self._next_plan()
         self._next_at = at + (self._plan.think_s if think else 0.0)
 
     def _speak(self, now: float) -> None:
-        utterance = self._habits.speech.utterances[self._plan.clip]
-        self._turn = Turn(self._number, utterance, now, self._frames)
-        self.phase = Phase.SPEAKING
+        utterance = self._shared.speech.utterances[self._plan.clip]
+        self._turn = OpenTurn(self._number, utterance, now, self._frames)
+        self.phase = CallPhase.SPEAKING
 
     def _settle(self) -> None:
         """Whatever came of the interruption before: the interrupted turn is over."""
@@ -190,13 +192,13 @@ class Caller:
         if interrupted:
             self._close(interrupted)
 
-    def _close(self, turn: Turn) -> None:
+    def _close(self, turn: OpenTurn) -> None:
         self._settle()
-        self._habits.accounts.close(turn, self.call, self.path)
+        self._shared.outcomes.close(turn, self.call, self.path)
 
     def _next_plan(self) -> TurnPlan:
         self._number += 1
-        return self.call.turn(self._number, self._habits.manner, len(self._habits.speech.utterances))
+        return self.call.turn(self._number, self._shared.behavior, len(self._shared.speech.utterances))
 
     # -- the ear ---------------------------------------------------------------------------------------------------
 
@@ -210,7 +212,7 @@ class Caller:
 
     def _created(self, event: dict[str, Any], heard: float) -> None:
         turn = self._turn
-        reply = Reply(event["response"]["id"])
+        reply = BufferedReply(event["response"]["id"])
         self._replies = {reply.key: reply}
         if turn is None or turn.finished is None:
             return  # an answer to an earlier turn, too late
@@ -243,7 +245,7 @@ class Caller:
                 self._notes.append((heard + self.path.up_s, truncate(reply, heard)))
                 reply.cut(heard)
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
-                    self._habits.accounts.stopped(heard - self._turn.speech_begins, self._turn)
+                    self._shared.outcomes.stopped(heard - self._turn.speech_begins, self._turn)
 
     def _stopped(self, event: dict[str, Any], heard: float) -> None:
         turn = self._turn
@@ -253,9 +255,9 @@ class Caller:
                 turn.finished = ends_s >= turn.utterance.speech_end_s - PREMATURE_S
 
     def _fault(self, event: dict[str, Any], heard: float) -> None:
-        self._habits.accounts.fault(str(event.get("error", {}).get("code")))
+        self._shared.outcomes.fault(str(event.get("error", {}).get("code")))
 
-    _HANDLERS: ClassVar[dict[str, Callable[[Caller, dict[str, Any], float], None]]] = {
+    _HANDLERS: ClassVar[dict[str, Callable[[SimulatedCaller, dict[str, Any], float], None]]] = {
         "response.created": _created,
         "response.output_audio.delta": _audio,
         "response.done": _done,
@@ -265,7 +267,7 @@ class Caller:
     }
 
 
-def truncate(reply: Reply, now: float) -> bytes:
+def truncate(reply: BufferedReply, now: float) -> bytes:
     """What a client tells the server about a reply that it silenced: how much of it was heard."""
     heard_ms = int(reply.heard_s(now) * 1000)
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}

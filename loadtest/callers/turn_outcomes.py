@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.callers.playout_buffer import Reply
-from loadtest.results.histograms import Tally
+from loadtest.callers.playout_buffer import BufferedReply
+from loadtest.results.histograms import TurnHistograms
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.results.turn_record import ServerReport, stages_ms
 from loadtest.scenario.network import Path
@@ -33,7 +33,7 @@ _SUMS = {EOU: (Stage.SILENCE.value, Stage.ENDPOINT.value), AUDIO: (Stage.DELIVER
 
 
 @dataclass(slots=True)
-class Turn:
+class OpenTurn:
     """An utterance that began at `began_at`, with frame `first_frame` of those sent; `spoken` frames of it left.
 
     `finished`: whether what the server took from it last was all of it; None before it took anything.
@@ -46,7 +46,7 @@ class Turn:
     spoken: int = 0
     finished: bool | None = None
     premature: int = 0
-    reply: Reply | None = None
+    reply: BufferedReply | None = None
 
     @property
     def speech_begins(self) -> float:
@@ -63,10 +63,10 @@ class Turn:
         return self.reply is not None and self.reply.audible_at is not None and self.reply.audible_at <= now
 
 
-class Accounts:
+class TurnOutcomes:
     """Closes turns into a tally; those whose speech ended outside the measured time are only counted as `discarded`."""
 
-    def __init__(self, tally: Tally, measure_from: float, measure_to: float, timeout_s: float) -> None:
+    def __init__(self, tally: TurnHistograms, measure_from: float, measure_to: float, timeout_s: float) -> None:
         self._tally = tally
         self._from = measure_from
         self._to = measure_to
@@ -84,16 +84,16 @@ class Accounts:
         """The server sent an error event."""
         self._tally.counts[f"error:{code}"] += 1
 
-    def stopped(self, seconds: float, turn: Turn) -> None:
+    def stopped(self, seconds: float, turn: OpenTurn) -> None:
         """The reply that `turn` spoke over fell silent so long after the interruption began."""
         if self.measures(turn.speech_begins):
             self._tally.took("stop", max(0.0, seconds))
 
-    def abandoned(self, turn: Turn) -> None:
+    def abandoned(self, turn: OpenTurn) -> None:
         """The caller hung up before any answer: neither a success nor a failure, but told."""
         self._tally.counts["abandoned" if self.measures(turn.speech_ends) else "discarded"] += 1
 
-    def close(self, turn: Turn, call: Call, path: Path) -> None:
+    def close(self, turn: OpenTurn, call: Call, path: Path) -> None:
         """The turn is over, whatever came of it."""
         counts, reply = self._tally.counts, turn.reply
         if not self.measures(turn.speech_ends):
@@ -111,7 +111,7 @@ class Accounts:
         self._tally.took(REGION + call.region, max(0.0, taken))
         self._tally.keep(taken, _shown(turn, call, outcome, taken))
 
-    def _stages(self, turn: Turn, reply: Reply, taken: float, path: Path) -> None:
+    def _stages(self, turn: OpenTurn, reply: BufferedReply, taken: float, path: Path) -> None:
         counts, tally = self._tally.counts, self._tally
         counts["underruns"] += reply.underruns
         counts["underrun_us"] += round(reply.stalled_s * 1e6)
@@ -132,7 +132,7 @@ class Accounts:
             counts["unreported"] += 1
 
 
-def _outcome(reply: Reply | None) -> str:
+def _outcome(reply: BufferedReply | None) -> str:
     if reply is None or reply.answered_at is None:
         return "failed" if reply and reply.status == "failed" else "unanswered"
     if reply.cut_at is not None:
@@ -140,7 +140,7 @@ def _outcome(reply: Reply | None) -> str:
     return "failed" if reply.status == "failed" or reply.done_at is None else "answered"
 
 
-def _shares(report: Mapping[str, Any], turn: Turn, taken: float) -> dict[str, float] | None:
+def _shares(report: Mapping[str, Any], turn: OpenTurn, taken: float) -> dict[str, float] | None:
     """The waterfall of a turn in milliseconds, as `rejoinder talk` divides it."""
     if report.get("stages_ms") is None:
         return None
@@ -152,7 +152,7 @@ def _shares(report: Mapping[str, Any], turn: Turn, taken: float) -> dict[str, fl
     return stages_ms(parsed, taken * 1000, shift_ms)
 
 
-def _shown(turn: Turn, call: Call, outcome: str, taken: float) -> dict[str, object]:
+def _shown(turn: OpenTurn, call: Call, outcome: str, taken: float) -> dict[str, object]:
     return {
         "call": call.number,
         "turn": turn.number,

@@ -16,10 +16,10 @@ from hdrh.histogram import HdrHistogram
 from pydantic import TypeAdapter, ValidationError
 
 from loadtest.capacity.service_times import Quantiles, bucketed
-from loadtest.generator.measuring import Window
+from loadtest.generator.measuring import MeasuredWindow
 from loadtest.generator.stage_metrics import Histogram, StageCounts
 from loadtest.results.result import VOICE_TO_VOICE, Latency, RunResult
-from loadtest.scenario.scenario import Manner
+from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.waterfall import Stage
 
@@ -35,7 +35,7 @@ _SHARES_OF_A_CURVE = (0.0, 0.01, 0.05, *(step / 20 for step in range(2, 19)), 0.
 
 
 @dataclass(frozen=True, slots=True)
-class Spell:
+class TimeDistribution:
     """A distribution of one part of a turn: its mean and its quantiles (share, seconds)."""
 
     mean_s: float
@@ -76,7 +76,7 @@ class Level:
     p95_ms: float
     p99_ms: float
     audio_s: float
-    parts: dict[str, Spell]
+    parts: dict[str, TimeDistribution]
     stages: dict[str, StageLevel]
     host_cores: float
     host_memory_mb: float
@@ -98,7 +98,7 @@ class Calibration:
     levels: tuple[Level, ...]
     engines: dict[str, str]
     slots: dict[str, int]
-    manner: Manner
+    behavior: CallerBehavior
     settings: dict[str, Any] = field(default_factory=dict)
     machine: str = ""
     version: int = FORMAT
@@ -150,7 +150,7 @@ def levels_for(knee: int) -> tuple[int, ...]:
     return sessions
 
 
-def level(result: RunResult, window: Window) -> Level:
+def level(result: RunResult, window: MeasuredWindow) -> Level:
     """Boil a run down; raises ConfigError if it says too little."""
     whole = result.latencies.get(VOICE_TO_VOICE)
     if whole is None or result.counts.answered < LEAST_TURNS:
@@ -183,15 +183,15 @@ def level(result: RunResult, window: Window) -> Level:
 _PARTS = {VOICE_TO_VOICE, *(stage.value for stage in Stage), "unattributed"}
 
 
-def spell(latency: Latency) -> Spell:
+def spell(latency: Latency) -> TimeDistribution:
     """The distribution of a latency: from its histogram if it has one, else from its printed percentiles."""
     if latency.histogram:
         histogram = HdrHistogram.decode(latency.histogram)
         values = [histogram.get_value_at_percentile(100 * share) / 1e6 for share in _SHARES_OF_A_CURVE]
-        return Spell(latency.mean_ms / 1000, _rising(zip(_SHARES_OF_A_CURVE, values, strict=True)))
+        return TimeDistribution(latency.mean_ms / 1000, _rising(zip(_SHARES_OF_A_CURVE, values, strict=True)))
     least, most = latency.curve[0][1] / 1000, latency.curve[-1][1] / 1000
     inner = [(percentile / 100, ms / 1000) for percentile, ms in latency.curve if 0 < percentile < 100]
-    return Spell(latency.mean_ms / 1000, _rising([(0.0, least), *inner, (1.0, most)]))
+    return TimeDistribution(latency.mean_ms / 1000, _rising([(0.0, least), *inner, (1.0, most)]))
 
 
 def histogram_points(histogram: Histogram) -> tuple[tuple[float, float], ...]:

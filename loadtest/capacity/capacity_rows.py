@@ -18,8 +18,8 @@ from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.emulated_network import answer, stage
 from loadtest.capacity.network_fit import STAGES, fit, varied
 from loadtest.capacity.prediction import knee, predict
-from loadtest.capacity.queueing import Stage
-from loadtest.capacity.turn_network import Network
+from loadtest.capacity.queueing import QueueStage
+from loadtest.capacity.turn_network import TurnNetwork
 from rejoinder.core.capacity.erlang import blocking
 from rejoinder.core.settings.settings import Settings, parse_settings
 
@@ -36,7 +36,7 @@ PREDICT_FOR_S = 400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CapacityRow:
     """A configuration as changes of the base's `args`, and in words."""
 
     name: str
@@ -75,28 +75,28 @@ BASE: dict[str, Any] = {
 }
 """What is calibrated: one replica of speech to text is the bottleneck."""
 
-ROWS: tuple[Row, ...] = (
-    Row("replicas", "stt on 2 replicas of 2 slots", {"stt": _stt(2, 2, median_ms=500, sigma=0.2)}),
-    Row("slots", "stt on 1 replica of 2 slots", {"stt": _stt(1, 2, median_ms=500, sigma=0.2)}),
-    Row("fixed", "stt fixed at 350 ms, 2 slots", {"stt": _stt(1, 2, median_ms=350)}),
-    Row("wide", "stt log-normal 250 ms, sigma 0.8, 2 slots", {"stt": _stt(1, 2, median_ms=250, sigma=0.8)}),
-    Row(
+ROWS: tuple[CapacityRow, ...] = (
+    CapacityRow("replicas", "stt on 2 replicas of 2 slots", {"stt": _stt(2, 2, median_ms=500, sigma=0.2)}),
+    CapacityRow("slots", "stt on 1 replica of 2 slots", {"stt": _stt(1, 2, median_ms=500, sigma=0.2)}),
+    CapacityRow("fixed", "stt fixed at 350 ms, 2 slots", {"stt": _stt(1, 2, median_ms=350)}),
+    CapacityRow("wide", "stt log-normal 250 ms, sigma 0.8, 2 slots", {"stt": _stt(1, 2, median_ms=250, sigma=0.8)}),
+    CapacityRow(
         "growing",
         "stt 300 ms + 100 ms a neighbour, 3 slots",
         {"stt": _stt(1, 3, median_ms=300, per_concurrent_ms=100)},
     ),
-    Row("llm", "llm on 1 replica of 2 slots, sigma 0.5", {"llm": _llm(1, 2, median_ms=350, sigma=0.5)}),
-    Row(
+    CapacityRow("llm", "llm on 1 replica of 2 slots, sigma 0.5", {"llm": _llm(1, 2, median_ms=350, sigma=0.5)}),
+    CapacityRow(
         "hedged",
         "llm on 3 replicas of 1 slot, sigma 0.5, hedged; stt wide open",
         {"stt": _stt(1, 8, median_ms=300), "llm": _llm(3, 1, median_ms=400, sigma=0.5)},
     ),
-    Row("tts", "tts on 1 replica of 1 slot, 150 ms", {"tts": _stage(1, 1, median_ms=150)}),
-    Row("thirds", "stt on 3 replicas of 1 slot, sigma 0.5", {"stt": _stt(3, 1, median_ms=400, sigma=0.5)}),
+    CapacityRow("tts", "tts on 1 replica of 1 slot, 150 ms", {"tts": _stage(1, 1, median_ms=150)}),
+    CapacityRow("thirds", "stt on 3 replicas of 1 slot, sigma 0.5", {"stt": _stt(3, 1, median_ms=400, sigma=0.5)}),
 )
 
 
-def row(name: str) -> Row:
+def row(name: str) -> CapacityRow:
     """Raises KeyError for a name that there is not."""
     return {row.name: row for row in ROWS}[name]
 
@@ -106,7 +106,7 @@ def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]
     delays the answer behind it, and a policy changes the system between two turns. Neither is in the network of queues.
     """
     conversation = {**base.get("conversation", {}), "filler_after_ms": 0}
-    return parse_settings({**base, **changes, "conversation": conversation, "policy": {"enabled": False}})
+    return parse_settings({**base, **changes, "conversation": conversation, "degradation": {"enabled": False}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +193,15 @@ class Measured:
         return abs(self.knee_error) <= KNEE_WITHIN and abs(self.p95_error) <= P95_WITHIN
 
 
-def network(calibration: Calibration, changed: Row, words: Sequence[str]) -> Network:
+def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]) -> TurnNetwork:
     """The calibrated network with the row's stages in place of its own."""
     settings = settings_of(calibration.settings, changed.changes)
     fitted = fit(calibration, answer(parse_settings(calibration.settings), words))
-    stages: dict[str, Stage] = {name: stage(settings, name) for name in STAGES if name in changed.changes}
+    stages: dict[str, QueueStage] = {name: stage(settings, name) for name in STAGES if name in changed.changes}
     return varied(fitted, stages)
 
 
-def predict_row(net: Network, changed: Row, limit_ms: float = LIMIT_MS) -> Predicted:
+def predict_row(net: TurnNetwork, changed: CapacityRow, limit_ms: float = LIMIT_MS) -> Predicted:
     """The knee, and the percentiles at the loads around it at which the row is to be measured."""
     found = knee(lambda sessions: predict(net, sessions, PREDICT_FOR_S).p95_ms.value, limit_ms, most=500)
     loads = tuple(max(1, round(share * found)) for share in LOADS)
@@ -241,7 +241,7 @@ def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class AdmissionRow:
     """Calls at random that say nothing, against a host that admits `max_sessions`: Erlang B."""
 
     calls_per_s: float
@@ -254,13 +254,13 @@ class Admission:
         return blocking(self.calls_per_s * self.session_s, self.max_sessions)
 
 
-ADMISSION = Admission(calls_per_s=4.0, session_s=5.0, max_sessions=20)
+ADMISSION = AdmissionRow(calls_per_s=4.0, session_s=5.0, max_sessions=20)
 ADMISSION_ROW = "admission"
 REFUSED_WITHIN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class AdmissionResult:
     """The predicted share of refused calls, and the measured one of each repeat, of so many calls."""
 
     predicted: float

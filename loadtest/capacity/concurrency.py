@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from loadtest.capacity.footprint import HOST_CORES, Line
+from loadtest.capacity.footprint import HOST_CORES, LinearFit
 from rejoinder.core.capacity.hardware import JOBS_PER_WORKER, RAM, SESSION_ROWS, Ram
 
 NO_SERVER = "no server was given"
 
 
-class Status(Enum):
+class CellStatus(Enum):
     """What stands behind a cell."""
 
     MEASURED = "measured"
@@ -37,13 +37,13 @@ class Cell:
     column: str
     guide: str
     found: str
-    status: Status
+    status: CellStatus
     source: str
     would: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class MeasuredEngine:
     """One engine on one core of this machine; `pace` in seconds of audio (the language model: tokens) a second."""
 
     memory_mb: float
@@ -62,7 +62,7 @@ class Quantized:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ConcurrencyRun:
     """A load run of so many sessions on one host: its outcome, and what the host used."""
 
     sessions: int
@@ -74,14 +74,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Measurements:
     """Everything that was measured. `engines` by stage: vad, stt, llm, tts. `cores`: of this machine."""
 
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, MeasuredEngine]
     quantized: Sequence[Quantized]
-    runs: Sequence[Run] = ()
-    cores_line: Line | None = None
-    memory_line: Line | None = None
+    runs: Sequence[ConcurrencyRun] = ()
+    cores_line: LinearFit | None = None
+    memory_line: LinearFit | None = None
     cores: int = 1
 
     @property
@@ -90,7 +90,7 @@ class Known:
         return max((run.sessions for run in self.runs if run.outcome != "INVALID"), default=0)
 
 
-def sessions(known: Known) -> Iterator[Cell]:
+def sessions(known: Measurements) -> Iterator[Cell]:
     """10 to 10,000 sessions: held here, on workers of 10 and 20 jobs (section 5), and on filled hosts."""
     runs = {run.sessions: run for run in known.runs}
     for count in SESSION_ROWS:
@@ -100,62 +100,100 @@ def sessions(known: Known) -> Iterator[Cell]:
         yield _filled(count, known)
 
 
-def _held(count: int, run: Run | None, known: Known) -> Cell:
+def _held(count: int, run: ConcurrencyRun | None, known: Measurements) -> Cell:
     """Whether so many were held, by the run itself."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if run is None:
         return _not_run(count, known)
     shown = f"{run.outcome}, p95 {run.p95_ms:.0f} ms" if run.p95_ms is not None else run.outcome
     if run.outcome == "INVALID":
-        return Cell(table, row, column, "-", "the generator was not fit", Status.UNKNOWN, "; ".join(run.causes))
+        return Cell(
+            table,
+            row=row,
+            column=column,
+            guide="-",
+            found="the generator was not fit",
+            status=CellStatus.UNKNOWN,
+            source="; ".join(run.causes),
+        )
     if run.outcome == "FAIL":
         would = _would_hold(count, known)
-        return Cell(table, row, column, "-", shown, Status.FAILS, "rejoinder load run", would)
-    return Cell(table, row, column, "-", shown, Status.MEASURED, "rejoinder load run")
+        return Cell(
+            table,
+            row=row,
+            column=column,
+            guide="-",
+            found=shown,
+            status=CellStatus.FAILS,
+            source="rejoinder load run",
+            would=would,
+        )
+    return Cell(
+        table, row=row, column=column, guide="-", found=shown, status=CellStatus.MEASURED, source="rejoinder load run"
+    )
 
 
-def _not_run(count: int, known: Known) -> Cell:
+def _not_run(count: int, known: Measurements) -> Cell:
     """By the cores that the hosts alone would use, were there as many as sessions need."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if known.cores_line is None:
-        return Cell(table, row, column, "-", "-", Status.UNKNOWN, NO_SERVER)
+        return Cell(table, row=row, column=column, guide="-", found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
     needed = known.cores_line.at(count) / HOST_CORES
     source = f"({known.cores_line.at_none:.3f} + {count:,} x {known.cores_line.each:.4f}) cores / {HOST_CORES:g}"
     shown = f"{needed:.1f} cores for hosts"
     if needed > known.cores:
         machines = math.ceil(needed / known.cores)
         would = f"on {machines:,} machines like this one for the hosts, engines elsewhere"
-        return Cell(table, row, column, "-", f"{shown}, {known.cores} here", Status.FAILS, source, would)
-    return Cell(table, row, column, "-", shown, Status.PROJECTED, source)
+        return Cell(
+            table,
+            row=row,
+            column=column,
+            guide="-",
+            found=f"{shown}, {known.cores} here",
+            status=CellStatus.FAILS,
+            source=source,
+            would=would,
+        )
+    return Cell(table, row=row, column=column, guide="-", found=shown, status=CellStatus.PROJECTED, source=source)
 
 
-def _would_hold(count: int, known: Known) -> str:
+def _would_hold(count: int, known: Measurements) -> str:
     if known.cores_line is None:
         return "fewer sessions a machine"
     return f"{known.cores_line.at(count) / HOST_CORES:.1f} cores for hosts alone, engines elsewhere"
 
 
-def _workers(count: int, jobs: int, known: Known) -> Cell:
+def _workers(count: int, jobs: int, known: Measurements) -> Cell:
     """Workers of so many jobs each: how many, and what they use together."""
     workers = math.ceil(count / jobs)
     guide = f"{_many(workers, 'worker')} of {jobs} jobs"
-    return _hosts_cell(count, workers, guide, f"{jobs} jobs a worker", known)
+    return _hosts_cell(count, workers=workers, guide=guide, column=f"{jobs} jobs a worker", known=known)
 
 
-def _filled(count: int, known: Known) -> Cell:
+def _filled(count: int, known: Measurements) -> Cell:
     """Our own hosts, filled to HOST_CORES of a core."""
     line = known.cores_line
     if line is None or not line.each:
-        return Cell("5", f"{count:,} sessions", "filled hosts", "-", "-", Status.UNKNOWN, NO_SERVER)
+        return Cell(
+            "5",
+            row=f"{count:,} sessions",
+            column="filled hosts",
+            guide="-",
+            found="-",
+            status=CellStatus.UNKNOWN,
+            source=NO_SERVER,
+        )
     most = max(1, int((HOST_CORES - line.at_none) / line.each))
-    return _hosts_cell(count, math.ceil(count / most), "-", f"filled hosts ({most} sessions)", known)
+    return _hosts_cell(
+        count, workers=math.ceil(count / most), guide="-", column=f"filled hosts ({most} sessions)", known=known
+    )
 
 
-def _hosts_cell(count: int, workers: int, guide: str, column: str, known: Known) -> Cell:
+def _hosts_cell(count: int, workers: int, guide: str, column: str, *, known: Measurements) -> Cell:
     row = f"{count:,} sessions"
     cores, memory = known.cores_line, known.memory_line
     if cores is None or memory is None:
-        return Cell("5", row, column, guide, "-", Status.UNKNOWN, NO_SERVER)
+        return Cell("5", row=row, column=column, guide=guide, found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
     core, gb = _total(cores, workers, count), _total(memory, workers, count) / 1000
     used = f"{_many(workers, 'host')}: {core:.1f} cores, {gb:.1f} GB"
     source = (
@@ -163,14 +201,22 @@ def _hosts_cell(count: int, workers: int, guide: str, column: str, known: Known)
         f"{workers:,} x {memory.at_none:.0f} + {count:,} x {memory.each:.2f} MB"
     )
     run_here = workers == 1 and any(run.sessions == count and run.outcome != "INVALID" for run in known.runs)
-    return Cell("5", row, column, guide, used, Status.MEASURED if run_here else Status.PROJECTED, source)
+    return Cell(
+        "5",
+        row=row,
+        column=column,
+        guide=guide,
+        found=used,
+        status=CellStatus.MEASURED if run_here else CellStatus.PROJECTED,
+        source=source,
+    )
 
 
 def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _total(line: Line, workers: int, count: int) -> float:
+def _total(line: LinearFit, workers: int, count: int) -> float:
     return workers * line.at_none + count * line.each
 
 
@@ -182,7 +228,7 @@ KV_SHARE = 0.15
 PRECISION_BITS = {"FP16": 16, "INT8": 8, "INT4": 4}
 
 
-def ram(known: Known) -> Iterator[Cell]:
+def ram(known: Measurements) -> Iterator[Cell]:
     """Three cells a row: whether what the guide asks for is enough, and by how much."""
     for row in RAM:
         for column, given_mb in (
@@ -193,26 +239,47 @@ def ram(known: Known) -> Iterator[Cell]:
             yield _ram_cell(row, column, given_mb, known)
 
 
-def _ram_cell(row: Ram, column: str, given_mb: int, known: Known) -> Cell:
+def _ram_cell(row: Ram, column: str, given_mb: int, known: Measurements) -> Cell:
     guide = f"{given_mb / 1000:g} GB"
     if row.parameters_b:
         return _weights_cell(row, column, given_mb)
     needed = _needed_mb(row, known)
     if needed is None:
-        return Cell("4.3", row.component, column, guide, "-", Status.UNKNOWN, NO_SERVER)
+        return Cell(
+            "4.3", row=row.component, column=column, guide=guide, found="-", status=CellStatus.UNKNOWN, source=NO_SERVER
+        )
     mb, source, status = needed
     if mb > given_mb:
         would = f"{mb / 1000:.1f} GB"
-        return Cell("4.3", row.component, column, guide, f"{mb:.0f} MB needed", Status.FAILS, source, would)
-    return Cell("4.3", row.component, column, guide, f"enough: {mb:.0f} MB, {given_mb / mb:.0f}x", status, source)
+        return Cell(
+            "4.3",
+            row=row.component,
+            column=column,
+            guide=guide,
+            found=f"{mb:.0f} MB needed",
+            status=CellStatus.FAILS,
+            source=source,
+            would=would,
+        )
+    return Cell(
+        "4.3",
+        row=row.component,
+        column=column,
+        guide=guide,
+        found=f"enough: {mb:.0f} MB, {given_mb / mb:.0f}x",
+        status=status,
+        source=source,
+    )
 
 
-def _needed_mb(row: Ram, known: Known) -> tuple[float, str, Status] | None:
+def _needed_mb(row: Ram, known: Measurements) -> tuple[float, str, CellStatus] | None:
     """What the component takes here, how that is known, and as what."""
     stage = {"VAD (Silero)": "vad", "STT (Whisper)": "stt", "TTS": "tts"}.get(row.component)
     if stage:
         engine = known.engines.get(stage)
-        return (engine.memory_mb, f"our {stage} engine in a process of its own", Status.MEASURED) if engine else None
+        return (
+            (engine.memory_mb, f"our {stage} engine in a process of its own", CellStatus.MEASURED) if engine else None
+        )
     line = known.memory_line
     if line is None:
         return None
@@ -220,7 +287,7 @@ def _needed_mb(row: Ram, known: Known) -> tuple[float, str, Status] | None:
     source = (
         f"our host, server and worker in one, of {count} sessions: {line.at_none:.0f} + {count} x {line.each:.2f} MB"
     )
-    return line.at(count), source, Status.PROJECTED
+    return line.at(count), source, CellStatus.PROJECTED
 
 
 def _weights_cell(row: Ram, column: str, given_mb: int) -> Cell:
@@ -231,6 +298,23 @@ def _weights_cell(row: Ram, column: str, given_mb: int) -> Cell:
     source = f"parameters x bits / 8, {KV_SHARE:.0%} more for cache and engine: {source}"
     guide = f"{given_mb / 1000:g} GB"
     if "FP16" in fits:
-        return Cell("4.3", row.component, column, guide, "enough at FP16", Status.PROJECTED, source)
+        return Cell(
+            "4.3",
+            row=row.component,
+            column=column,
+            guide=guide,
+            found="enough at FP16",
+            status=CellStatus.PROJECTED,
+            source=source,
+        )
     would = f"{' or '.join(fits)} weights" if fits else f"{needs['INT4']:.1f} GB"
-    return Cell("4.3", row.component, column, guide, "too little at FP16", Status.FAILS, source, would)
+    return Cell(
+        "4.3",
+        row=row.component,
+        column=column,
+        guide=guide,
+        found="too little at FP16",
+        status=CellStatus.FAILS,
+        source=source,
+        would=would,
+    )

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest.capacity.queueing import Stage
+from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import Curved
-from loadtest.capacity.turn_network import Answer
+from loadtest.capacity.turn_network import ReplyModel
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.service_curves import EmulatedStage
 from rejoinder.core.reply.playout import CHARACTERS_PER_S
 from rejoinder.core.reply.segmenter import Segmenter
-from rejoinder.core.settings.settings import LlmStage, Settings, SttStage, TtsStage
+from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings
 
 LEAST_AUDIO_S = 0.1
 """An emulated voice says nothing shorter."""
 
 
-def section(settings: Settings, name: EmulatedStage) -> SttStage | LlmStage | TtsStage:
+def section(settings: Settings, name: EmulatedStage) -> SttSettings | LlmSettings | TtsSettings:
     """The stage's own settings; raises ConfigError unless its engine is emulated."""
-    found: dict[str, SttStage | LlmStage | TtsStage] = {"stt": settings.stt, "llm": settings.llm, "tts": settings.tts}
+    found: dict[str, SttSettings | LlmSettings | TtsSettings] = {
+        "stt": settings.stt,
+        "llm": settings.llm,
+        "tts": settings.tts,
+    }
     if found[name].engine != "emulated":
         raise ConfigError(
             f"is {found[name].engine}, whose times only a measurement knows.",
@@ -33,14 +37,14 @@ def section(settings: Settings, name: EmulatedStage) -> SttStage | LlmStage | Tt
     return found[name]
 
 
-def stage(settings: Settings, name: EmulatedStage) -> Stage:
+def stage(settings: Settings, name: EmulatedStage) -> QueueStage:
     """Replicas, slots and service curve of an emulated stage; it must have a fixed number of replicas."""
     configured = section(settings, name)
     profile = configured.emulation.resolve(name)
-    return Stage(configured.autoscaling.min_replicas, profile.slots, Curved(profile.curve))
+    return QueueStage(configured.autoscaling.min_replicas, profile.slots, Curved(profile.curve))
 
 
-def answer(settings: Settings, words: Sequence[str]) -> Answer:
+def answer(settings: Settings, words: Sequence[str]) -> ReplyModel:
     """The reply that an emulated language model gives by saying `words` over and over, as the host will segment it."""
     section(settings, "llm")
     llm, tts = settings.llm.emulation.resolve("llm"), settings.tts.emulation.resolve("tts")
@@ -55,7 +59,7 @@ def answer(settings: Settings, words: Sequence[str]) -> Answer:
         sent = min(-(-number // burst) * burst, tokens - 1)
         found = segmenter.push(words[number % len(words)] + ("" if last else " "))
         segments += [(sent * pace_s, _audio_s(text)) for text in (found + segmenter.flush() if last else found)]
-    return Answer(tuple(segments), (tokens - 1) * pace_s, tts.speed, settings.tts.chunk_ms / 1000)
+    return ReplyModel(tuple(segments), (tokens - 1) * pace_s, tts.speed, settings.tts.chunk_ms / 1000)
 
 
 def _audio_s(text: str) -> float:

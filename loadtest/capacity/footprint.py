@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.bandwidth.formula import Load, Tcp, kbps
+from loadtest.bandwidth.formula import NetworkLoad, Tcp, kbps
 from loadtest.capacity.calibration import Calibration, Level
-from loadtest.capacity.turn_network import Network
+from loadtest.capacity.turn_network import TurnNetwork
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE
-from rejoinder.core.capacity.sizing import Basis, Traffic, Unit, basis_at, messages
+from rejoinder.core.capacity.sizing import Basis, ReplicaUnit, Traffic, basis_at, messages
 from rejoinder.core.errors import ConfigError
 
 HOST_CORES = 0.7
@@ -46,7 +46,7 @@ VERDICT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LinearFit:
     """`at_none` and `each`: a quantity over the number of sessions, neither below 0."""
 
     at_none: float
@@ -56,31 +56,31 @@ class Line:
         return self.at_none + self.each * sessions
 
 
-def line(sessions: list[float], values: list[float]) -> Line:
+def line(sessions: list[float], values: list[float]) -> LinearFit:
     """Least squares with neither part negative; one point gives a line through 0."""
     x, y = np.array(sessions), np.array(values)
-    through_zero = Line(0.0, float((x @ y) / (x @ x)))
+    through_zero = LinearFit(0.0, float((x @ y) / (x @ x)))
     if len(set(sessions)) < 2:
         return through_zero
     each, at_none = np.polyfit(x, y, 1)
     if each < 0:
-        return Line(float(y.mean()), 0.0)
-    return Line(float(at_none), float(each)) if at_none >= 0 else through_zero
+        return LinearFit(float(y.mean()), 0.0)
+    return LinearFit(float(at_none), float(each)) if at_none >= 0 else through_zero
 
 
 @dataclass(frozen=True, slots=True)
 class HostFootprint:
     """One host: its lines, the sessions it holds within HOST_CORES, and whether that was measured so far."""
 
-    cores: Line
-    memory_mb: Line
+    cores: LinearFit
+    memory_mb: LinearFit
     sessions: int
     basis: Basis
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> ReplicaUnit:
         cores = max(LEAST_CORES, self.cores.at(self.sessions) * HEADROOM)
-        return Unit("host", self.sessions, min(1.0, cores), self.memory_mb.at(self.sessions) * HEADROOM)
+        return ReplicaUnit("host", self.sessions, min(1.0, cores), self.memory_mb.at(self.sessions) * HEADROOM)
 
 
 def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
@@ -105,11 +105,11 @@ def cpu_per_request_s(calibration: Calibration, stage: str) -> float:
     return sum(row.cores * row.replicas * for_s for row, for_s in rows) / requests if requests else 0.0
 
 
-def stage_unit(calibration: Calibration, stage: str, requests_per_s: float) -> Unit:
+def stage_unit(calibration: Calibration, stage: str, requests_per_s: float) -> ReplicaUnit:
     """One replica that serves so many requests a second."""
     memory = max(level.stages[stage].memory_mb for level in calibration.levels if stage in level.stages)
     cores = max(LEAST_CORES, cpu_per_request_s(calibration, stage) * requests_per_s * HEADROOM)
-    return Unit(stage, calibration.slots.get(stage, 1), cores, memory * HEADROOM)
+    return ReplicaUnit(stage, calibration.slots.get(stage, 1), cores, memory * HEADROOM)
 
 
 def requests_per_turn(calibration: Calibration, stage: str) -> float:
@@ -128,7 +128,7 @@ def edge(level: Level) -> Traffic:
     return Traffic(_kbps(inward), _kbps(outward), inward.packets, outward.packets)
 
 
-def _kbps(load: Load) -> float:
+def _kbps(load: NetworkLoad) -> float:
     return kbps(load.ip_bytes, 1.0)
 
 
@@ -137,7 +137,7 @@ def verdicts(per_s: float) -> Traffic:
     return messages(VERDICT_S * STT_RATE * SAMPLE_BYTES, SMALL_BYTES, per_s, per_s)
 
 
-def inside(network: Network, stage: str, turns_per_s: float, speech_s: float) -> Traffic:
+def inside(network: TurnNetwork, stage: str, turns_per_s: float, speech_s: float) -> Traffic:
     """A stage's traffic inside the cluster, all replicas together: message sizes as the ports have them."""
     answer = network.answer
     if stage == "stt":

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loadtest.capacity.concurrency import KV_SHARE, NO_SERVER, Cell, Known, Quantized, Status
+from loadtest.capacity.concurrency import KV_SHARE, NO_SERVER, Cell, CellStatus, Measurements, Quantized
 from rejoinder.core.capacity.hardware import (
     GPUS,
     PLACEMENTS,
@@ -34,73 +34,105 @@ SMALL_B = 0.135
 SEVEN_B, SEVENTY_B = 7.0, 70.0
 
 
-def placement(known: Known) -> Iterator[Cell]:
+def placement(known: Measurements) -> Iterator[Cell]:
     """Two cells a row: the recommended place and the alternative."""
     for row in PLACEMENTS:
         yield _PLACES[row.component](row, known, "recommended", row.recommended)
         yield _PLACES[row.component](row, known, "alternative", row.alternative)
 
 
-def _edge(row: Placement, known: Known, column: str, place: str) -> Cell:
+def _edge(row: Placement, known: Measurements, column: str, place: str) -> Cell:
     line = known.cores_line
     if line is None:
-        return _cell(row, column, place, "-", Status.UNKNOWN, NO_SERVER)
+        return _cell(row, column=column, guide=place, found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
     found = f"holds: {line.each * 1000:.1f} thousandths of a core a session"
-    return _cell(row, column, place, found, Status.MEASURED, "our host over WebSocket, which takes an SFU's place")
+    return _cell(
+        row,
+        column=column,
+        guide=place,
+        found=found,
+        status=CellStatus.MEASURED,
+        source="our host over WebSocket, which takes an SFU's place",
+    )
 
 
-def _vad(row: Placement, known: Known, column: str, place: str) -> Cell:
+def _vad(row: Placement, known: Measurements, column: str, place: str) -> Cell:
     if column == "alternative":
         would = "the model converted to TensorFlow Lite and quantized; none was found"
         found = "Silero is published as ONNX and TorchScript"
-        return _cell(row, column, place, found, Status.FAILS, CORAL, would)
+        return _cell(row, column=column, guide=place, found=found, status=CellStatus.FAILS, source=CORAL, would=would)
     engine = known.engines["vad"]
     found = f"holds: {engine.pace:.0f} streams in real time a core, {engine.job_ms:.2f} ms a window"
-    return _cell(row, column, place, found, Status.MEASURED, "hardware study, one window at a time")
+    return _cell(
+        row,
+        column=column,
+        guide=place,
+        found=found,
+        status=CellStatus.MEASURED,
+        source="hardware study, one window at a time",
+    )
 
 
-def _stt(row: Placement, known: Known, column: str, place: str) -> Cell:
+def _stt(row: Placement, known: Measurements, column: str, place: str) -> Cell:
     if column == "recommended":
         found = "holds on a V100S: 14 times real time; no figure for a T4 or A10G was found"
-        return _cell(row, column, place, found, Status.PUBLISHED, FASTER_WHISPER)
+        return _cell(row, column=column, guide=place, found=found, status=CellStatus.PUBLISHED, source=FASTER_WHISPER)
     engine = known.engines["stt"]
     found = f"holds for whisper-base: {engine.job_ms:.0f} ms a clip, {engine.pace:.0f} times real time a core"
-    return _cell(row, column, place, found, Status.MEASURED, "hardware study; a CPU of high core count was not at hand")
+    return _cell(
+        row,
+        column=column,
+        guide=place,
+        found=found,
+        status=CellStatus.MEASURED,
+        source="hardware study; a CPU of high core count was not at hand",
+    )
 
 
-def _llm(row: Placement, known: Known, column: str, place: str) -> Cell:
+def _llm(row: Placement, known: Measurements, column: str, place: str) -> Cell:
     engine = known.engines["llm"]
     on_cpu = engine.pace * SMALL_B / SEVEN_B
     if column == "recommended":
         verdict = "holds for 7B" if on_cpu < SPEECH_TOKENS_PER_S else "not a must at 7B"
         found = f"{verdict}: a core here would make {on_cpu:.1f} tokens/s of 7B, speech needs {SPEECH_TOKENS_PER_S:g}"
         source = f"{engine.pace:.0f} tokens/s of {SMALL_B * 1000:.0f}M measured, scaled by weights; {NEMOTRON} for GPUs"
-        return _cell(row, column, place, found, Status.PROJECTED, source)
+        return _cell(row, column=column, guide=place, found=found, status=CellStatus.PROJECTED, source=source)
     rates = ", ".join(
         f"{gpu.name} {decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16):.0f}" for gpu in _middle()
     )
     found = f"holds for 7B at FP16: at most {rates} tokens/s a stream"
-    return _cell(row, column, place, found, Status.PROJECTED, f"memory bandwidth / 14 GB of weights; {MISTRAL}")
+    return _cell(
+        row,
+        column=column,
+        guide=place,
+        found=found,
+        status=CellStatus.PROJECTED,
+        source=f"memory bandwidth / 14 GB of weights; {MISTRAL}",
+    )
 
 
 def _middle() -> list[Gpu]:
     return [gpu for gpu in GPUS if gpu.name in ("A10G", "L4")]
 
 
-def _tts(row: Placement, known: Known, column: str, place: str) -> Cell:
+def _tts(row: Placement, known: Measurements, column: str, place: str) -> Cell:
     if column == "recommended":
         found = "holds on an L20: 197 ms to the first audio of one stream"
-        return _cell(row, column, place, found, Status.PUBLISHED, L20)
+        return _cell(row, column=column, guide=place, found=found, status=CellStatus.PUBLISHED, source=L20)
     engine = known.engines["tts"]
     found = f"holds for a Piper voice: {engine.job_ms:.0f} ms a sentence, {engine.pace:.0f} times real time a core"
-    return _cell(row, column, place, found, Status.MEASURED, "hardware study")
+    return _cell(row, column=column, guide=place, found=found, status=CellStatus.MEASURED, source="hardware study")
 
 
 _PLACES = {"WebRTC/SFU": _edge, "VAD": _vad, "STT": _stt, "LLM": _llm, "TTS": _tts}
 
 
-def _cell(row: Placement, column: str, guide: str, found: str, status: Status, source: str, would: str = "") -> Cell:
-    return Cell("4.1", row.component, column, guide, found, status, source, would)
+def _cell(
+    row: Placement, column: str, guide: str, found: str, *, status: CellStatus, source: str, would: str = ""
+) -> Cell:
+    return Cell(
+        "4.1", row=row.component, column=column, guide=guide, found=found, status=status, source=source, would=would
+    )
 
 
 def gpus() -> Iterator[Cell]:
@@ -108,7 +140,13 @@ def gpus() -> Iterator[Cell]:
     ranked = sorted(GPUS, key=lambda gpu: -gpu.bandwidth_gb_s)
     for gpu in GPUS:
         yield Cell(
-            "4.2", gpu.name, "VRAM", f"{gpu.vram_gb} GB", "as the maker states", Status.PUBLISHED, "NVIDIA data sheet"
+            "4.2",
+            row=gpu.name,
+            column="VRAM",
+            guide=f"{gpu.vram_gb} GB",
+            found="as the maker states",
+            status=CellStatus.PUBLISHED,
+            source="NVIDIA data sheet",
         )
         yield _pace(gpu, ranked)
         yield _use(gpu)
@@ -121,9 +159,26 @@ def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
     source = f"{gpu.bandwidth_gb_s:g} GB/s (NVIDIA data sheet) / 14 GB of weights, one stream"
     better = [other.name for other in GPUS[GPUS.index(gpu) + 1 :] if other.bandwidth_gb_s > gpu.bandwidth_gb_s]
     if not better:
-        return Cell("4.2", gpu.name, "tokens/s", gpu.pace, found, Status.PROJECTED, source)
+        return Cell(
+            "4.2",
+            row=gpu.name,
+            column="tokens/s",
+            guide=gpu.pace,
+            found=found,
+            status=CellStatus.PROJECTED,
+            source=source,
+        )
     would = f"ranked below {' and '.join(better)} for single streams; its compute may put it above them in batches"
-    return Cell("4.2", gpu.name, "tokens/s", gpu.pace, found, Status.FAILS, source, would)
+    return Cell(
+        "4.2",
+        row=gpu.name,
+        column="tokens/s",
+        guide=gpu.pace,
+        found=found,
+        status=CellStatus.FAILS,
+        source=source,
+        would=would,
+    )
 
 
 def _use(gpu: Gpu) -> Cell:
@@ -134,10 +189,18 @@ def _use(gpu: Gpu) -> Cell:
         if weights_gb(size, precision.bits) * (1 + KV_SHARE) <= gpu.vram_gb
     ]
     source = f"weights and {KV_SHARE:.0%} for cache and engine, against {gpu.vram_gb} GB"
-    return Cell("4.2", gpu.name, "best for", gpu.best_for, f"holds {', '.join(fits)}", Status.PROJECTED, source)
+    return Cell(
+        "4.2",
+        row=gpu.name,
+        column="best for",
+        guide=gpu.best_for,
+        found=f"holds {', '.join(fits)}",
+        status=CellStatus.PROJECTED,
+        source=source,
+    )
 
 
-def quantization(known: Known) -> Iterator[Cell]:
+def quantization(known: Measurements) -> Iterator[Cell]:
     """Two cells a precision: speed-up and error against float32."""
     for row in PRECISIONS:
         if row.name == "INT8":
@@ -153,17 +216,45 @@ def _speedup(row: Precision, found: Quantized) -> Cell:
     shown, source = f"{found.speedup:.2f}x", f"quantization study on this CPU; {FASTER_WHISPER_CPU}"
     column = f"speed-up, {found.model}"
     if found.speedup >= row.least_speedup:
-        return Cell("4.2", row.name, column, guide, shown, Status.MEASURED, source)
+        return Cell(
+            "4.2", row=row.name, column=column, guide=guide, found=shown, status=CellStatus.MEASURED, source=source
+        )
     would = "where weights are read from memory for each token and nothing else counts: 4x at most"
-    return Cell("4.2", row.name, column, guide, shown, Status.FAILS, source, would)
+    return Cell(
+        "4.2",
+        row=row.name,
+        column=column,
+        guide=guide,
+        found=shown,
+        status=CellStatus.FAILS,
+        source=source,
+        would=would,
+    )
 
 
 def _error(row: Precision, found: Quantized) -> Cell:
     column, shown = f"error, {found.model}", f"{found.error:+.2%}"
     if found.error <= row.most_error:
-        return Cell("4.2", row.name, column, row.quality, shown, Status.MEASURED, found.what)
+        return Cell(
+            "4.2",
+            row=row.name,
+            column=column,
+            guide=row.quality,
+            found=shown,
+            status=CellStatus.MEASURED,
+            source=found.what,
+        )
     would = "a larger model, or weights quantized with calibration data; disagreement is not yet a wrong answer"
-    return Cell("4.2", row.name, column, row.quality, shown, Status.FAILS, found.what, would)
+    return Cell(
+        "4.2",
+        row=row.name,
+        column=column,
+        guide=row.quality,
+        found=shown,
+        status=CellStatus.FAILS,
+        source=found.what,
+        would=would,
+    )
 
 
 def _not_here(row: Precision) -> Iterator[Cell]:
@@ -175,16 +266,39 @@ def _not_here(row: Precision) -> Iterator[Cell]:
     if row.name == "FP32":
         for column, text in (("speed-up", guide), ("error", row.quality)):
             yield Cell(
-                "4.2", row.name, column, text, "the baseline, by definition", Status.MEASURED, "quantization study"
+                "4.2",
+                row=row.name,
+                column=column,
+                guide=text,
+                found="the baseline, by definition",
+                status=CellStatus.MEASURED,
+                source="quantization study",
             )
         return
     bound = 32 / row.bits
     found = f"at most {bound:g}x for one stream, which reads all weights for each token"
     source = "weights of so many bits over the same memory; this CPU's engine has no such arithmetic"
     if bound < row.least_speedup:
-        yield Cell("4.2", row.name, "speed-up", guide, found, Status.FAILS, source, "batches bound by compute")
+        yield Cell(
+            "4.2",
+            row=row.name,
+            column="speed-up",
+            guide=guide,
+            found=found,
+            status=CellStatus.FAILS,
+            source=source,
+            would="batches bound by compute",
+        )
     else:
-        yield Cell("4.2", row.name, "speed-up", guide, found, Status.PROJECTED, source)
+        yield Cell(
+            "4.2", row=row.name, column="speed-up", guide=guide, found=found, status=CellStatus.PROJECTED, source=source
+        )
     yield Cell(
-        "4.2", row.name, "error", row.quality, "as printed; not measured here", Status.PUBLISHED, "guide section 4.2"
+        "4.2",
+        row=row.name,
+        column="error",
+        guide=row.quality,
+        found="as printed; not measured here",
+        status=CellStatus.PUBLISHED,
+        source="guide section 4.2",
     )

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from loadtest.capacity.network_fit import STAGES
 from loadtest.capacity.prediction import Prediction, predict
-from loadtest.capacity.queueing import Stage
-from loadtest.capacity.service_times import Times
-from loadtest.capacity.turn_network import Network
+from loadtest.capacity.queueing import QueueStage
+from loadtest.capacity.service_times import ServiceTimes
+from loadtest.capacity.turn_network import TurnNetwork
 from rejoinder.core.capacity.budgets import Tier, total_limit_ms
-from rejoinder.core.capacity.sizing import Unit, Work, replicas
+from rejoinder.core.capacity.sizing import ReplicaUnit, StageWork, replicas
 from rejoinder.core.errors import ConfigError
 
 TURNS = 3000
@@ -31,7 +31,7 @@ MOST_BUSY = 0.85
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CapacityTarget:
     """`sessions`: offered on average, of which the share `refused` may find no place. `p95_ms` and the tier's total at
     the median (guide 3.1) must both hold while `spare` replicas of each component are away, with no stage busier than
     MOST_BUSY.
@@ -53,7 +53,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Inverted:
+class SolvedReplicas:
     """`needed` replicas by stage, without spare ones, and what they are predicted to do with `admitted` sessions."""
 
     admitted: int
@@ -63,7 +63,7 @@ class Inverted:
     cycle_s: float
 
 
-def invert(network: Network, target: Target, admitted: int) -> Inverted:
+def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> SolvedReplicas:
     """The fewest replicas that carry `admitted` sessions; raises ConfigError if no number of them can."""
     alone = predict(network, 1, for_s=600.0)
     _check(target, alone)
@@ -86,10 +86,10 @@ def invert(network: Network, target: Target, admitted: int) -> Inverted:
         )
     for stage in STAGES:
         needed = needed | {stage: search.fewest(needed, stage)}
-    return Inverted(admitted, needed, search.predict(needed), alone, cycle_s)
+    return SolvedReplicas(admitted, needed=needed, prediction=search.predict(needed), alone=alone, cycle_s=cycle_s)
 
 
-def _check(target: Target, alone: Prediction) -> None:
+def _check(target: CapacityTarget, alone: Prediction) -> None:
     """One caller alone must meet the target: replicas remove waiting, nothing else."""
     wanted = (
         ("p95", alone.p95_ms.value, target.p95_ms, "--p95-ms"),
@@ -104,20 +104,20 @@ def _check(target: Target, alone: Prediction) -> None:
             )
 
 
-def work(network: Network, stage: str) -> Work:
+def work(network: TurnNetwork, stage: str) -> StageWork:
     """What a turn asks of a stage."""
     answer = network.answer
     held = getattr(network, stage)
     mean_s = held.first.mean_s
     if stage == "stt":
-        return Work(1 + network.callers.abandoned, mean_s, held.first.scv)
+        return StageWork(1 + network.callers.abandoned, mean_s, held.first.scv)
     if stage == "llm":
-        return Work(1.0, mean_s + answer.generation_s, _scv(held.first, answer.generation_s))
+        return StageWork(1.0, mean_s + answer.generation_s, _scv(held.first, answer.generation_s))
     rest_s = sum(answer.rest_s(audio_s) for _, audio_s in answer.segments) / len(answer.segments)
-    return Work(len(answer.segments), mean_s + rest_s, _scv(held.first, rest_s))
+    return StageWork(len(answer.segments), mean_s + rest_s, _scv(held.first, rest_s))
 
 
-def _scv(first: Times, behind_s: float) -> float:
+def _scv(first: ServiceTimes, behind_s: float) -> float:
     """Of a variable time and a constant behind it."""
     total_s = first.mean_s + behind_s
     return first.scv * (first.mean_s / total_s) ** 2 if total_s else 0.0
@@ -126,7 +126,7 @@ def _scv(first: Times, behind_s: float) -> float:
 class _Search:
     """Predictions of one target, each made once."""
 
-    def __init__(self, network: Network, target: Target, admitted: int, cycle_s: float) -> None:
+    def __init__(self, network: TurnNetwork, target: CapacityTarget, admitted: int, cycle_s: float) -> None:
         self._network = network
         self._target = target
         self._admitted = admitted
@@ -139,18 +139,20 @@ class _Search:
         return {stage: self._by_formula(stage, per_s, slack_ms / 3000) for stage in STAGES}
 
     def _by_formula(self, stage: str, turns_per_s: float, wait_s: float) -> int:
-        unit = Unit(stage, getattr(self._network, stage).slots, 0, 0)
+        unit = ReplicaUnit(stage, getattr(self._network, stage).slots, 0, 0)
         return replicas(work(self._network, stage), unit, turns_per_s, wait_s)
 
     def predict(self, needed: dict[str, int]) -> Prediction:
         key = tuple(needed[stage] for stage in STAGES)
         if key not in self._known:
-            stages: dict[str, Stage] = {
+            stages: dict[str, QueueStage] = {
                 stage: replace(getattr(self._network, stage), replicas=count) for stage, count in needed.items()
             }
             for_s = max(self._cycle_s, TURNS * self._cycle_s / self._admitted)
             network = self._network.with_stages(stages)
-            self._known[key] = predict(network, self._admitted, for_s, SEEDS, CYCLES * self._cycle_s)
+            self._known[key] = predict(
+                network, sessions=self._admitted, for_s=for_s, seeds=SEEDS, warm_up_s=CYCLES * self._cycle_s
+            )
         return self._known[key]
 
     def fewest(self, needed: dict[str, int], stage: str) -> int:

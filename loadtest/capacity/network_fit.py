@@ -16,9 +16,9 @@ from statistics import NormalDist, fmean
 
 from loadtest.capacity.calibration import Calibration, Level
 from loadtest.capacity.prediction import FOR_S, SEEDS
-from loadtest.capacity.queueing import Stage
-from loadtest.capacity.service_times import Batched, Quantiles, Times, fixed
-from loadtest.capacity.turn_network import Answer, Callers, Network, simulate
+from loadtest.capacity.queueing import QueueStage
+from loadtest.capacity.service_times import Batched, Quantiles, ServiceTimes, fixed
+from loadtest.capacity.turn_network import CallerModel, ReplyModel, TurnNetwork, simulate
 from loadtest.results.result import VOICE_TO_VOICE
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.service_curves import EmulatedStage
@@ -77,7 +77,7 @@ def batching(calibration: Calibration, stage: str) -> Batching | None:
     return Batching(max(1e-6, mean - slope * (centre - 1)), slope, math.sqrt(1 / spread))
 
 
-def fit(calibration: Calibration, answer: Answer | None = None) -> Network:
+def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwork:
     """The network of the calibrated deployment. `answer`: its replies, if they are known better than measured."""
     least = calibration.least
     missing = [stage for stage in STAGES if stage not in least.stages or not least.stages[stage].served]
@@ -87,7 +87,7 @@ def fit(calibration: Calibration, answer: Answer | None = None) -> Network:
         )
     settings = parse_settings(calibration.settings)
     answer = answer or measured_answer(least, settings.conversation)
-    bare = Network(
+    bare = TurnNetwork(
         stt=_stage(calibration, "stt", _served(calibration, "stt")),
         llm=_streaming(calibration, "llm", "llm_first_token", answer.generation_s),
         tts=_streaming(calibration, "tts", "tts_first_audio", fmean(answer.rest_s(s) for _, s in answer.segments)),
@@ -101,7 +101,7 @@ def fit(calibration: Calibration, answer: Answer | None = None) -> Network:
     return replace(bare, stt=replace(bare.stt, hop_s=fixed(_transcript_hop_s(bare, least))))
 
 
-def measured_answer(level: Level, conversation: ConversationSettings) -> Answer:
+def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyModel:
     """Replies as the lowest level shows them: their audio, in as many segments as the voice was asked for.
 
     The first is as long as its words take to say; the others share the rest and are complete one after another while
@@ -119,7 +119,7 @@ def measured_answer(level: Level, conversation: ConversationSettings) -> Answer:
     ]
     first_audio_s = max(1e-3, level.parts["tts_first_audio"].mean_s - level.stages["tts"].queue_mean_s)
     behind_s = max(1e-3, level.stages["tts"].service_mean_s - first_audio_s)
-    return Answer(((ready_s, first_s), *rest), generation_s, speed=level.audio_s / segments / behind_s)
+    return ReplyModel(((ready_s, first_s), *rest), generation_s, speed=level.audio_s / segments / behind_s)
 
 
 def _turns_counted(level: Level) -> float:
@@ -127,9 +127,9 @@ def _turns_counted(level: Level) -> float:
     return level.stages["llm"].requests - level.hedged
 
 
-def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float = 0.0) -> Stage:
+def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float = 0.0) -> QueueStage:
     least = calibration.least.stages[name]
-    return Stage(least.replicas, calibration.slots[name], _batched(calibration, name, first), fixed(hop_s))
+    return QueueStage(least.replicas, calibration.slots[name], _batched(calibration, name, first), fixed(hop_s))
 
 
 def _served(calibration: Calibration, name: str) -> Quantiles:
@@ -148,7 +148,7 @@ def _comparable(calibration: Calibration, name: str) -> list[Level]:
     return calm or [calibration.least]
 
 
-def _streaming(calibration: Calibration, name: str, part: str, behind_s: float) -> Stage:
+def _streaming(calibration: Calibration, name: str, part: str, behind_s: float) -> QueueStage:
     """A stage whose slot is held `behind_s` beyond its first output, on average.
 
     The first output's time is the turn's share for it, less the mean wait. What that is longer than the replica's own
@@ -175,35 +175,35 @@ def pooled(samples: Sequence[tuple[float, Quantiles]]) -> Quantiles:
     return Quantiles(tuple((share, _mean(weights, [times.at(share) for _, times in samples])) for share in shares))
 
 
-def _batched(calibration: Calibration, name: str, times: Quantiles) -> Times:
+def _batched(calibration: Calibration, name: str, times: Quantiles) -> ServiceTimes:
     found = batching(calibration, name)
     if found is None or not found.believed:
         return times
     return Batched(times, found.factors(calibration.slots[name]))
 
 
-def _part(level: Level, name: str) -> Times:
+def _part(level: Level, name: str) -> ServiceTimes:
     return level.parts[name].times if name in level.parts else fixed(0.0)
 
 
-def _callers(calibration: Calibration) -> Callers:
+def _callers(calibration: Calibration) -> CallerModel:
     """Speech is what remains of the cycle, at any load, so all levels tell it together; transcripts beyond one a turn
     were asked for at pauses.
     """
-    levels, manner = calibration.levels, calibration.manner
+    levels, behavior = calibration.levels, calibration.behavior
     turns = [level.turns for level in levels]
     cycle_s = sum(level.sessions * level.for_s for level in levels) / sum(turns)
     listening_s = _mean(turns, [level.parts[VOICE_TO_VOICE].mean_s + level.audio_s for level in levels])
-    think_s = manner.think_s * math.exp(manner.think_sigma**2 / 2)
+    think_s = behavior.think_s * math.exp(behavior.think_sigma**2 / 2)
     abandoned = sum(level.stages["stt"].requests for level in levels) / max(1.0, sum(map(_turns_counted, levels))) - 1
-    return Callers(
-        think=log_normal(manner.think_s, manner.think_sigma),
+    return CallerModel(
+        think=log_normal(behavior.think_s, behavior.think_sigma),
         speech=fixed(max(0.0, cycle_s - think_s - listening_s)),
         abandoned=abandoned if abandoned > NOTICED else 0.0,
     )
 
 
-def log_normal(median_s: float, sigma: float) -> Times:
+def log_normal(median_s: float, sigma: float) -> ServiceTimes:
     """As a table of quantiles, whose mean is the distribution's."""
     normal = NormalDist()
     shares = [index / (_THINK_POINTS - 1) for index in range(_THINK_POINTS)]
@@ -219,7 +219,7 @@ def _hedges(calibration: Calibration) -> bool:
     return calibration.least.stages["llm"].replicas > 1
 
 
-def _transcript_hop_s(network: Network, level: Level) -> float:
+def _transcript_hop_s(network: TurnNetwork, level: Level) -> float:
     """What the way to speech to text and back adds, as far as it shows beside the endpoint's wait."""
     shown_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
     runs = [simulate(network, level.sessions, FOR_S, seed) for seed in SEEDS]
@@ -229,7 +229,7 @@ def _transcript_hop_s(network: Network, level: Level) -> float:
     return max(0.0, shown_s - simulated_s - luck_s)
 
 
-def varied(network: Network, stages: dict[str, Stage]) -> Network:
+def varied(network: TurnNetwork, stages: dict[str, QueueStage]) -> TurnNetwork:
     """The same conversations on other stages; what the way to a stage adds stays as it was calibrated."""
     changed = {name: replace(stage, hop_s=getattr(network, name).hop_s) for name, stage in stages.items()}
     return network.with_stages(changed)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from loadtest.capacity import footprint
 from loadtest.capacity.calibration import Calibration
-from loadtest.capacity.inversion import Inverted, Target, invert
+from loadtest.capacity.inversion import CapacityTarget, SolvedReplicas, invert
 from loadtest.capacity.network_fit import STAGES, span
 from loadtest.capacity.prediction import predict, predicted_knee, refused
-from loadtest.capacity.turn_network import Network
-from rejoinder.core.capacity.sizing import Basis, Sized, Traffic, basis_at, hosts
+from loadtest.capacity.turn_network import TurnNetwork
+from rejoinder.core.capacity.sizing import Basis, SizedComponent, Traffic, basis_at, hosts
 from rejoinder.core.capacity.usl import LEAST_POINTS, Point, Usl
 from rejoinder.core.capacity.usl import fit as fit_usl
 
@@ -26,7 +26,7 @@ SESSION_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class LevelCheck:
     """A calibrated level: measured and predicted, milliseconds and turns a second."""
 
     sessions: int
@@ -56,10 +56,10 @@ class Knee:
 
 
 @dataclass(frozen=True, slots=True)
-class Component:
+class PlannedComponent:
     """A component of the plan; `busy`: share of its slots in use with the spare replicas away."""
 
-    sized: Sized
+    sized: SizedComponent
     traffic: Traffic
     basis: Basis
     busy: float | None = None
@@ -69,11 +69,11 @@ class Component:
 class Plan:
     """`refused`: predicted share of calls that find no place with all hosts there, and with the spare ones away."""
 
-    target: Target
-    checks: tuple[Check, ...]
+    target: CapacityTarget
+    checks: tuple[LevelCheck, ...]
     knee: Knee | None
-    inverted: Inverted
-    components: Mapping[str, Component]
+    inverted: SolvedReplicas
+    components: Mapping[str, PlannedComponent]
     edge: Traffic
     refused: tuple[float, float]
     basis: Basis
@@ -85,14 +85,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
+class PlanResources:
     """What the reader decides: GPUs a replica by stage, and the most sessions a host may hold."""
 
     gpus: Mapping[str, float]
     most_per_host: int | None = None
 
 
-def checks(calibration: Calibration, network: Network) -> tuple[Check, ...]:
+def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, ...]:
     """Every calibrated level held against the network that was fitted to them."""
     rows = []
     for level in sorted(calibration.levels, key=lambda level: level.sessions):
@@ -104,11 +104,11 @@ def checks(calibration: Calibration, network: Network) -> tuple[Check, ...]:
             "turns_per_s": level.turns_per_s,
         }
         predicted = {name: getattr(found, name).value for name in measured}
-        rows.append(Check(level.sessions, measured, predicted))
+        rows.append(LevelCheck(level.sessions, measured, predicted))
     return tuple(rows)
 
 
-def knee(calibration: Calibration, network: Network, limit_ms: float) -> Knee:
+def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Knee:
     """Where the calibrated deployment ends."""
     by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
     by_core = calibration.most.hosts * footprint.host(calibration).sessions
@@ -128,7 +128,7 @@ def knee(calibration: Calibration, network: Network, limit_ms: float) -> Knee:
     )
 
 
-def plan(calibration: Calibration, network: Network, target: Target, resources: Resources) -> Plan:
+def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget, resources: PlanResources) -> Plan:
     """Raises ConfigError if the target cannot be met."""
     host = footprint.host(calibration, resources.most_per_host)
     sized_hosts, admitted = hosts(target.sessions, target.refused, host.unit, target.spare)
@@ -136,45 +136,49 @@ def plan(calibration: Calibration, network: Network, target: Target, resources: 
     per_s = found.prediction.turns_per_s.value
     session = footprint.edge(calibration.most)
     basis = basis_at(admitted, *span(calibration.levels))
-    components = {"host": Component(sized_hosts, session.times(admitted), host.basis)}
+    components = {"host": PlannedComponent(sized_hosts, session.times(admitted), host.basis)}
     if DETECTOR in calibration.least.stages:
-        components[DETECTOR] = Component(
+        components[DETECTOR] = PlannedComponent(
             _detector(calibration, per_s, target.spare), _verdicts(calibration, per_s), basis
         )
     speech_s = network.callers.speech.mean_s
     for stage in STAGES:
-        sized = _sized(calibration, network, stage, found, target.spare)
+        sized = _sized(calibration, network=network, stage=stage, found=found, spare=target.spare)
         unit = replace(sized.unit, gpus=resources.gpus.get(stage, 0.0))
         traffic = footprint.inside(network, stage, per_s, speech_s)
         busy = found.prediction.busy[stage]
-        components[stage] = Component(replace(sized, unit=unit), traffic, _stage_basis(calibration, stage, busy), busy)
+        components[stage] = PlannedComponent(
+            replace(sized, unit=unit), traffic, _stage_basis(calibration, stage, busy), busy
+        )
     places = [sized_hosts.replicas * host.sessions, admitted]
     blocked = tuple(refused(target.sessions / SESSION_S, SESSION_S, seats) for seats in places)
     return Plan(
         target,
-        checks(calibration, network),
-        knee(calibration, network, target.p95_ms),
-        found,
-        components,
-        session.times(admitted),
-        (blocked[0], blocked[1]),
-        basis,
-        host.sessions,
+        checks=checks(calibration, network),
+        knee=knee(calibration, network, target.p95_ms),
+        inverted=found,
+        components=components,
+        edge=session.times(admitted),
+        refused=(blocked[0], blocked[1]),
+        basis=basis,
+        per_host=host.sessions,
     )
 
 
-def _sized(calibration: Calibration, network: Network, stage: str, found: Inverted, spare: int) -> Sized:
+def _sized(
+    calibration: Calibration, network: TurnNetwork, stage: str, found: SolvedReplicas, *, spare: int
+) -> SizedComponent:
     needed = found.needed[stage]
     requests = footprint.requests_per_turn(calibration, stage) * found.prediction.turns_per_s.value / needed
-    return Sized(footprint.stage_unit(calibration, stage, requests), needed, spare)
+    return SizedComponent(footprint.stage_unit(calibration, stage, requests), needed, spare)
 
 
-def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> Sized:
+def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> SizedComponent:
     """By its CPU alone: a verdict has its own time limit, and silence decides when it is late."""
     requests = footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s
     cores = requests * footprint.cpu_per_request_s(calibration, DETECTOR)
     needed = max(1, math.ceil(cores / DETECTOR_CORES))
-    return Sized(footprint.stage_unit(calibration, DETECTOR, requests / needed), needed, spare)
+    return SizedComponent(footprint.stage_unit(calibration, DETECTOR, requests / needed), needed, spare)
 
 
 def _verdicts(calibration: Calibration, turns_per_s: float) -> Traffic:

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from loadtest.capacity.turn_network import Network, Simulated, simulate
+from loadtest.capacity.turn_network import SimulatedRun, TurnNetwork, simulate
 from rejoinder.core.capacity.erlang import blocking
 
 SEEDS = (11, 12, 13, 14)
@@ -53,10 +53,15 @@ class Prediction:
 
 
 def predict(
-    network: Network, sessions: int, for_s: float = FOR_S, seeds: Sequence[int] = SEEDS, warm_up_s: float = WARM_UP_S
+    network: TurnNetwork,
+    sessions: int,
+    for_s: float = FOR_S,
+    seeds: Sequence[int] = SEEDS,
+    *,
+    warm_up_s: float = WARM_UP_S,
 ) -> Prediction:
     """Simulate `sessions` conversations with every seed; two at least, or there would be no error to print."""
-    runs = [simulate(network, sessions, for_s, seed, warm_up_s) for seed in seeds]
+    runs = [simulate(network, sessions=sessions, for_s=for_s, seed=seed, warm_up_s=warm_up_s) for seed in seeds]
     totals = [np.array([turn.total_s for turn in run.turns]) for run in runs]
     if any(not total.size for total in totals):
         raise ValueError(f"no turn ended within {for_s:g} s: the network is stuck or slower than that")
@@ -92,7 +97,7 @@ def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIO
     return low
 
 
-def predicted_knee(network: Network, limit_ms: float, for_s: float = FOR_S, most: int = MAX_SESSIONS) -> int:
+def predicted_knee(network: TurnNetwork, limit_ms: float, for_s: float = FOR_S, most: int = MAX_SESSIONS) -> int:
     """The most sessions whose predicted p95 is within the limit."""
     return knee(lambda sessions: predict(network, sessions, for_s).p95_ms.value, limit_ms, most)
 
@@ -106,6 +111,6 @@ def _estimate(values: list[float]) -> Estimate:
     return Estimate(fmean(values), stdev(values) / sqrt(len(values)))
 
 
-def _wait_p95_ms(runs: list[Simulated], stage: str) -> float:
+def _wait_p95_ms(runs: list[SimulatedRun], stage: str) -> float:
     waits = [wait for run in runs for wait in run.waits_s[stage]]
     return 1000 * float(np.percentile(waits, 95)) if waits else 0.0

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import simpy
 
-from loadtest.capacity.service_times import Times, fixed
+from loadtest.capacity.service_times import ServiceTimes, fixed
 
 Steps = Generator[simpy.Event, object, None]
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class QueueStage:
     """What is deployed. `first`: seconds from a slot to the first output; the caller of `serve` adds what follows.
 
     `hop_s`: what the way there and back adds, in which no slot is held.
@@ -28,8 +28,8 @@ class Stage:
 
     replicas: int
     slots: int
-    first: Times
-    hop_s: Times = field(default_factory=lambda: fixed(0))
+    first: ServiceTimes
+    hop_s: ServiceTimes = field(default_factory=lambda: fixed(0))
 
     def __post_init__(self) -> None:
         if self.replicas < 1 or self.slots < 1:
@@ -40,10 +40,10 @@ class Stage:
         return self.replicas * self.slots
 
 
-class Replica:
+class QueueReplica:
     """One replica's slots and queue; `ongoing` counts who waits or is served, as the router sees it."""
 
-    def __init__(self, env: simpy.Environment, stage: Stage, rng: random.Random) -> None:
+    def __init__(self, env: simpy.Environment, stage: QueueStage, rng: random.Random) -> None:
         self.slots = simpy.Resource(env, stage.slots)
         self.draw = stage.first.drawer(rng)
         self.ongoing = 0
@@ -54,16 +54,16 @@ class Replica:
         return int(self.slots.count)
 
 
-class Station:
+class QueueStation:
     """The replicas of one stage, and what is measured of them, from `measured_since` on."""
 
-    def __init__(self, env: simpy.Environment, stage: Stage, rng: random.Random) -> None:
+    def __init__(self, env: simpy.Environment, stage: QueueStage, rng: random.Random) -> None:
         self.stage = stage
         self.measured_since = math.inf
         self.waits_s: list[float] = []
         self._env = env
         self._rng = rng
-        self._replicas = [Replica(env, stage, rng) for _ in range(stage.replicas)]
+        self._replicas = [QueueReplica(env, stage, rng) for _ in range(stage.replicas)]
         self._hop = stage.hop_s.drawer(rng)
 
     @property
@@ -71,7 +71,7 @@ class Station:
         """Slot seconds used."""
         return sum(replica.busy_s for replica in self._replicas)
 
-    def choose(self, avoid: Replica | None = None) -> Replica | None:
+    def choose(self, avoid: QueueReplica | None = None) -> QueueReplica | None:
         """The shorter queue of two random replicas, but not `avoid`; None if there is no other."""
         allowed = [replica for replica in self._replicas if replica is not avoid] if avoid else self._replicas
         if not allowed:
@@ -79,7 +79,7 @@ class Station:
         pair = self._rng.sample(allowed, 2) if len(allowed) > 1 else allowed
         return min(pair, key=lambda replica: replica.ongoing)
 
-    def serve(self, replica: Replica, begun: simpy.Event | None = None, rest_s: float = 0.0) -> Steps:
+    def serve(self, replica: QueueReplica, begun: simpy.Event | None = None, rest_s: float = 0.0) -> Steps:
         """One request: wait for a slot, hold it to the first output (then `begun` happens) and for `rest_s` more.
 
         An interrupt at any time gives back the slot, or the place in the queue.

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-from rejoinder.core.measuring.service_curves import Curve, Service
+from rejoinder.core.measuring.service_curves import ServiceCurve, ServiceSampler
 
 Drawer = Callable[[int], float]
 """Seconds of the next service, which begins as one of so many."""
 
 
-class Times(Protocol):
+class ServiceTimes(Protocol):
     """A distribution of service times."""
 
     @property
@@ -118,7 +118,7 @@ def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
 class Curved:
     """An emulated engine's curve, drawn as the engine draws it."""
 
-    curve: Curve
+    curve: ServiceCurve
 
     @property
     def mean_s(self) -> float:
@@ -137,7 +137,7 @@ class Curved:
         return variance / mean_ms**2 if mean_ms else 0.0
 
     def drawer(self, rng: random.Random) -> Drawer:
-        return Service(self.curve, rng.random).next_s
+        return ServiceSampler(self.curve, rng.random).next_s
 
 
 @dataclass(frozen=True, slots=True)

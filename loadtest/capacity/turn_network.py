@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 
 import simpy
 
-from loadtest.capacity.queueing import Replica, Stage, Station
-from loadtest.capacity.service_times import Times, fixed
+from loadtest.capacity.queueing import QueueReplica, QueueStage, QueueStation
+from loadtest.capacity.service_times import ServiceTimes, fixed
 from rejoinder.core.resilience.hedging import HedgePolicy
 from rejoinder.core.settings.settings import HedgingSettings
 
@@ -26,7 +26,7 @@ Steps = Generator[simpy.Event, object, None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReplyModel:
     """What a reply is made of. `segments`: (seconds after the first token when it is complete, seconds of audio).
 
     `generation_s`: from the first token to the last. `speed`: seconds of audio a voice makes in a second after its
@@ -53,43 +53,43 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Callers:
+class CallerModel:
     """Their behaviour. `speech`: from the decision to speak to the last sample of speech.
 
     `abandoned` requests to speech to text a turn are made at pauses inside the speech, and taken back after
     `abandoned_s`.
     """
 
-    think: Times
-    speech: Times
+    think: ServiceTimes
+    speech: ServiceTimes
     abandoned: float = 0.0
     abandoned_s: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class TurnNetwork:
     """A deployment, its callers and its answers. `silence`: end of speech to soft end; `endpoint`: soft end to commit;
     `delivery`: first audio to the listener's ear.
     """
 
-    stt: Stage
-    llm: Stage
-    tts: Stage
-    callers: Callers
-    answer: Answer
-    silence: Times = field(default_factory=lambda: fixed(0))
-    endpoint: Times = field(default_factory=lambda: fixed(0))
-    delivery: Times = field(default_factory=lambda: fixed(0))
+    stt: QueueStage
+    llm: QueueStage
+    tts: QueueStage
+    callers: CallerModel
+    answer: ReplyModel
+    silence: ServiceTimes = field(default_factory=lambda: fixed(0))
+    endpoint: ServiceTimes = field(default_factory=lambda: fixed(0))
+    delivery: ServiceTimes = field(default_factory=lambda: fixed(0))
     hedging: HedgingSettings = field(default_factory=lambda: HedgingSettings(enabled=False))
 
-    def with_stages(self, stages: Mapping[str, Stage]) -> Network:
+    def with_stages(self, stages: Mapping[str, QueueStage]) -> TurnNetwork:
         """The same conversations on other stages, by name; those not named stay."""
         stt, llm, tts = (stages.get(name, getattr(self, name)) for name in ("stt", "llm", "tts"))
         return replace(self, stt=stt, llm=llm, tts=tts)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class SimulatedTurn:
     """Seconds of one simulated turn; the stages sum to `total_s`."""
 
     silence_s: float
@@ -105,10 +105,10 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class SimulatedRun:
     """One simulated run after its warm-up. `busy`: share of slots in use; `waits_s`: every wait for a slot."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[SimulatedTurn, ...]
     for_s: float
     busy: dict[str, float]
     waits_s: dict[str, tuple[float, ...]]
@@ -119,7 +119,9 @@ class Simulated:
         return len(self.turns) / self.for_s
 
 
-def simulate(network: Network, sessions: int, for_s: float, seed: int = 1, warm_up_s: float = 30.0) -> Simulated:
+def simulate(
+    network: TurnNetwork, sessions: int, for_s: float, seed: int = 1, *, warm_up_s: float = 30.0
+) -> SimulatedRun:
     """`sessions` conversations over `for_s` simulated seconds after the warm-up; the same seed gives the same run."""
     if sessions < 1:
         raise ValueError(f"a run has at least one session, not {sessions}")
@@ -130,7 +132,7 @@ def simulate(network: Network, sessions: int, for_s: float, seed: int = 1, warm_
     run.measure()
     run.env.run(until=warm_up_s + for_s)
     stations = {"stt": run.stt, "llm": run.llm, "tts": run.tts}
-    return Simulated(
+    return SimulatedRun(
         turns=tuple(run.turns),
         for_s=for_s,
         busy={name: station.busy_s / for_s / station.stage.total_slots for name, station in stations.items()},
@@ -140,14 +142,14 @@ def simulate(network: Network, sessions: int, for_s: float, seed: int = 1, warm_
 
 
 class _Run:
-    def __init__(self, network: Network, seed: int) -> None:
+    def __init__(self, network: TurnNetwork, seed: int) -> None:
         self.env = simpy.Environment()
         self.network = network
         self.rng = random.Random(seed)
         self.stt, self.llm, self.tts = (
-            Station(self.env, stage, self.rng) for stage in (network.stt, network.llm, network.tts)
+            QueueStation(self.env, stage, self.rng) for stage in (network.stt, network.llm, network.tts)
         )
-        self.turns: list[Turn] = []
+        self.turns: list[SimulatedTurn] = []
         self.hedges = 0
         self._measuring = False
         self._policy = HedgePolicy(network.hedging)
@@ -207,7 +209,16 @@ class _Run:
         delivery_s = self._delivery(1)
         if self._measuring:
             segment_s, tts_s = reply.segment_at - thought, env.now - reply.segment_at
-            self.turns.append(Turn(soft_end - ended, heard - soft_end, thought - heard, segment_s, tts_s, delivery_s))
+            self.turns.append(
+                SimulatedTurn(
+                    soft_end - ended,
+                    heard_s=heard - soft_end,
+                    llm_s=thought - heard,
+                    segment_s=segment_s,
+                    tts_s=tts_s,
+                    delivery_s=delivery_s,
+                )
+            )
         yield reply.spoken
         yield env.timeout(max(0.0, reply.finish + delivery_s - env.now))
 
@@ -236,7 +247,7 @@ class _Run:
                 if process.is_alive:
                     process.interrupt()
 
-    def _attempt(self, replica: Replica) -> tuple[simpy.Process, simpy.Event]:
+    def _attempt(self, replica: QueueReplica) -> tuple[simpy.Process, simpy.Event]:
         begun = self.env.event()
         return self.env.process(_tolerant(self.llm, replica, begun, self.network.answer.generation_s)), begun
 
@@ -272,7 +283,9 @@ class _Reply:
         self.finish = max(self.finish, now) + audio_s
 
 
-def _tolerant(station: Station, replica: Replica, begun: simpy.Event | None = None, rest_s: float = 0.0) -> Steps:
+def _tolerant(
+    station: QueueStation, replica: QueueReplica, begun: simpy.Event | None = None, rest_s: float = 0.0
+) -> Steps:
     """A request that may be taken back."""
     try:
         yield from station.serve(replica, begun, rest_s)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.scenario.scenario import Arrivals, Manner, Scenario
+from loadtest.scenario.scenario import Arrivals, CallerBehavior, Scenario
 from loadtest.scenario.schedule import Call
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.wire.formats import AudioFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WorkerAssignment:
     """`start_at` is wall-clock time, the only one that two machines share."""
 
     scenario: Scenario
@@ -31,18 +31,18 @@ class Order:
         }
 
     @staticmethod
-    def parse(document: dict[str, Any]) -> Order:
+    def parse(document: dict[str, Any]) -> WorkerAssignment:
         scenario = dict(document["scenario"])
-        scenario["manner"] = Manner(**scenario["manner"])
+        scenario["behavior"] = CallerBehavior(**scenario["behavior"])
         scenario |= {"tier": Tier(scenario["tier"]), "arrivals": Arrivals(scenario["arrivals"])}
         scenario |= {"codec": AudioFormat(scenario["codec"])}
         scenario |= {name: tuple(scenario[name]) for name in ("regions", "clips")}
-        return Order(
+        return WorkerAssignment(
             Scenario(**scenario),
-            tuple(Call(**call) for call in document["calls"]),
-            document["measure_from_s"],
-            document["measure_to_s"],
-            document["start_at"],
+            calls=tuple(Call(**call) for call in document["calls"]),
+            measure_from_s=document["measure_from_s"],
+            measure_to_s=document["measure_to_s"],
+            start_at=document["start_at"],
         )
 
 

@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.generator.workers import Progress
+from loadtest.generator.workers import RunProgress
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.results.turn_record import WATERFALL
 
@@ -16,7 +16,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48
 
 
-def view(progress: Progress, measure_from_s: float, measure_to_s: float) -> Group:
+def view(progress: RunProgress, measure_from_s: float, measure_to_s: float) -> Group:
     """The whole screen."""
     counts, elapsed = progress.merged.counts, max(0.0, progress.elapsed_s)
     phase = "ramp and warm-up" if elapsed < measure_from_s else "measuring" if elapsed < measure_to_s else "draining"
@@ -35,7 +35,7 @@ def _colour(bad: int) -> str:
     return "bold red" if bad else "dim"
 
 
-def _latencies(progress: Progress) -> Table:
+def _latencies(progress: RunProgress) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for heading in ("turns", "p50", "p90", "p95", "p99", "max"):
@@ -52,7 +52,7 @@ def _row(taken: HdrHistogram) -> list[str]:
     return [str(taken.get_total_count()), *points]
 
 
-def _generator(progress: Progress) -> Text:
+def _generator(progress: RunProgress) -> Text:
     recent = [moment.p95_ms for moment in progress.timeline()[-WIDTH:]]
     most = max((value for value in recent if value is not None), default=0)
     line = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from loadtest.generator.run import run
 from loadtest.generator.stage_metrics import Reading, StageCounts, between, read
-from loadtest.generator.workers import Progress, Watch
+from loadtest.generator.workers import RunProgress, Watch
 from loadtest.results.result import RunResult
 from loadtest.scenario import schedule
 from loadtest.scenario.scenario import Scenario
@@ -17,7 +17,7 @@ from rejoinder.core.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class MeasuredWindow:
     """What happened between two readings of the replicas, `for_s` apart, close to the run's measured time."""
 
     for_s: float
@@ -35,7 +35,7 @@ class _Reading:
     traffic: Counter[str]
 
 
-class Windower:
+class WindowWatcher:
     """Watches a run and reads the replicas once it measures, and once it does not any more."""
 
     def __init__(self, url: str, from_s: float, to_s: float, reader: Callable[[str], Reading] = read) -> None:
@@ -46,23 +46,23 @@ class Windower:
         self._first: _Reading | None = None
         self._last: _Reading | None = None
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         elapsed = progress.elapsed_s
         if self._first is None and elapsed >= self._from_s:
             self._first = self._read(progress)
         elif self._first is not None and self._last is None and elapsed >= self._to_s:
             self._last = self._read(progress)
 
-    def _read(self, progress: Progress) -> _Reading:
+    def _read(self, progress: RunProgress) -> _Reading:
         traffic: Counter[str] = sum(progress.traffic.values(), Counter())
         return _Reading(time.monotonic(), self._reader(self._url), traffic)
 
-    def window(self) -> Window:
+    def window(self) -> MeasuredWindow:
         """After the run; raises BackendError if it ended before its time."""
         if self._first is None or self._last is None:
             raise BackendError("the run ended before its measured time did.", "See the generator's causes.")
         stages, changed = between(self._first.replicas, self._last.replicas)
-        return Window(
+        return MeasuredWindow(
             for_s=self._last.at - self._first.at,
             stages=stages,
             changed=tuple(changed),
@@ -72,12 +72,12 @@ class Windower:
         )
 
 
-def measure(scenario: Scenario, watch: Watch = lambda _: None) -> tuple[RunResult, Window]:
+def measure(scenario: Scenario, watch: Watch = lambda _: None) -> tuple[RunResult, MeasuredWindow]:
     """Hold the scenario and read the replicas beside it."""
     frozen = schedule.plan(scenario)
-    windower = Windower(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
+    windower = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
 
-    def both(progress: Progress) -> None:
+    def both(progress: RunProgress) -> None:
         windower(progress)
         watch(progress)
 
@@ -85,12 +85,14 @@ def measure(scenario: Scenario, watch: Watch = lambda _: None) -> tuple[RunResul
     return result, windower.window()
 
 
-def idle(url: str, for_s: float) -> Window:
+def idle(url: str, for_s: float) -> MeasuredWindow:
     """The replicas of the server at `url` (ws) without any load of ours, read twice."""
     before, began = read(http_root(url)), time.monotonic()
     time.sleep(for_s)
     stages, changed = between(before, read(http_root(url)))
-    return Window(time.monotonic() - began, stages, tuple(changed), bytes_sent=0, bytes_received=0, frames_sent=0)
+    return MeasuredWindow(
+        time.monotonic() - began, stages, tuple(changed), bytes_sent=0, bytes_received=0, frames_sent=0
+    )
 
 
 def http_root(url: str) -> str:

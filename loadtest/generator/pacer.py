@@ -17,7 +17,7 @@ from loadtest.scenario.schedule import FRAME_SLOTS
 TICK_S = 0.001
 
 
-class Paced(Protocol):
+class PacedCaller(Protocol):
     """A caller with its socket."""
 
     def send_frame(self, due: float) -> int:
@@ -25,18 +25,18 @@ class Paced(Protocol):
         ...
 
 
-class Wheel:
+class FramePacer:
     """`run` for the run's life; callers `join` and `leave` at any time, from the same loop."""
 
     def __init__(self, start: float) -> None:
         self._start = start
-        self._slots: list[list[Paced]] = [[] for _ in range(FRAME_SLOTS)]
+        self._slots: list[list[PacedCaller]] = [[] for _ in range(FRAME_SLOTS)]
         self.late_s = array("d")
 
-    def join(self, caller: Paced, slot: int) -> None:
+    def join(self, caller: PacedCaller, slot: int) -> None:
         self._slots[slot].append(caller)
 
-    def leave(self, caller: Paced, slot: int) -> None:
+    def leave(self, caller: PacedCaller, slot: int) -> None:
         if caller in self._slots[slot]:
             self._slots[slot].remove(caller)
 
@@ -54,7 +54,7 @@ class Wheel:
                 self._send(tuple(slot), due)
             tick += 1
 
-    def _send(self, callers: Sequence[Paced], due: float) -> None:
+    def _send(self, callers: Sequence[PacedCaller], due: float) -> None:
         clock, late_s = time.monotonic, self.late_s
         for caller in callers:
             if caller.send_frame(due):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from loadtest.generator.assignment import Order
+from loadtest.generator.assignment import WorkerAssignment
 from rejoinder.core.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ class RemoteWorker:
                 yield line
 
 
-async def lines(order: Order, address: str) -> AsyncGenerator[dict[str, Any], None]:
+async def lines(order: WorkerAssignment, address: str) -> AsyncGenerator[dict[str, Any], None]:
     """What a worker on the cluster at `address` reports; leaving kills it. Raises ConfigError if nothing answers."""
     import ray  # only here: a generator on one machine needs no Ray
 

@@ -20,7 +20,7 @@ from hdrh.histogram import HdrHistogram
 from loadtest.callers.turn_outcomes import REGION
 from loadtest.generator import self_check as fitness
 from loadtest.generator import workers as crew
-from loadtest.generator.assignment import Order, described
+from loadtest.generator.assignment import WorkerAssignment, described
 from loadtest.generator.server_view import MemoryWatch, ServerView
 from loadtest.judging import verdicts
 from loadtest.results.result import CURVE, Counts, Latency, Region, RunResult, emulated
@@ -41,14 +41,20 @@ def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
     server = ServerView(scenario)
     engines, memory = server.engines(), MemoryWatch(server)
     start_at = time.time() + START_IN_S
-    progress = crew.Progress(frozen.measure_to_s + scenario.drain_s, start_at)
+    progress = crew.RunProgress(frozen.measure_to_s + scenario.drain_s, start_at)
     orders = [
-        Order(scenario, frozen.shard(worker, scenario.workers), frozen.measure_from_s, frozen.measure_to_s, start_at)
+        WorkerAssignment(
+            scenario,
+            calls=frozen.shard(worker, scenario.workers),
+            measure_from_s=frozen.measure_from_s,
+            measure_to_s=frozen.measure_to_s,
+            start_at=start_at,
+        )
         for worker in range(scenario.workers)
     ]
     asyncio.run(_hold(crew.work(orders, progress, watch), memory.run(start_at, scenario.for_s)))
     held = memory.between(frozen.measure_from_s, frozen.measure_to_s)
-    return result(scenario, frozen, progress, engines, held)
+    return result(scenario, frozen=frozen, progress=progress, engines=engines, memory_mb=held)
 
 
 async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
@@ -83,8 +89,9 @@ def _local(host: str) -> bool:
 def result(
     scenario: Scenario,
     frozen: Schedule,
-    progress: crew.Progress,
+    progress: crew.RunProgress,
     engines: dict[str, str],
+    *,
     memory_mb: tuple[tuple[float, float], ...],
 ) -> RunResult:
     """Judge what the workers brought."""
@@ -132,7 +139,7 @@ def latency(taken: HdrHistogram) -> Latency:
     )
 
 
-def _counts(progress: crew.Progress, scheduled: int) -> Counts:
+def _counts(progress: crew.RunProgress, scheduled: int) -> Counts:
     counts = progress.merged.counts
     traffic: Counter[str] = sum(progress.traffic.values(), Counter())
     return Counts(
@@ -163,7 +170,11 @@ def _regions(series: dict[str, HdrHistogram]) -> list[Region]:
     for name in sorted(key.removeprefix(REGION) for key in series if key.startswith(REGION)):
         by, taken = route(name), latency(series[REGION + name])
         rtt_ms = (by.rtt_low_ms + by.rtt_high_ms) / 2
-        rows.append(Region(name, rtt_ms, taken.count, taken.p50_ms, taken.p95_ms, taken.p99_ms))
+        rows.append(
+            Region(
+                name, rtt_ms=rtt_ms, turns=taken.count, p50_ms=taken.p50_ms, p95_ms=taken.p95_ms, p99_ms=taken.p99_ms
+            )
+        )
     return rows
 
 

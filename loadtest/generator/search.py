@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from loadtest.results.result import Outcome
+from loadtest.results.result import RunOutcome
 
 PRECISION = 0.05
 REPEATS = 3
@@ -21,7 +21,7 @@ RECOVERY_SLACK = 0.10
 RECOVERY_SLACK_MS = 20.0
 
 
-class Ending(Enum):
+class SearchEnd(Enum):
     """Why a search is over."""
 
     SYSTEM_LIMITED = "system-limited"
@@ -30,26 +30,26 @@ class Ending(Enum):
     NOTHING_PASSES = "even the smallest load fails"
 
 
-class Kind(Enum):
+class StepKind(Enum):
     SEARCH = "search"
     CONFIRM = "confirm"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SearchStep:
     """One run to hold; each has a seed of its own."""
 
     sessions: int
     seed: int
-    kind: Kind
+    kind: StepKind
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class CompletedStep:
     """A step and what came of it. `recovered` is None when no recovery check was made."""
 
-    step: Step
-    outcome: Outcome
+    step: SearchStep
+    outcome: RunOutcome
     p50_ms: float | None = None
     p95_ms: float | None = None
     recovered: bool | None = None
@@ -57,7 +57,7 @@ class Taken:
 
     @property
     def passed(self) -> bool:
-        return self.outcome is Outcome.PASS and self.recovered is not False
+        return self.outcome is RunOutcome.PASS and self.recovered is not False
 
 
 @dataclass(slots=True)
@@ -67,14 +67,14 @@ class Search:
     start: int
     most: int
     seed: int = 1
-    taken: list[Taken] = field(default_factory=list)
+    taken: list[CompletedStep] = field(default_factory=list)
     _passing: int = 0
     _failing: int | None = None
     _confirmed: int = 0
-    _ending: Ending | None = None
+    _ending: SearchEnd | None = None
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> SearchEnd | None:
         """None while the search goes on."""
         return self._ending
 
@@ -88,38 +88,38 @@ class Search:
         """The smallest number that failed."""
         return self._failing
 
-    def next(self) -> Step | None:
+    def next(self) -> SearchStep | None:
         """The next run; None when the search is over."""
         if self._ending:
             return None
         seed = self.seed + len(self.taken)
         if not self._located:
-            return Step(self._candidate(), seed, Kind.SEARCH)
-        return Step(self._passing, seed, Kind.CONFIRM)
+            return SearchStep(self._candidate(), seed, StepKind.SEARCH)
+        return SearchStep(self._passing, seed, StepKind.CONFIRM)
 
-    def take(self, taken: Taken) -> None:
+    def take(self, taken: CompletedStep) -> None:
         """What the step that `next` named came to."""
         self.taken.append(taken)
-        if taken.outcome is Outcome.INVALID:
-            self._ending = Ending.GENERATOR_LIMITED
+        if taken.outcome is RunOutcome.INVALID:
+            self._ending = SearchEnd.GENERATOR_LIMITED
         elif taken.passed:
             self._pass(taken.step)
         else:
             self._fail(taken.step)
 
-    def _pass(self, step: Step) -> None:
+    def _pass(self, step: SearchStep) -> None:
         self._passing = step.sessions
-        self._confirmed = self._confirmed + 1 if step.kind is Kind.CONFIRM else 0
+        self._confirmed = self._confirmed + 1 if step.kind is StepKind.CONFIRM else 0
         if self._located and self._confirmed >= REPEATS:
-            self._ending = Ending.SYSTEM_LIMITED if self._failing else Ending.BOUND_REACHED
+            self._ending = SearchEnd.SYSTEM_LIMITED if self._failing else SearchEnd.BOUND_REACHED
 
-    def _fail(self, step: Step) -> None:
+    def _fail(self, step: SearchStep) -> None:
         self._failing = step.sessions
         self._confirmed = 0
         passed = [earlier.step.sessions for earlier in self.taken if earlier.passed]
         self._passing = max((sessions for sessions in passed if sessions < step.sessions), default=0)
         if step.sessions <= 1 or (not self._passing and step.sessions <= max(1, self.start // 16)):
-            self._ending = Ending.NOTHING_PASSES
+            self._ending = SearchEnd.NOTHING_PASSES
 
     @property
     def _located(self) -> bool:

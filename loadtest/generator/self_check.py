@@ -16,7 +16,7 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from loadtest.results.histograms import encoded
-from loadtest.results.result import Check
+from loadtest.results.result import FitnessCheck
 
 LAG_PERIOD_S = 0.05
 _SCHEDSTAT = Path("/proc/self/schedstat")
@@ -45,7 +45,7 @@ class LoopLag:
 
 
 @dataclass(frozen=True, slots=True)
-class Stance:
+class CpuSnapshot:
     """The process's clocks at an instant, in seconds; `queued_s`: its main thread's wait for a core."""
 
     at: float
@@ -53,10 +53,10 @@ class Stance:
     queued_s: float
 
     @staticmethod
-    def now() -> Stance:
-        return Stance(time.monotonic(), time.process_time(), _queued_s())
+    def now() -> CpuSnapshot:
+        return CpuSnapshot(time.monotonic(), time.process_time(), _queued_s())
 
-    def since(self, before: Stance) -> dict[str, float]:
+    def since(self, before: CpuSnapshot) -> dict[str, float]:
         """Shares of the time between two instants."""
         wall = max(1e-9, self.at - before.at)
         return {"cpu": (self.cpu_s - before.cpu_s) / wall, "queued": (self.queued_s - before.queued_s) / wall}
@@ -98,17 +98,17 @@ class Fitness:
     frames_scheduled: int
     frames_sent: int
 
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[FitnessCheck, ...]:
         """Each limit of load-facts section 2, held against the evidence."""
         sent = self.frames_sent / self.frames_scheduled if self.frames_scheduled else 1.0
         return (
-            Check("send lateness p99", _p99_ms(self.lateness), LATENESS_MS, "ms"),
-            Check("event loop lag p99", _p99_ms(self.lag), LOOP_LAG_MS, "ms"),
-            Check("missed arrivals", self.missed, 0, "calls"),
-            Check("frames sent of those scheduled", round(sent, 6), FRAMES_SHARE, "share", at_least=True),
-            Check("busiest worker's CPU", round(self.cpu, 4), CPU_SHARE, "of a core"),
-            Check("CPU stolen from this machine", round(self.steal, 4), STEAL_SHARE, "share"),
-            Check("waiting for a core", round(self.queued, 4), RUN_QUEUE_SHARE, "share", warning=True),
+            FitnessCheck("send lateness p99", _p99_ms(self.lateness), LATENESS_MS, "ms"),
+            FitnessCheck("event loop lag p99", _p99_ms(self.lag), LOOP_LAG_MS, "ms"),
+            FitnessCheck("missed arrivals", self.missed, 0, "calls"),
+            FitnessCheck("frames sent of those scheduled", round(sent, 6), FRAMES_SHARE, "share", at_least=True),
+            FitnessCheck("busiest worker's CPU", round(self.cpu, 4), CPU_SHARE, "of a core"),
+            FitnessCheck("CPU stolen from this machine", round(self.steal, 4), STEAL_SHARE, "share"),
+            FitnessCheck("waiting for a core", round(self.queued, 4), RUN_QUEUE_SHARE, "share", warning=True),
         )
 
 
@@ -116,7 +116,7 @@ def _p99_ms(taken: HdrHistogram) -> float:
     return round(taken.get_value_at_percentile(99) / 1000, 2) if taken.get_total_count() else 0.0
 
 
-def causes(checks: tuple[Check, ...]) -> tuple[str, ...]:
+def causes(checks: tuple[FitnessCheck, ...]) -> tuple[str, ...]:
     """Why a run is INVALID, in words; empty if the generator was fit."""
     return tuple(
         f"{check.name} {check.measured:g} {check.unit}, limit {check.limit:g}"

@@ -68,12 +68,12 @@ class ReplicaCounts:
         ends = {end: count - earlier.ends.get(end, 0.0) for end, count in self.ends.items()}
         return ReplicaCounts(
             self.stage,
-            self.queue - earlier.queue,
-            self.service - earlier.service,
-            ends,
-            self.cpu_s - earlier.cpu_s,
-            self.memory_mb,
-            {outcome: count - earlier.drafts.get(outcome, 0.0) for outcome, count in self.drafts.items()},
+            queue=self.queue - earlier.queue,
+            service=self.service - earlier.service,
+            ends=ends,
+            cpu_s=self.cpu_s - earlier.cpu_s,
+            memory_mb=self.memory_mb,
+            drafts={outcome: count - earlier.drafts.get(outcome, 0.0) for outcome, count in self.drafts.items()},
         )
 
 

@@ -21,13 +21,13 @@ from typing import Any
 
 import uvloop
 
-from loadtest.callers.call_socket import CallSocket, Refused, dial, session_update
-from loadtest.callers.simulated_caller import Caller, Habits
-from loadtest.callers.turn_outcomes import Accounts
-from loadtest.generator.assignment import Order
-from loadtest.generator.pacer import Wheel
-from loadtest.generator.self_check import LoopLag, Stance, drain
-from loadtest.results.histograms import Tally
+from loadtest.callers.call_socket import CallRefused, CallSocket, dial, session_update
+from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
+from loadtest.callers.turn_outcomes import TurnOutcomes
+from loadtest.generator.assignment import WorkerAssignment
+from loadtest.generator.pacer import FramePacer
+from loadtest.generator.self_check import CpuSnapshot, LoopLag, drain
+from loadtest.results.histograms import TurnHistograms
 from loadtest.scenario.network import Path, route
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import encode, read_clips
@@ -47,7 +47,7 @@ Report = Callable[[dict[str, Any]], None]
 @dataclass(slots=True)
 class _Live:
     socket: CallSocket
-    caller: Caller
+    caller: SimulatedCaller
     call: Call
     pinged_at: float
 
@@ -55,22 +55,30 @@ class _Live:
 class Worker:
     """Holds the calls of one order."""
 
-    def __init__(self, order: Order, start: float, report: Report) -> None:
+    def __init__(self, order: WorkerAssignment, start: float, report: Report) -> None:
         scenario = order.scenario
         self._order = order
         self._start = start
         self._report = report
-        self._tally = Tally()
-        self._wheel = Wheel(start)
+        self._tally = TurnHistograms()
+        self._wheel = FramePacer(start)
         self._lag = LoopLag()
         self._live: dict[CallSocket, _Live] = {}
         self._traffic: Counter[str] = Counter()
         measure_to = start + order.measure_to_s
-        accounts = Accounts(self._tally, start + order.measure_from_s, measure_to, scenario.manner.answer_timeout_s)
-        self._accounts = accounts
+        outcomes = TurnOutcomes(
+            self._tally, start + order.measure_from_s, measure_to, scenario.behavior.answer_timeout_s
+        )
+        self._accounts = outcomes
         speech = encode(read_clips(scenario.clips), scenario.codec)
-        self._habits = Habits(speech, scenario.manner, accounts, scenario.playout_buffer_ms / 1000, measure_to)
-        self._stance = Stance.now()
+        self._shared = SharedCallerSettings(
+            speech,
+            behavior=scenario.behavior,
+            outcomes=outcomes,
+            playout_buffer_s=scenario.playout_buffer_ms / 1000,
+            last_turn_at=measure_to,
+        )
+        self._stance = CpuSnapshot.now()
         self._parent = os.getppid()
         self._greeting = session_update(scenario.codec, scenario.turn_detection, scenario.silence_ms)
 
@@ -101,7 +109,7 @@ class Worker:
         over = asyncio.Event()
         try:
             socket = await dial(scenario.url, scenario.api_key, self._greeting, lambda _: over.set())
-        except Refused as refusal:
+        except CallRefused as refusal:
             counts["refused" if refusal.status in (429, 503) else "setup_failed"] += 1
             return
         except (ConnectionError, TimeoutError) as fault:
@@ -111,7 +119,7 @@ class Worker:
         counts["opened"] += 1
         self._tally.took("setup", time.monotonic() - due)
         path = Path(route(call.region), random.Random(call.seed))
-        caller = Caller(call, path, self._habits, socket.tell, time.monotonic())
+        caller = SimulatedCaller(call, path=path, habits=self._shared, send=socket.tell, began_at=time.monotonic())
         socket.begin(caller)
         self._live[socket] = _Live(socket, caller, call, time.monotonic())
         self._wheel.join(socket, call.slot)
@@ -126,7 +134,7 @@ class Worker:
             self._end(self._live.pop(socket), dropped)
             await socket.close()
 
-    async def _until_over(self, caller: Caller, socket: CallSocket, lost: asyncio.Event) -> bool:
+    async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
         """Until the caller is done, or the server dropped the call; whether it did."""
         while not caller.over:
             try:
@@ -172,7 +180,7 @@ class Worker:
             live.socket.ping()
 
     def _tell(self, *, final: bool) -> None:
-        now = Stance.now()
+        now = CpuSnapshot.now()
         self._report(
             {
                 "at_s": round(now.at - self._start, 3),
@@ -191,7 +199,7 @@ class Worker:
 
 def main() -> None:
     """Entry point: an order in, lines out."""
-    order = Order.parse(json.loads(sys.stdin.readline()))
+    order = WorkerAssignment.parse(json.loads(sys.stdin.readline()))
     # The plan, the clips and the modules live as long as the process: the collector need never look at them again.
     gc.collect()
     gc.freeze()

@@ -22,9 +22,9 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from loadtest.generator import ray_workers as ray_crew
-from loadtest.generator.assignment import Order
+from loadtest.generator.assignment import WorkerAssignment
 from loadtest.generator.self_check import Fitness, evidence, stolen_and_total
-from loadtest.results.histograms import Merged, histogram
+from loadtest.results.histograms import MergedHistograms, histogram
 from loadtest.results.result import VOICE_TO_VOICE, Moment
 from rejoinder.core.errors import BackendError
 
@@ -32,7 +32,7 @@ REAL_TIME_PRIORITY = 1
 MAX_MOMENTS = 240
 MAX_LINE_BYTES = 4 * 1024 * 1024
 
-Watch = Callable[["Progress"], None]
+Watch = Callable[["RunProgress"], None]
 
 
 @dataclass(slots=True)
@@ -43,12 +43,12 @@ class _Slice:
 
 
 @dataclass(slots=True)
-class Progress:
+class RunProgress:
     """All that is known so far; grows with the number of series, not with the run's length."""
 
     span_s: float
     start_at: float
-    merged: Merged = field(default_factory=Merged)
+    merged: MergedHistograms = field(default_factory=MergedHistograms)
     lateness: HdrHistogram = field(default_factory=histogram)
     lag: HdrHistogram = field(default_factory=histogram)
     live: dict[int, int] = field(default_factory=dict)
@@ -99,13 +99,13 @@ class Progress:
         traffic: Counter[str] = sum(self.traffic.values(), Counter())
         return Fitness(
             self.lateness,
-            self.lag,
-            worst("cpu"),
-            worst("queued"),
-            self.stolen,
-            self.merged.counts["missed"],
-            traffic["scheduled"],
-            traffic["sent"],
+            lag=self.lag,
+            cpu=worst("cpu"),
+            queued=worst("queued"),
+            steal=self.stolen,
+            missed=self.merged.counts["missed"],
+            frames_scheduled=traffic["scheduled"],
+            frames_sent=traffic["sent"],
         )
 
     def timeline(self) -> tuple[Moment, ...]:
@@ -129,7 +129,7 @@ def _at(taken: HdrHistogram, percentile: float) -> float | None:
     return round(taken.get_value_at_percentile(percentile) / 1000, 1) if taken.get_total_count() else None
 
 
-async def work(orders: list[Order], progress: Progress, watch: Watch) -> None:
+async def work(orders: list[WorkerAssignment], progress: RunProgress, watch: Watch) -> None:
     """Run one process an order until all are done; cancelling it stops them. Raises BackendError if one breaks."""
     stolen, total = stolen_and_total()
     try:
@@ -142,7 +142,7 @@ async def work(orders: list[Order], progress: Progress, watch: Watch) -> None:
     progress.stolen = (after[0] - stolen) / max(1, after[1] - total)
 
 
-async def _follow(number: int, order: Order, progress: Progress, watch: Watch) -> None:
+async def _follow(number: int, order: WorkerAssignment, progress: RunProgress, watch: Watch) -> None:
     address = order.scenario.ray_address
     # Closed here and not by the garbage collector: whatever happens, the process is gone when this returns.
     async with aclosing(ray_crew.lines(order, address) if address else _lines(order)) as lines:
@@ -153,7 +153,7 @@ async def _follow(number: int, order: Order, progress: Progress, watch: Watch) -
         raise BackendError(f"generator process {number} ended early.", "Its output above says why.", stage="generator")
 
 
-async def _lines(order: Order) -> AsyncGenerator[dict[str, Any], None]:
+async def _lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None]:
     """What a worker process of this machine reports; leaving stops it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -28,7 +28,7 @@ SWITCHES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Largest:
+class LargestStage:
     """The stage with the largest share of the average turn."""
 
     stage: str
@@ -36,14 +36,14 @@ class Largest:
     switch: str
 
 
-def largest_stage(found: RunResult) -> Largest | None:
+def largest_stage(found: RunResult) -> LargestStage | None:
     """By the mean, which sums over stages; None if no turn was divided."""
     means = {name: found.latencies[name].mean_ms for name in WATERFALL if name in found.latencies}
     total = sum(means.values())
     if not total:
         return None
     stage = max(means, key=lambda name: means[name])
-    return Largest(stage, means[stage] / total, SWITCHES[stage])
+    return LargestStage(stage, means[stage] / total, SWITCHES[stage])
 
 
 def html(found: RunResult) -> str:

@@ -18,7 +18,7 @@ from hdrh.histogram import HdrHistogram
 from scipy.stats import binom
 
 from loadtest.callers.turn_outcomes import AUDIO, EOU, RAW
-from loadtest.results.result import VOICE_TO_VOICE, Counts, Outcome, Verdict
+from loadtest.results.result import VOICE_TO_VOICE, Counts, RunOutcome, Verdict
 from rejoinder.core.capacity.budgets import ALERTS, Component, Metric, Tier, component_limit_ms, total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage
 
@@ -56,14 +56,14 @@ METRIC_SERIES: Mapping[Metric, str] = {
 Series = Mapping[str, HdrHistogram]
 
 
-def judge(violations: int, turns: int, quantile: float) -> tuple[Outcome, int]:
+def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int]:
     """Is the quantile below the limit that so many of the turns exceeded? The second value: turns still needed."""
     allowed = 1 - quantile
     if turns and binom.cdf(violations, turns, allowed) <= DOUBT:
-        return Outcome.PASS, 0
+        return RunOutcome.PASS, 0
     if turns and binom.sf(violations - 1, turns, allowed) <= DOUBT:
-        return Outcome.FAIL, 0
-    return Outcome.UNDECIDED, _needed(violations, turns, allowed)
+        return RunOutcome.FAIL, 0
+    return RunOutcome.UNDECIDED, _needed(violations, turns, allowed)
 
 
 def _needed(violations: int, turns: int, allowed: float) -> int:
@@ -96,7 +96,7 @@ def above(taken: HdrHistogram | None, limit_ms: float) -> int:
     return int(count)
 
 
-def verdict(name: str, source: str, statistic: str, limit_ms: float, taken: HdrHistogram | None) -> Verdict:
+def verdict(name: str, source: str, statistic: str, limit_ms: float, *, taken: HdrHistogram | None) -> Verdict:
     """One quantile against one limit."""
     turns = int(taken.get_total_count()) if taken else 0
     violations = above(taken, limit_ms)
@@ -104,14 +104,33 @@ def verdict(name: str, source: str, statistic: str, limit_ms: float, taken: HdrH
     observed = None
     if taken and turns:
         observed = round(taken.get_value_at_percentile(QUANTILES[statistic] * 100) / 1000, 1)
-    return Verdict(name, source, statistic, limit_ms, observed, violations, turns, outcome, needed)
+    return Verdict(
+        name,
+        source=source,
+        statistic=statistic,
+        limit_ms=limit_ms,
+        observed_ms=observed,
+        violations=violations,
+        turns=turns,
+        outcome=outcome,
+        needed=needed,
+    )
 
 
 def census(name: str, good: int, total: int, share: float) -> Verdict:
     """At least this share must be good; counted, so there is nothing to estimate. `observed_ms` is the percentage."""
     reached = good / total if total else 0.0
-    outcome = Outcome.PASS if total and reached >= share else Outcome.FAIL
-    return Verdict(name, "ours", "share", share * 100, round(reached * 100, 3), total - good, total, outcome)
+    outcome = RunOutcome.PASS if total and reached >= share else RunOutcome.FAIL
+    return Verdict(
+        name,
+        source="ours",
+        statistic="share",
+        limit_ms=share * 100,
+        observed_ms=round(reached * 100, 3),
+        violations=total - good,
+        turns=total,
+        outcome=outcome,
+    )
 
 
 def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
@@ -122,8 +141,17 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
     smooth_s = max(0.0, counts.audio_s - counts.underrun_s)
     tail = [row for row in ALERTS if row.metric in (Metric.END_TO_END_P95, Metric.END_TO_END_P99)]
     return (
-        verdict(f"{tier.value} tier", "guide 3.1", "p50", total_limit_ms(tier), whole),
-        *(verdict(f"end to end {row.statistic}", "guide 7.1", row.statistic, row.target_ms, whole) for row in tail),
+        verdict(f"{tier.value} tier", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), taken=whole),
+        *(
+            verdict(
+                f"end to end {row.statistic}",
+                source="guide 7.1",
+                statistic=row.statistic,
+                limit_ms=row.target_ms,
+                taken=whole,
+            )
+            for row in tail
+        ),
         census("calls set up", counts.sessions_opened, sessions, SETUP_SHARE),
         census("calls kept", kept, counts.sessions_opened, 1.0),
         census("turns answered", counts.answered + counts.interrupted, counts.turns, ANSWERED_SHARE),
@@ -135,25 +163,35 @@ def tables(series: Series) -> Iterator[Verdict]:
     """Every tier's total, the six components of 3.2 in each tier, and the table of 7.1."""
     whole = series.get(VOICE_TO_VOICE)
     for tier in Tier:
-        yield verdict(f"total, {tier.value}", "guide 3.1", "p50", total_limit_ms(tier), whole)
+        yield verdict(
+            f"total, {tier.value}", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), taken=whole
+        )
     for component, names in COMPONENT_SERIES.items():
         taken = next((series[name] for name in names if name in series), None)
         for tier in Tier:
             limit_ms = component_limit_ms(component, tier)
-            yield verdict(f"{component.value}, {tier.value}", "guide 3.2", "p50", limit_ms, taken)
+            yield verdict(
+                f"{component.value}, {tier.value}", source="guide 3.2", statistic="p50", limit_ms=limit_ms, taken=taken
+            )
     for row in ALERTS:
         taken = series.get(METRIC_SERIES[row.metric])
-        yield verdict(f"{row.metric.value} target", "guide 7.1", row.statistic, row.target_ms, taken)
+        yield verdict(
+            f"{row.metric.value} target",
+            source="guide 7.1",
+            statistic=row.statistic,
+            limit_ms=row.target_ms,
+            taken=taken,
+        )
 
 
-def overall(decisive: tuple[Verdict, ...], causes: tuple[str, ...]) -> Outcome:
+def overall(decisive: tuple[Verdict, ...], causes: tuple[str, ...]) -> RunOutcome:
     """INVALID blames the generator; else one failed gate fails, and one open gate leaves the run undecided."""
     outcomes = {gate.outcome for gate in decisive}
     for outcome, holds in (
-        (Outcome.INVALID, bool(causes)),
-        (Outcome.FAIL, Outcome.FAIL in outcomes),
-        (Outcome.UNDECIDED, Outcome.UNDECIDED in outcomes),
+        (RunOutcome.INVALID, bool(causes)),
+        (RunOutcome.FAIL, RunOutcome.FAIL in outcomes),
+        (RunOutcome.UNDECIDED, RunOutcome.UNDECIDED in outcomes),
     ):
         if holds:
             return outcome
-    return Outcome.PASS
+    return RunOutcome.PASS

@@ -42,7 +42,7 @@ def encoded(values_s: Sequence[float]) -> str:
     return str(taken.encode().decode("ascii"))
 
 
-class Tally:
+class TurnHistograms:
     """Counts by name, seconds by name, seconds of the whole turn by region, and the slowest turns."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Tally:
         return folded
 
 
-class Merged:
+class MergedHistograms:
     """The tallies of all workers together."""
 
     def __init__(self) -> None:

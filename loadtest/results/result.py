@@ -18,7 +18,7 @@ VOICE_TO_VOICE = "voice_to_voice"
 and `rtt`, `stop` (barge-in), `setup` (dial to session.updated)."""
 
 
-class Outcome(Enum):
+class RunOutcome(Enum):
     """PASS and FAIL are claims about the system at 95% confidence; UNDECIDED wants more turns; INVALID blames the
     generator.
     """
@@ -64,12 +64,12 @@ class Verdict:
     observed_ms: float | None
     violations: int
     turns: int
-    outcome: Outcome
+    outcome: RunOutcome
     needed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class FitnessCheck:
     """The generator's own fitness: `measured` must not exceed (or fall below, `at_least`) `limit`. A `warning` check
     cannot make a run INVALID.
     """
@@ -145,14 +145,14 @@ class RunResult:
     system, never a model. `memory_mb`: (seconds after the start, resident MiB of all replicas) while calls were held.
     """
 
-    outcome: Outcome
+    outcome: RunOutcome
     scenario: dict[str, object]
     schedule_sha256: str
     started_at: str
     held_s: float
     engines: dict[str, str]
     counts: Counts
-    checks: tuple[Check, ...]
+    checks: tuple[FitnessCheck, ...]
     verdicts: tuple[Verdict, ...]
     latencies: dict[str, Latency]
     regions: tuple[Region, ...]

@@ -33,7 +33,9 @@ def spread(values_ms: Sequence[float]) -> Spread:
     if not values_ms:
         raise ValueError("there is no spread of nothing")
     p95 = float(np.percentile(values_ms, 95, method="inverted_cdf"))
-    return Spread(len(values_ms), median(values_ms), p95, min(values_ms), max(values_ms))
+    return Spread(
+        len(values_ms), median_ms=median(values_ms), p95_ms=p95, least_ms=min(values_ms), most_ms=max(values_ms)
+    )
 
 
 def spreads(records: Sequence[TurnRecord]) -> dict[str, Spread]:

@@ -22,7 +22,7 @@ WATERFALL = (*(stage.value for stage in Stage), UNATTRIBUTED)
 """The keys of `stages_ms`, in order."""
 
 
-class Outcome(Enum):
+class TurnOutcome(Enum):
     """`ANSWERED` and `INTERRUPTED` (answered, until the caller cut in) are good; the others are not."""
 
     ANSWERED = "answered"
@@ -77,7 +77,7 @@ class TurnRecord:
     @property
     def ok(self) -> bool:
         """Whether the turn was answered, be it that the caller then cut in."""
-        return self.outcome in (Outcome.ANSWERED.value, Outcome.INTERRUPTED.value)
+        return self.outcome in (TurnOutcome.ANSWERED.value, TurnOutcome.INTERRUPTED.value)
 
 
 def unspoken(clip: str, expected: str | None, run: int) -> TurnRecord:
@@ -97,7 +97,7 @@ def unspoken(clip: str, expected: str | None, run: int) -> TurnRecord:
         engines={},
         clip=clip,
         run=run,
-        outcome=Outcome.UNANSWERED.value,
+        outcome=TurnOutcome.UNANSWERED.value,
         expected=expected,
         wer=None if expected is None else 1.0,
         premature_replies=0,

@@ -83,7 +83,7 @@ def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
     end = last_audible(samples, WIRE_RATE, gate, _FRAME_MS)
     if start is None or end is None:
         raise ConfigError("holds nothing audible.", "Record it again, louder.", field=name)
-    return Clip(name, pcm, start, end, expected)
+    return Clip(name, pcm=pcm, speech_start=start, speech_end=end, expected=expected)
 
 
 def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:

@@ -17,7 +17,7 @@ FRAME_BYTES = FRAME_SAMPLES * SAMPLE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class SpokenClip:
     """A clip and the sample of the stream with which it begins."""
 
     clip: Clip
@@ -30,7 +30,7 @@ class Microphone:
     def __init__(self, began_at: float) -> None:
         self.began_at = began_at
         self.sent = bytearray()
-        self._spoken: Spoken | None = None
+        self._spoken: SpokenClip | None = None
         self._frames = 0
 
     @property
@@ -38,9 +38,9 @@ class Microphone:
         """The deadline of the next frame."""
         return self.began_at + self._frames * FRAME_MS / 1000
 
-    def speak(self, clip: Clip) -> Spoken:
+    def speak(self, clip: Clip) -> SpokenClip:
         """Begin a clip with the next frame; what is left of the clip before is not spoken."""
-        self._spoken = Spoken(clip, self._frames * FRAME_SAMPLES)
+        self._spoken = SpokenClip(clip, self._frames * FRAME_SAMPLES)
         return self._spoken
 
     def frame(self) -> bytes:

@@ -40,7 +40,14 @@ _GUIDE = "latency guide 1.2"
 
 def _far(name: str, low: float, high: float, loss: float) -> Route:
     """A distance on top of the same-region round trip, as the guide states it."""
-    return Route(name, _NEAR[0] + low, _NEAR[1] + high, 2.0, loss, f"{_GUIDE}: +{low:g}-{high:g} ms")
+    return Route(
+        name,
+        rtt_low_ms=_NEAR[0] + low,
+        rtt_high_ms=_NEAR[1] + high,
+        jitter_ms=2.0,
+        loss=loss,
+        source=f"{_GUIDE}: +{low:g}-{high:g} ms",
+    )
 
 
 ROUTES = {
@@ -67,7 +74,14 @@ def route(name: str) -> Route:
     if not plus:
         return found
     low, high = found.rtt_low_ms + RELAY_MS[0], found.rtt_high_ms + RELAY_MS[1]
-    return Route(name, low, high, found.jitter_ms, found.loss, f"{found.source}; relay +20-100 ms")
+    return Route(
+        name,
+        rtt_low_ms=low,
+        rtt_high_ms=high,
+        jitter_ms=found.jitter_ms,
+        loss=found.loss,
+        source=f"{found.source}; relay +20-100 ms",
+    )
 
 
 def weighted(region: str) -> tuple[str, float]:

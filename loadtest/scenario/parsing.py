@@ -1,6 +1,6 @@
 """Scenarios as people write them: KEY=VALUE, or a YAML file of the same keys. Every field of `Scenario` is a key.
 
-Nested fields are dotted (`manner.think_s=1`), durations may have a unit (`ramp_s=2m`), lists are comma-separated.
+Nested fields are dotted (`behavior.think_s=1`), durations may have a unit (`ramp_s=2m`), lists are comma-separated.
 """
 
 from __future__ import annotations

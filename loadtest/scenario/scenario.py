@@ -30,7 +30,7 @@ class Arrivals(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class CallerBehavior:
     """How callers behave; probabilities are drawn for each turn (`barge_in`) or each call (the others).
 
     think_s, think_sigma  median and shape of a log-normal pause between hearing the end of a reply and speaking again
@@ -89,7 +89,7 @@ class Scenario:
     drain_s: float = 20.0
     seed: int = 1
     codec: AudioFormat = AudioFormat.PCM
-    manner: Manner = field(default_factory=Manner)
+    behavior: CallerBehavior = field(default_factory=CallerBehavior)
     regions: tuple[str, ...] = ("local",)
     turn_detection: str = "semantic_vad"
     silence_ms: int = 200

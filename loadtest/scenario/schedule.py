@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from loadtest.scenario.network import weighted
-from loadtest.scenario.scenario import MAX_SESSIONS, Arrivals, Manner, Scenario
+from loadtest.scenario.scenario import MAX_SESSIONS, Arrivals, CallerBehavior, Scenario
 from rejoinder.core.errors import ConfigError
 
 BURST_SHAPE = 0.25
@@ -63,11 +63,11 @@ class Call:
     listener: bool = False
     hangs_up: bool = False
 
-    def turn(self, number: int, manner: Manner, clips: int) -> TurnPlan:
+    def turn(self, number: int, behavior: CallerBehavior, clips: int) -> TurnPlan:
         """The `number`-th turn, whatever came before it."""
         draw = random.Random(self.seed * 1_000_003 + number)
-        think_s = manner.think_s * math.exp(manner.think_sigma * draw.gauss(0, 1)) if manner.think_s else 0.0
-        barge_in_s = draw.uniform(*BARGE_IN_S) if draw.random() < manner.barge_in else None
+        think_s = behavior.think_s * math.exp(behavior.think_sigma * draw.gauss(0, 1)) if behavior.think_s else 0.0
+        barge_in_s = draw.uniform(*BARGE_IN_S) if draw.random() < behavior.barge_in else None
         return TurnPlan(draw.randrange(clips), think_s, barge_in_s)
 
 
@@ -96,8 +96,8 @@ def plan(scenario: Scenario) -> Schedule:
     names, weights = zip(*(weighted(region) for region in scenario.regions), strict=True)
     shares = np.array(weights) / sum(weights)
     regions = draw.choice(len(names), len(arrivals), p=shares)
-    manner = scenario.manner
-    listeners, hang_ups = (draw.random(len(arrivals)) < share for share in (manner.muted, manner.hang_up))
+    behavior = scenario.behavior
+    listeners, hang_ups = (draw.random(len(arrivals)) < share for share in (behavior.muted, behavior.hang_up))
     seeds = draw.integers(0, 2**31, len(arrivals))
     cuts = np.where(hang_ups, draw.uniform(*HANG_UP_SHARE, len(arrivals)), 1.0)
     calls = tuple(
@@ -114,7 +114,7 @@ def plan(scenario: Scenario) -> Schedule:
         for number, (at_s, ends_s) in enumerate(arrivals)
     )
     begin = _lead_s(scenario)
-    return Schedule(calls, begin, begin + scenario.for_s, _hash(calls, manner))
+    return Schedule(calls, begin, begin + scenario.for_s, _hash(calls, behavior))
 
 
 def _lead_s(scenario: Scenario) -> float:
@@ -122,8 +122,8 @@ def _lead_s(scenario: Scenario) -> float:
     return (scenario.ramp_s if scenario.arrivals is Arrivals.RAMP else 0.0) + scenario.warm_up_s
 
 
-def _hash(calls: tuple[Call, ...], manner: Manner) -> str:
-    document = json.dumps([asdict(manner), [asdict(call) for call in calls]], sort_keys=True)
+def _hash(calls: tuple[Call, ...], behavior: CallerBehavior) -> str:
+    document = json.dumps([asdict(behavior), [asdict(call) for call in calls]], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()
 
 

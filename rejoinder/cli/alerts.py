@@ -19,6 +19,7 @@ def alerts(
     url: Annotated[str, typer.Option(help="The running system's HTTP address.")] = "http://127.0.0.1:8000",
     window: Annotated[str, typer.Option(help="Percentiles are over so long.")] = Timing().window,
     hold: Annotated[str, typer.Option("--for", help="A threshold must be exceeded for so long.")] = Timing().hold,
+    *,
     interval: Annotated[str, typer.Option(help="Scrape and evaluate so often.")] = Timing().interval,
 ) -> None:
     """Prometheus recording and alert rules for the latency guide's table 7.1."""

@@ -25,7 +25,7 @@ from loadtest.scenario.clips import write_wave
 from rejoinder.cli.talk import talk
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import BackendError
-from rejoinder.core.settings.settings import ModelStoreSettings, TtsStage
+from rejoinder.core.settings.settings import ModelStoreSettings, TtsSettings
 from rejoinder.store import ModelStore, open_store
 from rejoinder.store.human_clips import moonshine_clips
 
@@ -36,7 +36,7 @@ FAILED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DemoLine:
     """One line of the caller's: `text` in our own voice (synthetic), or a person's, by its name in `human_corpus`."""
 
     name: str
@@ -45,10 +45,10 @@ class Question:
 
 
 QUESTIONS = (
-    Question("1-synthetic-capital", "What is the capital of France?"),
-    Question("2-human-dickens", recording="two_cities.wav@20.9"),
-    Question("3-synthetic-history", "Tell me about the history of the city of London."),
-    Question("4-synthetic-interruption", "Stop please. What is the capital of Italy?"),
+    DemoLine("1-synthetic-capital", "What is the capital of France?"),
+    DemoLine("2-human-dickens", recording="two_cities.wav@20.9"),
+    DemoLine("3-synthetic-history", "Tell me about the history of the city of London."),
+    DemoLine("4-synthetic-interruption", "Stop please. What is the capital of Italy?"),
 )
 INTERRUPTION = 4
 
@@ -87,11 +87,11 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def make_clips(folder: Path, store: ModelStore, questions: Sequence[Question] = QUESTIONS) -> list[Path]:
+def make_clips(folder: Path, store: ModelStore, questions: Sequence[DemoLine] = QUESTIONS) -> list[Path]:
     """The questions as WAV files, each with its true text beside it."""
     from deployments.engines.piper import PiperVoice
 
-    voice = PiperVoice(store.path(TtsStage().model))
+    voice = PiperVoice(store.path(TtsSettings().model))
     recordings = {clip.name: clip for clip in moonshine_clips(store.path("human-clips"))}
     paths = []
     for question in questions:

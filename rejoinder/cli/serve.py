@@ -14,13 +14,13 @@ from rich.live import Live
 from rich.table import Table
 
 from cluster.doctor import needed_models
-from cluster.launch import Progress, application, cluster, read_config
+from cluster.launch import LaunchProgress, application, cluster, read_config
 from deployments.engines.speech_in.noise import suppressors
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.service_curves import STACKS
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import parse_settings
-from rejoinder.store import Status, open_store
+from rejoinder.store import ModelStatus, open_store
 
 
 def serve(
@@ -78,7 +78,7 @@ def _check_models(document: ServeFile) -> None:
     settings = document.application.args
     suppressors(settings.noise)
     store = open_store(settings.models)
-    absent = [name for name in needed_models(document) if store.status(name) is Status.ABSENT]
+    absent = [name for name in needed_models(document) if store.status(name) is ModelStatus.ABSENT]
     if absent:
         names = " ".join(absent)
         raise ConfigError(f"models are missing: {names}.", f"Run `rejoinder models pull {names}`.", field="args.models")
@@ -97,7 +97,7 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
-def _table(progress: Progress) -> Table:
+def _table(progress: LaunchProgress) -> Table:
     table = Table("deployment", "status", "replicas", title="Waiting until every replica is healthy")
     for name, (status, running, wanted) in progress.deployments.items():
         table.add_row(name, status.lower(), f"{running}/{wanted}")

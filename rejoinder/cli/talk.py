@@ -18,8 +18,8 @@ from rejoinder.core.errors import ConfigError
 
 # At run time only `talk` imports them: the openai client takes a second to load, and every command loads this module.
 if TYPE_CHECKING:
-    from loadtest.callers.openai_caller import Call, Server
-    from loadtest.callers.scripted_caller import Line
+    from loadtest.callers.openai_caller import HeldCall, ServerAddress
+    from loadtest.callers.scripted_caller import ScriptedLine
     from loadtest.results.spread import Spread
     from loadtest.results.turn_record import TurnRecord
 
@@ -52,6 +52,7 @@ def talk(
     url: Url = "ws://127.0.0.1:8000/v1",
     repeat: Repeat = 1,
     barge_in: BargeIn = None,
+    *,
     timeout: Timeout = 60.0,
     save: Save = None,
     json_file: Json = None,
@@ -69,12 +70,12 @@ def talk(
     loadtest/results/turn_record.py says
     what each means.
     """
-    from loadtest.callers.openai_caller import Server
+    from loadtest.callers.openai_caller import ServerAddress
     from loadtest.callers.recording import save as save_recording
     from loadtest.results.spread import spreads
 
     console = Console(highlight=False, soft_wrap=True)
-    server, lines = Server(url, os.environ.get(API_KEY) or "none"), _lines(clips, barge_in or [])
+    server, lines = ServerAddress(url, os.environ.get(API_KEY) or "none"), _lines(clips, barge_in or [])
     if json_file:
         _write(json_file, [])
     records: list[TurnRecord] = []
@@ -95,9 +96,9 @@ def talk(
         raise typer.Exit(NOT_ANSWERED)
 
 
-def _lines(clips: list[Path], barge_in: list[str]) -> list[Line]:
+def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:
     """The clips with their barge-ins; raises ConfigError naming the option or file that is wrong."""
-    from loadtest.callers.scripted_caller import Line
+    from loadtest.callers.scripted_caller import ScriptedLine
     from loadtest.scenario.clips import read_clip
 
     offsets: dict[int, float] = {}
@@ -112,14 +113,16 @@ def _lines(clips: list[Path], barge_in: list[str]) -> list[Line]:
                 f"{option!r} names no clip that follows a reply.", f"N runs from 2 to {len(clips)}.", "--barge-in"
             )
         offsets[clip] = offset_s
-    return [Line(read_clip(path), offsets.get(number)) for number, path in enumerate(clips, 1)]
+    return [ScriptedLine(read_clip(path), offsets.get(number)) for number, path in enumerate(clips, 1)]
 
 
-def _converse(console: Console, server: Server, lines: list[Line], timeout_s: float) -> Call:
+def _converse(console: Console, server: ServerAddress, lines: list[ScriptedLine], timeout_s: float) -> HeldCall:
     from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, talk
-    from loadtest.callers.scripted_caller import Manners
+    from loadtest.callers.scripted_caller import ScriptedBehavior
 
-    call = asyncio.run(talk(server, lines, Manners(timeout_s=timeout_s), lambda record: _show(console, record)))
+    call = asyncio.run(
+        talk(server, lines, ScriptedBehavior(timeout_s=timeout_s), lambda record: _show(console, record))
+    )
     for record in call.dialogue.records()[call.dialogue.closed :]:
         _show(console, record)
     for fault in call.dialogue.faults:

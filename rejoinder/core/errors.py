@@ -55,7 +55,7 @@ class BackendError(RejoinderError):
 
 
 @dataclass(eq=False)
-class Late(BackendError):
+class StageTimeout(BackendError):
     """A stage did not answer in the time it was given; with more it may."""
 
 

@@ -1,7 +1,7 @@
 """The model store: weights by name, verified before use, fetched only by `pull`."""
 
-from rejoinder.store.manifest import Form
-from rejoinder.store.model_store import ModelStore, Status, open_store
-from rejoinder.store.progress import SILENT, Progress
+from rejoinder.store.manifest import ConversionForm
+from rejoinder.store.model_store import ModelStatus, ModelStore, open_store
+from rejoinder.store.progress import SILENT, PullProgress
 
-__all__ = ["SILENT", "Form", "ModelStore", "Progress", "Status", "open_store"]
+__all__ = ["SILENT", "ConversionForm", "ModelStatus", "ModelStore", "PullProgress", "open_store"]

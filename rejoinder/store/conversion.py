@@ -18,11 +18,11 @@ from pathlib import Path
 
 import rejoinder
 from rejoinder.core.errors import ModelError
-from rejoinder.store.manifest import Form, Model, ModelFile
+from rejoinder.store.manifest import ConversionForm, Model, ModelFile
 from rejoinder.store.progress import Report
 from rejoinder.store.verification import sha256_of, write_stamps
 
-Converter = Callable[[Form, Path, Path], None]
+Converter = Callable[[ConversionForm, Path, Path], None]
 """(form, source folder, destination folder): writes the destination; raises ModelError, or OSError on a full disk."""
 
 CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
@@ -30,10 +30,10 @@ CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
 RECIPE = 1
 KEY_DIGITS = 16
 # All others start from the hf form.
-FROM_THE_FILES = frozenset({Form.HF, Form.LLAMA_CPP})
+FROM_THE_FILES = frozenset({ConversionForm.HF, ConversionForm.LLAMA_CPP})
 
 
-def conversion_folder(name: str, model: Model, form: Form) -> str:
+def conversion_folder(name: str, model: Model, form: ConversionForm) -> str:
     """Path of a conversion, relative to the store; raises ModelError if a package it depends on is not installed."""
     try:
         versions = {package: importlib.metadata.version(package) for package in CONVERTING_PACKAGES}
@@ -45,13 +45,13 @@ def conversion_folder(name: str, model: Model, form: Form) -> str:
     return f"converted/{name}/{form}-{hashlib.sha256(recipe.encode()).hexdigest()[:KEY_DIGITS]}"
 
 
-def convert_gguf(form: Form, source: Path, destination: Path) -> None:
+def convert_gguf(form: ConversionForm, source: Path, destination: Path) -> None:
     """The Converter in use: runs it in its own process, so that no replica keeps torch in memory."""
     root = str(Path(rejoinder.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # The converters look a local folder up on the hub unless told not to.
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-    module = "split_gguf" if form is Form.LLAMA_CPP else "convert_gguf"
+    module = "split_gguf" if form is ConversionForm.LLAMA_CPP else "convert_gguf"
     command = (sys.executable, "-m", f"rejoinder.store.{module}", form, str(source), str(destination))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -62,7 +62,9 @@ def convert_gguf(form: Form, source: Path, destination: Path) -> None:
         raise ModelError(f"conversion to {form} failed.", remedy, str(source), found=lines[-1])
 
 
-def build(form: Form, source: Path, ready_hf: Path | None, staging: Path, convert: Converter, report: Report) -> Path:
+def build(
+    form: ConversionForm, source: Path, ready_hf: Path | None, staging: Path, *, convert: Converter, report: Report
+) -> Path:
     """Convert below `staging` and stamp the result; `ready_hf` is an existing `hf` form, which most others start from.
 
     Without it the `hf` form is made in `staging` and thrown away: it is four times the size of what the engine reads.
@@ -70,8 +72,8 @@ def build(form: Form, source: Path, ready_hf: Path | None, staging: Path, conver
     start = source if form in FROM_THE_FILES else ready_hf
     if start is None:
         report("converting to hf", 0, 0)
-        start = staging / Form.HF
-        convert(Form.HF, source, start)
+        start = staging / ConversionForm.HF
+        convert(ConversionForm.HF, source, start)
     report(f"converting to {form}", 0, 0)
     result = staging / form
     convert(form, start, result)

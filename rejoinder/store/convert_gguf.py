@@ -20,18 +20,18 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from rejoinder.store.manifest import Form
+from rejoinder.store.manifest import ConversionForm
 
-QUANTIZATION = {Form.CT2_INT8: "int8", Form.CT2_FLOAT32: "float32"}
+QUANTIZATION = {ConversionForm.CT2_INT8: "int8", ConversionForm.CT2_FLOAT32: "float32"}
 TRANSFORMERS_WEIGHTS = "model.safetensors"
 # With these beside the weights, transformers' AutoTokenizer opens the converted folder and knows the chat format.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
-def main(form: Form, source: Path, destination: Path) -> None:
-    if form is Form.HF and (source / TRANSFORMERS_WEIGHTS).is_file():
+def main(form: ConversionForm, source: Path, destination: Path) -> None:
+    if form is ConversionForm.HF and (source / TRANSFORMERS_WEIGHTS).is_file():
         shutil.copytree(source, destination, ignore=shutil.ignore_patterns(".*"))
-    elif form is Form.HF:
+    elif form is ConversionForm.HF:
         _gguf_to_transformers(source, destination)
     else:
         present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
@@ -86,4 +86,4 @@ def _unrotate(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    main(Form(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    main(ConversionForm(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

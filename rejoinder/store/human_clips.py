@@ -58,7 +58,7 @@ class HumanClip:
 def moonshine_clips(folder: Path) -> list[HumanClip]:
     """The model store's own clips; `folder`: its `human-clips`."""
     return [
-        HumanClip("moonshine", f"{file}@{start_s:g}", folder / file, text, start_s, end_s)
+        HumanClip("moonshine", name=f"{file}@{start_s:g}", path=folder / file, text=text, start_s=start_s, end_s=end_s)
         for file, start_s, end_s, text in _MOONSHINE_CUTS
     ]
 

@@ -20,7 +20,7 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class Form(StrEnum):
+class ConversionForm(StrEnum):
     """What a model in GGUF or in transformers' own format can be converted to; each result needs nothing else."""
 
     HF = "hf"
@@ -100,7 +100,7 @@ class Model(Section):
     licence: str
     files: Annotated[dict[FileName, ModelFile], Field(min_length=1)]
     sources: Annotated[list[Source], Field(min_length=1)]
-    prepare: tuple[Form, ...] = ()
+    prepare: tuple[ConversionForm, ...] = ()
 
     @property
     def size_bytes(self) -> int:

@@ -25,8 +25,8 @@ from rejoinder.core.errors import ModelError
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.conversion import Converter, build, conversion_folder, convert_gguf
 from rejoinder.store.locking import exclusive
-from rejoinder.store.manifest import BUILT_IN, Form, LocalSource, Manifest, Model, load_manifest
-from rejoinder.store.progress import SILENT, Progress, Report
+from rejoinder.store.manifest import BUILT_IN, ConversionForm, LocalSource, Manifest, Model, load_manifest
+from rejoinder.store.progress import SILENT, PullProgress, Report
 from rejoinder.store.sources import REAL_SOURCES, Fetcher, acquire
 from rejoinder.store.verification import FULL_DISK_ERRNOS, is_stamped, recorded_files, verify, write_stamps
 
@@ -37,7 +37,7 @@ CONVERT_ROOM = 8
 ALREADY_COMPLETE = "already complete"
 
 
-class Status(Enum):
+class ModelStatus(Enum):
     """What a look at the store, without hashing, says about a model."""
 
     ABSENT = "absent"
@@ -76,20 +76,20 @@ class ModelStore:
             self._verify_files(name, model, _ignore)
         return folder
 
-    def converted(self, name: str, form: str, progress: Progress = SILENT) -> Path:
+    def converted(self, name: str, form: str, progress: PullProgress = SILENT) -> Path:
         """The folder with the model in another form (see Form), converted now unless that was done before."""
         model, wanted = self._model(name), _form(name, form)
         source, folder = self.path(name), self.directory / conversion_folder(name, model, wanted)
         if not _is_intact(folder):
             report = partial(progress.update, name)
             with self._working_on(name, report) as staging:
-                self._convert(name, wanted, source, staging, report)
+                self._convert(name, form=wanted, source=source, staging=staging, report=report)
         return folder
 
     def pull(
         self,
         names: Sequence[str] = (),
-        progress: Progress = SILENT,
+        progress: PullProgress = SILENT,
         local: Path | None = None,
         form: str = "",
     ) -> None:
@@ -103,13 +103,13 @@ class ModelStore:
             with self._working_on(name, report) as staging:
                 outcome = ALREADY_COMPLETE
                 if not self._is_complete(name, model, report):
-                    outcome = self._fetch(name, model, staging, report, local)
+                    outcome = self._fetch(name, model=model, staging=staging, report=report, local=local)
                 for wanted in (_form(name, form),) if form else model.prepare:
-                    if self._convert(name, wanted, self.directory / name, staging, report):
+                    if self._convert(name, form=wanted, source=self.directory / name, staging=staging, report=report):
                         outcome += f", converted to {wanted}"
             progress.finish(name, outcome)
 
-    def verify(self, names: Sequence[str] = (), progress: Progress = SILENT) -> dict[str, ModelError | None]:
+    def verify(self, names: Sequence[str] = (), progress: PullProgress = SILENT) -> dict[str, ModelError | None]:
         """Hash every file of the named models (none named: all) and of their conversions; what is wrong, by model."""
         results: dict[str, ModelError | None] = {}
         for name in self._names(names):
@@ -123,16 +123,18 @@ class ModelStore:
                 results[name] = error
         return results
 
-    def status(self, name: str) -> Status:
+    def status(self, name: str) -> ModelStatus:
         model, folder = self._model(name), self.directory / name
         if is_stamped(folder, model.files):
-            return Status.READY
-        return Status.UNVERIFIED if all((folder / file).is_file() for file in model.files) else Status.ABSENT
+            return ModelStatus.READY
+        return ModelStatus.UNVERIFIED if all((folder / file).is_file() for file in model.files) else ModelStatus.ABSENT
 
     def _model(self, name: str) -> Model:
         if name not in self.manifest.models:
             known = ", ".join(self.manifest.models)
-            raise ModelError("no such model in the manifest.", "Run `rejoinder models list`.", name, known, name)
+            raise ModelError(
+                "no such model in the manifest.", "Run `rejoinder models list`.", file=name, expected=known, found=name
+            )
         return self.manifest.models[name]
 
     def _names(self, names: Sequence[str]) -> list[str]:
@@ -159,7 +161,7 @@ class ModelStore:
         with contextlib.suppress(OSError):
             write_stamps(folder, model.files)
 
-    def _verify_conversion(self, name: str, model: Model, form: Form, report: Report) -> None:
+    def _verify_conversion(self, name: str, model: Model, form: ConversionForm, report: Report) -> None:
         folder = self.directory / conversion_folder(name, model, form)
         files = recorded_files(folder)
         if not files:
@@ -179,14 +181,16 @@ class ModelStore:
             return False  # absent or damaged: exactly what a pull is for
         return True
 
-    def _fetch(self, name: str, model: Model, staging: Path, report: Report, local: Path | None) -> str:
+    def _fetch(self, name: str, model: Model, staging: Path, report: Report, *, local: Path | None) -> str:
         """Bring verified files into place; returns where they came from."""
         free_bytes = shutil.disk_usage(staging).free
         if free_bytes < model.size_bytes:
             raise self._full_disk(name)
         first = [LocalSource(kind="local", directory=str(local / name))] if local else []
         sources = [*first, *model.sources]
-        folder, source = acquire(name, model, sources, staging, self.fetcher, report)
+        folder, source = acquire(
+            name, model=model, sources=sources, staging=staging, fetcher=self.fetcher, report=report
+        )
         place = self.directory / name
         place.mkdir(exist_ok=True)
         for file in model.files:
@@ -194,14 +198,21 @@ class ModelStore:
         write_stamps(place, model.files)
         return f"fetched from {source}"
 
-    def _convert(self, name: str, form: Form, source: Path, staging: Path, report: Report) -> bool:
+    def _convert(self, name: str, form: ConversionForm, source: Path, staging: Path, *, report: Report) -> bool:
         """Make one conversion unless it is there; true if it was made. Needs the model's lock."""
         model = self._model(name)
         place = self.directory / conversion_folder(name, model, form)
         if _is_intact(place):
             return False
-        hf = self.directory / conversion_folder(name, model, Form.HF)
-        result = build(form, source, hf if _is_intact(hf) else None, staging, self.converter, report)
+        hf = self.directory / conversion_folder(name, model, ConversionForm.HF)
+        result = build(
+            form,
+            source=source,
+            ready_hf=hf if _is_intact(hf) else None,
+            staging=staging,
+            convert=self.converter,
+            report=report,
+        )
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
             place.rename(staging / "damaged")
@@ -233,14 +244,20 @@ class ModelStore:
         free = shutil.disk_usage(self.directory).free
         remedy = f"Free space there, or choose another folder with --directory. {self._remedy(name)}"
         expected, found = f"about {needed / 1e6:.0f} MB free", f"{free / 1e6:.0f} MB"
-        return ModelError(f"the disk of {self.directory} is full.", remedy, name, expected, found)
+        return ModelError(f"the disk of {self.directory} is full.", remedy, file=name, expected=expected, found=found)
 
 
-def _form(name: str, form: str) -> Form:
+def _form(name: str, form: str) -> ConversionForm:
     try:
-        return Form(form)
+        return ConversionForm(form)
     except ValueError:
-        raise ModelError("no such form.", "Use one of the expected forms.", name, ", ".join(Form), form) from None
+        raise ModelError(
+            "no such form.",
+            "Use one of the expected forms.",
+            file=name,
+            expected=", ".join(ConversionForm),
+            found=form,
+        ) from None
 
 
 def _is_intact(folder: Path) -> bool:

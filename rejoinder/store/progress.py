@@ -9,14 +9,14 @@ Report = Callable[[str, int, int], None]
 """(activity, bytes done, bytes in all) of one model's work; 0 bytes in all means that the amount is unknown."""
 
 
-class Progress(Protocol):
+class PullProgress(Protocol):
     """Receives the progress of several models, one after another."""
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None: ...
     def finish(self, model: str, outcome: str) -> None: ...
 
 
-class Silent:
+class SilentProgress:
     """The Progress of a caller that shows none."""
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
@@ -26,4 +26,4 @@ class Silent:
         pass
 
 
-SILENT = Silent()
+SILENT = SilentProgress()

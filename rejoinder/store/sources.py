@@ -47,7 +47,7 @@ REAL_SOURCES = SourceFetcher()
 
 
 def acquire(
-    name: str, model: Model, sources: Sequence[Source], staging: Path, fetcher: Fetcher, report: Report
+    name: str, model: Model, sources: Sequence[Source], staging: Path, *, fetcher: Fetcher, report: Report
 ) -> tuple[Path, Source]:
     """Fetch and verify the files in a new folder below `staging`; returns it with the source that gave them.
 

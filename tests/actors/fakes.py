@@ -16,13 +16,13 @@ from actors.stages.ports import (
     ANYWHERE,
     LlmRequest,
     LlmStream,
+    LlmUsage,
     Priority,
     SttJob,
     TokenDelta,
     Transcript,
     TtsRequest,
     TurnVerdict,
-    Usage,
     VadBatch,
     VadResult,
 )
@@ -110,7 +110,9 @@ class ScriptedStt:
         if job.priority is Priority.PARTIAL:
             self.partials.append(job)
             await asyncio.sleep(self.delay_s)
-            return Transcript(self.texts[0], len(job.pcm) / 32, 0.0, self.delay_s * 1000, -0.2)
+            return Transcript(
+                self.texts[0], audio_ms=len(job.pcm) / 32, queue_ms=0.0, decode_ms=self.delay_s * 1000, avg_logprob=-0.2
+            )
         self.avoided.append(avoid)
         try:
             await asyncio.sleep(self.delay_s)
@@ -127,7 +129,9 @@ class ScriptedStt:
             raise BackendError("gone.", stage="stt", replica="stt-1")
         self.jobs.append(job)
         text = self.texts.popleft() if len(self.texts) > 1 else self.texts[0]
-        return Transcript(text, len(job.pcm) / 32, 0.0, self.delay_s * 1000, -0.2)
+        return Transcript(
+            text, audio_ms=len(job.pcm) / 32, queue_ms=0.0, decode_ms=self.delay_s * 1000, avg_logprob=-0.2
+        )
 
 
 @dataclass
@@ -153,7 +157,7 @@ class _Script:
             if number < len(self.words) - 1:
                 yield TokenDelta(word)
         finish: Literal["stop", "length"] = "length" if self.length else "stop"
-        yield TokenDelta(self.words[-1] if self.words else "", 1, finish, Usage(20, len(self.words)))
+        yield TokenDelta(self.words[-1] if self.words else "", 1, finish, LlmUsage(20, len(self.words)))
 
     async def _think(self) -> None:
         try:
@@ -201,7 +205,7 @@ class WordyLlm:
         replica = choice[0]
         if request.prefill:
             self.prefills.append(request)
-            yield _Script(replica, [], 0.01, 0, None, stubborn=False, length=False)
+            yield _Script(replica, words=[], ttft_s=0.01, gap_s=0, break_after=None, stubborn=False, length=False)
             return
         if request.messages == PROBE:
             self.probes.append(replica)
@@ -224,13 +228,13 @@ class WordyLlm:
         try:
             yield _Script(
                 replica,
-                kept,
-                self.ttft_s[replica],
-                self.gap_s,
-                self.break_after.get(replica),
-                replica in self.stubborn,
-                len(kept) < len(words),
-                self.stopped,
+                words=kept,
+                ttft_s=self.ttft_s[replica],
+                gap_s=self.gap_s,
+                break_after=self.break_after.get(replica),
+                stubborn=replica in self.stubborn,
+                length=len(kept) < len(words),
+                stopped=self.stopped,
             )
         finally:
             self.running -= 1
@@ -335,8 +339,8 @@ class CountingMetrics:
     def filler(self, after_s: float) -> None:
         self.counts["filler"] += 1
 
-    def policy(self, step: str) -> None:
-        self.counts[f"policy {step}"] += 1
+    def degradation(self, measure: str) -> None:
+        self.counts[f"degradation {measure}"] += 1
 
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)

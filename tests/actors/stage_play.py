@@ -14,9 +14,9 @@ import numpy as np
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.ports import AnswerCache, Stages, Suppressor
+from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
 from actors.stages.services import Services
-from rejoinder.core.reply.held_clips import Clip, Phrases
+from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire import client
 from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
@@ -43,10 +43,10 @@ class Play:
     tts: ToneTts = field(default_factory=ToneTts)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     apology: bytes = APOLOGY_PCM
-    suppressor: Callable[[], Suppressor] | None = None
-    answers: AnswerCache | None = None
-    fillers: tuple[Clip, ...] = ()
-    phrases: tuple[Clip, ...] = ()
+    suppressor: Callable[[], NoiseSuppressor] | None = None
+    answers: AnswerCachePort | None = None
+    fillers: tuple[HeldClip, ...] = ()
+    phrases: tuple[HeldClip, ...] = ()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
@@ -54,8 +54,10 @@ class Play:
         clock = asyncio.get_running_loop().time
         asked = (self.vad, self.turn, self.stt, self.llm, self.tts)
         stages = Stages(*asked, {"llm": "fake"}, self.answers, self.suppressor, self.backup)
-        phrases = Phrases(Clip(self.settings.conversation.apology, self.apology), self.fillers, self.phrases)
-        services = Services.over(stages, self.settings, phrases, self.metrics, SilentJournal(), clock)
+        phrases = HeldClips(HeldClip(self.settings.conversation.apology, self.apology), self.fillers, self.phrases)
+        services = Services.over(
+            stages, settings=self.settings, phrases=phrases, metrics=self.metrics, journal=SilentJournal(), clock=clock
+        )
         host = Host(services)
         running = asyncio.create_task(host.run())
         try:

@@ -14,7 +14,7 @@ from actors.host import Host, hold_phrases
 from actors.session import Session
 from actors.stages.ports import Stages
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.reply.held_clips import Clip
+from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.settings.settings import ConversationSettings, HostSettings, Settings
 from tests.actors.fakes import LoudnessVad, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import Caller, Play
@@ -187,13 +187,13 @@ async def test_a_wrong_answer_of_voice_activity_is_a_failed_tick() -> None:
 async def test_the_phrases_are_held_before_anybody_calls() -> None:
     """Each is synthesized once, retried while the voice is not up yet; without a voice the host does not open."""
     tts = ToneTts(failures=2)
-    stages = Stages(LoudnessVad(), ScriptedTurn(), ScriptedStt(), WordyLlm(), tts)
+    stages = Stages(LoudnessVad(), turn_detector=ScriptedTurn(), stt=ScriptedStt(), llm=WordyLlm(), tts=tts)
     settings = ConversationSettings(apology="Sorry.", greeting="Hello.", phrases=("Yes.", "Wait."), fillers=("Wait.",))
     phrases = await hold_phrases(stages, settings)
-    assert phrases.apology == Clip("Sorry.", voice("Sorry."))
+    assert phrases.apology == HeldClip("Sorry.", voice("Sorry."))
     assert [clip.text for clip in phrases.fillers] == ["Wait."]
     for text in ("Hello.", "Yes.", "Wait."):
-        assert phrases.of(text) == Clip(text, voice(text))
+        assert phrases.of(text) == HeldClip(text, voice(text))
     assert sorted(set(tts.texts)) == ["Hello.", "Sorry.", "Wait.", "Yes."]
     assert len(tts.texts) == 4 + 2
     assert not (await hold_phrases(stages, settings.model_copy(update={"filler_after_ms": 0}))).fillers

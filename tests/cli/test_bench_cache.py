@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtest.results.spread import spread
-from rejoinder.cli.bench.cache import Found, Row, table
+from rejoinder.cli.bench.cache import CacheResults, CacheRow, table
 from tests.cli.printing import printed_rows
 
 FAST, SLOW = spread([5.0] * 19 + [8.0]), spread([5.0] * 10 + [60.0] * 10)
@@ -14,13 +14,13 @@ FAST, SLOW = spread([5.0] * 19 + [8.0]), spread([5.0] * 10 + [60.0] * 10)
 @pytest.mark.parametrize(("hit", "found", "holds"), [(FAST, True, True), (FAST, False, False), (SLOW, True, False)])
 def test_it_holds_if_every_hit_was_one_and_quick(hit: object, found: bool, holds: bool) -> None:
     """The language model's own time decides nothing, nor do misses."""
-    rows = [Row("hit, equal question", hit, found), Row("language model, first token", SLOW)]  # type: ignore[arg-type]
-    assert Found(rows, {}).holds is holds
+    rows = [CacheRow("hit, equal question", hit, found), CacheRow("language model, first token", SLOW)]  # type: ignore[arg-type]
+    assert CacheResults(rows, {}).holds is holds
 
 
 def test_a_row_says_how_often_and_how_long() -> None:
     """Median, 95th percentile and the longest, in the table and in the document."""
-    row = Row("hit, paraphrase", FAST)
+    row = CacheRow("hit, paraphrase", FAST)
     assert row.document() == {
         "what": "hit, paraphrase",
         "count": 20,
@@ -29,4 +29,6 @@ def test_a_row_says_how_often_and_how_long() -> None:
         "p95_ms": 5.0,
         "most_ms": 8.0,
     }
-    assert printed_rows(table(Found([row], {}))) == [["hit, paraphrase", "20", "5.0", "5.0", "8.0", "as expected"]]
+    assert printed_rows(table(CacheResults([row], {}))) == [
+        ["hit, paraphrase", "20", "5.0", "5.0", "8.0", "as expected"]
+    ]

@@ -6,21 +6,43 @@ import json
 from dataclasses import replace
 
 from loadtest.benches.drafts.evidence import NOTHING, Leak
-from loadtest.benches.drafts.verdict import Found
+from loadtest.benches.drafts.verdict import DraftFindings
 from loadtest.generator.stage_metrics import Histogram, StageCounts
 from rejoinder.cli.bench.drafts import document, remarks, settings, table
 from tests.cli.printing import printed_rows
 
 DRAFTS = {"begun": 18.0, "kept": 10.0, "discarded": 8.0, "discarded_ready": 5.0}
 SEEN = replace(NOTHING, turns=10, hesitant=6, unanswered=0, utterances=11, premature=1, judged_s=20.4)
-LEAK = Leak(3, "sound of another revision", 27, (13,), 0.5)
+LEAK = Leak(3, why="sound of another revision", expected=27, found=(13,), audio_s=0.5)
 
 
-def run(leaks: tuple[Leak, ...] = ()) -> Found:
-    host = StageCounts("host", 1, Histogram(), Histogram(), 0, 0, 0, {}, DRAFTS)
-    turn_model = StageCounts("turn_detector", 1, Histogram(), Histogram(), 2, 0, 0, {"done": 2.0}, {})
+def run(leaks: tuple[Leak, ...] = ()) -> DraftFindings:
+    host = StageCounts(
+        "host",
+        replicas=1,
+        queue=Histogram(),
+        service=Histogram(),
+        requests=0,
+        cpu_s=0,
+        memory_mb=0,
+        ends={},
+        drafts=DRAFTS,
+    )
+    turn_model = StageCounts(
+        "turn_detector",
+        replicas=1,
+        queue=Histogram(),
+        service=Histogram(),
+        requests=2,
+        cpu_s=0,
+        memory_mb=0,
+        ends={"done": 2.0},
+        drafts={},
+    )
     stages = {"host": host, "turn_detector": turn_model}
-    return Found(2, 8, replace(SEEN, leaks=leaks), stages, (), 1.5, 61.0)
+    return DraftFindings(
+        2, hesitations=8, evidence=replace(SEEN, leaks=leaks), stages=stages, restarted=(), late_ms=1.5, took_s=61.0
+    )
 
 
 def test_the_table_has_what_was_tried_and_what_was_heard() -> None:

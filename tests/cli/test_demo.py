@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.results.turn_record import Outcome, TurnRecord, unspoken
+from loadtest.results.turn_record import TurnOutcome, TurnRecord, unspoken
 from loadtest.scenario.clips import read_clip
 from rejoinder.cli.demo import HEARD_WER, INTERRUPTION, QUESTIONS, faults_of, make_clips
 from rejoinder.store.model_store import ModelStore
@@ -16,14 +16,14 @@ GOOD = replace(
     unspoken("1.wav", "what is the capital of france", run=1),
     heard="What is the capital of France?",
     answered="Paris.",
-    outcome=Outcome.ANSWERED.value,
+    outcome=TurnOutcome.ANSWERED.value,
     wer=0.0,
 )
 
 
 @pytest.mark.parametrize(
     "record",
-    [GOOD, replace(GOOD, outcome=Outcome.INTERRUPTED.value), replace(GOOD, wer=HEARD_WER)],
+    [GOOD, replace(GOOD, outcome=TurnOutcome.INTERRUPTED.value), replace(GOOD, wer=HEARD_WER)],
     ids=["answered", "interrupted", "at the limit"],
 )
 def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> None:
@@ -34,8 +34,8 @@ def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> 
 @pytest.mark.parametrize(
     ("record", "told"),
     [
-        (replace(GOOD, answered="", outcome=Outcome.UNANSWERED.value), ["1.wav was not answered (unanswered)."]),
-        (replace(GOOD, answered="Sorry.", outcome=Outcome.FAILED.value), ["1.wav was not answered (failed)."]),
+        (replace(GOOD, answered="", outcome=TurnOutcome.UNANSWERED.value), ["1.wav was not answered (unanswered)."]),
+        (replace(GOOD, answered="Sorry.", outcome=TurnOutcome.FAILED.value), ["1.wav was not answered (failed)."]),
         (
             replace(GOOD, heard="What is it?", wer=0.5),
             ["1.wav was heard as 'What is it?' instead of 'what is the capital of france'."],

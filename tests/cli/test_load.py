@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from loadtest.generator import run as running
 from loadtest.generator import search_runner as searching
-from loadtest.generator.search import Ending, Kind, Step, Taken
-from loadtest.generator.search_runner import Found
-from loadtest.results.result import Outcome, RunResult
+from loadtest.generator.search import CompletedStep, SearchEnd, SearchStep, StepKind
+from loadtest.generator.search_runner import SearchResult
+from loadtest.results.result import RunOutcome, RunResult
 from loadtest.scenario.scenario import Scenario
 from rejoinder.cli.main import app
 from rejoinder.core.capacity.budgets import Tier
@@ -21,8 +21,17 @@ from rejoinder.core.errors import ConfigError
 from tests.loadtest.results.sample_results import result
 
 STEPS = (
-    Taken(Step(10, 1, Kind.SEARCH), Outcome.PASS, 300.0, 500.0, True),
-    Taken(Step(20, 2, Kind.SEARCH), Outcome.INVALID, 300.0, 500.0, None, ("missed arrivals 3 calls, limit 0",)),
+    CompletedStep(
+        SearchStep(10, 1, StepKind.SEARCH), outcome=RunOutcome.PASS, p50_ms=300.0, p95_ms=500.0, recovered=True
+    ),
+    CompletedStep(
+        SearchStep(20, 2, StepKind.SEARCH),
+        outcome=RunOutcome.INVALID,
+        p50_ms=300.0,
+        p95_ms=500.0,
+        recovered=None,
+        causes=("missed arrivals 3 calls, limit 0",),
+    ),
 )
 
 
@@ -48,10 +57,11 @@ def told(monkeypatch: pytest.MonkeyPatch, found: RunResult) -> list[Scenario]:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status"), [(Outcome.PASS, 0), (Outcome.FAIL, 1), (Outcome.INVALID, 3), (Outcome.UNDECIDED, 4)]
+    ("outcome", "status"),
+    [(RunOutcome.PASS, 0), (RunOutcome.FAIL, 1), (RunOutcome.INVALID, 3), (RunOutcome.UNDECIDED, 4)],
 )
 def test_a_run_ends_with_the_status_of_its_verdict(
-    monkeypatch: pytest.MonkeyPatch, outcome: Outcome, status: int
+    monkeypatch: pytest.MonkeyPatch, outcome: RunOutcome, status: int
 ) -> None:
     """For CI; 2 is left to errors. The verdict is the first thing printed of the result."""
     told(monkeypatch, result(outcome))
@@ -70,11 +80,11 @@ def test_what_is_printed_rests_on_the_result(held: list[Scenario]) -> None:
 
 def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:
     """And the key comes from the environment."""
-    settings = ("--set", "manner.barge_in=0.2", "--set", "seed=5")
+    settings = ("--set", "behavior.barge_in=0.2", "--set", "seed=5")
     invoke("run", "--sessions", "7", "--for", "2m", "--tier", "excellent", *settings)
     (scenario,) = held
     assert (scenario.sessions, scenario.for_s, scenario.tier, scenario.seed) == (7, 120, Tier.EXCELLENT, 5)
-    assert scenario.manner.barge_in == 0.2
+    assert scenario.behavior.barge_in == 0.2
     assert scenario.api_key == "secret-1"
 
 
@@ -111,22 +121,22 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scena
 @pytest.mark.parametrize(
     ("ending", "holds", "status"),
     [
-        (Ending.SYSTEM_LIMITED, 10, 0),
-        (Ending.BOUND_REACHED, 10, 0),
-        (Ending.GENERATOR_LIMITED, 10, 3),
-        (Ending.NOTHING_PASSES, 0, 1),
+        (SearchEnd.SYSTEM_LIMITED, 10, 0),
+        (SearchEnd.BOUND_REACHED, 10, 0),
+        (SearchEnd.GENERATOR_LIMITED, 10, 3),
+        (SearchEnd.NOTHING_PASSES, 0, 1),
     ],
 )
 def test_a_search_prints_its_steps_and_ends_with_its_status(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: Ending, holds: int, status: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: SearchEnd, holds: int, *, status: int
 ) -> None:
     """Each step when it is done, with why a generator was not fit; then the finding, which is also written."""
 
-    def find(scenario: Scenario, start: int, most: int, tell: Any) -> Found:
+    def find(scenario: Scenario, start: int, most: int, tell: Any) -> SearchResult:
         assert (start, most) == (5, 40)
         for step in STEPS:
             tell(step)
-        return Found(holds, None, ending, STEPS, 290.0, {})
+        return SearchResult(holds, breaks=None, ending=ending, steps=STEPS, baseline_ms=290.0, engines={})
 
     monkeypatch.setattr(searching, "search", find)
     written = tmp_path / "found.json"

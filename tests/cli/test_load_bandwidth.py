@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.bandwidth import run
-from loadtest.bandwidth.formula import Load
-from loadtest.bandwidth.rows import Session
-from loadtest.bandwidth.run import Report
+from loadtest.bandwidth.formula import NetworkLoad
+from loadtest.bandwidth.rows import SessionKind
+from loadtest.bandwidth.run import BandwidthReport
 from loadtest.bandwidth.tables import QUALITIES, forwarded_rows, projections, quality_rows, server_rows
 from rejoinder.cli.load import bandwidth as load_bandwidth
 from rejoinder.cli.load.bandwidth_tables import tables
@@ -27,16 +27,22 @@ NAMES = [
 ]
 
 
-def report(*, spoiled: bool = False) -> Report:
+def report(*, spoiled: bool = False) -> BandwidthReport:
     media = [session(name, 50, transport="SRTP over UDP") for name in NAMES]
     sockets = [session("PCM16 24 kHz, 20 ms up", 555, 343), session("G.711 mu-law, 20 ms up", 129, 71)]
-    sessions: list[Session] = [*sockets, *media]
+    sessions: list[SessionKind] = [*sockets, *media]
     if spoiled:
         first, *others = sessions[0].rows
-        bad = replace(first, formula=Load(first.formula.ip_bytes * 1.04, first.formula.packets))
+        bad = replace(first, formula=NetworkLoad(first.formula.ip_bytes * 1.04, first.formula.packets))
         sessions[0] = replace(sessions[0], rows=(bad, *others))
     servers = (*server_rows(sessions, {(10, "G.711 mu-law, 20 ms up"): 2.05}), *forwarded_rows(projections()))
-    return Report(tuple(sessions), tuple(quality_rows(sessions)), servers, tuple(projections()), 0)
+    return BandwidthReport(
+        tuple(sessions),
+        qualities=tuple(quality_rows(sessions)),
+        servers=servers,
+        projected=tuple(projections()),
+        strangers=0,
+    )
 
 
 def printed(shown: list[Table]) -> str:

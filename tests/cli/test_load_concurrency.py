@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from loadtest.capacity.concurrency import Cell, Status
+from loadtest.capacity.concurrency import Cell, CellStatus
 from rejoinder.cli.load.concurrency import table
 from rejoinder.cli.main import app
 from rejoinder.core.errors import ConfigError
@@ -15,8 +15,25 @@ from rejoinder.core.errors import ConfigError
 def test_a_table_shows_every_cell_with_its_status() -> None:
     """Row, guide, finding, status and source of each cell are printed, and where a failing one would hold."""
     cells = [
-        Cell("4.3", "TTS", "minimum", "2 GB", "enough: 130 MB, 15x", Status.MEASURED, "a process of its own"),
-        Cell("4.3", "LLM", "minimum", "80 GB", "too little", Status.FAILS, "arithmetic", "INT4 weights"),
+        Cell(
+            "4.3",
+            row="TTS",
+            column="minimum",
+            guide="2 GB",
+            found="enough: 130 MB, 15x",
+            status=CellStatus.MEASURED,
+            source="a process of its own",
+        ),
+        Cell(
+            "4.3",
+            row="LLM",
+            column="minimum",
+            guide="80 GB",
+            found="too little",
+            status=CellStatus.FAILS,
+            source="arithmetic",
+            would="INT4 weights",
+        ),
     ]
     console = Console(width=200, record=True)
     console.print(table(cells))

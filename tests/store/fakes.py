@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rejoinder.core.errors import ModelError
-from rejoinder.store.manifest import Form, LocalSource, Manifest, Model, ModelFile, Source
+from rejoinder.store.manifest import ConversionForm, LocalSource, Manifest, Model, ModelFile, Source
 from rejoinder.store.model_store import ModelStore
 from rejoinder.store.progress import Report
 from rejoinder.store.sources import Fetcher
@@ -24,7 +24,9 @@ def file_of(content: bytes) -> ModelFile:
     return ModelFile(size_bytes=len(content), sha256=sha256(content))
 
 
-def model(files: dict[str, bytes], sources: list[Source] | None = None, prepare: tuple[Form, ...] = ()) -> Model:
+def model(
+    files: dict[str, bytes], sources: list[Source] | None = None, prepare: tuple[ConversionForm, ...] = ()
+) -> Model:
     """A model of `files`; without `sources` it has one that a fake fetcher answers for."""
     return Model(
         role="llm",

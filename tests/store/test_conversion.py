@@ -15,7 +15,7 @@ import transformers
 from rejoinder.core.errors import ModelError
 from rejoinder.store.conversion import conversion_folder, convert_gguf
 from rejoinder.store.convert_gguf import llama_tensors
-from rejoinder.store.manifest import Form, Manifest
+from rejoinder.store.manifest import ConversionForm, Manifest
 from rejoinder.store.model_store import ModelStore
 from tests.store.fakes import CONTENT, GivesFiles, Recorder, all_files, model
 
@@ -26,17 +26,17 @@ class FakeConverter:
     """Writes one file that names the form and its source, counts its calls, and calls `during` before it returns."""
 
     def __init__(self, during: Callable[[], None] = lambda: None) -> None:
-        self.calls: list[Form] = []
+        self.calls: list[ConversionForm] = []
         self._during = during
 
-    def __call__(self, form: Form, source: Path, destination: Path) -> None:
+    def __call__(self, form: ConversionForm, source: Path, destination: Path) -> None:
         self.calls.append(form)
         destination.mkdir()
         (destination / "model.bin").write_text(f"{form} from {sorted(path.name for path in source.iterdir())}")
         self._during()
 
 
-def store(directory: Path, converter: FakeConverter, prepare: tuple[Form, ...] = ()) -> ModelStore:
+def store(directory: Path, converter: FakeConverter, prepare: tuple[ConversionForm, ...] = ()) -> ModelStore:
     models = Manifest(models={"m": model(FILES, prepare=prepare)})
     filled = ModelStore(directory, models, GivesFiles(FILES), converter)
     filled.pull()
@@ -50,7 +50,7 @@ def test_a_conversion_is_made_once(tmp_path: Path) -> None:
     first = filled.converted("m", "ct2-int8")
     assert filled.converted("m", "ct2-int8") == first
     assert (first / "model.bin").read_text() == "ct2-int8 from ['model.bin']"
-    assert converter.calls == [Form.HF, Form.CT2_INT8]
+    assert converter.calls == [ConversionForm.HF, ConversionForm.CT2_INT8]
     assert [path.name for path in (tmp_path / "converted" / "m").iterdir()] == [first.name]
 
 
@@ -60,7 +60,7 @@ def test_a_kept_hf_form_is_used(tmp_path: Path) -> None:
     filled = store(tmp_path, converter)
     filled.converted("m", "hf")
     filled.converted("m", "ct2-float32")
-    assert converter.calls == [Form.HF, Form.CT2_FLOAT32]
+    assert converter.calls == [ConversionForm.HF, ConversionForm.CT2_FLOAT32]
 
 
 def test_the_form_of_llama_cpp_starts_from_the_files(tmp_path: Path) -> None:
@@ -69,18 +69,18 @@ def test_the_form_of_llama_cpp_starts_from_the_files(tmp_path: Path) -> None:
     filled = store(tmp_path, converter)
     filled.converted("m", "hf")
     folder = filled.converted("m", "llama-cpp")
-    assert converter.calls == [Form.HF, Form.LLAMA_CPP]
+    assert converter.calls == [ConversionForm.HF, ConversionForm.LLAMA_CPP]
     assert "w.gguf" in (folder / "model.bin").read_text()
 
 
 def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
     """After a pull the prepared form is there, so the first use waits for nothing; a second pull converts nothing."""
     converter = FakeConverter()
-    filled = store(tmp_path, converter, prepare=(Form.CT2_INT8,))
+    filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     recorder = Recorder()
     filled.pull(progress=recorder)
     filled.converted("m", "ct2-int8")
-    assert converter.calls == [Form.HF, Form.CT2_INT8]
+    assert converter.calls == [ConversionForm.HF, ConversionForm.CT2_INT8]
     assert recorder.outcomes == {"m": "already complete"}
     assert filled.verify() == {"m": None}
 
@@ -90,12 +90,12 @@ def test_a_pull_can_ask_for_another_form(tmp_path: Path) -> None:
     converter = FakeConverter()
     filled = store(tmp_path, converter)
     asked = ModelStore(
-        tmp_path, Manifest(models={"m": model(FILES, prepare=(Form.CT2_INT8,))}), filled.fetcher, converter
+        tmp_path, Manifest(models={"m": model(FILES, prepare=(ConversionForm.CT2_INT8,))}), filled.fetcher, converter
     )
     asked.pull(["m"], form="hf")
-    assert converter.calls == [Form.HF]
+    assert converter.calls == [ConversionForm.HF]
     assert asked.converted("m", "hf").is_dir()
-    assert converter.calls == [Form.HF]
+    assert converter.calls == [ConversionForm.HF]
     with pytest.raises(ModelError, match="no such form"):
         asked.pull(["m"], form="onnx")
 
@@ -103,7 +103,7 @@ def test_a_pull_can_ask_for_another_form(tmp_path: Path) -> None:
 def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
     """A converted file that changed is reported by verify and replaced at the next use."""
     converter = FakeConverter()
-    filled = store(tmp_path, converter, prepare=(Form.CT2_INT8,))
+    filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
     (folder / "model.bin").write_text("damaged")
     assert "m/ct2-int8/model.bin" in str(filled.verify()["m"])
@@ -112,7 +112,7 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
 
 def test_verify_misses_a_conversion_that_is_gone(tmp_path: Path) -> None:
     """A prepared form that was deleted is reported with the command that makes it."""
-    filled = store(tmp_path, FakeConverter(), prepare=(Form.CT2_INT8,))
+    filled = store(tmp_path, FakeConverter(), prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
     (folder / "model.bin").unlink()
     (folder / ".verified.json").unlink()
@@ -152,7 +152,7 @@ def test_two_at_once_convert_once(tmp_path: Path) -> None:
     first_is_converting.wait()
     results.append(filled.converted("m", "hf", recorder))
     first.join()
-    assert converter.calls == [Form.HF]
+    assert converter.calls == [ConversionForm.HF]
     assert results[0] == results[1]
     assert "waiting for another process that works on this model" in recorder.activities
 
@@ -161,9 +161,9 @@ def test_the_key_covers_form_and_source() -> None:
     """Another form or other weights never share a folder."""
     other = model({"w.gguf": CONTENT[::-1]})
     same = model(FILES)
-    folders = {conversion_folder("m", source, form) for source in (same, other) for form in Form}
-    assert len(folders) == 2 * len(Form)
-    assert conversion_folder("m", model(FILES), Form.HF) == conversion_folder("m", same, Form.HF)
+    folders = {conversion_folder("m", source, form) for source in (same, other) for form in ConversionForm}
+    assert len(folders) == 2 * len(ConversionForm)
+    assert conversion_folder("m", model(FILES), ConversionForm.HF) == conversion_folder("m", same, ConversionForm.HF)
 
 
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path)
     """The converting process's last line reaches the error."""
     (tmp_path / "w.gguf").write_bytes(CONTENT)
     with pytest.raises(ModelError, match="conversion to hf failed") as caught:
-        convert_gguf(Form.HF, tmp_path, tmp_path / "out")
+        convert_gguf(ConversionForm.HF, tmp_path, tmp_path / "out")
     assert "Error" in caught.value.found
     assert not (tmp_path / "out").exists()
 
@@ -184,7 +184,7 @@ def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path)
 def test_a_model_without_a_gguf_cannot_be_converted(tmp_path: Path) -> None:
     """Asking for a form of a model that is no GGUF says that, not what broke inside."""
     with pytest.raises(ModelError, match="nothing else can be converted"):
-        convert_gguf(Form.HF, tmp_path, tmp_path / "out")
+        convert_gguf(ConversionForm.HF, tmp_path, tmp_path / "out")
 
 
 def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:

@@ -9,7 +9,13 @@ import pytest
 import yaml
 
 from rejoinder.core.errors import ModelError
-from rejoinder.core.settings.settings import AnswerCacheSettings, LlmStage, SttStage, TtsStage, TurnDetectorStage
+from rejoinder.core.settings.settings import (
+    AnswerCacheSettings,
+    LlmSettings,
+    SttSettings,
+    TtsSettings,
+    TurnDetectorSettings,
+)
 from rejoinder.store.manifest import LocalSource, WheelSource, load_manifest
 
 SHA = "0" * 64
@@ -36,8 +42,8 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 def test_the_built_in_manifest_knows_every_default_model() -> None:
     """The models that the default configuration names are all in the manifest that ships."""
     models = load_manifest().models
-    named = {TurnDetectorStage().model, SttStage().model, LlmStage().model, TtsStage().model}
-    named |= {SttStage().quick_model, AnswerCacheSettings().model}
+    named = {TurnDetectorSettings().model, SttSettings().model, LlmSettings().model, TtsSettings().model}
+    named |= {SttSettings().first_pass_model, AnswerCacheSettings().model}
     assert named | {"silero-vad", "human-clips"} == set(models)
 
 

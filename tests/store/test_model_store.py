@@ -12,7 +12,7 @@ import pytest
 
 from rejoinder.core.errors import ModelError
 from rejoinder.core.settings.settings import ModelStoreSettings
-from rejoinder.store.model_store import Status, open_store
+from rejoinder.store.model_store import ModelStatus, open_store
 from rejoinder.store.sources import SourceFetcher
 from rejoinder.store.verification import STAMP_FILE
 from tests.store.fakes import CONTENT, GivesFiles, NoNetwork, Recorder, all_files, facts, model, sha256, store
@@ -28,7 +28,7 @@ def test_a_pulled_model_is_ready_under_its_path(tmp_path: Path) -> None:
     pulled.pull(["m"], recorder)
     assert pulled.path("m") == tmp_path / "m"
     assert {name: (tmp_path / "m" / name).read_bytes() for name in FILES} == FILES
-    assert pulled.status("m") is Status.READY
+    assert pulled.status("m") is ModelStatus.READY
     assert recorder.outcomes == {"m": "fetched from folder /nowhere"}
     assert all_files(tmp_path) == COMPLETE
 
@@ -38,7 +38,7 @@ def test_a_model_that_is_absent_names_the_command(tmp_path: Path) -> None:
     empty = store(tmp_path, {"m": model(FILES)}, NoNetwork())
     with pytest.raises(ModelError, match=f"Run `rejoinder models pull m --directory {tmp_path}`"):
         empty.path("m")
-    assert empty.status("m") is Status.ABSENT
+    assert empty.status("m") is ModelStatus.ABSENT
     assert all_files(tmp_path) == []
 
 
@@ -63,9 +63,9 @@ def test_files_without_a_stamp_are_hashed_not_fetched(tmp_path: Path) -> None:
     store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
     (tmp_path / "m" / STAMP_FILE).unlink()
     copied = store(tmp_path, {"m": model(FILES)}, NoNetwork())
-    assert copied.status("m") is Status.UNVERIFIED
+    assert copied.status("m") is ModelStatus.UNVERIFIED
     copied.pull()
-    assert copied.status("m") is Status.READY
+    assert copied.status("m") is ModelStatus.READY
 
 
 def test_damage_is_found_by_path_and_repaired_by_pull(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_verify_reports_each_model(tmp_path: Path) -> None:
     stamp = (tmp_path / "m" / "a.bin").stat()
     (tmp_path / "m" / "a.bin").write_bytes(CONTENT[::-1])
     os.utime(tmp_path / "m" / "a.bin", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert both.status("m") is Status.READY
+    assert both.status("m") is ModelStatus.READY
     results = both.verify()
     assert results["n"] is None
     assert "wrong content" in str(results["m"])

@@ -10,7 +10,7 @@ import transformers
 
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.manifest import InstalledSource, load_manifest
-from rejoinder.store.model_store import ModelStore, Status, open_store
+from rejoinder.store.model_store import ModelStatus, ModelStore, open_store
 from rejoinder.store.sources import SourceFetcher
 from rejoinder.store.verification import verify
 from tests.store.fakes import NoNetwork, Recorder, ignore
@@ -34,7 +34,7 @@ def test_every_model_has_its_path(filled: ModelStore, name: str) -> None:
     folder = filled.path(name)
     sizes = {file: (folder / file).stat().st_size for file in filled.manifest.models[name].files}
     assert sizes == {file: entry.size_bytes for file, entry in filled.manifest.models[name].files.items()}
-    assert filled.status(name) is Status.READY
+    assert filled.status(name) is ModelStatus.READY
 
 
 def test_a_pull_of_a_filled_store_is_offline(filled: ModelStore) -> None:

@@ -59,7 +59,14 @@ def local(folder: Path) -> LocalSource:
 
 def fetch(staging: Path, sources: list[Source], fetcher: SourceFetcher | None = None) -> tuple[Path, Source]:
     staging.mkdir()
-    return acquire("m", model({"a.bin": CONTENT}), sources, staging, fetcher or SourceFetcher(), ignore)
+    return acquire(
+        "m",
+        model=model({"a.bin": CONTENT}),
+        sources=sources,
+        staging=staging,
+        fetcher=fetcher or SourceFetcher(),
+        report=ignore,
+    )
 
 
 def test_the_first_source_that_has_the_right_bytes_wins(tmp_path: Path) -> None:

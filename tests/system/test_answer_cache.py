@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from actors.stages.ports import Answered
+from actors.stages.ports import CachedAnswer
 from deployments.answer_cache import AnswerCache
-from rejoinder.core.reply.answer_cache import Question
+from rejoinder.core.reply.answer_cache import CacheQuestion
 from rejoinder.core.settings.settings import AnswerCacheSettings, Settings
 from tests.system.harness.served import Served, metric, serving
 from tests.system.harness.wire_caller import WireCaller, calling
@@ -29,30 +29,33 @@ FIRST, AGAIN = "What time do you open?", "When do you open?"
 async def test_kept_answers_are_found_by_words_and_by_meaning() -> None:
     """Exact, paraphrased, near but other, forgotten; and a lookup that is cancelled leaves no trace."""
     cache = AnswerCache(Settings(answer_cache=AnswerCacheSettings(enabled=True)))
-    await cache.store(Answered(Question("s", FIRST), "At nine."))
-    exact, meant = await cache.lookup(Question("s", "what time do you open")), await cache.lookup(Question("s", AGAIN))
+    await cache.store(CachedAnswer(CacheQuestion("s", FIRST), "At nine."))
+    exact, meant = (
+        await cache.lookup(CacheQuestion("s", "what time do you open")),
+        await cache.lookup(CacheQuestion("s", AGAIN)),
+    )
     assert exact is not None
     assert meant is not None
     assert (exact.kind, meant.kind, meant.answer) == ("exact", "semantic", "At nine.")
-    assert await cache.lookup(Question("s", "What time do you close?")) is None
-    assert await cache.lookup(Question("t", FIRST)) is None
-    asked = [asyncio.create_task(cache.lookup(Question("s", f"Where is room {number}?"))) for number in range(40)]
+    assert await cache.lookup(CacheQuestion("s", "What time do you close?")) is None
+    assert await cache.lookup(CacheQuestion("t", FIRST)) is None
+    asked = [asyncio.create_task(cache.lookup(CacheQuestion("s", f"Where is room {number}?"))) for number in range(40)]
     await asyncio.sleep(0)
     for task in asked[::2]:
         task.cancel()
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert [answer for answer in found if answer is not None and not isinstance(answer, asyncio.CancelledError)] == []
-    assert await cache.lookup(Question("s", AGAIN)) == meant
+    assert await cache.lookup(CacheQuestion("s", AGAIN)) == meant
     assert await cache.clear() == 1
-    assert await cache.lookup(Question("s", FIRST)) is None
+    assert await cache.lookup(CacheQuestion("s", FIRST)) is None
 
 
 async def test_without_the_model_of_sentences_equal_questions_hit() -> None:
     """`semantic: false` needs no weights."""
     cache = AnswerCache(Settings(answer_cache=AnswerCacheSettings(enabled=True, semantic=False)))
-    await cache.store(Answered(Question("s", FIRST), "At nine."))
-    assert await cache.lookup(Question("s", FIRST)) is not None
-    assert await cache.lookup(Question("s", AGAIN)) is None
+    await cache.store(CachedAnswer(CacheQuestion("s", FIRST), "At nine."))
+    assert await cache.lookup(CacheQuestion("s", FIRST)) is not None
+    assert await cache.lookup(CacheQuestion("s", AGAIN)) is None
 
 
 # -- on a real Serve ---------------------------------------------------------------------------------------------------

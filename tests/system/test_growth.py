@@ -22,8 +22,8 @@ import pytest
 from cluster.environment import free_port
 from loadtest.generator.run import run
 from loadtest.generator.search import recovered
-from loadtest.results.result import Outcome, RunResult, Verdict
-from loadtest.scenario.scenario import Manner, Scenario
+from loadtest.results.result import RunOutcome, RunResult, Verdict
+from loadtest.scenario.scenario import CallerBehavior, Scenario
 from loadtest.scenario.schedule import plan
 from tests.system.harness.nodes import ROOT, Node, head, worker
 from tests.system.harness.served import Served, metric, serving
@@ -32,7 +32,7 @@ from tests.system.harness.watching import wait_until
 pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(420)]
 
 SEATS = ['--resources={"seat": 2}']
-QUIET = Manner(think_s=2.0, muted_between_turns=True)
+QUIET = CallerBehavior(think_s=2.0, muted_between_turns=True)
 FAST: dict[str, Any] = {"metrics_interval_s": 1, "look_back_period_s": 3, "upscale_delay_s": 1, "downscale_delay_s": 8}
 DEPLOYED = ("host", "turn_detector", "stt", "llm", "tts")
 
@@ -63,7 +63,7 @@ def hosts(least: int, most: int, target: float, max_sessions: int = 60) -> dict[
 
 def scenario(served: Served, sessions: int, for_s: float, **other: Any) -> Scenario:
     url = served.url.replace("http", "ws") + "/v1"
-    return Scenario(url, sessions, for_s, ramp_s=3, warm_up_s=2, drain_s=25, manner=QUIET, **other)
+    return Scenario(url, sessions, for_s, ramp_s=3, warm_up_s=2, drain_s=25, behavior=QUIET, **other)
 
 
 class Census:
@@ -199,7 +199,10 @@ def test_overload_is_refused_and_leaves_those_within_unharmed(nodes: Node, tmp_p
         after = run(scenario(served, 3, 12, seed=3))
     assert (crowd.counts.sessions_opened, crowd.counts.sessions_refused) == (8, 16)
     assert crowd.counts.turns == crowd.counts.answered > 0
-    assert {_gate(crowd, name).outcome for name in ("good tier", "end to end p95")} <= {Outcome.PASS, Outcome.UNDECIDED}
+    assert {_gate(crowd, name).outcome for name in ("good tier", "end to end p95")} <= {
+        RunOutcome.PASS,
+        RunOutcome.UNDECIDED,
+    }
     assert recovered(before.latencies["voice_to_voice"].p50_ms, after.latencies["voice_to_voice"].p50_ms)
 
 
@@ -222,7 +225,7 @@ def test_workers_on_other_nodes_hold_one_schedule(nodes: Node, tmp_path: Path) -
             str(result),
         ]
         command += ["--set", "ramp_s=3", "--set", "warm_up_s=2", "--set", "drain_s=25"]
-        command += ["--set", "manner.muted_between_turns=true"]
+        command += ["--set", "behavior.muted_between_turns=true"]
         environment = dict(nodes.environment)
         held = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.exists(), held.stderr

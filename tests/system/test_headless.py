@@ -10,9 +10,9 @@ import pytest
 from benchmarks.frameworks.contestants import named, python_of
 from benchmarks.frameworks.feeder import Feeder, plan
 from benchmarks.frameworks.links import SocketLink
-from benchmarks.frameworks.process import Tree, cores
+from benchmarks.frameworks.process import ProcessTree, cores
 from benchmarks.frameworks.streams import streams
-from benchmarks.frameworks.timing import Engines
+from benchmarks.frameworks.timing import EngineTimes
 from benchmarks.frameworks.trial import command, find_edges
 from rejoinder.store.model_store import ModelStore
 
@@ -31,14 +31,14 @@ async def test_every_turn_is_answered_near_its_ideal_instant(name: str, store: M
     edges = await asyncio.to_thread(find_edges, contestant, python, heard)
     link = SocketLink(4, heard)
     server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(tmp_path / "socket"))
-    tree = Tree(cores().contender)
+    tree = ProcessTree(cores().contender)
     try:
         options = ("--socket", str(tmp_path / "socket"), "--sessions", "4")
         tree.start((*command(contestant, python), *options), {}, tmp_path / "log")
         await asyncio.wait_for(link.ready, 60)
         feeder = Feeder([link], 4, plan(4, 2, 4), warm_up_s=0.0)
         await feeder.feed()
-        answers = feeder.answers(edges, Engines())
+        answers = feeder.answers(edges, EngineTimes())
     finally:
         server.close()
         await asyncio.to_thread(tree.stop)

@@ -21,14 +21,14 @@ from deployments.tts import Tts
 from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
 from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE
-from rejoinder.core.settings.settings import LlmStage, Settings
+from rejoinder.core.settings.settings import LlmSettings, Settings
 from tests.actors.fakes import CountingMetrics, SilentJournal
 from tests.actors.stage_play import Caller
 
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
 # All in this process: the decoder must not lower everybody's priority.
-SETTINGS = Settings(llm=LlmStage(nice=0))
+SETTINGS = Settings(llm=LlmSettings(nice=0))
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +36,22 @@ def stages() -> Stages:
     """The five real stages, each as its plain class."""
     return Stages(
         InlineVad(load_silero(SETTINGS)),
-        DirectTurnDetector(TurnDetector(SETTINGS)),
-        DirectStt(Stt(SETTINGS)),
-        DirectLlm(Llm(SETTINGS)),
-        DirectTts(Tts(SETTINGS)),
-        {"llm": SETTINGS.llm.model},
+        turn_detector=DirectTurnDetector(TurnDetector(SETTINGS)),
+        stt=DirectStt(Stt(SETTINGS)),
+        llm=DirectLlm(Llm(SETTINGS)),
+        tts=DirectTts(Tts(SETTINGS)),
+        engines={"llm": SETTINGS.llm.model},
     )
 
 
 @asynccontextmanager
 async def _call(stages: Stages, metrics: CountingMetrics) -> AsyncIterator[Caller]:
     phrases = await hold_phrases(stages, SETTINGS.conversation)
-    host = Host(Services.over(stages, SETTINGS, phrases, metrics, SilentJournal(), time.monotonic))
+    host = Host(
+        Services.over(
+            stages, settings=SETTINGS, phrases=phrases, metrics=metrics, journal=SilentJournal(), clock=time.monotonic
+        )
+    )
     running = asyncio.create_task(host.run())
     try:
         caller = Caller()

@@ -34,7 +34,7 @@ def _args(replicas: int) -> dict[str, Any]:
     args: dict[str, Any] = {name: {"autoscaling": scaling, "inject_delay_ms": HELD_MS.get(name, 0)} for name in STAGES}
     args["vad"]["placement"] = "deployment"
     # What is held is to be the turn's own request, not a guess at half of it or a prompt that is read ahead.
-    args |= {"partials": {"enabled": False}, "llm": args["llm"] | {"reuse_state": False}}
+    args |= {"interim_transcripts": {"enabled": False}, "llm": args["llm"] | {"reuse_state": False}}
     # And the turn model is to be asked, however soon the words read finished; an answer is no filler.
     return args | {"endpointing": {"finished_probability": 0}, "conversation": {"filler_after_ms": 0}}
 

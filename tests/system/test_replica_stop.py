@@ -45,7 +45,7 @@ def _answered(replicas: list[dict[str, str]]) -> int:
 
 def _breakers(served: Served, outcome: str) -> float:
     (host,) = served.replicas("host")
-    return metric(host["target"], "rejoinder_breakers_total", outcome=outcome)
+    return metric(host["target"], "rejoinder_breaker_transitions_total", outcome=outcome)
 
 
 async def test_a_stopped_replica_silences_nobody_and_comes_back(served: Served, question: bytes) -> None:

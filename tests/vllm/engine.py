@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from actors.stages.ports import LlmRequest, TokenDelta
 from deployments.engines.llm.vllm import Vllm
-from rejoinder.core.reply.prompt_window import Message
-from rejoinder.core.settings.settings import LlmStage, VllmSettings
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.settings.settings import LlmSettings, VllmSettings
 
 MODEL = "smollm2-135m-instruct"
 STORY = "Tell me a very long story about a lighthouse keeper."
@@ -17,11 +17,11 @@ STORY = "Tell me a very long story about a lighthouse keeper."
 INSTRUCTIONS = "You are a friendly voice assistant. Answer in one or two short sentences, and never make a list. " * 4
 PLACES = 4
 SETTINGS = VllmSettings(max_num_seqs=PLACES, max_model_len=1024, cpu_kv_cache_gb=0.5)
-STAGE = LlmStage(engine="vllm", model=MODEL, max_queue=4, coalesce_ms=0, vllm=SETTINGS)
+STAGE = LlmSettings(engine="vllm", model=MODEL, max_queue=4, coalesce_ms=0, vllm=SETTINGS)
 
 
 def ask(question: str, max_tokens: int = 24, prefix: str = "") -> LlmRequest:
-    messages = (Message("system", INSTRUCTIONS), Message("user", question))
+    messages = (ChatMessage("system", INSTRUCTIONS), ChatMessage("user", question))
     return LlmRequest(messages, max_tokens=max_tokens, prefix=prefix)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rejoinder.core.capacity.gpu_profiles import FP8_CAPABILITY, GPU_PROFILES, METHODS, GpuProfile
-from rejoinder.core.settings.vllm import Speculative, VllmSettings, engine_arguments
+from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings, engine_arguments
 
 pytestmark = pytest.mark.vllm
 
@@ -56,7 +56,7 @@ def test_every_profile_is_accepted(profile: GpuProfile, quantization: Any) -> No
         tensor_parallel_size=2,
         block_tokens=16,
         revision="main",
-        speculative=Speculative(method="eagle3", model=HEAD),
+        speculative=SpeculativeDecoding(method="eagle3", model=HEAD),
     )
     arguments = engine_arguments(MODEL, settings, on_card=True)
     read, made = parsed(arguments), AsyncEngineArgs(**arguments)
@@ -67,7 +67,7 @@ def test_every_profile_is_accepted(profile: GpuProfile, quantization: Any) -> No
 
 def test_the_arguments_without_a_card_are_accepted() -> None:
     """The CPU build's too, with guesses from the prompt."""
-    arguments = engine_arguments(MODEL, VllmSettings(speculative=Speculative(method="ngram")), on_card=False)
+    arguments = engine_arguments(MODEL, VllmSettings(speculative=SpeculativeDecoding(method="ngram")), on_card=False)
     read = parsed(arguments)
     assert {name: getattr(read, name) for name in arguments} == arguments
 
@@ -88,7 +88,7 @@ def test_guesses_have_the_names_that_vllm_reads() -> None:
     from vllm.config.speculative import SpeculativeMethod
 
     known = json.dumps([str(part) for part in get_args(SpeculativeMethod)])
-    for guesses in (Speculative(method="eagle3", model=HEAD), Speculative(method="ngram")):
+    for guesses in (SpeculativeDecoding(method="eagle3", model=HEAD), SpeculativeDecoding(method="ngram")):
         arguments = guesses.arguments() or {}
         assert arguments.keys() <= SpeculativeConfig.__dataclass_fields__.keys()
         assert arguments["method"] in known

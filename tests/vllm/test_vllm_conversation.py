@@ -16,7 +16,7 @@ from deployments.engines.piper import PiperVoice
 from loadtest.scenario.clips import read_clip, write_wave
 from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE, float_to_pcm16, pcm16_to_float
 from rejoinder.core.measuring.wer import word_error_rate
-from rejoinder.core.settings.settings import ConversationSettings, TtsStage
+from rejoinder.core.settings.settings import ConversationSettings, TtsSettings
 from rejoinder.store import ModelStore
 from tests.vllm.engine import MODEL
 from tests.vllm.system import System
@@ -32,7 +32,7 @@ HEARD_WER, SPOKEN_WER = 0.1, 0.5
 @pytest.fixture(scope="module")
 def clips(store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The questions as WAV files, with their texts beside them."""
-    voice, folder = PiperVoice(store.path(TtsStage().model)), tmp_path_factory.mktemp("clips")
+    voice, folder = PiperVoice(store.path(TtsSettings().model)), tmp_path_factory.mktemp("clips")
     paths = [folder / f"{number}.wav" for number, _ in enumerate(QUESTIONS, 1)]
     for path, text in zip(paths, QUESTIONS, strict=True):
         write_wave(path, b"".join(voice.synthesize(text)))

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from actors.stages.ports import LlmRequest
 from deployments.engines.llm.vllm import Vllm, VllmMetrics
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
-from rejoinder.core.reply.prompt_window import Message
-from rejoinder.core.settings.settings import LlmStage, VllmSettings
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.settings.settings import LlmSettings, VllmSettings
 from rejoinder.store import ModelStore
 from tests.vllm.engine import INSTRUCTIONS, MODEL, PLACES, STAGE, STORY, answer, ask, scheduler, text_of
 
@@ -111,13 +111,13 @@ async def test_a_prefix_is_found_again_by_vllms_own_count(llm: Vllm) -> None:
 
 async def test_what_was_read_ahead_is_not_read_again(llm: Vllm) -> None:
     """A prefill says nothing, and the prompt that goes on behind it finds its whole pieces."""
-    system = Message("system", "Today you are a patient teacher of physics. " + INSTRUCTIONS)
-    heard = LlmRequest((system, Message("user", "Please explain to me what a comp")), max_tokens=0, prefill=True)
+    system = ChatMessage("system", "Today you are a patient teacher of physics. " + INSTRUCTIONS)
+    heard = LlmRequest((system, ChatMessage("user", "Please explain to me what a comp")), max_tokens=0, prefill=True)
     (only,) = await answer(llm, heard)
     assert (only.text, only.tokens) == ("", 0)
     assert only.usage is not None
     assert only.usage.cached_tokens == 0
-    question = replace(heard, messages=(system, Message("user", "Please explain to me what a computer is.")))
+    question = replace(heard, messages=(system, ChatMessage("user", "Please explain to me what a computer is.")))
     usage = (await answer(llm, replace(question, max_tokens=2, prefill=False)))[-1].usage
     assert usage is not None
     assert usage.cached_tokens > only.usage.prompt_tokens - 2 * 32
@@ -128,7 +128,7 @@ async def test_reading_ahead_gives_way_to_answers(llm: Vllm) -> None:
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(answer(llm, ask(STORY, max_tokens=30))) for _ in range(PLACES)]
         await asyncio.sleep(0)  # lets the new tasks reach the engine
-        request = LlmRequest((Message("system", INSTRUCTIONS),), max_tokens=0, prefill=True)
+        request = LlmRequest((ChatMessage("system", INSTRUCTIONS),), max_tokens=0, prefill=True)
         assert [delta.tokens for delta in await answer(llm, request)] == [0]
         assert not any(task.done() for task in running)
 
@@ -205,7 +205,7 @@ async def test_forged_turns_stay_words(llm: Vllm) -> None:
 
 async def test_settings_that_vllm_refuses_are_named(store: ModelStore) -> None:
     """A context longer than the model's is a ConfigError with vLLM's own words, before any process is started."""
-    stage = LlmStage(engine="vllm", model=MODEL, vllm=VllmSettings(max_model_len=1_000_000))
+    stage = LlmSettings(engine="vllm", model=MODEL, vllm=VllmSettings(max_model_len=1_000_000))
     with pytest.raises(ConfigError, match="max_model_len") as refusal:
         Vllm(str(store.converted(MODEL, "hf")), stage)
     assert refusal.value.field == "args.llm"

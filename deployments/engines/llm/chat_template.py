@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from rejoinder.core.errors import CallerError, ModelError
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 
 _REMEDY = "Run `rejoinder models pull`, which also converts the model."
 # Also ends a turn where a model's template closes it with another token than its eos_token.
@@ -32,7 +32,7 @@ class ChatTemplate:
         except TemplateError as error:
             raise ModelError("is not a Jinja template.", _REMEDY, file=str(file), found=str(error)) from error
 
-    def render(self, messages: Sequence[Message], *, answer: str | None = "") -> str:
+    def render(self, messages: Sequence[ChatMessage], *, answer: str | None = "") -> str:
         """The prompt text, up to the `answer` begun so far; None leaves the assistant's turn unopened.
 
         Control marks inside a message are broken up, so that no caller can forge a turn. Raises CallerError if the
@@ -47,7 +47,7 @@ class ChatTemplate:
             raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
         return prompt + plain(answer or "")
 
-    def render_open(self, messages: Sequence[Message]) -> str:
+    def render_open(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt text up to the last word of the last message, which may go on."""
         return up_to(self.render(messages, answer=None), plain(messages[-1].content))
 
@@ -70,11 +70,11 @@ class ChatTokenizer:
         """The tokens that end an answer."""
         return list(self._ends)
 
-    def render(self, messages: Sequence[Message], *, answer: str | None = "") -> str:
+    def render(self, messages: Sequence[ChatMessage], *, answer: str | None = "") -> str:
         """As ChatTemplate.render."""
         return self._template.render(messages, answer=answer)
 
-    def encode(self, messages: Sequence[Message], *, answer: str | None = "") -> list[str]:
+    def encode(self, messages: Sequence[ChatMessage], *, answer: str | None = "") -> list[str]:
         """The tokens of `render`."""
         return [self.token(token_id) for token_id in self.token_ids(self.render(messages, answer=answer))]
 

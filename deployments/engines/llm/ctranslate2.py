@@ -19,14 +19,14 @@ from typing import Any, Literal
 
 import ctranslate2
 
-from actors.stages.ports import LlmRequest, TokenDelta, Usage
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.chat_template import ChatTokenizer
 from deployments.engines.llm.delta_writer import DeltaWriter, TokenWriter
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import CallerError, ModelError, Overloaded
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 
-_WARM_UP = (Message("user", "Say hello."),)
+_WARM_UP = (ChatMessage("user", "Say hello."),)
 _WARM_UP_TOKENS = 4
 # Sampling at a temperature above 0 considers this many candidates: wide enough to vary, narrow enough to stay sane.
 _SAMPLING_TOP_K = 50
@@ -79,7 +79,7 @@ class EmbeddedLlm:
         except (RuntimeError, ValueError) as error:
             remedy = "Run `rejoinder models pull`, which also converts it."
             raise ModelError("is no CTranslate2 model.", remedy, file=str(directory), found=str(error)) from error
-        shared = [Message("system", options.instructions)] if options.instructions else []
+        shared = [ChatMessage("system", options.instructions)] if options.instructions else []
         self._prefix = tuple(self._chat.encode(shared, answer=None)) if shared else ()
         self._slot = asyncio.Semaphore(1)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded-llm")
@@ -92,7 +92,7 @@ class EmbeddedLlm:
 
     def warm_up(self) -> None:
         """Generate a few tokens, which also computes the state of the shared instructions."""
-        system = (Message("system", self._options.instructions),) if self._prefix else ()
+        system = (ChatMessage("system", self._options.instructions),) if self._prefix else ()
         request = LlmRequest(system + _WARM_UP, max_tokens=_WARM_UP_TOKENS)
         self._run(request, self._prompt(request))
 
@@ -130,10 +130,10 @@ class EmbeddedLlm:
             self._active -= 1
 
     def _generate(self, request: LlmRequest, prompt: _Prompt, queue_s: float) -> AsyncGenerator[TokenDelta]:
-        def decode(writer: DeltaWriter) -> tuple[Literal["stop", "length"], Usage]:
+        def decode(writer: DeltaWriter) -> tuple[Literal["stop", "length"], LlmUsage]:
             tokens = TokenWriter(self._chat.new_decoder(), writer)
             self._run(request, prompt, tokens.on_token)
-            return tokens.finish, Usage(prompt.length, writer.tokens, len(prompt.prefix), queue_s)
+            return tokens.finish, LlmUsage(prompt.length, writer.tokens, len(prompt.prefix), queue_s)
 
         return thread_stream(self._thread, decode, self._options.coalesce_ms / 1000)
 

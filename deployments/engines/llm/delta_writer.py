@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from actors.stages.ports import TokenDelta, Usage
+from actors.stages.ports import LlmUsage, TokenDelta
 
 
 class StepResult(Protocol):
@@ -17,7 +17,7 @@ class StepResult(Protocol):
     def token_id(self) -> int: ...
 
 
-class Decoder(Protocol):
+class TextDecoder(Protocol):
     """Incremental detokenisation."""
 
     def text_of(self, token_id: int) -> str:
@@ -62,7 +62,7 @@ class DeltaWriter:
             self._emit(TokenDelta(self._text, self._waiting))
             self._text, self._waiting = "", 0
 
-    def last(self, finish: Literal["stop", "length"], usage: Usage) -> TokenDelta:
+    def last(self, finish: Literal["stop", "length"], usage: LlmUsage) -> TokenDelta:
         """What is left, with the reason of the end; call it when the generation is over."""
         return TokenDelta(self._text, self._waiting, finish, usage)
 
@@ -70,7 +70,7 @@ class DeltaWriter:
 class TokenWriter:
     """Takes CTranslate2's steps, token ids, and writes their text."""
 
-    def __init__(self, decoder: Decoder, deltas: DeltaWriter) -> None:
+    def __init__(self, decoder: TextDecoder, deltas: DeltaWriter) -> None:
         self._decoder = decoder
         self._deltas = deltas
         self.finish: Literal["stop", "length"] = "length"

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import gguf
 import xllamacpp
 
-from actors.stages.ports import LlmRequest, TokenDelta, Usage
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.thread_stream import thread_stream
@@ -100,7 +100,7 @@ class LlamaCpp:
         """
         alone = await self._alone(request.session)
         if request.prefill and (self._places.locked() or not alone):
-            yield TokenDelta("", 0, "stop", Usage(0, 0))  # somebody waits for an answer: that goes first
+            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # somebody waits for an answer: that goes first
             return
         if request.prefill and not request.whole:
             prompt = self._template.render_open(request.messages)
@@ -144,7 +144,7 @@ class LlamaCpp:
                 del self._running[session]
 
     def _generate(self, request: LlmRequest, prompt: str, queue_s: float) -> AsyncGenerator[TokenDelta]:
-        def complete(writer: DeltaWriter) -> tuple[Literal["stop", "length"], Usage]:
+        def complete(writer: DeltaWriter) -> tuple[Literal["stop", "length"], LlmUsage]:
             answer = _Answer(writer, silent=request.prefill)
             self._server.handle_completions(self._body(request, prompt), answer.take)
             return answer.end(queue_s)
@@ -199,7 +199,7 @@ class _Answer:
         self._usage = event.get("usage") or self._usage
         return False
 
-    def end(self, queue_s: float) -> tuple[Literal["stop", "length"], Usage]:
+    def end(self, queue_s: float) -> tuple[Literal["stop", "length"], LlmUsage]:
         """How it ended; raises what the engine said instead."""
         if self._fault is not None:
             message = str(self._fault.get("message", self._fault))
@@ -211,7 +211,7 @@ class _Answer:
             raise BackendError("llama.cpp ended the answer without a reason.", stage="llm")
         cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
         prompt = int(self._usage.get("prompt_tokens", 0))
-        return self._finish, Usage(prompt, self._writer.tokens, int(cached), queue_s)
+        return self._finish, LlmUsage(prompt, self._writer.tokens, int(cached), queue_s)
 
 
 def parameters_of(file: Path, options: LlamaCppOptions) -> Any:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import httpx2
 import openai
 
-from actors.stages.ports import LlmRequest, TokenDelta, Usage
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from rejoinder.core.errors import BackendError, Overloaded
 
 CONNECT_S = 2.0
@@ -126,11 +126,11 @@ class OpenAiApi:
     async def _deltas(self, stream: Any, repeated: str) -> AsyncGenerator[TokenDelta, None]:
         text, tokens, due = "", 0, 0.0
         finish: Literal["stop", "length"] | None = None
-        usage = Usage(0, 0)
+        usage = LlmUsage(0, 0)
         async for chunk in stream:
             if chunk.usage:
                 cached = getattr(chunk.usage.prompt_tokens_details, "cached_tokens", 0) or 0
-                usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached)
+                usage = LlmUsage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached)
             for choice in chunk.choices[:1]:
                 if choice.delta.content:
                     new, repeated = _unsaid(choice.delta.content, repeated)

@@ -28,7 +28,7 @@ kill -KILL $pids 2>/dev/null
 LOOK_S = 0.5
 
 
-class Guard:
+class ProcessGuard:
     """Watches over processes from one of its own, until released."""
 
     def __init__(self) -> None:

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from actors.stages.ports import TokenDelta, Usage
+from actors.stages.ports import LlmUsage, TokenDelta
 from deployments.engines.llm.delta_writer import DeltaWriter
 from rejoinder.core.errors import BackendError
 
-Job = Callable[[DeltaWriter], tuple[Literal["stop", "length"], Usage]]
+Job = Callable[[DeltaWriter], tuple[Literal["stop", "length"], LlmUsage]]
 
 
 async def thread_stream(threads: ThreadPoolExecutor, job: Job, coalesce_s: float) -> AsyncGenerator[TokenDelta]:

@@ -21,12 +21,12 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from actors.stages.ports import LlmRequest, TokenDelta, Usage
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.chat_template import plain, up_to
 from deployments.engines.llm.delta_writer import DeltaWriter
-from deployments.engines.llm.process_guard import Guard
+from deployments.engines.llm.process_guard import ProcessGuard
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
-from rejoinder.core.settings.stages import LlmStage
+from rejoinder.core.settings.stages import LlmSettings
 from rejoinder.core.settings.vllm import engine_arguments, process_environment
 
 INSTALL = "With a GPU `pip install 'rejoinder[vllm]'`; without one see `scripts/test-vllm`."
@@ -37,11 +37,11 @@ class Vllm:
 
     prefills = True
 
-    def __init__(self, model: str, stage: LlmStage) -> None:
+    def __init__(self, model: str, stage: LlmSettings) -> None:
         """`model`: a transformers folder or a hub repository; raises ConfigError if vLLM is missing or refuses."""
         self._stage = stage
         self._places = stage.vllm.places(on_card=stage.on_card)
-        self._guard = Guard()
+        self._guard = ProcessGuard()
         with self._guard.watching():
             self._engine: Any = _start(model, stage)
         self._tokenizer: Any = self._engine.get_tokenizer()
@@ -81,7 +81,7 @@ class Vllm:
         BackendError if the engine fails. Closing or cancelling aborts it: the engine drops it at its next token.
         """
         if request.prefill and self._active >= self._places:
-            yield TokenDelta("", 0, "stop", Usage(0, 0))  # somebody waits for an answer: that goes first
+            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # somebody waits for an answer: that goes first
             return
         tokens = self._tokens(request)
         room = self._context - len(tokens)
@@ -120,7 +120,7 @@ class Vllm:
             raise CallerError(f"vLLM refuses the request: {error}.", code="invalid_request") from error
         except VLLMServerError as error:
             raise BackendError(f"generation failed: {error}.", "Retry on another replica.", stage="llm") from error
-        usage = Usage(len(tokens), writer.tokens, last.num_cached_tokens or 0, _queued_s(last, arrived))
+        usage = LlmUsage(len(tokens), writer.tokens, last.num_cached_tokens or 0, _queued_s(last, arrived))
         yield writer.last(_reason(last.outputs[0].finish_reason), usage)
 
     def _tokens(self, request: LlmRequest) -> list[int]:
@@ -146,7 +146,7 @@ class VllmMetrics(Collector):
         return (family for family in REGISTRY.collect() if family.name.startswith("vllm:"))
 
 
-def _start(model: str, stage: LlmStage) -> Any:
+def _start(model: str, stage: LlmSettings) -> Any:
     if find_spec("vllm") is None:
         raise ConfigError("engine vllm needs the package vllm.", INSTALL, field="args.llm.engine")
     on_card = stage.on_card

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from actors.stages.ports import Suppressor
+from actors.stages.ports import NoiseSuppressor
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.noise import NoiseSettings
@@ -21,7 +21,7 @@ DELAY_SAMPLES = 94
 NO_GAIN = 0
 
 
-def suppressors(settings: NoiseSettings) -> Callable[[], Suppressor] | None:
+def suppressors(settings: NoiseSettings) -> Callable[[], NoiseSuppressor] | None:
     """What makes a suppressor for a caller, None if there is none; raises ConfigError if its package is missing."""
     if settings.suppressor == "none":
         return None

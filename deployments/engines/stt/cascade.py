@@ -14,7 +14,7 @@ from typing import Protocol
 from deployments.engines.pcm import Pcm
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.transcript_guards import Hypothesis, is_trustworthy
-from deployments.engines.stt.whisper import Decoded
+from deployments.engines.stt.whisper import WhisperResult
 
 
 class Recognizer(Protocol):
@@ -23,11 +23,11 @@ class Recognizer(Protocol):
     name: str
 
     def warm_up(self) -> None: ...
-    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[Decoded]: ...
+    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class CascadeResult:
     """`text` is stripped, and empty if nobody spoke. `repeated`: the first hearing was in doubt; `doubted`: it is, and
     was not repeated.
 
@@ -42,7 +42,7 @@ class Heard:
     tokens: tuple[int, ...] = ()
 
 
-class Ears:
+class SttCascade:
     """The large model, and before it the small one if there is one."""
 
     def __init__(self, careful: Recognizer, quick: Moonshine | None = None, doubt_below: float = 0.0) -> None:
@@ -60,7 +60,7 @@ class Ears:
 
     def transcribe_batch(
         self, clips: Sequence[Pcm], *, partial: bool = False, guess: tuple[int, ...] = ()
-    ) -> list[Heard]:
+    ) -> list[CascadeResult]:
         """The transcript of each clip (16 kHz, at most 30 s); `partial`: one hearing is enough. `guess`: the tokens of
         an earlier, shorter part of a single clip.
 
@@ -70,7 +70,7 @@ class Ears:
             return [_heard(decoded) for decoded in self._careful.transcribe_batch(clips)]
         first = self._quick.transcribe_batch(clips, guess)
         heard = [
-            Heard(
+            CascadeResult(
                 said.hypothesis.text,
                 said.hypothesis.avg_logprob,
                 doubted=not self.sure(said.hypothesis),
@@ -90,5 +90,5 @@ class Ears:
         return worded and hypothesis.avg_logprob >= self._doubt_below and is_trustworthy(hypothesis)
 
 
-def _heard(decoded: Decoded, *, repeated: bool = False) -> Heard:
-    return Heard(decoded.text, decoded.avg_logprob, repeated=repeated, full_padding=decoded.full_padding)
+def _heard(decoded: WhisperResult, *, repeated: bool = False) -> CascadeResult:
+    return CascadeResult(decoded.text, decoded.avg_logprob, repeated=repeated, full_padding=decoded.full_padding)

@@ -50,7 +50,7 @@ Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class MoonshineResult:
     """What was heard, and its tokens: a guess for the next, longer part of the same utterance."""
 
     hypothesis: Hypothesis
@@ -74,7 +74,7 @@ class Moonshine:
         """Transcribe a second of noise, so that no caller pays for first-call allocation."""
         self.transcribe_batch([np.random.default_rng(0).integers(-3000, 3000, STT_RATE, dtype=np.int16)])
 
-    def transcribe_batch(self, clips: Sequence[Pcm], guess: tuple[int, ...] = ()) -> list[Said]:
+    def transcribe_batch(self, clips: Sequence[Pcm], guess: tuple[int, ...] = ()) -> list[MoonshineResult]:
         """What each clip (16 kHz, at most 30 s) says, decoded together; `guess`: tokens that a single clip may have.
 
         Raises CallerError for malformed PCM or more than 30 s of it, BackendError if the engine fails.
@@ -87,7 +87,7 @@ class Moonshine:
         except RuntimeError as error:
             raise BackendError(f"Moonshine failed: {error}.", "Retry on another replica.", stage="stt") from error
 
-    def _transcribe(self, audios: list[Samples], guess: tuple[int, ...]) -> list[Said]:
+    def _transcribe(self, audios: list[Samples], guess: tuple[int, ...]) -> list[MoonshineResult]:
         durations = [audio.size / STT_RATE for audio in audios]
         limits = [int(TOKENS_PER_S * duration) + TOKENS_BASE for duration in durations]
         samples, mask = _padded(audios)
@@ -95,7 +95,7 @@ class Moonshine:
         decoding = Decoding(limits)
         self._decode({"encoder_hidden_states": heard, "encoder_attention_mask": mask}, decoding, guess)
         return [
-            Said(
+            MoonshineResult(
                 Hypothesis(
                     text=self._text(tokens),
                     avg_logprob=float(np.mean(sure)),

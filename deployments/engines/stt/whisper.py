@@ -61,7 +61,7 @@ class WhisperOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class WhisperResult:
     """`text` is stripped, and empty if nobody spoke. `full_padding`: it was decoded with 30 s of frames."""
 
     text: str
@@ -92,7 +92,9 @@ class Whisper:
         self._model: Any = model.model
         if self._model.n_mels != MEL_BANDS:
             found = f"{self._model.n_mels} mel bands"
-            raise ModelError("is another Whisper.", "Use tiny to medium.", str(directory), f"{MEL_BANDS}", found)
+            raise ModelError(
+                "is another Whisper.", "Use tiny to medium.", file=str(directory), expected=f"{MEL_BANDS}", found=found
+            )
         try:
             self._tokens = Tokenizer(model.hf_tokenizer, self._model.is_multilingual, "transcribe", options.language)
         except ValueError as error:
@@ -105,7 +107,7 @@ class Whisper:
         self._decode([audio], self._options.min_frames)
         self._decode([audio], FULL_FRAMES)
 
-    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[Decoded]:
+    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
         """The transcript of each clip (16 kHz, at most 30 s), decoded together.
 
         Raises CallerError for malformed PCM or more than 30 s of it, BackendError if the engine fails.
@@ -118,7 +120,7 @@ class Whisper:
         except RuntimeError as error:
             raise BackendError(f"Whisper failed: {error}.", "Retry on another replica.", stage="stt") from error
 
-    def _transcribe(self, audios: list[Samples]) -> list[Decoded]:
+    def _transcribe(self, audios: list[Samples]) -> list[WhisperResult]:
         frames = self._frames(max(audio.size for audio in audios))
         hypotheses = self._decode(audios, frames)
         full = [frames == FULL_FRAMES] * len(audios)
@@ -128,7 +130,7 @@ class Whisper:
             for i, hypothesis in zip(doubtful, again, strict=True):
                 hypotheses[i], full[i] = hypothesis, True
         return [
-            Decoded(h.text if holds_speech(h) else "", h.avg_logprob, padded)
+            WhisperResult(h.text if holds_speech(h) else "", h.avg_logprob, padded)
             for h, padded in zip(hypotheses, full, strict=True)
         ]
 

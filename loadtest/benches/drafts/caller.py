@@ -24,7 +24,7 @@ ANSWER_S = 12.0
 """A turn is waited for so long after its last frame, and so long after the last event of its answer."""
 
 
-class Phase(Enum):
+class HesitantPhase(Enum):
     """TALKING: from a turn's first frame to its answer's end."""
 
     THINKING = "thinking"
@@ -33,7 +33,7 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class SpokenPhrase:
     """A phrase of turn `turn` was really heard by the microphone from `start_s` to `end_s` of the stream."""
 
     turn: int
@@ -43,7 +43,7 @@ class Spoken:
 
 
 @dataclass(slots=True)
-class Utterance:
+class TakenUtterance:
     """What the server took as one utterance: its edges in seconds of the stream, and its transcript, if it came."""
 
     item_id: str
@@ -53,7 +53,7 @@ class Utterance:
 
 
 @dataclass(slots=True)
-class Answer:
+class ReceivedAnswer:
     """A response; `item_id`: the newest utterance taken before it began, None if none was. `marks`: of its sound."""
 
     response_id: str
@@ -74,9 +74,9 @@ class HesitantCaller:
     """`leaving` at every deadline, `take` for every message, until `over`."""
 
     def __init__(self, speech: Speech, script: Sequence[TurnScript]) -> None:
-        self.spoken: list[Spoken] = []
-        self.utterances: dict[str, Utterance] = {}
-        self.answers: dict[str, Answer] = {}
+        self.spoken: list[SpokenPhrase] = []
+        self.utterances: dict[str, TakenUtterance] = {}
+        self.answers: dict[str, ReceivedAnswer] = {}
         self.unanswered: set[int] = set()
         self.faults: list[str] = []
         self._speech = speech
@@ -84,7 +84,7 @@ class HesitantCaller:
         self._saying: deque[bytes] = deque()
         self._frames = 0
         self._turns = 0
-        self._phase = Phase.THINKING if script else Phase.OVER
+        self._phase = HesitantPhase.THINKING if script else HesitantPhase.OVER
         self._next_at = script[0].think_s if script else 0.0
         self._news_at = 0.0
         self._begun: dict[str, float] = {}
@@ -97,7 +97,7 @@ class HesitantCaller:
 
     @property
     def over(self) -> bool:
-        return self._phase is Phase.OVER
+        return self._phase is HesitantPhase.OVER
 
     # -- the mouth -------------------------------------------------------------------------------------------------
 
@@ -110,9 +110,9 @@ class HesitantCaller:
         return (message,)
 
     def _live(self) -> None:
-        if self._phase is Phase.THINKING and self.now >= self._next_at:
+        if self._phase is HesitantPhase.THINKING and self.now >= self._next_at:
             self._speak(self._script[self._turns])
-        elif self._phase is Phase.TALKING:
+        elif self._phase is HesitantPhase.TALKING:
             self._await()
 
     def _speak(self, turn: TurnScript) -> None:
@@ -120,13 +120,13 @@ class HesitantCaller:
         for number, phrase in enumerate(turn.phrases):
             said = self._speech.utterances[phrase]
             last = number == len(turn.pauses)
-            self.spoken.append(Spoken(self._turns, at + said.speech_start_s, at + said.speech_end_s, last))
+            self.spoken.append(SpokenPhrase(self._turns, at + said.speech_start_s, at + said.speech_end_s, last))
             # The pause lies between the edges of speech: the clips' own margins are a part of it.
             quiet = 0 if last else self._quiet(turn, number)
             self._saying.extend((*said.messages, *[self._speech.silence] * quiet))
             at += (len(said.messages) + quiet) * FRAME_S
         self._turns += 1
-        self._phase = Phase.TALKING
+        self._phase = HesitantPhase.TALKING
         self._news_at = at
 
     def _quiet(self, turn: TurnScript, number: int) -> int:
@@ -145,12 +145,12 @@ class HesitantCaller:
 
     def _go_on(self) -> None:
         if self._turns == len(self._script):
-            self._phase = Phase.OVER
+            self._phase = HesitantPhase.OVER
         else:
-            self._phase = Phase.THINKING
+            self._phase = HesitantPhase.THINKING
             self._next_at = self.now + self._script[self._turns].think_s
 
-    def _answer(self, turn: int) -> Answer | None:
+    def _answer(self, turn: int) -> ReceivedAnswer | None:
         """The newest answer to the utterance with the turn's last words."""
         end_s = max(spoken.end_s for spoken in self.spoken if spoken.turn == turn)
         items = {taken.item_id for taken in self.utterances.values() if taken.end_s >= end_s}
@@ -170,7 +170,7 @@ class HesitantCaller:
         """The call is over: read what is left; turns that were not spoken were not answered."""
         for answer in self.answers.values():
             answer.settle()
-        first_open = self._turns - 1 if self._phase is Phase.TALKING else self._turns
+        first_open = self._turns - 1 if self._phase is HesitantPhase.TALKING else self._turns
         self.unanswered |= set(range(first_open, len(self._script)))
 
     def _started(self, event: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ class HesitantCaller:
 
     def _stopped(self, event: dict[str, Any]) -> None:
         key = event["item_id"]
-        self.utterances[key] = Utterance(key, self._begun.pop(key, 0.0), event["audio_end_ms"] / 1000)
+        self.utterances[key] = TakenUtterance(key, self._begun.pop(key, 0.0), event["audio_end_ms"] / 1000)
 
     def _cleared(self, event: dict[str, Any]) -> None:
         if self.utterances:
@@ -193,20 +193,20 @@ class HesitantCaller:
 
     def _created(self, event: dict[str, Any]) -> None:
         key = event["response"]["id"]
-        self.answers[key] = Answer(key, self._newest)
+        self.answers[key] = ReceivedAnswer(key, self._newest)
 
     def _audio(self, event: dict[str, Any]) -> None:
         key = event["response_id"]
-        answer = self.answers.setdefault(key, Answer(key, None))
+        answer = self.answers.setdefault(key, ReceivedAnswer(key, None))
         answer.unread += base64.b64decode(event["delta"])
 
     def _words(self, event: dict[str, Any]) -> None:
         key = event["response_id"]
-        self.answers.setdefault(key, Answer(key, None)).words += event["delta"]
+        self.answers.setdefault(key, ReceivedAnswer(key, None)).words += event["delta"]
 
     def _done(self, event: dict[str, Any]) -> None:
         response = event["response"]
-        answer = self.answers.setdefault(response["id"], Answer(response["id"], None))
+        answer = self.answers.setdefault(response["id"], ReceivedAnswer(response["id"], None))
         answer.status = response["status"]
         answer.reported = event.get("rejoinder", {}).get("item_id")
         answer.settle()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loadtest.benches.drafts.caller import Answer, HesitantCaller, Spoken, Utterance
+from loadtest.benches.drafts.caller import HesitantCaller, ReceivedAnswer, SpokenPhrase, TakenUtterance
 from rejoinder.core.measuring import audio_watermark as marking
 
 PADDING_S = 0.3
@@ -64,18 +64,20 @@ class Evidence:
     def __add__(self, other: Evidence) -> Evidence:
         return Evidence(
             self.turns + other.turns,
-            self.hesitant + other.hesitant,
-            self.unanswered + other.unanswered,
-            self.utterances + other.utterances,
-            self.premature + other.premature,
-            self.judged_s + other.judged_s,
-            self.leaks + other.leaks,
-            self.misheard + other.misheard,
-            self.faults + other.faults,
+            hesitant=self.hesitant + other.hesitant,
+            unanswered=self.unanswered + other.unanswered,
+            utterances=self.utterances + other.utterances,
+            premature=self.premature + other.premature,
+            judged_s=self.judged_s + other.judged_s,
+            leaks=self.leaks + other.leaks,
+            misheard=self.misheard + other.misheard,
+            faults=self.faults + other.faults,
         )
 
 
-NOTHING = Evidence(0, 0, 0, 0, 0, 0.0, (), (), ())
+NOTHING = Evidence(
+    0, hesitant=0, unanswered=0, utterances=0, premature=0, judged_s=0.0, leaks=(), misheard=(), faults=()
+)
 
 
 def evidence(call: HesitantCaller, turns: int) -> Evidence:
@@ -95,14 +97,14 @@ def evidence(call: HesitantCaller, turns: int) -> Evidence:
     )
 
 
-def _covered(taken: Utterance, spoken: Sequence[Spoken]) -> list[Spoken]:
+def _covered(taken: TakenUtterance, spoken: Sequence[SpokenPhrase]) -> list[SpokenPhrase]:
     """The phrases that an utterance holds, in order: by their middles, as a turn that is taken in a pause may reach
     into the first sound behind it, which voice activity did not believe yet.
     """
     return [phrase for phrase in spoken if taken.start_s < (phrase.start_s + phrase.end_s) / 2 < taken.end_s]
 
 
-def _misheard(utterances: dict[str, Utterance], covered: dict[str, list[Spoken]]) -> Iterator[str]:
+def _misheard(utterances: dict[str, TakenUtterance], covered: dict[str, list[SpokenPhrase]]) -> Iterator[str]:
     for key, taken in utterances.items():
         phrases, heard = covered[key], marking.marks_in(taken.transcript or "")
         if not phrases or len(heard) != 1:
@@ -113,7 +115,7 @@ def _misheard(utterances: dict[str, Utterance], covered: dict[str, list[Spoken]]
             yield f"{taken.start_s:.2f}-{taken.end_s:.2f} s: {true_s:.2f} s were said, {heard[0] / 10} s heard"
 
 
-def _leaks(call: HesitantCaller, covered: dict[str, list[Spoken]]) -> Iterator[Leak]:
+def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iterator[Leak]:
     answered: set[str] = set()
     for answer in call.answers.values():
         taken = call.utterances.get(answer.item_id or "")
@@ -125,25 +127,35 @@ def _leaks(call: HesitantCaller, covered: dict[str, list[Spoken]]) -> Iterator[L
             continue
         heard_s = len(answer.marks) * READ_S
         if answer.item_id in answered:
-            yield Leak(turn, "a second answer to one utterance", None, _found(answer.marks), heard_s)
+            yield Leak(
+                turn, why="a second answer to one utterance", expected=None, found=_found(answer.marks), audio_s=heard_s
+            )
         if answer.reported is not None and answer.reported != answer.item_id:
-            yield Leak(turn, "it says that it answers another utterance", None, _found(answer.marks), heard_s)
+            yield Leak(
+                turn,
+                why="it says that it answers another utterance",
+                expected=None,
+                found=_found(answer.marks),
+                audio_s=heard_s,
+            )
         if answer.item_id is not None:
             answered.add(answer.item_id)
 
 
-def _of_answer(answer: Answer, turn: int | None, expected: int | None) -> Iterator[Leak]:
+def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -> Iterator[Leak]:
     """What of an answer's sound and words is not of the utterance that it answers."""
     foreign = [mark for mark in answer.marks if mark is not None and mark != expected]
     if foreign:
         why = "sound of another revision" if expected is not None else "sound before any turn was taken"
-        yield Leak(turn, why, expected, _found(foreign), len(foreign) * READ_S)
+        yield Leak(turn, why=why, expected=expected, found=_found(foreign), audio_s=len(foreign) * READ_S)
     unmarked = sum(length for length in _gaps(answer.marks) if length >= SEAM)
     if unmarked:
-        yield Leak(turn, "sound that names no revision", expected, (None,), unmarked * READ_S)
+        yield Leak(
+            turn, why="sound that names no revision", expected=expected, found=(None,), audio_s=unmarked * READ_S
+        )
     said = [mark for mark in marking.marks_in(answer.words) if mark != expected]
     if said or (answer.words and not marking.marks_in(answer.words)):
-        yield Leak(turn, "words of another revision", expected, _found(said or [None]), 0.0)
+        yield Leak(turn, why="words of another revision", expected=expected, found=_found(said or [None]), audio_s=0.0)
 
 
 def _gaps(marks: Sequence[int | None]) -> Iterator[int]:

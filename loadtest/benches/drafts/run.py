@@ -14,8 +14,8 @@ import numpy as np
 from loadtest.benches.drafts.caller import HesitantCaller
 from loadtest.benches.drafts.evidence import NOTHING, Evidence, evidence
 from loadtest.benches.drafts.script import TurnScript
-from loadtest.callers.call_socket import Refused, dial, session_update
-from loadtest.generator.pacer import Wheel
+from loadtest.callers.call_socket import CallRefused, dial, session_update
+from loadtest.generator.pacer import FramePacer
 from loadtest.scenario.schedule import FRAME_SLOTS
 from loadtest.scenario.utterances import Speech
 from rejoinder.core.errors import BackendError, Overloaded
@@ -33,28 +33,30 @@ SESSION = session_update(AudioFormat.PCM, "semantic_vad", 0, transcribed=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldCalls:
     """What all calls prove together, and how late their frames left at the 99th percentile."""
 
     evidence: Evidence
     late_ms: float
 
 
-async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]) -> Held:
+async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]) -> HeldCalls:
     """Hold a call a script, all at the same time, with the server at `url` (ws, without /realtime).
 
     Raises Overloaded if a call is refused, BackendError if it cannot be set up; one that is lost later leaves turns
     unanswered, and says so.
     """
     start = time.monotonic() + 0.1
-    wheel = Wheel(start)
+    wheel = FramePacer(start)
     longest = max((len(script) for script in scripts), default=0)
     try:
         async with asyncio.TaskGroup() as group:
             turning = group.create_task(wheel.run())
             step_s = SPREAD_S / max(1, len(scripts))
             calls = [
-                group.create_task(_call(url, speech, script, wheel, (start + number * step_s, longest)))
+                group.create_task(
+                    _call(url, speech=speech, script=script, wheel=wheel, when=(start + number * step_s, longest))
+                )
                 for number, script in enumerate(scripts)
             ]
             found = await asyncio.gather(*calls)
@@ -62,11 +64,11 @@ async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]
     except ExceptionGroup as faults:
         raise faults.exceptions[0] from None  # the first one stopped the others
     late_s = float(np.percentile(wheel.late_s, 99, method="inverted_cdf")) if wheel.late_s else 0.0
-    return Held(sum(found, NOTHING), round(late_s * 1000, 2))
+    return HeldCalls(sum(found, NOTHING), round(late_s * 1000, 2))
 
 
 async def _call(
-    url: str, speech: Speech, script: Sequence[TurnScript], wheel: Wheel, when: tuple[float, int]
+    url: str, speech: Speech, script: Sequence[TurnScript], wheel: FramePacer, *, when: tuple[float, int]
 ) -> Evidence:
     """One call; `when`: the instant at which it begins, and the turns whose time it has."""
     begins_at, turns = when
@@ -74,7 +76,7 @@ async def _call(
     lost = asyncio.Event()
     try:
         socket = await dial(url, "none", SESSION, lambda _: lost.set())
-    except Refused as refusal:
+    except CallRefused as refusal:
         raise Overloaded(f"{url} refuses a call (HTTP {refusal.status}).", "Call with fewer callers.") from refusal
     except (ConnectionError, TimeoutError) as fault:
         raise BackendError(f"no call at {url} ({fault}).", "Is the server up?") from fault

@@ -47,7 +47,7 @@ class TurnScript:
     pauses: tuple[float, ...]
 
 
-def script(seed: int, caller: int, turns: int, hesitating: float, phrases: int) -> tuple[TurnScript, ...]:
+def script(seed: int, caller: int, turns: int, hesitating: float, *, phrases: int) -> tuple[TurnScript, ...]:
     """One caller's turns; `hesitating`: the share of them that pause, `phrases`: how many there are to choose from."""
     draw = random.Random(f"{seed}/{caller}")
     return tuple(_turn(draw, hesitating, phrases) for _ in range(turns))

@@ -26,9 +26,9 @@ SETTINGS: dict[str, Any] = {
         "emulation": {"curve": {"median_ms": 40, "sigma": 0.3}, "marked": True},
     },
     "endpointing": {"cut_off_budget": 0.002, "pause_ms": 350, "ask_after_ms": 2000, "verdict_timeout_ms": 2000},
-    "speculation": {"max_thinking": 200, "waste_budget": 10, "waste_cap": 1000},
+    "speculation": {"max_concurrent": 200, "waste_budget": 10, "waste_cap": 1000},
     "conversation": {"filler_after_ms": 0},
-    "policy": {"enabled": False},
+    "degradation": {"enabled": False},
 }
 """Voice activity is real. The words of an emulated transcript, which read finished, take a turn after some 0.8 s of
 silence, and the turn model is never asked. Every draft that may begin does: the limits on wasted work are lifted.
@@ -40,7 +40,7 @@ LEAST_TRIED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DraftFindings:
     """`hesitations`: the pauses inside turns that the scripts hold; `stages`: by the server's own count."""
 
     callers: int

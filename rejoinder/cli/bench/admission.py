@@ -11,25 +11,25 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from loadtest.capacity.capacity_rows import ADMISSION, ADMISSION_ROW, BASE, Admitted, settings_of
+from loadtest.capacity.capacity_rows import ADMISSION, ADMISSION_ROW, BASE, AdmissionResult, settings_of
 from loadtest.generator.run import run
-from loadtest.scenario.scenario import Arrivals, Manner, Scenario
+from loadtest.scenario.scenario import Arrivals, CallerBehavior, Scenario
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import Settings
 
-_ADMITTED = TypeAdapter(Admitted)
+_ADMITTED = TypeAdapter(AdmissionResult)
 Serving = Callable[[Settings], AbstractContextManager[str]]
 
 
-def known(folder: Path) -> Admitted:
+def known(folder: Path) -> AdmissionResult:
     """The prediction, written before anything is measured, and the repeats that there are already."""
     path = _path(folder)
     if not path.exists():
-        path.write_text(json.dumps(asdict(Admitted(ADMISSION.refused)), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(AdmissionResult(ADMISSION.refused)), indent=1) + "\n", encoding="utf-8")
     return _ADMITTED.validate_json(path.read_bytes())
 
 
-def measured(folder: Path, repeats: int, for_s: float, serving: Serving, console: Console) -> Admitted:
+def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, console: Console) -> AdmissionResult:
     """Measure what is missing."""
     found = known(folder)
     if len(found.refused) >= repeats:
@@ -44,7 +44,7 @@ def measured(folder: Path, repeats: int, for_s: float, serving: Serving, console
                 f"{ADMISSION_ROW}, repeat {len(found.refused) + 1}: {share:.1%} of {counts.sessions_scheduled}"
             )
             refused, calls = (*found.refused, share), (*found.calls, counts.sessions_scheduled)
-            found = Admitted(found.predicted, refused, calls)
+            found = AdmissionResult(found.predicted, refused, calls)
             _path(folder).write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
     return found
 
@@ -60,11 +60,11 @@ def scenario(url: str, for_s: float, seed: int) -> Scenario:
         session_s=ADMISSION.session_s,
         warm_up_s=0.0,
         seed=seed,
-        manner=Manner(muted=1.0, muted_between_turns=True),
+        behavior=CallerBehavior(muted=1.0, muted_between_turns=True),
     )
 
 
-def shown(found: Admitted) -> str:
+def shown(found: AdmissionResult) -> str:
     """One line, as the other rows' table has it."""
     return (
         f"{ADMISSION_ROW}: refused {found.predicted:.1%} predicted (Erlang B), {found.measured:.1%} measured, "

@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.stages.ports import Vad, VadBatch
+from actors.stages.ports import VadBatch, VadPort
 from loadtest.results.spread import spread
-from rejoinder.core.settings.settings import Settings, VadStage
+from rejoinder.core.settings.settings import Settings, VadSettings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def vad(
     """
     from cluster.launch import cluster
 
-    settings = Settings(vad=VadStage(placement="deployment"))
+    settings = Settings(vad=VadSettings(placement="deployment"))
     with cluster("local"):
         rows = asyncio.run(_run_vad(settings, ticks))
     Console().print(table(rows))
@@ -60,6 +60,7 @@ def capacity(
     rows: Annotated[str, typer.Option(help="Names, by commas; all of them without it.")] = "",
     repeats: Annotated[int, typer.Option(min=0, help="Measurements of each row; 0 only predicts.")] = 3,
     for_s: Annotated[float, typer.Option("--for", min=10, help="Seconds of each run.")] = 30.0,
+    *,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the rows: predicted, repeats, and their errors.")
     ] = None,
@@ -91,6 +92,7 @@ def latency(
     rows: Annotated[str, typer.Option(help="Names, by commas; all of them without it.")] = "",
     turns: Annotated[int, typer.Option(min=5, help="Turns of each row.")] = 30,
     turns_all_on: Annotated[int, typer.Option(min=10, help="Turns with every technique on.")] = 100,
+    *,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the rows: technique, spread, stages, cost_ms and its interval.")
     ] = None,
@@ -101,7 +103,7 @@ def latency(
     """
     from rejoinder.cli.bench import latency as bench_latency
 
-    found = bench_latency.ablate(folder, rows, turns, turns_all_on, Console())
+    found = bench_latency.ablate(folder, names=rows, turns=turns, turns_all_on=turns_all_on, console=Console())
     Console().print(bench_latency.table(found))
     for stage, engine in bench_latency.engines(folder).items():
         Console().print(f"{stage}: {engine}", style="dim")
@@ -188,6 +190,7 @@ def drafts(
     turns: Annotated[int, typer.Option(min=1, max=200, help="Turns of each call.")] = 20,
     hesitating: Annotated[float, typer.Option(min=0.1, max=1, help="Share of the turns with a pause inside.")] = 0.6,
     seed: Annotated[int, typer.Option(help="Of the phrases, the pauses and the times to think.")] = 1,
+    *,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write counts, drafts by outcome, and each leak with what was heard.")
     ] = None,
@@ -214,9 +217,9 @@ async def _run_vad(settings: Settings, ticks: int) -> list[dict[str, Any]]:
     from ray import serve
 
     from deployments.app import stage_deployment
-    from deployments.vad import Vad as VadDeployment
+    from deployments.vad import Vad
 
-    handle = stage_deployment(VadDeployment, settings.vad).bind(settings)
+    handle = stage_deployment(Vad, settings.vad).bind(settings)
     probe = serve.deployment(VadProbe, ray_actor_options={"num_cpus": 0}).bind(settings, handle)
     serve.start(proxy_location="Disabled")
     running = serve.run(probe, name="bench", route_prefix=None)
@@ -231,7 +234,10 @@ class VadProbe:
         from deployments.serving.handles import VadHandle
         from deployments.vad import load_silero
 
-        self._placements: dict[str, Vad] = {"inline": InlineVad(load_silero(settings)), "deployment": VadHandle(handle)}
+        self._placements: dict[str, VadPort] = {
+            "inline": InlineVad(load_silero(settings)),
+            "deployment": VadHandle(handle),
+        }
 
     async def measure(self, ticks: int) -> list[dict[str, Any]]:
         """One row a batch size and placement; the two alternate in rounds, so that noise meets both."""

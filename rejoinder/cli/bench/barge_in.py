@@ -12,23 +12,23 @@ from rich.table import Table
 
 from cluster.launch import cluster
 from loadtest.benches.barge_in import LIMIT_MS, SETTINGS, Stops, interruptions, script
-from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, Call, Server, talk
-from loadtest.callers.scripted_caller import Line, Manners
+from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, HeldCall, ServerAddress, talk
+from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedLine
 from loadtest.scenario.clips import Clip, read_clip
 from rejoinder.cli.bench.capacity import served
-from rejoinder.cli.demo import Question, make_clips
+from rejoinder.cli.demo import DemoLine, make_clips
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import ModelStoreSettings, parse_settings
 from rejoinder.store import open_store
 
-QUESTION = Question("0-synthetic-question", "Tell me about the history of the city of London.")
+QUESTION = DemoLine("0-synthetic-question", "Tell me about the history of the city of London.")
 OVER = (
-    Question("1-human-times", recording="two_cities.wav@0.8"),
-    Question("2-human-wisdom", recording="two_cities.wav@4.6"),
-    Question("3-human-hope", recording="two_cities.wav@17.1"),
-    Question("4-human-everything", recording="two_cities.wav@20.9"),
-    Question("5-synthetic-stop", "Stop please. What is the capital of Italy?"),
-    Question("6-synthetic-wait", "Wait, I meant the other one."),
+    DemoLine("1-human-times", recording="two_cities.wav@0.8"),
+    DemoLine("2-human-wisdom", recording="two_cities.wav@4.6"),
+    DemoLine("3-human-hope", recording="two_cities.wav@17.1"),
+    DemoLine("4-human-everything", recording="two_cities.wav@20.9"),
+    DemoLine("5-synthetic-stop", "Stop please. What is the capital of Italy?"),
+    DemoLine("6-synthetic-wait", "Wait, I meant the other one."),
 )
 """What is spoken over the replies."""
 
@@ -41,11 +41,11 @@ def measure(count: int) -> Stops:
     with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work, cluster("local"):
         question, *clips = make_clips(Path(work), open_store(ModelStoreSettings()), (QUESTION, *OVER))
         with served(parse_settings(SETTINGS)) as url:
-            server = Server(f"{url.replace('http', 'ws', 1)}/v1")
+            server = ServerAddress(f"{url.replace('http', 'ws', 1)}/v1")
             return asyncio.run(_interrupt(server, read_clip(question), [read_clip(clip) for clip in clips], count))
 
 
-async def _interrupt(server: Server, question: Clip, clips: list[Clip], count: int) -> Stops:
+async def _interrupt(server: ServerAddress, question: Clip, clips: list[Clip], count: int) -> Stops:
     await _converse(server, script(question, clips, 1, 0))  # the first of a server's life meets cold caches
     shares = [count // CALLERS + (number < count % CALLERS) for number in range(CALLERS)]
     scripts = [script(question, clips, share, sum(shares[:number])) for number, share in enumerate(shares) if share]
@@ -54,9 +54,9 @@ async def _interrupt(server: Server, question: Clip, clips: list[Clip], count: i
     return Stops(count, tuple(found for call in calls for found in interruptions(call.dialogue)), round(late_ms, 1))
 
 
-async def _converse(server: Server, lines: list[Line]) -> Call:
+async def _converse(server: ServerAddress, lines: list[ScriptedLine]) -> HeldCall:
     """One conversation, whose last reply is not heard out."""
-    call = await talk(server, lines, Manners(timeout_s=TIMEOUT_S, leaves=True), lambda _: None)
+    call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S, leaves=True), lambda _: None)
     if call.dialogue.faults:
         raise BackendError(f"the conversation failed: {call.dialogue.faults[0]}")
     return call

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from rich.table import Table
 
-from actors.stages.ports import Answered, LlmRequest
+from actors.stages.ports import CachedAnswer, LlmRequest
 from cluster.launch import cluster
 from loadtest.results.spread import Spread, spread
-from rejoinder.core.reply.answer_cache import Question
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.answer_cache import CacheQuestion
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import AnswerCacheSettings, Settings
 
 LIMIT_MS = 50.0
@@ -32,7 +32,7 @@ STORING = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CacheRow:
     """`found`: what was asked for was found (or not, for a miss) every time."""
 
     what: str
@@ -48,10 +48,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CacheResults:
     """The rows, and the engines that answered."""
 
-    rows: list[Row]
+    rows: list[CacheRow]
     engines: dict[str, str]
 
     @property
@@ -61,14 +61,14 @@ class Found:
         return all(row.found and row.spread.p95_ms <= LIMIT_MS for row in hits)
 
 
-def measure(entries: int, lookups: int, answers: int) -> Found:
+def measure(entries: int, lookups: int, answers: int) -> CacheResults:
     """A cache with so many entries, asked so often for each row; the model gives so many answers of its own."""
     settings = Settings(answer_cache=AnswerCacheSettings(enabled=True, max_entries=max(entries, 1)))
     with cluster("local"):
         return asyncio.run(_run(settings, entries, lookups, answers))
 
 
-async def _run(settings: Settings, entries: int, lookups: int, answers: int) -> Found:
+async def _run(settings: Settings, entries: int, lookups: int, answers: int) -> CacheResults:
     from ray import serve
 
     from deployments.answer_cache import AnswerCache
@@ -80,7 +80,7 @@ async def _run(settings: Settings, entries: int, lookups: int, answers: int) -> 
     probe = serve.deployment(CacheProbe, ray_actor_options={"num_cpus": 0}).bind(cache, llm, settings)
     serve.start(proxy_location="Disabled")
     running = await asyncio.to_thread(serve.run, probe, name="bench", route_prefix=None)
-    return cast(Found, await running.measure.remote(entries, lookups, answers))
+    return cast(CacheResults, await running.measure.remote(entries, lookups, answers))
 
 
 class CacheProbe:
@@ -94,24 +94,26 @@ class CacheProbe:
         self._llm = LlmHandle(llm)
         self._settings = settings.conversation
 
-    async def measure(self, entries: int, lookups: int, answers: int) -> Found:
+    async def measure(self, entries: int, lookups: int, answers: int) -> CacheResults:
         """Fill the cache, then time each kind of lookup and the model's first tokens."""
         await self._fill(entries)
         rows = [
-            await self._lookups("hit, equal question", KEPT, "exact", entries, lookups),
-            await self._lookups("hit, paraphrase", AGAIN, "semantic", entries, lookups),
-            await self._lookups("miss", OTHER, None, entries, lookups),
-            Row("language model, first token", spread([await self._first_token_ms(n) for n in range(answers)])),
+            await self._lookups("hit, equal question", form=KEPT, kind="exact", entries=entries, count=lookups),
+            await self._lookups("hit, paraphrase", form=AGAIN, kind="semantic", entries=entries, count=lookups),
+            await self._lookups("miss", form=OTHER, kind=None, entries=entries, count=lookups),
+            CacheRow("language model, first token", spread([await self._first_token_ms(n) for n in range(answers)])),
         ]
         engines = {name: str((await handle.describe.remote())["engine"]) for name, handle in self._handles.items()}
-        return Found(rows, engines)
+        return CacheResults(rows, engines)
 
     async def _fill(self, entries: int) -> None:
         for first in range(0, entries, STORING):
             numbers = range(first, min(first + STORING, entries))
-            await asyncio.gather(*(self._cache.store(Answered(_question(KEPT, n), f"At gate {n}.")) for n in numbers))
+            await asyncio.gather(
+                *(self._cache.store(CachedAnswer(_question(KEPT, n), f"At gate {n}.")) for n in numbers)
+            )
 
-    async def _lookups(self, what: str, form: str, kind: str | None, entries: int, count: int) -> Row:
+    async def _lookups(self, what: str, form: str, kind: str | None, entries: int, *, count: int) -> CacheRow:
         async def look_up(number: int) -> bool:
             hit = await self._cache.lookup(_question(form, number % entries))
             return (hit.kind if hit else None) == kind and (not hit or hit.answer == f"At gate {number % entries}.")
@@ -119,11 +121,11 @@ class CacheProbe:
         for number in range(WARM_UP):
             await look_up(number)
         taken = [await _timed(look_up, number) for number in range(count)]
-        return Row(what, spread([ms for ms, _ in taken]), all(right for _, right in taken))
+        return CacheRow(what, spread([ms for ms, _ in taken]), all(right for _, right in taken))
 
     async def _first_token_ms(self, number: int) -> float:
         """Of an opening: the instructions are known to the engine after the first one."""
-        prompt = (Message("system", self._settings.instructions), Message("user", OTHER.format(number)))
+        prompt = (ChatMessage("system", self._settings.instructions), ChatMessage("user", OTHER.format(number)))
         began = time.perf_counter()
         async with self._llm.open(LlmRequest(prompt, self._settings.max_reply_tokens, session=f"s{number}")) as stream:
             async for _ in stream:
@@ -137,11 +139,11 @@ async def _timed(look_up: Callable[[int], Awaitable[bool]], number: int) -> tupl
     return (time.perf_counter() - began) * 1000, right
 
 
-def _question(form: str, number: int) -> Question:
-    return Question(SCOPE, form.format(number))
+def _question(form: str, number: int) -> CacheQuestion:
+    return CacheQuestion(SCOPE, form.format(number))
 
 
-def table(found: Found) -> Table:
+def table(found: CacheResults) -> Table:
     """Each row, in milliseconds."""
     shown = Table("answer", "times", "p50 ms", "p95 ms", "most ms", "found", title="inside a replica, by Serve handle")
     for row in found.rows:

@@ -31,11 +31,11 @@ from loadtest.capacity.capacity_rows import (
     LIMIT_MS,
     P95_WITHIN,
     ROWS,
-    Admitted,
+    AdmissionResult,
+    CapacityRow,
     Measured,
     Predicted,
     Repeat,
-    Row,
     network,
     predict_row,
     row,
@@ -45,7 +45,7 @@ from loadtest.capacity.emulated_network import stage
 from loadtest.capacity.network_fit import STAGES
 from loadtest.generator.measuring import measure
 from loadtest.scenario.clips import write_wave
-from loadtest.scenario.scenario import Manner, Scenario
+from loadtest.scenario.scenario import CallerBehavior, Scenario
 from loadtest.scenario.utterances import default_clips
 from rejoinder.cli.bench import admission as bench_admission
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
@@ -53,7 +53,7 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import Application, HttpOptions, ServeFile
 from rejoinder.core.settings.settings import Settings
 
-MANNER = Manner(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
+MANNER = CallerBehavior(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
 BASE_KNEE = 29
 """Sessions that the base carries by its settings alone; only says where 20, 40 and 60% are."""
 
@@ -71,7 +71,7 @@ class Validated:
     """The rows, and the one about admission if it was asked for."""
 
     rows: list[Measured]
-    admission: Admitted | None
+    admission: AdmissionResult | None
 
     @property
     def holds(self) -> bool:
@@ -98,13 +98,18 @@ def validate(folder: Path, rows: str, repeats: int, for_s: float) -> Validated:
         missing = [len(one.repeats) for one in found] + ([len(admission.refused)] if admission else [])
         if min(missing) < repeats:
             with cluster("local"):
-                found = [_measured(folder, one, calibration, (clip, for_s, repeats), console) for one in found]
+                found = [
+                    _measured(folder, found=one, calibration=calibration, how=(clip, for_s, repeats), console=console)
+                    for one in found
+                ]
                 if admission:
-                    admission = bench_admission.measured(folder, repeats, for_s, served, console)
+                    admission = bench_admission.measured(
+                        folder, repeats=repeats, for_s=for_s, serving=served, console=console
+                    )
     return Validated(found, admission)
 
 
-def _named(name: str) -> Row:
+def _named(name: str) -> CapacityRow:
     try:
         return row(name)
     except KeyError:
@@ -121,7 +126,7 @@ def short_clip(folder: Path) -> Path:
     return path
 
 
-def scenario(url: str, clip: Path, sessions: int, for_s: float, seed: int) -> Scenario:
+def scenario(url: str, clip: Path, sessions: int, for_s: float, *, seed: int) -> Scenario:
     """Callers who speak a second, hardly think, and commit after exactly 200 ms of silence."""
     return Scenario(
         url=f"{url.replace('http', 'ws', 1)}/v1",
@@ -131,7 +136,7 @@ def scenario(url: str, clip: Path, sessions: int, for_s: float, seed: int) -> Sc
         warm_up_s=6.0,
         drain_s=15.0,
         seed=seed,
-        manner=MANNER,
+        behavior=MANNER,
         turn_detection="server_vad",
         silence_ms=200,
         clips=(str(clip),),
@@ -163,14 +168,14 @@ def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Cal
         levels=tuple(levels),
         engines=result.engines,
         slots={name: stage(settings, name).slots for name in STAGES},
-        manner=MANNER,
+        behavior=MANNER,
         settings=settings.model_dump(mode="json"),
     )
     calibrations.save(found, path)
     return found
 
 
-def _known(folder: Path, changed: Row, calibration: Calibration, console: Console) -> Measured:
+def _known(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Measured:
     """The row's prediction, and the repeats that there are already."""
     path = folder / f"measured-{changed.name}.json"
     if path.exists():
@@ -179,7 +184,7 @@ def _known(folder: Path, changed: Row, calibration: Calibration, console: Consol
 
 
 def _measured(
-    folder: Path, found: Measured, calibration: Calibration, how: tuple[Path, float, int], console: Console
+    folder: Path, found: Measured, calibration: Calibration, how: tuple[Path, float, int], *, console: Console
 ) -> Measured:
     """Measure what is missing; each repeat is written when it is finished."""
     clip, for_s, repeats = how
@@ -199,7 +204,7 @@ def _measured(
     return found
 
 
-def _predicted(folder: Path, changed: Row, calibration: Calibration, console: Console) -> Predicted:
+def _predicted(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Predicted:
     """From the file if the row was predicted before, so that no measurement can change a prediction."""
     path = folder / f"predicted-{changed.name}.json"
     if not path.exists():
@@ -210,10 +215,10 @@ def _predicted(folder: Path, changed: Row, calibration: Calibration, console: Co
     return predicted
 
 
-def _repeat(url: str, clip: Path, predicted: Predicted, for_s: float, seed: int) -> Repeat:
+def _repeat(url: str, clip: Path, predicted: Predicted, for_s: float, *, seed: int) -> Repeat:
     results = []
     for sessions in predicted.sessions:
-        result, _ = measure(scenario(url, clip, sessions, for_s, seed))
+        result, _ = measure(scenario(url, clip=clip, sessions=sessions, for_s=for_s, seed=seed))
         results.append(result)
     latencies = [result.latencies["voice_to_voice"] for result in results]
     return Repeat(

@@ -14,7 +14,7 @@ from rich.table import Table
 from cluster.launch import cluster
 from loadtest.benches.drafts.run import hold
 from loadtest.benches.drafts.script import hesitations, human_phrases, script
-from loadtest.benches.drafts.verdict import SETTINGS, Found
+from loadtest.benches.drafts.verdict import SETTINGS, DraftFindings
 from loadtest.generator import stage_metrics
 from loadtest.scenario.utterances import encode
 from rejoinder.cli.bench.capacity import served
@@ -24,10 +24,10 @@ from rejoinder.core.wire.formats import AudioFormat
 SHOWN = 10
 
 
-def measure(callers: int, turns: int, hesitating: float, seed: int) -> Found:
+def measure(callers: int, turns: int, hesitating: float, seed: int) -> DraftFindings:
     """All calls at once, against a server of its own on this machine."""
     with cluster("local"), served(settings(callers)) as url:
-        return converse(url, callers, turns, hesitating, seed)
+        return converse(url, callers=callers, turns=turns, hesitating=hesitating, seed=seed)
 
 
 def settings(callers: int) -> Settings:
@@ -35,16 +35,27 @@ def settings(callers: int) -> Settings:
     return parse_settings(SETTINGS | {"host": {"max_sessions": max(callers, Settings().host.max_sessions)}})
 
 
-def converse(url: str, callers: int, turns: int, hesitating: float, seed: int) -> Found:
+def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int) -> DraftFindings:
     """All calls at once with the server at `url` (http), which has SETTINGS."""
     speech = encode(human_phrases(), AudioFormat.PCM)
-    scripts = [script(seed, caller, turns, hesitating, len(speech.utterances)) for caller in range(callers)]
+    scripts = [
+        script(seed, caller=caller, turns=turns, hesitating=hesitating, phrases=len(speech.utterances))
+        for caller in range(callers)
+    ]
     before, began = stage_metrics.read(url), time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         held = runner.run(hold(f"{url.replace('http', 'ws', 1)}/v1", speech, scripts))
     took_s = time.monotonic() - began
     stages, restarted = stage_metrics.between(before, _settled(url))
-    return Found(callers, hesitations(scripts), held.evidence, stages, tuple(restarted), held.late_ms, round(took_s, 1))
+    return DraftFindings(
+        callers,
+        hesitations=hesitations(scripts),
+        evidence=held.evidence,
+        stages=stages,
+        restarted=tuple(restarted),
+        late_ms=held.late_ms,
+        took_s=round(took_s, 1),
+    )
 
 
 def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
@@ -59,7 +70,7 @@ def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
     return reading
 
 
-def table(found: Found) -> Table:
+def table(found: DraftFindings) -> Table:
     """What was said, what was tried, and what was heard."""
     seen = found.evidence
     title = f"{found.callers} callers, {found.took_s:.0f} s"
@@ -83,7 +94,7 @@ def table(found: Found) -> Table:
     return shown
 
 
-def remarks(found: Found) -> Iterator[str]:
+def remarks(found: DraftFindings) -> Iterator[str]:
     """The verdict in a sentence, and what speaks against it."""
     seen = found.evidence
     for leak in seen.leaks[:SHOWN]:
@@ -102,7 +113,7 @@ def remarks(found: Found) -> Iterator[str]:
     yield f"{'PASS' if found.holds else 'FAIL'}: {heard}; {answered}."
 
 
-def document(found: Found) -> dict[str, Any]:
+def document(found: DraftFindings) -> dict[str, Any]:
     """What `--json` writes."""
     host = found.stages.get("host")
     return {

@@ -13,46 +13,46 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
-from actors.stages.hedged_llm import Hedger, Thought
+from actors.stages.hedged_llm import GenerationStats, Hedger
 from actors.stages.ports import LlmRequest
-from actors.stages.retry import Trouble
+from actors.stages.retry import StageFailures
 from cluster.launch import cluster
 from deployments.serving.metrics import ConversationMetrics
-from loadtest.benches.hedge_ab import CASES, Arm, Case, Compared, arrivals
+from loadtest.benches.hedge_ab import CASES, HedgeArm, HedgeCase, HedgeComparison, arrivals
 from rejoinder.core.errors import BackendError, ConfigError, Overloaded
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings, parse_settings
 
-QUESTION = LlmRequest((Message("user", "Hello"),), max_tokens=8)
+QUESTION = LlmRequest((ChatMessage("user", "Hello"),), max_tokens=8)
 GIVE_UP_S = 20.0
 # Requests before the schedule: the hedger's window then knows what is usual, and connections are open.
 WARM_UP = 150
 
 
-def compare(names: str, requests: int, console: Console) -> list[Compared]:
+def compare(names: str, requests: int, console: Console) -> list[HedgeComparison]:
     """Both arms of the named cases (all, if none is)."""
     chosen = [_named(name) for name in names.split(",")] if names else list(CASES)
     with cluster("local"):
         return asyncio.run(_compare(chosen, requests, console))
 
 
-async def _compare(cases: Sequence[Case], requests: int, console: Console) -> list[Compared]:
+async def _compare(cases: Sequence[HedgeCase], requests: int, console: Console) -> list[HedgeComparison]:
     found = []
     for case in cases:
         off, on = [await _measured(case, requests, hedging) for hedging in (False, True)]
-        found.append(Compared(case, off, on))
+        found.append(HedgeComparison(case, off, on))
         console.print(f"{case.name}: {_shown(found[-1])}", style="dim")
     return found
 
 
-def _named(name: str) -> Case:
+def _named(name: str) -> HedgeCase:
     for case in CASES:
         if case.name == name:
             return case
     raise ConfigError(f"there is no case {name!r}.", f"There are {', '.join(case.name for case in CASES)}.", "--cases")
 
 
-def settings_of(case: Case, *, hedging: bool) -> Settings:
+def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
     """The case as the application's settings."""
     scaling = {"min_replicas": case.replicas, "max_replicas": case.replicas}
     return parse_settings(
@@ -69,7 +69,7 @@ def settings_of(case: Case, *, hedging: bool) -> Settings:
     )
 
 
-async def _measured(case: Case, requests: int, hedging: bool) -> Arm:
+async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
     """One arm, in an application of its own.
 
     Serve is told in a thread: its router lives on the event loop that met it first, which must go on running.
@@ -90,7 +90,7 @@ async def _measured(case: Case, requests: int, hedging: bool) -> Arm:
         ttft_ms, unanswered, sent, won = await running.measure.remote(requests, case.rate)
     finally:
         await asyncio.to_thread(serve.delete, name)
-    return Arm(hedging, tuple(ttft_ms), unanswered, sent, won)
+    return HedgeArm(hedging, ttft_ms=tuple(ttft_ms), unanswered=unanswered, sent=sent, won=won)
 
 
 class HedgeProbe:
@@ -128,7 +128,7 @@ class HedgeProbe:
         """Infinite if it was not answered."""
         first = math.inf
         try:
-            async for _ in self._hedger.stream(QUESTION, Trouble(self._metrics), Thought(), GIVE_UP_S):
+            async for _ in self._hedger.stream(QUESTION, StageFailures(self._metrics), GenerationStats(), GIVE_UP_S):
                 first = min(first, time.monotonic() - scheduled)
         except (BackendError, Overloaded):
             return math.inf
@@ -138,7 +138,7 @@ class HedgeProbe:
         return round(self._registry.get_sample_value("rejoinder_hedges_total", {"outcome": outcome}) or 0)
 
 
-def document(found: Compared) -> dict[str, Any]:
+def document(found: HedgeComparison) -> dict[str, Any]:
     """What `--json` writes of a case."""
     arms = {
         name: {
@@ -155,7 +155,7 @@ def document(found: Compared) -> dict[str, Any]:
     return {"case": asdict(found.case), **arms, "p99_fall": round(found.fall, 4), "holds": found.holds}
 
 
-def table(compared: Sequence[Compared]) -> Table:
+def table(compared: Sequence[HedgeComparison]) -> Table:
     """Each case, hedging off and on."""
     title = "time to first token, ms, hedging off / on; emulated engine on real Serve replicas"
     shown = Table("case", "p50", "p95", "p99", "p99 falls", "extra requests", "unanswered", "holds", title=title)
@@ -168,7 +168,7 @@ def table(compared: Sequence[Compared]) -> Table:
     return shown
 
 
-def _shown(found: Compared) -> str:
+def _shown(found: HedgeComparison) -> str:
     return (
         f"p99 {found.off.quantile(0.99):.0f} ms without, {found.on.quantile(0.99):.0f} with hedging, "
         f"{found.on.extra:.1%} more requests"

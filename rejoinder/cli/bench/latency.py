@@ -17,23 +17,23 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.launch import cluster
-from loadtest.benches.ablation import ALL_ON, TECHNIQUES, Row, Technique, row
-from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, Server, talk
-from loadtest.callers.scripted_caller import Line, Manners
+from loadtest.benches.ablation import ALL_ON, TECHNIQUES, AblationRow, Technique, row
+from loadtest.callers.openai_caller import LATENESS_LIMIT_MS, ServerAddress, talk
+from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedLine
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.clips import read_clip
 from rejoinder.cli.bench.capacity import served
-from rejoinder.cli.demo import Question, make_clips
+from rejoinder.cli.demo import DemoLine, make_clips
 from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.settings import ModelStoreSettings, parse_settings
 from rejoinder.store import open_store
 
 LINES = (
-    Question("1-synthetic-capital", "What is the capital of France?"),
-    Question("2-human-dickens", recording="two_cities.wav@20.9"),
-    Question("3-synthetic-history", "Tell me about the history of the city of London."),
-    Question("4-human-wisdom", recording="two_cities.wav@4.6"),
-    Question("5-synthetic-egg", "How do I boil an egg?"),
+    DemoLine("1-synthetic-capital", "What is the capital of France?"),
+    DemoLine("2-human-dickens", recording="two_cities.wav@20.9"),
+    DemoLine("3-synthetic-history", "Tell me about the history of the city of London."),
+    DemoLine("4-human-wisdom", recording="two_cities.wav@4.6"),
+    DemoLine("5-synthetic-egg", "How do I boil an egg?"),
 )
 """A conversation of five turns; the later ones have a history."""
 
@@ -43,7 +43,7 @@ MOST_TRIES = 6
 _RECORDS = TypeAdapter(list[TurnRecord])
 
 
-def ablate(folder: Path, names: str, turns: int, turns_all_on: int, console: Console) -> list[Row]:
+def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: Console) -> list[AblationRow]:
     """Measure the named rows (all, if none is), as far as the folder does not hold them yet."""
     chosen = [_named(name) for name in names.split(",")] if names else list(TECHNIQUES)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,10 +51,10 @@ def ablate(folder: Path, names: str, turns: int, turns_all_on: int, console: Con
     clips = _clips(folder / "clips")
     with cluster("local"):
         # Half before the other rows and half behind them: the machine's speed drifts.
-        _measure(folder, baseline, clips, turns_all_on // 2, console)
+        _measure(folder, technique=baseline, clips=clips, turns=turns_all_on // 2, console=console)
         for technique in rest:
-            _measure(folder, technique, clips, turns, console)
-        _measure(folder, baseline, clips, turns_all_on, console)
+            _measure(folder, technique=technique, clips=clips, turns=turns, console=console)
+        _measure(folder, technique=baseline, clips=clips, turns=turns_all_on, console=console)
     all_on = _known(folder, baseline)
     return [row(technique, _known(folder, technique), all_on) for technique in (baseline, *rest)]
 
@@ -76,14 +76,14 @@ def _named(name: str) -> Technique:
     raise ConfigError(f"there is no row {name!r}.", f"There are {known}.", field="--rows")
 
 
-def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: int, console: Console) -> None:
+def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: int, *, console: Console) -> None:
     """Conversations until there are so many turns; each is kept when it is over."""
     known = _known(folder, technique)
     if len(known) >= turns:
         return
     settings = parse_settings(technique.changes)
     with served(settings) as url:
-        server = Server(f"{url.replace('http', 'ws', 1)}/v1")
+        server = ServerAddress(f"{url.replace('http', 'ws', 1)}/v1")
         asyncio.run(_converse(server, clips, 0))  # the first of a server's life meets cold caches
         tries = 0
         while len(known) < turns:
@@ -102,10 +102,10 @@ def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: i
             console.print(f"{technique.name}: {', '.join(heard)} ms ({len(known)} of {turns} turns)", style="dim")
 
 
-async def _converse(server: Server, clips: Sequence[Path], run: int) -> tuple[list[TurnRecord], float]:
+async def _converse(server: ServerAddress, clips: Sequence[Path], run: int) -> tuple[list[TurnRecord], float]:
     """One conversation, and how late its frames left (ms, p99)."""
-    lines = [Line(read_clip(path)) for path in clips]
-    call = await talk(server, lines, Manners(timeout_s=TIMEOUT_S), lambda _: None)
+    lines = [ScriptedLine(read_clip(path)) for path in clips]
+    call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S), lambda _: None)
     return call.dialogue.records(run), call.lateness_ms()[0]
 
 
@@ -118,7 +118,7 @@ def _known(folder: Path, technique: Technique) -> list[TurnRecord]:
     return _RECORDS.validate_json(path.read_bytes()) if path.exists() else []
 
 
-def document(found: Row) -> dict[str, Any]:
+def document(found: AblationRow) -> dict[str, Any]:
     """What `--json` writes of a row."""
     return asdict(found)
 
@@ -129,7 +129,7 @@ def engines(folder: Path) -> dict[str, str]:
     return next((record.engines for record in records if record.engines), {})
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[AblationRow]) -> Table:
     """The rows, and where their time went."""
     stages = list(rows[0].stages)
     title = "voice to voice, ms; costs: clip by clip; stages: medians; cut off: replies to half a turn"

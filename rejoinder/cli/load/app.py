@@ -24,7 +24,7 @@ from rejoinder.core.errors import ConfigError
 
 # At run time only the commands import them: plots and statistics take a second to load.
 if TYPE_CHECKING:
-    from loadtest.generator.workers import Progress, Watch
+    from loadtest.generator.workers import RunProgress, Watch
     from loadtest.results.result import RunResult, Verdict
     from loadtest.scenario.scenario import Scenario
 
@@ -42,7 +42,7 @@ TierName = Annotated[Tier, typer.Option(help="The latency guide's tier to prove.
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE|@FILE", help="Anything else of the scenario: arrivals=spike, manner.barge_in=0.1."
+        "--set", metavar="KEY=VALUE|@FILE", help="Anything else of the scenario: arrivals=spike, behavior.barge_in=0.1."
     ),
 ]
 Json = Annotated[
@@ -72,6 +72,7 @@ def run(
     sessions: Sessions = 10,
     for_: For = "60s",
     tier: TierName = Tier.GOOD,
+    *,
     settings: Settings = None,
     json_file: Json = None,
     html_file: Html = None,
@@ -86,7 +87,7 @@ def run(
     from loadtest.generator.run import run as hold
     from loadtest.judging.report import html
 
-    scenario = _scenario(url, sessions, for_, tier, settings)
+    scenario = _scenario(url, sessions=sessions, for_=for_, tier=tier, settings=settings)
     need_writable(json_file, "--json")
     need_writable(html_file, "--html")
     console = Console(highlight=False)
@@ -105,6 +106,7 @@ def search(
     start: Annotated[int, typer.Option(min=1, help="Calls of the first step.")] = 10,
     most: Annotated[int, typer.Option(min=1, help="Search no further.")] = 1000,
     for_: For = "60s",
+    *,
     tier: TierName = Tier.GOOD,
     settings: Settings = None,
     json_file: Json = None,
@@ -115,13 +117,13 @@ def search(
     (system-limited, generator-limited, ...), steps, baseline_ms, engines. Exit status: 0 if some load passed three
     times, 3 if the generator was the limit, else 1.
     """
-    from loadtest.generator.search import Ending, Taken
+    from loadtest.generator.search import CompletedStep, SearchEnd
     from loadtest.generator.search_runner import search as find
 
     need_writable(json_file, "--json")
     console = Console(highlight=False)
 
-    def tell(taken: Taken) -> None:
+    def tell(taken: CompletedStep) -> None:
         back = {None: "", True: ", recovered", False: ", did not recover"}[taken.recovered]
         figures = "" if taken.p50_ms is None else f"p50 {taken.p50_ms:.0f} ms, p95 {taken.p95_ms:.0f} ms"
         outcome = f"[{COLOURS[taken.outcome.value]}]{taken.outcome.value}[/]"
@@ -129,14 +131,14 @@ def search(
         for cause in taken.causes:
             console.print(f"         {cause}", style="magenta")
 
-    found = find(_scenario(url, start, for_, tier, settings), start, most, tell)
+    found = find(_scenario(url, sessions=start, for_=for_, tier=tier, settings=settings), start, most, tell)
     breaks = "no step failed" if found.breaks is None else f"{found.breaks} fail"
     console.print(f"Holds {found.holds} calls ({breaks}): {found.ending.value}.", style="bold")
     write_json(json_file, found)
-    raise typer.Exit(3 if found.ending is Ending.GENERATOR_LIMITED else 0 if found.holds else 1)
+    raise typer.Exit(3 if found.ending is SearchEnd.GENERATOR_LIMITED else 0 if found.holds else 1)
 
 
-def _scenario(url: str, sessions: int, for_: str, tier: Tier, settings: list[str] | None) -> Scenario:
+def _scenario(url: str, sessions: int, for_: str, tier: Tier, *, settings: list[str] | None) -> Scenario:
     from loadtest.scenario.parsing import scenario, seconds
 
     key = os.environ.get(API_KEY) or "none"
@@ -157,7 +159,7 @@ def watching(console: Console, scenario: Scenario) -> Iterator[Watch]:
         return
     with Live(console=console, transient=True, auto_refresh=False) as live:
 
-        def watch(progress: Progress) -> None:
+        def watch(progress: RunProgress) -> None:
             live.update(view(progress, frozen.measure_from_s, frozen.measure_to_s), refresh=True)
 
         yield watch
@@ -166,7 +168,7 @@ def watching(console: Console, scenario: Scenario) -> Iterator[Watch]:
 def _lines(console: Console) -> Watch:
     told = 0
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: RunProgress) -> None:
         nonlocal told
         if progress.elapsed_s // 10 > told:
             told = int(progress.elapsed_s // 10)

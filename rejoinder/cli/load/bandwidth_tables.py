@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 
 from loadtest.bandwidth import opus
-from loadtest.bandwidth.rows import TOLERANCE, Direction, Row, Session
-from loadtest.bandwidth.run import Report
+from loadtest.bandwidth.rows import TOLERANCE, Direction, DirectionRow, SessionKind
+from loadtest.bandwidth.run import BandwidthReport
 from loadtest.bandwidth.tables import SERVERS, ServerRow
 
 WAYS: tuple[Direction, Direction] = ("up", "down")
@@ -26,7 +26,7 @@ _SHOWN = (
 )
 
 
-def tables(report: Report) -> list[Table]:
+def tables(report: BandwidthReport) -> list[Table]:
     """What is printed, in order; each is a Markdown table."""
     sockets = [session for session in report.sessions if session.transport.startswith("WebSocket")]
     media = [session for session in report.sessions if session not in sockets]
@@ -39,7 +39,7 @@ def tables(report: Report) -> list[Table]:
     ]
 
 
-def document(report: Report) -> dict[str, Any]:
+def document(report: BandwidthReport) -> dict[str, Any]:
     """The JSON: every session with its rows and what follows from them, and the three tables."""
     return {
         "ok": report.ok,
@@ -55,7 +55,7 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
-def _session(session: Session) -> dict[str, Any]:
+def _session(session: SessionKind) -> dict[str, Any]:
     whole = session.both_ways("conversation")
     return {
         "transport": session.transport,
@@ -78,7 +78,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _sessions(title: str, sessions: Sequence[Session]) -> Table:
+def _sessions(title: str, sessions: Sequence[SessionKind]) -> Table:
     """Rates in whole IP packets without acknowledgements; `both` with them."""
     columns = ["session"]
     columns += [f"{way} {what}" for way in WAYS for what in ("talking kbps", "pps", "formula", "call kbps")]
@@ -97,11 +97,11 @@ def _sessions(title: str, sessions: Sequence[Session]) -> Table:
     return table
 
 
-def _worst(rows: Sequence[Row]) -> float:
+def _worst(rows: Sequence[DirectionRow]) -> float:
     return max((error for row in rows for error in (row.bytes_error, row.packets_error)), key=abs)
 
 
-def _qualities(report: Report) -> Table:
+def _qualities(report: BandwidthReport) -> Table:
     table = _table(
         "The guide's per-agent table (4.4): one direction while somebody speaks",
         *("row", "guide kbps", "codec kbps", "on the wire kbps", "verdict", "would hold with"),
@@ -114,7 +114,7 @@ def _qualities(report: Report) -> Table:
     return table
 
 
-def _servers(report: Report) -> Table:
+def _servers(report: BandwidthReport) -> Table:
     table = _table(
         "The guide's server table (4.4): both directions at our edge, acknowledgements included",
         *("agents", "session", "guide Mbps", "measured", "projected", "kpps", "Ethernet", "verdict", "would hold with"),
@@ -135,7 +135,7 @@ def _shown(row: ServerRow) -> bool:
     return socket or row.session in _SHOWN or (row.by_formula and row.session.endswith("extensions, 4 legs"))
 
 
-def _projected(report: Report) -> Table:
+def _projected(report: BandwidthReport) -> Table:
     table = _table(
         "Projected by formula, not measured",
         *("configuration", "bytes a packet", "kbps a direction", "pps", "2 ways", "4 legs"),

@@ -14,8 +14,8 @@ from rich.table import Table
 from rejoinder.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from loadtest.capacity.concurrency import Cell, Known, Run
-    from loadtest.generator.measuring import Window
+    from loadtest.capacity.concurrency import Cell, ConcurrencyRun, Measurements
+    from loadtest.generator.measuring import MeasuredWindow
     from loadtest.results.result import RunResult
 
 MEASURED_ROWS = "10,100"
@@ -36,6 +36,7 @@ def concurrency(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE|@FILE", help="Of the scenario: see load run.")
     ] = None,
+    *,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write the cells; keys: loadtest/capacity/concurrency.py."),
@@ -71,7 +72,7 @@ def _counts(rows: str) -> list[int]:
     return counts
 
 
-def _runs(url: str, counts: Sequence[int], for_: str, settings: list[str]) -> list[Run]:
+def _runs(url: str, counts: Sequence[int], for_: str, settings: list[str]) -> list[ConcurrencyRun]:
     from loadtest.generator.measuring import idle, measure
     from loadtest.scenario.parsing import scenario, seconds
     from rejoinder.cli.load.app import API_KEY
@@ -85,20 +86,27 @@ def _runs(url: str, counts: Sequence[int], for_: str, settings: list[str]) -> li
     return found
 
 
-def _run(sessions: int, outcome: str, result: RunResult | None, window: Window) -> Run:
-    from loadtest.capacity.concurrency import Run
+def _run(sessions: int, outcome: str, result: RunResult | None, window: MeasuredWindow) -> ConcurrencyRun:
+    from loadtest.capacity.concurrency import ConcurrencyRun
 
     host = window.stages.get("host")
     cores, memory_mb = (host.cpu_s / window.for_s, host.memory_mb) if host else (0.0, 0.0)
     causes = result.causes if result else ()
     whole = result.whole if result else None
-    return Run(sessions, outcome, whole.p95_ms if whole else None, cores, memory_mb, causes)
+    return ConcurrencyRun(
+        sessions,
+        outcome=outcome,
+        p95_ms=whole.p95_ms if whole else None,
+        host_cores=cores,
+        host_memory_mb=memory_mb,
+        causes=causes,
+    )
 
 
-def _known(runs: list[Run]) -> Known:
+def _known(runs: list[ConcurrencyRun]) -> Measurements:
     """Measure the engines, and draw the lines of the runs whose generator was fit."""
     from deployments.studies import engine_cost, quantization
-    from loadtest.capacity.concurrency import Engine, Known, Quantized
+    from loadtest.capacity.concurrency import MeasuredEngine, Measurements, Quantized
     from loadtest.capacity.footprint import line
     from rejoinder.core.settings.settings import ModelStoreSettings
     from rejoinder.store import open_store
@@ -108,8 +116,8 @@ def _known(runs: list[Run]) -> Known:
     # A run that failed used all there was, not all it needed; one whose generator was late says nothing.
     fit = [run for run in runs if run.outcome not in ("INVALID", "FAIL")]
     sessions = [float(run.sessions) for run in fit]
-    return Known(
-        engines={need.engine: Engine(need.memory_mb, need.job_ms, need.pace) for need in needs},
+    return Measurements(
+        engines={need.engine: MeasuredEngine(need.memory_mb, need.job_ms, need.pace) for need in needs},
         quantized=[Quantized(row.model, row.speedup, row.error, row.what) for row in compared],
         runs=[run for run in runs if run.sessions],
         cores_line=line(sessions, [run.host_cores for run in fit]) if len(fit) > 1 else None,

@@ -16,13 +16,13 @@ from rejoinder.core.capacity.providers import Choice, choose
 from rejoinder.core.capacity.sizing import NodeType
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
-from rejoinder.core.settings.settings import LlmStage, Settings, SttStage, TtsStage
+from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings
 
 # At run time only the command imports them: simulation and statistics take a second to load.
 if TYPE_CHECKING:
     from loadtest.capacity.calibration import Calibration
     from loadtest.capacity.plan import Plan
-    from loadtest.capacity.turn_network import Network
+    from loadtest.capacity.turn_network import TurnNetwork
 
 STAGES = ("stt", "llm", "tts")
 PUBLISHED_SLOTS = 16
@@ -30,7 +30,7 @@ PUBLISHED_SLOTS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PlanOptions:
     """What `rejoinder plan` asks."""
 
     sessions: Annotated[int, typer.Option(min=1, help="Conversations at once, on average.")]
@@ -62,8 +62,8 @@ class Options:
     write: Annotated[Path | None, typer.Option(help="Folder for ray_config.yaml and node_groups.yaml.")] = None
 
 
-@grouped(Options)
-def plan(options: Options) -> None:
+@grouped(PlanOptions)
+def plan(options: PlanOptions) -> None:
     """Predict a deployment from its calibration, and turn a target around into replicas, nodes and network.
 
     Every figure says what it is: measured, predicted (within the calibrated range), extrapolated (outside of it),
@@ -73,14 +73,14 @@ def plan(options: Options) -> None:
 
     need_extra()
     from cluster.launch import read_config
-    from loadtest.capacity.inversion import Target
-    from loadtest.capacity.plan import Resources
+    from loadtest.capacity.inversion import CapacityTarget
+    from loadtest.capacity.plan import PlanResources
     from loadtest.capacity.plan import plan as make
     from rejoinder.cli.plan import tables as plan_tables
     from rejoinder.cli.plan.sources import calibrated, published
 
     # What is mistyped is refused before minutes of calibration and simulation.
-    resources = Resources(shares(options.gpus), options.per_host or None)
+    resources = PlanResources(shares(options.gpus), options.per_host or None)
     machines(options)
     base = read_config(options.config)
     found = calibrated(options, base.application.args)
@@ -90,7 +90,9 @@ def plan(options: Options) -> None:
         network = published(network, chosen, PUBLISHED_SLOTS)
     elif options.engines != "calibrated":
         raise ConfigError(f"{options.engines!r} is neither.", "Use calibrated or published.", field="--engines")
-    target = Target(options.sessions, options.tier, options.p95_ms, options.spare, options.refused)
+    target = CapacityTarget(
+        options.sessions, tier=options.tier, p95_ms=options.p95_ms, spare=options.spare, refused=options.refused
+    )
     made = make(found, network, target, resources)
     console = Console(highlight=False)
     shown = {**chosen, "tts": choose("tts", options.tier)}
@@ -98,10 +100,10 @@ def plan(options: Options) -> None:
         console.print(table)
     for note in plan_tables.notes(found, made, published=options.engines == "published"):
         console.print(note, style="dim", markup=False)
-    _write(options, base, made, chosen, console)
+    _write(options, base=base, made=made, chosen=chosen, console=console)
 
 
-def _network(found: Calibration) -> Network:
+def _network(found: Calibration) -> TurnNetwork:
     """Fitted; an emulated language model's replies are known exactly."""
     from deployments.engines.emulated import WORDS
     from loadtest.capacity.emulated_network import answer
@@ -145,7 +147,7 @@ def slots(settings: Settings) -> dict[str, int]:
 
     Whisper decodes one batch at a time, and nobody joins it: one slot, whose service is the batch's.
     """
-    stages: Mapping[str, SttStage | LlmStage | TtsStage] = {
+    stages: Mapping[str, SttSettings | LlmSettings | TtsSettings] = {
         "stt": settings.stt,
         "llm": settings.llm,
         "tts": settings.tts,
@@ -153,9 +155,9 @@ def slots(settings: Settings) -> dict[str, int]:
     found = {}
     for name in STAGES:
         stage = stages[name]
-        if isinstance(stage, LlmStage) and stage.engine == "embedded" and stage.runtime == "llama_cpp":
+        if isinstance(stage, LlmSettings) and stage.engine == "embedded" and stage.runtime == "llama_cpp":
             found[name] = stage.slots
-        elif isinstance(stage, LlmStage) and stage.engine == "vllm":
+        elif isinstance(stage, LlmSettings) and stage.engine == "vllm":
             found[name] = stage.vllm.places(on_card=stage.on_card)
         elif stage.engine == "emulated":
             found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # the three are its names
@@ -164,14 +166,16 @@ def slots(settings: Settings) -> dict[str, int]:
     return found
 
 
-def _write(options: Options, base: ServeFile, made: Plan, chosen: Mapping[str, Choice], console: Console) -> None:
-    from cluster.plan import Engines, configuration, node_groups, write
+def _write(
+    options: PlanOptions, base: ServeFile, made: Plan, chosen: Mapping[str, Choice], *, console: Console
+) -> None:
+    from cluster.plan import StageEngine, configuration, node_groups, write
     from rejoinder.cli.load.app import write_json
 
     bill = bill_of(options, made)
     published = options.engines == "published"
     engines = {
-        stage: Engines(choice.provider.settings, choice.provider.source)
+        stage: StageEngine(choice.provider.settings, choice.provider.source)
         for stage, choice in chosen.items()
         if published
     }
@@ -183,14 +187,14 @@ def _write(options: Options, base: ServeFile, made: Plan, chosen: Mapping[str, C
     write_json(options.json_file, {"plan": made, "bill": bill, "engines": chosen, "configuration": document})
 
 
-def bill_of(options: Options, made: Plan) -> Any:
+def bill_of(options: PlanOptions, made: Plan) -> Any:
     """The plan's components on the machines that the options name."""
     from cluster.plan import bill
 
     components = {name: component.sized for name, component in made.components.items()}
-    return bill(components, *machines(options), options.spare, made.per_host)
+    return bill(components, *machines(options), options.spare, per_host=made.per_host)
 
 
-def machines(options: Options) -> tuple[NodeType, NodeType]:
+def machines(options: PlanOptions) -> tuple[NodeType, NodeType]:
     """Without and with GPUs."""
     return node_type(options.cpu_node, "--cpu-node"), node_type(options.gpu_node, "--gpu-node")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from loadtest.capacity import calibration as calibrations
 from loadtest.capacity.calibration import Calibration, levels_for
-from loadtest.capacity.queueing import Stage
+from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import fixed
-from loadtest.capacity.turn_network import Network
+from loadtest.capacity.turn_network import TurnNetwork
 from loadtest.generator.measuring import measure
 from loadtest.scenario.parsing import scenario
 from rejoinder.core.capacity.providers import Choice
@@ -19,10 +19,10 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from rejoinder.cli.plan.command import Options
+    from rejoinder.cli.plan.command import PlanOptions
 
 
-def calibrated(options: Options, settings: Settings) -> Calibration:
+def calibrated(options: PlanOptions, settings: Settings) -> Calibration:
     """From the file, or from runs against the server; raises ConfigError unless exactly one is named."""
     if bool(options.calibration) == bool(options.url):
         raise ConfigError(
@@ -34,11 +34,11 @@ def calibrated(options: Options, settings: Settings) -> Calibration:
     return found
 
 
-def _run(options: Options, settings: Settings) -> Calibration:
+def _run(options: PlanOptions, settings: Settings) -> Calibration:
     from rejoinder.cli.load.app import API_KEY
     from rejoinder.cli.plan.command import slots
 
-    levels, engines, manner = [], {}, None
+    levels, engines, behavior = [], {}, None
     for sessions in levels_for(options.knee):
         given = {"url": options.url, "sessions": sessions, "tier": options.tier, "for_s": options.for_s}
         wanted = scenario(given | {"api_key": os.environ.get(API_KEY) or "none", "seed": sessions}, options.set_ or [])
@@ -49,22 +49,22 @@ def _run(options: Options, settings: Settings) -> Calibration:
                 f"the generator was not fit at {sessions} sessions: {causes}", "Run it elsewhere.", "--url"
             )
         levels.append(calibrations.level(result, window))
-        engines, manner = result.engines, wanted.manner
-    assert manner is not None  # there are three levels
+        engines, behavior = result.engines, wanted.behavior
+    assert behavior is not None  # there are three levels
     return Calibration(
         levels=tuple(levels),
         engines=engines,
         slots=slots(settings),
-        manner=manner,
+        behavior=behavior,
         settings=settings.model_dump(mode="json"),
         machine=f"{os.cpu_count()} cores, {platform.machine()}",
     )
 
 
-def published(network: Network, chosen: Mapping[str, Choice], slots: int) -> Network:
+def published(network: TurnNetwork, chosen: Mapping[str, Choice], slots: int) -> TurnNetwork:
     """The same conversations on published latencies: a fixed time each, since nobody publishes a distribution."""
     stages = {
-        name: Stage(1, slots, fixed(choice.provider.typical_ms / 1000), getattr(network, name).hop_s)
+        name: QueueStage(1, slots, fixed(choice.provider.typical_ms / 1000), getattr(network, name).hop_s)
         for name, choice in chosen.items()
     }
     return network.with_stages(stages)

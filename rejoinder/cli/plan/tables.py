@@ -143,10 +143,11 @@ def _beyond_the_queues(settings: Settings) -> Iterator[str]:
             "Fillers were on: an answer waits for the one that sounds before it, which this network of queues does "
             "not know. Calibrate with conversation.filler_after_ms: 0 if late turns matter."
         )
-    if settings.policy.enabled:
+    if settings.degradation.enabled:
         yield (
-            "The policy within the session was on: above its budgets the system sheds work, so beyond the calibrated "
-            "levels it is faster and says less than predicted. Calibrate with policy.enabled: false to see its queues."
+            "Degradation was on: a session whose turns are late makes lighter replies. Beyond the calibrated levels "
+            "the system is faster than predicted and says less. Calibrate with degradation.enabled: false to see its "
+            "queues."
         )
 
 

@@ -3,7 +3,7 @@
 Everything is mono. At boundaries audio is `bytes` (signed 16-bit little-endian PCM); inside a computation it is a
 float32 array in [-1, 1). A position in a stream is the absolute index of a sample since the stream began, never an
 offset into some buffer: an index stays true when old audio is forgotten, when messages are split or merged, and
-when it is written down in an event. `Ring` is the memory addressed that way.
+when it is written down in an event. `AudioRing` is the memory addressed that way.
 
 The audible edges are for measuring only ("when did the caller stop", "when did the reply start"), at the caller's
 end and on files. They are an energy gate: cut the signal into short frames, and a frame counts as sound when its
@@ -54,7 +54,7 @@ def float_to_pcm16(samples: npt.ArrayLike) -> bytes:
     return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_PCM).tobytes()
 
 
-class Ring:
+class AudioRing:
     """The last `seconds` of a stream, addressed by absolute sample index; older audio is forgotten.
 
     A frame costs one copy, since every caller pays it fifty times a second. All memory is taken at once: what a host

@@ -26,7 +26,7 @@ GROUP = 8
 
 
 @dataclass(frozen=True)
-class Filter:
+class LowPassFilter:
     """A low-pass for one ratio `up` / `down`; `taps`, a multiple of `up`, are counted at `rate` times `up`."""
 
     rate: int
@@ -55,7 +55,7 @@ class Filter:
 
 
 @cache
-def _matrix(by: Filter, group: int) -> npt.NDArray[np.float64]:
+def _matrix(by: LowPassFilter, group: int) -> npt.NDArray[np.float64]:
     width = by.taps // by.up
     product = np.zeros((width - 1 + group * by.down, group * by.up))
     for block in range(group):
@@ -65,11 +65,11 @@ def _matrix(by: Filter, group: int) -> npt.NDArray[np.float64]:
     return product
 
 
-WIRE_TO_STT = Filter(WIRE_RATE, up=2, down=3, cutoff_hz=7_300, taps=96)
+WIRE_TO_STT = LowPassFilter(WIRE_RATE, up=2, down=3, cutoff_hz=7_300, taps=96)
 """Speech's band flat up to 6.6 kHz, gone from 8.4 on: telephone speech ends at 3.4, Whisper's mels at 8."""
 
-TELEPHONE_TO_STT = Filter(TELEPHONE_RATE, up=2, down=1, cutoff_hz=3_900, taps=64)
-WIRE_TO_TELEPHONE = Filter(WIRE_RATE, up=1, down=3, cutoff_hz=3_900, taps=96)
+TELEPHONE_TO_STT = LowPassFilter(TELEPHONE_RATE, up=2, down=1, cutoff_hz=3_900, taps=64)
+WIRE_TO_TELEPHONE = LowPassFilter(WIRE_RATE, up=1, down=3, cutoff_hz=3_900, taps=96)
 """Both keep telephone speech (to 3.4 kHz) and remove its images and aliases from 4.4 kHz on."""
 
 
@@ -80,7 +80,7 @@ class Resampler:
     left of it a second, small one. In float64, so that how a stream was cut into messages changes no sample.
     """
 
-    def __init__(self, by: Filter = WIRE_TO_STT) -> None:
+    def __init__(self, by: LowPassFilter = WIRE_TO_STT) -> None:
         self._by = by
         self._width = by.taps // by.up
         self._held = np.zeros(self._width - 1)

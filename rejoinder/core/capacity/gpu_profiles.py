@@ -37,15 +37,51 @@ class Method:
 
 
 METHODS: dict[Quantization, Method] = {
-    "none": Method(16, 60, None, False, "FP16", "weights as they are"),
-    "fp8": Method(8, FP8_CAPABILITY, "fp8", False, "INT8", "weights and arithmetic in fp8 (the guide's 2.3.3 and 6.3)"),
+    "none": Method(
+        16, least_capability=60, argument=None, checkpoint=False, precision="FP16", note="weights as they are"
+    ),
+    "fp8": Method(
+        8,
+        least_capability=FP8_CAPABILITY,
+        argument="fp8",
+        checkpoint=False,
+        precision="INT8",
+        note="weights and arithmetic in fp8 (the guide's 2.3.3 and 6.3)",
+    ),
     # The same argument: a card that multiplies in fp8 would.
     "fp8_weights": Method(
-        8, 75, "fp8", False, "INT8", "fp8 weights, 16-bit arithmetic: half the memory", below_capability=FP8_CAPABILITY
+        8,
+        least_capability=75,
+        argument="fp8",
+        checkpoint=False,
+        precision="INT8",
+        note="fp8 weights, 16-bit arithmetic: half the memory",
+        below_capability=FP8_CAPABILITY,
     ),
-    "int8": Method(8, 75, "compressed-tensors", True, "INT8", "8-bit weights and activations (W8A8)"),
-    "awq": Method(4, 75, "awq", True, "INT4", "4-bit weights, 16-bit arithmetic"),
-    "gptq": Method(4, 60, "gptq", True, "INT4", "4-bit weights, 16-bit arithmetic"),
+    "int8": Method(
+        8,
+        least_capability=75,
+        argument="compressed-tensors",
+        checkpoint=True,
+        precision="INT8",
+        note="8-bit weights and activations (W8A8)",
+    ),
+    "awq": Method(
+        4,
+        least_capability=75,
+        argument="awq",
+        checkpoint=True,
+        precision="INT4",
+        note="4-bit weights, 16-bit arithmetic",
+    ),
+    "gptq": Method(
+        4,
+        least_capability=60,
+        argument="gptq",
+        checkpoint=True,
+        precision="INT4",
+        note="4-bit weights, 16-bit arithmetic",
+    ),
 }
 
 
@@ -93,10 +129,10 @@ _CARDS = {card.name.lower(): card for card in GPUS}
 GPU_PROFILES: dict[GpuName, GpuProfile] = {
     profile.name: profile
     for profile in (
-        GpuProfile("h100", _CARDS["h100"], "Hopper", 90, "H100"),
-        GpuProfile("a100", _CARDS["a100"], "Ampere", 80, "A100"),
-        GpuProfile("l4", _CARDS["l4"], "Ada Lovelace", 89, "L4"),
-        GpuProfile("a10g", _CARDS["a10g"], "Ampere", 86, "A10G"),
-        GpuProfile("t4", _CARDS["t4"], "Turing", 75, "T4"),
+        GpuProfile("h100", card=_CARDS["h100"], architecture="Hopper", capability=90, accelerator="H100"),
+        GpuProfile("a100", card=_CARDS["a100"], architecture="Ampere", capability=80, accelerator="A100"),
+        GpuProfile("l4", card=_CARDS["l4"], architecture="Ada Lovelace", capability=89, accelerator="L4"),
+        GpuProfile("a10g", card=_CARDS["a10g"], architecture="Ampere", capability=86, accelerator="A10G"),
+        GpuProfile("t4", card=_CARDS["t4"], architecture="Turing", capability=75, accelerator="T4"),
     )
 }

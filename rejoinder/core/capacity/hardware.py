@@ -38,11 +38,11 @@ class Gpu:
 
 
 GPUS = (
-    Gpu("H100", 80, "Highest", "Production, high concurrency", 3350),
-    Gpu("A100", 80, "High", "Production, reliable", 2039),
-    Gpu("L4", 24, "Good", "Cost-efficient, edge", 300),
-    Gpu("A10G", 24, "Good", "Balanced price/performance", 600),
-    Gpu("T4", 16, "Moderate", "Entry-level, dev/test", 320),
+    Gpu("H100", vram_gb=80, pace="Highest", best_for="Production, high concurrency", bandwidth_gb_s=3350),
+    Gpu("A100", vram_gb=80, pace="High", best_for="Production, reliable", bandwidth_gb_s=2039),
+    Gpu("L4", vram_gb=24, pace="Good", best_for="Cost-efficient, edge", bandwidth_gb_s=300),
+    Gpu("A10G", vram_gb=24, pace="Good", best_for="Balanced price/performance", bandwidth_gb_s=600),
+    Gpu("T4", vram_gb=16, pace="Moderate", best_for="Entry-level, dev/test", bandwidth_gb_s=320),
 )
 """Bandwidths: NVIDIA data sheets of H100 SXM, A100 80GB SXM, L4, A10G (as AWS lists it) and T4."""
 
@@ -61,10 +61,10 @@ class Precision:
 
 
 PRECISIONS = (
-    Precision("FP32", 32, 1, 1, "None", 0.0),
-    Precision("FP16", 16, 2, 2, "<0.5%", 0.005),
-    Precision("INT8", 8, 3, 4, "1-2%", 0.02),
-    Precision("INT4", 4, 4, 8, "3-5%", 0.05),
+    Precision("FP32", bits=32, least_speedup=1, most_speedup=1, quality="None", most_error=0.0),
+    Precision("FP16", bits=16, least_speedup=2, most_speedup=2, quality="<0.5%", most_error=0.005),
+    Precision("INT8", bits=8, least_speedup=3, most_speedup=4, quality="1-2%", most_error=0.02),
+    Precision("INT4", bits=4, least_speedup=4, most_speedup=8, quality="3-5%", most_error=0.05),
 )
 
 

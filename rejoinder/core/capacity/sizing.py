@@ -47,7 +47,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class ReplicaUnit:
     """One replica of a component: what it serves at once and what it occupies."""
 
     name: str
@@ -58,7 +58,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StageWork:
     """What one turn asks of a stage: requests, and how long each holds a slot (`scv`: its squared variation)."""
 
     requests_per_turn: float
@@ -70,10 +70,10 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
+class SizedComponent:
     """A component in the plan: `needed` replicas carry the target, `spare` more carry it while so many are away."""
 
-    unit: Unit
+    unit: ReplicaUnit
     needed: int
     spare: int
 
@@ -94,7 +94,7 @@ class Sized:
         return self.replicas * self.unit.memory_mb
 
 
-def hosts(offered_sessions: float, refused: float, unit: Unit, spare: int) -> tuple[Sized, int]:
+def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int) -> tuple[SizedComponent, int]:
     """Hosts of `unit.slots` sessions each, and the sessions that the needed ones admit.
 
     So many that of `offered_sessions` (the mean number there would be if none were refused) the share `refused` finds
@@ -102,10 +102,10 @@ def hosts(offered_sessions: float, refused: float, unit: Unit, spare: int) -> tu
     """
     admitted = slots_for_blocking(offered_sessions, refused)
     needed = max(1, math.ceil(admitted / unit.slots))
-    return Sized(unit, needed, spare), needed * unit.slots
+    return SizedComponent(unit, needed, spare), needed * unit.slots
 
 
-def replicas(work: Work, unit: Unit, turns_per_s: float, most_wait_s: float) -> int:
+def replicas(work: StageWork, unit: ReplicaUnit, turns_per_s: float, most_wait_s: float) -> int:
     """The fewest replicas whose slots, behind one queue, keep the wait's 95th percentile within `most_wait_s`."""
     slots = slots_for_wait(work.queue(turns_per_s), WAIT_QUANTILE, most_wait_s)
     return max(1, math.ceil(slots / unit.slots))
@@ -132,7 +132,7 @@ class NodeGroup:
     replicas: dict[str, int]
 
 
-def node_group(node: NodeType, components: Sequence[Sized], spare: int) -> NodeGroup:
+def node_group(node: NodeType, components: Sequence[SizedComponent], spare: int) -> NodeGroup:
     """As many nodes as hold all replicas, largest first into the first node with room, and `spare` more.
 
     Raises ValueError if a replica does not fit an empty node.

@@ -76,7 +76,11 @@ def fit(points: Sequence[Point]) -> Usl:
     base, first, second = min(solved, key=lambda solution: _error(terms, solution))
     rate = 1 / base
     return Usl(
-        float(rate), float(first * rate), float(second * rate), float(n.max()), _error(terms, (base, first, second))
+        float(rate),
+        contention=float(first * rate),
+        coherency=float(second * rate),
+        largest_n=float(n.max()),
+        error=_error(terms, (base, first, second)),
     )
 
 

@@ -30,7 +30,7 @@ Uniform = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class ServiceCurve:
     """Service time of one request; see the module's formula. `sigma` is the log-normal's, of the logarithm."""
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # not a field: how pydantic reads this class
@@ -64,10 +64,10 @@ class Curve:
         return f"{self.median_ms:g} ms{spread}{load}{stall}"
 
 
-class Service:
+class ServiceSampler:
     """Draws the service times of one engine, in order; `uniform` gives numbers in [0, 1)."""
 
-    def __init__(self, curve: Curve, uniform: Uniform) -> None:
+    def __init__(self, curve: ServiceCurve, uniform: Uniform) -> None:
         self._curve = curve
         self._uniform = uniform
         self._block = round(1 / curve.stall_share) if curve.stall_share else 0
@@ -97,7 +97,7 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class EngineProfile:
     """An engine as published: its curve, how many requests it serves at once, and who says so.
 
     `slots` 0: no bound is published. `tokens_per_s`: a language model's pace after its first token. `speed`: seconds
@@ -105,19 +105,19 @@ class Profile:
     """
 
     stage: EmulatedStage
-    curve: Curve
+    curve: ServiceCurve
     source: str
     slots: int = 0
     tokens_per_s: float = 100.0
     speed: float = 10.0
 
 
-def _lognormal(median_ms: float, p95_ms: float) -> Curve:
+def _lognormal(median_ms: float, p95_ms: float) -> ServiceCurve:
     """The log-normal with this median and 95th percentile."""
-    return Curve(median_ms, sigma=round(math.log(p95_ms / median_ms) / _NORMAL.inv_cdf(0.95), 4))
+    return ServiceCurve(median_ms, sigma=round(math.log(p95_ms / median_ms) / _NORMAL.inv_cdf(0.95), 4))
 
 
-def _between(low_ms: float, high_ms: float) -> Curve:
+def _between(low_ms: float, high_ms: float) -> ServiceCurve:
     """A published range read as the 5th and 95th percentile of a log-normal."""
     return _lognormal(math.sqrt(low_ms * high_ms), high_ms)
 
@@ -126,48 +126,67 @@ _GUIDE = "latency guide, section"
 _BENCHMARK = "Pipecat stt-benchmark, 1,000 samples, median and p95"
 _NEMOTRON = "nemotron-voice-agent evaluation, 4xH100, 2026-07; fitted over 1-64 streams"
 
-PROFILES: dict[str, Profile] = {
+PROFILES: dict[str, EngineProfile] = {
     # The guide's two reference stacks (sections 9.1 and 9.2), one engine each.
-    "guide-800-stt": Profile("stt", Curve(150), f"{_GUIDE} 9.1: Deepgram Nova-3 streaming, ~150 ms"),
-    "guide-800-llm": Profile("llm", Curve(250), f"{_GUIDE} 9.1: GPT-4o-mini or Gemini Flash, ~250 ms"),
-    "guide-800-tts": Profile("tts", Curve(40), f"{_GUIDE} 9.1: Cartesia Sonic Turbo, ~40 ms"),
-    "guide-500-stt": Profile("stt", Curve(100), f"{_GUIDE} 9.2: Whisper, edge deployment, ~100 ms"),
-    "guide-500-llm": Profile("llm", Curve(130), f"{_GUIDE} 9.2: Mistral 7B self-hosted, ~130 ms", tokens_per_s=170),
-    "guide-500-tts": Profile("tts", Curve(40), f"{_GUIDE} 9.2: Cartesia Sonic Turbo, ~40 ms"),
-    # Hosted speech to text.
-    "nemotron-3-stt": Profile("stt", _lognormal(221, 238), _BENCHMARK),
-    "deepgram-nova-3-stt": Profile("stt", _lognormal(247, 298), _BENCHMARK),
-    "assemblyai-stt": Profile("stt", _lognormal(256, 362), _BENCHMARK),
-    "soniox-5-stt": Profile("stt", _lognormal(260, 305), _BENCHMARK),
-    "openai-stt": Profile("stt", _lognormal(637, 965), _BENCHMARK),
-    "google-stt": Profile("stt", _lognormal(878, 1155), _BENCHMARK),
-    "azure-stt": Profile("stt", _lognormal(1016, 1345), _BENCHMARK),
-    "aws-stt": Profile("stt", _lognormal(1136, 1527), _BENCHMARK),
-    # Hosted language models: the guide's ranges.
-    "gpt-4o-mini-llm": Profile("llm", _between(200, 400), f"{_GUIDE} 1.5: 200-400 ms"),
-    "gpt-4o-llm": Profile("llm", _between(400, 550), f"{_GUIDE} 1.5: 400-550 ms, 117 tokens/s", tokens_per_s=117),
-    "gemini-2.5-flash-llm": Profile("llm", Curve(390), f"{_GUIDE} 1.5: ~390 ms, 268 tokens/s", tokens_per_s=268),
-    # Voices.
-    "elevenlabs-flash-2.5-tts": Profile("tts", Curve(75), f"{_GUIDE} 1.6: 75 ms"),
-    # Engines whose times grow with load.
-    "nvidia-h100-stt": Profile("stt", Curve(38.6, per_doubling_ms=4.56), f"{_NEMOTRON}: 38.6 + 4.56 log2 n ms", 64),
-    "nvidia-h100-llm": Profile(
-        "llm", Curve(144, per_concurrent_ms=4.0), f"{_NEMOTRON}: first sentence 140 + 4.0 n ms", 64, tokens_per_s=2000
+    "guide-800-stt": EngineProfile("stt", ServiceCurve(150), f"{_GUIDE} 9.1: Deepgram Nova-3 streaming, ~150 ms"),
+    "guide-800-llm": EngineProfile("llm", ServiceCurve(250), f"{_GUIDE} 9.1: GPT-4o-mini or Gemini Flash, ~250 ms"),
+    "guide-800-tts": EngineProfile("tts", ServiceCurve(40), f"{_GUIDE} 9.1: Cartesia Sonic Turbo, ~40 ms"),
+    "guide-500-stt": EngineProfile("stt", ServiceCurve(100), f"{_GUIDE} 9.2: Whisper, edge deployment, ~100 ms"),
+    "guide-500-llm": EngineProfile(
+        "llm", ServiceCurve(130), f"{_GUIDE} 9.2: Mistral 7B self-hosted, ~130 ms", tokens_per_s=170
     ),
-    "nvidia-h100-tts": Profile("tts", Curve(59.76, per_concurrent_ms=0.76), f"{_NEMOTRON}: 59 + 0.76 n ms", 64),
-    "cosyvoice2-l20-tts": Profile(
+    "guide-500-tts": EngineProfile("tts", ServiceCurve(40), f"{_GUIDE} 9.2: Cartesia Sonic Turbo, ~40 ms"),
+    # Hosted speech to text.
+    "nemotron-3-stt": EngineProfile("stt", _lognormal(221, 238), _BENCHMARK),
+    "deepgram-nova-3-stt": EngineProfile("stt", _lognormal(247, 298), _BENCHMARK),
+    "assemblyai-stt": EngineProfile("stt", _lognormal(256, 362), _BENCHMARK),
+    "soniox-5-stt": EngineProfile("stt", _lognormal(260, 305), _BENCHMARK),
+    "openai-stt": EngineProfile("stt", _lognormal(637, 965), _BENCHMARK),
+    "google-stt": EngineProfile("stt", _lognormal(878, 1155), _BENCHMARK),
+    "azure-stt": EngineProfile("stt", _lognormal(1016, 1345), _BENCHMARK),
+    "aws-stt": EngineProfile("stt", _lognormal(1136, 1527), _BENCHMARK),
+    # Hosted language models: the guide's ranges.
+    "gpt-4o-mini-llm": EngineProfile("llm", _between(200, 400), f"{_GUIDE} 1.5: 200-400 ms"),
+    "gpt-4o-llm": EngineProfile("llm", _between(400, 550), f"{_GUIDE} 1.5: 400-550 ms, 117 tokens/s", tokens_per_s=117),
+    "gemini-2.5-flash-llm": EngineProfile(
+        "llm", ServiceCurve(390), f"{_GUIDE} 1.5: ~390 ms, 268 tokens/s", tokens_per_s=268
+    ),
+    # Voices.
+    "elevenlabs-flash-2.5-tts": EngineProfile("tts", ServiceCurve(75), f"{_GUIDE} 1.6: 75 ms"),
+    # Engines whose times grow with load.
+    "nvidia-h100-stt": EngineProfile(
+        "stt", ServiceCurve(38.6, per_doubling_ms=4.56), f"{_NEMOTRON}: 38.6 + 4.56 log2 n ms", 64
+    ),
+    "nvidia-h100-llm": EngineProfile(
+        "llm",
+        ServiceCurve(144, per_concurrent_ms=4.0),
+        f"{_NEMOTRON}: first sentence 140 + 4.0 n ms",
+        64,
+        tokens_per_s=2000,
+    ),
+    "nvidia-h100-tts": EngineProfile(
+        "tts", ServiceCurve(59.76, per_concurrent_ms=0.76), f"{_NEMOTRON}: 59 + 0.76 n ms", 64
+    ),
+    "cosyvoice2-l20-tts": EngineProfile(
         "tts",
-        Curve(197, sigma=0.1, per_concurrent_ms=119),
+        ServiceCurve(197, sigma=0.1, per_concurrent_ms=119),
         "CosyVoice2 Triton/TensorRT-LLM, one L20: mean 78 + 119 n ms over 1-10 tasks",
         10,
         speed=14,
     ),
-    "moss-h20-tts": Profile(
-        "tts", Curve(92, per_concurrent_ms=122), "MOSS-TTS, one H20 (vllm-omni 4676): 92 ms at 1, 3,864 at 32", 32
+    "moss-h20-tts": EngineProfile(
+        "tts",
+        ServiceCurve(92, per_concurrent_ms=122),
+        "MOSS-TTS, one H20 (vllm-omni 4676): 92 ms at 1, 3,864 at 32",
+        32,
     ),
     # Frame-synchronous engines: a constant step up to the slots, then a refusal.
-    "kyutai-l40s-stt": Profile("stt", Curve(125), "Kyutai STT on an L40S: 64 slots at 3 times real time", 64),
-    "kyutai-l40s-tts": Profile("tts", Curve(634), "Kyutai TTS on an L40S (moshi 369): 634 ms, flat", 16, speed=2),
+    "kyutai-l40s-stt": EngineProfile(
+        "stt", ServiceCurve(125), "Kyutai STT on an L40S: 64 slots at 3 times real time", 64
+    ),
+    "kyutai-l40s-tts": EngineProfile(
+        "tts", ServiceCurve(634), "Kyutai TTS on an L40S (moshi 369): 634 ms, flat", 16, speed=2
+    ),
 }
 
 STACKS: dict[str, dict[EmulatedStage, str]] = {

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.question_matching import (
     content_words,
     normal,
@@ -49,7 +49,7 @@ PAUSE_S = 5.0
 LONGEST_PAUSE_S = 60.0
 
 
-class Refused(Enum):
+class CacheRefusal(Enum):
     """Why a question is neither looked up nor kept; values are metric labels."""
 
     CONTEXT = "refused_context"
@@ -59,18 +59,18 @@ class Refused(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class CacheScope:
     """Who asks, as far as it decides the answer: a digest of the API key ("" without keys), and the tools in effect."""
 
     tenant: str = ""
     tools: str = ""
 
 
-NOBODY = Asker()
+NOBODY = CacheScope()
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CacheQuestion:
     """`opening`: its answer may be kept."""
 
     scope: str
@@ -79,7 +79,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class CacheHit:
     """A kept answer, and how like the question it answered was (1 for the same)."""
 
     answer: str
@@ -93,35 +93,35 @@ def tenant_of(key: str) -> str:
 
 
 def question_of(
-    prompt: Sequence[Message], max_tokens: int, asker: Asker, rules: AnswerCacheSettings
-) -> Question | Refused:
+    prompt: Sequence[ChatMessage], max_tokens: int, asker: CacheScope, rules: AnswerCacheSettings
+) -> CacheQuestion | CacheRefusal:
     """The question at the prompt's end, with the scope of everything else in it."""
     if not prompt or prompt[-1].role != "user":
-        return Refused.CONTEXT
+        return CacheRefusal.CONTEXT
     before, text = list(prompt[:-1]), prompt[-1].content
     turns = [at for at, message in enumerate(before) if message.role == "user"]
     if turns:
         later = before[turns[0] :]
         if not rules.later_turns or any(message.role == "system" for message in later) or not stands_alone(text):
-            return Refused.CONTEXT
+            return CacheRefusal.CONTEXT
         before = before[: turns[0]]
     if not normal(text) or len(text) > LONGEST_QUESTION:
-        return Refused.LENGTH
+        return CacheRefusal.LENGTH
     if not rules.allow_personal and personal(text):
-        return Refused.PERSONAL
+        return CacheRefusal.PERSONAL
     if not rules.allow_time_dependent and time_dependent(text):
-        return Refused.TIME
-    return Question(_scope(before, max_tokens, asker), text, opening=not turns)
+        return CacheRefusal.TIME
+    return CacheQuestion(_scope(before, max_tokens, asker), text, opening=not turns)
 
 
-def keeps(question: Question, answer: str, rules: AnswerCacheSettings) -> bool:
+def keeps(question: CacheQuestion, answer: str, rules: AnswerCacheSettings) -> bool:
     """Whether a complete answer to this question may be kept."""
     if not question.opening or not answer.strip() or len(answer) > LONGEST_ANSWER:
         return False
     return rules.allow_time_dependent or not time_dependent(answer)
 
 
-def _scope(before: Sequence[Message], max_tokens: int, asker: Asker) -> str:
+def _scope(before: Sequence[ChatMessage], max_tokens: int, asker: CacheScope) -> str:
     digest = hashlib.sha256()
     parts = [asker.tenant, asker.tools, str(max_tokens)]
     for message in before:
@@ -160,16 +160,16 @@ class AnswerIndex:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def exact(self, question: Question, now: float) -> Hit | None:
+    def exact(self, question: CacheQuestion, now: float) -> CacheHit | None:
         """The answer to this very question."""
         entry = self._live((question.scope, normal(question.text)), now)
-        return Hit(entry.answer, "exact") if entry else None
+        return CacheHit(entry.answer, "exact") if entry else None
 
-    def comparable(self, question: Question) -> bool:
+    def comparable(self, question: CacheQuestion) -> bool:
         """Whether a vector of it would be of use: some kept question may pass for it."""
         return self._group(question) in self._groups
 
-    def nearest(self, question: Question, vector: Vector, now: float) -> Hit | None:
+    def nearest(self, question: CacheQuestion, vector: Vector, now: float) -> CacheHit | None:
         """The answer to the most similar question that may pass for this one; `vector` has length 1."""
         group = self._group(question)
         rows = dict(self._groups.get(group, {})) if group else {}
@@ -178,10 +178,10 @@ class AnswerIndex:
             if score < self._rules.threshold:
                 return None
             if entry := self._live(key, now):
-                return Hit(entry.answer, "semantic", score)
+                return CacheHit(entry.answer, "semantic", score)
         return None
 
-    def keep(self, question: Question, vector: Vector | None, answer: str, now: float) -> None:
+    def keep(self, question: CacheQuestion, vector: Vector | None, answer: str, now: float) -> None:
         """Keep an answer; the newest one to a question counts. Without a vector it is found by its words only."""
         key = (question.scope, normal(question.text))
         if key in self._entries:
@@ -201,7 +201,7 @@ class AnswerIndex:
             self._drop(key)
         return len(gone)
 
-    def _group(self, question: Question) -> Group | None:
+    def _group(self, question: CacheQuestion) -> Group | None:
         """Which questions may pass for this one: those of equal content words; with `same_words` off, of its scope."""
         if not self._rules.same_words:
             return question.scope, ()
@@ -229,7 +229,7 @@ class AnswerIndex:
                 del self._groups[entry.group]
 
 
-class Patience:
+class LookupBackoff:
     """Lookups that came to nothing in time, and when the next is worth its wait: after three in a row one is tried in
     five seconds, then in ten, at last once a minute.
     """

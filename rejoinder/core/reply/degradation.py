@@ -23,7 +23,7 @@ from enum import Enum
 from rejoinder.core.capacity.budgets import Component, Tier, component_limit_ms, total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply.held_clips import EXPECTED_S
-from rejoinder.core.settings.settings import PolicySettings
+from rejoinder.core.settings.settings import DegradationSettings
 
 MOST_PATIENCE = 4
 
@@ -31,7 +31,7 @@ WAITING = (Stage.SILENCE, Stage.ENDPOINT)
 """Stages that wait for the caller's end: how long is a decision, and no sign of load."""
 
 
-class Step(Enum):
+class DegradationMeasure(Enum):
     """What a session can do without; values are metric labels."""
 
     SHORT_SEGMENT = "short_segment"
@@ -46,14 +46,14 @@ class Remedy:
 
     stages: tuple[Stage, ...]
     limit_s: float
-    steps: tuple[Step, ...]
+    steps: tuple[DegradationMeasure, ...]
 
     def blames(self, shares_s: Mapping[Stage, float]) -> bool:
         return sum(shares_s.get(stage, 0.0) for stage in self.stages) >= self.limit_s
 
 
 @dataclass(frozen=True, slots=True)
-class Climb:
+class DegradationLevel:
     """How many of one remedy's steps are in force. `late` and `good` count turns in a row since the last change;
     `patience`: so many good ones take a step back; `eased`: the last change was one.
     """
@@ -65,39 +65,39 @@ class Climb:
     eased: bool = False
 
 
-def climb(state: Climb, rules: PolicySettings, top: int, *, blamed: bool) -> Climb:
+def climb(state: DegradationLevel, rules: DegradationSettings, top: int, *, blamed: bool) -> DegradationLevel:
     """After one more turn; `top`: how many steps there are."""
     if blamed:
         state = replace(state, late=state.late + 1, good=0)
         if state.late < rules.late_turns or state.level >= top:
             return state
         longer = min(2 * state.patience, MOST_PATIENCE * rules.good_turns)
-        return Climb(longer if state.eased else state.patience, state.level + 1)
+        return DegradationLevel(longer if state.eased else state.patience, state.level + 1)
     state = replace(state, late=0, good=state.good + 1)
     if state.good < state.patience:
         return state
     if state.level:
-        return Climb(state.patience, state.level - 1, eased=True)
-    return Climb(rules.good_turns)
+        return DegradationLevel(state.patience, state.level - 1, eased=True)
+    return DegradationLevel(rules.good_turns)
 
 
-class Ladder:
+class DegradationPolicy:
     """Of one session; `small`: there is a backup model. Not thread-safe."""
 
-    def __init__(self, rules: PolicySettings, *, small: bool) -> None:
+    def __init__(self, rules: DegradationSettings, *, small: bool) -> None:
         self.tier = Tier(rules.tier)
         self._rules = rules
         self._remedies = remedies(self.tier, small=small)
-        self._climbs: list[Climb] = []
+        self._climbs: list[DegradationLevel] = []
         self._observed_at = float("-inf")
         self._forget()
 
     def _forget(self) -> None:
-        self._climbs = [Climb(self._rules.good_turns) for _ in self._remedies]
+        self._climbs = [DegradationLevel(self._rules.good_turns) for _ in self._remedies]
 
     def observe(self, shares_s: Mapping[Stage, float], now: float, *, held: bool = False) -> None:
         """A turn was answered; its stages' shares (`latency.Waterfall`). `held`: the reply waited for the turn."""
-        if now - self._observed_at > self._rules.forget_after_s:
+        if now - self._observed_at > self._rules.reset_after_s:
             self._forget()
         self._observed_at = now
         late = not held and is_late(shares_s, self.tier)
@@ -107,9 +107,9 @@ class Ladder:
             for state, remedy in pairs
         ]
 
-    def steps(self, now: float) -> frozenset[Step]:
+    def steps(self, now: float) -> frozenset[DegradationMeasure]:
         """Those in force for a reply that begins now."""
-        if not self._rules.enabled or now - self._observed_at > self._rules.forget_after_s:
+        if not self._rules.enabled or now - self._observed_at > self._rules.reset_after_s:
             return frozenset()
         pairs = zip(self._climbs, self._remedies, strict=True)
         return frozenset(step for state, remedy in pairs for step in remedy.steps[: state.level])
@@ -127,10 +127,10 @@ def remedies(tier: Tier, *, small: bool) -> tuple[Remedy, ...]:
     def limit_s(component: Component) -> float:
         return component_limit_ms(component, tier) / 1000
 
-    thinking = (Step.SMALL_MODEL, Step.FILLER) if small else (Step.FILLER,)
+    thinking = (DegradationMeasure.SMALL_MODEL, DegradationMeasure.FILLER) if small else (DegradationMeasure.FILLER,)
     voice = (Stage.FIRST_SEGMENT, Stage.TTS_FIRST_AUDIO)
     return (
-        Remedy((Stage.STT,), limit_s(Component.STT), (Step.NO_SPECULATION,)),
+        Remedy((Stage.STT,), limit_s(Component.STT), (DegradationMeasure.NO_SPECULATION,)),
         Remedy((Stage.LLM_FIRST_TOKEN,), limit_s(Component.LLM), thinking),
-        Remedy(voice, limit_s(Component.TTS) + EXPECTED_S[Stage.FIRST_SEGMENT], (Step.SHORT_SEGMENT,)),
+        Remedy(voice, limit_s(Component.TTS) + EXPECTED_S[Stage.FIRST_SEGMENT], (DegradationMeasure.SHORT_SEGMENT,)),
     )

@@ -13,17 +13,17 @@ from enum import Enum
 from rejoinder.core.settings.settings import SpeculationSettings
 
 
-class Declined(Enum):
+class DraftDeclined(Enum):
     """Why no draft was begun; values are metric labels."""
 
     OFF = "off"
     TURN = "turn"
     BUSY = "busy"
     BUDGET = "budget"
-    POLICY = "policy"
+    DEGRADATION = "degradation"
 
 
-class Speculation:
+class DraftBudget:
     """One for all conversations of a host; not thread-safe."""
 
     def __init__(self, settings: SpeculationSettings) -> None:
@@ -44,16 +44,16 @@ class Speculation:
         """A reply became audible, or ended without that."""
         self._thinking -= 1
 
-    def begin(self, before: int) -> Declined | None:
+    def begin(self, before: int) -> DraftDeclined | None:
         """Pay for a draft, unless something speaks against it; the turn has had `before` drafts already."""
         if not self._settings.enabled:
-            return Declined.OFF
+            return DraftDeclined.OFF
         if before >= self._settings.max_per_turn:
-            return Declined.TURN
-        if self._thinking >= self._settings.max_thinking:
-            return Declined.BUSY
+            return DraftDeclined.TURN
+        if self._thinking >= self._settings.max_concurrent:
+            return DraftDeclined.BUSY
         if self._tokens < 1:
-            return Declined.BUDGET
+            return DraftDeclined.BUDGET
         self._tokens -= 1
         return None
 

@@ -27,7 +27,7 @@ WINDOW_S = 300.0
 LEAST_SAMPLES = 3
 
 
-class Pace:
+class FirstSegmentSizer:
     """Of one host: how long words and their audio take, shared by all of its replies."""
 
     def __init__(self) -> None:

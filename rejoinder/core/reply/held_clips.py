@@ -40,33 +40,35 @@ EXPECTED_S = {
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class HeldClip:
     """Speech that is held ready: 24 kHz PCM and its words."""
 
     text: str
     pcm: bytes
 
 
-class Phrases:
+class HeldClips:
     """What a host holds; `others` are found by their words only."""
 
-    def __init__(self, apology: Clip, fillers: tuple[Clip, ...] = (), others: tuple[Clip, ...] = ()) -> None:
+    def __init__(
+        self, apology: HeldClip, fillers: tuple[HeldClip, ...] = (), others: tuple[HeldClip, ...] = ()
+    ) -> None:
         self.apology = apology
         self.fillers = fillers
         self._played = 0
         self._by_words = {normal(clip.text): clip for clip in (apology, *fillers, *others)}
 
-    def of(self, text: str) -> Clip | None:
+    def of(self, text: str) -> HeldClip | None:
         """The clip with these words, but for case and punctuation."""
         return self._by_words.get(normal(text))
 
-    def next_filler(self) -> Clip:
+    def next_filler(self) -> HeldClip:
         """A filler to play now: they take turns. There must be one."""
         self._played += 1
         return self.fillers[self._played % len(self.fillers)]
 
 
-class Foresight:
+class StageLatencyEstimator:
     """How long the steps to the first audio take these days, on one host."""
 
     def __init__(self) -> None:

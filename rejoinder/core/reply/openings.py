@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.question_matching import normal
 from rejoinder.core.settings.openings import Opening
 
 
-def opening_for(openings: Sequence[Opening], prompt: Sequence[Message]) -> str:
+def opening_for(openings: Sequence[Opening], prompt: Sequence[ChatMessage]) -> str:
     """The first that fits the prompt's last words, if they are the caller's; "" if none does.
 
     Not the one with which the answer before began: who asks twice is not put off with the same words.

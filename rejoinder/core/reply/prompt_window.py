@@ -25,7 +25,7 @@ Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     """One entry of the conversation as the model reads it."""
 
     role: Role
@@ -33,29 +33,31 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ConversationSummary:
     """`text` says what was said in `covers`, the conversation's first messages."""
 
     text: str
-    covers: tuple[Message, ...]
+    covers: tuple[ChatMessage, ...]
 
-    def of(self, said: Sequence[Message]) -> bool:
+    def of(self, said: Sequence[ChatMessage]) -> bool:
         """Whether it is this conversation's: a client may have deleted or changed an item since."""
         return tuple(said[: len(self.covers)]) == self.covers
 
 
-NOTHING = Summary("", ())
+NOTHING = ConversationSummary("", ())
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PromptWindow:
     """At least `keep_turns` turns; they leave `drop_turns` at a time, and are summarized if `summarized`."""
 
     keep_turns: int
     drop_turns: int = 1
     summarized: bool = False
 
-    def prompt(self, instructions: str, turns: Sequence[Message], summary: Summary = NOTHING) -> tuple[Message, ...]:
+    def prompt(
+        self, instructions: str, turns: Sequence[ChatMessage], summary: ConversationSummary = NOTHING
+    ) -> tuple[ChatMessage, ...]:
         """The prompt of this conversation, whose newest turn is the question."""
         if not self.summarized:
             return window(instructions, turns, self.keep_turns, self.drop_turns)
@@ -64,19 +66,21 @@ class Window:
         gone = _gone(said, self.keep_turns, self.drop_turns)
         overdue = _gone(said, self.keep_turns + self.drop_turns, self.drop_turns)
         first = max(min(gone, len(known.covers)), overdue)
-        recalled = (Message("system", f"Earlier in this conversation: {known.text}"),) if known.text else ()
+        recalled = (ChatMessage("system", f"Earlier in this conversation: {known.text}"),) if known.text else ()
         return _system(instructions) + recalled + tuple(said[first:])
 
-    def leaving(self, turns: Sequence[Message], summary: Summary = NOTHING) -> tuple[Message, ...]:
+    def leaving(self, turns: Sequence[ChatMessage], summary: ConversationSummary = NOTHING) -> tuple[ChatMessage, ...]:
         """The messages that a summary must cover before the caller's next turn, if `summary` does not: else none."""
         if not self.summarized:
             return ()
         said = _spoken(turns)
-        gone = _gone([*said, Message("user", "?")], self.keep_turns, self.drop_turns)
+        gone = _gone([*said, ChatMessage("user", "?")], self.keep_turns, self.drop_turns)
         return tuple(said[:gone]) if gone > (len(summary.covers) if summary.of(said) else 0) else ()
 
 
-def request_summary(leaving: Sequence[Message], summary: Summary, words: int) -> tuple[Message, ...]:
+def request_summary(
+    leaving: Sequence[ChatMessage], summary: ConversationSummary, words: int
+) -> tuple[ChatMessage, ...]:
     """What a language model is asked to get the summary of `leaving`, from that of its beginning if there is one."""
     known = summary if summary.text and summary.of(leaving) else NOTHING
     lines = [f"Before: {known.text}"] if known.text else []
@@ -85,10 +89,12 @@ def request_summary(leaving: Sequence[Message], summary: Summary, words: int) ->
         f"Summarize this conversation in at most {words} words for whoever goes on with it: who the user is, what they "
         "want, what was agreed. Only facts that were said."
     )
-    return Message("system", task), Message("user", "\n".join(lines))
+    return ChatMessage("system", task), ChatMessage("user", "\n".join(lines))
 
 
-def window(instructions: str, turns: Sequence[Message], keep_turns: int, drop_turns: int = 1) -> tuple[Message, ...]:
+def window(
+    instructions: str, turns: Sequence[ChatMessage], keep_turns: int, drop_turns: int = 1
+) -> tuple[ChatMessage, ...]:
     """The prompt: instructions as system message (none if blank), then the last `keep_turns` turns, or a few more.
 
     Turns leave `drop_turns` at a time: a window that slides at every turn has a new beginning at every turn, and no
@@ -100,15 +106,15 @@ def window(instructions: str, turns: Sequence[Message], keep_turns: int, drop_tu
     return _system(instructions) + tuple(said[_gone(said, keep_turns, drop_turns) :])
 
 
-def _system(instructions: str) -> tuple[Message, ...]:
-    return (Message("system", instructions),) if instructions.strip() else ()
+def _system(instructions: str) -> tuple[ChatMessage, ...]:
+    return (ChatMessage("system", instructions),) if instructions.strip() else ()
 
 
-def _spoken(turns: Sequence[Message]) -> list[Message]:
+def _spoken(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
     return [message for message in turns if message.role != "assistant" or message.content.strip()]
 
 
-def _gone(said: Sequence[Message], keep_turns: int, drop_turns: int) -> int:
+def _gone(said: Sequence[ChatMessage], keep_turns: int, drop_turns: int) -> int:
     """How many messages have left the window."""
     starts = [index for index, message in enumerate(said) if message.role == "user"]
     gone = max(0, len(starts) - max(keep_turns, 1)) // drop_turns * drop_turns

@@ -14,7 +14,7 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ReplayPiece:
     """Audio, and the words that begin with it ("" inside a segment, and when it is taken again).
 
     `answers`: it is the first time that the listener gets this part of the answer (a held clip answers nothing).
@@ -29,12 +29,12 @@ class Piece:
         return len(self.pcm) // SAMPLE_BYTES
 
 
-class Tape:
+class ReplayBuffer:
     """Positions are samples since the reply's start. At least the last `keep` samples taken can be wound back."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._fresh: deque[Piece] = deque()
+        self._fresh: deque[ReplayPiece] = deque()
         self._fresh_samples = 0
         self._taken = bytearray()
         self._reached = 0
@@ -51,12 +51,12 @@ class Tape:
         """The first sample that it can be wound back to."""
         return self._reached - len(self._taken) // SAMPLE_BYTES
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: ReplayPiece) -> None:
         """Put audio at the end."""
         self._fresh.append(piece)
         self._fresh_samples += piece.samples
 
-    def take(self, limit: int) -> Piece:
+    def take(self, limit: int) -> ReplayPiece:
         """At least one and at most `limit` samples from the front, never across the start of a segment or clip; there
         must be some waiting.
         """
@@ -66,20 +66,20 @@ class Tape:
         pcm = first.pcm
         while len(pcm) < limit * SAMPLE_BYTES and self._fresh and not self._fresh[0].words:
             pcm += self._fresh.popleft().pcm
-        piece = Piece(first.words, pcm[: limit * SAMPLE_BYTES], first.answers)
+        piece = ReplayPiece(first.words, pcm[: limit * SAMPLE_BYTES], first.answers)
         if rest := pcm[limit * SAMPLE_BYTES :]:
-            self._fresh.appendleft(Piece("", rest, first.answers))
+            self._fresh.appendleft(ReplayPiece("", rest, first.answers))
         self._fresh_samples -= piece.samples
         self.position = self._reached = self._reached + piece.samples
         self._taken += piece.pcm
         del self._taken[: max(0, len(self._taken) - self._keep * SAMPLE_BYTES)]
         return piece
 
-    def _again(self, limit: int) -> Piece:
+    def _again(self, limit: int) -> ReplayPiece:
         start = (self.position - self.oldest) * SAMPLE_BYTES
         pcm = bytes(self._taken[start : start + limit * SAMPLE_BYTES])
         self.position += len(pcm) // SAMPLE_BYTES
-        return Piece("", pcm, answers=False)
+        return ReplayPiece("", pcm, answers=False)
 
     def wind(self, position: int) -> None:
         """Go back (or forth again) to a sample between `oldest` and the last that was taken; raises ValueError for

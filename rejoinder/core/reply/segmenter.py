@@ -44,7 +44,7 @@ _SPOKEN_SIGNS = frozenset("%&@+=$€£¥°")
 _EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)|`+|(?<!\w)_+|_+(?!\w)")
 
 
-class Edge(Enum):
+class WordBoundary(Enum):
     """What the end of a word is to the sentence."""
 
     PLAIN = "plain"
@@ -56,7 +56,7 @@ class Edge(Enum):
 @dataclass(frozen=True, slots=True)
 class _Word:
     text: str
-    edge: Edge
+    edge: WordBoundary
 
     @property
     def spoken(self) -> bool:
@@ -122,17 +122,19 @@ class Segmenter:
         if not spoken:
             return 0
         edge = self._open[-1].edge
-        if edge is Edge.SENTENCE:
+        if edge is WordBoundary.SENTENCE:
             return whole
-        if (self._clauses or not self._emitted) and edge is Edge.CLAUSE and spoken >= MIN_CLAUSE_WORDS:
+        if (self._clauses or not self._emitted) and edge is WordBoundary.CLAUSE and spoken >= MIN_CLAUSE_WORDS:
             return whole
         return self._forced_size() if spoken >= (self._words if self._emitted else self._first_words) else 0
 
     def _forced_size(self) -> int:
         """The limit is reached: the last clause, else the last word that is not bound to the next."""
         sizes = range(len(self._open), 0, -1)
-        clauses = (n for n in sizes if self._open[n - 1].edge is Edge.CLAUSE and self._spoken(n) >= MIN_CLAUSE_WORDS)
-        words = (n for n in sizes if self._open[n - 1].edge is not Edge.BOUND and self._spoken(n))
+        clauses = (
+            n for n in sizes if self._open[n - 1].edge is WordBoundary.CLAUSE and self._spoken(n) >= MIN_CLAUSE_WORDS
+        )
+        words = (n for n in sizes if self._open[n - 1].edge is not WordBoundary.BOUND and self._spoken(n))
         return next(clauses, 0) or next(words, 0)
 
     def _spoken(self, size: int) -> int:
@@ -145,14 +147,14 @@ class Segmenter:
         return segment
 
 
-def edge_of(word: str, *, line_start: bool) -> Edge:
+def edge_of(word: str, *, line_start: bool) -> WordBoundary:
     """Classify a complete word; at the start of a line a number with a point is a list's, not a sentence's end."""
     core = word.strip(_OPENERS).rstrip(_CLOSERS)
     if line_start and _LIST_NUMBER.fullmatch(word):
-        return Edge.BOUND
+        return WordBoundary.BOUND
     stem = core.rstrip(",;:")
     if _INITIALS.fullmatch(stem) or (stem.endswith(".") and stem[:-1].lower() in _ABBREVIATIONS):
-        return Edge.BOUND
+        return WordBoundary.BOUND
     if core.endswith(("..", "…", ",", ";", ":", "—", "–", "--")) or core == "-":
-        return Edge.CLAUSE
-    return Edge.SENTENCE if core.endswith((".", "!", "?")) else Edge.PLAIN
+        return WordBoundary.CLAUSE
+    return WordBoundary.SENTENCE if core.endswith((".", "!", "?")) else WordBoundary.PLAIN

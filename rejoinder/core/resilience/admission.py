@@ -14,7 +14,7 @@ LOOKS = 4
 """Looks in a row that must be late; the host looks twice a second."""
 
 
-class Refusal(Enum):
+class AdmissionRefusal(Enum):
     """Why a call is not taken."""
 
     FULL = "full"
@@ -38,9 +38,9 @@ class Admission:
         """The newest lag; 0 before the first look."""
         return self._lags[-1] if self._lags else 0.0
 
-    def refusal(self, taken: int) -> Refusal | None:
+    def refusal(self, taken: int) -> AdmissionRefusal | None:
         """Why the next call cannot be taken while `taken` are live; None if it can."""
         if taken >= self._places:
-            return Refusal.FULL
+            return AdmissionRefusal.FULL
         late = len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s
-        return Refusal.LATE if late else None
+        return AdmissionRefusal.LATE if late else None

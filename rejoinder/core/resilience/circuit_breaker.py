@@ -6,7 +6,7 @@
 
 *Silent* is more than slow. A stopped process, a hung engine and a lost network path have in common that nobody hears
 anything; a replica that is merely overloaded still gives tokens to somebody. So a replica is silent when streams wait
-for it and none of all conversations of this host got a token from it for `patience_s`. What it owes is asked for
+for it and none of all conversations of this host got a token from it for `idle_timeout_s`. What it owes is asked for
 elsewhere at once, whatever the hedging budget says: a dead replica costs no second load.
 
 A probe is a request of our own, never a caller's. A replica that fails MOST_PROBES of them is gone (Serve has replaced
@@ -25,7 +25,7 @@ MOST_PROBES = 6
 LONGEST_PAUSE_S = 30.0
 
 
-class Circuit(Enum):
+class CircuitState(Enum):
     CLOSED = "closed"
     OPEN = "open"
     PROBING = "probing"
@@ -33,14 +33,14 @@ class Circuit(Enum):
 
 @dataclass(slots=True)
 class _Replica:
-    circuit: Circuit = Circuit.CLOSED
+    circuit: CircuitState = CircuitState.CLOSED
     heard_at: float = 0.0
     failures: int = 0
     probes: int = 0
     retry_at: float = 0.0
 
 
-class Breaker:
+class CircuitBreaker:
     """All replicas of one stage, as one host sees them; not thread-safe."""
 
     def __init__(self, settings: BreakerSettings) -> None:
@@ -55,14 +55,14 @@ class Breaker:
     @property
     def avoid(self) -> frozenset[str]:
         """Those that get no caller's request."""
-        return frozenset(name for name, replica in self._replicas.items() if replica.circuit is not Circuit.CLOSED)
+        return frozenset(name for name, replica in self._replicas.items() if replica.circuit is not CircuitState.CLOSED)
 
     def heard(self, replica: str, now: float) -> bool:
         """A token came; True if that closed its circuit."""
         found = self._replicas.setdefault(replica, _Replica())
         found.heard_at, found.failures = now, 0
-        closed = found.circuit is not Circuit.CLOSED
-        found.circuit, found.probes = Circuit.CLOSED, 0
+        closed = found.circuit is not CircuitState.CLOSED
+        found.circuit, found.probes = CircuitState.CLOSED, 0
         return closed
 
     def failed(self, replica: str, now: float) -> bool:
@@ -70,12 +70,12 @@ class Breaker:
         found = self._replicas.setdefault(replica, _Replica())
         found.failures += 1
         enough = self._settings.enabled and found.failures >= self._settings.failures
-        if found.circuit is not Circuit.CLOSED or not enough:
+        if found.circuit is not CircuitState.CLOSED or not enough:
             return False
         self._open(found, now)
         return True
 
-    def silent(self, waiting: Mapping[str, float], patience_s: float, now: float) -> list[str]:
+    def silent(self, waiting: Mapping[str, float], idle_timeout_s: float, now: float) -> list[str]:
         """Those of the replicas that streams wait for that say nothing to anybody; their circuits open, unless no other
         replica is known to be well: then waiting is all that is left.
 
@@ -86,7 +86,7 @@ class Breaker:
         found = []
         for name, since in waiting.items():
             replica = self._replicas.setdefault(name, _Replica())
-            missed = replica.circuit is Circuit.CLOSED and now - max(since, replica.heard_at) > patience_s
+            missed = replica.circuit is CircuitState.CLOSED and now - max(since, replica.heard_at) > idle_timeout_s
             if missed and self.known - self.avoid - {name}:
                 self._open(replica, now)
                 found.append(name)
@@ -97,16 +97,16 @@ class Breaker:
         found = [
             name
             for name, replica in self._replicas.items()
-            if replica.circuit is Circuit.OPEN and now >= replica.retry_at
+            if replica.circuit is CircuitState.OPEN and now >= replica.retry_at
         ]
         for name in found:
-            self._replicas[name].circuit = Circuit.PROBING
+            self._replicas[name].circuit = CircuitState.PROBING
         return found
 
     def unanswered(self, replica: str, now: float) -> None:
         """A probe got no answer."""
         found = self._replicas.get(replica)
-        if found is None or found.circuit is not Circuit.PROBING:
+        if found is None or found.circuit is not CircuitState.PROBING:
             return
         found.probes += 1
         if found.probes >= MOST_PROBES:
@@ -115,5 +115,5 @@ class Breaker:
         self._open(found, now)
 
     def _open(self, replica: _Replica, now: float) -> None:
-        replica.circuit = Circuit.OPEN
+        replica.circuit = CircuitState.OPEN
         replica.retry_at = now + min(self._settings.pause_s * 2**replica.probes, LONGEST_PAUSE_S)

@@ -16,7 +16,7 @@ _GAIN = 1 / 8
 Ticket = TypeVar("Ticket")
 
 
-class Line(Generic[Ticket]):
+class DeadlineQueue(Generic[Ticket]):
     """Who is served and who waits. Deadlines and `now` are seconds of one clock."""
 
     def __init__(self, places: int) -> None:

@@ -210,14 +210,14 @@ class FirstToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class AttemptFailed:
     """The attempt ended without a first token."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class ReplicaSilent:
     """Nobody hears anything from this attempt's replica: another is asked whatever the budget says, and it may still
     answer.
     """
@@ -233,7 +233,7 @@ class StartHedge:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelAttempt:
     """Stop this attempt; `waited_s` is what it had waited for its first token (for `observe_ttft`)."""
 
     attempt: int
@@ -241,7 +241,7 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Win:
+class UseAttempt:
     """This attempt's tokens are the reply."""
 
     attempt: int
@@ -253,8 +253,8 @@ class GiveUp:
     """Every attempt failed."""
 
 
-RaceEvent = PrimarySent | HedgeDue | FirstToken | Failed | Silent
-RaceCommand = StartHedge | Cancel | Win | GiveUp
+RaceEvent = PrimarySent | HedgeDue | FirstToken | AttemptFailed | ReplicaSilent
+RaceCommand = StartHedge | CancelAttempt | UseAttempt | GiveUp
 Step = tuple[Race, tuple[RaceCommand, ...]]
 
 
@@ -269,13 +269,15 @@ def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], 
             return Race(RacePhase.RUNNING, (now,), (0,)), ()
         case HedgeDue() if _has_room(race) and try_spend(now):
             return _start(race, now)
-        case Silent(attempt) if attempt in race.running and _has_room(race):
+        case ReplicaSilent(attempt) if attempt in race.running and _has_room(race):
             return _start(race, now)
         case FirstToken(attempt) if attempt in race.running and race.phase is RacePhase.RUNNING:
-            losers = tuple(Cancel(other, now - race.sent_at[other]) for other in race.running if other != attempt)
+            losers = tuple(
+                CancelAttempt(other, now - race.sent_at[other]) for other in race.running if other != attempt
+            )
             won = replace(race, phase=RacePhase.WON, running=(attempt,))
-            return won, (Win(attempt, now - race.sent_at[attempt]), *losers)
-        case Failed(attempt) if attempt in race.running and race.phase is RacePhase.RUNNING:
+            return won, (UseAttempt(attempt, now - race.sent_at[attempt]), *losers)
+        case AttemptFailed(attempt) if attempt in race.running and race.phase is RacePhase.RUNNING:
             return _failed(race, attempt, now, try_spend)
         case _:
             return race, ()

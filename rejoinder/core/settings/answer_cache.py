@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rejoinder.core.settings.section import Count, Positive
-from rejoinder.core.settings.stages import Stage
+from rejoinder.core.settings.stages import StageSettings
 
 
-class AnswerCacheSettings(Stage):
+class AnswerCacheSettings(StageSettings):
     """Answers that were given before, in one replica shared by all hosts.
 
     Off by default: a cached answer is as old as its entry, and the nearest question is not always the same question.

@@ -28,8 +28,8 @@ class BargeInSettings(Section):
     resume_after_ms: float = Field(300, ge=0, le=5000)
     # It goes on after so long without any word, whoever still makes a noise (LiveKit's false_interruption_timeout).
     confirm_timeout_ms: Positive = 2000
-    # While a reply is paused, the speech over it is transcribed so often (with `partials.enabled`).
-    guess_every_ms: float = Field(400, ge=100, le=5000)
+    # While a reply is paused, the speech over it is transcribed so often (with `interim_transcripts.enabled`).
+    interim_every_ms: float = Field(400, ge=100, le=5000)
     # Speech that repeats what the reply has just said is its own echo, also for so long behind it.
     echo_guard: bool = True
     echo_tail_ms: float = Field(1000, ge=0, le=10_000)

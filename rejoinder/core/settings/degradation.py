@@ -9,7 +9,7 @@ from pydantic import Field
 from rejoinder.core.settings.section import Count, Positive, Section
 
 
-class PolicySettings(Section):
+class DegradationSettings(Section):
     """Steps that make a session's next replies lighter after replies that came too late
     (rejoinder/core/reply/degradation.py).
     """
@@ -21,4 +21,4 @@ class PolicySettings(Section):
     late_turns: int = Field(2, ge=1, le=100)
     good_turns: Count = 4
     # A session that nobody spoke in for so long begins anew, without any step.
-    forget_after_s: Positive = 300.0
+    reset_after_s: Positive = 300.0

@@ -15,22 +15,22 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
-from rejoinder.core.settings.degradation import PolicySettings
+from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.noise import NoiseSettings
 from rejoinder.core.settings.openings import Opening, Openings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
 from rejoinder.core.settings.stages import (
     Autoscaling,
-    Emulation,
-    LlmStage,
+    EmulationSettings,
+    LlmSettings,
     Resources,
-    Stage,
-    SttStage,
-    TtsStage,
-    TurnDetectorStage,
-    VadStage,
+    StageSettings,
+    SttSettings,
+    TtsSettings,
+    TurnDetectorSettings,
+    VadSettings,
 )
-from rejoinder.core.settings.vllm import Speculative, VllmSettings
+from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
     "AnswerCacheSettings",
@@ -39,29 +39,29 @@ __all__ = [
     "BreakerSettings",
     "ConversationSettings",
     "Count",
-    "Emulation",
+    "DegradationSettings",
+    "EmulationSettings",
     "EndpointingSettings",
     "Fraction",
     "HedgingSettings",
     "HostSettings",
-    "LlmStage",
+    "InterimTranscriptSettings",
+    "LlmSettings",
     "ModelStoreSettings",
     "NoiseSettings",
     "Opening",
-    "PartialsSettings",
-    "PolicySettings",
     "Positive",
     "Resources",
     "Section",
     "Settings",
     "SpeculationSettings",
-    "Speculative",
+    "SpeculativeDecoding",
     "SpeechSettings",
-    "Stage",
-    "SttStage",
-    "TtsStage",
-    "TurnDetectorStage",
-    "VadStage",
+    "StageSettings",
+    "SttSettings",
+    "TtsSettings",
+    "TurnDetectorSettings",
+    "VadSettings",
     "VllmSettings",
     "config_error",
     "parse_settings",
@@ -78,8 +78,8 @@ class SpeechSettings(Section):
     release_threshold: Fraction = 0.35
     # Of a window that is much quieter than the utterance, and of one in which nothing of it is left
     # (rejoinder/core/turns/speech_detector.py); both 0: loudness does not count.
-    hush_threshold: Fraction = 0.6
-    gone_threshold: Fraction = 0.98
+    drop_20db_threshold: Fraction = 0.6
+    drop_30db_threshold: Fraction = 0.98
     min_speech_ms: float = Field(96, ge=32, le=1000)
     # One window: the network smooths by itself, so 64 makes 2% fewer soft ends and costs every turn 32 ms
     # (docs/latency.md).
@@ -122,10 +122,10 @@ class EndpointingSettings(Section):
         return self
 
 
-class PartialsSettings(Section):
+class InterimTranscriptSettings(Section):
     """Transcripts of an utterance that is still going on: what two of them agree on the language model reads ahead.
 
-    Without an engine that can (`LlmStage.reads_ahead`) there are none.
+    Without an engine that can (`LlmSettings.reads_ahead`) there are none.
     """
 
     enabled: bool = True
@@ -135,7 +135,7 @@ class PartialsSettings(Section):
     # Of the time that somebody speaks, at most this share is spent on guesses: the pause grows with the decode.
     share: float = Field(0.4, gt=0, le=1)
     # After failures the pause doubles up to this.
-    longest_pause_ms: float = Field(5000, ge=100, le=60_000)
+    max_interval_ms: float = Field(5000, ge=100, le=60_000)
 
 
 class SpeculationSettings(Section):
@@ -145,7 +145,7 @@ class SpeculationSettings(Section):
     # Of one turn: a caller who pauses more often is waited for.
     max_per_turn: Count = 3
     # No draft is begun while so many replies of the host, drafts among them, are not audible yet: they go first.
-    max_thinking: Count = 16
+    max_concurrent: Count = 16
     # Drafts that come to nothing: at most this share of the answered turns, and `waste_cap` more.
     waste_budget: float = Field(0.5, ge=0, le=10)
     waste_cap: Positive = 10.0
@@ -165,7 +165,7 @@ class ConversationSettings(Section):
     temperature: float = Field(0.0, ge=0, le=2)
     # The first segment is as short as the next one's expected synthesis allows, within these
     # (rejoinder/core/reply/first_segment.py).
-    first_segment_least_words: int = Field(3, ge=1, le=50)
+    first_segment_min_words: int = Field(3, ge=1, le=50)
     first_segment_words: int = Field(5, ge=1, le=50)
     segment_words: int = Field(24, ge=1, le=200)
     playout_lead_ms: float = Field(320, ge=20, le=5000)
@@ -254,16 +254,16 @@ class Settings(Section):
 
     models: ModelStoreSettings = ModelStoreSettings()
     host: HostSettings = HostSettings()
-    vad: VadStage = VadStage()
-    turn_detector: TurnDetectorStage = TurnDetectorStage()
-    stt: SttStage = SttStage()
-    llm: LlmStage = LlmStage()
+    vad: VadSettings = VadSettings()
+    turn_detector: TurnDetectorSettings = TurnDetectorSettings()
+    stt: SttSettings = SttSettings()
+    llm: LlmSettings = LlmSettings()
     # Another backend: hedges and failover go there, and back to `llm` if that fails too. None: to `llm`'s replicas.
-    llm_backup: LlmStage | None = None
-    tts: TtsStage = TtsStage()
+    llm_backup: LlmSettings | None = None
+    tts: TtsSettings = TtsSettings()
     speech: SpeechSettings = SpeechSettings()
     endpointing: EndpointingSettings = EndpointingSettings()
-    partials: PartialsSettings = PartialsSettings()
+    interim_transcripts: InterimTranscriptSettings = InterimTranscriptSettings()
     speculation: SpeculationSettings = SpeculationSettings()
     conversation: ConversationSettings = ConversationSettings()
     hedging: HedgingSettings = HedgingSettings()
@@ -271,7 +271,7 @@ class Settings(Section):
     barge_in: BargeInSettings = BargeInSettings()
     noise: NoiseSettings = NoiseSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
-    policy: PolicySettings = PolicySettings()
+    degradation: DegradationSettings = DegradationSettings()
 
     @model_validator(mode="after")
     def _emulations(self) -> Settings:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rejoinder.core.measuring.service_curves import PROFILES, Curve, EmulatedStage, Profile, profiles
+from rejoinder.core.measuring.service_curves import PROFILES, EmulatedStage, EngineProfile, ServiceCurve, profiles
 from rejoinder.core.settings.section import Count, Positive, Section
 from rejoinder.core.settings.vllm import VllmSettings
 
@@ -51,7 +51,7 @@ class Autoscaling(Section):
         return self
 
 
-class Stage(Section):
+class StageSettings(Section):
     """What every stage deployment has in common."""
 
     resources: Resources = Resources()
@@ -75,7 +75,7 @@ class Stage(Section):
         return self.max_ongoing_requests
 
 
-class VadStage(Stage):
+class VadSettings(StageSettings):
     """Where the voice activity detector runs: inside each host, or as its own deployment."""
 
     engine: Literal["silero"] = "silero"
@@ -83,14 +83,14 @@ class VadStage(Stage):
     call_timeout_s: Positive = 0.5
 
 
-class TurnDetectorStage(Stage):
+class TurnDetectorSettings(StageSettings):
     engine: Literal["smart_turn"] = "smart_turn"
     model: str = "smart-turn-v3.2"
     # On shared cores hearing and speaking go first: a verdict that comes too late is decided without (`endpointing`).
     nice: int = Field(10, ge=0, le=19)
 
 
-class Emulation(Section):
+class EmulationSettings(Section):
     """An emulated engine: a published `profile`, or a `curve` of one's own; `slots` services run at once, others wait.
 
     `ignore_cancellation`: a cancelled request keeps its slot until it would have ended, as some engines do.
@@ -100,7 +100,7 @@ class Emulation(Section):
     """
 
     profile: str = ""
-    curve: Curve = Curve()
+    curve: ServiceCurve = ServiceCurve()
     slots: int = Field(0, ge=0, description="0: the profile's, or 64")
     seed: int = 1
     ignore_cancellation: bool = False
@@ -112,33 +112,33 @@ class Emulation(Section):
     # Seconds of audio that a voice makes in a second (0: the profile's, or 10).
     speed: float = Field(0, ge=0)
 
-    def resolve(self, stage: EmulatedStage) -> Profile:
+    def resolve(self, stage: EmulatedStage) -> EngineProfile:
         """The engine that this section describes; raises ValueError for a profile that the stage does not have."""
         if self.profile and self.profile not in profiles(stage):
             raise ValueError(f"no profile {self.profile!r} for {stage}; there are {', '.join(profiles(stage))}")
-        base = PROFILES[self.profile] if self.profile else Profile(stage, self.curve, self.curve.describe())
-        return Profile(
+        base = PROFILES[self.profile] if self.profile else EngineProfile(stage, self.curve, self.curve.describe())
+        return EngineProfile(
             stage,
-            base.curve,
-            base.source,
-            self.slots or base.slots or 64,
-            self.tokens_per_s or base.tokens_per_s,
-            self.speed or base.speed,
+            curve=base.curve,
+            source=base.source,
+            slots=self.slots or base.slots or 64,
+            tokens_per_s=self.tokens_per_s or base.tokens_per_s,
+            speed=self.speed or base.speed,
         )
 
 
-class SttStage(Stage):
+class SttSettings(StageSettings):
     """`short_context` decodes with frames for the utterance only; off pads every input to 30 s.
 
-    `quick_model` hears first (English only; "" for none), and `model` what it is in doubt of: words whose mean
-    log-probability is below `quick_logprob` (benchmarks/studies/quick_study.py).
+    `first_pass_model` hears first (English only; "" for none), and `model` what it is in doubt of: words whose mean
+    log-probability is below `first_pass_min_logprob` (benchmarks/studies/quick_study.py).
     """
 
     engine: Literal["whisper", "emulated"] = "whisper"
-    emulation: Emulation = Emulation()
+    emulation: EmulationSettings = EmulationSettings()
     model: str = "whisper-base"
-    quick_model: str = "moonshine-tiny-en"
-    quick_logprob: float = Field(-0.12, le=0)
+    first_pass_model: str = "moonshine-tiny-en"
+    first_pass_min_logprob: float = Field(-0.12, le=0)
     language: str = "en"
     compute_type: Literal["int8", "float32"] = "int8"
     # A short turn decodes hardly faster on a second core, which the turn model can use at the same time.
@@ -157,10 +157,10 @@ class SttStage(Stage):
     @property
     def hears_twice(self) -> bool:
         """Whether a small model hears first: there is one for English only."""
-        return self.engine == "whisper" and bool(self.quick_model) and self.language == "en"
+        return self.engine == "whisper" and bool(self.first_pass_model) and self.language == "en"
 
 
-class LlmStage(Stage):
+class LlmSettings(StageSettings):
     """`embedded` runs a small model on the CPU; `vllm` runs any model that vLLM can, in the replica (section `vllm`);
     `openai_api` calls any OpenAI-compatible server.
 
@@ -169,7 +169,7 @@ class LlmStage(Stage):
     """
 
     engine: Literal["embedded", "vllm", "openai_api", "emulated"] = "embedded"
-    emulation: Emulation = Emulation()
+    emulation: EmulationSettings = EmulationSettings()
     # A name in the model store; for vllm also a folder, or a repository of the model hub.
     model: str = "smollm2-135m-instruct"
     vllm: VllmSettings = VllmSettings()
@@ -228,13 +228,13 @@ class LlmStage(Stage):
         return max(self.max_ongoing_requests, self.vllm.places(on_card=self.on_card) + self.max_queue)
 
     @model_validator(mode="after")
-    def _backend(self) -> LlmStage:
+    def _backend(self) -> LlmSettings:
         if self.engine == "openai_api" and not self.base_url:
             raise ValueError("engine openai_api needs base_url, for example http://127.0.0.1:8001/v1")
         return self
 
     @model_validator(mode="after")
-    def _cards(self) -> LlmStage:
+    def _cards(self) -> LlmSettings:
         given, wanted = self.reservation.num_gpus, self.vllm.tensor_parallel_size
         if self.engine != "vllm" or given == wanted or (wanted == 1 and given == 0):
             return self
@@ -248,9 +248,9 @@ class LlmStage(Stage):
         return self
 
 
-class TtsStage(Stage):
+class TtsSettings(StageSettings):
     engine: Literal["piper", "emulated"] = "piper"
-    emulation: Emulation = Emulation()
+    emulation: EmulationSettings = EmulationSettings()
     model: str = "piper-en-us-joe-medium"
     threads: Count = 2
     max_queue: Count = 16

@@ -25,7 +25,7 @@ Its kernels want a multiple of 32."""
 BYTES_PER_GB = 1024**3
 
 
-class Speculative(Section):
+class SpeculativeDecoding(Section):
     """Tokens guessed ahead and checked in one step; the answer stays what it would have been.
 
     `eagle3` guesses with a small head that was trained for the model (`model`: its folder or hub repository); `ngram`
@@ -39,7 +39,7 @@ class Speculative(Section):
     prompt_lookup_max: Count = 4
 
     @model_validator(mode="after")
-    def _complete(self) -> Speculative:
+    def _complete(self) -> SpeculativeDecoding:
         if self.method == "eagle3" and not self.model:
             raise ValueError("method eagle3 needs model: the EAGLE-3 head that was trained for llm.model")
         if self.method != "eagle3" and self.model:
@@ -76,7 +76,7 @@ class VllmSettings(Section):
     block_tokens: int = Field(0, ge=0, le=256, multiple_of=16)
     # No compiled graphs: a quick start and slower tokens (unset: on without a card, off with one).
     enforce_eager: bool | None = None
-    speculative: Speculative = Speculative()
+    speculative: SpeculativeDecoding = SpeculativeDecoding()
     # Without a card: memory for states.
     cpu_kv_cache_gb: Positive = 1.0
     # Of a hub repository: which commit or tag (empty: the newest).

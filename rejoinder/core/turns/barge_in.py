@@ -15,7 +15,7 @@ from rejoinder.core.settings.barge_in import BargeInSettings, Phrases
 from rejoinder.core.turns.echo_guard import is_echo
 
 
-class Reading(Enum):
+class SpeechReading(Enum):
     """Values are labels of the metric."""
 
     MEANT = "meant"
@@ -25,7 +25,7 @@ class Reading(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
+class AgentSpeech:
     """What we were saying meanwhile. `spoken`: the newest words and the next ones; `over`: whether speech interrupts
     us (else it comes behind our words, or may not interrupt them); `left_s`: what is still to be heard.
     """
@@ -35,21 +35,21 @@ class Floor:
     left_s: float
 
 
-def read(text: str, floor: Floor, settings: BargeInSettings, language: str) -> Reading:
+def read(text: str, floor: AgentSpeech, settings: BargeInSettings, language: str) -> SpeechReading:
     """What these words, a transcript's, are."""
     said = words(text)
     if stops(text, settings, language):
-        return Reading.MEANT
+        return SpeechReading.MEANT
     if settings.echo_guard and is_echo(said, words(floor.spoken)):
-        return Reading.ECHO
+        return SpeechReading.ECHO
     if not floor.over or not settings.min_words:
-        return Reading.MEANT
+        return SpeechReading.MEANT
     if said and floor.left_s * 1000 <= settings.answer_window_ms:
-        return Reading.MEANT
+        return SpeechReading.MEANT
     counted = len(said) - sum(_runs(said, settings.backchannels, language))
     if counted >= settings.min_words:
-        return Reading.MEANT
-    return Reading.BACKCHANNEL if said and not counted else Reading.NO_WORDS
+        return SpeechReading.MEANT
+    return SpeechReading.BACKCHANNEL if said and not counted else SpeechReading.NO_WORDS
 
 
 def stops(text: str, settings: BargeInSettings, language: str) -> bool:

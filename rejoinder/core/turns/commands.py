@@ -14,7 +14,7 @@ class AnnounceSpeech:
 
 
 @dataclass(frozen=True, slots=True)
-class Hear:
+class Transcribe:
     """Transcribe samples [start, end) and judge the turn, both for this revision."""
 
     revision: int
@@ -24,21 +24,21 @@ class Hear:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class StartDraft:
     """Begin the reply to what Hear of this revision finds out, and let nothing of it out."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
-class Discard:
+class DiscardDraft:
     """Drop the draft of this revision: its turn is taken, but not answered by it."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class CancelRevision:
     """Cancel and drop everything that was begun for this revision, its draft too."""
 
     revision: int
@@ -64,7 +64,7 @@ class CommitTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchSilence:
+class StartIdleTimer:
     """Send NobodySpoke for this revision at monotonic time `at`."""
 
     revision: int
@@ -72,7 +72,7 @@ class WatchSilence:
 
 
 @dataclass(frozen=True, slots=True)
-class CommitSilence:
+class CommitIdleTurn:
     """The caller let [start, end) pass in silence: that is its turn."""
 
     start: int
@@ -102,7 +102,7 @@ class CancelReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Dismiss:
+class DismissUtterance:
     """The announced utterance, whose sound ended at `speech_end`, is no turn; what follows sample `end` is another."""
 
     speech_end: int
@@ -111,17 +111,17 @@ class Dismiss:
 
 Command = (
     AnnounceSpeech
-    | Hear
-    | Draft
-    | Discard
-    | Forget
+    | Transcribe
+    | StartDraft
+    | DiscardDraft
+    | CancelRevision
     | WaitUntil
     | CommitTurn
-    | WatchSilence
-    | CommitSilence
+    | StartIdleTimer
+    | CommitIdleTurn
     | StartReply
     | PauseReply
     | ResumeReply
     | CancelReply
-    | Dismiss
+    | DismissUtterance
 )

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rejoinder.core.turns.transcript_ending import Ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding
 
 _LEAST = 0.01
 """A model that says 0 or 1 is taken to say so much: nobody is that sure."""
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class FusionWeights:
     """Of the log-odds; a doubtful ending adds nothing."""
 
     bias: float
@@ -27,19 +27,24 @@ class Weights:
     open: float
 
 
-WEIGHTS = Weights(bias=0.61, turn_model=0.49, finished=-0.41, open=-0.62)
+WEIGHTS = FusionWeights(bias=0.61, turn_model=0.49, finished=-0.41, open=-0.62)
 """Fitted on 535 silences of read speech. There an ending that reads finished speaks against the end, beside the turn
 model: speech recognition punctuates every fragment."""
 
 
-def complete(turn_model: float, words: Ending | None, weights: Weights = WEIGHTS) -> float:
+def complete(turn_model: float, words: TranscriptEnding | None, weights: FusionWeights = WEIGHTS) -> float:
     """The probability that the turn is over; `words`: how the transcript ends, None if there is none yet."""
     factors = (weights.bias, weights.turn_model, weights.finished, weights.open)
     odds = sum(factor * found for factor, found in zip(factors, evidence(turn_model, words), strict=True))
     return 1 / (1 + math.exp(-odds))
 
 
-def evidence(turn_model: float, words: Ending | None) -> tuple[float, float, float, float]:
+def evidence(turn_model: float, words: TranscriptEnding | None) -> tuple[float, float, float, float]:
     """What the weights are multiplied with, in their order."""
     sure = min(max(turn_model, _LEAST), 1 - _LEAST)
-    return 1.0, math.log(sure / (1 - sure)), float(words is Ending.FINISHED), float(words is Ending.OPEN)
+    return (
+        1.0,
+        math.log(sure / (1 - sure)),
+        float(words is TranscriptEnding.FINISHED),
+        float(words is TranscriptEnding.OPEN),
+    )

@@ -64,15 +64,15 @@ class TurnDetection:
 
 
 @dataclass(frozen=True, slots=True)
-class Habit:
+class PauseStats:
     """How long one caller pauses inside a turn: the pauses so far, in seconds."""
 
     pauses: int = 0
     total_s: float = 0.0
 
-    def paused(self, seconds: float) -> Habit:
+    def paused(self, seconds: float) -> PauseStats:
         """The caller went on after a silence of so long."""
-        return Habit(self.pauses + 1, self.total_s + seconds)
+        return PauseStats(self.pauses + 1, self.total_s + seconds)
 
     def mean_s(self, usual_s: float) -> float:
         """Their mean, drawn towards what is usual while there are few."""
@@ -80,7 +80,7 @@ class Habit:
 
 
 def wait_s(
-    detection: TurnDetection, settings: EndpointingSettings, probability: float | None, habit: Habit = Habit()
+    detection: TurnDetection, settings: EndpointingSettings, probability: float | None, habit: PauseStats = PauseStats()
 ) -> float:
     """Silence after which this caller's turn is taken; infinite if the caller commits turns itself.
 
@@ -99,7 +99,7 @@ def wait_s(
             return _required_s(settings, probability, longest_s, habit)
 
 
-def _required_s(settings: EndpointingSettings, probability: float | None, longest_s: float, habit: Habit) -> float:
+def _required_s(settings: EndpointingSettings, probability: float | None, longest_s: float, habit: PauseStats) -> float:
     if probability is None or math.isnan(probability):
         return min(settings.fallback_silence_ms / 1000, longest_s)
     sure, threshold = min(max(probability, 0.0), 1.0), settings.complete_threshold
@@ -110,7 +110,7 @@ def _required_s(settings: EndpointingSettings, probability: float | None, longes
     return min(max(likely_s, settings.min_silence_ms / 1000), longest_s)
 
 
-def _budgeted_s(settings: EndpointingSettings, probability: float, habit: Habit) -> float:
+def _budgeted_s(settings: EndpointingSettings, probability: float, habit: PauseStats) -> float:
     overdrawn = (1 - probability) / settings.cut_off_budget
     if overdrawn <= 1:
         return 0.0

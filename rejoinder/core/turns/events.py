@@ -8,7 +8,7 @@ from rejoinder.core.turns.speech_detector import SoftEnd, SpeechResumed, SpeechS
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerdictReady:
     """The turn model's probability for this revision; None when it did not answer in time.
 
     `processed`: voice activity is decided up to this sample.
@@ -20,7 +20,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TranscriptReady:
     """The words of this revision are known, or nobody will ever know them; `meant`: for us
     (`rejoinder.core.turns.barge_in`).
 
@@ -33,7 +33,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Guessed:
+class InterimReady:
     """While the caller speaks: the words so far are meant for us, or there are none that are."""
 
     revision: int
@@ -41,14 +41,14 @@ class Guessed:
 
 
 @dataclass(frozen=True, slots=True)
-class AudioHeard:
+class AudioProcessed:
     """Voice activity is decided up to sample `processed`."""
 
     processed: int
 
 
 @dataclass(frozen=True, slots=True)
-class WaitOver:
+class SilenceElapsed:
     """The timer of this revision fired, and no audio that came before waits for its voice activity decision."""
 
     revision: int
@@ -79,7 +79,7 @@ class ReplyEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class NobodySpoke:
+class IdleTimeout:
     """The time set by WatchSilence is over; the caller's audio from `start` to `end` came meanwhile."""
 
     revision: int
@@ -91,14 +91,14 @@ TurnEvent = (
     SpeechStarted
     | SoftEnd
     | SpeechResumed
-    | Verdict
-    | Heard
-    | Guessed
-    | AudioHeard
-    | WaitOver
+    | VerdictReady
+    | TranscriptReady
+    | InterimReady
+    | AudioProcessed
+    | SilenceElapsed
     | CommitRequested
     | ClearRequested
     | ReplyRequested
     | ReplyEnded
-    | NobodySpoke
+    | IdleTimeout
 )

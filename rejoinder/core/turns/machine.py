@@ -29,82 +29,84 @@ from dataclasses import replace
 from rejoinder.core.audio.pcm import STT_RATE, VAD_WINDOW
 from rejoinder.core.turns import interruptions
 from rejoinder.core.turns.commands import (
+    CancelRevision,
     Command,
-    CommitSilence,
+    CommitIdleTurn,
     CommitTurn,
-    Discard,
-    Draft,
-    Forget,
-    Hear,
+    DiscardDraft,
+    StartDraft,
+    StartIdleTimer,
     StartReply,
+    Transcribe,
     WaitUntil,
-    WatchSilence,
 )
 from rejoinder.core.turns.endpointing import DetectionMode, wait_s
 from rejoinder.core.turns.events import (
-    AudioHeard,
+    AudioProcessed,
     ClearRequested,
     CommitRequested,
-    Guessed,
-    Heard,
-    NobodySpoke,
+    IdleTimeout,
+    InterimReady,
     ReplyEnded,
     ReplyRequested,
+    SilenceElapsed,
+    TranscriptReady,
     TurnEvent,
-    Verdict,
-    WaitOver,
+    VerdictReady,
 )
 from rejoinder.core.turns.speech_detector import RESUME_WINDOWS, SoftEnd, SpeechResumed, SpeechStarted
-from rejoinder.core.turns.state import Agent, Caller, Claim, Step, TurnRules, TurnState
+from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnRules, TurnState, TurnStep
 
 
-def step(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) -> Step:
+def step(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) -> TurnStep:
     """Advance by one event; total: every phase answers every event."""
     return TABLE[state.caller, type(event)](state, event, rules, now)
 
 
-def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) -> Step:
+def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) -> TurnStep:
     return state, ()
 
 
-def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> Step:
+def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> TurnStep:
     if interruptions.too_short(state, event.speech_end, rules):
         return _await(interruptions.deny(state, event.speech_end, rules), rules, event.at, now)
     judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
-    claim = Claim.NONE if state.claim is Claim.NONE else Claim.OPEN
-    state = replace(state, caller=Caller.SETTLING, speech_end=event.speech_end, wait=None, claim=claim, asked_at=now)
-    begin = (Hear(state.revision, state.start, event.at, judge=judged), *_draft(state, rules))
+    claim = BargeInCheck.NOT_NEEDED if state.claim is BargeInCheck.NOT_NEEDED else BargeInCheck.PENDING
+    state = replace(
+        state, caller=CallerState.ENDPOINTING, speech_end=event.speech_end, wait=None, claim=claim, asked_at=now
+    )
+    begin = (Transcribe(state.revision, state.start, event.at, judge=judged), *_draft(state, rules))
     if judged:
         return state, begin
-    state, waiting = _await_silence(state, rules, None, event.at, now)
+    state, waiting = _await_silence(state, rules=rules, probability=None, processed=event.at, now=now)
     return state, begin + waiting
 
 
 def _draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
-    return (Draft(state.revision),) if rules.drafts and rules.replies and state.agent is Agent.IDLE else ()
+    return (StartDraft(state.revision),) if rules.drafts and rules.replies and state.agent is AgentState.IDLE else ()
 
 
-def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> Step:
+def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
     old = state.revision
-    overdue = state.claim is Claim.DUE
-    claim = Claim.NONE if state.claim is Claim.NONE else Claim.OPEN
+    overdue = state.claim is BargeInCheck.OVERDUE
+    claim = BargeInCheck.NOT_NEEDED if state.claim is BargeInCheck.NOT_NEEDED else BargeInCheck.PENDING
     believed = event.at + RESUME_WINDOWS * VAD_WINDOW  # until then the turn could have been taken
     habit = state.habit.paused((believed - state.speech_end) / STT_RATE)
-    state = replace(state, caller=Caller.SPEAKING, revision=old + 1, wait=None, claim=claim, habit=habit)
+    state = replace(state, caller=CallerState.SPEAKING, revision=old + 1, wait=None, claim=claim, habit=habit)
     # A reply that went on because the words were overdue is interrupted anew.
     state, paused = interruptions.pause(state, rules, now) if overdue else (state, ())
-    return state, (Forget(old), *paused)
+    return state, (CancelRevision(old), *paused)
 
 
-def _words_known(state: TurnState, event: Heard, rules: TurnRules, now: float) -> Step:
-    if event.revision != state.revision or state.claim is Claim.NONE:
+def _words_known(state: TurnState, event: TranscriptReady, rules: TurnRules, now: float) -> TurnStep:
+    if event.revision != state.revision or state.claim is BargeInCheck.NOT_NEEDED:
         return state, ()
-    due = state.claim is Claim.DUE
+    due = state.claim is BargeInCheck.OVERDUE
     if event.meant:
         state, ended = interruptions.grant(state, rules)
         state, more = _commit(state, rules, now) if due else (state, _draft(state, rules) if ended else ())
         return state, ended + more
-    state = replace(state, claim=Claim.DENIED)
+    state = replace(state, claim=BargeInCheck.REJECTED)
     if due:
         return _commit(state, rules, now)
     longest = math.inf if state.wait is None else state.wait
@@ -112,18 +114,20 @@ def _words_known(state: TurnState, event: Heard, rules: TurnRules, now: float) -
     return _await(replace(state, wait=wait), rules, event.processed, now)
 
 
-def _verdict(state: TurnState, event: Verdict, rules: TurnRules, now: float) -> Step:
+def _verdict(state: TurnState, event: VerdictReady, rules: TurnRules, now: float) -> TurnStep:
     if event.revision != state.revision or state.wait is not None:
         return state, ()
-    return _await_silence(state, rules, event.probability, event.processed, now)
+    return _await_silence(state, rules=rules, probability=event.probability, processed=event.processed, now=now)
 
 
-def _await_silence(state: TurnState, rules: TurnRules, probability: float | None, processed: int, now: float) -> Step:
+def _await_silence(
+    state: TurnState, rules: TurnRules, probability: float | None, processed: int, *, now: float
+) -> TurnStep:
     wait = wait_s(rules.detection, rules.endpointing, probability, state.habit)
     return _await(replace(state, wait=wait), rules, processed, now)
 
 
-def _await(state: TurnState, rules: TurnRules, processed: int, now: float) -> Step:
+def _await(state: TurnState, rules: TurnRules, processed: int, now: float) -> TurnStep:
     left = (state.wait or 0.0) - (processed - state.speech_end) / STT_RATE
     if left <= 0:
         return _commit(state, rules, now)
@@ -132,125 +136,127 @@ def _await(state: TurnState, rules: TurnRules, processed: int, now: float) -> St
     return state, (WaitUntil(state.revision, now + left),)
 
 
-def _spoke_on(state: TurnState, event: AudioHeard, rules: TurnRules, now: float) -> Step:
+def _spoke_on(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
     if event.processed - state.start < rules.max_utterance_s * STT_RATE:
         return state, ()
-    if state.claim is Claim.DENIED:
-        return interruptions.dismiss(state, event.processed, event.processed, rules, now)
+    if state.claim is BargeInCheck.REJECTED:
+        return interruptions.dismiss(state, speech_end=event.processed, end=event.processed, rules=rules, now=now)
     turn = CommitTurn(state.revision, state.start, event.processed, event.processed, heard=False)
     return _committed(state, turn, rules, rules.replies)
 
 
-def _heard(state: TurnState, event: AudioHeard, rules: TurnRules, now: float) -> Step:
+def _heard(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
     if state.wait is None or event.processed - state.speech_end < state.wait * STT_RATE:
         return state, ()
     return _commit(state, rules, now)
 
 
-def _wait_over(state: TurnState, event: WaitOver, rules: TurnRules, now: float) -> Step:
+def _wait_over(state: TurnState, event: SilenceElapsed, rules: TurnRules, now: float) -> TurnStep:
     if event.revision != state.revision or state.wait is None or math.isinf(state.wait):
         return state, ()
     return _commit(state, rules, now)
 
 
-def _commit(state: TurnState, rules: TurnRules, now: float) -> Step:
+def _commit(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
     end = state.speech_end + round((state.wait or 0.0) * STT_RATE)
-    if state.claim is not Claim.NONE:
+    if state.claim is not BargeInCheck.NOT_NEEDED:
         return interruptions.await_words(state, rules, end, now)
     turn = CommitTurn(state.revision, state.start, end, state.speech_end, heard=True)
     return _committed(state, turn, rules, rules.replies)
 
 
-def _cut_utterance(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> Step:
-    heard = state.caller is Caller.SETTLING and state.asked_at > -math.inf
+def _cut_utterance(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> TurnStep:
+    heard = state.caller is CallerState.ENDPOINTING and state.asked_at > -math.inf
     speech_end = state.speech_end if heard else event.end
-    turn = CommitTurn(state.revision, state.start, event.end, speech_end, heard)
+    turn = CommitTurn(state.revision, start=state.start, end=event.end, speech_end=speech_end, heard=heard)
     return _committed(state, turn, rules, reply=False)
 
 
-def _committed(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bool) -> Step:
+def _committed(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bool) -> TurnStep:
     ended: tuple[Command, ...] = ()
-    if state.claim is not Claim.NONE:  # cut before its words were known: it is taken at its length
+    if state.claim is not BargeInCheck.NOT_NEEDED:  # cut before its words were known: it is taken at its length
         state, ended = interruptions.grant(state, rules)
-    state = replace(state, caller=Caller.QUIET, revision=state.revision + 1, start=turn.end, wait=None)
+    state = replace(state, caller=CallerState.QUIET, revision=state.revision + 1, start=turn.end, wait=None)
     drafted = turn.revision if rules.drafts and turn.heard else None
-    if reply and state.agent is Agent.IDLE:
-        return replace(state, agent=Agent.REPLYING), (*ended, turn, StartReply(drafted))
-    unanswered: tuple[Command, ...] = (turn,) if drafted is None else (turn, Discard(drafted))
-    return replace(state, agent=Agent.OWING) if reply else state, ended + unanswered
+    if reply and state.agent is AgentState.IDLE:
+        return replace(state, agent=AgentState.REPLYING), (*ended, turn, StartReply(drafted))
+    unanswered: tuple[Command, ...] = (turn,) if drafted is None else (turn, DiscardDraft(drafted))
+    return replace(state, agent=AgentState.REPLY_QUEUED) if reply else state, ended + unanswered
 
 
-def _clear(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> Step:
+def _clear(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> TurnStep:
     old = state.revision
-    state = replace(state, caller=Caller.QUIET, revision=old + 1, start=event.end, wait=None, claim=Claim.NONE)
+    state = replace(
+        state, caller=CallerState.QUIET, revision=old + 1, start=event.end, wait=None, claim=BargeInCheck.NOT_NEEDED
+    )
     state, resumed = interruptions.resume(state)
-    return state, (Forget(old), *resumed)
+    return state, (CancelRevision(old), *resumed)
 
 
-def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> Step:
+def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> TurnStep:
     ended: tuple[Command, ...] = ()
-    if state.agent is Agent.PAUSED:
+    if state.agent is AgentState.PAUSED:
         state, ended = interruptions.grant(state, rules)
-    return replace(state, agent=Agent.REPLYING), (*ended, StartReply())
+    return replace(state, agent=AgentState.REPLYING), (*ended, StartReply())
 
 
-def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: float) -> Step:
+def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: float) -> TurnStep:
     state = replace(state, replied_at=now)
-    if state.agent is Agent.OWING:
-        return replace(state, agent=Agent.REPLYING), (StartReply(),)
-    state = replace(state, agent=Agent.IDLE)
-    if state.caller is not Caller.QUIET or rules.idle_s is None:
+    if state.agent is AgentState.REPLY_QUEUED:
+        return replace(state, agent=AgentState.REPLYING), (StartReply(),)
+    state = replace(state, agent=AgentState.IDLE)
+    if state.caller is not CallerState.QUIET or rules.idle_s is None:
         return state, ()
-    return state, (WatchSilence(state.revision, now + rules.idle_s),)
+    return state, (StartIdleTimer(state.revision, now + rules.idle_s),)
 
 
-def _nobody_spoke(state: TurnState, event: NobodySpoke, rules: TurnRules, now: float) -> Step:
-    if event.revision != state.revision or state.agent is not Agent.IDLE or rules.idle_s is None:
+def _nobody_spoke(state: TurnState, event: IdleTimeout, rules: TurnRules, now: float) -> TurnStep:
+    if event.revision != state.revision or state.agent is not AgentState.IDLE or rules.idle_s is None:
         return state, ()
-    state = replace(state, agent=Agent.REPLYING, revision=state.revision + 1, start=event.end)
-    return state, (CommitSilence(event.start, event.end), StartReply())
+    state = replace(state, agent=AgentState.REPLYING, revision=state.revision + 1, start=event.end)
+    return state, (CommitIdleTurn(event.start, event.end), StartReply())
 
 
-Handler = Callable[..., Step]
+Handler = Callable[..., TurnStep]
 
-TABLE: dict[tuple[Caller, type], Handler] = {
-    (Caller.QUIET, SpeechStarted): interruptions.started,
-    (Caller.QUIET, SoftEnd): _ignore,  # of speech that a clear or a cut already ended
-    (Caller.QUIET, SpeechResumed): interruptions.started,  # it came just when the turn before was committed
-    (Caller.QUIET, Verdict): _ignore,  # late, of a turn that is over
-    (Caller.QUIET, Heard): _ignore,  # likewise
-    (Caller.QUIET, Guessed): _ignore,
-    (Caller.QUIET, AudioHeard): _ignore,
-    (Caller.QUIET, WaitOver): _ignore,
-    (Caller.QUIET, CommitRequested): _cut_utterance,
-    (Caller.QUIET, ClearRequested): _clear,
-    (Caller.QUIET, ReplyRequested): _reply_requested,
-    (Caller.QUIET, ReplyEnded): _reply_ended,
-    (Caller.QUIET, NobodySpoke): _nobody_spoke,
-    (Caller.SPEAKING, SpeechStarted): _ignore,
-    (Caller.SPEAKING, SoftEnd): _soft_end,
-    (Caller.SPEAKING, SpeechResumed): _ignore,
-    (Caller.SPEAKING, Verdict): _ignore,  # of a revision that resumed speech overtook
-    (Caller.SPEAKING, Heard): _ignore,  # likewise
-    (Caller.SPEAKING, Guessed): interruptions.guessed,
-    (Caller.SPEAKING, AudioHeard): _spoke_on,
-    (Caller.SPEAKING, WaitOver): _ignore,
-    (Caller.SPEAKING, CommitRequested): _cut_utterance,
-    (Caller.SPEAKING, ClearRequested): _clear,
-    (Caller.SPEAKING, ReplyRequested): _reply_requested,
-    (Caller.SPEAKING, ReplyEnded): _reply_ended,
-    (Caller.SPEAKING, NobodySpoke): _ignore,
-    (Caller.SETTLING, SpeechStarted): _resumed,
-    (Caller.SETTLING, SoftEnd): _ignore,
-    (Caller.SETTLING, SpeechResumed): _resumed,
-    (Caller.SETTLING, Verdict): _verdict,
-    (Caller.SETTLING, Heard): _words_known,
-    (Caller.SETTLING, Guessed): _ignore,  # all the words are on their way
-    (Caller.SETTLING, AudioHeard): _heard,
-    (Caller.SETTLING, WaitOver): _wait_over,
-    (Caller.SETTLING, CommitRequested): _cut_utterance,
-    (Caller.SETTLING, ClearRequested): _clear,
-    (Caller.SETTLING, ReplyRequested): _reply_requested,
-    (Caller.SETTLING, ReplyEnded): _reply_ended,
-    (Caller.SETTLING, NobodySpoke): _ignore,
+TABLE: dict[tuple[CallerState, type], Handler] = {
+    (CallerState.QUIET, SpeechStarted): interruptions.started,
+    (CallerState.QUIET, SoftEnd): _ignore,  # of speech that a clear or a cut already ended
+    (CallerState.QUIET, SpeechResumed): interruptions.started,  # it came just when the turn before was committed
+    (CallerState.QUIET, VerdictReady): _ignore,  # late, of a turn that is over
+    (CallerState.QUIET, TranscriptReady): _ignore,  # likewise
+    (CallerState.QUIET, InterimReady): _ignore,
+    (CallerState.QUIET, AudioProcessed): _ignore,
+    (CallerState.QUIET, SilenceElapsed): _ignore,
+    (CallerState.QUIET, CommitRequested): _cut_utterance,
+    (CallerState.QUIET, ClearRequested): _clear,
+    (CallerState.QUIET, ReplyRequested): _reply_requested,
+    (CallerState.QUIET, ReplyEnded): _reply_ended,
+    (CallerState.QUIET, IdleTimeout): _nobody_spoke,
+    (CallerState.SPEAKING, SpeechStarted): _ignore,
+    (CallerState.SPEAKING, SoftEnd): _soft_end,
+    (CallerState.SPEAKING, SpeechResumed): _ignore,
+    (CallerState.SPEAKING, VerdictReady): _ignore,  # of a revision that resumed speech overtook
+    (CallerState.SPEAKING, TranscriptReady): _ignore,  # likewise
+    (CallerState.SPEAKING, InterimReady): interruptions.guessed,
+    (CallerState.SPEAKING, AudioProcessed): _spoke_on,
+    (CallerState.SPEAKING, SilenceElapsed): _ignore,
+    (CallerState.SPEAKING, CommitRequested): _cut_utterance,
+    (CallerState.SPEAKING, ClearRequested): _clear,
+    (CallerState.SPEAKING, ReplyRequested): _reply_requested,
+    (CallerState.SPEAKING, ReplyEnded): _reply_ended,
+    (CallerState.SPEAKING, IdleTimeout): _ignore,
+    (CallerState.ENDPOINTING, SpeechStarted): _resumed,
+    (CallerState.ENDPOINTING, SoftEnd): _ignore,
+    (CallerState.ENDPOINTING, SpeechResumed): _resumed,
+    (CallerState.ENDPOINTING, VerdictReady): _verdict,
+    (CallerState.ENDPOINTING, TranscriptReady): _words_known,
+    (CallerState.ENDPOINTING, InterimReady): _ignore,  # all the words are on their way
+    (CallerState.ENDPOINTING, AudioProcessed): _heard,
+    (CallerState.ENDPOINTING, SilenceElapsed): _wait_over,
+    (CallerState.ENDPOINTING, CommitRequested): _cut_utterance,
+    (CallerState.ENDPOINTING, ClearRequested): _clear,
+    (CallerState.ENDPOINTING, ReplyRequested): _reply_requested,
+    (CallerState.ENDPOINTING, ReplyEnded): _reply_ended,
+    (CallerState.ENDPOINTING, IdleTimeout): _ignore,
 }

@@ -18,7 +18,8 @@ starting: the caller has just been speaking, and a reply withheld costs less tha
 
 The detector's probability falls slowly: two or three windows behind the end of a word it still says speech. The sound
 itself is gone by then. So a window in which it is HUSH_DB quieter than the utterance's loudest must reach
-`hush_threshold`, a higher bar, and one that is GONE_DB quieter `gone_threshold`, a higher one still. In noise nothing
+`drop_20db_threshold`, a higher bar, and one that is GONE_DB quieter `drop_30db_threshold`, a higher one still. In
+noise nothing
 is ever so quiet, and the probability decides alone.
 
 Silence is counted from `speech_end`, the end of the last window that counted as speech; a noise too short to be
@@ -120,7 +121,7 @@ _HOLDING = frozenset({SpeechPhase.ONSET, SpeechPhase.SPEECH, SpeechPhase.RESUMIN
 
 
 def step(
-    state: SpeechState, settings: SpeechSettings, probability: float, window_end: int, power: float | None = None
+    state: SpeechState, settings: SpeechSettings, probability: float, window_end: int, *, power: float | None = None
 ) -> Step:
     """Take one window's speech probability; `window_end` is the absolute sample index after it, at 16 kHz.
 
@@ -149,8 +150,8 @@ def silence(state: SpeechState, now_sample: int) -> int:
 def _bar(settings: SpeechSettings, power: float, level: float) -> float:
     """What a window of this power must reach beside sound of this level; 0 if it is loud enough."""
     if power < level * _GONE:
-        return max(settings.hush_threshold, settings.gone_threshold)
-    return settings.hush_threshold if power < level * _HUSHED else 0.0
+        return max(settings.drop_20db_threshold, settings.drop_30db_threshold)
+    return settings.drop_20db_threshold if power < level * _HUSHED else 0.0
 
 
 def _dip(state: SpeechState, power: float | None, window_end: int) -> int | None:

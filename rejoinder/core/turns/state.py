@@ -8,35 +8,36 @@ from enum import Enum
 
 from rejoinder.core.settings.settings import BargeInSettings, EndpointingSettings
 from rejoinder.core.turns.commands import Command
-from rejoinder.core.turns.endpointing import DetectionMode, Habit, TurnDetection
+from rejoinder.core.turns.endpointing import DetectionMode, PauseStats, TurnDetection
 
 
-class Caller(Enum):
+class CallerState(Enum):
     QUIET = "quiet"
     SPEAKING = "speaking"
-    SETTLING = "settling"
+    ENDPOINTING = "endpointing"
 
 
-class Agent(Enum):
+class AgentState(Enum):
     """PAUSED: replying, but silent until it is known whether the caller means it."""
 
     IDLE = "idle"
     REPLYING = "replying"
     PAUSED = "paused"
-    OWING = "owing"
+    REPLY_QUEUED = "reply_queued"
 
 
-class Claim(Enum):
+class BargeInCheck(Enum):
     """Whether the utterance has to prove itself: it began over a reply, or so near behind it that it may be its echo.
 
-    NONE: no, or it has. OPEN: it is not known what was said. DUE: nor is it now that the silence has lasted long enough
-    to take the turn. DENIED: no words were heard that are meant for us.
+    NOT_NEEDED: no, or it has. PENDING: it is not known what was said. OVERDUE: nor is it now that the silence has
+    lasted long enough
+    to take the turn. REJECTED: no words were heard that are meant for us.
     """
 
-    NONE = "none"
-    OPEN = "open"
-    DUE = "due"
-    DENIED = "denied"
+    NOT_NEEDED = "not_needed"
+    PENDING = "pending"
+    OVERDUE = "overdue"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,17 @@ class TurnState:
     newest pause of a reply, `replied_at` of the newest reply's end.
     """
 
-    caller: Caller = Caller.QUIET
-    agent: Agent = Agent.IDLE
+    caller: CallerState = CallerState.QUIET
+    agent: AgentState = AgentState.IDLE
     revision: int = 0
     start: int = 0
     speech_end: int = 0
     wait: float | None = None
-    claim: Claim = Claim.NONE
-    habit: Habit = field(default_factory=Habit)
+    claim: BargeInCheck = BargeInCheck.NOT_NEEDED
+    habit: PauseStats = field(default_factory=PauseStats)
     asked_at: float = -math.inf
     paused_at: float = -math.inf
     replied_at: float = -math.inf
 
 
-Step = tuple[TurnState, tuple[Command, ...]]
+TurnStep = tuple[TurnState, tuple[Command, ...]]

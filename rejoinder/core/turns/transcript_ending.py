@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Ending(Enum):
+class TranscriptEnding(Enum):
     """How the words end."""
 
     FINISHED = "finished"
@@ -34,15 +34,15 @@ _OPEN_WORDS = frozenset(
 )
 
 
-def ending(text: str, language: str = "en") -> Ending:
+def ending(text: str, language: str = "en") -> TranscriptEnding:
     """How a transcript ends; a text without words is doubtful."""
     said = text.strip()
     words = [word.strip(".,;:!?\u2026\u2013\u2014-\"'").lower() for word in said.split()]
     words = [word for word in words if word]
     if not words:
-        return Ending.DOUBTFUL
+        return TranscriptEnding.DOUBTFUL
     if said.endswith(_TRAILING_OFF) or (language == "en" and words[-1] in _OPEN_WORDS and not said.endswith(_QUESTION)):
-        return Ending.OPEN
+        return TranscriptEnding.OPEN
     if len(words) >= LEAST_WORDS and said.endswith((_QUESTION, *_FULL_STOPS)):
-        return Ending.FINISHED
-    return Ending.DOUBTFUL
+        return TranscriptEnding.FINISHED
+    return TranscriptEnding.DOUBTFUL

@@ -113,7 +113,7 @@ def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent
     except CallerError as error:
         event_id = document.get("event_id") if isinstance(document, dict) else None
         known = event_id[:MAX_EVENT_ID] if isinstance(event_id, str) else None
-        raise MalformedEvent(error.message, error.remedy, error.code, error.param, known) from None
+        raise MalformedEvent(error.message, error.remedy, error.code, error.param, client_event_id=known) from None
 
 
 def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | None:

@@ -50,7 +50,7 @@ def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
     return found
 
 
-class Decoder:
+class WireDecoder:
     """One caller's audio, from a wire format to the 16 kHz PCM of the session; `sample_bytes` is the format's."""
 
     def __init__(self, wire: AudioFormat = AudioFormat.PCM) -> None:
@@ -64,7 +64,7 @@ class Decoder:
         return self._to_stt(self._law.decode(audio) if self._law else audio)
 
 
-class Encoder:
+class WireEncoder:
     """One response's audio, from the voice's 24 kHz PCM to a wire format."""
 
     def __init__(self, wire: AudioFormat = AudioFormat.PCM) -> None:

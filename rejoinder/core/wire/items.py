@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rejoinder.core.reply.prompt_window import Message, Role
+from rejoinder.core.reply.prompt_window import ChatMessage, Role
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
 ItemType = Literal["message", "function_call", "function_call_output"]
@@ -118,14 +118,14 @@ class Conversation:
         item = self.get(item_id)
         self.update(replace(item, text=heard, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[ChatMessage]:
         """What the model reads: messages with text, and tool results as system notes."""
         found = []
         for item in self._items:
             if item.type == "message" and item.text:
-                found.append(Message(item.role, item.text))
+                found.append(ChatMessage(item.role, item.text))
             elif item.type == "function_call_output":
-                found.append(Message("system", f"Result of the tool call: {item.call.get('output', '')}"))
+                found.append(ChatMessage("system", f"Result of the tool call: {item.call.get('output', '')}"))
         return found
 
     def _index(self, item_id: str, param: str, code: str = "invalid_value") -> int:

@@ -1,6 +1,6 @@
 """Server events as dicts, in the shapes that openai-python's types and its peers' validators accept.
 
-Audio in `delta` stays raw bytes here; the transport encodes it. `event_id` is stamped by `Stamp` when an event
+Audio in `delta` stays raw bytes here; the transport encodes it. `event_id` is stamped by `IdStamp` when an event
 leaves.
 """
 
@@ -17,7 +17,7 @@ from rejoinder.core.wire.items import Item
 ResponseStatus = Literal["in_progress", "completed", "cancelled", "incomplete", "failed"]
 
 
-class Stamp:
+class IdStamp:
     """Numbers the ids of one session, so that the core needs no randomness: `key` makes them unique."""
 
     def __init__(self, key: str) -> None:

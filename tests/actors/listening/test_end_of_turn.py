@@ -12,7 +12,7 @@ from actors.stages.turn_detector_queue import AT_ONCE
 from rejoinder.core.settings.settings import EndpointingSettings, Settings
 from rejoinder.core.turns.end_of_turn import complete
 from rejoinder.core.turns.endpointing import TurnDetection, wait_s
-from rejoinder.core.turns.transcript_ending import Ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding
 from tests.actors.asking import TURN, prompts, server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, open_words
 from tests.actors.stage_play import Caller, Play
@@ -44,7 +44,7 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
         await caller.speak(1.0)
         spoke = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    asked_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, Ending.OPEN))
+    asked_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, TranscriptEnding.OPEN))
     assert asked_s > 1.2
     assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(asked_s, abs=0.04)
 

@@ -10,15 +10,17 @@ import pytest
 
 from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
 from rejoinder.core.errors import BackendError
-from rejoinder.core.settings.settings import EndpointingSettings, PartialsSettings, Settings
+from rejoinder.core.settings.settings import EndpointingSettings, InterimTranscriptSettings, Settings
 from tests.actors.fakes import ScriptedStt, ScriptedTurn
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
 # Words decide nothing, and a turn model in doubt asks for half a second of silence.
 PATIENT = EndpointingSettings(finished_probability=0, pause_ms=272)
-AT_DIPS = Settings(endpointing=PATIENT, partials=PartialsSettings(every_ms=5000))
-BY_THE_CLOCK = AT_DIPS.model_copy(update={"partials": PartialsSettings(every_ms=5000, at_dips=False)})
+AT_DIPS = Settings(endpointing=PATIENT, interim_transcripts=InterimTranscriptSettings(every_ms=5000))
+BY_THE_CLOCK = AT_DIPS.model_copy(
+    update={"interim_transcripts": InterimTranscriptSettings(every_ms=5000, at_dips=False)}
+)
 
 
 @dataclass
@@ -38,7 +40,9 @@ class Listener(ScriptedStt):
         if self.fails:
             raise BackendError("gone.", stage="stt")
         text = self.guesses.popleft() if len(self.guesses) > 1 else self.guesses[0]
-        heard = Transcript(text, len(job.pcm) / 32, 0.0, self.guess_s * 1000, -0.2)
+        heard = Transcript(
+            text, audio_ms=len(job.pcm) / 32, queue_ms=0.0, decode_ms=self.guess_s * 1000, avg_logprob=-0.2
+        )
         return replace(heard, doubted=self.doubted)
 
 
@@ -106,7 +110,7 @@ async def test_a_guess_that_is_under_way_at_the_soft_end_is_waited_for() -> None
 @virtual
 async def test_a_dip_soon_behind_a_guess_is_not_missed() -> None:
     """A guess by the clock has just ended; the rest that is due is put off."""
-    play = scene(AT_DIPS.model_copy(update={"partials": PartialsSettings(every_ms=1000)}))
+    play = scene(AT_DIPS.model_copy(update={"interim_transcripts": InterimTranscriptSettings(every_ms=1000)}))
     async with play.call() as caller:
         await caller.hush(0.5)
         await caller.speak(1.16)
@@ -133,7 +137,9 @@ async def test_dips_one_after_another_take_no_more_than_the_share() -> None:
 async def test_a_last_guess_that_fails_is_the_last() -> None:
     """Behind a soft end nobody guesses at silence, however long the transcript takes."""
     stt = Listener(guess_s=0.15, delay_s=1.0)
-    play = scene(AT_DIPS.model_copy(update={"partials": PartialsSettings(every_ms=200, share=1)}), stt)
+    play = scene(
+        AT_DIPS.model_copy(update={"interim_transcripts": InterimTranscriptSettings(every_ms=200, share=1)}), stt
+    )
     async with play.call() as caller:
         await caller.hush(0.5)
         await caller.speak(1.0)

@@ -193,7 +193,9 @@ class CountingStt:
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         await asyncio.sleep(self.delays.uniform(0.02, 0.4))
         self.jobs.append(job)
-        return Transcript(f"I spoke {loud_frames(job.pcm)} frames and", 0.0, 0.0, 0.0, -0.2)
+        return Transcript(
+            f"I spoke {loud_frames(job.pcm)} frames and", audio_ms=0.0, queue_ms=0.0, decode_ms=0.0, avg_logprob=-0.2
+        )
 
 
 def loud_frames(pcm: bytes) -> int:

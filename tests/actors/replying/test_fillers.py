@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from rejoinder.core.errors import BackendError
-from rejoinder.core.reply.held_clips import Clip
+from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.settings.settings import ConversationSettings, EndpointingSettings, Settings, SpeculationSettings
 from tests.actors.asking import message, prompts, server_vad
 from tests.actors.fakes import ANSWER, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import virtual
 
-FILLER = Clip("Let me see.", b"\x11\x11" * 12_000)
-GREETING = Clip("Hello, how can I help you?", b"\x22\x22" * 24_000)
-SURE = Clip("Sure.", b"\x33\x33" * 9_600)
+FILLER = HeldClip("Let me see.", b"\x11\x11" * 12_000)
+GREETING = HeldClip("Hello, how can I help you?", b"\x22\x22" * 24_000)
+SURE = HeldClip("Sure.", b"\x33\x33" * 9_600)
 BUDGET_S = 1.5
 
 
@@ -144,7 +144,7 @@ async def test_a_discarded_draft_leaves_no_filler() -> None:
 async def test_the_caller_interrupts_a_filler() -> None:
     """It ends like any reply, and nothing of the turn is left in the history but what they said."""
     play = slow(30.0)
-    play.fillers = (Clip(FILLER.text, FILLER.pcm * 8),)
+    play.fillers = (HeldClip(FILLER.text, FILLER.pcm * 8),)
     async with play.call() as caller:
         await caller.hush(0.5)
         await caller.speak(1.0)
@@ -282,7 +282,7 @@ async def test_a_configured_session_is_greeted_from_what_is_held() -> None:
 async def test_who_speaks_without_configuring_is_greeted_too() -> None:
     """The first audio shows that somebody listens; speaking over the greeting cuts it off."""
     play = greeting()
-    play.phrases = (Clip(GREETING.text, GREETING.pcm * 5),)
+    play.phrases = (HeldClip(GREETING.text, GREETING.pcm * 5),)
     async with play.call() as caller:
         await caller.hush(0.3)
         assert len(caller.of("response.created")) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from actors.host import hold_phrases
-from rejoinder.core.reply.held_clips import Clip
+from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.settings.settings import ConversationSettings, Opening, Settings, SpeculationSettings
 from tests.actors.asking import prompts
 from tests.actors.fakes import ScriptedStt, WordyLlm, voice
@@ -16,8 +16,8 @@ from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
 
 OPENING = "Let me check that for you."
-CLIP = Clip(OPENING, b"\x11\x11" * 36_000)
-FILLER = Clip("One moment.", b"\x22\x22" * 12_000)
+CLIP = HeldClip(OPENING, b"\x11\x11" * 36_000)
+FILLER = HeldClip("One moment.", b"\x22\x22" * 12_000)
 REST = "Your order left the house this morning."
 
 

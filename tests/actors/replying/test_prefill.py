@@ -10,7 +10,13 @@ import pytest
 
 from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
 from rejoinder.core.errors import Overloaded
-from rejoinder.core.settings.settings import BargeInSettings, LlmStage, PartialsSettings, Settings, SpeculationSettings
+from rejoinder.core.settings.settings import (
+    BargeInSettings,
+    InterimTranscriptSettings,
+    LlmSettings,
+    Settings,
+    SpeculationSettings,
+)
 from tests.actors.fakes import ScriptedStt
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
@@ -89,9 +95,9 @@ async def test_a_stage_that_refuses_is_asked_less_and_less() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        Settings(llm=LlmStage(engine="emulated")),
-        Settings(llm=LlmStage(runtime="ctranslate2")),
-        Settings(llm=LlmStage(reuse_state=False)),
+        Settings(llm=LlmSettings(engine="emulated")),
+        Settings(llm=LlmSettings(runtime="ctranslate2")),
+        Settings(llm=LlmSettings(reuse_state=False)),
     ],
 )
 @virtual
@@ -107,7 +113,7 @@ async def test_without_an_engine_that_keeps_what_it_reads_nothing_is_done(settin
 @virtual
 async def test_switched_off_there_are_no_guesses() -> None:
     """The switch of the ablation; the instructions are still read."""
-    play = Play(settings=Settings(partials=PartialsSettings(enabled=False)))
+    play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:
         await caller.say(2.0)
     assert play.stt.partials == []
@@ -117,7 +123,7 @@ async def test_switched_off_there_are_no_guesses() -> None:
 @virtual
 async def test_a_busy_host_reads_nothing_ahead() -> None:
     """Replies that somebody waits for have the engine to themselves."""
-    play = Play(settings=Settings(speculation=SpeculationSettings(max_thinking=1)))
+    play = Play(settings=Settings(speculation=SpeculationSettings(max_concurrent=1)))
     async with play.open() as host:
         host.services.speculation.think()
         async with host.converse("test", lambda _: None, "rejoinder"):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from actors.stages.ports import ANYWHERE, LlmRequest, LlmStream, TokenDelta, Usage
+from actors.stages.ports import ANYWHERE, LlmRequest, LlmStream, LlmUsage, TokenDelta
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import ConversationSettings, Settings
 from tests.actors.fakes import ScriptedStt, WordyLlm
@@ -27,7 +27,7 @@ class _Said:
         return self._deltas()
 
     async def _deltas(self) -> AsyncIterator[TokenDelta]:
-        yield TokenDelta(SUMMARY, 5, "stop", Usage(1, 5))
+        yield TokenDelta(SUMMARY, 5, "stop", LlmUsage(1, 5))
 
 
 @dataclass

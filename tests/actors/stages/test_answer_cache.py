@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from actors.host import Host
-from actors.stages.answer_cache import Recall
-from actors.stages.hedged_llm import Thought
-from actors.stages.ports import ANYWHERE, Answered, LlmRequest, TokenDelta
+from actors.stages.answer_cache import AnswerCacheClient
+from actors.stages.hedged_llm import GenerationStats
+from actors.stages.ports import ANYWHERE, CachedAnswer, LlmRequest, TokenDelta
 from rejoinder.core.errors import BackendError
-from rejoinder.core.reply.answer_cache import LATE_IN_A_ROW, NOBODY, AnswerIndex, Hit, Question, tenant_of
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.answer_cache import LATE_IN_A_ROW, NOBODY, AnswerIndex, CacheHit, CacheQuestion, tenant_of
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import AnswerCacheSettings, EndpointingSettings, Settings, SpeculationSettings
 from tests.actors.fakes import ANSWER, CountingMetrics, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
 from tests.actors.stage_play import Caller, Play
@@ -39,12 +39,12 @@ class SharedCache:
     lookups: int = 0
     cancelled: int = 0
 
-    async def lookup(self, question: Question, *, avoid: frozenset[str] = ANYWHERE) -> Hit | None:
+    async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
         self.lookups += 1
         await self._work()
         return self.index.exact(question, asyncio.get_running_loop().time())
 
-    async def store(self, answered: Answered, *, avoid: frozenset[str] = ANYWHERE) -> None:
+    async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
         await self._work()
         self.index.keep(answered.question, None, answered.answer, asyncio.get_running_loop().time())
 
@@ -311,15 +311,15 @@ async def test_a_voice_that_fails_leaves_nothing() -> None:
 @virtual
 async def test_what_the_small_model_answers_is_not_kept() -> None:
     """It must not outlive the need for it; what the usual one answers is."""
-    recall = Recall(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
+    recall = AnswerCacheClient(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
 
     async def ask() -> AsyncGenerator[TokenDelta, None]:
         yield TokenDelta(ANSWER, finish="stop")
 
     kept = {}
     for small in (False, True):
-        thought = Thought()
-        request = LlmRequest((Message("system", "Be kind."), Message("user", OPENING)), small=small)
+        thought = GenerationStats()
+        request = LlmRequest((ChatMessage("system", "Be kind."), ChatMessage("user", OPENING)), small=small)
         async for _ in recall.stream(request, NOBODY, thought, ask):
             pass
         kept[small] = thought.question is not None

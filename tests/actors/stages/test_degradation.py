@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from rejoinder.core.reply.held_clips import Clip
-from rejoinder.core.settings.settings import PolicySettings, Settings, SpeculationSettings
+from rejoinder.core.reply.held_clips import HeldClip
+from rejoinder.core.settings.settings import DegradationSettings, Settings, SpeculationSettings
 from tests.actors.fakes import ScriptedStt, ToneTts, WordyLlm
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
-RULES = PolicySettings()
+RULES = DegradationSettings()
 LATE, GOOD = RULES.late_turns, RULES.good_turns
 CLAUSES = "The sun stands high above the town, and lunch is ready for everyone, if they want some."
-FILLER = Clip("Let me see.", b"\x11\x11" * 12_000)
+FILLER = HeldClip("Let me see.", b"\x11\x11" * 12_000)
 
 
-def quick(*, drafts: bool = False, policy: PolicySettings = RULES) -> Play:
+def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> Play:
     """Every stage within its limit."""
-    play = Play(settings=Settings(policy=policy, speculation=SpeculationSettings(enabled=drafts)))
+    play = Play(settings=Settings(degradation=degradation, speculation=SpeculationSettings(enabled=drafts)))
     play.stt = ScriptedStt(delay_s=0.1)
     play.llm = WordyLlm(ttft_s={"a": 0.08}, answer=CLAUSES)
     return play
@@ -29,7 +29,7 @@ async def turns(caller: Caller, count: int) -> list[Any]:
     told = []
     for _ in range(count):
         await caller.hush(1.0)
-        told.append((await caller.say(2.0))["rejoinder"]["policy"])
+        told.append((await caller.say(2.0))["rejoinder"]["degradation"])
     return told
 
 
@@ -39,7 +39,7 @@ async def test_a_session_in_time_does_without_nothing() -> None:
     play = quick(drafts=True)
     async with play.call() as caller:
         assert await turns(caller, 4) == [[]] * 4
-    assert not [name for name in play.metrics.counts if name.startswith("policy")]
+    assert not [name for name in play.metrics.counts if name.startswith("degradation")]
 
 
 @virtual
@@ -58,7 +58,7 @@ async def test_a_slow_language_model_is_replaced_by_the_backup_and_comes_back() 
         assert await turns(caller, 1) == [[]]
         assert len(play.llm.requests) == asked + 1
         assert caller.transcript.endswith(CLAUSES)
-    assert play.metrics.counts["policy small_model"] == 1
+    assert play.metrics.counts["degradation small_model"] == 1
     assert (play.llm.running, play.backup.running) == (0, 0)
 
 
@@ -95,7 +95,7 @@ async def test_a_loaded_speech_to_text_is_spared_drafts_and_guesses() -> None:
         play.stt.delay_s = 0.1
         assert await turns(caller, GOOD) == [["no_speculation"]] * GOOD
         assert (play.metrics.counts["draft begun"], len(play.stt.partials)) == (drafts, guesses)
-        assert play.metrics.counts["draft declined_policy"] >= GOOD
+        assert play.metrics.counts["draft declined_degradation"] >= GOOD
         assert await turns(caller, 1) == [[]]
         assert play.metrics.counts["draft begun"] == drafts + 1
         assert len(play.stt.partials) > guesses
@@ -112,7 +112,7 @@ async def test_without_a_backup_the_caller_is_told_sooner_to_wait() -> None:
         assert play.metrics.counts["filler"] == 0
         await caller.hush(1.0)
         done = await caller.say(2.0)
-    assert done["rejoinder"]["policy"] == ["filler"]
+    assert done["rejoinder"]["degradation"] == ["filler"]
     assert done["rejoinder"]["filler_ms"] <= 800
     assert play.metrics.counts["filler"] == 1
 
@@ -139,8 +139,8 @@ async def test_other_sessions_of_the_host_are_left_as_they_are() -> None:
 @virtual
 async def test_a_policy_that_is_off_changes_nothing() -> None:
     """However late every turn is."""
-    play = quick(drafts=True, policy=PolicySettings(enabled=False))
+    play = quick(drafts=True, degradation=DegradationSettings(enabled=False))
     play.llm.ttft_s, play.stt.delay_s = {"a": 2.0}, 1.0
     async with play.call() as caller:
         assert await turns(caller, 5) == [[]] * 5
-    assert play.metrics.counts["draft declined_policy"] == 0
+    assert play.metrics.counts["draft declined_degradation"] == 0

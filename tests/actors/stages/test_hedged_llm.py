@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from actors.stages.hedged_llm import Hedger, Thought
+from actors.stages.hedged_llm import GenerationStats, Hedger
 from actors.stages.ports import LlmRequest
-from actors.stages.retry import Trouble
+from actors.stages.retry import StageFailures
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import BreakerSettings, HedgingSettings, Settings
 from tests.actors.fakes import CountingMetrics, WordyLlm
@@ -38,7 +38,9 @@ class Desk:
     ) -> None:
         self.llm = llm
         self.metrics = CountingMetrics()
-        self.hedger = Hedger(llm, Settings(hedging=settings, breaker=breaker), self.metrics, now, backup)
+        self.hedger = Hedger(
+            llm, settings=Settings(hedging=settings, breaker=breaker), metrics=self.metrics, clock=now, backup=backup
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Desk]:
@@ -49,10 +51,10 @@ class Desk:
             running.cancel()
             await asyncio.wait({running})
 
-    async def ask(self, give_up_s: float = 60.0, request: LlmRequest = REQUEST) -> tuple[str, float, Thought]:
+    async def ask(self, give_up_s: float = 60.0, request: LlmRequest = REQUEST) -> tuple[str, float, GenerationStats]:
         """The answer, its time to first token, and what is known of it."""
-        began, first, words, thought = now(), 0.0, "", Thought()
-        async for delta in self.hedger.stream(request, Trouble(self.metrics), thought, give_up_s):
+        began, first, words, thought = now(), 0.0, "", GenerationStats()
+        async for delta in self.hedger.stream(request, StageFailures(self.metrics), thought, give_up_s):
             first = first or now() - began
             words += delta.text
         return words, first, thought

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from actors.stages.retry import Trouble, insist
+from actors.stages.retry import StageFailures, retry_unary
 from rejoinder.core.errors import BackendError, Overloaded
 from tests.actors.fakes import CountingMetrics
 from tests.actors.virtual_time import virtual
@@ -41,9 +41,9 @@ class Script:
             self.running.remove(number)
 
 
-async def ask(script: Script, trouble: Trouble | None = None) -> int:
-    trouble = trouble or Trouble(CountingMetrics())
-    return await insist("stt", script, trouble, attempt_s=ATTEMPT_S, give_up_s=GIVE_UP_S)
+async def ask(script: Script, trouble: StageFailures | None = None) -> int:
+    trouble = trouble or StageFailures(CountingMetrics())
+    return await retry_unary("stt", script, trouble, attempt_s=ATTEMPT_S, give_up_s=GIVE_UP_S)
 
 
 def now() -> float:
@@ -54,7 +54,7 @@ def now() -> float:
 async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
     """The next one avoids who failed, and the trouble is over with the answer."""
     metrics = CountingMetrics()
-    trouble = Trouble(metrics)
+    trouble = StageFailures(metrics)
     script = Script([(0.1, BackendError("gone.", stage="stt", replica="a")), (0.1, Overloaded("full.")), (0.1, None)])
     assert await ask(script, trouble) == 2
     assert script.avoided == [frozenset(), frozenset({"a"}), frozenset({"a"})]
@@ -65,7 +65,7 @@ async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
 @virtual
 async def test_a_late_attempt_keeps_its_place() -> None:
     """The answer that comes after the time-out counts, although a second attempt is under way by then."""
-    trouble = Trouble(CountingMetrics())
+    trouble = StageFailures(CountingMetrics())
     script = Script([(ATTEMPT_S + 1, None), (30, None)])
     began = now()
     asking = asyncio.create_task(ask(script, trouble))
@@ -153,7 +153,7 @@ async def test_a_crowd_is_served_in_its_order() -> None:
     async def caller(number: int) -> None:
         while now() - began < 40:
             asked = now()
-            await insist("stt", call, Trouble(CountingMetrics()), attempt_s=2.0, give_up_s=GIVE_UP_S)
+            await retry_unary("stt", call, StageFailures(CountingMetrics()), attempt_s=2.0, give_up_s=GIVE_UP_S)
             served[number] = max(served[number], now() - asked)
 
     await asyncio.gather(*(caller(number) for number in range(CALLERS)))

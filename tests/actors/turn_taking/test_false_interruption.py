@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.callers.loudspeaker import Playback
+from loadtest.callers.loudspeaker import Loudspeaker
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import BargeInSettings, Settings, SpeechSettings
@@ -34,7 +34,7 @@ class Listener:
     caller: Caller
     tells: bool = False
     late_s: float = 0.0
-    playbacks: dict[str, Playback] = field(default_factory=dict)
+    playbacks: dict[str, Loudspeaker] = field(default_factory=dict)
     truncations: list[asyncio.Task[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class Listener:
 
     def take(self, event: dict[str, Any], now: float) -> None:
         if event["type"] == "response.output_audio.delta":
-            self.playbacks.setdefault(event["item_id"], Playback()).receive(event["delta"], now + self.late_s)
+            self.playbacks.setdefault(event["item_id"], Loudspeaker()).receive(event["delta"], now + self.late_s)
         elif event["type"] == "input_audio_buffer.speech_started":
             for item_id, playback in self.playbacks.items():
                 if playback.playing(now):
@@ -73,10 +73,10 @@ async def answering(play: Play) -> AsyncIterator[Caller]:
         yield caller
 
 
-async def overheard(play: Play, over_s: float = 0.4, **manner: Any) -> tuple[Caller, Listener]:
+async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[Caller, Listener]:
     """A question, `over_s` of sound two seconds into the answer, and the rest of it."""
     async with play.call() as caller:
-        listener = Listener(caller, **manner)
+        listener = Listener(caller, **behavior)
         await caller.speak(1.0)
         await caller.listen("response.output_audio.delta")
         await caller.hush(2.0)

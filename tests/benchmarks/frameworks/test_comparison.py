@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.frameworks.comparison import (
-    Row,
+    FrameworkRow,
     compare,
     in_order,
     load_rows,
@@ -19,14 +19,25 @@ from benchmarks.frameworks.comparison import (
     write_diary,
 )
 from benchmarks.frameworks.contestants import CONTESTANTS, named
-from benchmarks.frameworks.timing import Outcome
+from benchmarks.frameworks.timing import ProbeOutcome
 from benchmarks.frameworks.trial import last_edge
 from rejoinder.core.errors import BackendError, ConfigError
 from tests.benchmarks.frameworks.test_knee import probe
 
 
-def row(name: str, sessions: int | None, bar: int = 0) -> Row:
-    return Row(name, name, sessions, bar, 1.0, 2.0, 0.5, 1.5, 10.0, ())
+def row(name: str, sessions: int | None, bar: int = 0) -> FrameworkRow:
+    return FrameworkRow(
+        name,
+        title=name,
+        sessions=sessions,
+        bar=bar,
+        p50_ms=1.0,
+        p95_ms=2.0,
+        cpu=0.5,
+        memory_mb=1.5,
+        took_s=10.0,
+        probes=(),
+    )
 
 
 def test_ours_is_held_against_each_rivals_best_form() -> None:
@@ -56,7 +67,7 @@ def test_a_bar_is_met_or_not() -> None:
 def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     """What a file holds comes back as it was, in the table's order."""
     file = tmp_path / "rows.json"
-    probes = [probe(8, Outcome.PASS), probe(16, Outcome.FAIL)]
+    probes = [probe(8, ProbeOutcome.PASS), probe(16, ProbeOutcome.FAIL)]
     livekit = named(("livekit",))[0]
     rows = {"livekit": summarize(livekit, 8, probes, 12.0), "ours-headless": row("ours-headless", 160, 150)}
     save_rows(file, in_order(rows))
@@ -67,7 +78,7 @@ def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
 
 def test_a_diary_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """The runs of a broken-off search, outcome and all; no diary is no runs."""
-    probes = [probe(8, Outcome.PASS), probe(16, Outcome.INVALID)]
+    probes = [probe(8, ProbeOutcome.PASS), probe(16, ProbeOutcome.INVALID)]
     write_diary(tmp_path / "d" / "x.json", probes)
     assert read_diary(tmp_path / "d" / "x.json") == probes
     assert read_diary(tmp_path / "none.json") == []
@@ -90,7 +101,7 @@ def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
 
 def test_marginal_memory_is_between_the_smallest_and_the_largest_run() -> None:
     """What one more session takes, whatever the process itself needs."""
-    small, large = probe(10, Outcome.PASS), probe(110, Outcome.PASS)
+    small, large = probe(10, ProbeOutcome.PASS), probe(110, ProbeOutcome.PASS)
     assert marginal_mb([small, large]) == 0.0
     assert marginal_mb([small]) is None
     assert marginal_mb([]) is None

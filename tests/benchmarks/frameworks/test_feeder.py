@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from benchmarks.frameworks.contender import REPLY_PCM, Onset
-from benchmarks.frameworks.feeder import PHASES, Feeder, Plan, plan
+from benchmarks.frameworks.feeder import PHASES, Feeder, FeedPlan, plan
 from benchmarks.frameworks.streams import CYCLE_FRAMES, CYCLE_S
-from benchmarks.frameworks.timing import Edge, Engines
+from benchmarks.frameworks.timing import EngineTimes, TimedEdge
 
 
 class Recorder:
@@ -28,7 +28,7 @@ async def test_every_session_gets_every_frame_once(monkeypatch: pytest.MonkeyPat
     """Over two links of three sessions, each from its own start on, one cycle of its own stream."""
     monkeypatch.setattr("benchmarks.frameworks.feeder.CYCLE_FRAMES", 4)
     links = [Recorder(3), Recorder(3)]
-    feeder = Feeder(links, 3, Plan((0, 2, 1, 3, 0, 1), cycles=2, streams=4))
+    feeder = Feeder(links, 3, FeedPlan((0, 2, 1, 3, 0, 1), cycles=2, streams=4))
     await feeder.feed()
     for number, link in enumerate(links):
         expected = {(s, (3 * number + s) % 4, frame): 2 for s in range(3) for frame in range(4)}
@@ -46,13 +46,13 @@ def test_the_plan_is_the_same_for_all() -> None:
 def test_answers_are_matched_by_session_and_stream() -> None:
     """Each session's ideal instants follow from its own start, phase and stream."""
     link = Recorder(2)
-    feeder = Feeder([link], 2, Plan((0, 10), cycles=3, streams=2))
+    feeder = Feeder([link], 2, FeedPlan((0, 10), cycles=3, streams=2))
     feeder.begin = 100.0
-    edges = [Edge(2000, 2000), Edge(3000, 3000)]
+    edges = [TimedEdge(2000, 2000), TimedEdge(3000, 3000)]
     for cycle in range(3):
         link.sounded[0].append(100.0 + cycle * CYCLE_S + 2.330 + 0.010)
         link.sounded[1].append(100.0 + 0.2 + 0.005 + cycle * CYCLE_S + 3.330 + 0.020)
-    found = feeder.answers(edges, Engines())
+    found = feeder.answers(edges, EngineTimes())
     assert sorted(found.added_ms) == [pytest.approx(10), pytest.approx(20)]
     assert (found.missed, found.stray) == (0, 0)
 

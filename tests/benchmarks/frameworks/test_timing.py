@@ -10,29 +10,29 @@ from benchmarks.frameworks.timing import (
     FOREIGN_SHARE,
     LATE_FRAMES_MS,
     Answers,
-    Edge,
-    Engines,
-    Fitness,
-    Outcome,
+    EngineTimes,
+    HarnessFitness,
+    ProbeOutcome,
+    TimedEdge,
     judge,
     percentile,
     together,
     verdict,
 )
 
-FIT = Fitness(1.0, 0.0)
+FIT = HarnessFitness(1.0, 0.0)
 PATIENCE_S = 5.0
 
 
 def test_who_hears_and_waits_in_turn_is_charged_from_both() -> None:
     """Silence, then the three engines: 330 ms after the contender's own end of speech."""
-    assert Edge(2000, 2000).ideal_ms(Engines()) == 2330
+    assert TimedEdge(2000, 2000).ideal_ms(EngineTimes()) == 2330
 
 
 def test_work_beside_the_silence_is_no_credit() -> None:
     """Transcription that runs while the silence lasts is not charged, and makes nobody early."""
-    assert Edge(1936, 2072).ideal_ms(Engines()) == 2072 + 230
-    assert Edge(1936, 1990).ideal_ms(Engines()) == 1936 + 330
+    assert TimedEdge(1936, 2072).ideal_ms(EngineTimes()) == 2072 + 230
+    assert TimedEdge(1936, 1990).ideal_ms(EngineTimes()) == 1936 + 330
 
 
 def test_an_answer_is_measured_from_its_ideal_instant() -> None:
@@ -85,19 +85,19 @@ def test_the_percentile_is_a_measured_value() -> None:
 @pytest.mark.parametrize(
     ("answers", "fitness", "expected"),
     [
-        (Answers((10.0,) * 20, 0, 0), FIT, Outcome.PASS),
-        (Answers((50.0,) * 20, 0, 0), FIT, Outcome.PASS),
-        (Answers((50.1,) * 20, 0, 0), FIT, Outcome.FAIL),
-        (Answers((10.0,) * 19 + (400.0,), 0, 0), FIT, Outcome.PASS),
-        (Answers((10.0,) * 18 + (400.0,) * 2, 0, 0), FIT, Outcome.FAIL),
-        (Answers((10.0,) * 999, 1, 0), FIT, Outcome.FAIL),
-        (Answers((10.0,) * 999, 0, 1), FIT, Outcome.FAIL),
-        (Answers((10.0,) * 20, 0, 0), Fitness(LATE_FRAMES_MS + 1, 0.0), Outcome.INVALID),
-        (Answers((900.0,) * 20, 7, 0), Fitness(LATE_FRAMES_MS + 1, 0.0), Outcome.INVALID),
-        (Answers((10.0,) * 20, 0, 0), Fitness(1.0, FOREIGN_SHARE + 0.01), Outcome.INVALID),
-        (Answers((), 0, 0), FIT, Outcome.INVALID),
+        (Answers((10.0,) * 20, 0, 0), FIT, ProbeOutcome.PASS),
+        (Answers((50.0,) * 20, 0, 0), FIT, ProbeOutcome.PASS),
+        (Answers((50.1,) * 20, 0, 0), FIT, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 19 + (400.0,), 0, 0), FIT, ProbeOutcome.PASS),
+        (Answers((10.0,) * 18 + (400.0,) * 2, 0, 0), FIT, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 999, 1, 0), FIT, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 999, 0, 1), FIT, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 20, 0, 0), HarnessFitness(LATE_FRAMES_MS + 1, 0.0), ProbeOutcome.INVALID),
+        (Answers((900.0,) * 20, 7, 0), HarnessFitness(LATE_FRAMES_MS + 1, 0.0), ProbeOutcome.INVALID),
+        (Answers((10.0,) * 20, 0, 0), HarnessFitness(1.0, FOREIGN_SHARE + 0.01), ProbeOutcome.INVALID),
+        (Answers((), 0, 0), FIT, ProbeOutcome.INVALID),
     ],
 )
-def test_the_verdict(answers: Answers, fitness: Fitness, expected: Outcome) -> None:
+def test_the_verdict(answers: Answers, fitness: HarnessFitness, expected: ProbeOutcome) -> None:
     """p95 within 50 ms and nothing missed passes; what the harness spoiled is nobody's failure and nobody's pass."""
     assert verdict(answers, fitness)[0] is expected

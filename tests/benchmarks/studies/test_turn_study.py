@@ -8,7 +8,7 @@ from benchmarks.studies.turn_study import Decision, Silence, decide, outcome
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.turns.end_of_turn import complete
 from rejoinder.core.turns.endpointing import TurnDetection, wait_s
-from rejoinder.core.turns.transcript_ending import Ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding
 
 SETTINGS = Settings()
 ASK_MS = SETTINGS.endpointing.ask_after_ms
@@ -19,12 +19,23 @@ def silence(
     probability: float = 1.0,
     text: str = "It was the age of wisdom.",
     judged_ms: float = 50,
+    *,
     transcribed_ms: float = 250,
 ) -> Silence:
-    return Silence("clip", 64.0, resumed_ms, probability, probability, judged_ms, text, transcribed_ms, False)
+    return Silence(
+        "clip",
+        soft_ms=64.0,
+        resumed_ms=resumed_ms,
+        probability=probability,
+        later=probability,
+        judged_ms=judged_ms,
+        text=text,
+        transcribed_ms=transcribed_ms,
+        sentence_over=False,
+    )
 
 
-def due_ms(turn_model: float, words: Ending | None) -> float:
+def due_ms(turn_model: float, words: TranscriptEnding | None) -> float:
     """The silence that this evidence asks for."""
     return wait_s(TurnDetection(), SETTINGS.endpointing, complete(turn_model, words)) * 1000
 
@@ -37,7 +48,7 @@ def test_always_takes_the_models_word() -> None:
     late = silence(judged_ms=700)
     assert decide(late, "always", SETTINGS).taken_ms == 64 + 700
     told = silence(probability=0.5, judged_ms=260)
-    assert decide(told, "always", SETTINGS).taken_ms == max(64 + 260, due_ms(0.5, Ending.FINISHED))
+    assert decide(told, "always", SETTINGS).taken_ms == max(64 + 260, due_ms(0.5, TranscriptEnding.FINISHED))
 
 
 def test_a_verdict_that_comes_before_the_transcript_decides() -> None:
@@ -65,7 +76,9 @@ def test_words_that_read_finished_in_time_are_never_asked_about() -> None:
 def test_words_in_doubt_are_asked_about_at_once() -> None:
     """The transcript is there before the question and decides nothing: the question goes out with it."""
     doubtful = silence(text="and then the", transcribed_ms=100)
-    assert decide(doubtful, "sparing", SETTINGS) == Decision(max(164 + 50, due_ms(1.0, Ending.OPEN)), asked=True)
+    assert decide(doubtful, "sparing", SETTINGS) == Decision(
+        max(164 + 50, due_ms(1.0, TranscriptEnding.OPEN)), asked=True
+    )
 
 
 def test_a_late_verdict_leaves_it_to_words_that_read_finished() -> None:

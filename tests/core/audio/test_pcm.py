@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rejoinder.core.audio.pcm import (
     SAMPLE_BYTES,
-    Ring,
+    AudioRing,
     Samples,
     first_audible,
     float_to_pcm16,
@@ -56,7 +56,7 @@ def test_half_a_sample_is_refused() -> None:
     with pytest.raises(ValueError, match="buffer"):
         pcm16_to_float(b"\0\0\0")
     with pytest.raises(ValueError, match="buffer"):
-        Ring(1, RATE).append(b"\0")
+        AudioRing(1, RATE).append(b"\0")
 
 
 @given(st.lists(pcm, max_size=12), st.integers(1, 50), st.integers(-10, 800), st.integers(-10, 800))
@@ -64,7 +64,7 @@ def test_ring_holds_the_newest_audio_by_absolute_index(
     messages: list[bytes], capacity: int, start: int, end: int
 ) -> None:
     """However the stream was cut into messages, a slice is the stream's own bytes, clamped to what is kept."""
-    ring = Ring(capacity / RATE, RATE)
+    ring = AudioRing(capacity / RATE, RATE)
     for message in messages:
         ring.append(message)
     stream = b"".join(messages)

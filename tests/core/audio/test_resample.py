@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.audio.resample import TELEPHONE_TO_STT, WIRE_TO_STT, WIRE_TO_TELEPHONE, Filter, Resampler
+from rejoinder.core.audio.resample import TELEPHONE_TO_STT, WIRE_TO_STT, WIRE_TO_TELEPHONE, LowPassFilter, Resampler
 
 AMPLITUDE = 10_000
 FILTERS = {"24 to 16": WIRE_TO_STT, "8 to 16": TELEPHONE_TO_STT, "24 to 8": WIRE_TO_TELEPHONE}
@@ -32,7 +32,7 @@ def _level_db(pcm: bytes) -> float:
         *((by, hertz) for by in (TELEPHONE_TO_STT, WIRE_TO_TELEPHONE) for hertz in (100, 1000, 2000, 3000, 3400)),
     ],
 )
-def test_speech_passes(by: Filter, hertz: float) -> None:
+def test_speech_passes(by: LowPassFilter, hertz: float) -> None:
     """Speech's band, on the telephone 3.4 kHz, is kept within 1 dB."""
     assert abs(_level_db(Resampler(by)(_tone(hertz, by.rate)))) < 1
 
@@ -44,7 +44,7 @@ def test_speech_passes(by: Filter, hertz: float) -> None:
         *((WIRE_TO_TELEPHONE, hertz) for hertz in (4500, 5000, 7000, 9000, 11500)),
     ],
 )
-def test_what_would_alias_is_removed(by: Filter, hertz: float) -> None:
+def test_what_would_alias_is_removed(by: LowPassFilter, hertz: float) -> None:
     """Above the output's band at least 50 dB are taken away."""
     assert _level_db(Resampler(by)(_tone(hertz, by.rate))) < -50
 
@@ -60,7 +60,7 @@ def test_raising_the_rate_leaves_no_image(hertz: float) -> None:
 
 @every_filter
 @given(st.lists(st.integers(0, 700), max_size=12), st.integers(0, 2**32 - 1))
-def test_how_audio_is_cut_changes_nothing(by: Filter, sizes: list[int], seed: int) -> None:
+def test_how_audio_is_cut_changes_nothing(by: LowPassFilter, sizes: list[int], seed: int) -> None:
     """Any division into messages gives the same samples, and all of them but for a rest of less than one block."""
     samples = np.random.default_rng(seed).integers(-20000, 20000, sum(sizes)).astype("<i2")
     whole = Resampler(by)(samples.tobytes())
@@ -73,7 +73,7 @@ def test_how_audio_is_cut_changes_nothing(by: Filter, sizes: list[int], seed: in
 
 
 @every_filter
-def test_an_impulse_arrives_after_the_filters_delay(by: Filter) -> None:
+def test_an_impulse_arrives_after_the_filters_delay(by: LowPassFilter) -> None:
     """What goes in comes out two milliseconds later at most, not a block later."""
     at = by.rate // 20
     pcm = np.zeros(by.rate // 10, "<i2")

@@ -25,7 +25,10 @@ def test_the_fastest_is_chosen() -> None:
 
 def test_a_reachable_choice_names_what_it_passed_over() -> None:
     """If only engines that a configuration can name count, faster ones are listed, not forgotten."""
-    rows = (Provider("stt", "fast", 50, 50, "x"), Provider("stt", "ours", 90, 110, "x", settings={"engine": "whisper"}))
+    rows = (
+        Provider("stt", name="fast", low_ms=50, high_ms=50, section="x"),
+        Provider("stt", name="ours", low_ms=90, high_ms=110, section="x", settings={"engine": "whisper"}),
+    )
     found = choose("stt", Tier.EXCELLENT, rows, reachable=True)
     assert (found.provider.name, [row.name for row in found.passed_over]) == ("ours", ["fast"])
     with pytest.raises(ValueError, match="no published tts"):
@@ -34,7 +37,7 @@ def test_a_reachable_choice_names_what_it_passed_over() -> None:
 
 def test_the_limit_is_less_than() -> None:
     """A row at exactly the tier's limit does not hold: 3.2 says "<"."""
-    rows = (Provider("stt", "exact", 100, 100, "x"),)
+    rows = (Provider("stt", name="exact", low_ms=100, high_ms=100, section="x"),)
     assert not choose("stt", Tier.EXCELLENT, rows).holds
     assert choose("stt", Tier.GOOD, rows).holds
 

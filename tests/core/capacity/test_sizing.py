@@ -11,10 +11,10 @@ from rejoinder.core.capacity.sizing import (
     WAIT_QUANTILE,
     Basis,
     NodeType,
-    Sized,
+    ReplicaUnit,
+    SizedComponent,
+    StageWork,
     Traffic,
-    Unit,
-    Work,
     basis_at,
     hosts,
     messages,
@@ -22,13 +22,13 @@ from rejoinder.core.capacity.sizing import (
     replicas,
 )
 
-HOST = Unit("host", slots=100, cores=1, memory_mb=500)
-STT = Unit("stt", slots=4, cores=1, memory_mb=700)
+HOST = ReplicaUnit("host", slots=100, cores=1, memory_mb=500)
+STT = ReplicaUnit("stt", slots=4, cores=1, memory_mb=700)
 
-WORKS = st.builds(Work, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0, 3))
+WORKS = st.builds(StageWork, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0, 3))
 
 
-def turns_carried(work: Work, slots: int, most_wait_s: float) -> float:
+def turns_carried(work: StageWork, slots: int, most_wait_s: float) -> float:
     """The most turns a second that so many slots carry within the wait: the inverse of `replicas`, by bisection."""
     low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
     for _ in range(60):
@@ -42,9 +42,9 @@ def turns_carried(work: Work, slots: int, most_wait_s: float) -> float:
 
 
 @given(WORKS, st.floats(0.1, 80), st.floats(0.01, 2), st.integers(1, 16))
-def test_inversion_round_trip(work: Work, turns_per_s: float, most_wait_s: float, slots: int) -> None:
+def test_inversion_round_trip(work: StageWork, turns_per_s: float, most_wait_s: float, slots: int) -> None:
     """The replicas found carry the turns asked for, and one replica less does not."""
-    unit = Unit("x", slots, 1, 100)
+    unit = ReplicaUnit("x", slots, 1, 100)
     needed = replicas(work, unit, turns_per_s, most_wait_s)
     assert turns_carried(work, needed * slots, most_wait_s) >= turns_per_s * (1 - 1e-9)
     if needed > 1:
@@ -52,7 +52,7 @@ def test_inversion_round_trip(work: Work, turns_per_s: float, most_wait_s: float
 
 
 @given(WORKS, st.integers(1, 60), st.floats(0.01, 2))
-def test_more_slots_carry_more(work: Work, slots: int, most_wait_s: float) -> None:
+def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) -> None:
     """The turns carried rise with slots and with patience, and never exceed what the slots can do without waiting."""
     carried = turns_carried(work, slots, most_wait_s)
     assert carried <= turns_carried(work, slots + 1, most_wait_s)
@@ -74,7 +74,7 @@ def test_hosts_admit_enough(offered: float, refused: float, spare: int) -> None:
 def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> None:
     """The group's nodes have room for every replica, and no fewer could by cores or memory alone."""
     node = NodeType("c8", cores=8, memory_mb=16_000)
-    components = [Sized(STT, stt, 0), Sized(HOST, hosts_needed, 0)]
+    components = [SizedComponent(STT, stt, 0), SizedComponent(HOST, hosts_needed, 0)]
     group = node_group(node, components, spare)
     used = group.nodes - group.spare
     assert used * node.cores * 0.9 >= sum(component.cores for component in components)
@@ -86,10 +86,10 @@ def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> Non
 def test_gpu_fractions_share_a_card() -> None:
     """Four replicas of a quarter of a GPU need one node with one card, five need two."""
     node = NodeType("g4", cores=16, memory_mb=64_000, gpus=1)
-    quarter = Unit("stt", 8, 1, 2000, gpus=0.25)
-    assert node_group(node, [Sized(quarter, 4, 0)], 0).nodes == 1
-    assert node_group(node, [Sized(quarter, 4, 1)], 0).nodes == 2
-    assert node_group(node, [Sized(quarter, 4, 0)], 1).nodes == 2
+    quarter = ReplicaUnit("stt", 8, 1, 2000, gpus=0.25)
+    assert node_group(node, [SizedComponent(quarter, 4, 0)], 0).nodes == 1
+    assert node_group(node, [SizedComponent(quarter, 4, 1)], 0).nodes == 2
+    assert node_group(node, [SizedComponent(quarter, 4, 0)], 1).nodes == 2
 
 
 def test_no_replica_needs_no_node() -> None:
@@ -100,12 +100,12 @@ def test_no_replica_needs_no_node() -> None:
 def test_a_replica_that_fits_nowhere_is_named() -> None:
     """A replica larger than a whole node raises ValueError with both sizes."""
     with pytest.raises(ValueError, match=r"one llm replica .* does not fit a c8 node"):
-        node_group(NodeType("c8", 8, 16_000), [Sized(Unit("llm", 1, 4, 32_000), 1, 0)], 0)
+        node_group(NodeType("c8", 8, 16_000), [SizedComponent(ReplicaUnit("llm", 1, 4, 32_000), 1, 0)], 0)
 
 
 def test_totals_count_the_spare() -> None:
     """Cores, memory and GPUs are those of all replicas, spare ones too."""
-    sized = Sized(Unit("llm", 8, 2, 3000, gpus=0.5), needed=3, spare=1)
+    sized = SizedComponent(ReplicaUnit("llm", 8, 2, 3000, gpus=0.5), needed=3, spare=1)
     assert (sized.cores, sized.memory_mb, sized.gpus) == (8, 12_000, 2)
 
 

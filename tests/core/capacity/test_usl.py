@@ -21,7 +21,7 @@ def made_by(law: Usl) -> list[Point]:
 @given(st.floats(0.01, 100), st.floats(0.001, 0.3), st.floats(1e-5, 0.01))
 def test_known_parameters_are_recovered(rate: float, contention: float, coherency: float) -> None:
     """From exact points of a law its three parameters come back, and its peak."""
-    law = fit(made_by(Usl(rate, contention, coherency, 60, 0)))
+    law = fit(made_by(Usl(rate, contention=contention, coherency=coherency, largest_n=60, error=0)))
     assert (law.rate, law.contention, law.coherency) == pytest.approx((rate, contention, coherency), rel=1e-4)
     assert law.peak_n == pytest.approx(math.sqrt((1 - contention) / coherency), rel=1e-4)
     assert law.error < 1e-9
@@ -29,7 +29,7 @@ def test_known_parameters_are_recovered(rate: float, contention: float, coherenc
 
 def test_linear_scaling_has_no_peak() -> None:
     """Points on a line give no contention, no coherency and an infinite peak."""
-    law = fit(made_by(Usl(0.25, 0, 0, 60, 0)))
+    law = fit(made_by(Usl(0.25, contention=0, coherency=0, largest_n=60, error=0)))
     assert (law.contention, law.coherency, law.peak_n) == (0, 0, math.inf)
     assert law.throughput(100) == pytest.approx(25)
 
@@ -43,7 +43,7 @@ def test_better_than_linear_is_not_negative_contention() -> None:
 
 def test_noise_is_averaged() -> None:
     """With 2% noise the law's prediction within its range stays within 3%, and the error is the noise."""
-    true = Usl(0.3, 0.02, 2e-4, 60, 0)
+    true = Usl(0.3, contention=0.02, coherency=2e-4, largest_n=60, error=0)
     noise = np.random.default_rng(7).normal(1, 0.02, len(SESSIONS))
     law = fit([Point(n, true.throughput(n) * factor) for n, factor in zip(SESSIONS, noise, strict=True)])
     assert law.throughput(50) == pytest.approx(true.throughput(50), rel=0.03)
@@ -52,7 +52,7 @@ def test_noise_is_averaged() -> None:
 
 def test_it_is_trusted_to_twice_its_range() -> None:
     """A law fitted up to 60 sessions may be asked about 120, not about 121."""
-    law = fit(made_by(Usl(0.3, 0.02, 2e-4, 60, 0)))
+    law = fit(made_by(Usl(0.3, contention=0.02, coherency=2e-4, largest_n=60, error=0)))
     assert law.trusted(120)
     assert not law.trusted(121)
 

@@ -28,7 +28,7 @@ def test_a_mark_is_read_from_any_piece_of_its_tone(mark: int, start: int, sample
 
 @given(marks, marks, st.integers(0, 23_999), st.integers(240, 2000), st.integers(480, 2000))
 def test_foreign_sound_of_two_windows_is_always_seen(
-    own: int, other: int, start: int, before: int, length: int
+    own: int, other: int, start: int, before: int, *, length: int
 ) -> None:
     """Twenty milliseconds of another mark inside an answer are read as that mark, wherever they begin."""
     audio = sound(own, 0, before) + sound(other, start, length) + sound(own, start, 960)

@@ -11,23 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.measuring.service_curves import PROFILES, STACKS, Curve, Service, profiles
-from rejoinder.core.settings.settings import Emulation, parse_settings
+from rejoinder.core.measuring.service_curves import PROFILES, STACKS, ServiceCurve, ServiceSampler, profiles
+from rejoinder.core.settings.settings import EmulationSettings, parse_settings
 
 
-def draws(curve: Curve, count: int, concurrent: int = 1, seed: int = 7) -> list[float]:
-    service = Service(curve, random.Random(seed).random)
+def draws(curve: ServiceCurve, count: int, concurrent: int = 1, seed: int = 7) -> list[float]:
+    service = ServiceSampler(curve, random.Random(seed).random)
     return [service.next_s(concurrent) * 1000 for _ in range(count)]
 
 
 def test_a_fixed_curve_takes_its_median_every_time() -> None:
     """Sigma 0 draws nothing."""
-    assert set(draws(Curve(120), 50)) == {120.0}
+    assert set(draws(ServiceCurve(120), 50)) == {120.0}
 
 
 def test_a_log_normal_curve_has_the_median_and_spread_that_were_asked_for() -> None:
     """20,000 draws: median within 2%, the logarithm's deviation within 3%."""
-    taken = draws(Curve(300, sigma=0.4), 20_000)
+    taken = draws(ServiceCurve(300, sigma=0.4), 20_000)
     assert statistics.median(taken) == pytest.approx(300, rel=0.02)
     assert statistics.stdev(math.log(value) for value in taken) == pytest.approx(0.4, rel=0.03)
 
@@ -50,7 +50,7 @@ def test_load_slows_a_service_as_the_fit_says(streams: int) -> None:
 def test_stalls_are_stratified(share: float, seed: int) -> None:
     """Every block of 1/share requests has exactly one stall, between its bounds."""
     block = round(1 / share)
-    taken = draws(Curve(100, stall_share=share), block * 4, seed=seed)
+    taken = draws(ServiceCurve(100, stall_share=share), block * 4, seed=seed)
     for start in range(0, len(taken), block):
         stalled = [value for value in taken[start : start + block] if value > 100]
         assert len(stalled) == 1
@@ -59,7 +59,7 @@ def test_stalls_are_stratified(share: float, seed: int) -> None:
 
 def test_the_same_seed_draws_the_same_times() -> None:
     """A run can be repeated."""
-    curve = Curve(100, sigma=0.5, stall_share=0.1)
+    curve = ServiceCurve(100, sigma=0.5, stall_share=0.1)
     assert draws(curve, 100) == draws(curve, 100) != draws(curve, 100, seed=8)
 
 
@@ -86,8 +86,8 @@ def test_every_profile_names_its_source_and_resolves() -> None:
     for name, profile in PROFILES.items():
         assert len(profile.source) > 20
         assert name in profiles(profile.stage)
-        assert Emulation(profile=name).resolve(profile.stage).curve == profile.curve
-    own = Emulation(profile="cosyvoice2-l20-tts", slots=3, speed=2).resolve("tts")
+        assert EmulationSettings(profile=name).resolve(profile.stage).curve == profile.curve
+    own = EmulationSettings(profile="cosyvoice2-l20-tts", slots=3, speed=2).resolve("tts")
     assert (own.slots, own.speed) == (3, 2)
 
 

@@ -15,33 +15,35 @@ from rejoinder.core.reply.answer_cache import (
     NOBODY,
     PAUSE_S,
     AnswerIndex,
-    Asker,
-    Hit,
-    Patience,
-    Question,
-    Refused,
+    CacheHit,
+    CacheQuestion,
+    CacheRefusal,
+    CacheScope,
+    LookupBackoff,
     Vector,
     keeps,
     question_of,
     tenant_of,
 )
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import AnswerCacheSettings, Settings, parse_settings
 
 RULES = AnswerCacheSettings(enabled=True)
-SYSTEM = Message("system", "You sell shoes.")
-ASKED = Message("user", "Where is the main entrance?")
+SYSTEM = ChatMessage("system", "You sell shoes.")
+ASKED = ChatMessage("user", "Where is the main entrance?")
 
 
-def question(*prompt: Message, tokens: int = 60, asker: Asker = NOBODY, rules: AnswerCacheSettings = RULES) -> Question:
+def question(
+    *prompt: ChatMessage, tokens: int = 60, asker: CacheScope = NOBODY, rules: AnswerCacheSettings = RULES
+) -> CacheQuestion:
     found = question_of(prompt, tokens, asker, rules)
-    assert isinstance(found, Question), found
+    assert isinstance(found, CacheQuestion), found
     return found
 
 
-def refused(*prompt: Message, rules: AnswerCacheSettings = RULES) -> Refused:
+def refused(*prompt: ChatMessage, rules: AnswerCacheSettings = RULES) -> CacheRefusal:
     found = question_of(prompt, 60, NOBODY, rules)
-    assert isinstance(found, Refused), found
+    assert isinstance(found, CacheRefusal), found
     return found
 
 
@@ -60,15 +62,15 @@ def test_it_is_off_by_default() -> None:
 
 def test_all_but_the_question_is_its_scope() -> None:
     """Another tenant, prompt, greeting, set of tools or length allowed: another scope; the same ones: the same."""
-    same = [question(SYSTEM, ASKED), question(SYSTEM, Message("user", "Is there a lift?"))]
+    same = [question(SYSTEM, ASKED), question(SYSTEM, ChatMessage("user", "Is there a lift?"))]
     others = [
-        question(SYSTEM, ASKED, asker=Asker(tenant_of("key-1"))),
-        question(SYSTEM, ASKED, asker=Asker(tenant_of("key-2"))),
-        question(SYSTEM, ASKED, asker=Asker(tools='[{"name": "lookup"}]')),
+        question(SYSTEM, ASKED, asker=CacheScope(tenant_of("key-1"))),
+        question(SYSTEM, ASKED, asker=CacheScope(tenant_of("key-2"))),
+        question(SYSTEM, ASKED, asker=CacheScope(tools='[{"name": "lookup"}]')),
         question(SYSTEM, ASKED, tokens=61),
-        question(Message("system", "You sell boots."), ASKED),
-        question(SYSTEM, Message("assistant", "Welcome."), ASKED),
-        question(SYSTEM, Message("system", "Result of the tool call: 7"), ASKED),
+        question(ChatMessage("system", "You sell boots."), ASKED),
+        question(SYSTEM, ChatMessage("assistant", "Welcome."), ASKED),
+        question(SYSTEM, ChatMessage("system", "Result of the tool call: 7"), ASKED),
         question(ASKED),
     ]
     assert len({found.scope for found in same}) == 1
@@ -78,8 +80,8 @@ def test_all_but_the_question_is_its_scope() -> None:
 @given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
 def test_neighbouring_parts_of_a_scope_do_not_run_together(a: str, b: str, c: str, d: str) -> None:
     """No two different pairs of tools and prompt have one scope."""
-    one = question(Message("system", b), ASKED, asker=Asker(tools=a)).scope
-    other = question(Message("system", d), ASKED, asker=Asker(tools=c)).scope
+    one = question(ChatMessage("system", b), ASKED, asker=CacheScope(tools=a)).scope
+    other = question(ChatMessage("system", d), ASKED, asker=CacheScope(tools=c)).scope
     assert (one == other) == ((a, b) == (c, d))
 
 
@@ -92,27 +94,31 @@ def test_a_key_cannot_be_read_off_its_tenant() -> None:
 
 def test_only_an_opening_is_looked_up() -> None:
     """A later turn is answered in the light of what was said, and so is a prompt that does not end with a question."""
-    assert refused(SYSTEM, Message("user", "Hello."), Message("assistant", "Hi."), ASKED) is Refused.CONTEXT
-    assert refused(SYSTEM, ASKED, Message("assistant", "Left.")) is Refused.CONTEXT
-    assert refused() is Refused.CONTEXT
+    assert (
+        refused(SYSTEM, ChatMessage("user", "Hello."), ChatMessage("assistant", "Hi."), ASKED) is CacheRefusal.CONTEXT
+    )
+    assert refused(SYSTEM, ASKED, ChatMessage("assistant", "Left.")) is CacheRefusal.CONTEXT
+    assert refused() is CacheRefusal.CONTEXT
 
 
 def test_a_later_turn_that_stands_alone_may_be_served_and_is_never_kept() -> None:
     """With `later_turns`: under the scope of an opening, unless it leans on what was said or a tool has spoken."""
     rules = AnswerCacheSettings(enabled=True, later_turns=True)
-    talk = (SYSTEM, Message("user", "Hello."), Message("assistant", "Hi."))
+    talk = (SYSTEM, ChatMessage("user", "Hello."), ChatMessage("assistant", "Hi."))
     later = question(*talk, ASKED, rules=rules)
     assert later.scope == question(SYSTEM, ASKED).scope
     assert not keeps(later, "On the left.", rules)
-    assert refused(*talk, Message("user", "And where is that?"), rules=rules) is Refused.CONTEXT
-    assert refused(*talk, Message("system", "Result of the tool call: 7"), ASKED, rules=rules) is Refused.CONTEXT
+    assert refused(*talk, ChatMessage("user", "And where is that?"), rules=rules) is CacheRefusal.CONTEXT
+    assert (
+        refused(*talk, ChatMessage("system", "Result of the tool call: 7"), ASKED, rules=rules) is CacheRefusal.CONTEXT
+    )
 
 
 def test_personal_and_passing_questions_need_permission() -> None:
     """Each has its own switch."""
-    mine, now = Message("user", "What is in my basket?"), Message("user", "Are you open today?")
-    assert refused(SYSTEM, mine) is Refused.PERSONAL
-    assert refused(SYSTEM, now) is Refused.TIME
+    mine, now = ChatMessage("user", "What is in my basket?"), ChatMessage("user", "Are you open today?")
+    assert refused(SYSTEM, mine) is CacheRefusal.PERSONAL
+    assert refused(SYSTEM, now) is CacheRefusal.TIME
     question(SYSTEM, mine, rules=AnswerCacheSettings(allow_personal=True))
     question(SYSTEM, now, rules=AnswerCacheSettings(allow_time_dependent=True))
 
@@ -130,7 +136,7 @@ def test_an_answer_that_speaks_of_now_is_not_kept() -> None:
 @pytest.mark.parametrize("text", ["", " ?!", "why " * 200])
 def test_what_is_no_question_is_refused(text: str) -> None:
     """Signs alone, and speeches."""
-    assert refused(SYSTEM, Message("user", text)) is Refused.LENGTH
+    assert refused(SYSTEM, ChatMessage("user", text)) is CacheRefusal.LENGTH
 
 
 def test_the_rules_are_english() -> None:
@@ -144,8 +150,8 @@ def test_the_rules_are_english() -> None:
 # -- the index ---------------------------------------------------------------------------------------------------------
 
 
-def asked(text: str, scope: str = "s") -> Question:
-    return Question(scope, text)
+def asked(text: str, scope: str = "s") -> CacheQuestion:
+    return CacheQuestion(scope, text)
 
 
 def test_an_equal_question_hits_in_its_scope_only() -> None:
@@ -153,7 +159,7 @@ def test_an_equal_question_hits_in_its_scope_only() -> None:
     index = AnswerIndex(RULES, 0)
     index.keep(asked("Where is it?"), None, "Left.", 0)
     index.keep(asked("where is it"), None, "Right.", 1)
-    assert index.exact(asked("Where is it"), 2) == Hit("Right.", "exact")
+    assert index.exact(asked("Where is it"), 2) == CacheHit("Right.", "exact")
     assert index.exact(asked("Where is it", scope="t"), 2) is None
     assert len(index) == 1
 
@@ -205,9 +211,9 @@ def test_a_tenant_can_be_forgotten() -> None:
     """Its answers and nobody else's; or everybody's."""
     index = AnswerIndex(RULES, 0)
     for key in ("one", "two", ""):
-        index.keep(question(SYSTEM, ASKED, asker=Asker(tenant_of(key))), None, f"For {key}.", 0)
+        index.keep(question(SYSTEM, ASKED, asker=CacheScope(tenant_of(key))), None, f"For {key}.", 0)
     assert index.clear(tenant_of("one")) == 1
-    assert index.exact(question(SYSTEM, ASKED, asker=Asker(tenant_of("two"))), 1)
+    assert index.exact(question(SYSTEM, ASKED, asker=CacheScope(tenant_of("two"))), 1)
     assert index.clear("") == 1
     assert index.clear() == 1
     assert len(index) == 0
@@ -256,7 +262,7 @@ def test_it_never_answers_with_what_it_was_not_given(story: list[tuple[str, int,
 
 def test_three_late_lookups_make_a_pause() -> None:
     """And one that comes in time begins the count anew."""
-    patience = Patience()
+    patience = LookupBackoff()
     for _ in range(LATE_IN_A_ROW - 1):
         patience.late(0)
     patience.answered()

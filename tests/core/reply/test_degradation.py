@@ -8,16 +8,24 @@ from hypothesis import given
 
 from rejoinder.core.capacity.budgets import Component, Tier, component_limit_ms, total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage
-from rejoinder.core.reply.degradation import MOST_PATIENCE, Climb, Ladder, Step, climb, is_late, remedies
-from rejoinder.core.settings.settings import PolicySettings
+from rejoinder.core.reply.degradation import (
+    MOST_PATIENCE,
+    DegradationLevel,
+    DegradationMeasure,
+    DegradationPolicy,
+    climb,
+    is_late,
+    remedies,
+)
+from rejoinder.core.settings.settings import DegradationSettings
 
-RULES = PolicySettings()
+RULES = DegradationSettings()
 LATE, GOOD = RULES.late_turns, RULES.good_turns
 SECONDS = st.floats(0, 3)
 SHARES = st.fixed_dictionaries(dict.fromkeys(Stage, SECONDS))
 USUAL = dict.fromkeys(Stage, 0.02)
 
-rules = st.builds(PolicySettings, late_turns=st.integers(1, 4), good_turns=st.integers(1, 6))
+rules = st.builds(DegradationSettings, late_turns=st.integers(1, 4), good_turns=st.integers(1, 6))
 
 
 def slow(*stages: Stage) -> dict[Stage, float]:
@@ -25,9 +33,11 @@ def slow(*stages: Stage) -> dict[Stage, float]:
     return USUAL | dict.fromkeys(stages, 1.0)
 
 
-def after(*turns: dict[Stage, float], small: bool = False, settings: PolicySettings = RULES) -> frozenset[Step]:
+def after(
+    *turns: dict[Stage, float], small: bool = False, settings: DegradationSettings = RULES
+) -> frozenset[DegradationMeasure]:
     """The steps in force after these turns, one a second."""
-    ladder = Ladder(settings, small=small)
+    ladder = DegradationPolicy(settings, small=small)
     for second, turn in enumerate(turns):
         ladder.observe(turn, float(second))
     return ladder.steps(float(len(turns)))
@@ -39,13 +49,13 @@ def after(*turns: dict[Stage, float], small: bool = False, settings: PolicySetti
 @pytest.mark.parametrize(
     ("stage", "step"),
     [
-        (Stage.STT, Step.NO_SPECULATION),
-        (Stage.LLM_FIRST_TOKEN, Step.FILLER),
-        (Stage.FIRST_SEGMENT, Step.SHORT_SEGMENT),
-        (Stage.TTS_FIRST_AUDIO, Step.SHORT_SEGMENT),
+        (Stage.STT, DegradationMeasure.NO_SPECULATION),
+        (Stage.LLM_FIRST_TOKEN, DegradationMeasure.FILLER),
+        (Stage.FIRST_SEGMENT, DegradationMeasure.SHORT_SEGMENT),
+        (Stage.TTS_FIRST_AUDIO, DegradationMeasure.SHORT_SEGMENT),
     ],
 )
-def test_the_step_is_the_one_of_the_stage_that_ate_the_budget(stage: Stage, step: Step) -> None:
+def test_the_step_is_the_one_of_the_stage_that_ate_the_budget(stage: Stage, step: DegradationMeasure) -> None:
     """And no other."""
     assert after(*[slow(stage)] * LATE) == {step}
 
@@ -59,14 +69,14 @@ def test_a_stage_without_a_remedy_is_blamed_for_nothing(stage: Stage) -> None:
 def test_several_slow_stages_have_their_own_steps() -> None:
     """Each is counted by itself."""
     turn = slow(Stage.STT, Stage.TTS_FIRST_AUDIO)
-    assert after(*[turn] * LATE) == {Step.NO_SPECULATION, Step.SHORT_SEGMENT}
+    assert after(*[turn] * LATE) == {DegradationMeasure.NO_SPECULATION, DegradationMeasure.SHORT_SEGMENT}
 
 
 def test_the_smaller_model_comes_before_fillers() -> None:
     """If there is one; then both, since the next late turns were the smaller model's."""
     turn = slow(Stage.LLM_FIRST_TOKEN)
-    assert after(*[turn] * LATE, small=True) == {Step.SMALL_MODEL}
-    assert after(*[turn] * 2 * LATE, small=True) == {Step.SMALL_MODEL, Step.FILLER}
+    assert after(*[turn] * LATE, small=True) == {DegradationMeasure.SMALL_MODEL}
+    assert after(*[turn] * 2 * LATE, small=True) == {DegradationMeasure.SMALL_MODEL, DegradationMeasure.FILLER}
 
 
 # -- when --------------------------------------------------------------------------------------------------------------
@@ -96,9 +106,9 @@ def test_a_stage_that_takes_longer_is_blamed_no_less(shares: dict[Stage, float],
 
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=80))
-def test_steps_are_taken_and_taken_back_one_by_one(settings: PolicySettings, top: int, turns: list[bool]) -> None:
+def test_steps_are_taken_and_taken_back_one_by_one(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
     """Up only behind enough late turns in a row, down only behind enough others in a row, and never beyond the ends."""
-    state = Climb(settings.good_turns)
+    state = DegradationLevel(settings.good_turns)
     for number, blamed in enumerate(turns, 1):
         before, state = state, climb(state, settings, top, blamed=blamed)
         change = state.level - before.level
@@ -116,10 +126,10 @@ def test_steps_are_taken_and_taken_back_one_by_one(settings: PolicySettings, top
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=40))
 def test_whatever_was_before_lasting_trouble_has_all_steps_and_lasting_peace_none(
-    settings: PolicySettings, top: int, turns: list[bool]
+    settings: DegradationSettings, top: int, turns: list[bool]
 ) -> None:
     """And after as much peace again nothing is held against the session any more."""
-    state = Climb(settings.good_turns)
+    state = DegradationLevel(settings.good_turns)
     for blamed in turns:
         state = climb(state, settings, top, blamed=blamed)
     for _ in range(top * settings.late_turns):
@@ -138,13 +148,13 @@ def test_a_step_taken_back_too_soon_is_kept_longer() -> None:
     late = slow(Stage.STT)
     relapsed = [late] * LATE + [USUAL] * GOOD + [late] * LATE
     assert after(*relapsed[: LATE + GOOD]) == frozenset()
-    assert after(*relapsed, *[USUAL] * (2 * GOOD - 1)) == {Step.NO_SPECULATION}
+    assert after(*relapsed, *[USUAL] * (2 * GOOD - 1)) == {DegradationMeasure.NO_SPECULATION}
     assert after(*relapsed, *[USUAL] * 2 * GOOD) == frozenset()
 
 
 def test_a_reply_that_waited_for_its_turn_was_in_time() -> None:
     """However long it took behind the caller's silence."""
-    ladder = Ladder(RULES, small=False)
+    ladder = DegradationPolicy(RULES, small=False)
     for second in range(10):
         ladder.observe(slow(Stage.LLM_FIRST_TOKEN), float(second), held=True)
     assert ladder.steps(10.0) == frozenset()
@@ -152,15 +162,15 @@ def test_a_reply_that_waited_for_its_turn_was_in_time() -> None:
 
 def test_a_long_silence_is_a_new_beginning() -> None:
     """What was slow then says nothing now; and one late turn alone takes no step."""
-    ladder = Ladder(RULES, small=False)
+    ladder = DegradationPolicy(RULES, small=False)
     for second in range(LATE):
         ladder.observe(slow(Stage.STT), float(second))
-    assert ladder.steps(LATE + RULES.forget_after_s - 2) == {Step.NO_SPECULATION}
-    assert ladder.steps(LATE + RULES.forget_after_s) == frozenset()
-    ladder.observe(slow(Stage.STT), LATE + RULES.forget_after_s)
-    assert ladder.steps(LATE + RULES.forget_after_s) == frozenset()
+    assert ladder.steps(LATE + RULES.reset_after_s - 2) == {DegradationMeasure.NO_SPECULATION}
+    assert ladder.steps(LATE + RULES.reset_after_s) == frozenset()
+    ladder.observe(slow(Stage.STT), LATE + RULES.reset_after_s)
+    assert ladder.steps(LATE + RULES.reset_after_s) == frozenset()
 
 
 def test_off_is_off() -> None:
-    """`policy.enabled: false` takes no step ever."""
-    assert after(*[slow(*Stage)] * 10, settings=PolicySettings(enabled=False)) == frozenset()
+    """`degradation.enabled: false` takes no step ever."""
+    assert after(*[slow(*Stage)] * 10, settings=DegradationSettings(enabled=False)) == frozenset()

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from rejoinder.core.measuring.waterfall import Marks, Stage
-from rejoinder.core.reply.first_segment import LEAST_SAMPLES, RESERVE_S, SPOKEN_S, WINDOW_S, Pace
+from rejoinder.core.reply.first_segment import LEAST_SAMPLES, RESERVE_S, SPOKEN_S, WINDOW_S, FirstSegmentSizer
 
 LEAST, MOST = 3, 8
 
@@ -22,14 +22,14 @@ def marked(stage: Stage, seconds: float) -> Marks:
     return marks
 
 
-def observe(pace: Pace, think_s: float, voice_s: float) -> None:
+def observe(pace: FirstSegmentSizer, think_s: float, voice_s: float) -> None:
     """A reply of WORDS words: its first token came at the instant 0."""
     pace.thought(marked(Stage.LLM_FIRST_TOKEN, 0.1), WORDS, WORDS * think_s)
     pace.voiced(marked(Stage.TTS_FIRST_AUDIO, voice_s), 0.0)
 
 
-def paced(think_s: float, voice_s: float, samples: int = LEAST_SAMPLES) -> Pace:
-    pace = Pace()
+def paced(think_s: float, voice_s: float, samples: int = LEAST_SAMPLES) -> FirstSegmentSizer:
+    pace = FirstSegmentSizer()
     for _ in range(samples):
         observe(pace, think_s, voice_s)
     return pace

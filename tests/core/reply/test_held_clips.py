@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.waterfall import Marks, Stage
-from rejoinder.core.reply.held_clips import EXPECTED_S, FEWEST_TURNS, STEPS, Clip, Foresight, Phrases
+from rejoinder.core.reply.held_clips import EXPECTED_S, FEWEST_TURNS, STEPS, HeldClip, HeldClips, StageLatencyEstimator
 from rejoinder.core.settings.settings import parse_settings
 
 LLM, SEGMENT, VOICE = STEPS
 
 
-def learned(*usual_s: float) -> Foresight:
+def learned(*usual_s: float) -> StageLatencyEstimator:
     """After turns that took so long, step by step."""
-    foresight = Foresight()
+    foresight = StageLatencyEstimator()
     for _ in range(FEWEST_TURNS):
         foresight.observe(dict(zip(STEPS, usual_s, strict=True)), 0.0)
     return foresight
@@ -36,8 +36,8 @@ def at(*began: float, ended: int = 0) -> Marks:
 
 def test_a_clip_is_found_by_its_words() -> None:
     """Case and punctuation aside; fillers take turns."""
-    clips = [Clip(text, text.encode()) for text in ("Sorry.", "Let me see.", "One moment.", "Sure.")]
-    phrases = Phrases(clips[0], (clips[1], clips[2]), (clips[3],))
+    clips = [HeldClip(text, text.encode()) for text in ("Sorry.", "Let me see.", "One moment.", "Sure.")]
+    phrases = HeldClips(clips[0], (clips[1], clips[2]), (clips[3],))
     assert phrases.of("sure") == phrases.of("Sure!") == clips[3]
     assert phrases.of("Sorry.") == clips[0]
     assert phrases.of("Sure thing.") is None
@@ -59,7 +59,7 @@ def test_an_answer_that_is_bound_to_be_late_gets_one_at_once() -> None:
 
 def test_before_turns_were_seen_the_guides_targets_stand_in() -> None:
     """And a stage that was seen too seldom has no median yet."""
-    foresight = Foresight()
+    foresight = StageLatencyEstimator()
     foresight.observe({LLM: 9.0}, 0.0)
     assert foresight.usual_s(LLM, 0.0) == EXPECTED_S[LLM]
     assert learned(0.7, 0.1, 0.1).usual_s(LLM, 0.0) == pytest.approx(0.7, rel=0.02)

@@ -8,7 +8,7 @@ from hypothesis import given
 from pydantic import ValidationError
 
 from rejoinder.core.reply.openings import opening_for
-from rejoinder.core.reply.prompt_window import Message, Role
+from rejoinder.core.reply.prompt_window import ChatMessage, Role
 from rejoinder.core.settings.settings import ConversationSettings, Opening
 
 CHECK = Opening(say="Let me check that for you.", when=("order", "check the status"))
@@ -17,11 +17,11 @@ GOOD = Opening(say="Good question.")
 ALL = (CHECK, LOOK, GOOD)
 
 
-def prompt(*said: str) -> tuple[Message, ...]:
+def prompt(*said: str) -> tuple[ChatMessage, ...]:
     """A conversation in which caller and assistant take turns; the caller spoke last."""
     roles: tuple[Role, Role] = ("user", "assistant") if len(said) % 2 else ("assistant", "user")
-    turns = [Message(roles[number % 2], text) for number, text in enumerate(said)]
-    return (Message("system", "Be kind."), *turns)
+    turns = [ChatMessage(roles[number % 2], text) for number, text in enumerate(said)]
+    return (ChatMessage("system", "Be kind."), *turns)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_no_answer_begins_like_the_one_before() -> None:
 def test_only_what_is_configured_is_said_and_only_to_a_caller(said: list[str], openings: list[Opening]) -> None:
     """Whatever the conversation holds; an answer to nobody's words has none."""
     assert opening_for(openings, prompt(*said)) in {"", *(opening.say for opening in openings)}
-    assert opening_for(openings, (*prompt(*said), Message("assistant", "Well?"))) == ""
+    assert opening_for(openings, (*prompt(*said), ChatMessage("assistant", "Well?"))) == ""
 
 
 def test_an_opening_has_words() -> None:

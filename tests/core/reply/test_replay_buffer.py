@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.reply.playout import Playout
-from rejoinder.core.reply.replay_buffer import Piece, Tape
+from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
 
 RATE = 1000
 KEEP = 400
@@ -20,9 +20,9 @@ def pcm(start: int, samples: int) -> bytes:
 
 def test_words_are_told_once() -> None:
     """A segment's words come with its first sample, the first time only."""
-    tape = Tape(KEEP)
-    tape.add(Piece("one", pcm(0, 10)))
-    tape.add(Piece("two", pcm(10, 10)))
+    tape = ReplayBuffer(KEEP)
+    tape.add(ReplayPiece("one", pcm(0, 10)))
+    tape.add(ReplayPiece("two", pcm(10, 10)))
     assert [tape.take(100).words for _ in range(2)] == ["one", "two"]
     tape.wind(5)
     again = tape.take(100)
@@ -32,8 +32,8 @@ def test_words_are_told_once() -> None:
 
 def test_what_is_too_old_is_gone() -> None:
     """Only what a listener can lack is kept."""
-    tape = Tape(5)
-    tape.add(Piece("one", pcm(0, 10)))
+    tape = ReplayBuffer(5)
+    tape.add(ReplayPiece("one", pcm(0, 10)))
     tape.take(10)
     assert tape.oldest == 5
     tape.wind(5)
@@ -43,8 +43,8 @@ def test_what_is_too_old_is_gone() -> None:
 
 def test_a_cleared_tape_gives_nothing_more() -> None:
     """Neither what was never taken nor what could be taken again."""
-    tape = Tape(KEEP)
-    tape.add(Piece("one", pcm(0, 10)))
+    tape = ReplayBuffer(KEEP)
+    tape.add(ReplayPiece("one", pcm(0, 10)))
     tape.take(5)
     tape.wind(2)
     tape.clear()
@@ -82,7 +82,7 @@ def test_a_listener_hears_every_sample_once_and_in_order(story: list[tuple[str, 
     at last all of it.
     """
     lead = 200
-    tape, playout = Tape(KEEP), Playout(lead / RATE, RATE)
+    tape, playout = ReplayBuffer(KEEP), Playout(lead / RATE, RATE)
     listener = _Listener()
     added, now = 0, 5.0
     for kind, value in [*story, ("wait", 9.0), ("wait", 9.0)]:
@@ -90,7 +90,7 @@ def test_a_listener_hears_every_sample_once_and_in_order(story: list[tuple[str, 
             samples = int(value or 1)
             playout.begin("word")
             playout.add(samples)
-            tape.add(Piece("word", pcm(added, samples)))
+            tape.add(ReplayPiece("word", pcm(added, samples)))
             added += samples
         elif kind == "flush":
             heard = listener.flush(now, value or 0.0)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.resilience.admission import LOOKS, Admission, Refusal
+from rejoinder.core.resilience.admission import LOOKS, Admission, AdmissionRefusal
 
 
 def test_places_bound_the_calls() -> None:
     """The last place is given away, no more."""
     admission = Admission(3, 0.1)
-    assert [admission.refusal(taken) for taken in (0, 2, 3, 4)] == [None, None, Refusal.FULL, Refusal.FULL]
+    assert [admission.refusal(taken) for taken in (0, 2, 3, 4)] == [
+        None,
+        None,
+        AdmissionRefusal.FULL,
+        AdmissionRefusal.FULL,
+    ]
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))
@@ -22,5 +27,5 @@ def test_only_lateness_at_every_recent_look_refuses(lags: list[float]) -> None:
         admission.note(lag_s)
     recent = lags[-LOOKS:]
     late = len(recent) == LOOKS and all(lag_s > 0.1 for lag_s in recent)
-    assert (admission.refusal(0) is Refusal.LATE) == late
+    assert (admission.refusal(0) is AdmissionRefusal.LATE) == late
     assert admission.lag_s == (lags[-1] if lags else 0.0)

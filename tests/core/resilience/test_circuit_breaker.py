@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from rejoinder.core.resilience.circuit_breaker import LONGEST_PAUSE_S, MOST_PROBES, Breaker
+from rejoinder.core.resilience.circuit_breaker import LONGEST_PAUSE_S, MOST_PROBES, CircuitBreaker
 from rejoinder.core.settings.settings import BreakerSettings
 
 PATIENCE_S = 0.7
 
 
-def breaker(**settings: float) -> Breaker:
+def breaker(**settings: float) -> CircuitBreaker:
     """Two replicas that were heard at 0."""
-    made = Breaker(BreakerSettings(**settings))
+    made = CircuitBreaker(BreakerSettings(**settings))
     made.heard("a", 0.0)
     made.heard("b", 0.0)
     return made

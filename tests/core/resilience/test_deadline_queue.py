@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.resilience.deadline_queue import Line
+from rejoinder.core.resilience.deadline_queue import DeadlineQueue
 
 SERVICE_S = 0.1
 PATIENCE_S = 0.3
@@ -16,7 +16,7 @@ PATIENCE_S = 0.3
 
 def test_the_newest_goes_first() -> None:
     """Of those who wait, whoever joined last is served when a place is free."""
-    line: Line[str] = Line(1)
+    line: DeadlineQueue[str] = DeadlineQueue(1)
     line.join("first", 9.0)
     assert line.calls(0.0) == (["first"], [])
     line.join("second", 9.0)
@@ -28,7 +28,7 @@ def test_the_newest_goes_first() -> None:
 
 def test_whoever_would_be_too_late_leaves_at_once() -> None:
     """Serving takes 100 ms: with less time left nobody is served beside others, and it is said at once."""
-    line: Line[str] = Line(2)
+    line: DeadlineQueue[str] = DeadlineQueue(2)
     line.join("known", 9.0)
     line.calls(0.0)
     line.leave("known", SERVICE_S)
@@ -40,7 +40,7 @@ def test_whoever_would_be_too_late_leaves_at_once() -> None:
 
 def test_an_estimate_that_is_too_long_is_tested() -> None:
     """After a stall of a minute nobody seems to be in time; with all places free one is served all the same."""
-    line: Line[str] = Line(2)
+    line: DeadlineQueue[str] = DeadlineQueue(2)
     line.join("stalled", 9.0)
     line.calls(0.0)
     line.leave("stalled", 60.0)
@@ -51,7 +51,7 @@ def test_an_estimate_that_is_too_long_is_tested() -> None:
 
 def test_withdrawn_work_teaches_nothing() -> None:
     """Work that was withdrawn after a moment does not make serving look short."""
-    line: Line[str] = Line(1)
+    line: DeadlineQueue[str] = DeadlineQueue(1)
     line.join("withdrawn", 9.0)
     line.calls(0.0)
     line.leave("withdrawn", 0.001, learn=False)
@@ -68,7 +68,7 @@ def test_above_capacity_the_places_stay_useful(load: float, places: int, seed: i
 
 def _simulate(load: float, places: int, draws: random.Random) -> tuple[list[float], int]:
     """Poisson arrivals and 100 ms of service with 10% of spread: how many were served within their patience."""
-    line: Line[int] = Line(places)
+    line: DeadlineQueue[int] = DeadlineQueue(places)
     at, arrivals = 0.0, []
     for _ in range(400):
         at += draws.expovariate(load * places / SERVICE_S)

@@ -13,8 +13,8 @@ from rejoinder.core.resilience.hedging import (
     MAX_ATTEMPTS,
     MAX_RUNNING,
     RELATIVE_ERROR,
-    Cancel,
-    Failed,
+    AttemptFailed,
+    CancelAttempt,
     FirstToken,
     GiveUp,
     HedgeBudget,
@@ -27,7 +27,7 @@ from rejoinder.core.resilience.hedging import (
     RacePhase,
     StartHedge,
     TtftWindow,
-    Win,
+    UseAttempt,
     prompt_tokens,
     step,
 )
@@ -36,7 +36,7 @@ from rejoinder.core.settings.settings import HedgingSettings
 ttfts = st.floats(1e-3, 60)
 attempts = st.integers(0, MAX_ATTEMPTS)
 race_events = st.one_of(
-    st.just(PrimarySent()), st.just(HedgeDue()), st.builds(FirstToken, attempts), st.builds(Failed, attempts)
+    st.just(PrimarySent()), st.just(HedgeDue()), st.builds(FirstToken, attempts), st.builds(AttemptFailed, attempts)
 )
 
 
@@ -154,39 +154,39 @@ def run(events: list[RaceEvent], funded: bool = True) -> tuple[Race, list[RaceCo
 def test_a_fast_primary_wins_alone() -> None:
     """Without a hedge there is nobody to cancel; a late timer starts nothing."""
     race, commands = run([PrimarySent(), FirstToken(0), HedgeDue()])
-    assert commands == [Win(0, 1.0)]
+    assert commands == [UseAttempt(0, 1.0)]
     assert race.phase is RacePhase.WON
 
 
 def test_a_hedge_that_answers_first_wins_and_the_primary_is_cancelled() -> None:
     """The loser is cancelled once, with the time it had waited; its late token changes nothing."""
     _, commands = run([PrimarySent(), HedgeDue(), FirstToken(1), FirstToken(0)])
-    assert commands == [StartHedge(1), Win(1, 1.0), Cancel(0, 2.0)]
+    assert commands == [StartHedge(1), UseAttempt(1, 1.0), CancelAttempt(0, 2.0)]
 
 
 def test_without_budget_the_primary_runs_alone() -> None:
     """A hedge that nobody pays for is not sent."""
-    assert run([PrimarySent(), HedgeDue(), FirstToken(0)], funded=False)[1] == [Win(0, 2.0)]
+    assert run([PrimarySent(), HedgeDue(), FirstToken(0)], funded=False)[1] == [UseAttempt(0, 2.0)]
 
 
 def test_a_failure_is_retried_at_once() -> None:
     """The timer is not awaited, and a retry of the only attempt needs no budget."""
-    assert run([PrimarySent(), Failed(0)], funded=False)[1] == [StartHedge(1)]
+    assert run([PrimarySent(), AttemptFailed(0)], funded=False)[1] == [StartHedge(1)]
 
 
 def test_a_failure_beside_a_running_attempt_is_retried_from_the_budget() -> None:
     """With another attempt running, a replacement goes out only if it is paid for."""
-    events: list[RaceEvent] = [PrimarySent(), HedgeDue(), Failed(0)]
+    events: list[RaceEvent] = [PrimarySent(), HedgeDue(), AttemptFailed(0)]
     assert run(events)[1] == [StartHedge(1), StartHedge(2)]
     funds = iter([True, False])
     race, _ = step(Race(), PrimarySent(), 0.0, always)
     race, _ = step(race, HedgeDue(), 1.0, lambda now: next(funds))
-    assert step(race, Failed(0), 2.0, lambda now: next(funds))[1] == ()
+    assert step(race, AttemptFailed(0), 2.0, lambda now: next(funds))[1] == ()
 
 
 def test_three_failures_end_the_race() -> None:
     """All attempts failed: the shell is told once, and there is no fourth."""
-    race, commands = run([PrimarySent(), Failed(0), Failed(1), Failed(2), Failed(2)])
+    race, commands = run([PrimarySent(), AttemptFailed(0), AttemptFailed(1), AttemptFailed(2), AttemptFailed(2)])
     assert commands == [StartHedge(1), StartHedge(2), GiveUp()]
     assert race.phase is RacePhase.LOST
 
@@ -200,7 +200,7 @@ def test_the_budget_is_asked_only_when_an_attempt_is_wanted() -> None:
         return True
 
     race = Race()
-    events: list[RaceEvent] = [HedgeDue(), PrimarySent(), Failed(7), FirstToken(0), HedgeDue(), Failed(0)]
+    events: list[RaceEvent] = [HedgeDue(), PrimarySent(), AttemptFailed(7), FirstToken(0), HedgeDue(), AttemptFailed(0)]
     for now, event in enumerate(events):
         race, _ = step(race, event, float(now), spend)
     assert asked == []
@@ -212,27 +212,27 @@ def test_any_order_of_events_keeps_the_rules(events: list[RaceEvent], funds: lis
     race, commands, alive, granted = Race(), list[RaceCommand](), set[int](), iter(funds)
     for now, event in enumerate(events):
         alive |= {0} if isinstance(event, PrimarySent) and race.phase is RacePhase.READY else set()
-        won_before = any(isinstance(command, Win) for command in commands)
+        won_before = any(isinstance(command, UseAttempt) for command in commands)
         race, new = step(race, event, float(now), lambda at: next(granted))
-        if isinstance(event, Failed) and not won_before:
+        if isinstance(event, AttemptFailed) and not won_before:
             alive.discard(event.attempt)
         for command in new:
             match command:
                 case StartHedge(attempt):
                     assert attempt == len(race.sent_at) - 1
                     alive.add(attempt)
-                case Win(attempt):
+                case UseAttempt(attempt):
                     assert event == FirstToken(attempt)
                     assert attempt in alive
-                case Cancel(attempt):
+                case CancelAttempt(attempt):
                     alive.remove(attempt)
                 case GiveUp():
                     assert not alive
         commands += new
         assert set(race.running) == alive
         assert len(alive) <= MAX_RUNNING
-    wins = [command for command in commands if isinstance(command, Win)]
-    cancels = [command.attempt for command in commands if isinstance(command, Cancel)]
+    wins = [command for command in commands if isinstance(command, UseAttempt)]
+    cancels = [command.attempt for command in commands if isinstance(command, CancelAttempt)]
     assert len(race.sent_at) <= MAX_ATTEMPTS
     assert len(wins) + commands.count(GiveUp()) <= 1
     assert len(cancels) == len(set(cancels))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES, METHODS, GpuName, GpuProfile, Quantization
 from rejoinder.core.capacity.hardware import GPUS, PRECISIONS, weights_gb
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.settings.settings import LlmStage, Resources, Speculative, VllmSettings, parse_settings
+from rejoinder.core.settings.settings import LlmSettings, Resources, SpeculativeDecoding, VllmSettings, parse_settings
 from rejoinder.core.settings.stages import ACCELERATOR_LABEL
 from rejoinder.core.settings.vllm import CPU_SEQUENCES, GPU_SEQUENCES, engine_arguments, process_environment
 
@@ -110,7 +110,7 @@ def test_the_guides_commands_are_one_section() -> None:
 def test_a_replica_is_placed_on_its_cards(card: GpuProfile, count: int, labels: dict[str, str]) -> None:
     """As many as the model is spread over, on nodes that Ray labels with that card, beside the labels asked for."""
     settings = VllmSettings(gpu=card.name, tensor_parallel_size=count)
-    stage = LlmStage(engine="vllm", vllm=settings, resources=Resources(label_selector=labels))
+    stage = LlmSettings(engine="vllm", vllm=settings, resources=Resources(label_selector=labels))
     assert stage.reservation.num_gpus == count
     assert stage.reservation.label_selector == {ACCELERATOR_LABEL: card.accelerator, **labels}
     assert stage.on_card
@@ -119,15 +119,15 @@ def test_a_replica_is_placed_on_its_cards(card: GpuProfile, count: int, labels: 
 
 def test_other_engines_are_placed_as_configured() -> None:
     """The section says nothing to an engine that is not vLLM."""
-    stage = LlmStage(vllm=VllmSettings(gpu="h100"))
+    stage = LlmSettings(vllm=VllmSettings(gpu="h100"))
     assert stage.reservation == stage.resources
     assert stage.most_ongoing == stage.max_ongoing_requests
 
 
 def test_it_reads_ahead_while_it_keeps_prefixes() -> None:
     """A prompt that was only shown is worth something if its state is kept."""
-    assert LlmStage(engine="vllm").reads_ahead
-    assert not LlmStage(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).reads_ahead
+    assert LlmSettings(engine="vllm").reads_ahead
+    assert not LlmSettings(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).reads_ahead
 
 
 @given(cards, st.integers(1, 4), st.floats(0.1, 200), st.floats(0.1, 1.0))
@@ -182,7 +182,7 @@ def test_a_share_of_a_card_is_allowed() -> None:
 
 def test_guesses_from_the_prompt_need_no_weights() -> None:
     """`ngram` is complete by itself."""
-    assert Speculative(method="ngram", num_speculative_tokens=3).arguments() == {
+    assert SpeculativeDecoding(method="ngram", num_speculative_tokens=3).arguments() == {
         "method": "ngram",
         "num_speculative_tokens": 3,
         "prompt_lookup_max": 4,

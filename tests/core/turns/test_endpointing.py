@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.settings.settings import EndpointingSettings
-from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, Habit, TurnDetection, wait_s
+from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, PauseStats, TurnDetection, wait_s
 
 probabilities = st.floats(0, 1)
 waits = st.lists(st.floats(1, 2000), min_size=3, max_size=3).map(sorted)
@@ -55,7 +55,7 @@ def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
     """If pauses last as a Rayleigh law of the caller's mean says, the turn is cut with the probability of the budget,
     or less where the least silence is longer.
     """
-    habit = Habit()
+    habit = PauseStats()
     for seconds in pauses:
         habit = habit.paused(seconds)
     rules = EndpointingSettings(max_silence_ms=60_000)
@@ -72,8 +72,8 @@ def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
 def test_who_pauses_long_is_waited_for(probability: float, pause_s: float) -> None:
     """Pauses longer than usual never shorten the wait; the usual wait is that of a caller who is not known."""
     rules = EndpointingSettings()
-    known = wait_s(TurnDetection(), rules, probability, Habit().paused(pause_s).paused(pause_s))
-    assert known >= wait_s(TurnDetection(), rules, probability, Habit()) - 1e-12
+    known = wait_s(TurnDetection(), rules, probability, PauseStats().paused(pause_s).paused(pause_s))
+    assert known >= wait_s(TurnDetection(), rules, probability, PauseStats()) - 1e-12
 
 
 @given(settings(), probabilities, probabilities)

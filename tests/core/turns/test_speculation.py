@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.turns.commands import AnnounceSpeech, CommitTurn, Discard, Draft, Forget, Hear, StartReply
-from rejoinder.core.turns.events import CommitRequested, TurnEvent, Verdict
+from rejoinder.core.turns.commands import (
+    AnnounceSpeech,
+    CancelRevision,
+    CommitTurn,
+    DiscardDraft,
+    StartDraft,
+    StartReply,
+    Transcribe,
+)
+from rejoinder.core.turns.events import CommitRequested, TurnEvent, VerdictReady
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechResumed
-from rejoinder.core.turns.state import Agent, TurnRules, TurnState
+from rejoinder.core.turns.state import AgentState, TurnRules, TurnState
 from tests.core.turns.test_machine import SEMANTIC, Machine, all_rules, changed, events
 
 DRAFTING = replace(SEMANTIC, drafts=True)
@@ -20,8 +28,8 @@ DRAFTING = replace(SEMANTIC, drafts=True)
 def test_a_reply_is_drafted_at_the_soft_end_and_released_with_the_commit() -> None:
     """Draft behind Hear, of the same revision; the commit's StartReply names it."""
     machine = Machine(DRAFTING)
-    assert [type(command) for command in machine.speak()] == [AnnounceSpeech, Hear, Draft]
-    commits = machine.feed(Verdict(0, 1.0, 33_600))
+    assert [type(command) for command in machine.speak()] == [AnnounceSpeech, Transcribe, StartDraft]
+    commits = machine.feed(VerdictReady(0, 1.0, 33_600))
     assert commits[1:] == [StartReply(0)]
 
 
@@ -29,47 +37,47 @@ def test_resumed_speech_forgets_the_draft() -> None:
     """Whoever goes on gets a new one, of a new revision, for all that was said."""
     machine = Machine(DRAFTING)
     machine.speak()
-    assert machine.feed(SpeechResumed(40_000)) == [Forget(0)]
-    assert machine.feed(SoftEnd(48_000, 49_536)) == [Hear(1, 16_000, 49_536, judge=True), Draft(1)]
+    assert machine.feed(SpeechResumed(40_000)) == [CancelRevision(0)]
+    assert machine.feed(SoftEnd(48_000, 49_536)) == [Transcribe(1, 16_000, 49_536, judge=True), StartDraft(1)]
 
 
 @pytest.mark.parametrize(
     ("rules", "state"),
     [
         (changed(DRAFTING, create_response=False), TurnState()),
-        (changed(DRAFTING, interrupt_response=False), TurnState(agent=Agent.REPLYING)),
+        (changed(DRAFTING, interrupt_response=False), TurnState(agent=AgentState.REPLYING)),
     ],
 )
 def test_nothing_is_drafted_for_a_turn_that_would_not_be_answered_at_once(rules: TurnRules, state: TurnState) -> None:
     """The client asks for replies itself, or one is under way that may not be interrupted."""
-    assert not any(isinstance(command, Draft) for command in Machine(rules, state).speak())
+    assert not any(isinstance(command, StartDraft) for command in Machine(rules, state).speak())
 
 
 def test_a_turn_that_the_client_commits_discards_its_draft() -> None:
     """A manual commit is not answered unasked."""
     machine = Machine(DRAFTING)
     machine.speak()
-    assert [type(command) for command in machine.feed(CommitRequested(40_000))] == [CommitTurn, Discard]
+    assert [type(command) for command in machine.feed(CommitRequested(40_000))] == [CommitTurn, DiscardDraft]
 
 
 @given(all_rules, st.lists(events, max_size=40))
 def test_a_draft_is_released_only_for_what_it_heard(rules: TurnRules, story: list[TurnEvent]) -> None:
     """One draft at a time, each ended once; StartReply names only a draft that lives, whose audio is the whole turn."""
     machine = Machine(rules)
-    heard: Hear | None = None
+    heard: Transcribe | None = None
     draft: int | None = None
     turn: CommitTurn | None = None
     for event in story:
         for command in machine.feed(event):
             match command:
-                case Hear():
+                case Transcribe():
                     heard = command
-                case Draft(revision):
+                case StartDraft(revision):
                     assert draft is None
                     assert heard is not None
                     assert revision == heard.revision
                     draft = revision
-                case Forget(revision) | Discard(revision):
+                case CancelRevision(revision) | DiscardDraft(revision):
                     assert draft in (None, revision)
                     draft = None
                 case CommitTurn():

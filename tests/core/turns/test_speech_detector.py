@@ -148,7 +148,9 @@ def heard(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
     state = SpeechState()
     events: list[SpeechEvent] = []
     for number, (probability, power) in enumerate(windows, start=1):
-        state, found = step(state, SETTINGS, probability, number * VAD_WINDOW, power)
+        state, found = step(
+            state, settings=SETTINGS, probability=probability, window_end=number * VAD_WINDOW, power=power
+        )
         events += found
     return events
 
@@ -182,7 +184,7 @@ def dips(windows: Sequence[tuple[float, float | None]]) -> list[int | None]:
     state = SpeechState()
     found: list[int | None] = []
     for number, (probability, power) in enumerate(windows, start=1):
-        state, _ = step(state, SETTINGS, probability, number * VAD_WINDOW, power)
+        state, _ = step(state, settings=SETTINGS, probability=probability, window_end=number * VAD_WINDOW, power=power)
         found.append(None if state.dip is None else state.dip // VAD_WINDOW)
     return found
 
@@ -199,8 +201,8 @@ def test_silence_before_speech_and_after_the_turn_is_no_dip() -> None:
     assert dips([(0.1, GONE)] * 5) == [None] * 5
     state = SpeechState()
     for number, (probability, power) in enumerate([(0.9, LOUD)] * 10 + [(0.1, GONE)] * 3, start=1):
-        state, _ = step(state, SETTINGS, probability, number * VAD_WINDOW, power)
-    state, _ = step(committed(state), SETTINGS, 0.1, 14 * VAD_WINDOW, GONE)
+        state, _ = step(state, settings=SETTINGS, probability=probability, window_end=number * VAD_WINDOW, power=power)
+    state, _ = step(committed(state), settings=SETTINGS, probability=0.1, window_end=14 * VAD_WINDOW, power=GONE)
     assert state.dip is None
 
 

@@ -6,37 +6,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.turns.transcript_ending import Ending, ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("What is the capital of France?", Ending.FINISHED),
-        ("Please call me tomorrow.", Ending.FINISHED),
-        ("Stop it now!", Ending.FINISHED),
-        ("Can you tell me what this is about?", Ending.FINISHED),
-        ("I would like to", Ending.OPEN),
-        ("I would like to.", Ending.OPEN),
-        ("Well, the thing is...", Ending.OPEN),
-        ("It was the best of times,", Ending.OPEN),
-        ("My number is four five -", Ending.OPEN),
-        ("Yes.", Ending.DOUBTFUL),
-        ("my number is four five", Ending.DOUBTFUL),
-        ("", Ending.DOUBTFUL),
-        (" . ", Ending.DOUBTFUL),
+        ("What is the capital of France?", TranscriptEnding.FINISHED),
+        ("Please call me tomorrow.", TranscriptEnding.FINISHED),
+        ("Stop it now!", TranscriptEnding.FINISHED),
+        ("Can you tell me what this is about?", TranscriptEnding.FINISHED),
+        ("I would like to", TranscriptEnding.OPEN),
+        ("I would like to.", TranscriptEnding.OPEN),
+        ("Well, the thing is...", TranscriptEnding.OPEN),
+        ("It was the best of times,", TranscriptEnding.OPEN),
+        ("My number is four five -", TranscriptEnding.OPEN),
+        ("Yes.", TranscriptEnding.DOUBTFUL),
+        ("my number is four five", TranscriptEnding.DOUBTFUL),
+        ("", TranscriptEnding.DOUBTFUL),
+        (" . ", TranscriptEnding.DOUBTFUL),
     ],
 )
-def test_endings(text: str, expected: Ending) -> None:
+def test_endings(text: str, expected: TranscriptEnding) -> None:
     """Punctuation and the last word tell; a remark of a word or two, or without punctuation, tells nothing."""
     assert ending(text) is expected
 
 
 def test_other_languages_have_their_punctuation_only() -> None:
     """An English word at the end means nothing in another language."""
-    assert ending("Das ist ein die.", "de") is Ending.FINISHED
-    assert ending("Gib mir in.", "de") is ending("Gib mir am.", "de") is Ending.FINISHED
-    assert ending("Give it in.", "en") is Ending.OPEN
+    assert ending("Das ist ein die.", "de") is TranscriptEnding.FINISHED
+    assert ending("Gib mir in.", "de") is ending("Gib mir am.", "de") is TranscriptEnding.FINISHED
+    assert ending("Give it in.", "en") is TranscriptEnding.OPEN
 
 
 @given(st.text())

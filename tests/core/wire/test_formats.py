@@ -11,7 +11,7 @@ from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE
 from rejoinder.core.audio.resample import WIRE_TO_TELEPHONE, Resampler
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields
-from rejoinder.core.wire.formats import AudioFormat, Decoder, Encoder, parse_format
+from rejoinder.core.wire.formats import AudioFormat, WireDecoder, WireEncoder, parse_format
 
 every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
 
@@ -54,7 +54,7 @@ def test_a_refused_format_names_the_field(wanted: object, param: str) -> None:
 @every_format
 def test_a_second_in_is_a_second_heard(wire: AudioFormat) -> None:
     """Fifty messages of 20 ms give 16,000 samples for the ears, whatever the format."""
-    decode = Decoder(wire)
+    decode = WireDecoder(wire)
     frame = bytes(wire.rate // 50 * wire.sample_bytes)
     assert sum(len(decode(frame)) for _ in range(50)) == STT_RATE * 2
 
@@ -62,7 +62,7 @@ def test_a_second_in_is_a_second_heard(wire: AudioFormat) -> None:
 @every_format
 def test_a_second_spoken_is_a_second_sent(wire: AudioFormat) -> None:
     """A second of the voice, cut unevenly, is a second of the format."""
-    encode, pcm = Encoder(wire), bytes(WIRE_RATE * 2)
+    encode, pcm = WireEncoder(wire), bytes(WIRE_RATE * 2)
     cuts = [0, 2, 4, 2402, 7204, 30000, len(pcm)]
     sent = sum(len(encode(pcm[start:end])) for start, end in itertools.pairwise(cuts))
     assert sent == wire.rate * wire.sample_bytes
@@ -71,7 +71,9 @@ def test_a_second_spoken_is_a_second_sent(wire: AudioFormat) -> None:
 @every_format
 def test_there_and_back_sounds_the_same(wire: AudioFormat) -> None:
     """A tone spoken to a caller and sent back by his telephone is heard 33 dB above everything else."""
-    heard = np.frombuffer(Decoder(wire)(Encoder(wire)(_tone(1020, WIRE_RATE, 1))), "<i2")[1000:-1000].astype(float)
+    heard = np.frombuffer(WireDecoder(wire)(WireEncoder(wire)(_tone(1020, WIRE_RATE, 1))), "<i2")[1000:-1000].astype(
+        float
+    )
     t = np.arange(heard.size) / STT_RATE * 2 * np.pi * 1020
     basis = np.stack([np.sin(t), np.cos(t)], axis=1)
     fitted = basis @ np.linalg.lstsq(basis, heard, rcond=None)[0]
@@ -84,5 +86,5 @@ def test_a_message_is_decoded_as_its_law_says(wire: AudioFormat) -> None:
     """The caller's bytes go through the law of the format before the filter, not another's."""
     assert wire.law is not None
     speech = Resampler(WIRE_TO_TELEPHONE)(_tone(440, WIRE_RATE, 0.5))
-    heard = np.frombuffer(Decoder(wire)(wire.law.encode(speech)), "<i2").astype(float)
+    heard = np.frombuffer(WireDecoder(wire)(wire.law.encode(speech)), "<i2").astype(float)
     assert np.sqrt((heard[500:] ** 2).mean()) == pytest.approx(8000 / np.sqrt(2), rel=0.02)

@@ -14,12 +14,12 @@ from deployments.engines.emulated import EmulatedLlm, EmulatedStt, EmulatedTts
 from rejoinder.core.audio.pcm import WIRE_RATE, pcm16_to_float, rms_dbfs
 from rejoinder.core.errors import Overloaded
 from rejoinder.core.measuring import audio_watermark as marking
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings, parse_settings
-from rejoinder.core.turns.transcript_ending import Ending, ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 from tests.actors.virtual_time import virtual
 
-QUESTION = (Message("user", "What is the capital of France?"),)
+QUESTION = (ChatMessage("user", "What is the capital of France?"),)
 JOB = SttJob(bytes(32_000))
 
 
@@ -51,8 +51,8 @@ async def test_slots_bound_what_is_served_at_once() -> None:
 
 
 @virtual
-@pytest.mark.parametrize(("full_stop", "ends"), [(False, Ending.DOUBTFUL), (True, Ending.FINISHED)])
-async def test_an_emulated_transcript_decides_a_turn_only_if_asked_to(full_stop: bool, ends: Ending) -> None:
+@pytest.mark.parametrize(("full_stop", "ends"), [(False, TranscriptEnding.DOUBTFUL), (True, TranscriptEnding.FINISHED)])
+async def test_an_emulated_transcript_decides_a_turn_only_if_asked_to(full_stop: bool, ends: TranscriptEnding) -> None:
     """No word was heard, so the text leaves doubt and the turn model decides, unless the emulation says otherwise."""
     heard = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
     assert ending(heard.text) is ends
@@ -134,7 +134,11 @@ async def test_a_voice_is_audible_and_as_long_as_its_words() -> None:
 @virtual
 async def test_a_marked_answer_names_what_it_answers_in_every_segment_and_sample() -> None:
     """What was heard last decides words and pitch, in every window of the sound; without a number both are as ever."""
-    told = (*QUESTION, Message("assistant", "Heard 1.0 seconds."), Message("user", marking.transcript(3.42, ".")))
+    told = (
+        *QUESTION,
+        ChatMessage("assistant", "Heard 1.0 seconds."),
+        ChatMessage("user", marking.transcript(3.42, ".")),
+    )
     llm = EmulatedLlm(settings("llm", tokens=6, marked=True), "a")
     text = "".join([delta.text async for delta in llm.stream(LlmRequest(told))])
     assert text == "Heard 3.4 seconds. Heard 3.4 seconds."

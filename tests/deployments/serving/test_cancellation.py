@@ -41,7 +41,7 @@ ARGS: dict[str, Any] = {
     "conversation": {"max_reply_tokens": 400},
     "hedging": {"first_token_deadline_ms": 1, "min_delay_ms": 1, "budget": 1.0},
     # What is cancelled is a loser, and no draft that was begun with a wrong guess.
-    "partials": {"at_dips": False},
+    "interim_transcripts": {"at_dips": False},
 }
 
 

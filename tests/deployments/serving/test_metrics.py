@@ -14,7 +14,7 @@ from deployments.serving.metrics import ConversationMetrics, MetricsPort, Replic
 from deployments.serving.replica import Replica
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED
-from rejoinder.core.settings.settings import Stage
+from rejoinder.core.settings.settings import StageSettings
 from tests.system.harness.served import metric
 
 
@@ -52,7 +52,7 @@ def test_everything_else_is_counted() -> None:
     metrics.cache("hit_exact")
     metrics.filler(1.4)
     metrics.overheard("no_words")
-    metrics.policy("filler")
+    metrics.degradation("filler")
     assert _value(registry, "rejoinder_sessions_live") == 1
     assert _value(registry, "rejoinder_session_seconds_sum") == 3.0
     assert _value(registry, "rejoinder_sessions_refused_total", reason="full") == 1
@@ -64,8 +64,8 @@ def test_everything_else_is_counted() -> None:
     assert _value(registry, "rejoinder_errors_total", fault="backend", stage="llm") == 1
     assert _value(registry, "rejoinder_answer_cache_total", outcome="hit_exact") == 1
     assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
-    assert _value(registry, "rejoinder_overheard_total", reading="no_words") == 1
-    assert _value(registry, "rejoinder_policy_steps_total", step="filler") == 1
+    assert _value(registry, "rejoinder_dismissed_speech_total", reading="no_words") == 1
+    assert _value(registry, "rejoinder_degradation_steps_total", measure="filler") == 1
 
 
 def test_every_budget_is_a_bucket() -> None:
@@ -105,7 +105,7 @@ async def _ended(replica: Replica) -> dict[str, float]:
 
 async def test_a_request_ends_one_way() -> None:
     """Done, cancelled and failed are told apart, and none is left in flight."""
-    replica = Replica("llm", "fake", Stage())
+    replica = Replica("llm", "fake", StageSettings())
     async with replica.request():
         assert (await _ended(replica))["in flight"] == 1
     with pytest.raises(ValueError, match="broken"):
@@ -119,7 +119,7 @@ async def test_a_request_ends_one_way() -> None:
 
 async def test_hanging_up_after_the_answer_cancels_nothing() -> None:
     """A reader who closes the stream at its last item was served; one who closes it earlier was not."""
-    replica = Replica("llm", "fake", Stage())
+    replica = Replica("llm", "fake", StageSettings())
 
     async def stream() -> AsyncIterator[int]:
         async with replica.request() as request:
@@ -139,7 +139,7 @@ async def test_hanging_up_after_the_answer_cancels_nothing() -> None:
 async def test_an_injected_delay_holds_every_request() -> None:
     """The drill's delay is inside the request, where the caller's clock and the gauge both see it."""
     loop = asyncio.get_running_loop()
-    replica = Replica("llm", "fake", Stage(inject_delay_ms=50))
+    replica = Replica("llm", "fake", StageSettings(inject_delay_ms=50))
     began = loop.time()
     async with replica.request():
         assert loop.time() - began >= 0.05
@@ -147,7 +147,7 @@ async def test_an_injected_delay_holds_every_request() -> None:
 
 async def test_a_wait_is_a_signal_as_soon_as_it_is_over() -> None:
     """A stage whose streams last long grows by how long they waited, not when the first of them has ended."""
-    replica = Replica("tts", "fake", Stage())
+    replica = Replica("tts", "fake", StageSettings())
     assert replica.signals() == {QUEUE_S: 0.0}
     async with replica.request() as request:
         request.waited(0.7)

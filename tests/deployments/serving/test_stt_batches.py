@@ -13,8 +13,8 @@ import pytest
 
 from actors.stages.ports import SttJob
 from deployments import stt
-from deployments.engines.stt.whisper import Decoded, WhisperOptions
-from rejoinder.core.settings.settings import Settings, SttStage
+from deployments.engines.stt.whisper import WhisperOptions, WhisperResult
+from rejoinder.core.settings.settings import Settings, SttSettings
 
 
 class SlowEngine:
@@ -32,11 +32,11 @@ class SlowEngine:
     def warm_up(self) -> None:
         pass
 
-    def transcribe_batch(self, clips: Sequence[np.ndarray[tuple[int], np.dtype[np.int16]]]) -> list[Decoded]:
+    def transcribe_batch(self, clips: Sequence[np.ndarray[tuple[int], np.dtype[np.int16]]]) -> list[WhisperResult]:
         self.batches.append(len(clips))
         self.begun.set()
         assert self.go.wait(30)
-        return [Decoded(f"{clip[0]}", -0.1) for clip in clips]
+        return [WhisperResult(f"{clip[0]}", -0.1) for clip in clips]
 
 
 class NoStore:
@@ -50,7 +50,7 @@ async def test_what_waits_is_decoded_together(monkeypatch: pytest.MonkeyPatch) -
     """
     monkeypatch.setattr(stt, "Whisper", SlowEngine)
     monkeypatch.setattr(stt, "open_store", lambda settings: NoStore())
-    served = stt.Stt(Settings(stt=SttStage(max_batch=4, quick_model="")))
+    served = stt.Stt(Settings(stt=SttSettings(max_batch=4, first_pass_model="")))
     (engine,) = SlowEngine.made
     jobs = [SttJob(np.full(16, number, "<i2").tobytes()) for number in range(10)]
     first = asyncio.create_task(served.transcribe(jobs[0]))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from deployments.serving.ttl_cache import Remembered
+from deployments.serving.ttl_cache import TtlCache
 
 
 class Clock:
@@ -37,7 +37,7 @@ class Source:
 async def test_it_is_asked_again_when_its_time_is_over() -> None:
     """The answer stands until `keep_s` after it was asked for."""
     clock, source = Clock(), Source()
-    remembered = Remembered(source, 1.0, clock)
+    remembered = TtlCache(source, 1.0, clock)
     assert [await remembered(), await remembered()] == [1, 1]
     clock.now += 0.99
     assert await remembered() == 1
@@ -49,7 +49,7 @@ async def test_who_comes_while_it_is_asked_waits_for_the_same_answer() -> None:
     """Fifty at once are one question; one of them who leaves takes nothing from the others."""
     source = Source()
     source.open.clear()
-    remembered = Remembered(source, 1.0, Clock())
+    remembered = TtlCache(source, 1.0, Clock())
     waiting = [asyncio.create_task(remembered()) for _ in range(50)]
     await asyncio.sleep(0)
     waiting.pop(7).cancel()
@@ -61,7 +61,7 @@ async def test_a_failure_is_told_and_not_kept() -> None:
     """The next one asks anew."""
     source = Source()
     source.fault = TimeoutError("late")
-    remembered = Remembered(source, 1.0, Clock())
+    remembered = TtlCache(source, 1.0, Clock())
     with pytest.raises(TimeoutError, match="late"):
         await remembered()
     source.fault = None
@@ -72,7 +72,7 @@ async def test_whoever_asked_may_leave() -> None:
     """The question of one who left is put again by the next."""
     source = Source()
     source.open.clear()
-    remembered = Remembered(source, 1.0, Clock())
+    remembered = TtlCache(source, 1.0, Clock())
     first, second = asyncio.create_task(remembered()), asyncio.create_task(remembered())
     await asyncio.sleep(0)
     first.cancel()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deployments.transports.realtime_ws import RealtimeSocket
-from rejoinder.core.wire.formats import AudioFormat, Encoder
+from rejoinder.core.wire.formats import AudioFormat, WireEncoder
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
 
@@ -44,7 +44,7 @@ class ScriptedSocket:
 
 def _append(wire: AudioFormat) -> list[dict[str, Any]]:
     """A second of loud audio and two of silence in 100 ms messages."""
-    encode = Encoder(wire)
+    encode = WireEncoder(wire)
     loud = (b"\0\x40" * 12 + b"\0\xc0" * 12) * 100
     return [
         {"type": "input_audio_buffer.append", "audio": base64.b64encode(encode(pcm)).decode()}

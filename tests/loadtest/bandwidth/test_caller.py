@@ -16,13 +16,13 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from loadtest.bandwidth import caller
-from loadtest.bandwidth.caller import Appointment, Call, Line, hold_call
+from loadtest.bandwidth.caller import Appointment, AudioPath, BandwidthCall, hold_call
 from loadtest.bandwidth.netns import Side
 from loadtest.bandwidth.rows import append_length
 from rejoinder.core.errors import BackendError
 from rejoinder.core.wire.formats import AudioFormat
 
-LINE = Line(AudioFormat.PCMU, 20)
+LINE = AudioPath(AudioFormat.PCMU, 20)
 UTTERANCE = (np.sin(np.arange(2400) * 0.3) * 8000).astype(np.int16)
 """Three tenths of a second: fifteen messages."""
 ANSWER_MS = 200
@@ -85,7 +85,7 @@ def _no_thinking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller, "THINK_S", 0.1)
 
 
-async def _call(server: Scripted, line: Line = LINE, turns: int = 2) -> Call:
+async def _call(server: Scripted, line: AudioPath = LINE, turns: int = 2) -> BandwidthCall:
     async with _serving(server, *[UTTERANCE] * turns) as appointment:
         return await hold_call(line, appointment)
 
@@ -121,7 +121,7 @@ async def test_it_asks_for_its_format_both_ways_and_never_for_compression() -> N
 async def test_a_muted_caller_is_silent_from_the_answer_to_its_next_sentence() -> None:
     """An open microphone goes on sending; a muted one sends silence only until the answer begins."""
     muted, open_ = Scripted(), Scripted()
-    quiet = await _call(muted, Line(AudioFormat.PCMU, 20, muted=True))
+    quiet = await _call(muted, AudioPath(AudioFormat.PCMU, 20, muted=True))
     loud = await _call(open_)
     # What was on its way when the answer began, against all that an open microphone sends meanwhile.
     assert muted.messages_after_created < open_.messages_after_created / 2

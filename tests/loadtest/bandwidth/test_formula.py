@@ -10,7 +10,7 @@ from loadtest.bandwidth.formula import (
     ETHERNET,
     IPV6,
     RTP_EXTENSIONS,
-    Load,
+    NetworkLoad,
     Rtp,
     Srtp,
     Tcp,
@@ -39,7 +39,7 @@ EXT = RTP_EXTENSIONS
 )
 def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
     """Every header once."""
-    assert rtp.packet(payload) == Load(size, 1)
+    assert rtp.packet(payload) == NetworkLoad(size, 1)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
 )
 def test_messages_of_a_client_over_tls(payload: int, size: int, packets: int) -> None:
     """Frame header, mask, record, and TCP and IP for every segment."""
-    assert Tcp(tls=True).message(payload, masked=True) == Load(size, packets)
+    assert Tcp(tls=True).message(payload, masked=True) == NetworkLoad(size, packets)
 
 
 @pytest.mark.parametrize(("payload", "plain"), [(0, 2), (125, 127), (126, 130), (65_535, 65_539), (65_536, 65_546)])
@@ -66,9 +66,9 @@ def test_frame_headers(payload: int, plain: int) -> None:
 
 def test_a_full_segment_is_a_full_packet() -> None:
     """1448 bytes of stream fill an MTU of 1500; one more byte needs another packet."""
-    assert Tcp().write(1448) == Load(1500, 1)
-    assert Tcp().write(1449) == Load(1449 + 2 * 52, 2)
-    assert Tcp(ip=IPV6).write(1428) == Load(1500, 1)
+    assert Tcp().write(1448) == NetworkLoad(1500, 1)
+    assert Tcp().write(1449) == NetworkLoad(1449 + 2 * 52, 2)
+    assert Tcp(ip=IPV6).write(1428) == NetworkLoad(1500, 1)
 
 
 @given(st.integers(0, 200_000))
@@ -86,8 +86,8 @@ def test_a_constant_codec() -> None:
 
 def test_ethernet_adds_to_every_packet() -> None:
     """Header, check sequence, preamble and gap."""
-    assert (Load(1000, 10) + Load(500, 5)).ethernet_bytes == 1500 + 15 * ETHERNET
-    assert (Load(10, 1) * 3) == Load(30, 3)
+    assert (NetworkLoad(1000, 10) + NetworkLoad(500, 5)).ethernet_bytes == 1500 + 15 * ETHERNET
+    assert (NetworkLoad(10, 1) * 3) == NetworkLoad(30, 3)
 
 
 @given(st.binary(max_size=400))

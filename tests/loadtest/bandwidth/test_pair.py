@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from loadtest.bandwidth import media, opus
-from loadtest.bandwidth.caller import Line
+from loadtest.bandwidth.caller import AudioPath
 from loadtest.bandwidth.calls import exchange
 from loadtest.bandwidth.capture import capturing, traffic
-from loadtest.bandwidth.formula import Load, Srtp
+from loadtest.bandwidth.formula import NetworkLoad, Srtp
 from loadtest.bandwidth.netns import Pair, Side, missing, pair
 from loadtest.bandwidth.opus import OpusSettings
 from loadtest.bandwidth.rows import call_session, stream_session
@@ -101,7 +101,7 @@ def test_packets_are_counted_as_they_cross(cable: Pair) -> None:
     assert [packet.ip_bytes for packet in sent] == [size + 28 for size in sizes]
     assert [packet.payload for packet in sent] == sizes
     assert {packet.source for packet in sent} == {cable.caller.address}
-    assert traffic(sent).data == Load(sum(sizes) + 4 * 28, 4)
+    assert traffic(sent).data == NetworkLoad(sum(sizes) + 4 * 28, 4)
 
 
 @netns
@@ -120,8 +120,8 @@ def test_tcp_is_cut_at_the_mtu(cable: Pair) -> None:
                     got += len(ear.recv(20_000))
     up = traffic(packet for packet in capture.packets if packet.source == cable.caller.address)
     down = traffic(packet for packet in capture.packets if packet.source == cable.server.address)
-    assert (up.data, up.payload) == (Load(15_000, 10), 14_480)
-    assert down.data == Load()
+    assert (up.data, up.payload) == (NetworkLoad(15_000, 10), 14_480)
+    assert down.data == NetworkLoad()
     assert 1 <= down.acknowledgements.packets <= 10
 
 
@@ -139,7 +139,11 @@ def test_our_server_takes_what_the_formula_says(cable: Pair) -> None:
     """Calls over the product's own transport, PCM and G.711, in the clear and over TLS: bytes and packets of each
     direction, while somebody speaks and over the whole call, are within 3% of the header arithmetic.
     """
-    lines = [Line(AudioFormat.PCM, 100), Line(AudioFormat.PCMU, 20), Line(AudioFormat.PCMA, 20, tls=True)]
+    lines = [
+        AudioPath(AudioFormat.PCM, 100),
+        AudioPath(AudioFormat.PCMU, 20),
+        AudioPath(AudioFormat.PCMA, 20, tls=True),
+    ]
     with exchange(cable) as servers:
         watched = servers.watch(lines)
     for call in watched.calls:
@@ -157,12 +161,12 @@ def test_media_takes_what_the_formula_says(cable: Pair) -> None:
     up, down = caller_side(4), agent_side(4)
     settings = [OpusSettings(24), OpusSettings(24, dtx=True), OpusSettings(32, constant=True)]
     coded = [(opus.encode(up, each), opus.encode(down, each)) for each in settings]
-    streams = [media.Stream(each.name, each.frame_ms, *both) for each, both in zip(settings, coded, strict=True)]
-    streams.append(media.Stream("gcm", 20, *coded[0], Srtp.AEAD_AES_128_GCM, extensions=True))
+    streams = [media.MediaStream(each.name, each.frame_ms, *both) for each, both in zip(settings, coded, strict=True)]
+    streams.append(media.MediaStream("gcm", 20, *coded[0], Srtp.AEAD_AES_128_GCM, extensions=True))
     with capturing(cable.caller) as capture:
         ports = media.exchange(cable, streams)
     sessions = {
-        stream.name: stream_session(stream, capture.packets, *ports[stream.name][:2], cable.server.address)
+        stream.name: stream_session(stream, capture.packets, *ports[stream.name][:2], server=cable.server.address)
         for stream in streams
     }
     for session in sessions.values():
@@ -171,13 +175,13 @@ def test_media_takes_what_the_formula_says(cable: Pair) -> None:
         assert all(row.ok for row in session.rows)
     plain, dtx = (sessions[each.name].row("up", "conversation").measured for each in settings[:2])
     assert dtx.packets < 0.75 * plain.packets
-    assert sessions["gcm"].row("up", "conversation").measured == plain + Load(18 * plain.packets, 0)
+    assert sessions["gcm"].row("up", "conversation").measured == plain + NetworkLoad(18 * plain.packets, 0)
 
 
 @netns
 def test_a_broken_cable_gives_an_error_and_no_figure(cable: Pair) -> None:
     """With one end down the exchange raises BackendError."""
-    stream = media.Stream("s", 20, [b"x"] * 5, [b"y"] * 5)
+    stream = media.MediaStream("s", 20, [b"x"] * 5, [b"y"] * 5)
     subprocess.run(["ip", "-n", cable.server.namespace, "link", "set", cable.server.interface, "down"], check=True)
     with pytest.raises(BackendError):
         media.exchange(cable, [stream])

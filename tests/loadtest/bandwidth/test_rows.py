@@ -10,17 +10,17 @@ import pytest
 
 from actors.replying.response import Response
 from deployments.transports.realtime_ws import encode
-from loadtest.bandwidth.caller import APPEND, Call, Line, Message, messages
+from loadtest.bandwidth.caller import APPEND, AudioPath, BandwidthCall, WireMessage, messages
 from loadtest.bandwidth.capture import Packet, traffic
-from loadtest.bandwidth.formula import Load, Rtp, Tcp
-from loadtest.bandwidth.media import Stream
-from loadtest.bandwidth.rows import Row, append_length, call_session, delta_length, stream_session
+from loadtest.bandwidth.formula import NetworkLoad, Rtp, Tcp
+from loadtest.bandwidth.media import MediaStream
+from loadtest.bandwidth.rows import DirectionRow, append_length, call_session, delta_length, stream_session
 from loadtest.bandwidth.speech import room
 from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat
 from rejoinder.core.wire.items import Conversation
-from rejoinder.core.wire.server import ResponseEvents, Stamp
+from rejoinder.core.wire.server import IdStamp, ResponseEvents
 
 SERVER, CALLER = "10.203.0.2", "10.203.0.1"
 every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
@@ -36,7 +36,7 @@ def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 500
 class RecordingChannel:
     """What a session would send, stamped as a session stamps it."""
 
-    def __init__(self, stamp: Stamp) -> None:
+    def __init__(self, stamp: IdStamp) -> None:
         self.conversation = Conversation()
         self.events: list[Json] = []
         self._stamp = stamp
@@ -48,7 +48,7 @@ class RecordingChannel:
 @every_format
 def test_the_formula_knows_a_delta(wire: AudioFormat) -> None:
     """100 ms of answer, as the product's own response and transport write it, is exactly as long."""
-    stamp = Stamp("0123456789ab")
+    stamp = IdStamp("0123456789ab")
     channel = RecordingChannel(stamp)
     events = ResponseEvents(stamp("resp"), stamp("item"), "conv", spoken=True, format=wire)
     Response(events, channel).audio(bytes(4800))
@@ -60,7 +60,7 @@ def test_the_formula_knows_a_delta(wire: AudioFormat) -> None:
 @pytest.mark.parametrize("milliseconds", [20, 100])
 def test_the_formula_knows_an_append(wire: AudioFormat, milliseconds: int) -> None:
     """A message of our caller is exactly as long, and the server reads from it the audio that was meant."""
-    line = Line(wire, milliseconds)
+    line = AudioPath(wire, milliseconds)
     for audio in messages(line, room(1, wire.rate)):
         text = APPEND % base64.b64encode(audio).decode()
         assert len(text) == append_length(wire, milliseconds)
@@ -74,32 +74,32 @@ def test_acknowledgements_and_handshakes_are_kept_apart() -> None:
     """Pure acknowledgements are counted by themselves, opening and closing not at all."""
     opening = replace(packet(0, ip_bytes=60), handshake=True, acknowledgement=False, payload=0)
     found = traffic([packet(1), packet(2), packet(2, ip_bytes=52), opening])
-    assert (found.data, found.payload, found.acknowledgements) == (Load(304, 2), 200, Load(52, 1))
-    assert found.all == Load(356, 3)
+    assert (found.data, found.payload, found.acknowledgements) == (NetworkLoad(304, 2), 200, NetworkLoad(52, 1))
+    assert found.all == NetworkLoad(356, 3)
 
 
 @pytest.mark.parametrize(
     ("measured", "formula", "ok"),
     [
-        (Load(1000, 10), Load(1000, 10), True),
-        (Load(1029, 10), Load(1000, 10), True),
-        (Load(1031, 10), Load(1000, 10), False),
-        (Load(969, 10), Load(1000, 10), False),
-        (Load(1000, 104), Load(1000, 100), False),
+        (NetworkLoad(1000, 10), NetworkLoad(1000, 10), True),
+        (NetworkLoad(1029, 10), NetworkLoad(1000, 10), True),
+        (NetworkLoad(1031, 10), NetworkLoad(1000, 10), False),
+        (NetworkLoad(969, 10), NetworkLoad(1000, 10), False),
+        (NetworkLoad(1000, 104), NetworkLoad(1000, 100), False),
     ],
 )
-def test_three_percent_in_bytes_and_in_packets(measured: Load, formula: Load, ok: bool) -> None:
+def test_three_percent_in_bytes_and_in_packets(measured: NetworkLoad, formula: NetworkLoad, ok: bool) -> None:
     """Beyond either the row is in error, above and below."""
-    assert Row("up", "talking", 1, 0, measured, formula).ok is ok
+    assert DirectionRow("up", state="talking", seconds=1, payload_bytes=0, measured=measured, formula=formula).ok is ok
 
 
-def _call() -> tuple[Call, list[Packet]]:
+def _call() -> tuple[BandwidthCall, list[Packet]]:
     """Two seconds of an open microphone in G.711, of which one is speech; then half a second of answer."""
-    line = Line(AudioFormat.PCMU, 100)
+    line = AudioPath(AudioFormat.PCMU, 100)
     size = append_length(line.wire, 100)
-    call = Call(line, port=5000, began=10.0, ended=12.0, spoken=[(10.0, 11.0)], heard=[(11.0, 11.5)])
-    call.sent = [Message(10 + n / 10, size, 800) for n in range(20)]
-    call.received = [Message(11 + n / 10, delta_length(line.wire, 800), 800) for n in range(5)]
+    call = BandwidthCall(line, port=5000, began=10.0, ended=12.0, spoken=[(10.0, 11.0)], heard=[(11.0, 11.5)])
+    call.sent = [WireMessage(10 + n / 10, size, 800) for n in range(20)]
+    call.received = [WireMessage(11 + n / 10, delta_length(line.wire, 800), 800) for n in range(5)]
     up = Tcp().message(size, masked=True).ip_bytes
     down = Tcp().message(delta_length(line.wire, 800), masked=False).ip_bytes
     packets = [packet(10.001 + n / 10, ip_bytes=int(up)) for n in range(20)]
@@ -120,7 +120,7 @@ def test_the_rows_of_a_call() -> None:
     heard, quiet = session.row("down", "talking"), session.row("down", "conversation")
     assert (heard.seconds, quiet.seconds) == (0.5, 2.0)
     assert heard.kbps == pytest.approx(4 * quiet.kbps)
-    assert quiet.acknowledgements == Load(20 * 52, 20)
+    assert quiet.acknowledgements == NetworkLoad(20 * 52, 20)
     both = whole.measured.ip_bytes + quiet.measured.ip_bytes + 20 * 52
     assert session.kbps == pytest.approx(both * 8 / 1000 / 2)
 
@@ -135,10 +135,16 @@ def test_the_rows_of_a_media_stream() -> None:
     """The caller speaks in the first half, the agent in the second; frames that were not sent cost nothing."""
     up = [b"x" * 60] * 50 + [b""] * 50
     down = [b""] * 50 + [b"y" * 40] * 50
-    stream = Stream("s", 20, up, down)
-    packets = [Packet(10.001 + n / 50, CALLER, 20_000, 20_000, 110, 82) for n in range(50)]
-    packets += [Packet(11.001 + n / 50, SERVER, 20_000, 20_000, 90, 62) for n in range(50)]
-    session = stream_session(stream, packets, 20_000, 10.0, SERVER)
+    stream = MediaStream("s", 20, up, down)
+    packets = [
+        Packet(10.001 + n / 50, source=CALLER, source_port=20_000, target_port=20_000, ip_bytes=110, payload=82)
+        for n in range(50)
+    ]
+    packets += [
+        Packet(11.001 + n / 50, source=SERVER, source_port=20_000, target_port=20_000, ip_bytes=90, payload=62)
+        for n in range(50)
+    ]
+    session = stream_session(stream, packets=packets, port=20_000, began=10.0, server=SERVER)
     assert all(row.bytes_error == row.packets_error == 0 for row in session.rows)
     assert session.row("up", "talking").kbps == pytest.approx(44)
     assert session.row("up", "conversation").kbps == pytest.approx(22)

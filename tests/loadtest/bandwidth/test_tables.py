@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.bandwidth.formula import Load
+from loadtest.bandwidth.formula import NetworkLoad
 from loadtest.bandwidth.opus import OpusSettings
-from loadtest.bandwidth.rows import Row, Session
+from loadtest.bandwidth.rows import DirectionRow, SessionKind
 from loadtest.bandwidth.tables import (
     QUALITIES,
     SERVERS,
-    Quality,
-    Server,
-    Verdict,
+    PublishedQuality,
+    PublishedServer,
+    RowVerdict,
     fitting,
     forwarded_rows,
     judge,
@@ -21,34 +21,42 @@ from loadtest.bandwidth.tables import (
     server_rows,
 )
 
-ROW = Server(10, 2, 5)
+ROW = PublishedServer(10, 2, 5)
 
 
 def session(
-    name: str, up_kbps: float, down_kbps: float = 0.0, transport: str = "WebSocket", acks: float = 0
-) -> Session:
+    name: str, up_kbps: float, down_kbps: float = 0.0, transport: str = "WebSocket", *, acks: float = 0
+) -> SessionKind:
     """A session with these rates in 50 packets a second, measured over ten seconds."""
     rows = []
     for direction, rate in (("up", up_kbps), ("down", down_kbps or up_kbps)):
-        load = Load(rate * 1000 / 8 * 10, 500)
+        load = NetworkLoad(rate * 1000 / 8 * 10, 500)
         rows += [
-            Row(direction, state, 10, 0, load, load, Load(acks * 52 * 10, acks * 10))  # type: ignore[arg-type]
+            DirectionRow(
+                direction,  # type: ignore[arg-type]
+                state=state,
+                seconds=10,
+                payload_bytes=0,
+                measured=load,
+                formula=load,
+                acknowledgements=NetworkLoad(acks * 52 * 10, acks * 10),
+            )
             for state in ("talking", "conversation")
         ]
-    return Session(transport, name, tuple(rows))
+    return SessionKind(transport, name, tuple(rows))
 
 
 @pytest.mark.parametrize(
     ("mbps", "verdict"),
     [
-        (1.9, Verdict.HOLDS),
-        (2.05, Verdict.HOLDS),
-        (2.07, Verdict.WITHIN_RECOMMENDED),
-        (5.14, Verdict.WITHIN_RECOMMENDED),
-        (5.16, Verdict.EXCEEDED),
+        (1.9, RowVerdict.HOLDS),
+        (2.05, RowVerdict.HOLDS),
+        (2.07, RowVerdict.WITHIN_RECOMMENDED),
+        (5.14, RowVerdict.WITHIN_RECOMMENDED),
+        (5.16, RowVerdict.EXCEEDED),
     ],
 )
-def test_a_row_is_judged_to_three_percent(mbps: float, verdict: Verdict) -> None:
+def test_a_row_is_judged_to_three_percent(mbps: float, verdict: RowVerdict) -> None:
     """Within the minimum it holds; up to the recommended figure only that holds; beyond, neither."""
     assert judge(mbps, ROW) is verdict
 
@@ -82,7 +90,7 @@ def test_what_does_not_hold_is_told_what_would() -> None:
 
 
 @pytest.mark.parametrize("quality", QUALITIES, ids=lambda quality: quality.name)
-def test_what_is_offered_fits_the_guides_row(quality: Quality) -> None:
+def test_what_is_offered_fits_the_guides_row(quality: PublishedQuality) -> None:
     """Its rate with headers is within the row's upper bound, and its codec's rate within the row."""
     offered = fitting(quality)
     assert float(offered.rsplit(": ", 1)[1].split()[0]) <= quality.high_kbps
@@ -91,7 +99,7 @@ def test_what_is_offered_fits_the_guides_row(quality: Quality) -> None:
 
 def test_a_row_that_nothing_fits_says_why() -> None:
     """Below the headers of the longest frames no codec helps."""
-    assert "headers alone" in fitting(Quality("Morse", 2, 3))
+    assert "headers alone" in fitting(PublishedQuality("Morse", 2, 3))
 
 
 def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
@@ -102,11 +110,11 @@ def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
         for rate in (quality.low_kbps, quality.high_kbps)
     ]
     rows = quality_rows(fat)
-    assert [row.verdict for row in rows] == [Verdict.EXCEEDED] * 4
+    assert [row.verdict for row in rows] == [RowVerdict.EXCEEDED] * 4
     assert rows[0].measured_kbps == pytest.approx((28, 32))
     assert rows[0].coded_kbps == pytest.approx((8, 12))
     thin = [session(one.name, one.row("down", "talking").kbps - 20) for one in fat]
-    assert [(row.verdict, row.instead) for row in quality_rows(thin)] == [(Verdict.HOLDS, "")] * 4
+    assert [(row.verdict, row.instead) for row in quality_rows(thin)] == [(RowVerdict.HOLDS, "")] * 4
 
 
 def test_the_guides_minimum_is_opus_through_a_forwarding_unit() -> None:
@@ -115,6 +123,6 @@ def test_the_guides_minimum_is_opus_through_a_forwarding_unit() -> None:
     low = rows["Opus 24k constant, 20 ms, extensions, 4 legs"]
     high = rows["Opus 32k constant, 20 ms, extensions, 4 legs"]
     assert [low.projected_mbps, high.projected_mbps] == pytest.approx([195.2, 227.2])
-    assert [low.verdict, high.verdict] == [Verdict.HOLDS, Verdict.WITHIN_RECOMMENDED]
+    assert [low.verdict, high.verdict] == [RowVerdict.HOLDS, RowVerdict.WITHIN_RECOMMENDED]
     assert low.by_formula
     assert low.projected_kpps == pytest.approx(200)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from loadtest.benches.barge_in import LIMIT_MS, Interruption, Stops, interruptions, script
-from loadtest.callers.scripted_caller import Line, Manners
+from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedLine
 from tests.loadtest.callers.scene import Scene, clip, report, tone
 
 LINE_S = 1.5
@@ -32,7 +32,9 @@ def test_interruptions_come_at_every_offset() -> None:
 def test_what_is_measured_of_an_interruption() -> None:
     """From the frame with its first speech to the flush; what was heard against what the server keeps."""
     over = clip("b.wav", before=0.11)
-    scene = Scene(Line(clip("a.wav")), Line(over, barge_in_s=1.0), manners=Manners(leaves=True))
+    scene = Scene(
+        ScriptedLine(clip("a.wav")), ScriptedLine(over, barge_in_s=1.0), behavior=ScriptedBehavior(leaves=True)
+    )
     scene.hears(0.7, "i1")
     scene.commits(0.5 + LINE_S + 0.2, "i1", "tell me a story")
     began = 0.5 + LINE_S + 0.4
@@ -72,7 +74,7 @@ def test_it_does_not_hold(found: Stops) -> None:
 def test_a_caller_who_leaves_does_not_hear_the_last_reply_out() -> None:
     """The conversation is over when the reply to the last line sounds."""
     for leaves in (True, False):
-        scene = Scene(Line(clip("a.wav")), manners=Manners(leaves=leaves))
+        scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(leaves=leaves))
         scene.hears(0.7, "i1")
         scene.commits(0.5 + LINE_S + 0.2, "i1", "tell me a story")
         assert not scene.dialogue.finished

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from actors.listening.end_of_turn import Hearing
+from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.drafts import Draft, Drafts
 from actors.replying.replies import Replies
 from actors.session import Session
@@ -30,7 +30,7 @@ from loadtest.benches.drafts.verdict import SETTINGS
 from loadtest.scenario.utterances import FRAME_S, encode
 from rejoinder.core.settings.settings import parse_settings
 from rejoinder.core.wire import client
-from rejoinder.core.wire.formats import AudioFormat, Decoder
+from rejoinder.core.wire.formats import AudioFormat, WireDecoder
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import run_virtual
 from tests.loadtest.callers.scene import clip
@@ -47,7 +47,7 @@ async def _hold(number: int, counts: Counter[str]) -> Evidence:
     play.stt = DirectStt(EmulatedStt(settings))  # type: ignore[assignment]
     play.llm = DirectLlm(Llm(settings))  # type: ignore[assignment]
     play.tts = DirectTts(EmulatedTts(settings))  # type: ignore[assignment]
-    turns = script(1, number, TURNS, 0.7, len(SPEECH.utterances))
+    turns = script(1, caller=number, turns=TURNS, hesitating=0.7, phrases=len(SPEECH.utterances))
     async with play.open() as host:
         caller = HesitantCaller(SPEECH, turns)
         clock = asyncio.get_running_loop().time
@@ -69,7 +69,7 @@ async def _hold(number: int, counts: Counter[str]) -> Evidence:
 
 def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
     """Hands the client's messages to the session."""
-    decode = Decoder(AudioFormat.PCM)
+    decode = WireDecoder(AudioFormat.PCM)
 
     async def throw(message: bytes) -> None:
         event = client.parse(message)
@@ -106,7 +106,7 @@ def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
     """A draft's audio is sent as soon as it is there."""
     draft = Replies.draft
 
-    def open_at_once(self: Replies, revision: int, hearing: Hearing) -> None:
+    def open_at_once(self: Replies, revision: int, hearing: EndOfTurnRequest) -> None:
         draft(self, revision, hearing)
         begun = self._drafts._draft
         if begun:
@@ -119,8 +119,8 @@ def _never_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Resumed speech discards nothing, and whatever draft there is answers the turn."""
     begin = Drafts.begin
 
-    def begin_once(self: Drafts, *args: Any) -> Draft | None:
-        return None if self.drafting else begin(self, *args)
+    def begin_once(self: Drafts, *args: Any, **named: Any) -> Draft | None:
+        return None if self.drafting else begin(self, *args, **named)
 
     patch.setattr(Drafts, "begin", begin_once)
     patch.setattr(Drafts, "discard", lambda _: None)

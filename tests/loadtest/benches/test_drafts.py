@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from loadtest.benches.drafts.caller import ANSWER_S, HesitantCaller
 from loadtest.benches.drafts.evidence import NOTHING, PADDING_S, Evidence, evidence
 from loadtest.benches.drafts.script import PAUSE_S, THINK_S, TurnScript, hesitations, script
-from loadtest.benches.drafts.verdict import SETTINGS, Found
+from loadtest.benches.drafts.verdict import SETTINGS, DraftFindings
 from loadtest.generator.stage_metrics import Histogram, StageCounts
 from loadtest.scenario.utterances import FRAME_S, encode
 from rejoinder.core.audio.pcm import float_to_pcm16
@@ -247,8 +247,12 @@ def test_a_pause_is_as_long_as_its_script_says(pauses: list[float]) -> None:
 
 def test_scripts_are_seeded_and_hesitate_as_often_as_asked() -> None:
     """The same seed says the same; no two callers do; pauses lie inside their bounds."""
-    turns = [turn for caller in range(50) for turn in script(1, caller, 20, 0.6, 9)]
-    assert script(1, 3, 20, 0.6, 9) == script(1, 3, 20, 0.6, 9) != script(1, 4, 20, 0.6, 9)
+    turns = [turn for caller in range(50) for turn in script(1, caller=caller, turns=20, hesitating=0.6, phrases=9)]
+    assert (
+        script(1, caller=3, turns=20, hesitating=0.6, phrases=9)
+        == script(1, caller=3, turns=20, hesitating=0.6, phrases=9)
+        != script(1, caller=4, turns=20, hesitating=0.6, phrases=9)
+    )
     assert sum(bool(turn.pauses) for turn in turns) == pytest.approx(600, abs=60)
     assert hesitations([turns]) > 600
     for turn in turns:
@@ -264,17 +268,29 @@ def test_the_settings_are_valid_and_lift_every_limit_on_drafts() -> None:
     assert settings.llm.emulation.marked
     assert settings.tts.emulation.marked
     assert settings.speculation.enabled
-    assert not settings.policy.enabled
+    assert not settings.degradation.enabled
     assert settings.conversation.filler_after_ms == 0
 
 
 CLEAN = replace(NOTHING, turns=10, hesitant=6, utterances=10, judged_s=20.0)
 
 
-def found(seen: Evidence = CLEAN, restarted: tuple[str, ...] = (), **drafts: float) -> Found:
+def found(seen: Evidence = CLEAN, restarted: tuple[str, ...] = (), **drafts: float) -> DraftFindings:
     counts = {"begun": 18, "kept": 10, "discarded": 8, "discarded_ready": 5} | drafts
-    host = StageCounts("host", 1, Histogram(), Histogram(), 0, 0, 0, {}, counts)
-    return Found(2, 8, seen, {"host": host}, restarted, 1.0, 60.0)
+    host = StageCounts(
+        "host",
+        replicas=1,
+        queue=Histogram(),
+        service=Histogram(),
+        requests=0,
+        cpu_s=0,
+        memory_mb=0,
+        ends={},
+        drafts=counts,
+    )
+    return DraftFindings(
+        2, hesitations=8, evidence=seen, stages={"host": host}, restarted=restarted, late_ms=1.0, took_s=60.0
+    )
 
 
 def test_it_holds_if_all_was_answered_and_drafts_were_really_discarded() -> None:
@@ -299,7 +315,7 @@ def test_it_holds_if_all_was_answered_and_drafts_were_really_discarded() -> None
     ],
     ids=["few", "none ready", "lost", "restarted", "unanswered", "misheard", "fault", "silent", "no counts"],
 )
-def test_it_does_not_hold(run: Found) -> None:
+def test_it_does_not_hold(run: DraftFindings) -> None:
     """Too little was tried, a draft is not accounted for, or what was heard says nothing."""
     assert not run.holds
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 
-from loadtest.benches.hedge_ab import CASES, Arm, Compared, arrivals
+from loadtest.benches.hedge_ab import CASES, HedgeArm, HedgeComparison, arrivals
 
 STALLS, LOG_NORMAL, SATURATED = CASES
 
 
-def arm(*ttft_ms: float, hedging: bool = False, unanswered: int = 0, sent: int = 0) -> Arm:
-    return Arm(hedging, ttft_ms, unanswered, sent, won=0)
+def arm(*ttft_ms: float, hedging: bool = False, unanswered: int = 0, sent: int = 0) -> HedgeArm:
+    return HedgeArm(hedging, ttft_ms, unanswered, sent, won=0)
 
 
 def test_the_schedule_is_poisson_and_the_same_every_time() -> None:
@@ -38,10 +38,10 @@ def test_the_tail_must_fall_and_cheaply() -> None:
     """70% of p99, at most 5% more requests."""
     off = arm(*([150.0] * 97), 5000.0, 5000.0, 5000.0)
     on = arm(*([150.0] * 97), 900.0, 900.0, 900.0, hedging=True, sent=4)
-    assert Compared(STALLS, off, on).fall == pytest.approx(0.82)
-    assert Compared(STALLS, off, on).holds
-    assert not Compared(STALLS, off, replace(on, sent=6)).holds
-    assert not Compared(STALLS, off, replace(on, ttft_ms=off.ttft_ms)).holds
+    assert HedgeComparison(STALLS, off, on).fall == pytest.approx(0.82)
+    assert HedgeComparison(STALLS, off, on).holds
+    assert not HedgeComparison(STALLS, off, replace(on, sent=6)).holds
+    assert not HedgeComparison(STALLS, off, replace(on, ttft_ms=off.ttft_ms)).holds
 
 
 @pytest.mark.parametrize(("case", "worst"), [(LOG_NORMAL, 1.05), (SATURATED, 2.0)])
@@ -50,10 +50,10 @@ def test_the_median_must_not_suffer(case: object, worst: float) -> None:
     off = arm(*([200.0] * 100))
     for factor, holds in ((1.0, True), (worst, True), (worst * 1.01, False)):
         on = arm(*([200.0 * factor] * 100), hedging=True, sent=1)
-        assert Compared(case, off, on).holds is holds  # type: ignore[arg-type]  # both are Cases
+        assert HedgeComparison(case, off, on).holds is holds  # type: ignore[arg-type]  # both are Cases
 
 
 def test_an_arm_that_answers_fewer_does_not_hold() -> None:
     """A steady median over those that were answered is not enough."""
     off, on = arm(*([200.0] * 100)), arm(*([200.0] * 99), hedging=True, unanswered=1)
-    assert not Compared(SATURATED, off, on).holds
+    assert not HedgeComparison(SATURATED, off, on).holds

@@ -9,7 +9,7 @@ import numpy as np
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
-from loadtest.callers.scripted_caller import Dialogue, Line, Manners, Truncate
+from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
 from loadtest.scenario.clips import Clip, make_clip
 from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
 
@@ -33,8 +33,8 @@ def clip(name: str = "a.wav", seconds: float = 1.0, before: float = 0.0, after: 
 class Scene:
     """Times are seconds after the conversation began."""
 
-    def __init__(self, *lines: Line, manners: Manners | None = None) -> None:
-        self.dialogue = Dialogue(list(lines), manners or Manners(), BEGAN)
+    def __init__(self, *lines: ScriptedLine, behavior: ScriptedBehavior | None = None) -> None:
+        self.dialogue = ScriptedCaller(list(lines), behavior or ScriptedBehavior(), BEGAN)
         self._count = 0
 
     def run(self, until: float) -> None:
@@ -79,6 +79,7 @@ class Scene:
         response: str,
         report: dict[str, Any] | None = None,
         status: str = "completed",
+        *,
         used: dict[str, Any] | None = None,
     ) -> None:
         extra = {} if report is None else {"rejoinder": report}

@@ -14,13 +14,13 @@ import uvicorn
 from websockets.asyncio.server import ServerConnection, serve
 
 from actors.host import Host
-from deployments.serving.http_routes import surface
+from deployments.serving.http_routes import http_app
 from tests.actors.stage_play import Play
 
 
 @dataclass(frozen=True)
 class Served:
-    """A host for `surface`, without a deployment around it."""
+    """A host for `http_app`, without a deployment around it."""
 
     host: Host
     keys: frozenset[str] = frozenset()
@@ -35,7 +35,7 @@ async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIter
     with free_socket() as door:
         async with play.open() as host:
             config = uvicorn.Config(
-                surface(Served(host, keys)), log_level="warning", lifespan="off", ws="websockets-sansio"
+                http_app(Served(host, keys)), log_level="warning", lifespan="off", ws="websockets-sansio"
             )
             server = uvicorn.Server(config)
             running = asyncio.create_task(server.serve(sockets=[door]))

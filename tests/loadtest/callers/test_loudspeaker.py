@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.callers.loudspeaker import Playback
+from loadtest.callers.loudspeaker import Loudspeaker
 from rejoinder.core.audio.pcm import WIRE_RATE
 from tests.loadtest.callers.scene import silence, tone
 
@@ -18,7 +18,7 @@ def test_playback_runs_in_real_time_and_never_ahead_of_what_arrived(
     arrivals: list[tuple[float, int]], until: float
 ) -> None:
     """What was played by an instant is at most the time since the first arrival, and at most what had arrived."""
-    playback, now = Playback(), 5.0
+    playback, now = Loudspeaker(), 5.0
     came: list[tuple[float, int]] = []
     for gap, samples in arrivals:
         now += gap
@@ -33,7 +33,7 @@ def test_playback_runs_in_real_time_and_never_ahead_of_what_arrived(
 
 def test_an_underrun_delays_what_follows() -> None:
     """Audio that comes after all was played sounds when it comes, and no sample of it is lost."""
-    playback = Playback()
+    playback = Loudspeaker()
     playback.receive(silence(0.1), 1.0)
     playback.receive(tone(0.1), 1.5)
     assert playback.began_at == 1.0
@@ -44,7 +44,7 @@ def test_an_underrun_delays_what_follows() -> None:
 
 def test_audio_that_is_early_waits_its_turn() -> None:
     """The first audible sample sounds at its place in the playback, not when its message came."""
-    playback = Playback()
+    playback = Loudspeaker()
     playback.receive(silence(0.5), 1.0)
     playback.receive(tone(0.5), 1.0)
     assert playback.audible_at() == pytest.approx(1.5)
@@ -52,7 +52,7 @@ def test_audio_that_is_early_waits_its_turn() -> None:
 
 def test_sound_may_be_looked_for_behind_a_clip() -> None:
     """The first audible sample of what begins 300 ms into the audio, after a stall."""
-    playback = Playback()
+    playback = Loudspeaker()
     playback.receive(tone(0.3), 1.0)
     playback.receive(silence(0.1) + tone(0.2), 4.0)
     assert playback.audible_at() == pytest.approx(1.0, abs=0.001)
@@ -62,7 +62,7 @@ def test_sound_may_be_looked_for_behind_a_clip() -> None:
 
 def test_a_flush_ends_the_sound_at_once() -> None:
     """What sounded is cut there, and of the rest nothing sounds."""
-    playback = Playback()
+    playback = Loudspeaker()
     playback.receive(silence(0.2) + tone(1.0), 1.0)
     playback.flush(1.1)
     [heard] = playback.heard()
@@ -74,7 +74,7 @@ def test_a_flush_ends_the_sound_at_once() -> None:
 
 def test_what_comes_behind_a_flush_sounds_when_it_comes() -> None:
     """A reply that is resumed is heard from there on; the silence between counts as no audio."""
-    playback = Playback()
+    playback = Loudspeaker()
     playback.receive(tone(1.0), 1.0)
     playback.flush(1.25)
     playback.receive(tone(0.75), 3.0)

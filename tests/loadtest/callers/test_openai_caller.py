@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from loadtest.callers.openai_caller import Server, talk
-from loadtest.callers.scripted_caller import Line, Manners
+from loadtest.callers.openai_caller import ServerAddress, talk
+from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedLine
 from loadtest.results.turn_record import WATERFALL, TurnRecord
 from loadtest.scenario.clips import write_wave
 from rejoinder.cli.talk import talk as talk_command
@@ -106,7 +106,9 @@ async def test_an_unreachable_server_is_one_line_and_exit_status_two(tmp_path: P
 
 
 async def _one_line(url: str, api_key: str = "none") -> list[TurnRecord]:
-    call = await talk(Server(url, api_key), [Line(clip(seconds=0.3))], Manners(timeout_s=1), lambda _: None)
+    call = await talk(
+        ServerAddress(url, api_key), [ScriptedLine(clip(seconds=0.3))], ScriptedBehavior(timeout_s=1), lambda _: None
+    )
     return call.dialogue.records()
 
 
@@ -131,7 +133,7 @@ async def test_a_wrong_key_is_the_caller_s_fault() -> None:
 def test_an_address_that_is_none_is_refused_before_anything_happens(url: str) -> None:
     """Only ws:// and wss:// with a host are taken."""
     with pytest.raises(ConfigError, match="no WebSocket address"):
-        Server(url)
+        ServerAddress(url)
 
 
 @pytest.mark.parametrize("option", ["1:1", "3:1", "2", "2:x", "2:-1", "2:inf", "two:1"])
@@ -166,8 +168,8 @@ async def test_a_lost_connection_leaves_the_rest_unanswered() -> None:
             await connection.recv()
         await connection.close(1011, "out of memory")
 
-    lines = [Line(clip("a.wav")), Line(clip("b.wav"))]
+    lines = [ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav"))]
     async with scripted(hang_up) as url:
-        call = await talk(Server(url), lines, Manners(), lambda _: None)
+        call = await talk(ServerAddress(url), lines, ScriptedBehavior(), lambda _: None)
     assert [record.outcome for record in call.dialogue.records()] == ["unanswered", "unanswered"]
     assert any("out of memory" in fault for fault in call.dialogue.faults)

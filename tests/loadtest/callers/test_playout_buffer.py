@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.callers.playout_buffer import Player, Reply
+from loadtest.callers.playout_buffer import BufferedReply, PlayoutBuffer
 from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
-from rejoinder.core.wire.formats import AudioFormat, Encoder
+from rejoinder.core.wire.formats import AudioFormat, WireEncoder
 
 LOUD = np.full(WIRE_RATE, 0.3)
 
 
 def delta(seconds: float, *, silent: bool = False, wire: AudioFormat = AudioFormat.PCM) -> str:
     samples = LOUD[: round(seconds * WIRE_RATE)] * (0 if silent else 1)
-    return base64.b64encode(Encoder(wire)(float_to_pcm16(samples))).decode()
+    return base64.b64encode(WireEncoder(wire)(float_to_pcm16(samples))).decode()
 
 
 def test_steady_audio_plays_without_a_gap() -> None:
     """Deltas that arrive before they are needed: no underrun, and the end is the sum of their lengths."""
-    reply, player = Reply("r"), Player(AudioFormat.PCM, 0.06)
+    reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     for number in range(10):
         player.play(reply, delta(0.1), 1.0 + number * 0.09)
     assert reply.underruns == 0
@@ -33,7 +33,7 @@ def test_steady_audio_plays_without_a_gap() -> None:
 
 def test_a_late_delta_is_an_underrun_with_its_length() -> None:
     """Nothing to play for 250 ms: one underrun of 250 ms, and the rest is that much later."""
-    reply, player = Reply("r"), Player(AudioFormat.PCM, 0.06)
+    reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     player.play(reply, delta(0.1), 1.0)
     player.play(reply, delta(0.1), 1.35)
     assert reply.underruns == 1
@@ -44,14 +44,14 @@ def test_a_late_delta_is_an_underrun_with_its_length() -> None:
 
 def test_the_buffer_fills_before_playback_begins() -> None:
     """20 ms have come and 60 are wanted: the first sample sounds 40 ms later."""
-    reply, player = Reply("r"), Player(AudioFormat.PCM, 0.06)
+    reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     player.play(reply, delta(0.02), 1.0)
     assert reply.began_at == pytest.approx(1.04)
 
 
 def test_an_answer_begins_behind_its_filler() -> None:
     """The server says how much of the audio came before it: a clip is heard at once, a stall lies between."""
-    reply, player = Reply("r"), Player(AudioFormat.PCM, 0.06)
+    reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     for at in (1.0, 1.1, 1.2, 4.0, 4.1):
         player.play(reply, delta(0.1), at)
     assert reply.answered_at == reply.audible_at == 1.0
@@ -65,7 +65,7 @@ def test_an_answer_begins_behind_its_filler() -> None:
 @pytest.mark.parametrize("wire", list(AudioFormat))
 def test_leading_silence_is_not_an_answer(wire: AudioFormat) -> None:
     """The first audible sample is found behind 300 ms of silence, in every format."""
-    reply, player = Reply("r"), Player(wire, 0.06)
+    reply, player = BufferedReply("r"), PlayoutBuffer(wire, 0.06)
     for number in range(3):
         player.play(reply, delta(0.1, silent=True, wire=wire), 1.0 + number * 0.1)
     assert reply.audible_at is None
@@ -76,7 +76,7 @@ def test_leading_silence_is_not_an_answer(wire: AudioFormat) -> None:
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 20)), min_size=1, max_size=30))
 def test_playback_never_runs_ahead_of_what_came(chunks: list[tuple[float, int]]) -> None:
     """Whatever the arrivals, what was heard by now is at most what was received, and stalls account for the rest."""
-    reply, player = Reply("r"), Player(AudioFormat.PCM, 0.06)
+    reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     now = 1.0
     for gap, hundredths in chunks:
         now += gap

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loadtest.callers.recording import save
-from loadtest.callers.scripted_caller import LEAD_IN_S, Line
+from loadtest.callers.scripted_caller import LEAD_IN_S, ScriptedLine
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import ConfigError
 from tests.loadtest.callers.scene import Scene, clip, report, tone
@@ -17,7 +17,7 @@ from tests.loadtest.callers.scene import Scene, clip, report, tone
 
 def _scene() -> Scene:
     """A second of speech, answered 0.4 s after its end with half a second."""
-    scene = Scene(Line(clip(seconds=1.0)))
+    scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.hears(0.7, "i1")
     scene.commits(LEAD_IN_S + 1.2, "i1", "hello")
     scene.replies(LEAD_IN_S + 1.4, "r1", "Good day.", tone(0.5))

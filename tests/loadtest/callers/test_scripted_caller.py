@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.callers.scripted_caller import LEAD_IN_S, LINGER_S, Line, Manners, Truncate
+from loadtest.callers.scripted_caller import LEAD_IN_S, LINGER_S, ScriptedBehavior, ScriptedLine, Truncate
 from loadtest.results.turn_record import WATERFALL, ServerReport, stages_ms
 from loadtest.scenario.microphone import FRAME_BYTES
 from rejoinder.core.audio.pcm import WIRE_RATE
@@ -32,7 +32,7 @@ def _answered(scene: Scene, at: float = LINE_ENDS, item: str = "i1", response: s
 def test_the_microphone_never_stops() -> None:
     """Every frame of the stream is 20 ms, silent around the clip and the clip itself where it is spoken."""
     line = clip(seconds=1.0)
-    scene = Scene(Line(line))
+    scene = Scene(ScriptedLine(line))
     _answered(scene)
     scene.run(60)
     sent = bytes(scene.dialogue.microphone.sent)
@@ -46,7 +46,7 @@ def test_the_microphone_never_stops() -> None:
 
 def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_one() -> None:
     """Leading silence of the reply, and the moment of its playback, both count; trailing silence of the clip not."""
-    scene = Scene(Line(clip(seconds=1.0, after=0.4)))
+    scene = Scene(ScriptedLine(clip(seconds=1.0, after=0.4)))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", " hello ")
     scene.replies(LINE_ENDS + 0.4, "r1", "Good ", silence(0.1) + tone(0.5), tone(0.2))
@@ -68,7 +68,7 @@ def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_
 )
 def test_the_prompt_is_told_with_what_was_known_of_it(used: Any, told: tuple[int | None, int | None]) -> None:
     """Tokens of the prompt and of its cached part are the server's usage; an answer without a prompt has none."""
-    scene = Scene(Line(clip(seconds=1.0)))
+    scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
     scene.replies(LINE_ENDS + 0.4, "r1", "Good", tone(0.5))
     scene.done(LINE_ENDS + 0.5, "r1", report("i1", 1500), used=used)
@@ -94,7 +94,7 @@ def test_the_waterfall_sums_to_the_whole(speech_end_ms: float, shares: list[floa
 
 def test_a_late_end_of_speech_counts_as_silence_and_the_rest_as_delivery() -> None:
     """If voice activity ends 60 ms of stream late, silence grows by it; delivery is what no stage explains."""
-    scene = Scene(Line(clip(seconds=1.0)))
+    scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
     scene.replies(LINE_ENDS + 0.4, "r1", "Good day.", tone(0.5))
@@ -114,7 +114,7 @@ def test_a_late_end_of_speech_counts_as_silence_and_the_rest_as_delivery() -> No
 
 def test_the_next_line_waits_for_the_end_of_the_reply_and_a_thought() -> None:
     """Not response.done but the end of the playback starts the think time."""
-    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav")), manners=Manners(think_s=0.6))
+    scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")), behavior=ScriptedBehavior(think_s=0.6))
     _answered(scene)
     playback_ends = LINE_ENDS + 0.4 + 0.5
     scene.run(playback_ends + 0.58)
@@ -125,7 +125,7 @@ def test_the_next_line_waits_for_the_end_of_the_reply_and_a_thought() -> None:
 
 def test_a_barge_in_silences_the_reply_and_is_a_turn_of_its_own() -> None:
     """The playback is flushed at speech_started, the server told what was played, and stop_ms is the time it took."""
-    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav", before=0.1), barge_in_s=1.0))
+    scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav", before=0.1), barge_in_s=1.0))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
     began = LINE_ENDS + 0.4
@@ -146,7 +146,7 @@ def test_a_barge_in_silences_the_reply_and_is_a_turn_of_its_own() -> None:
 
 def test_a_reply_that_is_resumed_was_not_interrupted() -> None:
     """A noise: the playback is flushed and goes on with what is sent again; the noise belongs to no line."""
-    scene = Scene(Line(clip("a.wav")), manners=Manners(think_s=0.5))
+    scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(think_s=0.5))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
     began = LINE_ENDS + 0.4
@@ -181,7 +181,7 @@ def _cuts_in(scene: Scene) -> float:
 
 def test_a_turn_is_not_closed_before_its_outcome_is_known() -> None:
     """A closed turn's record is final, however late the end of the reply that was cut is reported."""
-    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav"), barge_in_s=1.0))
+    scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav"), barge_in_s=1.0))
     heard_out = _cuts_in(scene)
     scene.run(heard_out + 0.5)
     assert scene.dialogue.closed == 0
@@ -196,7 +196,9 @@ def test_a_turn_is_not_closed_before_its_outcome_is_known() -> None:
 
 def test_an_outcome_that_never_comes_is_waited_for_no_longer_than_an_answer() -> None:
     """The server never reports the end of the cut reply: after the timeout both turns are closed as they are."""
-    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav"), barge_in_s=1.0), manners=Manners(timeout_s=5))
+    scene = Scene(
+        ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav"), barge_in_s=1.0), behavior=ScriptedBehavior(timeout_s=5)
+    )
     heard_out = _cuts_in(scene)
     scene.run(heard_out + 4.9)
     assert scene.dialogue.closed == 0
@@ -207,7 +209,9 @@ def test_an_outcome_that_never_comes_is_waited_for_no_longer_than_an_answer() ->
 
 def test_an_unanswered_turn_is_given_up_and_the_conversation_goes_on() -> None:
     """After the timeout the turn has no answer and no time, and the next line is spoken and measured."""
-    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav")), manners=Manners(think_s=0.6, timeout_s=5))
+    scene = Scene(
+        ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")), behavior=ScriptedBehavior(think_s=0.6, timeout_s=5)
+    )
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "anyone?")
     # The clock asks with every frame, so the line begins one frame after it may.
@@ -223,7 +227,7 @@ def test_an_unanswered_turn_is_given_up_and_the_conversation_goes_on() -> None:
 
 def test_a_reply_after_the_caller_gave_up_is_not_an_answer() -> None:
     """What comes after the timeout does not turn an unanswered turn into a slow one."""
-    scene = Scene(Line(clip("a.wav")), manners=Manners(timeout_s=5))
+    scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(timeout_s=5))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "anyone?")
     scene.run(LAST_FRAME + 5.1)
@@ -236,7 +240,7 @@ def test_a_reply_after_the_caller_gave_up_is_not_an_answer() -> None:
 
 def test_a_reply_to_half_a_line_is_counted_but_not_measured() -> None:
     """The server takes a pause for the end: the turn is the whole line, its reply the one to its last utterance."""
-    scene = Scene(Line(clip("a.wav", seconds=3.0)))
+    scene = Scene(ScriptedLine(clip("a.wav", seconds=3.0)))
     scene.hears(0.7, "i1")
     scene.commits(1.5, "i1", "what time")
     scene.replies(1.7, "r1", "Pardon?", tone(2.0))
@@ -252,7 +256,7 @@ def test_a_reply_to_half_a_line_is_counted_but_not_measured() -> None:
 
 def test_a_line_is_not_over_while_the_server_still_hears_it() -> None:
     """A completed reply to the first half does not start the next line before the second half is answered."""
-    scene = Scene(Line(clip("a.wav", seconds=3.0)), Line(clip("b.wav")))
+    scene = Scene(ScriptedLine(clip("a.wav", seconds=3.0)), ScriptedLine(clip("b.wav")))
     scene.hears(0.7, "i1")
     scene.commits(1.5, "i1", "what time")
     scene.replies(1.6, "r1", "Pardon?", tone(0.2))
@@ -267,7 +271,7 @@ def test_a_line_is_not_over_while_the_server_still_hears_it() -> None:
 
 def test_a_failed_response_is_no_answer() -> None:
     """An apology is heard, but the turn has failed and gives no time to any statistic."""
-    scene = Scene(Line(clip()))
+    scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
     scene.replies(LINE_ENDS + 0.4, "r1", "Sorry.", tone(0.5))
@@ -279,7 +283,7 @@ def test_a_failed_response_is_no_answer() -> None:
 
 def test_a_filler_is_not_the_answer() -> None:
     """It is heard 400 ms after the line, the answer behind it 1500 ms: that is what the caller waited."""
-    scene = Scene(Line(clip()))
+    scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
     scene.replies(LINE_ENDS + 0.4, "r1", "One moment. Good day.", tone(0.5))
@@ -293,7 +297,7 @@ def test_a_filler_is_not_the_answer() -> None:
 
 def test_a_response_that_answers_no_turn_leaves_the_turn_unanswered() -> None:
     """An apology of its own, reported without an item, is not taken for the reply; the reply that follows is."""
-    scene = Scene(Line(clip()))
+    scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
     scene.replies(LINE_ENDS + 0.3, "r0", "One moment.", tone(0.1))
@@ -308,7 +312,7 @@ def test_a_response_that_answers_no_turn_leaves_the_turn_unanswered() -> None:
 
 def test_lines_that_were_never_reached_are_reported_unanswered() -> None:
     """When the connection is lost there is still one record a line, in order."""
-    scene = Scene(Line(clip("a.wav")), Line(clip("b.wav")))
+    scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")))
     scene.hears(0.7, "i1")
     records = scene.dialogue.records(run=3)
     assert [(record.clip, record.outcome, record.run) for record in records] == [
@@ -319,7 +323,7 @@ def test_lines_that_were_never_reached_are_reported_unanswered() -> None:
 
 def test_the_conversation_ends_a_moment_after_the_last_reply() -> None:
     """It lingers for what is still on its way, then no further frame is due."""
-    scene = Scene(Line(clip()))
+    scene = Scene(ScriptedLine(clip()))
     _answered(scene)
     scene.run(60)
     ended = scene.dialogue.microphone.due - BEGAN
@@ -329,7 +333,7 @@ def test_the_conversation_ends_a_moment_after_the_last_reply() -> None:
 
 def test_what_the_server_complains_about_is_kept() -> None:
     """Errors, failed transcriptions and a report of the wrong shape become faults; none ends the conversation."""
-    scene = Scene(Line(clip()))
+    scene = Scene(ScriptedLine(clip()))
     scene.event(0.1, "error", error={"type": "invalid_request_error", "message": "no such item"})
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")

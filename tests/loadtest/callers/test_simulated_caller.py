@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.callers.simulated_caller import Caller, Habits
-from loadtest.callers.turn_outcomes import Accounts
-from loadtest.results.histograms import Merged, Tally
+from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
+from loadtest.callers.turn_outcomes import TurnOutcomes
+from loadtest.results.histograms import MergedHistograms, TurnHistograms
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.scenario.clips import make_clip
 from loadtest.scenario.network import ROUTES, Path
-from loadtest.scenario.scenario import Manner
+from loadtest.scenario.scenario import CallerBehavior
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import FRAME_S, encode
 from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
@@ -29,29 +29,33 @@ ROOM = np.full(WIRE_RATE // 10, 0.001)
 CLIP = make_clip("clip", float_to_pcm16(np.concatenate([ROOM, LOUD[: WIRE_RATE // 2], ROOM])))
 SPEECH = encode([CLIP], AudioFormat.PCM)
 TENTH = base64.b64encode(float_to_pcm16(LOUD[: WIRE_RATE // 10])).decode()
-MANNER = Manner(think_s=0.5, think_sigma=0.0, answer_timeout_s=2.0)
+MANNER = CallerBehavior(think_s=0.5, think_sigma=0.0, answer_timeout_s=2.0)
 
-CALL = Call(0, 0.0, 60.0, "local", 0, seed=1)
+CALL = Call(0, at_s=0.0, ends_s=60.0, region="local", slot=0, seed=1)
 
 
 @dataclass
 class Stage:
     """One caller at its deadlines from 0 on, and everything it sent."""
 
-    manner: Manner = MANNER
+    behavior: CallerBehavior = MANNER
     route: str = "local"
     call: Call = CALL
-    tally: Tally = field(default_factory=Tally)
+    tally: TurnHistograms = field(default_factory=TurnHistograms)
     told: list[dict[str, Any]] = field(default_factory=list)
     now: float = 0.0
     frames: int = 0
     spoken: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        accounts = Accounts(self.tally, 0.0, 50.0, self.manner.answer_timeout_s)
-        habits = Habits(SPEECH, self.manner, accounts, 0.06, 50.0)
+        outcomes = TurnOutcomes(self.tally, 0.0, 50.0, self.behavior.answer_timeout_s)
+        habits = SharedCallerSettings(
+            SPEECH, behavior=self.behavior, outcomes=outcomes, playout_buffer_s=0.06, last_turn_at=50.0
+        )
         path = Path(ROUTES[self.route], Random(1))
-        self.caller = Caller(self.call, path, habits, lambda raw: self.told.append(json.loads(raw)), 0.0)
+        self.caller = SimulatedCaller(
+            self.call, path=path, habits=habits, send=lambda raw: self.told.append(json.loads(raw)), began_at=0.0
+        )
 
     def until(self, at: float) -> Stage:
         while self.now < at - 1e-9:
@@ -89,7 +93,7 @@ class Stage:
 
     def took(self, name: str) -> list[float]:
         """Milliseconds, to the histogram's precision."""
-        merged = Merged()
+        merged = MergedHistograms()
         merged.add(0, self.tally.fold())
         return [item.value_iterated_to / 1000 for item in merged.seconds[name].get_recorded_iterator()]
 
@@ -306,7 +310,7 @@ def test_stages_sum_to_the_whole() -> None:
         "hedged": True,
     }
     stage.until(begin + 0.58 + 0.3).stopped().reply(rejoinder=report).until(stage.now + 1)
-    merged = Merged()
+    merged = MergedHistograms()
     merged.add(0, stage.tally.fold())
     means = {name: taken.get_mean_value() / 1000 for name, taken in merged.seconds.items()}
     parts = sum(means[name] for name in (*report["stages_ms"], "unattributed"))  # type: ignore[misc]

@@ -12,8 +12,8 @@ import pytest
 from loadtest.capacity.calibration import (
     Calibration,
     Level,
-    Spell,
     StageLevel,
+    TimeDistribution,
     histogram_points,
     levels_for,
     load,
@@ -22,23 +22,23 @@ from loadtest.capacity.calibration import (
 )
 from loadtest.capacity.network_fit import batching, fit, log_normal, span, varied
 from loadtest.capacity.prediction import predict, predicted_knee
-from loadtest.capacity.queueing import Stage
+from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import Curved, Quantiles, fixed, sampled
-from loadtest.capacity.turn_network import Answer, Callers, Network, Simulated, simulate
+from loadtest.capacity.turn_network import CallerModel, ReplyModel, SimulatedRun, TurnNetwork, simulate
 from loadtest.generator.stage_metrics import Histogram
 from loadtest.results.result import Latency
-from loadtest.scenario.scenario import Manner
+from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.measuring.service_curves import Curve
+from rejoinder.core.measuring.service_curves import ServiceCurve
 
-MANNER = Manner(think_s=0.5, think_sigma=0.3)
-ANSWER = Answer(((0.05, 1.5), (0.2, 3.0)), 0.25)
+MANNER = CallerBehavior(think_s=0.5, think_sigma=0.3)
+ANSWER = ReplyModel(((0.05, 1.5), (0.2, 3.0)), 0.25)
 SLOTS = {"stt": 3, "llm": 4, "tts": 8}
-TRUE = Network(
-    stt=Stage(1, 3, Curved(Curve(300, 0.3)), fixed(0.008)),
-    llm=Stage(2, 4, Curved(Curve(250, 0.4)), fixed(0.006)),
-    tts=Stage(1, 8, Curved(Curve(90, 0.2)), fixed(0.006)),
-    callers=Callers(log_normal(0.5, 0.3), fixed(1.2)),
+TRUE = TurnNetwork(
+    stt=QueueStage(1, 3, Curved(ServiceCurve(300, 0.3)), fixed(0.008)),
+    llm=QueueStage(2, 4, Curved(ServiceCurve(250, 0.4)), fixed(0.006)),
+    tts=QueueStage(1, 8, Curved(ServiceCurve(90, 0.2)), fixed(0.006)),
+    callers=CallerModel(log_normal(0.5, 0.3), fixed(1.2)),
     answer=ANSWER,
     silence=fixed(0.09),
     endpoint=fixed(0.14),
@@ -46,18 +46,18 @@ TRUE = Network(
 )
 
 
-def part(values: list[float]) -> Spell:
-    return Spell(float(np.mean(values)), sampled(values).points)
+def part(values: list[float]) -> TimeDistribution:
+    return TimeDistribution(float(np.mean(values)), sampled(values).points)
 
 
-def stage_level(run: Simulated, name: str, network: Network) -> StageLevel:
+def stage_level(run: SimulatedRun, name: str, network: TurnNetwork) -> StageLevel:
     """What perfect replicas would count."""
     behind_s = {
         "stt": 0.0,
         "llm": ANSWER.generation_s,
         "tts": float(np.mean([ANSWER.rest_s(audio_s) for _, audio_s in ANSWER.segments])),
     }[name]
-    stage: Stage = getattr(network, name)
+    stage: QueueStage = getattr(network, name)
     count = len(run.turns) * (len(ANSWER.segments) if name == "tts" else 1)
     draw = stage.first.drawer(random.Random(5))
     busy_s = run.busy[name] * stage.total_slots * run.for_s
@@ -74,7 +74,7 @@ def stage_level(run: Simulated, name: str, network: Network) -> StageLevel:
     )
 
 
-def level_of(run: Simulated, sessions: int, network: Network) -> Level:
+def level_of(run: SimulatedRun, sessions: int, network: TurnNetwork) -> Level:
     """What a perfect generator would report of a simulated run."""
     turns = run.turns
     totals = np.array([turn.total_s for turn in turns]) * 1000
@@ -109,7 +109,7 @@ def level_of(run: Simulated, sessions: int, network: Network) -> Level:
 def calibration() -> Calibration:
     levels = tuple(level_of(simulate(TRUE, n, 600, seed=n), n, TRUE) for n in (6, 12, 18))
     settings = {"hedging": {"enabled": False}}
-    return Calibration(levels, {"stt": "emulated"}, SLOTS, MANNER, settings)
+    return Calibration(levels, engines={"stt": "emulated"}, slots=SLOTS, behavior=MANNER, settings=settings)
 
 
 def test_what_is_fitted_behaves_as_what_was_measured(calibration: Calibration) -> None:
@@ -123,13 +123,13 @@ def test_what_is_fitted_behaves_as_what_was_measured(calibration: Calibration) -
 @pytest.mark.parametrize(
     "change",
     [
-        {"stt": Stage(3, 1, Curved(Curve(300, 0.3)))},
-        {"stt": Stage(1, 2, Curved(Curve(500, 0.6)))},
-        {"tts": Stage(1, 2, Curved(Curve(150)))},
+        {"stt": QueueStage(3, 1, Curved(ServiceCurve(300, 0.3)))},
+        {"stt": QueueStage(1, 2, Curved(ServiceCurve(500, 0.6)))},
+        {"tts": QueueStage(1, 2, Curved(ServiceCurve(150)))},
     ],
     ids=["replicas", "distribution", "another bottleneck"],
 )
-def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, Stage]) -> None:
+def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, QueueStage]) -> None:
     """Changed stages give the knee that the true network has when its stages are changed, within 6%."""
     found = predicted_knee(varied(fit(calibration, ANSWER), change), 1800, 80)
     true = predicted_knee(varied(TRUE, change), 1800, 80)
@@ -186,7 +186,18 @@ def test_the_range_is_that_of_the_levels(calibration: Calibration) -> None:
 
 def test_printed_percentiles_are_a_distribution() -> None:
     """Without a histogram a latency's printed curve is used, with its own mean kept beside it."""
-    found = spell(Latency(100, 210, 200, 250, 300, 400, 500, ((1, 100), (50, 200), (95, 300), (100, 500))))
+    found = spell(
+        Latency(
+            100,
+            mean_ms=210,
+            p50_ms=200,
+            p90_ms=250,
+            p95_ms=300,
+            p99_ms=400,
+            max_ms=500,
+            curve=((1, 100), (50, 200), (95, 300), (100, 500)),
+        )
+    )
     assert found.mean_s == 0.21
     assert found.times.at(0.5) == pytest.approx(0.2)
     assert found.times.at(1) == 0.5

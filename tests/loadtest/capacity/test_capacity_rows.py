@@ -35,7 +35,17 @@ def test_no_knee_without_a_rise() -> None:
 
 
 def measured(*p95: tuple[float, float]) -> Measured:
-    predicted = Predicted("r", "what", 2000, 20, (18, 22), (1000, 1500), (1800, 2200), (3, 3), "stt")
+    predicted = Predicted(
+        "r",
+        what="what",
+        limit_ms=2000,
+        knee=20,
+        sessions=(18, 22),
+        p50_ms=(1000, 1500),
+        p95_ms=(1800, 2200),
+        turns_per_s=(3, 3),
+        bottleneck="stt",
+    )
     return Measured(predicted, tuple(Repeat((900, 1400), pair, (90, 90), 25) for pair in p95))
 
 

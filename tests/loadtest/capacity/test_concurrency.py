@@ -6,20 +6,32 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.capacity.concurrency import Cell, Engine, Known, Quantized, Run, Status, ram, sessions
-from loadtest.capacity.footprint import Line, line
+from loadtest.capacity.concurrency import (
+    Cell,
+    CellStatus,
+    ConcurrencyRun,
+    MeasuredEngine,
+    Measurements,
+    Quantized,
+    ram,
+    sessions,
+)
+from loadtest.capacity.footprint import LinearFit, line
 from loadtest.capacity.hardware_cells import gpus, placement, quantization
 from rejoinder.core.capacity.hardware import GPUS, PLACEMENTS, RAM, SESSION_ROWS
 
-KNOWN = Known(
+KNOWN = Measurements(
     engines={
-        "vad": Engine(46, 0.14, 236), "stt": Engine(190, 270, 17),
-        "llm": Engine(140, 670, 48), "tts": Engine(130, 320, 13),
+        "vad": MeasuredEngine(46, 0.14, 236), "stt": MeasuredEngine(190, 270, 17),
+        "llm": MeasuredEngine(140, 670, 48), "tts": MeasuredEngine(130, 320, 13),
     },
     quantized=[Quantized("whisper-base", 1.7, -0.002, "w"), Quantized("smollm2", 3.2, 0.15, "s")],
-    runs=[Run(10, "PASS", 700, 0.1, 300), Run(100, "FAIL", 2600, 0.9, 480)],
-    cores_line=Line(0.02, 0.009),
-    memory_line=Line(280, 2.0),
+    runs=[
+        ConcurrencyRun(10, outcome="PASS", p95_ms=700, host_cores=0.1, host_memory_mb=300),
+        ConcurrencyRun(100, outcome="FAIL", p95_ms=2600, host_cores=0.9, host_memory_mb=480),
+    ],
+    cores_line=LinearFit(0.02, 0.009),
+    memory_line=LinearFit(280, 2.0),
     cores=2,
 )  # fmt: skip
 NOTHING = replace(KNOWN, runs=[], cores_line=None, memory_line=None)
@@ -29,7 +41,7 @@ def cell(cells: list[Cell], row: str, column: str) -> Cell:
     return next(cell for cell in cells if (cell.row, cell.column) == (row, column))
 
 
-def every(known: Known) -> list[Cell]:
+def every(known: Measurements) -> list[Cell]:
     parts = (sessions(known), placement(known), gpus(), quantization(known), ram(known))
     return [cell for part in parts for cell in part]
 
@@ -44,31 +56,38 @@ def test_every_cell_of_the_guide_is_there() -> None:
 
 
 @pytest.mark.parametrize("known", [KNOWN, NOTHING], ids=["with a server", "without"])
-def test_every_cell_says_where_it_is_from(known: Known) -> None:
+def test_every_cell_says_where_it_is_from(known: Measurements) -> None:
     """Each cell has a source; each that fails says where it would hold; without a server nothing is invented."""
     for found in every(known):
         assert found.source
-        assert bool(found.would) >= (found.status is Status.FAILS)
+        assert bool(found.would) >= (found.status is CellStatus.FAILS)
         assert "nan" not in found.found
     if known is NOTHING:
-        assert {found.status for found in sessions(known)} == {Status.UNKNOWN}
+        assert {found.status for found in sessions(known)} == {CellStatus.UNKNOWN}
 
 
 def test_runs_are_measured_and_failures_say_so() -> None:
     """A row that passed is measured, one that failed does not hold, and one that was not run is projected or fails."""
     cells = list(sessions(KNOWN))
-    assert cell(cells, "10 sessions", "held on one machine").status is Status.MEASURED
-    assert cell(cells, "100 sessions", "held on one machine").status is Status.FAILS
+    assert cell(cells, "10 sessions", "held on one machine").status is CellStatus.MEASURED
+    assert cell(cells, "100 sessions", "held on one machine").status is CellStatus.FAILS
     thousand = cell(cells, "1,000 sessions", "held on one machine")
-    assert thousand.status is Status.FAILS
+    assert thousand.status is CellStatus.FAILS
     assert "7 machines" in thousand.would  # (0.02 + 1,000 x 0.009) / 0.7 = 12.9 cores
 
 
 def test_an_unfit_generator_blames_nobody() -> None:
     """An INVALID run is not a failure of the system: the cell is not known, with the generator's cause."""
-    known = replace(KNOWN, runs=[Run(10, "INVALID", None, 0.1, 300, ("send lateness 9 ms",))])
+    known = replace(
+        KNOWN,
+        runs=[
+            ConcurrencyRun(
+                10, outcome="INVALID", p95_ms=None, host_cores=0.1, host_memory_mb=300, causes=("send lateness 9 ms",)
+            )
+        ],
+    )
     found = cell(list(sessions(known)), "10 sessions", "held on one machine")
-    assert (found.status, found.source) == (Status.UNKNOWN, "send lateness 9 ms")
+    assert (found.status, found.source) == (CellStatus.UNKNOWN, "send lateness 9 ms")
 
 
 def test_workers_are_arithmetic() -> None:
@@ -77,32 +96,32 @@ def test_workers_are_arithmetic() -> None:
     assert found.guide == "5 workers of 20 jobs"
     assert found.found == "5 hosts: 1.0 cores, 1.6 GB"
     assert found.source == "5 x 0.020 + 100 x 0.0090 cores; 5 x 280 + 100 x 2.00 MB"
-    assert found.status is Status.PROJECTED
-    assert cell(list(sessions(KNOWN)), "10 sessions", "10 jobs a worker").status is Status.MEASURED
+    assert found.status is CellStatus.PROJECTED
+    assert cell(list(sessions(KNOWN)), "10 sessions", "10 jobs a worker").status is CellStatus.MEASURED
 
 
 def test_quantization_is_judged_by_its_own_measurement() -> None:
     """Less speed than 3x, or more error than 2%, does not hold; the others are measured."""
     cells = list(quantization(KNOWN))
-    assert cell(cells, "INT8", "speed-up, whisper-base").status is Status.FAILS
-    assert cell(cells, "INT8", "error, whisper-base").status is Status.MEASURED
-    assert cell(cells, "INT8", "speed-up, smollm2").status is Status.MEASURED
-    assert cell(cells, "INT8", "error, smollm2").status is Status.FAILS
+    assert cell(cells, "INT8", "speed-up, whisper-base").status is CellStatus.FAILS
+    assert cell(cells, "INT8", "error, whisper-base").status is CellStatus.MEASURED
+    assert cell(cells, "INT8", "speed-up, smollm2").status is CellStatus.MEASURED
+    assert cell(cells, "INT8", "error, smollm2").status is CellStatus.FAILS
 
 
 def test_a_card_is_ranked_by_its_bandwidth() -> None:
     """The L4 is put above the A10G and the T4, which read memory faster: its cell does not hold for single streams."""
     cells = list(gpus())
-    assert cell(cells, "L4", "tokens/s").status is Status.FAILS
+    assert cell(cells, "L4", "tokens/s").status is CellStatus.FAILS
     assert "A10G and T4" in cell(cells, "L4", "tokens/s").would
-    assert cell(cells, "H100", "tokens/s").status is Status.PROJECTED
+    assert cell(cells, "H100", "tokens/s").status is CellStatus.PROJECTED
 
 
 def test_memory_of_large_models_is_arithmetic() -> None:
     """70B at FP16 is 161 GB with its cache: 80 and 128 GB are too little, 256 is enough."""
     cells = list(ram(KNOWN))
     seventy = [cell(cells, "LLM (70B model)", column).status for column in ("minimum", "recommended", "production")]
-    assert seventy == [Status.FAILS, Status.FAILS, Status.PROJECTED]
+    assert seventy == [CellStatus.FAILS, CellStatus.FAILS, CellStatus.PROJECTED]
     assert cell(cells, "LLM (70B model)", "minimum").would == "INT4 weights"
     assert cell(cells, "LLM (70B model)", "recommended").would == "INT8 or INT4 weights"
     assert cell(cells, "STT (Whisper)", "minimum").found == "enough: 190 MB, 21x"
@@ -110,7 +129,7 @@ def test_memory_of_large_models_is_arithmetic() -> None:
 
 def test_lines_are_not_negative() -> None:
     """A quantity that falls with sessions is constant; one whose line starts below nothing goes through it."""
-    assert line([10, 20], [3, 2]) == Line(2.5, 0.0)
+    assert line([10, 20], [3, 2]) == LinearFit(2.5, 0.0)
     assert line([10, 20], [1, 4]).at_none == 0
     assert line([10, 20, 30], [1.5, 2.5, 3.5]).at(40) == pytest.approx(4.5)
     assert line([10], [2]).at(5) == pytest.approx(1)

@@ -7,37 +7,47 @@ from dataclasses import replace
 import pytest
 
 from loadtest.capacity import footprint
-from loadtest.capacity.calibration import Calibration, Level, Spell, StageLevel
-from loadtest.capacity.queueing import Stage
+from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution
+from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import fixed
-from loadtest.capacity.turn_network import Answer, Callers, Network
-from loadtest.scenario.scenario import Manner
+from loadtest.capacity.turn_network import CallerModel, ReplyModel, TurnNetwork
+from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.core.capacity.sizing import Basis
 from rejoinder.core.errors import ConfigError
 
-STAGE = Stage(1, 4, fixed(0.1))
-NETWORK = Network(
+STAGE = QueueStage(1, 4, fixed(0.1))
+NETWORK = TurnNetwork(
     STAGE,
     STAGE,
     STAGE,
-    callers=Callers(fixed(2), fixed(3), abandoned=0.5),
-    answer=Answer(((0.05, 2.0), (0.2, 3.0)), 0.3),
+    callers=CallerModel(fixed(2), fixed(3), abandoned=0.5),
+    answer=ReplyModel(((0.05, 2.0), (0.2, 3.0)), 0.3),
 )
 
 
 def level(sessions: int, host_cores: float | None = None) -> Level:
     points = ((0.0, 0.1), (1.0, 0.3))
-    stage = StageLevel(2, sessions * 15.0, sessions * 15, 0.2, points, 0.0, 0.5, 0.1 * sessions / 10, 400)
+    stage = StageLevel(
+        2,
+        requests=sessions * 15.0,
+        served=sessions * 15,
+        service_mean_s=0.2,
+        service=points,
+        queue_mean_s=0.0,
+        in_service=0.5,
+        cores=0.1 * sessions / 10,
+        memory_mb=400,
+    )
     return Level(
         sessions=sessions, turns=sessions * 10, for_s=100, p50_ms=500, p95_ms=600, p99_ms=700, audio_s=5.0,
-        parts={"voice_to_voice": Spell(0.5, points)},
+        parts={"voice_to_voice": TimeDistribution(0.5, points)},
         stages={"stt": stage, "llm": replace(stage, requests=sessions * 10.0)},
         host_cores=0.05 + 0.01 * sessions if host_cores is None else host_cores,
         host_memory_mb=250 + 1.5 * sessions, in_kbps=560, out_kbps=200, frames_per_s=50,
     )  # fmt: skip
 
 
-CALIBRATION = Calibration((level(10), level(20), level(30)), {}, {"stt": 4}, Manner())
+CALIBRATION = Calibration((level(10), level(20), level(30)), {}, {"stt": 4}, CallerBehavior())
 
 
 def test_a_host_is_filled_to_its_share_of_a_core() -> None:

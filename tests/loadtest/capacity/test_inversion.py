@@ -6,27 +6,27 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.capacity.inversion import MOST_BUSY, Target, invert, work
+from loadtest.capacity.inversion import MOST_BUSY, CapacityTarget, invert, work
 from loadtest.capacity.network_fit import STAGES, log_normal
 from loadtest.capacity.prediction import predict
-from loadtest.capacity.queueing import Stage
+from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import Curved, fixed
-from loadtest.capacity.turn_network import Answer, Callers, Network
+from loadtest.capacity.turn_network import CallerModel, ReplyModel, TurnNetwork
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.measuring.service_curves import Curve
+from rejoinder.core.measuring.service_curves import ServiceCurve
 
-NETWORK = Network(
-    stt=Stage(1, 2, Curved(Curve(150, 0.2))),
-    llm=Stage(1, 4, Curved(Curve(200, 0.3))),
-    tts=Stage(1, 4, fixed(0.06)),
-    callers=Callers(log_normal(2.0, 0.5), fixed(3.0)),
-    answer=Answer(((0.05, 2.0), (0.3, 3.0)), 0.4),
+NETWORK = TurnNetwork(
+    stt=QueueStage(1, 2, Curved(ServiceCurve(150, 0.2))),
+    llm=QueueStage(1, 4, Curved(ServiceCurve(200, 0.3))),
+    tts=QueueStage(1, 4, fixed(0.06)),
+    callers=CallerModel(log_normal(2.0, 0.5), fixed(3.0)),
+    answer=ReplyModel(((0.05, 2.0), (0.3, 3.0)), 0.4),
     silence=fixed(0.07),
     endpoint=fixed(0.1),
     delivery=fixed(0.05),
 )
-TARGET = Target(sessions=80, tier=Tier.GOOD, p95_ms=1000)
+TARGET = CapacityTarget(sessions=80, tier=Tier.GOOD, p95_ms=1000)
 
 
 def test_the_replicas_found_are_the_fewest() -> None:
@@ -62,13 +62,13 @@ def test_the_work_of_a_turn() -> None:
     assert llm.hold_s == pytest.approx(0.2 * 1.046 + 0.4, rel=1e-3)
     assert tts.hold_s == pytest.approx(0.06 + (0.18 + 0.28) / 2)
     assert tts.scv == pytest.approx(0)
-    assert llm.scv < Curved(Curve(200, 0.3)).scv
+    assert llm.scv < Curved(ServiceCurve(200, 0.3)).scv
 
 
 @pytest.mark.parametrize(
     ("target", "option"), [(replace(TARGET, p95_ms=300), "--p95-ms"), (replace(TARGET, tier=Tier.EXCELLENT), "--tier")]
 )
-def test_what_no_replica_can_mend_is_said(target: Target, option: str) -> None:
+def test_what_no_replica_can_mend_is_said(target: CapacityTarget, option: str) -> None:
     """A target that one caller alone misses is refused, with the option to change."""
     with pytest.raises(ConfigError, match=option):
         invert(NETWORK, target, 50)

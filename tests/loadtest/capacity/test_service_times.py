@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.capacity.service_times import Batched, Curved, Quantiles, bucketed, fixed, sampled
-from rejoinder.core.measuring.service_curves import Curve
+from rejoinder.core.measuring.service_curves import ServiceCurve
 
 SECONDS = st.lists(st.floats(0, 100), min_size=1, max_size=60)
 
@@ -60,13 +60,13 @@ def test_any_histogram_is_a_distribution(counts: list[int], share: float) -> Non
 @pytest.mark.parametrize(
     "curve",
     [
-        Curve(200),
-        Curve(200, sigma=0.6),
-        Curve(100, sigma=0.3, stall_share=0.02),
-        Curve(100, stall_share=0.25, stall_min_ms=500, stall_max_ms=500),
+        ServiceCurve(200),
+        ServiceCurve(200, sigma=0.6),
+        ServiceCurve(100, sigma=0.3, stall_share=0.02),
+        ServiceCurve(100, stall_share=0.25, stall_min_ms=500, stall_max_ms=500),
     ],
 )
-def test_a_curves_moments_are_its_draws(curve: Curve) -> None:
+def test_a_curves_moments_are_its_draws(curve: ServiceCurve) -> None:
     """The stated mean and variation of a curve are those of 200,000 draws."""
     draw = Curved(curve).drawer(random.Random(5))
     drawn = np.array([draw(1) for _ in range(200_000)])
@@ -76,7 +76,7 @@ def test_a_curves_moments_are_its_draws(curve: Curve) -> None:
 
 def test_a_curve_slows_with_its_neighbours() -> None:
     """A load-dependent curve is drawn with the number of services that run."""
-    draw = Curved(Curve(100, per_concurrent_ms=10)).drawer(random.Random(1))
+    draw = Curved(ServiceCurve(100, per_concurrent_ms=10)).drawer(random.Random(1))
     assert draw(1) == pytest.approx(0.1)
     assert draw(5) == pytest.approx(0.14)
 

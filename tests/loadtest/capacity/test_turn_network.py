@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.capacity.prediction import knee, predict, predicted_knee, refused
-from loadtest.capacity.queueing import Stage, Station, Steps
+from loadtest.capacity.queueing import QueueStage, QueueStation, Steps
 from loadtest.capacity.service_times import Curved, Drawer, fixed
-from loadtest.capacity.turn_network import Answer, Callers, Network, Simulated, simulate
+from loadtest.capacity.turn_network import CallerModel, ReplyModel, SimulatedRun, TurnNetwork, simulate
 from rejoinder.core.capacity.erlang import Queue, blocking
-from rejoinder.core.measuring.service_curves import Curve
+from rejoinder.core.measuring.service_curves import ServiceCurve
 from rejoinder.core.settings.settings import HedgingSettings
 
-AT_ONCE = Stage(1, 10_000, fixed(0))
-SAY_NOTHING = Answer(((0.0, 0.0),), 0.0)
+AT_ONCE = QueueStage(1, 10_000, fixed(0))
+SAY_NOTHING = ReplyModel(((0.0, 0.0),), 0.0)
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,21 @@ def repairman_throughput(sessions: int, slots: int, think_s: float, service_s: f
     return thinking / think_s
 
 
-def one_stage(slots: int, service_s: float, think_s: float) -> Network:
-    callers = Callers(think=Exponential(think_s), speech=fixed(0))
-    return Network(Stage(1, slots, Exponential(service_s)), AT_ONCE, AT_ONCE, callers, SAY_NOTHING)
+def one_stage(slots: int, service_s: float, think_s: float) -> TurnNetwork:
+    callers = CallerModel(think=Exponential(think_s), speech=fixed(0))
+    return TurnNetwork(
+        QueueStage(1, slots, Exponential(service_s)), llm=AT_ONCE, tts=AT_ONCE, callers=callers, answer=SAY_NOTHING
+    )
 
 
 @pytest.mark.parametrize(("sessions", "slots", "think_s"), [(4, 1, 5.0), (12, 2, 3.0), (30, 4, 2.0)])
 def test_the_closed_network_is_the_machine_repair_model(sessions: int, slots: int, think_s: float) -> None:
     """With one exponential stage, throughput and mean response are the closed form's, within 4 standard errors."""
     expected = repairman_throughput(sessions, slots, think_s, service_s=0.5)
-    runs = [simulate(one_stage(slots, 0.5, think_s), sessions, 1000, seed, 50) for seed in range(6)]
+    runs = [
+        simulate(one_stage(slots, 0.5, think_s), sessions=sessions, for_s=1000, seed=seed, warm_up_s=50)
+        for seed in range(6)
+    ]
     rates = np.array([run.turns_per_s for run in runs])
     assert abs(rates.mean() - expected) < 4 * rates.std(ddof=1) / len(rates) ** 0.5
     response_s = sessions / expected - think_s  # Little's law
@@ -71,7 +76,7 @@ def test_an_open_station_is_erlang_c(arrivals_per_s: float, slots: int) -> None:
     means = []
     for seed in range(6):
         env, rng = simpy.Environment(), random.Random(seed)
-        station = Station(env, Stage(1, slots, Exponential(1.0)), rng)
+        station = QueueStation(env, QueueStage(1, slots, Exponential(1.0)), rng)
         env.process(poisson(env, station, rng, arrivals_per_s))
         env.run(until=200)
         station.measured_since = env.now
@@ -81,7 +86,7 @@ def test_an_open_station_is_erlang_c(arrivals_per_s: float, slots: int) -> None:
     assert abs(np.mean(means) - expected) < 4 * np.std(means, ddof=1) / len(means) ** 0.5
 
 
-def poisson(env: simpy.Environment, station: Station, rng: random.Random, per_s: float) -> Steps:
+def poisson(env: simpy.Environment, station: QueueStation, rng: random.Random, per_s: float) -> Steps:
     while True:
         yield env.timeout(rng.expovariate(per_s))
         replica = station.choose()
@@ -94,7 +99,7 @@ def test_two_choices_lie_between_one_queue_and_chance() -> None:
     waits = {}
     for replicas, slots in ((1, 8), (8, 1)):
         env, rng = simpy.Environment(), random.Random(2)
-        station = Station(env, Stage(replicas, slots, Exponential(1.0)), rng)
+        station = QueueStation(env, QueueStage(replicas, slots, Exponential(1.0)), rng)
         env.process(poisson(env, station, rng, 6.4))
         env.run(until=100)
         station.measured_since = env.now
@@ -104,26 +109,29 @@ def test_two_choices_lie_between_one_queue_and_chance() -> None:
     assert waits[1] < waits[8] < at_random / 2
 
 
-TYPICAL = Network(
-    stt=Stage(1, 4, Curved(Curve(200, 0.3))),
-    llm=Stage(2, 4, Curved(Curve(300, 0.5))),
-    tts=Stage(1, 8, Curved(Curve(80, 0.2))),
-    callers=Callers(fixed(0.5), fixed(1.0)),
-    answer=Answer(((0.05, 1.5), (0.2, 3.0)), 0.25),
+TYPICAL = TurnNetwork(
+    stt=QueueStage(1, 4, Curved(ServiceCurve(200, 0.3))),
+    llm=QueueStage(2, 4, Curved(ServiceCurve(300, 0.5))),
+    tts=QueueStage(1, 8, Curved(ServiceCurve(80, 0.2))),
+    callers=CallerModel(fixed(0.5), fixed(1.0)),
+    answer=ReplyModel(((0.05, 1.5), (0.2, 3.0)), 0.25),
     silence=fixed(0.09),
     endpoint=fixed(0.14),
     delivery=fixed(0.02),
 )
 
 
-def p(run: Simulated, percentile: float) -> float:
+def p(run: SimulatedRun, percentile: float) -> float:
     return float(np.percentile([turn.total_s for turn in run.turns], percentile))
 
 
 def test_a_turn_without_load_is_the_sum_of_its_times() -> None:
     """One session with fixed times: voice to voice is their sum, and the cycle adds speech, thought and listening."""
     network = replace(
-        TYPICAL, stt=Stage(1, 1, fixed(0.2)), llm=Stage(1, 1, fixed(0.3)), tts=Stage(1, 1, fixed(0.08), fixed(0.01))
+        TYPICAL,
+        stt=QueueStage(1, 1, fixed(0.2)),
+        llm=QueueStage(1, 1, fixed(0.3)),
+        tts=QueueStage(1, 1, fixed(0.08), fixed(0.01)),
     )
     run = simulate(network, 1, 1000)
     total_s = 0.09 + 0.2 + 0.3 + 0.05 + 0.09 + 0.02
@@ -134,7 +142,7 @@ def test_a_turn_without_load_is_the_sum_of_its_times() -> None:
 
 def test_the_endpoints_wait_hides_a_faster_transcript() -> None:
     """The transcript runs beside the endpoint's wait: only what it takes longer counts."""
-    network = replace(TYPICAL, stt=Stage(1, 4, fixed(0.1)), endpoint=fixed(0.14))
+    network = replace(TYPICAL, stt=QueueStage(1, 4, fixed(0.1)), endpoint=fixed(0.14))
     heard = {round(turn.heard_s, 9) for turn in simulate(network, 1, 200).turns}
     assert heard == {0.14}
 
@@ -149,7 +157,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 @given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 4))
 def test_utilisation_law(sessions: int, replicas: int, slots: int) -> None:
     """The share of busy slots is throughput times holding time over slots, at any load and any number of replicas."""
-    network = replace(TYPICAL, stt=Stage(replicas, slots, fixed(0.4)))
+    network = replace(TYPICAL, stt=QueueStage(replicas, slots, fixed(0.4)))
     run = simulate(network, sessions, 400)
     assert run.busy["stt"] == pytest.approx(run.turns_per_s * 0.4 / (replicas * slots), rel=0.05, abs=0.01)
     assert run.busy["stt"] <= 1 + 1e-9
@@ -158,15 +166,15 @@ def test_utilisation_law(sessions: int, replicas: int, slots: int) -> None:
 def test_abandoned_transcripts_are_load() -> None:
     """Requests taken back at pauses hold their slot until then: two a turn of 0.2 s add 0.4 s to each turn's load."""
     callers = replace(TYPICAL.callers, abandoned=2.0, abandoned_s=0.2)
-    network = replace(TYPICAL, stt=Stage(1, 50, fixed(0.3)), callers=callers)
+    network = replace(TYPICAL, stt=QueueStage(1, 50, fixed(0.3)), callers=callers)
     run = simulate(network, 10, 500)
     assert run.busy["stt"] * 50 == pytest.approx(run.turns_per_s * (0.3 + 0.4), rel=0.05)
 
 
 def test_hedging_cuts_stalls_at_its_budget() -> None:
     """2% stalls of 2 to 8 s: hedging cuts p99 by 70% and more, for at most 5% more requests, at an equal median."""
-    stalling = Stage(3, 16, Curved(Curve(300, 0.28, stall_share=0.02)))
-    plain = replace(TYPICAL, llm=stalling, stt=Stage(2, 8, fixed(0.1)), tts=Stage(2, 8, fixed(0.05)))
+    stalling = QueueStage(3, 16, Curved(ServiceCurve(300, 0.28, stall_share=0.02)))
+    plain = replace(TYPICAL, llm=stalling, stt=QueueStage(2, 8, fixed(0.1)), tts=QueueStage(2, 8, fixed(0.05)))
     hedged = replace(plain, hedging=HedgingSettings())
     without, with_hedge = simulate(plain, 40, 1500), simulate(hedged, 40, 1500)
     assert p(with_hedge, 99) < 0.3 * p(without, 99)
@@ -176,13 +184,15 @@ def test_hedging_cuts_stalls_at_its_budget() -> None:
 
 def test_a_single_replica_cannot_be_hedged() -> None:
     """A hedge goes to another replica or nowhere."""
-    network = replace(TYPICAL, llm=Stage(1, 8, Curved(Curve(300, stall_share=0.05))), hedging=HedgingSettings())
+    network = replace(
+        TYPICAL, llm=QueueStage(1, 8, Curved(ServiceCurve(300, stall_share=0.05))), hedging=HedgingSettings()
+    )
     assert simulate(network, 10, 300).hedges == 0
 
 
 def test_a_prediction_names_its_bottleneck_and_its_error() -> None:
     """The stage with the fewest slots for its work is named; percentiles rise; the seeds' error is small but there."""
-    found = predict(replace(TYPICAL, tts=Stage(1, 1, Curved(Curve(80, 0.2)))), 10)
+    found = predict(replace(TYPICAL, tts=QueueStage(1, 1, Curved(ServiceCurve(80, 0.2)))), 10)
     assert found.bottleneck == "tts"
     assert found.p50_ms.value < found.p95_ms.value < found.p99_ms.value
     assert 0 < found.p95_ms.error < 0.2 * found.p95_ms.value
@@ -190,8 +200,8 @@ def test_a_prediction_names_its_bottleneck_and_its_error() -> None:
 
 def test_more_replicas_carry_more() -> None:
     """The predicted knee of twice the bottleneck is about twice the knee."""
-    single = replace(TYPICAL, stt=Stage(1, 1, fixed(0.3)))
-    double = replace(TYPICAL, stt=Stage(2, 1, fixed(0.3)))
+    single = replace(TYPICAL, stt=QueueStage(1, 1, fixed(0.3)))
+    double = replace(TYPICAL, stt=QueueStage(2, 1, fixed(0.3)))
     one, two = predicted_knee(single, 1500, 120), predicted_knee(double, 1500, 120)
     assert 1.7 * one <= two <= 2.4 * one
 
@@ -210,10 +220,10 @@ def test_admission_is_erlang_b() -> None:
 def test_impossible_networks_are_refused() -> None:
     """No replica, no slot, no session and no segment raise ValueError."""
     with pytest.raises(ValueError, match="at least one replica"):
-        Stage(0, 1, fixed(0.1))
+        QueueStage(0, 1, fixed(0.1))
     with pytest.raises(ValueError, match="at least one session"):
         simulate(TYPICAL, 0, 10)
     with pytest.raises(ValueError, match="segment"):
-        Answer((), 0.1)
+        ReplyModel((), 0.1)
     with pytest.raises(ValueError, match="no turn"):
-        predict(replace(TYPICAL, callers=Callers(fixed(1e6), fixed(1))), 1, 10)
+        predict(replace(TYPICAL, callers=CallerModel(fixed(1e6), fixed(1))), 1, 10)

@@ -21,7 +21,7 @@ import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
 from loadtest.scenario.utterances import FRAME_S, Utterance, default_clips, encode
-from rejoinder.core.measuring.service_curves import Curve, Service
+from rejoinder.core.measuring.service_curves import ServiceCurve, ServiceSampler
 from rejoinder.core.wire.formats import AudioFormat
 
 DELTA_S = 0.1
@@ -53,7 +53,7 @@ class KnownServer:
         self._silence = speech.silence.decode()
         self._by_first_frame = {clip.messages[0].decode(): clip for clip in speech.utterances}
         self._draw = random.Random(order.seed)
-        self._service = Service(Curve(order.median_ms, order.sigma), self._draw.random)
+        self._service = ServiceSampler(ServiceCurve(order.median_ms, order.sigma), self._draw.random)
         self.live = 0
 
     async def converse(self, socket: ServerConnection) -> None:

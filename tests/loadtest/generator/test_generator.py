@@ -20,13 +20,13 @@ import pytest
 
 from loadtest.generator import workers as crew
 from loadtest.generator.run import run
-from loadtest.results.result import VOICE_TO_VOICE, Outcome, RunResult
-from loadtest.scenario.scenario import Manner, Scenario
+from loadtest.results.result import VOICE_TO_VOICE, RunOutcome, RunResult
+from loadtest.scenario.scenario import CallerBehavior, Scenario
 
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parents[3]
-QUICK = Manner(think_s=0.3, answer_timeout_s=5)
+QUICK = CallerBehavior(think_s=0.3, answer_timeout_s=5)
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def known_server(**order: Any) -> Iterator[str]:
 
 
 def hold(url: str, sessions: int = 20, for_s: float = 20, **other: Any) -> RunResult:
-    scenario = Scenario(url, sessions, for_s, ramp_s=1, warm_up_s=2, drain_s=8, manner=QUICK, **other)
+    scenario = Scenario(url, sessions, for_s, ramp_s=1, warm_up_s=2, drain_s=8, behavior=QUICK, **other)
     return run(scenario)
 
 
@@ -79,7 +79,7 @@ def test_an_injected_distribution_is_recovered(found: Callable[[Against], RunRes
     """
     held = found(PLAIN)
     whole = held.latencies[VOICE_TO_VOICE]
-    assert held.outcome is not Outcome.INVALID, held.causes
+    assert held.outcome is not RunOutcome.INVALID, held.causes
     assert whole.count == held.counts.answered > 60
     # The deviation of a log-normal's sample quantile is sqrt(q(1-q)/n) / density; in the logarithm, with sigma 0.15.
     for measured, z, density, q in ((whole.p50_ms, 0.0, 0.3989, 0.5), (whole.p95_ms, 1.645, 0.1031, 0.95)):
@@ -99,7 +99,7 @@ def test_a_stalled_server_shows_in_the_tail(found: Callable[[Against], RunResult
     whole = held.latencies[VOICE_TO_VOICE]
     assert whole.p50_ms < 600
     assert whole.p99_ms > 1500
-    assert held.outcome is not Outcome.INVALID, held.causes
+    assert held.outcome is not RunOutcome.INVALID, held.causes
 
 
 def test_unanswered_turns_count_at_the_time_out(found: Callable[[Against], RunResult]) -> None:
@@ -107,15 +107,15 @@ def test_unanswered_turns_count_at_the_time_out(found: Callable[[Against], RunRe
     held = found(SWALLOWING)
     assert held.counts.unanswered > 5
     assert held.latencies[VOICE_TO_VOICE].max_ms == pytest.approx(5000, rel=0.01)
-    assert held.outcome is Outcome.FAIL
-    assert {row.name for row in held.verdicts if row.outcome is Outcome.FAIL} >= {"turns answered"}
+    assert held.outcome is RunOutcome.FAIL
+    assert {row.name for row in held.verdicts if row.outcome is RunOutcome.FAIL} >= {"turns answered"}
 
 
 def test_refusals_are_counted_as_what_they_are(found: Callable[[Against], RunResult]) -> None:
     """Ten places for twenty calls: ten refused, none failed, and the gate on set-ups fails."""
     held = found(REFUSING)
     assert (held.counts.sessions_opened, held.counts.sessions_refused, held.counts.sessions_failed) == (10, 10, 0)
-    assert held.outcome is Outcome.FAIL
+    assert held.outcome is RunOutcome.FAIL
 
 
 def test_a_starved_generator_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_a_starved_generator_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(crew, "prefer", note)
 
-    def starve(progress: crew.Progress) -> None:
+    def starve(progress: crew.RunProgress) -> None:
         # Called once a second by each report: the worker stands still until its next one is overdue.
         for pid in seen:
             with contextlib.suppress(ProcessLookupError):  # at the end of the run some are gone already
@@ -137,7 +137,7 @@ def test_a_starved_generator_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None
             subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -CONT {pid}"])
 
     with known_server(median_ms=400) as url:
-        found = run(Scenario(url, 20, 8, ramp_s=1, warm_up_s=1, drain_s=8, manner=QUICK), starve)
-    assert found.outcome is Outcome.INVALID
+        found = run(Scenario(url, 20, 8, ramp_s=1, warm_up_s=1, drain_s=8, behavior=QUICK), starve)
+    assert found.outcome is RunOutcome.INVALID
     assert any("lateness" in cause for cause in found.causes)
     assert found.outcome.exit_code == 3

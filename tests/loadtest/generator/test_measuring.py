@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from loadtest.generator.measuring import Windower, http_root
+from loadtest.generator.measuring import WindowWatcher, http_root
 from loadtest.generator.stage_metrics import Histogram, ReplicaCounts
-from loadtest.generator.workers import Progress
+from loadtest.generator.workers import RunProgress
 from rejoinder.core.errors import BackendError
 
 
@@ -26,8 +26,8 @@ class Replicas:
         return {"a": ReplicaCounts("stt", service=served, ends={"done": float(self.readings)})}
 
 
-def progress(elapsed_s: float, sent: int) -> Progress:
-    found = Progress(10, time.time() - elapsed_s)
+def progress(elapsed_s: float, sent: int) -> RunProgress:
+    found = RunProgress(10, time.time() - elapsed_s)
     found.traffic[0] = Counter(sent=sent, bytes_sent=10 * sent, bytes_received=20 * sent)
     return found
 
@@ -35,7 +35,7 @@ def progress(elapsed_s: float, sent: int) -> Progress:
 def test_the_window_is_the_measured_time() -> None:
     """The replicas are read once at the start and once at the end of the measured time, whatever comes between."""
     replicas = Replicas()
-    windower = Windower("http://here", 5, 8, replicas.read)
+    windower = WindowWatcher("http://here", 5, 8, replicas.read)
     for elapsed_s, sent in ((1, 10), (5, 50), (6, 60), (7, 70), (8, 80), (9, 90)):
         windower(progress(elapsed_s, sent))
     window = windower.window()
@@ -47,7 +47,7 @@ def test_the_window_is_the_measured_time() -> None:
 
 def test_a_run_that_ends_early_has_no_window() -> None:
     """A run that never reached the end of its measured time gives an error, not half a window."""
-    windower = Windower("http://here", 5, 8, Replicas().read)
+    windower = WindowWatcher("http://here", 5, 8, Replicas().read)
     windower(progress(6, 10))
     with pytest.raises(BackendError, match="ended before"):
         windower.window()

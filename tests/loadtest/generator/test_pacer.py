@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from loadtest.generator.pacer import Wheel
+from loadtest.generator.pacer import FramePacer
 from tests.actors.virtual_time import VirtualLoop, virtual
 
 FRAME_S = 0.020
@@ -39,7 +39,7 @@ def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", clock)
 
 
-async def turn(wheel: Wheel, seconds: float) -> None:
+async def turn(wheel: FramePacer, seconds: float) -> None:
     task = asyncio.create_task(wheel.run())
     await asyncio.sleep(seconds)
     task.cancel()
@@ -56,7 +56,7 @@ def stall(seconds: float) -> None:
 async def test_each_caller_has_its_own_millisecond() -> None:
     """A frame every 20 ms at start + slot, and none is late."""
     start = clock()
-    wheel, callers = Wheel(start), {slot: Caller() for slot in (0, 7, 19)}
+    wheel, callers = FramePacer(start), {slot: Caller() for slot in (0, 7, 19)}
     for slot, caller in callers.items():
         wheel.join(caller, slot)
     await turn(wheel, 1.0)
@@ -70,7 +70,7 @@ async def test_each_caller_has_its_own_millisecond() -> None:
 async def test_deadlines_are_never_rebased() -> None:
     """A stall of 300 ms: the deadlines stay, none is left out, and each late frame counts from its own."""
     start = clock()
-    wheel, caller, slow = Wheel(start), Caller(), Caller()
+    wheel, caller, slow = FramePacer(start), Caller(), Caller()
     slow.work = lambda: stall(0.3) if len(slow.dues) == 10 else None
     wheel.join(slow, 3)
     wheel.join(caller, 5)
@@ -85,7 +85,7 @@ async def test_deadlines_are_never_rebased() -> None:
 @virtual
 async def test_a_muted_caller_is_not_late() -> None:
     """What sends nothing is measured by nothing; and who left is not asked again."""
-    wheel, muted, gone = Wheel(clock()), Caller(muted=True), Caller()
+    wheel, muted, gone = FramePacer(clock()), Caller(muted=True), Caller()
     wheel.join(muted, 1)
     wheel.join(gone, 1)
     wheel.leave(gone, 1)

@@ -6,18 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.generator.search import PRECISION, REPEATS, Ending, Kind, Search, Step, Taken, recovered
-from loadtest.results.result import Outcome
+from loadtest.generator.search import (
+    PRECISION,
+    REPEATS,
+    CompletedStep,
+    Search,
+    SearchEnd,
+    SearchStep,
+    StepKind,
+    recovered,
+)
+from loadtest.results.result import RunOutcome
 
 
-def drive(search: Search, capacity: int, limit: int = 10**9) -> list[Step]:
+def drive(search: Search, capacity: int, limit: int = 10**9) -> list[SearchStep]:
     """Hold every step against a system that passes up to `capacity`, with a generator fit up to `limit` calls."""
     steps = []
     while (step := search.next()) is not None:
         steps.append(step)
         assert len(steps) < 100
-        outcome = Outcome.PASS if step.sessions <= capacity else Outcome.FAIL
-        search.take(Taken(step, Outcome.INVALID if step.sessions > limit else outcome, recovered=True))
+        outcome = RunOutcome.PASS if step.sessions <= capacity else RunOutcome.FAIL
+        search.take(CompletedStep(step, RunOutcome.INVALID if step.sessions > limit else outcome, recovered=True))
     return steps
 
 
@@ -26,13 +35,13 @@ def test_the_frontier_is_found_to_five_percent(capacity: int, start: int) -> Non
     """What is reported passed three times beyond the search, and the smallest failure is within 5% (or one call)."""
     search = Search(start, 20_000)
     steps = drive(search, capacity)
-    if search.ending is Ending.NOTHING_PASSES:
+    if search.ending is SearchEnd.NOTHING_PASSES:
         assert start // 16 >= capacity or capacity < 1
         return
-    assert search.ending is Ending.SYSTEM_LIMITED
+    assert search.ending is SearchEnd.SYSTEM_LIMITED
     assert search.holds <= capacity < (search.breaks or 0)
     assert (search.breaks or 0) - search.holds <= max(1, PRECISION * (search.breaks or 0))
-    assert [step.kind for step in steps[-REPEATS:]] == [Kind.CONFIRM] * REPEATS
+    assert [step.kind for step in steps[-REPEATS:]] == [StepKind.CONFIRM] * REPEATS
     assert {step.sessions for step in steps[-REPEATS:]} == {search.holds}
 
 
@@ -47,7 +56,7 @@ def test_an_unfit_generator_ends_the_search_as_its_own_limit() -> None:
     """What the system holds beyond is not claimed."""
     search = Search(10, 10_000)
     drive(search, capacity=10_000, limit=100)
-    assert search.ending is Ending.GENERATOR_LIMITED
+    assert search.ending is SearchEnd.GENERATOR_LIMITED
     assert search.holds == 80
 
 
@@ -55,7 +64,7 @@ def test_the_bound_of_the_search_is_confirmed_too() -> None:
     """A system that holds all that was asked is reported with the bound, not as limited."""
     search = Search(10, 64)
     steps = drive(search, capacity=1000)
-    assert (search.ending, search.holds, search.breaks) == (Ending.BOUND_REACHED, 64, None)
+    assert (search.ending, search.holds, search.breaks) == (SearchEnd.BOUND_REACHED, 64, None)
     assert [step.sessions for step in steps] == [10, 20, 40, 64, 64, 64, 64]
 
 
@@ -63,9 +72,9 @@ def test_a_system_that_does_not_come_back_has_failed_the_step() -> None:
     """Passing a load and staying slow after it is a failure of that load."""
     search = Search(10, 1000)
     while (step := search.next()) is not None:
-        search.take(Taken(step, Outcome.PASS, recovered=step.sessions < 100))
+        search.take(CompletedStep(step, RunOutcome.PASS, recovered=step.sessions < 100))
     assert search.holds < 100
-    assert search.ending is Ending.SYSTEM_LIMITED
+    assert search.ending is SearchEnd.SYSTEM_LIMITED
 
 
 def test_a_failed_repeat_goes_on_below() -> None:
@@ -75,7 +84,7 @@ def test_a_failed_repeat_goes_on_below() -> None:
     while (step := search.next()) is not None:
         seen[step.sessions] = seen.get(step.sessions, 0) + 1
         flaky = 50 < step.sessions <= 100 and seen[step.sessions] > 1
-        search.take(Taken(step, Outcome.FAIL if flaky or step.sessions > 100 else Outcome.PASS))
+        search.take(CompletedStep(step, RunOutcome.FAIL if flaky or step.sessions > 100 else RunOutcome.PASS))
     assert search.holds <= 50
 
 

@@ -16,7 +16,16 @@ def taken(*values_ms: float) -> HdrHistogram:
     return HdrHistogram.decode(encoded([value / 1000 for value in values_ms]))
 
 
-FIT = Fitness(taken(*[0.5] * 100), taken(*[1.0] * 100), 0.3, 0.001, 0.0, 0, 10_000, 10_000)
+FIT = Fitness(
+    taken(*[0.5] * 100),
+    lag=taken(*[1.0] * 100),
+    cpu=0.3,
+    queued=0.001,
+    steal=0.0,
+    missed=0,
+    frames_scheduled=10_000,
+    frames_sent=10_000,
+)
 
 
 def test_a_fit_generator_has_no_causes() -> None:

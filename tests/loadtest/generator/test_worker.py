@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.callers.call_socket import CallSocket, Refused
+from loadtest.callers.call_socket import CallRefused, CallSocket
 from loadtest.generator import worker
-from loadtest.generator.assignment import Order
+from loadtest.generator.assignment import WorkerAssignment
 from loadtest.generator.worker import Worker
-from loadtest.scenario.scenario import Manner, Scenario
+from loadtest.scenario.scenario import CallerBehavior, Scenario
 from loadtest.scenario.schedule import Call
 from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
 from tests.actors.virtual_time import VirtualLoop, run_virtual
@@ -37,7 +37,7 @@ class Line:
 
     async def dial(self, url: str, key: str, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> CallSocket:
         if self.refuse is not None:
-            raise Refused(self.refuse)
+            raise CallRefused(self.refuse)
         socket = CallSocket(greeting, on_lost)
         socket._transport = Wire()  # type: ignore[assignment]  # all of a transport that a caller uses
         self.sockets.append(socket)
@@ -70,9 +70,11 @@ def clip(tmp_path: FilePath) -> str:
 
 def hold(clip: str, line: Line, monkeypatch: pytest.MonkeyPatch, *, stall: tuple[float, float] | None = None) -> Any:
     """The lines of a worker that holds two calls; `stall`: when, and for how long, the process stands still."""
-    manner = Manner(think_s=1.0, answer_timeout_s=60)
-    scenario = Scenario("ws://127.0.0.1:9/v1", 2, 10, drain_s=DRAIN_S, clips=(clip,), manner=manner)
-    calls = tuple(Call(number, 0.5, MEASURE_TO_S, "local", number, number) for number in range(2))
+    behavior = CallerBehavior(think_s=1.0, answer_timeout_s=60)
+    scenario = Scenario("ws://127.0.0.1:9/v1", 2, 10, drain_s=DRAIN_S, clips=(clip,), behavior=behavior)
+    calls = tuple(
+        Call(number, at_s=0.5, ends_s=MEASURE_TO_S, region="local", slot=number, seed=number) for number in range(2)
+    )
     told: list[dict[str, Any]] = []
 
     async def run(patch: pytest.MonkeyPatch) -> None:
@@ -82,7 +84,9 @@ def hold(clip: str, line: Line, monkeypatch: pytest.MonkeyPatch, *, stall: tuple
         patch.setattr(worker, "dial", line.dial)
         if stall:
             loop.call_later(stall[0], lambda: setattr(loop._jumping, "now", loop._jumping.now + stall[1]))
-        order = Order(scenario, calls, MEASURE_FROM_S, MEASURE_TO_S, 0.0)
+        order = WorkerAssignment(
+            scenario, calls=calls, measure_from_s=MEASURE_FROM_S, measure_to_s=MEASURE_TO_S, start_at=0.0
+        )
         await Worker(order, loop.time(), told.append).run()
 
     with monkeypatch.context() as patch:

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from loadtest.generator.assignment import Order
-from loadtest.generator.workers import MAX_MOMENTS, Progress, work
+from loadtest.generator.assignment import WorkerAssignment
+from loadtest.generator.workers import MAX_MOMENTS, RunProgress, work
 from loadtest.results.histograms import encoded
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.scenario.scenario import Scenario
 from rejoinder.core.errors import BackendError
 
-ORDER = Order(Scenario("ws://127.0.0.1:9/v1", 1, 10), (), 0.0, 10.0, 0.0)
+ORDER = WorkerAssignment(
+    Scenario("ws://127.0.0.1:9/v1", 1, 10), calls=(), measure_from_s=0.0, measure_to_s=10.0, start_at=0.0
+)
 
 
 def line(at_s: float, *, live: int = 1, cpu: float = 0.1, late_ms: float = 0.5, **other: Any) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def line(at_s: float, *, live: int = 1, cpu: float = 0.1, late_ms: float = 0.5, 
 
 def test_the_timeline_is_bounded() -> None:
     """Four hours, and reports that come after them, in 240 slices."""
-    progress = Progress(span_s=14_400, start_at=0.0)
+    progress = RunProgress(span_s=14_400, start_at=0.0)
     for at_s in range(0, 15_000, 7):
         progress.add(0, line(at_s))
     moments = progress.timeline()
@@ -50,7 +52,7 @@ def test_the_timeline_is_bounded() -> None:
 
 def test_counts_are_summed_over_workers_and_told_apart_by_time() -> None:
     """Workers report totals since their start: each slice has what was new in it, and the sum is the total."""
-    progress = Progress(span_s=10, start_at=0.0)
+    progress = RunProgress(span_s=10, start_at=0.0)
     for worker, totals in ((0, (2, 5)), (1, (1, 1))):
         for at_s, turns in enumerate(totals):
             taken = {VOICE_TO_VOICE: encoded([0.4] * turns)}
@@ -65,7 +67,7 @@ def test_counts_are_summed_over_workers_and_told_apart_by_time() -> None:
 
 def test_the_generator_is_as_fit_as_its_worst_worker() -> None:
     """CPU is the busiest worker's mean over the measured time, lateness everybody's; traffic is the total."""
-    progress = Progress(span_s=10, start_at=0.0)
+    progress = RunProgress(span_s=10, start_at=0.0)
     for at_s, cpu in enumerate((0.6, 0.8)):
         progress.add(0, line(at_s, cpu=cpu))
         progress.add(1, line(at_s, cpu=0.1, late_ms=9.0))
@@ -92,17 +94,17 @@ def test_a_worker_that_dies_is_a_typed_error(fake_worker: Path) -> None:
     """Not a group of them, and the others are stopped."""
     fake_worker.with_name("does").write_text("kill -9 $PPID")
     with pytest.raises(BackendError, match="ended early"):
-        asyncio.run(work([ORDER, ORDER], Progress(10, 0.0), lambda _: None))
+        asyncio.run(work([ORDER, ORDER], RunProgress(10, 0.0), lambda _: None))
 
 
 def test_no_worker_outlives_a_run_that_breaks(fake_worker: Path) -> None:
     """Whatever is raised here, the process is gone when it arrives, even one that stands still."""
     fake_worker.with_name("does").write_text(f"echo '{json.dumps(line(0))}'; kill -STOP $PPID")
 
-    def broken(progress: Progress) -> None:
+    def broken(progress: RunProgress) -> None:
         raise OSError("the terminal is gone")
 
     with pytest.raises(OSError, match="terminal"):
-        asyncio.run(work([ORDER], Progress(10, 0.0), broken))
+        asyncio.run(work([ORDER], RunProgress(10, 0.0), broken))
     with pytest.raises(ProcessLookupError):
         os.kill(int(fake_worker.read_text()), 0)

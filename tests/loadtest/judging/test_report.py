@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtest.judging.report import SWITCHES, html, largest_stage
-from loadtest.results.result import Outcome
+from loadtest.results.result import RunOutcome
 from loadtest.results.turn_record import WATERFALL
 from rejoinder.core.settings.settings import Settings
 from tests.loadtest.results.sample_results import latency, result
@@ -44,7 +44,7 @@ def test_every_stage_has_a_switch_that_exists() -> None:
 
 def test_an_invalid_run_says_so_at_the_top() -> None:
     """With the causes, before any number."""
-    page = html(result(Outcome.INVALID, causes=("send lateness p99 9 ms, limit 5",)))
+    page = html(result(RunOutcome.INVALID, causes=("send lateness p99 9 ms, limit 5",)))
     banner = page.index("so nothing here judges the system")
     assert banner < page.index("send lateness p99 9 ms, limit 5") < page.index("What came of the calls")
     assert "so nothing here judges the system" not in html(result())

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtest.results.result import VOICE_TO_VOICE, Check, Counts, Latency, Moment, Outcome, Region, RunResult, Verdict
+from loadtest.results.result import (
+    VOICE_TO_VOICE,
+    Counts,
+    FitnessCheck,
+    Latency,
+    Moment,
+    Region,
+    RunOutcome,
+    RunResult,
+    Verdict,
+)
 from loadtest.results.turn_record import WATERFALL
 
 
 def latency(ms: float, count: int = 50) -> Latency:
     """Every turn took so long."""
-    return Latency(count, ms, ms, ms, ms, ms, ms, curve=((50, ms), (99, ms)))
+    return Latency(count, mean_ms=ms, p50_ms=ms, p90_ms=ms, p95_ms=ms, p99_ms=ms, max_ms=ms, curve=((50, ms), (99, ms)))
 
 
-def result(outcome: Outcome = Outcome.PASS, whole_ms: float | None = 400.0, **change: Any) -> RunResult:
+def result(outcome: RunOutcome = RunOutcome.PASS, whole_ms: float | None = 400.0, **change: Any) -> RunResult:
     """A run of 50 turns; the first token takes most of each."""
     latencies: dict[str, Latency] = {}
     if whole_ms is not None:
@@ -36,12 +46,27 @@ def result(outcome: Outcome = Outcome.PASS, whole_ms: float | None = 400.0, **ch
         "engines": {"llm": "emulated log-normal 150 ms", "tts": "piper en_US"},
         "counts": Counts(sessions_scheduled=3, sessions_opened=3, turns=50, answered=49, interrupted=1),
         "checks": (
-            Check("send lateness p99", 0.4, 5.0, "ms"),
-            Check("waiting for a core", 0.1, 0.02, "share", warning=True),
+            FitnessCheck("send lateness p99", 0.4, 5.0, "ms"),
+            FitnessCheck("waiting for a core", 0.1, 0.02, "share", warning=True),
         ),
-        "verdicts": (Verdict("good tier", "guide 3.1", "p50", 800, whole_ms, 0, 50, Outcome.UNDECIDED, needed=7),),
+        "verdicts": (
+            Verdict(
+                "good tier",
+                source="guide 3.1",
+                statistic="p50",
+                limit_ms=800,
+                observed_ms=whole_ms,
+                violations=0,
+                turns=50,
+                outcome=RunOutcome.UNDECIDED,
+                needed=7,
+            ),
+        ),
         "latencies": latencies,
-        "regions": (Region("us-europe", 135.0, 50, whole_ms, whole_ms, whole_ms),),
-        "timeline": (Moment(0.0, 3, 25, 0, whole_ms, whole_ms), Moment(30.0, 3, 25, 1, None, None)),
+        "regions": (Region("us-europe", rtt_ms=135.0, turns=50, p50_ms=whole_ms, p95_ms=whole_ms, p99_ms=whole_ms),),
+        "timeline": (
+            Moment(0.0, sessions=3, turns=25, failed=0, p50_ms=whole_ms, p95_ms=whole_ms),
+            Moment(30.0, sessions=3, turns=25, failed=1, p50_ms=None, p95_ms=None),
+        ),
     }
     return RunResult(**(fields | change))

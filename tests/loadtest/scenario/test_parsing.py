@@ -18,11 +18,11 @@ FIXED = {"url": "ws://127.0.0.1:8000/v1", "sessions": 5, "for_s": 30.0}
 def test_keys_units_and_lists() -> None:
     """Dotted keys, durations with units, commas, and the codecs' short names."""
     found = scenario(
-        FIXED, ["arrivals=spike", "ramp_s=2m", "manner.barge_in=0.2", "regions=local,us-asia+relay=2", "codec=pcmu"]
+        FIXED, ["arrivals=spike", "ramp_s=2m", "behavior.barge_in=0.2", "regions=local,us-asia+relay=2", "codec=pcmu"]
     )
     assert found.arrivals is Arrivals.SPIKE
     assert found.ramp_s == 120
-    assert found.manner.barge_in == 0.2
+    assert found.behavior.barge_in == 0.2
     assert found.regions == ("local", "us-asia+relay=2")
     assert found.codec is AudioFormat.PCMU
 
@@ -30,15 +30,15 @@ def test_keys_units_and_lists() -> None:
 def test_a_file_has_the_same_keys_and_later_ones_win(tmp_path: Path) -> None:
     """YAML with nesting; what stands behind it on the command line replaces it."""
     file = tmp_path / "peak.yaml"
-    file.write_text("seed: 7\nmanner: {think_s: 1, barge_in: 0.1}\n")
-    found = scenario(FIXED, [f"@{file}", "manner.think_s=3"])
-    assert (found.seed, found.manner.think_s, found.manner.barge_in) == (7, 3, 0.1)
+    file.write_text("seed: 7\nbehavior: {think_s: 1, barge_in: 0.1}\n")
+    found = scenario(FIXED, [f"@{file}", "behavior.think_s=3"])
+    assert (found.seed, found.behavior.think_s, found.behavior.barge_in) == (7, 3, 0.1)
 
 
 BAD = (
-    "nonsense=1 manner.nonsense=1 seed=x manner.barge_in=2 warm_up_s=-1 turn_detection=none seed codec=opus "
-    "workers=0 ramp_s=5parsecs @/nowhere.yaml rate_per_s=0 rate_per_s=-1 session_s=0 manner.think_sigma=100 regions=[ "
-    "sessions=7 for_s=1m"
+    "nonsense=1 behavior.nonsense=1 seed=x behavior.barge_in=2 warm_up_s=-1 turn_detection=none seed codec=opus "
+    "workers=0 ramp_s=5parsecs @/nowhere.yaml rate_per_s=0 rate_per_s=-1 session_s=0 behavior.think_sigma=100 "
+    "regions=[ sessions=7 for_s=1m"
 )
 
 
@@ -57,9 +57,9 @@ def test_what_has_an_option_is_not_silently_overruled() -> None:
 
 
 def test_a_value_cannot_have_fields() -> None:
-    """`manner=1` and then a field of it."""
-    with pytest.raises(ConfigError, match=r"manner\.FIELD"):
-        scenario(FIXED, ["manner=1", "manner.think_s=1"])
+    """`behavior=1` and then a field of it."""
+    with pytest.raises(ConfigError, match=r"behavior\.FIELD"):
+        scenario(FIXED, ["behavior=1", "behavior.think_s=1"])
 
 
 def test_a_url_that_is_no_web_socket_is_refused() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.scenario.scenario import Arrivals, Manner, Scenario
+from loadtest.scenario.scenario import Arrivals, CallerBehavior, Scenario
 from loadtest.scenario.schedule import FRAME_SLOTS, plan
 from rejoinder.core.errors import ConfigError
 
@@ -21,11 +21,11 @@ def times(scenario: Scenario) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 
 def test_the_seed_is_the_schedule() -> None:
-    """Same seed, same calls, same hash; another seed, or another manner, is another load."""
+    """Same seed, same calls, same hash; another seed, or another behavior, is another load."""
     once = plan(OPEN)
     assert once == plan(OPEN)
     assert once.sha256 != plan(replace(OPEN, seed=2)).sha256
-    assert once.sha256 != plan(replace(OPEN, manner=Manner(barge_in=0.1))).sha256
+    assert once.sha256 != plan(replace(OPEN, behavior=CallerBehavior(barge_in=0.1))).sha256
 
 
 def test_a_ramp_opens_all_calls_and_holds_them() -> None:
@@ -94,18 +94,18 @@ def test_a_bad_trace_is_refused(tmp_path: Path, text: str) -> None:
 def test_turns_do_not_depend_on_what_came_before() -> None:
     """The seventh turn of a call is the same, whether or not the first six were answered."""
     call = plan(BASE).calls[3]
-    manner = Manner(barge_in=0.5)
-    assert call.turn(7, manner, 5) == call.turn(7, manner, 5)
-    turns = [call.turn(number, manner, 5) for number in range(400)]
+    behavior = CallerBehavior(barge_in=0.5)
+    assert call.turn(7, behavior, 5) == call.turn(7, behavior, 5)
+    turns = [call.turn(number, behavior, 5) for number in range(400)]
     assert {turn.clip for turn in turns} == set(range(5))
     assert 0.4 < np.mean([turn.barge_in_s is not None for turn in turns]) < 0.6
-    assert np.median([turn.think_s for turn in turns]) == pytest.approx(manner.think_s, rel=0.15)
+    assert np.median([turn.think_s for turn in turns]) == pytest.approx(behavior.think_s, rel=0.15)
 
 
 def test_regions_and_shares_are_drawn_by_weight() -> None:
     """Two to one, and listeners and early hang-ups in their shares."""
-    manner = Manner(muted=0.2, hang_up=0.3)
-    calls = plan(replace(OPEN, regions=("local=2", "us-asia+relay"), manner=manner)).calls
+    behavior = CallerBehavior(muted=0.2, hang_up=0.3)
+    calls = plan(replace(OPEN, regions=("local=2", "us-asia+relay"), behavior=behavior)).calls
     assert np.mean([call.region == "local" for call in calls]) == pytest.approx(2 / 3, abs=0.03)
     assert np.mean([call.listener for call in calls]) == pytest.approx(0.2, abs=0.03)
     assert np.mean([call.hangs_up for call in calls]) == pytest.approx(0.3, abs=0.03)

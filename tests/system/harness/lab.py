@@ -24,8 +24,8 @@ from actors.stages.ports import LlmRequest, SttJob, TtsRequest
 from deployments.app import stage_deployment
 from deployments.serving.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle
 from rejoinder.core.errors import RejoinderError
-from rejoinder.core.reply.prompt_window import Message
-from rejoinder.core.settings.settings import Autoscaling, Stage
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.settings.settings import Autoscaling, StageSettings
 from tests.system.harness.nodes import ROOT, Node
 from tests.system.harness.puppet import Puppet, work
 from tests.system.harness.watching import wait_until
@@ -56,7 +56,7 @@ class Call:
 def _request(order: dict[str, Any]) -> LlmRequest:
     # Stands above the lab because `serve.ingress` copies the globals of its routes when it decorates.
     if "text" in order:
-        return LlmRequest((Message("user", order["text"]),), max_tokens=order["tokens"])
+        return LlmRequest((ChatMessage("user", order["text"]),), max_tokens=order["tokens"])
     return work(order["first_s"], order.get("items", 1))
 
 
@@ -177,7 +177,7 @@ class Lab:
 
 def build(args: dict[str, str]) -> Application:
     """Three puppets behind the options of a stage; `served` names the application whose stages the lab may call."""
-    fixed = Stage(autoscaling=Autoscaling(min_replicas=PUPPETS, max_replicas=PUPPETS))
+    fixed = StageSettings(autoscaling=Autoscaling(min_replicas=PUPPETS, max_replicas=PUPPETS))
     puppet = stage_deployment(Puppet, fixed).bind()
     return serve.deployment(Lab, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000).bind(
         puppet, args.get("served", "")

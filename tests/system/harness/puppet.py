@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager
 from ray import serve
 
 from actors.stages.ports import LlmRequest, TokenDelta, TurnVerdict
-from deployments.serving.placements import Route
-from rejoinder.core.reply.prompt_window import Message
+from deployments.serving.placements import ReplicaRoute
+from rejoinder.core.reply.prompt_window import ChatMessage
 
 ITEM_S = 0.02
 
 
 def work(first_s: float, items: int = 1) -> LlmRequest:
     """A generation of `items` deltas, the first of which takes `first_s`."""
-    return LlmRequest((Message("user", str(first_s)),), max_tokens=items)
+    return LlmRequest((ChatMessage("user", str(first_s)),), max_tokens=items)
 
 
 class Puppet:
@@ -28,14 +28,16 @@ class Puppet:
         self._counts = {"began": 0, "done": 0, "stopped": 0}
         self._replica = serve.get_replica_context().replica_id.unique_id
 
-    async def generate(self, request: LlmRequest, route: Route | None = None) -> AsyncGenerator[TokenDelta, None]:
+    async def generate(
+        self, request: LlmRequest, route: ReplicaRoute | None = None
+    ) -> AsyncGenerator[TokenDelta, None]:
         async with self._counted():
             await asyncio.sleep(float(request.messages[0].content))
             for number in range(1, request.max_tokens + 1):
                 yield TokenDelta(self._replica, finish="stop" if number == request.max_tokens else None)
                 await asyncio.sleep(ITEM_S)
 
-    async def predict(self, pcm: bytes, route: Route | None = None) -> TurnVerdict:
+    async def predict(self, pcm: bytes, route: ReplicaRoute | None = None) -> TurnVerdict:
         """Takes as many milliseconds as there are bytes."""
         async with self._counted():
             await asyncio.sleep(len(pcm) / 1000)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from actors.stages.ports import TokenDelta, Usage
+from actors.stages.ports import LlmUsage, TokenDelta
 from deployments.engines.llm.delta_writer import DeltaWriter, TokenWriter
 
-USAGE = Usage(prompt_tokens=1, completion_tokens=3)
+USAGE = LlmUsage(prompt_tokens=1, completion_tokens=3)
 END = 0
 NEVER_DUE_S = 3600.0
 

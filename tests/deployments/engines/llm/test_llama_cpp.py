@@ -14,7 +14,7 @@ from actors.stages.ports import LlmRequest, TokenDelta
 from deployments.engines.llm.chat_template import ChatTokenizer
 from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions, chat_template
 from rejoinder.core.errors import CallerError, ModelError, Overloaded
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.store.model_store import ModelStore
 from tests.deployments.engines.prompts import QUESTIONS, SYSTEM
 
@@ -49,7 +49,9 @@ def llm(shared: LlamaCpp) -> LlamaCpp:
 
 
 def ask(question: str, max_tokens: int = 24, prefix: str = "") -> LlmRequest:
-    return LlmRequest((Message("system", SYSTEM), Message("user", question)), max_tokens=max_tokens, prefix=prefix)
+    return LlmRequest(
+        (ChatMessage("system", SYSTEM), ChatMessage("user", question)), max_tokens=max_tokens, prefix=prefix
+    )
 
 
 async def answer(llm: LlamaCpp, request: LlmRequest) -> list[TokenDelta]:
@@ -64,10 +66,10 @@ def text_of(deltas: list[TokenDelta]) -> str:
 async def test_the_prompt_is_the_models_own_template(store: ModelStore, gguf_file: Path) -> None:
     """What the GGUF's template renders is what the original's tokenizer folder renders."""
     messages = (
-        Message("system", SYSTEM),
-        Message("user", "Hi"),
-        Message("assistant", "Hello."),
-        Message("user", "Bye"),
+        ChatMessage("system", SYSTEM),
+        ChatMessage("user", "Hi"),
+        ChatMessage("assistant", "Hello."),
+        ChatMessage("user", "Bye"),
     )
     reference = ChatTokenizer(store.converted(MODEL, "hf"))
     template = chat_template(gguf_file)
@@ -108,8 +110,8 @@ async def test_a_second_turn_pays_only_for_what_is_new(llm: LlamaCpp) -> None:
     deltas = await answer(llm, first)
     usage = deltas[-1].usage
     assert usage is not None
-    said = Message("assistant", text_of(deltas).strip())
-    again = LlmRequest((*first.messages, said, Message("user", QUESTIONS[2])), max_tokens=4)
+    said = ChatMessage("assistant", text_of(deltas).strip())
+    again = LlmRequest((*first.messages, said, ChatMessage("user", QUESTIONS[2])), max_tokens=4)
     second = (await answer(llm, again))[-1].usage
     assert second is not None
     assert second.cached_tokens >= usage.prompt_tokens
@@ -119,7 +121,9 @@ async def test_a_second_turn_pays_only_for_what_is_new(llm: LlamaCpp) -> None:
 async def test_what_was_read_ahead_is_not_read_again(llm: LlamaCpp) -> None:
     """A prefill says nothing, and the prompt that goes on behind it finds its state."""
     heard = LlmRequest(
-        (Message("system", SYSTEM), Message("user", "Please explain to me what a computer")), max_tokens=0, prefill=True
+        (ChatMessage("system", SYSTEM), ChatMessage("user", "Please explain to me what a computer")),
+        max_tokens=0,
+        prefill=True,
     )
     (only,) = await answer(llm, heard)
     assert (only.text, only.finish) == ("", "length")
@@ -170,7 +174,7 @@ async def test_reading_ahead_gives_way_to_answers(llm: LlamaCpp) -> None:
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(answer(llm, ask(STORY, max_tokens=60))) for _ in range(2)]
         await asyncio.sleep(0.05)
-        request = LlmRequest((Message("system", SYSTEM),), max_tokens=0, prefill=True)
+        request = LlmRequest((ChatMessage("system", SYSTEM),), max_tokens=0, prefill=True)
         assert [delta.tokens for delta in await answer(llm, request)] == [0]
         assert not any(task.done() for task in running)
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from deployments.engines.llm.chat_template import ChatTokenizer
 from deployments.engines.llm.llama_cpp import LlamaCppOptions, parameters_of
-from rejoinder.core.reply.prompt_window import Message
-from rejoinder.store.manifest import Form
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.store.manifest import ConversionForm
 from rejoinder.store.model_store import ModelStore
 from tests.deployments.engines.prompts import QUESTIONS, SYSTEM
 
@@ -33,7 +33,7 @@ class Reference:
     def __init__(self, folder: Path) -> None:
         chat = ChatTokenizer(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        questions = [(Message("system", SYSTEM), Message("user", question)) for question in QUESTIONS]
+        questions = [(ChatMessage("system", SYSTEM), ChatMessage("user", question)) for question in QUESTIONS]
         self.prompts = [chat.token_ids(chat.render(messages)) for messages in questions]
         self.end = chat.end_tokens
         self.answers = [greedy(model, prompt) for prompt in self.prompts]
@@ -86,7 +86,7 @@ def test_four_bits_agree_token_by_token(reference: Reference, store: ModelStore,
     """Shown the original's answer so far, llama.cpp's next token on the GGUF is the original's in 88% of cases; so it
     is with the offsets of its weights split off, which is as the server reads it.
     """
-    folder = store.converted(MODEL, Form.LLAMA_CPP) if split else store.path(MODEL)
+    folder = store.converted(MODEL, ConversionForm.LLAMA_CPP) if split else store.path(MODEL)
     server = xllamacpp.Server(parameters_of(next(folder.glob("*.gguf")), LlamaCppOptions(slots=1, context_tokens=2048)))
     agreed = total = 0
     for prompt, answer in zip(reference.prompts, reference.answers, strict=True):

@@ -22,12 +22,12 @@ from actors.stages.ports import LlmRequest, TokenDelta
 from cluster.environment import free_port
 from deployments.engines.llm.openai_api import OpenAiApi
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.reply.prompt_window import Message
+from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.store import ModelStore
 
 START_S = 90.0
-QUESTION = (Message("user", "What is the capital of France?"),)
-STORY = (Message("user", "Tell me a very long story about a brave little fox."),)
+QUESTION = (ChatMessage("user", "What is the capital of France?"),)
+STORY = (ChatMessage("user", "Tell me a very long story about a brave little fox."),)
 ANSWER = "The capital of France is Paris."
 
 
@@ -245,7 +245,7 @@ class Choosy:
 
 
 def _said(question: str, instructions: str = KIND, prefix: str = "") -> LlmRequest:
-    return LlmRequest((Message("system", instructions), Message("user", question)), prefix=prefix)
+    return LlmRequest((ChatMessage("system", instructions), ChatMessage("user", question)), prefix=prefix)
 
 
 async def test_prompts_that_begin_alike_have_the_same_cache_key() -> None:

@@ -9,15 +9,15 @@ import sys
 import psutil
 import pytest
 
-from deployments.engines.llm.process_guard import Guard, descendants
+from deployments.engines.llm.process_guard import ProcessGuard, descendants
 
 GONE_S = 15.0
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 HOLDER = """
 import subprocess, sys, time
-from deployments.engines.llm.process_guard import Guard
-guard = Guard()
+from deployments.engines.llm.process_guard import ProcessGuard
+guard = ProcessGuard()
 with guard.watching():
     child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)
     if {wait!r}: child.stdout.readline()
@@ -56,7 +56,7 @@ def test_a_start_that_is_killed_takes_what_it_started_with_it() -> None:
 
 def test_a_released_guard_harms_nobody() -> None:
     """After an orderly end the guard is gone and what it watched is left alone."""
-    guard = Guard()
+    guard = ProcessGuard()
     with guard.watching():
         child = subprocess.Popen([sys.executable, "-c", SLEEP])
     with child:

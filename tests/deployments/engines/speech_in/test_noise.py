@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.signal import iirpeak, lfilter
 
-from actors.listening.audio_input import Ear
-from actors.stages.ports import Suppressor
+from actors.listening.audio_input import AudioInput
+from actors.stages.ports import NoiseSuppressor
 from benchmarks.studies.noise_study import LEVELS, PAUSE, at_level, gained_db, level_db, measure, pink
 from deployments.engines.speech_in.noise import DELAY_SAMPLES, FRAME_BYTES, suppressors
 from deployments.engines.speech_in.silero import STATE_SIZE, Silero
@@ -21,7 +21,7 @@ from rejoinder.store.human_clips import moonshine_clips
 from rejoinder.store.model_store import ModelStore
 
 
-def suppressor() -> Suppressor:
+def suppressor() -> NoiseSuppressor:
     make = suppressors(NoiseSettings(suppressor="webrtc"))
     assert make is not None
     return make()
@@ -89,9 +89,9 @@ def test_a_machine_is_taken_for_speech_less_often(store: ModelStore) -> None:
     assert with_it <= without / 2
 
 
-def starts(silero: Silero, samples: Samples, cleaner: Suppressor | None) -> int:
+def starts(silero: Silero, samples: Samples, cleaner: NoiseSuppressor | None) -> int:
     """How often speech is believed to start, by the ear of a session."""
-    ear = Ear(SpeechSettings(), 40, cleaner)
+    ear = AudioInput(SpeechSettings(), 40, cleaner)
     found = 0
     pcm = float_to_pcm16(samples)
     for at in range(0, len(pcm), 640):

@@ -10,12 +10,12 @@ import pytest
 
 from benchmarks.studies.quick_study import HEADER, cascade, describe, study
 from deployments.engines.pcm import Pcm
-from deployments.engines.stt.cascade import Ears, Heard
+from deployments.engines.stt.cascade import CascadeResult, SttCascade
 from deployments.engines.stt.moonshine import Decoding, Moonshine, read_vocabulary
-from deployments.engines.stt.whisper import Decoded, Whisper, WhisperOptions
+from deployments.engines.stt.whisper import Whisper, WhisperOptions, WhisperResult
 from rejoinder.core.errors import CallerError, ModelError
 from rejoinder.core.measuring.wer import pooled_error_rate, word_errors
-from rejoinder.core.settings.settings import SttStage
+from rejoinder.core.settings.settings import SttSettings
 from rejoinder.store.human_clips import moonshine_clips
 from rejoinder.store.human_corpus import debian_clips, missing_packages
 from rejoinder.store.model_store import ModelStore
@@ -23,7 +23,7 @@ from rejoinder.store.model_store import ModelStore
 EVERY_PROMPT = 16
 MOST_IT_MAY_COST = 1.0
 """Points of word error rate, against the large model alone."""
-DOUBT = SttStage().quick_logprob
+DOUBT = SttSettings().first_pass_min_logprob
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ class Careful:
     def warm_up(self) -> None:
         pass
 
-    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[Decoded]:
+    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
         self.asked += len(clips)
-        return [Decoded("Heard with care.", -0.1, full_padding=True) for _ in clips]
+        return [WhisperResult("Heard with care.", -0.1, full_padding=True) for _ in clips]
 
 
 @pytest.mark.models
@@ -111,12 +111,12 @@ def test_what_is_in_doubt_is_heard_again(quick: Moonshine, store: ModelStore) ->
     clear = moonshine_clips(store.path("human-clips"))[6].pcm()
     noise = np.random.default_rng(5).integers(-3000, 3000, 24_000, dtype=np.int16)
     careful = Careful()
-    ears = Ears(careful, quick, DOUBT)
+    ears = SttCascade(careful, quick, DOUBT)
     spoken, doubtful = ears.transcribe_batch([clear, noise])
     assert (spoken.repeated, careful.asked) == (False, 1)
     assert "everything before us" in spoken.text
     assert not spoken.doubted
-    assert doubtful == Heard("Heard with care.", -0.1, repeated=True, full_padding=True)
+    assert doubtful == CascadeResult("Heard with care.", -0.1, repeated=True, full_padding=True)
     (guessed,) = ears.transcribe_batch([noise], partial=True)
     assert guessed.doubted
     assert careful.asked == 1
@@ -127,7 +127,7 @@ def test_what_is_in_doubt_is_heard_again(quick: Moonshine, store: ModelStore) ->
 def test_silence_and_noise_have_no_text(quick: Moonshine, store: ModelStore, level: float) -> None:
     """What the small model invents on silence, white noise and hum, it doubts; and the large one hears nothing."""
     whisper = Whisper(store.path("whisper-base"), WhisperOptions(threads=2))
-    ears = Ears(whisper, quick, DOUBT)
+    ears = SttCascade(whisper, quick, DOUBT)
     rng = np.random.default_rng(11)
     for seconds in (0.4, 1, 3, 6):
         time = np.arange(round(seconds * 16_000)) / 16_000
@@ -174,6 +174,6 @@ def test_a_missing_model_is_a_model_error(tmp_path: Path) -> None:
 
 def test_another_language_is_heard_once() -> None:
     """There is no small model but the English one."""
-    assert SttStage().hears_twice
-    assert not SttStage(language="de").hears_twice
-    assert not SttStage(quick_model="").hears_twice
+    assert SttSettings().hears_twice
+    assert not SttSettings(language="de").hears_twice
+    assert not SttSettings(first_pass_model="").hears_twice
