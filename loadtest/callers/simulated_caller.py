@@ -21,7 +21,7 @@ import orjson
 
 from loadtest.callers.playout_buffer import BufferedReply, PlayoutBuffer
 from loadtest.callers.turn_outcomes import OpenTurn, TurnOutcomes
-from loadtest.scenario.network import Path, Uplink
+from loadtest.scenario.network import NetworkPath, Uplink
 from loadtest.scenario.scenario import CallerBehavior
 from loadtest.scenario.schedule import Call, TurnPlan
 from loadtest.scenario.utterances import FRAME_S, Speech
@@ -59,7 +59,13 @@ class SimulatedCaller:
     """`frame` at every deadline, `take` for every message, until `over`. All instants are one monotonic clock's."""
 
     def __init__(
-        self, call: Call, path: Path, habits: SharedCallerSettings, send: Callable[[bytes], None], *, began_at: float
+        self,
+        call: Call,
+        path: NetworkPath,
+        habits: SharedCallerSettings,
+        send: Callable[[bytes], None],
+        *,
+        began_at: float,
     ) -> None:
         self.call = call
         self.path = path

@@ -14,7 +14,7 @@ from loadtest.callers.playout_buffer import BufferedReply
 from loadtest.results.histograms import TurnHistograms
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.results.turn_record import ServerReport, stages_ms
-from loadtest.scenario.network import Path
+from loadtest.scenario.network import NetworkPath
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import FRAME_S, Utterance
 from rejoinder.core.audio.pcm import STT_RATE
@@ -93,7 +93,7 @@ class TurnOutcomes:
         """The caller hung up before any answer: neither a success nor a failure, but told."""
         self._tally.counts["abandoned" if self.measures(turn.speech_ends) else "discarded"] += 1
 
-    def close(self, turn: OpenTurn, call: Call, path: Path) -> None:
+    def close(self, turn: OpenTurn, call: Call, path: NetworkPath) -> None:
         """The turn is over, whatever came of it."""
         counts, reply = self._tally.counts, turn.reply
         if not self.measures(turn.speech_ends):
@@ -111,7 +111,7 @@ class TurnOutcomes:
         self._tally.took(REGION + call.region, max(0.0, taken))
         self._tally.keep(taken, _shown(turn, call, outcome, taken))
 
-    def _stages(self, turn: OpenTurn, reply: BufferedReply, taken: float, path: Path) -> None:
+    def _stages(self, turn: OpenTurn, reply: BufferedReply, taken: float, path: NetworkPath) -> None:
         counts, tally = self._tally.counts, self._tally
         counts["underruns"] += reply.underruns
         counts["underrun_us"] += round(reply.stalled_s * 1e6)

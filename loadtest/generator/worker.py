@@ -28,7 +28,7 @@ from loadtest.generator.assignment import WorkerAssignment
 from loadtest.generator.pacer import FramePacer
 from loadtest.generator.self_check import CpuSnapshot, LoopLag, drain
 from loadtest.results.histograms import TurnHistograms
-from loadtest.scenario.network import Path, route
+from loadtest.scenario.network import NetworkPath, route
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import encode, read_clips
 
@@ -118,7 +118,7 @@ class Worker:
             return
         counts["opened"] += 1
         self._tally.took("setup", time.monotonic() - due)
-        path = Path(route(call.region), random.Random(call.seed))
+        path = NetworkPath(route(call.region), random.Random(call.seed))
         caller = SimulatedCaller(call, path=path, habits=self._shared, send=socket.tell, began_at=time.monotonic())
         socket.begin(caller)
         self._live[socket] = _Live(socket, caller, call, time.monotonic())

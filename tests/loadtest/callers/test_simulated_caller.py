@@ -16,7 +16,7 @@ from loadtest.callers.turn_outcomes import TurnOutcomes
 from loadtest.results.histograms import MergedHistograms, TurnHistograms
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.scenario.clips import make_clip
-from loadtest.scenario.network import ROUTES, Path
+from loadtest.scenario.network import ROUTES, NetworkPath
 from loadtest.scenario.scenario import CallerBehavior
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import FRAME_S, encode
@@ -52,7 +52,7 @@ class Stage:
         habits = SharedCallerSettings(
             SPEECH, behavior=self.behavior, outcomes=outcomes, playout_buffer_s=0.06, last_turn_at=50.0
         )
-        path = Path(ROUTES[self.route], Random(1))
+        path = NetworkPath(ROUTES[self.route], Random(1))
         self.caller = SimulatedCaller(
             self.call, path=path, habits=habits, send=lambda raw: self.told.append(json.loads(raw)), began_at=0.0
         )
