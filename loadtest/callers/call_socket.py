@@ -48,7 +48,7 @@ def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int, *, t
     return orjson.dumps({"type": "session.update", "session": session})
 
 
-class Party(Protocol):
+class CallParticipant(Protocol):
     """Who speaks and listens on a call."""
 
     def leaving(self, due: float) -> Sequence[bytes]:
@@ -64,7 +64,7 @@ class CallSocket(WSListener):
     """One call; `party` is there once the session is configured, and `cause` says why it was lost if it was."""
 
     def __init__(self, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> None:
-        self.party: Party | None = None
+        self.party: CallParticipant | None = None
         self.sent = 0
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -149,7 +149,7 @@ class CallSocket(WSListener):
         if self._transport and not self.lost:
             self._transport.send(WSMsgType.TEXT, message)
 
-    def begin(self, party: Party) -> None:
+    def begin(self, party: CallParticipant) -> None:
         """The session is configured: from now on the caller lives."""
         self.party = party
 

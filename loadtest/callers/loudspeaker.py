@@ -13,7 +13,7 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, first_audible, pcm
 
 
 @dataclass(frozen=True, slots=True)
-class Sounding:
+class PlayedChunk:
     """A chunk of 24 kHz PCM and when its first sample sounds."""
 
     at: float
@@ -24,20 +24,20 @@ class Loudspeaker:
     """One reply's audio; all times are seconds on the client's clock."""
 
     def __init__(self) -> None:
-        self._chunks: list[Sounding] = []
+        self._chunks: list[PlayedChunk] = []
         self._ends = 0.0
 
     def receive(self, pcm: bytes, now: float) -> None:
         """Take audio that arrived now."""
         if pcm:
             at = max(now, self._ends)
-            self._chunks.append(Sounding(at, pcm))
+            self._chunks.append(PlayedChunk(at, pcm))
             self._ends = at + _seconds(pcm)
 
     def flush(self, now: float) -> None:
         """Silence: what has not sounded by now never will."""
         lengths = [(chunk, round((now - chunk.at) * WIRE_RATE) * SAMPLE_BYTES) for chunk in self._chunks]
-        self._chunks = [Sounding(chunk.at, chunk.pcm[:length]) for chunk, length in lengths if length > 0]
+        self._chunks = [PlayedChunk(chunk.at, chunk.pcm[:length]) for chunk, length in lengths if length > 0]
         self._ends = min(self._ends, now)
 
     @property
@@ -76,7 +76,7 @@ class Loudspeaker:
         """All audio of the reply that was heard or will be."""
         return b"".join(chunk.pcm for chunk in self._chunks)
 
-    def heard(self) -> list[Sounding]:
+    def heard(self) -> list[PlayedChunk]:
         """The chunks that sounded, cut where the playback was flushed."""
         return list(self._chunks)
 

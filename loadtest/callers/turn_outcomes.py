@@ -87,7 +87,7 @@ class TurnOutcomes:
     def stopped(self, seconds: float, turn: OpenTurn) -> None:
         """The reply that `turn` spoke over fell silent so long after the interruption began."""
         if self.measures(turn.speech_begins):
-            self._tally.took("stop", max(0.0, seconds))
+            self._tally.record("stop", max(0.0, seconds))
 
     def abandoned(self, turn: OpenTurn) -> None:
         """The caller hung up before any answer: neither a success nor a failure, but told."""
@@ -107,9 +107,9 @@ class TurnOutcomes:
         if outcome in ("answered", "interrupted") and reply and reply.answered_at is not None:
             taken = reply.answered_at - turn.speech_ends
             self._stages(turn, reply, taken, path)
-        self._tally.took(VOICE_TO_VOICE, max(0.0, taken))
-        self._tally.took(REGION + call.region, max(0.0, taken))
-        self._tally.keep(taken, _shown(turn, call, outcome, taken))
+        self._tally.record(VOICE_TO_VOICE, max(0.0, taken))
+        self._tally.record(REGION + call.region, max(0.0, taken))
+        self._tally.offer_slow_turn(taken, _turn_summary(turn, call, outcome, taken))
 
     def _stages(self, turn: OpenTurn, reply: BufferedReply, taken: float, path: NetworkPath) -> None:
         counts, tally = self._tally.counts, self._tally
@@ -118,16 +118,16 @@ class TurnOutcomes:
         counts["audio_us"] += round(reply.received_s * 1e6)
         report: Mapping[str, Any] = reply.report or {}
         counts["hedged"] += bool(report.get("hedged"))
-        shares = _shares(report, turn, taken)
+        shares = _stage_shares_ms(report, turn, taken)
         for stage, share_ms in (shares or {}).items():
-            tally.took(stage, max(0.0, share_ms / 1000))
+            tally.record(stage, max(0.0, share_ms / 1000))
         for name, parts in _SUMS.items():
             if shares:
                 # The route's delay is the network's, not the audio pipeline's.
                 known_s = sum(shares[part] for part in parts) / 1000 - (path.rtt_s if name == AUDIO else 0.0)
-                tally.took(name, max(0.0, known_s))
+                tally.record(name, max(0.0, known_s))
         for stage, raw_ms in (report.get("raw_ms") or {}).items():
-            tally.took(RAW + stage, raw_ms / 1000)
+            tally.record(RAW + stage, raw_ms / 1000)
         if shares is None:
             counts["unreported"] += 1
 
@@ -140,7 +140,7 @@ def _outcome(reply: BufferedReply | None) -> str:
     return "failed" if reply.status == "failed" or reply.done_at is None else "answered"
 
 
-def _shares(report: Mapping[str, Any], turn: OpenTurn, taken: float) -> dict[str, float] | None:
+def _stage_shares_ms(report: Mapping[str, Any], turn: OpenTurn, taken: float) -> dict[str, float] | None:
     """The waterfall of a turn in milliseconds, as `rejoinder talk` divides it."""
     if report.get("stages_ms") is None:
         return None
@@ -152,7 +152,7 @@ def _shares(report: Mapping[str, Any], turn: OpenTurn, taken: float) -> dict[str
     return stages_ms(parsed, taken * 1000, shift_ms)
 
 
-def _shown(turn: OpenTurn, call: Call, outcome: str, taken: float) -> dict[str, object]:
+def _turn_summary(turn: OpenTurn, call: Call, outcome: str, taken: float) -> dict[str, object]:
     return {
         "call": call.number,
         "turn": turn.number,

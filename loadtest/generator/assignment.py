@@ -23,7 +23,7 @@ class WorkerAssignment:
 
     def document(self) -> dict[str, Any]:
         return {
-            "scenario": described(self.scenario) | {"api_key": self.scenario.api_key},
+            "scenario": scenario_document(self.scenario) | {"api_key": self.scenario.api_key},
             "calls": [asdict(call) for call in self.calls],
             "measure_from_s": self.measure_from_s,
             "measure_to_s": self.measure_to_s,
@@ -46,7 +46,7 @@ class WorkerAssignment:
         )
 
 
-def described(scenario: Scenario) -> dict[str, Any]:
+def scenario_document(scenario: Scenario) -> dict[str, Any]:
     """A scenario as a report has it: without the key."""
     document = asdict(scenario)
     document |= {"tier": scenario.tier.value, "arrivals": scenario.arrivals.value, "codec": scenario.codec.value}

@@ -31,7 +31,7 @@ class RemoteWorker:
                 yield line
 
 
-async def lines(order: WorkerAssignment, address: str) -> AsyncGenerator[dict[str, Any], None]:
+async def report_lines(order: WorkerAssignment, address: str) -> AsyncGenerator[dict[str, Any], None]:
     """What a worker on the cluster at `address` reports; leaving kills it. Raises ConfigError if nothing answers."""
     import ray  # only here: a generator on one machine needs no Ray
 

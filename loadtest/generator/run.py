@@ -20,7 +20,7 @@ from hdrh.histogram import HdrHistogram
 from loadtest.callers.turn_outcomes import REGION
 from loadtest.generator import self_check as fitness
 from loadtest.generator import workers as crew
-from loadtest.generator.assignment import WorkerAssignment, described
+from loadtest.generator.assignment import WorkerAssignment, scenario_document
 from loadtest.generator.server_view import MemoryWatch, ServerView
 from loadtest.judging import verdicts
 from loadtest.results.result import CURVE, Counts, Latency, Region, RunResult, emulated
@@ -52,7 +52,7 @@ def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
         )
         for worker in range(scenario.workers)
     ]
-    asyncio.run(_hold(crew.work(orders, progress, watch), memory.run(start_at, scenario.for_s)))
+    asyncio.run(_hold(crew.run_workers(orders, progress, watch), memory.run(start_at, scenario.for_s)))
     held = memory.between(frozen.measure_from_s, frozen.measure_to_s)
     return result(scenario, frozen=frozen, progress=progress, engines=engines, memory_mb=held)
 
@@ -102,14 +102,14 @@ def result(
     decisive = verdicts.gates(scenario.tier, series, counts)
     return RunResult(
         outcome=verdicts.overall(decisive, causes),
-        scenario=described(scenario),
+        scenario=scenario_document(scenario),
         schedule_sha256=frozen.sha256,
         started_at=datetime.fromtimestamp(progress.start_at, UTC).isoformat(timespec="seconds"),
         held_s=scenario.for_s,
         engines=engines,
         counts=counts,
         checks=checks,
-        verdicts=(*decisive, *verdicts.tables(series)),
+        verdicts=(*decisive, *verdicts.guide_verdicts(series)),
         latencies={name: latency(taken) for name, taken in series.items() if not name.startswith(REGION)},
         regions=tuple(_regions(series)),
         timeline=progress.timeline(),

@@ -47,7 +47,7 @@ def search(
     first = hold(probe)
     baseline_ms = _median(first)
     while (step := machine.next()) is not None:
-        taken = _take(scenario, step=step, probe=probe, baseline_ms=baseline_ms, hold=hold)
+        taken = _run_step(scenario, step=step, probe=probe, baseline_ms=baseline_ms, hold=hold)
         machine.take(taken)
         tell(taken)
     ending = machine.ending
@@ -62,7 +62,7 @@ def search(
     )
 
 
-def _take(
+def _run_step(
     scenario: Scenario, step: SearchStep, probe: Scenario, baseline_ms: float | None, *, hold: Hold
 ) -> CompletedStep:
     asked = replace(scenario, sessions=step.sessions, seed=step.seed)

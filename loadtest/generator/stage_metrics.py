@@ -136,10 +136,10 @@ def between(before: Reading, after: Reading) -> tuple[dict[str, StageCounts], li
     for replica in both:
         counts = after[replica].since(before[replica])
         stages.setdefault(counts.stage, []).append(counts)
-    return {stage: _together(stage, replicas) for stage, replicas in stages.items()}, changed
+    return {stage: _stage_counts(stage, replicas) for stage, replicas in stages.items()}, changed
 
 
-def _together(stage: str, replicas: list[ReplicaCounts]) -> StageCounts:
+def _stage_counts(stage: str, replicas: list[ReplicaCounts]) -> StageCounts:
     return StageCounts(
         stage,
         len(replicas),

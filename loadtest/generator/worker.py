@@ -45,7 +45,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(slots=True)
-class _Live:
+class _LiveCall:
     socket: CallSocket
     caller: SimulatedCaller
     call: Call
@@ -63,7 +63,7 @@ class Worker:
         self._tally = TurnHistograms()
         self._wheel = FramePacer(start)
         self._lag = LoopLag()
-        self._live: dict[CallSocket, _Live] = {}
+        self._live: dict[CallSocket, _LiveCall] = {}
         self._traffic: Counter[str] = Counter()
         measure_to = start + order.measure_to_s
         outcomes = TurnOutcomes(
@@ -117,11 +117,11 @@ class Worker:
             counts[f"setup:{type(fault).__name__}"] += 1
             return
         counts["opened"] += 1
-        self._tally.took("setup", time.monotonic() - due)
+        self._tally.record("setup", time.monotonic() - due)
         path = NetworkPath(route(call.region), random.Random(call.seed))
         caller = SimulatedCaller(call, path=path, habits=self._shared, send=socket.tell, began_at=time.monotonic())
         socket.begin(caller)
-        self._live[socket] = _Live(socket, caller, call, time.monotonic())
+        self._live[socket] = _LiveCall(socket, caller, call, time.monotonic())
         self._wheel.join(socket, call.slot)
         dropped = False
         try:
@@ -146,19 +146,19 @@ class Worker:
             return True
         return False
 
-    def _end(self, live: _Live, dropped: bool) -> None:
+    def _end(self, live: _LiveCall, dropped: bool) -> None:
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)
         self._traffic["scheduled"] += 0 if dropped else live.socket.unreached(now)
         self._collect(live)
 
-    def _collect(self, live: _Live) -> None:
+    def _collect(self, live: _LiveCall) -> None:
         socket = live.socket
         self._traffic.update(sent=socket.sent, bytes_sent=socket.bytes_sent, bytes_received=socket.bytes_received)
         self._traffic["scheduled"] += live.caller.take_scheduled()
         socket.sent = socket.bytes_sent = socket.bytes_received = 0
         for rtt_s in socket.rtts_s:
-            self._tally.took("rtt", rtt_s + live.caller.path.rtt_s)
+            self._tally.record("rtt", rtt_s + live.caller.path.rtt_s)
         socket.rtts_s.clear()
 
     async def _reports(self) -> None:
@@ -173,7 +173,7 @@ class Worker:
                     self._look_after(live, time.monotonic())
             self._tell(final=False)
 
-    def _look_after(self, live: _Live, now: float) -> None:
+    def _look_after(self, live: _LiveCall, now: float) -> None:
         self._collect(live)
         if now - live.pinged_at >= PING_S:
             live.pinged_at = now
@@ -191,7 +191,7 @@ class Worker:
                 "lag": drain(self._lag.late_s),
                 "shares": now.since(self._stance),
                 "traffic": dict(self._traffic),
-                **self._tally.fold(),
+                **self._tally.flush(),
             }
         )
         self._stance = now

@@ -25,7 +25,7 @@ from loadtest.generator import ray_workers as ray_crew
 from loadtest.generator.assignment import WorkerAssignment
 from loadtest.generator.self_check import Fitness, evidence, stolen_and_total
 from loadtest.results.histograms import MergedHistograms, histogram
-from loadtest.results.result import VOICE_TO_VOICE, Moment
+from loadtest.results.result import VOICE_TO_VOICE, TimelineSlice
 from rejoinder.core.errors import BackendError
 
 REAL_TIME_PRIORITY = 1
@@ -108,10 +108,10 @@ class RunProgress:
             frames_sent=traffic["sent"],
         )
 
-    def timeline(self) -> tuple[Moment, ...]:
+    def timeline(self) -> tuple[TimelineSlice, ...]:
         """The run in at most MAX_MOMENTS slices."""
         return tuple(
-            Moment(
+            TimelineSlice(
                 at_s=round(index * self.slice_s, 3),
                 sessions=sum(piece.sessions.values()),
                 turns=piece.counts["turns"],
@@ -129,23 +129,23 @@ def _at(taken: HdrHistogram, percentile: float) -> float | None:
     return round(taken.get_value_at_percentile(percentile) / 1000, 1) if taken.get_total_count() else None
 
 
-async def work(orders: list[WorkerAssignment], progress: RunProgress, watch: Watch) -> None:
+async def run_workers(orders: list[WorkerAssignment], progress: RunProgress, watch: Watch) -> None:
     """Run one process an order until all are done; cancelling it stops them. Raises BackendError if one breaks."""
     stolen, total = stolen_and_total()
     try:
         async with asyncio.TaskGroup() as group:
             for number, order in enumerate(orders):
-                group.create_task(_follow(number, order, progress, watch))
+                group.create_task(_follow_worker(number, order, progress, watch))
     except ExceptionGroup as faults:
         raise faults.exceptions[0] from None  # the first one stopped the others
     after = stolen_and_total()
     progress.stolen = (after[0] - stolen) / max(1, after[1] - total)
 
 
-async def _follow(number: int, order: WorkerAssignment, progress: RunProgress, watch: Watch) -> None:
+async def _follow_worker(number: int, order: WorkerAssignment, progress: RunProgress, watch: Watch) -> None:
     address = order.scenario.ray_address
     # Closed here and not by the garbage collector: whatever happens, the process is gone when this returns.
-    async with aclosing(ray_crew.lines(order, address) if address else _lines(order)) as lines:
+    async with aclosing(ray_crew.report_lines(order, address) if address else _local_report_lines(order)) as lines:
         async for line in lines:
             progress.add(number, line)
             watch(progress)
@@ -153,7 +153,7 @@ async def _follow(number: int, order: WorkerAssignment, progress: RunProgress, w
         raise BackendError(f"generator process {number} ended early.", "Its output above says why.", stage="generator")
 
 
-async def _lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None]:
+async def _local_report_lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None]:
     """What a worker process of this machine reports; leaving stops it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -163,7 +163,7 @@ async def _lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_LINE_BYTES,
     )
-    prefer(process.pid)
+    set_real_time_priority(process.pid)
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018  # both are pipes
     try:
         with suppress(ConnectionError):  # it died; that its lines end says so below
@@ -179,7 +179,7 @@ async def _lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None
             await process.wait()
 
 
-def prefer(pid: int) -> bool:
+def set_real_time_priority(pid: int) -> bool:
     """Real-time priority for a process; False where the machine does not allow it."""
     try:
         os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))

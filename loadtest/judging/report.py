@@ -14,7 +14,7 @@ from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
-SWITCHES = {
+TIPS = {
     Stage.SILENCE.value: "speech.soft_end_ms: work begins after so much silence; 32 ms, one window, is the least.",
     Stage.ENDPOINT.value: "endpointing.min_silence_ms, fallback_silence_ms: the wait at a sure and at an unsure end.",
     Stage.STT.value: "stt.autoscaling.min_replicas, or stt.threads: transcripts wait, or run on one core.",
@@ -43,7 +43,7 @@ def largest_stage(found: RunResult) -> LargestStage | None:
     if not total:
         return None
     stage = max(means, key=lambda name: means[name])
-    return LargestStage(stage, means[stage] / total, SWITCHES[stage])
+    return LargestStage(stage, means[stage] / total, TIPS[stage])
 
 
 def html(found: RunResult) -> str:

@@ -22,7 +22,7 @@ from loadtest.results.result import VOICE_TO_VOICE, Counts, RunOutcome, Verdict
 from rejoinder.core.capacity.budgets import ALERTS, Component, Metric, Tier, component_limit_ms, total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage
 
-DOUBT = 0.05
+SIGNIFICANCE = 0.05
 MAX_NEEDED = 1_000_000
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
@@ -59,9 +59,9 @@ Series = Mapping[str, HdrHistogram]
 def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int]:
     """Is the quantile below the limit that so many of the turns exceeded? The second value: turns still needed."""
     allowed = 1 - quantile
-    if turns and binom.cdf(violations, turns, allowed) <= DOUBT:
+    if turns and binom.cdf(violations, turns, allowed) <= SIGNIFICANCE:
         return RunOutcome.PASS, 0
-    if turns and binom.sf(violations - 1, turns, allowed) <= DOUBT:
+    if turns and binom.sf(violations - 1, turns, allowed) <= SIGNIFICANCE:
         return RunOutcome.FAIL, 0
     return RunOutcome.UNDECIDED, _needed(violations, turns, allowed)
 
@@ -72,7 +72,9 @@ def _needed(violations: int, turns: int, allowed: float) -> int:
 
     def decided(total: int) -> bool:
         seen = round(rate * total)
-        return bool(binom.cdf(seen, total, allowed) <= DOUBT or binom.sf(seen - 1, total, allowed) <= DOUBT)
+        return bool(
+            binom.cdf(seen, total, allowed) <= SIGNIFICANCE or binom.sf(seen - 1, total, allowed) <= SIGNIFICANCE
+        )
 
     low, high = turns, max(1, turns)
     while not decided(high):
@@ -85,7 +87,7 @@ def _needed(violations: int, turns: int, allowed: float) -> int:
     return high - turns
 
 
-def above(taken: HdrHistogram | None, limit_ms: float) -> int:
+def count_violations(taken: HdrHistogram | None, limit_ms: float) -> int:
     """How many values are not below a limit (to the histogram's three digits)."""
     if taken is None or not taken.get_total_count():
         return 0
@@ -96,10 +98,10 @@ def above(taken: HdrHistogram | None, limit_ms: float) -> int:
     return int(count)
 
 
-def verdict(name: str, source: str, statistic: str, limit_ms: float, *, taken: HdrHistogram | None) -> Verdict:
+def quantile_verdict(name: str, source: str, statistic: str, limit_ms: float, *, taken: HdrHistogram | None) -> Verdict:
     """One quantile against one limit."""
     turns = int(taken.get_total_count()) if taken else 0
-    violations = above(taken, limit_ms)
+    violations = count_violations(taken, limit_ms)
     outcome, needed = judge(violations, turns, QUANTILES[statistic])
     observed = None
     if taken and turns:
@@ -117,7 +119,7 @@ def verdict(name: str, source: str, statistic: str, limit_ms: float, *, taken: H
     )
 
 
-def census(name: str, good: int, total: int, share: float) -> Verdict:
+def share_verdict(name: str, good: int, total: int, share: float) -> Verdict:
     """At least this share must be good; counted, so there is nothing to estimate. `observed_ms` is the percentage."""
     reached = good / total if total else 0.0
     outcome = RunOutcome.PASS if total and reached >= share else RunOutcome.FAIL
@@ -141,9 +143,11 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
     smooth_s = max(0.0, counts.audio_s - counts.underrun_s)
     tail = [row for row in ALERTS if row.metric in (Metric.END_TO_END_P95, Metric.END_TO_END_P99)]
     return (
-        verdict(f"{tier.value} tier", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), taken=whole),
+        quantile_verdict(
+            f"{tier.value} tier", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), taken=whole
+        ),
         *(
-            verdict(
+            quantile_verdict(
                 f"end to end {row.statistic}",
                 source="guide 7.1",
                 statistic=row.statistic,
@@ -152,30 +156,32 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
             )
             for row in tail
         ),
-        census("calls set up", counts.sessions_opened, sessions, SETUP_SHARE),
-        census("calls kept", kept, counts.sessions_opened, 1.0),
-        census("turns answered", counts.answered + counts.interrupted, counts.turns, ANSWERED_SHARE),
-        census("audio without underrun", round(smooth_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE),
+        share_verdict("calls set up", counts.sessions_opened, sessions, SETUP_SHARE),
+        share_verdict("calls kept", kept, counts.sessions_opened, 1.0),
+        share_verdict("turns answered", counts.answered + counts.interrupted, counts.turns, ANSWERED_SHARE),
+        share_verdict(
+            "audio without underrun", round(smooth_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE
+        ),
     )
 
 
-def tables(series: Series) -> Iterator[Verdict]:
+def guide_verdicts(series: Series) -> Iterator[Verdict]:
     """Every tier's total, the six components of 3.2 in each tier, and the table of 7.1."""
     whole = series.get(VOICE_TO_VOICE)
     for tier in Tier:
-        yield verdict(
+        yield quantile_verdict(
             f"total, {tier.value}", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), taken=whole
         )
     for component, names in COMPONENT_SERIES.items():
         taken = next((series[name] for name in names if name in series), None)
         for tier in Tier:
             limit_ms = component_limit_ms(component, tier)
-            yield verdict(
+            yield quantile_verdict(
                 f"{component.value}, {tier.value}", source="guide 3.2", statistic="p50", limit_ms=limit_ms, taken=taken
             )
     for row in ALERTS:
         taken = series.get(METRIC_SERIES[row.metric])
-        yield verdict(
+        yield quantile_verdict(
             f"{row.metric.value} target",
             source="guide 7.1",
             statistic=row.statistic,

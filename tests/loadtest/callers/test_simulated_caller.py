@@ -94,7 +94,7 @@ class Stage:
     def took(self, name: str) -> list[float]:
         """Milliseconds, to the histogram's precision."""
         merged = MergedHistograms()
-        merged.add(0, self.tally.fold())
+        merged.add(0, self.tally.flush())
         return [item.value_iterated_to / 1000 for item in merged.seconds[name].get_recorded_iterator()]
 
 
@@ -311,7 +311,7 @@ def test_stages_sum_to_the_whole() -> None:
     }
     stage.until(begin + 0.58 + 0.3).stopped().reply(rejoinder=report).until(stage.now + 1)
     merged = MergedHistograms()
-    merged.add(0, stage.tally.fold())
+    merged.add(0, stage.tally.flush())
     means = {name: taken.get_mean_value() / 1000 for name, taken in merged.seconds.items()}
     parts = sum(means[name] for name in (*report["stages_ms"], "unattributed"))  # type: ignore[misc]
     assert parts == pytest.approx(means[VOICE_TO_VOICE], abs=5)

@@ -121,7 +121,7 @@ def test_refusals_are_counted_as_what_they_are(found: Callable[[Against], RunRes
 def test_a_starved_generator_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator that is stopped for a fifth of every second is late: the run says so and judges nothing."""
     seen: list[int] = []
-    real = crew.prefer
+    real = crew.set_real_time_priority
 
     def note(pid: int) -> bool:
         seen.append(pid)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from loadtest.generator.assignment import WorkerAssignment
-from loadtest.generator.workers import MAX_MOMENTS, RunProgress, work
+from loadtest.generator.workers import MAX_MOMENTS, RunProgress, run_workers
 from loadtest.results.histograms import encoded
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.scenario.scenario import Scenario
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_is_a_typed_error(fake_worker: Path) -> None:
     """Not a group of them, and the others are stopped."""
     fake_worker.with_name("does").write_text("kill -9 $PPID")
     with pytest.raises(BackendError, match="ended early"):
-        asyncio.run(work([ORDER, ORDER], RunProgress(10, 0.0), lambda _: None))
+        asyncio.run(run_workers([ORDER, ORDER], RunProgress(10, 0.0), lambda _: None))
 
 
 def test_no_worker_outlives_a_run_that_breaks(fake_worker: Path) -> None:
@@ -105,6 +105,6 @@ def test_no_worker_outlives_a_run_that_breaks(fake_worker: Path) -> None:
         raise OSError("the terminal is gone")
 
     with pytest.raises(OSError, match="terminal"):
-        asyncio.run(work([ORDER], RunProgress(10, 0.0), broken))
+        asyncio.run(run_workers([ORDER], RunProgress(10, 0.0), broken))
     with pytest.raises(ProcessLookupError):
         os.kill(int(fake_worker.read_text()), 0)

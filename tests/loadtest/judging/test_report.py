@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.judging.report import SWITCHES, html, largest_stage
+from loadtest.judging.report import TIPS, html, largest_stage
 from loadtest.results.result import RunOutcome
 from loadtest.results.turn_record import WATERFALL
 from rejoinder.core.settings.settings import Settings
@@ -31,9 +31,9 @@ def test_turns_that_were_not_divided_have_no_largest_stage() -> None:
 
 def test_every_stage_has_a_switch_that_exists() -> None:
     """The key named first is a setting of ray_config.yaml (where callers are is none)."""
-    assert SWITCHES.keys() == set(WATERFALL)
+    assert TIPS.keys() == set(WATERFALL)
     document = Settings().model_dump()
-    for stage, switch in SWITCHES.items():
+    for stage, switch in TIPS.items():
         if stage == "delivery":
             continue
         section, *path = switch.replace(",", " ").replace(":", " ").split()[0].split(".")

@@ -53,7 +53,7 @@ def test_a_system_on_the_limit_is_rarely_judged() -> None:
 
 def test_violations_are_counted_at_the_limit() -> None:
     """ "Below 800 ms": a turn of 800 ms exceeds it."""
-    row = verdicts.verdict(
+    row = verdicts.quantile_verdict(
         "x", source="y", statistic="p50", limit_ms=800, taken=taken([700.0] * 5 + [800.5] * 3 + [900.0] * 2)
     )
     assert (row.violations, row.turns) == (5, 10)
@@ -82,7 +82,7 @@ def test_an_unfit_generator_judges_nothing() -> None:
 
 def test_every_table_of_the_guide_has_its_rows() -> None:
     """Three totals, six components in three tiers, seven metrics; what was not measured is undecided, not passed."""
-    rows = list(verdicts.tables({}))
+    rows = list(verdicts.guide_verdicts({}))
     assert len(rows) == 3 + 18 + 7
     assert {row.outcome for row in rows} == {RunOutcome.UNDECIDED}
     assert {row.observed_ms for row in rows} == {None}
