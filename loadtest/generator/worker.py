@@ -119,7 +119,9 @@ class Worker:
         counts["opened"] += 1
         self._tally.record("setup", time.monotonic() - due)
         path = NetworkPath(route(call.region), random.Random(call.seed))
-        caller = SimulatedCaller(call, path=path, habits=self._shared, send=socket.tell, began_at=time.monotonic())
+        caller = SimulatedCaller(
+            call, path=path, shared=self._shared, send=socket.send_event, began_at=time.monotonic()
+        )
         socket.begin(caller)
         self._live[socket] = _LiveCall(socket, caller, call, time.monotonic())
         self._wheel.join(socket, call.slot)
@@ -149,13 +151,13 @@ class Worker:
     def _end(self, live: _LiveCall, dropped: bool) -> None:
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)
-        self._traffic["scheduled"] += 0 if dropped else live.socket.unreached(now)
+        self._traffic["scheduled"] += 0 if dropped else live.socket.overdue_frames(now)
         self._collect(live)
 
     def _collect(self, live: _LiveCall) -> None:
         socket = live.socket
         self._traffic.update(sent=socket.sent, bytes_sent=socket.bytes_sent, bytes_received=socket.bytes_received)
-        self._traffic["scheduled"] += live.caller.take_scheduled()
+        self._traffic["scheduled"] += live.caller.take_frames_due()
         socket.sent = socket.bytes_sent = socket.bytes_received = 0
         for rtt_s in socket.rtts_s:
             self._tally.record("rtt", rtt_s + live.caller.path.rtt_s)
