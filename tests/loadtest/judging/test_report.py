@@ -44,7 +44,7 @@ def test_every_stage_has_a_tip_with_an_existing_setting() -> None:
 
 def test_an_invalid_run_says_so_at_the_top() -> None:
     """The page states the outcome and its causes before any measurement."""
-    cause = "send lateness p99 was 9 ms (limit: at most 5 ms)"
+    cause = "send lateness p99: measured 9 ms, must be at most 5 ms"
     page = html(result(RunOutcome.INVALID, causes=(cause,)))
     explanation = page.index(EXPLANATIONS[RunOutcome.INVALID])
     assert explanation < page.index(cause) < page.index("Calls and turns")

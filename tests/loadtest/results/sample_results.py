@@ -47,7 +47,7 @@ def result(outcome: RunOutcome = RunOutcome.PASS, whole_ms: float | None = 400.0
         "counts": Counts(sessions_scheduled=3, sessions_opened=3, turns=50, answered=49, interrupted=1),
         "checks": (
             FitnessCheck("send lateness p99", 0.4, 5.0, "ms"),
-            FitnessCheck("CPU run-queue wait", 0.1, 0.02, "share", warning=True),
+            FitnessCheck("CPU run-queue wait", 0.1, 0.02, "of the time", warning=True),
         ),
         "verdicts": (
             Verdict(
