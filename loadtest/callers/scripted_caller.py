@@ -232,7 +232,7 @@ class ScriptedCaller:
                 pass  # other events carry nothing that a turn's record contains
 
     def _add_utterance(self, item_id: str, end_ms: int) -> None:
-        """Assign an utterance to the last line that started before the utterance ended."""
+        """Assign an utterance that ended at `end_ms` of the stream to the last line that started before."""
         end = end_ms * WIRE_RATE // 1000
         turn = next((turn for turn in reversed(self._turns) if turn.spoken.start < end), None)
         if turn:

@@ -236,7 +236,13 @@ class SimulatedCaller:
         self.phase = CallPhase.OVER
 
     def _plan_next_turn(self, turn: OpenTurn, at: float, *, think: bool) -> None:
-        """Start waiting for the next turn: a think time after `at`, or at once for an interruption of `turn`."""
+        """Start to wait for the next turn.
+
+        Args:
+            turn: The turn that ends or is interrupted.
+            at: Instant at which it ends or is interrupted.
+            think: Whether the next turn starts a think time after `at`. Otherwise it starts at once.
+        """
         self._turn = None if think else turn
         self.phase = CallPhase.WAITING
         self._plan = self._next_plan()

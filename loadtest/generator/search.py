@@ -98,19 +98,19 @@ class CompletedStep:
 
 @dataclass(slots=True)
 class Search:
-    """State of a search. Run each step that `next` returns and pass its outcome to `take`, until `next` returns None.
+    """State of a search: `next` returns the step to run, and `record` receives its outcome.
 
     Attributes:
         start: Number of calls of the first step.
         most: Largest number of calls to try.
         seed: Seed of the first step. Each later step adds 1.
-        taken: The completed steps, in order.
+        completed: The completed steps, in order.
     """
 
     start: int
     most: int
     seed: int = 1
-    taken: list[CompletedStep] = field(default_factory=list)
+    completed: list[CompletedStep] = field(default_factory=list)
     _passing: int = 0
     _failing: int | None = None
     _confirmed: int = 0
@@ -123,7 +123,7 @@ class Search:
 
     @property
     def holds(self) -> int:
-        """Largest number of calls that passed, or 0. It is confirmed once the search has ended as system-limited."""
+        """Largest number of calls that passed, or 0. It is confirmed if the search was not generator-limited."""
         return self._passing
 
     @property
@@ -135,20 +135,20 @@ class Search:
         """Return the next step, or None if the search has ended."""
         if self._ending:
             return None
-        seed = self.seed + len(self.taken)
+        seed = self.seed + len(self.completed)
         if not self._located:
             return SearchStep(self._candidate(), seed, StepKind.SEARCH)
         return SearchStep(self._passing, seed, StepKind.CONFIRM)
 
-    def take(self, completed: CompletedStep) -> None:
+    def record(self, run: CompletedStep) -> None:
         """Record the outcome of the step that `next` returned."""
-        self.taken.append(completed)
-        if completed.outcome is RunOutcome.INVALID:
+        self.completed.append(run)
+        if run.outcome is RunOutcome.INVALID:
             self._ending = SearchEnd.GENERATOR_LIMITED
-        elif completed.passed:
-            self._pass(completed.step)
+        elif run.passed:
+            self._pass(run.step)
         else:
-            self._fail(completed.step)
+            self._fail(run.step)
 
     def _pass(self, step: SearchStep) -> None:
         self._passing = step.sessions
@@ -159,7 +159,7 @@ class Search:
     def _fail(self, step: SearchStep) -> None:
         self._failing = step.sessions
         self._confirmed = 0
-        passed = [earlier.step.sessions for earlier in self.taken if earlier.passed]
+        passed = [earlier.step.sessions for earlier in self.completed if earlier.passed]
         self._passing = max((sessions for sessions in passed if sessions < step.sessions), default=0)
         if step.sessions <= 1 or (not self._passing and step.sessions <= max(1, self.start // 16)):
             self._ending = SearchEnd.NOTHING_PASSES

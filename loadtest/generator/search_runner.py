@@ -72,7 +72,7 @@ def search(
     baseline_ms = _median(baseline)
     while (step := state.next()) is not None:
         completed = _run_step(scenario, step=step, probe=probe, baseline_ms=baseline_ms, hold=hold)
-        state.take(completed)
+        state.record(completed)
         on_step(completed)
     ending = state.ending
     assert ending is not None  # `next` returns None only after the end
@@ -80,7 +80,7 @@ def search(
         state.holds,
         breaks=state.breaks,
         ending=ending,
-        steps=tuple(state.taken),
+        steps=tuple(state.completed),
         baseline_ms=baseline_ms,
         engines=baseline.engines,
     )

@@ -75,7 +75,7 @@ class CpuSnapshot:
         return CpuSnapshot(time.monotonic(), time.process_time(), _queued_s())
 
     def since(self, before: CpuSnapshot) -> dict[str, float]:
-        """Return the shares of the time since `before` that were used (`cpu`) and waited for a core (`queued`)."""
+        """Return CPU time (`cpu`) and run-queue wait (`queued`) since `before`, as shares of the elapsed time."""
         elapsed_s = max(1e-9, self.at - before.at)
         cpu, queued = (self.cpu_s - before.cpu_s) / elapsed_s, (self.queued_s - before.queued_s) / elapsed_s
         return {"cpu": cpu, "queued": queued}

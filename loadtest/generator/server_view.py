@@ -29,7 +29,7 @@ class ServerView:
         self._headers = {"Authorization": f"Bearer {scenario.api_key}"}
 
     def engines(self) -> dict[str, str]:
-        """Return the engine of each stage. Empty if the server does not report engines.
+        """Return the name of each stage's engine, by stage. The result is empty if the server reports no engines.
 
         Raises:
             BackendError: The server does not answer, or answers with something else.

@@ -62,7 +62,7 @@ class TurnHistograms:
         self._seconds[name].append(seconds)
 
     def offer_slow_turn(self, seconds: float, turn: dict[str, object]) -> None:
-        """Keep a turn if it is one of the slowest since the last flush."""
+        """Keep a turn, as a JSON document, if its latency in seconds is one of the longest since the last flush."""
         self._offered += 1
         self._slowest.append((seconds, self._offered, turn))
         self._slowest.sort(reverse=True)

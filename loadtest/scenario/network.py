@@ -143,7 +143,7 @@ class NetworkPath:
 
 
 class Uplink:
-    """A caller's upstream direction: messages leave late but in order."""
+    """Upstream direction of a call. It delays messages by the path's jitter and loss but keeps their order."""
 
     def __init__(self, path: NetworkPath) -> None:
         self._path = path

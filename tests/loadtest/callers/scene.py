@@ -50,12 +50,12 @@ class Scene:
         return self.dialogue.take(_EVENT.validate_python(document), BEGAN + at)
 
     def hears(self, at: float, item: str) -> Truncate | None:
-        """The server detects the start of an utterance."""
+        """Deliver `speech_started`: the server has detected the start of an utterance."""
         fields = {"item_id": item, "audio_start_ms": max(0, round(at * 1000) - 300)}
         return self.event(at, "input_audio_buffer.speech_started", **fields)
 
     def commits(self, at: float, item: str, text: str, audio_end_ms: int | None = None) -> None:
-        """The server detects the end of an utterance, by default at `at`, and transcribes it."""
+        """Deliver `speech_stopped`, by default for speech that ended at `at`, and the transcript."""
         end = round(at * 1000) if audio_end_ms is None else audio_end_ms
         self.event(at, "input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=end)
         self.event(
@@ -68,7 +68,7 @@ class Scene:
         )
 
     def replies(self, at: float, response: str, text: str, *chunks: bytes) -> None:
-        """The server starts a response and sends its transcript and audio at once."""
+        """Deliver the start of a response and all of its transcript and audio."""
         self.event(at, "response.created", response={"id": response, "object": "realtime.response"})
         where = {"response_id": response, "item_id": f"said_{response}", "output_index": 0, "content_index": 0}
         self.event(at, "response.output_audio_transcript.delta", delta=text, **where)
@@ -84,7 +84,7 @@ class Scene:
         *,
         used: dict[str, Any] | None = None,
     ) -> None:
-        """The server ends a response."""
+        """Deliver `response.done`."""
         extra = {} if report is None else {"rejoinder": report}
         body = {"id": response, "object": "realtime.response", "status": status, "usage": used}
         self.event(at, "response.done", response=body, **extra)

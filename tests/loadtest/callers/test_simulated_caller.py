@@ -88,12 +88,12 @@ class Harness:
         return self
 
     def stopped(self, end_s: float | None = None) -> Harness:
-        """The server detects the end of an utterance at `end_s` of the stream, by default now."""
+        """Deliver `speech_stopped` for speech that ended at `end_s` of the stream, by default now."""
         end_ms = (self.frames * FRAME_S if end_s is None else end_s) * 1000
         return self.hear(type="input_audio_buffer.speech_stopped", item_id="i", audio_end_ms=end_ms)
 
     def reply(self, key: str = "r", tenths: int = 5, done: str | None = "completed", **extra: Any) -> Harness:
-        """The server replies with `tenths` x 100 ms of audio and the status `done`; None leaves the reply open."""
+        """Deliver a reply with `tenths` x 100 ms of audio and the status `done`. None leaves the reply open."""
         self.hear(type="response.created", response={"id": key})
         for _ in range(tenths):
             self.hear(type="response.output_audio.delta", response_id=key, item_id=f"item-{key}", delta=TENTH)

@@ -127,7 +127,7 @@ def test_a_starved_generator_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None
         pids.append(pid)
         return original(pid)
 
-    monkeypatch.setattr(workers, "prefer", note)
+    monkeypatch.setattr(workers, "set_real_time_priority", note)
 
     def starve(progress: workers.RunProgress) -> None:
         # Each report, once a second, stops the worker for 0.2 s.

@@ -26,7 +26,7 @@ def drive(search: Search, capacity: int, limit: int = 10**9) -> list[SearchStep]
         steps.append(step)
         assert len(steps) < 100
         outcome = RunOutcome.PASS if step.sessions <= capacity else RunOutcome.FAIL
-        search.take(CompletedStep(step, RunOutcome.INVALID if step.sessions > limit else outcome, recovered=True))
+        search.record(CompletedStep(step, RunOutcome.INVALID if step.sessions > limit else outcome, recovered=True))
     return steps
 
 
@@ -72,7 +72,7 @@ def test_a_system_that_does_not_recover_has_failed_the_step() -> None:
     """A step fails if its recovery check fails, even if its run passed."""
     search = Search(10, 1000)
     while (step := search.next()) is not None:
-        search.take(CompletedStep(step, RunOutcome.PASS, recovered=step.sessions < 100))
+        search.record(CompletedStep(step, RunOutcome.PASS, recovered=step.sessions < 100))
     assert search.holds < 100
     assert search.ending is SearchEnd.SYSTEM_LIMITED
 
@@ -84,7 +84,7 @@ def test_a_failed_repeat_continues_the_search_below() -> None:
     while (step := search.next()) is not None:
         runs[step.sessions] = runs.get(step.sessions, 0) + 1
         flaky = 50 < step.sessions <= 100 and runs[step.sessions] > 1
-        search.take(CompletedStep(step, RunOutcome.FAIL if flaky or step.sessions > 100 else RunOutcome.PASS))
+        search.record(CompletedStep(step, RunOutcome.FAIL if flaky or step.sessions > 100 else RunOutcome.PASS))
     assert search.holds <= 50
 
 
