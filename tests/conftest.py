@@ -1,4 +1,4 @@
-"""What tests of several folders share."""
+"""Fixtures and settings for all tests."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from hypothesis import settings
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.model_store import ModelStore, open_store
 
-# A busy machine is no failure: properties are held against values, never against the clock.
+# Property tests have no deadline, because a busy machine is not a failure.
 settings.register_profile("rejoinder", deadline=None)
 settings.load_profile("rejoinder")
 
 
 @pytest.fixture(scope="session")
 def store() -> ModelStore:
-    """The user's model store, which tests marked `models` need filled."""
+    """Return the user's model store. Tests marked `models` need its models."""
     return open_store(ModelStoreSettings())

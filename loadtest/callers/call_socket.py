@@ -1,4 +1,7 @@
-"""A simulated caller's connection: OpenAI Realtime over picows, configured before the caller speaks."""
+"""WebSocket connection of a caller: the OpenAI Realtime protocol over picows.
+
+The session is configured before the caller sends audio.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,21 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from loadtest.scenario.utterances import FRAME_S
 from rejoinder.core.wire.formats import AudioFormat
 
-GREETING_S = 10.0
-"""The server confirms the session at once; longer is a failure to set up."""
+SETUP_TIMEOUT_S = 10.0
+"""Timeout for the connection and the session's confirmation. A server normally confirms at once."""
 
-BLOCKED_S = 5.0
-"""A server that does not read a caller's audio for so long has dropped the call."""
+WRITE_STALL_S = 5.0
+"""A call is dropped if the server does not read its audio for this long."""
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 
 
 class CallRefused(Exception):
-    """The server refused the call with an HTTP `status`; 0 if it was none."""
+    """The server refused the WebSocket upgrade.
+
+    Attributes:
+        status: HTTP status of the refusal, or 0 if the answer was not HTTP.
+    """
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
@@ -32,7 +39,14 @@ class CallRefused(Exception):
 
 
 def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int, *, transcribed: bool = False) -> bytes:
-    """The session that every caller asks for; `transcribed`: with what was heard of it, in words."""
+    """Return the `session.update` event that configures a caller's session, as JSON.
+
+    Args:
+        wire: Audio format in both directions.
+        turn_detection: semantic_vad or server_vad.
+        silence_ms: Silence that ends a turn with server_vad, in milliseconds.
+        transcribed: Whether the server sends transcripts of the caller's speech.
+    """
     detection: dict[str, Any] = {"type": turn_detection}
     if turn_detection == "server_vad":
         detection["silence_duration_ms"] = silence_ms
@@ -48,23 +62,41 @@ def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int, *, t
     return orjson.dumps({"type": "session.update", "session": session})
 
 
-class Party(Protocol):
-    """Who speaks and listens on a call."""
+class CallParticipant(Protocol):
+    """The caller on a call: supplies the messages to send and receives the server's events."""
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """The messages that leave at this deadline."""
+        """Return the messages to send at the deadline `due`, in seconds of the monotonic clock."""
         ...
 
     def take(self, message: bytes, arrived: float) -> None:
-        """A server event."""
+        """Handle a server event that arrived at `arrived`, in seconds of the monotonic clock."""
         ...
 
 
 class CallSocket(WSListener):
-    """One call; `party` is there once the session is configured, and `cause` says why it was lost if it was."""
+    """WebSocket connection of one call.
 
-    def __init__(self, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> None:
-        self.party: Party | None = None
+    Attributes:
+        participant: The caller, or None until `begin`.
+        sent: Number of messages sent at deadlines.
+        bytes_sent: Payload bytes of these messages.
+        bytes_received: Payload bytes of all frames received.
+        rtts_s: Round-trip times of the answered pings, in seconds.
+        lost: True once the connection has ended.
+        cause: Why the connection was lost, if the server or this class ended it.
+        ready: Future that completes when the server confirms the session. It fails with ConnectionError if the server
+            reports an error or closes the connection.
+    """
+
+    def __init__(self, configure: bytes, on_lost: Callable[[CallSocket], None]) -> None:
+        """Create the listener of a connection.
+
+        Args:
+            configure: The `session.update` event to send first.
+            on_lost: Called once when the connection ends, also after `close`.
+        """
+        self.participant: CallParticipant | None = None
         self.sent = 0
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -72,20 +104,22 @@ class CallSocket(WSListener):
         self.lost = False
         self.cause = "the connection broke"
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._greeting = greeting
+        self._configure = configure
         self._on_lost = on_lost
         self._transport: WSTransport | None = None
-        self._parts: list[bytes] = []
+        self._fragments: list[bytes] = []
         self._blocked_since: float | None = None
-        self._reached = 0.0
+        self._last_sent_due = 0.0
 
-    # -- picows' side ----------------------------------------------------------------------------------------------
+    # -- callbacks of picows ---------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
+        """Configure the session."""
         self._transport = transport
-        transport.send(WSMsgType.TEXT, self._greeting)
+        transport.send(WSMsgType.TEXT, self._configure)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Handle one frame: an event or a fragment of one, a ping, a pong or a close."""
         arrived = time.monotonic()
         kind = frame.msg_type
         payload = frame.get_payload_as_bytes()
@@ -97,64 +131,73 @@ class CallSocket(WSListener):
         elif kind == WSMsgType.CLOSE:
             self.cause = f"closed by the server, code {int.from_bytes(payload[:2])} {frame.get_close_reason()}".rstrip()
             transport.disconnect()
-        elif not frame.fin or self._parts:
-            self._parts.append(payload)
+        elif not frame.fin or self._fragments:
+            self._fragments.append(payload)
             if frame.fin:
-                whole, self._parts = b"".join(self._parts), []
-                self._take(whole, arrived)
+                whole, self._fragments = b"".join(self._fragments), []
+                self._handle_event(whole, arrived)
         else:
-            self._take(payload, arrived)
+            self._handle_event(payload, arrived)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """Report the lost connection."""
         self.lost = True
         if not self.ready.done():
-            self.ready.set_exception(ConnectionError("the server hung up before the session began"))
+            self.ready.set_exception(ConnectionError("the server closed the connection before the session started"))
         self._on_lost(self)
 
     def pause_writing(self) -> None:
+        """Note that the send buffer is full."""
         self._blocked_since = time.monotonic()
 
     def resume_writing(self) -> None:
+        """Note that the send buffer has drained."""
         self._blocked_since = None
 
-    # -- ours ------------------------------------------------------------------------------------------------------
+    # -- interface of the generator --------------------------------------------------------------------------------
 
     def send_frame(self, due: float) -> int:
-        """See `loadtest.generator.pacer.Paced`."""
-        party, transport = self.party, self._transport
-        if party is None or transport is None or self.lost:
+        """Send the participant's messages for the deadline `due` and return their number.
+
+        A call whose server has read nothing for `WRITE_STALL_S` is disconnected.
+        """
+        participant, transport = self.participant, self._transport
+        if participant is None or transport is None or self.lost:
             return 0
-        messages = party.leaving(due)
+        messages = participant.leaving(due)
         for message in messages:
             transport.send(WSMsgType.TEXT, message)
             self.bytes_sent += len(message)
         self.sent += len(messages)
-        self._reached = due if messages else 0.0
-        if self._blocked_since is not None and time.monotonic() - self._blocked_since > BLOCKED_S:
-            self.cause = f"the server read nothing for {BLOCKED_S:g} s"
+        self._last_sent_due = due if messages else 0.0
+        if self._blocked_since is not None and time.monotonic() - self._blocked_since > WRITE_STALL_S:
+            self.cause = f"the server read nothing for {WRITE_STALL_S:g} s"
             transport.disconnect()
         return len(messages)
 
-    def unreached(self, now: float) -> int:
-        """Frames of an unmuted caller that were due by now, and that a late pacer did not come to."""
-        return int((now - self._reached) / FRAME_S) if self._reached else 0
+    def overdue_frames(self, now: float) -> int:
+        """Return the number of frames that are due by `now` and that a late pacer has not sent.
+
+        It is 0 while the caller is muted.
+        """
+        return int((now - self._last_sent_due) / FRAME_S) if self._last_sent_due else 0
 
     def ping(self) -> None:
-        """Measure the round trip."""
+        """Send a ping. Its round-trip time is appended to `rtts_s` when the pong arrives."""
         if self._transport and not self.lost:
             self._transport.send_ping(str(time.monotonic_ns()).encode())
 
-    def tell(self, message: bytes) -> None:
-        """Send an event beside the audio."""
+    def send_event(self, message: bytes) -> None:
+        """Send an event that is not paced audio, such as a truncation."""
         if self._transport and not self.lost:
             self._transport.send(WSMsgType.TEXT, message)
 
-    def begin(self, party: Party) -> None:
-        """The session is configured: from now on the caller lives."""
-        self.party = party
+    def begin(self, participant: CallParticipant) -> None:
+        """Attach the caller to the configured session."""
+        self.participant = participant
 
     async def close(self) -> None:
-        """Hang up; waits a moment for the server's side of it."""
+        """Send a close frame and wait up to 1 s for the server to disconnect. Then disconnect."""
         if self._transport is None:
             return
         self._transport.send_close(picows.WSCloseCode.OK)
@@ -164,9 +207,9 @@ class CallSocket(WSListener):
         except TimeoutError:
             self._transport.disconnect()
 
-    def _take(self, message: bytes, arrived: float) -> None:
-        if self.party:
-            self.party.take(message, arrived)
+    def _handle_event(self, message: bytes, arrived: float) -> None:
+        if self.participant:
+            self.participant.take(message, arrived)
         elif not self.ready.done():
             event = orjson.loads(message)
             if event["type"] == "session.updated":
@@ -175,12 +218,24 @@ class CallSocket(WSListener):
                 self.ready.set_exception(ConnectionError(str(event["error"].get("message"))))
 
 
-async def dial(url: str, key: str, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> CallSocket:
-    """A connected and configured call. Raises Refused, or ConnectionError or TimeoutError if nobody answers."""
-    async with asyncio.timeout(GREETING_S):
+async def dial(url: str, key: str, configure: bytes, on_lost: Callable[[CallSocket], None]) -> CallSocket:
+    """Connect to a server and configure the session.
+
+    Args:
+        url: OpenAI base URL with ws:// or wss://.
+        key: API key.
+        configure: The `session.update` event to send first.
+        on_lost: Called once when the connection ends.
+
+    Raises:
+        CallRefused: The server refused the WebSocket upgrade.
+        ConnectionError: The server cannot be reached, rejects the session, or closes the connection.
+        TimeoutError: The session is not confirmed within `SETUP_TIMEOUT_S`.
+    """
+    async with asyncio.timeout(SETUP_TIMEOUT_S):
         try:
             _, listener = await picows.ws_connect(
-                lambda: CallSocket(greeting, on_lost),
+                lambda: CallSocket(configure, on_lost),
                 f"{url}/realtime?model=rejoinder",
                 extra_headers={"Authorization": f"Bearer {key}"},
                 max_frame_size=MAX_EVENT_BYTES,

@@ -1,8 +1,8 @@
-"""The client's loudspeaker, simulated: what of a reply was heard when.
+"""A simulated loudspeaker: which audio of a reply is played at which time.
 
-Playback begins with the first audio and runs in real time; it stands still while nothing is left to play, and goes on
-with the next audio. So each received chunk has an interval in which it sounds. A flush drops what has not sounded;
-audio behind it (a reply that a noise had interrupted is resumed) sounds like any other.
+Playback starts with the first audio and runs in real time. It stalls while no audio is left and continues with the next
+audio, so each received chunk has an interval in which it is played. A flush drops the audio that has not been played.
+Audio that arrives after a flush is played normally: the server resumes a reply that only a noise interrupted.
 """
 
 from __future__ import annotations
@@ -13,52 +13,62 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, first_audible, pcm
 
 
 @dataclass(frozen=True, slots=True)
-class Sounding:
-    """A chunk of 24 kHz PCM and when its first sample sounds."""
+class PlayedChunk:
+    """A chunk of audio and its playback time.
+
+    Attributes:
+        at: Instant at which the first sample is played, in seconds.
+        pcm: 24 kHz mono 16-bit PCM.
+    """
 
     at: float
     pcm: bytes
 
 
 class Loudspeaker:
-    """One reply's audio; all times are seconds on the client's clock."""
+    """Playback of one reply. All instants are in seconds on the client's clock, all audio is 24 kHz 16-bit PCM."""
 
     def __init__(self) -> None:
-        self._chunks: list[Sounding] = []
-        self._ends = 0.0
+        self._chunks: list[PlayedChunk] = []
+        self._ends_at = 0.0
 
     def receive(self, pcm: bytes, now: float) -> None:
-        """Take audio that arrived now."""
+        """Queue audio that arrived at `now`."""
         if pcm:
-            at = max(now, self._ends)
-            self._chunks.append(Sounding(at, pcm))
-            self._ends = at + _seconds(pcm)
+            at = max(now, self._ends_at)
+            self._chunks.append(PlayedChunk(at, pcm))
+            self._ends_at = at + _seconds(pcm)
 
     def flush(self, now: float) -> None:
-        """Silence: what has not sounded by now never will."""
+        """Stop playback at `now` and drop the audio that has not been played."""
         lengths = [(chunk, round((now - chunk.at) * WIRE_RATE) * SAMPLE_BYTES) for chunk in self._chunks]
-        self._chunks = [Sounding(chunk.at, chunk.pcm[:length]) for chunk, length in lengths if length > 0]
-        self._ends = min(self._ends, now)
+        self._chunks = [PlayedChunk(chunk.at, chunk.pcm[:length]) for chunk, length in lengths if length > 0]
+        self._ends_at = min(self._ends_at, now)
 
     @property
     def began_at(self) -> float | None:
-        """When the first sample sounded; None before any audio."""
+        """Instant at which the first sample is played, or None before any audio."""
         return self._chunks[0].at if self._chunks else None
 
     @property
     def ends_at(self) -> float:
-        """When all that was received has sounded, or was flushed; 0 before any audio."""
-        return self._ends
+        """Instant at which all received audio has been played or flushed, or 0 before any audio."""
+        return self._ends_at
 
     def playing(self, now: float) -> bool:
+        """Return True if audio is left to play at `now`."""
         return now < self.ends_at
 
     def played_s(self, now: float) -> float:
-        """Seconds of audio heard by now."""
+        """Return how many seconds of audio have been played by `now`."""
         return sum(min(max(0.0, now - chunk.at), _seconds(chunk.pcm)) for chunk in self._chunks)
 
     def audible_at(self, from_s: float = 0.0) -> float | None:
-        """When the first audible sample sounded that lies `from_s` or more into the audio; None if none did."""
+        """Return the instant at which the first audible sample is played, or None if there is none.
+
+        Args:
+            from_s: Position in the audio, in seconds, before which samples are ignored.
+        """
         start = round(from_s * WIRE_RATE)
         index = first_audible(pcm16_to_float(self.received[start * SAMPLE_BYTES :]), WIRE_RATE)
         if index is None:
@@ -73,11 +83,11 @@ class Loudspeaker:
 
     @property
     def received(self) -> bytes:
-        """All audio of the reply that was heard or will be."""
+        """All audio that has been received and not flushed."""
         return b"".join(chunk.pcm for chunk in self._chunks)
 
-    def heard(self) -> list[Sounding]:
-        """The chunks that sounded, cut where the playback was flushed."""
+    def heard(self) -> list[PlayedChunk]:
+        """Return the chunks that have been or will be played, cut where playback was flushed."""
         return list(self._chunks)
 
 

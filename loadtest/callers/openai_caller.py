@@ -1,7 +1,7 @@
-"""One caller over the wire: the stock `openai` client holds a `ScriptedCaller` with a server in real time.
+"""A scripted conversation with a server in real time, over the unmodified `openai` client.
 
-Three tasks a conversation: the microphone sends a frame at every deadline, the ear takes events with their time of
-arrival, and a ping measures the network.
+A conversation runs three tasks: one sends a microphone frame at every deadline, one receives events with their arrival
+times, and one measures the round-trip time with pings.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from loadtest.scenario.microphone import FRAME_MS
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded, RejoinderError
 
 LATENESS_LIMIT_MS = 5.0
-"""A caller whose frames leave later than this at the 99th percentile measures itself (load-facts section 2)."""
+"""Largest acceptable 99th percentile of frame lateness. A later caller measures its own delay, not the server's."""
 
 PING_PERIOD_S = 0.5
-# The server greets at once; a longer wait is a fault of its own.
-GREETING_TIMEOUT_S = 10.0
+# The server normally confirms the session at once.
+SETUP_TIMEOUT_S = 10.0
 MODEL = "rejoinder"
 
 SESSION: RealtimeSessionCreateRequestParam = {
@@ -48,7 +48,15 @@ SESSION: RealtimeSessionCreateRequestParam = {
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where to call: `url` is the OpenAI base URL with ws:// or wss://, for example ws://127.0.0.1:8000/v1."""
+    """Address of a server.
+
+    Attributes:
+        url: OpenAI base URL with ws:// or wss://, for example ws://127.0.0.1:8000/v1.
+        api_key: API key.
+
+    Raises:
+        ConfigError: `url` is not a WebSocket URL.
+    """
 
     url: str
     api_key: str = "none"
@@ -60,18 +68,23 @@ class ServerAddress:
         except ValueError:
             valid = False
         if not valid:
-            raise ConfigError(f"{self.url!r} is no WebSocket address.", "Write ws://HOST:PORT/v1.", field="--url")
+            raise ConfigError(f"{self.url!r} is not a WebSocket URL.", "Write ws://HOST:PORT/v1.", field="--url")
 
 
 @dataclass(slots=True)
 class HeldCall:
-    """A conversation that was held, and how late its frames left (seconds after their deadlines)."""
+    """A finished conversation.
+
+    Attributes:
+        dialogue: The caller, with the records of its turns.
+        lateness_s: Delay of each frame after its deadline, in seconds.
+    """
 
     dialogue: ScriptedCaller
     lateness_s: list[float] = field(default_factory=list)
 
     def lateness_ms(self) -> tuple[float, float]:
-        """99th percentile (nearest rank) and maximum."""
+        """Return the 99th percentile (nearest rank) and the maximum of the lateness in milliseconds."""
         if not self.lateness_s:
             return 0.0, 0.0
         p99 = np.percentile(self.lateness_s, 99, method="inverted_cdf")
@@ -79,12 +92,23 @@ class HeldCall:
 
 
 async def talk(
-    server: ServerAddress, lines: list[ScriptedLine], behavior: ScriptedBehavior, listener: Callable[[TurnRecord], None]
+    server: ServerAddress, lines: list[ScriptedLine], behavior: ScriptedBehavior, on_turn: Callable[[TurnRecord], None]
 ) -> HeldCall:
-    """Hold one conversation; `listener` gets each turn once it is over. Cancelling it hangs up.
+    """Hold one conversation. Cancelling the task hangs up.
 
-    Raises BackendError or Overloaded if the server cannot be reached or refuses; a connection that is lost later
-    leaves the remaining turns unanswered and is told in the dialogue's `faults`.
+    If the connection is lost during the conversation, the remaining turns are unanswered and the reason is in the
+    caller's `faults`.
+
+    Args:
+        server: Address of the server.
+        lines: Clips to speak, in order.
+        behavior: Think time and timeout of the caller.
+        on_turn: Called with the record of each turn when it is over.
+
+    Raises:
+        BackendError: The server cannot be reached or rejects the session.
+        CallerError: The server rejects the API key.
+        Overloaded: The server has no free session.
     """
     async with _connection(server) as connection:
         await _configure(connection)
@@ -92,8 +116,8 @@ async def talk(
         call = HeldCall(ScriptedCaller(lines, behavior, clock() + FRAME_MS / 1000))
         async with asyncio.TaskGroup() as group:
             tasks = {
-                group.create_task(_speak(connection, call, listener)),
-                group.create_task(_listen(connection, call.dialogue)),
+                group.create_task(_send_frames(connection, call, on_turn)),
+                group.create_task(_receive_events(connection, call.dialogue)),
             }
             pinging = group.create_task(_ping(connection, call.dialogue))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -102,36 +126,40 @@ async def talk(
     return call
 
 
-async def _speak(connection: AsyncRealtimeConnection, call: HeldCall, listener: Callable[[TurnRecord], None]) -> None:
+async def _send_frames(
+    connection: AsyncRealtimeConnection, call: HeldCall, on_turn: Callable[[TurnRecord], None]
+) -> None:
+    """Send a frame at every deadline until the conversation is finished or the connection is lost."""
     clock = asyncio.get_running_loop().time
-    dialogue, told = call.dialogue, 0
-    while not dialogue.finished:
-        due = dialogue.microphone.due
+    caller, reported = call.dialogue, 0
+    while not caller.finished:
+        due = caller.microphone.due
         if (early := due - clock()) > 0:
             await asyncio.sleep(early)
-        audio = base64.b64encode(dialogue.next_frame()).decode("ascii")
+        audio = base64.b64encode(caller.next_frame()).decode("ascii")
         try:
             await connection.input_audio_buffer.append(audio=audio)
         except ConnectionClosed:
-            return  # the ear says why
+            return  # `_receive_events` records the reason
         call.lateness_s.append(clock() - due)
-        if told < dialogue.closed:
-            for record in dialogue.records()[told : dialogue.closed]:
-                listener(record)
-            told = dialogue.closed
+        if reported < caller.closed:
+            for record in caller.records()[reported : caller.closed]:
+                on_turn(record)
+            reported = caller.closed
 
 
-async def _listen(connection: AsyncRealtimeConnection, dialogue: ScriptedCaller) -> None:
+async def _receive_events(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
+    """Pass events to the caller until the connection is lost. Send the truncations that it returns."""
     clock = asyncio.get_running_loop().time
     try:
         while True:
             message = await connection.recv_bytes()
             arrived = clock()
-            command = dialogue.take(connection.parse_event(message), arrived)
+            command = caller.take(connection.parse_event(message), arrived)
             if command:
                 await _truncate(connection, command)
     except ConnectionClosed as closed:
-        dialogue.faults.append(f"the connection was lost ({closed}).")
+        caller.faults.append(f"the connection was lost ({closed}).")
 
 
 async def _truncate(connection: AsyncRealtimeConnection, command: Truncate) -> None:
@@ -140,14 +168,14 @@ async def _truncate(connection: AsyncRealtimeConnection, command: Truncate) -> N
     )
 
 
-async def _ping(connection: AsyncRealtimeConnection, dialogue: ScriptedCaller) -> None:
-    websocket = connection._connection  # the one private access: the client offers no ping of its own
+async def _ping(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
+    websocket = connection._connection  # private, because the client has no public method for pings
     try:
         while True:
             await asyncio.sleep(PING_PERIOD_S)
-            dialogue.round_trip(await (await websocket.ping()))
+            caller.round_trip(await (await websocket.ping()))
     except ConnectionClosed:
-        return  # the ear says why
+        return  # `_receive_events` records the reason
 
 
 @asynccontextmanager
@@ -170,33 +198,37 @@ def _refusal(url: str, error: OSError | TimeoutError | InvalidHandshake) -> Rejo
         status = error.response.status_code
         if status in (429, 503):
             after_s = _seconds(error.response.headers.get("Retry-After"))
-            return Overloaded(f"{url} is full (HTTP {status}).", f"Try again in {after_s:g} s.", retry_after_s=after_s)
+            return Overloaded(
+                f"{url} has no free session (HTTP {status}).", f"Try again in {after_s:g} s.", retry_after_s=after_s
+            )
         if status in (401, 403):
-            return CallerError(f"{url} refuses the key (HTTP {status}).", "Set REJOINDER_API_KEY to a right one.")
-        return BackendError(f"{url} answered HTTP {status} instead of a WebSocket.", "Check --url; it ends in /v1.")
-    why = str(error) or type(error).__name__
-    return BackendError(f"No answer from {url} ({why}).", "Start the server with `rejoinder serve`, or check --url.")
+            return CallerError(f"{url} rejects the API key (HTTP {status}).", "Set REJOINDER_API_KEY to a valid key.")
+        return BackendError(
+            f"{url} answered HTTP {status} instead of accepting a WebSocket.", "Check --url; it must end in /v1."
+        )
+    reason = str(error) or type(error).__name__
+    return BackendError(f"No answer from {url} ({reason}).", "Start the server with `rejoinder serve`, or check --url.")
 
 
 def _seconds(retry_after: str | None) -> float:
     try:
         return float(retry_after or 1)
-    except ValueError:  # the header's other form, a date
+    except ValueError:  # the header may also be a date
         return 1.0
 
 
 async def _configure(connection: AsyncRealtimeConnection) -> None:
-    """Open the session as `SESSION` says; raises BackendError if the server does not take it."""
+    """Configure the session as in `SESSION`. Raise BackendError if the server rejects it or does not confirm it."""
     await connection.session.update(session=SESSION)
     try:
-        async with asyncio.timeout(GREETING_TIMEOUT_S):
+        async with asyncio.timeout(SETUP_TIMEOUT_S):
             async for event in connection:
                 if isinstance(event, SessionUpdatedEvent):
                     return
                 if isinstance(event, RealtimeErrorEvent):
-                    raise BackendError(f"The server refuses the session: {event.error.message}")
+                    raise BackendError(f"The server rejects the session: {event.error.message}")
     except TimeoutError:
-        raise BackendError(f"The server did not confirm the session within {GREETING_TIMEOUT_S:g} s.") from None
+        raise BackendError(f"The server did not confirm the session within {SETUP_TIMEOUT_S:g} s.") from None
     except ConnectionClosed as closed:
-        raise BackendError(f"The server hung up before the session began ({closed}).") from None
-    raise BackendError("The server hung up before the session began.")
+        raise BackendError(f"The server closed the connection before the session started ({closed}).") from None
+    raise BackendError("The server closed the connection before the session started.")

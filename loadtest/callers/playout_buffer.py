@@ -1,8 +1,8 @@
-"""How a caller hears one reply: a simulated playout buffer, without keeping the audio.
+"""A simulated playout buffer: the playback times of a reply, without keeping its audio.
 
-Playback begins when the buffer holds `buffer_s` of audio (or all of a shorter reply), runs in real time, and stands
-still while nothing is left to play: an underrun, counted with its length. Only the audio up to the first audible
-sample is decoded; of the rest the length is enough.
+Playback starts when the buffer holds `buffer_s` of audio and runs in real time. If no audio is left, playback stalls;
+that is an underrun, and its length is recorded. Only the audio up to the first audible sample is decoded. For the rest,
+its length suffices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,23 @@ from rejoinder.core.wire.formats import AudioFormat
 
 @dataclass(slots=True)
 class BufferedReply:
-    """A response as its listener has it; instants are on the caller's clock, None until they are known."""
+    """One response as the caller hears it. All instants are in seconds on the caller's clock.
+
+    Attributes:
+        key: Identifier of the response.
+        item_id: Identifier of the conversation item with the audio.
+        began_at: Instant at which playback starts, or None before any audio.
+        audible_at: Instant at which the first audible sample is played, or None if there is none so far.
+        ends_at: Instant at which all received audio has been played.
+        received_s: Received audio in seconds, without what the caller cut.
+        done_at: Instant of `response.done`, or None if it has not arrived.
+        status: Status in `response.done`.
+        report: The `rejoinder` field of `response.done`, or None.
+        cut_at: Instant at which the caller silenced the reply, or None.
+        underruns: Number of underruns.
+        stalled_s: Silence inside the reply in seconds: underruns and interruptions that were resumed.
+        deltas: For each delta, its position in the audio and the instant at which it is played, in seconds.
+    """
 
     key: str
     item_id: str = ""
@@ -30,26 +46,29 @@ class BufferedReply:
     cut_at: float | None = None
     underruns: int = 0
     stalled_s: float = 0.0
-    # Where in the audio each delta begins, and when that sounds.
     deltas: list[tuple[float, float]] = field(default_factory=list, repr=False)
 
     @property
     def answered_at(self) -> float | None:
-        """When the answer became audible: behind what the server says came before it (an apology, a filler)."""
+        """Instant at which the answer becomes audible, or None if it does not.
+
+        An apology or a filler before the answer does not count. The server reports where the answer starts.
+        """
         if self.report is None or "answer_from_ms" not in self.report or self.audible_at is None:
             return self.audible_at
         from_ms = self.report["answer_from_ms"]
         if not isinstance(from_ms, int | float):
             return None
         from_s = max(0.0, from_ms / 1000)
-        # Half a millisecond of slack: positions are sums of lengths.
+        # Half a millisecond of tolerance, because the positions are sums of rounded lengths.
         start, at = next(pair for pair in reversed(self.deltas) if pair[0] <= from_s + 0.0005)
         return max(self.audible_at, at + from_s - start)
 
     @property
     def over_at(self) -> float | None:
-        """When it was heard to its end, or cut; None while it may still grow, or was cancelled unheard (then the server
-        may answer once more).
+        """Instant at which the reply was played to its end or cut, or None while it may still grow.
+
+        It is None, too, for a reply that was cancelled before any audio: the server may then answer again.
         """
         if self.cut_at is not None:
             return self.cut_at
@@ -57,47 +76,62 @@ class BufferedReply:
             return None
         return None if self.done_at is None else max(self.done_at, self.ends_at)
 
-    def sounds(self, now: float) -> bool:
-        """Whether the listener hears it, or still waits for more of it."""
+    def playing(self, now: float) -> bool:
+        """Return True if playback has started and is not over at `now`, stalls included."""
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
 
     def cut(self, now: float) -> None:
-        """The listener silences it: what has not sounded never will."""
-        self.received_s = self.heard_s(now)
+        """Silence the reply at `now` and drop the audio that has not been played."""
+        self.received_s = self.played_s(now)
         self.cut_at = now
 
     def resume(self, now: float) -> None:
-        """More of it after it was cut: it goes on where it was heard last."""
+        """Continue a cut reply at `now`, at the position where it was cut."""
         self.stalled_s += now - (self.cut_at or now)
         self.ends_at, self.cut_at = now, None
 
-    def leave(self, now: float) -> None:
-        """The listener hangs up while it sounds; a reply that stands still is not excused by that."""
+    def hang_up(self, now: float) -> None:
+        """Mark the reply as cut if the caller hangs up during its playback.
+
+        A reply that is stalled at `now` is not marked, so it counts as incomplete.
+        """
         if self.began_at is not None and self.cut_at is None and self.began_at <= now < self.ends_at:
             self.cut_at = now
 
-    def heard_s(self, now: float) -> float:
-        """How much of it was heard by now."""
+    def played_s(self, now: float) -> float:
+        """Return how many seconds of audio have been played by `now`."""
         if self.began_at is None:
             return 0.0
         return max(0.0, min(self.received_s, now - self.began_at - self.stalled_s))
 
 
 class PlayoutBuffer:
-    """Plays the deltas of one caller's replies."""
+    """Player of one caller's replies."""
 
     def __init__(self, wire: AudioFormat, buffer_s: float) -> None:
+        """Create a player.
+
+        Args:
+            wire: Format of the audio.
+            buffer_s: Audio to buffer before playback starts, in seconds.
+        """
         self._wire = wire
         self._buffer_s = buffer_s
         self._bytes_a_second = wire.rate * wire.sample_bytes
 
     def play(self, reply: BufferedReply, delta: str, now: float) -> None:
-        """Audio of a reply arrived."""
+        """Queue audio of a reply.
+
+        Args:
+            reply: The reply, whose fields are updated.
+            delta: Base64-encoded audio.
+            now: Instant of arrival in seconds on the caller's clock.
+        """
         if reply.cut_at is not None:
             reply.resume(now)
         length_s = (len(delta) // 4 * 3 - delta.count("=", -2)) / self._bytes_a_second
         if reply.began_at is None:
-            # The buffer fills at the wire's pace, which is faster than speech: what lacks of it is waited for.
+            # Assume that the rest of the buffer arrives in real time. The wire usually delivers it faster.
             reply.began_at = now + max(0.0, self._buffer_s - length_s)
             reply.ends_at = reply.began_at
         elif now > reply.ends_at:
@@ -110,8 +144,9 @@ class PlayoutBuffer:
         reply.ends_at += length_s
         reply.received_s += length_s
 
-    def _audible(self, delta: str, sounds_at: float) -> float | None:
+    def _audible(self, delta: str, plays_at: float) -> float | None:
+        """Return the instant of the first audible sample of a delta that is played from `plays_at`, or None."""
         audio = binascii.a2b_base64(delta)
         pcm = self._wire.law.decode(audio) if self._wire.law else audio
         index = first_audible(pcm16_to_float(pcm), self._wire.rate)
-        return None if index is None else sounds_at + index / self._wire.rate
+        return None if index is None else plays_at + index / self._wire.rate

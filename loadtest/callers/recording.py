@@ -1,4 +1,4 @@
-"""A conversation as sound: one WAV file a reply, and the whole of it in stereo."""
+"""Recording of a scripted conversation: one WAV file for each reply, and the whole conversation in stereo."""
 
 from __future__ import annotations
 
@@ -12,31 +12,37 @@ from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import ConfigError
 
 
-def save(dialogue: ScriptedCaller, directory: Path) -> list[Path]:
-    """Write `reply-01.wav` and so on (all audio received) and `conversation.wav`: the caller left, what was heard of
-    the replies right, on the client's timeline. Raises ConfigError if the directory cannot be written.
+def save(caller: ScriptedCaller, directory: Path) -> list[Path]:
+    """Write the recording of a conversation and return the paths.
+
+    `reply-01.wav` and so on contain all audio of a reply that was not flushed. `conversation.wav` has the caller in the
+    left channel and the played replies in the right channel, on the client's timeline. `directory` is created if it
+    does not exist.
+
+    Raises:
+        ConfigError: The directory cannot be written.
     """
-    tracks = {f"reply-{number:02d}.wav": reply.playback.received for number, reply in enumerate(dialogue.replies, 1)}
+    tracks = {f"reply-{number:02d}.wav": reply.playback.received for number, reply in enumerate(caller.replies, 1)}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, pcm in tracks.items():
             write_wave(directory / name, pcm)
-        write_wave(directory / "conversation.wav", _stereo(dialogue), channels=2)
+        write_wave(directory / "conversation.wav", _stereo(caller), channels=2)
     except OSError as error:
         raise ConfigError(f"cannot be written ({error}).", "Name another directory.", field=str(directory)) from None
     return [*(directory / name for name in tracks), directory / "conversation.wav"]
 
 
-def _stereo(dialogue: ScriptedCaller) -> bytes:
-    caller = np.frombuffer(bytes(dialogue.microphone.sent), "<i2")
-    sounds = [
-        (round((chunk.at - dialogue.microphone.began_at) * WIRE_RATE), np.frombuffer(chunk.pcm, "<i2"))
-        for reply in dialogue.replies
+def _stereo(caller: ScriptedCaller) -> bytes:
+    microphone_track = np.frombuffer(bytes(caller.microphone.sent), "<i2")
+    played = [
+        (round((chunk.at - caller.microphone.began_at) * WIRE_RATE), np.frombuffer(chunk.pcm, "<i2"))
+        for reply in caller.replies
         for chunk in reply.playback.heard()
     ]
-    length = max([caller.size, *(at + samples.size for at, samples in sounds)])
-    both = np.zeros((length, 2), "<i2")
-    both[: caller.size, 0] = caller
-    for at, samples in sounds:
-        both[at : at + samples.size, 1] = samples
-    return both.tobytes()
+    length = max([microphone_track.size, *(at + samples.size for at, samples in played)])
+    stereo = np.zeros((length, 2), "<i2")
+    stereo[: microphone_track.size, 0] = microphone_track
+    for at, samples in played:
+        stereo[at : at + samples.size, 1] = samples
+    return stereo.tobytes()

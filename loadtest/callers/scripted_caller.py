@@ -1,12 +1,16 @@
-"""A caller's side of one conversation, without input or output: server events with their time in, decisions out.
+"""A scripted caller as a pure state machine: server events with arrival times in, frames and commands out.
 
-The caller speaks the lines in order. The next line begins a think time after the reply to the last one has been heard
-to its end, or, if it is a barge-in, a given time after that reply began to sound. Meanwhile the microphone sends
-silence. The client behaves as a real one: when the server hears speech while a reply plays, it silences the playback
-and says how much of the reply was played; if that speech was none, the server goes on, and so does the playback.
+The caller speaks its lines in order. The next line starts a think time after the reply to the previous line was played
+to its end. A barge-in line starts a given time after that reply's playback started. Otherwise the microphone sends
+silence.
 
-A line is a turn, and a turn has one reply: the reply to the last utterance that the server took from the line. If it
-took a pause inside the line for its end, the reply to the first half was premature; it is counted, not measured.
+The client behaves like a real one. When the server detects speech while a reply plays, the client stops the playback
+and reports how much of the reply was played. If the speech was only noise, the server resumes the reply and the client
+plays it on.
+
+One line is one turn, and one turn has one reply: the reply to the last utterance that the server detected in the line.
+If the server took a pause inside the line for its end, the reply to the first part is premature. Premature replies are
+counted but not measured.
 """
 
 from __future__ import annotations
@@ -40,15 +44,21 @@ from loadtest.scenario.clips import Clip
 from loadtest.scenario.microphone import Microphone
 from rejoinder.core.audio.pcm import WIRE_RATE
 
-# Silence before the first line: a microphone is open before somebody speaks, and detectors settle on it.
+# Silence before the first line. A real microphone is open before its user speaks, and detectors adapt to the silence.
 LEAD_IN_S = 0.5
-# After the last reply the line stays open this long for what is still on its way (a late transcript).
+# Wait after the last reply for events that are still on their way, such as a late transcript.
 LINGER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptedLine:
-    """A clip to speak; `barge_in_s`: this long after the reply to the line before began to sound."""
+    """A clip to speak.
+
+    Attributes:
+        clip: The clip.
+        barge_in_s: Start of the line in seconds after playback of the previous line's reply started. None waits for
+            the end of that reply.
+    """
 
     clip: Clip
     barge_in_s: float | None = None
@@ -56,9 +66,12 @@ class ScriptedLine:
 
 @dataclass(frozen=True, slots=True)
 class ScriptedBehavior:
-    """`think_s`: from the end of a reply to the next line. `timeout_s`: how long a caller waits for an answer.
+    """How a scripted caller behaves.
 
-    A caller who `leaves` hangs up when the reply to the last line begins.
+    Attributes:
+        think_s: Time from the end of a reply to the next line, in seconds.
+        timeout_s: Time that the caller waits for an answer, in seconds.
+        leaves: True if the caller hangs up when playback of the last line's reply starts.
     """
 
     think_s: float = 0.6
@@ -68,14 +81,29 @@ class ScriptedBehavior:
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Tell the server that the listener heard `audio_end_ms` of a reply and no more."""
+    """Command to tell the server how much of a reply was played.
+
+    Attributes:
+        item_id: Conversation item of the reply.
+        audio_end_ms: Length of the played audio in milliseconds.
+    """
 
     item_id: str
     audio_end_ms: int
 
 
 class ScriptedCaller:
-    """Ask for the `next_frame` whenever `microphone.due`, `take` every event when it arrives, until `finished`."""
+    """A caller who speaks given lines. All instants are in seconds on the client's clock.
+
+    Call `next_frame` at every `microphone.due` and `take` for every event, until `finished`.
+
+    Attributes:
+        lines: The lines to speak.
+        behavior: How the caller behaves.
+        microphone: Source of the frames.
+        faults: Problems during the conversation, one sentence each: server errors, failed transcriptions, malformed
+            reports.
+    """
 
     def __init__(self, lines: list[ScriptedLine], behavior: ScriptedBehavior, began_at: float) -> None:
         self.lines = lines
@@ -84,15 +112,15 @@ class ScriptedCaller:
         self.faults: list[str] = []
         self._turns: list[ScriptedTurn] = []
         self._over: dict[ScriptedTurn, float] = {}
-        self._heard: dict[str, str] = {}
+        self._transcripts: dict[str, str] = {}
         self._replies: dict[str, ReceivedReply] = {}
-        self._caller_heard = False
-        self._ended = ""
+        self._speech_detected = False
+        self._newest_item = ""
 
-    # -- the caller speaks -------------------------------------------------------------------------------------------
+    # -- speaking ----------------------------------------------------------------------------------------------------
 
     def next_frame(self) -> bytes:
-        """The PCM that leaves now; a line begins here when its time has come."""
+        """Return the 20 ms of PCM to send at `microphone.due`. Start the next line if it is due."""
         now = self.microphone.due
         if self._turns and self._turns[-1] not in self._over:
             self._close(self._turns[-1], now)
@@ -104,11 +132,12 @@ class ScriptedCaller:
 
     @property
     def closed(self) -> int:
-        """How many turns nothing more can happen to: replies were heard to their end, interruptions answered."""
+        """Number of turns whose records are final: the reply was played to its end, or the timeout has passed."""
         return next((count for count in range(len(self._turns), 0, -1) if self._turns[count - 1] in self._over), 0)
 
     @property
     def finished(self) -> bool:
+        """True if the conversation is over and no further frame is due."""
         if self.behavior.leaves and len(self._turns) == len(self.lines) and self._answers_last():
             return True
         if self.closed < len(self.lines):
@@ -116,12 +145,12 @@ class ScriptedCaller:
         return not self.lines or self.microphone.due >= self._over[self._turns[-1]] + LINGER_S
 
     def _answers_last(self) -> bool:
-        """Whether the reply to the last line sounds, and the ends of those before are known."""
+        """Return True if the reply to the last line plays and all earlier replies are done."""
         reply = self._turns[-1].reply if self._turns else None
         return reply is not None and reply.playback.began_at is not None and self._settled(self._turns[-1])
 
     def _next_line_at(self) -> float | None:
-        """When the next line begins; None while that is not known, or none is left."""
+        """Return the instant at which the next line starts, or None if it is unknown or no line is left."""
         if len(self._turns) == len(self.lines):
             return None
         if not self._turns:
@@ -137,9 +166,9 @@ class ScriptedCaller:
         return due
 
     def _close(self, turn: ScriptedTurn, now: float) -> None:
-        """Note when the turn's reply was heard to its end, or that it was waited for long enough."""
+        """Close the turn if its reply was played to its end or the timeout has passed."""
         reply = turn.reply
-        if reply and reply.done_at is not None and not reply.cut and not self._caller_heard and self._settled(turn):
+        if reply and reply.done_at is not None and not reply.cut and not self._speech_detected and self._settled(turn):
             over = max(reply.done_at, reply.playback.ends_at, turn.speech_ends)
             if over <= now:
                 self._over[turn] = over
@@ -150,25 +179,25 @@ class ScriptedCaller:
             self._over[turn] = now
 
     def _settled(self, turn: ScriptedTurn) -> bool:
-        """Whether the ends of all replies to the lines before are known, so that their outcomes no longer change."""
-        before = self._turns[: self._turns.index(turn)]
-        return all(reply.done_at is not None for known in before for reply in known.replies.values())
+        """Return True if all replies to earlier lines are done, so that their outcomes are final."""
+        earlier = self._turns[: self._turns.index(turn)]
+        return all(reply.done_at is not None for other in earlier for reply in other.replies.values())
 
-    # -- the server speaks -------------------------------------------------------------------------------------------
+    # -- server events -----------------------------------------------------------------------------------------------
 
     def take(self, event: ServerEvent, now: float) -> Truncate | None:
-        """Note an event that arrived now; returns what a client has to tell the server at once."""
+        """Handle a server event that arrived at `now`. Return a command that the client must send at once, or None."""
         match event:
             case SpeechStarted():
-                self._caller_heard = True
+                self._speech_detected = True
                 return self._silence_playback(now)
             case SpeechStopped(item_id=item_id, audio_end_ms=end_ms):
-                self._caller_heard = False
-                self._utterance(item_id, end_ms)
+                self._speech_detected = False
+                self._add_utterance(item_id, end_ms)
             case Cleared():
-                self._no_utterance()
+                self._remove_utterance()
             case Transcribed(item_id=item_id, transcript=transcript):
-                self._heard[item_id] = transcript.strip()
+                self._transcripts[item_id] = transcript.strip()
             case TranscriptionFailed(error=error):
                 self.faults.append(f"transcription failed: {error.message}")
             case ServerError(error=error):
@@ -178,7 +207,7 @@ class ScriptedCaller:
         return None
 
     def round_trip(self, seconds: float) -> None:
-        """A ping came back."""
+        """Record the round-trip time of a ping in seconds."""
         if self._turns:
             self._turns[-1].rtts_s.append(seconds)
 
@@ -191,42 +220,42 @@ class ScriptedCaller:
                     turn.replies.setdefault(turn.items[-1], reply)
             case AudioDelta(response_id=key, item_id=item_id, delta=delta) if key in self._replies:
                 self._replies[key].item_id = item_id
-                self._resumed(self._replies[key])
+                self._note_resumed(self._replies[key])
                 self._replies[key].playback.receive(base64.b64decode(delta), now)
             case TranscriptDelta(response_id=key, delta=delta) if key in self._replies:
                 self._replies[key].transcript += delta
             case TranscriptDone(response_id=key, transcript=transcript) if key in self._replies:
                 self._replies[key].transcript = transcript
             case ResponseDone(response=response) if response.id in self._replies:
-                self._done(self._replies[response.id], event, now)
+                self._note_done(self._replies[response.id], event, now)
             case _:
-                pass  # the other events say nothing that a turn's record holds
+                pass  # other events carry nothing that a turn's record contains
 
-    def _utterance(self, item_id: str, end_ms: int) -> None:
-        """The server took an utterance: it belongs to the last line that began before it ended."""
+    def _add_utterance(self, item_id: str, end_ms: int) -> None:
+        """Assign an utterance that ended at `end_ms` of the stream to the last line that started before."""
         end = end_ms * WIRE_RATE // 1000
         turn = next((turn for turn in reversed(self._turns) if turn.spoken.start < end), None)
         if turn:
             turn.items.append(item_id)
-        self._ended = item_id
+        self._newest_item = item_id
 
-    def _no_utterance(self) -> None:
-        """The utterance that has just ended was none after all."""
+    def _remove_utterance(self) -> None:
+        """Remove the newest utterance: the server has discarded it as noise."""
         for turn in self._turns:
-            turn.items = [item for item in turn.items if item != self._ended]
+            turn.items = [item for item in turn.items if item != self._newest_item]
 
-    def _resumed(self, reply: ReceivedReply) -> None:
-        """More of a reply that was silenced: it goes on where it was heard last."""
+    def _note_resumed(self, reply: ReceivedReply) -> None:
+        """Undo the interruption of a reply whose audio the server resumes."""
         if reply.cut:
             reply.cut = False
             for turn in self._turns:
                 if turn.reply is reply:
                     turn.stop_s = None
 
-    def _done(self, reply: ReceivedReply, event: ResponseDone, now: float) -> None:
+    def _note_done(self, reply: ReceivedReply, event: ResponseDone, now: float) -> None:
         reply.done_at = now
         reply.failed = event.response.status == "failed"
-        reply.kept = _kept(event)
+        reply.kept = _history_text(event)
         usage = event.response.usage
         if usage and usage.input_tokens and usage.input_token_details:
             reply.prompt_tokens, reply.cached_tokens = usage.input_tokens, usage.input_token_details.cached_tokens
@@ -242,11 +271,12 @@ class ScriptedCaller:
                 self._detach(reply)
 
     def _detach(self, reply: ReceivedReply) -> None:
-        """The server says that the response answered no turn (an apology between turns)."""
+        """Remove a response from its turn: the server reports that it answers no turn, such as an apology."""
         for turn in self._turns:
-            turn.replies = {item: known for item, known in turn.replies.items() if known is not reply}
+            turn.replies = {item: other for item, other in turn.replies.items() if other is not reply}
 
     def _silence_playback(self, now: float) -> Truncate | None:
+        """Stop the reply that plays, if any, and return the truncation to send."""
         playing = next((reply for reply in self._replies.values() if reply.playback.playing(now)), None)
         if playing is None:
             return None
@@ -259,27 +289,31 @@ class ScriptedCaller:
             cut.stop_s = now - latest.speech_begins
         return Truncate(playing.item_id, int(played_s * 1000))
 
-    # -- what it came to ---------------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------------------------
 
     @property
     def replies(self) -> list[ReceivedReply]:
-        """Every response that sounded, in order."""
+        """Every response with audio, in order."""
         return [reply for reply in self._replies.values() if reply.playback.began_at is not None]
 
     @property
     def turns(self) -> Sequence[ScriptedTurn]:
-        """One for each line that was begun, in order."""
+        """The turns of all lines that were started, in order."""
         return self._turns
 
     def records(self, run: int = 1) -> list[TurnRecord]:
-        """One a line, in order, whether it was reached or not."""
+        """Return one record for each line, in order. Lines that were not reached are unanswered.
+
+        Args:
+            run: Number of the repetition, from 1.
+        """
         last = len(self._turns) - 1
-        begun = [turn.record(self._heard, number == last, run) for number, turn in enumerate(self._turns)]
+        begun = [turn.record(self._transcripts, number == last, run) for number, turn in enumerate(self._turns)]
         rest = [unspoken(line.clip.name, line.clip.expected, run) for line in self.lines[len(begun) :]]
         return begun + rest
 
 
-def _kept(event: ResponseDone) -> str:
-    """The text of a response's items, as the conversation has them when it ends."""
+def _history_text(event: ResponseDone) -> str:
+    """Return the text of a response's items in the conversation history."""
     items = [item for item in event.response.output or [] if isinstance(item, AssistantMessage)]
     return "".join(part.transcript or part.text or "" for item in items for part in item.content or [])

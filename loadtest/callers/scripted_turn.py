@@ -1,4 +1,4 @@
-"""A turn while it is held: the line that was spoken, what the server took from it, and the replies that came."""
+"""A turn of a scripted conversation in progress: the spoken line, the server's utterances, and its replies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,20 @@ from rejoinder.core.measuring.wer import word_error_rate, words
 
 @dataclass(slots=True, eq=False)
 class ReceivedReply:
-    """A response of the server; `done_at` is None while it may still grow, `cut` says that the caller spoke over it.
+    """A response of the server.
 
-    `kept`: what the conversation holds of it. `cached_tokens` of its prompt were known to the language model before.
+    Attributes:
+        playback: Playback of its audio.
+        item_id: Identifier of the conversation item with the audio.
+        transcript: Text of the audio.
+        kept: Text of the response in the server's conversation history.
+        failed: True if the server reported failure.
+        report: The `rejoinder` field of `response.done`, or None.
+        prompt_tokens: Tokens of the language model's prompt, or None if unknown.
+        cached_tokens: Prompt tokens from the language model's prefix cache, or None if unknown.
+        done_at: Instant of `response.done` in seconds on the client's clock, or None while the response may still
+            grow.
+        cut: True if the caller interrupted it.
     """
 
     playback: Loudspeaker = field(default_factory=Loudspeaker)
@@ -34,8 +45,16 @@ class ReceivedReply:
 
 @dataclass(slots=True, eq=False)
 class ScriptedTurn:
-    """A line that was begun. `items`: the utterances that the server took from it, in order. A reply that begins after
-    the caller has `given_up` is not the turn's.
+    """A line that the caller has started to speak. All instants are in seconds on the client's clock.
+
+    Attributes:
+        microphone: The caller's microphone.
+        spoken: The clip and its position in the microphone's stream.
+        items: Identifiers of the utterances that the server detected in the line, in order.
+        replies: Replies by the utterance that they answer.
+        stop_s: Time from the interruption's first sample of speech to the end of this turn's reply, or None.
+        rtts_s: Round-trip times of the pings during the turn.
+        given_up: True after the timeout. A reply that starts later does not belong to the turn.
     """
 
     microphone: Microphone
@@ -48,47 +67,55 @@ class ScriptedTurn:
 
     @property
     def reply(self) -> ReceivedReply | None:
+        """Reply to the last utterance of the line, or None. Replies to earlier utterances are premature."""
         return self.replies.get(self.items[-1]) if self.items else None
 
     @property
     def speech_begins(self) -> float:
-        """When the line's first sample of speech was due to leave."""
+        """Deadline of the frame with the line's first sample of speech."""
         return self.microphone.scheduled(self.spoken.start + self.spoken.clip.speech_start)
 
     @property
     def speech_ends(self) -> float:
-        """When the line's last sample of speech was due to leave."""
+        """Deadline of the frame with the line's last sample of speech."""
         return self.microphone.scheduled(self.spoken.start + self.spoken.clip.speech_end - 1)
 
     def outcome(self, latest: bool) -> TurnOutcome:
-        """What it came to so far; `latest`: no line was begun after this one."""
+        """Return the outcome so far. `latest` is True if the caller has started no later line."""
         reply = self.reply
         if reply is None or reply.playback.began_at is None:
             return TurnOutcome.UNANSWERED
-        if reply.cut:  # by the next line, or by the rest of its own, which then went unanswered
+        if reply.cut:  # by the next line, or by the rest of the same line, which then has no answer
             return TurnOutcome.UNANSWERED if latest else TurnOutcome.INTERRUPTED
         if reply.failed or reply.done_at is None:
             return TurnOutcome.FAILED
         return TurnOutcome.UNANSWERED if reply.playback.audible_at() is None else TurnOutcome.ANSWERED
 
     def record(self, transcripts: Mapping[str, str], latest: bool, run: int) -> TurnRecord:
-        """The turn as it is reported; `transcripts` by item."""
+        """Return the record of the turn.
+
+        Args:
+            transcripts: Transcripts by utterance.
+            latest: True if the caller has started no later line.
+            run: Number of the repetition, from 1.
+        """
         clip, outcome = self.spoken.clip, self.outcome(latest)
-        truth = clip.expected or ""
-        heard = " ".join(filter(None, (transcripts.get(item) for item in self.items)))
+        reference = clip.expected or ""
+        transcript = " ".join(filter(None, (transcripts.get(item) for item in self.items)))
         record = replace(
             unspoken(clip.name, clip.expected, run),
-            heard=heard,
+            heard=transcript,
             outcome=outcome.value,
             rtt_ms=round(median(self.rtts_s) * 1000, 2) if self.rtts_s else None,
-            wer=round(word_error_rate(truth, heard), 4) if words(truth) else None,
-            premature_replies=sum(known is not self.reply for known in self.replies.values()),
+            wer=round(word_error_rate(reference, transcript), 4) if words(reference) else None,
+            premature_replies=sum(reply is not self.reply for reply in self.replies.values()),
         )
         if self.reply is None or outcome is TurnOutcome.UNANSWERED:
             return record
         return self._timed(self._answered(record, self.reply), self.reply)
 
     def _answered(self, record: TurnRecord, reply: ReceivedReply) -> TurnRecord:
+        """Return the record with the reply's text and the server's report."""
         report = reply.report or ServerReport()
         return replace(
             record,
@@ -103,6 +130,7 @@ class ScriptedTurn:
         )
 
     def _timed(self, record: TurnRecord, reply: ReceivedReply) -> TurnRecord:
+        """Return the record with the latency and its stages, if the turn was answered."""
         report = reply.report or ServerReport()
         audible_at = reply.playback.audible_at((report.answer_from_ms or 0.0) / 1000)
         if not record.ok or audible_at is None:
@@ -112,7 +140,7 @@ class ScriptedTurn:
         return replace(record, voice_to_voice_ms=voice_to_voice_ms, stages_ms=shares)
 
     def _shift_ms(self, report: ServerReport) -> float:
-        """How much later than the true last sample of speech the server's was due to leave."""
+        """Return the time from the true end of speech to the server's, by their scheduled instants, in ms."""
         if report.speech_end_ms is None:
             return 0.0
         last = max(0, round(report.speech_end_ms * WIRE_RATE / 1000) - 1)

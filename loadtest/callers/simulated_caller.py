@@ -1,11 +1,13 @@
-"""One simulated caller, without input or output: the pacer asks for frames, the socket brings events.
+"""A simulated caller as a pure state machine: the pacer requests frames, the socket delivers events.
 
-A caller lives in real time. It speaks a whole utterance, waits for the answer, hears it out or speaks over it, thinks,
-and speaks again, until its call ends. Two clocks differ by the network's constant delay: a sample that the caller
-utters at t reaches the edge at t + up, and what the edge sends at t is heard at t + down. Frames are paced at the edge,
-so an utterance's instants are its frames' deadlines less the way up.
+A caller runs in real time. It speaks a whole utterance, waits for the answer, listens to its end or interrupts it,
+pauses, and speaks again, until its call ends.
 
-    WAITING --think--> SPEAKING --last frame--> AWAITING --reply heard, cut or too late--> WAITING
+    WAITING --think time--> SPEAKING --last frame--> AWAITING --reply played, cut or timed out--> WAITING
+
+The caller's clock and the edge's clock differ by the network's constant delay. A sample that the caller speaks at t
+reaches the edge at t + up. A message that the edge sends at t reaches the caller at t + down. Frames are paced at the
+edge, so the caller speaks a frame at the frame's deadline minus the upstream delay.
 """
 
 from __future__ import annotations
@@ -21,23 +23,32 @@ import orjson
 
 from loadtest.callers.playout_buffer import BufferedReply, PlayoutBuffer
 from loadtest.callers.turn_outcomes import OpenTurn, TurnOutcomes
-from loadtest.scenario.network import Path, Uplink
+from loadtest.scenario.network import NetworkPath, Uplink
 from loadtest.scenario.scenario import CallerBehavior
 from loadtest.scenario.schedule import Call, TurnPlan
 from loadtest.scenario.utterances import FRAME_S, Speech
 
 LEAD_IN_S = 0.4
-"""A microphone is open before somebody speaks, and detectors settle on it."""
+"""Silence before the first utterance. A real microphone is open before its user speaks, and detectors adapt to it."""
 
 FIRST_TURN_SPREAD_S = 5.0
-"""Callers whose calls begin together do not speak together: each begins somewhere in its cycle, which is its think time
-and about so long for an utterance with its answer."""
+"""Typical length of an utterance with its answer. Each caller delays its first turn by a random share of one cycle:
+this time plus the think time. Without the delay, calls that start together would speak at the same time."""
 
 PREMATURE_S = 0.25
-"""An utterance that the server ended so much before its true end was a pause that it took for the end."""
+"""The server ended an utterance prematurely if it ended it more than this before the last sample of speech."""
 
 
 class CallPhase(Enum):
+    """Phase of a simulated call.
+
+    Attributes:
+        WAITING: The caller listens or pauses before its next utterance.
+        SPEAKING: The caller sends an utterance.
+        AWAITING: The utterance was sent. The reply is outstanding or plays.
+        OVER: The call has ended.
+    """
+
     WAITING = "waiting"
     SPEAKING = "speaking"
     AWAITING = "awaiting"
@@ -46,7 +57,15 @@ class CallPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SharedCallerSettings:
-    """What all callers of a run share."""
+    """What all callers of a process share.
+
+    Attributes:
+        speech: The encoded utterances.
+        behavior: How the callers behave.
+        outcomes: Recorder of finished turns.
+        playout_buffer_s: Audio that a player buffers before playback starts, in seconds.
+        last_turn_at: Instant after which no turn starts, in seconds on the monotonic clock.
+    """
 
     speech: Speech
     behavior: CallerBehavior
@@ -56,60 +75,89 @@ class SharedCallerSettings:
 
 
 class SimulatedCaller:
-    """`frame` at every deadline, `take` for every message, until `over`. All instants are one monotonic clock's."""
+    """A caller of a load run. All instants are in seconds on the monotonic clock of the process.
+
+    Call `leaving` at every deadline and `take` for every message, until `over`.
+
+    Attributes:
+        call: The scheduled call.
+        path: The network of the call.
+        phase: Current phase.
+        ends_at: Instant at which the call ends. No turn starts after it.
+    """
 
     def __init__(
-        self, call: Call, path: Path, habits: SharedCallerSettings, send: Callable[[bytes], None], *, began_at: float
+        self,
+        call: Call,
+        path: NetworkPath,
+        shared: SharedCallerSettings,
+        send: Callable[[bytes], None],
+        *,
+        began_at: float,
     ) -> None:
+        """Create a caller.
+
+        Args:
+            call: The scheduled call.
+            path: The network of the call.
+            shared: What all callers of the process share.
+            send: Sends an event that is not paced audio.
+            began_at: Instant at which the call starts.
+        """
         self.call = call
         self.path = path
         self.phase = CallPhase.WAITING
         self.ends_at = began_at + (call.ends_s - call.at_s)
-        self._shared = habits
+        self._shared = shared
         self._send = send
-        self._player = PlayoutBuffer(habits.speech.wire, habits.playout_buffer_s)
+        self._player = PlayoutBuffer(shared.speech.wire, shared.playout_buffer_s)
         self._draw = random.Random(call.seed)
         self._frames = 0
-        self._scheduled = 0
+        self._frames_due = 0
         self._number = 0
         self._plan = self._next_plan()
         self._next_at = began_at + LEAD_IN_S + (FIRST_TURN_SPREAD_S + self._plan.think_s) * self._draw.random()
         self._turn: OpenTurn | None = None
         self._interrupted: OpenTurn | None = None
         self._replies: dict[str, BufferedReply] = {}
-        self._heard_at = began_at
-        self._notes: deque[tuple[float, bytes]] = deque()
+        self._newest_arrival = began_at
+        self._delayed_events: deque[tuple[float, bytes]] = deque()
         self._uplink = Uplink(path)
 
-    def take_scheduled(self) -> int:
-        """How many frames were due since this was last asked."""
-        count, self._scheduled = self._scheduled, 0
+    def take_frames_due(self) -> int:
+        """Return the number of frames that were due since the last call of this method."""
+        count, self._frames_due = self._frames_due, 0
         return count
 
     @property
     def over(self) -> bool:
+        """True if the call has ended."""
         return self.phase is CallPhase.OVER
 
-    # -- the mouth -------------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """The messages that leave at this deadline: this frame, and on an unsteady route those that were held back."""
-        gone = self._uplink.leaving(self._frame(due), due)
-        self._scheduled += len(gone)
-        while self._notes and self._notes[0][0] <= due:
-            self._send(self._notes.popleft()[1])
-        return gone
+        """Return the messages to send at the deadline `due`.
+
+        On a steady route it is one frame, or none while the caller is muted. Jitter and loss hold frames back, so later
+        deadlines may have several.
+        """
+        messages = self._uplink.leaving(self._frame(due), due)
+        self._frames_due += len(messages)
+        while self._delayed_events and self._delayed_events[0][0] <= due:
+            self._send(self._delayed_events.popleft()[1])
+        return messages
 
     def _frame(self, due: float) -> bytes | None:
-        """This deadline's frame; None while the caller is muted."""
+        """Return the frame that is recorded for this deadline, or None while the caller is muted."""
         now = due - self.path.up_s
-        self._live(now)
+        self._advance(now)
         turn = self._turn
         message = self._shared.speech.silence
         if self.phase is CallPhase.SPEAKING and turn:
-            message = turn.utterance.messages[turn.spoken]
-            turn.spoken += 1
-            if turn.spoken == len(turn.utterance.messages):
+            message = turn.utterance.messages[turn.sent_frames]
+            turn.sent_frames += 1
+            if turn.sent_frames == len(turn.utterance.messages):
                 self.phase = CallPhase.AWAITING
         elif self._muted(turn, now):
             return None
@@ -117,65 +165,84 @@ class SimulatedCaller:
         return message
 
     def _muted(self, turn: OpenTurn | None, now: float) -> bool:
-        """Whether this client sends nothing now: it does between the answer's first sound and its next words."""
+        """Return True if the client sends nothing at `now`.
+
+        With `muted_between_turns` it sends only from the start of an utterance to the first audible sample of its
+        answer.
+        """
         if not self._shared.behavior.muted_between_turns:
             return False
         if self.call.listener:
             return True
         return self.phase is not CallPhase.AWAITING or (turn is not None and turn.answered(now))
 
-    # -- living ----------------------------------------------------------------------------------------------------
+    # -- phases ----------------------------------------------------------------------------------------------------
 
     def hang_up(self, now: float, *, dropped: bool) -> None:
-        """The line is gone. If the server `dropped` it, a turn under way was never answered, or its answer failed."""
-        self._settle()
+        """End the call and record the turn in progress.
+
+        Args:
+            now: Instant of the end.
+            dropped: True if the server ended the call. The turn in progress then is unanswered, or failed if its reply
+                was playing.
+        """
+        self._close_interrupted()
         if self._turn and self.phase in (CallPhase.SPEAKING, CallPhase.AWAITING):
             if self._turn.reply and not dropped:
-                self._turn.reply.leave(now)
+                self._turn.reply.hang_up(now)
             self._close(self._turn)
         self.phase = CallPhase.OVER
 
-    def _live(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
+        """Enter the phase that is due at `now`."""
         if self.phase is CallPhase.AWAITING and self._turn:
-            self._await(self._turn, now)
+            self._advance_awaiting(self._turn, now)
         if self.phase is CallPhase.WAITING:
             if now >= min(self.ends_at, self._shared.last_turn_at):
-                self._settle()
+                self._close_interrupted()
                 self.phase = CallPhase.OVER
             elif now >= self._next_at and not self.call.listener:
                 self._speak(now)
 
-    def _await(self, turn: OpenTurn, now: float) -> None:
+    def _advance_awaiting(self, turn: OpenTurn, now: float) -> None:
+        """End the phase AWAITING if the reply is over, is to be interrupted, or has timed out."""
         reply = turn.reply
         if self.call.hangs_up and now >= self.ends_at:
-            self._quit(turn, now)
+            self._end_call(turn, now)
             return
         plan = self._plan
-        if reply and reply.began_at is not None and plan.barge_in_s is not None and reply.sounds(now):
+        if reply and reply.began_at is not None and plan.barge_in_s is not None and reply.playing(now):
             if now >= reply.began_at + plan.barge_in_s:
-                self._settle()
+                self._close_interrupted()
                 self._interrupted = turn
-                self._after(turn, now, think=False)
+                self._plan_next_turn(turn, now, think=False)
             return
         over_at = reply.over_at if reply else None
         if over_at is not None and over_at <= now:
             self._close(turn)
-            self._after(turn, over_at, think=True)
+            self._plan_next_turn(turn, over_at, think=True)
         elif now >= max(turn.speech_ends, reply.ends_at if reply else 0.0) + self._shared.behavior.answer_timeout_s:
             self._close(turn)
-            self._after(turn, now, think=True)
+            self._plan_next_turn(turn, now, think=True)
 
-    def _quit(self, turn: OpenTurn, now: float) -> None:
-        """The caller hangs up, on the answer or before it: what it would have taken is not known then."""
-        self._settle()
+    def _end_call(self, turn: OpenTurn, now: float) -> None:
+        """Hang up within a turn. Before an answer the turn's latency is unknown, so it only counts as abandoned."""
+        self._close_interrupted()
         if turn.reply and turn.answered(now):
-            turn.reply.leave(now)
+            turn.reply.hang_up(now)
             self._close(turn)
         else:
-            self._shared.outcomes.abandoned(turn)
+            self._shared.outcomes.count_abandoned(turn)
         self.phase = CallPhase.OVER
 
-    def _after(self, turn: OpenTurn, at: float, *, think: bool) -> None:
+    def _plan_next_turn(self, turn: OpenTurn, at: float, *, think: bool) -> None:
+        """Start to wait for the next turn.
+
+        Args:
+            turn: The turn that ends or is interrupted.
+            at: Instant at which it ends or is interrupted.
+            think: Whether the next turn starts a think time after `at`. Otherwise it starts at once.
+        """
         self._turn = None if think else turn
         self.phase = CallPhase.WAITING
         self._plan = self._next_plan()
@@ -186,89 +253,96 @@ class SimulatedCaller:
         self._turn = OpenTurn(self._number, utterance, now, self._frames)
         self.phase = CallPhase.SPEAKING
 
-    def _settle(self) -> None:
-        """Whatever came of the interruption before: the interrupted turn is over."""
+    def _close_interrupted(self) -> None:
+        """Record the turn that the caller interrupted, if it is still open."""
         interrupted, self._interrupted = self._interrupted, None
         if interrupted:
             self._close(interrupted)
 
     def _close(self, turn: OpenTurn) -> None:
-        self._settle()
+        self._close_interrupted()
         self._shared.outcomes.close(turn, self.call, self.path)
 
     def _next_plan(self) -> TurnPlan:
+        """Count a turn and return its plan."""
         self._number += 1
         return self.call.turn(self._number, self._shared.behavior, len(self._shared.speech.utterances))
 
-    # -- the ear ---------------------------------------------------------------------------------------------------
+    # -- server events ---------------------------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
-        """A server event arrived at the edge's end of the route."""
-        heard = self._heard_at = max(self._heard_at, arrived + self.path.down_s + self.path.late_s())
+        """Handle a server event.
+
+        Args:
+            message: The event as JSON.
+            arrived: Instant at which the event arrived at the edge. The route's delay, jitter and loss are added.
+        """
+        # TCP delivers in order: no event reaches the caller before an earlier one.
+        now = self._newest_arrival = max(self._newest_arrival, arrived + self.path.down_s + self.path.late_s())
         event = orjson.loads(message)
         handler = self._HANDLERS.get(event.get("type"))
         if handler:
-            handler(self, event, heard)
+            handler(self, event, now)
 
-    def _created(self, event: dict[str, Any], heard: float) -> None:
+    def _on_created(self, event: dict[str, Any], now: float) -> None:
         turn = self._turn
         reply = BufferedReply(event["response"]["id"])
         self._replies = {reply.key: reply}
-        if turn is None or turn.finished is None:
-            return  # an answer to an earlier turn, too late
-        if turn.finished:
+        if turn is None or turn.detected_whole is None:
+            return  # a late answer to an earlier turn
+        if turn.detected_whole:
             turn.reply = reply
         else:
             turn.premature += 1
 
-    def _audio(self, event: dict[str, Any], heard: float) -> None:
+    def _on_audio(self, event: dict[str, Any], now: float) -> None:
         reply = self._replies.get(event["response_id"])
         if reply:
             reply.item_id = event["item_id"]
-            self._player.play(reply, event["delta"], heard)
+            self._player.play(reply, event["delta"], now)
 
-    def _done(self, event: dict[str, Any], heard: float) -> None:
+    def _on_done(self, event: dict[str, Any], now: float) -> None:
         response = event["response"]
         reply = self._replies.get(response["id"])
         if reply:
-            reply.done_at, reply.status, reply.report = heard, response["status"], event.get("rejoinder")
+            reply.done_at, reply.status, reply.report = now, response["status"], event.get("rejoinder")
             if response["status"] == "cancelled" and reply.cut_at is None and reply.began_at is not None:
-                reply.cut_at = heard
+                reply.cut_at = now
             if self._interrupted and self._interrupted.reply is reply:
-                self._settle()
+                self._close_interrupted()
 
-    def _started(self, event: dict[str, Any], heard: float) -> None:
-        """The server heard the caller: a real client silences its loudspeaker and says how much was heard."""
+    def _on_started(self, event: dict[str, Any], now: float) -> None:
+        """Stop playback and report how much was played, as a real client does when the server detects speech."""
         for reply in self._replies.values():
-            if reply.sounds(heard):
-                # It goes the way up too: the edge has it so much later.
-                self._notes.append((heard + self.path.up_s, truncate(reply, heard)))
-                reply.cut(heard)
+            if reply.playing(now):
+                # The event has the upstream delay, too.
+                self._delayed_events.append((now + self.path.up_s, truncate(reply, now)))
+                reply.cut(now)
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
-                    self._shared.outcomes.stopped(heard - self._turn.speech_begins, self._turn)
+                    self._shared.outcomes.record_stop(now - self._turn.speech_begins, self._turn)
 
-    def _stopped(self, event: dict[str, Any], heard: float) -> None:
+    def _on_stopped(self, event: dict[str, Any], now: float) -> None:
         turn = self._turn
         if turn:
             ends_s = event["audio_end_ms"] / 1000 - turn.first_frame * FRAME_S
             if ends_s > 0:
-                turn.finished = ends_s >= turn.utterance.speech_end_s - PREMATURE_S
+                turn.detected_whole = ends_s >= turn.utterance.speech_end_s - PREMATURE_S
 
-    def _fault(self, event: dict[str, Any], heard: float) -> None:
-        self._shared.outcomes.fault(str(event.get("error", {}).get("code")))
+    def _on_error(self, event: dict[str, Any], now: float) -> None:
+        self._shared.outcomes.count_error(str(event.get("error", {}).get("code")))
 
     _HANDLERS: ClassVar[dict[str, Callable[[SimulatedCaller, dict[str, Any], float], None]]] = {
-        "response.created": _created,
-        "response.output_audio.delta": _audio,
-        "response.done": _done,
-        "input_audio_buffer.speech_started": _started,
-        "input_audio_buffer.speech_stopped": _stopped,
-        "error": _fault,
+        "response.created": _on_created,
+        "response.output_audio.delta": _on_audio,
+        "response.done": _on_done,
+        "input_audio_buffer.speech_started": _on_started,
+        "input_audio_buffer.speech_stopped": _on_stopped,
+        "error": _on_error,
     }
 
 
 def truncate(reply: BufferedReply, now: float) -> bytes:
-    """What a client tells the server about a reply that it silenced: how much of it was heard."""
-    heard_ms = int(reply.heard_s(now) * 1000)
+    """Return the event that tells the server how much of a silenced reply was played, as JSON."""
+    played_ms = int(reply.played_s(now) * 1000)
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
-    return orjson.dumps(event | {"audio_end_ms": heard_ms})
+    return orjson.dumps(event | {"audio_end_ms": played_ms})

@@ -1,7 +1,7 @@
-"""What became of a caller's turns: outcomes, the whole latency and its stages, counted where the run is measured.
+"""Outcomes and latencies of the simulated callers' turns, recorded for turns within the measured time.
 
-A turn that was not answered in time counts at the time-out's value, and as a failure: leaving it out would make a
-system that answers few turns look fast.
+A turn without an answer within the timeout is a failure, and its latency counts as the timeout. Leaving it out would
+make a system that answers few turns look fast.
 """
 
 from __future__ import annotations
@@ -14,88 +14,114 @@ from loadtest.callers.playout_buffer import BufferedReply
 from loadtest.results.histograms import TurnHistograms
 from loadtest.results.result import VOICE_TO_VOICE
 from loadtest.results.turn_record import ServerReport, stages_ms
-from loadtest.scenario.network import Path
+from loadtest.scenario.network import NetworkPath
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import FRAME_S, Utterance
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
 REGION = "region:"
-"""Prefix of the whole latency by region, in a tally."""
+"""Prefix of the series with the voice-to-voice latency of one region."""
 
 RAW = "raw:"
-"""Prefix of a stage's own duration as the server measured it, which overlaps with others'."""
+"""Prefix of the series with a stage's own duration, including time that overlaps with other stages."""
 
 EOU, AUDIO = "eou", "audio"
-"""The guide's VAD/EOU (silence and endpoint together), and its audio pipeline (delivery, and what no stage covers)."""
+"""Series of the latency guide's VAD/EOU component (silence + endpoint) and audio pipeline (delivery + unattributed)."""
 
 _SUMS = {EOU: (Stage.SILENCE.value, Stage.ENDPOINT.value), AUDIO: (Stage.DELIVERY.value, UNATTRIBUTED)}
 
 
 @dataclass(slots=True)
 class OpenTurn:
-    """An utterance that began at `began_at`, with frame `first_frame` of those sent; `spoken` frames of it left.
+    """A turn in progress. All instants are in seconds on the caller's clock.
 
-    `finished`: whether what the server took from it last was all of it; None before it took anything.
+    Attributes:
+        number: Number of the turn within the call, from 1.
+        utterance: The utterance that the caller speaks.
+        began_at: Deadline of the utterance's first frame.
+        first_frame: Number of frames that the call sent before the utterance.
+        sent_frames: Number of frames of the utterance sent so far.
+        detected_whole: Whether the utterance that the server detected last reaches the end of the speech. None before
+            the server detects any.
+        premature: Number of replies that started before the utterance was over.
+        reply: The reply to the turn, or None.
     """
 
     number: int
     utterance: Utterance
     began_at: float
     first_frame: int
-    spoken: int = 0
-    finished: bool | None = None
+    sent_frames: int = 0
+    detected_whole: bool | None = None
     premature: int = 0
     reply: BufferedReply | None = None
 
     @property
     def speech_begins(self) -> float:
-        """When its frame with the first sample of speech was due."""
+        """Deadline of the frame with the first sample of speech."""
         return self.began_at + self.utterance.speech_start_s // FRAME_S * FRAME_S
 
     @property
     def speech_ends(self) -> float:
-        """When its frame with the last sample of speech was due."""
+        """Deadline of the frame with the last sample of speech."""
         return self.began_at + self.utterance.speech_end_s // FRAME_S * FRAME_S
 
     def answered(self, now: float) -> bool:
-        """Whether its answer sounds already."""
+        """Return True if the reply is audible at `now`."""
         return self.reply is not None and self.reply.audible_at is not None and self.reply.audible_at <= now
 
 
 class TurnOutcomes:
-    """Closes turns into a tally; those whose speech ended outside the measured time are only counted as `discarded`."""
+    """Recorder of finished turns.
 
-    def __init__(self, tally: TurnHistograms, measure_from: float, measure_to: float, timeout_s: float) -> None:
-        self._tally = tally
+    Turns whose speech ended outside the measured time are only counted as `discarded`.
+    """
+
+    def __init__(self, histograms: TurnHistograms, measure_from: float, measure_to: float, timeout_s: float) -> None:
+        """Create a recorder.
+
+        Args:
+            histograms: Where outcomes and latencies are recorded.
+            measure_from: Start of the measured time, in seconds on the callers' clock.
+            measure_to: End of the measured time, in seconds on the callers' clock.
+            timeout_s: Latency of a turn without an answer, in seconds.
+        """
+        self._histograms = histograms
         self._from = measure_from
         self._to = measure_to
         self._timeout_s = timeout_s
 
     def measures(self, at: float) -> bool:
-        """Whether what happened at an instant counts."""
+        """Return True if an instant lies within the measured time."""
         return self._from <= at < self._to
 
     def measured_s(self, begin: float, end: float) -> float:
-        """How much of an interval counts."""
+        """Return how many seconds of an interval lie within the measured time."""
         return max(0.0, min(end, self._to) - max(begin, self._from))
 
-    def fault(self, code: str) -> None:
-        """The server sent an error event."""
-        self._tally.counts[f"error:{code}"] += 1
+    def count_error(self, code: str) -> None:
+        """Count an error event of the server by its code."""
+        self._histograms.counts[f"error:{code}"] += 1
 
-    def stopped(self, seconds: float, turn: OpenTurn) -> None:
-        """The reply that `turn` spoke over fell silent so long after the interruption began."""
+    def record_stop(self, seconds: float, turn: OpenTurn) -> None:
+        """Record the time from the first speech of the interrupting `turn` to the end of the interrupted reply."""
         if self.measures(turn.speech_begins):
-            self._tally.took("stop", max(0.0, seconds))
+            self._histograms.record("stop", max(0.0, seconds))
 
-    def abandoned(self, turn: OpenTurn) -> None:
-        """The caller hung up before any answer: neither a success nor a failure, but told."""
-        self._tally.counts["abandoned" if self.measures(turn.speech_ends) else "discarded"] += 1
+    def count_abandoned(self, turn: OpenTurn) -> None:
+        """Count a turn whose caller hung up before any answer. It is neither a success nor a failure."""
+        self._histograms.counts["abandoned" if self.measures(turn.speech_ends) else "discarded"] += 1
 
-    def close(self, turn: OpenTurn, call: Call, path: Path) -> None:
-        """The turn is over, whatever came of it."""
-        counts, reply = self._tally.counts, turn.reply
+    def close(self, turn: OpenTurn, call: Call, path: NetworkPath) -> None:
+        """Record a finished turn: its outcome, its latency and, if it was answered, its stages.
+
+        Args:
+            turn: The turn.
+            call: The call of the turn.
+            path: The network of the call.
+        """
+        counts, reply = self._histograms.counts, turn.reply
         if not self.measures(turn.speech_ends):
             counts["discarded"] += 1
             return
@@ -103,31 +129,32 @@ class TurnOutcomes:
         counts["premature"] += turn.premature
         outcome = _outcome(reply)
         counts[outcome] += 1
-        taken = self._timeout_s
+        latency_s = self._timeout_s
         if outcome in ("answered", "interrupted") and reply and reply.answered_at is not None:
-            taken = reply.answered_at - turn.speech_ends
-            self._stages(turn, reply, taken, path)
-        self._tally.took(VOICE_TO_VOICE, max(0.0, taken))
-        self._tally.took(REGION + call.region, max(0.0, taken))
-        self._tally.keep(taken, _shown(turn, call, outcome, taken))
+            latency_s = reply.answered_at - turn.speech_ends
+            self._record_stages(turn, reply, latency_s, path)
+        self._histograms.record(VOICE_TO_VOICE, max(0.0, latency_s))
+        self._histograms.record(REGION + call.region, max(0.0, latency_s))
+        self._histograms.offer_slow_turn(latency_s, _turn_summary(turn, call, outcome, latency_s))
 
-    def _stages(self, turn: OpenTurn, reply: BufferedReply, taken: float, path: Path) -> None:
-        counts, tally = self._tally.counts, self._tally
+    def _record_stages(self, turn: OpenTurn, reply: BufferedReply, latency_s: float, path: NetworkPath) -> None:
+        """Record the reply's underruns and the turn's stages, as far as the server reported them."""
+        counts, histograms = self._histograms.counts, self._histograms
         counts["underruns"] += reply.underruns
         counts["underrun_us"] += round(reply.stalled_s * 1e6)
         counts["audio_us"] += round(reply.received_s * 1e6)
         report: Mapping[str, Any] = reply.report or {}
         counts["hedged"] += bool(report.get("hedged"))
-        shares = _shares(report, turn, taken)
+        shares = _stage_shares_ms(report, turn, latency_s)
         for stage, share_ms in (shares or {}).items():
-            tally.took(stage, max(0.0, share_ms / 1000))
+            histograms.record(stage, max(0.0, share_ms / 1000))
         for name, parts in _SUMS.items():
             if shares:
-                # The route's delay is the network's, not the audio pipeline's.
-                known_s = sum(shares[part] for part in parts) / 1000 - (path.rtt_s if name == AUDIO else 0.0)
-                tally.took(name, max(0.0, known_s))
+                # The emulated route's delay belongs to the network component, not to the audio pipeline.
+                sum_s = sum(shares[part] for part in parts) / 1000 - (path.rtt_s if name == AUDIO else 0.0)
+                histograms.record(name, max(0.0, sum_s))
         for stage, raw_ms in (report.get("raw_ms") or {}).items():
-            tally.took(RAW + stage, raw_ms / 1000)
+            histograms.record(RAW + stage, raw_ms / 1000)
         if shares is None:
             counts["unreported"] += 1
 
@@ -140,8 +167,8 @@ def _outcome(reply: BufferedReply | None) -> str:
     return "failed" if reply.status == "failed" or reply.done_at is None else "answered"
 
 
-def _shares(report: Mapping[str, Any], turn: OpenTurn, taken: float) -> dict[str, float] | None:
-    """The waterfall of a turn in milliseconds, as `rejoinder talk` divides it."""
+def _stage_shares_ms(report: Mapping[str, Any], turn: OpenTurn, latency_s: float) -> dict[str, float] | None:
+    """Return the waterfall of a turn in ms, divided as by `rejoinder talk`, or None if the server reported none."""
     if report.get("stages_ms") is None:
         return None
     parsed = ServerReport.model_construct(**report)
@@ -149,16 +176,16 @@ def _shares(report: Mapping[str, Any], turn: OpenTurn, taken: float) -> dict[str
     if parsed.speech_end_ms is not None:
         last_s = parsed.speech_end_ms / 1000 - turn.first_frame * FRAME_S - 1 / STT_RATE
         shift_ms = ((last_s // FRAME_S) - (turn.utterance.speech_end_s // FRAME_S)) * FRAME_S * 1000
-    return stages_ms(parsed, taken * 1000, shift_ms)
+    return stages_ms(parsed, latency_s * 1000, shift_ms)
 
 
-def _shown(turn: OpenTurn, call: Call, outcome: str, taken: float) -> dict[str, object]:
+def _turn_summary(turn: OpenTurn, call: Call, outcome: str, latency_s: float) -> dict[str, object]:
     return {
         "call": call.number,
         "turn": turn.number,
         "clip": turn.utterance.name,
         "region": call.region,
         "outcome": outcome,
-        "ms": round(taken * 1000, 1),
+        "ms": round(latency_s * 1000, 1),
         "stages_ms": turn.reply.report.get("stages_ms") if turn.reply and turn.reply.report else None,
     }

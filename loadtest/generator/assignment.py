@@ -1,4 +1,4 @@
-"""What a worker is told: the scenario, its share of the calls, and when to start. Travels as one line of JSON."""
+"""A worker's assignment: the scenario, its share of the calls, and the start time. It is sent as one line of JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from rejoinder.core.wire.formats import AudioFormat
 
 @dataclass(frozen=True, slots=True)
 class WorkerAssignment:
-    """`start_at` is wall-clock time, the only one that two machines share."""
+    """What one worker does.
+
+    Attributes:
+        scenario: The scenario of the run.
+        calls: The worker's share of the calls.
+        measure_from_s: Start of the measured time in seconds after the start of the run.
+        measure_to_s: End of the measured time in seconds after the start of the run.
+        start_at: Start of the run as Unix time. Wall-clock time is the only clock that several machines share.
+    """
 
     scenario: Scenario
     calls: tuple[Call, ...]
@@ -22,8 +30,9 @@ class WorkerAssignment:
     start_at: float
 
     def document(self) -> dict[str, Any]:
+        """Return the assignment as a JSON document, including the API key."""
         return {
-            "scenario": described(self.scenario) | {"api_key": self.scenario.api_key},
+            "scenario": scenario_document(self.scenario) | {"api_key": self.scenario.api_key},
             "calls": [asdict(call) for call in self.calls],
             "measure_from_s": self.measure_from_s,
             "measure_to_s": self.measure_to_s,
@@ -32,6 +41,7 @@ class WorkerAssignment:
 
     @staticmethod
     def parse(document: dict[str, Any]) -> WorkerAssignment:
+        """Return the assignment of a JSON document that `document` made."""
         scenario = dict(document["scenario"])
         scenario["behavior"] = CallerBehavior(**scenario["behavior"])
         scenario |= {"tier": Tier(scenario["tier"]), "arrivals": Arrivals(scenario["arrivals"])}
@@ -46,8 +56,8 @@ class WorkerAssignment:
         )
 
 
-def described(scenario: Scenario) -> dict[str, Any]:
-    """A scenario as a report has it: without the key."""
+def scenario_document(scenario: Scenario) -> dict[str, Any]:
+    """Return a scenario as a JSON document for reports, without the API key."""
     document = asdict(scenario)
     document |= {"tier": scenario.tier.value, "arrivals": scenario.arrivals.value, "codec": scenario.codec.value}
     del document["api_key"]

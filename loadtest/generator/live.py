@@ -1,4 +1,4 @@
-"""The live view of a run in the terminal: what is known so far, once a second."""
+"""Live view of a run in the terminal, updated once a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ WIDTH = 48
 
 
 def view(progress: RunProgress, measure_from_s: float, measure_to_s: float) -> Group:
-    """The whole screen."""
+    """Return the whole view.
+
+    Args:
+        progress: State of the run.
+        measure_from_s: Start of the measured time in seconds after the start of the run.
+        measure_to_s: End of the measured time in seconds after the start of the run.
+    """
     counts, elapsed = progress.merged.counts, max(0.0, progress.elapsed_s)
     phase = "ramp and warm-up" if elapsed < measure_from_s else "measuring" if elapsed < measure_to_s else "draining"
     head = Text.assemble(
@@ -31,8 +37,8 @@ def view(progress: RunProgress, measure_from_s: float, measure_to_s: float) -> G
     return Group(head, bar, _latencies(progress), _generator(progress))
 
 
-def _colour(bad: int) -> str:
-    return "bold red" if bad else "dim"
+def _colour(failures: int) -> str:
+    return "bold red" if failures else "dim"
 
 
 def _latencies(progress: RunProgress) -> Table:
@@ -47,18 +53,19 @@ def _latencies(progress: RunProgress) -> Table:
     return table
 
 
-def _row(taken: HdrHistogram) -> list[str]:
-    points = (f"{taken.get_value_at_percentile(at) / 1000:.0f}" for at in (50, 90, 95, 99, 100))
-    return [str(taken.get_total_count()), *points]
+def _row(histogram: HdrHistogram) -> list[str]:
+    points = (f"{histogram.get_value_at_percentile(at) / 1000:.0f}" for at in (50, 90, 95, 99, 100))
+    return [str(histogram.get_total_count()), *points]
 
 
 def _generator(progress: RunProgress) -> Text:
+    """Return a sparkline of the p95 over time, and the generator's failed self-checks."""
     recent = [moment.p95_ms for moment in progress.timeline()[-WIDTH:]]
     most = max((value for value in recent if value is not None), default=0)
     line = (
         "".join(" " if value is None else SPARKS[min(7, int(value / most * 7.99))] for value in recent) if most else ""
     )
-    checks = [check for check in progress.fitness().checks() if not check.ok]
-    fit = ", ".join(f"{check.name} {check.measured:g} {check.unit}" for check in checks) or "fit"
-    style = "dim" if not any(not check.warning for check in checks) else "bold yellow"
-    return Text.assemble(("p95 by time  ", "dim"), line, "\n", (f"generator: {fit}", style))
+    failed = [check for check in progress.fitness().checks() if not check.ok]
+    status = ", ".join(f"{check.name} {check.measured:g} {check.unit}" for check in failed) or "all self-checks passed"
+    style = "dim" if all(check.warning for check in failed) else "bold yellow"
+    return Text.assemble(("p95 over time  ", "dim"), line, "\n", (f"generator: {status}", style))

@@ -1,4 +1,4 @@
-"""One run with the replicas read at both ends of its measured time: what calibration and validation are made of."""
+"""One run with the replicas' metrics read at both ends of its measured time, for calibration and validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from rejoinder.core.errors import BackendError
 
 @dataclass(frozen=True, slots=True)
 class MeasuredWindow:
-    """What happened between two readings of the replicas, `for_s` apart, close to the run's measured time."""
+    """What happened between two readings of the replicas' metrics, close to the run's measured time.
+
+    Attributes:
+        for_s: Time between the two readings in seconds.
+        stages: What each stage did between the readings.
+        changed: Replicas that started or ended between the readings. They are not in `stages`.
+        bytes_sent: Payload bytes that the callers sent.
+        bytes_received: Payload bytes that the callers received.
+        frames_sent: Audio frames that the callers sent.
+    """
 
     for_s: float
     stages: dict[str, StageCounts]
@@ -36,9 +45,17 @@ class _Reading:
 
 
 class WindowWatcher:
-    """Watches a run and reads the replicas once it measures, and once it does not any more."""
+    """Progress callback that reads the replicas' metrics at the start and at the end of the measured time."""
 
     def __init__(self, url: str, from_s: float, to_s: float, reader: Callable[[str], Reading] = read) -> None:
+        """Create a watcher.
+
+        Args:
+            url: HTTP address of the server.
+            from_s: Start of the measured time in seconds after the start of the run.
+            to_s: End of the measured time in seconds after the start of the run.
+            reader: Reads the metrics of all replicas.
+        """
         self._url = url
         self._from_s = from_s
         self._to_s = to_s
@@ -47,6 +64,7 @@ class WindowWatcher:
         self._last: _Reading | None = None
 
     def __call__(self, progress: RunProgress) -> None:
+        """Read the metrics if the measured time has started or ended since the last call."""
         elapsed = progress.elapsed_s
         if self._first is None and elapsed >= self._from_s:
             self._first = self._read(progress)
@@ -58,9 +76,15 @@ class WindowWatcher:
         return _Reading(time.monotonic(), self._reader(self._url), traffic)
 
     def window(self) -> MeasuredWindow:
-        """After the run; raises BackendError if it ended before its time."""
+        """Return what happened in the measured time. Call it after the run.
+
+        Raises:
+            BackendError: The run ended before the end of its measured time.
+        """
         if self._first is None or self._last is None:
-            raise BackendError("the run ended before its measured time did.", "See the generator's causes.")
+            raise BackendError(
+                "the run ended before the end of its measured time.", "See the generator's output for the cause."
+            )
         stages, changed = between(self._first.replicas, self._last.replicas)
         return MeasuredWindow(
             for_s=self._last.at - self._first.at,
@@ -73,28 +97,33 @@ class WindowWatcher:
 
 
 def measure(scenario: Scenario, watch: Watch = lambda _: None) -> tuple[RunResult, MeasuredWindow]:
-    """Hold the scenario and read the replicas beside it."""
+    """Run a scenario and read the replicas' metrics meanwhile. Raise as `run` and `WindowWatcher.window` do."""
     frozen = schedule.plan(scenario)
-    windower = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
+    watcher = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
 
     def both(progress: RunProgress) -> None:
-        windower(progress)
+        watcher(progress)
         watch(progress)
 
     result = run(scenario, both)
-    return result, windower.window()
+    return result, watcher.window()
 
 
 def idle(url: str, for_s: float) -> MeasuredWindow:
-    """The replicas of the server at `url` (ws) without any load of ours, read twice."""
-    before, began = read(http_root(url)), time.monotonic()
+    """Read the replicas' metrics twice without generating load.
+
+    Args:
+        url: OpenAI base URL of the server (ws:// or wss://).
+        for_s: Time between the two readings in seconds.
+    """
+    before, started_at = read(http_root(url)), time.monotonic()
     time.sleep(for_s)
     stages, changed = between(before, read(http_root(url)))
     return MeasuredWindow(
-        time.monotonic() - began, stages, tuple(changed), bytes_sent=0, bytes_received=0, frames_sent=0
+        time.monotonic() - started_at, stages, tuple(changed), bytes_sent=0, bytes_received=0, frames_sent=0
     )
 
 
 def http_root(url: str) -> str:
-    """The server's HTTP address, from that of its WebSockets."""
+    """Return the HTTP address of a server from its OpenAI base URL (ws:// or wss://)."""
     return url.rstrip("/").removesuffix("/v1").replace("ws", "http", 1)

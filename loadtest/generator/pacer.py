@@ -1,7 +1,8 @@
-"""The pacing wheel: one task sends every caller's frame at its millisecond, and says how late it was.
+"""Pacing of all callers in a process: one task sends every frame at its deadline and records how late it was.
 
-Twenty slots of a millisecond; a caller has one slot for life. The deadline of tick k is start + k ms, whatever happened
-before: a wheel that is late catches up, and its lateness is recorded from the intended instant (load-facts, section 2).
+The 20 ms of a frame are divided into twenty slots of 1 ms. A caller keeps one slot for the whole call. The deadline of
+tick k is start + k ms. A late pacer never moves deadlines: it catches up, and lateness counts from the deadline.
+Otherwise the delays of a busy generator would not show in its measurements.
 """
 
 from __future__ import annotations
@@ -18,37 +19,44 @@ TICK_S = 0.001
 
 
 class PacedCaller(Protocol):
-    """A caller with its socket."""
+    """A caller with its connection."""
 
     def send_frame(self, due: float) -> int:
-        """Send what leaves at this deadline; returns how many messages the caller's plan had for it."""
+        """Send the messages for the deadline `due` and return their number."""
         ...
 
 
 class FramePacer:
-    """`run` for the run's life; callers `join` and `leave` at any time, from the same loop."""
+    """Pacer of all callers in a process. Callers may join and leave at any time, from the same event loop.
+
+    Attributes:
+        late_s: Delay after the deadline of each frame sent, in seconds. The reader clears it.
+    """
 
     def __init__(self, start: float) -> None:
+        """Create a pacer whose tick 0 is at `start`, in seconds of the monotonic clock."""
         self._start = start
         self._slots: list[list[PacedCaller]] = [[] for _ in range(FRAME_SLOTS)]
         self.late_s = array("d")
 
     def join(self, caller: PacedCaller, slot: int) -> None:
+        """Send the caller's frames in `slot` (0 to 19) from now on."""
         self._slots[slot].append(caller)
 
     def leave(self, caller: PacedCaller, slot: int) -> None:
+        """Stop sending the caller's frames. Do nothing if the caller has already left."""
         if caller in self._slots[slot]:
             self._slots[slot].remove(caller)
 
     async def run(self) -> None:
-        """Turn until cancelled."""
+        """Send frames until cancelled."""
         tick = max(0, round((time.monotonic() - self._start) / TICK_S))
         while True:
             due = self._start + tick * TICK_S
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             elif tick % FRAME_SLOTS == 0:
-                await asyncio.sleep(0)  # late: sockets must be read all the same
+                await asyncio.sleep(0)  # late: let the event loop read the sockets once per frame
             slot = self._slots[tick % FRAME_SLOTS]
             if slot:
                 self._send(tuple(slot), due)

@@ -1,8 +1,8 @@
-"""Generator processes on the nodes of a Ray cluster: one actor a worker, spread over the nodes.
+"""Worker processes on the nodes of a Ray cluster: one actor for each worker, spread over the nodes.
 
-The actor only starts `loadtest.generator.worker` on its node and passes its lines on; what is measured is the same
-process as on
-one machine. Nodes' clocks need agree only on the common start (they are set by NTP); no two are ever subtracted.
+The actor starts `loadtest.generator.worker` on its node and forwards its output, so measurements come from the same
+process as on one machine. The nodes' clocks only have to agree on the start of the run, for which NTP suffices. Times
+of two nodes are never subtracted.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from rejoinder.core.errors import ConfigError
 
 
 class RemoteWorker:
-    """One generator process on the node where Ray placed this actor."""
+    """Actor that runs one worker process on its node."""
 
     def run(self, document: dict[str, Any]) -> Iterator[str]:
-        """The worker's lines; it ends with this process, whatever happens here."""
+        """Start the worker with an assignment's JSON document and yield its output lines.
+
+        The worker exits when this process ends.
+        """
         command = [sys.executable, "-m", "loadtest.generator.worker"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdin is not None and process.stdout is not None  # noqa: PT018  # both are pipes
@@ -31,21 +34,29 @@ class RemoteWorker:
                 yield line
 
 
-async def lines(order: WorkerAssignment, address: str) -> AsyncGenerator[dict[str, Any], None]:
-    """What a worker on the cluster at `address` reports; leaving kills it. Raises ConfigError if nothing answers."""
-    import ray  # only here: a generator on one machine needs no Ray
+async def report_lines(assignment: WorkerAssignment, address: str) -> AsyncGenerator[dict[str, Any], None]:
+    """Start a worker on a Ray cluster and yield its reports. Closing the generator kills the worker.
+
+    Args:
+        assignment: What the worker does.
+        address: HOST:PORT of the Ray cluster.
+
+    Raises:
+        ConfigError: No Ray cluster answers at `address`.
+    """
+    import ray  # imported here because a generator on one machine does not need Ray
 
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError) as error:
-            fix = "Name the head's HOST:PORT, and set Ray's token if it wants one."
+            remedy = "Give HOST:PORT of the Ray head, and set Ray's token if the cluster requires one."
             raise ConfigError(
-                f"no Ray cluster answers at {address} ({error}).", fix, field="--set ray_address"
+                f"no Ray cluster answers at {address} ({error}).", remedy, field="--set ray_address"
             ) from None
     worker = ray.remote(RemoteWorker).options(num_cpus=0, scheduling_strategy="SPREAD").remote()
     try:
-        stream = worker.run.options(num_returns="streaming").remote(order.document())
+        stream = worker.run.options(num_returns="streaming").remote(assignment.document())
         async for reference in stream:
             yield json.loads(await reference)
     finally:

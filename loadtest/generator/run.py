@@ -1,6 +1,6 @@
-"""One load run from scenario to result: freeze the schedule, start the workers on one clock, judge.
+"""One load run from scenario to result: draw the schedule, start the workers together, and judge the measurements.
 
-The target must be this machine unless the caller says that it owns the server: a load generator is a weapon.
+The server must be on this machine unless the scenario sets `owned`, because load can take a foreign server down.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from hdrh.histogram import HdrHistogram
 
 from loadtest.callers.turn_outcomes import REGION
-from loadtest.generator import self_check as fitness
-from loadtest.generator import workers as crew
-from loadtest.generator.assignment import WorkerAssignment, described
+from loadtest.generator.assignment import WorkerAssignment, scenario_document
+from loadtest.generator.self_check import failure_causes
 from loadtest.generator.server_view import MemoryWatch, ServerView
+from loadtest.generator.workers import RunProgress, Watch, run_workers
 from loadtest.judging import verdicts
 from loadtest.results.result import CURVE, Counts, Latency, Region, RunResult, emulated
 from loadtest.scenario import schedule
@@ -31,18 +31,27 @@ from loadtest.scenario.schedule import Schedule
 from rejoinder.core.errors import ConfigError
 
 START_IN_S = 3.0
-"""Workers need so long to load before the common start."""
+"""Time between the start of the workers and the start of the run, in which the workers load their modules and clips."""
 
 
-def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
-    """Hold the scenario. Raises ConfigError if it must not be held, BackendError if the server or a worker is away."""
+def run(scenario: Scenario, watch: Watch = lambda _: None) -> RunResult:
+    """Run a scenario and return its result.
+
+    Args:
+        scenario: What to run.
+        watch: Called with the progress after each report of a worker, about once a second for each worker.
+
+    Raises:
+        ConfigError: The target is not allowed, or the scenario has no valid schedule.
+        BackendError: The server does not answer, or a worker ended early.
+    """
     check_target(scenario)
     frozen = schedule.plan(scenario)
     server = ServerView(scenario)
     engines, memory = server.engines(), MemoryWatch(server)
     start_at = time.time() + START_IN_S
-    progress = crew.RunProgress(frozen.measure_to_s + scenario.drain_s, start_at)
-    orders = [
+    progress = RunProgress(frozen.measure_to_s + scenario.drain_s, start_at)
+    assignments = [
         WorkerAssignment(
             scenario,
             calls=frozen.shard(worker, scenario.workers),
@@ -52,36 +61,36 @@ def run(scenario: Scenario, watch: crew.Watch = lambda _: None) -> RunResult:
         )
         for worker in range(scenario.workers)
     ]
-    asyncio.run(_hold(crew.work(orders, progress, watch), memory.run(start_at, scenario.for_s)))
-    held = memory.between(frozen.measure_from_s, frozen.measure_to_s)
-    return result(scenario, frozen=frozen, progress=progress, engines=engines, memory_mb=held)
+    asyncio.run(_hold(run_workers(assignments, progress, watch), memory.run(start_at, scenario.for_s)))
+    memory_mb = memory.between(frozen.measure_from_s, frozen.measure_to_s)
+    return result(scenario, frozen=frozen, progress=progress, engines=engines, memory_mb=memory_mb)
 
 
 async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
-    """Watch while the work goes on; what the work raises is raised as it is."""
+    """Run `watching` until `working` is done. Exceptions of `working` propagate without a group."""
     try:
         async with asyncio.TaskGroup() as group:
-            beside = group.create_task(watching)
+            watcher = group.create_task(watching)
             await working
-            beside.cancel()
-    except ExceptionGroup as faults:
-        raise faults.exceptions[-1] from None  # the work's own is the last
+            watcher.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[-1] from None  # the exception of `working` is the last one
 
 
 def check_target(scenario: Scenario) -> None:
-    """Raises ConfigError if the server is on another machine and the tester did not say that it is theirs."""
+    """Raise ConfigError if the server is on another machine and the scenario does not set `owned`."""
     host = urlsplit(scenario.url).hostname or ""
     if not scenario.owned and not _local(host):
         raise ConfigError(
             f"{host!r} is not this machine.",
-            "Load goes to loopback only; if the server is yours, say so with --set owned=true.",
+            "Load is only sent to this machine. If you operate the server, use --set owned=true.",
             field="--url",
         )
 
 
 def _local(host: str) -> bool:
     try:
-        return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+        return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in socket.getaddrinfo(host, None))
     except (OSError, ValueError):
         return False
 
@@ -89,28 +98,36 @@ def _local(host: str) -> bool:
 def result(
     scenario: Scenario,
     frozen: Schedule,
-    progress: crew.RunProgress,
+    progress: RunProgress,
     engines: dict[str, str],
     *,
     memory_mb: tuple[tuple[float, float], ...],
 ) -> RunResult:
-    """Judge what the workers brought."""
+    """Judge the measurements of the workers.
+
+    Args:
+        scenario: What was run.
+        frozen: Its schedule.
+        progress: The merged reports of the workers.
+        engines: Engine of each stage, as the server reports it.
+        memory_mb: (seconds after the start of the run, MiB) samples of the replicas' resident memory.
+    """
     series = progress.merged.seconds
     counts = _counts(progress, len(frozen.calls))
     checks = progress.fitness().checks()
-    causes = fitness.causes(checks)
-    decisive = verdicts.gates(scenario.tier, series, counts)
+    causes = failure_causes(checks)
+    gates = verdicts.gates(scenario.tier, series, counts)
     return RunResult(
-        outcome=verdicts.overall(decisive, causes),
-        scenario=described(scenario),
+        outcome=verdicts.overall(gates, causes),
+        scenario=scenario_document(scenario),
         schedule_sha256=frozen.sha256,
         started_at=datetime.fromtimestamp(progress.start_at, UTC).isoformat(timespec="seconds"),
         held_s=scenario.for_s,
         engines=engines,
         counts=counts,
         checks=checks,
-        verdicts=(*decisive, *verdicts.tables(series)),
-        latencies={name: latency(taken) for name, taken in series.items() if not name.startswith(REGION)},
+        verdicts=(*gates, *verdicts.guide_verdicts(series)),
+        latencies={name: latency(histogram) for name, histogram in series.items() if not name.startswith(REGION)},
         regions=tuple(_regions(series)),
         timeline=progress.timeline(),
         causes=causes,
@@ -120,26 +137,26 @@ def result(
     )
 
 
-def latency(taken: HdrHistogram) -> Latency:
-    """A histogram in microseconds as a report has it."""
+def latency(histogram: HdrHistogram) -> Latency:
+    """Return the distribution of a histogram of microseconds."""
 
     def at(percentile: float) -> float:
-        return float(round(taken.get_value_at_percentile(percentile) / 1000, 2))
+        return float(round(histogram.get_value_at_percentile(percentile) / 1000, 2))
 
     return Latency(
-        count=int(taken.get_total_count()),
-        mean_ms=round(taken.get_mean_value() / 1000, 2),
+        count=int(histogram.get_total_count()),
+        mean_ms=round(histogram.get_mean_value() / 1000, 2),
         p50_ms=at(50),
         p90_ms=at(90),
         p95_ms=at(95),
         p99_ms=at(99),
         max_ms=at(100),
         curve=tuple((percentile, at(percentile)) for percentile in CURVE),
-        histogram=taken.encode().decode("ascii"),
+        histogram=histogram.encode().decode("ascii"),
     )
 
 
-def _counts(progress: crew.RunProgress, scheduled: int) -> Counts:
+def _counts(progress: RunProgress, scheduled: int) -> Counts:
     counts = progress.merged.counts
     traffic: Counter[str] = sum(progress.traffic.values(), Counter())
     return Counts(
@@ -168,25 +185,32 @@ def _counts(progress: crew.RunProgress, scheduled: int) -> Counts:
 def _regions(series: dict[str, HdrHistogram]) -> list[Region]:
     rows = []
     for name in sorted(key.removeprefix(REGION) for key in series if key.startswith(REGION)):
-        by, taken = route(name), latency(series[REGION + name])
-        rtt_ms = (by.rtt_low_ms + by.rtt_high_ms) / 2
+        bounds, measured = route(name), latency(series[REGION + name])
+        rtt_ms = (bounds.rtt_low_ms + bounds.rtt_high_ms) / 2
         rows.append(
             Region(
-                name, rtt_ms=rtt_ms, turns=taken.count, p50_ms=taken.p50_ms, p95_ms=taken.p95_ms, p99_ms=taken.p99_ms
+                name,
+                rtt_ms=rtt_ms,
+                turns=measured.count,
+                p50_ms=measured.p50_ms,
+                p95_ms=measured.p95_ms,
+                p99_ms=measured.p99_ms,
             )
         )
     return rows
 
 
-def _notes(counts: Counter[str], unreal: dict[str, str]) -> list[str]:
-    stages = ", ".join(sorted(unreal))
-    notes = [f"Emulated engines ({stages}): this measures the system, not a model."] if unreal else []
-    for prefix, what in (("error:", "server errors"), ("drop:", "calls dropped")):
-        notes += [f"{counts[name]} {what}: {name.removeprefix(prefix)}" for name in counts if name.startswith(prefix)]
+def _notes(counts: Counter[str], emulated_engines: dict[str, str]) -> list[str]:
+    stages = ", ".join(sorted(emulated_engines))
+    notes = [f"The engines of {stages} are emulated: this run does not measure their models."] if stages else []
+    for prefix, what in (("error:", "Server errors"), ("drop:", "Dropped calls")):
+        notes += [
+            f"{what} ({name.removeprefix(prefix)}): {counts[name]}." for name in counts if name.startswith(prefix)
+        ]
     if counts["undrained"]:
-        notes.append(f"{counts['undrained']} calls were still open when the drain's time was over.")
+        notes.append(f"{counts['undrained']} calls were still open at the end of the drain time.")
     if counts["abandoned"]:
-        notes.append(f"{counts['abandoned']} turns are not counted: their callers hung up before an answer began.")
+        notes.append(f"{counts['abandoned']} turns are not counted, because their callers hung up before an answer.")
     if counts["unreported"]:
-        notes.append(f"{counts['unreported']} answered turns came without the server's division into stages.")
+        notes.append(f"{counts['unreported']} answered turns have no stages, because the server did not report them.")
     return notes

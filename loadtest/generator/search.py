@@ -1,11 +1,17 @@
-"""How many calls does it hold: doubling until a step fails, then bisection to 5%, then three confirming repeats.
+"""Search for the largest number of calls that a system holds.
 
-Every step is a whole run: ramp and warm-up (discarded), a measured hold, a drain to idle, and a recovery check: a small
-load must be answered as fast as before the step, or the system did not come back by itself (a metastable failure).
-A step whose generator was not fit ends the search as generator-limited: what the system holds beyond is unknown. A step
-that stays undecided is repeated once for longer; if that decides nothing, it counts as failed, and says so.
+The search doubles the number of calls until a step fails, bisects to 5%, and confirms the result with three repeats.
 
-Pure: `Search` asks for the next step and takes its outcome; `loadtest.generator.search_runner` performs.
+Every step is a whole run: ramp and warm-up (discarded), measured time, drain, and a recovery check. In the recovery
+check a small load must be answered as fast as before the step. Otherwise the system has not recovered by itself, which
+is a metastable failure.
+
+A step whose generator failed its self-checks ends the search as generator-limited, because the capacity beyond it is
+unknown. A step that is undecided is repeated once with a longer measured time. If it stays undecided, it counts as
+failed.
+
+This module is pure: `Search` states the next step and receives its outcome. `loadtest.generator.search_runner` runs the
+steps.
 """
 
 from __future__ import annotations
@@ -16,13 +22,25 @@ from enum import Enum
 from loadtest.results.result import RunOutcome
 
 PRECISION = 0.05
+"""Relative width of the final interval between a passing and a failing number of calls."""
+
 REPEATS = 3
+"""Number of confirming runs."""
+
 RECOVERY_SLACK = 0.10
 RECOVERY_SLACK_MS = 20.0
+"""Noise of a latency median on a shared machine."""
 
 
 class SearchEnd(Enum):
-    """Why a search is over."""
+    """Why a search ended. The values are shown to users and written to JSON.
+
+    Attributes:
+        SYSTEM_LIMITED: A larger number of calls failed.
+        GENERATOR_LIMITED: The load generator failed its self-checks.
+        BOUND_REACHED: The largest allowed number of calls passed.
+        NOTHING_PASSES: Not even the smallest number of calls passed.
+    """
 
     SYSTEM_LIMITED = "system-limited"
     GENERATOR_LIMITED = "generator-limited"
@@ -31,13 +49,21 @@ class SearchEnd(Enum):
 
 
 class StepKind(Enum):
+    """Purpose of a step: to search for the limit, or to confirm it."""
+
     SEARCH = "search"
     CONFIRM = "confirm"
 
 
 @dataclass(frozen=True, slots=True)
 class SearchStep:
-    """One run to hold; each has a seed of its own."""
+    """One run of a search.
+
+    Attributes:
+        sessions: Number of calls to hold.
+        seed: Seed of the scenario. Each step has its own.
+        kind: search or confirm.
+    """
 
     sessions: int
     seed: int
@@ -46,7 +72,16 @@ class SearchStep:
 
 @dataclass(frozen=True, slots=True)
 class CompletedStep:
-    """A step and what came of it. `recovered` is None when no recovery check was made."""
+    """A step and its outcome.
+
+    Attributes:
+        step: The step.
+        outcome: Outcome of the run.
+        p50_ms: Median voice-to-voice latency in milliseconds, or None if nothing was measured.
+        p95_ms: 95th percentile of the voice-to-voice latency in milliseconds, or None if nothing was measured.
+        recovered: Whether the recovery check passed, or None if there was none.
+        causes: Failed self-checks of the generator.
+    """
 
     step: SearchStep
     outcome: RunOutcome
@@ -57,17 +92,25 @@ class CompletedStep:
 
     @property
     def passed(self) -> bool:
+        """True if the run passed and the recovery check did not fail."""
         return self.outcome is RunOutcome.PASS and self.recovered is not False
 
 
 @dataclass(slots=True)
 class Search:
-    """Ask `next` until it is None, and `take` each step's outcome."""
+    """State of a search: `next` returns the step to run, and `record` receives its outcome.
+
+    Attributes:
+        start: Number of calls of the first step.
+        most: Largest number of calls to try.
+        seed: Seed of the first step. Each later step adds 1.
+        completed: The completed steps, in order.
+    """
 
     start: int
     most: int
     seed: int = 1
-    taken: list[CompletedStep] = field(default_factory=list)
+    completed: list[CompletedStep] = field(default_factory=list)
     _passing: int = 0
     _failing: int | None = None
     _confirmed: int = 0
@@ -75,37 +118,37 @@ class Search:
 
     @property
     def ending(self) -> SearchEnd | None:
-        """None while the search goes on."""
+        """Why the search ended, or None while it continues."""
         return self._ending
 
     @property
     def holds(self) -> int:
-        """The largest number of calls that passed three times (or so far); 0 if none did."""
+        """Largest number of calls that passed, or 0. It is confirmed if the search was not generator-limited."""
         return self._passing
 
     @property
     def breaks(self) -> int | None:
-        """The smallest number that failed."""
+        """Smallest number of calls that failed, or None."""
         return self._failing
 
     def next(self) -> SearchStep | None:
-        """The next run; None when the search is over."""
+        """Return the next step, or None if the search has ended."""
         if self._ending:
             return None
-        seed = self.seed + len(self.taken)
+        seed = self.seed + len(self.completed)
         if not self._located:
             return SearchStep(self._candidate(), seed, StepKind.SEARCH)
         return SearchStep(self._passing, seed, StepKind.CONFIRM)
 
-    def take(self, taken: CompletedStep) -> None:
-        """What the step that `next` named came to."""
-        self.taken.append(taken)
-        if taken.outcome is RunOutcome.INVALID:
+    def record(self, run: CompletedStep) -> None:
+        """Record the outcome of the step that `next` returned."""
+        self.completed.append(run)
+        if run.outcome is RunOutcome.INVALID:
             self._ending = SearchEnd.GENERATOR_LIMITED
-        elif taken.passed:
-            self._pass(taken.step)
+        elif run.passed:
+            self._pass(run.step)
         else:
-            self._fail(taken.step)
+            self._fail(run.step)
 
     def _pass(self, step: SearchStep) -> None:
         self._passing = step.sessions
@@ -116,14 +159,14 @@ class Search:
     def _fail(self, step: SearchStep) -> None:
         self._failing = step.sessions
         self._confirmed = 0
-        passed = [earlier.step.sessions for earlier in self.taken if earlier.passed]
+        passed = [earlier.step.sessions for earlier in self.completed if earlier.passed]
         self._passing = max((sessions for sessions in passed if sessions < step.sessions), default=0)
         if step.sessions <= 1 or (not self._passing and step.sessions <= max(1, self.start // 16)):
             self._ending = SearchEnd.NOTHING_PASSES
 
     @property
     def _located(self) -> bool:
-        """Whether the frontier is known to the search's precision."""
+        """True if the limit is known to the search's precision, or the largest number of calls has passed."""
         if self._failing is None:
             return self._passing >= self.most
         return self._passing > 0 and self._failing - self._passing <= max(1, PRECISION * self._failing)
@@ -137,7 +180,14 @@ class Search:
 
 
 def recovered(before_ms: float | None, after_ms: float | None) -> bool:
-    """Whether the small load's median is back within 10% (and 20 ms, below which a shared machine's noise lies)."""
+    """Return True if the median under a small load is back to its value before the step.
+
+    It may be longer by 10% plus 20 ms. Without a value before, any answer counts as recovery.
+
+    Args:
+        before_ms: Median before the step in milliseconds, or None if nothing was answered.
+        after_ms: Median after the step in milliseconds, or None if nothing was answered.
+    """
     if before_ms is None or after_ms is None:
         return after_ms is not None
     return after_ms <= before_ms * (1 + RECOVERY_SLACK) + RECOVERY_SLACK_MS

@@ -1,4 +1,4 @@
-"""Performs a search: each step of `loadtest.generator.search` as a run, with a recovery check behind it."""
+"""Run a search: each step of `loadtest.generator.search` is a load run followed by a recovery check."""
 
 from __future__ import annotations
 
@@ -12,16 +12,29 @@ from loadtest.scenario.scenario import Arrivals, Scenario
 from rejoinder.core.errors import ConfigError
 
 PROBE_SESSIONS = 4
+"""Calls of the recovery check."""
+
 PROBE_S = 20.0
+"""Measured time of the recovery check in seconds."""
+
 LONGER = 2.0
+"""Factor on the measured time when an undecided step is repeated."""
 
 Hold = Callable[[Scenario], RunResult]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search came to: `holds` passed three times (once, if the generator was the limit), `breaks` failed (None
-    if nothing did).
+    """Result of a search. The JSON document of `rejoinder load search` has one key for each attribute.
+
+    Attributes:
+        holds: Largest number of calls that passed, confirmed three times unless the generator was the limit. 0 if none
+            passed.
+        breaks: Smallest number of calls that failed, or null if none did.
+        ending: Why the search ended.
+        steps: The completed steps, in order.
+        baseline_ms: Median voice-to-voice latency under a small load before the search, in milliseconds.
+        engines: Engine of each stage, as the server reports it.
     """
 
     holds: int
@@ -33,52 +46,69 @@ class SearchResult:
 
 
 def search(
-    scenario: Scenario, start: int, most: int, tell: Callable[[CompletedStep], None], *, hold: Hold = run
+    scenario: Scenario, start: int, most: int, on_step: Callable[[CompletedStep], None], *, hold: Hold = run
 ) -> SearchResult:
-    """Find the largest number of calls that the scenario's gates pass; raises ConfigError if the bounds are none."""
+    """Find the largest number of calls that passes the limits of the scenario's tier.
+
+    Args:
+        scenario: What each step runs, except for `sessions` and `seed`.
+        start: Number of calls of the first step.
+        most: Largest number of calls to try.
+        on_step: Called after each step.
+        hold: Runs a scenario.
+
+    Raises:
+        ConfigError: The bounds are invalid, or the scenario does not hold a fixed number of calls.
+    """
     if not 1 <= start <= most:
-        raise ConfigError(
-            f"cannot search from {start} to {most}.", "Start at 1 or more, and not above --most.", "--start"
-        )
+        raise ConfigError(f"cannot search from {start} to {most} calls.", "Use a --start from 1 to --most.", "--start")
     if scenario.arrivals is not Arrivals.RAMP:
-        raise ConfigError("a search holds its calls.", "Leave arrivals at ramp.", field="--set arrivals")
-    machine = Search(start, most, scenario.seed)
+        raise ConfigError(
+            "a search needs a fixed number of calls.", "Use the default arrivals=ramp.", field="--set arrivals"
+        )
+    state = Search(start, most, scenario.seed)
     probe = replace(scenario, sessions=PROBE_SESSIONS, for_s=PROBE_S, warm_up_s=2.0, ramp_s=1.0)
-    first = hold(probe)
-    baseline_ms = _median(first)
-    while (step := machine.next()) is not None:
-        taken = _take(scenario, step=step, probe=probe, baseline_ms=baseline_ms, hold=hold)
-        machine.take(taken)
-        tell(taken)
-    ending = machine.ending
-    assert ending is not None  # next() is None only then
+    baseline = hold(probe)
+    baseline_ms = _median(baseline)
+    while (step := state.next()) is not None:
+        completed = _run_step(scenario, step=step, probe=probe, baseline_ms=baseline_ms, hold=hold)
+        state.record(completed)
+        on_step(completed)
+    ending = state.ending
+    assert ending is not None  # `next` returns None only after the end
     return SearchResult(
-        machine.holds,
-        breaks=machine.breaks,
+        state.holds,
+        breaks=state.breaks,
         ending=ending,
-        steps=tuple(machine.taken),
+        steps=tuple(state.completed),
         baseline_ms=baseline_ms,
-        engines=first.engines,
+        engines=baseline.engines,
     )
 
 
-def _take(
+def _run_step(
     scenario: Scenario, step: SearchStep, probe: Scenario, baseline_ms: float | None, *, hold: Hold
 ) -> CompletedStep:
-    asked = replace(scenario, sessions=step.sessions, seed=step.seed)
-    found = hold(asked)
-    if found.outcome is RunOutcome.UNDECIDED:
-        found = hold(replace(asked, for_s=asked.for_s * LONGER))
-    if found.outcome is RunOutcome.INVALID and step.kind is StepKind.CONFIRM:
-        found = hold(asked)  # a shared machine's hiccup in a load that passed before says nothing about the generator
-    back = None
-    if found.outcome is not RunOutcome.INVALID:
-        back = recovered(baseline_ms, _median(hold(replace(probe, seed=step.seed))))
-    p95_ms = found.whole.p95_ms if found.whole else None
+    """Run one step, repeated if it is undecided, and its recovery check."""
+    loaded = replace(scenario, sessions=step.sessions, seed=step.seed)
+    result = hold(loaded)
+    if result.outcome is RunOutcome.UNDECIDED:
+        result = hold(replace(loaded, for_s=loaded.for_s * LONGER))
+    if result.outcome is RunOutcome.INVALID and step.kind is StepKind.CONFIRM:
+        # The generator has carried this load before. A single delay on a shared machine is not its limit.
+        result = hold(loaded)
+    has_recovered = None
+    if result.outcome is not RunOutcome.INVALID:
+        has_recovered = recovered(baseline_ms, _median(hold(replace(probe, seed=step.seed))))
     return CompletedStep(
-        step, outcome=found.outcome, p50_ms=_median(found), p95_ms=p95_ms, recovered=back, causes=found.causes
+        step,
+        outcome=result.outcome,
+        p50_ms=_median(result),
+        p95_ms=result.whole.p95_ms if result.whole else None,
+        recovered=has_recovered,
+        causes=result.causes,
     )
 
 
-def _median(found: RunResult) -> float | None:
-    return found.whole.p50_ms if found.whole else None
+def _median(result: RunResult) -> float | None:
+    return result.whole.p50_ms if result.whole else None

@@ -1,7 +1,10 @@
-"""Is this process fit to measure: its own lateness, CPU, waiting for a core, and its loop's lag.
+"""Self-checks of the load generator: send lateness, event loop lag, CPU, and run-queue wait.
 
-Lateness is the judge: what left late was measured from the intended instant and spoils the numbers. Waiting in the run
-queue alone, on a shared machine, only warns.
+Send lateness is the decisive check. Latency is measured from a frame's deadline, so a late frame adds its own delay to
+the measured latency. Run-queue wait without lateness is normal on a shared machine and only warns.
+
+On a contended host a generator with 200 calls had a p99 lateness of 27 to 2,193 ms while it used 10% to 27% of a core.
+Without these checks its results would have blamed the system under test.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ from loadtest.results.histograms import encoded
 from loadtest.results.result import FitnessCheck
 
 LAG_PERIOD_S = 0.05
+"""Period of the samples of event loop lag."""
+
 _SCHEDSTAT = Path("/proc/self/schedstat")
 _STAT = Path("/proc/stat")
 
-# Load-facts, section 2.
+# Limits of the checks. 5 ms of lateness is a quarter of the tightest limit that a run judges (20 ms). A worker that
+# uses more than 70% of its core has no reserve for bursts.
 LATENESS_MS = 5.0
 LOOP_LAG_MS = 10.0
 CPU_SHARE = 0.70
@@ -32,12 +38,17 @@ STEAL_SHARE = 0.01
 
 
 class LoopLag:
-    """How late this event loop comes back from a sleep; `run` until cancelled."""
+    """Sampler of the event loop's lag: how late the loop returns from a sleep.
+
+    Attributes:
+        late_s: The samples in seconds. The reader clears it.
+    """
 
     def __init__(self) -> None:
         self.late_s = array("d")
 
     async def run(self) -> None:
+        """Take samples until cancelled."""
         while True:
             due = time.monotonic() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
@@ -46,7 +57,13 @@ class LoopLag:
 
 @dataclass(frozen=True, slots=True)
 class CpuSnapshot:
-    """The process's clocks at an instant, in seconds; `queued_s`: its main thread's wait for a core."""
+    """CPU clocks of this process at one instant.
+
+    Attributes:
+        at: The instant in seconds of the monotonic clock.
+        cpu_s: CPU time of the process in seconds.
+        queued_s: Time that the main thread has waited for a core, in seconds.
+    """
 
     at: float
     cpu_s: float
@@ -54,23 +71,25 @@ class CpuSnapshot:
 
     @staticmethod
     def now() -> CpuSnapshot:
+        """Return the clocks now."""
         return CpuSnapshot(time.monotonic(), time.process_time(), _queued_s())
 
     def since(self, before: CpuSnapshot) -> dict[str, float]:
-        """Shares of the time between two instants."""
-        wall = max(1e-9, self.at - before.at)
-        return {"cpu": (self.cpu_s - before.cpu_s) / wall, "queued": (self.queued_s - before.queued_s) / wall}
+        """Return CPU time (`cpu`) and run-queue wait (`queued`) since `before`, as shares of the elapsed time."""
+        elapsed_s = max(1e-9, self.at - before.at)
+        cpu, queued = (self.cpu_s - before.cpu_s) / elapsed_s, (self.queued_s - before.queued_s) / elapsed_s
+        return {"cpu": cpu, "queued": queued}
 
 
 def _queued_s() -> float:
     try:
         return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):  # no such kernel: nothing to warn of
+    except (OSError, IndexError, ValueError):  # the kernel does not report it, so the check cannot warn
         return 0.0
 
 
 def stolen_and_total() -> tuple[int, int]:
-    """Clock ticks of this machine that its hypervisor gave to others, and all ticks."""
+    """Return this machine's clock ticks stolen by the hypervisor, and all its clock ticks, since boot."""
     try:
         ticks = [int(field) for field in _STAT.read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):
@@ -79,7 +98,7 @@ def stolen_and_total() -> tuple[int, int]:
 
 
 def drain(values: array[float]) -> str:
-    """The histogram of what was recorded, which is forgotten."""
+    """Return the encoded histogram of values in seconds, and clear the values."""
     text = encoded(values)
     del values[:]
     return text
@@ -87,7 +106,18 @@ def drain(values: array[float]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fitness:
-    """All workers' evidence; shares are the worst worker's."""
+    """Measurements of the generator's own performance, over all workers.
+
+    Attributes:
+        lateness: Delay of each frame after its deadline, in microseconds.
+        lag: Event loop lag in microseconds.
+        cpu: CPU share of the busiest worker, of one core.
+        queued: Run-queue wait of the worst worker, as a share of the time.
+        steal: CPU steal time of this machine, as a share of all CPU time.
+        missed: Calls that were dialled more than 1 s after their scheduled arrival.
+        frames_scheduled: Audio frames that were due.
+        frames_sent: Audio frames that were sent.
+    """
 
     lateness: HdrHistogram
     lag: HdrHistogram
@@ -99,32 +129,33 @@ class Fitness:
     frames_sent: int
 
     def checks(self) -> tuple[FitnessCheck, ...]:
-        """Each limit of load-facts section 2, held against the evidence."""
+        """Return every check with its measured value and limit."""
         sent = self.frames_sent / self.frames_scheduled if self.frames_scheduled else 1.0
         return (
             FitnessCheck("send lateness p99", _p99_ms(self.lateness), LATENESS_MS, "ms"),
             FitnessCheck("event loop lag p99", _p99_ms(self.lag), LOOP_LAG_MS, "ms"),
             FitnessCheck("missed arrivals", self.missed, 0, "calls"),
-            FitnessCheck("frames sent of those scheduled", round(sent, 6), FRAMES_SHARE, "share", at_least=True),
-            FitnessCheck("busiest worker's CPU", round(self.cpu, 4), CPU_SHARE, "of a core"),
-            FitnessCheck("CPU stolen from this machine", round(self.steal, 4), STEAL_SHARE, "share"),
-            FitnessCheck("waiting for a core", round(self.queued, 4), RUN_QUEUE_SHARE, "share", warning=True),
+            FitnessCheck("frames sent", round(sent, 6), FRAMES_SHARE, "of scheduled frames", at_least=True),
+            FitnessCheck("CPU of the busiest worker", round(self.cpu, 4), CPU_SHARE, "of a core"),
+            FitnessCheck("CPU steal", round(self.steal, 4), STEAL_SHARE, "of CPU time"),
+            FitnessCheck("CPU run-queue wait", round(self.queued, 4), RUN_QUEUE_SHARE, "of the time", warning=True),
         )
 
 
-def _p99_ms(taken: HdrHistogram) -> float:
-    return round(taken.get_value_at_percentile(99) / 1000, 2) if taken.get_total_count() else 0.0
+def _p99_ms(histogram: HdrHistogram) -> float:
+    return round(histogram.get_value_at_percentile(99) / 1000, 2) if histogram.get_total_count() else 0.0
 
 
-def causes(checks: tuple[FitnessCheck, ...]) -> tuple[str, ...]:
-    """Why a run is INVALID, in words; empty if the generator was fit."""
+def failure_causes(checks: tuple[FitnessCheck, ...]) -> tuple[str, ...]:
+    """Return why a run is INVALID: a sentence for each failed check that is not only a warning."""
     return tuple(
-        f"{check.name} {check.measured:g} {check.unit}, limit {check.limit:g}"
+        f"{check.name}: measured {check.measured:g} {check.unit}, "
+        f"must be {'at least' if check.at_least else 'at most'} {check.limit:g} {check.unit}"
         for check in checks
         if not check.ok and not check.warning
     )
 
 
-def evidence(document: dict[str, Any]) -> tuple[HdrHistogram, HdrHistogram]:
-    """Lateness and lag of one worker's report."""
+def decode_lateness_and_lag(document: dict[str, Any]) -> tuple[HdrHistogram, HdrHistogram]:
+    """Return the histograms of send lateness and event loop lag in a worker's report."""
     return HdrHistogram.decode(document["lateness"]), HdrHistogram.decode(document["lag"])

@@ -1,4 +1,4 @@
-"""What a server tells about itself over HTTP: its engines, and the memory of its replicas while it is loaded."""
+"""What a server reports about itself over HTTP: its engines, and the memory of its replicas during a run."""
 
 from __future__ import annotations
 
@@ -12,30 +12,39 @@ from loadtest.scenario.scenario import Scenario
 from rejoinder.core.errors import BackendError
 
 HTTP_S = 5.0
+"""Timeout of a request in seconds."""
+
 SAMPLES = 40
+"""Number of memory samples in the measured time."""
+
 SHORTEST_S = 5.0
+"""Shortest period of the memory samples in seconds."""
 
 
 class ServerView:
-    """What the server tells about itself over HTTP."""
+    """HTTP client for the reports of one server."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._base = scenario.url.replace("ws", "http", 1)
         self._headers = {"Authorization": f"Bearer {scenario.api_key}"}
 
     def engines(self) -> dict[str, str]:
-        """Stage to engine; raises BackendError if the server does not answer."""
+        """Return the name of each stage's engine, by stage. The result is empty if the server reports no engines.
+
+        Raises:
+            BackendError: The server does not answer, or answers with something else.
+        """
         try:
             answer = httpx2.get(f"{self._base}/models", headers=self._headers, timeout=HTTP_S).raise_for_status()
-            found: dict[str, str] = answer.json()["data"][0].get("engines", {})
+            engines: dict[str, str] = answer.json()["data"][0].get("engines", {})
         except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
             raise BackendError(
                 f"{self._base} does not answer ({error}).", "Start it with `rejoinder serve`, or check --url."
             ) from None
-        return found
+        return engines
 
     def memory_mb(self) -> float | None:
-        """Resident memory of all replicas together; None if the server does not tell."""
+        """Return the resident memory of all replicas in MiB, or None if the server does not report it."""
         try:
             replicas = stage_metrics.read(self._base.removesuffix("/v1")).values()
         except (BackendError, ValueError, KeyError, IndexError, TypeError):
@@ -45,22 +54,27 @@ class ServerView:
 
 
 class MemoryWatch:
-    """Samples the replicas' memory while a run goes on; `run` until cancelled."""
+    """Sampler of the replicas' memory during a run."""
 
     def __init__(self, server: ServerView) -> None:
         self._server = server
         self._samples: list[tuple[float, float]] = []
 
     async def run(self, start_at: float, span_s: float) -> None:
-        """Some SAMPLES looks in `span_s`; `start_at`: the run's start in wall-clock time."""
+        """Take samples until cancelled, or return if the server does not report its memory.
+
+        Args:
+            start_at: Start of the run as Unix time.
+            span_s: Time in which to take `SAMPLES` samples, in seconds.
+        """
         while True:
-            found = await asyncio.to_thread(self._server.memory_mb)
-            if found is not None:
-                self._samples.append((round(time.time() - start_at, 1), found))
+            memory_mb = await asyncio.to_thread(self._server.memory_mb)
+            if memory_mb is not None:
+                self._samples.append((round(time.time() - start_at, 1), memory_mb))
             elif not self._samples:
-                return  # this server never tells
+                return  # the server does not report its memory
             await asyncio.sleep(max(SHORTEST_S, span_s / SAMPLES))
 
     def between(self, from_s: float, to_s: float) -> tuple[tuple[float, float], ...]:
-        """(seconds after the start, MiB) while calls were held."""
+        """Return the samples from `from_s` to `to_s` as (seconds after the start of the run, MiB)."""
         return tuple(sample for sample in self._samples if from_s <= sample[0] <= to_s)

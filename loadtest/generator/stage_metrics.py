@@ -1,7 +1,7 @@
-"""What the replicas of a running system count of themselves: read before and after a run, the difference is the run's.
+"""Metrics of the replicas of a running system, read before and after a run. The difference belongs to the run.
 
-The targets are what `/metrics/targets` lists, one port a replica; a replica that began or ended between two readings
-is left out of their difference, and named, because half a history is no measurement.
+The server lists its replicas at `/metrics/targets`, with one port for each. A replica that started or ended between two
+readings is left out of the difference and named, because its counts do not cover the whole run.
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from rejoinder.core.errors import BackendError
 
 TIMEOUT_S = 5.0
+"""Timeout of a request in seconds."""
+
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts by upper bound in seconds, not cumulative, and the exact sum."""
+    """A histogram of durations.
+
+    Attributes:
+        bounds_s: Upper bounds of the buckets in seconds.
+        counts: Number of values in each bucket, not cumulative.
+        sum_s: Exact sum of all values in seconds.
+    """
 
     bounds_s: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
@@ -29,19 +37,20 @@ class Histogram:
 
     @property
     def count(self) -> int:
+        """Number of values."""
         return sum(self.counts)
 
     @property
     def mean_s(self) -> float:
-        """Raises ValueError if there is nothing."""
+        """Exact mean in seconds. Raise ValueError if the histogram is empty."""
         if not self.count:
-            raise ValueError("nothing was counted")
+            raise ValueError("the histogram is empty")
         return self.sum_s / self.count
 
     def __sub__(self, earlier: Histogram) -> Histogram:
         if not earlier.counts:
             return self
-        counts = tuple(now - then for now, then in zip(self.counts, earlier.counts, strict=True))
+        counts = tuple(later - before for later, before in zip(self.counts, earlier.counts, strict=True))
         return Histogram(self.bounds_s, counts, self.sum_s - earlier.sum_s)
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -53,7 +62,17 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaCounts:
-    """One replica at one instant. `ends`: requests by how they ended; `drafts`: a host's, by what came of them."""
+    """Counts of one replica at one instant, since its start.
+
+    Attributes:
+        stage: Stage of the replica.
+        queue: Time that requests waited for service.
+        service: Service time of requests.
+        ends: Requests by how they ended.
+        cpu_s: CPU time of the process in seconds.
+        memory_mb: Resident memory of the process in MB (10^6 bytes).
+        drafts: Speculative replies of a host, by their outcome.
+    """
 
     stage: str
     queue: Histogram = Histogram()
@@ -64,7 +83,7 @@ class ReplicaCounts:
     drafts: Mapping[str, float] = field(default_factory=dict)
 
     def since(self, earlier: ReplicaCounts) -> ReplicaCounts:
-        """What was counted after `earlier`; the memory is the present one."""
+        """Return the difference to an earlier reading. The memory is that of this reading."""
         ends = {end: count - earlier.ends.get(end, 0.0) for end, count in self.ends.items()}
         return ReplicaCounts(
             self.stage,
@@ -78,12 +97,24 @@ class ReplicaCounts:
 
 
 Reading = Mapping[str, ReplicaCounts]
-"""By replica."""
+"""Counts of all replicas, by the name of the replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageCounts:
-    """All replicas of a stage over a run; `memory_mb` is the largest replica's."""
+    """Counts of all replicas of a stage during a run.
+
+    Attributes:
+        stage: The stage.
+        replicas: Number of replicas.
+        queue: Time that requests waited for service.
+        service: Service time of requests.
+        requests: Number of requests that ended.
+        cpu_s: CPU time of all replicas in seconds.
+        memory_mb: Resident memory of the largest replica in MB (10^6 bytes).
+        ends: Requests by how they ended.
+        drafts: Speculative replies by their outcome.
+    """
 
     stage: str
     replicas: int
@@ -97,7 +128,14 @@ class StageCounts:
 
 
 def read(url: str) -> Reading:
-    """Ask every replica that the server at `url` (http) lists; raises BackendError if one does not answer."""
+    """Read the metrics of every replica that the server lists.
+
+    Args:
+        url: HTTP address of the server.
+
+    Raises:
+        BackendError: The server or a replica does not answer.
+    """
     targets = json.loads(_get(f"{url.rstrip('/')}/metrics/targets"))
     return {
         target["labels"]["replica"]: parse(_get(f"http://{target['targets'][0]}/metrics"), target["labels"]["stage"])
@@ -106,7 +144,7 @@ def read(url: str) -> Reading:
 
 
 def parse(text: str, stage: str) -> ReplicaCounts:
-    """One replica's `/metrics`."""
+    """Return the counts in the Prometheus text of one replica of `stage`."""
     families = {family.name: family for family in text_string_to_metric_families(text)}
 
     def single(name: str) -> float:
@@ -129,17 +167,17 @@ def parse(text: str, stage: str) -> ReplicaCounts:
 
 
 def between(before: Reading, after: Reading) -> tuple[dict[str, StageCounts], list[str]]:
-    """What each stage did between two readings, and the replicas that were not there both times."""
+    """Return the counts of each stage between two readings, and the replicas that are in only one of them."""
     both = [replica for replica in after if replica in before]
     changed = sorted(set(before) ^ set(after))
     stages: dict[str, list[ReplicaCounts]] = {}
     for replica in both:
         counts = after[replica].since(before[replica])
         stages.setdefault(counts.stage, []).append(counts)
-    return {stage: _together(stage, replicas) for stage, replicas in stages.items()}, changed
+    return {stage: _stage_counts(stage, replicas) for stage, replicas in stages.items()}, changed
 
 
-def _together(stage: str, replicas: list[ReplicaCounts]) -> StageCounts:
+def _stage_counts(stage: str, replicas: list[ReplicaCounts]) -> StageCounts:
     return StageCounts(
         stage,
         len(replicas),
@@ -179,4 +217,6 @@ def _get(url: str) -> str:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             return str(answer.read().decode("utf-8"))
     except (OSError, ValueError) as error:
-        raise BackendError(f"{url}: {error}.", "Is the server up, and does this machine reach its replicas?") from error
+        raise BackendError(
+            f"{url}: {error}.", "Check that the server runs and that this machine can reach its replicas."
+        ) from error

@@ -1,8 +1,8 @@
-"""One generator process: reads its order from standard input, paces its calls, and reports a JSON line a second.
+"""One worker process: reads its assignment from standard input, holds its calls, and writes a JSON report each second.
 
-`python -m loadtest.generator.worker` is started by `loadtest.generator.workers`, on this machine or by a Ray actor
-on another. All workers
-start at one wall-clock instant; from then on only this process's monotonic clock counts, and no two are subtracted.
+`loadtest.generator.workers` starts `python -m loadtest.generator.worker` on this machine, and a Ray actor starts it on
+another one. All workers start at the same wall-clock time. After that, only the process's own monotonic clock is used.
+Times of two processes are never subtracted.
 """
 
 from __future__ import annotations
@@ -28,24 +28,30 @@ from loadtest.generator.assignment import WorkerAssignment
 from loadtest.generator.pacer import FramePacer
 from loadtest.generator.self_check import CpuSnapshot, LoopLag, drain
 from loadtest.results.histograms import TurnHistograms
-from loadtest.scenario.network import Path, route
+from loadtest.scenario.network import NetworkPath, route
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import encode, read_clips
 
 MISSED_S = 1.0
-"""A call that is dialled so much later than scheduled did not arrive as the schedule says."""
+"""A call that is dialled this much after its scheduled arrival counts as missed."""
 
 REPORT_S = 1.0
-PING_S = 5.0
+"""Period of the reports in seconds."""
 
-# Calls looked after in one go: a thousand would hold up their frames for ten milliseconds, once a second.
+PING_S = 5.0
+"""Period of the pings of each call in seconds."""
+
 BATCH = 50
+"""Calls whose counters are collected before the event loop runs other tasks. A thousand calls at once would delay their
+frames by 10 ms."""
 
 Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(slots=True)
-class _Live:
+class _LiveCall:
+    """A call in progress."""
+
     socket: CallSocket
     caller: SimulatedCaller
     call: Call
@@ -53,23 +59,30 @@ class _Live:
 
 
 class Worker:
-    """Holds the calls of one order."""
+    """Holder of the calls of one assignment."""
 
-    def __init__(self, order: WorkerAssignment, start: float, report: Report) -> None:
-        scenario = order.scenario
-        self._order = order
+    def __init__(self, assignment: WorkerAssignment, start: float, report: Report) -> None:
+        """Create a worker.
+
+        Args:
+            assignment: What the worker does.
+            start: Start of the run in seconds of the monotonic clock.
+            report: Called with each report, a JSON document.
+        """
+        scenario = assignment.scenario
+        self._assignment = assignment
         self._start = start
         self._report = report
-        self._tally = TurnHistograms()
-        self._wheel = FramePacer(start)
+        self._histograms = TurnHistograms()
+        self._pacer = FramePacer(start)
         self._lag = LoopLag()
-        self._live: dict[CallSocket, _Live] = {}
+        self._live: dict[CallSocket, _LiveCall] = {}
         self._traffic: Counter[str] = Counter()
-        measure_to = start + order.measure_to_s
+        measure_to = start + assignment.measure_to_s
         outcomes = TurnOutcomes(
-            self._tally, start + order.measure_from_s, measure_to, scenario.behavior.answer_timeout_s
+            self._histograms, start + assignment.measure_from_s, measure_to, scenario.behavior.answer_timeout_s
         )
-        self._accounts = outcomes
+        self._outcomes = outcomes
         speech = encode(read_clips(scenario.clips), scenario.codec)
         self._shared = SharedCallerSettings(
             speech,
@@ -78,129 +91,136 @@ class Worker:
             playout_buffer_s=scenario.playout_buffer_ms / 1000,
             last_turn_at=measure_to,
         )
-        self._stance = CpuSnapshot.now()
-        self._parent = os.getppid()
-        self._greeting = session_update(scenario.codec, scenario.turn_detection, scenario.silence_ms)
+        self._last_snapshot = CpuSnapshot.now()
+        self._parent_pid = os.getppid()
+        self._configure = session_update(scenario.codec, scenario.turn_detection, scenario.silence_ms)
 
     async def run(self) -> None:
-        """Until every call is over, or the drain's time is."""
-        deadline = self._start + self._order.measure_to_s + self._order.scenario.drain_s
+        """Hold all calls until they are over or the drain time ends. Then send the final report."""
+        deadline = self._start + self._assignment.measure_to_s + self._assignment.scenario.drain_s
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(work) for work in (self._wheel.run(), self._lag.run(), self._reports())]
+            background = [
+                group.create_task(work) for work in (self._pacer.run(), self._lag.run(), self._send_reports())
+            ]
             try:
                 async with asyncio.timeout_at(deadline):
                     async with asyncio.TaskGroup() as calls:
-                        for call in self._order.calls:
+                        for call in self._assignment.calls:
                             calls.create_task(self._hold(call))
             except TimeoutError:
-                pass  # those that were still open counted themselves
-            for task in beside:
+                pass  # `_hold` has counted the calls that were still open
+            for task in background:
                 task.cancel()
-        self._tell(final=True)
+        self._send_report(final=True)
 
     async def _hold(self, call: Call) -> None:
-        """One call, from its arrival to its end."""
+        """Run one call from its scheduled arrival to its end."""
         due = self._start + call.at_s
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        counts = self._tally.counts
+        counts = self._histograms.counts
         if time.monotonic() - due > MISSED_S:
             counts["missed"] += 1
-        scenario = self._order.scenario
-        over = asyncio.Event()
+        scenario = self._assignment.scenario
+        lost = asyncio.Event()
         try:
-            socket = await dial(scenario.url, scenario.api_key, self._greeting, lambda _: over.set())
+            socket = await dial(scenario.url, scenario.api_key, self._configure, lambda _: lost.set())
         except CallRefused as refusal:
             counts["refused" if refusal.status in (429, 503) else "setup_failed"] += 1
             return
-        except (ConnectionError, TimeoutError) as fault:
+        except (ConnectionError, TimeoutError) as error:
             counts["setup_failed"] += 1
-            counts[f"setup:{type(fault).__name__}"] += 1
+            counts[f"setup:{type(error).__name__}"] += 1
             return
         counts["opened"] += 1
-        self._tally.took("setup", time.monotonic() - due)
-        path = Path(route(call.region), random.Random(call.seed))
-        caller = SimulatedCaller(call, path=path, habits=self._shared, send=socket.tell, began_at=time.monotonic())
+        self._histograms.record("setup", time.monotonic() - due)
+        path = NetworkPath(route(call.region), random.Random(call.seed))
+        caller = SimulatedCaller(
+            call, path=path, shared=self._shared, send=socket.send_event, began_at=time.monotonic()
+        )
         socket.begin(caller)
-        self._live[socket] = _Live(socket, caller, call, time.monotonic())
-        self._wheel.join(socket, call.slot)
+        self._live[socket] = _LiveCall(socket, caller, call, time.monotonic())
+        self._pacer.join(socket, call.slot)
         dropped = False
         try:
-            dropped = await self._until_over(caller, socket, over)
+            dropped = await self._until_over(caller, socket, lost)
         except asyncio.CancelledError:
             counts["undrained"] += 1
             raise
         finally:
-            self._wheel.leave(socket, call.slot)
+            self._pacer.leave(socket, call.slot)
             self._end(self._live.pop(socket), dropped)
             await socket.close()
 
     async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
-        """Until the caller is done, or the server dropped the call; whether it did."""
+        """Wait until the caller is done or the connection is lost. Return True if it was lost."""
         while not caller.over:
             try:
                 async with asyncio.timeout(0.25):
                     await lost.wait()
             except TimeoutError:
                 continue
-            self._tally.counts.update(("dropped", f"drop:{socket.cause}"))
+            self._histograms.counts.update(("dropped", f"drop:{socket.cause}"))
             return True
         return False
 
-    def _end(self, live: _Live, dropped: bool) -> None:
+    def _end(self, live: _LiveCall, dropped: bool) -> None:
+        """End the caller's turn and collect the call's last counters."""
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)
-        self._traffic["scheduled"] += 0 if dropped else live.socket.unreached(now)
+        self._traffic["scheduled"] += 0 if dropped else live.socket.overdue_frames(now)
         self._collect(live)
 
-    def _collect(self, live: _Live) -> None:
+    def _collect(self, live: _LiveCall) -> None:
+        """Move the call's counters and round-trip times to the worker's totals."""
         socket = live.socket
         self._traffic.update(sent=socket.sent, bytes_sent=socket.bytes_sent, bytes_received=socket.bytes_received)
-        self._traffic["scheduled"] += live.caller.take_scheduled()
+        self._traffic["scheduled"] += live.caller.take_frames_due()
         socket.sent = socket.bytes_sent = socket.bytes_received = 0
         for rtt_s in socket.rtts_s:
-            self._tally.took("rtt", rtt_s + live.caller.path.rtt_s)
+            self._histograms.record("rtt", rtt_s + live.caller.path.rtt_s)
         socket.rtts_s.clear()
 
-    async def _reports(self) -> None:
+    async def _send_reports(self) -> None:
+        """Send a report each second. Exit if the parent process has ended."""
         while True:
             await asyncio.sleep(REPORT_S)
-            if os.getppid() != self._parent:
-                raise SystemExit("whoever ordered this load is gone")
+            if os.getppid() != self._parent_pid:
+                raise SystemExit("the parent process of this load worker has ended")
             for number, live in enumerate(list(self._live.values())):
                 if number % BATCH == BATCH - 1:
                     await asyncio.sleep(0)
                 if live.socket in self._live:
-                    self._look_after(live, time.monotonic())
-            self._tell(final=False)
+                    self._collect_and_ping(live, time.monotonic())
+            self._send_report(final=False)
 
-    def _look_after(self, live: _Live, now: float) -> None:
+    def _collect_and_ping(self, live: _LiveCall, now: float) -> None:
         self._collect(live)
         if now - live.pinged_at >= PING_S:
             live.pinged_at = now
             live.socket.ping()
 
-    def _tell(self, *, final: bool) -> None:
+    def _send_report(self, *, final: bool) -> None:
         now = CpuSnapshot.now()
         self._report(
             {
                 "at_s": round(now.at - self._start, 3),
                 "live": len(self._live),
                 "final": final,
-                "measuring": self._accounts.measured_s(self._stance.at, now.at) >= REPORT_S / 2,
-                "lateness": drain(self._wheel.late_s),
+                "measuring": self._outcomes.measured_s(self._last_snapshot.at, now.at) >= REPORT_S / 2,
+                "lateness": drain(self._pacer.late_s),
                 "lag": drain(self._lag.late_s),
-                "shares": now.since(self._stance),
+                "shares": now.since(self._last_snapshot),
                 "traffic": dict(self._traffic),
-                **self._tally.fold(),
+                **self._histograms.flush(),
             }
         )
-        self._stance = now
+        self._last_snapshot = now
 
 
 def main() -> None:
-    """Entry point: an order in, lines out."""
-    order = WorkerAssignment.parse(json.loads(sys.stdin.readline()))
-    # The plan, the clips and the modules live as long as the process: the collector need never look at them again.
+    """Read an assignment from standard input, hold its calls, and write reports to standard output."""
+    assignment = WorkerAssignment.parse(json.loads(sys.stdin.readline()))
+    # Schedule, clips and modules exist until the process ends, so the garbage collector need not scan them.
     gc.collect()
     gc.freeze()
 
@@ -208,9 +228,9 @@ def main() -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
-    start = time.monotonic() + (order.start_at - time.time())
+    start = time.monotonic() + (assignment.start_at - time.time())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Worker(order, start, report).run())
+        runner.run(Worker(assignment, start, report).run())
 
 
 if __name__ == "__main__":

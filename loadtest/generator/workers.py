@@ -1,8 +1,7 @@
-"""The workers of a run: started, listened to, merged, and stopped.
+"""Start the workers of a run, merge their reports, and stop them.
 
-Each worker is a process of its own on one core. They need the core when a frame is due and hardly otherwise, so where
-the machine allows it they run at real-time priority: a system under test that takes every core is then measured,
-instead of starving its measurement.
+Each worker is a process that needs a core for short moments, when frames are due. If the machine allows it, workers run
+at real-time priority. A system under test that uses every core then cannot starve its own measurement.
 """
 
 from __future__ import annotations
@@ -21,15 +20,17 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-from loadtest.generator import ray_workers as ray_crew
+from loadtest.generator import ray_workers
 from loadtest.generator.assignment import WorkerAssignment
-from loadtest.generator.self_check import Fitness, evidence, stolen_and_total
+from loadtest.generator.self_check import Fitness, decode_lateness_and_lag, stolen_and_total
 from loadtest.results.histograms import MergedHistograms, histogram
-from loadtest.results.result import VOICE_TO_VOICE, Moment
+from loadtest.results.result import VOICE_TO_VOICE, TimelineSlice
 from rejoinder.core.errors import BackendError
 
 REAL_TIME_PRIORITY = 1
-MAX_MOMENTS = 240
+MAX_SLICES = 240
+"""Largest number of slices in the timeline of a run."""
+
 MAX_LINE_BYTES = 4 * 1024 * 1024
 
 Watch = Callable[["RunProgress"], None]
@@ -37,14 +38,30 @@ Watch = Callable[["RunProgress"], None]
 
 @dataclass(slots=True)
 class _Slice:
+    """What happened in one slice of the timeline, with the open calls of each worker."""
+
     sessions: dict[int, int] = field(default_factory=dict)
-    whole: HdrHistogram = field(default_factory=histogram)
+    voice_to_voice: HdrHistogram = field(default_factory=histogram)
     counts: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
 class RunProgress:
-    """All that is known so far; grows with the number of series, not with the run's length."""
+    """Merged reports of all workers so far. Its size does not depend on the length of the run.
+
+    Attributes:
+        span_s: Expected length of the run including the drain, in seconds.
+        start_at: Start of the run as Unix time.
+        merged: Counts and latencies of all workers.
+        lateness: Delay of each frame after its deadline, in microseconds.
+        lag: Event loop lag of all workers in microseconds.
+        live: Open calls of each worker.
+        shares: Sums of the CPU and run-queue shares of each worker, and the number of reports summed.
+        traffic: Frames and bytes of each worker since its start.
+        slices: The timeline, by index.
+        finished: Workers that have sent their final report.
+        stolen: CPU steal time of this machine as a share of all CPU time. Set at the end of the run.
+    """
 
     span_s: float
     start_at: float
@@ -59,39 +76,41 @@ class RunProgress:
     slices: defaultdict[int, _Slice] = field(default_factory=lambda: defaultdict(_Slice))
     finished: set[int] = field(default_factory=set)
     stolen: float = 0.0
-    _before: dict[int, Counter[str]] = field(default_factory=dict)
+    _previous_counts: dict[int, Counter[str]] = field(default_factory=dict)
 
     @property
     def slice_s(self) -> float:
-        return max(1.0, math.ceil(self.span_s / MAX_MOMENTS))
+        """Length of a slice of the timeline in seconds."""
+        return max(1.0, math.ceil(self.span_s / MAX_SLICES))
 
     @property
     def elapsed_s(self) -> float:
+        """Time since the start of the run in seconds. Negative before it."""
         return time.time() - self.start_at
 
     def add(self, worker: int, line: dict[str, Any]) -> None:
-        """One worker's report of one second."""
+        """Merge a report of a worker, which covers about one second."""
         fresh = self.merged.add(worker, line)
         self.live[worker] = line["live"]
         self.traffic[worker] = Counter(line["traffic"])
         if line["final"]:
             self.finished.add(worker)
         if line["measuring"]:
-            late, lag = evidence(line)
-            self.lateness.add(late)
+            lateness, lag = decode_lateness_and_lag(line)
+            self.lateness.add(lateness)
             self.lag.add(lag)
             for name, share in {**line["shares"], "reports": 1}.items():
                 self.shares[worker][name] += share
-        piece = self.slices[min(MAX_MOMENTS - 1, int(max(0.0, line["at_s"]) // self.slice_s))]
+        piece = self.slices[min(MAX_SLICES - 1, int(max(0.0, line["at_s"]) // self.slice_s))]
         piece.sessions[worker] = line["live"]
         counts = Counter(line["counts"])
-        piece.counts.update(counts - self._before.get(worker, Counter()))
-        self._before[worker] = counts
+        piece.counts.update(counts - self._previous_counts.get(worker, Counter()))
+        self._previous_counts[worker] = counts
         if VOICE_TO_VOICE in fresh:
-            piece.whole.add(fresh[VOICE_TO_VOICE])
+            piece.voice_to_voice.add(fresh[VOICE_TO_VOICE])
 
     def fitness(self) -> Fitness:
-        """The generator's evidence so far."""
+        """Return the measurements for the generator's self-checks so far."""
 
         def worst(name: str) -> float:
             return max((sums[name] / sums["reports"] for sums in self.shares.values()), default=0)
@@ -108,16 +127,16 @@ class RunProgress:
             frames_sent=traffic["sent"],
         )
 
-    def timeline(self) -> tuple[Moment, ...]:
-        """The run in at most MAX_MOMENTS slices."""
+    def timeline(self) -> tuple[TimelineSlice, ...]:
+        """Return the run in at most `MAX_SLICES` slices, in order."""
         return tuple(
-            Moment(
+            TimelineSlice(
                 at_s=round(index * self.slice_s, 3),
                 sessions=sum(piece.sessions.values()),
                 turns=piece.counts["turns"],
                 failed=piece.counts["failed"] + piece.counts["unanswered"],
-                p50_ms=_at(piece.whole, 50),
-                p95_ms=_at(piece.whole, 95),
+                p50_ms=_percentile_ms(piece.voice_to_voice, 50),
+                p95_ms=_percentile_ms(piece.voice_to_voice, 95),
                 underruns=piece.counts["underruns"],
                 refused=piece.counts["refused"],
             )
@@ -125,36 +144,49 @@ class RunProgress:
         )
 
 
-def _at(taken: HdrHistogram, percentile: float) -> float | None:
-    return round(taken.get_value_at_percentile(percentile) / 1000, 1) if taken.get_total_count() else None
+def _percentile_ms(recorded: HdrHistogram, percentile: float) -> float | None:
+    return round(recorded.get_value_at_percentile(percentile) / 1000, 1) if recorded.get_total_count() else None
 
 
-async def work(orders: list[WorkerAssignment], progress: RunProgress, watch: Watch) -> None:
-    """Run one process an order until all are done; cancelling it stops them. Raises BackendError if one breaks."""
-    stolen, total = stolen_and_total()
+async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress, watch: Watch) -> None:
+    """Run one worker process for each assignment until all are done. Cancelling the task stops them.
+
+    Args:
+        assignments: What each worker does.
+        progress: Where reports are merged.
+        watch: Called with the progress after each report.
+
+    Raises:
+        BackendError: A worker ended without its final report. The others are stopped.
+    """
+    stolen_before, total_before = stolen_and_total()
     try:
         async with asyncio.TaskGroup() as group:
-            for number, order in enumerate(orders):
-                group.create_task(_follow(number, order, progress, watch))
-    except ExceptionGroup as faults:
-        raise faults.exceptions[0] from None  # the first one stopped the others
-    after = stolen_and_total()
-    progress.stolen = (after[0] - stolen) / max(1, after[1] - total)
+            for number, assignment in enumerate(assignments):
+                group.create_task(_follow_worker(number, assignment, progress, watch))
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the first failure has stopped the other workers
+    stolen, total = stolen_and_total()
+    progress.stolen = (stolen - stolen_before) / max(1, total - total_before)
 
 
-async def _follow(number: int, order: WorkerAssignment, progress: RunProgress, watch: Watch) -> None:
-    address = order.scenario.ray_address
-    # Closed here and not by the garbage collector: whatever happens, the process is gone when this returns.
-    async with aclosing(ray_crew.lines(order, address) if address else _lines(order)) as lines:
+async def _follow_worker(number: int, assignment: WorkerAssignment, progress: RunProgress, watch: Watch) -> None:
+    address = assignment.scenario.ray_address
+    # Close the generator here, so that the process has ended when this function returns or raises.
+    async with aclosing(
+        ray_workers.report_lines(assignment, address) if address else _local_report_lines(assignment)
+    ) as lines:
         async for line in lines:
             progress.add(number, line)
             watch(progress)
     if number not in progress.finished:
-        raise BackendError(f"generator process {number} ended early.", "Its output above says why.", stage="generator")
+        raise BackendError(
+            f"load generator process {number} ended early.", "See its output above for the cause.", stage="generator"
+        )
 
 
-async def _lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None]:
-    """What a worker process of this machine reports; leaving stops it."""
+async def _local_report_lines(assignment: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None]:
+    """Start a worker process on this machine and yield its reports. Closing the generator kills the process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -163,11 +195,11 @@ async def _lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_LINE_BYTES,
     )
-    prefer(process.pid)
+    set_real_time_priority(process.pid)
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018  # both are pipes
     try:
-        with suppress(ConnectionError):  # it died; that its lines end says so below
-            process.stdin.write(json.dumps(order.document()).encode() + b"\n")
+        with suppress(ConnectionError):  # the process has died; the missing final report shows it
+            process.stdin.write(json.dumps(assignment.document()).encode() + b"\n")
             await process.stdin.drain()
         async for line in process.stdout:
             yield json.loads(line)
@@ -175,12 +207,12 @@ async def _lines(order: WorkerAssignment) -> AsyncGenerator[dict[str, Any], None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.kill()  # one that stands still would not hear anything gentler
+                process.kill()  # a stopped process would not react to SIGTERM
             await process.wait()
 
 
-def prefer(pid: int) -> bool:
-    """Real-time priority for a process; False where the machine does not allow it."""
+def set_real_time_priority(pid: int) -> bool:
+    """Give a process real-time priority. Return False if the machine does not allow it."""
     try:
         os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))
     except (OSError, AttributeError):

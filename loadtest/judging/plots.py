@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG text that a page holds in itself."""
+"""Charts of the HTML report, as SVG text to embed in the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    """Text stays text, and nothing in it depends on the time of drawing."""
+    """Return a figure as SVG. Labels stay text, and the same figure gives the same output."""
     out = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rejoinder", "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
@@ -35,15 +35,15 @@ def _svg(figure: Figure) -> str:
 
 
 def _place(percentile: float) -> float:
-    """Percentiles by their nines: 90, 99 and 99.9 are equally far apart."""
+    """Return the position of a percentile on a logarithmic axis, where 90, 99 and 99.9 are equally far apart."""
     return -math.log10(max(1 - percentile / 100, 0.0005))
 
 
-def percentile_curves(found: RunResult) -> str:
-    """Latency by percentile, the whole turn bold and every stage beside it."""
+def percentile_curves(result: RunResult) -> str:
+    """Return a chart of latency by percentile: a bold line for the whole turn and a line for each stage."""
     figure, axes = _figure()
     for colour, name in zip((*COLOURS, "black"), (*WATERFALL, VOICE_TO_VOICE), strict=True):
-        if row := found.latencies.get(name):
+        if row := result.latencies.get(name):
             places = [_place(percentile) for percentile, _ in row.curve]
             width = 2.5 if name == VOICE_TO_VOICE else 1.2
             axes.plot(places, [ms for _, ms in row.curve], label=name.replace("_", " "), color=colour, lw=width)
@@ -54,13 +54,13 @@ def percentile_curves(found: RunResult) -> str:
     return _svg(figure)
 
 
-def waterfall(found: RunResult) -> str:
-    """The median and the 95th percentile of each stage, one behind the other."""
+def waterfall(result: RunResult) -> str:
+    """Return a waterfall chart: the median and the 95th percentile of each stage, one after the other."""
     figure, axes = _figure()
     begin = 0.0
-    names = [name for name in WATERFALL if name in found.latencies]
+    names = [name for name in WATERFALL if name in result.latencies]
     for index, name in enumerate(names):
-        row = found.latencies[name]
+        row = result.latencies[name]
         colour = COLOURS[WATERFALL.index(name)]
         axes.barh(index, row.p50_ms, left=begin, color=colour, height=0.6)
         axes.barh(
@@ -71,14 +71,14 @@ def waterfall(found: RunResult) -> str:
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.set_xlabel("ms after the caller's last word; pale: from the median to the 95th percentile")
+    axes.set_xlabel("ms after the end of the caller's speech (solid: median, pale: up to the 95th percentile)")
     return _svg(figure)
 
 
-def timeline(found: RunResult) -> str:
-    """Calls held, latency and failures by time."""
+def timeline(result: RunResult) -> str:
+    """Return a chart of open calls, latency and failures over time."""
     figure, axes = _figure()
-    moments = found.timeline
+    moments = result.timeline
     times = [moment.at_s for moment in moments]
     for name, colour, values in (
         ("p95", COLOURS[4], [moment.p95_ms for moment in moments]),
@@ -90,12 +90,12 @@ def timeline(found: RunResult) -> str:
     axes.scatter(
         [moment.at_s for moment in bad], [0] * len(bad), color="#d62728", marker="x", label="failed or refused"
     )
-    axes.set_ylabel("voice to voice, ms")
-    axes.set_xlabel("s")
+    axes.set_ylabel("voice to voice (ms)")
+    axes.set_xlabel("seconds after the start")
     axes.set_ylim(bottom=0)
     calls = axes.twinx()
     calls.fill_between(times, [moment.sessions for moment in moments], color="grey", alpha=0.15, step="post")
-    calls.set_ylabel("calls held")
+    calls.set_ylabel("open calls")
     calls.set_ylim(bottom=0)
     axes.legend(fontsize="small", frameon=False, loc="lower left")
     return _svg(figure)

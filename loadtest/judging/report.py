@@ -1,62 +1,83 @@
-"""The report of a run: one self-contained page, readable offline and in ten years."""
+"""HTML report of a load run: one self-contained page that needs no network and no script."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from loadtest.judging import plots
-from loadtest.results.result import VOICE_TO_VOICE, RunResult
+from loadtest.results.result import VOICE_TO_VOICE, RunOutcome, RunResult
 from loadtest.results.turn_record import WATERFALL
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
-SWITCHES = {
-    Stage.SILENCE.value: "speech.soft_end_ms: work begins after so much silence; 32 ms, one window, is the least.",
-    Stage.ENDPOINT.value: "endpointing.min_silence_ms, fallback_silence_ms: the wait at a sure and at an unsure end.",
-    Stage.STT.value: "stt.autoscaling.min_replicas, or stt.threads: transcripts wait, or run on one core.",
-    Stage.LLM_FIRST_TOKEN.value: "llm.autoscaling.min_replicas and hedging.budget: first tokens wait, or stall.",
-    Stage.FIRST_SEGMENT.value: "conversation.first_segment_words: fewer words are spoken sooner.",
-    Stage.TTS_FIRST_AUDIO.value: "tts.autoscaling.min_replicas, or a smaller conversation.first_segment_words.",
-    Stage.DELIVERY.value: "where callers are: serve them from a nearer region; see the regions below.",
-    UNATTRIBUTED: "host.autoscaling.max_replicas and host.max_sessions: the host's own loop is late.",
+EXPLANATIONS: Mapping[RunOutcome, str] = {
+    RunOutcome.PASS: "The system meets all limits that decide this tier.",
+    RunOutcome.FAIL: "The system misses at least one of the limits that decide this tier.",
+    RunOutcome.UNDECIDED: "No limit that decides this tier is missed, but at least one needs more turns.",
+    RunOutcome.INVALID: "The load generator failed its self-checks, so this run does not judge the system.",
 }
-"""What to try first for each stage; keys of ray_config.yaml."""
+"""What each outcome of a run means, one sentence each."""
+
+TIPS: Mapping[str, str] = {
+    Stage.SILENCE.value: "speech.soft_end_ms: lower it to start work after a shorter silence (minimum 32 ms).",
+    Stage.ENDPOINT.value: "endpointing.min_silence_ms, fallback_silence_ms: lower the wait before an end of turn, with "
+    "and without the turn model's answer.",
+    Stage.STT.value: "stt.autoscaling.min_replicas, stt.threads: add replicas if transcriptions queue, or threads if "
+    "each uses one core.",
+    Stage.LLM_FIRST_TOKEN.value: "llm.autoscaling.min_replicas, hedging.budget: add replicas if requests queue, or "
+    "raise the hedging budget if single requests stall.",
+    Stage.FIRST_SEGMENT.value: "conversation.first_segment_words: lower it to speak the first segment sooner.",
+    Stage.TTS_FIRST_AUDIO.value: "tts.autoscaling.min_replicas, conversation.first_segment_words: add replicas if "
+    "requests queue, or shorten the first segment.",
+    Stage.DELIVERY.value: "deployment region: serve the callers from a nearer region (see Regions below).",
+    UNATTRIBUTED: "host.autoscaling.max_replicas, host.max_sessions: add hosts or lower the sessions per host, because "
+    "the host's event loop is late.",
+}
+"""What to try first if a stage is the largest: settings of ray_config.yaml, then the advice."""
 
 
 @dataclass(frozen=True, slots=True)
 class LargestStage:
-    """The stage with the largest share of the average turn."""
+    """The stage with the largest share of the average turn.
+
+    Attributes:
+        stage: Name of the stage.
+        share: Share of the mean voice-to-voice latency, 0 to 1.
+        tip: What to try first.
+    """
 
     stage: str
     share: float
-    switch: str
+    tip: str
 
 
-def largest_stage(found: RunResult) -> LargestStage | None:
-    """By the mean, which sums over stages; None if no turn was divided."""
-    means = {name: found.latencies[name].mean_ms for name in WATERFALL if name in found.latencies}
+def largest_stage(result: RunResult) -> LargestStage | None:
+    """Return the stage with the largest mean, or None if no turn has stages. Unlike percentiles, means add up."""
+    means = {name: result.latencies[name].mean_ms for name in WATERFALL if name in result.latencies}
     total = sum(means.values())
     if not total:
         return None
     stage = max(means, key=lambda name: means[name])
-    return LargestStage(stage, means[stage] / total, SWITCHES[stage])
+    return LargestStage(stage, means[stage] / total, TIPS[stage])
 
 
-def html(found: RunResult) -> str:
-    """The page of one run."""
+def html(result: RunResult) -> str:
+    """Return the report of a run as an HTML page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     names = (*WATERFALL, VOICE_TO_VOICE, "eou", "audio", "rtt", "stop", "setup")
     return template.render(
-        found=found,
-        rows=[(name, found.latencies[name]) for name in names if name in found.latencies],
-        raw=[(name, row) for name, row in sorted(found.latencies.items()) if name.startswith("raw:")],
-        largest=largest_stage(found),
-        curves=plots.percentile_curves(found) if found.latencies else "",
-        waterfall=plots.waterfall(found) if largest_stage(found) else "",
-        timeline=plots.timeline(found) if found.timeline else "",
+        result=result,
+        explanation=EXPLANATIONS[result.outcome],
+        rows=[(name, result.latencies[name]) for name in names if name in result.latencies],
+        raw=[(name, row) for name, row in sorted(result.latencies.items()) if name.startswith("raw:")],
+        largest=largest_stage(result),
+        curves=plots.percentile_curves(result) if result.latencies else "",
+        waterfall=plots.waterfall(result) if largest_stage(result) else "",
+        timeline=plots.timeline(result) if result.timeline else "",
     )

@@ -1,13 +1,16 @@
-"""Limits held against measurements, with confidence.
+"""Compare measurements with limits, at 95% confidence.
 
-"p95 is below 1,200 ms" says that at most 5% of all turns exceed 1,200 ms. Of n turns k exceeded it. If the share of
-turns that exceed were 5% or more, so few would have been seen with a probability of at most P(X <= k), X binomial:
-below 5% the claim is proved (PASS). If it were 5% or less, so many would have been seen with at most P(X >= k): below
-5% it is disproved (FAIL). Otherwise more turns are needed (UNDECIDED), and the verdict says how many if they behave as
-before.
-To claim a p99 with no violation takes 299 turns, with one 473 (load-facts, section 2).
+"p95 is below 1,200 ms" means that at most 5% of all turns reach 1,200 ms. Suppose that k of n measured turns did. Let X
+be binomial with n trials and probability 5%.
 
-What is a census of the run and no sample (were the calls set up, was every turn answered) is compared as it is.
+- PASS if P(X <= k) is at most 5%: if 5% or more of all turns reached the limit, this few would be unlikely.
+- FAIL if P(X >= k) is at most 5%: if 5% or less of all turns reached the limit, this many would be unlikely.
+- UNDECIDED otherwise. The verdict then states how many more turns decide it if the rate of violations stays the same.
+
+A p99 needs 299 turns to pass without a violation, and 473 turns with one violation.
+
+Shares, such as the share of calls that were set up, are counted over the whole run instead of sampled. They are
+compared with their limits directly.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from loadtest.results.result import VOICE_TO_VOICE, Counts, RunOutcome, Verdict
 from rejoinder.core.capacity.budgets import ALERTS, Component, Metric, Tier, component_limit_ms, total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage
 
-DOUBT = 0.05
+SIGNIFICANCE = 0.05
+"""Largest probability of a wrong PASS or FAIL: 1 - the confidence."""
+
 MAX_NEEDED = 1_000_000
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
-# Our own additions to the guide's limits (load-facts, section 2).
+# Rejoinder's own limits in addition to the latency guide's. A fast system that refuses calls or drops turns must fail.
 SETUP_SHARE = 0.995
 ANSWERED_SHARE = 0.99
 UNDERRUN_SHARE = 0.005
@@ -39,9 +44,7 @@ COMPONENT_SERIES: Mapping[Component, tuple[str, ...]] = {
     Component.TTS: (RAW + Stage.TTS_FIRST_AUDIO.value,),
     Component.AUDIO: (AUDIO,),
 }
-"""Which measured series stands for each of the guide's components; see `loadtest.callers.turn_outcomes` for EOU and
-AUDIO.
-"""
+"""Measured series for each component of the latency guide. `loadtest.callers.turn_outcomes` defines EOU and AUDIO."""
 
 METRIC_SERIES: Mapping[Metric, str] = {
     Metric.END_TO_END: VOICE_TO_VOICE,
@@ -52,27 +55,40 @@ METRIC_SERIES: Mapping[Metric, str] = {
     Metric.END_TO_END_P95: VOICE_TO_VOICE,
     Metric.END_TO_END_P99: VOICE_TO_VOICE,
 }
+"""Measured series for each metric in section 7.1 of the latency guide."""
 
 Series = Mapping[str, HdrHistogram]
 
 
 def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int]:
-    """Is the quantile below the limit that so many of the turns exceeded? The second value: turns still needed."""
+    """Decide whether a quantile lies below a limit.
+
+    Args:
+        violations: Number of turns at or above the limit.
+        turns: Number of turns measured.
+        quantile: 0 to 1, for example 0.95.
+
+    Returns:
+        The outcome, and the number of additional turns that would decide it (0 unless UNDECIDED).
+    """
     allowed = 1 - quantile
-    if turns and binom.cdf(violations, turns, allowed) <= DOUBT:
+    if turns and binom.cdf(violations, turns, allowed) <= SIGNIFICANCE:
         return RunOutcome.PASS, 0
-    if turns and binom.sf(violations - 1, turns, allowed) <= DOUBT:
+    if turns and binom.sf(violations - 1, turns, allowed) <= SIGNIFICANCE:
         return RunOutcome.FAIL, 0
     return RunOutcome.UNDECIDED, _needed(violations, turns, allowed)
 
 
 def _needed(violations: int, turns: int, allowed: float) -> int:
-    """How many more turns decide it, if they violate at the rate seen so far."""
+    """Return how many more turns decide the verdict, by bisection, if the rate of violations stays the same."""
     rate = violations / turns if turns else 0.0
 
     def decided(total: int) -> bool:
-        seen = round(rate * total)
-        return bool(binom.cdf(seen, total, allowed) <= DOUBT or binom.sf(seen - 1, total, allowed) <= DOUBT)
+        expected = round(rate * total)
+        return bool(
+            binom.cdf(expected, total, allowed) <= SIGNIFICANCE
+            or binom.sf(expected - 1, total, allowed) <= SIGNIFICANCE
+        )
 
     low, high = turns, max(1, turns)
     while not decided(high):
@@ -85,25 +101,35 @@ def _needed(violations: int, turns: int, allowed: float) -> int:
     return high - turns
 
 
-def above(taken: HdrHistogram | None, limit_ms: float) -> int:
-    """How many values are not below a limit (to the histogram's three digits)."""
-    if taken is None or not taken.get_total_count():
+def count_violations(histogram: HdrHistogram | None, limit_ms: float) -> int:
+    """Return the number of values at or above a limit, to the histogram's three significant digits."""
+    if histogram is None or not histogram.get_total_count():
         return 0
     count = 0
-    for item in taken.get_recorded_iterator():
+    for item in histogram.get_recorded_iterator():
         if item.value_iterated_to >= limit_ms * 1000:
             count += item.count_added_in_this_iter_step
     return int(count)
 
 
-def verdict(name: str, source: str, statistic: str, limit_ms: float, *, taken: HdrHistogram | None) -> Verdict:
-    """One quantile against one limit."""
-    turns = int(taken.get_total_count()) if taken else 0
-    violations = above(taken, limit_ms)
+def quantile_verdict(
+    name: str, source: str, statistic: str, limit_ms: float, *, histogram: HdrHistogram | None
+) -> Verdict:
+    """Return the verdict on one percentile.
+
+    Args:
+        name: What the limit applies to.
+        source: Where the limit comes from.
+        statistic: p50, p95 or p99.
+        limit_ms: The percentile must be below this, in milliseconds.
+        histogram: The measured values in microseconds, or None if nothing was measured.
+    """
+    turns = int(histogram.get_total_count()) if histogram else 0
+    violations = count_violations(histogram, limit_ms)
     outcome, needed = judge(violations, turns, QUANTILES[statistic])
     observed = None
-    if taken and turns:
-        observed = round(taken.get_value_at_percentile(QUANTILES[statistic] * 100) / 1000, 1)
+    if histogram and turns:
+        observed = round(histogram.get_value_at_percentile(QUANTILES[statistic] * 100) / 1000, 1)
     return Verdict(
         name,
         source=source,
@@ -117,13 +143,20 @@ def verdict(name: str, source: str, statistic: str, limit_ms: float, *, taken: H
     )
 
 
-def census(name: str, good: int, total: int, share: float) -> Verdict:
-    """At least this share must be good; counted, so there is nothing to estimate. `observed_ms` is the percentage."""
+def share_verdict(name: str, good: int, total: int, share: float) -> Verdict:
+    """Return the verdict on a share that was counted over the whole run.
+
+    Args:
+        name: What the limit applies to.
+        good: Number of successes.
+        total: Number of items. The verdict is FAIL if it is 0.
+        share: Smallest share of successes that passes, 0 to 1.
+    """
     reached = good / total if total else 0.0
     outcome = RunOutcome.PASS if total and reached >= share else RunOutcome.FAIL
     return Verdict(
         name,
-        source="ours",
+        source="Rejoinder",
         statistic="share",
         limit_ms=share * 100,
         observed_ms=round(reached * 100, 3),
@@ -134,58 +167,87 @@ def census(name: str, good: int, total: int, share: float) -> Verdict:
 
 
 def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
-    """What decides the run: the tier's total, the tail's targets, and that the calls were held."""
+    """Return the verdicts that decide the run.
+
+    These are the tier's median latency, the p95 and p99 targets, and the shares of calls set up, calls not dropped,
+    turns answered and audio without underruns.
+
+    Args:
+        tier: The tier to prove.
+        series: Measured latencies by name.
+        counts: Calls and turns by outcome.
+    """
     whole = series.get(VOICE_TO_VOICE)
     sessions = counts.sessions_opened + counts.sessions_failed + counts.sessions_refused
     kept = max(0, counts.sessions_opened - counts.sessions_dropped)
     smooth_s = max(0.0, counts.audio_s - counts.underrun_s)
     tail = [row for row in ALERTS if row.metric in (Metric.END_TO_END_P95, Metric.END_TO_END_P99)]
     return (
-        verdict(f"{tier.value} tier", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), taken=whole),
+        quantile_verdict(
+            f"{tier.value} tier", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), histogram=whole
+        ),
         *(
-            verdict(
+            quantile_verdict(
                 f"end to end {row.statistic}",
                 source="guide 7.1",
                 statistic=row.statistic,
                 limit_ms=row.target_ms,
-                taken=whole,
+                histogram=whole,
             )
             for row in tail
         ),
-        census("calls set up", counts.sessions_opened, sessions, SETUP_SHARE),
-        census("calls kept", kept, counts.sessions_opened, 1.0),
-        census("turns answered", counts.answered + counts.interrupted, counts.turns, ANSWERED_SHARE),
-        census("audio without underrun", round(smooth_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE),
+        share_verdict("calls set up", counts.sessions_opened, sessions, SETUP_SHARE),
+        share_verdict("calls not dropped", kept, counts.sessions_opened, 1.0),
+        share_verdict("turns answered", counts.answered + counts.interrupted, counts.turns, ANSWERED_SHARE),
+        share_verdict(
+            "audio without underruns", round(smooth_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE
+        ),
     )
 
 
-def tables(series: Series) -> Iterator[Verdict]:
-    """Every tier's total, the six components of 3.2 in each tier, and the table of 7.1."""
+def guide_verdicts(series: Series) -> Iterator[Verdict]:
+    """Yield the verdicts on all tables of the latency guide.
+
+    Yields:
+        The total of each tier (3.1), the six components in each tier (3.2), and the targets of the metrics (7.1).
+    """
     whole = series.get(VOICE_TO_VOICE)
     for tier in Tier:
-        yield verdict(
-            f"total, {tier.value}", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), taken=whole
+        yield quantile_verdict(
+            f"total, {tier.value}", source="guide 3.1", statistic="p50", limit_ms=total_limit_ms(tier), histogram=whole
         )
     for component, names in COMPONENT_SERIES.items():
-        taken = next((series[name] for name in names if name in series), None)
+        histogram = next((series[name] for name in names if name in series), None)
         for tier in Tier:
             limit_ms = component_limit_ms(component, tier)
-            yield verdict(
-                f"{component.value}, {tier.value}", source="guide 3.2", statistic="p50", limit_ms=limit_ms, taken=taken
+            yield quantile_verdict(
+                f"{component.value}, {tier.value}",
+                source="guide 3.2",
+                statistic="p50",
+                limit_ms=limit_ms,
+                histogram=histogram,
             )
     for row in ALERTS:
-        taken = series.get(METRIC_SERIES[row.metric])
-        yield verdict(
+        histogram = series.get(METRIC_SERIES[row.metric])
+        yield quantile_verdict(
             f"{row.metric.value} target",
             source="guide 7.1",
             statistic=row.statistic,
             limit_ms=row.target_ms,
-            taken=taken,
+            histogram=histogram,
         )
 
 
 def overall(decisive: tuple[Verdict, ...], causes: tuple[str, ...]) -> RunOutcome:
-    """INVALID blames the generator; else one failed gate fails, and one open gate leaves the run undecided."""
+    """Return the outcome of a run.
+
+    It is INVALID if a self-check of the generator failed, else FAIL if a gate failed, else UNDECIDED if a gate is
+    undecided, else PASS.
+
+    Args:
+        decisive: Verdicts of `gates`.
+        causes: Failed self-checks of the generator.
+    """
     outcomes = {gate.outcome for gate in decisive}
     for outcome, holds in (
         (RunOutcome.INVALID, bool(causes)),

@@ -1,7 +1,8 @@
-"""What a worker counts: memory that does not grow with the run.
+"""Counts and latency histograms of the workers, in memory that does not grow with the length of the run.
 
-Hot paths append seconds to arrays; once a second `fold` turns them into histograms (three significant digits, at best
-10 us) and forgets them. Histograms of all workers and seconds are merged; percentiles are never averaged.
+The hot paths append seconds to arrays. Once a second, `TurnHistograms.flush` turns the arrays into histograms (three
+significant digits, steps of 10 us) and clears them. Histograms of all workers and seconds are merged. Percentiles are
+never averaged.
 """
 
 from __future__ import annotations
@@ -14,57 +15,66 @@ from typing import Any
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-# Microseconds from 1 to two hours: longer than any call.
+# Range of the histograms in microseconds. Two hours is longer than any turn.
 LOWEST_US = 1
 HIGHEST_US = 7_200_000_000
 DIGITS = 3
 STEP_US = 10
 
 SLOWEST = 20
-"""Turns that a run keeps whole, the slowest ones, for somebody to look at."""
+"""Number of slowest turns that a run keeps with all details."""
 
 
 def histogram() -> HdrHistogram:
+    """Return an empty histogram of microseconds."""
     return HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
 
 
 def encoded(values_s: Sequence[float]) -> str:
-    """A histogram of seconds, compressed and in base64.
+    """Return a histogram of values in seconds, compressed and base64-encoded.
 
-    Equal values are recorded once with their number: a hundred callers send 5,000 frames a second, and to record each
-    one's lateness by itself would hold up the loop for 20 ms, which is a lateness of our own making.
+    Equal values are recorded once with their count. A hundred callers send 5,000 frames a second, and recording each
+    frame's lateness separately would block the event loop for 20 ms. The generator would then measure its own delay.
     """
-    taken = histogram()
+    merged = histogram()
     steps = np.rint(np.asarray(values_s, np.float64) * (1e6 / STEP_US)) * STEP_US
     values, counts = np.unique(np.clip(steps, LOWEST_US, HIGHEST_US), return_counts=True)
     for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        taken.record_value(int(value), count)
-    return str(taken.encode().decode("ascii"))
+        merged.record_value(int(value), count)
+    return str(merged.encode().decode("ascii"))
 
 
 class TurnHistograms:
-    """Counts by name, seconds by name, seconds of the whole turn by region, and the slowest turns."""
+    """Counts, latencies and slowest turns of one worker.
+
+    Attributes:
+        counts: Events by name since the start of the worker.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._seconds: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         self._slowest: list[tuple[float, int, dict[str, object]]] = []
-        self._kept = 0
+        self._offered = 0
 
-    def took(self, name: str, seconds: float) -> None:
-        """One measurement."""
+    def record(self, name: str, seconds: float) -> None:
+        """Add one value in seconds to the series `name`."""
         self._seconds[name].append(seconds)
 
-    def keep(self, seconds: float, turn: dict[str, object]) -> None:
-        """Remember a turn if it is one of this second's slowest."""
-        self._kept += 1
-        self._slowest.append((seconds, self._kept, turn))
+    def offer_slow_turn(self, seconds: float, turn: dict[str, object]) -> None:
+        """Keep a turn, as a JSON document, if its latency in seconds is one of the longest since the last flush."""
+        self._offered += 1
+        self._slowest.append((seconds, self._offered, turn))
         self._slowest.sort(reverse=True)
         del self._slowest[SLOWEST:]
 
-    def fold(self) -> dict[str, Any]:
-        """What came since the last fold, as JSON has it; the counts are those since the start."""
-        folded = {
+    def flush(self) -> dict[str, Any]:
+        """Return what was recorded since the last flush as a JSON document, and clear it.
+
+        The key `counts` has totals since the start. `seconds` has an encoded histogram for each series, and `slowest`
+        has [seconds, turn] pairs, slowest first.
+        """
+        document = {
             "counts": dict(self.counts),
             "seconds": {name: encoded(values) for name, values in self._seconds.items() if values},
             "slowest": [[seconds, turn] for seconds, _, turn in self._slowest],
@@ -72,11 +82,16 @@ class TurnHistograms:
         for values in self._seconds.values():
             del values[:]
         self._slowest.clear()
-        return folded
+        return document
 
 
 class MergedHistograms:
-    """The tallies of all workers together."""
+    """Merged counts, latencies and slowest turns of all workers.
+
+    Attributes:
+        seconds: Histogram of microseconds for each series, over the whole run.
+        slowest: (seconds, turn) pairs of the slowest turns, slowest first.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, HdrHistogram] = defaultdict(histogram)
@@ -85,18 +100,23 @@ class MergedHistograms:
 
     @property
     def counts(self) -> Counter[str]:
+        """Events by name, summed over all workers."""
         total: Counter[str] = Counter()
         for counts in self._counts.values():
             total.update(counts)
         return total
 
-    def add(self, worker: int, folded: dict[str, Any]) -> dict[str, HdrHistogram]:
-        """Merge a fold; returns its own histograms."""
-        self._counts[worker] = Counter(folded["counts"])
-        fresh = {name: HdrHistogram.decode(text) for name, text in folded["seconds"].items()}
-        for name, taken in fresh.items():
-            self.seconds[name].add(taken)
-        self.slowest += [(seconds, turn) for seconds, turn in folded["slowest"]]
-        self.slowest.sort(key=lambda kept: kept[0], reverse=True)
+    def add(self, worker: int, flushed: dict[str, Any]) -> dict[str, HdrHistogram]:
+        """Merge a document of `TurnHistograms.flush`.
+
+        Returns:
+            The histograms of this document alone, by series.
+        """
+        self._counts[worker] = Counter(flushed["counts"])
+        fresh = {name: HdrHistogram.decode(text) for name, text in flushed["seconds"].items()}
+        for name, part in fresh.items():
+            self.seconds[name].add(part)
+        self.slowest += [(seconds, turn) for seconds, turn in flushed["slowest"]]
+        self.slowest.sort(key=lambda pair: pair[0], reverse=True)
         del self.slowest[SLOWEST:]
         return fresh

@@ -1,7 +1,10 @@
-"""What a load run came to: one value, written as JSON and as an HTML report.
+"""Result of a load run: one value that is written as JSON (`--json`) and as an HTML report (`--html`).
 
-All latencies are milliseconds, measured from scheduled instants on the clock of the one process that stamped both
-ends. Percentiles come from merged histograms (three significant digits), never from averaged percentiles.
+The JSON document has one key for each attribute of `RunResult`. Its nested objects have one key for each attribute of
+their class. Enumerations are written as their values.
+
+All latencies are in milliseconds. They are measured from scheduled instants, with both ends on the clock of one
+process. Percentiles come from merged histograms with three significant digits, never from averaged percentiles.
 """
 
 from __future__ import annotations
@@ -9,18 +12,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 CURVE = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)
+"""Percentiles of `Latency.curve`."""
 
 VOICE_TO_VOICE = "voice_to_voice"
-"""The key of the whole turn in `RunResult.latencies`; the others are the stages of
-`loadtest.results.turn_record.WATERFALL`,
-and `rtt`, `stop` (barge-in), `setup` (dial to session.updated)."""
+"""Key of the latency of the whole turn in `RunResult.latencies`."""
 
 
 class RunOutcome(Enum):
-    """PASS and FAIL are claims about the system at 95% confidence; UNDECIDED wants more turns; INVALID blames the
-    generator.
+    """Verdict on a run or on one limit, at 95% confidence.
+
+    Attributes:
+        PASS: The system meets the limit. Exit status 0.
+        FAIL: The system exceeds the limit. Exit status 1.
+        UNDECIDED: There are too few turns to decide. Exit status 4.
+        INVALID: The load generator failed its self-checks, so the run does not judge the system. Exit status 3.
     """
 
     PASS = "PASS"
@@ -30,13 +36,25 @@ class RunOutcome(Enum):
 
     @property
     def exit_code(self) -> int:
-        """For CI; 2 is taken by usage and configuration errors."""
+        """Exit status of the command, for CI. Usage and configuration errors have status 2."""
         return {"PASS": 0, "FAIL": 1, "INVALID": 3, "UNDECIDED": 4}[self.value]
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One distribution. `curve`: (percentile, ms) at CURVE. `histogram`: HdrHistogram in microseconds, base64."""
+    """Distribution of one latency.
+
+    Attributes:
+        count: Number of values.
+        mean_ms: Mean in milliseconds.
+        p50_ms: Median in milliseconds.
+        p90_ms: 90th percentile in milliseconds.
+        p95_ms: 95th percentile in milliseconds.
+        p99_ms: 99th percentile in milliseconds.
+        max_ms: Maximum in milliseconds.
+        curve: (percentile, milliseconds) pairs at the percentiles of `CURVE`.
+        histogram: The whole distribution as a base64-encoded HdrHistogram of microseconds.
+    """
 
     count: int
     mean_ms: float
@@ -51,10 +69,22 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One limit held against the measurements: `violations` of `turns` exceeded `limit_ms`.
+    """Verdict on one limit.
 
-    `statistic` is p50, p95, p99 (a quantile must lie below the limit) or share (at least so many must succeed).
-    `needed` is how many more turns would decide it if they behave like those so far; 0 unless UNDECIDED.
+    Attributes:
+        name: What the limit applies to.
+        source: Where the limit comes from: a section of the latency guide, or Rejoinder's own choice.
+        statistic: p50, p95 or p99 (this percentile must be below the limit), or share (at least this share must
+            succeed).
+        limit_ms: The limit in milliseconds. For a share, the limit in percent.
+        observed_ms: The measured statistic in milliseconds, or null if nothing was measured. For a share, the measured
+            share in percent.
+        violations: Number of turns at or above the limit. For a share, the number of failures.
+        turns: Number of turns measured. For a share, the number of items counted: calls, turns, or milliseconds of
+            audio.
+        outcome: PASS, FAIL or UNDECIDED.
+        needed: Additional turns that would decide the verdict if the rate of violations stays the same. 0 unless
+            UNDECIDED.
     """
 
     name: str
@@ -70,8 +100,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class FitnessCheck:
-    """The generator's own fitness: `measured` must not exceed (or fall below, `at_least`) `limit`. A `warning` check
-    cannot make a run INVALID.
+    """One self-check of the load generator.
+
+    Attributes:
+        name: What was checked.
+        measured: The measured value.
+        limit: The largest acceptable value, or the smallest one if `at_least` is true.
+        unit: Unit of `measured` and `limit`.
+        at_least: True if `limit` is a lower bound.
+        warning: True if a violation only warns. A violation of any other check makes the run INVALID.
     """
 
     name: str
@@ -83,12 +120,24 @@ class FitnessCheck:
 
     @property
     def ok(self) -> bool:
+        """True if the measured value is within the limit."""
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """One slice of the timeline, `at_s` after the start: live sessions, and the turns that ended in it."""
+class TimelineSlice:
+    """One slice of the run's timeline.
+
+    Attributes:
+        at_s: Start of the slice in seconds after the start of the run.
+        sessions: Calls open at the end of the slice.
+        turns: Measured turns that ended in the slice.
+        failed: Measured turns that ended in the slice and failed or were unanswered.
+        p50_ms: Median voice-to-voice latency in milliseconds, or null if no turn ended in the slice.
+        p95_ms: 95th percentile of the voice-to-voice latency in milliseconds, or null if no turn ended in the slice.
+        underruns: Playback underruns of the turns that ended in the slice.
+        refused: Calls that the server refused in the slice.
+    """
 
     at_s: float
     sessions: int
@@ -102,8 +151,34 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Turns and sessions by what became of them; a turn that was not answered in time is `unanswered`, and counts in
-    every latency at the time-out's value.
+    """Calls, turns and traffic by outcome.
+
+    Calls, frames and bytes are counted over the whole run. Turns, replies and audio are counted for the turns whose
+    last sample of speech was due within the measured time. A turn that failed or was unanswered counts in the
+    voice-to-voice latency with `behavior.answer_timeout_s`.
+
+    Attributes:
+        sessions_scheduled: Calls in the schedule.
+        sessions_opened: Calls that were connected and configured.
+        sessions_refused: Calls that the server refused with HTTP 429 or 503.
+        sessions_failed: Calls that could not be set up for any other reason.
+        sessions_dropped: Calls that the server ended, or whose connection broke, before the caller hung up.
+        turns: Turns, by outcome: answered + interrupted + failed + unanswered.
+        answered: Turns whose reply was played to its end.
+        interrupted: Turns whose reply was audible until the caller interrupted it or hung up.
+        failed: Turns whose reply failed or did not complete.
+        unanswered: Turns without an audible answer.
+        premature: Replies that started before the caller's utterance was over, because the server took a pause for its
+            end.
+        hedged: Answered or interrupted turns whose language model request was hedged.
+        underruns: Playback underruns in the replies of answered and interrupted turns. An underrun happens when the
+            player runs out of audio before the end of a reply.
+        audio_s: Audio of these replies in seconds.
+        underrun_s: Silence that underruns caused in these replies, in seconds.
+        frames_scheduled: Audio frames that were due.
+        frames_sent: Audio frames that were sent.
+        bytes_sent: Payload bytes of the WebSocket messages sent.
+        bytes_received: Payload bytes of the WebSocket messages received.
     """
 
     sessions_scheduled: int = 0
@@ -129,7 +204,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The callers of one network route."""
+    """Voice-to-voice latency of the callers on one network route.
+
+    Attributes:
+        name: Name of the route.
+        rtt_ms: Mean round-trip time of the emulated route in milliseconds.
+        turns: Number of turns.
+        p50_ms: Median in milliseconds.
+        p95_ms: 95th percentile in milliseconds.
+        p99_ms: 99th percentile in milliseconds.
+    """
 
     name: str
     rtt_ms: float
@@ -141,8 +225,32 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A whole run. `engines`: stage to engine, as the server names them; those beginning with "emulated" measure the
-    system, never a model. `memory_mb`: (seconds after the start, resident MiB of all replicas) while calls were held.
+    """Result of a whole run.
+
+    Attributes:
+        outcome: PASS, FAIL, UNDECIDED or INVALID.
+        scenario: The scenario's keys and values, without the API key.
+        schedule_sha256: Hash of the frozen schedule. Runs with the same hash offered the same load.
+        started_at: Start of the run, ISO 8601 in UTC.
+        held_s: Measured time in seconds.
+        engines: Engine of each stage, as the server reports it. An engine that begins with "emulated" is not a model.
+        counts: Calls, turns and traffic by outcome.
+        checks: Self-checks of the load generator.
+        verdicts: Verdicts on every limit. The ones that decide `outcome` come first.
+        latencies: Distributions by series. The stages silence, endpoint, stt, llm_first_token, first_segment,
+            tts_first_audio, delivery and unattributed of a turn sum to its voice_to_voice. eou is silence + endpoint.
+            audio is delivery + unattributed without the emulated route. rtt is the WebSocket ping plus the emulated
+            route. stop is the time from an interruption to silence. setup is the time from a call's scheduled arrival
+            to its configured session. raw:STAGE is a stage's own duration, including time that overlaps with other
+            stages.
+        regions: Voice-to-voice latency by network route.
+        timeline: The run in at most 240 slices of at least 1 s.
+        causes: Failed self-checks that make the run INVALID, one sentence each. Empty otherwise.
+        notes: Other observations about the run, one sentence each.
+        memory_mb: (seconds after the start of the run, MiB) samples of the resident memory of all replicas during the
+            measured time.
+        slowest: The slowest turns with their call, turn, clip, region, outcome, voice-to-voice latency (ms) and the
+            server's stages (stages_ms), slowest first.
     """
 
     outcome: RunOutcome
@@ -156,7 +264,7 @@ class RunResult:
     verdicts: tuple[Verdict, ...]
     latencies: dict[str, Latency]
     regions: tuple[Region, ...]
-    timeline: tuple[Moment, ...]
+    timeline: tuple[TimelineSlice, ...]
     causes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     memory_mb: tuple[tuple[float, float], ...] = ()
@@ -164,14 +272,15 @@ class RunResult:
 
     @property
     def emulated(self) -> dict[str, str]:
+        """The emulated engines, by stage."""
         return emulated(self.engines)
 
     @property
     def whole(self) -> Latency | None:
-        """Voice to voice; None if no turn was measured."""
+        """The voice-to-voice latency, or None if no turn was measured."""
         return self.latencies.get(VOICE_TO_VOICE)
 
 
 def emulated(engines: dict[str, str]) -> dict[str, str]:
-    """Those of the engines, by stage, that are no models."""
+    """Return the engines that are emulated instead of real models, by stage."""
     return {stage: engine for stage, engine in engines.items() if engine.startswith("emulated")}

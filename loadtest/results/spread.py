@@ -1,7 +1,7 @@
-"""Many turns in one table: median, 95th percentile and range of each stage and of the whole.
+"""Statistics over many turns: median, 95th percentile and range of each stage and of the whole turn.
 
-The percentile is the nearest rank (the smallest value that at least 95% of all do not exceed): always a time that was
-measured, never one between two. The stages of the median turn need not sum to the median of the sums.
+The 95th percentile is the nearest rank: the smallest value that at least 95% of the values do not exceed. It is always
+a measured time, never an interpolated one. The medians of the stages need not sum to the median of the whole turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ VOICE_TO_VOICE = "voice_to_voice"
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """All in milliseconds, over `count` turns."""
+    """Statistics of one latency.
+
+    Attributes:
+        count: Number of values.
+        median_ms: Median in milliseconds.
+        p95_ms: 95th percentile (nearest rank) in milliseconds.
+        least_ms: Minimum in milliseconds.
+        most_ms: Maximum in milliseconds.
+    """
 
     count: int
     median_ms: float
@@ -29,9 +37,9 @@ class Spread:
 
 
 def spread(values_ms: Sequence[float]) -> Spread:
-    """Raises ValueError if there are none."""
+    """Return the statistics of values in milliseconds. Raise ValueError if there are none."""
     if not values_ms:
-        raise ValueError("there is no spread of nothing")
+        raise ValueError("no values to summarize")
     p95 = float(np.percentile(values_ms, 95, method="inverted_cdf"))
     return Spread(
         len(values_ms), median_ms=median(values_ms), p95_ms=p95, least_ms=min(values_ms), most_ms=max(values_ms)
@@ -39,7 +47,10 @@ def spread(values_ms: Sequence[float]) -> Spread:
 
 
 def spreads(records: Sequence[TurnRecord]) -> dict[str, Spread]:
-    """By stage in pipeline order, then of the whole, over the turns that were answered and measured."""
+    """Return the statistics of each stage in pipeline order, then of the whole turn.
+
+    Turns without stages or without a voice-to-voice latency are left out. The result is empty if no turn has any.
+    """
     measured = [record.stages_ms for record in records if record.stages_ms is not None]
     table = {stage: spread([shares[stage] for shares in measured]) for stage in WATERFALL if measured}
     totals = [record.voice_to_voice_ms for record in records if record.voice_to_voice_ms is not None]

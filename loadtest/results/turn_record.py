@@ -1,12 +1,15 @@
-"""What one turn of a conversation came to: an object of `rejoinder talk --json`, and how its waterfall is made.
+"""Result of one turn of a conversation, an object of `rejoinder talk --json`, and its waterfall.
 
-`voice_to_voice_ms` is the client's alone: from the instant at which the true last speech sample of the clip was due to
-leave the microphone to the instant at which the first audible sample of the reply sounded. The server knows its own
-part of that interval, from the arrival of the sample with which *its* voice activity detector says the speech ended to
-the first audio it handed to its socket, and divides it among the stages. Two things are added here, so that the stages
-sum to the whole: to `silence` the time between the two ends of speech (both samples of one stream, each with its
-scheduled instant), and to `delivery` what remains, which is the network both ways, the wait in the client's own
-machine, and the silence with which the reply's audio begins.
+The client alone measures `voice_to_voice_ms`. It starts when the last sample of speech in the clip is due to leave the
+microphone. It ends when the first audible sample of the reply is played.
+
+The server measures a part of that interval and divides it among the stages. Its part starts when the sample arrives at
+which its voice activity detector ends the speech. It ends when the server hands the first audio to its socket. The
+client extends two stages so that all stages sum to `voice_to_voice_ms`:
+
+- `silence` gets the time between the two ends of speech. Both are samples of one stream with scheduled instants.
+- `delivery` gets the rest: the network in both directions, delays in the client's machine, and leading silence in the
+  reply's audio.
 """
 
 from __future__ import annotations
@@ -19,11 +22,18 @@ from pydantic import BaseModel, ConfigDict
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
 WATERFALL = (*(stage.value for stage in Stage), UNATTRIBUTED)
-"""The keys of `stages_ms`, in order."""
+"""The keys of `stages_ms`, in pipeline order."""
 
 
 class TurnOutcome(Enum):
-    """`ANSWERED` and `INTERRUPTED` (answered, until the caller cut in) are good; the others are not."""
+    """Outcome of a turn.
+
+    Attributes:
+        ANSWERED: The reply was audible and complete.
+        INTERRUPTED: The reply was audible until the caller interrupted it. This is a success, as ANSWERED is.
+        FAILED: The reply failed or did not complete.
+        UNANSWERED: There was no audible reply within the timeout.
+    """
 
     ANSWERED = "answered"
     INTERRUPTED = "interrupted"
@@ -33,26 +43,31 @@ class TurnOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """One clip and its answer; a key a field.
+    """One clip and the server's reply to it. The JSON object has one key for each attribute.
 
-    heard              what the server transcribed; "" if nothing
-    answered           what it said, as far as it sent it; "" if the turn was not answered in time
-    voice_to_voice_ms  true last speech sample of the clip -> first audible sample of the answer; null if there was none
-    stages_ms          its division: silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio, delivery,
-                       unattributed; null if the server did not report it
-    rtt_ms             median WebSocket ping during the turn; null if none came back
-    llm_total_ms       the language model's whole answer, as the server measured it
-    prompt_tokens, cached_tokens
-                       of the language model's prompt, and how many of them it had from earlier prompts; null if the
-                       server does not know
-    interrupted        the reply was cut by the caller
-    stop_ms            scheduled instant of the interrupting clip's first audible sample -> playback flushed
-    hedged             the language model was asked twice
-    engines            which engine stood behind each stage
-    clip, run          the file, and the repetition (from 1)
-    outcome            answered, interrupted, failed or unanswered
-    expected, wer      the true text (a .txt beside the .wav) and the word error rate of `heard`; null without it
-    premature_replies  replies that began before the clip was over, because the server took a pause for its end
+    Attributes:
+        heard: The server's transcript of the clip. Empty if there was none.
+        answered: Transcript of the reply, as far as the server sent it. Empty if the turn was unanswered.
+        voice_to_voice_ms: Time from the clip's last sample of speech to the first audible sample of the reply, in
+            milliseconds. Null if there was no reply.
+        stages_ms: The same time divided into silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio,
+            delivery and unattributed, in milliseconds. Null if the server did not report its stages.
+        rtt_ms: Median round-trip time of WebSocket pings during the turn, in milliseconds. Null if none was answered.
+        llm_total_ms: Duration of the whole language model response, measured by the server, in milliseconds. Null if
+            the server did not report it.
+        prompt_tokens: Tokens of the language model's prompt. Null if unknown.
+        cached_tokens: Prompt tokens that came from the language model's prefix cache. Null if unknown.
+        interrupted: True if the caller interrupted the reply.
+        stop_ms: Time from the first sample of speech of the interrupting clip to the end of playback, in milliseconds.
+            Null without an interruption.
+        hedged: True if the language model request was hedged.
+        engines: Engine of each stage, as the server reports it.
+        clip: Path of the WAV file.
+        run: Number of the repetition, from 1.
+        outcome: answered, interrupted, failed or unanswered.
+        expected: Reference text, from the .txt file next to the WAV file. Null without that file.
+        wer: Word error rate of `heard` against `expected`, from 0. Null without a reference text.
+        premature_replies: Replies that started before the clip was over, because the server took a pause for its end.
     """
 
     heard: str
@@ -76,12 +91,18 @@ class TurnRecord:
 
     @property
     def ok(self) -> bool:
-        """Whether the turn was answered, be it that the caller then cut in."""
+        """True if the turn was answered, even if the caller then interrupted the reply."""
         return self.outcome in (TurnOutcome.ANSWERED.value, TurnOutcome.INTERRUPTED.value)
 
 
 def unspoken(clip: str, expected: str | None, run: int) -> TurnRecord:
-    """The record of a line that nothing is known about yet."""
+    """Return the record of a clip that has no transcript and no reply: its outcome is unanswered.
+
+    Args:
+        clip: Path of the WAV file.
+        expected: Reference text, or None.
+        run: Number of the repetition, from 1.
+    """
     return TurnRecord(
         heard="",
         answered="",
@@ -105,11 +126,21 @@ def unspoken(clip: str, expected: str | None, run: int) -> TurnRecord:
 
 
 class ServerReport(BaseModel):
-    """The `rejoinder` field of response.done; the timing is there when the response answered a turn (`item_id`).
+    """The `rejoinder` field of a `response.done` event.
 
-    `speech_end_ms` is a position in the caller's audio: where voice activity says that speech ended. `stop_ms`: from
-    the arrival of the speech that interrupted it to its silence. `answer_from_ms`: a position in the reply's audio: an
-    apology or a filler comes before it, for which nobody asked.
+    Attributes:
+        interrupted: True if the caller interrupted the response.
+        stop_ms: Time from the arrival of the interrupting speech to the end of the response, in milliseconds.
+        hedged: True if the language model request was hedged.
+        llm_total_ms: Duration of the whole language model response in milliseconds.
+        engines: Engine of each stage.
+        item_id: The conversation item that the response answers, or None if it answers no turn. Without it
+            `speech_end_ms`, `unattributed_ms` and `stages_ms` are None.
+        speech_end_ms: Position in the caller's audio at which voice activity detection ended the speech.
+        unattributed_ms: Time that no stage accounts for, in milliseconds.
+        stages_ms: Time of each stage in milliseconds.
+        answer_from_ms: Position in the reply's audio at which the answer starts. An apology or a filler comes before
+            it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -127,9 +158,13 @@ class ServerReport(BaseModel):
 
 
 def stages_ms(report: ServerReport, voice_to_voice_ms: float, shift_ms: float) -> dict[str, float] | None:
-    """The waterfall of a turn, to 0.1 ms, summing to `voice_to_voice_ms`; None if the server measured none.
+    """Return the waterfall of a turn, which sums to `voice_to_voice_ms`, or None if the server reported no stages.
 
-    `shift_ms`: how much later the server's end of speech left the microphone than the true one.
+    Args:
+        report: The server's report.
+        voice_to_voice_ms: Latency of the whole turn in milliseconds, rounded to 0.1 ms.
+        shift_ms: Time from the true end of speech to the server's end of speech, by their scheduled instants, in
+            milliseconds.
     """
     if report.stages_ms is None or report.unattributed_ms is None:
         return None
@@ -137,6 +172,6 @@ def stages_ms(report: ServerReport, voice_to_voice_ms: float, shift_ms: float) -
     shares[Stage.SILENCE.value] += shift_ms
     shares[UNATTRIBUTED] = report.unattributed_ms
     shares = {name: round(share, 1) for name, share in shares.items()}
-    within = sum(share for name, share in shares.items() if name != Stage.DELIVERY.value)
-    shares[Stage.DELIVERY.value] = round(voice_to_voice_ms - within, 1)
+    other_stages = sum(share for name, share in shares.items() if name != Stage.DELIVERY.value)
+    shares[Stage.DELIVERY.value] = round(voice_to_voice_ms - other_stages, 1)
     return shares

@@ -1,10 +1,11 @@
-"""A recorded utterance, ready for the wire, and where in it somebody really speaks.
+"""Recorded utterances: read a WAV file as 24 kHz PCM and locate the speech in it.
 
-The edges of speech are what latency is measured from, so they are found on the very samples that are sent. Speech is
-what is louder than a gate that follows the clip's own level, as ITU-T P.56 has it: in a quiet recording a last s is far
-below `AUDIBLE_DBFS`, and still a part of the word. The room's noise must stay below the gate, or a reply would seem to
-come before the last word's end. A gate that is too high errs on the honest side: speech ends earlier, and the reply
-seems later.
+Latency is measured from the edges of speech, so they are detected on the exact samples that are sent. A sample counts
+as speech if its frame is louder than a gate. The gate follows the clip's own active speech level (ITU-T P.56): in a
+quiet recording a final "s" lies far below `AUDIBLE_DBFS` but still belongs to the word.
+
+The gate must lie above the room noise. Otherwise the reply would appear to start before the last word ends. A gate
+that is too high is the safe error: speech appears to end earlier, so the measured latency is longer.
 """
 
 from __future__ import annotations
@@ -29,25 +30,30 @@ from rejoinder.core.audio.pcm import (
 )
 from rejoinder.core.errors import ConfigError
 
-# ITU-T P.56: speech is active down to this far below its active level, the level while it is active.
+# ITU-T P.56: a frame counts as active speech down to this margin below the active speech level.
 _MARGIN_DB = 15.9
-# Soft speech is at -35 dBFS, and its last syllable below: no gate may be higher.
+# Upper limit of the gate. Soft speech has about -35 dBFS and its last syllable is quieter.
 _HIGHEST_GATE_DBFS = -40.0
-# The quietest 20 ms in twenty are the room; it wavers by less than this.
+# The 5th percentile of the frame levels is the room noise. Noise varies by less than the margin.
 _NOISE_PERCENTILE, _NOISE_MARGIN_DB = 5.0, 6.0
-# One period of 50 Hz: shorter frames follow the clicks and the hum of a room.
+# One period of 50 Hz mains hum. Shorter frames would follow the hum and clicks of a room.
 _FRAME_MS = 20.0
 
-# Sample widths of WAVE's integer PCM, in bytes, and what one least significant bit is worth.
+# Full scale of integer PCM by sample width in bytes.
 _FULL_SCALE = {1: 2.0**7, 2: 2.0**15, 3: 2.0**23, 4: 2.0**31}
 _CONVERT = "Convert it, for example: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """24 kHz mono PCM; `speech_start` and `speech_end` (exclusive) are its edges of speech, in samples, to 20 ms.
+    """One utterance as audio.
 
-    `expected` is the true text, None if it is not known.
+    Attributes:
+        name: Path of the WAV file, or the name of a clip of the model store.
+        pcm: 24 kHz mono 16-bit PCM.
+        speech_start: First sample of speech, with a resolution of 20 ms.
+        speech_end: Sample after the last sample of speech, with a resolution of 20 ms.
+        expected: The reference text, or None if it is unknown.
     """
 
     name: str
@@ -58,36 +64,44 @@ class Clip:
 
     @property
     def samples(self) -> int:
+        """Length of the clip in samples at 24 kHz."""
         return len(self.pcm) // SAMPLE_BYTES
 
 
 def read_clip(path: Path) -> Clip:
-    """A WAV file of any rate, width and number of channels, with the text beside it (same stem, `.txt`) if there is
-    one; raises ConfigError naming the file and what is wrong with it.
+    """Read a PCM WAV file of any sample rate, sample width and number of channels.
+
+    The reference text is read from the file with the same stem and the suffix `.txt`, if it exists.
+
+    Raises:
+        ConfigError: The WAV or text file cannot be read, or the clip contains no audible sample. `field` names the
+            file.
     """
     samples, rate = _read_wave(path)
-    text = path.with_suffix(".txt")
+    text_path = path.with_suffix(".txt")
     try:
-        expected = text.read_text(encoding="utf-8").strip() if text.is_file() else None
+        expected = text_path.read_text(encoding="utf-8").strip() if text_path.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read ({error}).", "Save it as UTF-8, or remove it.", field=str(text)) from None
-    wire = samples if rate == WIRE_RATE else soxr.resample(samples, rate, WIRE_RATE)
-    return make_clip(str(path), float_to_pcm16(wire), expected)
+        raise ConfigError(
+            f"cannot be read ({error}).", "Save it as UTF-8, or remove it.", field=str(text_path)
+        ) from None
+    resampled = samples if rate == WIRE_RATE else soxr.resample(samples, rate, WIRE_RATE)
+    return make_clip(str(path), float_to_pcm16(resampled), expected)
 
 
 def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
-    """A clip of 24 kHz mono PCM; raises ConfigError if nothing in it can be heard."""
+    """Return a clip of 24 kHz mono 16-bit PCM with its edges of speech. Raise ConfigError if it is silent."""
     samples = pcm16_to_float(pcm)
     gate = _gate_dbfs(samples)
     start = first_audible(samples, WIRE_RATE, gate, _FRAME_MS)
     end = last_audible(samples, WIRE_RATE, gate, _FRAME_MS)
     if start is None or end is None:
-        raise ConfigError("holds nothing audible.", "Record it again, louder.", field=name)
+        raise ConfigError("contains nothing audible.", "Record it again at a higher level.", field=name)
     return Clip(name, pcm=pcm, speech_start=start, speech_end=end, expected=expected)
 
 
 def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
-    """A WAV file of 24 kHz PCM, its channels interleaved."""
+    """Write 24 kHz 16-bit PCM, with its channels interleaved, as a WAV file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(channels)
         file.setsampwidth(SAMPLE_BYTES)
@@ -96,24 +110,24 @@ def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
 
 
 def _gate_dbfs(samples: Samples) -> float:
-    """The level at which this clip's speech begins: P.56's margin below its active level, and above its noise."""
+    """Return the speech gate of a clip: the P.56 margin below its active level, but above its noise."""
     frame = round(WIRE_RATE * _FRAME_MS / 1000)
     power = np.square(samples[: samples.size - samples.size % frame].reshape(-1, frame), dtype=np.float64).mean(axis=1)
     if not power.size or _decibels(float(power.max())) < AUDIBLE_DBFS:
         return AUDIBLE_DBFS
     noise, loudest = np.percentile(power, (_NOISE_PERCENTILE, 99))
-    # A clip that was cut at its words has no room in it: its quietest is speech.
+    # A clip that was trimmed to its words has no room noise. Its quietest frames are speech.
     above_noise_db = min(_decibels(noise) + _NOISE_MARGIN_DB, _decibels(loudest) - _MARGIN_DB)
     return min(max(_active_db(power) - _MARGIN_DB, above_noise_db), _HIGHEST_GATE_DBFS)
 
 
 def _active_db(power: npt.NDArray[np.float64]) -> float:
-    """The mean level of the frames that are active: those no more than the margin below that mean."""
+    """Return the active speech level: the mean of all frames at most the margin below that mean."""
     level_db = _decibels(float(power.max()))
     while True:
         active = power >= 10 ** ((level_db - _MARGIN_DB) / 10)
         lower_db = _decibels(float(power[active].mean()))
-        if lower_db >= level_db - 0.01:  # frames only ever join, and the mean only falls
+        if lower_db >= level_db - 0.01:  # converges: each round only adds quieter frames
             return lower_db
         level_db = lower_db
 
@@ -123,15 +137,17 @@ def _decibels(power: float) -> float:
 
 
 def _read_wave(path: Path) -> tuple[npt.NDArray[np.float64], int]:
-    """Samples in [-1, 1), channels averaged, and their rate."""
+    """Return the samples in [-1, 1) with channels averaged, and the sample rate in Hz."""
     try:
         with wave.open(str(path), "rb") as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             raw = file.readframes(file.getnframes())
     except FileNotFoundError:
-        raise ConfigError("no such file.", "Name an existing WAV file.", field=str(path)) from None
+        raise ConfigError("no such file.", "Give the path of an existing WAV file.", field=str(path)) from None
     except (OSError, EOFError, wave.Error) as error:
-        raise ConfigError(f"not a readable PCM WAV file ({error or 'it ends early'}).", _CONVERT, str(path)) from None
+        raise ConfigError(
+            f"not a readable PCM WAV file ({error or 'the file is truncated'}).", _CONVERT, str(path)
+        ) from None
     if width not in _FULL_SCALE or not rate:
         raise ConfigError(f"{8 * width}-bit samples at {rate} Hz are not supported.", _CONVERT, str(path))
     frames = raw[: len(raw) - len(raw) % (width * channels)]
@@ -140,7 +156,7 @@ def _read_wave(path: Path) -> tuple[npt.NDArray[np.float64], int]:
 
 
 def _integers(raw: bytes, width: int) -> npt.NDArray[np.float64]:
-    if width == 1:  # the one unsigned width
+    if width == 1:  # 8-bit WAV samples are unsigned
         return np.frombuffer(raw, np.uint8).astype(np.float64) - 128
     if width == 3:
         parts = np.frombuffer(raw, np.uint8).reshape(-1, 3).astype(np.int32)

@@ -1,7 +1,7 @@
-"""The caller's microphone: one endless stream of 20 ms frames, silent except where a clip is spoken.
+"""The caller's microphone: a continuous stream of 20 ms frames, silent except while a clip plays.
 
-Frame k leaves at `began_at` + 20 ms * k, whatever happened before (deadlines are never moved: load-facts section 2),
-so each sample has one scheduled instant, from which latency is measured.
+Frame k is due at `began_at` + 20 ms * k. A late frame never moves the deadlines after it, so every sample has one
+scheduled instant. Latency is measured from that instant.
 """
 
 from __future__ import annotations
@@ -18,14 +18,21 @@ FRAME_BYTES = FRAME_SAMPLES * SAMPLE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class SpokenClip:
-    """A clip and the sample of the stream with which it begins."""
+    """A clip in the microphone's stream. `start` is the stream's sample at which the clip begins."""
 
     clip: Clip
     start: int
 
 
 class Microphone:
-    """A stream that begins when its first frame is due."""
+    """Source of a caller's 20 ms frames, with the scheduled instant of every sample.
+
+    Instants are in seconds on the clock of `began_at`. Positions are samples of the stream at 24 kHz.
+
+    Attributes:
+        began_at: Deadline of the first frame.
+        sent: All PCM that `frame` has returned.
+    """
 
     def __init__(self, began_at: float) -> None:
         self.began_at = began_at
@@ -35,16 +42,16 @@ class Microphone:
 
     @property
     def due(self) -> float:
-        """The deadline of the next frame."""
+        """Deadline of the next frame."""
         return self.began_at + self._frames * FRAME_MS / 1000
 
     def speak(self, clip: Clip) -> SpokenClip:
-        """Begin a clip with the next frame; what is left of the clip before is not spoken."""
+        """Start a clip at the next frame. The rest of a clip that is still playing is dropped."""
         self._spoken = SpokenClip(clip, self._frames * FRAME_SAMPLES)
         return self._spoken
 
     def frame(self) -> bytes:
-        """The next 20 ms of PCM; all of them together are `sent`."""
+        """Return the next 20 ms of PCM and append them to `sent`."""
         pcm = b""
         if self._spoken:
             offset = (self._frames * FRAME_SAMPLES - self._spoken.start) * SAMPLE_BYTES
@@ -55,9 +62,12 @@ class Microphone:
         return pcm
 
     def captured(self, sample: int) -> float:
-        """When a microphone hears a sample of the stream: a frame leaves when its last one was heard."""
+        """Return the instant at which the microphone records a sample.
+
+        A frame is due when its last sample has been recorded.
+        """
         return self.began_at - FRAME_MS / 1000 + sample / WIRE_RATE
 
     def scheduled(self, sample: int) -> float:
-        """When the frame that holds a sample of the stream is due."""
+        """Return the deadline of the frame that contains a sample."""
         return self.began_at + sample // FRAME_SAMPLES * FRAME_MS / 1000

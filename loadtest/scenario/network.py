@@ -1,8 +1,10 @@
-"""The network between a caller and the edge, emulated at the caller: the guide's four routes, relays, jitter and loss.
+"""The network between a caller and the edge, emulated at the caller: routes, relays, jitter and loss.
 
-The wire carries TCP, so nothing is lost for good: a lost segment arrives a round trip later, and everything behind it
-waits with it (head of line). One-way delay is half of the round trip. Delay that is constant costs no precision: the
-caller's clock runs that much ahead of the wire. Jitter and loss hold frames back in whole frames, rounded.
+The routes are the four of the latency guide plus `local`. The wire carries TCP, so loss delays messages but never drops
+them: a lost segment arrives one round trip later and blocks all messages behind it (head-of-line blocking).
+
+The one-way delay is half of the round trip. A constant delay is applied to the caller's clock and costs no precision.
+Jitter and loss hold frames back by a whole number of 20 ms frames, rounded to the nearest.
 """
 
 from __future__ import annotations
@@ -15,15 +17,22 @@ from dataclasses import dataclass
 from loadtest.scenario.microphone import FRAME_MS
 from rejoinder.core.errors import ConfigError
 
-# Three later segments tell a TCP sender of a loss (RFC 5681); at a frame every 20 ms that is this long, and the
-# retransmission takes a round trip more.
+# TCP fast retransmit (RFC 5681) needs three later segments, which take 60 ms at one frame every 20 ms. The
+# retransmission itself takes one more round trip.
 FAST_RETRANSMIT_S = 0.06
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A round trip is drawn for each call between its bounds; `jitter_ms` is the mean of an exponential, for each
-    message; `loss` the share of messages whose first transmission is lost.
+    """The network between a caller and the edge.
+
+    Attributes:
+        name: Name in `regions`, with `+relay` for a relayed route.
+        rtt_low_ms: Lower bound of the round-trip time. Each call draws its own, uniformly between the bounds.
+        rtt_high_ms: Upper bound of the round-trip time.
+        jitter_ms: Mean of an exponential extra delay, drawn for each message.
+        loss: Share of messages whose first transmission is lost, 0 to 1.
+        source: Where the round-trip time comes from.
     """
 
     name: str
@@ -39,7 +48,7 @@ _GUIDE = "latency guide 1.2"
 
 
 def _far(name: str, low: float, high: float, loss: float) -> Route:
-    """A distance on top of the same-region round trip, as the guide states it."""
+    """Return a long-distance route. `low` and `high` are the guide's extra round-trip time in ms."""
     return Route(
         name,
         rtt_low_ms=_NEAR[0] + low,
@@ -57,64 +66,76 @@ ROUTES = {
     "us-europe": _far("us-europe", 80, 150, 0.002),
     "us-asia": _far("us-asia", 150, 250, 0.005),
 }
-"""Round trips are the guide's; jitter and loss are ours, typical of wired access."""
+"""Routes by name. Round-trip times are the guide's. Jitter and loss are our choice, typical of wired access."""
 
 RELAY_MS = (20.0, 100.0)
-"""What a relay adds to the round trip (latency guide 1.2)."""
+"""Bounds of the round-trip time that a relay adds (latency guide 1.2)."""
 
 
 def route(name: str) -> Route:
-    """A route by name, `NAME+relay` for the relayed one; raises ConfigError if there is none such."""
+    """Return the route NAME, or the relayed route for `NAME+relay`. Raise ConfigError if NAME is unknown."""
     plain, plus, relay = name.partition("+")
     if plain not in ROUTES or (plus and relay != "relay"):
         raise ConfigError(
-            f"no route {name!r}.", f"Use one of {', '.join(ROUTES)}, with +relay if relayed.", "--set regions"
+            f"unknown route {name!r}.", f"Use one of {', '.join(ROUTES)}, or NAME+relay.", "--set regions"
         )
-    found = ROUTES[plain]
+    direct = ROUTES[plain]
     if not plus:
-        return found
-    low, high = found.rtt_low_ms + RELAY_MS[0], found.rtt_high_ms + RELAY_MS[1]
+        return direct
+    low, high = direct.rtt_low_ms + RELAY_MS[0], direct.rtt_high_ms + RELAY_MS[1]
     return Route(
         name,
         rtt_low_ms=low,
         rtt_high_ms=high,
-        jitter_ms=found.jitter_ms,
-        loss=found.loss,
-        source=f"{found.source}; relay +20-100 ms",
+        jitter_ms=direct.jitter_ms,
+        loss=direct.loss,
+        source=f"{direct.source}; relay +20-100 ms",
     )
 
 
 def weighted(region: str) -> tuple[str, float]:
-    """`NAME` or `NAME=WEIGHT`; raises ConfigError naming what is wrong."""
-    name, equals, share = region.partition("=")
+    """Parse `NAME` or `NAME=WEIGHT` into the route's name and its weight (default 1).
+
+    Raises:
+        ConfigError: The route is unknown, or the weight is not a positive number.
+    """
+    name, equals, weight_text = region.partition("=")
     try:
-        weight = float(share) if equals else 1.0
+        weight = float(weight_text) if equals else 1.0
     except ValueError:
         weight = 0.0
     if not 0 < weight < float("inf"):
         raise ConfigError(
-            f"{region!r} has no positive weight.", "Write NAME=WEIGHT, for example us-europe=2.", "--set regions"
+            f"the weight in {region!r} is not a positive number.",
+            "Write NAME=WEIGHT, for example us-europe=2.",
+            "--set regions",
         )
     return route(name).name, weight
 
 
-class Path:
-    """One call's network; `up_s` and `down_s` are constant, `late_s` is drawn for each message."""
+class NetworkPath:
+    """The network of one call: a constant delay, and a random extra delay for each message.
 
-    def __init__(self, by: Route, draw: random.Random) -> None:
-        self.rtt_s = draw.uniform(by.rtt_low_ms, by.rtt_high_ms) / 1000
+    Attributes:
+        rtt_s: Round-trip time of this call in seconds, without jitter and loss.
+        up_s: One-way delay from the caller to the edge in seconds.
+        down_s: One-way delay from the edge to the caller in seconds.
+    """
+
+    def __init__(self, route: Route, draw: random.Random) -> None:
+        self.rtt_s = draw.uniform(route.rtt_low_ms, route.rtt_high_ms) / 1000
         self.up_s = self.down_s = self.rtt_s / 2
-        self._jitter_s = by.jitter_ms / 1000
-        self._loss = by.loss
+        self._jitter_s = route.jitter_ms / 1000
+        self._loss = route.loss
         self._draw = draw
 
     @property
     def steady(self) -> bool:
-        """Whether no message is ever late."""
+        """Whether the path has neither jitter nor loss."""
         return not (self._jitter_s or self._loss)
 
     def late_s(self) -> float:
-        """How much later than the constant delay this message arrives, were nothing ahead of it late."""
+        """Draw the extra delay of one message in seconds, without head-of-line blocking by earlier messages."""
         if self.steady:
             return 0.0
         late = self._draw.expovariate(1 / self._jitter_s) if self._jitter_s else 0.0
@@ -122,22 +143,27 @@ class Path:
 
 
 class Uplink:
-    """A caller's way up: messages that leave in their order, none before one that is ahead of it."""
+    """Upstream direction of a call. It delays messages by the path's jitter and loss but keeps their order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: NetworkPath) -> None:
         self._path = path
         self._held: deque[tuple[float, bytes]] = deque()
         self._leaves_at = 0.0
 
     def leaving(self, message: bytes | None, due: float) -> Sequence[bytes]:
-        """What leaves at this deadline, at which `message` was spoken (None: nothing was)."""
+        """Return the messages to send at the deadline `due`.
+
+        Args:
+            message: The message recorded for this deadline, or None if the caller is muted.
+            due: The deadline in seconds.
+        """
         if self._path.steady:
             return (message,) if message else ()
         if message:
             self._leaves_at = max(self._leaves_at, due + self._path.late_s())
             self._held.append((self._leaves_at, message))
-        gone: list[bytes] = []
-        # At the nearest deadline: to wait for the next one would make the least jitter cost a whole frame.
+        messages: list[bytes] = []
+        # Round to the nearest deadline. Waiting for the next one would turn any jitter into a whole frame of delay.
         while self._held and self._held[0][0] < due + FRAME_MS / 2000:
-            gone.append(self._held.popleft()[1])
-        return gone
+            messages.append(self._held.popleft()[1])
+        return messages

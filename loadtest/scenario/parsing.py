@@ -1,6 +1,7 @@
-"""Scenarios as people write them: KEY=VALUE, or a YAML file of the same keys. Every field of `Scenario` is a key.
+"""Read a scenario from KEY=VALUE settings and from YAML files with the same keys.
 
-Nested fields are dotted (`behavior.think_s=1`), durations may have a unit (`ramp_s=2m`), lists are comma-separated.
+Every field of `Scenario` is a key. A nested field has a dotted key (`behavior.think_s=1`). A duration may carry a unit
+(`ramp_s=2m`). A list is comma-separated (`regions=local,us-europe`).
 """
 
 from __future__ import annotations
@@ -18,23 +19,38 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.wire.formats import AudioFormat
 
 CODECS = {"pcm16": AudioFormat.PCM, "pcmu": AudioFormat.PCMU, "pcma": AudioFormat.PCMA}
+"""Values of the key `codec`. The formats' own names, such as audio/pcmu, are accepted too."""
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LISTS = ("regions", "clips")
 _SCENARIO = TypeAdapter(Scenario)
 
 
 def seconds(text: str, field: str) -> float:
-    """`60s`, `10m`, `1h` or plain seconds; raises ConfigError naming the field."""
+    """Parse a duration such as `60s`, `10m`, `1h` or plain seconds into seconds.
+
+    Args:
+        text: The duration.
+        field: The option or setting that an error names.
+
+    Raises:
+        ConfigError: `text` is not a duration.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match:
-        raise ConfigError(f"{text!r} is no duration.", "Write 60s, 10m or 1h.", field=field)
+        raise ConfigError(f"{text!r} is not a duration.", "Write 60s, 10m or 1h.", field=field)
     return float(match[1]) * _UNITS[match[2]]
 
 
 def scenario(fixed: dict[str, Any], settings: Iterable[str]) -> Scenario:
-    """The scenario of `fixed` fields and of settings, each KEY=VALUE or @FILE.yaml; later ones win.
+    """Build a scenario from the fields of a command's options and from `--set` settings.
 
-    A setting may not be one of `fixed`, which come from the command. Raises ConfigError naming the key.
+    Args:
+        fixed: Fields that the command's own options set. A setting must not repeat them.
+        settings: KEY=VALUE, or @FILE.yaml with the same keys. A later setting overrides an earlier one.
+
+    Raises:
+        ConfigError: A key is unknown or fixed, a value is invalid, or a file cannot be read.
     """
     document: dict[str, Any] = {}
     for setting in settings:
@@ -47,14 +63,16 @@ def scenario(fixed: dict[str, Any], settings: Iterable[str]) -> Scenario:
                 raise ConfigError(f"{setting!r} is not KEY=VALUE.", "Write think_s=1, or @FILE.yaml.", field="--set")
             _put(document, key.strip(), _value(key, text))
     for key in document.keys() & fixed.keys():
-        raise ConfigError(f"{key} is not set here.", "It comes from the command's own options.", field="--set")
+        raise ConfigError(
+            f"{key} cannot be set here.", "Set it with the command's own options or environment variable.", "--set"
+        )
     try:
         return _SCENARIO.validate_python(document | fixed)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"{path}: {first['msg']}.", "See loadtest/scenario/scenario.py for the keys.", field="--set"
+            f"{path}: {first['msg']}.", "loadtest/scenario/scenario.py documents the keys.", field="--set"
         ) from None
 
 
@@ -62,13 +80,14 @@ def _file(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}).", "Name a YAML file.", field="--set") from None
+        raise ConfigError(f"{path} cannot be read ({error}).", "Give the path of a YAML file.", "--set") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} is no mapping.", "Write KEY: VALUE lines.", field="--set")
+        raise ConfigError(f"{path} is not a mapping.", "Write KEY: VALUE lines.", field="--set")
     return document
 
 
 def _put(document: dict[str, Any], key: str, value: Any) -> None:
+    """Store a value under its dotted key. A mapping as value sets one key for each of its entries."""
     head, dot, rest = key.partition(".")
     if dot:
         _put(_branch(document, head), rest, value)
@@ -80,20 +99,26 @@ def _put(document: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _branch(document: dict[str, Any], head: str) -> dict[str, Any]:
-    found = document.setdefault(head, {})
-    if not isinstance(found, dict):
-        raise ConfigError(f"{head} is {found!r}, and cannot have fields.", f"Write {head}.FIELD=VALUE.", field="--set")
-    return found
+    """Return the mapping under `head`, created if it is absent."""
+    branch = document.setdefault(head, {})
+    if not isinstance(branch, dict):
+        raise ConfigError(
+            f"{head} already has the value {branch!r}, so its fields cannot be set.",
+            f"Write {head}.FIELD=VALUE.",
+            field="--set",
+        )
+    return branch
 
 
 def _value(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
-        raise ConfigError(f"{key}={text} cannot be read ({error}).", "Quote the value.", field="--set") from None
+        raise ConfigError(f"{key}={text} is not valid YAML ({error}).", "Quote the value.", field="--set") from None
 
 
 def _parsed(key: str, value: Any) -> Any:
+    """Convert the short forms: durations with a unit, comma-separated lists and codec names."""
     if key.endswith("_s") and isinstance(value, str):
         return seconds(value, f"--set {key}")
     if key in _LISTS and isinstance(value, str):

@@ -1,12 +1,16 @@
-"""What one load run does: how many callers, how they arrive, how they behave, and over which network.
+"""Parameters of one load run: number of callers, arrivals, caller behavior and network.
 
-A scenario is a value: the same one with the same seed gives the same frozen schedule (`loadtest.scenario.schedule`),
-whose hash
-every report carries.
+A scenario is a value. The same scenario with the same seed gives the same frozen schedule
+(`loadtest.scenario.schedule`). Every report contains the hash of that schedule.
+
+The `Attributes` sections of `Scenario` and `CallerBehavior` are the reference of the `--set` keys. Each entry states
+the meaning with its unit, then "Default D." and, for a number, "Range L to H.". A test compares the defaults with the
+fields, and the ranges with `SCENARIO_RANGES` and `BEHAVIOR_RANGES`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -17,9 +21,43 @@ MAX_SESSIONS = 20_000
 MAX_FOR_S = 4 * 3600.0
 MAX_WORKERS = 256
 
+BEHAVIOR_RANGES: Mapping[str, tuple[float, float]] = {
+    "barge_in": (0, 1),
+    "hang_up": (0, 1),
+    "muted": (0, 1),
+    "think_s": (0, 600),
+    "think_sigma": (0, 3),
+    "answer_timeout_s": (0, 600),
+}
+"""Smallest and largest value of each number in `CallerBehavior`."""
+
+SCENARIO_RANGES: Mapping[str, tuple[float, float]] = {
+    "sessions": (1, MAX_SESSIONS),
+    "for_s": (1, MAX_FOR_S),
+    "workers": (1, MAX_WORKERS),
+    "ramp_s": (0, MAX_FOR_S),
+    "warm_up_s": (0, MAX_FOR_S),
+    "drain_s": (0, 600),
+    "seed": (0, 2**63),
+    "silence_ms": (0, 10_000),
+    "playout_buffer_ms": (0, 2000),
+    "rate_per_s": (0.001, MAX_FOR_S),
+    "session_s": (0.1, MAX_FOR_S),
+}
+"""Smallest and largest value of each number in `Scenario`."""
+
 
 class Arrivals(Enum):
-    """How sessions arrive. `RAMP` opens all of them evenly over `ramp_s` and holds them: what --sessions means."""
+    """How calls arrive.
+
+    Attributes:
+        RAMP: All `sessions` calls arrive evenly over `ramp_s` and last until the end of the measured time.
+        POISSON: Calls arrive at a constant rate with exponential gaps.
+        BURSTS: As POISSON, but with gamma-distributed gaps whose coefficient of variation is 2.
+        DIURNAL: One day compressed into the run. The peak in the middle has nine times the rate of both ends.
+        SPIKE: A constant rate that is five times higher from 40% to 60% of the run.
+        TRACE: Calls arrive at the times in the CSV file `trace`.
+    """
 
     RAMP = "ramp"
     POISSON = "poisson"
@@ -31,16 +69,30 @@ class Arrivals(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CallerBehavior:
-    """How callers behave; probabilities are drawn for each turn (`barge_in`) or each call (the others).
+    """How callers behave: the keys `behavior.KEY`.
 
-    think_s, think_sigma  median and shape of a log-normal pause between hearing the end of a reply and speaking again
-    barge_in              share of replies that a caller speaks over; `hang_up`: of calls that end early, at any moment
-    muted                 share of callers who only listen: a call without a turn
-    muted_between_turns   the client sends nothing while it neither speaks nor waits for an answer
-    answer_timeout_s      a turn without an answer so long after its last word is unanswered, and counts that much
+    The think time and `barge_in` are drawn for each turn, `hang_up` and `muted` for each call.
+
+    Attributes:
+        think_s: Median pause between the end of a reply and the caller's next utterance, in seconds. The pause is
+            log-normal; 0 means no pause. Default 2. Range 0 to 600.
+        think_sigma: Standard deviation of the logarithm of the pause; 0 makes all pauses equal. Default 0.5. Range 0
+            to 3.
+        barge_in: Share of replies that the caller interrupts, 0.3 to 1.5 s after their playback starts. Default 0.
+            Range 0 to 1.
+        hang_up: Share of calls that the caller ends early, after 20% to 90% of their planned length. Default 0. Range
+            0 to 1.
+        muted: Share of callers who only listen, so that their calls have no turns. Default 0. Range 0 to 1.
+        muted_between_turns: If true, a client sends audio only while its caller speaks or waits for an answer; if
+            false, it sends silence the rest of the time. Default false.
+        answer_timeout_s: Time without an answer after which a turn is unanswered, in seconds after the last sample of
+            speech. The turn counts with this latency. Default 15. Range 0 to 600.
+
+    Raises:
+        ValueError: A number is outside its range.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # not a field: how pydantic reads this class
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # pydantic's configuration, not a field
 
     think_s: float = 2.0
     think_sigma: float = 0.5
@@ -51,30 +103,50 @@ class CallerBehavior:
     answer_timeout_s: float = 15.0
 
     def __post_init__(self) -> None:
-        for name in ("barge_in", "hang_up", "muted"):
-            _within(name, getattr(self, name), 0, 1)
-        for name, high in (("think_s", 600), ("think_sigma", 3), ("answer_timeout_s", 600)):
-            _within(name, getattr(self, name), 0, high)
+        for name, (low, high) in BEHAVIOR_RANGES.items():
+            _within(name, getattr(self, name), low, high)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Everything a run depends on. Times are seconds.
+    """All parameters of a load run.
 
-    sessions            calls held at once; of the arrivals that are no ramp, open on average
-    for_s, warm_up_s    measured time, and what is held before it and discarded; `drain_s`: for the last answers
-    tier, seed          the limit to prove, and what all that is drawn comes from
-    ramp_s              over which the calls of a ramp arrive
-    rate_per_s          calls a second, instead of what keeps `sessions` open; `session_s`: their mean length
-    codec               audio both ways: pcm16, pcmu or pcma
-    regions             routes of `loadtest.scenario.network`: NAME, NAME+relay, NAME=WEIGHT
-    turn_detection      semantic_vad, or server_vad with `silence_ms`
-    workers             generator processes, about 750 calls each
-    clips, trace        WAV files to say (none: the store's human speech), and a CSV of arrivals
-    api_key             what the server wants (the commands take REJOINDER_API_KEY)
-    playout_buffer_ms   how much audio a caller's player gathers before it begins
-    ray_address         a Ray cluster whose nodes run the workers; "" runs them on this machine
-    owned               the server is the tester's own, so load may leave this machine
+    Attributes:
+        url: OpenAI base URL of the server, for example ws://127.0.0.1:8000/v1. Set by the option `--url`.
+        sessions: Calls held at once. With other arrivals than `ramp` it is the mean number of open calls. Set by the
+            option `--sessions`. Range 1 to 20000.
+        for_s: Measured time in seconds. Set by the option `--for`. Range 1 to 14400.
+        tier: Latency tier to prove: excellent, good or acceptable. Set by the option `--tier`. Default good.
+        arrivals: How calls arrive: ramp, poisson, bursts, diurnal, spike or trace. Default ramp.
+        ramp_s: Time over which the calls of a ramp arrive, in seconds. Default 5. Range 0 to 14400.
+        warm_up_s: Time before the measured time, after the ramp, in seconds. Its turns are discarded. Default 5. Range
+            0 to 14400.
+        drain_s: Longest wait after the measured time for turns that are still open, in seconds. Default 20. Range 0 to
+            600.
+        seed: Seed of everything that is drawn at random. Default 1. Range 0 to 9223372036854775808.
+        codec: Audio format in both directions: pcm16 (24 kHz), pcmu or pcma (G.711, 8 kHz). Default pcm16.
+        behavior: Caller behavior; see `CallerBehavior` for the keys `behavior.KEY`. Default: the default of every key.
+        regions: Network routes of the callers, as a list of NAME, NAME+relay or NAME=WEIGHT. The names are local,
+            same-region, us-east-west, us-europe and us-asia. Default local.
+        turn_detection: End-of-turn detection of the server: semantic_vad, or server_vad with `silence_ms`. Default
+            semantic_vad.
+        silence_ms: Silence that ends a turn with server_vad, in milliseconds. Default 200. Range 0 to 10000.
+        workers: Number of generator processes. One process carries about 750 calls. Default 1. Range 1 to 256.
+        rate_per_s: Arrivals in calls per second, for all arrivals except ramp and trace; the base rate of spike and
+            the mean rate of diurnal. Default: sessions / session_s. Range 0.001 to 14400.
+        session_s: Mean of the exponential call length in seconds, for all arrivals except ramp, and for trace lines
+            without a length. Default: 60. Range 0.1 to 14400.
+        trace: Path of a CSV file for `arrivals=trace`. Each line is SECONDS or SECONDS,LENGTH: the arrival in seconds
+            after the start of the run, and the call length in seconds. Default: none.
+        clips: WAV files that the callers speak, as a list of paths. Default: the human speech of the model store.
+        api_key: API key that the server expects. Set by the environment variable REJOINDER_API_KEY. Default none.
+        playout_buffer_ms: Audio that a caller's player buffers before playback starts, in milliseconds. Default 60.
+            Range 0 to 2000.
+        owned: If true, the server may be on another machine. Set it only if you operate that server. Default false.
+        ray_address: HOST:PORT of a Ray cluster whose nodes run the workers. Default: this machine runs them.
+
+    Raises:
+        ValueError: A number is outside its range, `url` is not a WebSocket URL, or `turn_detection` is unknown.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # as above
@@ -104,26 +176,13 @@ class Scenario:
     ray_address: str = ""
 
     def __post_init__(self) -> None:
-        bounds = {
-            "sessions": (1, MAX_SESSIONS),
-            "for_s": (1, MAX_FOR_S),
-            "workers": (1, MAX_WORKERS),
-            "ramp_s": (0, MAX_FOR_S),
-            "warm_up_s": (0, MAX_FOR_S),
-            "drain_s": (0, 600),
-            "seed": (0, 2**63),
-            "silence_ms": (0, 10_000),
-            "playout_buffer_ms": (0, 2000),
-        }
-        for name, (low, high) in bounds.items():
-            _within(name, getattr(self, name), low, high)
-        for name, least in (("rate_per_s", 0.001), ("session_s", 0.1)):
+        for name, (low, high) in SCENARIO_RANGES.items():
             if (value := getattr(self, name)) is not None:
-                _within(name, value, least, MAX_FOR_S)
+                _within(name, value, low, high)
         if not self.url.startswith(("ws://", "wss://")):
             raise ValueError(f"url must begin with ws:// or wss://, not {self.url!r}")
         if self.turn_detection not in ("semantic_vad", "server_vad"):
-            raise ValueError(f"turn_detection is semantic_vad or server_vad, not {self.turn_detection!r}")
+            raise ValueError(f"turn_detection must be semantic_vad or server_vad, not {self.turn_detection!r}")
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

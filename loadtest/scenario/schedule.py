@@ -1,9 +1,11 @@
-"""The frozen plan of a run: which calls arrive when, from where, and how each caller will behave.
+"""The frozen schedule of a run: when each call arrives, from which route, and how its caller behaves.
 
-Open loop between calls: arrivals never wait for the system (load-facts, section 2). The plan is drawn before the run
-from the scenario's seed alone, and its hash names it: two runs with one hash offered the same load.
-Within a call a caller lives in real time; what it draws there (clips, pauses, interruptions) comes from the call's own
-seed and the turn's number, so it does not depend on what the system did before.
+The load is open-loop between calls: arrivals never wait for the system under test. Waiting would lower the load exactly
+when the system is slow and hide the slowness (coordinated omission).
+
+The schedule is drawn before the run from the scenario's seed alone, and it is identified by its hash. Two runs with the
+same hash offered the same load. Within a call, the clip, the pause and the interruption of each turn are drawn from the
+call's seed and the turn's number. They do not depend on how the system answered earlier turns.
 """
 
 from __future__ import annotations
@@ -24,26 +26,34 @@ from loadtest.scenario.scenario import MAX_SESSIONS, Arrivals, CallerBehavior, S
 from rejoinder.core.errors import ConfigError
 
 BURST_SHAPE = 0.25
-"""Of the gamma gaps of `bursts`: a coefficient of variation of 2, four times the variance of a Poisson stream."""
+"""Shape of the gamma-distributed gaps of `bursts`: a coefficient of variation of 2, four times Poisson's variance."""
 
 SPIKE = (0.4, 0.6, 5.0)
-"""`spike`: from and to (shares of the run), and how many times the base rate."""
+"""Start and end of `spike` as fractions of the run, and the factor on the base rate."""
 
 DIURNAL_SWING = 0.8
-"""`diurnal`: one day compressed into the run; the night has a ninth of the day's rate."""
+"""Relative amplitude of `diurnal`: the rate is 1.8 times the mean at the peak and 0.2 times at the ends."""
 
 BARGE_IN_S = (0.3, 1.5)
-"""How long after a reply begins to sound a caller speaks over it."""
+"""Range of the time from the start of a reply's playback to the caller's interruption, in seconds."""
 
 HANG_UP_SHARE = (0.2, 0.9)
-"""After which share of its call a caller hangs up who does."""
+"""Range of the fraction of a call after which an early hang-up happens."""
 
 FRAME_SLOTS = 20
+"""Number of 1 ms slots in a 20 ms frame. Each call sends its frames in one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnPlan:
-    """`think_s` before speaking; `barge_in_s` after the reply begins to sound, None if the caller hears it out."""
+    """What a caller does in one turn.
+
+    Attributes:
+        clip: Index of the utterance to speak.
+        think_s: Pause before the utterance in seconds.
+        barge_in_s: Time from the start of the reply's playback to the interruption in seconds, or None for no
+            interruption.
+    """
 
     clip: int
     think_s: float
@@ -52,7 +62,18 @@ class TurnPlan:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One caller. Times are seconds after the start; `slot`: the millisecond of its frames within 20 ms."""
+    """One call of the schedule.
+
+    Attributes:
+        number: Position of the call in order of arrival, from 0.
+        at_s: Arrival in seconds after the start of the run.
+        ends_s: End in seconds after the start of the run. The caller starts no turn after it.
+        region: Name of the network route.
+        slot: Millisecond within 20 ms in which the call's frames are sent, 0 to 19.
+        seed: Seed of everything that is drawn within the call.
+        listener: True if the caller never speaks.
+        hangs_up: True if the caller hangs up at `ends_s`, even within a turn.
+    """
 
     number: int
     at_s: float
@@ -64,7 +85,13 @@ class Call:
     hangs_up: bool = False
 
     def turn(self, number: int, behavior: CallerBehavior, clips: int) -> TurnPlan:
-        """The `number`-th turn, whatever came before it."""
+        """Return the plan of a turn, independent of the turns before it.
+
+        Args:
+            number: Number of the turn within the call, from 1.
+            behavior: Behavior of the scenario.
+            clips: Number of utterances to choose from.
+        """
         draw = random.Random(self.seed * 1_000_003 + number)
         think_s = behavior.think_s * math.exp(behavior.think_sigma * draw.gauss(0, 1)) if behavior.think_s else 0.0
         barge_in_s = draw.uniform(*BARGE_IN_S) if draw.random() < behavior.barge_in else None
@@ -73,7 +100,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The calls in order of arrival; results count from `measure_from_s` to `measure_to_s`."""
+    """All calls of a run.
+
+    Attributes:
+        calls: The calls in order of arrival.
+        measure_from_s: Start of the measured time in seconds after the start of the run.
+        measure_to_s: End of the measured time in seconds after the start of the run.
+        sha256: Hash of the calls and the behavior, in hexadecimal.
+    """
 
     calls: tuple[Call, ...]
     measure_from_s: float
@@ -81,18 +115,26 @@ class Schedule:
     sha256: str
 
     def shard(self, worker: int, workers: int) -> tuple[Call, ...]:
-        """Every `workers`-th call: each worker meets the whole profile."""
+        """Return every `workers`-th call, starting at call `worker`. Each shard spans the whole run."""
         return self.calls[worker::workers]
 
 
 def plan(scenario: Scenario) -> Schedule:
-    """Draw the schedule of a scenario; raises ConfigError naming the option that makes none possible."""
+    """Draw the schedule of a scenario.
+
+    Raises:
+        ConfigError: No call or too many calls arrive, a route is unknown, or the trace cannot be read.
+    """
     draw = np.random.default_rng(scenario.seed)
     arrivals = _ARRIVALS[scenario.arrivals](scenario, draw)
     if len(arrivals) > MAX_SESSIONS:
-        raise ConfigError(f"{len(arrivals)} calls are too many.", f"At most {MAX_SESSIONS} in a run.", "--sessions")
+        raise ConfigError(
+            f"{len(arrivals)} calls are too many.", f"A run has at most {MAX_SESSIONS} calls.", "--sessions"
+        )
     if not arrivals:
-        raise ConfigError("no call arrives.", "Raise rate_per_s, --sessions or --for.", field="--set rate_per_s")
+        raise ConfigError(
+            "no call arrives within the run.", "Increase rate_per_s, --sessions or --for.", field="--set rate_per_s"
+        )
     names, weights = zip(*(weighted(region) for region in scenario.regions), strict=True)
     shares = np.array(weights) / sum(weights)
     regions = draw.choice(len(names), len(arrivals), p=shares)
@@ -118,7 +160,7 @@ def plan(scenario: Scenario) -> Schedule:
 
 
 def _lead_s(scenario: Scenario) -> float:
-    """What comes before the measured time: the ramp if there is one, and the warm-up."""
+    """Return the time before the measured time in seconds: the ramp, if there is one, and the warm-up."""
     return (scenario.ramp_s if scenario.arrivals is Arrivals.RAMP else 0.0) + scenario.warm_up_s
 
 
@@ -127,7 +169,7 @@ def _hash(calls: tuple[Call, ...], behavior: CallerBehavior) -> str:
     return hashlib.sha256(document.encode()).hexdigest()
 
 
-# -- arrivals: each returns (at_s, ends_s) in order ------------------------------------------------------------------
+# -- arrivals: each function returns (at_s, ends_s) in order of arrival ----------------------------------------------
 
 _Times = list[tuple[float, float]]
 
@@ -152,26 +194,31 @@ def _diurnal(scenario: Scenario, draw: np.random.Generator) -> _Times:
 
 
 def _spike(scenario: Scenario, draw: np.random.Generator) -> _Times:
-    begin, end, times = SPIKE
-    return _thinned(scenario, draw, lambda share: times if begin <= share < end else 1.0, times)
+    begin, end, factor = SPIKE
+    return _thinned(scenario, draw, lambda share: factor if begin <= share < end else 1.0, factor)
 
 
 def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
-    """A CSV file: seconds after the start, and optionally the call's length, on each line."""
+    """Read arrivals from a CSV file. Each line has the arrival in seconds and optionally the call's length."""
     try:
         with Path(scenario.trace).open(newline="", encoding="utf-8") as file:
             rows = [[float(cell) for cell in row[:2]] for row in csv.reader(file) if row]
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{scenario.trace!r} is no trace ({error}).", "Write SECONDS,LENGTH lines.", "--set trace"
+            f"{scenario.trace!r} is not a trace ({error}).", "Write SECONDS,LENGTH lines.", "--set trace"
         ) from None
     times = [(row[0], row[0] + (row[1] if len(row) > 1 else _length_s(scenario, draw))) for row in rows]
     if any(not 0 <= at < ends < math.inf for at, ends in times):
-        raise ConfigError("a call of the trace ends before it begins.", "Write SECONDS,LENGTH lines.", "--set trace")
+        raise ConfigError(
+            "a call in the trace has a negative arrival or a length that is not positive.",
+            "Write SECONDS,LENGTH lines.",
+            "--set trace",
+        )
     return sorted((at, ends) for at, ends in times if at < _end_s(scenario))
 
 
 def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], float]) -> _Times:
+    """Return calls with independent gaps, each drawn by `gap` in seconds."""
     times: _Times = []
     at = gap()
     while at < _end_s(scenario) and len(times) <= MAX_SESSIONS:
@@ -180,16 +227,23 @@ def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], fl
     return times
 
 
-def _thinned(scenario: Scenario, draw: np.random.Generator, shape: Callable[[float], float], most: float) -> _Times:
-    """A Poisson stream whose rate is `shape(share of the run)` times the base rate (Lewis and Shedler's thinning)."""
+def _thinned(scenario: Scenario, draw: np.random.Generator, shape: Callable[[float], float], peak: float) -> _Times:
+    """Return a Poisson stream with a varying rate, by Lewis and Shedler's thinning.
+
+    Args:
+        scenario: Gives the base rate and the length of the run.
+        draw: Source of randomness.
+        shape: Factor on the base rate at a fraction (0 to 1) of the run.
+        peak: Largest value of `shape`.
+    """
     end, rate = _end_s(scenario), _rate(scenario)
     times: _Times = []
     at = 0.0
     while len(times) <= MAX_SESSIONS:
-        at += float(draw.exponential(1 / (rate * most)))
+        at += float(draw.exponential(1 / (rate * peak)))
         if at >= end:
             break
-        if draw.random() * most < shape(at / end):
+        if draw.random() * peak < shape(at / end):
             times.append((at, at + _length_s(scenario, draw)))
     return times
 
@@ -207,7 +261,7 @@ def _mean_s(scenario: Scenario) -> float:
 
 
 def _rate(scenario: Scenario) -> float:
-    """Calls a second: as asked, or what keeps `sessions` open on average (Little's law)."""
+    """Return calls per second: `rate_per_s`, or the rate that keeps `sessions` open on average (Little's law)."""
     return scenario.rate_per_s or scenario.sessions / _mean_s(scenario)
 
 

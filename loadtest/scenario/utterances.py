@@ -1,6 +1,7 @@
-"""What callers say, encoded once: a message for every 20 ms frame, shared by all callers of a process.
+"""The callers' utterances, encoded once as one message per 20 ms frame and shared by all callers of a process.
 
-A load generator that encodes audio while it paces thousands of callers measures itself.
+Encoding during the run would take the CPU that pacing thousands of callers needs. The generator would then measure its
+own load.
 """
 
 from __future__ import annotations
@@ -23,14 +24,21 @@ from rejoinder.store.human_clips import moonshine_clips
 
 FRAME_S = FRAME_MS / 1000
 
-# Of the store's readings, the sentences that end like a finished turn. The others are judged unfinished by most turn
-# models, rightly: they are, and one such clip would decide every p95. Your own: --set clips.
+# The model store's recordings that end with a complete sentence. The others end mid-sentence, so most turn models
+# correctly judge them unfinished. One such clip would dominate every p95. Use --set clips for other recordings.
 _FINISHED = ("@0.8", "@4.6", "@8.3", "@13.1", "@20.9")
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A clip as it is sent; edges of speech in seconds from its first sample."""
+    """A clip as it is sent.
+
+    Attributes:
+        name: Name of the clip.
+        messages: One `input_audio_buffer.append` event for each 20 ms frame.
+        speech_start_s: First sample of speech, in seconds after the first sample of the clip.
+        speech_end_s: Last sample of speech, in seconds after the first sample of the clip.
+    """
 
     name: str
     messages: tuple[bytes, ...]
@@ -39,12 +47,13 @@ class Utterance:
 
     @property
     def seconds(self) -> float:
+        """Length of the clip in seconds, rounded up to whole frames."""
         return len(self.messages) * FRAME_S
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """All that the callers of a run say: utterances, and a frame of silence."""
+    """All messages that the callers of a run send: utterances, and one frame of silence in the same format."""
 
     wire: AudioFormat
     utterances: tuple[Utterance, ...]
@@ -52,15 +61,15 @@ class Speech:
 
 
 def encode(clips: Sequence[Clip], wire: AudioFormat) -> Speech:
-    """Encode clips for the wire; raises ConfigError if there are none."""
+    """Encode clips in the wire's audio format. Raise ConfigError if `clips` is empty."""
     if not clips:
-        raise ConfigError("there is nothing to say.", "Name at least one WAV file.", field="--set clips")
+        raise ConfigError("the list of clips is empty.", "Give at least one WAV file.", field="--set clips")
     silence = frames(bytes(WIRE_RATE * FRAME_MS // 1000 * SAMPLE_BYTES), wire)[0]
     return Speech(wire, tuple(_utterance(clip, wire) for clip in clips), silence)
 
 
 def default_clips() -> list[Clip]:
-    """Human speech of the model store; raises ModelError if it was not fetched."""
+    """Return the model store's human speech. Raise ModelError if it has not been downloaded."""
     folder = open_store(ModelStoreSettings()).path("human-clips")
     return [
         make_clip(clip.name, clip.pcm(WIRE_RATE).tobytes(), clip.text)
@@ -70,23 +79,23 @@ def default_clips() -> list[Clip]:
 
 
 def read_clips(paths: Iterable[str]) -> list[Clip]:
-    """The named WAV files, or the default ones if none are named."""
-    named = [read_clip(Path(path)) for path in paths]
-    return named or default_clips()
+    """Read WAV files, or return the default clips if `paths` is empty. Raise ConfigError as `read_clip` does."""
+    clips = [read_clip(Path(path)) for path in paths]
+    return clips or default_clips()
 
 
 def frames(pcm: bytes, wire: AudioFormat) -> list[bytes]:
-    """Messages of 20 ms each from 24 kHz PCM; the last one is filled up with silence."""
+    """Split 24 kHz PCM into messages of 20 ms in the format `wire`. The last one is padded with silence."""
     samples = wire.rate * FRAME_MS // 1000
     audio = _encoded(pcm, wire)
     size = samples * wire.sample_bytes
-    quiet = _encoded(bytes(SAMPLE_BYTES * WIRE_RATE // 50), wire)[: wire.sample_bytes]
-    audio += quiet * (-len(audio) % size // wire.sample_bytes)
+    silent_sample = _encoded(bytes(SAMPLE_BYTES * WIRE_RATE // 50), wire)[: wire.sample_bytes]
+    audio += silent_sample * (-len(audio) % size // wire.sample_bytes)
     return [append_message(audio[at : at + size]) for at in range(0, len(audio), size)]
 
 
 def append_message(audio: bytes) -> bytes:
-    """An `input_audio_buffer.append` event."""
+    """Return an `input_audio_buffer.append` event with encoded audio, as JSON."""
     return b'{"type":"input_audio_buffer.append","audio":"' + base64.b64encode(audio) + b'"}'
 
 

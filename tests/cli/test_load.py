@@ -75,7 +75,7 @@ def test_what_is_printed_rests_on_the_result(held: list[Scenario]) -> None:
     text = invoke("run").output
     for expected in ("llm_first_token", "voice_to_voice", "UNDECIDED (7 more turns)", "0/50", "49 answered"):
         assert expected in text
-    assert "waiting for a core: 0.1 (<= 0.02 share)" in text
+    assert "CPU run-queue wait: 0.1 (<= 0.02 of the time)" in text
 
 
 def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:

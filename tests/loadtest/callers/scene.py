@@ -1,4 +1,4 @@
-"""A dialogue on a stage: clips made of tones, and a server whose events come at written times."""
+"""A scripted conversation for tests: clips made of tones, and server events at given times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
 
 def tone(seconds: float, level: float = 0.3) -> bytes:
-    """24 kHz PCM that is audible from its first sample to its last."""
+    """Return 24 kHz PCM that is audible from its first sample to its last."""
     return float_to_pcm16(level * np.sin(np.arange(round(seconds * WIRE_RATE)) * 0.1))
 
 
@@ -31,29 +31,31 @@ def clip(name: str = "a.wav", seconds: float = 1.0, before: float = 0.0, after: 
 
 
 class Scene:
-    """Times are seconds after the conversation began."""
+    """A scripted caller and its server's events. All times are in seconds after the start of the conversation."""
 
     def __init__(self, *lines: ScriptedLine, behavior: ScriptedBehavior | None = None) -> None:
         self.dialogue = ScriptedCaller(list(lines), behavior or ScriptedBehavior(), BEGAN)
         self._count = 0
 
     def run(self, until: float) -> None:
-        """Send every frame that is due by then."""
+        """Send all frames that are due before `until`."""
         while self.dialogue.microphone.due < BEGAN + until and not self.dialogue.finished:
             self.dialogue.next_frame()
 
     def event(self, at: float, kind: str, **fields: Any) -> Truncate | None:
-        """An event of the server arrives."""
+        """Deliver a server event at `at`."""
         self.run(at)
         self._count += 1
         document = {"type": kind, "event_id": f"event_{self._count}"} | fields
         return self.dialogue.take(_EVENT.validate_python(document), BEGAN + at)
 
     def hears(self, at: float, item: str) -> Truncate | None:
+        """Deliver `speech_started`: the server has detected the start of an utterance."""
         fields = {"item_id": item, "audio_start_ms": max(0, round(at * 1000) - 300)}
         return self.event(at, "input_audio_buffer.speech_started", **fields)
 
     def commits(self, at: float, item: str, text: str, audio_end_ms: int | None = None) -> None:
+        """Deliver `speech_stopped`, by default for speech that ended at `at`, and the transcript."""
         end = round(at * 1000) if audio_end_ms is None else audio_end_ms
         self.event(at, "input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=end)
         self.event(
@@ -66,7 +68,7 @@ class Scene:
         )
 
     def replies(self, at: float, response: str, text: str, *chunks: bytes) -> None:
-        """A response opens and sends its words and audio at once."""
+        """Deliver the start of a response and all of its transcript and audio."""
         self.event(at, "response.created", response={"id": response, "object": "realtime.response"})
         where = {"response_id": response, "item_id": f"said_{response}", "output_index": 0, "content_index": 0}
         self.event(at, "response.output_audio_transcript.delta", delta=text, **where)
@@ -82,13 +84,14 @@ class Scene:
         *,
         used: dict[str, Any] | None = None,
     ) -> None:
+        """Deliver `response.done`."""
         extra = {} if report is None else {"rejoinder": report}
         body = {"id": response, "object": "realtime.response", "status": status, "usage": used}
         self.event(at, "response.done", response=body, **extra)
 
 
 def report(item: str, speech_end_ms: float, **stages: float) -> dict[str, Any]:
-    """What a server says of a turn that it answered."""
+    """Return the `rejoinder` field of a response that answers a turn."""
     names = ("silence", "endpoint", "stt", "llm_first_token", "first_segment", "tts_first_audio", "delivery")
     shares = {name: stages.get(name, 0.0) for name in names}
     unattributed = stages.get("unattributed", 0.0)

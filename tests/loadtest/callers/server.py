@@ -1,4 +1,4 @@
-"""The real HTTP surface on a free port of this process: fake stages behind it, or a script instead of a host."""
+"""Test servers on a free port of this process: the real HTTP application with fake stages, or a script."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.actors.stage_play import Play
 
 @dataclass(frozen=True)
 class Served:
-    """A host for `http_app`, without a deployment around it."""
+    """What `http_app` needs of a deployment: a host and its API keys."""
 
     host: Host
     keys: frozenset[str] = frozenset()
@@ -31,27 +31,27 @@ class Served:
 
 @asynccontextmanager
 async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIterator[tuple[str, Host]]:
-    """The base URL of a running server, and its host."""
-    with free_socket() as door:
+    """Run a server and yield its base URL and its host."""
+    with free_socket() as listener:
         async with play.open() as host:
             config = uvicorn.Config(
                 http_app(Served(host, keys)), log_level="warning", lifespan="off", ws="websockets-sansio"
             )
             server = uvicorn.Server(config)
-            running = asyncio.create_task(server.serve(sockets=[door]))
+            running = asyncio.create_task(server.serve(sockets=[listener]))
             try:
-                yield f"ws://127.0.0.1:{door.getsockname()[1]}/v1", host
+                yield f"ws://127.0.0.1:{listener.getsockname()[1]}/v1", host
             finally:
                 server.should_exit = True
                 await running
 
 
 def free_socket() -> socket.socket:
-    """Bound and listening, so that a client may connect before the server accepts."""
-    door = socket.socket()
-    door.bind(("127.0.0.1", 0))
-    door.listen()
-    return door
+    """Return a listening socket on a free port, so that a client can connect before the server accepts."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
 
 
 Script = Callable[[ServerConnection], Awaitable[None]]
@@ -59,7 +59,7 @@ Script = Callable[[ServerConnection], Awaitable[None]]
 
 @asynccontextmanager
 async def scripted(script: Script) -> AsyncIterator[str]:
-    """The base URL of a server that does only what `script` says."""
+    """Run a WebSocket server that only executes `script`, and yield its base URL."""
     async with serve(script, "127.0.0.1", 0) as server:
         yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1"
 

@@ -1,4 +1,4 @@
-"""The simulated loudspeaker."""
+"""The simulated loudspeaker: playback times, stalls and flushes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ ARRIVALS = st.lists(st.tuples(st.floats(0, 2), st.integers(1, 20_000)), min_size
 
 
 @given(ARRIVALS, st.floats(0, 20))
-def test_playback_runs_in_real_time_and_never_ahead_of_what_arrived(
+def test_playback_runs_in_real_time_and_never_ahead_of_the_received_audio(
     arrivals: list[tuple[float, int]], until: float
 ) -> None:
-    """What was played by an instant is at most the time since the first arrival, and at most what had arrived."""
+    """The played audio is at most the time since the first arrival, and at most the audio that has arrived."""
     playback, now = Loudspeaker(), 5.0
-    came: list[tuple[float, int]] = []
+    received: list[tuple[float, int]] = []
     for gap, samples in arrivals:
         now += gap
         playback.receive(bytes(2 * samples), now)
-        came.append((now, samples))
+        received.append((now, samples))
     at = 5.0 + until
     played = playback.played_s(at)
-    assert played <= max(0.0, at - came[0][0]) + 1e-9
-    assert played <= sum(samples for when, samples in came if when <= at) / WIRE_RATE + 1e-9
-    assert playback.played_s(playback.ends_at) == pytest.approx(sum(samples for _, samples in came) / WIRE_RATE)
+    assert played <= max(0.0, at - received[0][0]) + 1e-9
+    assert played <= sum(samples for when, samples in received if when <= at) / WIRE_RATE + 1e-9
+    assert playback.played_s(playback.ends_at) == pytest.approx(sum(samples for _, samples in received) / WIRE_RATE)
 
 
 def test_an_underrun_delays_what_follows() -> None:
-    """Audio that comes after all was played sounds when it comes, and no sample of it is lost."""
+    """Audio that arrives during a stall is played on arrival, and no sample is lost."""
     playback = Loudspeaker()
     playback.receive(silence(0.1), 1.0)
     playback.receive(tone(0.1), 1.5)
@@ -42,16 +42,16 @@ def test_an_underrun_delays_what_follows() -> None:
     assert playback.ends_at == pytest.approx(1.6)
 
 
-def test_audio_that_is_early_waits_its_turn() -> None:
-    """The first audible sample sounds at its place in the playback, not when its message came."""
+def test_early_audio_is_queued() -> None:
+    """The first audible sample is played at its position in the playback, not at the arrival of its message."""
     playback = Loudspeaker()
     playback.receive(silence(0.5), 1.0)
     playback.receive(tone(0.5), 1.0)
     assert playback.audible_at() == pytest.approx(1.5)
 
 
-def test_sound_may_be_looked_for_behind_a_clip() -> None:
-    """The first audible sample of what begins 300 ms into the audio, after a stall."""
+def test_the_search_for_sound_can_start_at_a_position() -> None:
+    """`audible_at` ignores the audio before the given position, and includes stalls."""
     playback = Loudspeaker()
     playback.receive(tone(0.3), 1.0)
     playback.receive(silence(0.1) + tone(0.2), 4.0)
@@ -60,20 +60,20 @@ def test_sound_may_be_looked_for_behind_a_clip() -> None:
     assert playback.audible_at(0.6) is None
 
 
-def test_a_flush_ends_the_sound_at_once() -> None:
-    """What sounded is cut there, and of the rest nothing sounds."""
+def test_a_flush_stops_playback_at_once() -> None:
+    """The chunk that plays is cut at the flush, and the rest of the audio is dropped."""
     playback = Loudspeaker()
     playback.receive(silence(0.2) + tone(1.0), 1.0)
     playback.flush(1.1)
-    [heard] = playback.heard()
-    assert len(heard.pcm) / 2 / WIRE_RATE == pytest.approx(0.1)
+    [chunk] = playback.heard()
+    assert len(chunk.pcm) / 2 / WIRE_RATE == pytest.approx(0.1)
     assert playback.played_s(9.0) == pytest.approx(0.1)
     assert playback.audible_at() is None
     assert not playback.playing(1.15)
 
 
-def test_what_comes_behind_a_flush_sounds_when_it_comes() -> None:
-    """A reply that is resumed is heard from there on; the silence between counts as no audio."""
+def test_audio_after_a_flush_is_played_on_arrival() -> None:
+    """A resumed reply is played from its arrival. The silence before it does not count as played audio."""
     playback = Loudspeaker()
     playback.receive(tone(1.0), 1.0)
     playback.flush(1.25)

@@ -1,4 +1,4 @@
-"""`rejoinder talk` against the real transport with fake stages, in real time."""
+"""`rejoinder talk` in real time against the real HTTP application with fake stages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _wav(path: Path, pcm: bytes) -> str:
 
 
 async def _command(*arguments: str) -> tuple[int, str]:
-    """Run `rejoinder talk` as a user does; its exit status and all that it printed."""
+    """Run `rejoinder talk` in a process of its own. Return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", "from rejoinder.cli.main import run; run()", "talk", *arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -42,7 +42,7 @@ async def _command(*arguments: str) -> tuple[int, str]:
 
 
 async def test_a_conversation_with_a_barge_in(tmp_path: Path) -> None:
-    """Two clips, the second over the reply to the first: both answered, measured, written and saved."""
+    """A second clip interrupts the reply to the first. Both turns are measured, written as JSON and recorded."""
     first = _wav(tmp_path / "first.wav", tone(0.8))
     second = _wav(tmp_path / "second.wav", silence(0.1) + tone(0.8))
     (tmp_path / "first.txt").write_text("what time is it", encoding="utf-8")
@@ -71,19 +71,19 @@ async def test_a_conversation_with_a_barge_in(tmp_path: Path) -> None:
 
 
 def _check_waterfall(turn: dict[str, Any]) -> None:
-    """Every stage that the fakes take time for has at least that time, and the parts sum to the whole."""
+    """Check that each stage has at least the time of its fake, and that the stages sum to the whole."""
     stages = turn["stages_ms"]
     assert tuple(stages) == WATERFALL
     assert sum(stages.values()) == pytest.approx(turn["voice_to_voice_ms"], abs=0.01)
-    # The fakes' own times: turn model 40 ms and transcript 150 ms side by side, first token 80 ms, audio 50 ms.
+    # The fakes take 40 ms (turn model) and 150 ms (transcript) in parallel, 80 ms (first token), 50 ms (audio).
     assert stages["endpoint"] + stages["stt"] >= 149
     assert stages["llm_first_token"] >= 79
     assert stages["tts_first_audio"] >= 49
     assert turn["rtt_ms"] is None or turn["rtt_ms"] > 0
 
 
-async def test_an_unanswered_turn_is_exit_status_one(tmp_path: Path) -> None:
-    """A server that hears no words says nothing: after --timeout the turn is reported and the status is 1."""
+async def test_an_unanswered_turn_gives_exit_status_one(tmp_path: Path) -> None:
+    """An empty transcript gets no reply. After --timeout the turn is reported as unanswered and the status is 1."""
     first = _wav(tmp_path / "first.wav", tone(0.5))
     async with listening(Play(stt=ScriptedStt(deque([""])))) as (url, _):
         status, printed = await _command(first, "--url", url, "--timeout", "1", "--json", str(tmp_path / "out.json"))
@@ -92,12 +92,12 @@ async def test_an_unanswered_turn_is_exit_status_one(tmp_path: Path) -> None:
     assert (turn["answered"], turn["voice_to_voice_ms"], turn["outcome"]) == ("", None, "unanswered")
 
 
-async def test_an_unreachable_server_is_one_line_and_exit_status_two(tmp_path: Path) -> None:
-    """Nobody listens on the port: the user reads what to do, and no traceback."""
+async def test_an_unreachable_server_gives_one_line_and_exit_status_two(tmp_path: Path) -> None:
+    """If the port is closed, the output is one line with a remedy and no traceback."""
     first = _wav(tmp_path / "first.wav", tone(0.5))
-    door = free_socket()
-    port = door.getsockname()[1]
-    door.close()
+    listener = free_socket()
+    port = listener.getsockname()[1]
+    listener.close()
     status, printed = await _command(first, "--url", f"ws://127.0.0.1:{port}/v1")
     assert status == 2
     assert len(printed.splitlines()) == 1
@@ -112,41 +112,41 @@ async def _one_line(url: str, api_key: str = "none") -> list[TurnRecord]:
     return call.dialogue.records()
 
 
-async def test_a_full_server_says_when_to_come_back() -> None:
-    """503 before the upgrade becomes Overloaded with the server's Retry-After."""
+async def test_a_full_server_reports_when_to_retry() -> None:
+    """HTTP 503 becomes Overloaded with the server's Retry-After."""
     play = Play()
     play.settings = play.settings.model_copy(update={"host": play.settings.host.model_copy(update={"max_sessions": 1})})
     async with listening(play) as (url, host):
-        with host.seat(), pytest.raises(Overloaded, match=r"is full.*Try again in 5 s") as caught:
+        with host.seat(), pytest.raises(Overloaded, match=r"no free session.*Try again in 5 s") as caught:
             await _one_line(url)
     assert caught.value.retry_after_s == 5
 
 
-async def test_a_wrong_key_is_the_caller_s_fault() -> None:
-    """401 becomes CallerError, naming the setting."""
+async def test_a_wrong_key_is_a_caller_error() -> None:
+    """HTTP 401 becomes CallerError, which names the environment variable."""
     async with listening(Play(), keys=frozenset({"right"})) as (url, _):
         with pytest.raises(CallerError, match="REJOINDER_API_KEY"):
             await _one_line(url, "wrong")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "ws://", "ws://host:x/v1", "nonsense"])
-def test_an_address_that_is_none_is_refused_before_anything_happens(url: str) -> None:
-    """Only ws:// and wss:// with a host are taken."""
-    with pytest.raises(ConfigError, match="no WebSocket address"):
+def test_an_invalid_address_is_refused_before_connecting(url: str) -> None:
+    """Only ws:// and wss:// URLs with a host are accepted."""
+    with pytest.raises(ConfigError, match="not a WebSocket URL"):
         ServerAddress(url)
 
 
 @pytest.mark.parametrize("option", ["1:1", "3:1", "2", "2:x", "2:-1", "2:inf", "two:1"])
-def test_a_barge_in_that_names_no_reply_is_refused(tmp_path: Path, option: str) -> None:
-    """The clip must follow another one, and the time must be a time; nothing is connected before that is known."""
+def test_an_invalid_barge_in_is_refused(tmp_path: Path, option: str) -> None:
+    """The option must name a clip after the first and a positive time. It is checked before connecting."""
     clips = [Path(_wav(tmp_path / name, tone(0.3))) for name in ("a.wav", "b.wav")]
     with pytest.raises(ConfigError) as caught:
         talk_command(clips, barge_in=[option])
     assert caught.value.field == "--barge-in"
 
 
-async def test_a_server_that_refuses_the_session_is_named_as_the_fault() -> None:
-    """An error instead of session.updated ends the call with the server's own words."""
+async def test_a_rejected_session_raises_the_server_s_message() -> None:
+    """An error event instead of `session.updated` raises BackendError with the server's message."""
 
     async def refuse(connection: ServerConnection) -> None:
         await connection.recv()
@@ -159,7 +159,7 @@ async def test_a_server_that_refuses_the_session_is_named_as_the_fault() -> None
 
 
 async def test_a_lost_connection_leaves_the_rest_unanswered() -> None:
-    """The server hangs up in the middle: the call ends at once, says so, and has a record of every line."""
+    """If the server hangs up, the call ends at once with the reason and an unanswered record for each line."""
 
     async def hang_up(connection: ServerConnection) -> None:
         await connection.recv()

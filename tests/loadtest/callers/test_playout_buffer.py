@@ -1,4 +1,4 @@
-"""The simulated playout buffer: underruns with their length, and when the first audible sample sounds."""
+"""The simulated playout buffer: underruns, and the playback time of the first audible sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def delta(seconds: float, *, silent: bool = False, wire: AudioFormat = AudioForm
 
 
 def test_steady_audio_plays_without_a_gap() -> None:
-    """Deltas that arrive before they are needed: no underrun, and the end is the sum of their lengths."""
+    """Deltas that arrive in time cause no underrun. Playback ends after the sum of their lengths."""
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     for number in range(10):
         player.play(reply, delta(0.1), 1.0 + number * 0.09)
@@ -32,25 +32,25 @@ def test_steady_audio_plays_without_a_gap() -> None:
 
 
 def test_a_late_delta_is_an_underrun_with_its_length() -> None:
-    """Nothing to play for 250 ms: one underrun of 250 ms, and the rest is that much later."""
+    """If no audio is left for 250 ms, one underrun of 250 ms is counted and the rest is played 250 ms later."""
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     player.play(reply, delta(0.1), 1.0)
     player.play(reply, delta(0.1), 1.35)
     assert reply.underruns == 1
     assert reply.stalled_s == pytest.approx(0.25)
     assert reply.ends_at == pytest.approx(1.45)
-    assert reply.heard_s(2.0) == pytest.approx(0.2)
+    assert reply.played_s(2.0) == pytest.approx(0.2)
 
 
 def test_the_buffer_fills_before_playback_begins() -> None:
-    """20 ms have come and 60 are wanted: the first sample sounds 40 ms later."""
+    """With 20 ms of audio and a buffer of 60 ms, playback starts 40 ms later."""
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     player.play(reply, delta(0.02), 1.0)
     assert reply.began_at == pytest.approx(1.04)
 
 
-def test_an_answer_begins_behind_its_filler() -> None:
-    """The server says how much of the audio came before it: a clip is heard at once, a stall lies between."""
+def test_an_answer_starts_after_its_filler() -> None:
+    """`answered_at` is the playback time of the position that the server reports, stalls included."""
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     for at in (1.0, 1.1, 1.2, 4.0, 4.1):
         player.play(reply, delta(0.1), at)
@@ -64,7 +64,7 @@ def test_an_answer_begins_behind_its_filler() -> None:
 
 @pytest.mark.parametrize("wire", list(AudioFormat))
 def test_leading_silence_is_not_an_answer(wire: AudioFormat) -> None:
-    """The first audible sample is found behind 300 ms of silence, in every format."""
+    """The first audible sample is found after 300 ms of silence, in every audio format."""
     reply, player = BufferedReply("r"), PlayoutBuffer(wire, 0.06)
     for number in range(3):
         player.play(reply, delta(0.1, silent=True, wire=wire), 1.0 + number * 0.1)
@@ -74,13 +74,13 @@ def test_leading_silence_is_not_an_answer(wire: AudioFormat) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 20)), min_size=1, max_size=30))
-def test_playback_never_runs_ahead_of_what_came(chunks: list[tuple[float, int]]) -> None:
-    """Whatever the arrivals, what was heard by now is at most what was received, and stalls account for the rest."""
+def test_playback_never_runs_ahead_of_the_received_audio(chunks: list[tuple[float, int]]) -> None:
+    """At any time the played audio is at most the received audio. The rest of the playback time is stalls."""
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     now = 1.0
     for gap, hundredths in chunks:
         now += gap
         player.play(reply, delta(hundredths / 100), now)
-        assert reply.heard_s(now) <= reply.received_s + 1e-9
+        assert reply.played_s(now) <= reply.received_s + 1e-9
     assert reply.began_at is not None
     assert reply.ends_at - reply.began_at == pytest.approx(reply.received_s + reply.stalled_s)

@@ -1,4 +1,4 @@
-"""A conversation as sound."""
+"""WAV recordings of a scripted conversation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.loadtest.callers.scene import Scene, clip, report, tone
 
 
 def _scene() -> Scene:
-    """A second of speech, answered 0.4 s after its end with half a second."""
+    """Return a conversation: 1 s of speech, and a reply of 0.5 s that starts 0.4 s after its end."""
     scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.hears(0.7, "i1")
     scene.commits(LEAD_IN_S + 1.2, "i1", "hello")
@@ -27,13 +27,13 @@ def _scene() -> Scene:
 
 
 def test_the_conversation_is_saved_on_the_client_s_timeline(tmp_path: Path) -> None:
-    """The caller is left, the agent right, each where it sounded; the reply alone is saved too."""
+    """The caller is in the left channel, the replies in the right one. Each reply has a file of its own, too."""
     written = save(_scene().dialogue, tmp_path / "new" / "folder")
     assert [path.name for path in written] == ["reply-01.wav", "conversation.wav"]
     with wave.open(str(written[1])) as file:
         assert (file.getnchannels(), file.getframerate()) == (2, WIRE_RATE)
-        both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
-    left, right = (np.flatnonzero(both[:, side]) / WIRE_RATE for side in (0, 1))
+        stereo = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    left, right = (np.flatnonzero(stereo[:, side]) / WIRE_RATE for side in (0, 1))
     assert (left[0], left[-1]) == pytest.approx((LEAD_IN_S, LEAD_IN_S + 1.0), abs=0.001)
     assert (right[0], right[-1]) == pytest.approx((LEAD_IN_S + 1.4, LEAD_IN_S + 1.9), abs=0.001)
     with wave.open(str(written[0])) as file:
@@ -41,7 +41,7 @@ def test_the_conversation_is_saved_on_the_client_s_timeline(tmp_path: Path) -> N
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """The error says which directory."""
+    """ConfigError names the directory."""
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(ConfigError, match="cannot be written") as caught:
         save(_scene().dialogue, tmp_path / "taken")

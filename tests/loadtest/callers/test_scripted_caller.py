@@ -1,4 +1,4 @@
-"""The caller's side of a conversation, as lists of events with their times."""
+"""The scripted caller, driven by lists of events with their times."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.wire.server import usage
 from tests.loadtest.callers.scene import BEGAN, Scene, clip, report, silence, tone
 
-# A one-second line ends here; its last sample leaves with the frame of 20 ms before.
+# End of a one-second line. Its last sample leaves with the frame that is due 20 ms earlier.
 LINE_ENDS = LEAD_IN_S + 1.0
 LAST_FRAME = LINE_ENDS - 0.02
 
 
 def _answered(scene: Scene, at: float = LINE_ENDS, item: str = "i1", response: str = "r1") -> None:
-    """The server hears the line that ended at `at`, and replies 0.4 s later with half a second of audio."""
+    """The server detects the line that ended at `at` and replies 0.4 s later with 0.5 s of audio."""
     scene.hears(at - 0.8, item)
     scene.commits(at + 0.2, item, "hello there")
     scene.replies(at + 0.4, response, "Good day.", tone(0.5))
@@ -30,7 +30,7 @@ def _answered(scene: Scene, at: float = LINE_ENDS, item: str = "i1", response: s
 
 
 def test_the_microphone_never_stops() -> None:
-    """Every frame of the stream is 20 ms, silent around the clip and the clip itself where it is spoken."""
+    """The stream consists of whole 20 ms frames: silence, the clip at its position, and silence again."""
     line = clip(seconds=1.0)
     scene = Scene(ScriptedLine(line))
     _answered(scene)
@@ -45,7 +45,7 @@ def test_the_microphone_never_stops() -> None:
 
 
 def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_one() -> None:
-    """Leading silence of the reply, and the moment of its playback, both count; trailing silence of the clip not."""
+    """The latency includes the reply's leading silence and playback time, but not the clip's trailing silence."""
     scene = Scene(ScriptedLine(clip(seconds=1.0, after=0.4)))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", " hello ")
@@ -62,19 +62,19 @@ def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_
 
 
 @pytest.mark.parametrize(
-    ("used", "told"),
+    ("used", "recorded"),
     [(usage(100, 7, 64), (100, 64)), (usage(0, 0, 0), (None, None)), (None, (None, None))],
-    ids=["known", "no prompt", "not told"],
+    ids=["reported", "no prompt", "not reported"],
 )
-def test_the_prompt_is_told_with_what_was_known_of_it(used: Any, told: tuple[int | None, int | None]) -> None:
-    """Tokens of the prompt and of its cached part are the server's usage; an answer without a prompt has none."""
+def test_prompt_and_cached_tokens_are_recorded(used: Any, recorded: tuple[int | None, int | None]) -> None:
+    """The record has the tokens of the server's usage report. A reply without a prompt has none."""
     scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
     scene.replies(LINE_ENDS + 0.4, "r1", "Good", tone(0.5))
     scene.done(LINE_ENDS + 0.5, "r1", report("i1", 1500), used=used)
     scene.run(60)
     [record] = scene.dialogue.records()
-    assert (record.prompt_tokens, record.cached_tokens) == told
+    assert (record.prompt_tokens, record.cached_tokens) == recorded
 
 
 @given(
@@ -83,7 +83,7 @@ def test_the_prompt_is_told_with_what_was_known_of_it(used: Any, told: tuple[int
     voice_to_voice_ms=st.floats(-500, 5000),
 )
 def test_the_waterfall_sums_to_the_whole(speech_end_ms: float, shares: list[float], voice_to_voice_ms: float) -> None:
-    """Whatever the server reports, the stages come in order and sum to voice_to_voice_ms, to the 0.1 ms printed."""
+    """For any server report, the stages are in pipeline order and sum to `voice_to_voice_ms` (to 0.1 ms)."""
     server = ServerReport.model_validate(report("i1", speech_end_ms, **dict(zip(WATERFALL, shares, strict=True))))
     total = round(voice_to_voice_ms, 1)
     divided = stages_ms(server, total, shift_ms=speech_end_ms - 2000)
@@ -92,8 +92,8 @@ def test_the_waterfall_sums_to_the_whole(speech_end_ms: float, shares: list[floa
     assert sum(divided.values()) == pytest.approx(total, abs=0.001)
 
 
-def test_a_late_end_of_speech_counts_as_silence_and_the_rest_as_delivery() -> None:
-    """If voice activity ends 60 ms of stream late, silence grows by it; delivery is what no stage explains."""
+def test_a_late_end_of_speech_counts_as_silence() -> None:
+    """If the server ends the speech 60 ms late, `silence` grows by 60 ms. `delivery` is the unexplained rest."""
     scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
@@ -112,8 +112,8 @@ def test_a_late_end_of_speech_counts_as_silence_and_the_rest_as_delivery() -> No
     )
 
 
-def test_the_next_line_waits_for_the_end_of_the_reply_and_a_thought() -> None:
-    """Not response.done but the end of the playback starts the think time."""
+def test_the_next_line_starts_a_think_time_after_the_reply() -> None:
+    """The think time starts at the end of the playback, not at `response.done`."""
     scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")), behavior=ScriptedBehavior(think_s=0.6))
     _answered(scene)
     playback_ends = LINE_ENDS + 0.4 + 0.5
@@ -123,8 +123,8 @@ def test_the_next_line_waits_for_the_end_of_the_reply_and_a_thought() -> None:
     assert any(scene.dialogue.microphone.sent[-FRAME_BYTES:])
 
 
-def test_a_barge_in_silences_the_reply_and_is_a_turn_of_its_own() -> None:
-    """The playback is flushed at speech_started, the server told what was played, and stop_ms is the time it took."""
+def test_a_barge_in_stops_the_reply_and_is_a_turn_of_its_own() -> None:
+    """On `speech_started` playback is flushed and the reply truncated. `stop_ms` is the time since the speech began."""
     scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav", before=0.1), barge_in_s=1.0))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
@@ -145,7 +145,7 @@ def test_a_barge_in_silences_the_reply_and_is_a_turn_of_its_own() -> None:
 
 
 def test_a_reply_that_is_resumed_was_not_interrupted() -> None:
-    """A noise: the playback is flushed and goes on with what is sent again; the noise belongs to no line."""
+    """After a noise, playback continues with the audio that is sent again. The noise belongs to no line."""
     scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(think_s=0.5))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
@@ -165,10 +165,10 @@ def test_a_reply_that_is_resumed_was_not_interrupted() -> None:
     assert played == pytest.approx(3.0)
 
 
-def _cuts_in(scene: Scene) -> float:
-    """A second line over the reply to the first, heard and answered, while the first reply's end is not reported.
+def _interrupt(scene: Scene) -> float:
+    """Interrupt the first reply with a second line that is answered, and do not report the first reply's end.
 
-    Returns when the second reply has been heard to its end.
+    Return the time at which the second reply has been played to its end.
     """
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
@@ -179,54 +179,55 @@ def _cuts_in(scene: Scene) -> float:
     return second_ends + 0.4 + 0.5
 
 
-def test_a_turn_is_not_closed_before_its_outcome_is_known() -> None:
-    """A closed turn's record is final, however late the end of the reply that was cut is reported."""
+def test_a_turn_is_not_closed_before_its_outcome_is_final() -> None:
+    """A turn stays open until the end of the interrupted reply is reported. The record of a closed turn is final."""
     scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav"), barge_in_s=1.0))
-    heard_out = _cuts_in(scene)
-    scene.run(heard_out + 0.5)
+    replied_at = _interrupt(scene)
+    scene.run(replied_at + 0.5)
     assert scene.dialogue.closed == 0
-    scene.done(heard_out + 0.5, "r1", report("i1", 1500) | {"interrupted": True}, status="cancelled")
-    scene.run(heard_out + 0.6)
+    scene.done(replied_at + 0.5, "r1", report("i1", 1500) | {"interrupted": True}, status="cancelled")
+    scene.run(replied_at + 0.6)
     assert scene.dialogue.closed == 2
-    shown = scene.dialogue.records()
+    closed = scene.dialogue.records()
     scene.run(60)
-    assert [record.outcome for record in shown] == ["interrupted", "answered"]
-    assert scene.dialogue.records() == shown
+    assert [record.outcome for record in closed] == ["interrupted", "answered"]
+    assert scene.dialogue.records() == closed
 
 
-def test_an_outcome_that_never_comes_is_waited_for_no_longer_than_an_answer() -> None:
-    """The server never reports the end of the cut reply: after the timeout both turns are closed as they are."""
+def test_the_wait_for_an_outcome_has_the_timeout_of_an_answer() -> None:
+    """If the server never reports the end of the interrupted reply, both turns are closed after the timeout."""
     scene = Scene(
         ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav"), barge_in_s=1.0), behavior=ScriptedBehavior(timeout_s=5)
     )
-    heard_out = _cuts_in(scene)
-    scene.run(heard_out + 4.9)
+    replied_at = _interrupt(scene)
+    scene.run(replied_at + 4.9)
     assert scene.dialogue.closed == 0
-    scene.run(heard_out + 5.1)
+    scene.run(replied_at + 5.1)
     assert scene.dialogue.closed == 2
     assert [record.outcome for record in scene.dialogue.records()] == ["interrupted", "answered"]
 
 
-def test_an_unanswered_turn_is_given_up_and_the_conversation_goes_on() -> None:
-    """After the timeout the turn has no answer and no time, and the next line is spoken and measured."""
+def test_the_conversation_continues_after_an_unanswered_turn() -> None:
+    """After the timeout the turn has no answer and no latency. The next line is spoken and measured."""
     scene = Scene(
         ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")), behavior=ScriptedBehavior(think_s=0.6, timeout_s=5)
     )
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "anyone?")
-    # The clock asks with every frame, so the line begins one frame after it may.
+    # The timeout is checked once per frame, so the line starts up to one frame late.
     second_ends = LAST_FRAME + 5 + 0.6 + 1.0
     _answered(scene, at=second_ends, item="i2", response="r2")
     scene.run(60)
-    lost, answered = scene.dialogue.records()
-    assert (lost.heard, lost.answered, lost.voice_to_voice_ms, lost.stages_ms) == ("anyone?", "", None, None)
-    assert (lost.outcome, lost.ok) == ("unanswered", False)
+    unanswered, answered = scene.dialogue.records()
+    assert (unanswered.heard, unanswered.answered) == ("anyone?", "")
+    assert (unanswered.voice_to_voice_ms, unanswered.stages_ms) == (None, None)
+    assert (unanswered.outcome, unanswered.ok) == ("unanswered", False)
     assert answered.ok
     assert answered.heard == "hello there"
 
 
-def test_a_reply_after_the_caller_gave_up_is_not_an_answer() -> None:
-    """What comes after the timeout does not turn an unanswered turn into a slow one."""
+def test_a_reply_after_the_timeout_is_not_an_answer() -> None:
+    """A reply after the timeout leaves the turn unanswered."""
     scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(timeout_s=5))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "anyone?")
@@ -239,7 +240,7 @@ def test_a_reply_after_the_caller_gave_up_is_not_an_answer() -> None:
 
 
 def test_a_reply_to_half_a_line_is_counted_but_not_measured() -> None:
-    """The server takes a pause for the end: the turn is the whole line, its reply the one to its last utterance."""
+    """If the server takes a pause for the end, the turn is still the whole line, and its last reply counts."""
     scene = Scene(ScriptedLine(clip("a.wav", seconds=3.0)))
     scene.hears(0.7, "i1")
     scene.commits(1.5, "i1", "what time")
@@ -254,8 +255,8 @@ def test_a_reply_to_half_a_line_is_counted_but_not_measured() -> None:
     assert record.voice_to_voice_ms == pytest.approx(420)
 
 
-def test_a_line_is_not_over_while_the_server_still_hears_it() -> None:
-    """A completed reply to the first half does not start the next line before the second half is answered."""
+def test_a_line_is_not_over_while_the_server_detects_speech() -> None:
+    """The next line waits for the reply to the second half, even if the reply to the first half is complete."""
     scene = Scene(ScriptedLine(clip("a.wav", seconds=3.0)), ScriptedLine(clip("b.wav")))
     scene.hears(0.7, "i1")
     scene.commits(1.5, "i1", "what time")
@@ -269,8 +270,8 @@ def test_a_line_is_not_over_while_the_server_still_hears_it() -> None:
     assert scene.dialogue.closed == 1
 
 
-def test_a_failed_response_is_no_answer() -> None:
-    """An apology is heard, but the turn has failed and gives no time to any statistic."""
+def test_a_failed_response_is_not_an_answer() -> None:
+    """If the server apologizes for a failure, the turn has failed and has no latency."""
     scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
@@ -282,7 +283,7 @@ def test_a_failed_response_is_no_answer() -> None:
 
 
 def test_a_filler_is_not_the_answer() -> None:
-    """It is heard 400 ms after the line, the answer behind it 1500 ms: that is what the caller waited."""
+    """With a filler after 400 ms and the answer after 1500 ms, the latency is that of the answer."""
     scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
@@ -296,7 +297,7 @@ def test_a_filler_is_not_the_answer() -> None:
 
 
 def test_a_response_that_answers_no_turn_leaves_the_turn_unanswered() -> None:
-    """An apology of its own, reported without an item, is not taken for the reply; the reply that follows is."""
+    """A response that is reported without an item is not the reply. The response after it is."""
     scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
@@ -310,8 +311,8 @@ def test_a_response_that_answers_no_turn_leaves_the_turn_unanswered() -> None:
     assert record.voice_to_voice_ms == pytest.approx(920)
 
 
-def test_lines_that_were_never_reached_are_reported_unanswered() -> None:
-    """When the connection is lost there is still one record a line, in order."""
+def test_lines_that_were_not_reached_are_unanswered() -> None:
+    """There is one record for each line in order, even if the connection was lost before."""
     scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")))
     scene.hears(0.7, "i1")
     records = scene.dialogue.records(run=3)
@@ -322,7 +323,7 @@ def test_lines_that_were_never_reached_are_reported_unanswered() -> None:
 
 
 def test_the_conversation_ends_a_moment_after_the_last_reply() -> None:
-    """It lingers for what is still on its way, then no further frame is due."""
+    """The conversation ends `LINGER_S` after the last reply."""
     scene = Scene(ScriptedLine(clip()))
     _answered(scene)
     scene.run(60)
@@ -331,8 +332,8 @@ def test_the_conversation_ends_a_moment_after_the_last_reply() -> None:
     assert ended == pytest.approx(LINE_ENDS + 0.4 + 0.5 + LINGER_S, abs=0.021)
 
 
-def test_what_the_server_complains_about_is_kept() -> None:
-    """Errors, failed transcriptions and a report of the wrong shape become faults; none ends the conversation."""
+def test_server_errors_are_recorded_as_faults() -> None:
+    """Error events and malformed reports become faults and do not end the conversation."""
     scene = Scene(ScriptedLine(clip()))
     scene.event(0.1, "error", error={"type": "invalid_request_error", "message": "no such item"})
     scene.hears(0.7, "i1")

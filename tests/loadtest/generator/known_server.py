@@ -1,9 +1,8 @@
-"""A server whose answers come after known times: what the generator measures can be held against what was injected.
+"""A server with known answer times, so that tests can compare what the generator measures with what was injected.
 
-`python -m tests.loadtest.generator.known_server '{"median_ms": 400, ...}'` prints its port. It recognises a clip by
-its first frame
-and its end by the first frame of digital silence, and begins the answer a drawn time after the instant at which the
-frame with the last sample of speech arrived. `freeze_at_s`: the whole server stands still then for `freeze_s`.
+`python -m tests.loadtest.generator.known_server '{"median_ms": 400, ...}'` prints its port. The server recognizes a
+clip by its first frame, and its end by the first frame of digital silence. The answer starts a drawn time after the
+arrival of the frame with the last sample of speech.
 """
 
 from __future__ import annotations
@@ -26,15 +25,26 @@ from rejoinder.core.wire.formats import AudioFormat
 
 DELTA_S = 0.1
 LEAD_S = 0.3
-# What it says of itself; the generator attributes the rest to delivery.
+# The stages that the server reports. The generator attributes the rest of the latency to delivery.
 STAGES_MS = {"silence": 40, "endpoint": 40, "stt": 30, "llm_first_token": 220, "first_segment": 20}
 STAGES_MS |= {"tts_first_audio": 50, "delivery": 1}
 TONE = (b"\x00\x20" * 12 + b"\x00\xe0" * 12) * 100
 
 
 @dataclass(frozen=True)
-class Order:
-    """`curve` is that of the whole turn. `swallow`: the share of turns that are never answered."""
+class Answers:
+    """How the server answers.
+
+    Attributes:
+        median_ms: Median of the log-normal voice-to-voice latency.
+        sigma: Standard deviation of the logarithm of the latency.
+        reply_s: Length of a reply.
+        freeze_at_s: Time after the server's start at which the whole process stops for `freeze_s`.
+        freeze_s: Length of that stop, or 0.
+        swallow: Share of turns that are never answered.
+        refuse_above: Number of calls above which calls are refused, or 0.
+        seed: Seed of everything that is drawn.
+    """
 
     median_ms: float = 400.0
     sigma: float = 0.0
@@ -47,16 +57,19 @@ class Order:
 
 
 class KnownServer:
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    """A WebSocket server with known answer times."""
+
+    def __init__(self, settings: Answers) -> None:
+        self._settings = settings
         speech = encode(default_clips(), AudioFormat.PCM)
         self._silence = speech.silence.decode()
         self._by_first_frame = {clip.messages[0].decode(): clip for clip in speech.utterances}
-        self._draw = random.Random(order.seed)
-        self._service = ServiceSampler(ServiceCurve(order.median_ms, order.sigma), self._draw.random)
+        self._draw = random.Random(settings.seed)
+        self._service = ServiceSampler(ServiceCurve(settings.median_ms, settings.sigma), self._draw.random)
         self.live = 0
 
     async def converse(self, socket: ServerConnection) -> None:
+        """Serve one call."""
         self.live += 1
         frames = 0
         clip: Utterance | None = None
@@ -81,7 +94,7 @@ class KnownServer:
                 spoken += 1
                 if text == self._silence:
                     clip = None
-                    if self._draw.random() >= self._order.swallow:
+                    if self._draw.random() >= self._settings.swallow:
                         at = speech_end_at + self._service.next_s(1)
                         answers.add(asyncio.create_task(self._answer(socket, at, frames)))
         finally:
@@ -99,7 +112,7 @@ class KnownServer:
         await send({"type": "response.created", "response": {"id": key}})
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         audio = base64.b64encode(TONE).decode()
-        deltas = round(self._order.reply_s / DELTA_S)
+        deltas = round(self._settings.reply_s / DELTA_S)
         for number in range(deltas):
             await asyncio.sleep(max(0.0, at + number * DELTA_S - LEAD_S - time.monotonic()))
             await send({"type": "response.output_audio.delta", "response_id": key, "item_id": "a", "delta": audio})
@@ -107,7 +120,8 @@ class KnownServer:
         await send(done | {"rejoinder": {"stages_ms": STAGES_MS, "unattributed_ms": 0.5}})
 
     async def run(self) -> None:
-        limit = self._order.refuse_above
+        """Print the port and serve until the process is killed."""
+        limit = self._settings.refuse_above
 
         async def admit(connection: ServerConnection, request: Any) -> Any:
             if request.path.startswith("/v1/models"):
@@ -117,12 +131,12 @@ class KnownServer:
 
         async with serve(self.converse, "127.0.0.1", 0, process_request=admit, compression=None) as server:
             print(server.sockets[0].getsockname()[1], flush=True)
-            if self._order.freeze_s:
-                await asyncio.sleep(self._order.freeze_at_s)
-                time.sleep(self._order.freeze_s)  # noqa: ASYNC251  # the point: nothing of the server moves
+            if self._settings.freeze_s:
+                await asyncio.sleep(self._settings.freeze_at_s)
+                time.sleep(self._settings.freeze_s)  # noqa: ASYNC251  # the whole process must stop
             await server.serve_forever()
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(KnownServer(Order(**json.loads(sys.argv[1]))).run())
+        runner.run(KnownServer(Answers(**json.loads(sys.argv[1]))).run())

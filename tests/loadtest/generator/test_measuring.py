@@ -1,4 +1,4 @@
-"""Reading the replicas at both ends of a run's measured time."""
+"""Reading the replicas' metrics at both ends of a run's measured time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rejoinder.core.errors import BackendError
 
 
 class Replicas:
-    """Counts one request of a second at each reading."""
+    """Fake replicas that have served one more request of 1 s at each reading."""
 
     def __init__(self) -> None:
         self.readings = 0
@@ -27,18 +27,18 @@ class Replicas:
 
 
 def progress(elapsed_s: float, sent: int) -> RunProgress:
-    found = RunProgress(10, time.time() - elapsed_s)
-    found.traffic[0] = Counter(sent=sent, bytes_sent=10 * sent, bytes_received=20 * sent)
-    return found
+    state = RunProgress(10, time.time() - elapsed_s)
+    state.traffic[0] = Counter(sent=sent, bytes_sent=10 * sent, bytes_received=20 * sent)
+    return state
 
 
 def test_the_window_is_the_measured_time() -> None:
-    """The replicas are read once at the start and once at the end of the measured time, whatever comes between."""
+    """The replicas are read exactly twice: at the start and at the end of the measured time."""
     replicas = Replicas()
-    windower = WindowWatcher("http://here", 5, 8, replicas.read)
+    watcher = WindowWatcher("http://here", 5, 8, replicas.read)
     for elapsed_s, sent in ((1, 10), (5, 50), (6, 60), (7, 70), (8, 80), (9, 90)):
-        windower(progress(elapsed_s, sent))
-    window = windower.window()
+        watcher(progress(elapsed_s, sent))
+    window = watcher.window()
     assert replicas.readings == 2
     assert (window.frames_sent, window.bytes_sent, window.bytes_received) == (30, 300, 600)
     assert window.stages["stt"].service.count == 1
@@ -46,14 +46,14 @@ def test_the_window_is_the_measured_time() -> None:
 
 
 def test_a_run_that_ends_early_has_no_window() -> None:
-    """A run that never reached the end of its measured time gives an error, not half a window."""
-    windower = WindowWatcher("http://here", 5, 8, Replicas().read)
-    windower(progress(6, 10))
+    """A run that ends before the end of its measured time raises BackendError."""
+    watcher = WindowWatcher("http://here", 5, 8, Replicas().read)
+    watcher(progress(6, 10))
     with pytest.raises(BackendError, match="ended before"):
-        windower.window()
+        watcher.window()
 
 
 @pytest.mark.parametrize("url", ["ws://h:1/v1", "ws://h:1/v1/", "ws://h:1"])
-def test_the_server_behind_its_sockets(url: str) -> None:
-    """The metrics are at the root of the address whose sockets are called."""
+def test_the_http_address_of_a_websocket_url(url: str) -> None:
+    """The HTTP address is the URL with http instead of ws and without /v1."""
     assert http_root(url) == "http://h:1"

@@ -1,4 +1,4 @@
-"""The pacing wheel in virtual time: every frame at its millisecond, whatever came before."""
+"""The pacer in virtual time: every frame is sent at its deadline, and late frames keep their deadlines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAME_S = 0.020
 
 @dataclass
 class Caller:
-    """Remembers its deadlines; `work` happens at each of them."""
+    """A caller that records its deadlines and calls `work` at each of them."""
 
     work: Callable[[], None] = lambda: None
     muted: bool = False
@@ -35,18 +35,18 @@ def clock() -> float:
 
 @pytest.fixture(autouse=True)
 def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel reads the loop's clock instead of the machine's."""
+    """Let the pacer read the event loop's virtual clock."""
     monkeypatch.setattr(time, "monotonic", clock)
 
 
-async def turn(wheel: FramePacer, seconds: float) -> None:
-    task = asyncio.create_task(wheel.run())
+async def run_for(pacer: FramePacer, seconds: float) -> None:
+    task = asyncio.create_task(pacer.run())
     await asyncio.sleep(seconds)
     task.cancel()
 
 
 def stall(seconds: float) -> None:
-    """The process stands still: the clock goes on, and nothing else does."""
+    """Advance the clock without running the event loop, as if the process were stopped."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop._jumping.now += seconds
@@ -54,43 +54,43 @@ def stall(seconds: float) -> None:
 
 @virtual
 async def test_each_caller_has_its_own_millisecond() -> None:
-    """A frame every 20 ms at start + slot, and none is late."""
+    """A caller's frames are due every 20 ms from start + slot, and none is late."""
     start = clock()
-    wheel, callers = FramePacer(start), {slot: Caller() for slot in (0, 7, 19)}
+    pacer, callers = FramePacer(start), {slot: Caller() for slot in (0, 7, 19)}
     for slot, caller in callers.items():
-        wheel.join(caller, slot)
-    await turn(wheel, 1.0)
+        pacer.join(caller, slot)
+    await run_for(pacer, 1.0)
     for slot, caller in callers.items():
         expected = [start + slot / 1000 + number * FRAME_S for number in range(50)]
         assert caller.dues[:50] == pytest.approx(expected)
-    assert max(wheel.late_s) == pytest.approx(0, abs=1e-6)
+    assert max(pacer.late_s) == pytest.approx(0, abs=1e-6)
 
 
 @virtual
 async def test_deadlines_are_never_rebased() -> None:
-    """A stall of 300 ms: the deadlines stay, none is left out, and each late frame counts from its own."""
+    """After a stall of 300 ms, all deadlines are served, none is moved, and lateness counts from each deadline."""
     start = clock()
-    wheel, caller, slow = FramePacer(start), Caller(), Caller()
+    pacer, caller, slow = FramePacer(start), Caller(), Caller()
     slow.work = lambda: stall(0.3) if len(slow.dues) == 10 else None
-    wheel.join(slow, 3)
-    wheel.join(caller, 5)
-    await turn(wheel, 1.0)
+    pacer.join(slow, 3)
+    pacer.join(caller, 5)
+    await run_for(pacer, 1.0)
     assert caller.dues == pytest.approx([start + 0.005 + number * FRAME_S for number in range(len(caller.dues))])
     assert len(caller.dues) == 50
-    assert max(wheel.late_s) == pytest.approx(0.3, abs=0.001)
-    # Of each caller 15 deadlines lie in the 300 ms that begin with the slow one's tenth.
-    assert sum(late > 0.001 for late in wheel.late_s) == 15 + 15
+    assert max(pacer.late_s) == pytest.approx(0.3, abs=0.001)
+    # Each caller has 15 deadlines in the 300 ms of the stall.
+    assert sum(late > 0.001 for late in pacer.late_s) == 15 + 15
 
 
 @virtual
 async def test_a_muted_caller_is_not_late() -> None:
-    """What sends nothing is measured by nothing; and who left is not asked again."""
-    wheel, muted, gone = FramePacer(clock()), Caller(muted=True), Caller()
-    wheel.join(muted, 1)
-    wheel.join(gone, 1)
-    wheel.leave(gone, 1)
-    wheel.leave(gone, 1)
-    await turn(wheel, 0.1)
+    """A caller that sends nothing adds no lateness. A caller that has left is not called again."""
+    pacer, muted, left = FramePacer(clock()), Caller(muted=True), Caller()
+    pacer.join(muted, 1)
+    pacer.join(left, 1)
+    pacer.leave(left, 1)
+    pacer.leave(left, 1)
+    await run_for(pacer, 0.1)
     assert len(muted.dues) == 5
-    assert gone.dues == []
-    assert not wheel.late_s
+    assert left.dues == []
+    assert not pacer.late_s

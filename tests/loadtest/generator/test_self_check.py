@@ -1,4 +1,4 @@
-"""The generator's own limits: what makes a run INVALID, and what only warns."""
+"""The generator's self-checks: which ones make a run INVALID, and which only warn."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from loadtest.generator.self_check import Fitness, causes
+from loadtest.generator.self_check import Fitness, failure_causes
 from loadtest.results.histograms import encoded
 
 
-def taken(*values_ms: float) -> HdrHistogram:
+def recorded(*values_ms: float) -> HdrHistogram:
+    """Return a histogram of values in milliseconds."""
     return HdrHistogram.decode(encoded([value / 1000 for value in values_ms]))
 
 
-FIT = Fitness(
-    taken(*[0.5] * 100),
-    lag=taken(*[1.0] * 100),
+HEALTHY = Fitness(
+    recorded(*[0.5] * 100),
+    lag=recorded(*[1.0] * 100),
     cpu=0.3,
     queued=0.001,
     steal=0.0,
@@ -28,31 +29,34 @@ FIT = Fitness(
 )
 
 
-def test_a_fit_generator_has_no_causes() -> None:
-    """Every check within its limit."""
-    assert all(check.ok for check in FIT.checks())
-    assert causes(FIT.checks()) == ()
+def test_a_healthy_generator_has_no_causes() -> None:
+    """If every check is within its limit, there are no causes."""
+    assert all(check.ok for check in HEALTHY.checks())
+    assert failure_causes(HEALTHY.checks()) == ()
 
 
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"lateness": taken(*[0.5] * 95, *[9.0] * 5)}, "send lateness"),
-        ({"lag": taken(*[0.5] * 95, *[30.0] * 5)}, "event loop lag"),
+        ({"lateness": recorded(*[0.5] * 95, *[9.0] * 5)}, "send lateness"),
+        ({"lag": recorded(*[0.5] * 95, *[30.0] * 5)}, "event loop lag"),
         ({"cpu": 0.8}, "CPU"),
-        ({"steal": 0.05}, "stolen"),
+        ({"steal": 0.05}, "CPU steal: measured 0.05 of CPU time, must be at most 0.01 of CPU time"),
         ({"missed": 1}, "missed arrivals"),
-        ({"frames_sent": 9_980}, "frames sent"),
+        (
+            {"frames_sent": 9_980},
+            "frames sent: measured 0.998 of scheduled frames, must be at least 0.999 of scheduled frames",
+        ),
     ],
 )
 def test_each_limit_makes_a_run_invalid_by_name(change: dict[str, Any], cause: str) -> None:
-    """Late, starved or lossy: the cause names the limit that broke."""
-    (found,) = causes(replace(FIT, **change).checks())
+    """Each violated limit gives one cause that names the check."""
+    (found,) = failure_causes(replace(HEALTHY, **change).checks())
     assert cause in found
 
 
-def test_waiting_for_a_core_alone_only_warns() -> None:
-    """Lateness decides; a run queue on a shared machine does not."""
-    checks = replace(FIT, queued=0.2).checks()
-    assert causes(checks) == ()
-    assert [check.name for check in checks if not check.ok] == ["waiting for a core"]
+def test_run_queue_wait_alone_only_warns() -> None:
+    """Run-queue wait without lateness gives no cause."""
+    checks = replace(HEALTHY, queued=0.2).checks()
+    assert failure_causes(checks) == ()
+    assert [check.name for check in checks if not check.ok] == ["CPU run-queue wait"]

@@ -1,4 +1,4 @@
-"""What a server tells about itself, and what is made of one that tells something else."""
+"""Reports of a server about itself, and answers of servers that report something else."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rejoinder.core.errors import BackendError
 
 @contextmanager
 def answering(pages: dict[str, Any], status: int = 200) -> Iterator[ServerView]:
-    """A server with these pages; text as it is, all else as JSON."""
+    """Run a server with these pages, text as it is and everything else as JSON, and yield a view of it."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # its name is the standard library's
+        def do_GET(self) -> None:  # the standard library defines this name
             page = pages.get(self.path, {"detail": "Not Found"})
             body = page if isinstance(page, str) else json.dumps(page)
             self.send_response(status)
@@ -44,8 +44,8 @@ def answering(pages: dict[str, Any], status: int = 200) -> Iterator[ServerView]:
             thread.join()
 
 
-def test_a_server_names_its_engines_and_its_memory() -> None:
-    """Memory is that of all replicas together, in MiB."""
+def test_a_server_reports_its_engines_and_memory() -> None:
+    """`engines` is read from /v1/models. `memory_mb` is the sum over all replicas in MiB."""
     pages = {
         "/v1/models": {"data": [{"engines": {"stt": "emulated 100 ms"}}]},
         "/metrics/targets": [
@@ -58,8 +58,8 @@ def test_a_server_names_its_engines_and_its_memory() -> None:
         assert view.memory_mb() == 6.0
 
 
-def test_a_server_that_is_not_ours_may_be_loaded_too() -> None:
-    """One that answers as OpenAI's does tells neither engines nor memory, and that is no error."""
+def test_another_server_reports_neither_engines_nor_memory() -> None:
+    """A server that answers like OpenAI's has no engines and no memory, without an error."""
     with answering({"/v1/models": {"data": [{"id": "a-model"}]}}) as view:
         assert view.engines() == {}
         assert view.memory_mb() is None
@@ -67,6 +67,6 @@ def test_a_server_that_is_not_ours_may_be_loaded_too() -> None:
 
 @pytest.mark.parametrize(("page", "status"), [([1], 200), ({"data": []}, 200), ("no JSON", 200), ({"data": [{}]}, 401)])
 def test_a_server_that_does_not_answer_is_named(page: Any, status: int) -> None:
-    """Whatever came instead, the error says where it was looked for and what to do."""
+    """An unusable answer raises BackendError with the address and a remedy."""
     with answering({"/v1/models": page}, status) as view, pytest.raises(BackendError, match="does not answer"):
         view.engines()

@@ -1,4 +1,4 @@
-"""Reading what replicas count: real exposition text in, differences out."""
+"""Reading the replicas' metrics: real Prometheus text in, differences out."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Host:
         return parse(generate_latest(self._registry).decode(), "host")
 
 
-def test_what_a_replica_exposes_is_read() -> None:
-    """Counts, exact sums and ends come back from the exposition text of the deployments' own metrics."""
+def test_the_metrics_of_a_replica_are_parsed() -> None:
+    """Counts, exact sums and ends are read from the Prometheus text of the deployments' own metrics."""
     replica = Replica("stt")
     replica.serve(0.02, 0.3, times=3)
     replica.cancel()
@@ -60,7 +60,7 @@ def test_what_a_replica_exposes_is_read() -> None:
 
 
 def test_only_the_run_counts() -> None:
-    """What a replica did before the run is not in the difference; two replicas of a stage are summed."""
+    """Counts from before the run are not in the difference. The replicas of a stage are summed."""
     one, two = Replica("stt"), Replica("stt")
     one.serve(0, 1.0, times=5)
     before = {"a": one.counts(), "b": two.counts()}
@@ -73,8 +73,8 @@ def test_only_the_run_counts() -> None:
     assert stt.service.mean_s == pytest.approx(0.6)
 
 
-def test_a_replica_that_came_or_went_is_named() -> None:
-    """Replicas that are in only one of two readings are left out of the difference and reported."""
+def test_a_replica_that_started_or_ended_is_named() -> None:
+    """Replicas that are in only one of two readings are named and left out of the difference."""
     old, new, kept = Replica("llm"), Replica("llm"), Replica("llm")
     before = {"old": old.counts(), "kept": kept.counts()}
     new.serve(0, 1)
@@ -85,7 +85,7 @@ def test_a_replica_that_came_or_went_is_named() -> None:
 
 
 def test_the_drafts_and_ends_of_a_run_are_summed_over_replicas() -> None:
-    """Two hosts' drafts by what came of them, and a stage's requests by how they ended, since the first reading."""
+    """Speculative replies by outcome and requests by how they ended are summed since the first reading."""
     one, two, stage = Host(), Host(), Replica("tts")
     one.draft("begun", "discarded", "discarded_ready")
     before = {"a": one.counts(), "b": two.counts(), "c": stage.counts()}
@@ -98,13 +98,13 @@ def test_the_drafts_and_ends_of_a_run_are_summed_over_replicas() -> None:
     assert stages["tts"].ends == {"done": 1, "cancelled": 1}
 
 
-def test_nothing_has_no_mean() -> None:
-    """The mean of an empty histogram raises ValueError instead of dividing by zero."""
-    with pytest.raises(ValueError, match="nothing"):
+def test_an_empty_histogram_has_no_mean() -> None:
+    """The mean of an empty histogram raises ValueError."""
+    with pytest.raises(ValueError, match="empty"):
         Histogram().mean_s  # noqa: B018
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
-    """An address nobody answers at raises BackendError with the address."""
+def test_an_unreachable_server_is_named() -> None:
+    """If no server answers, BackendError states the address."""
     with pytest.raises(BackendError, match=r"127\.0\.0\.1:9"):
         read("http://127.0.0.1:9")

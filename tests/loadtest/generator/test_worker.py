@@ -1,4 +1,4 @@
-"""One generator process in virtual time, with calls that only pretend to be connected."""
+"""One worker in virtual time, with fake connections."""
 
 from __future__ import annotations
 
@@ -27,26 +27,30 @@ MEASURE_FROM_S, MEASURE_TO_S, DRAIN_S = 2.0, 12.0, 4.0
 
 
 @dataclass
-class Line:
-    """A server that takes calls as told; nothing goes over any wire."""
+class FakeServer:
+    """A server without a network.
+
+    Attributes:
+        refuse: HTTP status with which every call is refused, or None.
+        drop_after_s: Time after which each call is dropped, or None.
+    """
 
     refuse: int | None = None
     drop_after_s: float | None = None
-    stall_at_s: float | None = None
     sockets: list[CallSocket] = field(default_factory=list)
 
     async def dial(self, url: str, key: str, greeting: bytes, on_lost: Callable[[CallSocket], None]) -> CallSocket:
         if self.refuse is not None:
             raise CallRefused(self.refuse)
         socket = CallSocket(greeting, on_lost)
-        socket._transport = Wire()  # type: ignore[assignment]  # all of a transport that a caller uses
+        socket._transport = FakeTransport()  # type: ignore[assignment]  # has every method that a caller uses
         self.sockets.append(socket)
         if self.drop_after_s is not None:
             asyncio.get_running_loop().call_later(self.drop_after_s, on_lost, socket)
         return socket
 
 
-class Wire:
+class FakeTransport:
     def send(self, kind: object, message: bytes) -> None:
         pass
 
@@ -68,71 +72,73 @@ def clip(tmp_path: FilePath) -> str:
     return str(path)
 
 
-def hold(clip: str, line: Line, monkeypatch: pytest.MonkeyPatch, *, stall: tuple[float, float] | None = None) -> Any:
-    """The lines of a worker that holds two calls; `stall`: when, and for how long, the process stands still."""
+def hold(
+    clip: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch, *, stall: tuple[float, float] | None = None
+) -> Any:
+    """Run a worker with two calls and return its reports. `stall` is the start and length of a stop of the process."""
     behavior = CallerBehavior(think_s=1.0, answer_timeout_s=60)
     scenario = Scenario("ws://127.0.0.1:9/v1", 2, 10, drain_s=DRAIN_S, clips=(clip,), behavior=behavior)
     calls = tuple(
         Call(number, at_s=0.5, ends_s=MEASURE_TO_S, region="local", slot=number, seed=number) for number in range(2)
     )
-    told: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
 
     async def run(patch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         patch.setattr(time, "monotonic", loop.time)
-        patch.setattr(worker, "dial", line.dial)
+        patch.setattr(worker, "dial", server.dial)
         if stall:
             loop.call_later(stall[0], lambda: setattr(loop._jumping, "now", loop._jumping.now + stall[1]))
-        order = WorkerAssignment(
+        assignment = WorkerAssignment(
             scenario, calls=calls, measure_from_s=MEASURE_FROM_S, measure_to_s=MEASURE_TO_S, start_at=0.0
         )
-        await Worker(order, loop.time(), told.append).run()
+        await Worker(assignment, loop.time(), reports.append).run()
 
     with monkeypatch.context() as patch:
         run_virtual(run(patch))
-    assert told[-1]["final"]
-    return told
+    assert reports[-1]["final"]
+    return reports
 
 
-def test_calls_that_the_drain_cuts_are_told(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two turns that nobody answers outlast the drain: both calls are counted as undrained, their turns unanswered."""
-    counts = Counter(hold(clip, Line(), monkeypatch)[-1]["counts"])
+def test_calls_that_outlast_the_drain_are_counted(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls with unanswered turns outlast the drain. They count as undrained and their turns as unanswered."""
+    counts = Counter(hold(clip, FakeServer(), monkeypatch)[-1]["counts"])
     assert (counts["opened"], counts["undrained"], counts["dropped"]) == (2, 2, 0)
     assert counts["unanswered"] == counts["turns"] > 0
 
 
 @pytest.mark.parametrize(("status", "count"), [(503, "refused"), (429, "refused"), (404, "setup_failed")])
-def test_a_refusal_is_no_failure(clip: str, monkeypatch: pytest.MonkeyPatch, status: int, count: str) -> None:
-    """Admission says 429 or 503; every other status is a fault."""
-    counts = Counter(hold(clip, Line(refuse=status), monkeypatch)[-1]["counts"])
+def test_a_refusal_is_not_a_failure(clip: str, monkeypatch: pytest.MonkeyPatch, status: int, count: str) -> None:
+    """HTTP 429 and 503 count as refused. Every other status counts as a failed setup."""
+    counts = Counter(hold(clip, FakeServer(refuse=status), monkeypatch)[-1]["counts"])
     assert counts == Counter({count: 2})
 
 
-def test_a_call_that_the_server_ends_is_dropped(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for each call, and nothing is left alive."""
-    told = hold(clip, Line(drop_after_s=3.0), monkeypatch)
-    counts = Counter(told[-1]["counts"])
+def test_a_call_that_the_server_ends_counts_as_dropped(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call counts once as dropped, and no call stays open."""
+    reports = hold(clip, FakeServer(drop_after_s=3.0), monkeypatch)
+    counts = Counter(reports[-1]["counts"])
     assert (counts["opened"], counts["dropped"], counts["undrained"]) == (2, 2, 0)
-    assert told[-1]["live"] == 0
+    assert reports[-1]["live"] == 0
 
 
 def test_every_frame_of_a_punctual_worker_was_sent(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two callers, 50 frames a second each."""
-    traffic = hold(clip, Line(), monkeypatch)[-1]["traffic"]
+    """All scheduled frames of two callers, 50 per second each, are sent."""
+    traffic = hold(clip, FakeServer(), monkeypatch)[-1]["traffic"]
     assert traffic["scheduled"] == traffic["sent"] == pytest.approx(2 * 50 * (MEASURE_TO_S + DRAIN_S - 0.5), rel=0.01)
 
 
-def test_a_worker_that_stands_still_at_the_end_has_measured_it(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report that tells of the stall comes after the measured time, and is evidence all the same."""
-    told = hold(clip, Line(), monkeypatch, stall=(MEASURE_TO_S - 2.5, 3.0))
-    (late,) = [line for line in told if not line["final"] and line["at_s"] > MEASURE_TO_S and line["measuring"]]
+def test_a_stall_at_the_end_of_the_measured_time_is_measured(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report after the measured time counts for the self-checks if it covers a stall that began within it."""
+    reports = hold(clip, FakeServer(), monkeypatch, stall=(MEASURE_TO_S - 2.5, 3.0))
+    (late,) = [line for line in reports if not line["final"] and line["at_s"] > MEASURE_TO_S and line["measuring"]]
     assert late["at_s"] == pytest.approx(MEASURE_TO_S + 0.5, abs=0.1)
 
 
 def test_frames_that_a_late_worker_never_sent_are_missed(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stands still until the drain is over: what was due by then counts as scheduled, and was not sent."""
+    """If a worker stops until the end of the drain, the frames that were due count as scheduled but not sent."""
     stop_at = MEASURE_TO_S + DRAIN_S - 1.0
-    traffic = hold(clip, Line(), monkeypatch, stall=(stop_at, 1.5))[-1]["traffic"]
-    # The wheel may catch up with a few of them before it is stopped.
+    traffic = hold(clip, FakeServer(), monkeypatch, stall=(stop_at, 1.5))[-1]["traffic"]
+    # The pacer may still send a few of them before it is cancelled.
     assert traffic["scheduled"] - traffic["sent"] == pytest.approx(2 * 50 * 1.5, abs=10)

@@ -1,27 +1,27 @@
-"""The report's text: what it claims follows from the result."""
+"""The text of the HTML report follows from the result."""
 
 from __future__ import annotations
 
 import pytest
 
-from loadtest.judging.report import SWITCHES, html, largest_stage
+from loadtest.judging.report import EXPLANATIONS, TIPS, html, largest_stage
 from loadtest.results.result import RunOutcome
 from loadtest.results.turn_record import WATERFALL
 from rejoinder.core.settings.settings import Settings
 from tests.loadtest.results.sample_results import latency, result
 
 
-def test_the_largest_stage_has_its_share_and_a_switch() -> None:
-    """By the mean, of the sum of all stages."""
-    found = largest_stage(result(whole_ms=400))
-    assert found is not None
-    assert found.stage == "llm_first_token"
-    assert found.share == pytest.approx(330 / 400)
-    assert "hedging.budget" in found.switch
+def test_the_largest_stage_has_its_share_and_a_tip() -> None:
+    """The share is the stage's mean divided by the sum of all means."""
+    largest = largest_stage(result(whole_ms=400))
+    assert largest is not None
+    assert largest.stage == "llm_first_token"
+    assert largest.share == pytest.approx(330 / 400)
+    assert "hedging.budget" in largest.tip
 
 
-def test_turns_that_were_not_divided_have_no_largest_stage() -> None:
-    """A server that reports no stages gets a page without a waterfall, not an error."""
+def test_a_result_without_stages_has_no_largest_stage() -> None:
+    """If the server reports no stages, the page has no waterfall."""
     whole = result(latencies={"voice_to_voice": latency(400.0)})
     assert largest_stage(whole) is None
     page = html(whole)
@@ -29,36 +29,43 @@ def test_turns_that_were_not_divided_have_no_largest_stage() -> None:
     assert page.count("<svg") == 2
 
 
-def test_every_stage_has_a_switch_that_exists() -> None:
-    """The key named first is a setting of ray_config.yaml (where callers are is none)."""
-    assert SWITCHES.keys() == set(WATERFALL)
+def test_every_stage_has_a_tip_with_an_existing_setting() -> None:
+    """The first word of each tip is a setting of ray_config.yaml, except for `delivery`."""
+    assert TIPS.keys() == set(WATERFALL)
     document = Settings().model_dump()
-    for stage, switch in SWITCHES.items():
+    for stage, tip in TIPS.items():
         if stage == "delivery":
             continue
-        section, *path = switch.replace(",", " ").replace(":", " ").split()[0].split(".")
+        section, *path = tip.replace(",", " ").replace(":", " ").split()[0].split(".")
         value = document[section]
         for key in path:
             value = value[key]
 
 
 def test_an_invalid_run_says_so_at_the_top() -> None:
-    """With the causes, before any number."""
-    page = html(result(RunOutcome.INVALID, causes=("send lateness p99 9 ms, limit 5",)))
-    banner = page.index("so nothing here judges the system")
-    assert banner < page.index("send lateness p99 9 ms, limit 5") < page.index("What came of the calls")
-    assert "so nothing here judges the system" not in html(result())
+    """The page states the outcome and its causes before any measurement."""
+    cause = "send lateness p99: measured 9 ms, must be at most 5 ms"
+    page = html(result(RunOutcome.INVALID, causes=(cause,)))
+    explanation = page.index(EXPLANATIONS[RunOutcome.INVALID])
+    assert explanation < page.index(cause) < page.index("Calls and turns")
+    assert EXPLANATIONS[RunOutcome.INVALID] not in html(result())
+
+
+@pytest.mark.parametrize("outcome", RunOutcome)
+def test_the_page_explains_the_outcome(outcome: RunOutcome) -> None:
+    """Each outcome has one sentence that says what it means."""
+    assert EXPLANATIONS[outcome] in html(result(outcome))
 
 
 def test_a_run_without_a_turn_has_a_report() -> None:
-    """Nothing was measured: a page with its verdicts, without pictures of nothing."""
+    """If nothing was measured, the page has the verdicts and no charts."""
     page = html(result(whole_ms=None, timeline=(), regions=()))
     assert "<svg" not in page
     assert "not measured" in page
 
 
-def test_what_a_server_says_is_text() -> None:
-    """An engine's name cannot put anything into the page."""
+def test_text_from_the_server_is_escaped() -> None:
+    """An engine's name cannot inject HTML into the page."""
     page = html(result(engines={"llm": "<script>alert(1)</script>"}))
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

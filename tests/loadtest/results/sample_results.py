@@ -1,4 +1,4 @@
-"""Results of runs as a test wants them."""
+"""Sample results of load runs for tests."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from loadtest.results.result import (
     Counts,
     FitnessCheck,
     Latency,
-    Moment,
     Region,
     RunOutcome,
     RunResult,
+    TimelineSlice,
     Verdict,
 )
 from loadtest.results.turn_record import WATERFALL
 
 
 def latency(ms: float, count: int = 50) -> Latency:
-    """Every turn took so long."""
+    """Return a distribution in which every turn has the same latency."""
     return Latency(count, mean_ms=ms, p50_ms=ms, p90_ms=ms, p95_ms=ms, p99_ms=ms, max_ms=ms, curve=((50, ms), (99, ms)))
 
 
 def result(outcome: RunOutcome = RunOutcome.PASS, whole_ms: float | None = 400.0, **change: Any) -> RunResult:
-    """A run of 50 turns; the first token takes most of each."""
+    """Return a run of 50 turns in which `llm_first_token` is the largest stage. `change` replaces any field."""
     latencies: dict[str, Latency] = {}
     if whole_ms is not None:
         shares = dict.fromkeys(WATERFALL, 10.0)
@@ -47,7 +47,7 @@ def result(outcome: RunOutcome = RunOutcome.PASS, whole_ms: float | None = 400.0
         "counts": Counts(sessions_scheduled=3, sessions_opened=3, turns=50, answered=49, interrupted=1),
         "checks": (
             FitnessCheck("send lateness p99", 0.4, 5.0, "ms"),
-            FitnessCheck("waiting for a core", 0.1, 0.02, "share", warning=True),
+            FitnessCheck("CPU run-queue wait", 0.1, 0.02, "of the time", warning=True),
         ),
         "verdicts": (
             Verdict(
@@ -65,8 +65,8 @@ def result(outcome: RunOutcome = RunOutcome.PASS, whole_ms: float | None = 400.0
         "latencies": latencies,
         "regions": (Region("us-europe", rtt_ms=135.0, turns=50, p50_ms=whole_ms, p95_ms=whole_ms, p99_ms=whole_ms),),
         "timeline": (
-            Moment(0.0, sessions=3, turns=25, failed=0, p50_ms=whole_ms, p95_ms=whole_ms),
-            Moment(30.0, sessions=3, turns=25, failed=1, p50_ms=None, p95_ms=None),
+            TimelineSlice(0.0, sessions=3, turns=25, failed=0, p50_ms=whole_ms, p95_ms=whole_ms),
+            TimelineSlice(30.0, sessions=3, turns=25, failed=1, p50_ms=None, p95_ms=None),
         ),
     }
     return RunResult(**(fields | change))

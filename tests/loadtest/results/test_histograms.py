@@ -1,4 +1,4 @@
-"""What workers count: merged, it is what one worker would have counted alone."""
+"""Histograms and counts of the workers, and their merge."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ from loadtest.results.histograms import SLOWEST, MergedHistograms, TurnHistogram
 SECONDS = st.lists(st.floats(0, 30), max_size=60)
 
 
-def folded(tally: TurnHistograms) -> dict[str, Any]:
-    """As it travels."""
-    found: dict[str, Any] = json.loads(json.dumps(tally.fold()))
-    return found
+def flushed(histograms: TurnHistograms) -> dict[str, Any]:
+    """Return the flushed document after a round trip through JSON."""
+    document: dict[str, Any] = json.loads(json.dumps(histograms.flush()))
+    return document
 
 
 def points(merged: MergedHistograms) -> list[tuple[int, int]]:
-    taken = merged.seconds["turn"]
-    return [(item.value_iterated_to, item.count_at_value_iterated_to) for item in taken.get_recorded_iterator()]
+    recorded = merged.seconds["turn"].get_recorded_iterator()
+    return [(item.value_iterated_to, item.count_at_value_iterated_to) for item in recorded]
 
 
 @settings(max_examples=15)
 @given(st.lists(SECONDS, min_size=1, max_size=4))
 def test_parts_merge_to_the_whole(parts: list[list[float]]) -> None:
-    """Histograms and counts of several workers and seconds are those of one worker in one second."""
-    whole, merged, alone = TurnHistograms(), MergedHistograms(), MergedHistograms()
+    """Merging several workers and seconds gives the histogram and the counts of one worker in one second."""
+    single, merged, expected = TurnHistograms(), MergedHistograms(), MergedHistograms()
     for worker, part in enumerate(parts):
-        tally = TurnHistograms()
+        histograms = TurnHistograms()
         for values in (part[::2], part[1::2]):
             for value in values:
-                for each in (tally, whole):
-                    each.took("turn", value)
+                for each in (histograms, single):
+                    each.record("turn", value)
                     each.counts["turns"] += 1
-            merged.add(worker, folded(tally))
-    alone.add(0, folded(whole))
-    assert points(merged) == points(alone)
-    assert merged.counts == alone.counts
+            merged.add(worker, flushed(histograms))
+    expected.add(0, flushed(single))
+    assert points(merged) == points(expected)
+    assert merged.counts == expected.counts
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=6))
 def test_the_slowest_turns_of_all_are_kept(parts: list[list[float]]) -> None:
-    """Whichever worker and second they came from, slowest first."""
+    """The slowest turns of all workers and seconds are kept, slowest first."""
     merged = MergedHistograms()
     for worker, part in enumerate(parts):
-        tally = TurnHistograms()
+        histograms = TurnHistograms()
         for number, value in enumerate(part):
-            tally.keep(value, {"turn": number})
-        merged.add(worker, folded(tally))
+            histograms.offer_slow_turn(value, {"turn": number})
+        merged.add(worker, flushed(histograms))
     everything = sorted((value for part in parts for value in part), reverse=True)
     assert [seconds for seconds, _ in merged.slowest] == everything[:SLOWEST]
 
 
-def test_a_fold_forgets_what_it_told() -> None:
-    """Memory does not grow: a second fold holds the counts since the start, and nothing else."""
-    tally = TurnHistograms()
-    tally.took("turn", 1.0)
-    tally.keep(1.0, {})
-    tally.counts["turns"] += 1
-    assert tally.fold()["seconds"].keys() == {"turn"}
-    assert tally.fold() == {"counts": {"turns": 1}, "seconds": {}, "slowest": []}
+def test_a_flush_clears_the_recorded_values() -> None:
+    """Memory does not grow: a second flush contains only the counts since the start."""
+    histograms = TurnHistograms()
+    histograms.record("turn", 1.0)
+    histograms.offer_slow_turn(1.0, {})
+    histograms.counts["turns"] += 1
+    assert histograms.flush()["seconds"].keys() == {"turn"}
+    assert histograms.flush() == {"counts": {"turns": 1}, "seconds": {}, "slowest": []}
 
 
-def test_an_absurd_time_is_kept_within_the_histogram() -> None:
-    """Below a microsecond and above two hours: recorded at the bounds, not lost and not an error."""
-    tally, merged = TurnHistograms(), MergedHistograms()
+def test_a_value_outside_the_histogram_is_clipped() -> None:
+    """A value below a microsecond or above two hours is recorded at the bound."""
+    histograms, merged = TurnHistograms(), MergedHistograms()
     for value in (0.0, 1e9):
-        tally.took("turn", value)
-    merged.add(0, folded(tally))
+        histograms.record("turn", value)
+    merged.add(0, flushed(histograms))
     assert merged.seconds["turn"].get_total_count() == 2

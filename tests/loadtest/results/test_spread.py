@@ -1,4 +1,4 @@
-"""The table over many turns."""
+"""Statistics over many turns."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from loadtest.results.turn_record import unspoken
 
 
 def test_the_95th_percentile_is_a_value_that_was_measured() -> None:
-    """Nearest rank: of twenty values the nineteenth; of one, itself."""
+    """The nearest rank is the nineteenth of twenty values, and the only one of one value."""
     values = [float(value) for value in range(1, 21)]
     result = spread(values[::-1])
     assert (result.count, result.median_ms, result.p95_ms, result.least_ms, result.most_ms) == (20, 10.5, 19, 1, 20)
     assert spread([7.0]).p95_ms == 7.0
 
 
-def test_nothing_has_no_spread() -> None:
-    """An empty list is refused, and turns without times make an empty table."""
-    with pytest.raises(ValueError, match="nothing"):
+def test_no_values_have_no_spread() -> None:
+    """An empty list raises ValueError. Turns without latencies give an empty table."""
+    with pytest.raises(ValueError, match="no values"):
         spread([])
     assert spreads([unspoken("a.wav", None, 1)]) == {}

@@ -1,4 +1,4 @@
-"""Reading WAV files of every common shape, and finding where somebody speaks in them."""
+"""Reading WAV files of every common format, and locating the speech in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _encode(samples: npt.NDArray[np.float64], width: int) -> bytes:
 
 
 def _write(path: Path, rate: int, channels: int, width: int) -> None:
-    """A quarter of a second of silence, half a second of 440 Hz at half amplitude, a quarter of silence."""
+    """Write 0.25 s of silence, 0.5 s of 440 Hz at half amplitude and 0.25 s of silence."""
     samples = np.zeros(rate)
     samples[rate // 4 : 3 * rate // 4] = 0.5 * np.sin(np.arange(rate // 2) / rate * 440 * 2 * np.pi)
     with wave.open(str(path), "wb") as file:
@@ -36,8 +36,8 @@ def _write(path: Path, rate: int, channels: int, width: int) -> None:
 @pytest.mark.parametrize(
     ("rate", "channels", "width"), [(24000, 1, 2), (48000, 2, 2), (16000, 1, 3), (44100, 2, 4), (8000, 1, 1)]
 )
-def test_any_pcm_wav_becomes_the_wire_s_audio(tmp_path: Path, rate: int, channels: int, width: int) -> None:
-    """Length and loudness survive the conversion, and the edges of speech are found to one frame."""
+def test_any_pcm_wav_is_converted_to_24_khz_mono(tmp_path: Path, rate: int, channels: int, width: int) -> None:
+    """The conversion keeps length and amplitude. The edges of speech are exact to one 20 ms frame."""
     _write(tmp_path / "a.wav", rate, channels, width)
     clip = read_clip(tmp_path / "a.wav")
     spoken = pcm16_to_float(clip.pcm)[clip.speech_start : clip.speech_end]
@@ -47,8 +47,8 @@ def test_any_pcm_wav_becomes_the_wire_s_audio(tmp_path: Path, rate: int, channel
     assert float(np.abs(spoken).max()) == pytest.approx(0.5, abs=0.03)
 
 
-def test_the_text_beside_a_clip_is_what_is_expected_of_it(tmp_path: Path) -> None:
-    """Without the file the truth is not known."""
+def test_the_text_file_next_to_a_clip_is_its_reference_text(tmp_path: Path) -> None:
+    """`expected` is the content of the `.txt` file with the same stem, or None without that file."""
     _write(tmp_path / "a.wav", 24000, 1, 2)
     assert read_clip(tmp_path / "a.wav").expected is None
     (tmp_path / "a.txt").write_text(" What time is it?\n", encoding="utf-8")
@@ -56,14 +56,14 @@ def test_the_text_beside_a_clip_is_what_is_expected_of_it(tmp_path: Path) -> Non
 
 
 def test_the_noise_of_a_room_after_the_last_word_is_not_speech() -> None:
-    """Noise at -43 dBFS behind normal speech ends the speech at the word; the same level alone is soft speech."""
+    """Noise at -43 dBFS after normal speech is not speech. The same level alone counts as soft speech."""
     noise = float_to_pcm16(np.random.default_rng(1).normal(0, 10 ** (-43 / 20), WIRE_RATE))
     assert make_clip("a", tone(1.0) + noise).speech_end == WIRE_RATE
     assert make_clip("a", noise).speech_end == WIRE_RATE
 
 
 def test_a_faint_last_sound_of_a_quiet_recording_is_speech() -> None:
-    """A word at -37 dBFS that ends in 100 ms at -50, in a room at -65: the s belongs to the word, the room does not."""
+    """In a room at -65 dBFS, a word at -37 dBFS includes its last 100 ms at -50 dBFS."""
     rng = np.random.default_rng(1)
     word, hiss, room = (
         rng.normal(0, 10 ** (level / 20), round(WIRE_RATE * seconds))
@@ -77,8 +77,8 @@ def test_a_faint_last_sound_of_a_quiet_recording_is_speech() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"), [(b"RIFF", "not a readable PCM WAV file"), (b"hello" * 20, "not a readable PCM WAV file")]
 )
-def test_a_file_that_is_no_wav_is_named(tmp_path: Path, content: bytes, complaint: str) -> None:
-    """The error says which file and what is wrong with it."""
+def test_a_file_that_is_not_a_wav_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+    """The error states the file and the problem."""
     path = tmp_path / "broken.wav"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=complaint) as caught:
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_wav_is_named(tmp_path: Path, content: bytes, complain
 
 
 def test_missing_and_silent_files_are_refused(tmp_path: Path) -> None:
-    """A clip with nothing to hear has no end of speech to measure from."""
+    """A clip without an audible sample is refused, because it has no end of speech to measure from."""
     with pytest.raises(ConfigError, match="no such file"):
         read_clip(tmp_path / "none.wav")
     with pytest.raises(ConfigError, match="nothing audible"):

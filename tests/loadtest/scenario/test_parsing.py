@@ -1,4 +1,4 @@
-"""Scenarios as people write them: every mistake is named, every unit is understood."""
+"""Parsing of scenarios: keys, units, files, and an error that names each mistake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIXED = {"url": "ws://127.0.0.1:8000/v1", "sessions": 5, "for_s": 30.0}
 
 
 def test_keys_units_and_lists() -> None:
-    """Dotted keys, durations with units, commas, and the codecs' short names."""
+    """Dotted keys, durations with units, comma-separated lists and short codec names are accepted."""
     found = scenario(
         FIXED, ["arrivals=spike", "ramp_s=2m", "behavior.barge_in=0.2", "regions=local,us-asia+relay=2", "codec=pcmu"]
     )
@@ -27,8 +27,8 @@ def test_keys_units_and_lists() -> None:
     assert found.codec is AudioFormat.PCMU
 
 
-def test_a_file_has_the_same_keys_and_later_ones_win(tmp_path: Path) -> None:
-    """YAML with nesting; what stands behind it on the command line replaces it."""
+def test_a_later_setting_overrides_a_file(tmp_path: Path) -> None:
+    """A YAML file has the same keys, nested. A setting after it on the command line overrides its value."""
     file = tmp_path / "peak.yaml"
     file.write_text("seed: 7\nbehavior: {think_s: 1, barge_in: 0.1}\n")
     found = scenario(FIXED, [f"@{file}", "behavior.think_s=3"])
@@ -44,38 +44,38 @@ BAD = (
 
 @pytest.mark.parametrize("setting", BAD.split())
 def test_a_bad_setting_is_refused_by_name(setting: str) -> None:
-    """The error holds the key, or says what form is wanted."""
+    """The error names the key, or the form that `--set` expects."""
     key = setting.partition("=")[0].rpartition(".")[2].lstrip("@")
     with pytest.raises(ConfigError, match=f"--set|{key}"):
         scenario(FIXED, [setting])
 
 
-def test_what_has_an_option_is_not_silently_overruled() -> None:
-    """A file that says for how long, and a command that says it too: an error, and not the one or the other."""
+def test_a_setting_cannot_override_an_option() -> None:
+    """A key that the command's own option sets is an error, because neither value may win silently."""
     with pytest.raises(ConfigError, match=r"for_s .*options"):
         scenario(FIXED, ["for_s=5"])
 
 
 def test_a_value_cannot_have_fields() -> None:
-    """`behavior=1` and then a field of it."""
+    """`behavior=1` followed by one of its fields is an error."""
     with pytest.raises(ConfigError, match=r"behavior\.FIELD"):
         scenario(FIXED, ["behavior=1", "behavior.think_s=1"])
 
 
-def test_a_url_that_is_no_web_socket_is_refused() -> None:
-    """And so before anything is dialled."""
+def test_a_url_that_is_not_a_websocket_is_refused() -> None:
+    """The URL is checked before any connection is opened."""
     with pytest.raises(ConfigError, match="ws://"):
         scenario(FIXED | {"url": "http://127.0.0.1:8000/v1"}, [])
 
 
 @pytest.mark.parametrize(("text", "expected"), [("60", 60), ("1.5m", 90), ("2h", 7200), ("10s", 10)])
 def test_durations(text: str, expected: float) -> None:
-    """Seconds without a unit."""
+    """A duration has the unit s, m or h. A number without a unit means seconds."""
     assert seconds(text, "--for") == expected
 
 
 def test_load_stays_on_this_machine_unless_the_server_is_owned() -> None:
-    """A load generator is a weapon: another host must be claimed."""
+    """Another host is refused unless `owned` is set, because load can take a foreign server down."""
     check_target(Scenario("ws://localhost:8000/v1", 1, 10))
     with pytest.raises(ConfigError, match="owned"):
         check_target(Scenario("ws://192.0.2.1:8000/v1", 1, 10))

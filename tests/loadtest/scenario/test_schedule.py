@@ -1,4 +1,4 @@
-"""Frozen schedules: the same seed is the same load, and each profile is what its name says."""
+"""Frozen schedules: the same seed gives the same load, and each arrival pattern has its stated shape."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def times(scenario: Scenario) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.array([call.at_s for call in plan(scenario).calls])
 
 
-def test_the_seed_is_the_schedule() -> None:
-    """Same seed, same calls, same hash; another seed, or another behavior, is another load."""
-    once = plan(OPEN)
-    assert once == plan(OPEN)
-    assert once.sha256 != plan(replace(OPEN, seed=2)).sha256
-    assert once.sha256 != plan(replace(OPEN, behavior=CallerBehavior(barge_in=0.1))).sha256
+def test_the_seed_determines_the_schedule() -> None:
+    """The same seed gives the same calls and hash. Another seed or another behavior gives another hash."""
+    first = plan(OPEN)
+    assert first == plan(OPEN)
+    assert first.sha256 != plan(replace(OPEN, seed=2)).sha256
+    assert first.sha256 != plan(replace(OPEN, behavior=CallerBehavior(barge_in=0.1))).sha256
 
 
 def test_a_ramp_opens_all_calls_and_holds_them() -> None:
-    """Evenly over the ramp, and each to the end of the measured time; frames spread over all milliseconds."""
+    """Calls arrive evenly over the ramp and last until the end of the measured time. Their slots cover all 20 ms."""
     frozen = plan(BASE)
     assert len(frozen.calls) == 100
     assert max(call.at_s for call in frozen.calls) < BASE.ramp_s
@@ -39,43 +39,43 @@ def test_a_ramp_opens_all_calls_and_holds_them() -> None:
 
 
 def test_poisson_arrivals_have_the_rate_and_are_memoryless() -> None:
-    """4,000 gaps: mean within 5%, coefficient of variation within 5% of one."""
+    """The mean gap and its coefficient of variation of 1 are within 5%, over about 4,000 gaps."""
     gaps = np.diff(times(OPEN))
     assert gaps.mean() == pytest.approx(0.5, rel=0.05)
     assert gaps.std() / gaps.mean() == pytest.approx(1, rel=0.05)
 
 
 def test_bursts_have_the_same_rate_and_twice_the_variation() -> None:
-    """Gamma gaps with shape 0.25."""
+    """Gamma-distributed gaps with shape 0.25 have a coefficient of variation of 2."""
     gaps = np.diff(times(replace(OPEN, arrivals=Arrivals.BURSTS)))
     assert gaps.mean() == pytest.approx(0.5, rel=0.1)
     assert gaps.std() / gaps.mean() == pytest.approx(2, rel=0.15)
 
 
 def test_a_spike_is_five_times_the_rate() -> None:
-    """Within the middle fifth of the run."""
+    """The rate in the middle fifth of the run is five times the rate outside it."""
     at = times(replace(OPEN, arrivals=Arrivals.SPIKE)) / 2000
     inside = ((at >= 0.4) & (at < 0.6)).sum() / 0.2
     outside = ((at < 0.4) | (at >= 0.6)).sum() / 0.8
     assert inside / outside == pytest.approx(5, rel=0.1)
 
 
-def test_a_day_has_a_night() -> None:
-    """The middle of a diurnal run is busy, its ends are quiet."""
+def test_a_diurnal_run_peaks_in_the_middle() -> None:
+    """The middle fifth of a diurnal run has more than four times the calls of both ends together."""
     at = times(replace(OPEN, arrivals=Arrivals.DIURNAL)) / 2000
     noon = ((at > 0.4) & (at < 0.6)).sum()
     night = ((at < 0.1) | (at > 0.9)).sum()
     assert noon > 4 * night
 
 
-def test_calls_last_as_long_as_asked_on_average() -> None:
-    """Exponential lengths, so that blocking can be held against Erlang B."""
+def test_the_mean_call_length_is_session_s() -> None:
+    """Call lengths are exponential with mean `session_s`, so Erlang B predicts the blocking."""
     lengths = [call.ends_s - call.at_s for call in plan(OPEN).calls]
     assert np.mean(lengths) == pytest.approx(10, rel=0.05)
 
 
 def test_a_trace_is_replayed(tmp_path: Path) -> None:
-    """Times and lengths as written, in order."""
+    """Calls have the times and lengths of the file, in order of arrival."""
     trace = tmp_path / "trace.csv"
     trace.write_text("3.5,10\n1,2\n\n")
     calls = plan(replace(OPEN, arrivals=Arrivals.TRACE, trace=str(trace))).calls
@@ -84,15 +84,15 @@ def test_a_trace_is_replayed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["one,two", "-1,3", "5,nan", ""])
 def test_a_bad_trace_is_refused(tmp_path: Path, text: str) -> None:
-    """A typed error, not an empty run."""
+    """A malformed or empty trace raises ConfigError instead of starting an empty run."""
     trace = tmp_path / "trace.csv"
     trace.write_text(text)
     with pytest.raises(ConfigError):
         plan(replace(OPEN, arrivals=Arrivals.TRACE, trace=str(trace)))
 
 
-def test_turns_do_not_depend_on_what_came_before() -> None:
-    """The seventh turn of a call is the same, whether or not the first six were answered."""
+def test_turns_do_not_depend_on_earlier_turns() -> None:
+    """The plan of a turn depends only on the call's seed and the turn's number."""
     call = plan(BASE).calls[3]
     behavior = CallerBehavior(barge_in=0.5)
     assert call.turn(7, behavior, 5) == call.turn(7, behavior, 5)
@@ -103,7 +103,7 @@ def test_turns_do_not_depend_on_what_came_before() -> None:
 
 
 def test_regions_and_shares_are_drawn_by_weight() -> None:
-    """Two to one, and listeners and early hang-ups in their shares."""
+    """Regions have the proportions of their weights. Listeners and early hang-ups have their shares."""
     behavior = CallerBehavior(muted=0.2, hang_up=0.3)
     calls = plan(replace(OPEN, regions=("local=2", "us-asia+relay"), behavior=behavior)).calls
     assert np.mean([call.region == "local" for call in calls]) == pytest.approx(2 / 3, abs=0.03)
@@ -112,7 +112,7 @@ def test_regions_and_shares_are_drawn_by_weight() -> None:
 
 
 @pytest.mark.parametrize("region", ["mars", "local+tunnel", "local=0", "local=x"])
-def test_an_unknown_region_is_refused(region: str) -> None:
-    """Naming the routes that there are, or the weight's form."""
+def test_a_bad_region_is_refused(region: str) -> None:
+    """An unknown route or a weight that is not positive raises ConfigError."""
     with pytest.raises(ConfigError, match="--set regions"):
         plan(replace(BASE, regions=(region,)))

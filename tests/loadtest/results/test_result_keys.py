@@ -1,0 +1,44 @@
+"""The reference of the JSON results: the docstrings of their dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+import pytest
+
+from loadtest.results.result import (
+    Counts,
+    FitnessCheck,
+    Latency,
+    Region,
+    RunOutcome,
+    RunResult,
+    TimelineSlice,
+    Verdict,
+)
+from loadtest.results.spread import Spread
+from loadtest.results.turn_record import ServerReport, TurnOutcome, TurnRecord
+from tests.loadtest.documented import attributes
+
+CLASSES = (Counts, FitnessCheck, Latency, Region, RunResult, TimelineSlice, Verdict, Spread, TurnRecord)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_key_is_documented_in_order(cls: Any) -> None:
+    """The `Attributes` section lists exactly the fields of the class, each with a full sentence."""
+    documented = attributes(cls)
+    assert list(documented) == [field.name for field in dataclasses.fields(cls)]
+    assert all(text.endswith(".") for text in documented.values())
+
+
+@pytest.mark.parametrize("outcomes", [RunOutcome, TurnOutcome])
+def test_every_outcome_is_documented(outcomes: type[Enum]) -> None:
+    """Each member has an entry."""
+    assert list(attributes(outcomes)) == [outcome.name for outcome in outcomes]
+
+
+def test_every_field_of_the_server_report_is_documented() -> None:
+    """The `rejoinder` field of `response.done` has an entry for each key that is read."""
+    assert list(attributes(ServerReport)) == list(ServerReport.model_fields)
