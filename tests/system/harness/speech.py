@@ -1,0 +1,42 @@
+"""A spoken question for tests that talk to a real system."""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+
+from benchmarks.studies.turn_study import edges
+from deployments.engines.piper import PiperVoice
+from deployments.engines.speech_in.silero import Silero
+from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE
+from rejoinder.core.settings.settings import SpeechSettings
+from rejoinder.core.turns.speech_detector import SoftEnd
+from rejoinder.store import ModelStore
+
+TRIES = 20
+
+
+def speak(store: ModelStore, text: str) -> bytes:
+    """Return `text` in the bundled voice: 24 kHz 16-bit PCM."""
+    return b"".join(PiperVoice(store.path("piper-en-us-joe-medium")).synthesize(text))
+
+
+def speak_without_pause(store: ModelStore, text: str) -> bytes:
+    """Return `text` in the bundled voice, spoken without an inner pause: 24 kHz 16-bit PCM.
+
+    The voice speaks differently each time. In four of ten takes it pauses before the last word. Work then begins at
+    that pause, and a test that disturbs the first request of a turn would disturb half a sentence's request.
+    """
+    voice = PiperVoice(store.path("piper-en-us-joe-medium"))
+    silero = Silero(store.path("silero-vad"))
+    for _ in range(TRIES):
+        pcm = b"".join(voice.synthesize(text))
+        if _soft_ends(silero, pcm) == 1:
+            return pcm
+    raise AssertionError(f"the voice paused {TRIES} times in a row")
+
+
+def _soft_ends(silero: Silero, pcm: bytes) -> int:
+    samples = soxr.resample(np.frombuffer(pcm, "<i2"), WIRE_RATE, STT_RATE)
+    found = edges(silero, SpeechSettings(), np.concatenate([samples, np.zeros(STT_RATE // 2, np.int16)]))
+    return sum(isinstance(event, SoftEnd) for event in found)
