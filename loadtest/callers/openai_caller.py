@@ -19,6 +19,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeErrorEvent, RealtimeSessionCreateRequestParam, SessionUpdatedEvent
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from loadtest.callers.compat import ping
 from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.microphone import FRAME_MS
@@ -141,11 +142,10 @@ async def _truncate(connection: AsyncRealtimeConnection, command: Truncate) -> N
 
 
 async def _ping(connection: AsyncRealtimeConnection, dialogue: ScriptedCaller) -> None:
-    websocket = connection._connection  # the one private access: the client offers no ping of its own
     try:
         while True:
             await asyncio.sleep(PING_PERIOD_S)
-            dialogue.round_trip(await (await websocket.ping()))
+            dialogue.round_trip(await ping(connection))
     except ConnectionClosed:
         return  # the ear says why
 

@@ -89,8 +89,8 @@ def test_while_nobody_lives_calls_fail_at_once(lab: LabClient, names: list[str])
         os.kill(int(puppet["pid"]), signal.SIGKILL)
     # Serve has to see the deaths first; a replacement takes longer, as the next call's failure shows.
     found = [_finish(lab, waiting, 10), _finish(lab, lab.start("ask", first_s=0), 0.5)]
-    nobody = "no replica of Puppet lives."
-    assert [one["error"] for one in found] == [f"BackendError: llm: {nobody}", f"BackendError: turn_detector: {nobody}"]
+    gone = "Puppet has no running replica."
+    assert [one["error"] for one in found] == [f"BackendError: llm: {gone}", f"BackendError: turn_detector: {gone}"]
     wait_until(lambda: not _finish(lab, lab.start("ask", first_s=0))["error"], 60, "an answer")
 
 
@@ -132,6 +132,16 @@ def test_a_stopped_replica_is_known_and_can_be_avoided(lab: LabClient, names: li
         assert found["answers"][0] in names[:2]  # type: ignore[index]
         assert lab.state(number)["items"] == 0
         lab.cancel(number)
+    finally:
+        os.kill(int(victim["pid"]), signal.SIGCONT)
+
+
+def test_a_broadcast_leaves_a_hung_replica_out(lab: LabClient, names: list[str]) -> None:
+    """While one replica is stopped (SIGSTOP), a broadcast returns the answers of the two others."""
+    victim = next(puppet for puppet in lab.puppets() if puppet["replica"] == names[1])
+    os.kill(int(victim["pid"]), signal.SIGSTOP)
+    try:
+        assert sorted(puppet["replica"] for puppet in lab.puppets()) == [names[0], names[2]]
     finally:
         os.kill(int(victim["pid"]), signal.SIGCONT)
 

@@ -16,7 +16,8 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
-from deployments.transports.call_protocol import EXTENSION, LINGER_S, SHORT_BYTES, CallProtocol
+from deployments.serving.compat import LINGER_S
+from deployments.transports.call_protocol import EXTENSION, SHORT_BYTES, CallProtocol
 
 Received = list[tuple[str, bytes]]
 """Which way each message came, "short" or "long", and the message."""

@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.stages.ports import LlmRequest, SttJob, TtsRequest
 from deployments.app import stage_deployment
+from deployments.serving.compat import broadcast
 from deployments.serving.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle
 from rejoinder.core.errors import RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -31,6 +32,8 @@ from tests.system.harness.puppet import Puppet, work
 from tests.system.harness.watching import wait_until
 
 PUPPETS = 3
+# A puppet answers in milliseconds, but the machine may be busy.
+PUPPET_S = 5.0
 web = FastAPI()
 
 
@@ -134,9 +137,8 @@ class Lab:
 
     @web.get("/puppets")
     async def puppets(self) -> list[dict[str, Any]]:
-        """What each replica counted."""
-        answers: list[dict[str, Any]] = await self._puppet.broadcast("describe").results_async()
-        return answers
+        """Return the counts of each puppet that answers within PUPPET_S."""
+        return await broadcast(self._puppet, "describe", PUPPET_S)
 
     async def _watched(self, call: Call, order: dict[str, Any]) -> None:
         begin = {"read": self._read, "open": self._open, "ask": self._ask, "tts": self._speak, "stt": self._hear}
