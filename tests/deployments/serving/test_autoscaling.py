@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.app import bind
-from deployments.serving.autoscaling import HostPolicy, StagePolicy, hosts_wanted, replicas_wanted
+from deployments.serving.autoscaling import HostPolicy, StagePolicy, desired_hosts, desired_replicas
 from rejoinder.core.settings.settings import Autoscaling, HostSettings, Settings
 
 LIMITS = {"target": 60.0, "headroom": 0.1, "lag_limit_s": 0.05}
@@ -18,7 +18,7 @@ LIMITS = {"target": 60.0, "headroom": 0.1, "lag_limit_s": 0.05}
 @given(st.integers(0, 5000), st.floats(0, 1), st.integers(1, 50))
 def test_hosts_hold_the_calls_and_a_share_more(sessions: int, lag_s: float, running: int) -> None:
     """Never fewer than the calls need at their target with headroom; a late loop asks for one more than there are."""
-    wanted = hosts_wanted(sessions, lag_s, running, most=100, **LIMITS)
+    wanted = desired_hosts(sessions, lag_s, running, most=100, **LIMITS)
     assert wanted * 60 >= sessions * 1.1
     if lag_s > 0.05:
         assert wanted > running
@@ -29,7 +29,7 @@ def test_hosts_hold_the_calls_and_a_share_more(sessions: int, lag_s: float, runn
 @given(st.floats(0, 100), st.floats(0, 5), st.integers(1, 50))
 def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: float, running: int) -> None:
     """Above the limit it grows, never by more than two; without waiting it never shrinks below its work."""
-    wanted = replicas_wanted(ongoing, queue_s, running, target=4, queue_limit_s=0.05)
+    wanted = desired_replicas(ongoing, queue_s, running, target=4, queue_limit_s=0.05)
     if queue_s > 0.05:
         assert running < wanted <= 2 * running
     elif wanted < running:
@@ -38,8 +38,8 @@ def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: 
 
 def test_a_stage_does_not_flap_at_the_border() -> None:
     """Three replicas that would just fit into two stay; when they clearly fit, one goes."""
-    assert replicas_wanted(7.5, 0, 3, target=4, queue_limit_s=0.05) == 3
-    assert replicas_wanted(6.0, 0, 3, target=4, queue_limit_s=0.05) == 2
+    assert desired_replicas(7.5, 0, 3, target=4, queue_limit_s=0.05) == 3
+    assert desired_replicas(6.0, 0, 3, target=4, queue_limit_s=0.05) == 2
 
 
 def context(running: int, ongoing: float, **signals: list[float]) -> SimpleNamespace:

@@ -64,7 +64,7 @@ def test_everything_else_is_counted() -> None:
     assert _value(registry, "rejoinder_errors_total", fault="backend", stage="llm") == 1
     assert _value(registry, "rejoinder_answer_cache_total", outcome="hit_exact") == 1
     assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
-    assert _value(registry, "rejoinder_dismissed_speech_total", reading="no_words") == 1
+    assert _value(registry, "rejoinder_dismissed_speech_total", reason="no_words") == 1
     assert _value(registry, "rejoinder_degradation_steps_total", measure="filler") == 1
 
 
