@@ -5,8 +5,8 @@ on every exit: Serve does not cancel a call because its caller stops waiting. A 
 is opened, because Serve ignores a cancellation that comes before the first request for an item if the router runs on
 the caller's loop.
 
-Failures become `BackendError` with the id of the replica that failed, and overload becomes `Overloaded`. Errors that
-the engine raises itself (`RejoinderError`) pass unchanged.
+Failures become `BackendError` with the stage and the id of the replica that failed, and overload becomes `Overloaded`.
+Other errors of our own (`RejoinderError`) that the replica raises pass unchanged.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 _numbers = itertools.count(1)
 
 
-def _route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
+def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
+    """Return a route with an id that no other call of this process has."""
     return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
 
 
 @contextmanager
-def _faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
+def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
     """Translate the errors of a handle, and delete the request's placement."""
     try:
         yield
@@ -71,10 +72,10 @@ def _faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
         forget(route.request_id)
 
 
-async def _ask(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
+async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
     """Make one unary call. Cancelling it cancels the request in the replica."""
-    route = _route(avoid)
-    with _faults(stage, route):
+    route = _new_route(avoid)
+    with _translated_errors(stage, route):
         response = method.remote(payload, route)
         try:
             return await response
@@ -100,7 +101,7 @@ class _Stream:
         return self
 
     async def __anext__(self) -> Any:
-        with _stream_faults(self._stage, self._route):
+        with _translated_item_errors(self._stage, self._route):
             if self._first is not None:
                 first, self._first = self._first, None
                 return await first
@@ -117,9 +118,10 @@ class _Stream:
 
 
 @contextmanager
-def _stream_faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
+def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
+    """Translate the errors of one item, and keep the placement: the stream may have further items."""
     try:
-        with _faults(stage, ReplicaRoute(f"{route.request_id}/item")):
+        with _translated_errors(stage, ReplicaRoute(f"{route.request_id}/item")):
             yield
     except BackendError as error:
         error.replica = placed(route.request_id)
@@ -128,6 +130,7 @@ def _stream_faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 @asynccontextmanager
 async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -> AsyncIterator[_Stream]:
+    """Open a stream. Leaving the context cancels it in the replica."""
     stream = _Stream(method.remote(payload, route), stage, route)
     try:
         yield stream
@@ -144,7 +147,7 @@ class VadHandle:
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
         """Run one batch of windows on a replica not in `avoid`. See `VadPort.step`."""
-        return cast(VadResult, await _ask("vad", self._step, batch, avoid))
+        return cast(VadResult, await _call("vad", self._step, batch, avoid))
 
 
 class TurnDetectorHandle:
@@ -155,7 +158,7 @@ class TurnDetectorHandle:
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Judge whether the turn is complete. See `TurnDetectorPort.predict`."""
-        return cast(TurnVerdict, await _ask("turn_detector", self._predict, pcm, avoid))
+        return cast(TurnVerdict, await _call("turn_detector", self._predict, pcm, avoid))
 
 
 class SttHandle:
@@ -166,7 +169,7 @@ class SttHandle:
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Transcribe one utterance. Cancelling removes a queued job. See `SttPort.transcribe`."""
-        return cast(Transcript, await _ask("stt", self._transcribe, job, avoid))
+        return cast(Transcript, await _call("stt", self._transcribe, job, avoid))
 
 
 class LlmHandle:
@@ -181,7 +184,7 @@ class LlmHandle:
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
         """Open a generation. Leaving the context cancels it in the replica. See `LlmPort.open`."""
-        async with _open("llm", self._generate, request, _route(avoid, strict, request.session)) as stream:
+        async with _open("llm", self._generate, request, _new_route(avoid, strict, request.session)) as stream:
             yield cast(LlmStream, stream)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
@@ -200,7 +203,7 @@ class TtsHandle:
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open the audio stream of a segment. Leaving the context cancels it. See `TtsPort.open`."""
-        async with _open("tts", self._synthesize, request, _route(avoid)) as stream:
+        async with _open("tts", self._synthesize, request, _new_route(avoid)) as stream:
             yield cast(AsyncIterator[bytes], stream)
 
 
@@ -213,8 +216,8 @@ class AnswerCacheHandle:
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
         """Return the cached answer, or None. See `AnswerCachePort.lookup`."""
-        return cast("CacheHit | None", await _ask("answer_cache", self._lookup, question, avoid))
+        return cast("CacheHit | None", await _call("answer_cache", self._lookup, question, avoid))
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
         """Keep an answer. See `AnswerCachePort.store`."""
-        await _ask("answer_cache", self._store, answered, avoid)
+        await _call("answer_cache", self._store, answered, avoid)
