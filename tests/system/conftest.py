@@ -1,4 +1,4 @@
-"""Shared by the tests on a real Ray: clips, and served systems."""
+"""Fixtures of the system tests: spoken clips."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TRIES = 20
 
 @pytest.fixture(scope="session")
 def question(store: ModelStore) -> bytes:
-    """A short spoken question without a pause: 24 kHz PCM.
+    """Return a short spoken question without a pause, as 24 kHz PCM.
 
-    The synthesized voice speaks differently each time, and four times in ten it stops before the last word. Then work
-    begins there, and what a test does to the first request of a turn, it does to half a sentence's.
+    The synthesized speech differs each time, and in four of ten cases it pauses before the last word. The stages would
+    then start with half a sentence, and a test would disturb the request for that half.
     """
     voice = PiperVoice(store.path("piper-en-us-joe-medium"))
     silero = Silero(store.path("silero-vad"))
@@ -30,18 +30,18 @@ def question(store: ModelStore) -> bytes:
         pcm = b"".join(voice.synthesize("What is the capital of France?"))
         if _soft_ends(silero, pcm) == 1:
             return pcm
-    raise AssertionError(f"the voice paused {TRIES} times in a row")
+    raise AssertionError(f"the synthesized question had a pause {TRIES} times in a row")
 
 
 @pytest.fixture(scope="session")
 def long_question(store: ModelStore) -> bytes:
-    """A question whose answer takes a while to speak."""
+    """Return a spoken question whose answer takes several seconds to speak, as 24 kHz PCM."""
     voice = PiperVoice(store.path("piper-en-us-joe-medium"))
     return b"".join(voice.synthesize("Please tell me a long story about a brave little fox."))
 
 
 def _soft_ends(silero: Silero, pcm: bytes) -> int:
-    """How often voice activity hears an end in it."""
+    """Return how many tentative ends of speech voice activity detection finds."""
     samples = soxr.resample(np.frombuffer(pcm, "<i2"), WIRE_RATE, STT_RATE)
-    heard = edges(silero, SpeechSettings(), np.concatenate([samples, np.zeros(STT_RATE // 2, np.int16)]))
-    return sum(isinstance(event, SoftEnd) for event in heard)
+    found = edges(silero, SpeechSettings(), np.concatenate([samples, np.zeros(STT_RATE // 2, np.int16)]))
+    return sum(isinstance(event, SoftEnd) for event in found)
