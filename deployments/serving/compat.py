@@ -143,8 +143,8 @@ async def broadcast(handle: DeploymentHandle, method: str, timeout_s: float) -> 
         return []
     calls = {asyncio.ensure_future(result.get_async()): result for result in results}
     try:
-        answered, _ = await asyncio.wait(calls, timeout=max(0.0, deadline - loop.time()))
-        return [call.result() for call in answered if not call.cancelled() and call.exception() is None]
+        await asyncio.wait(calls, timeout=max(0.0, deadline - loop.time()))
+        return [call.result() for call in calls if call.done() and not call.cancelled() and call.exception() is None]
     finally:
         for call, result in calls.items():
             if not call.done():
