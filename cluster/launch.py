@@ -133,11 +133,12 @@ def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
     os.environ.update(node_environment(directory) | ALONE)
     import ray
 
+    from deployments.serving.compat import start_local_ray
+
     try:
-        ray.init(
-            address="local",
+        start_local_ray(
+            directory,
             runtime_env=dict(runtime_env or {}),
-            _temp_dir=str(directory),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,
@@ -201,8 +202,9 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
     from ray.serve.config import HTTPOptions
 
     from deployments.app import bind
+    from deployments.serving.compat import serve_http_port
 
-    running = _serve_port()
+    running = serve_http_port()
     options = config.http_options
     port = options.port or running or free_port()
     if running not in (None, port):
@@ -226,14 +228,6 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
             # Conversations under way may go on for their grace period; we do not wait that long.
             with contextlib.suppress(TimeoutError):
                 serve.delete(app.name)
-
-
-def _serve_port() -> int | None:
-    """The HTTP port of the Serve that runs on the cluster; None if none does."""
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else int(client.http_config.port)
 
 
 def _deploy(serve: Any, app: Any, name: str, report: Callable[[LaunchProgress], None]) -> None:

@@ -1,4 +1,7 @@
-"""The stages as Ray Serve deployments, one module each, and the application that joins them.
+"""Ray Serve deployments: one module for each stage, the session hosts, and the application that joins them.
 
-Start at `app.py`, then `session_host.py`. Imports `actors`, the store and the core; `cluster` imports it.
+`app.py` is the entry point; read it first, then `session_host.py` and one stage, such as `stt.py`. The subpackages hold
+what the deployments share (`serving`), the WebSocket transport (`transports`), the engines (`engines`) and hosts
+without Ray (`local`). This package imports `actors`, `rejoinder.store` and `rejoinder.core`. Only `cluster`,
+`benchmarks` and the command line import it.
 """

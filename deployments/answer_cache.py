@@ -1,7 +1,8 @@
-"""The answer cache: one replica that all hosts share, so that what one caller was told the next is told at once.
+"""Answer cache: one replica that all hosts share, so that an answer given once is reused for later callers.
 
-It lives in memory: a replica that dies is replaced by an empty one, and a new deployment begins empty. What it answers
-is decided by `rejoinder.core.reply.answer_cache`; whether it is asked at all, by the host.
+The cache is in memory. A replacement of a dead replica starts empty, and so does a new deployment.
+`rejoinder.core.reply.answer_cache` decides which question matches which answer. The host decides whether to look a
+question up (`actors.stages.answer_cache`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rejoinder.store import open_store
 
 
 class AnswerCache(StageDeployment):
-    """The deployment. A lookup that is cancelled while it waits for the model of sentences leaves at once."""
+    """The AnswerCache deployment. A cancelled lookup that waits for the embedding model leaves the queue at once."""
 
     def __init__(self, settings: Settings) -> None:
         rules = settings.answer_cache
@@ -35,7 +36,10 @@ class AnswerCache(StageDeployment):
         self._replica = Replica("answer_cache", name, rules, self._worker)
 
     async def lookup(self, question: CacheQuestion, route: ReplicaRoute | None = None) -> CacheHit | None:
-        """The answer to the same question, or to one that passes for it."""
+        """Return the answer to the same or a similar question, None if there is none.
+
+        A question is compared by similarity only if a model is configured and fewer than `max_queue` lookups wait.
+        """
         async with self._replica.request():
             hit = self._index.exact(question, time.monotonic())
             if hit or not self._index.comparable(question):
@@ -44,17 +48,17 @@ class AnswerCache(StageDeployment):
             return None if vector is None else self._index.nearest(question, vector, time.monotonic())
 
     async def store(self, answered: CachedAnswer, route: ReplicaRoute | None = None) -> None:
-        """Keep an answer. One that comes while too many questions wait is found by its words only."""
+        """Keep an answer. If `max_queue` questions wait, it is kept without a vector: only its exact text finds it."""
         async with self._replica.request():
             vector = await self._vector(answered.question.text)
             self._index.keep(answered.question, vector, answered.answer, time.monotonic())
 
     async def clear(self, tenant: str | None = None) -> int:
-        """Forget everything, or one tenant's (`tenant_of` its API key); returns how many answers that were."""
+        """Delete all answers, or those of one tenant (`tenant_of` its API key). Return how many were deleted."""
         return self._index.clear(tenant)
 
     async def _vector(self, text: str) -> Vector | None:
-        """None without a model, or if too many wait for it."""
+        """Return the text's embedding, None without a model or if `max_queue` texts wait for it."""
         engine = self._engine
         if engine is None or self._waiting >= self._max_queue:
             return None

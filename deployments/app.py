@@ -1,6 +1,13 @@
-"""The composition root: from validated settings to one Serve application.
+"""Composition root: validated settings become one Ray Serve application.
 
-`build` is what `ray_config.yaml` names as import_path, so `serve deploy` and `rejoinder serve` build the same thing.
+`ray_config.yaml` names `deployments.app:build` as its import path and passes its `args`. So `serve deploy
+ray_config.yaml` and `rejoinder serve ray_config.yaml` build the same application. `deployments.app:app` is the
+application with the default settings, for `serve run` and `serve build`, which need an application without arguments.
+
+What runs where is a setting. By default the turn detector, speech to text, the language model and text to speech are
+deployments, voice activity detection runs inside each session host, and the answer cache is off. The number of replicas
+is fixed (`min_replicas` equals `max_replicas`): one each, and two for the language model. Nothing is pinned to a GPU or
+a node unless `resources` says so.
 """
 
 from __future__ import annotations
@@ -23,17 +30,26 @@ from deployments.turn_detector import TurnDetector
 from deployments.vad import Vad
 from rejoinder.core.settings.settings import Autoscaling, Resources, Settings, StageSettings, parse_settings
 
-# A host answers health and metrics beside its sessions, each of which is one ongoing request for life.
+# Ongoing requests of a host beside its sessions: health checks and metrics. A session is one ongoing request until it
+# ends.
 HTTP_HEADROOM = 32
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application for the `args` of ray_config.yaml; raises ConfigError naming the field."""
+    """Return the application for the `args` of ray_config.yaml.
+
+    Raises:
+        ConfigError: If a value is invalid or a key is unknown. The error names the field.
+    """
     return bind(parse_settings(args))
 
 
 def bind(settings: Settings) -> Application:
-    """Every stage as its own deployment, and the hosts in front of them."""
+    """Return the application for some settings: a deployment for each stage, and the session hosts as its ingress.
+
+    Voice activity detection is a deployment only if `vad.placement` is "deployment". The answer cache and the backup
+    language model are deployments only if they are configured.
+    """
     stages: dict[str, tuple[str, type, StageSettings]] = {
         "turn_detector": ("TurnDetector", TurnDetector, settings.turn_detector),
         "stt": ("Stt", EmulatedStt if settings.stt.engine == "emulated" else Stt, settings.stt),
@@ -52,7 +68,13 @@ def bind(settings: Settings) -> Application:
 
 
 def stage_deployment(cls: type, stage: StageSettings, name: str = "") -> serve.Deployment:
-    """A stage's plain class as a Serve deployment (named as the class, or `name`), with its configuration's options."""
+    """Return a stage's class as a Serve deployment with the options of its settings.
+
+    Args:
+        cls: The stage's class.
+        stage: Its settings: resources, replicas or autoscaling, health checks.
+        name: The deployment's name, by default the class's.
+    """
     return serve.deployment(
         cls,
         name=name or cls.__name__,
@@ -86,15 +108,17 @@ def _host(settings: Settings) -> serve.Deployment:
 
 
 def _replicas(scaling: Autoscaling, policy: type, **limits: float) -> dict[str, Any]:
+    """Return a fixed number of replicas if `min_replicas` equals `max_replicas`, else an autoscaling config."""
     if scaling.min_replicas == scaling.max_replicas:
         return {"num_replicas": scaling.min_replicas}
     options = scaling.model_dump(exclude={"headroom", "queue_delay_ms"})
     limits = {"target": scaling.target_ongoing_requests, **limits}
-    rule = AutoscalingPolicy(policy_function=policy, policy_kwargs=limits)
-    return {"autoscaling_config": AutoscalingConfig(**options, policy=rule)}
+    autoscaling_policy = AutoscalingPolicy(policy_function=policy, policy_kwargs=limits)
+    return {"autoscaling_config": AutoscalingConfig(**options, policy=autoscaling_policy)}
 
 
 def _actor(resources: Resources) -> dict[str, Any]:
+    """Return the `ray_actor_options` for what a replica reserves."""
     options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
     if resources.memory_mb:
         options["memory"] = resources.memory_mb * 1024 * 1024
@@ -103,3 +127,7 @@ def _actor(resources: Resources) -> dict[str, Any]:
     if resources.label_selector:
         options["label_selector"] = resources.label_selector
     return options
+
+
+app: Application = bind(Settings())
+"""The application with the default settings, for `serve run deployments.app:app` and `serve build`."""

@@ -1,5 +1,6 @@
-"""The language model: one engine behind one protocol (prompt in, cancellable stream of coalesced token deltas
-out).
+"""The Llm deployment: one language model engine behind one protocol.
+
+A request is a prompt, and the answer is a cancellable stream of coalesced token deltas.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ from rejoinder.store import ConversionForm, open_store
 
 
 class LlmEngine(Protocol):
-    """What stands behind the deployment."""
+    """A language model engine of the Llm deployment."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The engine and its model, for reports."""
+        ...
 
     @property
     def prefills(self) -> bool:
-        """Whether it keeps the state of a prompt that nobody asked to be answered."""
+        """True if the engine can compute a prompt's state (its KV cache) before the answer is requested."""
         ...
 
     def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Generate; closing the generator stops the engine at its next token and frees the slot."""
+        """Generate an answer. Closing the generator stops the engine at its next token and frees the slot."""
         ...
 
     async def check_health(self) -> None:
@@ -44,7 +47,12 @@ class LlmEngine(Protocol):
 
 
 def open_engine(settings: Settings) -> LlmEngine:
-    """The engine that the configuration names."""
+    """Return the engine that `settings.llm` names, with its model loaded.
+
+    Raises:
+        ConfigError: If an OpenAI-compatible server is configured that is not on this machine, and its API key is not in
+            the environment.
+    """
     stage = settings.llm
     if stage.engine == "emulated":
         return EmulatedLlm(settings, replica_id("llm"))
@@ -56,7 +64,7 @@ def open_engine(settings: Settings) -> LlmEngine:
                 "Set it on every node, or name another one.",
                 field="args.llm.api_key_env",
             )
-        # Half a second of each process that starts, which only this engine is worth.
+        # The import takes half a second, so only this engine's process pays for it.
         from deployments.engines.llm.openai_api import OpenAiApi
 
         return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms, cache_hint=stage.cache_hint)
@@ -93,7 +101,7 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
 
 
 def _transformers_model(settings: Settings) -> str:
-    """A folder as it is, a hub repository by its name, anything else from the store."""
+    """Return the model as vLLM takes it: a folder's path, a Hugging Face repository's name, or a path in the store."""
     model = settings.llm.model
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -102,10 +110,10 @@ def _transformers_model(settings: Settings) -> str:
 
 
 class Llm(StageDeployment):
-    """The deployment."""
+    """The Llm deployment."""
 
     def __init__(self, settings: Settings) -> None:
-        os.nice(settings.llm.nice)  # before the engine makes its threads, which inherit it
+        os.nice(settings.llm.nice)  # before the engine creates its threads, which inherit the priority
         self._engine = open_engine(settings)
         self._replica = Replica("llm", self._engine.name, settings.llm)
         if isinstance(self._engine, Vllm):
@@ -116,26 +124,30 @@ class Llm(StageDeployment):
     async def generate(
         self, request: LlmRequest, route: ReplicaRoute | None = None
     ) -> AsyncGenerator[TokenDelta, None]:
-        """Stream the answer; cancelling stops the engine at its next token."""
+        """Stream the answer. Cancelling stops the engine at its next token.
+
+        A prefill request to an engine without prefill returns at once with one empty delta.
+        """
         if request.prefill and not self._engine.prefills:
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))
             return
-        async with self._replica.request() as inside, aclosing(self._engine.stream(request)) as deltas:
+        async with self._replica.request() as tracked, aclosing(self._engine.stream(request)) as deltas:
             async for delta in deltas:
                 if delta.finish:
-                    inside.answered()
+                    tracked.answered()
                 if delta.usage and delta.usage.queue_s is not None:
-                    inside.waited(delta.usage.queue_s)
+                    tracked.waited(delta.usage.queue_s)
                 yield delta
 
     async def check_health(self) -> None:
+        """Raise BackendError if the replica or the engine cannot serve. The first check warms the engine up."""
         await super().check_health()
         if not self._warm:
             await self._warm_up()
         await self._engine.check_health()
 
     async def _warm_up(self) -> None:
-        """Answer something with the standing instructions, so that the first caller pays for nothing."""
+        """Answer a short prompt with the configured instructions, so that their state is cached early."""
         request = LlmRequest((ChatMessage("system", self._instructions), ChatMessage("user", "Hello")), max_tokens=2)
         async with aclosing(self._engine.stream(request)) as deltas:
             async for _ in deltas:

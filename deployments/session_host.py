@@ -1,4 +1,4 @@
-"""The ingress deployment: the home of the conversations of one process."""
+"""The ingress deployment: a replica accepts WebSocket connections and runs their conversations on one event loop."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from actors.stages.services import Services
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
 from deployments.serving.autoscaling import LOOP_LAG_S, SESSIONS
+from deployments.serving.compat import broadcast
 from deployments.serving.handles import (
     AnswerCacheHandle,
     LlmHandle,
@@ -39,19 +40,29 @@ from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import Settings
 
-# A replica that does not describe itself in this time is left out of the targets: it could not be scraped either.
+# A replica that takes longer than this to describe itself is left out of the targets. It could not be scraped either.
 DESCRIBE_S = 2.0
-# Serve counts every question that a replica is asked as its load: they are asked no more often than this, however often
-# the targets are wanted.
+# Serve counts each call to a replica as load of the replica. So the list of targets is kept for this long, however
+# often it is requested.
 TARGETS_S = 1.0
 
 
 class SessionHost:
-    """One replica; `handles` by stage, without "vad" when voice activity runs inline."""
+    """The SessionHost deployment.
+
+    Serve calls `check_health`, `record_autoscaling_stats` and `__serve_build_asgi_app__`.
+    """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits an asynchronous constructor
         self, settings: Settings, handles: dict[str, DeploymentHandle]
     ) -> None:
+        """Connect to the stages and start the host.
+
+        Args:
+            settings: The settings of the application.
+            handles: The deployment handles by stage name. Voice activity detection runs in this process if there is no
+                "vad". "answer_cache" and "llm_backup" are optional.
+        """
         call_protocol.install()
         self._settings = settings
         self._handles = handles
@@ -68,13 +79,12 @@ class SessionHost:
             )
         )
         self._running = asyncio.create_task(self.host.run())
-        # What was imported lives as long as the process: looking through it for garbage would only hold up every
-        # conversation at once.
+        # The imported objects stay until the process ends. Searching them for garbage would pause every conversation.
         gc.collect()
         gc.freeze()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Serve asks for the routes once the replica is constructed."""
+        """Return the ASGI application. Serve calls this after the constructor."""
         return http_app(self)
 
     async def _stages(self) -> Stages:
@@ -96,7 +106,10 @@ class SessionHost:
         )
 
     async def targets(self) -> list[dict[str, Any]]:
-        """Every replica of every deployment with its metrics port and its labels, as found at most TARGETS_S ago."""
+        """Return every replica that answers, as Prometheus HTTP service discovery targets.
+
+        Each entry has the address of the replica's metrics port and its labels. The list is at most TARGETS_S old.
+        """
         return await self._targets()
 
     async def _find_targets(self) -> list[dict[str, Any]]:
@@ -113,7 +126,7 @@ class SessionHost:
         ]
 
     async def describe(self) -> dict[str, Any]:
-        """This replica, for the targets."""
+        """Return this replica's `ReplicaDescription` as a dict."""
         replica = serve.get_replica_context().replica_id.unique_id
         node = ray.get_runtime_context().get_node_id()
         return asdict(
@@ -121,22 +134,24 @@ class SessionHost:
         )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What `deployments.serving.autoscaling` decides by."""
+        """Return the signals of `deployments.serving.autoscaling.HostPolicy`."""
         return {SESSIONS: float(self.host.live), LOOP_LAG_S: self.host.loop_lag_s}
 
     async def check_health(self) -> None:
-        """Raise if the loop is too late to carry audio, or the shared tick has ended."""
+        """Raise BackendError if the event loop is too late to carry audio, or the host's task has ended.
+
+        Serve then replaces the replica.
+        """
         if self._running.done():
-            raise BackendError(f"the host's loop ended: {self._running!r}", stage="host")
+            raise BackendError(f"the host's task ended: {self._running!r}", stage="host")
         if self.host.loop_lag_s * 1000 > self._settings.host.max_loop_lag_ms:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
 
 
 async def _describe(handle: DeploymentHandle) -> list[dict[str, Any]]:
-    """All replicas of a deployment that answer in time."""
+    """Return the descriptions of all replicas of a deployment that answer within DESCRIBE_S."""
     try:
-        async with asyncio.timeout(DESCRIBE_S):
-            answers = await handle.broadcast("describe").results_async(return_exceptions=True)
+        answers = await broadcast(handle, "describe", DESCRIBE_S)
     except (TimeoutError, DeploymentUnavailableError):
         return []
     return [answer for answer in answers if isinstance(answer, dict)]

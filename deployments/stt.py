@@ -1,7 +1,7 @@
-"""Speech to text: one pair of ears, one queue, finals first, batches across sessions.
+"""The Stt deployment: one engine and one queue, which serves final transcripts first and batches across sessions.
 
-A waiting job that is cancelled leaves the queue at once. A batch that runs cannot be stopped: it finishes, its result
-for the cancelled caller is dropped, and the next batch starts.
+A cancelled job that waits leaves the queue at once. A running batch cannot be stopped: it finishes, the cancelled
+caller's result is dropped, and the next batch starts.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from rejoinder.store import open_store
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
+    """A job in the queue. `arrived` is a `time.monotonic` timestamp."""
+
     job: SttJob
     arrived: float
     answer: asyncio.Future[Transcript]
 
 
 class Stt(StageDeployment):
-    """The deployment."""
+    """The Stt deployment: Whisper, with a first-pass recognizer before it if one is configured."""
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.stt
@@ -46,8 +48,8 @@ class Stt(StageDeployment):
             pad_frames=stage.pad_frames,
         )
         store = open_store(settings.models)
-        quick = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.hears_twice else None
-        self._engine = SttCascade(Whisper(store.path(stage.model), options), quick, stage.first_pass_min_logprob)
+        first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.hears_twice else None
+        self._engine = SttCascade(Whisper(store.path(stage.model), options), first_pass, stage.first_pass_min_logprob)
         self._engine.warm_up()
         self._max_batch = stage.max_batch
         self._queue: SttQueue[_Waiting] = SttQueue(stage.max_queue)
@@ -56,24 +58,34 @@ class Stt(StageDeployment):
         self._draining: asyncio.Task[None] | None = None
 
     async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
-        async with self._replica.request() as inside:
+        """Return the transcript of one utterance.
+
+        Args:
+            job: The audio (16 kHz, 16-bit PCM), its priority and its deadline.
+            route: Read by the caller's router only.
+
+        Raises:
+            Overloaded: If the queue is full, or if a final transcript displaced this interim one.
+            DeadlineExceeded: If the job waited longer than `job.deadline_s`.
+        """
+        async with self._replica.request() as tracked:
             waiting = _Waiting(job, time.monotonic(), asyncio.get_running_loop().create_future())
             displaced = self._queue.push(waiting, job.priority, job.deadline_s, waiting.arrived)
             if displaced and not displaced.answer.done():
                 displaced.answer.set_exception(
-                    Overloaded("A final transcript took this partial's place.", resource="stt")
+                    Overloaded("A final transcript displaced this interim transcript.", resource="stt")
                 )
             if self._draining is None or self._draining.done():
                 self._draining = asyncio.create_task(self._drain())
             try:
                 transcript = await waiting.answer
-                inside.waited(transcript.queue_ms / 1000)
+                tracked.waited(transcript.queue_ms / 1000)
                 return transcript
             finally:
                 self._queue.remove(waiting)
 
     async def _drain(self) -> None:
-        """Decode batch after batch until nothing waits."""
+        """Decode one batch after the other until the queue is empty."""
         while len(self._queue):
             now = time.monotonic()
             batch, expired = self._queue.take(self._max_batch, now)
@@ -85,31 +97,31 @@ class Stt(StageDeployment):
     async def _decode(self, batch: list[_Waiting], began: float) -> None:
         clips = [np.frombuffer(waiting.job.pcm, "<i2") for waiting in batch]
         first = batch[0].job
-        partial = first.priority is Priority.PARTIAL  # a batch is of one priority
+        partial = first.priority is Priority.PARTIAL  # all jobs of a batch have the same priority
         try:
-            heard = await self._worker.run(
+            results = await self._worker.run(
                 lambda: self._engine.transcribe_batch(clips, partial=partial, guess=first.guess)
             )
-        except Exception as fault:  # noqa: BLE001  # whatever the engine raised belongs to those who wait for it
+        except Exception as fault:  # noqa: BLE001  # every error of the engine is raised in the callers of the batch
             for waiting in batch:
                 _fail(waiting, fault)
             return
         decode_ms = (time.monotonic() - began) * 1000
-        for waiting, words in zip(batch, heard, strict=True):
+        for waiting, result in zip(batch, results, strict=True):
             if not waiting.answer.done():
-                audio_ms = len(waiting.job.pcm) * 500 / STT_RATE
+                audio_ms = len(waiting.job.pcm) * 500 / STT_RATE  # two bytes a sample
                 queue_ms = (began - waiting.arrived) * 1000
                 waiting.answer.set_result(
                     Transcript(
-                        words.text,
+                        result.text,
                         audio_ms=audio_ms,
                         queue_ms=queue_ms,
                         decode_ms=decode_ms,
-                        avg_logprob=words.avg_logprob,
-                        full_padding=words.full_padding,
-                        repeated=words.repeated,
-                        doubted=words.doubted,
-                        tokens=words.tokens,
+                        avg_logprob=result.avg_logprob,
+                        full_padding=result.full_padding,
+                        repeated=result.repeated,
+                        doubted=result.doubted,
+                        tokens=result.tokens,
                     )
                 )
 

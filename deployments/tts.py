@@ -1,6 +1,6 @@
-"""Text to speech: segments in, chunks of 24 kHz PCM out, one segment at a time on the engine's thread.
+"""The Tts deployment: a text segment becomes a stream of PCM chunks at 24 kHz, one segment at a time.
 
-Cancelling stops a segment at its next chunk, and a waiting one at once.
+A cancelled segment stops at its next chunk. A cancelled segment that waits leaves the queue at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rejoinder.store import open_store
 
 
 class Tts(StageDeployment):
-    """The deployment."""
+    """The Tts deployment, with a Piper voice."""
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.tts
@@ -33,8 +33,19 @@ class Tts(StageDeployment):
         self._replica = Replica("tts", self._engine.name, stage, self._worker)
 
     async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
-        """Raises Overloaded when `max_queue` segments wait already."""
-        async with self._replica.request() as inside:
+        """Yield the segment's audio as 16-bit PCM at 24 kHz.
+
+        Args:
+            request: The text and the speaking rate.
+            route: Read by the caller's router only.
+
+        Yields:
+            Chunks of at most `tts.chunk_ms`.
+
+        Raises:
+            Overloaded: If `tts.max_queue` segments wait already.
+        """
+        async with self._replica.request() as tracked:
             arrived = time.monotonic()
             if self._waiting >= self._max_queue:
                 raise Overloaded("The text-to-speech queue is full.", "Add a tts replica.", resource="tts.max_queue")
@@ -43,7 +54,7 @@ class Tts(StageDeployment):
                 await self._slot.acquire()
             finally:
                 self._waiting -= 1
-            inside.waited(time.monotonic() - arrived)
+            tracked.waited(time.monotonic() - arrived)
             try:
                 chunks = self._engine.synthesize(request.text, request.speed)
                 while (pcm := await self._next(chunks)) is not None:

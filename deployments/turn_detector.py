@@ -1,5 +1,6 @@
-"""Is the caller's turn complete: one Smart Turn inference a question, one at a time (batching gains nothing on a
-CPU).
+"""The TurnDetector deployment: Smart Turn judges whether the caller's turn is complete.
+
+Requests run one at a time, because batching gains nothing on a CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from rejoinder.store import open_store
 
 
 class TurnDetector(StageDeployment):
-    """The deployment. A cancelled question that waits leaves at once; one that runs (40 ms) ends unheard."""
+    """The TurnDetector deployment.
+
+    A cancelled request that waits leaves the queue at once. One that runs (40 ms) finishes, and its result is dropped.
+    """
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.turn_detector
@@ -28,10 +32,16 @@ class TurnDetector(StageDeployment):
         self._replica = Replica("turn_detector", self._engine.name, stage, self._worker)
 
     async def predict(self, pcm: bytes, route: ReplicaRoute | None = None) -> TurnVerdict:
+        """Return the probability that the turn is complete.
+
+        Args:
+            pcm: The last 8 s or less of the caller's audio (16 kHz, 16-bit PCM), with the silence at its end.
+            route: Read by the caller's router only.
+        """
         async with self._replica.request():
             return await self._worker.run(lambda: self._judge(pcm))
 
     def _judge(self, pcm: bytes) -> TurnVerdict:
-        began = time.monotonic()
+        started_at = time.monotonic()
         probability = self._engine.predict(np.frombuffer(pcm, "<i2"))
-        return TurnVerdict(probability, (time.monotonic() - began) * 1000)
+        return TurnVerdict(probability, (time.monotonic() - started_at) * 1000)

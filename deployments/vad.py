@@ -1,4 +1,8 @@
-"""Voice activity: stateless, since every batch brings the state of each stream and takes the next one home."""
+"""Voice activity detection with Silero, inside a session host or as the Vad deployment.
+
+It is stateless: each batch brings the state of its streams, and the result returns the next state. So any replica can
+serve any batch. By default the host runs `decide` itself; `vad.placement: deployment` uses the deployment.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ from rejoinder.store import open_store
 
 
 def load_silero(settings: Settings) -> Silero:
-    """The engine, warm."""
+    """Return the Silero engine, warmed up."""
     engine = Silero(open_store(settings.models).path("silero-vad") / "silero_vad.onnx", settings.vad.threads)
     engine.warm_up()
     return engine
 
 
 def decide(engine: Silero, batch: VadBatch) -> VadResult:
-    """One batch through the engine."""
+    """Return the speech probabilities of a batch of windows, and the states after them."""
     windows = np.frombuffer(batch.windows, np.float32).reshape(batch.n, -1)
     states = np.frombuffer(batch.states, np.float32).reshape(batch.n, -1)
     probabilities, after = engine.step(windows, states)
@@ -28,7 +32,7 @@ def decide(engine: Silero, batch: VadBatch) -> VadResult:
 
 
 class Vad(StageDeployment):
-    """The deployment; any replica may serve any tick."""
+    """The Vad deployment."""
 
     def __init__(self, settings: Settings) -> None:
         self._engine = load_silero(settings)
@@ -36,5 +40,6 @@ class Vad(StageDeployment):
         self._replica = Replica("vad", self._engine.name, settings.vad, self._worker)
 
     async def step(self, batch: VadBatch, route: ReplicaRoute | None = None) -> VadResult:
+        """Run one batch on the engine's thread. See `decide`."""
         async with self._replica.request():
             return await self._worker.run(lambda: decide(self._engine, batch))

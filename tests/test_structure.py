@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "actors.replying": (*STAGES, "actors.listening"),
     "actors.turn_taking": (*STAGES, "actors.listening", "actors.replying"),
     "actors": ("rejoinder.core", "rejoinder.store"),
-    "deployments.transports": ("rejoinder.core", "rejoinder.store", "actors"),
+    "deployments.transports": ("rejoinder.core", "rejoinder.store", "actors", "deployments.serving.compat"),
     "deployments.serving": ("rejoinder.core", "rejoinder.store", "actors", "deployments.transports"),
     "deployments.engines": (*STAGES, "deployments.serving"),
     "deployments.local": ("rejoinder.core", "rejoinder.store", "actors", "deployments"),

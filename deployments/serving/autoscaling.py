@@ -1,12 +1,15 @@
-"""When to add or remove replicas: hosts by the calls they hold, stages by how long work waits for them.
+"""Autoscaling policies: hosts scale by the calls they hold, stages by how long work waits for them.
 
-Serve's own rule counts ongoing requests. For a host that is nearly right (a call is one request for life), but it fills
-hosts to their target before it adds one, and a host takes seconds to start: so a share of the places stays free. For a
-stage it knows nothing of waiting, which is what a caller hears: so a stage also grows while work waits for it too long,
-however few requests that takes.
+They are used only for a deployment whose `max_replicas` is above its `min_replicas`, which no default is.
 
-Serve ships this module to its controller by value, where our other modules may not exist: it imports nothing of ours.
-Replicas report their signals by `record_autoscaling_stats`; `min_replicas`, `max_replicas` and the delays stay Serve's.
+Serve's own policy counts ongoing requests. For a host this is nearly right, since a call is one request until it ends.
+But Serve fills hosts to their target before it adds one, and a host takes seconds to start. So `HostPolicy` keeps a
+share of the places free. For a stage, the number of requests does not show the waiting time, which is what a caller
+notices. So `StagePolicy` also adds replicas while the waiting time is above its limit.
+
+Replicas report their signals by `record_autoscaling_stats`. Serve applies `min_replicas`, `max_replicas` and the delays
+to the numbers that the policies return. Serve sends this module to its controller by value, and our other modules may
+be missing there, so this module imports none of them.
 """
 
 from __future__ import annotations
@@ -19,25 +22,42 @@ SESSIONS = "sessions"
 LOOP_LAG_S = "loop_lag_s"
 QUEUE_S = "queue_s"
 
-# One step at most doubles a stage: what waits meanwhile would otherwise be counted again and again.
+# One decision at most doubles a stage. The work that waits while replicas start would otherwise be counted repeatedly.
 MOST_GROWTH = 2.0
-# Shrink only if the work would fit into one replica less with this share of it to spare.
+# A stage shrinks only if its work needs at most this share of the remaining replicas.
 SHRINK_ROOM = 0.8
 
 
-def hosts_wanted(
+def desired_hosts(
     sessions: float, lag_s: float, running: int, *, target: float, most: int, headroom: float, lag_limit_s: float
 ) -> int:
-    """Enough hosts for the live calls and `headroom` more of them at `target` calls each; one more if a loop is late,
-    and never fewer than what `most` calls a host demand.
+    """Return the number of hosts for the live calls and the headroom.
+
+    Args:
+        sessions: Live calls on all hosts.
+        lag_s: The largest event-loop lag of a host, in seconds.
+        running: Hosts that run now.
+        target: Calls that a host should hold.
+        most: Calls that a host can hold.
+        headroom: Share of the live calls to keep free in addition, for example 0.1.
+        lag_limit_s: Lag in seconds above which one more host than now is returned.
     """
-    wanted = max(math.ceil(sessions * (1 + headroom) / target), math.ceil(sessions / most), 1)
-    return max(wanted, running + 1) if lag_s > lag_limit_s else wanted
+    desired = max(math.ceil(sessions * (1 + headroom) / target), math.ceil(sessions / most), 1)
+    return max(desired, running + 1) if lag_s > lag_limit_s else desired
 
 
-def replicas_wanted(ongoing: float, queue_s: float, running: int, *, target: float, queue_limit_s: float) -> int:
-    """In proportion to the wait while it exceeds its limit, at most doubling; else what the ongoing requests need at
-    their target, and fewer only if that is clearly less.
+def desired_replicas(ongoing: float, queue_s: float, running: int, *, target: float, queue_limit_s: float) -> int:
+    """Return the number of replicas for a stage.
+
+    While work waits longer than the limit, the stage grows in proportion to the waiting time, at most twofold.
+    Otherwise it grows to what the ongoing requests need, and shrinks only if they need clearly less.
+
+    Args:
+        ongoing: Requests in the stage, waiting ones included.
+        queue_s: The longest waiting time that a replica reports, in seconds.
+        running: Replicas that run now.
+        target: Ongoing requests that a replica should have.
+        queue_limit_s: Limit of the waiting time, in seconds.
     """
     if queue_s > queue_limit_s:
         return math.ceil(running * min(MOST_GROWTH, max(queue_s / queue_limit_s, ongoing / (target * max(1, running)))))
@@ -48,30 +68,32 @@ def replicas_wanted(ongoing: float, queue_s: float, running: int, *, target: flo
 
 
 class HostPolicy:
-    """Serve's autoscaling policy of the session hosts."""
+    """Serve's autoscaling policy for the session hosts. See `desired_hosts` for its arguments."""
 
     def __init__(self, target: float, most: int, headroom: float, lag_limit_s: float) -> None:
-        self._wanted = partial(hosts_wanted, target=target, most=most, headroom=headroom, lag_limit_s=lag_limit_s)
+        self._desired = partial(desired_hosts, target=target, most=most, headroom=headroom, lag_limit_s=lag_limit_s)
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        """Return the number of hosts and the unchanged policy state. `context` is Serve's `AutoscalingContext`."""
         sessions = sum(_latest(context, SESSIONS))
         lag_s = max(_latest(context, LOOP_LAG_S), default=0.0)
-        return self._wanted(sessions, lag_s, context.current_num_replicas), context.policy_state
+        return self._desired(sessions, lag_s, context.current_num_replicas), context.policy_state
 
 
 class StagePolicy:
-    """Serve's autoscaling policy of the stages."""
+    """Serve's autoscaling policy for the stages. See `desired_replicas` for its arguments."""
 
     def __init__(self, target: float, queue_limit_s: float) -> None:
-        self._wanted = partial(replicas_wanted, target=target, queue_limit_s=queue_limit_s)
+        self._desired = partial(desired_replicas, target=target, queue_limit_s=queue_limit_s)
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        """Return the number of replicas and the unchanged policy state. `context` is Serve's `AutoscalingContext`."""
         queue_s = max(_latest(context, QUEUE_S), default=0.0)
-        wanted = self._wanted(context.total_num_requests, queue_s, context.current_num_replicas)
-        return wanted, context.policy_state
+        desired = self._desired(context.total_num_requests, queue_s, context.current_num_replicas)
+        return desired, context.policy_state
 
 
 def _latest(context: Any, name: str) -> list[float]:
-    """Each replica's newest value of a signal."""
+    """Return each replica's newest value of a signal. A replica without a report is left out."""
     series = (context.raw_metrics or {}).get(name) or {}
     return [float(values[-1].value) for values in series.values() if values]

@@ -1,9 +1,12 @@
-"""The stage ports over Serve handles: the only casts from what Ray returns to what we mean.
+"""The stage ports (`actors.stages.ports`) over Ray Serve handles.
 
-Every call sits in a context that cancels it on every exit, since nothing else reliably does (ray-facts section 6); a
-stream's first item is asked for before anything may cancel it, because in same-loop mode an earlier cancel is
-silently ignored. Failures become BackendError with the replica that failed, overload becomes Overloaded; the engine's
-own errors pass.
+The casts from Ray's untyped results to our types are all in this module. Every call runs in a context that cancels it
+on every exit: Serve does not cancel a call because its caller stops waiting. A stream requests its first item when it
+is opened, because Serve ignores a cancellation that comes before the first request for an item if the router runs on
+the caller's loop.
+
+Failures become `BackendError` with the stage and the id of the replica that failed, and overload becomes `Overloaded`.
+Other errors of our own (`RejoinderError`) that the replica raises pass unchanged.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from actors.stages.ports import (
     VadBatch,
     VadResult,
 )
+from deployments.serving.compat import cancel_request
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, forget, placed, shortest_queue
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
@@ -39,13 +43,14 @@ from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 _numbers = itertools.count(1)
 
 
-def _route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
+def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
+    """Return a route with an id that no other call of this process has."""
     return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
 
 
 @contextmanager
-def _faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Translate what a handle raises, and forget where the request went."""
+def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
+    """Translate the errors of a handle, and delete the request's placement."""
     try:
         yield
     except RayTaskError as error:
@@ -67,31 +72,19 @@ def _faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
         forget(route.request_id)
 
 
-def _cancel(response: Any) -> None:
-    """Cancel a call in its replica, wherever it is on its way.
-
-    In same-loop mode Serve's own `cancel` forgets a replica that was assigned but not yet looked at by the waiting
-    caller: a gap of one turn of the event loop, which one cancel in some hundreds meets.
-    """
-    response.cancel()
-    assigned = response._replica_result_future
-    if assigned.done() and not assigned.cancelled() and assigned.exception() is None:
-        assigned.result().cancel()
-
-
-async def _ask(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
-    """One unary call; cancelling it cancels the request in the replica."""
-    route = _route(avoid)
-    with _faults(stage, route):
+async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
+    """Make one unary call. Cancelling it cancels the request in the replica."""
+    route = _new_route(avoid)
+    with _translated_errors(stage, route):
         response = method.remote(payload, route)
         try:
             return await response
         finally:
-            _cancel(response)
+            cancel_request(response)
 
 
 class _Stream:
-    """A stream's items, the first of which is already under way."""
+    """Iterator over a stream's items. The first item is requested on construction."""
 
     def __init__(self, generator: Any, stage: str, route: ReplicaRoute) -> None:
         self._generator = generator
@@ -101,21 +94,22 @@ class _Stream:
 
     @property
     def replica(self) -> str:
+        """The id of the replica that serves the stream, "" while none is chosen."""
         return placed(self._route.request_id)
 
     def __aiter__(self) -> _Stream:
         return self
 
     async def __anext__(self) -> Any:
-        with _stream_faults(self._stage, self._route):
+        with _translated_item_errors(self._stage, self._route):
             if self._first is not None:
                 first, self._first = self._first, None
                 return await first
             return await anext(self._generator)
 
     async def close(self) -> None:
-        """Cancel the request in the replica; its own end is not waited for."""
-        _cancel(self._generator)
+        """Cancel the request in the replica, without waiting until the replica has stopped."""
+        cancel_request(self._generator)
         if self._first is not None:
             self._first.cancel()
             await asyncio.wait({self._first})
@@ -124,9 +118,10 @@ class _Stream:
 
 
 @contextmanager
-def _stream_faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
+def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
+    """Translate the errors of one item, and keep the placement: the stream may have further items."""
     try:
-        with _faults(stage, ReplicaRoute(f"{route.request_id}/item")):
+        with _translated_errors(stage, ReplicaRoute(f"{route.request_id}/item")):
             yield
     except BackendError as error:
         error.replica = placed(route.request_id)
@@ -135,6 +130,7 @@ def _stream_faults(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 @asynccontextmanager
 async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -> AsyncIterator[_Stream]:
+    """Open a stream. Leaving the context cancels it in the replica."""
     stream = _Stream(method.remote(payload, route), stage, route)
     try:
         yield stream
@@ -144,30 +140,41 @@ async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -
 
 
 class VadHandle:
+    """`VadPort` over the Vad deployment."""
+
     def __init__(self, handle: DeploymentHandle) -> None:
         self._step = handle.step
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
-        return cast(VadResult, await _ask("vad", self._step, batch, avoid))
+        """Run one batch of windows on a replica not in `avoid`. See `VadPort.step`."""
+        return cast(VadResult, await _call("vad", self._step, batch, avoid))
 
 
 class TurnDetectorHandle:
+    """`TurnDetectorPort` over the TurnDetector deployment."""
+
     def __init__(self, handle: DeploymentHandle) -> None:
         self._predict = handle.predict
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
-        return cast(TurnVerdict, await _ask("turn_detector", self._predict, pcm, avoid))
+        """Judge whether the turn is complete. See `TurnDetectorPort.predict`."""
+        return cast(TurnVerdict, await _call("turn_detector", self._predict, pcm, avoid))
 
 
 class SttHandle:
+    """`SttPort` over the Stt deployment."""
+
     def __init__(self, handle: DeploymentHandle) -> None:
         self._transcribe = handle.transcribe
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        return cast(Transcript, await _ask("stt", self._transcribe, job, avoid))
+        """Transcribe one utterance. Cancelling removes a queued job. See `SttPort.transcribe`."""
+        return cast(Transcript, await _call("stt", self._transcribe, job, avoid))
 
 
 class LlmHandle:
+    """`LlmPort` over the Llm or LlmBackup deployment."""
+
     def __init__(self, handle: DeploymentHandle) -> None:
         self._generate = handle.options(stream=True).generate
         self._deployment = handle.deployment_name
@@ -176,14 +183,18 @@ class LlmHandle:
     async def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
-        async with _open("llm", self._generate, request, _route(avoid, strict, request.session)) as stream:
+        """Open a generation. Leaving the context cancels it in the replica. See `LlmPort.open`."""
+        async with _open("llm", self._generate, request, _new_route(avoid, strict, request.session)) as stream:
             yield cast(LlmStream, stream)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
+        """Return the shortest queue among the replicas not in `avoid`, in requests; None if it is unknown."""
         return shortest_queue(self._deployment, avoid)
 
 
 class TtsHandle:
+    """`TtsPort` over the Tts deployment."""
+
     def __init__(self, handle: DeploymentHandle) -> None:
         self._synthesize = handle.options(stream=True).synthesize
 
@@ -191,17 +202,22 @@ class TtsHandle:
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        async with _open("tts", self._synthesize, request, _route(avoid)) as stream:
+        """Open the audio stream of a segment. Leaving the context cancels it. See `TtsPort.open`."""
+        async with _open("tts", self._synthesize, request, _new_route(avoid)) as stream:
             yield cast(AsyncIterator[bytes], stream)
 
 
 class AnswerCacheHandle:
+    """`AnswerCachePort` over the AnswerCache deployment."""
+
     def __init__(self, handle: DeploymentHandle) -> None:
         self._lookup = handle.lookup
         self._store = handle.store
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
-        return cast("CacheHit | None", await _ask("answer_cache", self._lookup, question, avoid))
+        """Return the cached answer, or None. See `AnswerCachePort.lookup`."""
+        return cast("CacheHit | None", await _call("answer_cache", self._lookup, question, avoid))
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
-        await _ask("answer_cache", self._store, answered, avoid)
+        """Keep an answer. See `AnswerCachePort.store`."""
+        await _call("answer_cache", self._store, answered, avoid)

@@ -1,9 +1,10 @@
-"""The HTTP surface of a host: conversations over WebSocket, and what operators and stock clients ask beside them.
+"""HTTP routes of a session host: conversations over WebSocket, health, models and Prometheus targets.
 
-Admission and authentication happen before a WebSocket is upgraded, so a refusal is an honest HTTP status with a retry
-hint, never a connection that opens and dies. So is the refusal of what came through Serve's Python proxy,
-to which HAProxy falls back while it knows of no host: the proxy saturates at a few dozen conversations, and a socket
-that once went through it stays there.
+Authentication and admission happen before the WebSocket upgrade. So a refused client gets an HTTP status and a retry
+hint, not a connection that opens and closes.
+
+Connections through Serve's Python proxy are refused in the same way. HAProxy falls back to that proxy while it has no
+host. The proxy saturates at a few dozen conversations, and a WebSocket that came through it would stay there.
 """
 
 from __future__ import annotations
@@ -23,54 +24,59 @@ from rejoinder.core.reply.answer_cache import tenant_of
 
 MODEL = "rejoinder"
 NOT_READY = (
-    "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second; if it "
-    "stays so, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
+    "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
+    "error persists, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
 )
 
 
 class ProxyCheck:
-    """Tells what reached this process directly from what Serve's Python proxy handed over."""
+    """Distinguishes connections that this process accepted from those that Serve's Python proxy forwarded."""
 
     def __init__(self) -> None:
         self._own_ports: frozenset[int] = frozenset()
 
-    def reached(self, scope: Mapping[str, Any]) -> bool:
-        """Whether an ASGI scope belongs to a connection that this process accepted itself."""
+    def is_direct(self, scope: Mapping[str, Any]) -> bool:
+        """Return True if this process itself accepted the connection of an ASGI scope."""
         _, port = scope.get("server") or ("", None)
         if port not in self._own_ports:
-            ends = psutil.Process().net_connections("tcp")
-            self._own_ports = frozenset(end.laddr.port for end in ends if end.status == psutil.CONN_LISTEN)
+            sockets = psutil.Process().net_connections("tcp")
+            self._own_ports = frozenset(sock.laddr.port for sock in sockets if sock.status == psutil.CONN_LISTEN)
         return port in self._own_ports
 
 
 class RoutedHost(Protocol):
-    """The host deployment as its surface sees it."""
+    """What the routes need of a host deployment."""
 
     @property
-    def host(self) -> Host: ...
-    @property
-    def keys(self) -> frozenset[str]:
-        """API keys; empty admits everybody."""
+    def host(self) -> Host:
+        """The conversations of this process."""
         ...
 
-    async def targets(self) -> list[dict[str, Any]]: ...
+    @property
+    def keys(self) -> frozenset[str]:
+        """The accepted API keys. Without any, every client is admitted."""
+        ...
+
+    async def targets(self) -> list[dict[str, Any]]:
+        """Return every replica of the application, as Prometheus HTTP service discovery targets."""
+        ...
 
 
 def http_app(served: RoutedHost) -> FastAPI:
-    """The routes of one host."""
+    """Return the ASGI application with the routes of one host."""
     web = FastAPI(title="Rejoinder", docs_url=None, redoc_url=None)
-    door = ProxyCheck()
+    proxy_check = ProxyCheck()
 
     @web.websocket("/v1/realtime")
     @web.websocket("/realtime")
     async def realtime(socket: WebSocket) -> None:
-        """One conversation over OpenAI Realtime."""
-        await _converse(served, socket, door)
+        """Hold one conversation over the OpenAI Realtime protocol."""
+        await _converse(served, socket, proxy_check)
 
     @web.get("/healthz")
     async def healthz(request: Request, response: Response) -> dict[str, Any]:
-        """Alive, and how busy; 503 while HAProxy does not bring its requests here by itself."""
-        direct = door.reached(request.scope)
+        """Return the host's status and load. The status code is 503 until HAProxy sends requests to this host."""
+        direct = proxy_check.is_direct(request.scope)
         response.status_code = 200 if direct else 503
         return {
             "status": "ok" if direct else "behind Serve's Python proxy",
@@ -81,25 +87,26 @@ def http_app(served: RoutedHost) -> FastAPI:
 
     @web.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The one model we serve is the whole conversation; the engines behind it are an extra field."""
+        """Return the one model, "rejoinder". The engines of the stages are an extra field of it."""
         engines = served.host.services.stages.engines
         entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
         return {"object": "list", "data": [entry]}
 
     @web.get("/metrics/targets")
     async def targets() -> list[dict[str, Any]]:
-        """Every replica of every deployment, as Prometheus HTTP service discovery."""
+        """Return every replica that answers, as Prometheus HTTP service discovery targets."""
         return await served.targets()
 
     return web
 
 
-async def _converse(served: RoutedHost, socket: WebSocket, door: ProxyCheck) -> None:
+async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
+    """Refuse the connection, or accept it and hold the conversation until it ends."""
     key = known_key(served.keys, socket.headers)
     if key is None:
         await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))
         return
-    if not door.reached(socket.scope):
+    if not proxy_check.is_direct(socket.scope):
         refusal = _refusal(503, "not_ready", NOT_READY)
         refusal.headers["Retry-After"] = "1"
         await socket.send_denial_response(refusal)
@@ -120,9 +127,14 @@ async def _converse(served: RoutedHost, socket: WebSocket, door: ProxyCheck) -> 
 
 
 def known_key(keys: frozenset[str], headers: Mapping[str, str]) -> str | None:
-    """The known key that a request carries, as a bearer token or as a browser's subprotocol; None if it carries none.
+    """Return the accepted key that a request carries, None if it carries none.
 
-    Without keys everybody is admitted, as "".
+    A key is a bearer token, or a subprotocol as OpenAI's browser client sends it. Without accepted keys every client is
+    admitted with the key "".
+
+    Args:
+        keys: The accepted keys.
+        headers: The request's headers, with names in lower case or a case-insensitive mapping.
     """
     if not keys:
         return ""

@@ -1,4 +1,4 @@
-"""The operator's record of each turn: one JSON line a turn in the replica's log; what was said only if asked for."""
+"""Journal of turns for the operator: one JSON line for each turn in the replica's log."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import logging
 
 logger = logging.getLogger("rejoinder.journal")
 
-# Callers' words are personal data: they stay out of logs unless the operator lowers the log level.
+# What callers say is personal data. It is logged only if the operator sets the log level to DEBUG.
 SPOKEN = frozenset({"text"})
 
 
 class LogJournal:
-    """`actors.stages.ports.Journal` over logging."""
+    """`actors.stages.ports.Journal` over `logging`, with the logger rejoinder.journal."""
 
     def write(self, kind: str, fields: dict[str, object]) -> None:
+        """Log an entry at level INFO without its text, or at level DEBUG with it.
+
+        Args:
+            kind: What the entry records, for example "replied".
+            fields: Its values. Values that JSON lacks are written as strings.
+        """
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s", json.dumps({"kind": kind, **fields}, default=str))
         else:
-            shown = {name: value for name, value in fields.items() if name not in SPOKEN}
-            logger.info("%s", json.dumps({"kind": kind, **shown}, default=str))
+            public = {name: value for name, value in fields.items() if name not in SPOKEN}
+            logger.info("%s", json.dumps({"kind": kind, **public}, default=str))

@@ -1,9 +1,14 @@
-"""Numbers for Prometheus: one registry and one port a replica, because a `/metrics` behind a load balancer answers
-for a random host. Histograms are bucketed at the latency guide's limits, so that every budget can be read off exactly.
+"""Prometheus metrics: one registry and one port for each replica.
+
+A `/metrics` route behind the load balancer would answer for a random host, so every replica serves its own port. The
+histograms of latencies have bucket bounds at the limits of the latency guide, so that the share of turns within a limit
+is exact. Every label has a closed set of values. They come from enums of the core, which HELP names in words:
+`Stage`, `AdmissionRefusal`, `DraftDeclined`, `CacheRefusal`, `SpeechReading` and `DegradationMeasure`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
@@ -11,17 +16,76 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
-# Barge-in is felt in tens of milliseconds; the bar is 150 (DESIGN section 5).
+# The limit for a barge-in is 150 ms; callers notice differences of tens of milliseconds.
 STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-# Fine enough to draw service times from: neighbours differ by an eighth, from 1 ms to 30 s.
+# From 1 ms to 30 s, each bound 1.125 times the one before: fine enough to draw service times from the histogram.
 SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
 SESSION_BUCKETS_S = (1, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
+REPLICA_HELP = {
+    "rejoinder_requests_in_flight": "Requests inside the replica of this stage now, waiting ones included.",
+    "rejoinder_request_seconds": "Seconds from a request's arrival at the replica of this stage to its end.",
+    "rejoinder_queue_seconds": "Seconds that a request waited in the replica of this stage before its service began.",
+    "rejoinder_service_seconds": "Seconds from the start of a request's service to its end, answered requests only.",
+    "rejoinder_requests_total": "Requests that ended in the replica of this stage, by end: done, cancelled or failed.",
+}
+HOST_HELP = {
+    "rejoinder_turn_seconds": "Seconds from the caller's last speech to the first audio of the answer, at the host.",
+    "rejoinder_stage_seconds": (
+        "Seconds that this stage added to a turn; the stages, unattributed included, sum to rejoinder_turn_seconds."
+    ),
+    "rejoinder_stage_own_seconds": (
+        "Seconds that this stage took, including time overlapped with other stages; use this series for alerts."
+    ),
+    "rejoinder_sessions_live": "Conversations of this host now.",
+    "rejoinder_session_seconds": "Length in seconds of the conversations that ended.",
+    "rejoinder_sessions_refused_total": (
+        "Calls refused before the upgrade, by reason: full (no place left) or late (the event loop is late)."
+    ),
+    "rejoinder_hedge_delay_seconds": "Seconds that the newest language model request waits before it is hedged.",
+    "rejoinder_hedges_total": (
+        "Hedges of language model requests, by outcome: sent, then won or wasted; or not sent because the budget was "
+        "exhausted (budget_exhausted) or every other replica was busy (vetoed)."
+    ),
+    "rejoinder_drafts_total": (
+        "Speculative replies, by outcome: begun, renewed after a changed transcript, kept, discarded, discarded_ready "
+        "(discarded with audio ready, also counted as discarded), or declined_ and the reason."
+    ),
+    "rejoinder_interim_transcripts_total": "Transcripts of unfinished utterances, by outcome: heard or failed.",
+    "rejoinder_breaker_transitions_total": (
+        "Language model replicas taken out of use (outcome opened) and put back into use (outcome closed)."
+    ),
+    "rejoinder_answer_cache_total": (
+        "Answer cache operations, by outcome: a lookup's hit_ and its kind, miss, late, failed or paused; refused_ and "
+        "the reason if a question is not looked up; stored or dropped for answers to keep."
+    ),
+    "rejoinder_interruption_stop_seconds": (
+        "Seconds from the arrival of the caller's interrupting speech to the end of the reply's audio."
+    ),
+    "rejoinder_filler_seconds": "Seconds from the caller's last speech to the start of a filler.",
+    "rejoinder_dismissed_speech_total": (
+        "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel or echo."
+    ),
+    "rejoinder_degradation_steps_total": (
+        "Degradation measures that a session took because a stage was slow, by measure: short_segment, no_speculation, "
+        "small_model or filler."
+    ),
+    "rejoinder_errors_total": (
+        "Errors, by fault (caller, backend, overload or internal) and by the stage where they occurred."
+    ),
+}
+
 
 class MetricsPort:
-    """Serves a registry over HTTP from a thread of its own; port 0 picks a free one."""
+    """HTTP server of one registry, on a thread of its own.
+
+    Attributes:
+        registry: The metrics that the port serves. It contains the process's own (CPU, memory) from the start.
+        target: Address and port, as Prometheus scrapes it.
+    """
 
     def __init__(self, address: str, port: int = 0) -> None:
+        """Listen on `address` and `port`. Port 0 takes a free one."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._server, _ = start_http_server(port, address, registry=self.registry)
@@ -29,33 +93,35 @@ class MetricsPort:
 
 
 class ReplicaMetrics:
-    """What every stage replica counts."""
+    """Metrics of one stage replica.
+
+    Attributes:
+        in_flight: Gauge of the requests inside the replica.
+    """
 
     def __init__(self, registry: CollectorRegistry, stage: str) -> None:
         self._stage = stage
-        self.in_flight = Gauge(
-            "rejoinder_requests_in_flight", "Requests inside the replica now.", ["stage"], registry=registry
-        ).labels(stage)
-        self._seconds = Histogram(
-            "rejoinder_request_seconds",
-            "From arrival at the replica to its answer, or its last item.",
-            ["stage"],
-            buckets=HISTOGRAM_BUCKETS_S,
-            registry=registry,
-        ).labels(stage)
-        self._queue, self._service = (
-            Histogram(name, what, ["stage"], buckets=SERVICE_BUCKETS_S, registry=registry).labels(stage)
-            for name, what in (
-                ("rejoinder_queue_seconds", "From arrival at the replica to the start of the service."),
-                ("rejoinder_service_seconds", "From the start of the service to its end; answered requests only."),
-            )
-        )
-        self._ends = Counter(
-            "rejoinder_requests_total", "Requests by how they ended.", ["stage", "end"], registry=registry
-        )
+
+        def histogram(name: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(name, REPLICA_HELP[name], ["stage"], buckets=buckets, registry=registry).labels(stage)
+
+        name = "rejoinder_requests_in_flight"
+        self.in_flight = Gauge(name, REPLICA_HELP[name], ["stage"], registry=registry).labels(stage)
+        self._seconds = histogram("rejoinder_request_seconds", HISTOGRAM_BUCKETS_S)
+        self._queue = histogram("rejoinder_queue_seconds", SERVICE_BUCKETS_S)
+        self._service = histogram("rejoinder_service_seconds", SERVICE_BUCKETS_S)
+        name = "rejoinder_requests_total"
+        self._ends = Counter(name, REPLICA_HELP[name], ["stage", "end"], registry=registry)
 
     def ended(self, seconds: float, end: Literal["done", "cancelled", "failed"], queue_s: float | None) -> None:
-        """`queue_s`: how long it waited for its service to begin; None if that is not known or never came."""
+        """Count a request that ended.
+
+        Args:
+            seconds: Time in seconds from its arrival to its end.
+            end: How it ended.
+            queue_s: Time in seconds that it waited for its service, None if the service never began or the engine does
+                not report it.
+        """
         self._seconds.observe(seconds)
         self._ends.labels(self._stage, end).inc()
         if queue_s is not None:
@@ -65,50 +131,40 @@ class ReplicaMetrics:
 
 
 class ConversationMetrics:
-    """`actors.stages.ports.Metrics` for Prometheus. Every label value comes from a closed set."""
+    """The metrics of a session host: `actors.stages.ports.Metrics` for Prometheus.
+
+    HOST_HELP says what each metric counts.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._turn = Histogram(
-            "rejoinder_turn_seconds",
-            "Caller's last speech to first audio, at the host.",
-            buckets=HISTOGRAM_BUCKETS_S,
-            registry=registry,
-        )
-        shares = _by_stage("rejoinder_stage_seconds", "A stage's share of a turn (shares sum to the turn).", registry)
+        def counter(name: str, *labels: str) -> Counter:
+            return Counter(name, HOST_HELP[name], labels, registry=registry)
+
+        def gauge(name: str) -> Gauge:
+            return Gauge(name, HOST_HELP[name], registry=registry)
+
+        def histogram(name: str, *labels: str, buckets: Sequence[float] = HISTOGRAM_BUCKETS_S) -> Histogram:
+            return Histogram(name, HOST_HELP[name], labels, buckets=buckets, registry=registry)
+
+        self._turn = histogram("rejoinder_turn_seconds")
+        shares = histogram("rejoinder_stage_seconds", "stage")
         self._stages = {name: shares.labels(name) for name in [*(stage.value for stage in Stage), UNATTRIBUTED]}
-        what = "A stage's own duration, what it did beside others included: the latency that an alert is about."
-        own = _by_stage("rejoinder_stage_own_seconds", what, registry)
+        own = histogram("rejoinder_stage_own_seconds", "stage")
         self._own = {stage.value: own.labels(stage.value) for stage in Stage}
-        self._live, self._hedge_delay = (
-            Gauge("rejoinder_sessions_live", "Conversations now.", registry=registry),
-            Gauge("rejoinder_hedge_delay_seconds", "What the newest request waits before a hedge.", registry=registry),
-        )
-        ended = "Length of ended conversations."
-        self._sessions = Histogram("rejoinder_session_seconds", ended, buckets=SESSION_BUCKETS_S, registry=registry)
-        self._refused = Counter("rejoinder_sessions_refused_total", "Refused calls.", ["reason"], registry=registry)
-        self._hedges, self._drafts, self._partials, self._breakers, self._cache = (
-            Counter(name, what, ["outcome"], registry=registry)
-            for name, what in (
-                ("rejoinder_hedges_total", "Hedged LLM requests."),
-                ("rejoinder_drafts_total", "Replies begun before their turn was taken."),
-                ("rejoinder_interim_transcripts_total", "Transcripts of utterances still going on."),
-                ("rejoinder_breaker_transitions_total", "Language model replicas taken out and brought back."),
-                ("rejoinder_answer_cache_total", "Questions to the answer cache, drafts' too, and what it kept."),
-            )
-        )
-        self._stops, self._fillers = (
-            Histogram(name, what, buckets=buckets, registry=registry)
-            for name, what, buckets in (
-                ("rejoinder_interruption_stop_seconds", "Caller's interrupting speech to silence.", STOP_BUCKETS_S),
-                ("rejoinder_filler_seconds", "Caller's last speech to a filler.", HISTOGRAM_BUCKETS_S),
-            )
-        )
-        overheard, what = "rejoinder_dismissed_speech_total", "Speech over a reply that was no turn."
-        self._overheard = Counter(overheard, what, ["reading"], registry=registry)
-        self._degradation = Counter(
-            "rejoinder_degradation_steps_total", "Degradation steps taken.", ["measure"], registry=registry
-        )
-        self._errors = Counter("rejoinder_errors_total", "Errors by fault.", ["fault", "stage"], registry=registry)
+        self._live = gauge("rejoinder_sessions_live")
+        self._sessions = histogram("rejoinder_session_seconds", buckets=SESSION_BUCKETS_S)
+        self._refused = counter("rejoinder_sessions_refused_total", "reason")
+        self._hedge_delay = gauge("rejoinder_hedge_delay_seconds")
+        self._hedges = counter("rejoinder_hedges_total", "outcome")
+        self._drafts = counter("rejoinder_drafts_total", "outcome")
+        self._partials = counter("rejoinder_interim_transcripts_total", "outcome")
+        self._breakers = counter("rejoinder_breaker_transitions_total", "outcome")
+        self._cache = counter("rejoinder_answer_cache_total", "outcome")
+        self._stops = histogram("rejoinder_interruption_stop_seconds", buckets=STOP_BUCKETS_S)
+        self._fillers = histogram("rejoinder_filler_seconds")
+        self._dismissed = counter("rejoinder_dismissed_speech_total", "reason")
+        self._degradation = counter("rejoinder_degradation_steps_total", "measure")
+        self._errors = counter("rejoinder_errors_total", "fault", "stage")
 
     def turn(
         self,
@@ -118,6 +174,14 @@ class ConversationMetrics:
         raw_s: dict[str, float],
         engines: dict[str, str],
     ) -> None:
+        """Observe an answered turn and its stages. All times are in seconds.
+
+        Args:
+            voice_to_voice_s: From the caller's last speech to the first audio of the answer.
+            stages_s: What each stage added to the turn. The rest of the turn is observed as unattributed.
+            raw_s: How long each stage took, overlaps included.
+            engines: Not used here.
+        """
         self._turn.observe(voice_to_voice_s)
         for name, seconds in raw_s.items():
             self._own[name].observe(seconds)
@@ -126,48 +190,58 @@ class ConversationMetrics:
         self._stages[UNATTRIBUTED].observe(max(0.0, voice_to_voice_s - sum(stages_s.values())))
 
     def session_opened(self) -> None:
+        """Count a conversation that began."""
         self._live.inc()
 
     def session_closed(self, duration_s: float) -> None:
+        """Count a conversation that ended after `duration_s` seconds."""
         self._live.dec()
         self._sessions.observe(duration_s)
 
     def refused(self, reason: str) -> None:
+        """Count a refused call. `reason` is a value of `AdmissionRefusal`."""
         self._refused.labels(reason).inc()
 
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
+        """Count a hedge by its outcome. A hedge that is sent is counted again when it wins or is wasted."""
         self._hedges.labels(outcome).inc()
 
     def hedge_delay(self, delay_s: float) -> None:
+        """Set the delay in seconds before the newest request is hedged."""
         self._hedge_delay.set(delay_s)
 
     def partial(self, outcome: Literal["heard", "failed"]) -> None:
+        """Count an interim transcript."""
         self._partials.labels(outcome).inc()
 
     def draft(self, outcome: str) -> None:
+        """Count a step in the life of a speculative reply."""
         self._drafts.labels(outcome).inc()
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
+        """Count a language model replica that was taken out of use or put back."""
         self._breakers.labels(outcome).inc()
 
     def cache(self, outcome: str) -> None:
+        """Count an answer cache operation."""
         self._cache.labels(outcome).inc()
 
     def filler(self, after_s: float) -> None:
+        """Observe a filler that began `after_s` seconds after the caller's last speech."""
         self._fillers.observe(after_s)
 
     def degradation(self, measure: str) -> None:
+        """Count a degradation measure. `measure` is a value of `DegradationMeasure`."""
         self._degradation.labels(measure).inc()
 
     def interrupted(self, stop_s: float) -> None:
+        """Observe a barge-in that silenced the reply after `stop_s` seconds."""
         self._stops.observe(stop_s)
 
     def overheard(self, reading: str) -> None:
-        self._overheard.labels(reading).inc()
+        """Count a dismissed utterance. `reading`, the label `reason`, is a value of `SpeechReading`."""
+        self._dismissed.labels(reading).inc()
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
+        """Count an error by the part at fault and the stage where it occurred."""
         self._errors.labels(fault, stage).inc()
-
-
-def _by_stage(name: str, what: str, registry: CollectorRegistry) -> Histogram:
-    return Histogram(name, what, ["stage"], buckets=HISTOGRAM_BUCKETS_S, registry=registry)

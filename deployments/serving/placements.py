@@ -1,8 +1,8 @@
-"""Whom a call avoids, and where it went.
+"""Where calls may go, where they went, and how long each replica's queue was.
 
-A `ReplicaRoute` travels as the second argument of every stage call; `deployments.serving.router` reads it and remembers
-here which
-replica it chose, so that the caller knows whom to avoid next even if that replica never answers.
+A `ReplicaRoute` travels as the second argument of every stage call. `router.py` reads it and records here which replica
+it chose. So the caller can avoid that replica in its next attempt, even if the replica never answers. The records are
+module state of the caller's process: the router is a copy of its module, but imports this one by name.
 """
 
 from __future__ import annotations
@@ -12,23 +12,30 @@ from dataclasses import dataclass
 
 from ray.serve.exceptions import RayServeException
 
-# Placements are read within milliseconds of the call; the bound only guards against callers that never ask.
-REMEMBERED = 4096
+# A placement is read within milliseconds of its call. The bound only limits what calls leave that never read theirs.
+MAX_PLACEMENTS = 4096
 
 ROUTER = "deployments.serving.router:AvoidingRouter"
 
 
 class NoReplicaAvailable(RayServeException):  # type: ignore[misc]  # ray is untyped here
-    """No replica of a deployment lives: asked now, it answers only after a replacement has started."""
+    """The deployment has no running replica. A retry succeeds only after a replacement has started."""
 
     def __init__(self, deployment: str) -> None:
-        super().__init__(f"no replica of {deployment} lives")
+        super().__init__(f"{deployment} has no running replica")
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRoute:
-    """`strict`: wait for a replica outside `avoid` (a hedge); else take an avoided one if there is no other (a
-    retry). `sticky`: calls of the same value go to the same replica, as long as it is not busier than others.
+    """Routing instructions for one call.
+
+    Attributes:
+        request_id: Key of the call for `placed` and `forget`, unique in the process.
+        avoid: Ids of the replicas that must not get the call.
+        strict: Wait for a replica outside `avoid` (a hedge). Otherwise an avoided one gets the call if there is no
+            other (a retry).
+        sticky: Calls with the same non-empty value go to the same replica while its queue is not clearly longer than
+            others.
     """
 
     request_id: str
@@ -41,14 +48,14 @@ _placements: OrderedDict[str, str] = OrderedDict()
 
 
 def placed(request_id: str) -> str:
-    """The id of the replica that was last chosen for a request of this process, "" while none is."""
+    """Return the id of the replica that was last chosen for a request of this process, "" if none was."""
     return _placements.get(request_id, "")
 
 
 def remember(request_id: str, replica: str) -> None:
-    """A replica was chosen for the request."""
+    """Record that `replica` was chosen for the request."""
     _placements[request_id] = replica
-    while len(_placements) > REMEMBERED:
+    while len(_placements) > MAX_PLACEMENTS:
         _placements.popitem(last=False)
 
 
@@ -56,15 +63,15 @@ _queues: dict[str, dict[str, int]] = {}
 
 
 def note_queues(deployment: str, queues: dict[str, int]) -> None:
-    """What is known of the requests that each replica of a deployment has, whenever one is chosen."""
+    """Record the queue lengths of a deployment's replicas, by replica id. They replace the earlier ones."""
     _queues[deployment] = queues
 
 
 def shortest_queue(deployment: str, avoid: frozenset[str]) -> int | None:
-    """The least of them, but for replicas to be avoided; None if none is known."""
+    """Return the shortest recorded queue of the replicas not in `avoid`, in requests; None if there is no record."""
     return min((queue for replica, queue in _queues.get(deployment, {}).items() if replica not in avoid), default=None)
 
 
 def forget(request_id: str) -> None:
-    """The request is over."""
+    """Delete the record of a request that is over."""
     _placements.pop(request_id, None)

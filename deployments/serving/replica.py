@@ -1,9 +1,8 @@
-"""What every stage replica has: an identity, a metrics port, a worker thread for its engine, and a health check.
+"""What every stage replica has: an identity, a metrics port, a thread for its engine, and a health check.
 
-Engines block; a replica's event loop must not, or its health checks and queue probes would stop with it. So each
-engine runs on the one thread of a `EngineThread`, and the health check asks two questions that a ping does not: is
-the loop
-late, and is the engine stuck in one job.
+Engines block. A replica's event loop must not block, because its health checks and queue probes run on it. So each
+engine runs on the single thread of an `EngineThread`. The health check measures what a ping does not show: whether the
+loop is late, and whether the engine is stuck in one job.
 """
 
 from __future__ import annotations
@@ -30,41 +29,50 @@ from rejoinder.core.settings.settings import StageSettings
 
 Result = TypeVar("Result")
 
-# A job this long has hung: the longest honest one is 30 s of speech with full padding, about 2 s on one core.
+# A job that takes this long hangs. The longest regular one, 30 s of speech with full padding, takes 2 s on one core.
 STUCK_S = 30.0
 LAG_LIMIT_S = 5.0
-# The waits that say whether a stage is too small now.
+# The autoscaling signal covers the waiting times of the last seconds, and at most this many of them.
 RECENT_S = 5.0
 RECENT_WAITS = 1000
 
 
 class EngineThread:
-    """The one thread on which an engine runs; jobs wait their turn. `nice`: of that thread alone (Linux)."""
+    """The single thread on which an engine runs its jobs, in the order of `run`."""
 
     def __init__(self, name: str, nice: int = 0) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_yield_to_others, initargs=(nice,))
-        self._since: float | None = None
+        """Create the thread.
+
+        Args:
+            name: Its name, for debuggers.
+            nice: Added to the nice value of this thread only (Linux).
+        """
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_lower_priority, initargs=(nice,))
+        self._started_at: float | None = None
 
     async def run(self, job: Callable[[], Result]) -> Result:
-        """Cancelling drops a job that has not begun; one that runs goes on, and its result is dropped."""
+        """Run a job and return its result.
+
+        Cancelling removes a job that has not started. A running job finishes, and its result is dropped.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, job)
 
     def _timed(self, job: Callable[[], Result]) -> Result:
-        self._since = time.monotonic()
+        self._started_at = time.monotonic()
         try:
             return job()
         finally:
-            self._since = None
+            self._started_at = None
 
     @property
     def busy_s(self) -> float:
-        """How long the current job runs already."""
-        since = self._since
-        return 0.0 if since is None else time.monotonic() - since
+        """How long the current job has run, in seconds; 0 if none runs."""
+        started_at = self._started_at  # the engine's thread may reset it meanwhile
+        return 0.0 if started_at is None else time.monotonic() - started_at
 
 
-def _yield_to_others(nice: int) -> None:
-    """Lower this thread's priority by `nice`, against the process it is in."""
+def _lower_priority(nice: int) -> None:
+    """Raise the nice value of the calling thread by `nice` above its process's."""
     if nice:
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + nice))
@@ -72,7 +80,16 @@ def _yield_to_others(nice: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaDescription:
-    """One replica, for `/metrics/targets` and for the operator."""
+    """One replica, for `/metrics/targets`.
+
+    Attributes:
+        stage: The stage's name, "host" for a session host.
+        replica: Serve's id of the replica.
+        pid: Its process id.
+        node: Ray's id of its node.
+        target: Address and port of its metrics.
+        engine: The engine and its model, "" for a host.
+    """
 
     stage: str
     replica: str
@@ -83,7 +100,12 @@ class ReplicaDescription:
 
 
 class ReplicaRequest:
-    """One request inside a replica, and how it ended; `queue_s` once its service has begun."""
+    """One request inside a replica.
+
+    Attributes:
+        end: How it ended.
+        queue_s: How long it waited for its service, in seconds; None until its service begins.
+    """
 
     def __init__(self, waits: deque[tuple[float, float]]) -> None:
         self.end: Literal["done", "cancelled", "failed"] = "failed"
@@ -91,43 +113,61 @@ class ReplicaRequest:
         self._waits = waits
 
     def waited(self, seconds: float) -> None:
-        """Its service began, after so long a wait: known now to whoever adds replicas, not when the stream is over."""
+        """Record that the request's service began after it waited for `seconds`.
+
+        The autoscaling signal includes the time from now on, not only from the end of the request.
+        """
         self.queue_s = seconds
         self._waits.append((time.monotonic(), seconds))
 
     def answered(self) -> None:
-        """All of the answer is on its way; a caller who hangs up now has cancelled nothing."""
+        """Record that the answer is complete. If the caller cancels after this, the request counts as done."""
         self.end = "done"
 
 
 def replica_id(stage: str) -> str:
-    """Serve's id of the replica that this process is; without Ray, a plain name."""
+    """Return Serve's id of this process's replica, or "local-" and the stage without Ray."""
     return str(serve.get_replica_context().replica_id.unique_id) if ray.is_initialized() else f"local-{stage}"
 
 
 class Replica:
-    """Identity, metrics and health of one replica; works without Ray too (then its id is a plain name)."""
+    """Identity, metrics and health of one stage replica. It works without Ray too.
+
+    Attributes:
+        description: The replica's identity.
+    """
 
     def __init__(self, stage: str, engine: str, settings: StageSettings, worker: EngineThread | None = None) -> None:
-        inside = ray.is_initialized()
-        address = ray.util.get_node_ip_address() if inside else "127.0.0.1"
+        """Open the metrics port.
+
+        Args:
+            stage: The stage's name.
+            engine: The engine and its model.
+            settings: The stage's settings; read here: `inject_delay_ms`.
+            worker: The engine's thread, None if the engine needs none.
+        """
+        in_cluster = ray.is_initialized()
+        address = ray.util.get_node_ip_address() if in_cluster else "127.0.0.1"
         self._port = MetricsPort(address)
         self._metrics = ReplicaMetrics(self._port.registry, stage)
         self._settings = settings
         self._worker = worker
         self._waits: deque[tuple[float, float]] = deque(maxlen=RECENT_WAITS)
         replica = replica_id(stage)
-        node = ray.get_runtime_context().get_node_id() if inside else "local"
+        node = ray.get_runtime_context().get_node_id() if in_cluster else "local"
         self.description = ReplicaDescription(
             stage, replica=replica, pid=os.getpid(), node=node, target=self._port.target, engine=engine
         )
 
     def expose(self, collector: Collector) -> None:
-        """Serve an engine's own metrics on this replica's port too."""
+        """Add an engine's own metrics to this replica's metrics port."""
         self._port.registry.register(collector)
 
     def signals(self) -> dict[str, float]:
-        """What `deployments.serving.autoscaling` decides by: the wait that nine of ten recent requests stayed below."""
+        """Return the signal of `deployments.serving.autoscaling.StagePolicy`.
+
+        It is the 90th percentile of the waiting times of the last RECENT_S, in seconds; 0 if nothing waited.
+        """
         horizon = time.monotonic() - RECENT_S
         while self._waits and self._waits[0][0] < horizon:
             self._waits.popleft()
@@ -136,8 +176,12 @@ class Replica:
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[ReplicaRequest]:
-        """Count a request, and how it ended; waits the injected delay first."""
-        began = time.monotonic()
+        """Count a request from its arrival to its end. The configured test delay (`inject_delay_ms`) comes first.
+
+        Yields:
+            The request, whose service notes when it begins and when its answer is complete.
+        """
+        arrived_at = time.monotonic()
         self._metrics.in_flight.inc()
         request = ReplicaRequest(self._waits)
         try:
@@ -151,32 +195,35 @@ class Replica:
             raise
         finally:
             self._metrics.in_flight.dec()
-            self._metrics.ended(time.monotonic() - began, request.end, request.queue_s)
+            self._metrics.ended(time.monotonic() - arrived_at, request.end, request.queue_s)
 
     async def check_health(self) -> None:
-        """Raise if the loop is late or the engine hangs; Serve then replaces the replica."""
-        asked = time.monotonic()
+        """Raise BackendError if the event loop is late or the engine hangs. Serve then replaces the replica."""
+        asked_at = time.monotonic()
         await asyncio.sleep(0)
-        lag_s = time.monotonic() - asked
+        lag_s = time.monotonic() - asked_at
         if lag_s > LAG_LIMIT_S:
             raise BackendError(f"the event loop is {lag_s:.1f} s late.", stage=self.description.stage)
         if self._worker and self._worker.busy_s > STUCK_S:
-            raise BackendError(f"the engine hangs for {self._worker.busy_s:.0f} s.", stage=self.description.stage)
+            raise BackendError(f"one job has run for {self._worker.busy_s:.0f} s.", stage=self.description.stage)
 
 
 class StageDeployment:
-    """What Serve and the operator ask of every stage; `_replica` is set by the stage's constructor."""
+    """Base class of the stages: the methods that Serve and `/metrics/targets` call.
+
+    A subclass sets `_replica` in its constructor.
+    """
 
     _replica: Replica
 
     async def describe(self) -> dict[str, str | int]:
-        """This replica, for `/metrics/targets`."""
+        """Return this replica's `ReplicaDescription` as a dict."""
         return asdict(self._replica.description)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """This replica's signals, for Serve's autoscaler."""
+        """Return this replica's signals for Serve's autoscaler."""
         return self._replica.signals()
 
     async def check_health(self) -> None:
-        """Raise if this replica should be replaced."""
+        """Raise BackendError if this replica should be replaced."""
         await self._replica.check_health()

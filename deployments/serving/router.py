@@ -1,9 +1,11 @@
-"""Which replica gets a call: its conversation's own, or of two random ones that with the shorter queue, but never one
-that the caller asks to avoid.
+"""Request router of the stages: which replica gets a call.
 
-Serve's own router gives no anti-affinity, and a hedge sent to the replica that stalls buys nothing. The router runs in
-the caller's process. Serve ships it there by value, as a copy of this module: so nothing here may keep state or
-define a type that others name. Those are in `deployments.serving.placements`, which stays the one module that it is.
+A call of a conversation goes to the replica that served the conversation before, any other call to the shorter queue of
+two random replicas. A replica that the caller asks to avoid gets the call only if there is no other one. Serve's own
+router has no anti-affinity, and a hedge sent to the stalled replica gains nothing.
+
+The router runs in the caller's process. Serve sends this module there by value, as a copy. So the module must not keep
+state or define a type that other modules name: `placements.py` has these, and is imported by name.
 """
 
 from __future__ import annotations
@@ -12,43 +14,51 @@ import random
 from hashlib import blake2b
 from typing import Any
 
-from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
+from ray.serve.request_router import PendingRequest, ReplicaID, RunningReplica
 
+from deployments.serving.compat import RouterInternals
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, note_queues, remember
 
-# Calls that may look for a replica at once, in one process: more than its sessions can have under way.
+# Routing tasks of one process. A host has fewer calls under way at once.
 MAX_ROUTING = 1024
-# A conversation's own replica is left for one with so many calls less: computing its state again costs about one call.
-YIELD = 3
+# A conversation leaves its replica only for one with at least this many requests less in its queue: computing the
+# conversation's state again costs about one request.
+STICKY_MARGIN = 3
 
 
-class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped here
-    """Power of two choices among the replicas that the request's Route allows.
+class AvoidingRouter(RouterInternals):
+    """Power of two choices among the replicas that the `ReplicaRoute` of a request allows.
 
-    While no replica lives, a call with a Route fails at once. Serve's own router waits for the replacement and says
-    nothing, and with it a caller would wait who ought to hear an apology. Only a deployment's first replicas are waited
-    for.
+    A request with a `ReplicaRoute` fails at once with `NoReplicaAvailable` while the deployment has no running replica,
+    so that the caller can apologize meanwhile. Only a new deployment's first replicas are waited for. A request without
+    a `ReplicaRoute` (a health check, a test) is routed as Serve does it.
     """
 
     _populated = False
 
     @property
     def max_num_routing_tasks(self) -> int:
-        """Serve's own limit, two a replica, would let a few waiting hedges hold up every other call."""
+        """The number of requests that look for a replica at once.
+
+        Serve's own limit is two for each replica. A few hedges that wait for a replica would block all other calls.
+        """
         return MAX_ROUTING
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
+        """Return the one replica that the request goes to, or none if a strict request must wait."""
         if pending_request is None:
             return [candidate_replicas]
-        # Without this the base class retries at once, forever, when it is given no candidate.
+        # Without backoff the base class retries in a busy loop while it is given no candidate.
         pending_request.routing_context.should_backoff = True
         route = _route(pending_request)
         if route is None:
             return [candidate_replicas]
-        known = {replica.replica_id.unique_id: self._known_queue(replica) for replica in candidate_replicas}
-        note_queues(self._deployment_id.name, known)
+        note_queues(
+            self.deployment,
+            {replica.replica_id.unique_id: self._queue_length(replica) for replica in candidate_replicas},
+        )
         allowed = [replica for replica in candidate_replicas if replica.replica_id.unique_id not in route.avoid]
         if not allowed and not route.strict:
             allowed = candidate_replicas
@@ -58,66 +68,52 @@ class AvoidingRouter(RequestRouter):  # type: ignore[misc]  # ray is untyped her
         remember(route.request_id, chosen.replica_id.unique_id)
         return [[chosen]]
 
-    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: ReplicaResult) -> None:
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
+        """Remember the replica that accepted the request: after a rejection it is not the one chosen first."""
         route = _route(pending_request)
         if route is not None:
             remember(route.request_id, replica_id.unique_id)
 
-    async def _choose_replica_for_request(
-        self, pending_request: PendingRequest, *, is_retry: bool = False
-    ) -> RunningReplica:
-        if self._deserted and _route(pending_request) is not None:
-            raise NoReplicaAvailable(self._deployment_id.name)
-        return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
+    def before_routing(self, pending: PendingRequest) -> None:
+        """Raise NoReplicaAvailable if the last replica is gone."""
+        if self._deserted and _route(pending) is not None:
+            raise NoReplicaAvailable(self.deployment)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Take the replicas that Serve's controller reports, and fail the waiting requests if there are none."""
         super().update_replicas(replicas)
         self._populated = self._populated or bool(replicas)
-        self._turn_away()
+        self._fail_waiting_requests()
 
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
+        """Drop a replica that was found dead, and fail the waiting requests if it was the last one."""
         super().on_replica_actor_died(replica_id)
-        self._turn_away()
+        self._fail_waiting_requests()
 
     @property
     def _deserted(self) -> bool:
         return self._populated and not self.curr_replicas
 
-    def _turn_away(self) -> None:
-        """Fail the calls that wait for a replica when none is left."""
+    def _fail_waiting_requests(self) -> None:
         if not self._deserted:
             return
-        name = self._deployment_id.name
-        note_queues(name, {})
-        for pending in tuple(self._pending_requests_to_fulfill):
-            if not pending.future.done() and _route(pending) is not None:
-                self._cancel_routing_task_for_pending_request(pending)
-                self._remove_pending_request_from_indices(pending)
-                pending.future.set_exception(NoReplicaAvailable(name))
-
-    def _get_pending_request_matching_internal_request_id(
-        self, request_metadata: object = None
-    ) -> PendingRequest | None:
-        """The very call for which a replica was chosen.
-
-        Serve's own looks it up by the request id, which all calls of one conversation share: of two that wait for the
-        same deployment, the second would wait for ever, and keep a routing task.
-        """
-        waiting = self._pending_requests_to_fulfill
-        mine = (pending for pending in waiting if pending.metadata is request_metadata and not pending.future.done())
-        return next(mine, None)
+        note_queues(self.deployment, {})
+        for pending in self.waiting_requests():
+            if _route(pending) is not None:
+                self.fail_request(pending, NoReplicaAvailable(self.deployment))
 
     def _choose(self, allowed: list[RunningReplica], sticky: str) -> RunningReplica:
-        """The shorter queue of two; for a conversation its own replica, unless that has YIELD more than the other."""
+        """Return the shorter queue of two, or the conversation's own replica unless its queue is too long."""
         pair = random.sample(allowed, min(2, len(allowed)))
-        shorter = min(pair, key=self._known_queue)
+        shorter = min(pair, key=self._queue_length)
         if not sticky:
             return shorter
-        # Rendezvous hashing: a replica that comes or goes moves only the conversations that are its own.
+        # Rendezvous hashing: when a replica comes or goes, only the conversations assigned to it move.
         own = max(allowed, key=lambda replica: blake2b(f"{sticky}/{replica.replica_id.unique_id}".encode()).digest())
-        return own if self._known_queue(own) < self._known_queue(shorter) + YIELD else shorter
+        return own if self._queue_length(own) < self._queue_length(shorter) + STICKY_MARGIN else shorter
 
-    def _known_queue(self, replica: RunningReplica) -> int:
+    def _queue_length(self, replica: RunningReplica) -> int:
+        """Return the requests that the replica last reported, 0 if it reported none yet."""
         return self.replica_queue_len_cache.get(replica.replica_id) or 0
 
 

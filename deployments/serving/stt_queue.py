@@ -1,7 +1,7 @@
-"""The order of speech-to-text work: finals before partials, oldest first, bounded, each with a deadline.
+"""Bounded priority queue for speech-to-text jobs: final transcripts first, then interim ones, oldest first.
 
-Pure: it takes `now`. A job that waited past its deadline is handed back as expired instead of being decoded for
-nobody.
+Each job has a deadline. A job that waited past it is returned as expired and is not decoded. The queue has no clock:
+its methods take `now`, in seconds.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ Job = TypeVar("Job")
 
 @dataclass(order=True)
 class _Entry(Generic[Job]):
+    """A queued job. `rank` is its priority and its number; a removed entry stays in the heap until it is popped."""
+
     rank: tuple[int, int]
     expires: float = field(compare=False)
     job: Job = field(compare=False)
-    gone: bool = field(default=False, compare=False)
+    removed: bool = field(default=False, compare=False)
 
 
 class SttQueue(Generic[Job]):
-    """At most `limit` waiting jobs; a final pushed into a full queue displaces the youngest partial, if there is
-    one.
+    """Priority queue of at most `limit` jobs.
+
+    A final job that is pushed into a full queue displaces the youngest interim job.
     """
 
     def __init__(self, limit: int) -> None:
@@ -37,10 +40,24 @@ class SttQueue(Generic[Job]):
         self._waiting: dict[int, _Entry[Job]] = {}
 
     def __len__(self) -> int:
+        """Return the number of waiting jobs."""
         return len(self._waiting)
 
     def push(self, job: Job, priority: Priority, deadline_s: float, now: float) -> Job | None:
-        """Add a job; returns the partial it displaced, raises Overloaded when nothing can be displaced."""
+        """Add a job.
+
+        Args:
+            job: The job. It must not be in the queue already.
+            priority: Final or interim (`Priority.PARTIAL`).
+            deadline_s: Time in seconds after which the job expires.
+            now: The current time in seconds.
+
+        Returns:
+            The interim job that was displaced, or None.
+
+        Raises:
+            Overloaded: If the queue is full and the job is interim, or there is no interim job to displace.
+        """
         displaced = None
         if len(self._waiting) >= self._limit:
             displaced = self._displace(priority)
@@ -50,24 +67,32 @@ class SttQueue(Generic[Job]):
         return displaced
 
     def remove(self, job: Job) -> bool:
-        """Take back a waiting job; False if it is not waiting any more."""
+        """Remove a waiting job. Return False if it is not in the queue any more."""
         entry = self._waiting.pop(id(job), None)
         if entry is None:
             return False
-        entry.gone = True
+        entry.removed = True
         return True
 
     def take(self, most: int, now: float) -> tuple[list[Job], list[Job]]:
-        """Up to `most` jobs of the first one's priority, and the expired ones met on the way."""
+        """Take the next batch out of the queue.
+
+        Args:
+            most: The largest size of the batch.
+            now: The current time in seconds.
+
+        Returns:
+            The batch, whose jobs all have the same priority, and the expired jobs that were found before its end.
+        """
         batch: list[Job] = []
         expired: list[Job] = []
         priority: int | None = None
         while self._heap and len(batch) < most:
             entry = self._heap[0]
-            if not entry.gone and entry.expires >= now and priority not in (None, entry.rank[0]):
+            if not entry.removed and entry.expires >= now and priority not in (None, entry.rank[0]):
                 break
             heapq.heappop(self._heap)
-            if entry.gone:
+            if entry.removed:
                 continue
             del self._waiting[id(entry.job)]
             if entry.expires < now:

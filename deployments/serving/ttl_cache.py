@@ -1,4 +1,4 @@
-"""An answer that is good for a while, asked for by many."""
+"""TTL cache for one async call; concurrent callers share one call."""
 
 from __future__ import annotations
 
@@ -11,20 +11,30 @@ Answer = TypeVar("Answer")
 
 
 class TtlCache(Generic[Answer]):
-    """What `ask` answered, for `keep_s` seconds; who comes meanwhile, or while it is asked, gets the same answer."""
+    """Callable that returns the latest answer of `ask`, and calls `ask` only if the answer is older than `keep_s`.
+
+    Callers that come while `ask` runs wait for its answer.
+    """
 
     def __init__(
         self, ask: Callable[[], Awaitable[Answer]], keep_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """Create an empty cache.
+
+        Args:
+            ask: The call.
+            keep_s: How long its answer is valid, in seconds from the start of the call.
+            clock: Returns the time in seconds.
+        """
         self._ask = ask
         self._keep_s = keep_s
         self._clock = clock
-        self._held: tuple[float, Answer] | None = None
-        self._one = asyncio.Lock()
+        self._latest: tuple[float, Answer] | None = None
+        self._lock = asyncio.Lock()
 
     async def __call__(self) -> Answer:
-        """The answer; what `ask` raises is raised, and not kept."""
-        async with self._one:
-            if self._held is None or self._clock() - self._held[0] >= self._keep_s:
-                self._held = (self._clock(), await self._ask())
-            return self._held[1]
+        """Return the answer. An error of `ask` is raised in this caller only, and is not kept."""
+        async with self._lock:
+            if self._latest is None or self._clock() - self._latest[0] >= self._keep_s:
+                self._latest = (self._clock(), await self._ask())
+            return self._latest[1]

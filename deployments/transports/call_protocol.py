@@ -1,15 +1,14 @@
-"""uvicorn's WebSocket, as calls need it: they outlive the listener, and their audio takes a short way.
+"""uvicorn's WebSocket connection, changed in two ways that calls need.
 
-A host that drains. Serve closes the listener of a host that leaves, so that HAProxy takes new calls to others, and
-then waits for the requests under way. It closes it by stopping uvicorn, and uvicorn, when it stops, hangs up every
-WebSocket at once (close code 1012): a host that autoscaling removed lost all its calls (Ray Serve 2.60, uvicorn 0.54).
-So a call ignores uvicorn's wish. It ends by itself, and at the latest when Serve's `graceful_shutdown_timeout_s` is
-over.
+Calls survive a drain. To drain a host, Serve closes its listener, so that HAProxy sends new calls to other hosts, and
+waits for the requests under way. It closes the listener by stopping uvicorn, and uvicorn then closes every WebSocket
+(code 1012). So a host that autoscaling removed lost all its calls. `CallProtocol` ignores the stop: a call ends by
+itself, at the latest when Serve's `graceful_shutdown_timeout_s` is over.
 
-Fifty messages a second. To the application a message passes uvicorn's frame parser, which stops and starts reading for
-each, a queue, a task of Serve's with a queue of its own, and starlette. Audio needs none of it: a whole, small,
-unfragmented text frame is offered to the call itself as soon as it is read. What the call does not take, and all that
-comes while an earlier message is not answered yet, goes the long way, so nothing overtakes anything.
+Audio takes a fast path. A call sends fifty messages a second. On uvicorn's path each message pauses and resumes reading
+and passes a queue, a task and a queue of Serve, and starlette. `CallProtocol` offers a short, unfragmented text frame
+directly to the call as soon as it is read. A frame that the call declines takes uvicorn's path, and so does every frame
+that arrives while an earlier message is unanswered. So the order of messages never changes.
 """
 
 from __future__ import annotations
@@ -18,21 +17,17 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.websockets import auto
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
-from websockets.speedups import apply_mask
+
+from deployments.serving.compat import UvicornWebSocket, apply_mask, use_websocket_protocol
 
 EXTENSION = "rejoinder.audio"
-"""In an ASGI scope's `extensions`: the `CallProtocol` of the connection."""
+"""Key of the connection's `CallProtocol` in the `extensions` of its ASGI scope."""
 
-# A second of PCM in base64 and JSON; what is longer is not worth waiting for in one piece.
+# Longest frame of the fast path, header included: one second of 24 kHz PCM in base64 and JSON. It is buffered until it
+# is complete, which is not worth it for longer frames.
 SHORT_BYTES = 65_536
 
-# How long a refused client may take to read why, and to close.
-LINGER_S = 1.0
-
-_PROTOCOL_ERROR = 1002
+# Frame header, RFC 6455 section 5.2: first byte FIN and opcode, second byte MASK and payload length.
 _WHOLE_TEXT = 0x81
 _FIN, _CONTROL = 0x80, 0x08
 _MASKED, _LENGTH = 0x80, 0x7F
@@ -40,113 +35,103 @@ _HANDSHAKE_END = b"\r\n\r\n"
 
 
 def install() -> None:
-    """From now on every server of this process that leaves the choice to uvicorn speaks WebSocket by `CallProtocol`."""
-    auto.AutoWebSocketsProtocol = CallProtocol
+    """Use `CallProtocol` in every uvicorn server of this process that is started later with `ws="auto"`."""
+    use_websocket_protocol(CallProtocol)
 
 
-class CallProtocol(WebSocketsSansIOProtocol):
-    """One connection. The application finds it in its scope, and then hears by `attend`."""
+class CallProtocol(UvicornWebSocket):
+    """One WebSocket connection with a fast path for audio.
+
+    The application finds it in its ASGI scope under EXTENSION and then calls `attend`.
+    """
 
     def __init__(self, config: Config, *args: Any, **more: Any) -> None:
-        # Stock clients offer to compress; to inflate a message costs more than all else about it.
+        # Stock clients offer compression. Decompressing a message costs more than everything else about it.
         config.ws_per_message_deflate = False
         super().__init__(config, *args, **more)
         self._take: Callable[[bytes], bool] | None = None
         self._unanswered = 0
         self._in_message = False
-        self._deaf = False
-        self._rest = b""
-        # Bytes still to come of a frame that goes the long way; None if all goes that way: a client that speaks before
-        # it was accepted leaves us in the middle of a frame.
+        self._incomplete = b""
+        # Bytes still to come of a frame that takes uvicorn's path. None if all data takes it: the client sent data
+        # before it was accepted, so the position of the next frame is unknown.
         self._passing: int | None = 0
 
-    # -- the application's side ------------------------------------------------------------------------------------
+    # -- called by the application ---------------------------------------------------------------------------------
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None:
-        """Offer short text messages to `take` first; it returns whether it took this one. None: no longer."""
+        """Offer short text messages to a function before they take uvicorn's path.
+
+        Args:
+            take: Gets the message and returns True if it has consumed it. None turns the fast path off.
+        """
         self._take = take
 
     def answered(self) -> None:
-        """The application has done all that one message of `receive` asked for."""
+        """Note that the application has finished with one message that it got from `receive`."""
         self._unanswered -= 1
 
-    # -- uvicorn's side --------------------------------------------------------------------------------------------
+    # -- called by uvicorn -----------------------------------------------------------------------------------------
 
-    def shutdown(self) -> None:
-        """Serve waits for the requests under way, of which an open call is one."""
+    def on_upgrade(self, extensions: dict[str, Any]) -> None:
+        """Let the application find this connection in its scope."""
+        extensions[EXTENSION] = self
 
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.response.status_code == 101:
-            extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[EXTENSION] = self
-
-    def handle_parser_exception(self) -> None:
-        """Say why, and read on unheard for a moment: to close on unread audio resets the connection, and the reason is
-        lost on its way.
-        """
-        reason = self.conn.close_sent
-        code = reason.code if reason else _PROTOCOL_ERROR
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason.reason if reason else ""})
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = self._deaf = True
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
-
-    def send_receive_event_to_app(self) -> None:
+    def on_message(self) -> None:
+        """Close the fast path until the application has answered this message."""
         self._unanswered += 1
-        super().send_receive_event_to_app()
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        """Split the client's data into frames for the fast path and data for uvicorn's."""
+        if self.failed:
             return
-        if not self.handshake_complete:
-            if self.handshake_initiated or not data.endswith(_HANDSHAKE_END):
+        if not self.handshake_answered:
+            if self.upgrade_requested or not data.endswith(_HANDSHAKE_END):
                 self._passing = None
             super().data_received(data)
         elif self._passing is None:
             super().data_received(data)
         else:
-            self._read(self._rest + data if self._rest else data, self._passing)
+            self._read(self._incomplete + data if self._incomplete else data, self._passing)
 
     def _read(self, data: bytes, passing: int) -> None:
-        """Whole frames that are short, and of all others as much as is there."""
+        """Handle complete short frames, and of every other frame the bytes that have arrived."""
         at, end = 0, len(data)
         while at < end:
-            if self._deaf:
+            if self.failed:
                 return
             if passing:
                 step = min(passing, end - at)
                 super().data_received(data[at : at + step])
                 at, passing = at + step, passing - step
                 continue
-            head = _head(data, at)
-            if not head:
+            header = _header_bytes(data, at)
+            if not header:
                 break
-            stop = at + head + _length(data, at)
+            stop = at + header + _payload_bytes(data, at)
             if data[at] == _WHOLE_TEXT and data[at + 1] & _MASKED and stop - at <= SHORT_BYTES:
                 if stop > end:
                     break
-                if self._offered(data, at + head, stop):
+                if self._offered(data, at + header, stop):
                     at = stop
                     continue
             elif not data[at] & _CONTROL:
                 self._in_message = not data[at] & _FIN
             passing = stop - at
         self._passing = passing
-        self._rest = data[at:]
+        self._incomplete = data[at:]
 
     def _offered(self, data: bytes, body: int, stop: int) -> bool:
-        if self._take is None or self._unanswered or self._in_message or self.close_sent:
+        """Offer the payload `data[body:stop]` to the call; return True if the call consumed it."""
+        if self._take is None or self._unanswered or self._in_message or self.closing:
             return False
         return self._take(apply_mask(data[body:stop], data[body - 4 : body]))
 
 
-def _head(data: bytes, at: int) -> int:
-    """The size of the header of the frame that begins there, 0 if it is not all there. A client's frame is masked;
-    one that is not goes the long way, to be refused.
+def _header_bytes(data: bytes, at: int) -> int:
+    """Return the size of the frame header at `at`, 0 if it is incomplete.
+
+    An unmasked frame from a client has a header without a mask. It takes uvicorn's path, where it is refused.
     """
     if len(data) - at < 2:
         return 0
@@ -155,8 +140,8 @@ def _head(data: bytes, at: int) -> int:
     return size if len(data) - at >= size else 0
 
 
-def _length(data: bytes, at: int) -> int:
-    """The size of what follows the header."""
+def _payload_bytes(data: bytes, at: int) -> int:
+    """Return the payload size of the frame whose complete header is at `at`."""
     short = data[at + 1] & _LENGTH
     if short < 126:
         return short

@@ -1,8 +1,8 @@
-"""OpenAI Realtime over WebSocket: JSON and base64 on one side, a session and 16 kHz PCM on the other.
+"""OpenAI Realtime over WebSocket: JSON with base64 audio on the wire, 16 kHz PCM in the session.
 
-Three tasks a socket: the session, a reader (which stops reading while the session's mailbox is full), and a writer
-behind a bounded queue. A client that does not read its audio until that queue is full is disconnected: its
-conversation is over anyway, and nobody else may wait for it.
+Each connection has a session, a reader, which stops reading while the session's mailbox is full, and a writer behind a
+bounded queue. A client that does not read its events until this queue is full is disconnected: it has lost the
+conversation already, and waiting for it would delay others.
 """
 
 from __future__ import annotations
@@ -33,22 +33,35 @@ CLOSE_TRY_LATER = 1013
 
 
 class AcceptedSocket(Protocol):
-    """An accepted WebSocket, as starlette has it."""
+    """An accepted WebSocket with starlette's interface."""
 
-    async def receive(self) -> Mapping[str, Any]: ...
-    async def send_text(self, data: str) -> None: ...
-    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+    async def receive(self) -> Mapping[str, Any]:
+        """Return the next ASGI message."""
+        ...
+
+    async def send_text(self, data: str) -> None:
+        """Send a text message. Raise WebSocketDisconnect if the client is gone."""
+        ...
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close the connection."""
+        ...
 
 
 class AudioShortcut(Protocol):
-    """The connection below: it offers messages before they become events (`CallProtocol`)."""
+    """The fast path of the connection: `deployments.transports.call_protocol.CallProtocol`."""
 
-    def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
-    def answered(self) -> None: ...
+    def attend(self, take: Callable[[bytes], bool] | None) -> None:
+        """Offer text messages to `take` before they become ASGI messages. None stops this."""
+        ...
+
+    def answered(self) -> None:
+        """Note that one message from `receive` is finished."""
+        ...
 
 
 class _NoShortcut:
-    """Every message comes by `receive`."""
+    """No fast path: every message comes by `receive`."""
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
     def answered(self) -> None: ...
@@ -56,14 +69,19 @@ class _NoShortcut:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a conversation ended; `code` closes the socket, None if the client did."""
+    """How a conversation ended.
+
+    Attributes:
+        code: Code to close the WebSocket with, None if the client has closed it.
+        reason: Reason in the close frame.
+    """
 
     code: int | None
     reason: str = ""
 
 
 def encode(event: Json) -> str:
-    """A server event as the wire has it: audio in base64."""
+    """Return a server event as JSON, with its audio in base64."""
     delta = event.get("delta")
     if isinstance(delta, bytes):
         event = event | {"delta": base64.b64encode(delta).decode("ascii")}
@@ -71,11 +89,23 @@ def encode(event: Json) -> str:
 
 
 class RealtimeSocket:
-    """One connection; `converse` ends when either side is done. Needs a seat, taken before the upgrade."""
+    """One accepted connection and its conversation.
+
+    The caller has reserved a place on the host (`Host.seat`) before the upgrade.
+    """
 
     def __init__(
         self, socket: AcceptedSocket, host: Host, model: str, shortcut: AudioShortcut | None = None, *, tenant: str = ""
     ) -> None:
+        """Prepare the conversation.
+
+        Args:
+            socket: The accepted WebSocket.
+            host: The host that runs the session.
+            model: The model name that the client asked for.
+            shortcut: The connection's fast path for audio, if it has one.
+            tenant: The scope of the answer cache, from the client's API key.
+        """
         settings = host.services.settings.host
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
@@ -88,14 +118,17 @@ class RealtimeSocket:
         self._decode = WireDecoder()
 
     async def converse(self) -> None:
-        """Hold the conversation; cancelling it ends the session and every engine call of it."""
+        """Hold the conversation until one side ends it.
+
+        Cancelling ends the session and cancels all its engine calls.
+        """
         try:
             async with self._host.converse(secrets.token_hex(6), self._send, self._model, self._tenant) as session:
                 end = await _first_of(
                     self._read(session), self._write(), self._disconnect_slow(), self._expire(session)
                 )
-        except Exception:  # the one boundary of a session: a bug ends this call, not the host's others
-            logger.exception("a session broke")
+        except Exception:  # the only boundary of a session: a bug ends this call and no other
+            logger.exception("session failed")
             self._host.services.metrics.error("internal", "session")
             end = _End(CLOSE_INTERNAL_ERROR, "internal error")
         if end.code is not None:
@@ -115,7 +148,7 @@ class RealtimeSocket:
             return _End(None)
 
     async def _read(self, session: Session) -> _End:
-        self._shortcut.attend(lambda message: self._hear(session, message))
+        self._shortcut.attend(lambda message: self._take_audio(session, message))
         try:
             while True:
                 message = await self._socket.receive()
@@ -127,8 +160,11 @@ class RealtimeSocket:
         finally:
             self._shortcut.attend(None)
 
-    def _hear(self, session: Session, message: bytes) -> bool:
-        """Take a message at once if it is nothing but audio; nothing that came before it is still to be done."""
+    def _take_audio(self, session: Session, message: bytes) -> bool:
+        """Consume a message that only appends audio. Return False for any other message.
+
+        The fast path calls this only if all earlier messages are answered.
+        """
         audio = client.plain_append(message, self._decode.sample_bytes)
         if audio is None:
             return False
@@ -166,7 +202,7 @@ class RealtimeSocket:
 
 
 async def _first_of(*works: Coroutine[Any, Any, _End]) -> _End:
-    """Run all until one ends; the others are cancelled. An exception of any is raised."""
+    """Run coroutines until one ends, cancel the others, and return its result or raise its exception."""
     tasks = {asyncio.ensure_future(work) for work in works}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -19,6 +19,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeErrorEvent, RealtimeSessionCreateRequestParam, SessionUpdatedEvent
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from loadtest.callers.compat import ping
 from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.microphone import FRAME_MS
@@ -169,11 +170,10 @@ async def _truncate(connection: AsyncRealtimeConnection, command: Truncate) -> N
 
 
 async def _ping(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
-    websocket = connection._connection  # private, because the client has no public method for pings
     try:
         while True:
             await asyncio.sleep(PING_PERIOD_S)
-            caller.round_trip(await (await websocket.ping()))
+            caller.round_trip(await ping(connection))
     except ConnectionClosed:
         return  # `_receive_events` records the reason
 

@@ -1,4 +1,4 @@
-"""The answer cache's deployment: in one process, and shared by the hosts of a real Serve."""
+"""Tests of the AnswerCache deployment: in one process, and shared by the hosts of a real Ray Serve."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ FIRST, AGAIN = "What time do you open?", "When do you open?"
 
 
 @pytest.mark.models
-async def test_kept_answers_are_found_by_words_and_by_meaning() -> None:
-    """Exact, paraphrased, near but other, forgotten; and a lookup that is cancelled leaves no trace."""
+async def test_answers_are_found_by_text_and_by_similarity() -> None:
+    """Equal and similar questions hit, other questions and deleted answers miss, cancelled tasks have no effect."""
     cache = AnswerCache(Settings(answer_cache=AnswerCacheSettings(enabled=True)))
     await cache.store(CachedAnswer(CacheQuestion("s", FIRST), "At nine."))
-    exact, meant = (
+    exact, similar = (
         await cache.lookup(CacheQuestion("s", "what time do you open")),
         await cache.lookup(CacheQuestion("s", AGAIN)),
     )
     assert exact is not None
-    assert meant is not None
-    assert (exact.kind, meant.kind, meant.answer) == ("exact", "semantic", "At nine.")
+    assert similar is not None
+    assert (exact.kind, similar.kind, similar.answer) == ("exact", "semantic", "At nine.")
     assert await cache.lookup(CacheQuestion("s", "What time do you close?")) is None
     assert await cache.lookup(CacheQuestion("t", FIRST)) is None
-    asked = [asyncio.create_task(cache.lookup(CacheQuestion("s", f"Where is room {number}?"))) for number in range(40)]
+    tasks = [asyncio.create_task(cache.lookup(CacheQuestion("s", f"Where is room {number}?"))) for number in range(40)]
     await asyncio.sleep(0)
-    for task in asked[::2]:
+    for task in tasks[::2]:
         task.cancel()
-    found = await asyncio.gather(*asked, return_exceptions=True)
+    found = await asyncio.gather(*tasks, return_exceptions=True)
     assert [answer for answer in found if answer is not None and not isinstance(answer, asyncio.CancelledError)] == []
-    assert await cache.lookup(CacheQuestion("s", AGAIN)) == meant
+    assert await cache.lookup(CacheQuestion("s", AGAIN)) == similar
     assert await cache.clear() == 1
     assert await cache.lookup(CacheQuestion("s", FIRST)) is None
 
 
-async def test_without_the_model_of_sentences_equal_questions_hit() -> None:
-    """`semantic: false` needs no weights."""
+async def test_without_a_model_only_equal_questions_hit() -> None:
+    """With `semantic: false` the cache needs no model and finds equal questions only."""
     cache = AnswerCache(Settings(answer_cache=AnswerCacheSettings(enabled=True, semantic=False)))
     await cache.store(CachedAnswer(CacheQuestion("s", FIRST), "At nine."))
     assert await cache.lookup(CacheQuestion("s", FIRST)) is not None
@@ -64,7 +64,7 @@ async def test_without_the_model_of_sentences_equal_questions_hit() -> None:
 def _args() -> dict[str, Any]:
     emulated = {stage: {"engine": "emulated"} for stage in ("stt", "llm", "tts")}
     two = {"min_replicas": 2, "max_replicas": 2}
-    # The emulated answer says "today".
+    # The emulated answer contains "today", which is time-dependent.
     cache = {"enabled": True, "allow_time_dependent": True, "call_timeout_ms": 1000}
     return emulated | {"host": {"autoscaling": two}, CACHE: cache}
 
@@ -76,20 +76,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 async def _ask(caller: WireCaller, text: str) -> tuple[str, str, float]:
-    """What the cache said, the answer, and the time to its first word, of a question in writing."""
+    """Ask a question as text. Return the cache's outcome, the answer, and the seconds to its first delta."""
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
     await caller.send(type="conversation.item.create", item=item)
-    asked = time.monotonic()
+    asked_at = time.monotonic()
     await caller.send(type="response.create", response={"output_modalities": ["text"]})
     done = await caller.until("response.done")
-    first_s = caller.of("response.output_text.delta")[0][0] - asked
+    first_s = caller.of("response.output_text.delta")[0][0] - asked_at
     response = done["response"]
     assert response["status"] == "completed", done
     return done["rejoinder"]["cache"], response["output"][0]["content"][0]["text"], first_s
 
 
 async def _kept(served: Served, count: int) -> None:
-    """Until the hosts together have had so many answers kept."""
+    """Wait until the hosts have stored `count` answers in the cache."""
     hosts = await asyncio.to_thread(served.replicas, "host")
     async with asyncio.timeout(30):
         while True:
@@ -102,8 +102,8 @@ async def _kept(served: Served, count: int) -> None:
 @pytest.mark.ray
 @pytest.mark.models
 @pytest.mark.timeout(300)
-async def test_two_hosts_share_what_was_answered(served: Served) -> None:
-    """Sixteen calls held at once by two hosts: the first answers anew, the others get its answer."""
+async def test_two_hosts_share_the_answers(served: Served) -> None:
+    """The answer of one call is reused in sixteen concurrent calls on two hosts."""
     async with calling(served.url) as caller:
         outcome, answer, missed_s = await _ask(caller, FIRST)
     assert outcome == "miss"
@@ -121,7 +121,7 @@ async def test_two_hosts_share_what_was_answered(served: Served) -> None:
         kinds = ("hit_exact", "hit_semantic")
         hits = [sum(metric(host["target"], COUNTER, outcome=kind) for kind in kinds) for host in hosts]
         assert len(hits) == 2
-        assert min(hits) > 0, "one host alone held all the calls"
+        assert min(hits) > 0, "one host held all the calls"
     finally:
         for caller_of in callers:
             await caller_of.__aexit__(None, None, None)
@@ -135,10 +135,8 @@ async def test_two_hosts_share_what_was_answered(served: Served) -> None:
 @pytest.mark.ray
 @pytest.mark.models
 @pytest.mark.timeout(300)
-async def test_a_killed_cache_costs_nothing_but_a_miss(served: Served, tmp_path: Path) -> None:
-    """kill -9 of the only replica: the next question is answered by the language model, and the replacement starts
-    empty and is used.
-    """
+async def test_a_killed_cache_causes_only_misses(served: Served, tmp_path: Path) -> None:
+    """After kill -9 of the only replica, the language model answers, and the replacement starts empty and is used."""
     (replica,) = await asyncio.to_thread(served.wait_for, CACHE, 1)
     async with calling(served.url) as caller:
         os.kill(int(replica["pid"]), signal.SIGKILL)

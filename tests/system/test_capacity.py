@@ -1,4 +1,4 @@
-"""The capacity plan against a real deployment: one row of docs/capacity.md, measured anew."""
+"""Test of the capacity plan against a real deployment: one row of docs/capacity.md, measured again."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ATTEMPTS = 2
 @pytest.mark.models
 @pytest.mark.timeout(400)
 def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
-    """What was predicted from the committed calibration holds here and now: knee within 10%, p95 within 25%.
+    """The prediction from the committed calibration holds: the knee within 10%, the p95 within 25%.
 
-    A generator that was not fit to measure judges nothing; then the row is measured once more.
+    If the load generator fails its self-check, the row is measured once more.
     """
     for name in ("calibration.json", f"predicted-{ROW}.json"):
         shutil.copy(ROOT / "docs" / "capacity" / name, tmp_path / name)

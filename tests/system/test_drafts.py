@@ -1,4 +1,4 @@
-"""What a discarded draft sounds like is never heard: hesitant callers on the wire of a real server."""
+"""Test of speculative replies: hesitant callers of a real server never receive audio of a discarded one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CALLERS, TURNS = 8, 2
 @pytest.mark.ray
 @pytest.mark.models
 @pytest.mark.timeout(240)
-def test_no_sound_of_a_discarded_revision_reaches_a_client(tmp_path: Path) -> None:
-    """Eight callers, two turns each, of which most pause inside: `rejoinder bench drafts` has the large run.
+def test_no_audio_of_a_discarded_reply_reaches_a_client(tmp_path: Path) -> None:
+    """Every answer belongs to the final transcript, by its text and audio, although finished drafts were discarded.
 
-    Every answer is of the committed revision, by words and sound, and drafts with audio ready were discarded meanwhile.
+    Eight callers have two turns each, and most turns contain a pause. `rejoinder bench drafts` is the larger run.
     """
     with serving(tmp_path, SETTINGS) as system:
         found = converse(system.url, CALLERS, TURNS, hesitating=0.8, seed=7)

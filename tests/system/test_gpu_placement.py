@@ -1,6 +1,6 @@
-"""Replicas of vLLM land on nodes that have their card, as many cards as they ask for, and nowhere else.
+"""Tests of GPU placement: vLLM replicas run only on nodes with their kind of GPU and get as many as configured.
 
-The cards are declared, not real; the path is the real one, from `args` to the options of a deployment.
+The GPUs are declared to Ray and not real. The path from `args` to the options of a deployment is the real one.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 CARDS = ("l4", "t4")
 ONE = {"min_replicas": 1, "max_replicas": 1}
-# Long enough for a wrong placement: the right ones take a few seconds.
+# Long enough to see a wrong placement: the right ones take a few seconds.
 PENDING_S = 5.0
 
 
 def vllm_on(gpu: str, count: int = 1) -> dict[str, Any]:
+    """Return the `args` for one vLLM replica on `count` GPUs of a kind."""
     vllm = {"gpu": gpu, "tensor_parallel_size": count}
     return {"llm": {"engine": "vllm", "vllm": vllm, "resources": {"num_cpus": 0}, "autoscaling": ONE}}
 
 
 @dataclass(frozen=True)
 class Field:
-    """A cluster with a node of two cards for each of CARDS, beside a head without any."""
+    """A cluster of a head without GPUs and, for each of CARDS, a node with two of them."""
 
     node: Node
     port: int
 
     def deploy(self, app: str, args: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """Start a process that deploys the census of a configuration as an application."""
         program = (
             "import ray; from ray import serve; from tests.system.harness.census import build;"
             f"ray.init(address={self.node.address!r}, log_to_driver=False);"
@@ -53,7 +55,7 @@ class Field:
         return subprocess.Popen([sys.executable, "-c", program], env=dict(self.node.environment), cwd=ROOT)
 
     def doctor(self, folder: Path, args: dict[str, Any]) -> dict[str, str]:
-        """The rows that `rejoinder doctor` prints about this cluster, by their first column."""
+        """Return the rows that `rejoinder doctor` prints about this cluster, by their first column."""
         config = folder / "ray_config.yaml"
         document = {"applications": [{"name": "rejoinder", "import_path": "deployments.app:build", "args": args}]}
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -65,10 +67,11 @@ class Field:
         return {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("│")}
 
     def get(self, path: str) -> Any:
+        """Return the JSON document at a path of the cluster's Serve."""
         return httpx2.get(f"http://127.0.0.1:{self.port}/{path}", timeout=20).json()
 
     def census(self, app: str) -> dict[str, Any]:
-        """Where the language model of this application is, and that node's labels."""
+        """Return where the application's language model runs, and the labels of its node."""
         url = f"http://127.0.0.1:{self.port}/{app}/"
         wait_until(lambda: httpx2.get(url, timeout=20).status_code == 200, 30, "the census")
         where: dict[str, Any] = self.get(f"{app}/")["llm"]
@@ -88,8 +91,8 @@ def field() -> Iterator[Field]:
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_a_replica_gets_its_kind_of_card(field: Field, card: str) -> None:
-    """Two cards of that kind, both visible to it, on the node that Ray labels so."""
+def test_a_replica_gets_its_kind_of_gpu(field: Field, card: str) -> None:
+    """A replica runs on the node with the label of its GPU kind and sees both of its GPUs."""
     assert field.deploy(card, vllm_on(card, 2)).wait(90) == 0
     where = field.census(card)
     assert where["labels"][ACCELERATOR_LABEL] == card.upper()
@@ -97,8 +100,8 @@ def test_a_replica_gets_its_kind_of_card(field: Field, card: str) -> None:
     assert where["gpus"] == "0,1"
 
 
-def test_the_doctor_counts_the_clusters_cards(field: Field, tmp_path: Path) -> None:
-    """`rejoinder doctor --address`: what Serve will place has room, and what it will not has the remedy."""
+def test_the_doctor_counts_the_gpus_of_the_cluster(field: Field, tmp_path: Path) -> None:
+    """`rejoinder doctor --address` passes what Serve can place, and fails the rest with a remedy."""
     rows = {card: field.doctor(tmp_path, vllm_on(card, 2)) for card in ("l4", "h100")}
     assert "3 nodes" in rows["l4"]["cluster"]
     assert "ok" in rows["l4"]["GPUs for llm"]
@@ -108,14 +111,14 @@ def test_the_doctor_counts_the_clusters_cards(field: Field, tmp_path: Path) -> N
     assert "llm.vllm.gpu: l4" in rows["h100"]["GPUs for llm"]
 
 
-@pytest.mark.parametrize(("gpu", "count"), [("h100", 1), ("l4", 4)], ids=["no such card", "too many of them"])
-def test_what_no_node_has_stays_pending(field: Field, gpu: str, count: int) -> None:
-    """A card that no node has, or more of them than one has: no replica runs, not even on cards of another kind."""
+@pytest.mark.parametrize(("gpu", "count"), [("h100", 1), ("l4", 4)], ids=["unknown kind", "too many"])
+def test_a_replica_without_a_fitting_node_stays_pending(field: Field, gpu: str, count: int) -> None:
+    """If no node has the GPU kind, or enough of them, no replica runs, not even on another kind."""
     process = field.deploy(f"nowhere-{gpu}", vllm_on(gpu, count))
     try:
         status = f"l4/status/nowhere-{gpu}"
         wait_until(lambda: "llm" in field.get(status), 60, "the deployment")
-        time.sleep(PENDING_S)  # a window in which the wrong thing could happen
+        time.sleep(PENDING_S)  # time in which a wrong placement would happen
         assert field.get(status)["llm"] == {"STARTING": 1}
     finally:
         process.kill()

@@ -1,6 +1,6 @@
-"""Three nodes, several hosts, emulated engines: load is shared evenly, replicas come and go with it, no call is lost.
+"""Tests of scaling on three nodes with emulated engines: even load, autoscaling and overload without lost calls.
 
-All nodes are on this machine, each with an HAProxy and a raylet of its own.
+All nodes are on this machine. Each has its own HAProxy and raylet.
 """
 
 from __future__ import annotations
@@ -39,35 +39,39 @@ DEPLOYED = ("host", "turn_detector", "stt", "llm", "tts")
 
 @pytest.fixture
 def nodes() -> Iterator[Node]:
-    """The head of a cluster of three, of its own for each test: what one leaves behind must not count in the next."""
+    """Return the head of a new cluster of three nodes. A shared one would carry load signals to the next test."""
     with head(SEATS) as first, worker(first, options=SEATS), worker(first, options=SEATS):
         yield first
 
 
 def served_on(nodes: Node, folder: Path, args: dict[str, Any]) -> contextlib.AbstractContextManager[Served]:
+    """Serve the application with some `args` on the cluster."""
     address, environment = nodes.address, nodes.environment
     return serving(folder, args, address=address, environment=environment, port=free_port(), orderly=False)
 
 
 def emulated(ms: float, slots: int, most: int = 1, **other: Any) -> dict[str, Any]:
+    """Return the settings of an emulated stage: median service time, requests at once, and most replicas."""
     scaling = {**FAST, "min_replicas": 1, "max_replicas": most, "target_ongoing_requests": 4, "queue_delay_ms": 50}
     engine = {"curve": {"median_ms": ms}, "slots": slots, "tokens_per_s": 200, **other}
     return {"engine": "emulated", "emulation": engine, "autoscaling": scaling}
 
 
 def hosts(least: int, most: int, target: float, max_sessions: int = 60) -> dict[str, Any]:
+    """Return the settings of the hosts, of which at most two fit on a node."""
     scaling = {**FAST, "min_replicas": least, "max_replicas": most, "target_ongoing_requests": target, "headroom": 0}
     resources = {"num_cpus": 0.1, "custom": {"seat": 1}}
     return {"max_sessions": max_sessions, "autoscaling": scaling, "resources": resources}
 
 
 def scenario(served: Served, sessions: int, for_s: float, **other: Any) -> Scenario:
+    """Return a load of some sessions for some seconds."""
     url = served.url.replace("http", "ws") + "/v1"
     return Scenario(url, sessions, for_s, ramp_s=3, warm_up_s=2, drain_s=25, behavior=QUIET, **other)
 
 
 class Census:
-    """How many replicas each deployment had at most, looked at once a second within the block."""
+    """The largest number of replicas that each deployment had within the block, sampled once a second."""
 
     def __init__(self, served: Served) -> None:
         self.most: dict[str, int] = {}
@@ -83,6 +87,7 @@ class Census:
         self._watching.join()
 
     def look(self) -> dict[str, int]:
+        """Return the number of replicas of each deployment now."""
         found = Counter(replica["stage"] for replica in self._served.census())
         counts = {stage: found[stage] for stage in DEPLOYED}
         self.most = {stage: max(count, self.most.get(stage, 0)) for stage, count in counts.items()}
@@ -90,13 +95,13 @@ class Census:
 
     def _watch(self) -> None:
         while not self._over.wait(1.0):
-            # A host that is busy starting others may not answer in time; a later look will see them.
+            # A host may be too busy to answer in time while others start. A later sample will include them.
             with contextlib.suppress(httpx2.HTTPError):
                 self.look()
 
 
 def shares(homes: list[dict[str, str]]) -> list[int]:
-    """The calls that each host holds now; one that is gone holds none."""
+    """Return the number of calls that each host holds now, 0 for a host that is gone."""
 
     def held(home: dict[str, str]) -> int:
         try:
@@ -108,11 +113,12 @@ def shares(homes: list[dict[str, str]]) -> list[int]:
 
 
 def live(homes: list[dict[str, str]]) -> int:
-    """The calls that these hosts hold now."""
+    """Return the number of calls that these hosts hold now."""
     return sum(shares(homes))
 
 
 def in_background(job: Callable[[], RunResult]) -> Future[RunResult]:
+    """Run a load in a thread."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(job)
     pool.shutdown(wait=False)
@@ -120,15 +126,16 @@ def in_background(job: Callable[[], RunResult]) -> Future[RunResult]:
 
 
 def kept(found: RunResult) -> bool:
-    """No call was refused, failed or dropped, and every turn was answered."""
+    """Return True if no call was refused, failed or dropped, and every turn was answered or interrupted."""
     counts = found.counts
     lost = counts.sessions_refused + counts.sessions_failed + counts.sessions_dropped
     return not lost and counts.turns > 0 and counts.turns == counts.answered + counts.interrupted
 
 
-def test_three_hosts_share_calls_evenly_and_a_fourth_takes_none_away(nodes: Node, tmp_path: Path) -> None:
-    """18 calls on three hosts of several nodes: 6 each, within 20%; nine more go where the fewest are and bring a
-    fourth host, with which no call is lost.
+def test_hosts_share_calls_evenly_and_a_new_host_loses_none(nodes: Node, tmp_path: Path) -> None:
+    """Three hosts on several nodes hold 18 calls evenly, within 20%.
+
+    Nine more calls are spread evenly too. They make Serve add a fourth host, and no call is lost.
     """
     args = {"host": hosts(3, 4, target=8), "stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
     with served_on(nodes, tmp_path, args) as served:
@@ -148,12 +155,13 @@ def test_three_hosts_share_calls_evenly_and_a_fourth_takes_none_away(nodes: Node
 
 
 def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_path: Path) -> None:
-    """From 4 to 20 calls and back: every deployment gains a replica and gives it back, hosts that leave still hold
-    calls, and no call is lost.
+    """From 4 to 20 calls and back, every deployment adds a replica and removes it again, and no call is lost.
+
+    Hosts are removed while they hold calls.
     """
     args = {
         "host": hosts(1, 3, target=8),
-        # Slow enough to have work under way.
+        # Slow enough to have requests under way most of the time.
         "turn_detector": {
             "autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.5},
             "inject_delay_ms": 200,
@@ -161,17 +169,17 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
         "stt": emulated(500, 1, most=2),
         "llm": emulated(400, 1, most=2),
         "tts": emulated(250, 1, most=2, speed=20),
-        "endpointing": {"finished_probability": 0},  # every end is the turn model's to judge
+        "endpointing": {"finished_probability": 0},  # the turn model judges every end of speech
     }
     with served_on(nodes, tmp_path, args) as served:
-        # Who asks a replica that is still starting waits for it, which looks like work to Serve: let that pass.
+        # Calls to a replica that still starts wait for it and count as load in Serve: wait until they are over.
         wait_until(lambda: Census(served).look() == dict.fromkeys(DEPLOYED, 1), 60, "one replica each to begin with")
         census = Census(served)
         with census:
             base = in_background(lambda: run(scenario(served, 4, 80)))
             crowd = in_background(lambda: run(scenario(served, 16, 40, seed=2)))
             homes = served.wait_for("host", 3)
-            # These go to the two new hosts: whichever two of the three leave, one at least leaves with calls.
+            # These calls go to the two new hosts. Whichever two of the three leave, at least one of them holds calls.
             late = in_background(lambda: run(scenario(served, 4, 60, seed=3)))
             served.wait_for("host", 1, timeout_s=90)
             stayed = {home["target"] for home in served.replicas("host")}
@@ -179,13 +187,14 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
             found = [run.result() for run in (base, crowd, late)]
             wait_until(lambda: census.look() == dict.fromkeys(DEPLOYED, 1), 120, f"one replica each of {census.most}")
     assert all(kept(one) for one in found), [(one.counts, one.notes) for one in found]
-    assert leaving > 0, "no host left with calls on it"
+    assert leaving > 0, "no removed host held calls"
     assert all(census.most[stage] >= 2 for stage in DEPLOYED), census.most
 
 
-def test_overload_is_refused_and_leaves_those_within_unharmed(nodes: Node, tmp_path: Path) -> None:
-    """Three times the calls that fit: the others are refused before they begin, those admitted stay within the Good
-    tier, and ten seconds later a small load is as fast as before.
+def test_overload_is_refused_without_harm_to_admitted_calls(nodes: Node, tmp_path: Path) -> None:
+    """Of three times the calls that fit, the surplus is refused, and the admitted calls stay within the Good tier.
+
+    Ten seconds later a small load is as fast as before.
     """
     args = {
         "host": hosts(1, 1, target=8, max_sessions=8),
@@ -207,13 +216,13 @@ def test_overload_is_refused_and_leaves_those_within_unharmed(nodes: Node, tmp_p
 
 
 def test_workers_on_other_nodes_hold_one_schedule(nodes: Node, tmp_path: Path) -> None:
-    """Two generator processes as Ray actors on the cluster: together they hold all calls of one frozen schedule."""
+    """Two generator processes, Ray actors on the cluster, hold all calls of one frozen schedule together."""
     args = {"stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
     result = tmp_path / "result.json"
     with served_on(nodes, tmp_path, args) as served:
-        wanted = scenario(served, 8, 10, workers=2, ray_address=nodes.address)
-        # A process of its own: Ray reads its token once, and other tests of this one had another cluster, or none.
-        command = [sys.executable, "-m", "rejoinder.cli", "load", "run", "--url", wanted.url, "--sessions", "8"]
+        load = scenario(served, 8, 10, workers=2, ray_address=nodes.address)
+        # In its own process: Ray reads its token once, and the test process may have joined another cluster.
+        command = [sys.executable, "-m", "rejoinder.cli", "load", "run", "--url", load.url, "--sessions", "8"]
         command += [
             "--for",
             "10s",
@@ -232,7 +241,7 @@ def test_workers_on_other_nodes_hold_one_schedule(nodes: Node, tmp_path: Path) -
     found = json.loads(result.read_text(encoding="utf-8"))
     assert (found["counts"]["sessions_opened"], found["counts"]["sessions_dropped"]) == (8, 0)
     assert found["counts"]["turns"] == found["counts"]["answered"] > 0
-    assert found["schedule_sha256"] == plan(wanted).sha256
+    assert found["schedule_sha256"] == plan(load).sha256
 
 
 def _gate(found: RunResult, name: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""The whole path with the real engines in one process, without Ray: what the stages are, apart from where they run."""
+"""Test of a turn with the real engines in one process, without Ray."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.actors.stage_play import Caller
 
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
-# All in this process: the decoder must not lower everybody's priority.
+# All stages share this process, so the language model must not lower its priority.
 SETTINGS = Settings(llm=LlmSettings(nice=0))
 
 
@@ -46,6 +46,7 @@ def stages() -> Stages:
 
 @asynccontextmanager
 async def _call(stages: Stages, metrics: CountingMetrics) -> AsyncIterator[Caller]:
+    """Hold a call on a host of its own."""
     phrases = await hold_phrases(stages, SETTINGS.conversation)
     host = Host(
         Services.over(
@@ -75,7 +76,7 @@ async def _say(caller: Caller, pcm: bytes) -> None:
 
 
 async def test_a_turn_with_real_engines(stages: Stages, question: bytes) -> None:
-    """A spoken question is heard word for word and answered aloud, and its waterfall has no hole."""
+    """A spoken question is transcribed exactly and answered, and its waterfall has at most 5% unattributed time."""
     metrics = CountingMetrics()
     async with _call(stages, metrics) as caller:
         speaking = asyncio.create_task(_say(caller, question))
@@ -86,6 +87,6 @@ async def test_a_turn_with_real_engines(stages: Stages, question: bytes) -> None
     assert "Paris" in done["response"]["output"][0]["content"][0]["transcript"]
     report = done["rejoinder"]
     assert sum(report["stages_ms"].values()) + report["unattributed_ms"] == pytest.approx(report["server_ms"], abs=0.5)
-    # The bar is 5 ms (`rejoinder talk` prints it); a shared machine may preempt us between two marks.
+    # The target is 5 ms (`rejoinder talk` prints it). A shared machine may preempt the process between two marks.
     assert report["unattributed_ms"] <= 0.05 * report["server_ms"]
     assert len(metrics.turns) == 1

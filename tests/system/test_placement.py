@@ -1,6 +1,7 @@
-"""Each stage's replica lands where the configuration says, on a cluster with a fake-GPU node; nowhere else if nowhere.
+"""Tests of placement: each stage's replica runs where the configuration says, or stays pending.
 
-The path is the real one, from `args` to the options of a deployment; only the classes are tiny.
+The cluster has a node with declared GPUs. The path from `args` to the options of a deployment is the real one. Only the
+stages' classes are replaced by small ones.
 """
 
 from __future__ import annotations
@@ -33,16 +34,19 @@ NOWHERE: dict[str, Any] = {
     "llm": {"resources": {"num_gpus": 3}, "autoscaling": {"min_replicas": 1, "max_replicas": 1}},
     "tts": {"resources": {"custom": {"unobtainium": 1}}},
 }
-# Long enough for a wrong placement: the right ones above take a few seconds.
+# Long enough to see a wrong placement: the right ones above take a few seconds.
 PENDING_S = 5.0
 
 
 @dataclass(frozen=True)
 class Field:
+    """The cluster, and the URL of its Serve."""
+
     node: Node
     url: str
 
     def get(self, path: str = "") -> Any:
+        """Return the JSON document at a path of the census."""
         return httpx2.get(f"{self.url}/census/{path}", timeout=20).json()
 
 
@@ -57,6 +61,7 @@ def field() -> Iterator[Field]:
 
 
 def _deploying(node: Node, port: int, app: str, args: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start a process that deploys the census of a configuration as an application."""
     program = (
         "import ray; from ray import serve; from tests.system.harness.census import build;"
         f"ray.init(address={node.address!r}, log_to_driver=False);"
@@ -74,7 +79,7 @@ def census(field: Field) -> dict[str, dict[str, Any]]:
 
 
 def test_each_stage_gets_the_cpu_that_it_declares(census: dict[str, dict[str, Any]]) -> None:
-    """CPU fractions reach Ray's scheduler as configured."""
+    """Ray's scheduler gets the configured CPU fractions."""
     assert {name: where["resources"].get("CPU", 0) for name, where in census.items()} == {
         "vad": 0.25,
         "turn_detector": 0.5,
@@ -85,7 +90,7 @@ def test_each_stage_gets_the_cpu_that_it_declares(census: dict[str, dict[str, An
 
 
 def test_gpu_fractions_become_visible_devices(census: dict[str, dict[str, Any]]) -> None:
-    """Two quarters share one GPU, a whole one is alone on the other, and who asked for none sees none."""
+    """Two quarters share one GPU, a whole one has the other, and stages without a GPU see none."""
     assert {name: where["resources"].get("GPU", 0) for name, where in census.items()} == {
         "vad": 0,
         "turn_detector": 0,
@@ -99,7 +104,7 @@ def test_gpu_fractions_become_visible_devices(census: dict[str, dict[str, Any]])
 
 
 def test_custom_resources_and_labels_choose_the_node(field: Field, census: dict[str, dict[str, Any]]) -> None:
-    """The label selector and the GPUs lead to the node that has them, the custom resource to the one that has it."""
+    """Labels, GPUs and custom resources select the nodes that have them."""
     labels = {node["node"]: node["labels"] for node in field.get("nodes")}
     on_gpu_node = {name for name, where in census.items() if labels[where["node"]].get("tier") == "gpu"}
     assert {"stt", "llm", "tts"} <= on_gpu_node
@@ -107,13 +112,13 @@ def test_custom_resources_and_labels_choose_the_node(field: Field, census: dict[
     assert census["turn_detector"]["resources"]["edge"] == 1
 
 
-def test_what_no_node_has_stays_pending(field: Field) -> None:
-    """A label, a GPU count and a custom resource that no node offers: no replica runs, not even elsewhere."""
+def test_a_replica_without_a_fitting_node_stays_pending(field: Field) -> None:
+    """If no node has the label, the GPU count or the custom resource, no replica runs, not even on another node."""
     port = int(field.url.rpartition(":")[2])
     process = _deploying(field.node, port, "nowhere", NOWHERE)
     try:
         wait_until(lambda: set(NOWHERE) <= field.get("status/nowhere").keys(), 60, "the deployments")
-        time.sleep(PENDING_S)  # a window in which the wrong thing could happen
+        time.sleep(PENDING_S)  # time in which a wrong placement would happen
         states = field.get("status/nowhere")
         assert {name: states[name] for name in NOWHERE} == {name: {"STARTING": 1} for name in NOWHERE}
     finally:

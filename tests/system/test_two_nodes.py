@@ -1,6 +1,6 @@
-"""A cluster of two nodes that somebody else started: who may join it, what joining leaves alone, and stock Serve tools.
+"""Tests on an existing cluster of two nodes: joining it, leaving it unchanged, and `serve deploy`.
 
-Both nodes are on this machine; each has an HAProxy of its own.
+Both nodes are on this machine. Each has its own HAProxy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEALTHY_S = 120.0
 
 @dataclass(frozen=True)
 class TwoNodes:
-    """`lab` is somebody else's application, which was there first and started Serve on `port`."""
+    """The cluster. `lab` is another application, deployed first, which started Serve on `port`."""
 
     head: Node
     worker: Node
@@ -42,6 +42,7 @@ class TwoNodes:
 
     @property
     def worker_port(self) -> int:
+        """The HTTP port of the second node."""
         return int(self.worker.environment["RAY_SERVE_WORKER_PROXY_HTTP_PORT"])
 
 
@@ -53,28 +54,29 @@ def nodes() -> Iterator[TwoNodes]:
 
 
 def _serve_command(node: Node, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `rejoinder serve` on the cluster until it ends."""
     command = [sys.executable, "-m", "rejoinder.cli", "serve", "--address", node.address, *options]
     return subprocess.run(command, env=dict(node.environment), cwd=ROOT, capture_output=True, text=True, timeout=90)
 
 
-def test_another_port_than_that_of_the_running_serve_is_refused(nodes: TwoNodes) -> None:
-    """Serve listens where it was started to; asking for another port says which one that is."""
+def test_a_port_other_than_that_of_the_running_serve_is_refused(nodes: TwoNodes) -> None:
+    """Serve keeps the port that it was started with. The refusal of another port names it."""
     refused = _serve_command(nodes.head, "--port", str(free_port()))
     assert refused.returncode == 2
     assert f"--port {nodes.port}" in refused.stderr
 
 
-def test_a_cluster_that_wants_a_token_says_so(nodes: TwoNodes) -> None:
-    """Without Ray's token the refusal names the variables to set."""
+def test_a_cluster_with_a_token_is_refused_without_it(nodes: TwoNodes) -> None:
+    """Without Ray's token, the refusal names the variables to set."""
     without = {name: value for name, value in nodes.head.environment.items() if not name.startswith("RAY_AUTH")}
-    without["RAY_NUM_REDIS_GET_RETRIES"] = "2"  # Ray asks in vain for 20 s otherwise
+    without["RAY_NUM_REDIS_GET_RETRIES"] = "2"  # by default Ray retries for 20 s
     refused = _serve_command(Node(nodes.head.address, nodes.head.dashboard, without))
     assert refused.returncode == 2
     assert "RAY_AUTH_MODE=token" in refused.stderr
 
 
-async def test_joining_leaves_what_was_there(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
-    """`rejoinder serve --address` holds a conversation, and on its end leaves cluster, Serve and other application."""
+async def test_joining_leaves_the_cluster_unchanged(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
+    """`rejoinder serve --address` serves a call, and its end leaves the cluster, Serve and other applications."""
     before = nodes.lab.puppets()
     args = {"llm": {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}}
     joined = serving(tmp_path, args, address=nodes.head.address, environment=nodes.head.environment, port=nodes.port)
@@ -85,8 +87,9 @@ async def test_joining_leaves_what_was_there(nodes: TwoNodes, tmp_path: Path, qu
 
 
 def test_stock_serve_deploy_holds_a_conversation(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
-    """`serve deploy ray_config.yaml`, as it stands in the repository but for its port: each node answers calls, and
-    replicas are on both.
+    """After `serve deploy` of the repository's ray_config.yaml, each node serves calls and both have replicas.
+
+    Only the port is changed.
     """
     document: dict[str, Any] = yaml.safe_load((ROOT / "ray_config.yaml").read_text(encoding="utf-8"))
     document["http_options"]["port"] = nodes.port
@@ -104,7 +107,7 @@ def test_stock_serve_deploy_holds_a_conversation(nodes: TwoNodes, tmp_path: Path
 
 
 def test_a_node_without_haproxy_is_refused(nodes: TwoNodes) -> None:
-    """Joining names the node, the variable and the fix, with exit status 2, and deploys nothing."""
+    """Joining fails with exit status 2, names the node, the variable and the fix, and deploys nothing."""
     variable = "RAY_SERVE_ENABLE_HA_PROXY"
     with worker(nodes.head, {variable: "0"}):
         refused = _serve_command(nodes.head)

@@ -1,4 +1,4 @@
-"""When replicas are added and removed, as arithmetic."""
+"""Tests of the autoscaling policies."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.app import bind
-from deployments.serving.autoscaling import HostPolicy, StagePolicy, hosts_wanted, replicas_wanted
+from deployments.serving.autoscaling import HostPolicy, StagePolicy, desired_hosts, desired_replicas
 from rejoinder.core.settings.settings import Autoscaling, HostSettings, Settings
 
 LIMITS = {"target": 60.0, "headroom": 0.1, "lag_limit_s": 0.05}
 
 
 @given(st.integers(0, 5000), st.floats(0, 1), st.integers(1, 50))
-def test_hosts_hold_the_calls_and_a_share_more(sessions: int, lag_s: float, running: int) -> None:
-    """Never fewer than the calls need at their target with headroom; a late loop asks for one more than there are."""
-    wanted = hosts_wanted(sessions, lag_s, running, most=100, **LIMITS)
-    assert wanted * 60 >= sessions * 1.1
+def test_hosts_hold_the_calls_and_the_headroom(sessions: int, lag_s: float, running: int) -> None:
+    """The hosts hold all calls and the headroom at their target. A late loop asks for one more host than now."""
+    hosts = desired_hosts(sessions, lag_s, running, most=100, **LIMITS)
+    assert hosts * 60 >= sessions * 1.1
     if lag_s > 0.05:
-        assert wanted > running
+        assert hosts > running
     else:
-        assert wanted == max(1, math.ceil(sessions * 1.1 / 60))
+        assert hosts == max(1, math.ceil(sessions * 1.1 / 60))
 
 
 @given(st.floats(0, 100), st.floats(0, 5), st.integers(1, 50))
 def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: float, running: int) -> None:
-    """Above the limit it grows, never by more than two; without waiting it never shrinks below its work."""
-    wanted = replicas_wanted(ongoing, queue_s, running, target=4, queue_limit_s=0.05)
+    """A stage grows while work waits too long, at most twofold, and never shrinks below its ongoing requests."""
+    replicas = desired_replicas(ongoing, queue_s, running, target=4, queue_limit_s=0.05)
     if queue_s > 0.05:
-        assert running < wanted <= 2 * running
-    elif wanted < running:
-        assert wanted * 4 >= ongoing
+        assert running < replicas <= 2 * running
+    elif replicas < running:
+        assert replicas * 4 >= ongoing
 
 
-def test_a_stage_does_not_flap_at_the_border() -> None:
-    """Three replicas that would just fit into two stay; when they clearly fit, one goes."""
-    assert replicas_wanted(7.5, 0, 3, target=4, queue_limit_s=0.05) == 3
-    assert replicas_wanted(6.0, 0, 3, target=4, queue_limit_s=0.05) == 2
+def test_a_stage_does_not_flap() -> None:
+    """A stage of three keeps its replicas if two would just suffice, and loses one if two clearly suffice."""
+    assert desired_replicas(7.5, 0, 3, target=4, queue_limit_s=0.05) == 3
+    assert desired_replicas(6.0, 0, 3, target=4, queue_limit_s=0.05) == 2
 
 
 def context(running: int, ongoing: float, **signals: list[float]) -> SimpleNamespace:
+    """Return a context as Serve passes it: for each signal an old and a new value of each replica."""
     raw = {
         name: {
             f"r{index}": [SimpleNamespace(value=-1.0), SimpleNamespace(value=value)]
@@ -54,7 +55,7 @@ def context(running: int, ongoing: float, **signals: list[float]) -> SimpleNames
 
 
 def test_the_policies_read_the_newest_signals() -> None:
-    """Sessions are summed over hosts, lag and waits are the worst replica's; what reports nothing yet counts 0."""
+    """Sessions are summed over the hosts, lag and waiting time are maxima, and missing signals count as 0."""
     hosts = HostPolicy(**LIMITS, most=100)
     assert hosts(context(2, 0, sessions=[60, 80], loop_lag_s=[0.001, 0.002])) == (3, {})
     assert hosts(context(1, 0)) == (1, {})
@@ -63,8 +64,8 @@ def test_the_policies_read_the_newest_signals() -> None:
     assert stage(context(2, 8)) == (2, {})
 
 
-def test_serve_takes_the_policies() -> None:
-    """An application that may scale builds: Serve imports and ships both policies."""
+def test_serve_accepts_the_policies() -> None:
+    """An application with autoscaling builds: Serve imports and serializes both policies."""
     grows = Autoscaling(min_replicas=1, max_replicas=3)
     settings = Settings(host=HostSettings(autoscaling=grows))
     assert bind(settings)

@@ -1,7 +1,8 @@
-"""Work that nobody waits for any more stops, in each engine, whoever gives it up and however.
+"""Tests of cancellation in each engine, on a real Ray Serve with real models.
 
-On a real Serve with real models: what was queued leaves at once, the language model stops at its next token and the
-voice at its next chunk, a running transcription ends unheard, and the slot is free for the next.
+A cancelled request that is queued leaves the queue at once. The language model stops at its next token and text to
+speech at its next chunk. A running transcription finishes, and its result is dropped. The slot is then free for the
+next request.
 """
 
 from __future__ import annotations
@@ -28,30 +29,33 @@ pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(240)]
 STORY = "Tell me a very long story about a brave little fox and all her friends."
 TOKENS = 1000
 LONG_TEXT = "The brave little fox went down to the river to look for her old friend the otter. " * 12
-# From the cancel to the end in the replica: the model's own steps take some 30 ms, this machine may be busy.
+# From the cancellation to the end in the replica. A step of the model takes 30 ms, but the machine may be busy.
 STOPPED_S = 1.0
 VANISHED_S = 2.0
-# Until the next request has its first answer; the given-up work would take many seconds more.
+# Until the next request has its first answer. The cancelled work would take many seconds more.
 NEXT_S = 2.0
-# A replica that generates uses at least one core.
+# A generating replica uses at least one core.
 IDLE_CORES = 0.4
 
-# Every reply is hedged: the second request goes out long before any model has a first token.
+# Every reply is hedged: the second request is sent long before the first token of either.
 ARGS: dict[str, Any] = {
     "conversation": {"max_reply_tokens": 400},
     "hedging": {"first_token_deadline_ms": 1, "min_delay_ms": 1, "budget": 1.0},
-    # What is cancelled is a loser, and no draft that was begun with a wrong guess.
+    # No speculative reply with a wrong transcript is cancelled then, only losers of hedges.
     "interim_transcripts": {"at_dips": False},
 }
 
 
 @dataclass(frozen=True)
 class System:
+    """A served application, a lab on the same cluster, and the replicas of the three engines."""
+
     served: Served
     lab: LabClient
     replicas: list[dict[str, str]]
 
     def stage(self, name: str) -> list[dict[str, str]]:
+        """Return the replicas of one stage."""
         return [replica for replica in self.replicas if replica["stage"] == name]
 
 
@@ -68,20 +72,21 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 def gauges(system: System) -> Iterator[Gauges]:
-    """All stages, idle."""
+    """The request gauges of all stages, once they are idle."""
     with Gauges(system.replicas) as found:
         found.wait_for(0, 30)
         yield found
 
 
 def _first_s(lab: LabClient, number: int) -> float:
+    """Return the seconds from a call's start to its first answer, once it has one."""
     wait_until(lambda: lab.state(number)["items"] > 0, 20, "the first answer")
     return float(lab.state(number)["first_s"])
 
 
 @pytest.mark.parametrize("end", ["leave", "cancel"])
 def test_the_language_model_stops_at_its_next_token(system: System, gauges: Gauges, end: str) -> None:
-    """Left by its reader (barge-in) or cancelled (the loser of a race), it computes no more and takes the next."""
+    """A generation that its reader leaves (barge-in) or cancels (a hedge) stops, and the next one is served."""
     lab = system.lab
     number = lab.start("read", stage="llm", text=STORY, tokens=TOKENS)
     _first_s(lab, number)
@@ -95,7 +100,7 @@ def test_the_language_model_stops_at_its_next_token(system: System, gauges: Gaug
 
 
 def test_a_queued_generation_leaves_at_once(system: System, gauges: Gauges) -> None:
-    """A request behind another leaves the queue while that one goes on."""
+    """A cancelled request that waits leaves the queue, and the running one goes on."""
     lab = system.lab
     first = lab.start("read", stage="llm", text=STORY, tokens=TOKENS)
     _first_s(lab, first)
@@ -109,21 +114,21 @@ def test_a_queued_generation_leaves_at_once(system: System, gauges: Gauges) -> N
 
 
 @pytest.mark.parametrize("end", ["leave", "cancel"])
-def test_the_voice_stops_at_its_next_chunk(system: System, gauges: Gauges, end: str) -> None:
-    """A segment that is given up is not synthesized to its end, and the next one is heard at once."""
+def test_text_to_speech_stops_at_its_next_chunk(system: System, gauges: Gauges, end: str) -> None:
+    """A cancelled segment is not synthesized to its end, and the next segment is served at once."""
     lab = system.lab
     number = lab.start("tts", text=LONG_TEXT)
     _first_s(lab, number)
     getattr(lab, end)(number)
     gauges.wait_for(0, STOPPED_S)
-    # The sentence under way is computed to its end (half a second); eleven more would follow.
+    # The current sentence is computed to its end (half a second). Eleven more would follow.
     pid = system.stage("tts")[0]["pid"]
-    wait_until(lambda: cpu_share(pid) < IDLE_CORES, NEXT_S, "an idle voice")
+    wait_until(lambda: cpu_share(pid) < IDLE_CORES, NEXT_S, "an idle tts replica")
     assert _first_s(lab, lab.start("tts", text="Hello.")) < NEXT_S
 
 
 def test_a_queued_segment_leaves_at_once(system: System, gauges: Gauges) -> None:
-    """A segment behind another leaves the queue while that one is spoken."""
+    """A cancelled segment that waits leaves the queue, and the running one goes on."""
     lab = system.lab
     first = lab.start("tts", text=LONG_TEXT)
     _first_s(lab, first)
@@ -135,8 +140,8 @@ def test_a_queued_segment_leaves_at_once(system: System, gauges: Gauges) -> None
     lab.cancel(first)
 
 
-def test_transcripts_that_nobody_wants(system: System, gauges: Gauges, question: bytes) -> None:
-    """A queued utterance leaves at once, a running one ends unheard, and the next one is heard."""
+def test_cancelled_transcriptions_free_the_engine(system: System, gauges: Gauges, question: bytes) -> None:
+    """A queued job leaves at once, a running job finishes without a reader, and the next job is served."""
     lab, clip = system.lab, _at_stt_rate(question)
     running = lab.start("stt", pcm=(clip * 12)[: 29 * STT_RATE * 2].hex())
     gauges.wait_for(1, NEXT_S, "stt")
@@ -156,23 +161,23 @@ def test_transcripts_that_nobody_wants(system: System, gauges: Gauges, question:
 async def test_a_client_that_vanishes_leaves_no_work(
     system: System, gauges: Gauges, stage: str, long_question: bytes
 ) -> None:
-    """A socket that is torn off while a stage works for it: two seconds later no stage works for it."""
+    """Two seconds after a client's connection is reset while a stage works for it, no stage works for it."""
     async with calling(system.served.url) as caller:
         caller.say(long_question)
         await asyncio.to_thread(gauges.wait_for_work, stage, 30)
         caller.vanish()
         took_s = await asyncio.to_thread(gauges.wait_for, 0, VANISHED_S)
-    print(f"vanished during {stage}: idle after {took_s:.2f} s")
+    print(f"reset during {stage}: idle after {took_s:.2f} s")
 
 
 @pytest.mark.parametrize("stage", ["llm", "tts"])
 async def test_a_cancelled_response_leaves_no_work(
     system: System, gauges: Gauges, stage: str, long_question: bytes
 ) -> None:
-    """`response.cancel` stops both the model and the voice."""
+    """`response.cancel` stops the language model and text to speech."""
     async with calling(system.served.url) as caller:
         caller.say(long_question)
-        # Before that a draft works for it, which is no response yet.
+        # Before this event only a speculative reply runs, which is not a response yet.
         await caller.until("input_audio_buffer.speech_stopped")
         await asyncio.to_thread(gauges.wait_for_work, stage, 30)
         await caller.send(type="response.cancel")
@@ -182,7 +187,7 @@ async def test_a_cancelled_response_leaves_no_work(
 
 
 async def test_losers_of_hedges_are_stopped(system: System, gauges: Gauges, question: bytes) -> None:
-    """A turn whose every LLM request is hedged ends with the losers cancelled in their replicas and nobody busy."""
+    """After a turn whose LLM requests were all hedged, the losers are cancelled and no replica is busy."""
     host = system.served.replicas("host")[0]["target"]
     sent = metric(host, "rejoinder_hedges_total", outcome="sent")
     stopped = _cancelled(system)
@@ -197,6 +202,7 @@ async def test_losers_of_hedges_are_stopped(system: System, gauges: Gauges, ques
 
 
 def _cancelled(system: System) -> float:
+    """Return the number of cancelled requests of all language model replicas."""
     targets = [replica["target"] for replica in system.stage("llm")]
     return sum(metric(target, "rejoinder_requests_total", end="cancelled") for target in targets)
 

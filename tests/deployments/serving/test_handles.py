@@ -1,6 +1,6 @@
-"""Handles and their router on a real Serve: callers who know whom to avoid, and cancels that must arrive.
+"""Tests of the handles and their router on a real Ray Serve: avoided replicas and cancellations.
 
-The cancellations are those that Serve itself loses in the mode we run it in (or did: the last of each list is ours).
+The cancellations are those that Serve's own `cancel` loses when the router runs on the caller's event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.system.harness.watching import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
-# A call that nothing holds up is over in milliseconds; this machine may be busy with other things.
+# A call that nothing delays takes milliseconds, but the machine may be busy.
 PROMPT_S = 2.0
 
 
@@ -32,7 +32,7 @@ def lab() -> Iterator[LabClient]:
 
 @pytest.fixture
 def names(lab: LabClient) -> list[str]:
-    """The replicas, all alive."""
+    """The sorted ids of the replicas, once all of them run."""
     wait_until(lambda: len(lab.puppets()) == PUPPETS, 60, "three puppets")
     return sorted(puppet["replica"] for puppet in lab.puppets())
 
@@ -42,35 +42,35 @@ def _finish(lab: LabClient, number: int, timeout_s: float = PROMPT_S) -> dict[st
     return lab.state(number)
 
 
-def test_avoided_replicas_get_nothing(lab: LabClient, names: list[str]) -> None:
-    """Of 60 calls that name two replicas to avoid, all at once, every one is answered by the third."""
+def test_avoided_replicas_get_no_call(lab: LabClient, names: list[str]) -> None:
+    """The third replica answers all of 60 concurrent calls that avoid the two others."""
     numbers = [lab.start("read", first_s=0.05, avoid=names[:2]) for _ in range(60)]
     answers = [_finish(lab, number, 20)["answers"] for number in numbers]
     assert answers == [[names[2]]] * 60
 
 
-def test_mixed_wishes_are_kept_apart(lab: LabClient, names: list[str]) -> None:
-    """Calls under way together each get their own wish, not their neighbour's."""
-    wishes = [names[:number] + names[number + 1 :] for number in range(3)] * 10
-    numbers = [lab.start("read", first_s=0.05, avoid=avoid) for avoid in wishes]
-    for number, avoid in zip(numbers, wishes, strict=True):
+def test_concurrent_calls_keep_their_own_routes(lab: LabClient, names: list[str]) -> None:
+    """Each of 30 concurrent calls avoids the replicas that it names, and not those of another call."""
+    routes = [names[:number] + names[number + 1 :] for number in range(3)] * 10
+    numbers = [lab.start("read", first_s=0.05, avoid=avoid) for avoid in routes]
+    for number, avoid in zip(numbers, routes, strict=True):
         answers = _finish(lab, number, 20)["answers"]
         assert isinstance(answers, list)
         assert answers[0] not in avoid
 
 
 def test_without_a_choice_an_avoided_one_answers(lab: LabClient, names: list[str]) -> None:
-    """A retry would rather ask a replica that failed than nobody."""
+    """A call that is not strict goes to an avoided replica if there is no other one."""
     found = _finish(lab, lab.start("read", first_s=0, avoid=names))
     assert found["error"] == ""
     assert found["answers"][0] in names  # type: ignore[index]
 
 
 def test_a_strict_call_waits_for_a_new_replica(lab: LabClient, names: list[str]) -> None:
-    """Nobody gets a hedge that avoids everybody, until a replica appears that it did not name."""
+    """A strict call that avoids all replicas waits until a replica appears that it does not name."""
     began = lab.counts()["began"]
     number = lab.start("read", first_s=0, avoid=names, strict=True)
-    time.sleep(1.0)  # a window in which the wrong thing could happen
+    time.sleep(1.0)  # time in which a wrong router would send the call
     assert lab.state(number) == lab.state(number) | {"replica": "", "items": 0, "over": False}
     assert lab.counts()["began"] == began
     victim = next(puppet for puppet in lab.puppets() if puppet["replica"] == names[0])
@@ -80,22 +80,20 @@ def test_a_strict_call_waits_for_a_new_replica(lab: LabClient, names: list[str])
     assert answers[0] not in names
 
 
-def test_while_nobody_lives_calls_fail_at_once(lab: LabClient, names: list[str]) -> None:
-    """Neither a call that waits for a replica nor one that comes now waits in silence for the replacements; then one
-    is answered as ever.
-    """
+def test_without_a_replica_calls_fail_at_once(lab: LabClient, names: list[str]) -> None:
+    """When all replicas are dead, a waiting call and a new call fail at once. Replacements answer calls again."""
     waiting = lab.start("read", first_s=0, avoid=names, strict=True)
     for puppet in lab.puppets():
         os.kill(int(puppet["pid"]), signal.SIGKILL)
-    # Serve has to see the deaths first; a replacement takes longer, as the next call's failure shows.
+    # Serve has to notice the deaths first. A replacement takes longer, as the next call's failure shows.
     found = [_finish(lab, waiting, 10), _finish(lab, lab.start("ask", first_s=0), 0.5)]
-    nobody = "no replica of Puppet lives."
-    assert [one["error"] for one in found] == [f"BackendError: llm: {nobody}", f"BackendError: turn_detector: {nobody}"]
+    gone = "Puppet has no running replica."
+    assert [one["error"] for one in found] == [f"BackendError: llm: {gone}", f"BackendError: turn_detector: {gone}"]
     wait_until(lambda: not _finish(lab, lab.start("ask", first_s=0))["error"], 60, "an answer")
 
 
-def test_a_cancelled_strict_call_leaves_nothing_behind(lab: LabClient, names: list[str]) -> None:
-    """A hedge that was waiting for another replica is never sent once it is cancelled."""
+def test_a_cancelled_strict_call_is_never_sent(lab: LabClient, names: list[str]) -> None:
+    """A hedge that waits for another replica reaches none once it is cancelled."""
     before = lab.counts()
     number = lab.start("read", first_s=0, avoid=names, strict=True)
     lab.cancel(number)
@@ -103,8 +101,8 @@ def test_a_cancelled_strict_call_leaves_nothing_behind(lab: LabClient, names: li
     assert lab.counts() == before
 
 
-def test_waiting_hedges_hold_up_nobody(lab: LabClient, names: list[str]) -> None:
-    """While 20 hedges wait for a replica that does not exist, an ordinary call is answered at once."""
+def test_waiting_hedges_delay_no_other_call(lab: LabClient, names: list[str]) -> None:
+    """While 20 hedges wait for a replica that does not exist, another call is answered at once."""
     waiting = [lab.start("read", first_s=0, avoid=names, strict=True) for _ in range(20)]
     try:
         assert _finish(lab, lab.start("read", first_s=0))["error"] == ""
@@ -114,7 +112,7 @@ def test_waiting_hedges_hold_up_nobody(lab: LabClient, names: list[str]) -> None
 
 
 def test_the_replica_is_known_before_it_answers(lab: LabClient, names: list[str]) -> None:
-    """Who was chosen is known while the answer is still far away."""
+    """The chosen replica is known long before the first item comes."""
     number = lab.start("read", first_s=30, avoid=names[:2])
     wait_until(lambda: lab.state(number)["replica"] == names[2], PROMPT_S, "the chosen replica")
     assert lab.state(number)["items"] == 0
@@ -122,7 +120,7 @@ def test_the_replica_is_known_before_it_answers(lab: LabClient, names: list[str]
 
 
 def test_a_stopped_replica_is_known_and_can_be_avoided(lab: LabClient, names: list[str]) -> None:
-    """A replica that hangs (SIGSTOP) is named while it says nothing, and a hedge that avoids it is answered."""
+    """A hung replica (SIGSTOP) is known as the chosen one, and a hedge that avoids it is answered."""
     victim = next(puppet for puppet in lab.puppets() if puppet["replica"] == names[2])
     os.kill(int(victim["pid"]), signal.SIGSTOP)
     try:
@@ -136,8 +134,18 @@ def test_a_stopped_replica_is_known_and_can_be_avoided(lab: LabClient, names: li
         os.kill(int(victim["pid"]), signal.SIGCONT)
 
 
+def test_a_broadcast_leaves_a_hung_replica_out(lab: LabClient, names: list[str]) -> None:
+    """While one replica is stopped (SIGSTOP), a broadcast returns the answers of the two others."""
+    victim = next(puppet for puppet in lab.puppets() if puppet["replica"] == names[1])
+    os.kill(int(victim["pid"]), signal.SIGSTOP)
+    try:
+        assert sorted(puppet["replica"] for puppet in lab.puppets()) == [names[0], names[2]]
+    finally:
+        os.kill(int(victim["pid"]), signal.SIGCONT)
+
+
 def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
-    """Of 200 calls at once each is answered once, with its own answer, and no replica is left out."""
+    """Each of 200 concurrent calls gets its own answer once, and every replica serves some of them."""
     before = {puppet["replica"]: puppet["began"] for puppet in lab.puppets()}
     assert lab.flood(200) == [number + 1 for number in range(200)]
     shares = Counter({puppet["replica"]: puppet["began"] - before[puppet["replica"]] for puppet in lab.puppets()})
@@ -146,7 +154,7 @@ def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
 
 
 def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:
-    """Until `stopped` more calls were stopped, and none is left running."""
+    """Wait until `stopped` more calls than before were stopped and none is running."""
 
     def holds() -> bool:
         change = lab.counts() - before
@@ -156,12 +164,13 @@ def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:
 
 
 def _begun(lab: LabClient, before: Counter[str], count: int = 1) -> None:
+    """Wait until the replicas have started `count` more calls than before."""
     wait_until(lambda: lab.counts()["began"] == before["began"] + count, PROMPT_S, "the replica's start")
 
 
 @pytest.mark.parametrize("kind", ["open", "read", "ask"])
 def test_a_call_without_an_answer_yet_is_stopped(lab: LabClient, names: list[str], kind: str) -> None:
-    """A cancelled task stops the replica, be it a stream nobody reads, one whose first item is awaited, or unary."""
+    """Cancelling stops the replica for an unread stream, a stream whose first item is awaited, and a unary call."""
     before = lab.counts()
     number = lab.start(kind, first_s=30)
     _begun(lab, before)
@@ -169,8 +178,8 @@ def test_a_call_without_an_answer_yet_is_stopped(lab: LabClient, names: list[str
     _settled(lab, before, 1)
 
 
-def test_a_stream_that_nobody_reads_is_stopped_on_leaving(lab: LabClient, names: list[str]) -> None:
-    """Leaving the context is enough: Serve alone would let a stream that was never iterated run on."""
+def test_an_unread_stream_is_stopped_on_leaving(lab: LabClient, names: list[str]) -> None:
+    """Leaving the context stops a stream that was never iterated. Serve alone would let it run."""
     before = lab.counts()
     number = lab.start("open", first_s=30)
     _begun(lab, before)
@@ -180,7 +189,7 @@ def test_a_stream_that_nobody_reads_is_stopped_on_leaving(lab: LabClient, names:
 
 @pytest.mark.parametrize("end", ["cancel", "leave"])
 def test_a_stream_is_stopped_between_items(lab: LabClient, names: list[str], end: str) -> None:
-    """A reader that is cancelled and one that breaks off both stop the replica at its next item."""
+    """A cancelled reader and a reader that breaks out of the loop both stop the replica at its next item."""
     before = lab.counts()
     number = lab.start("read", first_s=0, items=100_000)
     wait_until(lambda: lab.state(number)["items"] > 2, PROMPT_S, "the first items")
@@ -190,15 +199,15 @@ def test_a_stream_is_stopped_between_items(lab: LabClient, names: list[str], end
 
 @pytest.mark.parametrize("kind", ["read", "ask"])
 def test_a_deadline_stops_the_replica(lab: LabClient, names: list[str], kind: str) -> None:
-    """What a caller's timeout gives up is given up in the replica too."""
+    """A timeout in the caller stops the request in the replica."""
     before = lab.counts()
     found = _finish(lab, lab.start(kind, first_s=30, timeout_s=0.5))
     assert str(found["error"]).startswith("TimeoutError")
     _settled(lab, before, 1)
 
 
-def test_a_cancel_at_any_moment_arrives(lab: LabClient, names: list[str]) -> None:
-    """Of 600 calls cancelled at ever later moments of their way to a replica, none runs on."""
+def test_a_cancellation_at_any_moment_arrives(lab: LabClient, names: list[str]) -> None:
+    """None of 600 calls runs on, cancelled at ever later moments of their first ten milliseconds."""
     before = lab.counts()
     lab.sweep(300)
 

@@ -1,6 +1,6 @@
-"""What a host says over HTTP, whom it lets in, which way the audio goes, and what hardship leaves of it.
+"""Tests of the HTTP routes through the real HAProxy: admission, keys, the audio's path, and hostile clients.
 
-One host that takes one session at a time and wants a key, through the real HAProxy.
+The host admits one session at a time and requires an API key.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ARGS = {
 STAGES = {"host", "vad", "turn_detector", "stt", "llm", "tts"}
 HEARD_KIND = "conversation.item.input_audio_transcription.completed"
 SPOKEN_KIND = "response.output_audio_transcript.done"
-# uvicorn's own limit on a message, which Serve does not let us set.
+# uvicorn's default limit of a message. Serve has no option for it.
 LARGEST_MESSAGE = 16 * 1024 * 1024
-# Each session hears 15 s, of which its ring keeps 480 KB: 200 rings left behind would be 96 MB. Ended sessions wait for
-# Python's cyclic collector, some tens of them at a time.
+# Each session gets 15 s of audio, of which its ring buffer holds 480 KB: 200 leaked buffers would be 96 MB. A few tens
+# of ended sessions always wait for Python's cyclic garbage collector.
 HEARD = "A" * 960_000
 STOPPED_S = 3.0
 GROWTH_BYTES = 48 * 1024 * 1024
@@ -62,32 +62,33 @@ def _host(served: Served) -> dict[str, str]:
 
 
 async def _free(served: Served) -> None:
-    """Until the one seat is free."""
+    """Wait until the host has no session."""
 
     def free() -> bool:
         return bool(httpx2.get(f"{served.url}/healthz", timeout=10).json()["sessions"] == 0)
 
-    await asyncio.to_thread(wait_until, free, 10, "a free seat")
+    await asyncio.to_thread(wait_until, free, 10, "a host without a session")
 
 
 @asynccontextmanager
 async def _call(served: Served) -> AsyncIterator[WireCaller]:
+    """Hold a call as soon as the host is free."""
     await _free(served)
     async with calling(served.url, HEADERS) as caller:
         yield caller
 
 
 async def _refusal(served: Served, headers: dict[str, str] | None) -> httpx2.Response:
-    """How an upgrade is refused."""
+    """Return the HTTP response that refuses an upgrade."""
     with pytest.raises(InvalidStatus) as refused:
         async with websockets.connect(realtime_url(served.url), additional_headers=headers):
-            pytest.fail("was let in")
+            pytest.fail("the upgrade was accepted")
     answer = refused.value.response
     return httpx2.Response(answer.status_code, headers=dict(answer.headers.raw_items()), content=bytes(answer.body))
 
 
 async def test_a_full_host_refuses_before_the_upgrade(served: Served) -> None:
-    """The second caller gets 503, a retry hint and a reason, again and again, and the first notices nothing."""
+    """Every further caller gets 503 with a retry hint and a reason, and the first call goes on."""
     refused = metric(_host(served)["target"], "rejoinder_sessions_refused_total", reason="full")
     async with _call(served) as caller:
         for _ in range(20):
@@ -103,15 +104,15 @@ async def test_a_full_host_refuses_before_the_upgrade(served: Served) -> None:
 
 
 @pytest.mark.parametrize("headers", [None, {"Authorization": "Bearer gamma"}, {"Authorization": "Bearer "}])
-async def test_who_has_no_key_is_refused(served: Served, headers: dict[str, str] | None) -> None:
-    """Without a known key the upgrade is answered with 401, in the OpenAI API's form."""
+async def test_a_client_without_a_key_is_refused(served: Served, headers: dict[str, str] | None) -> None:
+    """Without an accepted key the upgrade is answered with 401 and an error in the OpenAI API's form."""
     refusal = await _refusal(served, headers)
     assert refusal.status_code == 401
     assert refusal.json()["error"]["code"] == "invalid_api_key"
 
 
-async def test_a_browser_shows_its_key_as_a_subprotocol(served: Served) -> None:
-    """A page cannot set headers: the key may come as the subprotocol that OpenAI's browser client uses."""
+async def test_a_browser_sends_its_key_as_a_subprotocol(served: Served) -> None:
+    """A web page cannot set headers, so the key is also accepted as the subprotocol of OpenAI's browser client."""
     await _free(served)
     offered = [websockets.Subprotocol(name) for name in ("realtime", "openai-insecure-api-key.beta")]
     async with websockets.connect(realtime_url(served.url), subprotocols=offered) as socket:
@@ -119,7 +120,7 @@ async def test_a_browser_shows_its_key_as_a_subprotocol(served: Served) -> None:
 
 
 def test_health_and_models(served: Served) -> None:
-    """`/healthz` says how busy the host is, `/v1/models` lists the one model and what stands behind it."""
+    """`/healthz` reports the host's load, and `/v1/models` lists the one model and the engines of its stages."""
     health = httpx2.get(f"{served.url}/healthz", timeout=10).json()
     assert (health["status"], health["max_sessions"]) == ("ok", 1)
     models = httpx2.get(f"{served.url}/v1/models", timeout=10).json()["data"]
@@ -127,8 +128,8 @@ def test_health_and_models(served: Served) -> None:
     assert set(models[0]["engines"]) == STAGES - {"host"}
 
 
-def test_every_replica_is_a_target_that_answers(served: Served) -> None:
-    """Service discovery names each replica once, of every deployment, and each answers with its own numbers."""
+def test_every_replica_is_a_target(served: Served) -> None:
+    """Service discovery lists each replica of every deployment once, and each serves its own metrics."""
     entries = _targets(served)
     assert sorted(entry["labels"]["stage"] for entry in entries) == sorted(STAGES)
     addresses = {entry["targets"][0] for entry in entries}
@@ -139,7 +140,7 @@ def test_every_replica_is_a_target_that_answers(served: Served) -> None:
 
 
 async def test_audio_never_passes_the_python_proxy(served: Served, question: bytes) -> None:
-    """With Serve's Python proxies stopped dead, a call is let in and its question answered."""
+    """While Serve's Python proxies are suspended, a call is admitted and its question is answered."""
     family = psutil.Process(served.process.pid).children(recursive=True)
     proxies = [process for process in family if process.name().startswith("ray::ProxyActor")]
     assert proxies, [process.name() for process in family]
@@ -155,9 +156,10 @@ async def test_audio_never_passes_the_python_proxy(served: Served, question: byt
             process.resume()
 
 
-async def test_hostile_messages_cost_no_turn(served: Served, question: bytes) -> None:
-    """100 malformed messages over the real socket, text and binary, large and deep: the next question is heard word for
-    word, and answered aloud. (What the small model says depends on the items that the legal ones among them left.)
+async def test_a_turn_succeeds_after_hostile_messages(served: Served, question: bytes) -> None:
+    """After 100 malformed messages, the next question is transcribed exactly and answered with speech.
+
+    The words of the answer are not checked: they depend on the items that legal messages among the 100 have added.
     """
     messages = corpus()
     chosen = [message for message in messages if len(message) < LARGEST_MESSAGE][:: len(messages) // 100]
@@ -177,7 +179,7 @@ async def test_hostile_messages_cost_no_turn(served: Served, question: bytes) ->
 
 
 def _usual() -> dict[str, object]:
-    """What a hostile but legal message may have changed."""
+    """Return the session settings that a hostile but legal message may have changed, with their defaults."""
     detection = {"type": "semantic_vad", "create_response": True, "interrupt_response": True}
     audio = {"input": {"turn_detection": detection, "format": {"type": "audio/pcm", "rate": 24000}}}
     return {"type": "realtime", "output_modalities": ["audio"], "max_output_tokens": "inf", "audio": audio}
@@ -192,7 +194,7 @@ def _usual() -> dict[str, object]:
     ],
 )
 async def test_broken_frames_end_only_their_own_call(served: Served, raw: bytes, code: int) -> None:
-    """What is not WebSocket ends the connection with the protocol's own code, and the seat is free again."""
+    """An invalid frame closes the connection with the code of the standard, and the host is free again."""
     await _free(served)
     async with websockets.connect(realtime_url(served.url), additional_headers=HEADERS) as socket:
         socket.transport.write(raw)
@@ -205,7 +207,7 @@ async def test_broken_frames_end_only_their_own_call(served: Served, raw: bytes,
 
 
 async def test_a_message_too_large_ends_only_its_own_call(served: Served) -> None:
-    """More than a message may hold is refused with 1009 before it is parsed."""
+    """A message above the size limit closes the connection with code 1009."""
     await _free(served)
     async with websockets.connect(realtime_url(served.url), additional_headers=HEADERS) as socket:
         sending = asyncio.create_task(socket.send("x" * (LARGEST_MESSAGE + 1)))
@@ -219,8 +221,8 @@ async def test_a_message_too_large_ends_only_its_own_call(served: Served) -> Non
     await _free(served)
 
 
-async def test_sessions_leave_no_memory_behind(served: Served) -> None:
-    """After 150 to warm up, 200 more sessions, every other one torn off, leave the host no larger and nothing busy."""
+async def test_ended_sessions_free_their_memory(served: Served) -> None:
+    """After a warm-up of 150 sessions, 200 more, half of them reset, leave no memory and no running request."""
     target = _host(served)["target"]
     await _open_and_close(served, 150)
     before = metric(target, "process_resident_memory_bytes")
@@ -234,7 +236,7 @@ async def test_sessions_leave_no_memory_behind(served: Served) -> None:
     def busy() -> float:
         return sum(metric(replica["target"], "rejoinder_requests_in_flight") for replica in stages)
 
-    # What the last session had read ahead is cancelled with it, at the engine's next token.
+    # Work that the last session started early is cancelled with it, at the engine's next token.
     await asyncio.to_thread(wait_until, lambda: busy() == 0, STOPPED_S, "idle stages")
 
 

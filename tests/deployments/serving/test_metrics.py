@@ -1,20 +1,24 @@
-"""What is counted can be read off a scrape: exact counts, closed labels, buckets at the budgets."""
+"""Tests of the metrics: counts, labels, buckets, and how a request ends."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
 from deployments.serving.autoscaling import QUEUE_S
-from deployments.serving.metrics import ConversationMetrics, MetricsPort, ReplicaMetrics
+from deployments.serving.metrics import HOST_HELP, REPLICA_HELP, ConversationMetrics, MetricsPort, ReplicaMetrics
 from deployments.serving.replica import Replica
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED
+from rejoinder.core.reply.degradation import DegradationMeasure
+from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.settings.settings import StageSettings
+from rejoinder.core.turns.barge_in import SpeechReading
 from tests.system.harness.served import metric
 
 
@@ -23,7 +27,7 @@ def _value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 def test_a_turn_and_its_stages_sum() -> None:
-    """The stages of a turn and what none covers add up to the turn, in the histograms too."""
+    """In the histograms, the stages of a turn and the unattributed rest sum to the turn."""
     registry = CollectorRegistry()
     metrics = ConversationMetrics(registry)
     metrics.turn(0.5, {"stt": 0.2, "llm_first_token": 0.1}, raw_s={"stt": 0.35}, engines={})
@@ -37,8 +41,8 @@ def test_a_turn_and_its_stages_sum() -> None:
     assert _value(registry, "rejoinder_stage_own_seconds_sum", stage="stt") == pytest.approx(0.65)
 
 
-def test_everything_else_is_counted() -> None:
-    """Each of them once, under its own label."""
+def test_every_event_is_counted() -> None:
+    """Each method of the host's metrics counts once, under its own label."""
     registry = CollectorRegistry()
     metrics = ConversationMetrics(registry)
     metrics.session_opened()
@@ -64,12 +68,33 @@ def test_everything_else_is_counted() -> None:
     assert _value(registry, "rejoinder_errors_total", fault="backend", stage="llm") == 1
     assert _value(registry, "rejoinder_answer_cache_total", outcome="hit_exact") == 1
     assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
-    assert _value(registry, "rejoinder_dismissed_speech_total", reading="no_words") == 1
+    assert _value(registry, "rejoinder_dismissed_speech_total", reason="no_words") == 1
     assert _value(registry, "rejoinder_degradation_steps_total", measure="filler") == 1
 
 
-def test_every_budget_is_a_bucket() -> None:
-    """A share of turns within a budget is read off exactly, not interpolated."""
+def test_the_help_texts_explain_the_labels() -> None:
+    """The HELP text of a metric names every value of its label, and each text is a sentence."""
+    for name, values in (
+        ("rejoinder_sessions_refused_total", AdmissionRefusal),
+        ("rejoinder_degradation_steps_total", DegradationMeasure),
+        ("rejoinder_dismissed_speech_total", set(SpeechReading) - {SpeechReading.MEANT}),
+    ):
+        assert all(value.value in HOST_HELP[name] for value in values), name
+    assert all(text.endswith(".") and text[0].isupper() for text in (HOST_HELP | REPLICA_HELP).values())
+
+
+def test_every_metric_has_a_help_text() -> None:
+    """The replica's and the host's metrics are exactly those of the two tables."""
+    for table, create in ((HOST_HELP, ConversationMetrics), (REPLICA_HELP, partial(ReplicaMetrics, stage="stt"))):
+        registry = CollectorRegistry()
+        create(registry)
+        assert {family.name: family.documentation for family in registry.collect()} == {
+            name.removesuffix("_total"): text for name, text in table.items()
+        }
+
+
+def test_every_limit_is_a_bucket() -> None:
+    """Every limit of the latency guide is a bucket bound, so the share of turns within it is exact."""
     registry = CollectorRegistry()
     ConversationMetrics(registry).turn(1.0, {}, raw_s={}, engines={})
     for bucket in HISTOGRAM_BUCKETS_S:
@@ -78,7 +103,7 @@ def test_every_budget_is_a_bucket() -> None:
 
 
 def test_two_replicas_of_one_process_do_not_mix() -> None:
-    """Each registry is its own: what one counts, no other shows."""
+    """Two replicas in one process have separate registries."""
     one, other = CollectorRegistry(), CollectorRegistry()
     ReplicaMetrics(one, "stt").ended(0.1, "done", None)
     ReplicaMetrics(other, "stt")
@@ -87,7 +112,7 @@ def test_two_replicas_of_one_process_do_not_mix() -> None:
 
 
 def test_a_port_serves_its_registry() -> None:
-    """The target of a replica answers a scrape, with the process's own memory beside our numbers."""
+    """A metrics port serves the replica's metrics and those of its process."""
     port = MetricsPort("127.0.0.1")
     ReplicaMetrics(port.registry, "tts").in_flight.inc()
     assert httpx2.get(f"http://{port.target}/metrics", timeout=5).status_code == 200
@@ -103,8 +128,8 @@ async def _ended(replica: Replica) -> dict[str, float]:
     }
 
 
-async def test_a_request_ends_one_way() -> None:
-    """Done, cancelled and failed are told apart, and none is left in flight."""
+async def test_a_request_has_one_end() -> None:
+    """Done, cancelled and failed requests are counted apart, and none stays in flight."""
     replica = Replica("llm", "fake", StageSettings())
     async with replica.request():
         assert (await _ended(replica))["in flight"] == 1
@@ -117,8 +142,8 @@ async def test_a_request_ends_one_way() -> None:
     assert await _ended(replica) == {"done": 1, "cancelled": 1, "failed": 1, "in flight": 0}
 
 
-async def test_hanging_up_after_the_answer_cancels_nothing() -> None:
-    """A reader who closes the stream at its last item was served; one who closes it earlier was not."""
+async def test_closing_after_the_answer_counts_as_done() -> None:
+    """A stream that is closed after its last item counts as done, one that is closed earlier as cancelled."""
     replica = Replica("llm", "fake", StageSettings())
 
     async def stream() -> AsyncIterator[int]:
@@ -136,8 +161,8 @@ async def test_hanging_up_after_the_answer_cancels_nothing() -> None:
     assert await _ended(replica) == {"done": 1, "cancelled": 1, "failed": 0, "in flight": 0}
 
 
-async def test_an_injected_delay_holds_every_request() -> None:
-    """The drill's delay is inside the request, where the caller's clock and the gauge both see it."""
+async def test_an_injected_delay_is_part_of_every_request() -> None:
+    """The configured test delay is inside the request, so the caller and the gauge both see it."""
     loop = asyncio.get_running_loop()
     replica = Replica("llm", "fake", StageSettings(inject_delay_ms=50))
     began = loop.time()
@@ -145,8 +170,8 @@ async def test_an_injected_delay_holds_every_request() -> None:
         assert loop.time() - began >= 0.05
 
 
-async def test_a_wait_is_a_signal_as_soon_as_it_is_over() -> None:
-    """A stage whose streams last long grows by how long they waited, not when the first of them has ended."""
+async def test_a_waiting_time_is_signalled_when_service_begins() -> None:
+    """The autoscaling signal includes a waiting time as soon as the service begins, before the stream ends."""
     replica = Replica("tts", "fake", StageSettings())
     assert replica.signals() == {QUEUE_S: 0.0}
     async with replica.request() as request:

@@ -1,4 +1,4 @@
-"""Jobs of several sessions are decoded together whenever the engine is behind."""
+"""Test of batching: jobs that wait are decoded together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rejoinder.core.settings.settings import Settings, SttSettings
 
 
 class SlowEngine:
-    """Decodes nothing before it is let go, and keeps how many clips came together."""
+    """Engine that decodes nothing until `go` is set, and records the size of each batch."""
 
     name = "slow"
     made: ClassVar[list[SlowEngine]] = []
@@ -40,14 +40,14 @@ class SlowEngine:
 
 
 class NoStore:
+    """Model store whose paths are the names."""
+
     def path(self, name: str) -> Path:
         return Path(name)
 
 
-async def test_what_waits_is_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one job is decoded, nine more arrive: they leave in batches of at most `max_batch`, each with its own
-    text, in the order of arrival.
-    """
+async def test_waiting_jobs_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine jobs that arrive during a decode run in batches of at most `max_batch`, in order, each with its own text."""
     monkeypatch.setattr(stt, "Whisper", SlowEngine)
     monkeypatch.setattr(stt, "open_store", lambda settings: NoStore())
     served = stt.Stt(Settings(stt=SttSettings(max_batch=4, first_pass_model="")))
@@ -56,7 +56,7 @@ async def test_what_waits_is_decoded_together(monkeypatch: pytest.MonkeyPatch) -
     first = asyncio.create_task(served.transcribe(jobs[0]))
     await asyncio.to_thread(engine.begun.wait, 30)
     others = [asyncio.create_task(served.transcribe(job)) for job in jobs[1:]]
-    await asyncio.sleep(0)  # all of them into the queue
+    await asyncio.sleep(0)  # lets all of them enter the queue
     engine.go.set()
     texts = [transcript.text for transcript in await asyncio.gather(first, *others)]
     assert texts == [str(number) for number in range(10)]

@@ -1,4 +1,4 @@
-"""The order of transcription work, against a model that is a plain list."""
+"""Tests of the speech-to-text queue against a model that is a plain list."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Job:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Pushes, cancels and takes in any order, while time goes on."""
+    """Pushes, removals and takes in any order, while time passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(priority=st.sampled_from(Priority), deadline_s=st.floats(0, 10))
     def push(self, priority: Priority, deadline_s: float) -> None:
-        """A full queue takes a final in the place of its youngest partial, and refuses everything else."""
+        """A full queue accepts a final job in place of its youngest interim job, and refuses any other job."""
         self.made += 1
         job = Job(self.made, priority, self.now + deadline_s)
         partials = [other for other in self.waiting if other.priority is Priority.PARTIAL]
@@ -51,7 +51,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        """Who leaves is gone at once, and cannot leave twice."""
+        """A removed job is gone at once and cannot be removed twice."""
         if self.waiting:
             job = data.draw(st.sampled_from(self.waiting))
             assert self.queue.remove(job)
@@ -60,7 +60,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 4))
     def take(self, most: int) -> None:
-        """A batch is of one kind, finals first, oldest first; what expired is in none."""
+        """A batch has one priority, finals first and oldest first, and no expired job."""
         batch, expired = self.queue.take(most, self.now)
         alive = [job for job in self.waiting if job.expires >= self.now]
         finals = [job for job in alive if job.priority is Priority.FINAL]
@@ -71,10 +71,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 5))
     def wait(self, seconds: float) -> None:
+        """Let time pass."""
         self.now += seconds
 
     @invariant()
-    def holds_what_waits(self) -> None:
+    def holds_the_waiting_jobs(self) -> None:
+        """The queue's length is the number of waiting jobs and within the limit."""
         assert len(self.queue) == len(self.waiting) <= LIMIT
 
 
@@ -82,7 +84,7 @@ TestQueue = QueueMachine.TestCase
 
 
 def test_everything_expired_is_handed_back() -> None:
-    """A take that finds nothing alive returns all that expired, so that nobody waits for nothing."""
+    """If all jobs are expired, `take` returns all of them as expired."""
     queue: SttQueue[Job] = SttQueue(LIMIT)
     jobs = [Job(number, priority, 1.0) for number, priority in enumerate(Priority)]
     for job in jobs:

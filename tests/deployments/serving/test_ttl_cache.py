@@ -1,4 +1,4 @@
-"""An answer that many ask for is asked for once, and kept for as long as was said."""
+"""Tests of the TTL cache."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ class Clock:
 
 
 class Source:
-    """Answers with how often it was asked, and only when it is let."""
+    """Call that returns how often it was made, once `open` is set."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
         self.open = asyncio.Event()
         self.open.set()
-        self.fault: Exception | None = None
+        self.error: Exception | None = None
 
     async def __call__(self) -> int:
-        self.asked += 1
+        self.calls += 1
         await self.open.wait()
-        if self.fault:
-            raise self.fault
-        return self.asked
+        if self.error:
+            raise self.error
+        return self.calls
 
 
-async def test_it_is_asked_again_when_its_time_is_over() -> None:
-    """The answer stands until `keep_s` after it was asked for."""
+async def test_an_answer_expires() -> None:
+    """An answer is valid for `keep_s` seconds from the start of its call."""
     clock, source = Clock(), Source()
-    remembered = TtlCache(source, 1.0, clock)
-    assert [await remembered(), await remembered()] == [1, 1]
+    cached = TtlCache(source, 1.0, clock)
+    assert [await cached(), await cached()] == [1, 1]
     clock.now += 0.99
-    assert await remembered() == 1
+    assert await cached() == 1
     clock.now += 0.01
-    assert await remembered() == 2
+    assert await cached() == 2
 
 
-async def test_who_comes_while_it_is_asked_waits_for_the_same_answer() -> None:
-    """Fifty at once are one question; one of them who leaves takes nothing from the others."""
+async def test_concurrent_callers_share_one_call() -> None:
+    """Fifty concurrent callers make one call, and a caller that is cancelled does not affect the others."""
     source = Source()
     source.open.clear()
-    remembered = TtlCache(source, 1.0, Clock())
-    waiting = [asyncio.create_task(remembered()) for _ in range(50)]
+    cached = TtlCache(source, 1.0, Clock())
+    waiting = [asyncio.create_task(cached()) for _ in range(50)]
     await asyncio.sleep(0)
     waiting.pop(7).cancel()
     source.open.set()
     assert await asyncio.gather(*waiting) == [1] * 49
 
 
-async def test_a_failure_is_told_and_not_kept() -> None:
-    """The next one asks anew."""
+async def test_an_error_is_raised_and_not_kept() -> None:
+    """An error is raised in the caller that made the call, and the next caller makes a new one."""
     source = Source()
-    source.fault = TimeoutError("late")
-    remembered = TtlCache(source, 1.0, Clock())
+    source.error = TimeoutError("late")
+    cached = TtlCache(source, 1.0, Clock())
     with pytest.raises(TimeoutError, match="late"):
-        await remembered()
-    source.fault = None
-    assert await remembered() == 2
+        await cached()
+    source.error = None
+    assert await cached() == 2
 
 
-async def test_whoever_asked_may_leave() -> None:
-    """The question of one who left is put again by the next."""
+async def test_a_cancelled_call_is_repeated() -> None:
+    """If the caller that made the call is cancelled, the next caller makes it again."""
     source = Source()
     source.open.clear()
-    remembered = TtlCache(source, 1.0, Clock())
-    first, second = asyncio.create_task(remembered()), asyncio.create_task(remembered())
+    cached = TtlCache(source, 1.0, Clock())
+    first, second = asyncio.create_task(cached()), asyncio.create_task(cached())
     await asyncio.sleep(0)
     first.cancel()
     source.open.set()

@@ -1,4 +1,4 @@
-"""The short way of audio overtakes nothing and loses nothing, and a call outlives the listener it came through."""
+"""Tests of the WebSocket connection: its fast path keeps the order of messages, and calls survive a drain."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
-from deployments.transports.call_protocol import EXTENSION, LINGER_S, SHORT_BYTES, CallProtocol
+from deployments.serving.compat import LINGER_S
+from deployments.transports.call_protocol import EXTENSION, SHORT_BYTES, CallProtocol
 
 Received = list[tuple[str, bytes]]
-"""Which way each message came, "short" or "long", and the message."""
+"""The path of each message, "fast" or "slow", and the message."""
 
 
 class Wire(asyncio.Transport):
-    """A connection whose far end is the test."""
+    """Transport whose peer is the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +52,14 @@ class Wire(asyncio.Transport):
 
 
 def listener(received: Received, slowly: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """An application that takes messages beginning with "a" the short way, and takes its time over the others."""
+    """Return an ASGI application that consumes messages beginning with "a" on the fast path.
+
+    It awaits `slowly` before it answers any other message.
+    """
 
     def take(message: bytes) -> bool:
         if message.startswith(b"a"):
-            received.append(("short", message))
+            received.append(("fast", message))
         return message.startswith(b"a")
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -66,13 +70,14 @@ def listener(received: Received, slowly: Callable[[], Awaitable[None]]) -> Calla
         while (message := await receive())["type"] == "websocket.receive":
             text = message.get("text")
             await slowly()
-            received.append(("long", text.encode() if text is not None else message["bytes"]))
+            received.append(("slow", text.encode() if text is not None else message["bytes"]))
             protocol.answered()
 
     return application
 
 
 def handshake() -> bytes:
+    """Return a client's upgrade request."""
     key = base64.b64encode(os.urandom(16)).decode()
     lines = ["GET /v1/realtime HTTP/1.1", "Host: h", "Upgrade: websocket", "Connection: Upgrade"]
     lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
@@ -89,7 +94,7 @@ MESSAGES = st.one_of(
 
 
 def frames(kind: str, message: bytes) -> bytes:
-    """A client's message on the wire: whole, or in two parts with a ping between."""
+    """Return the frames of a client's message: one, or for "parts" two with a ping between them."""
     if kind != "parts":
         return Frame(Opcode.TEXT if kind == "text" else Opcode.BINARY, message).serialize(mask=True)
     half = len(message) // 2
@@ -102,7 +107,7 @@ def frames(kind: str, message: bytes) -> bytes:
 
 
 async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtocol, Wire, ServerState]:
-    """A call of that application; the client sends `before` without waiting for the handshake's answer."""
+    """Return an accepted connection. The client sends `before` without waiting for the handshake's answer."""
     config = Config(listener(received, lambda: asyncio.sleep(0)), ws=CallProtocol, ws_ping_interval=None)
     config.load()
     wire, state = Wire(), ServerState()
@@ -116,6 +121,7 @@ async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtoc
 
 
 async def _deliver(messages: list[tuple[str, bytes]], cuts: list[int], before: bytes = b"") -> Received:
+    """Send messages in pieces of the sizes `cuts`, the rest in one, and return what the application received."""
     received: Received = []
     protocol, wire, state = await _accepted(received, before)
     stream = b"".join(frames(*message) for message in messages)
@@ -136,37 +142,37 @@ async def _until(true: Callable[[], bool]) -> None:
         if true():
             return
         await asyncio.sleep(0)
-    raise AssertionError("nothing more happened")
+    raise AssertionError("the condition did not become true")
 
 
 @given(st.lists(MESSAGES, max_size=12), st.lists(st.integers(0, 500), max_size=20))
 def test_messages_arrive_whole_and_in_order(messages: list[tuple[str, bytes]], cuts: list[int]) -> None:
-    """However a client's stream is cut and mixed, the application has its messages once each, in their order."""
+    """However a client's data is cut, the application receives each message once and in order."""
     received = asyncio.run(_deliver(messages, cuts))
     assert [message for _, message in received] == [message for _, message in messages]
 
 
-def test_audio_takes_the_short_way() -> None:
-    """Whole short messages that the call takes do not pass the application's queue."""
+def test_audio_takes_the_fast_path() -> None:
+    """Short unfragmented messages that the call consumes do not pass the application's queue."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"a2"), ("parts", b"a3")], [3, 1, 2]))
-    assert received == [("short", b"a1"), ("short", b"a2"), ("long", b"a3")]
+    assert received == [("fast", b"a1"), ("fast", b"a2"), ("slow", b"a3")]
 
 
-def test_audio_behind_an_unanswered_event_waits() -> None:
-    """Audio that comes in one piece with an event goes the event's way, behind it."""
+def test_audio_after_an_unanswered_event_stays_behind_it() -> None:
+    """Audio that arrives together with an event takes the event's path, after it."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"event"), ("text", b"a2")], []))
-    assert received == [("short", b"a1"), ("long", b"event"), ("long", b"a2")]
+    assert received == [("fast", b"a1"), ("slow", b"event"), ("slow", b"a2")]
 
 
-def test_a_client_that_does_not_wait_to_be_accepted_is_understood() -> None:
-    """Half a frame before the handshake's answer: everything then goes the long way."""
+def test_data_before_the_acceptance_is_received() -> None:
+    """If a client sends a frame before it is accepted, all its messages arrive, by the slow path."""
     whole = frames("text", b"a0")
     received = asyncio.run(_deliver([("text", b"a1")], [], before=whole))
     assert [message for _, message in received] == [b"a0", b"a1"]
 
 
 def test_an_unmasked_frame_is_refused() -> None:
-    """RFC 6455, section 5.1: a server closes the connection on an unmasked frame, with code 1002."""
+    """An unmasked frame closes the connection with code 1002 (RFC 6455, section 5.1)."""
 
     async def scenario() -> Wire:
         received: Received = []
@@ -184,7 +190,7 @@ def test_an_unmasked_frame_is_refused() -> None:
 
 
 def test_a_call_outlives_the_listener() -> None:
-    """When uvicorn stops, as Serve stops it to drain a host, an open call goes on until it ends by itself."""
+    """When uvicorn stops, as it does when Serve drains a host, an open call continues until it ends by itself."""
 
     async def scenario() -> Received:
         received: Received = []
@@ -207,11 +213,11 @@ def test_a_call_outlives_the_listener() -> None:
         await serving
         return received
 
-    assert asyncio.run(scenario()) == [("short", b"a1"), ("short", b"a2")]
+    assert asyncio.run(scenario()) == [("fast", b"a1"), ("fast", b"a2")]
 
 
 async def _refused(port: int) -> None:
-    """Until nobody listens there any more."""
+    """Wait until the port refuses connections."""
     async with asyncio.timeout(10):
         while True:
             try:

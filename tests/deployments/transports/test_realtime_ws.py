@@ -1,4 +1,4 @@
-"""The WebSocket transport reads audio in the format that the client asked for before it sent it."""
+"""Tests of the WebSocket transport: audio formats that change during a call."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SPEECH_S = 1.0
 
 
 class ScriptedSocket:
-    """A client that sends its messages without waiting for anything, then listens until it hangs up."""
+    """Client that sends its messages without waiting, then listens for `listen_s` and disconnects."""
 
     def __init__(self, messages: list[dict[str, Any]], listen_s: float) -> None:
         self._messages = [json.dumps(message) for message in messages]
         self._listen_s = listen_s
-        self.heard: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
 
     async def receive(self) -> Mapping[str, Any]:
         if self._messages:
@@ -33,17 +33,18 @@ class ScriptedSocket:
         return {"type": "websocket.disconnect"}
 
     async def send_text(self, data: str) -> None:
-        self.heard.append(json.loads(data))
+        self.events.append(json.loads(data))
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         raise AssertionError(f"closed with {code}: {reason}")
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.heard if event["type"] == kind]
+        """Return the events of one type."""
+        return [event for event in self.events if event["type"] == kind]
 
 
 def _append(wire: AudioFormat) -> list[dict[str, Any]]:
-    """A second of loud audio and two of silence in 100 ms messages."""
+    """Return messages of 100 ms: one second of loud audio and two of silence."""
     encode = WireEncoder(wire)
     loud = (b"\0\x40" * 12 + b"\0\xc0" * 12) * 100
     return [
@@ -53,13 +54,14 @@ def _append(wire: AudioFormat) -> list[dict[str, Any]]:
 
 
 def _format(wire: AudioFormat) -> dict[str, Any]:
+    """Return a session update that sets the input format."""
     return {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"format": wire.wire()}}}}
 
 
 @pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
 @virtual
-async def test_audio_behind_an_update_is_read_in_its_format(wire: AudioFormat) -> None:
-    """A client that does not wait for session.updated is heard all the same, at the same times in every format."""
+async def test_audio_after_an_update_is_read_in_its_format(wire: AudioFormat) -> None:
+    """A client need not wait for session.updated before it sends audio, in every format."""
     socket = ScriptedSocket([_format(wire), *_append(wire)], 30)
     async with Play().open() as host:
         await RealtimeSocket(socket, host, "rejoinder").converse()
@@ -73,7 +75,7 @@ async def test_audio_behind_an_update_is_read_in_its_format(wire: AudioFormat) -
 
 @virtual
 async def test_formats_may_change_between_messages() -> None:
-    """Each message is read in the format that was last asked for: three seconds each of three formats are nine."""
+    """Each message is read in the format set last: three seconds in each of three formats make nine."""
     formats = [AudioFormat.PCMU, AudioFormat.PCM, AudioFormat.PCMA]
     manual = {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}}
     messages = [manual, *(message for wire in formats for message in (_format(wire), *_append(wire)))]
@@ -87,11 +89,11 @@ async def test_formats_may_change_between_messages() -> None:
 
 @virtual
 async def test_half_a_sample_is_refused_in_pcm_only() -> None:
-    """Three bytes are no PCM, and three samples of G.711."""
+    """Three bytes are refused as PCM and accepted as G.711, where they are three samples."""
     odd = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(3)).decode()}
     socket = ScriptedSocket([odd, _format(AudioFormat.PCMA), odd], 1)
     async with Play().open() as host:
         await RealtimeSocket(socket, host, "rejoinder").converse()
     assert [event["error"]["param"] for event in socket.of("error")] == ["audio"]
-    kinds = [event["type"] for event in socket.heard]
+    kinds = [event["type"] for event in socket.events]
     assert kinds.index("error") < kinds.index("session.updated")

@@ -1,4 +1,7 @@
-"""An application that says where Ray put the stages of a configuration: their real options around tiny classes."""
+"""Application that reports where Ray placed the stages of a configuration.
+
+It has the real options of the stages around small classes.
+"""
 
 import os
 from typing import Any
@@ -16,7 +19,7 @@ web = FastAPI()
 
 
 class Settler:
-    """Stands where a stage would, and says where that is."""
+    """Replaces a stage and reports its node, its resources and its visible GPUs."""
 
     async def describe(self) -> dict[str, Any]:
         context = ray.get_runtime_context()
@@ -29,27 +32,30 @@ class Settler:
 
 @serve.ingress(web)
 class Census:
+    """HTTP routes over the placed stages."""
+
     def __init__(self, handles: dict[str, DeploymentHandle]) -> None:
         self._handles = handles
 
     @web.get("/")
     async def everybody(self) -> dict[str, dict[str, Any]]:
-        """Each stage's own answer."""
+        """Return the description of each stage."""
         return {name: await handle.describe.remote() for name, handle in self._handles.items()}
 
     @web.get("/nodes")
     async def nodes(self) -> list[dict[str, Any]]:
+        """Return each node's id and labels."""
         return [{"node": node["NodeID"], "labels": node["Labels"]} for node in ray.nodes()]
 
     @web.get("/status/{app}")
     async def status(self, app: str) -> dict[str, dict[str, int]]:
-        """Of every deployment of another application: how many replicas are in which state."""
+        """Return the number of replicas in each state, for every deployment of another application."""
         found = serve.status().applications.get(app)
         return {name: dict(state.replica_states) for name, state in found.deployments.items()} if found else {}
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The stages that `args` configures, as deployments of their own names."""
+    """Return the census of the stages that `args` configures, as deployments with the stages' names."""
     settings = parse_settings(args)
     handles = {name: stage_deployment(type(name, (Settler,), {}), getattr(settings, name)).bind() for name in args}
     return serve.deployment(Census, ray_actor_options={"num_cpus": 0}).bind(handles)

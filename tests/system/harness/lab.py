@@ -1,7 +1,7 @@
-"""An application beside the served one that calls its stages as a session host does, and is steered over HTTP.
+"""Application that calls stages as a session host does, and that tests control over HTTP.
 
-Tests cannot call handles from their own process: what Serve does on cancellation depends on the settings under which
-Ray Serve was imported, and it is the replicas' settings that count.
+Tests cannot call handles from their own process: how Serve cancels depends on the environment in which Ray Serve was
+imported, and only the replicas have the environment of the product.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.stages.ports import LlmRequest, SttJob, TtsRequest
 from deployments.app import stage_deployment
+from deployments.serving.compat import broadcast
 from deployments.serving.handles import LlmHandle, SttHandle, TtsHandle, TurnDetectorHandle
 from rejoinder.core.errors import RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -31,12 +32,14 @@ from tests.system.harness.puppet import Puppet, work
 from tests.system.harness.watching import wait_until
 
 PUPPETS = 3
+# A puppet answers in milliseconds, but the machine may be busy.
+PUPPET_S = 5.0
 web = FastAPI()
 
 
 @dataclass
 class Call:
-    """One call under way; `items` answers have come, the first after `first_s`."""
+    """One call. `items` answers have come, the first after `first_s` seconds."""
 
     began: float
     task: asyncio.Task[None] | None = None
@@ -48,13 +51,14 @@ class Call:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, answer: object) -> None:
+        """Record an answer."""
         self.items += 1
         self.first_s = self.first_s or time.monotonic() - self.began
         self.answers.append(str(getattr(answer, "text", "")))
 
 
 def _request(order: dict[str, Any]) -> LlmRequest:
-    # Stands above the lab because `serve.ingress` copies the globals of its routes when it decorates.
+    # Defined above the class, because `serve.ingress` copies the globals of the routes when it decorates.
     if "text" in order:
         return LlmRequest((ChatMessage("user", order["text"]),), max_tokens=order["tokens"])
     return work(order["first_s"], order.get("items", 1))
@@ -62,7 +66,7 @@ def _request(order: dict[str, Any]) -> LlmRequest:
 
 @serve.ingress(web)
 class Lab:
-    """Holds calls by number."""
+    """Deployment that holds calls, each with a number."""
 
     def __init__(self, puppet: DeploymentHandle, served: str) -> None:
         self._puppet = puppet
@@ -77,15 +81,16 @@ class Lab:
 
     @web.post("/start")
     async def start(self, order: dict[str, Any]) -> int:
-        """Begin the call that an order describes."""
+        """Start the call that an order describes, and return its number."""
         number = next(self._numbers)
         call = self._calls[number] = Call(time.monotonic())
-        # Serve cancels whatever a request began once it is answered; this call outlives the one that starts it.
+        # Serve cancels the calls of a request when it is answered. In a new context this call goes on.
         call.task = asyncio.create_task(self._watched(call, order), context=contextvars.Context())
         return number
 
     @web.post("/state/{number}")
     async def state(self, number: int) -> dict[str, Any]:
+        """Return how far a call is."""
         call = self._calls[number]
         assert call.task is not None
         if call.task.done() and not call.task.cancelled():
@@ -101,7 +106,7 @@ class Lab:
 
     @web.post("/cancel/{number}")
     async def cancel(self, number: int) -> None:
-        """As the loser of a race is cancelled: its task."""
+        """Cancel a call's task, as a losing hedge is cancelled."""
         call = self._calls[number]
         assert call.task is not None
         call.task.cancel()
@@ -109,7 +114,7 @@ class Lab:
 
     @web.post("/leave/{number}")
     async def leave(self, number: int) -> None:
-        """As a reader who has enough leaves: between two items."""
+        """Leave a call's stream between two items, as a reader does that needs no more."""
         call = self._calls[number]
         assert call.task is not None
         call.leave.set()
@@ -117,13 +122,13 @@ class Lab:
 
     @web.post("/flood/{count}")
     async def flood(self, count: int) -> list[float]:
-        """What each of so many calls at once answered."""
+        """Make `count` concurrent calls, and return their answers."""
         verdicts = await asyncio.gather(*(self._unary.predict(bytes(1 + number)) for number in range(count)))
         return [verdict.inference_ms for verdict in verdicts]
 
     @web.post("/sweep/{count}")
     async def sweep(self, count: int) -> None:
-        """Cancel calls at ever later moments of their first ten milliseconds, in which they reach a replica."""
+        """Cancel calls at ever later moments of their first ten milliseconds, while they are sent to a replica."""
         for moment in range(count):
             for begin in (self._read, self._ask):
                 call = Call(time.monotonic())
@@ -134,9 +139,8 @@ class Lab:
 
     @web.get("/puppets")
     async def puppets(self) -> list[dict[str, Any]]:
-        """What each replica counted."""
-        answers: list[dict[str, Any]] = await self._puppet.broadcast("describe").results_async()
-        return answers
+        """Return the counts of each puppet that answers within PUPPET_S."""
+        return await broadcast(self._puppet, "describe", PUPPET_S)
 
     async def _watched(self, call: Call, order: dict[str, Any]) -> None:
         begin = {"read": self._read, "open": self._open, "ask": self._ask, "tts": self._speak, "stt": self._hear}
@@ -176,7 +180,7 @@ class Lab:
 
 
 def build(args: dict[str, str]) -> Application:
-    """Three puppets behind the options of a stage; `served` names the application whose stages the lab may call."""
+    """Return the lab with three puppets. `served` names an application whose stages it can call too."""
     fixed = StageSettings(autoscaling=Autoscaling(min_replicas=PUPPETS, max_replicas=PUPPETS))
     puppet = stage_deployment(Puppet, fixed).bind()
     return serve.deployment(Lab, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000).bind(
@@ -186,39 +190,45 @@ def build(args: dict[str, str]) -> Application:
 
 @dataclass(frozen=True)
 class LabClient:
-    """The lab from the test's side."""
+    """Client of the lab for tests."""
 
     url: str
     _client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=60), repr=False)
 
     def start(self, kind: str, **order: Any) -> int:
-        """Begin a call; `order` as `Lab` reads it."""
+        """Start a call. `order` has the keys that `Lab` reads."""
         full = {"kind": kind, "avoid": [], "strict": False, **order}
         return int(self._post("start", full))
 
     def state(self, number: int) -> dict[str, Any]:
+        """Return how far a call is."""
         found: dict[str, Any] = self._post(f"state/{number}")
         return found
 
     def cancel(self, number: int) -> None:
+        """Cancel a call's task, and wait until it has ended."""
         self._post(f"cancel/{number}")
 
     def leave(self, number: int) -> None:
+        """Leave a call's stream, and wait until its task has ended."""
         self._post(f"leave/{number}")
 
     def flood(self, count: int) -> list[float]:
+        """Make `count` concurrent calls, and return their answers."""
         answers: list[float] = self._post(f"flood/{count}")
         return answers
 
     def sweep(self, count: int) -> None:
+        """Cancel twice `count` calls at ever later moments."""
         self._post(f"sweep/{count}")
 
     def puppets(self) -> list[dict[str, Any]]:
+        """Return the counts of each puppet that answers."""
         found: list[dict[str, Any]] = self._client.get(f"{self.url}/puppets").json()
         return found
 
     def counts(self) -> Counter[str]:
-        """Of all puppets together."""
+        """Return the sums of the counts of all puppets."""
         total: Counter[str] = Counter()
         for puppet in self.puppets():
             total.update({name: puppet[name] for name in ("began", "done", "stopped")})
@@ -231,7 +241,14 @@ class LabClient:
 
 
 def deploy(node: Node, url: str, served: str = "", *, start: bool = False) -> LabClient:
-    """Put the lab on a running cluster, under /lab of its Serve at `url`; `start` that Serve, if none runs."""
+    """Deploy the lab on a running cluster.
+
+    Args:
+        node: A node of the cluster.
+        url: The base URL of its Serve. The lab is at /lab.
+        served: Name of an application whose stages the lab can call.
+        start: Start Serve at `url` first.
+    """
     options = {"host": "127.0.0.1", "port": int(url.rpartition(":")[2])}
     program = (
         "import ray; from ray import serve; from tests.system.harness.lab import build;"
@@ -241,6 +258,6 @@ def deploy(node: Node, url: str, served: str = "", *, start: bool = False) -> La
     )
     subprocess.run([sys.executable, "-c", program], env=dict(node.environment), cwd=ROOT, check=True, timeout=120)
     client = LabClient(f"{url}/lab")
-    # HAProxy may learn of the route a moment after Serve says that it runs.
+    # HAProxy may get the route a moment after Serve reports the application as running.
     wait_until(lambda: httpx2.get(f"{client.url}/puppets", timeout=30).status_code == 200, 30, "the lab's route")
     return client

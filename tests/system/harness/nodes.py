@@ -1,4 +1,4 @@
-"""Nodes of a real Ray cluster on this machine, started as an operator would: `ray start` in a prepared environment."""
+"""Nodes of a real Ray cluster on this machine, started with `ray start` in a prepared environment."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ from tests.system.harness.watching import wait_until
 ROOT = Path(__file__).parents[3]
 RAY = str(Path(sys.executable).with_name("ray"))
 STOP_S = 30.0
-# A node's own share: half of `cluster.launch.OBJECT_STORE_BYTES`, since two nodes share this machine's memory.
+# For each node: half of `cluster.launch.OBJECT_STORE_BYTES`, since two nodes share this machine's memory.
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Node:
-    """A running `ray start --block`; `address` is the cluster's, `environment` what it was started in."""
+    """A running `ray start --block`.
+
+    Attributes:
+        address: The cluster's address.
+        dashboard: URL of its dashboard.
+        environment: The environment that the node was started with.
+    """
 
     address: str
     dashboard: str
@@ -36,7 +42,12 @@ class Node:
 
 @contextmanager
 def head(options: Sequence[str] = (), *, dashboard: bool = False) -> Iterator[Node]:
-    """A head; `dashboard`: with all that `serve deploy` speaks to, which takes seconds; `options` of `ray start`."""
+    """Run the head of a new cluster until the block ends.
+
+    Args:
+        options: Further options of `ray start`.
+        dashboard: Start the dashboard, which `serve deploy` needs. It takes some seconds.
+    """
     port, dashboard_port = free_port(), free_port()
     own = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}"]
     own += [f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={dashboard_port}", *options]
@@ -47,7 +58,13 @@ def head(options: Sequence[str] = (), *, dashboard: bool = False) -> Iterator[No
 
 @contextmanager
 def worker(joined: Node, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> Iterator[Node]:
-    """One more node for the cluster of `joined`, with a proxy port of its own; `options` of `ray start`."""
+    """Run one more node of a cluster, with a proxy port of its own, until the block ends.
+
+    Args:
+        joined: A node of the cluster.
+        environment: Further environment variables.
+        options: Further options of `ray start`.
+    """
     token = {name: joined.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(free_port()), **token, **(environment or {})}
     with _start(joined.address, joined.dashboard, [f"--address={joined.address}", *options], own) as node:
@@ -56,7 +73,7 @@ def worker(joined: Node, environment: Mapping[str, str] | None = None, options: 
 
 @contextmanager
 def _start(address: str, dashboard: str, options: list[str], environment: Mapping[str, str]) -> Iterator[Node]:
-    # Ray puts sockets here, whose paths may not exceed 107 bytes.
+    # Ray creates Unix sockets in it, whose paths may not exceed 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="rjn-", dir="/tmp"))
     full = {**os.environ, "PYTHONPATH": str(ROOT), **node_environment(directory), **ALONE, **environment}
     command = [RAY, "start", "--block", "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}"]
@@ -76,9 +93,9 @@ def _start(address: str, dashboard: str, options: list[str], environment: Mappin
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The node and all it started: asked politely, `ray start --block` takes half a minute."""
+    """Kill the node and its child processes. Terminating `ray start --block` takes half a minute."""
     if process.poll() is not None:
-        return  # it never came up, and says why by itself
+        return  # it did not start, and its log says why
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for member in tree:
         with suppress(psutil.NoSuchProcess):

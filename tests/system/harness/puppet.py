@@ -1,4 +1,4 @@
-"""A stage whose work is told by its request: how long until the first item, and how many follow."""
+"""Stage whose requests say how long the work takes and how many items it yields."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ITEM_S = 0.02
 
 
 def work(first_s: float, items: int = 1) -> LlmRequest:
-    """A generation of `items` deltas, the first of which takes `first_s`."""
+    """Return a request for `items` deltas, the first after `first_s` seconds."""
     return LlmRequest((ChatMessage("user", str(first_s)),), max_tokens=items)
 
 
 class Puppet:
-    """Counts what it began, finished and was told to stop."""
+    """Deployment that counts the requests that it began, finished and was told to stop."""
 
     def __init__(self, name: str = "puppet") -> None:
         self._counts = {"began": 0, "done": 0, "stopped": 0}
@@ -38,7 +38,7 @@ class Puppet:
                 await asyncio.sleep(ITEM_S)
 
     async def predict(self, pcm: bytes, route: ReplicaRoute | None = None) -> TurnVerdict:
-        """Takes as many milliseconds as there are bytes."""
+        """Answer after as many milliseconds as there are bytes."""
         async with self._counted():
             await asyncio.sleep(len(pcm) / 1000)
             return TurnVerdict(1.0, len(pcm))

@@ -1,4 +1,4 @@
-"""A real `rejoinder serve` in a process of its own, and what its replicas say about themselves."""
+"""A real `rejoinder serve` in its own process, and the metrics of its replicas."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ START_S = 240.0
 
 @dataclass(frozen=True)
 class Served:
-    """A running system: `url` is its HTTP base."""
+    """A running system. `url` is the base of its HTTP routes."""
 
     url: str
     process: subprocess.Popen[bytes]
 
     def replicas(self, stage: str) -> list[dict[str, str]]:
-        """A stage's live replicas: labels, and `target` for their metrics."""
+        """Return the labels of a stage's live replicas, with `target`, the address of their metrics."""
         return [replica for replica in self.census() if replica["stage"] == stage]
 
     def census(self) -> list[dict[str, str]]:
-        """The live replicas of all stages, as of the last second."""
+        """Return the live replicas of all stages. The list may be one second old."""
         found = httpx2.get(f"{self.url}/metrics/targets", timeout=10).json()
         return [{**entry["labels"], "target": entry["targets"][0]} for entry in found]
 
     def wait_for(self, stage: str, count: int, without: str = "", timeout_s: float = 60.0) -> list[dict[str, str]]:
-        """Until a stage has `count` live replicas, none of them with process id `without`."""
+        """Return a stage's replicas once `count` of them are live, a replica with process id `without` not counted."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             live = [replica for replica in self.replicas(stage) if replica["pid"] != without]
             if len(live) == count:
                 return live
             time.sleep(0.2)
-        raise TimeoutError(f"{stage} has not {count} replicas after {timeout_s:g} s")
+        raise TimeoutError(f"{stage} does not have {count} replicas after {timeout_s:g} s")
 
 
 def metric(target: str, name: str, **labels: str) -> float:
-    """The value of one sample of a replica's metrics, 0 if it has none such."""
+    """Return the sum of the samples of a replica's metric that have these labels, 0 if there is none."""
     text = httpx2.get(f"http://{target}/metrics", timeout=5).text
     total = 0.0
     for family in text_string_to_metric_families(text):
@@ -67,9 +67,14 @@ _IN_FLIGHT = re.compile(rb"^rejoinder_requests_in_flight\{[^}]*\} ([0-9.]+)$", r
 def kill_holder(
     replicas: list[dict[str, str]], timeout_s: float = 30.0, how: signal.Signals = signal.SIGKILL
 ) -> tuple[str, float]:
-    """kill -9 (or `how`) the replica that holds a request, as soon as one does; returns its pid and the instant.
+    """Send a signal to the first replica that holds a request. Return its process id and the time.
 
-    Some requests last 100 ms, so the gauges are read over open connections and without a full parse.
+    Some requests take only 100 ms, so the gauges are read over open connections and without a full parse.
+
+    Args:
+        replicas: The replicas to watch, from `Served.replicas`.
+        timeout_s: Time in seconds for one of them to hold a request.
+        how: The signal, by default kill -9.
     """
     deadline = time.monotonic() + timeout_s
     with httpx2.Client(timeout=5) as client:
@@ -79,7 +84,7 @@ def kill_holder(
                 if held and float(held[1]) >= 1:
                     os.kill(int(replica["pid"]), how)
                     return replica["pid"], time.monotonic()
-    raise TimeoutError("no replica ever held a request")
+    raise TimeoutError("no replica held a request")
 
 
 @contextmanager
@@ -92,9 +97,15 @@ def serving(
     port: int = 0,
     orderly: bool = True,
 ) -> Iterator[Served]:
-    """`rejoinder serve` with these `args`, on a free port, until the block ends; its output is shown if it fails.
+    """Run `rejoinder serve` until the block ends. Its output is in the error if it does not start.
 
-    Not `orderly`: it is killed in the end, since the cluster that it serves on is about to be killed as well.
+    Args:
+        tmp_path: Folder for its configuration and log.
+        args: The `args` of the application.
+        address: The cluster to join, "local" for a head of its own.
+        environment: Its environment.
+        port: Its HTTP port, 0 for a free one.
+        orderly: Stop it with SIGINT. False kills it, because its cluster is about to be killed as well.
     """
     port = port or free_port()
     config = tmp_path / "ray_config.yaml"
@@ -129,6 +140,6 @@ def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None
             if httpx2.get(f"{url}/healthz", timeout=2).status_code == 200:
                 return
         except httpx2.HTTPError:
-            pass  # not listening yet
+            pass  # it does not listen yet
         time.sleep(0.3)
-    raise RuntimeError(f"`rejoinder serve` did not come up:\n{log.read_text(encoding='utf-8')[-4000:]}")
+    raise RuntimeError(f"`rejoinder serve` did not start:\n{log.read_text(encoding='utf-8')[-4000:]}")

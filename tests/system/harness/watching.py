@@ -1,4 +1,4 @@
-"""Waiting for what must become true, and reading it off the replicas' own metrics."""
+"""Waiting for conditions, some of which are read from the replicas' metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IN_FLIGHT = re.compile(rb"^rejoinder_requests_in_flight\{[^}]*\} ([0-9.]+)$", r
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Seconds until `holds` was true; raises TimeoutError naming `what`."""
+    """Wait until `holds` returns True, and return the seconds it took. Raise TimeoutError naming `what`."""
     began = time.monotonic()
     while not holds():
         if time.monotonic() - began > timeout_s:
@@ -24,7 +24,7 @@ def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> float:
 
 
 class Gauges:
-    """The requests in flight of some replicas, over open connections: one look takes milliseconds."""
+    """The requests in flight of some replicas, read over open connections in a few milliseconds."""
 
     def __init__(self, replicas: list[dict[str, str]]) -> None:
         self._replicas = replicas
@@ -37,15 +37,15 @@ class Gauges:
         self._client.close()
 
     def in_flight(self, stage: str = "") -> float:
-        """The sum over the replicas, or over those of one stage."""
+        """Return the requests in flight of all replicas, or of one stage's."""
         return sum(self._read(replica) for replica in self._replicas if stage in ("", replica["stage"]))
 
     def wait_for(self, count: float, timeout_s: float, stage: str = "") -> float:
-        """Seconds until exactly `count` are in flight."""
+        """Wait until exactly `count` requests are in flight, and return the seconds it took."""
         return wait_until(lambda: self.in_flight(stage) == count, timeout_s, f"{count:g} in flight {stage}")
 
     def wait_for_work(self, stage: str, timeout_s: float) -> None:
-        """Until a replica of the stage holds a request."""
+        """Wait until a replica of the stage holds a request."""
         wait_until(lambda: self.in_flight(stage) >= 1, timeout_s, f"work for {stage}")
 
     def _read(self, replica: dict[str, str]) -> float:
@@ -54,5 +54,5 @@ class Gauges:
 
 
 def cpu_share(pid: str, window_s: float = 0.5) -> float:
-    """How many cores a process used during the next `window_s`."""
+    """Return how many cores a process uses during the next `window_s` seconds."""
     return psutil.Process(int(pid)).cpu_percent(window_s) / 100

@@ -1,4 +1,4 @@
-"""A caller on the real wire: speaks clips in real time, hears everything with its time, over a bare WebSocket."""
+"""Caller over a plain WebSocket: it speaks clips in real time and records every event with its arrival time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from rejoinder.core.audio.pcm import WIRE_RATE
 FRAME_S = 0.02
 FRAME_BYTES = round(WIRE_RATE * FRAME_S) * 2
 CONFIG = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper"}}}}
-# Quieter than this nobody hears it; the gate of `rejoinder talk` is the same order.
+# Audio with a lower peak is inaudible. The threshold of `rejoinder talk` is similar.
 AUDIBLE_PEAK = 300
 
 
 class WireCaller:
-    """The microphone never stops: silence flows between the clips, as from a telephone."""
+    """A caller whose microphone never stops: it sends silence between the clips, as a telephone does.
+
+    Attributes:
+        events: Every event from the server with its arrival time (`time.monotonic`).
+    """
 
     def __init__(self, socket: websockets.ClientConnection) -> None:
         self._socket = socket
@@ -33,6 +37,7 @@ class WireCaller:
         self.events: list[tuple[float, dict[str, Any]]] = []
 
     async def run(self) -> None:
+        """Send and receive until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._speak())
             group.create_task(self._hear())
@@ -56,7 +61,7 @@ class WireCaller:
 
     @property
     def local_port(self) -> int:
-        """Its own end of the connection."""
+        """The local port of the connection."""
         return int(self._socket.local_address[1])
 
     async def throw(self, message: str | bytes) -> None:
@@ -64,24 +69,25 @@ class WireCaller:
         await self._socket.send(message)
 
     async def send(self, **event: Any) -> None:
+        """Send an event."""
         await self._socket.send(json.dumps(event))
 
     def say(self, pcm: bytes) -> None:
-        """Speak 24 kHz PCM, from the next frame on."""
+        """Speak 24 kHz PCM from the next frame on."""
         self._silent.clear()
         for start in range(0, len(pcm), FRAME_BYTES):
             self._frames.put_nowait(pcm[start : start + FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
 
     async def spoken(self) -> None:
-        """Until all that was said is sent."""
+        """Wait until all speech is sent."""
         await self._silent.wait()
 
     def vanish(self) -> None:
-        """Tear the connection off, without a goodbye."""
+        """Reset the connection without a close frame."""
         self._socket.transport.abort()
 
     async def until(self, kind: str, count: int = 1, timeout_s: float = 60.0) -> dict[str, Any]:
-        """The `count`-th event of a type."""
+        """Wait for the `count`-th event of a type and return it."""
         async with asyncio.timeout(timeout_s):
             while len(self.of(kind)) < count:
                 self._news.clear()
@@ -89,10 +95,11 @@ class WireCaller:
         return self.of(kind)[count - 1][1]
 
     def of(self, kind: str) -> list[tuple[float, dict[str, Any]]]:
+        """Return the events of a type with their arrival times."""
         return [(at, event) for at, event in self.events if event["type"] == kind]
 
     def audible_after(self, instant: float) -> float | None:
-        """Seconds from `instant` to the arrival of the next audio that can be heard."""
+        """Return the seconds from `instant` to the arrival of the next audible audio, None if there is none."""
         for at, event in self.of("response.output_audio.delta"):
             samples = np.frombuffer(base64.b64decode(event["delta"]), "<i2")
             if at >= instant and np.abs(samples.astype(int)).max(initial=0) > AUDIBLE_PEAK:
@@ -100,18 +107,18 @@ class WireCaller:
         return None
 
     def said(self) -> str:
-        """Everything the agent said, apologies included."""
+        """Return the transcripts of all replies, apologies included."""
         return " ".join(str(event["transcript"]) for _, event in self.of("response.output_audio_transcript.done"))
 
 
 def realtime_url(base_url: str) -> str:
-    """Where conversations are held."""
+    """Return the WebSocket URL of the conversations."""
     return base_url.replace("http", "ws") + "/v1/realtime?model=rejoinder"
 
 
 @asynccontextmanager
 async def calling(base_url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[WireCaller]:
-    """A configured call, with its microphone open."""
+    """Hold a configured call with an open microphone."""
     async with websockets.connect(realtime_url(base_url), additional_headers=headers) as socket:
         caller = WireCaller(socket)
         running = asyncio.create_task(caller.run())

@@ -1,0 +1,260 @@
+"""Every use of an undocumented internal of Ray, uvicorn and websockets, in one module.
+
+Each class and function below names the internal that it uses, why the public interface is not enough, and the upstream
+issue or source file. The versions in constraints.txt are the ones that these uses were checked against.
+`tests/deployments/serving/test_compat.py` has a contract test for each of them, and fails if any other module of the
+product imports or reads a private name of a third-party package. (`loadtest/callers/compat.py` does the same for the
+load generator, which must not import `deployments`.)
+
+This module imports nothing of ours, so that every other module may import it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+from uvicorn.config import Config
+from uvicorn.protocols.websockets import auto
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+# The C implementation of the masking of RFC 6455, section 5.3. websockets documents neither this module nor its Python
+# version (websockets.utils), which takes 25 times as long for a frame of 1 kB.
+# Numbers: https://github.com/python-websockets/websockets/pull/1034
+# Source: https://github.com/python-websockets/websockets/blob/17.4/src/websockets/speedups.c
+from websockets.speedups import apply_mask
+
+__all__ = [
+    "RouterInternals",
+    "UvicornWebSocket",
+    "apply_mask",
+    "broadcast",
+    "cancel_request",
+    "serve_http_port",
+    "start_local_ray",
+    "use_websocket_protocol",
+]
+
+# Time in seconds that a client whose connection failed has to read the close frame.
+LINGER_S = 1.0
+# RFC 6455, section 7.4.1.
+_PROTOCOL_ERROR = 1002
+
+
+class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped here
+    """Serve's request router, whose waiting requests a subclass can see, refuse and fail.
+
+    Serve lets a request wait until a replica exists, without a limit:
+    https://github.com/ray-project/ray/issues/40995. The public class has no hook before routing and no way to fail a
+    request that waits. This class uses `_choose_replica_for_request`, `_pending_requests_to_fulfill`,
+    `_cancel_routing_task_for_pending_request`, `_remove_pending_request_from_indices` and `_deployment_id`.
+
+    It also replaces `_get_pending_request_matching_internal_request_id`. Serve's version looks a request up by its
+    internal request id (https://github.com/ray-project/ray/pull/45761). All calls that one WebSocket connection makes
+    share this id, so the index holds only one of them: the other would wait for ever and keep its routing task. The
+    same index makes a router without FIFO matching lose requests in other ways:
+    https://github.com/ray-project/ray/pull/66325.
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/serve/_private/request_router/request_router.py
+    """
+
+    @property
+    def deployment(self) -> str:
+        """The name of the deployment whose replicas this router chooses from."""
+        return str(self._deployment_id.name)
+
+    def waiting_requests(self) -> tuple[PendingRequest, ...]:
+        """Return the requests that wait for a replica, oldest first."""
+        return tuple(pending for pending in self._pending_requests_to_fulfill if not pending.future.done())
+
+    def fail_request(self, pending: PendingRequest, error: Exception) -> None:
+        """Raise `error` in the caller of a request that waits for a replica."""
+        self._cancel_routing_task_for_pending_request(pending)
+        self._remove_pending_request_from_indices(pending)
+        pending.future.set_exception(error)
+
+    def before_routing(self, pending: PendingRequest) -> None:
+        """Raise an error to refuse a request before it waits for a replica. The default accepts every request."""
+
+    async def _choose_replica_for_request(
+        self, pending_request: PendingRequest, *, is_retry: bool = False
+    ) -> RunningReplica:
+        self.before_routing(pending_request)
+        return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
+
+    def _get_pending_request_matching_internal_request_id(
+        self, request_metadata: object = None
+    ) -> PendingRequest | None:
+        """Return the very request for which a replica was chosen: each has a metadata object of its own."""
+        matching = (pending for pending in self.waiting_requests() if pending.metadata is request_metadata)
+        return next(matching, None)
+
+
+def cancel_request(response: Any) -> None:
+    """Cancel a call in its replica, at whatever stage it is.
+
+    `DeploymentResponse.cancel` cancels the future of the assignment, and the replica's result only if the caller has
+    already awaited it. In the mode in which the router runs on the caller's event loop
+    (RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0), a call that was assigned but not awaited since then goes on in its
+    replica. The gap is one iteration of the event loop; about one in some hundred cancellations meets it. This function
+    uses `_replica_result_future` to cancel the result there too.
+
+    Upstream: https://github.com/ray-project/ray/issues/52533 (closed for the other mode by
+    https://github.com/ray-project/ray/pull/52591).
+
+    Args:
+        response: What `remote` of a deployment handle returned, unary or streaming.
+    """
+    response.cancel()
+    assignment = response._replica_result_future
+    if assignment.done() and not assignment.cancelled() and assignment.exception() is None:
+        assignment.result().cancel()
+
+
+async def broadcast(handle: DeploymentHandle, method: str, timeout_s: float) -> list[Any]:
+    """Call a method without arguments on every replica of a deployment, and return the answers that come in time.
+
+    The public `results_async` gathers all answers: one replica that hangs costs the answers of all. The synchronous
+    `results` is not allowed on an event loop. This function uses `_fetch_replica_results_async` and waits for each
+    replica's result by itself. Calls without an answer are cancelled; calls that raise are left out.
+
+    Upstream: https://github.com/ray-project/ray/pull/61472
+
+    Args:
+        handle: The deployment.
+        method: The name of the method.
+        timeout_s: Time in seconds for the replicas to be found and to answer.
+
+    Raises:
+        DeploymentUnavailableError: If the deployment has no running replica.
+        TimeoutError: If Serve does not say in time which replicas there are.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    async with asyncio.timeout_at(deadline):
+        results = await handle.broadcast(method)._fetch_replica_results_async()
+    if not results:
+        return []
+    calls = {asyncio.ensure_future(result.get_async()): result for result in results}
+    try:
+        await asyncio.wait(calls, timeout=max(0.0, deadline - loop.time()))
+        return [call.result() for call in calls if call.done() and not call.cancelled() and call.exception() is None]
+    finally:
+        for call, result in calls.items():
+            if not call.done():
+                call.cancel()
+                result.cancel()
+
+
+def serve_http_port() -> int | None:
+    """Return the HTTP port of the Ray Serve that runs on the joined cluster, None if none runs.
+
+    `serve.start` ignores its options if Serve runs already (https://github.com/ray-project/ray/issues/17577), and no
+    public function returns the port in use. This one uses `ray.serve.context._get_global_client`.
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/serve/context.py
+    """
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else int(client.http_config.port)
+
+
+def start_local_ray(temp_dir: Path, **options: Any) -> None:
+    """Start a Ray head on this machine and join it.
+
+    Ray puts Unix sockets below its temporary directory. A path of more than 107 bytes makes it fail
+    (https://github.com/ray-project/ray/issues/7724), so the directory must be a short one of our own. `ray.init` takes
+    it only as the private `_temp_dir` (renamed in Ray 1.0: https://github.com/ray-project/ray/issues/11556).
+
+    Args:
+        temp_dir: The directory for Ray's sockets and logs.
+        options: Further arguments of `ray.init`.
+    """
+    ray.init(address="local", _temp_dir=str(temp_dir), **options)
+
+
+class UvicornWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket connection of uvicorn that survives the server's stop, with hooks for a subclass.
+
+    uvicorn closes every WebSocket when it stops (code 1012) and documents no way to prevent it:
+    https://github.com/Kludex/uvicorn/pull/1140. It also documents no class to derive from. This class overrides
+    `shutdown`, `handle_connect`, `handle_parser_exception` and `send_receive_event_to_app`, and uses the attributes
+    that these methods use.
+
+    Source: https://github.com/Kludex/uvicorn/blob/0.54.0/uvicorn/protocols/websockets/websockets_sansio_impl.py
+    """
+
+    def __init__(self, config: Config, *args: Any, **more: Any) -> None:
+        super().__init__(config, *args, **more)
+        self._failed = False
+
+    @property
+    def upgrade_requested(self) -> bool:
+        """True once the client's handshake was read."""
+        return self.handshake_initiated
+
+    @property
+    def handshake_answered(self) -> bool:
+        """True once the application accepted or refused the connection."""
+        return self.handshake_complete
+
+    @property
+    def closing(self) -> bool:
+        """True once a close frame was sent."""
+        return self.close_sent
+
+    @property
+    def failed(self) -> bool:
+        """True once the client broke the protocol. Whatever it sends after that must be ignored."""
+        return self._failed
+
+    def on_upgrade(self, extensions: dict[str, Any]) -> None:
+        """Add to the `extensions` of the ASGI scope, before the application starts. The default adds nothing."""
+
+    def on_message(self) -> None:
+        """React to a whole message, before uvicorn queues it for the application. The default does nothing."""
+
+    def shutdown(self) -> None:
+        """Keep the connection open when uvicorn stops: Serve waits for it as for any request under way."""
+
+    def handle_connect(self, event: Request) -> None:
+        """Answer the handshake as uvicorn does, and call `on_upgrade` if it is valid."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self.on_upgrade(self.scope["extensions"])
+
+    def handle_parser_exception(self) -> None:
+        """Send the close frame with its reason, then read and discard for LINGER_S before closing.
+
+        uvicorn closes at once. Closing a socket with unread data resets the connection, and the reason is lost.
+        """
+        reason = self.conn.close_sent
+        code = reason.code if reason else _PROTOCOL_ERROR
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason.reason if reason else ""})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._failed = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def send_receive_event_to_app(self) -> None:
+        """Call `on_message`, then queue the message as uvicorn does."""
+        self.on_message()
+        super().send_receive_event_to_app()
+
+
+def use_websocket_protocol(protocol: type[WebSocketsSansIOProtocol]) -> None:
+    """Make `protocol` the WebSocket implementation of every uvicorn server of this process that is started later.
+
+    Serve starts the server of a replica itself, with uvicorn's default `ws="auto"`, and offers no option for it.
+    uvicorn resolves "auto" to `uvicorn.protocols.websockets.auto.AutoWebSocketsProtocol`, which this function replaces.
+
+    Source: https://github.com/Kludex/uvicorn/blob/0.54.0/uvicorn/config.py
+    """
+    auto.AutoWebSocketsProtocol = protocol

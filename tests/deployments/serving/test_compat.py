@@ -1,0 +1,406 @@
+"""Contract tests for the internals of Ray, uvicorn, websockets and openai that the product uses.
+
+Each test fails if a new version of the dependency changes what `compat.py` relies on. The last tests keep every use of
+a private name inside the two compat modules.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.metadata
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import ray
+import uvicorn
+from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from ray.serve._private.client import ServeControllerClient
+from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
+from ray.serve.config import HTTPOptions
+from ray.serve.context import _get_global_client
+from ray.serve.handle import (
+    DeploymentBroadcastResponse,
+    DeploymentHandle,
+    DeploymentResponse,
+    DeploymentResponseGenerator,
+)
+from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter
+from uvicorn.protocols.websockets import auto
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.utils import apply_mask as apply_mask_in_python
+
+from deployments.serving import compat
+from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute
+from deployments.serving.router import AvoidingRouter
+from deployments.transports import call_protocol
+from loadtest.callers.compat import ping
+from tests.test_structure import ROOT, Module, repository, sample
+
+WITHIN_S = 5.0
+
+# -- the versions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["ray", "uvicorn", "websockets", "openai"])
+def test_the_pinned_version_is_the_tested_one(package: str) -> None:
+    """The contracts below hold for the version in constraints.txt, because that version is installed here."""
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    assert importlib.metadata.version(package) == pins[package]
+
+
+# -- Ray Serve's request router ----------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class FakeReplica:
+    """A replica that accepts any request and reports an empty queue."""
+
+    replica_id: ReplicaID
+    max_ongoing_requests: int = 10
+    node_id: str = "node"
+    multiplexed_model_ids: frozenset[str] = frozenset()
+
+    async def get_queue_len(self, *, deadline_s: float) -> int:
+        return 0
+
+
+DEPLOYMENT = DeploymentID(name="Llm", app_name="app")
+
+
+def _replica(name: str) -> FakeReplica:
+    return FakeReplica(ReplicaID(name, deployment_id=DEPLOYMENT))
+
+
+def _router() -> AvoidingRouter:
+    return AvoidingRouter(DEPLOYMENT, DeploymentHandleSource.REPLICA, use_replica_queue_len_cache=True)
+
+
+def _pending(route: ReplicaRoute | None, request_id: str = "one") -> PendingRequest:
+    metadata = RequestMetadata(request_id=request_id, internal_request_id=request_id)
+    return PendingRequest(args=["payload", *([route] if route else [])], kwargs={}, metadata=metadata)
+
+
+def test_the_overridden_methods_of_the_request_router_exist() -> None:
+    """Serve's router still has every method and attribute that `RouterInternals` overrides or calls."""
+    for name in (
+        "_choose_replica_for_request",
+        "_get_pending_request_matching_internal_request_id",
+        "_cancel_routing_task_for_pending_request",
+        "_remove_pending_request_from_indices",
+    ):
+        assert callable(vars(RequestRouter)[name]), name
+    assert list(inspect.signature(RequestRouter._choose_replica_for_request).parameters) == [
+        *("self", "pending_request", "is_retry")
+    ]
+
+
+async def test_a_call_gets_its_replica() -> None:
+    """A router without Ray routes a call through the overridden methods to the one allowed replica."""
+    router = _router()
+    assert router.deployment == "Llm"
+    router.update_replicas([_replica("a"), _replica("b")])
+    async with asyncio.timeout(WITHIN_S):
+        chosen = await router._choose_replica_for_request(_pending(ReplicaRoute("r", avoid=frozenset({"a"}))))
+    assert chosen.replica_id.unique_id == "b"
+
+
+async def test_two_calls_with_one_request_id_both_get_a_replica() -> None:
+    """Two calls that one connection makes at once share an internal request id; neither waits for ever."""
+    router = _router()
+    calls = [_pending(ReplicaRoute(f"r{number}")) for number in range(2)]
+    waiting = [asyncio.create_task(router._choose_replica_for_request(call)) for call in calls]
+    await asyncio.sleep(0)
+    assert router.waiting_requests() == tuple(calls)
+    router.update_replicas([_replica("a")])
+    async with asyncio.timeout(WITHIN_S):
+        assert [replica.replica_id.unique_id for replica in await asyncio.gather(*waiting)] == ["a", "a"]
+
+
+async def test_waiting_calls_fail_when_the_last_replica_is_gone() -> None:
+    """A strict call that waits, and a call that comes later, both fail at once; new replicas serve calls again."""
+    router = _router()
+    router.update_replicas([_replica("a")])
+    strict = ReplicaRoute("r", avoid=frozenset({"a"}), strict=True)
+    waiting = asyncio.create_task(router._choose_replica_for_request(_pending(strict)))
+    await asyncio.sleep(0.01)
+    assert len(router.waiting_requests()) == 1
+    router.update_replicas([])
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(NoReplicaAvailable):
+            await waiting
+        with pytest.raises(NoReplicaAvailable):
+            await router._choose_replica_for_request(_pending(ReplicaRoute("s")))
+        router.update_replicas([_replica("b")])
+        chosen = await router._choose_replica_for_request(_pending(ReplicaRoute("t")))
+    assert chosen.replica_id.unique_id == "b"
+
+
+# -- Ray Serve's handles -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeResult:
+    """A `ReplicaResult` that answers, fails, or hangs until it is cancelled."""
+
+    answer: object = None
+    hangs: bool = False
+    cancelled: bool = False
+
+    async def get_async(self) -> object:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.mark.parametrize("kind", [DeploymentResponse, DeploymentResponseGenerator])
+async def test_a_call_that_is_assigned_but_not_awaited_is_cancelled(kind: type) -> None:
+    """`cancel_request` cancels the replica's result that `cancel` alone leaves running on the caller's loop."""
+    metadata = RequestMetadata(
+        request_id="r", internal_request_id="r", is_streaming=kind is DeploymentResponseGenerator
+    )
+    for cancel, expected in ((lambda response: response.cancel(), False), (compat.cancel_request, True)):
+        result, assignment = FakeResult(), asyncio.get_running_loop().create_future()
+        assignment.set_result(result)
+        cancel(kind(assignment, metadata, _is_router_running_in_separate_loop=False))
+        assert result.cancelled is expected
+
+
+@pytest.mark.parametrize("outcome", ["unassigned", "failed"])
+async def test_a_call_without_a_replica_is_cancelled(outcome: str) -> None:
+    """`cancel_request` cancels the assignment of a call that waits, and accepts one that failed."""
+    metadata = RequestMetadata(request_id="r", internal_request_id="r")
+    assignment: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    if outcome == "failed":
+        assignment.set_exception(RuntimeError("no replica"))
+    compat.cancel_request(DeploymentResponse(assignment, metadata, _is_router_running_in_separate_loop=False))
+    assert assignment.cancelled() is (outcome == "unassigned")
+
+
+@dataclass
+class FakeHandle:
+    """A handle whose broadcast goes to `results`, one for each replica."""
+
+    results: list[FakeResult]
+    found: bool = True
+    methods: list[str] = field(default_factory=list)
+
+    def broadcast(self, method: str) -> DeploymentBroadcastResponse:
+        self.methods.append(method)
+
+        async def sent() -> list[FakeResult]:
+            if not self.found:
+                await asyncio.Event().wait()
+            return self.results
+
+        return DeploymentBroadcastResponse(sent(), asyncio.get_running_loop())
+
+
+async def test_a_broadcast_returns_the_answers_that_come_in_time() -> None:
+    """A replica that hangs and one that fails are left out; the hanging call is cancelled."""
+    hanging = FakeResult(hangs=True)
+    handle = FakeHandle([FakeResult("a"), hanging, FakeResult(ValueError("broken")), FakeResult("b")])
+    assert await compat.broadcast(handle, "describe", 0.05) == ["a", "b"]
+    assert handle.methods == ["describe"]
+    assert [result.cancelled for result in handle.results] == [False, True, False, False]
+
+
+async def test_a_broadcast_to_no_replica_is_empty() -> None:
+    """Serve returns no result if every replica died while it sent the call."""
+    assert await compat.broadcast(FakeHandle([]), "describe", 0.05) == []
+
+
+async def test_a_broadcast_without_a_list_of_replicas_times_out() -> None:
+    """TimeoutError is raised if Serve does not find the replicas in time."""
+    with pytest.raises(TimeoutError):
+        await compat.broadcast(FakeHandle([], found=False), "describe", 0.05)
+
+
+def test_the_broadcast_interface_has_its_shape() -> None:
+    """A handle's broadcast still gives results that are awaited and cancelled one by one."""
+    assert inspect.signature(DeploymentHandle.broadcast).return_annotation is DeploymentBroadcastResponse
+    assert {"get_async", "cancel"} <= ReplicaResult.__abstractmethods__
+
+
+def test_the_client_of_serve_has_its_shape() -> None:
+    """`_get_global_client` still takes its flag and returns a client whose options have the HTTP port."""
+    assert "raise_if_no_controller_running" in inspect.signature(_get_global_client).parameters
+    assert isinstance(inspect.getattr_static(ServeControllerClient, "http_config"), property)
+    assert "port" in HTTPOptions.model_fields
+
+
+def test_the_port_is_the_one_of_the_running_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`serve_http_port` returns the port of the client's options, and None if Serve does not run."""
+
+    @dataclass
+    class Client:
+        http_config: HTTPOptions
+
+    monkeypatch.setattr(compat, "_get_global_client", lambda **_: Client(HTTPOptions(port=8123)))
+    assert compat.serve_http_port() == 8123
+    monkeypatch.setattr(compat, "_get_global_client", lambda **_: None)
+    assert compat.serve_http_port() is None
+
+
+def test_ray_still_takes_a_temporary_directory() -> None:
+    """`ray.init` documents `_temp_dir`; the tests marked `ray` start heads with it."""
+    assert "_temp_dir" in (inspect.getdoc(ray.init) or "")
+
+
+# -- uvicorn and websockets --------------------------------------------------------------------------------------------
+
+
+def test_the_overridden_methods_of_uvicorn_exist() -> None:
+    """uvicorn's WebSocket protocol still has every method and attribute that `UvicornWebSocket` overrides or uses.
+
+    `tests/deployments/transports/test_call_protocol.py` tests their behaviour.
+    """
+    for name in ("shutdown", "handle_connect", "handle_parser_exception", "send_receive_event_to_app"):
+        assert callable(vars(WebSocketsSansIOProtocol)[name]), name
+    config = uvicorn.Config(lambda *_: None)
+    connection = compat.UvicornWebSocket(config, uvicorn.server.ServerState(), {}, asyncio.new_event_loop())
+    for name in (
+        *("handshake_initiated", "handshake_complete", "close_sent", "read_paused", "close_timer"),
+        *("queue", "transport", "conn", "loop"),
+    ):
+        assert hasattr(connection, name), name
+    connection.loop.close()
+    assert not connection.upgrade_requested
+    assert not connection.handshake_answered
+    assert not connection.closing
+
+
+def test_uvicorn_uses_the_installed_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `install`, a server with the default `ws="auto"`, as Serve starts it, uses `CallProtocol`."""
+    monkeypatch.setattr(auto, "AutoWebSocketsProtocol", auto.AutoWebSocketsProtocol)
+    call_protocol.install()
+    config = uvicorn.Config(lambda *_: None)
+    config.load()
+    assert config.ws_protocol_class is call_protocol.CallProtocol
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 1000])
+def test_the_mask_is_the_one_of_the_standard(size: int) -> None:
+    """The C implementation masks like the Python one, and masking twice gives the data again."""
+    data, mask = bytes(index % 251 for index in range(size)), b"\x01\x80\xff\x00"
+    masked = compat.apply_mask(data, mask)
+    assert masked == apply_mask_in_python(data, mask)
+    assert compat.apply_mask(masked, mask) == data
+
+
+# -- openai ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
+    """The OpenAI client keeps its websockets connection in `_connection`, and `ping` returns the pong's delay."""
+
+    class Socket:
+        async def ping(self) -> asyncio.Future[float]:
+            pong = asyncio.get_running_loop().create_future()
+            pong.set_result(0.25)
+            return pong
+
+    assert "_connection" in AsyncRealtimeConnection.__annotations__
+    assert await ping(AsyncRealtimeConnection(Socket())) == 0.25  # type: ignore[arg-type]
+
+
+# -- no private names elsewhere ----------------------------------------------------------------------------------------
+
+PRODUCT = ("actors", "cluster", "deployments", "loadtest", "rejoinder")
+COMPAT = frozenset({"deployments.serving.compat", "loadtest.callers.compat"})
+# Modules without an underscore that their packages do not document.
+UNDOCUMENTED = ("ray.serve.context", "uvicorn.protocols", "websockets.speedups", "websockets.utils")
+
+
+def private_uses(module: Module) -> Iterator[str]:
+    """Yield each private name of a third-party package that a module imports, reads or passes as a keyword.
+
+    An attribute with a leading underscore counts as third-party unless a class body or an assignment of the same module
+    defines it.
+    """
+    own = _own_attributes(module.tree)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            names = []
+        for name in names:
+            internal = any(name == known or name.startswith(f"{known}.") for known in UNDOCUMENTED)
+            if name.split(".")[0] not in PRODUCT and (internal or any(map(_private, name.split(".")))):
+                yield f"{module.at(node)} imports {name}"
+        if isinstance(node, ast.Attribute) and _private(node.attr) and node.attr not in own:
+            yield f"{module.at(node)} uses {ast.unparse(node)}"
+        if isinstance(node, ast.Call):
+            for keyword in node.keywords:
+                if keyword.arg and _private(keyword.arg):
+                    yield f"{module.at(node)} passes {keyword.arg}"
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _own_attributes(tree: ast.Module) -> set[str]:
+    own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for statement in cls.body:
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                own.add(statement.name)
+            if isinstance(statement, ast.AnnAssign | ast.Assign):
+                targets = [statement.target] if isinstance(statement, ast.AnnAssign) else statement.targets
+                own |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return own
+
+
+def test_private_names_are_used_in_the_compat_modules_only() -> None:
+    """No other module of the product depends on a private name of a third-party package."""
+    modules = [module for module in repository() if module.name.split(".")[0] in PRODUCT]
+    assert {module.name for module in modules} > COMPAT
+    found = [use for module in modules if module.name not in COMPAT for use in private_uses(module)]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import _thread",
+        "import ray._private.services",
+        "from ray.serve._private.common import ReplicaID",
+        "from ray.serve.context import _get_global_client",
+        "from ray.serve import context",
+        "from uvicorn.protocols.websockets import auto",
+        "from websockets.speedups import apply_mask",
+        "import ray\nray._private.worker",
+        "def f(response):\n    return response._replica_result_future",
+        "class A(Router):\n    def f(self):\n        self._pending.clear()",
+        "def _x(): ...\ndef f(connection):\n    return connection._x",
+        "ray.init(_temp_dir='/tmp')",
+    ],
+)
+def test_a_private_use_is_found(source: str) -> None:
+    """Imports, attributes and keyword arguments with private names are reported."""
+    assert list(private_uses(sample("deployments/x.py", source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from __future__ import annotations",
+        "from deployments.serving.router import _route",
+        "import ray\nray.init(address='auto')",
+        "class A:\n    _x: int\n    def _f(self):\n        self._y = self._x\n        return self._f() + self._y",
+        "from dataclasses import dataclass\nx.__class__",
+    ],
+)
+def test_no_other_use_is_reported(source: str) -> None:
+    """Documented modules, our own private names and dunder names are allowed."""
+    assert not list(private_uses(sample("deployments/x.py", source)))
