@@ -16,6 +16,7 @@ ATTEMPTS = 2
 
 
 @pytest.mark.ray
+@pytest.mark.timed
 @pytest.mark.models
 @pytest.mark.timeout(400)
 def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:

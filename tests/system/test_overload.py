@@ -1,0 +1,75 @@
+"""Tests of overload and of distributed load generators, on three nodes with emulated engines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.generator.run import run
+from loadtest.generator.search import recovered
+from loadtest.results.result import RunOutcome, RunResult, Verdict
+from loadtest.scenario.schedule import plan
+from tests.system.harness.growing import emulated, hosts, scenario, served_on, three_nodes
+from tests.system.harness.nodes import ROOT, Node
+
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(420)]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Node]:
+    """Return the head of a cluster of three nodes, on which each test serves its own application."""
+    with three_nodes() as first:
+        yield first
+
+
+def test_overload_is_refused_without_harm_to_admitted_calls(nodes: Node, tmp_path: Path) -> None:
+    """Of three times the calls that fit, the surplus is refused, and the admitted calls stay within the Good tier.
+
+    Ten seconds later a small load is as fast as before.
+    """
+    args = {
+        "host": hosts(1, 1, target=8, max_sessions=8),
+        "stt": emulated(100, 8),
+        "llm": emulated(150, 8, tokens_per_s=1000),
+        "tts": emulated(80, 8),
+    }
+    with served_on(nodes, tmp_path, args) as served:
+        before = run(scenario(served, 3, 10))
+        crowd = run(scenario(served, 24, 15, seed=2))
+        after = run(scenario(served, 3, 10, seed=3))
+    assert (crowd.counts.sessions_opened, crowd.counts.sessions_refused) == (8, 16)
+    assert crowd.counts.turns == crowd.counts.answered > 0
+    assert {_gate(crowd, name).outcome for name in ("good tier", "end to end p95")} <= {
+        RunOutcome.PASS,
+        RunOutcome.UNDECIDED,
+    }
+    assert recovered(before.latencies["voice_to_voice"].p50_ms, after.latencies["voice_to_voice"].p50_ms)
+
+
+def test_workers_on_other_nodes_hold_one_schedule(nodes: Node, tmp_path: Path) -> None:
+    """Two generator processes, Ray actors on the cluster, hold all calls of one frozen schedule together."""
+    args = {"stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
+    result = tmp_path / "result.json"
+    with served_on(nodes, tmp_path, args) as served:
+        load = scenario(served, 8, 10, workers=2, ray_address=nodes.address)
+        # In its own process: Ray reads its token once, and the test process may have joined another cluster.
+        command = [sys.executable, "-m", "rejoinder.cli", "load", "run", "--url", load.url, "--sessions", "8"]
+        command += ["--for", "10s", "--json", str(result), "--set", f"ray_address={nodes.address}"]
+        for setting in ("workers=2", "ramp_s=3", "warm_up_s=2", "drain_s=25", "behavior.muted_between_turns=true"):
+            command += ["--set", setting]
+        environment = dict(nodes.environment)
+        held = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.exists(), held.stderr
+    found = json.loads(result.read_text(encoding="utf-8"))
+    assert (found["counts"]["sessions_opened"], found["counts"]["sessions_dropped"]) == (8, 0)
+    assert found["counts"]["turns"] == found["counts"]["answered"] > 0
+    assert found["schedule_sha256"] == plan(load).sha256
+
+
+def _gate(found: RunResult, name: str) -> Verdict:
+    return next(row for row in found.verdicts if row.name == name)
