@@ -44,7 +44,10 @@ def transcript(seconds: float, end: str = "") -> str:
 
 
 def answer(mark: int) -> tuple[str, ...]:
-    """Return the words of one sentence of the answer to a transcript with this number. Each sentence is one segment."""
+    """Return the words of one sentence of a marked answer, which contains `mark` as seconds.
+
+    Each sentence is a segment.
+    """
     return ("Heard", f"{mark // 10}.{mark % 10}", "seconds.")
 
 

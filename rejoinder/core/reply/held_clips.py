@@ -49,11 +49,17 @@ class HeldClip:
 
 
 class HeldClips:
-    """All held clips of a host. `others` can only be found by their words. Not thread-safe."""
+    """All held clips of a host. Not thread-safe.
+
+    Attributes:
+        apology: Played if a reply fails.
+        fillers: Played in rotation while an answer is late.
+    """
 
     def __init__(
         self, apology: HeldClip, fillers: tuple[HeldClip, ...] = (), others: tuple[HeldClip, ...] = ()
     ) -> None:
+        """Create the collection. Clips in `others` can only be found by their words."""
         self.apology = apology
         self.fillers = fillers
         self._played = 0

@@ -46,6 +46,7 @@ class Playout:
     """
 
     def __init__(self, lead_s: float, rate: int = WIRE_RATE) -> None:
+        """Create a playout that sends at most `lead_s` seconds ahead, at `rate` samples per second."""
         self._rate = rate
         self._lead = max(1, math.floor(lead_s * rate))
         self._segments: list[_Segment] = []

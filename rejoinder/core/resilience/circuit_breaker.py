@@ -9,7 +9,7 @@ process, a hung engine or a lost network path sends none. So a replica is silent
 conversation of this host has got a token from it for `idle_timeout_s`. Its requests are repeated on another replica at
 once, without the hedging budget, because a dead replica does no work for them.
 
-A probe is a request of the host and not of a caller. A replica that fails MOST_PROBES probes is forgotten: Serve has
+A probe is a request of the host and not of a caller. A replica that fails MOST_PROBES probes is removed: Serve has
 replaced it under another name.
 """
 
@@ -22,7 +22,7 @@ from enum import Enum
 from rejoinder.core.settings.settings import BreakerSettings
 
 MOST_PROBES = 6
-"""Failed probes after which a replica is forgotten."""
+"""Failed probes after which a replica is removed."""
 
 LONGEST_PAUSE_S = 30.0
 """Longest pause between two probes of a replica, in seconds."""
@@ -67,7 +67,7 @@ class CircuitBreaker:
 
     @property
     def known(self) -> frozenset[str]:
-        """All replicas that have been used and have not been forgotten."""
+        """All replicas that have been used and have not been removed."""
         return frozenset(self._replicas)
 
     @property
@@ -128,7 +128,7 @@ class CircuitBreaker:
         return due
 
     def unanswered(self, replica: str, now: float) -> None:
-        """Record a failed probe. The next pause is twice as long. After MOST_PROBES the replica is forgotten."""
+        """Record a failed probe. The next pause is twice as long. After MOST_PROBES the replica is removed."""
         state = self._replicas.get(replica)
         if state is None or state.circuit is not CircuitState.PROBING:
             return

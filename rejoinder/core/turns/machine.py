@@ -174,8 +174,8 @@ def _restarted(check: BargeInCheck) -> BargeInCheck:
 
 
 def _start_draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
-    wanted = rules.drafts and rules.auto_reply and state.agent is AgentState.IDLE
-    return (StartDraft(state.revision),) if wanted else ()
+    answered_at_once = rules.drafts and rules.auto_reply and state.agent is AgentState.IDLE
+    return (StartDraft(state.revision),) if answered_at_once else ()
 
 
 def _speech_resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> TurnStep:

@@ -150,7 +150,7 @@ def step(
 
 
 def committed(state: SpeechState) -> SpeechState:
-    """Return the state after a commit, in which the next speech is a start.
+    """Return the state after a commit: the next speech starts a new utterance.
 
     A run of speech windows that has already begun is kept, and becomes part of the next utterance.
     """

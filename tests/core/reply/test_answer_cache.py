@@ -153,38 +153,38 @@ def test_the_rules_are_english() -> None:
 # -- the index ---------------------------------------------------------------------------------------------------------
 
 
-def asked(text: str, scope: str = "s") -> CacheQuestion:
+def cache_question(text: str, scope: str = "s") -> CacheQuestion:
     return CacheQuestion(scope, text)
 
 
 def test_an_equal_question_hits_in_its_scope_only() -> None:
     """An exact match ignores case and punctuation, stays in its scope, and gets the newest answer."""
     index = AnswerIndex(RULES, 0)
-    index.keep(asked("Where is it?"), None, "Left.", 0)
-    index.keep(asked("where is it"), None, "Right.", 1)
-    assert index.exact(asked("Where is it"), 2) == CacheHit("Right.", "exact")
-    assert index.exact(asked("Where is it", scope="t"), 2) is None
+    index.keep(cache_question("Where is it?"), None, "Left.", 0)
+    index.keep(cache_question("where is it"), None, "Right.", 1)
+    assert index.exact(cache_question("Where is it"), 2) == CacheHit("Right.", "exact")
+    assert index.exact(cache_question("Where is it", scope="t"), 2) is None
     assert len(index) == 1
 
 
 def test_the_nearest_question_with_the_same_words_hits() -> None:
     """The most similar question of the scope with the same content words is found, at or above the threshold."""
     index = AnswerIndex(RULES, 2)
-    index.keep(asked("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
-    index.keep(asked("What time do you open on Sunday?"), unit(1, 0.1), "At ten.", 0)
-    index.keep(asked("When do you open on Sunday?", scope="t"), unit(1, 0), "Never.", 0)
-    hit = index.nearest(asked("When do you open on Sunday?"), unit(1, 0), 1)
+    index.keep(cache_question("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
+    index.keep(cache_question("What time do you open on Sunday?"), unit(1, 0.1), "At ten.", 0)
+    index.keep(cache_question("When do you open on Sunday?", scope="t"), unit(1, 0), "Never.", 0)
+    hit = index.nearest(cache_question("When do you open on Sunday?"), unit(1, 0), 1)
     assert hit is not None
     assert (hit.answer, hit.kind) == ("At ten.", "semantic")
     assert hit.similarity == pytest.approx(float(unit(1, 0.1)[0]), abs=1e-6)
-    assert index.nearest(asked("When do you open on Sunday?"), unit(0.2, 1), 1) is None
+    assert index.nearest(cache_question("When do you open on Sunday?"), unit(0.2, 1), 1) is None
 
 
 def test_without_the_rule_of_words_the_nearest_wins() -> None:
     """With same_words off, only the cosine similarity decides."""
     index = AnswerIndex(AnswerCacheSettings(same_words=False), 2)
-    index.keep(asked("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
-    hit = index.nearest(asked("When do you open on Sunday?"), unit(1, 0), 1)
+    index.keep(cache_question("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
+    hit = index.nearest(cache_question("When do you open on Sunday?"), unit(1, 0), 1)
     assert hit is not None
     assert hit.answer == "At nine."
 
@@ -192,22 +192,22 @@ def test_without_the_rule_of_words_the_nearest_wins() -> None:
 def test_an_answer_expires() -> None:
     """An answer older than ttl_s is found neither exactly nor by similarity."""
     index = AnswerIndex(AnswerCacheSettings(ttl_s=10), 2)
-    index.keep(asked("When do you open?"), unit(1, 0), "At nine.", 0)
-    assert index.exact(asked("When do you open?"), 10)
-    assert index.nearest(asked("What time do you open?"), unit(1, 0), 11) is None
+    index.keep(cache_question("When do you open?"), unit(1, 0), "At nine.", 0)
+    assert index.exact(cache_question("When do you open?"), 10)
+    assert index.nearest(cache_question("What time do you open?"), unit(1, 0), 11) is None
     assert len(index) == 0
 
 
 def test_the_least_recently_used_answer_is_dropped() -> None:
     """A full cache drops the answer that was neither returned nor stored for the longest time."""
     index = AnswerIndex(AnswerCacheSettings(max_entries=2), 2)
-    index.keep(asked("When do you open?"), unit(1, 0), "At nine.", 0)
-    index.keep(asked("Where do you park?"), unit(0, 1), "Below.", 1)
-    assert index.nearest(asked("What time do you open?"), unit(1, 0), 2)
-    index.keep(asked("Who is the owner?"), unit(1, 1), "Anna.", 3)
-    assert index.exact(asked("Where do you park?"), 4) is None
-    assert index.nearest(asked("Where do you park"), unit(0, 1), 4) is None
-    assert index.exact(asked("When do you open?"), 4)
+    index.keep(cache_question("When do you open?"), unit(1, 0), "At nine.", 0)
+    index.keep(cache_question("Where do you park?"), unit(0, 1), "Below.", 1)
+    assert index.nearest(cache_question("What time do you open?"), unit(1, 0), 2)
+    index.keep(cache_question("Who is the owner?"), unit(1, 1), "Anna.", 3)
+    assert index.exact(cache_question("Where do you park?"), 4) is None
+    assert index.nearest(cache_question("Where do you park"), unit(0, 1), 4) is None
+    assert index.exact(cache_question("When do you open?"), 4)
 
 
 def test_a_tenant_can_be_cleared() -> None:
@@ -244,18 +244,18 @@ def test_every_hit_is_the_newest_stored_answer(story: list[tuple[str, int, str, 
     now = 0.0
     for act, number, scope, pause in story:
         now += pause
-        ask = asked(f"Where is room {number} please?", scope)
+        query = cache_question(f"Where is room {number} please?", scope)
         vector = np.eye(6, dtype=np.float32)[number]
         if act == "keep":
-            stored[scope, ask.text] = (f"{scope}{number} at {now}", now)
-            index.keep(ask, vector, stored[scope, ask.text][0], now)
+            stored[scope, query.text] = (f"{scope}{number} at {now}", now)
+            index.keep(query, vector, stored[scope, query.text][0], now)
         elif act == "clear":
             index.clear()
             stored.clear()
         else:
-            hit = index.exact(ask, now) if act == "exact" else index.nearest(ask, vector, now)
+            hit = index.exact(query, now) if act == "exact" else index.nearest(query, vector, now)
             if hit:
-                answer, at = stored[scope, ask.text]
+                answer, at = stored[scope, query.text]
                 assert hit.answer == answer
                 assert now - at <= 5
         assert len(index) <= room

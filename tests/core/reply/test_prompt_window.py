@@ -62,9 +62,9 @@ def test_keeps_a_greeting_until_the_window_slides() -> None:
 def test_never_holds_more_turns_than_configured(turns: list[ChatMessage], keep: int) -> None:
     """The prompt is limited in turns, and is a suffix of the conversation."""
     prompt = window("", turns, keep)
-    said = [turn for turn in turns if turn.role == "user" or turn.content.strip()]
+    spoken = [turn for turn in turns if turn.role == "user" or turn.content.strip()]
     assert sum(message.role == "user" for message in prompt) <= max(keep, 1)
-    assert list(prompt) == said[len(said) - len(prompt) :]
+    assert list(prompt) == spoken[len(spoken) - len(prompt) :]
 
 
 @given(messages, st.integers(1, 6))
@@ -83,8 +83,8 @@ SUMMARIZED = PromptWindow(keep_turns=2, drop_turns=2, summarized=True)
 
 def talk(turns: int) -> list[ChatMessage]:
     """Return a conversation of this many turns, the newest without an answer."""
-    said = [message for at in range(turns) for message in (user(f"q{at}"), assistant(f"a{at}"))]
-    return said[:-1]
+    spoken = [message for at in range(turns) for message in (user(f"q{at}"), assistant(f"a{at}"))]
+    return spoken[:-1]
 
 
 def test_without_summaries_dropped_turns_are_lost() -> None:
@@ -125,16 +125,16 @@ def test_a_summary_of_changed_messages_is_ignored() -> None:
     summary = ConversationSummary("They talked of a and b.", tuple(talk(5)[:4]))
     other = talk(5)[1:]
     assert SUMMARIZED.prompt("", other, summary) == SUMMARIZED.prompt("", other)
-    asked = request_summary(tuple(other[:4]), summary, 50)
-    assert summary.text not in asked[1].content
+    request = request_summary(tuple(other[:4]), summary, 50)
+    assert summary.text not in request[1].content
 
 
 def test_a_summary_extends_the_previous_one() -> None:
     """The request contains the previous summary instead of the messages that it covers, and the maximum of words."""
-    said = tuple(talk(9))
-    asked = request_summary(said[:8], ConversationSummary("Before that, a.", said[:4]), 50)
-    assert "50 words" in asked[0].content
-    assert asked[1].content.splitlines() == [
+    spoken = tuple(talk(9))
+    request = request_summary(spoken[:8], ConversationSummary("Before that, a.", spoken[:4]), 50)
+    assert "50 words" in request[0].content
+    assert request[1].content.splitlines() == [
         "Before: Before that, a.",
         "user: q2",
         "assistant: a2",
@@ -149,13 +149,13 @@ def test_nothing_is_lost_and_the_prompt_stays_bounded(
 ) -> None:
     """With a summary in time, every message is covered by it or in the prompt. The prompt is always limited."""
     prompt_window = PromptWindow(keep, drop, summarized=True)
-    said = [turn for turn in turns if turn.role == "user" or turn.content.strip()]
-    last = max((at for at, turn in enumerate(said) if turn.role == "user"), default=0)
-    before = said[:last]
+    spoken = [turn for turn in turns if turn.role == "user" or turn.content.strip()]
+    last = max((at for at, turn in enumerate(spoken) if turn.role == "user"), default=0)
+    before = spoken[:last]
     leaving = prompt_window.leaving(before) if prepared else ()
     summary = ConversationSummary("Some.", leaving) if leaving else NOTHING
-    prompt = [message for message in prompt_window.prompt("", said[: last + 1], summary) if message.role != "system"]
+    prompt = [message for message in prompt_window.prompt("", spoken[: last + 1], summary) if message.role != "system"]
     assert sum(message.role == "user" for message in prompt) <= keep + 2 * drop
-    assert prompt == said[: last + 1][len(said[: last + 1]) - len(prompt) :]
-    if prepared and sum(message.role == "user" for message in said) <= keep + drop:
-        assert len(prompt) + len(summary.covers) >= len(said[: last + 1])
+    assert prompt == spoken[: last + 1][len(spoken[: last + 1]) - len(prompt) :]
+    if prepared and sum(message.role == "user" for message in spoken) <= keep + drop:
+        assert len(prompt) + len(summary.covers) >= len(spoken[: last + 1])

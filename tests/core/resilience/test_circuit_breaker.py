@@ -62,8 +62,8 @@ def test_probes_follow_growing_pauses() -> None:
     assert not circuits.heard("a", 8.3)
 
 
-def test_a_replica_that_fails_all_probes_is_forgotten() -> None:
-    """A replica is forgotten after MOST_PROBES failed probes. The pauses have an upper limit."""
+def test_a_replica_that_fails_all_probes_is_removed() -> None:
+    """A replica is removed after MOST_PROBES failed probes. The pauses have an upper limit."""
     circuits = breaker()
     circuits.silent({"a": 0.0}, IDLE_TIMEOUT_S, 1.0)
     now = 1.0

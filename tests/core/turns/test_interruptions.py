@@ -192,12 +192,12 @@ def test_cleared_audio_does_not_interrupt() -> None:
 @pytest.mark.parametrize("rules", [SEMANTIC, changed(SEMANTIC, interrupt_response=False)])
 def test_an_echo_is_dismissed(rules: TurnRules) -> None:
     """An echo just after a reply, or over one that cannot be interrupted, is dismissed. There is no reply to resume."""
-    behind = Machine(rules, TurnState(agent=AgentState.REPLYING))
-    behind.feed(ReplyEnded())
-    behind.now += 0.8
-    assert behind.feed(SpeechStarted(16_000)) == [AnnounceSpeech(16_000)]
-    behind.feed(SoftEnd(32_000, 33_536), TranscriptReady(0, False, 33_536))
-    assert behind.feed(SilenceElapsed(0)) == [CancelRevision(0), DismissUtterance(32_000, 36_800)]
+    after = Machine(rules, TurnState(agent=AgentState.REPLYING))
+    after.feed(ReplyEnded())
+    after.now += 0.8
+    assert after.feed(SpeechStarted(16_000)) == [AnnounceSpeech(16_000)]
+    after.feed(SoftEnd(32_000, 33_536), TranscriptReady(0, False, 33_536))
+    assert after.feed(SilenceElapsed(0)) == [CancelRevision(0), DismissUtterance(32_000, 36_800)]
     if not rules.detection.interrupt_response:
         over = Machine(rules, TurnState(agent=AgentState.REPLYING))
         over.feed(SpeechStarted(16_000), SoftEnd(32_000, 33_536), TranscriptReady(0, False, 33_536))
