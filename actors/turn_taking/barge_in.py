@@ -58,7 +58,7 @@ class BargeInDetector:
         """Believe speech sooner while it would only pause a reply that is being heard."""
         state = self._talk.state
         keen = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._talk.replies.audible
-        self._ear.settings = self._keen if keen and self._talk.rules.pauses else self._usual
+        self._ear.settings = self._keen if keen and self._talk.rules.pauses_replies else self._usual
 
     def begin(self) -> None:
         """The caller begins to speak."""
@@ -67,14 +67,14 @@ class BargeInDetector:
 
     def await_words(self, revision: int, hearing: EndOfTurnRequest) -> None:
         """Report the words of an utterance that has to prove itself, when they are known."""
-        if self._talk.state.claim is not BargeInCheck.NOT_NEEDED:
+        if self._talk.state.barge_in_check is not BargeInCheck.NOT_NEEDED:
             self._hearing = hearing
             hearing.transcript.add_done_callback(lambda transcript: self._known(revision, transcript))
 
     def nobody_knows(self, revision: int) -> None:
         """The words may be overdue. If that is because speech-to-text fails, the caller is not to pay for it."""
-        if self._talk.state.claim is BargeInCheck.OVERDUE and self._hearing and self._hearing.trouble.active:
-            self._talk.post(TranscriptReady(revision, meant=True, processed=self._ear.processed))
+        if self._talk.state.barge_in_check is BargeInCheck.OVERDUE and self._hearing and self._hearing.trouble.active:
+            self._talk.post(TranscriptReady(revision, addressed=True, processed=self._ear.processed))
 
     def guessed(self, newest: str, sure: str) -> None:
         """A transcript of what was said so far, and its words that hardly change any more.
@@ -82,13 +82,13 @@ class BargeInDetector:
         An unsure word may be an invention, so it ends nothing; but it speaks for waiting.
         """
         state = self._talk.state
-        if state.claim is BargeInCheck.NOT_NEEDED:
+        if state.barge_in_check is BargeInCheck.NOT_NEEDED:
             return
         spoken = self._services.settings.stt.language
         if stops(newest, self._settings, spoken) or (sure and self._meant(sure)):
-            self._talk.post(InterimReady(state.revision, meant=True))
+            self._talk.post(InterimReady(state.revision, addressed=True))
         elif not self._meant(newest):
-            self._talk.post(InterimReady(state.revision, meant=False))
+            self._talk.post(InterimReady(state.revision, addressed=False))
 
     def _known(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
@@ -98,13 +98,13 @@ class BargeInDetector:
 
     def _meant(self, text: str) -> bool:
         found = read(text, self._floor(), self._settings, self._services.settings.stt.language)
-        if found is not SpeechReading.MEANT:
+        if found is not SpeechReading.ADDRESSED:
             self.denied_as = found
-        return found is SpeechReading.MEANT
+        return found is SpeechReading.ADDRESSED
 
     def _floor(self) -> AgentSpeech:
         agent, rules = self._talk.state.agent, self._talk.rules
-        over = agent is AgentState.PAUSED or (agent is AgentState.REPLYING and rules.pauses)
+        over = agent is AgentState.PAUSED or (agent is AgentState.REPLYING and rules.pauses_replies)
         reply = self._talk.replies.current
         if reply is None:
             return AgentSpeech("", over, math.inf)

@@ -101,7 +101,7 @@ class CallerUtterance:
 
     def commit(self, turn: CommitTurn) -> CommittedTurn:
         """Make it a turn of the conversation, and tell the client."""
-        if not turn.heard:
+        if not turn.transcript_requested:
             self.forget()
             self.hear(turn.start, turn.end, None)
         hearing, self._hearing = self.hearing, None

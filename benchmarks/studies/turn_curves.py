@@ -123,7 +123,7 @@ def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint
         if silence.resumed_ms is None:
             delays.append(taken_ms)
             continue
-        habit = habit.paused(silence.resumed_ms / 1000)
+        habit = habit.with_pause(silence.resumed_ms / 1000)
         if not silence.sentence_over:
             pauses += 1
             cut += silence.resumed_ms > taken_ms

@@ -1,8 +1,8 @@
-"""ITU-T G.711: speech at 8 kHz in one byte a sample, mu-law (North America, Japan) and A-law (elsewhere).
+"""ITU-T G.711 codec: 8 kHz speech with one byte per sample, as mu-law (North America, Japan) and A-law (elsewhere).
 
-Both laws are tables. Decoding looks a code up among 256 values, encoding a 16-bit sample among 65,536 codes, so a
-message costs one numpy look-up whatever its length. The laws work on 14 (mu) and 13 (A) bits of the sample and divide
-their range into eight segments, each twice as wide as the one before, of sixteen equal steps.
+Both laws are lookup tables. Decoding looks a code up among 256 values. Encoding looks a 16-bit sample up among 65,536
+codes. A message therefore costs one numpy lookup. The laws use the upper 14 bits (mu-law) or 13 bits (A-law) of a
+sample. They divide its range into eight segments, each twice as wide as the one before, of sixteen equal steps.
 """
 
 from __future__ import annotations
@@ -14,36 +14,45 @@ import numpy.typing as npt
 
 _INT16 = np.arange(-32_768, 32_768)
 _SEGMENTS = 8
-# A sample as an index into the encoding table: its 16 bits read as unsigned.
+# The encoding table is indexed by the 16 bits of a sample, read as unsigned.
 _BY_BITS = np.arange(65_536, dtype="<u2").view("<i2").astype(np.int64) + 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """One of the two laws, as its tables."""
+    """One of the two laws, as lookup tables.
+
+    Attributes:
+        name: Name of the law.
+        codes: The code of each sample, indexed by its 16 bits read as unsigned.
+        values: The sample of each code.
+    """
 
     name: str
     codes: npt.NDArray[np.uint8]
     values: npt.NDArray[np.int16]
 
     def encode(self, pcm: bytes) -> bytes:
-        """16-bit PCM to one code a sample."""
+        """Return one code per sample of 16-bit PCM."""
         codes: npt.NDArray[np.uint8] = self.codes[np.frombuffer(pcm, "<u2")]
         return codes.tobytes()
 
     def decode(self, codes: bytes) -> bytes:
-        """Any bytes to as many samples of 16-bit PCM."""
+        """Return one sample of 16-bit PCM per code. All bytes are valid codes."""
         return self.values[np.frombuffer(codes, np.uint8)].tobytes()
 
 
 def _segment(magnitude: npt.NDArray[np.int64], first_end: int) -> npt.NDArray[np.int64]:
-    """Which segment a magnitude falls into: the first ends before `first_end`, each other is twice as long."""
+    """Return the segment of each magnitude. The first one ends before `first_end`, and each other is twice as long."""
     ends = first_end << np.arange(_SEGMENTS - 1)
     return np.searchsorted(ends, magnitude, side="right")
 
 
 def _mu_law() -> Law:
-    """G.711 table 2. The bias of 33 (in 14 bits) makes every segment begin at a power of two; codes are inverted."""
+    """Build mu-law by G.711 table 2.
+
+    The bias of 33 (in 14 bits) makes every segment start at a power of two. The bits of a code are inverted.
+    """
     magnitude = np.minimum(np.where(_INT16 < 0, ~_INT16, _INT16) >> 2, 8158) + 33
     segment = _segment(magnitude, 64)
     code = ~(np.where(_INT16 < 0, 0x80, 0) | segment << 4 | magnitude >> (segment + 1) & 0xF)
@@ -53,7 +62,10 @@ def _mu_law() -> Law:
 
 
 def _a_law() -> Law:
-    """G.711 table 1. The two lowest segments have equal steps; every other bit of a code is inverted."""
+    """Build A-law by G.711 table 1.
+
+    The two lowest segments have equal steps. Every other bit of a code is inverted.
+    """
     magnitude = np.where(_INT16 < 0, ~_INT16, _INT16) >> 3
     segment = _segment(magnitude, 32)
     code = np.where(_INT16 < 0, 0, 0x80) | segment << 4 | magnitude >> np.maximum(segment, 1) & 0xF

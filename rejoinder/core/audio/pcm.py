@@ -1,13 +1,12 @@
-"""Audio as numbers: PCM bytes, a bounded memory of the stream, and where sound starts and ends.
+"""PCM audio: conversion, a ring buffer for a stream, level, and where sound starts and ends.
 
-Everything is mono. At boundaries audio is `bytes` (signed 16-bit little-endian PCM); inside a computation it is a
-float32 array in [-1, 1). A position in a stream is the absolute index of a sample since the stream began, never an
-offset into some buffer: an index stays true when old audio is forgotten, when messages are split or merged, and
-when it is written down in an event. `AudioRing` is the memory addressed that way.
+All audio is mono. At interfaces it is `bytes` of signed 16-bit little-endian PCM. In computations it is a float32 array
+in [-1, 1). A position in a stream is the index of a sample since the start of the stream, and not an offset into a
+buffer. Such an index stays valid when old audio is dropped, when messages are split or merged, and when it is stored in
+an event. `AudioRing` is addressed this way.
 
-The audible edges are for measuring only ("when did the caller stop", "when did the reply start"), at the caller's
-end and on files. They are an energy gate: cut the signal into short frames, and a frame counts as sound when its
-root mean square reaches a threshold. The answer is exact to one frame.
+`first_audible` and `last_audible` are for measurements only, such as when a caller stopped or a reply started. They are
+an energy gate: a short frame counts as sound if its root mean square reaches a threshold. They are exact to one frame.
 """
 
 from __future__ import annotations
@@ -18,24 +17,26 @@ import numpy as np
 import numpy.typing as npt
 
 STT_RATE = 16_000
-"""Samples a second inside the system: what Silero, Smart Turn and Whisper take."""
+"""Sample rate of Silero, Smart Turn and Whisper, in Hz. It is the rate inside the system."""
 
 WIRE_RATE = 24_000
-"""Samples a second on the wire: OpenAI Realtime's only PCM rate."""
+"""Sample rate of PCM on the wire, in Hz: the only one of OpenAI Realtime."""
 
 TELEPHONE_RATE = 8_000
-"""Samples a second of G.711, the wire's other formats."""
+"""Sample rate of G.711, in Hz: the other formats on the wire."""
 
 VAD_WINDOW = 512
-"""Samples of one voice-activity window at STT_RATE (32 ms): the only size Silero accepts at 16 kHz."""
+"""Samples of a voice activity window at STT_RATE (32 ms): the only size that Silero accepts at 16 kHz."""
 
 SAMPLE_BYTES = 2
+"""Bytes of a sample of 16-bit PCM."""
 
 AUDIBLE_DBFS = -45.0
-"""Sound starts here: above the noise floor of a quiet room (-60) and of synthesis, below soft speech (-35)."""
+"""Level of a frame of sound: above the noise of a quiet room (-60) and of synthesis, below quiet speech (-35)."""
 
 AUDIBLE_FRAME_MS = 5.0
-"""Shorter than any stage we measure, and one period of 200 Hz: a deeper voice still shows half a period's energy."""
+"""Default frame in milliseconds: shorter than any measured stage, and one period of 200 Hz. For a deeper voice it still
+contains half a period."""
 
 Samples = npt.NDArray[np.float32]
 
@@ -44,39 +45,47 @@ _FULL_SCALE = 32_768
 
 
 def pcm16_to_float(pcm: bytes) -> Samples:
-    """Samples of `pcm` in [-1, 1); raises ValueError if half a sample is left over."""
+    """Return the samples of 16-bit PCM, in [-1, 1).
+
+    Raises:
+        ValueError: The number of bytes is odd.
+    """
     return np.frombuffer(pcm, dtype=_PCM).astype(np.float32) / np.float32(_FULL_SCALE)
 
 
 def float_to_pcm16(samples: npt.ArrayLike) -> bytes:
-    """The nearest PCM; what lies outside [-1, 1) is clipped."""
+    """Return samples as 16-bit PCM, rounded to the nearest step and clipped to [-1, 1)."""
     scaled = np.rint(np.asarray(samples, dtype=np.float64) * _FULL_SCALE)
     return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_PCM).tobytes()
 
 
 class AudioRing:
-    """The last `seconds` of a stream, addressed by absolute sample index; older audio is forgotten.
+    """Ring buffer of the last `seconds` of a stream, addressed by absolute sample index.
 
-    A frame costs one copy, since every caller pays it fifty times a second. All memory is taken at once: what a host
-    needs is known when it admits a call, not minutes later when its callers have spoken enough.
+    A message costs one copy, because every caller sends fifty of them a second. All memory is allocated at once, so
+    that the memory of a host is known when it admits a call, and does not grow later.
     """
 
     __slots__ = ("_capacity", "_memory", "end")
 
     def __init__(self, seconds: float, rate: int) -> None:
         self._capacity = math.ceil(seconds * rate)
-        # A bytearray writes its zeros; numpy's would be the system's own untouched pages.
+        # A bytearray writes its zeros, so its memory is allocated now. Zeroed numpy memory is allocated on first use.
         self._memory = memoryview(bytearray(self._capacity * SAMPLE_BYTES))
         self.end = 0
-        """Index after the newest sample: how many samples the stream has had."""
+        """Index after the newest sample, which is the number of samples appended so far."""
 
     @property
     def start(self) -> int:
-        """Index of the oldest sample still kept."""
+        """Index of the oldest sample in the buffer."""
         return max(0, self.end - self._capacity)
 
     def append(self, pcm: bytes) -> None:
-        """Add audio of any length; raises ValueError if half a sample is left over."""
+        """Add 16-bit PCM of any length.
+
+        Raises:
+            ValueError: The number of bytes is odd.
+        """
         size = len(pcm)
         if size % SAMPLE_BYTES:
             raise ValueError(f"buffer of {size} bytes holds half a sample")
@@ -88,14 +97,17 @@ class AudioRing:
             self._wrap(pcm[-len(self._memory) :])
 
     def _wrap(self, kept: bytes) -> None:
-        """Store the newest bytes of a message that reaches beyond the memory's end."""
+        """Store the newest bytes of a message that reaches beyond the end of the memory."""
         at = (self.end * SAMPLE_BYTES - len(kept)) % len(self._memory)
         head = min(len(kept), len(self._memory) - at)
         self._memory[at : at + head] = kept[:head]
         self._memory[: len(kept) - head] = kept[head:]
 
     def slice(self, start: int, end: int) -> bytes:
-        """PCM of [start, end), clamped to what is kept: shorter, possibly empty, if some of it is gone or to come."""
+        """Return the PCM of samples [start, end), limited to what is in the buffer.
+
+        The result is shorter, or empty, if some of the samples were dropped or have not been received.
+        """
         start, end = max(start, self.start), min(end, self.end)
         if start >= end:
             return b""
@@ -108,7 +120,7 @@ class AudioRing:
 
 
 def rms_dbfs(pcm: bytes) -> float:
-    """Level of `pcm` against full scale in dB (0 is a full-scale square wave); -inf for digital silence or nothing."""
+    """Return the level of 16-bit PCM in dB relative to a full-scale square wave, or -inf for silence or no audio."""
     samples = pcm16_to_float(pcm)
     power = float(np.mean(np.square(samples, dtype=np.float64))) if samples.size else 0.0
     return 10 * math.log10(power) if power > 0 else -math.inf
@@ -117,7 +129,14 @@ def rms_dbfs(pcm: bytes) -> float:
 def first_audible(
     samples: Samples, rate: int, threshold_dbfs: float = AUDIBLE_DBFS, frame_ms: float = AUDIBLE_FRAME_MS
 ) -> int | None:
-    """Index of the first sample of the first frame that sounds; None if none does."""
+    """Return the index of the first sample of the first frame of sound, or None if there is none.
+
+    Args:
+        samples: The audio.
+        rate: Its sample rate in Hz.
+        threshold_dbfs: Level of a frame that counts as sound.
+        frame_ms: Length of a frame in milliseconds.
+    """
     frame = _frame(rate, frame_ms)
     loud = np.flatnonzero(_sounds(samples, frame, threshold_dbfs))
     return int(loud[0]) * frame if loud.size else None
@@ -126,7 +145,14 @@ def first_audible(
 def last_audible(
     samples: Samples, rate: int, threshold_dbfs: float = AUDIBLE_DBFS, frame_ms: float = AUDIBLE_FRAME_MS
 ) -> int | None:
-    """Index after the last sample of the last frame that sounds; None if none does."""
+    """Return the index after the last sample of the last frame of sound, or None if there is none.
+
+    Args:
+        samples: The audio.
+        rate: Its sample rate in Hz.
+        threshold_dbfs: Level of a frame that counts as sound.
+        frame_ms: Length of a frame in milliseconds.
+    """
     frame = _frame(rate, frame_ms)
     loud = np.flatnonzero(_sounds(samples, frame, threshold_dbfs))
     return min((int(loud[-1]) + 1) * frame, samples.size) if loud.size else None
@@ -137,7 +163,7 @@ def _frame(rate: int, frame_ms: float) -> int:
 
 
 def _sounds(samples: Samples, frame: int, threshold_dbfs: float) -> npt.NDArray[np.bool_]:
-    """Which frames reach the threshold; a short last frame is judged by the samples it has."""
+    """Return which frames reach the threshold. A short last frame is judged by its own samples."""
     if not samples.size:
         return np.zeros(0, dtype=np.bool_)
     starts = np.arange(0, samples.size, frame)

@@ -1,4 +1,5 @@
-"""Published budgets, hardware tables and the arithmetic of capacity plans.
+"""Capacity planning: the latency guide's limits and tables as data, and the arithmetic of replicas and nodes.
 
-Start at `budgets.py` (latency tiers) and `sizing.py` (replicas and machines).
+Start at `budgets.py` (latency tiers) and `sizing.py` (replicas and nodes). It imports only `rejoinder.core.measuring`.
+`loadtest.capacity`, `cluster` and the CLI build on it.
 """

@@ -1,20 +1,19 @@
-"""The latency guide's limits as data, each with the section it comes from and the statistic it is held against.
+"""The latency guide's limits as data, each with its section and the statistic that it applies to.
 
-The guide states limits four times, and they do not agree:
+The guide states limits in four places, and they do not agree:
 
     section   what                          sum of its parts
-    1.1       targets of a whole system     880 ms against its total of 800
-    3.1       tiers: totals and breakdown   500 and 800 as stated; Acceptable 1,250 against 1,200
+    1.1       targets of a whole system     880 ms, but its total is 800
+    3.1       tiers: totals and breakdown   500 and 800 as stated; Acceptable 1,250, but its total is 1,200
     3.2       components by tier            Excellent 470, Good 810, Acceptable 1,250
     7.1       metrics: target and alert     -
 
-So each question has one authority: a turn's total is judged by 3.1's totals, a component by 3.2, and whether
-somebody is woken by 7.1. The breakdown of 3.1 and the targets of 1.1 are kept for reports and decide nothing.
-All limits are "less than". A component may exceed its limit in a turn whose total is still in its tier: the total
-is what the caller hears.
+So each question has one authority. Section 3.1 gives the total of a turn, 3.2 the limit of a component, and 7.1 the
+threshold of an alert. The breakdown of 3.1 and the targets of 1.1 are for reports only. All limits are "less than". A
+component may exceed its limit in a turn whose total is within its tier, because only the total is audible.
 
-Where the guide names no statistic we hold the median (p50) against the limit: 7.1 lists P95 and P99 as rows of
-their own beside the unqualified one, with higher limits.
+Where the guide names no statistic, the limit applies to the median (p50). Section 7.1 lists P95 and P99 as separate
+rows with higher limits.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Statistic = Literal["p50", "p95", "p99"]
 
 
 class Tier(Enum):
-    """How a conversation feels (3.1), best first."""
+    """Quality of a conversation by its latency (3.1), best first."""
 
     EXCELLENT = "excellent"
     GOOD = "good"
@@ -35,7 +34,7 @@ class Tier(Enum):
 
 
 class Component(Enum):
-    """The guide's parts of a turn; `VAD` is 3.2's "VAD/EOU", 1.1's "VAD / Turn Detection"."""
+    """Parts of a turn in the guide. `VAD` is "VAD/EOU" in 3.2 and "VAD / Turn Detection" in 1.1."""
 
     NETWORK = "network"
     VAD = "vad"
@@ -46,7 +45,7 @@ class Component(Enum):
 
 
 class Metric(Enum):
-    """What 7.1 watches; the last two are end to end as well."""
+    """Metrics that 7.1 monitors. The last two are percentiles of the end-to-end time."""
 
     END_TO_END = "end_to_end"
     STT = "stt"
@@ -59,7 +58,7 @@ class Metric(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A whole turn stays below `limit_ms` in this tier."""
+    """Limit of a whole turn in one tier."""
 
     tier: Tier
     limit_ms: float
@@ -69,7 +68,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A component stays below `limit_ms` in this tier."""
+    """Limit of one component in one tier."""
 
     component: Component
     tier: Tier
@@ -80,7 +79,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """1.1's target of a component, without a tier."""
+    """Target of one component in 1.1, without a tier."""
 
     component: Component
     limit_ms: float
@@ -90,7 +89,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A metric should stay below `target_ms`; above `alert_ms` somebody is told."""
+    """Target of a metric, and the threshold of its alert."""
 
     metric: Metric
     target_ms: float
@@ -110,7 +109,7 @@ BREAKDOWN = (
     *_row("3.1", Tier.GOOD, 100, 200, 150, 250, 80, 20),
     *_row("3.1", Tier.ACCEPTABLE, 150, 300, 200, 400, 150, 50),
 )
-"""How 3.1 divides its totals; for reports."""
+"""The breakdown of the totals in 3.1. For reports only."""
 
 TARGETS = (
     *_row("3.2", Tier.EXCELLENT, 50, 100, 100, 150, 50, 20),
@@ -121,10 +120,10 @@ TARGETS = (
 GOALS = tuple(
     Goal(component, limit_ms) for component, limit_ms in zip(Component, (100, 200, 150, 300, 100, 30), strict=True)
 )
-"""1.1's last column; for reports."""
+"""The last column of 1.1. For reports only."""
 
 GOAL_TOTAL_MS = 800.0
-"""1.1's total in the same column."""
+"""The total in the same column of 1.1."""
 
 ALERTS = (
     Alert(Metric.END_TO_END, 800, 1200),
@@ -142,22 +141,22 @@ _ALERTS = {alert.metric: alert for alert in ALERTS}
 
 
 def total_limit_ms(tier: Tier) -> float:
-    """What a turn of this tier stays below (3.1)."""
+    """Return the limit of a turn in this tier, in milliseconds (3.1)."""
     return _TOTAL_MS[tier]
 
 
 def component_limit_ms(component: Component, tier: Tier) -> float:
-    """What a component stays below in this tier (3.2)."""
+    """Return the limit of a component in this tier, in milliseconds (3.2)."""
     return _COMPONENT_MS[component, tier]
 
 
 def alert(metric: Metric) -> Alert:
-    """Target and alert threshold of a metric (7.1)."""
+    """Return the target and the alert threshold of a metric (7.1)."""
     return _ALERTS[metric]
 
 
-# A percentile in the last open bucket is read as that bucket's lower bound: without these no percentile would ever
-# exceed the highest limit, and its alert could not fire.
+# A percentile in the last, open bucket is read as that bucket's lower bound. Without these two bounds no percentile
+# could exceed the highest limit, so its alert could not fire.
 _BEYOND_MS = (5_000.0, 10_000.0)
 
 
@@ -169,4 +168,4 @@ def _histogram_buckets_s() -> tuple[float, ...]:
 
 
 HISTOGRAM_BUCKETS_S = _histogram_buckets_s()
-"""Bounds at every limit, so the share of turns within one is counted exactly, not interpolated, and two beyond."""
+"""Bucket bounds in seconds: every limit, so that the share of turns within it is exact, and two bounds beyond."""

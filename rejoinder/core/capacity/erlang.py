@@ -1,10 +1,11 @@
-"""The two classical queues of a voice system: sessions that are refused, and turns that wait.
+"""The two queues of a voice system: sessions that are refused, and requests that wait.
 
-A session that finds the cluster full is refused, it does not queue: Erlang B. A turn's request that finds all slots of
-a stage busy waits for one: Erlang C, whose exponential service Allen and Cunneen correct for any service distribution
-by its squared coefficient of variation. Offered load is in Erlangs: arrivals a second times seconds of holding.
+A session that finds the cluster full is refused, so Erlang B applies. A request that finds all slots of a stage busy
+waits, so Erlang C applies. Erlang C assumes exponential service. Allen and Cunneen's formula corrects it for other
+distributions by their squared coefficient of variation. Offered load is in Erlangs: arrivals per second times the
+seconds that each one holds a slot.
 
-All of it by the recursion B(0) = 1, B(n) = a B(n-1) / (n + a B(n-1)), which neither overflows nor needs factorials.
+Both use the recursion B(0) = 1, B(n) = a B(n-1) / (n + a B(n-1)), which does not overflow and needs no factorials.
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ import math
 from dataclasses import dataclass
 
 MAX_SLOTS = 1_000_000
-"""Where a search for slots ends: far beyond any cluster, so that a senseless input ends too."""
+"""Limit of a search for slots: far beyond any cluster, so that a search with invalid input ends too."""
 
 
 def blocking(offered: float, slots: int) -> float:
-    """Erlang B: the share of Poisson arrivals that find all `slots` busy and are refused."""
+    """Return the share of Poisson arrivals that find all slots busy and are refused (Erlang B).
+
+    Args:
+        offered: Offered load in Erlangs.
+        slots: Number of slots.
+
+    Raises:
+        ValueError: The load is not a finite number of at least 0, or there are fewer than 0 slots.
+    """
     _check(offered, slots)
     if offered == 0:
         return 0.0 if slots else 1.0
@@ -28,7 +37,10 @@ def blocking(offered: float, slots: int) -> float:
 
 
 def waiting(offered: float, slots: int) -> float:
-    """Erlang C: the share of Poisson arrivals that must wait; 1 if the load exceeds the slots."""
+    """Return the share of Poisson arrivals that must wait (Erlang C).
+
+    It is 1 if the load reaches the number of slots.
+    """
     blocked = blocking(offered, slots)
     if offered >= slots:
         return 1.0
@@ -36,9 +48,13 @@ def waiting(offered: float, slots: int) -> float:
 
 
 def slots_for_blocking(offered: float, most: float) -> int:
-    """The fewest slots that refuse at most the share `most`; raises ValueError unless 0 < most <= 1."""
+    """Return the smallest number of slots that refuse at most the share `most` of the arrivals.
+
+    Raises:
+        ValueError: `most` is not in (0, 1], or more than MAX_SLOTS are needed.
+    """
     if not 0 < most <= 1:
-        raise ValueError(f"a share of refused sessions lies in (0, 1], not {most}")
+        raise ValueError(f"the share of refused sessions must be in (0, 1], not {most}")
     _check(offered, 0)
     slots, blocked = 0, 1.0
     while blocked > most:
@@ -51,8 +67,13 @@ def slots_for_blocking(offered: float, most: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """M/G/c: Poisson requests, `slots` of mean holding time `service_s` whose squared coefficient of variation is
-    `scv` (0 fixed, 1 exponential).
+    """A queue with Poisson arrivals, any service time and several slots (M/G/c).
+
+    Attributes:
+        arrivals_per_s: Requests per second.
+        service_s: Mean time that a request holds a slot.
+        slots: Number of slots.
+        scv: Squared coefficient of variation of the service time: 0 if it is fixed, 1 if it is exponential.
     """
 
     arrivals_per_s: float
@@ -62,40 +83,56 @@ class Queue:
 
     @property
     def offered(self) -> float:
-        """In Erlangs."""
+        """Offered load in Erlangs."""
         return self.arrivals_per_s * self.service_s
 
     @property
     def utilisation(self) -> float:
+        """Share of the slots in use. There is no steady state at 1 or above."""
         return self.offered / self.slots
 
     @property
     def mean_wait_s(self) -> float:
-        """Allen and Cunneen's approximation, exact for exponential service; infinite without a steady state."""
+        """Mean wait by Allen and Cunneen's approximation, exact for exponential service.
+
+        Infinite without a steady state.
+        """
         if self.utilisation >= 1:
             return math.inf
         spare_per_s = (self.slots - self.offered) / self.service_s if self.service_s else math.inf
         return waiting(self.offered, self.slots) / spare_per_s * (1 + self.scv) / 2
 
     def wait_s(self, quantile: float) -> float:
-        """The wait that the share `quantile` of requests does not exceed; 0 if so many do not wait at all.
+        """Return the quantile of the wait in seconds, over all requests. It is 0 if enough requests do not wait.
 
-        Those who wait are taken to wait exponentially long, which they do exactly when service is exponential.
+        The wait of those that wait is taken as exponential, which is exact for exponential service.
+
+        Raises:
+            ValueError: `quantile` is not in [0, 1).
         """
         if not 0 <= quantile < 1:
-            raise ValueError(f"a quantile lies in [0, 1), not {quantile}")
+            raise ValueError(f"the quantile must be in [0, 1), not {quantile}")
         if self.utilisation >= 1:
             return math.inf
-        wait = waiting(self.offered, self.slots)
-        if wait <= 1 - quantile:
+        share = waiting(self.offered, self.slots)
+        if share <= 1 - quantile:
             return 0.0
-        return self.mean_wait_s / wait * math.log(wait / (1 - quantile))
+        return self.mean_wait_s / share * math.log(share / (1 - quantile))
 
 
 def slots_for_wait(queue: Queue, quantile: float, most_s: float) -> int:
-    """The fewest slots (those of `queue` do not matter) at which the quantile of the wait is at most `most_s`."""
+    """Return the smallest number of slots with which the quantile of the wait is at most `most_s`.
+
+    Args:
+        queue: Arrivals and service times. Its own number of slots is ignored.
+        quantile: Quantile of the wait, in [0, 1).
+        most_s: Longest wait in seconds.
+
+    Raises:
+        ValueError: `most_s` is negative, or more than MAX_SLOTS are needed.
+    """
     if most_s < 0:
-        raise ValueError(f"nobody waits {most_s} s: the target leaves no time to wait in")
+        raise ValueError(f"the longest wait must not be negative, but is {most_s} s: the target leaves no time to wait")
     low = max(1, math.floor(queue.offered) + 1)
     step = 1
     while _with(queue, low + step).wait_s(quantile) > most_s:
@@ -118,6 +155,6 @@ def _with(queue: Queue, slots: int) -> Queue:
 
 def _check(offered: float, slots: int) -> None:
     if not (offered >= 0 and math.isfinite(offered)):
-        raise ValueError(f"the offered load is a finite number of Erlangs, not {offered}")
+        raise ValueError(f"the offered load must be a finite number of Erlangs of at least 0, not {offered}")
     if slots < 0:
-        raise ValueError(f"there are no {slots} slots")
+        raise ValueError(f"the number of slots must not be negative, but is {slots}")

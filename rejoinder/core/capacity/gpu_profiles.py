@@ -1,8 +1,8 @@
-"""What each of the latency guide's cards (section 4.2) can run in vLLM: which number formats, and what to default to.
+"""What each GPU of the latency guide (section 4.2) can run in vLLM: number formats, and the default one.
 
-Memory and the guide's words are in `rejoinder.core.capacity.hardware`. Compute capabilities are NVIDIA's; what vLLM
-needs of
-them is its own `get_min_capability` of each method (0.32), to which tests/vllm/test_vllm_arguments.py holds this table.
+Memory and the guide's own words are in `rejoinder.core.capacity.hardware`. Compute capabilities are NVIDIA's. The
+capabilities that vLLM needs are its own `get_min_capability` of each method (0.32). tests/vllm/test_vllm_arguments.py
+compares this table with vLLM.
 """
 
 from __future__ import annotations
@@ -16,15 +16,23 @@ GpuName = Literal["h100", "a100", "l4", "a10g", "t4"]
 Quantization = Literal["none", "fp8", "fp8_weights", "int8", "awq", "gptq"]
 
 BFLOAT16_CAPABILITY = 80
-"""Ampere; before it there is float16 only."""
+"""Compute capability 8.0 (Ampere). Older GPUs support float16 only."""
 FP8_CAPABILITY = 89
-"""Ada and Hopper multiply in fp8."""
+"""Compute capability 8.9 (Ada). It and Hopper support fp8 arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to store weights. `argument`: vLLM's name for it. `checkpoint`: the weights must have been made so
-    beforehand; else vLLM converts any model while it loads. `precision`: the guide's row (4.2) that it falls under.
+    """A way to store the weights of a model.
+
+    Attributes:
+        bits: Bits per weight.
+        least_capability: Lowest compute capability, as ten times the version (80 for 8.0).
+        argument: Its name in vLLM's arguments. None for no argument.
+        checkpoint: Whether the checkpoint must have this format. If not, vLLM converts any model while it loads it.
+        precision: The row of the guide's section 4.2 that it belongs to.
+        note: What it does, for reports.
+        below_capability: Lowest compute capability at which another method replaces it.
     """
 
     bits: int
@@ -48,7 +56,7 @@ METHODS: dict[Quantization, Method] = {
         precision="INT8",
         note="weights and arithmetic in fp8 (the guide's 2.3.3 and 6.3)",
     ),
-    # The same argument: a card that multiplies in fp8 would.
+    # vLLM's argument is the same as for "fp8". A GPU with fp8 arithmetic would use that arithmetic.
     "fp8_weights": Method(
         8,
         least_capability=75,
@@ -87,10 +95,14 @@ METHODS: dict[Quantization, Method] = {
 
 @dataclass(frozen=True, slots=True)
 class GpuProfile:
-    """A card. `accelerator`: how Ray labels a node that has it (`ray.io/accelerator-type`).
+    """A GPU, and what it can run.
 
-    `quantization`: what is used unless the configuration says otherwise: fp8 where the card multiplies in it, because
-    vLLM then halves any model while loading it; 16 bits elsewhere, since every other format needs a checkpoint.
+    Attributes:
+        name: Its name in the settings.
+        card: Its row in the guide.
+        architecture: NVIDIA's name of its architecture.
+        capability: Its compute capability, as ten times the version.
+        accelerator: Ray's label of a node that has it (`ray.io/accelerator-type`).
     """
 
     name: GpuName
@@ -101,10 +113,15 @@ class GpuProfile:
 
     @property
     def dtype(self) -> Literal["bfloat16", "float16"]:
+        """The 16-bit format for its arithmetic."""
         return "bfloat16" if self.capability >= BFLOAT16_CAPABILITY else "float16"
 
     @property
     def quantization(self) -> Quantization:
+        """The default number format: fp8 where the GPU supports fp8 arithmetic, else 16 bits.
+
+        With fp8, vLLM halves any model while it loads it. Every other format needs a special checkpoint.
+        """
         return "fp8" if self.capability >= FP8_CAPABILITY else "none"
 
     @property
@@ -117,11 +134,20 @@ class GpuProfile:
         )
 
     def usable_gb(self, share: float, cards: int = 1) -> float:
-        """Memory that vLLM may take of `cards` such cards."""
+        """Return the memory in GB that vLLM may use on `cards` such GPUs, if it may use this share of each."""
         return self.card.vram_gb * share * cards
 
     def room_gb(self, parameters_b: float, quantization: Quantization, share: float, cards: int = 1) -> float:
-        """What a model's weights leave for states (KV cache); negative if they do not fit."""
+        """Return the memory in GB that the weights of a model leave for the KV cache.
+
+        It is negative if they do not fit.
+
+        Args:
+            parameters_b: Parameters of the model, in billions.
+            quantization: The number format of its weights.
+            share: Share of each GPU's memory that vLLM may use.
+            cards: Number of GPUs.
+        """
         return self.usable_gb(share, cards) - weights_gb(parameters_b, METHODS[quantization].bits)
 
 

@@ -1,4 +1,4 @@
-"""The latency guide's hardware tables (sections 4.1 to 4.3 and 5) as data: what it recommends, and what it claims."""
+"""The latency guide's hardware tables (sections 4.1 to 4.4 and 5) as data: its recommendations and its claims."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """4.1: where a component runs best, and where it may run."""
+    """Where a component runs best, and where else it can run (4.1)."""
 
     component: str
     recommended: str
@@ -27,7 +27,16 @@ PLACEMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """4.2: a card, its memory, and the guide's words for its pace. `bandwidth_gb_s`: its maker's data sheet."""
+    """A GPU (4.2).
+
+    Attributes:
+        name: Its name.
+        vram_gb: Its memory in GB.
+        pace: The guide's word for its speed.
+        best_for: The guide's recommendation.
+        bandwidth_gb_s: Its memory bandwidth in GB/s, from its data sheet.
+        section: The section of the guide.
+    """
 
     name: str
     vram_gb: int
@@ -49,7 +58,17 @@ GPUS = (
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """4.2: what a number format gains against FP32, and what it costs."""
+    """Speedup of a number format over FP32, and its loss of quality (4.2).
+
+    Attributes:
+        name: Its name.
+        bits: Bits per weight.
+        least_speedup: Lower end of the guide's range.
+        most_speedup: Upper end of the guide's range.
+        quality: The guide's words for the loss of quality.
+        most_error: Upper end of that loss, as a share.
+        section: The section of the guide.
+    """
 
     name: str
     bits: int
@@ -70,7 +89,7 @@ PRECISIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Ram:
-    """4.3: memory in MB."""
+    """Memory of a component in MB (4.3). `parameters_b`: parameters of a language model, in billions."""
 
     component: str
     minimum_mb: int
@@ -91,17 +110,28 @@ RAM = (
 )
 
 SESSION_ROWS = (10, 100, 1_000, 10_000)
-"""4.4's concurrent agents."""
+"""Numbers of concurrent agents in 4.4."""
 
 JOBS_PER_WORKER = (10, 20)
-"""5.2's and 5.5's max_concurrent_jobs."""
+"""Values of max_concurrent_jobs in 5.2 and 5.5."""
 
 
 def weights_gb(parameters_b: float, bits: int) -> float:
-    """A model's weights alone."""
+    """Return the size of a model's weights in GB.
+
+    Args:
+        parameters_b: Parameters of the model, in billions.
+        bits: Bits per weight.
+    """
     return parameters_b * bits / 8
 
 
 def decode_bound_tokens_per_s(bandwidth_gb_s: float, parameters_b: float, bits: int) -> float:
-    """The most tokens a second of one stream: each token reads all weights once from memory."""
+    """Return the upper bound of the tokens per second of one stream: each token reads all weights from memory once.
+
+    Args:
+        bandwidth_gb_s: Memory bandwidth in GB/s.
+        parameters_b: Parameters of the model, in billions.
+        bits: Bits per weight.
+    """
     return bandwidth_gb_s / weights_gb(parameters_b, bits)

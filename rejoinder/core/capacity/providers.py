@@ -1,8 +1,7 @@
-"""The latency guide's provider tables (sections 1.4 to 1.6 and 9) as data, and the choice among them.
+"""The latency guide's provider tables (sections 1.4 to 1.6 and 9) as data, and the choice of a provider.
 
-All figures here are published, by the guide and through it by the providers; none was measured by us, and no two rows
-need have been measured alike. A plan that uses one says so. `settings` is how our own configuration reaches the
-engine today; empty if no deployment of ours speaks to it.
+All figures are published by the guide, and through it by the providers. None was measured by this project, and two rows
+may have been measured differently. A plan that uses such a figure says so.
 """
 
 from __future__ import annotations
@@ -16,9 +15,17 @@ from rejoinder.core.measuring.service_curves import EmulatedStage
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One row: latency from `low_ms` to `high_ms` as printed ("<300" is taken as 300, the worst that it allows).
+    """One row of a provider table.
 
-    `hosted`: reached over the network, so it costs us no machine.
+    Attributes:
+        stage: The stage that it serves.
+        name: Its name in the guide.
+        low_ms: Lower end of its latency. "<300" counts as 300.
+        high_ms: Upper end of its latency.
+        section: The section of the guide.
+        hosted: Whether it is reached over the network, so that it needs no machine.
+        note: Further words of the guide.
+        settings: The configuration with which this system uses it. Empty if no engine supports it.
     """
 
     stage: EmulatedStage
@@ -32,11 +39,12 @@ class Provider:
 
     @property
     def typical_ms(self) -> float:
-        """The middle of the printed range."""
+        """The middle of the published range."""
         return (self.low_ms + self.high_ms) / 2
 
     @property
     def source(self) -> str:
+        """Source of the figures, for reports."""
         return f"published, guide section {self.section}"
 
 
@@ -46,7 +54,7 @@ def _openai(model: str, base_url: str = "https://api.openai.com/v1") -> dict[str
 
 _WHISPER: dict[str, object] = {"engine": "whisper", "model": "whisper-base"}
 VLLM_URL = "http://vllm:8000/v1"
-"""Where a plan's configuration looks for a self-hosted OpenAI-compatible server: the reader's to replace."""
+"""Placeholder address of a self-hosted OpenAI-compatible server in a planned configuration. Replace it."""
 
 PROVIDERS: tuple[Provider, ...] = (
     Provider("stt", name="Deepgram Nova-3", low_ms=300, high_ms=300, section="1.4", note="<300 ms, streaming"),
@@ -106,8 +114,12 @@ _COMPONENT = {"stt": Component.STT, "llm": Component.LLM, "tts": Component.TTS}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The provider for a stage, and whether its printed latency is within the tier's limit of 3.2 ("<", so equal is
-    not). `passed_over`: faster rows that were not chosen, because no deployment of ours reaches them.
+    """The provider chosen for a stage.
+
+    Attributes:
+        provider: The provider.
+        limit_ms: Limit of the stage in the tier (section 3.2 of the guide).
+        passed_over: Faster providers that no engine of this system supports.
     """
 
     provider: Provider
@@ -116,19 +128,27 @@ class Choice:
 
     @property
     def holds(self) -> bool:
+        """True if the published latency is below the limit. Section 3.2 says "<", so equal is too slow."""
         return self.provider.typical_ms < self.limit_ms
 
 
 def choose(
     stage: EmulatedStage, tier: Tier, rows: Sequence[Provider] = PROVIDERS, *, reachable: bool = False
 ) -> Choice:
-    """The fastest row of the stage; if `reachable`, the fastest that our configuration can name.
+    """Return the fastest provider of a stage.
 
-    Raises ValueError if there is none.
+    Args:
+        stage: The stage.
+        tier: The latency tier whose limit applies.
+        rows: The providers to choose from.
+        reachable: Whether to choose only among providers that an engine of this system supports.
+
+    Raises:
+        ValueError: There is none.
     """
     ordered = sorted((row for row in rows if row.stage == stage), key=lambda row: (row.typical_ms, row.name))
     chosen = next((row for row in ordered if row.settings or not reachable), None)
     if chosen is None:
-        raise ValueError(f"no published {stage} provider can be reached by a deployment of ours")
+        raise ValueError(f"no published {stage} provider is supported by an engine of this system")
     faster = tuple(ordered[: ordered.index(chosen)])
     return Choice(chosen, component_limit_ms(_COMPONENT[stage], tier), faster)

@@ -1,12 +1,11 @@
-"""From a target back to what to buy: replicas, cores, GPUs, memory, nodes and network, by arithmetic that is shown.
+"""Sizing: from a target to replicas, cores, GPUs, memory, nodes and network traffic, by closed formulas.
 
-Two layers. Admission refuses (Erlang B): hosts must admit so many sessions that of those offered at most a small share
-is refused. Stages wait (Erlang C): at that admission each stage needs so many slots that its wait stays within what
-the target leaves beside the services' own times. The result is a start, which the simulated network then corrects:
-the formulas know neither separate queues a replica nor callers who wait before they ask again.
+Hosts refuse sessions, so Erlang B gives the number of sessions to admit: enough that at most a given share of the
+offered ones is refused. Stages make requests wait, so Erlang C gives the slots of each stage: enough that its wait fits
+into what the target leaves beside the service times. The result is a first estimate. The simulated network then
+corrects it, because the formulas assume one queue for all replicas and ignore that waiting callers ask less often.
 
-Every figure carries where it comes from, because a plan that mixes measurements with published numbers must say which
-is which.
+Every figure carries its basis, because a plan may mix measured and published numbers.
 """
 
 from __future__ import annotations
@@ -19,10 +18,15 @@ from enum import Enum
 from rejoinder.core.capacity.erlang import Queue, slots_for_blocking, slots_for_wait
 
 WAIT_QUANTILE = 0.95
+"""Quantile of a stage's wait that must fit into the target."""
 
 
 class Basis(Enum):
-    """Where a figure comes from. PREDICTED: computed from measurements within their range; EXTRAPOLATED: outside."""
+    """Basis of a figure.
+
+    MEASURED: measured. PREDICTED: computed from measurements, within their range. EXTRAPOLATED: computed outside that
+    range. PUBLISHED: a provider's or the guide's figure. GIVEN: an input of the plan.
+    """
 
     MEASURED = "measured"
     PREDICTED = "predicted"
@@ -32,13 +36,13 @@ class Basis(Enum):
 
 
 def basis_at(value: float, least: float, most: float) -> Basis:
-    """Of what is predicted at `value` from measurements between `least` and `most`."""
+    """Return the basis of a prediction at `value`, from measurements between `least` and `most`."""
     return Basis.PREDICTED if least <= value <= most else Basis.EXTRAPOLATED
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number, its unit, and where it comes from."""
+    """A number with its unit, its basis and its source."""
 
     value: float
     unit: str
@@ -48,7 +52,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaUnit:
-    """One replica of a component: what it serves at once and what it occupies."""
+    """One replica of a component: the requests that it serves at the same time, and the resources that it needs.
+
+    Attributes:
+        name: Name of the component.
+        slots: Requests (for a host, sessions) that it serves at the same time.
+        cores: CPU cores.
+        memory_mb: Memory in MB.
+        gpus: GPUs, possibly a fraction of one.
+    """
 
     name: str
     slots: int
@@ -59,19 +71,26 @@ class ReplicaUnit:
 
 @dataclass(frozen=True, slots=True)
 class StageWork:
-    """What one turn asks of a stage: requests, and how long each holds a slot (`scv`: its squared variation)."""
+    """Load of one turn on a stage.
+
+    Attributes:
+        requests_per_turn: Requests to the stage.
+        hold_s: Mean time that each one holds a slot, in seconds.
+        scv: Squared coefficient of variation of that time.
+    """
 
     requests_per_turn: float
     hold_s: float
     scv: float
 
     def queue(self, turns_per_s: float) -> Queue:
+        """Return the stage's queue at this many turns per second, with one slot."""
         return Queue(turns_per_s * self.requests_per_turn, self.hold_s, 1, self.scv)
 
 
 @dataclass(frozen=True, slots=True)
 class SizedComponent:
-    """A component in the plan: `needed` replicas carry the target, `spare` more carry it while so many are away."""
+    """Replicas of a component. `needed` carry the target, and `spare` more replace replicas that are away."""
 
     unit: ReplicaUnit
     needed: int
@@ -79,26 +98,33 @@ class SizedComponent:
 
     @property
     def replicas(self) -> int:
+        """All replicas, spare ones included."""
         return self.needed + self.spare
 
     @property
     def cores(self) -> float:
+        """Cores of all replicas."""
         return self.replicas * self.unit.cores
 
     @property
     def gpus(self) -> float:
+        """GPUs of all replicas."""
         return self.replicas * self.unit.gpus
 
     @property
     def memory_mb(self) -> float:
+        """Memory of all replicas in MB."""
         return self.replicas * self.unit.memory_mb
 
 
 def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int) -> tuple[SizedComponent, int]:
-    """Hosts of `unit.slots` sessions each, and the sessions that the needed ones admit.
+    """Return the hosts for a number of sessions, and the sessions that the needed ones admit.
 
-    So many that of `offered_sessions` (the mean number there would be if none were refused) the share `refused` finds
-    no place.
+    Args:
+        offered_sessions: Mean number of sessions if none were refused.
+        refused: Share of the sessions that may be refused.
+        unit: One host. Its slots are sessions.
+        spare: Additional hosts.
     """
     admitted = slots_for_blocking(offered_sessions, refused)
     needed = max(1, math.ceil(admitted / unit.slots))
@@ -106,14 +132,17 @@ def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int
 
 
 def replicas(work: StageWork, unit: ReplicaUnit, turns_per_s: float, most_wait_s: float) -> int:
-    """The fewest replicas whose slots, behind one queue, keep the wait's 95th percentile within `most_wait_s`."""
+    """Return the smallest number of replicas that keep the 95th percentile of the wait within `most_wait_s` seconds.
+
+    All replicas are assumed to share one queue.
+    """
     slots = slots_for_wait(work.queue(turns_per_s), WAIT_QUANTILE, most_wait_s)
     return max(1, math.ceil(slots / unit.slots))
 
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """A machine one can buy. `reserve` is the share of its cores and memory that stays free for the system."""
+    """A type of machine. `reserve` is the share of its cores and memory that stays free for the system."""
 
     name: str
     cores: float
@@ -124,7 +153,14 @@ class NodeType:
 
 @dataclass(frozen=True, slots=True)
 class NodeGroup:
-    """`nodes` machines of one type, spare ones included, and the replicas they hold by component."""
+    """Machines of one type, and what they run.
+
+    Attributes:
+        type: The type of machine.
+        nodes: Number of machines, spare ones included.
+        spare: Number of spare machines.
+        replicas: Number of replicas by component.
+    """
 
     type: NodeType
     nodes: int
@@ -133,39 +169,42 @@ class NodeGroup:
 
 
 def node_group(node: NodeType, components: Sequence[SizedComponent], spare: int) -> NodeGroup:
-    """As many nodes as hold all replicas, largest first into the first node with room, and `spare` more.
+    """Return the nodes that hold all replicas of some components, with `spare` nodes more.
 
-    Raises ValueError if a replica does not fit an empty node.
+    Replicas are placed largest first, each into the first node with room for it.
+
+    Raises:
+        ValueError: A replica does not fit into an empty node.
     """
     free: list[list[float]] = []
     units = [component.unit for component in components for _ in range(component.replicas)]
     for unit in sorted(units, key=lambda unit: (-unit.gpus, -unit.memory_mb, -unit.cores)):
-        wanted = (unit.cores, unit.memory_mb, unit.gpus)
-        room = next((left for left in free if _fits(wanted, left)), None)
+        needed = (unit.cores, unit.memory_mb, unit.gpus)
+        room = next((left for left in free if _fits(needed, left)), None)
         if room is None:
             room = [node.cores * (1 - node.reserve), node.memory_mb * (1 - node.reserve), node.gpus]
-            if not _fits(wanted, room):
+            if not _fits(needed, room):
                 raise ValueError(
                     f"one {unit.name} replica ({unit.cores:g} cores, {unit.memory_mb:.0f} MB, {unit.gpus:g} GPUs) "
-                    f"does not fit a {node.name} node ({node.cores:g}, {node.memory_mb:.0f} MB, {node.gpus:g})"
+                    f"does not fit into a {node.name} node ({node.cores:g}, {node.memory_mb:.0f} MB, {node.gpus:g})"
                 )
             free.append(room)
-        for resource, amount in enumerate(wanted):
+        for resource, amount in enumerate(needed):
             room[resource] -= amount
-    held = {component.unit.name: component.replicas for component in components}
-    return NodeGroup(node, len(free) + (spare if free else 0), spare if free else 0, held)
+    counts = {component.unit.name: component.replicas for component in components}
+    return NodeGroup(node, len(free) + (spare if free else 0), spare if free else 0, counts)
 
 
 _ROUNDING = 1e-9
 
 
-def _fits(wanted: tuple[float, ...], room: Sequence[float]) -> bool:
-    return all(amount <= left + _ROUNDING for amount, left in zip(wanted, room, strict=True))
+def _fits(needed: tuple[float, ...], room: Sequence[float]) -> bool:
+    return all(amount <= left + _ROUNDING for amount, left in zip(needed, room, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one session, or all of them, send over a network: both directions seen from the component."""
+    """Network traffic of one session or of many, in kilobits and packets per second, as seen from a component."""
 
     in_kbps: float
     out_kbps: float
@@ -173,25 +212,36 @@ class Traffic:
     out_pps: float
 
     def times(self, count: float) -> Traffic:
+        """Return the traffic of `count` times as many sessions."""
         return Traffic(self.in_kbps * count, self.out_kbps * count, self.in_pps * count, self.out_pps * count)
 
     @property
     def mbps(self) -> float:
+        """Traffic of both directions in megabits per second."""
         return (self.in_kbps + self.out_kbps) / 1000
 
     @property
     def pps(self) -> float:
+        """Packets per second of both directions."""
         return self.in_pps + self.out_pps
 
 
 MTU_PAYLOAD = 1448
-"""Bytes of a full TCP segment over IPv4 with timestamps at MTU 1500."""
+"""Payload bytes of a full TCP segment over IPv4 with timestamps, at an MTU of 1500."""
+
 SEGMENT_HEADERS = 52
-"""IPv4 20, TCP 20 and its timestamps 12."""
+"""Header bytes of a segment: IPv4 20, TCP 20, TCP timestamps 12."""
 
 
 def messages(bytes_in: float, bytes_out: float, in_per_s: float, out_per_s: float) -> Traffic:
-    """TCP traffic of so many messages a second, each of so many bytes: full segments, headers, no pure ACKs."""
+    """Return the TCP traffic of messages of a given size and rate, with headers and without pure ACKs.
+
+    Args:
+        bytes_in: Size of a received message.
+        bytes_out: Size of a sent message.
+        in_per_s: Received messages per second.
+        out_per_s: Sent messages per second.
+    """
 
     def one_way(size: float, per_s: float) -> tuple[float, float]:
         segments = max(1, math.ceil(size / MTU_PAYLOAD)) if per_s else 0

@@ -1,4 +1,5 @@
-"""Measures of quality and time: the waterfall of a turn, word error rate, audio watermarks and service-time curves.
+"""Measures of time and quality: a turn's waterfall, word error rate, audio watermarks and emulated service times.
 
-Start at `waterfall.py`.
+Start at `waterfall.py`. It imports only `rejoinder.core.audio`. Most of the core, the engines and the load test import
+it.
 """

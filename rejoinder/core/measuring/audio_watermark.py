@@ -1,13 +1,13 @@
-"""What an emulated answer answers, named in its words and in its sound: a listener can tell from the audio alone.
+"""Audio watermarks: emulated answers whose text and sound identify the audio that they answer.
 
-An emulated transcript says how many seconds of speech it was made from. A marked answer says that number in every
-sentence, and a marked voice speaks each segment at the pitch of the number in it:
+An emulated transcript contains the length of the speech that it was made from. A marked answer repeats that number in
+every sentence, and a marked voice plays each segment as a tone whose pitch encodes the number in it:
 
     "... transcript of 3.4 seconds"  ->  "Heard 3.4 seconds."  ->  a pure tone of BASE_HZ + 34 * STEP_HZ
 
-Speech that goes on makes the transcript longer, so no two revisions of a turn sound alike. The listener cuts the audio
-into windows of 10 ms and reads each by itself: a sampled sine obeys x[n+1] + x[n-1] = 2 cos(w) x[n], which 240 samples
-of 16 bits solve for w to far less than a step. What is no pure tone on the grid is read as None.
+Each revision of a turn is longer than the one before, so each sounds different. The reader splits the audio into
+windows of 10 ms and reads each by itself. A sampled sine obeys x[n+1] + x[n-1] = 2 cos(w) x[n]. From the 240 samples of
+a window, w follows with an error far below one step. Audio that is not a pure tone on the grid is read as None.
 """
 
 from __future__ import annotations
@@ -20,42 +20,53 @@ import numpy.typing as npt
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 
 BASE_HZ = 400
+"""Frequency of mark 0, in Hz."""
+
 STEP_HZ = 10
+"""Distance of two marks, in Hz."""
+
 MARKS = 400
-"""Up to 40 seconds in tenths, at most 4.4 kHz."""
+"""Largest mark: 40 seconds in tenths, at 4.4 kHz."""
 
 WINDOW = WIRE_RATE // 100
-"""Samples that are read at once."""
+"""Samples of a window (10 ms)."""
 
 _OFF_GRID_HZ = 3.0
-# Rounding to 16 bits leaves three ten-thousandths at -20 dBFS; two tones in one window, or a jump of phase, far more.
+# Largest residual of a pure tone. Rounding to 16 bits leaves 0.0003 at -20 dBFS. Two tones in a window, or a jump of
+# phase, leave far more.
 _IMPURE = 0.01
 _SECONDS = re.compile(r"\b(\d+)\.(\d) seconds")
 
 
 def transcript(seconds: float, end: str = "") -> str:
-    """The emulated transcript of so much audio."""
+    """Return the emulated transcript of this many seconds of audio."""
     return f"This is an emulated transcript of {seconds:.1f} seconds{end}"
 
 
 def answer(mark: int) -> tuple[str, ...]:
-    """The words of one sentence that answers a transcript with this number; each sentence is a segment."""
+    """Return the words of one sentence of a marked answer, which contains `mark` as seconds.
+
+    Each sentence is a segment.
+    """
     return ("Heard", f"{mark // 10}.{mark % 10}", "seconds.")
 
 
 def marks_in(text: str) -> tuple[int, ...]:
-    """The numbers that a transcript or an answer names, in tenths of a second."""
+    """Return the numbers in a transcript or answer, in tenths of a second."""
     return tuple(int(whole) * 10 + int(tenth) for whole, tenth in _SECONDS.findall(text))
 
 
 def tone(mark: int) -> npt.NDArray[np.float64]:
-    """One second of the mark's tone, peak 1; it joins itself without a click."""
+    """Return one second of the mark's tone at 24 kHz, with peak 1. It can be repeated without a click."""
     hertz = BASE_HZ + STEP_HZ * min(mark, MARKS)
     return np.sin(2 * np.pi * hertz * np.arange(WIRE_RATE) / WIRE_RATE)
 
 
 def read(pcm: bytes) -> list[int | None]:
-    """The mark of each window of 24 kHz PCM, None where there is none; the last window ends with the audio."""
+    """Return the mark of each 10 ms window of 24 kHz 16-bit PCM, or None for a window without one.
+
+    The last window ends with the audio, and may overlap the one before it.
+    """
     samples = np.frombuffer(pcm[: len(pcm) // SAMPLE_BYTES * SAMPLE_BYTES], dtype="<i2").astype(np.float64)
     if not samples.size:
         return []

@@ -1,16 +1,16 @@
-"""Emulated engines: how long a service takes, without a clock and without randomness of its own.
+"""Emulated service times: how long an emulated engine takes, without a clock and with injected randomness.
 
-Emulated engines measure the system around the engines; they never claim a model's speed. A curve says how long one
-service takes when `concurrent` requests (itself included) are in service:
+Emulated engines are for measuring the system around the engines, and not a model's speed. A curve gives the time of one
+service while `concurrent` requests (itself included) are in service:
 
     seconds = draw(median, sigma) + per_concurrent * (concurrent - 1) + per_doubling * log2(concurrent) [+ stall]
 
-`sigma` 0 is a fixed time, otherwise the draw is log-normal. Stalls are stratified: exactly one request of every
-1 / stall_share stalls, at a place drawn anew in each block, so that a short run meets the share that it was promised.
-What a slot-bound engine adds (waiting, refusing) is the deployment's: see `deployments/engines/emulated.py`.
+With `sigma` 0 the draw is fixed, otherwise it is log-normal. Stalls are stratified: exactly one request of every 1 /
+stall_share stalls, at a random place in each block. So even a short run has the configured share of stalls. Waiting for
+a slot, and refusals, are not part of a curve: see `deployments/engines/emulated.py`.
 
-Each published profile names its source. "published" figures are their publishers' own; fits are ours
-(peers-and-techniques, section 4) and hold only inside the range they were made from.
+Each profile names its source. Single figures are the publishers' own. Fitted curves are ours, and hold only within the
+range of their data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from statistics import NormalDist
 from typing import Literal
 
 _NORMAL = NormalDist()
-# The tails that a draw may reach: beyond them the inverse normal is infinite.
+# Limit of the tails of a draw: the inverse normal is infinite at 0 and 1.
 _LEAST_U = 1e-12
 
 EmulatedStage = Literal["stt", "llm", "tts"]
@@ -31,7 +31,20 @@ Uniform = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class ServiceCurve:
-    """Service time of one request; see the module's formula. `sigma` is the log-normal's, of the logarithm."""
+    """Distribution of the service time of one request, by the formula of this module.
+
+    Attributes:
+        median_ms: Median without load.
+        sigma: Standard deviation of the logarithm of the time. 0 for a fixed time.
+        per_concurrent_ms: Added for each other request in service.
+        per_doubling_ms: Added for each doubling of the requests in service.
+        stall_share: Share of requests that stall, at most 0.5.
+        stall_min_ms: Shortest stall.
+        stall_max_ms: Longest stall.
+
+    Raises:
+        ValueError: A value is negative, infinite or out of its range.
+    """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # not a field: how pydantic reads this class
 
@@ -47,14 +60,14 @@ class ServiceCurve:
         for name in ("median_ms", "sigma", "per_concurrent_ms", "per_doubling_ms", "stall_min_ms", "stall_max_ms"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number from 0, not {value}")
+                raise ValueError(f"{name} must be a finite number of at least 0, not {value}")
         if not 0 <= self.stall_share <= 0.5:
             raise ValueError(f"stall_share must be between 0 and 0.5, not {self.stall_share}")
         if self.stall_min_ms > self.stall_max_ms:
             raise ValueError(f"stall_min_ms {self.stall_min_ms} is above stall_max_ms {self.stall_max_ms}")
 
     def describe(self) -> str:
-        """The curve in words, for the engine's name in reports."""
+        """Return the curve in words, for the name of the engine in reports."""
         spread = f" log-normal sigma {self.sigma:g}" if self.sigma else " fixed"
         load = f" +{self.per_concurrent_ms:g} ms a request" if self.per_concurrent_ms else ""
         load += f" +{self.per_doubling_ms:g} ms a doubling" if self.per_doubling_ms else ""
@@ -65,17 +78,22 @@ class ServiceCurve:
 
 
 class ServiceSampler:
-    """Draws the service times of one engine, in order; `uniform` gives numbers in [0, 1)."""
+    """Sampler of the service times of one engine. Not thread-safe."""
 
     def __init__(self, curve: ServiceCurve, uniform: Uniform) -> None:
+        """Create a sampler. `uniform` returns the next random number in [0, 1)."""
         self._curve = curve
         self._uniform = uniform
         self._block = round(1 / curve.stall_share) if curve.stall_share else 0
         self._place = 0
-        self._stalling = -1
+        self._stall_at = -1
 
     def next_s(self, concurrent: int) -> float:
-        """Seconds of the next service, which begins while `concurrent` requests (itself included) are in service."""
+        """Return the time of the next service in seconds.
+
+        Args:
+            concurrent: Requests in service when it starts, itself included.
+        """
         curve, uniform = self._curve, self._uniform
         ms = curve.median_ms
         if curve.sigma:
@@ -90,18 +108,23 @@ class ServiceSampler:
         if not self._block:
             return False
         if self._place == 0:
-            self._stalling = int(self._uniform() * self._block)
-        stalls = self._place == self._stalling
+            self._stall_at = int(self._uniform() * self._block)
+        stalls = self._place == self._stall_at
         self._place = (self._place + 1) % self._block
         return stalls
 
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """An engine as published: its curve, how many requests it serves at once, and who says so.
+    """Published figures of one engine.
 
-    `slots` 0: no bound is published. `tokens_per_s`: a language model's pace after its first token. `speed`: seconds
-    of audio that a voice makes in a second.
+    Attributes:
+        stage: The stage that it serves.
+        curve: Its service time: to the final transcript, the first token, or the first audio.
+        source: Who published the figures.
+        slots: Requests that it serves at the same time. 0 if no limit is published.
+        tokens_per_s: Rate of a language model after its first token.
+        speed: Seconds of audio that a voice makes per second.
     """
 
     stage: EmulatedStage
@@ -113,12 +136,12 @@ class EngineProfile:
 
 
 def _lognormal(median_ms: float, p95_ms: float) -> ServiceCurve:
-    """The log-normal with this median and 95th percentile."""
+    """Return the log-normal curve with this median and 95th percentile."""
     return ServiceCurve(median_ms, sigma=round(math.log(p95_ms / median_ms) / _NORMAL.inv_cdf(0.95), 4))
 
 
 def _between(low_ms: float, high_ms: float) -> ServiceCurve:
-    """A published range read as the 5th and 95th percentile of a log-normal."""
+    """Return the log-normal curve whose 5th and 95th percentiles are the ends of a published range."""
     return _lognormal(math.sqrt(low_ms * high_ms), high_ms)
 
 
@@ -127,7 +150,7 @@ _BENCHMARK = "Pipecat stt-benchmark, 1,000 samples, median and p95"
 _NEMOTRON = "nemotron-voice-agent evaluation, 4xH100, 2026-07; fitted over 1-64 streams"
 
 PROFILES: dict[str, EngineProfile] = {
-    # The guide's two reference stacks (sections 9.1 and 9.2), one engine each.
+    # The latency guide's two reference stacks (sections 9.1 and 9.2).
     "guide-800-stt": EngineProfile("stt", ServiceCurve(150), f"{_GUIDE} 9.1: Deepgram Nova-3 streaming, ~150 ms"),
     "guide-800-llm": EngineProfile("llm", ServiceCurve(250), f"{_GUIDE} 9.1: GPT-4o-mini or Gemini Flash, ~250 ms"),
     "guide-800-tts": EngineProfile("tts", ServiceCurve(40), f"{_GUIDE} 9.1: Cartesia Sonic Turbo, ~40 ms"),
@@ -145,7 +168,7 @@ PROFILES: dict[str, EngineProfile] = {
     "google-stt": EngineProfile("stt", _lognormal(878, 1155), _BENCHMARK),
     "azure-stt": EngineProfile("stt", _lognormal(1016, 1345), _BENCHMARK),
     "aws-stt": EngineProfile("stt", _lognormal(1136, 1527), _BENCHMARK),
-    # Hosted language models: the guide's ranges.
+    # Hosted language models: the latency guide's ranges.
     "gpt-4o-mini-llm": EngineProfile("llm", _between(200, 400), f"{_GUIDE} 1.5: 200-400 ms"),
     "gpt-4o-llm": EngineProfile("llm", _between(400, 550), f"{_GUIDE} 1.5: 400-550 ms, 117 tokens/s", tokens_per_s=117),
     "gemini-2.5-flash-llm": EngineProfile(
@@ -180,7 +203,7 @@ PROFILES: dict[str, EngineProfile] = {
         "MOSS-TTS, one H20 (vllm-omni 4676): 92 ms at 1, 3,864 at 32",
         32,
     ),
-    # Frame-synchronous engines: a constant step up to the slots, then a refusal.
+    # Frame-synchronous engines: a constant time up to the number of slots, then a refusal.
     "kyutai-l40s-stt": EngineProfile(
         "stt", ServiceCurve(125), "Kyutai STT on an L40S: 64 slots at 3 times real time", 64
     ),
@@ -194,9 +217,9 @@ STACKS: dict[str, dict[EmulatedStage, str]] = {
     "guide-500": {"stt": "guide-500-stt", "llm": "guide-500-llm", "tts": "guide-500-tts"},
     "nvidia-h100": {"stt": "nvidia-h100-stt", "llm": "nvidia-h100-llm", "tts": "nvidia-h100-tts"},
 }
-"""Whole stacks of profiles: `rejoinder serve --emulate NAME`."""
+"""Profiles of a whole stack, for `rejoinder serve --emulate NAME`."""
 
 
 def profiles(stage: EmulatedStage) -> tuple[str, ...]:
-    """The names of the profiles of one stage."""
+    """Return the names of the profiles of one stage."""
     return tuple(name for name, profile in PROFILES.items() if profile.stage == stage)

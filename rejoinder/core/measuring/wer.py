@@ -1,11 +1,11 @@
-"""Word error rate: how far a transcript is from what was said, writing conventions aside.
+"""Word error rate of a transcript, without regard to writing conventions.
 
-Both texts are brought to one spelling first, so that a recognizer is not charged for style: lower case, no
-punctuation, contractions as one word without their apostrophe, a few abbreviations in full, numbers in words.
+Both texts are normalized first, so that a recognizer is not penalized for style: lower case, no punctuation,
+contractions as one word without the apostrophe, a few abbreviations in full, numbers in words.
 
-Digits do not say how they were spoken, so they are read as callers most often speak them: up to 99, round and grouped
-numbers as quantities ("1,250", "500", "25000"), four digits of a recent century as a year ("1984"), and any other
-string digit by digit ("29340", "007").
+Digits do not show how they were spoken, so they are read in the most common way. Numbers up to 99, round numbers and
+grouped numbers are quantities ("1,250", "500", "25000"). Four digits of a recent century are a year ("1984"). Any other
+string is read digit by digit ("29340", "007").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SMALL = [
 ]
 _TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SCALES = ((1_000_000, "million"), (1_000, "thousand"), (100, "hundred"))
-# Beyond this, even a round number is more likely an identifier than a quantity.
+# A larger number is more likely an identifier than a quantity, even if it is round.
 _LARGEST = 999_999_999
 
 _SPELLINGS = {"mr": "mister", "mrs": "missus", "dr": "doctor", "ok": "okay", "cannot": "can not"}
@@ -31,34 +31,40 @@ _YEAR = re.compile(r"1[5-9]\d\d|20\d\d")
 
 
 def words(text: str) -> list[str]:
-    """The words of `text` as they are spoken, in the one spelling."""
+    """Return the normalized words of a text, as they are spoken."""
     text = text.lower().translate(_SIGNS)
-    found: list[str] = []
+    spoken: list[str] = []
     at = 0
     while token := _TOKEN.search(text, at):
         at = token.end()
         if word := token["word"]:
-            found += _SPELLINGS.get(word, word).split()
+            spoken += _SPELLINGS.get(word, word).split()
             continue
-        found += _quantity(int(token["grouped"].replace(",", ""))) if token["grouped"] else _number(token["digits"])
+        spoken += _quantity(int(token["grouped"].replace(",", ""))) if token["grouped"] else _number(token["digits"])
         if fraction := _FRACTION.match(text, at):
-            found += ["point", *_one_by_one(fraction[1])]
+            spoken += ["point", *_one_by_one(fraction[1])]
             at = fraction.end()
-    return found
+    return spoken
 
 
 def word_errors(expected: str, heard: str) -> int:
-    """The fewest words to substitute, insert or delete to make `expected` out of `heard`."""
+    """Return the minimum number of substituted, inserted or deleted words between the two texts."""
     return _distance(words(expected), words(heard))
 
 
 def word_error_rate(expected: str, heard: str) -> float:
-    """Errors per expected word: 0 is perfect, above 1 is possible; of nothing expected, 0 or infinity."""
+    """Return the errors per expected word.
+
+    0 is perfect, and values above 1 are possible. If no words are expected, it is 0 or infinity.
+    """
     return pooled_error_rate([(expected, heard)])
 
 
 def pooled_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
-    """Errors over expected words of all (expected, heard) pairs together: every word weighs the same."""
+    """Return the errors per expected word of all (expected, heard) pairs together.
+
+    Every word counts the same, whatever the length of its text. If no words are expected, it is 0 or infinity.
+    """
     errors = length = 0
     for expected, heard in pairs:
         errors += word_errors(expected, heard)
@@ -94,7 +100,7 @@ def _one_by_one(digits: str) -> list[str]:
 
 
 def _distance(left: list[str], right: list[str]) -> int:
-    """Levenshtein's, one row of its table at a time."""
+    """Return the Levenshtein distance, computed row by row."""
     row = list(range(len(right) + 1))
     for count, word in enumerate(left, 1):
         diagonal, row[0] = row[0], count

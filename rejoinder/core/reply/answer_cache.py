@@ -1,16 +1,16 @@
-"""Answers that were given before: which questions may have one, and which of them answers a question.
+"""Answer cache: which questions may be answered from earlier answers, and which entry answers a question.
 
-An answer depends on everything that the language model was shown. So an entry is found only under its *scope*, a digest
-of all of that but the newest question itself: the tenant, the system prompt, the tools and what they returned, the
-greeting, the length allowed. What is left to compare is the question.
+An answer depends on everything in the prompt. Entries are therefore found only within their scope, a digest of all of
+it except the newest question: the tenant, the system prompt, the tools and their results, the greeting, and the maximum
+length. Only the question itself is left to compare.
 
-*Strict reading.* Only an opening is kept: a question before which the caller had said nothing in this prompt. A later
-one is answered in the light of what was said, and may neither be kept nor, by default, be served (`later_turns` lets a
-question that stands alone be answered from openings). A question about the caller is refused, and so is one whose
-answer changes with time, unless the settings allow them (rejoinder/core/reply/question_matching.py).
+Which questions. Only the answer to an opening is stored: a question before which the caller has said nothing in this
+prompt. The answer to a later question may depend on the conversation. Such a question is never stored, and by default
+not looked up. With `later_turns`, one that stands alone may be answered from openings. Questions about the caller, and
+questions whose answer changes with time, are refused unless the settings allow them (see `question_matching`).
 
-*Finding.* First by the question's normal form; then, if there are vectors, by the nearest question of the scope at or
-above the threshold whose content words are the same (`same_words`).
+Lookup. The first match is by the normal form of the question. With vectors, the second is the nearest question of the
+scope, if its similarity reaches the threshold and its content words are the same (`same_words`).
 """
 
 from __future__ import annotations
@@ -39,18 +39,23 @@ from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 Vector = npt.NDArray[np.float32]
 
 LONGEST_QUESTION = 300
-"""Characters; a longer one is no question that anybody asks twice."""
+"""Maximum characters of a question. A longer one is unlikely to be repeated."""
 
 LONGEST_ANSWER = 2000
-"""Characters; with 10,000 entries that bounds the cache at some 40 MB, vectors included."""
+"""Maximum characters of an answer. It limits 10,000 entries to about 40 MB, vectors included."""
 
 LATE_IN_A_ROW = 3
+"""Late lookups in a row that stop lookups for a while."""
+
 PAUSE_S = 5.0
+"""First pause of the lookups, in seconds."""
+
 LONGEST_PAUSE_S = 60.0
+"""Longest pause of the lookups, in seconds."""
 
 
 class CacheRefusal(Enum):
-    """Why a question is neither looked up nor kept; values are metric labels."""
+    """Reason why a question is neither looked up nor stored. Values are metric labels."""
 
     CONTEXT = "refused_context"
     PERSONAL = "refused_personal"
@@ -60,7 +65,12 @@ class CacheRefusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CacheScope:
-    """Who asks, as far as it decides the answer: a digest of the API key ("" without keys), and the tools in effect."""
+    """The parts of the scope that are not in the prompt.
+
+    Attributes:
+        tenant: Digest of the API key. Empty if there are no keys.
+        tools: The tools in effect, as JSON.
+    """
 
     tenant: str = ""
     tools: str = ""
@@ -71,7 +81,13 @@ NOBODY = CacheScope()
 
 @dataclass(frozen=True, slots=True)
 class CacheQuestion:
-    """`opening`: its answer may be kept."""
+    """A question that may be looked up.
+
+    Attributes:
+        scope: Digest of everything else that the answer depends on.
+        text: The question.
+        opening: Whether its answer may be stored.
+    """
 
     scope: str
     text: str
@@ -80,7 +96,13 @@ class CacheQuestion:
 
 @dataclass(frozen=True, slots=True)
 class CacheHit:
-    """A kept answer, and how like the question it answered was (1 for the same)."""
+    """A stored answer.
+
+    Attributes:
+        answer: The text of the answer.
+        kind: Whether the question matched by its normal form or by its vector.
+        similarity: Cosine similarity of the questions, 1 for an exact match.
+    """
 
     answer: str
     kind: Literal["exact", "semantic"]
@@ -88,14 +110,21 @@ class CacheHit:
 
 
 def tenant_of(key: str) -> str:
-    """A name for whoever holds an API key, from which the key cannot be had; "" for nobody's."""
+    """Return a digest that identifies the holder of an API key without revealing the key. Return "" for no key."""
     return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""
 
 
 def question_of(
     prompt: Sequence[ChatMessage], max_tokens: int, asker: CacheScope, rules: AnswerCacheSettings
 ) -> CacheQuestion | CacheRefusal:
-    """The question at the prompt's end, with the scope of everything else in it."""
+    """Return the question at the end of a prompt, or why it must not be looked up.
+
+    Args:
+        prompt: The prompt of the reply.
+        max_tokens: Maximum length of the answer. It is a part of the scope.
+        asker: The other parts of the scope.
+        rules: What the settings allow.
+    """
     if not prompt or prompt[-1].role != "user":
         return CacheRefusal.CONTEXT
     before, text = list(prompt[:-1]), prompt[-1].content
@@ -115,7 +144,7 @@ def question_of(
 
 
 def keeps(question: CacheQuestion, answer: str, rules: AnswerCacheSettings) -> bool:
-    """Whether a complete answer to this question may be kept."""
+    """Return True if a complete answer to this question may be stored."""
     if not question.opening or not answer.strip() or len(answer) > LONGEST_ANSWER:
         return False
     return rules.allow_time_dependent or not time_dependent(answer)
@@ -128,7 +157,7 @@ def _scope(before: Sequence[ChatMessage], max_tokens: int, asker: CacheScope) ->
         parts += [message.role, message.content]
     for part in parts:
         data = part.encode()
-        # Lengths keep neighbours apart: "a", "bc" is not "ab", "c".
+        # Each part is preceded by its length, so that "a", "bc" differs from "ab", "c".
         digest.update(len(data).to_bytes(8, "big") + data)
     return f"{asker.tenant}:{digest.hexdigest()}"
 
@@ -141,18 +170,22 @@ Group = tuple[str, tuple[str, ...]]
 class _Entry:
     answer: str
     group: Group | None
-    kept_at: float
+    stored_at: float
     row: int
 
 
 class AnswerIndex:
-    """At most `max_entries` answers, each for `ttl_s`; the one that was longest of no use leaves first."""
+    """Index of stored answers. Not thread-safe.
+
+    It holds at most `max_entries` answers, each for `ttl_s`. The least recently used answer is dropped first. Times are
+    seconds of one clock.
+    """
 
     def __init__(self, rules: AnswerCacheSettings, dimensions: int) -> None:
-        """`dimensions`: of the vectors; 0 if there are none."""
+        """Create an empty index for vectors of this many dimensions, 0 for no vectors."""
         self._rules = rules
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        # Entries that may pass for one another, by the row of their vector.
+        # Keys of the entries that may match each other, by the row of their vector.
         self._groups: dict[Group, dict[int, Key]] = {}
         self._free = list(range(rules.max_entries - 1, -1, -1))
         self._vectors = np.zeros((rules.max_entries, dimensions), np.float32)
@@ -161,16 +194,22 @@ class AnswerIndex:
         return len(self._entries)
 
     def exact(self, question: CacheQuestion, now: float) -> CacheHit | None:
-        """The answer to this very question."""
+        """Return the answer to a question with the same normal form, or None."""
         entry = self._live((question.scope, normal(question.text)), now)
         return CacheHit(entry.answer, "exact") if entry else None
 
     def comparable(self, question: CacheQuestion) -> bool:
-        """Whether a vector of it would be of use: some kept question may pass for it."""
+        """Return True if `nearest` may find an answer, so that a vector of the question is worth computing."""
         return self._group(question) in self._groups
 
     def nearest(self, question: CacheQuestion, vector: Vector, now: float) -> CacheHit | None:
-        """The answer to the most similar question that may pass for this one; `vector` has length 1."""
+        """Return the answer to the most similar question that matches this one, or None.
+
+        Args:
+            question: The question.
+            vector: Its embedding, of length 1.
+            now: The current time.
+        """
         group = self._group(question)
         rows = dict(self._groups.get(group, {})) if group else {}
         scores = self._vectors[list(rows)] @ vector
@@ -182,7 +221,14 @@ class AnswerIndex:
         return None
 
     def keep(self, question: CacheQuestion, vector: Vector | None, answer: str, now: float) -> None:
-        """Keep an answer; the newest one to a question counts. Without a vector it is found by its words only."""
+        """Store an answer. It replaces an earlier answer to the same question.
+
+        Args:
+            question: The question.
+            vector: Its embedding, of length 1. None if it can only be found by its normal form.
+            answer: The complete answer.
+            now: The current time.
+        """
         key = (question.scope, normal(question.text))
         if key in self._entries:
             self._drop(key)
@@ -195,25 +241,29 @@ class AnswerIndex:
         self._entries[key] = _Entry(answer, group, now, row)
 
     def clear(self, tenant: str | None = None) -> int:
-        """Forget everything, or all of one tenant; returns how many answers that were."""
-        gone = [key for key in self._entries if tenant is None or key[0].startswith(f"{tenant}:")]
-        for key in gone:
+        """Drop all answers, or all answers of one tenant. Return how many were dropped."""
+        dropped = [key for key in self._entries if tenant is None or key[0].startswith(f"{tenant}:")]
+        for key in dropped:
             self._drop(key)
-        return len(gone)
+        return len(dropped)
 
     def _group(self, question: CacheQuestion) -> Group | None:
-        """Which questions may pass for this one: those of equal content words; with `same_words` off, of its scope."""
+        """Return the key of the questions that may match this one, or None if none may.
+
+        These are the questions of its scope with the same content words. With `same_words` off, all questions of its
+        scope.
+        """
         if not self._rules.same_words:
             return question.scope, ()
         words = content_words(question.text)
         return (question.scope, words) if tells(words) else None
 
     def _live(self, key: Key, now: float) -> _Entry | None:
-        """The entry, which is then of use again, unless there is none or its time is over."""
+        """Return an entry that has not expired, and mark it as used. Return None otherwise."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if now - entry.kept_at > self._rules.ttl_s:
+        if now - entry.stored_at > self._rules.ttl_s:
             self._drop(key)
             return None
         self._entries.move_to_end(key)
@@ -230,8 +280,9 @@ class AnswerIndex:
 
 
 class LookupBackoff:
-    """Lookups that came to nothing in time, and when the next is worth its wait: after three in a row one is tried in
-    five seconds, then in ten, at last once a minute.
+    """Backoff of cache lookups that come too late: LATE_IN_A_ROW of them stop lookups for PAUSE_S seconds.
+
+    Each further late lookup doubles the pause, up to LONGEST_PAUSE_S. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -240,15 +291,15 @@ class LookupBackoff:
         self._pause_s = PAUSE_S
 
     def waits(self, now: float) -> bool:
-        """Whether a lookup may be waited for."""
+        """Return True if the next lookup may be tried now."""
         return now >= self._until
 
     def answered(self) -> None:
-        """One came in time: all is well again."""
+        """Record a lookup that came in time. The backoff starts anew."""
         self._late, self._pause_s = 0, PAUSE_S
 
     def late(self, now: float) -> None:
-        """One was given up, or failed."""
+        """Record a lookup that failed or took too long."""
         self._late += 1
         if self._late >= LATE_IN_A_ROW:
             self._until = now + self._pause_s

@@ -1,17 +1,17 @@
-"""What a session does without while a stage is too slow for it.
+"""Degradation policy: what a session gives up while one of its stages is too slow.
 
-A turn is late if what we spent on it, without the wait for the caller's end, misses the tier's total; a reply that was
-ready before its turn was taken kept nobody waiting. Of a late turn those stages are blamed whose share misses their own
-limit, and each has its remedies, which are taken one by one:
+A turn is late if its processing time exceeds the total of the latency tier. The wait for the end of the turn does not
+count. A reply that was ready before the end of its turn is not late. In a late turn, each group of stages that exceeds
+its own limit is to blame. Each group has its measures, which are applied one after another:
 
-    blamed                          step                  what it does
-    STT                             NO_SPECULATION        no drafts and no guesses while the caller speaks
-    LLM first token                 SMALL_MODEL, FILLER   the backup answers, if there is one; fillers come at the limit
-    first segment, first audio      SHORT_SEGMENT         the shortest first segment, then clause by clause
+    stages to blame              measures               effect
+    STT                          NO_SPECULATION         no drafts, and no interim transcripts
+    LLM first token              SMALL_MODEL, FILLER    the backup model answers, if there is one; fillers at the limit
+    first segment, first audio   SHORT_SEGMENT          shortest first segment, then a segment per clause
 
-So many late turns in a row take a step, so many others one back. A step that turns out to have been taken back too soon
-is kept twice as long the next time, up to `MOST_PATIENCE` times: whoever has a stage that stays slow does not pay for
-finding that out again every few turns.
+`late_turns` late turns in a row apply one more measure, and `good_turns` others in a row lift one. If a stage becomes
+slow again after a measure was lifted, the next recovery takes twice as many good turns, up to MAX_RECOVERY_FACTOR times
+as many. So a stage that stays slow does not cause late turns again and again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply.held_clips import EXPECTED_S
 from rejoinder.core.settings.settings import DegradationSettings
 
-MOST_PATIENCE = 4
+MAX_RECOVERY_FACTOR = 4
+"""Largest number of good turns that lift a measure, as a multiple of `good_turns`."""
 
 WAITING = (Stage.SILENCE, Stage.ENDPOINT)
-"""Stages that wait for the caller's end: how long is a decision, and no sign of load."""
+"""Stages that wait for the end of the turn. Their length is a decision and not a sign of load."""
 
 
 class DegradationMeasure(Enum):
-    """What a session can do without; values are metric labels."""
+    """Measure that makes a session's replies lighter. Values are metric labels."""
 
     SHORT_SEGMENT = "short_segment"
     NO_SPECULATION = "no_speculation"
@@ -42,95 +43,125 @@ class DegradationMeasure(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What is done, step by step, if these stages together take `limit_s` or more."""
+    """Measures to apply, in order, if `stages` take `limit_s` seconds or more together."""
 
     stages: tuple[Stage, ...]
     limit_s: float
-    steps: tuple[DegradationMeasure, ...]
+    measures: tuple[DegradationMeasure, ...]
 
     def blames(self, shares_s: Mapping[Stage, float]) -> bool:
+        """Return True if the stages exceeded their limit in a turn of these shares, in seconds."""
         return sum(shares_s.get(stage, 0.0) for stage in self.stages) >= self.limit_s
 
 
 @dataclass(frozen=True, slots=True)
 class DegradationLevel:
-    """How many of one remedy's steps are in force. `late` and `good` count turns in a row since the last change;
-    `patience`: so many good ones take a step back; `eased`: the last change was one.
+    """How many measures of one remedy are applied, and for how long the turns have been late or good.
+
+    Attributes:
+        recovery_turns: Good turns in a row that lift a measure.
+        level: Measures that are applied.
+        late: Late turns in a row since the last change.
+        good: Other turns in a row since the last change.
+        lifted: Whether the last change lifted a measure.
     """
 
-    patience: int
+    recovery_turns: int
     level: int = 0
     late: int = 0
     good: int = 0
-    eased: bool = False
+    lifted: bool = False
 
 
-def climb(state: DegradationLevel, rules: DegradationSettings, top: int, *, blamed: bool) -> DegradationLevel:
-    """After one more turn; `top`: how many steps there are."""
+def next_level(state: DegradationLevel, rules: DegradationSettings, top: int, *, blamed: bool) -> DegradationLevel:
+    """Return the level after one more turn.
+
+    Args:
+        state: The level before the turn.
+        rules: How many late or good turns change the level.
+        top: The number of measures.
+        blamed: Whether the turn was late because of the remedy's stages.
+    """
     if blamed:
         state = replace(state, late=state.late + 1, good=0)
         if state.late < rules.late_turns or state.level >= top:
             return state
-        longer = min(2 * state.patience, MOST_PATIENCE * rules.good_turns)
-        return DegradationLevel(longer if state.eased else state.patience, state.level + 1)
+        longer = min(2 * state.recovery_turns, MAX_RECOVERY_FACTOR * rules.good_turns)
+        return DegradationLevel(longer if state.lifted else state.recovery_turns, state.level + 1)
     state = replace(state, late=0, good=state.good + 1)
-    if state.good < state.patience:
+    if state.good < state.recovery_turns:
         return state
     if state.level:
-        return DegradationLevel(state.patience, state.level - 1, eased=True)
+        return DegradationLevel(state.recovery_turns, state.level - 1, lifted=True)
     return DegradationLevel(rules.good_turns)
 
 
 class DegradationPolicy:
-    """Of one session; `small`: there is a backup model. Not thread-safe."""
+    """Degradation policy of one session. Not thread-safe.
+
+    Attributes:
+        tier: Latency tier whose limits apply.
+    """
 
     def __init__(self, rules: DegradationSettings, *, small: bool) -> None:
+        """Create the policy. `small` tells whether there is a backup model."""
         self.tier = Tier(rules.tier)
         self._rules = rules
         self._remedies = remedies(self.tier, small=small)
-        self._climbs: list[DegradationLevel] = []
+        self._levels: list[DegradationLevel] = []
         self._observed_at = float("-inf")
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self._climbs = [DegradationLevel(self._rules.good_turns) for _ in self._remedies]
+    def _reset(self) -> None:
+        self._levels = [DegradationLevel(self._rules.good_turns) for _ in self._remedies]
 
     def observe(self, shares_s: Mapping[Stage, float], now: float, *, held: bool = False) -> None:
-        """A turn was answered; its stages' shares (`latency.Waterfall`). `held`: the reply waited for the turn."""
+        """Record a turn that was answered.
+
+        Args:
+            shares_s: The shares of its stages, in seconds (`waterfall.Waterfall.stages_s`).
+            now: Monotonic time in seconds.
+            held: Whether the reply was ready before the end of the turn.
+        """
         if now - self._observed_at > self._rules.reset_after_s:
-            self._forget()
+            self._reset()
         self._observed_at = now
         late = not held and is_late(shares_s, self.tier)
-        pairs = zip(self._climbs, self._remedies, strict=True)
-        self._climbs = [
-            climb(state, self._rules, len(remedy.steps), blamed=late and remedy.blames(shares_s))
+        pairs = zip(self._levels, self._remedies, strict=True)
+        self._levels = [
+            next_level(state, self._rules, len(remedy.measures), blamed=late and remedy.blames(shares_s))
             for state, remedy in pairs
         ]
 
     def steps(self, now: float) -> frozenset[DegradationMeasure]:
-        """Those in force for a reply that begins now."""
+        """Return the measures that apply to a reply that starts now."""
         if not self._rules.enabled or now - self._observed_at > self._rules.reset_after_s:
             return frozenset()
-        pairs = zip(self._climbs, self._remedies, strict=True)
-        return frozenset(step for state, remedy in pairs for step in remedy.steps[: state.level])
+        pairs = zip(self._levels, self._remedies, strict=True)
+        return frozenset(measure for state, remedy in pairs for measure in remedy.measures[: state.level])
 
 
 def is_late(shares_s: Mapping[Stage, float], tier: Tier) -> bool:
-    """Whether what was spent on the turn misses the tier's total, both without the wait for the caller's end."""
+    """Return True if the processing time of a turn exceeds the tier's total.
+
+    The wait for the end of the turn is left out of both.
+    """
     spent_s = sum(seconds for stage, seconds in shares_s.items() if stage not in WAITING)
     return spent_s * 1000 >= total_limit_ms(tier) - component_limit_ms(Component.VAD, tier)
 
 
 def remedies(tier: Tier, *, small: bool) -> tuple[Remedy, ...]:
-    """What is done about which stages; `small`: there is a backup model."""
+    """Return the remedies of a latency tier. `small` tells whether there is a backup model."""
 
     def limit_s(component: Component) -> float:
         return component_limit_ms(component, tier) / 1000
 
-    thinking = (DegradationMeasure.SMALL_MODEL, DegradationMeasure.FILLER) if small else (DegradationMeasure.FILLER,)
+    llm_measures = (
+        (DegradationMeasure.SMALL_MODEL, DegradationMeasure.FILLER) if small else (DegradationMeasure.FILLER,)
+    )
     voice = (Stage.FIRST_SEGMENT, Stage.TTS_FIRST_AUDIO)
     return (
         Remedy((Stage.STT,), limit_s(Component.STT), (DegradationMeasure.NO_SPECULATION,)),
-        Remedy((Stage.LLM_FIRST_TOKEN,), limit_s(Component.LLM), thinking),
+        Remedy((Stage.LLM_FIRST_TOKEN,), limit_s(Component.LLM), llm_measures),
         Remedy(voice, limit_s(Component.TTS) + EXPECTED_S[Stage.FIRST_SEGMENT], (DegradationMeasure.SHORT_SEGMENT,)),
     )

@@ -1,9 +1,10 @@
-"""How much work may be done for turns that may turn out not to be over.
+"""Budget of drafts: how much speculative work a host may do for turns that may not be over.
 
-A draft (a reply begun at the soft end) is a bet that the caller has finished. Three limits keep bets from costing
-anyone who has: so many a turn, none while the host is busy with replies that somebody waits for, and a budget of lost
-ones. The budget is exact: a draft pays when it begins and is paid back if it is kept, so that lost drafts never exceed
-`waste_budget` times the answered turns plus `waste_cap`, however many are under way.
+A draft is a reply that starts at the tentative end of speech. If the caller continues, its work is lost. Three limits
+keep drafts from slowing down other callers: a number per turn, none while the host is busy with replies that are not
+audible yet, and a budget of lost drafts. The budget is exact. A draft is paid for when it starts, and refunded if it
+becomes the answer. So lost drafts never exceed `waste_budget` times the answered turns plus `waste_cap`, whatever the
+number of drafts under way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from rejoinder.core.settings.settings import SpeculationSettings
 
 
 class DraftDeclined(Enum):
-    """Why no draft was begun; values are metric labels."""
+    """Reason why a draft is not started. Values are metric labels.
+
+    OFF: drafts are disabled. TURN: the turn has had `max_per_turn` drafts. BUSY: `max_concurrent` replies are not
+    audible yet. BUDGET: too many drafts were lost. DEGRADATION: the session does without drafts.
+    """
 
     OFF = "off"
     TURN = "turn"
@@ -24,33 +29,37 @@ class DraftDeclined(Enum):
 
 
 class DraftBudget:
-    """One for all conversations of a host; not thread-safe."""
+    """Budget of drafts, shared by all conversations of a host. Not thread-safe."""
 
     def __init__(self, settings: SpeculationSettings) -> None:
         self._settings = settings
         self._tokens = settings.waste_cap
-        self._thinking = 0
+        self._pending = 0
 
     @property
     def thinking(self) -> int:
-        """Replies, drafts among them, that are not audible yet."""
-        return self._thinking
+        """Number of replies, drafts among them, that are under way and not audible yet."""
+        return self._pending
 
     def think(self) -> None:
-        """A reply was begun."""
-        self._thinking += 1
+        """Record that a reply has started."""
+        self._pending += 1
 
     def thought(self) -> None:
-        """A reply became audible, or ended without that."""
-        self._thinking -= 1
+        """Record that a reply has become audible, or has ended before that."""
+        self._pending -= 1
 
     def begin(self, before: int) -> DraftDeclined | None:
-        """Pay for a draft, unless something speaks against it; the turn has had `before` drafts already."""
+        """Pay for a draft and return None, or return why it must not start.
+
+        Args:
+            before: Number of drafts that the turn has had already.
+        """
         if not self._settings.enabled:
             return DraftDeclined.OFF
         if before >= self._settings.max_per_turn:
             return DraftDeclined.TURN
-        if self._thinking >= self._settings.max_concurrent:
+        if self._pending >= self._settings.max_concurrent:
             return DraftDeclined.BUSY
         if self._tokens < 1:
             return DraftDeclined.BUDGET
@@ -58,9 +67,9 @@ class DraftBudget:
         return None
 
     def kept(self) -> None:
-        """A draft became a turn's answer: it cost nothing."""
+        """Record that a draft has become the answer of its turn. It is refunded."""
         self._tokens = min(self._settings.waste_cap, self._tokens + 1)
 
     def answered(self) -> None:
-        """A turn is being answered, by a draft or not."""
+        """Record that a turn is answered, with or without a draft. This adds `waste_budget` to the budget."""
         self._tokens = min(self._settings.waste_cap, self._tokens + self._settings.waste_budget)

@@ -1,12 +1,13 @@
-"""How short a reply's first segment may be: just long enough to be heard until the second one is ready.
+"""Length of a reply's first segment: just long enough to play until the second segment is ready.
 
-The caller waits for the first segment's words and for its synthesis, so a short one is heard sooner; too short, it is
-over before the second has any audio, and the reply stutters. A segment of n words plays for n * SPOKEN_S. Meanwhile n
-more words are thought (`think_s` each) and the next segment's first audio is made (`voice_s`). So the least n is
+The caller waits for the words of the first segment and for its synthesis, so a short first segment is heard sooner. If
+it is too short, it ends before the second segment has any audio, and the reply stutters. A segment of n words plays for
+n * SPOKEN_S. In this time the model generates n more words (`word_s` each), and the first audio of the next segment is
+synthesized (`voice_s`). So n is the smallest number with
 
-    n * SPOKEN_S  >=  n * think_s + voice_s + RESERVE_S
+    n * SPOKEN_S  >=  n * word_s + voice_s + RESERVE_S
 
-Both times are what this host saw lately, at a high quantile: a slow machine speaks longer segments by itself.
+Both times are high quantiles of what this host has measured recently, so a slow machine uses longer segments.
 """
 
 from __future__ import annotations
@@ -17,41 +18,52 @@ from rejoinder.core.measuring.waterfall import Marks, Stage
 from rejoinder.core.resilience.hedging import TtftWindow
 
 SPOKEN_S = 0.3
-"""A word at 200 words a minute, the brisk end of conversation; slower speech only plays longer."""
+"""Seconds per spoken word at 200 words per minute, fast for a conversation. Slower speech only plays longer."""
 
 RESERVE_S = 0.25
-"""For what the estimates do not know: the way to the listener, and the segment that is cut late."""
+"""Seconds for what the estimates leave out: the network, and a second segment that is completed late."""
 
 QUANTILE = 0.9
+"""Quantile of the measured times that the estimate uses."""
+
 WINDOW_S = 300.0
+"""Seconds for which a measured time counts."""
+
 LEAST_SAMPLES = 3
+"""Minimum measurements of each time."""
 
 
 class FirstSegmentSizer:
-    """Of one host: how long words and their audio take, shared by all of its replies."""
+    """Chooses the length of first segments, from the generation and synthesis times of all replies of one host.
+
+    Times are monotonic seconds. Not thread-safe.
+    """
 
     def __init__(self) -> None:
-        self._think = TtftWindow(WINDOW_S)
-        self._voice = TtftWindow(WINDOW_S)
+        self._word_s = TtftWindow(WINDOW_S)
+        self._voice_s = TtftWindow(WINDOW_S)
 
     def thought(self, marks: Marks, words: int, now: float) -> None:
-        """An answer of so many words is complete."""
+        """Record that the answer with these marks is complete, and has this many words."""
         first = marks.spans(now).get(Stage.LLM_FIRST_TOKEN)
         if words and first:
-            self._think.observe((now - first[1]) / words, now)
+            self._word_s.observe((now - first[1]) / words, now)
 
     def voiced(self, marks: Marks, now: float) -> None:
-        """A reply is heard."""
+        """Record that the reply with these marks has its first audio."""
         voice = marks.spans(now).get(Stage.TTS_FIRST_AUDIO)
         if voice:
-            self._voice.observe(voice[1] - voice[0], now)
+            self._voice_s.observe(voice[1] - voice[0], now)
 
     def first_words(self, least: int, most: int, now: float) -> int:
-        """Words of the first segment, `least` to `most`; `most` while too little is known."""
-        if min(self._think.count(now), self._voice.count(now)) < LEAST_SAMPLES:
+        """Return the number of words of the first segment, between `least` and `most`.
+
+        It is `most` with fewer than LEAST_SAMPLES samples, or if the model is slower than speech.
+        """
+        if min(self._word_s.count(now), self._voice_s.count(now)) < LEAST_SAMPLES:
             return most
-        gained_s = SPOKEN_S - self._think.quantile(QUANTILE, now)
-        needed_s = self._voice.quantile(QUANTILE, now) + RESERVE_S
+        gained_s = SPOKEN_S - self._word_s.quantile(QUANTILE, now)  # per word of the first segment
+        needed_s = self._voice_s.quantile(QUANTILE, now) + RESERVE_S
         if gained_s <= 0:
             return most
         return min(most, max(least, math.ceil(needed_s / gained_s)))

@@ -1,13 +1,13 @@
-"""Speech that is held ready, and when a filler is worth hearing.
+"""Held clips: speech that is synthesized in advance, and when a filler is worth playing.
 
-*Phrases.* The apology, the greeting, fillers, and short confirmations that answers are full of ("Sure.") are
-synthesized once, when the host starts. A segment of a reply that has the words of one is spoken from here.
+Held clips are the apology, the greeting, the fillers, and short phrases that are frequent in answers ("Sure."). A host
+synthesizes them once, when it starts. A segment of a reply with the same words is played from here.
 
-*Fillers.* A caller who waits long wants to know that somebody is there; one who would have been answered in a moment
-wants the answer. So a filler is due only when the first audio is *predicted* to miss the budget: each step that is
-still to come takes its usual time (the median of what it took lately; before enough turns were seen, the latency
-guide's target), the one that runs has at least what is left of its own. While nothing moves the prediction grows with
-the clock, so it misses the budget at the latest so long before it as the later steps usually take.
+A filler tells a caller that a late answer is coming. If the answer is about to start, a filler would only delay it. So
+a filler is due only if the first audio is predicted to miss the budget. The prediction adds the typical times of the
+remaining stages: the median of recent turns, or the latency guide's target before there are enough turns. The running
+stage counts with its typical time from its start, and with at least the time it has taken. The estimate grows while no
+stage completes. So a filler is due no later than the budget minus the typical time of the later stages.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from rejoinder.core.reply.question_matching import normal
 from rejoinder.core.resilience.hedging import TtftWindow
 
 WINDOW_S = 300.0
+"""Seconds for which the duration of a stage counts."""
 
 FEWEST_TURNS = 5
-"""Before so many a median says nothing."""
+"""Minimum turns for a median."""
 
 STEPS = (Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT, Stage.TTS_FIRST_AUDIO)
-"""What lies between a question and the first audio of its answer. Before the first of them nobody knows whether there
-is anything to answer.
+"""The stages between a question and the first audio of its answer, in order. Fillers start only after the first of
+them has started, because only then is it certain that there is a question.
 """
 
 EXPECTED_S = {
     Stage.LLM_FIRST_TOKEN: component_limit_ms(Component.LLM, Tier.GOOD) / 1000,
-    # The guide does not count it; five words at 50 tokens a second.
+    # The latency guide does not list this stage: five words at 50 tokens a second.
     Stage.FIRST_SEGMENT: 0.1,
     Stage.TTS_FIRST_AUDIO: component_limit_ms(Component.TTS, Tier.GOOD) / 1000,
 }
@@ -41,61 +42,73 @@ EXPECTED_S = {
 
 @dataclass(frozen=True, slots=True)
 class HeldClip:
-    """Speech that is held ready: 24 kHz PCM and its words."""
+    """Speech that is synthesized in advance: its words, and its audio as 24 kHz 16-bit PCM."""
 
     text: str
     pcm: bytes
 
 
 class HeldClips:
-    """What a host holds; `others` are found by their words only."""
+    """All held clips of a host. Not thread-safe.
+
+    Attributes:
+        apology: Played if a reply fails.
+        fillers: Played in rotation while an answer is late.
+    """
 
     def __init__(
         self, apology: HeldClip, fillers: tuple[HeldClip, ...] = (), others: tuple[HeldClip, ...] = ()
     ) -> None:
+        """Create the collection. Clips in `others` can only be found by their words."""
         self.apology = apology
         self.fillers = fillers
         self._played = 0
         self._by_words = {normal(clip.text): clip for clip in (apology, *fillers, *others)}
 
     def of(self, text: str) -> HeldClip | None:
-        """The clip with these words, but for case and punctuation."""
+        """Return the clip with these words, or None. Case and punctuation are ignored."""
         return self._by_words.get(normal(text))
 
     def next_filler(self) -> HeldClip:
-        """A filler to play now: they take turns. There must be one."""
+        """Return the next filler in rotation. There must be at least one filler."""
         self._played += 1
         return self.fillers[self._played % len(self.fillers)]
 
 
 class StageLatencyEstimator:
-    """How long the steps to the first audio take these days, on one host."""
+    """Typical times of the stages between a question and the first audio of its answer, for one host.
+
+    Times are monotonic seconds. Not thread-safe.
+    """
 
     def __init__(self) -> None:
         self._windows = {stage: TtftWindow(WINDOW_S) for stage in STEPS}
 
     def observe(self, taken_s: Mapping[Stage, float], now: float) -> None:
-        """A turn was answered by its engines; the stages' own durations."""
+        """Record the stage durations, in seconds, of a turn that the engines answered."""
         for stage in STEPS:
             if stage in taken_s:
                 self._windows[stage].observe(taken_s[stage], now)
 
     def usual_s(self, stage: Stage, now: float) -> float:
-        """The median of lately, or what is expected of it."""
+        """Return the recent median of a stage in seconds, or EXPECTED_S before FEWEST_TURNS turns."""
         window = self._windows[stage]
         return window.quantile(0.5, now) if window.count(now) >= FEWEST_TURNS else EXPECTED_S[stage]
 
     def filler_due(self, marks: Marks, deadline: float, now: float) -> float:
-        """When a filler is due, if nothing more happens until then; infinite if none will be.
+        """Return when a filler is due if no other stage completes until then, or infinity if none is needed.
 
-        `deadline`: when the caller should hear something.
+        Args:
+            marks: The stages of the turn so far.
+            deadline: When the caller should hear something, by the latency budget.
+            now: Monotonic time in seconds.
         """
         if marks.started(STEPS[0]) is None:
             return math.inf
-        left = [stage for stage in STEPS if marks.ended(stage) is None]
-        if not left:
+        remaining = [stage for stage in STEPS if marks.ended(stage) is None]
+        if not remaining:
             return math.inf
-        began = marks.started(left[0])
-        rest_s = sum(self.usual_s(stage, now) for stage in left[1:])
-        predicted = (now if began is None else began) + self.usual_s(left[0], now) + rest_s
-        return now if predicted > deadline else max(now, deadline - rest_s)
+        started_at = marks.started(remaining[0])
+        later_s = sum(self.usual_s(stage, now) for stage in remaining[1:])
+        predicted = (now if started_at is None else started_at) + self.usual_s(remaining[0], now) + later_s
+        return now if predicted > deadline else max(now, deadline - later_s)

@@ -1,4 +1,4 @@
-"""Which of the configured openings fits what the caller said."""
+"""Selection of a configured opening: a fixed phrase with which an answer starts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from rejoinder.core.settings.openings import Opening
 
 
 def opening_for(openings: Sequence[Opening], prompt: Sequence[ChatMessage]) -> str:
-    """The first that fits the prompt's last words, if they are the caller's; "" if none does.
+    """Return the first opening that matches the caller's last words, or "" if none matches.
 
-    Not the one with which the answer before began: who asks twice is not put off with the same words.
+    An opening that started the previous answer is skipped, so that two answers in a row start differently.
+
+    Args:
+        openings: The configured openings, in order of preference.
+        prompt: The prompt of the reply. Only a prompt that ends with a user message gets an opening.
     """
     if not openings or not prompt or prompt[-1].role != "user":
         return ""
-    said = prompt[-1].content
-    before = normal(next((message.content for message in reversed(prompt) if message.role == "assistant"), ""))
-    fitting = (opening.say for opening in openings if _fits(opening, said))
-    return next((say for say in fitting if not f"{before} ".startswith(f"{normal(say)} ")), "")
+    question = prompt[-1].content
+    previous = normal(next((message.content for message in reversed(prompt) if message.role == "assistant"), ""))
+    matching = (opening.say for opening in openings if _matches(opening, question))
+    return next((say for say in matching if not f"{previous} ".startswith(f"{normal(say)} ")), "")
 
 
-def _fits(opening: Opening, said: str) -> bool:
+def _matches(opening: Opening, question: str) -> bool:
+    """Return True if the question contains one of the opening's phrases. Without phrases, any question matches."""
     if not opening.when:
-        return said.rstrip().endswith("?")
-    heard = f" {normal(said)} "
-    return any(f" {normal(words)} " in heard for words in opening.when)
+        return question.rstrip().endswith("?")
+    padded = f" {normal(question)} "
+    return any(f" {normal(words)} " in padded for words in opening.when)

@@ -1,22 +1,22 @@
-"""What was sent to the listener and what was heard: playout without a clock.
+"""Playout: what has been sent of a reply, and what the caller has heard. No clock.
 
-Synthesis is faster than speech, so audio waits here and is released a little ahead of the listener's position: a
-small lead survives jitter, and whatever is not yet sent can still be taken back when the caller interrupts.
+Synthesis is faster than speech, so audio waits here and is sent a little ahead of the caller's position. This lead
+absorbs jitter. Audio that is not sent yet can still be cancelled when the caller interrupts.
 
-The listener's position is a model: playback starts when the first sample is sent, runs in real time, and stands
-still while nothing is left to play (an underrun). It is kept as an anchor, (time, samples played until then), which
-is renewed at every send, because only a send can end an underrun:
+The caller's position is a model. Playback starts when the first sample is sent, runs in real time, and stops while
+there is nothing to play (an underrun). The model keeps an anchor: a time, and the samples played until then. It is
+renewed at every send, because only a send can end an underrun:
 
     played(now) = min(sent, anchor_played + (now - anchor_time) * rate)
 
-What was heard follows from the position. A reply is a row of segments, each a text and its audio. Synthesis tells
-no word times, so a segment's words share its audio by their length in characters, and a word counts only when its
-whole share was played. While a segment is still being synthesized its length is not known and is taken to be what
-speech usually needs, so that its first chunk does not pass for the whole sentence; call `end` when it is complete
-(`begin` of the next does it too).
+The text that was heard follows from the position. A reply is a sequence of segments, each with its text and its audio.
+Synthesis gives no word times. The words of a segment therefore share its audio in proportion to their characters, and a
+word counts only if its whole share was played. The length of a segment is not known while it is being synthesized. It
+is estimated at CHARACTERS_PER_S until then, so that the first chunk does not count as the whole sentence. Call `end`
+when a segment is complete. `begin` of the next segment does so too.
 
-A listener who was interrupted by a noise flushes what it holds: `flush` takes the position back to what was heard, and
-the rest is queued again.
+When a reply is paused, the client drops the audio that it has not played. `flush` moves the position back to what was
+heard, and the rest is queued again.
 """
 
 from __future__ import annotations
@@ -27,20 +27,26 @@ from dataclasses import dataclass
 from rejoinder.core.audio.pcm import WIRE_RATE
 
 CHARACTERS_PER_S = 15.0
-"""English speech, for a segment whose audio is not complete: 150 words a minute at six characters with the space."""
+"""Speaking rate of English: 150 words per minute, of six characters with the space. Used for incomplete segments."""
 
 
 @dataclass(slots=True)
 class _Segment:
+    """Text of a segment and its audio, in samples since the start of the reply."""
+
     words: tuple[str, ...]
     start: int
     samples: int = 0
 
 
 class Playout:
-    """The playout of one reply; all times are the caller's `now`, in seconds on one monotonic clock."""
+    """Playout of one reply. Not thread-safe.
+
+    Times are monotonic seconds.
+    """
 
     def __init__(self, lead_s: float, rate: int = WIRE_RATE) -> None:
+        """Create a playout that sends at most `lead_s` seconds ahead, at `rate` samples per second."""
         self._rate = rate
         self._lead = max(1, math.floor(lead_s * rate))
         self._segments: list[_Segment] = []
@@ -52,27 +58,34 @@ class Playout:
         self._anchor_played = 0.0
 
     def begin(self, text: str) -> None:
-        """Start a segment: the audio added from now on speaks `text`. The one before is complete."""
+        """Start a segment: the audio added from now on speaks `text`. The previous segment is complete."""
         self.end()
         self._segments.append(_Segment(tuple(text.split()), self._added))
 
     def end(self) -> None:
-        """All audio of the segments begun so far has been added, so their length is final."""
+        """Mark all segments so far as complete, so that their lengths are final."""
         self._complete = len(self._segments)
 
     def add(self, samples: int) -> None:
-        """Enqueue audio of the current segment (before any `begin`: of no text)."""
+        """Queue audio of the current segment. Audio before the first `begin` has no text."""
         if self._segments:
             self._segments[-1].samples += samples
         self._added += samples
 
     def wait_s(self, samples: int, now: float) -> float:
-        """How long until so many more may be sent: until they fit into the lead, or the listener has heard the rest."""
+        """Return the seconds until this many more samples may be sent.
+
+        They may be sent as soon as they fit into the lead, or as soon as the caller has heard all audio sent so far.
+        """
         ahead = self._sent - math.floor(self._played(now))
         return max(0, min(ahead, ahead + samples - self._lead)) / self._rate
 
     def sent(self, samples: int, now: float) -> None:
-        """Record that queued audio went out; raises ValueError if there was not as much in the queue."""
+        """Record that queued audio was sent.
+
+        Raises:
+            ValueError: Fewer samples than this are queued.
+        """
         if not 0 <= samples <= self._queued:
             raise ValueError(f"{samples} samples sent, but {self._queued} are queued")
         self._anchor_played = self._played(now)
@@ -81,41 +94,46 @@ class Playout:
         self._reached = max(self._reached, self._sent)
 
     def flush(self, now: float, heard: int | None = None) -> int:
-        """The listener dropped all that it had not heard: it stands still at the sample that is returned, which is to
-        be sent next. `heard` is where it says that it stands (never beyond what it was ever sent), else the model's.
+        """Record that the client has dropped all audio it had not played. Return the next sample to send.
+
+        The position stops there until the next `sent`.
+
+        Args:
+            now: Monotonic time in seconds.
+            heard: Number of samples played, by the client's report, limited to what was sent. None to use the model.
         """
         at = math.floor(self._played(now)) if heard is None else min(max(heard, 0), self._reached)
         self._anchor_played, self._anchor_time, self._sent = float(at), max(now, self._anchor_time), at
         return at
 
     def words_between(self, start_s: float, end_s: float) -> str:
-        """The words of which any part lies between two positions, joined by single spaces."""
-        before = self.heard_text(start_s).split()
-        until = self.heard_text(end_s).split()
+        """Return the words of which any part lies between two positions, joined by single spaces."""
+        first = len(self.heard_text(start_s).split())
+        last = len(self.heard_text(end_s).split())
         words = [word for segment in self._segments for word in segment.words]
-        return " ".join(words[len(before) : len(until) + 1])
+        return " ".join(words[first : last + 1])
 
     def position_s(self, now: float) -> float:
-        """How much audio the listener has heard: never runs back, never beyond what was sent."""
+        """Return how many seconds of audio the caller has heard. It never exceeds what was sent."""
         return self._played(now) / self._rate
 
     @property
     def reached_s(self) -> float:
-        """How much audio was ever sent, heard or flushed."""
+        """How many seconds of audio were ever sent, whether heard or flushed."""
         return self._reached / self._rate
 
     def left_s(self, now: float) -> float:
-        """How much of the audio made so far is still to be heard."""
+        """Return how many seconds of the audio added so far are still to be heard."""
         return (self._added - self._played(now)) / self._rate
 
     def finish(self, now: float) -> float:
-        """When all that was sent will have been played; `now` if it has been."""
+        """Return when all audio sent so far will have been played. It is `now` if it has been played."""
         return now + (self._sent - self._played(now)) / self._rate
 
     def heard_text(self, position_s: float) -> str:
-        """The words played in full when the listener was at `position_s`, joined by single spaces.
+        """Return the words that are played in full at `position_s`, joined by single spaces.
 
-        The words of a segment that is complete without any audio (its synthesis failed) were never heard.
+        Words of a complete segment without audio were never heard, because its synthesis has failed.
         """
         position = position_s * self._rate
         heard: list[str] = []
@@ -123,7 +141,7 @@ class Playout:
             length = self._length(segment, complete=index < self._complete)
             if not length:
                 continue
-            # Half a sample of slack: a position that went through seconds is not exact.
+            # Half a sample of tolerance, because the conversion from seconds is not exact.
             heard += _words_within(segment.words, (position - segment.start + 0.5) / length)
             if position < segment.start + length:
                 break
@@ -134,18 +152,18 @@ class Playout:
         return self._added - self._sent
 
     def _played(self, now: float) -> float:
-        since = max(0.0, now - self._anchor_time)
-        return min(float(self._sent), self._anchor_played + since * self._rate)
+        elapsed_s = max(0.0, now - self._anchor_time)
+        return min(float(self._sent), self._anchor_played + elapsed_s * self._rate)
 
     def _length(self, segment: _Segment, *, complete: bool) -> float:
         if complete:
             return segment.samples
-        usual = sum(len(word) + 1 for word in segment.words) / CHARACTERS_PER_S * self._rate
-        return max(segment.samples, usual)
+        estimated = sum(len(word) + 1 for word in segment.words) / CHARACTERS_PER_S * self._rate
+        return max(segment.samples, estimated)
 
 
 def _words_within(words: tuple[str, ...], share: float) -> tuple[str, ...]:
-    """The words that end within `share` of the characters, a space counted to the word before it."""
+    """Return the words that end within `share` of the characters. A space belongs to the word before it."""
     limit = share * sum(len(word) + 1 for word in words)
     spoken = 0
     for index, word in enumerate(words):

@@ -1,18 +1,17 @@
-"""The conversation as the language model reads it.
+"""The prompt: which part of the conversation the language model gets.
 
-A prompt is the instructions followed by the last few turns, word for word. Nothing else goes in: no clock, no
-session id. So while a conversation is shorter than the window each prompt begins with the one before it, byte for
-byte, and a serving engine's prefix cache (KV reuse) pays only for what is new; after that the instructions remain the
-shared prefix, and turns leave several at a time, so that this happens seldom.
+A prompt is the instructions, followed by the last turns word for word. It contains nothing else, such as a clock or a
+session id. While the conversation fits into the window, each prompt therefore starts with the previous one, byte for
+byte. The engine's prefix cache (KV reuse) then computes only what is new. Later, only the instructions are a shared
+prefix. Turns are dropped several at a time, so that this happens rarely.
 
-What leaves can be summarized. A summary is made beside the conversation, ahead of the turn at which the window would
-slide, and takes its place behind the instructions when the window slides: it changes no more often than the window
-does. While it is not there yet the turns that it is to cover stay, for one slide more: nothing waits for it, and
-nothing is lost to it.
+The dropped turns can be summarized. The summary is made in the background, before the turn at which the window slides.
+It is placed after the instructions when the window slides, so it changes only when the window does. If the summary is
+late, the turns it will cover stay in the prompt for one more slide. No reply waits for a summary.
 
-A turn begins at every user message and holds what follows it. Two user messages in a row (the caller was cut off
-from the answer, or answered over it) are two turns: joining them would let a conversation whose replies fail grow
-a prompt without bound.
+A turn starts at every user message and includes what follows it. Two user messages in a row are two turns. They occur
+if the caller interrupts the answer before a word of it was played. If they were joined, a conversation whose replies
+fail would make the prompt grow without a limit.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One entry of the conversation as the model reads it."""
+    """One message of the conversation, as the language model gets it."""
 
     role: Role
     content: str
@@ -34,14 +33,22 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """`text` says what was said in `covers`, the conversation's first messages."""
+    """Summary of the beginning of a conversation.
+
+    Attributes:
+        text: The summary. Empty for no summary.
+        covers: The messages that it summarizes.
+    """
 
     text: str
     covers: tuple[ChatMessage, ...]
 
-    def of(self, said: Sequence[ChatMessage]) -> bool:
-        """Whether it is this conversation's: a client may have deleted or changed an item since."""
-        return tuple(said[: len(self.covers)]) == self.covers
+    def of(self, messages: Sequence[ChatMessage]) -> bool:
+        """Return True if the messages start with the ones that this summary covers.
+
+        False if a client has deleted or changed one of them since.
+        """
+        return tuple(messages[: len(self.covers)]) == self.covers
 
 
 NOTHING = ConversationSummary("", ())
@@ -49,7 +56,13 @@ NOTHING = ConversationSummary("", ())
 
 @dataclass(frozen=True, slots=True)
 class PromptWindow:
-    """At least `keep_turns` turns; they leave `drop_turns` at a time, and are summarized if `summarized`."""
+    """Sliding window over the turns of a conversation.
+
+    Attributes:
+        keep_turns: Minimum turns in the prompt.
+        drop_turns: How many turns are dropped at a time.
+        summarized: Whether dropped turns are replaced by a summary.
+    """
 
     keep_turns: int
     drop_turns: int = 1
@@ -58,33 +71,48 @@ class PromptWindow:
     def prompt(
         self, instructions: str, turns: Sequence[ChatMessage], summary: ConversationSummary = NOTHING
     ) -> tuple[ChatMessage, ...]:
-        """The prompt of this conversation, whose newest turn is the question."""
+        """Return the prompt of a conversation whose newest turn is the question.
+
+        Args:
+            instructions: The system prompt. It is left out if blank.
+            turns: All messages of the conversation.
+            summary: The newest summary, if there is one. It is ignored if it does not match the conversation.
+        """
         if not self.summarized:
             return window(instructions, turns, self.keep_turns, self.drop_turns)
-        said = _spoken(turns)
-        known = summary if summary.of(said) else NOTHING
-        gone = _gone(said, self.keep_turns, self.drop_turns)
-        overdue = _gone(said, self.keep_turns + self.drop_turns, self.drop_turns)
-        first = max(min(gone, len(known.covers)), overdue)
-        recalled = (ChatMessage("system", f"Earlier in this conversation: {known.text}"),) if known.text else ()
-        return _system(instructions) + recalled + tuple(said[first:])
+        messages = _with_words(turns)
+        valid = summary if summary.of(messages) else NOTHING
+        dropped = _dropped(messages, self.keep_turns, self.drop_turns)
+        overdue = _dropped(messages, self.keep_turns + self.drop_turns, self.drop_turns)
+        first = max(min(dropped, len(valid.covers)), overdue)
+        earlier = (ChatMessage("system", f"Earlier in this conversation: {valid.text}"),) if valid.text else ()
+        return _system(instructions) + earlier + tuple(messages[first:])
 
     def leaving(self, turns: Sequence[ChatMessage], summary: ConversationSummary = NOTHING) -> tuple[ChatMessage, ...]:
-        """The messages that a summary must cover before the caller's next turn, if `summary` does not: else none."""
+        """Return the messages that a new summary must cover before the caller's next turn.
+
+        Return none if `summary` covers them, or if summaries are off.
+        """
         if not self.summarized:
             return ()
-        said = _spoken(turns)
-        gone = _gone([*said, ChatMessage("user", "?")], self.keep_turns, self.drop_turns)
-        return tuple(said[:gone]) if gone > (len(summary.covers) if summary.of(said) else 0) else ()
+        messages = _with_words(turns)
+        dropped = _dropped([*messages, ChatMessage("user", "?")], self.keep_turns, self.drop_turns)
+        return tuple(messages[:dropped]) if dropped > (len(summary.covers) if summary.of(messages) else 0) else ()
 
 
 def request_summary(
     leaving: Sequence[ChatMessage], summary: ConversationSummary, words: int
 ) -> tuple[ChatMessage, ...]:
-    """What a language model is asked to get the summary of `leaving`, from that of its beginning if there is one."""
-    known = summary if summary.text and summary.of(leaving) else NOTHING
-    lines = [f"Before: {known.text}"] if known.text else []
-    lines += [f"{message.role}: {message.content}" for message in leaving[len(known.covers) :]]
+    """Return the prompt that asks a language model for a summary of `leaving`.
+
+    Args:
+        leaving: The messages to summarize.
+        summary: The previous summary. If it covers the first messages, it replaces them in the prompt.
+        words: Maximum words of the summary.
+    """
+    previous = summary if summary.text and summary.of(leaving) else NOTHING
+    lines = [f"Before: {previous.text}"] if previous.text else []
+    lines += [f"{message.role}: {message.content}" for message in leaving[len(previous.covers) :]]
     task = (
         f"Summarize this conversation in at most {words} words for whoever goes on with it: who the user is, what they "
         "want, what was agreed. Only facts that were said."
@@ -95,27 +123,27 @@ def request_summary(
 def window(
     instructions: str, turns: Sequence[ChatMessage], keep_turns: int, drop_turns: int = 1
 ) -> tuple[ChatMessage, ...]:
-    """The prompt: instructions as system message (none if blank), then the last `keep_turns` turns, or a few more.
+    """Return the instructions as a system message, followed by the last `keep_turns` turns or a few more.
 
-    Turns leave `drop_turns` at a time: a window that slides at every turn has a new beginning at every turn, and no
-    state of the prompt before is of use. The newest turn is the question being asked, so it is kept even if
-    `keep_turns` is 0. Assistant messages that say nothing (a reply cut before a word was heard) are left out. What
-    precedes the first user message, such as a greeting, is kept until the first turn leaves the window.
+    Turns are dropped `drop_turns` at a time. If one were dropped at every turn, every prompt would start differently,
+    and the prefix cache could not be used. The newest turn is the question, so it is kept even if `keep_turns` is 0.
+    Assistant messages without words (replies that were cancelled before a word was heard) are left out. Messages before
+    the first user message, such as a greeting, are dropped together with the first turn.
     """
-    said = _spoken(turns)
-    return _system(instructions) + tuple(said[_gone(said, keep_turns, drop_turns) :])
+    messages = _with_words(turns)
+    return _system(instructions) + tuple(messages[_dropped(messages, keep_turns, drop_turns) :])
 
 
 def _system(instructions: str) -> tuple[ChatMessage, ...]:
     return (ChatMessage("system", instructions),) if instructions.strip() else ()
 
 
-def _spoken(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
+def _with_words(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
     return [message for message in turns if message.role != "assistant" or message.content.strip()]
 
 
-def _gone(said: Sequence[ChatMessage], keep_turns: int, drop_turns: int) -> int:
-    """How many messages have left the window."""
-    starts = [index for index, message in enumerate(said) if message.role == "user"]
-    gone = max(0, len(starts) - max(keep_turns, 1)) // drop_turns * drop_turns
-    return starts[gone] if gone else 0
+def _dropped(messages: Sequence[ChatMessage], keep_turns: int, drop_turns: int) -> int:
+    """Return how many messages have been dropped from the window."""
+    starts = [index for index, message in enumerate(messages) if message.role == "user"]
+    turns = max(0, len(starts) - max(keep_turns, 1)) // drop_turns * drop_turns
+    return starts[turns] if turns else 0

@@ -1,10 +1,10 @@
-"""Whether two questions are the same question, and what a question reveals: by their words, in English.
+"""Text rules of the answer cache, for English: are two questions the same, and what does a question depend on?
 
-Sentence embeddings call questions near that differ in the one word that matters ("on Monday", "on Tuesday"; "with a
-receipt", "without"). So beside them stands a rule that can be read: the content words of both must be equal, in their
-order, and at least two. Articles, plain auxiliaries, "you", "what" and requests ("please tell me") are no content;
-negations, prepositions, tenses, other question words and numbers are. Inflections are cut off roughly. The rule errs
-towards calling questions different: then the language model is asked, which is what happens without a cache.
+Sentence embeddings are close for questions that differ in the one word that matters ("on Monday", "on Tuesday"; "with a
+receipt", "without"). A rule on words therefore applies too: both questions must have the same content words in the same
+order, and at least two of them. Articles, plain auxiliaries, "you", "what" and requests ("please tell me") are not
+content. Negations, prepositions, tenses, other question words and numbers are. Words are stemmed roughly. In doubt the
+rule treats questions as different, and the language model answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import pairwise
 _OPENING_SIGNS = "\"'([{\u201c\u2018\u00ab"
 _CLOSING_SIGNS = ".,;:!?\u2026\"')]}\u201d\u2019\u00bb"
 
-# Spoken forms of which only the full ones are compared.
+# Contractions and their full forms.
 _CONTRACTIONS = {
     "can't": "can not",
     "cannot": "can not",
@@ -41,7 +41,7 @@ _PHRASES = {
     ("has", "to"): ("must",),
     ("need", "to"): ("must",),
 }
-_EMPTY_WORDS = frozenset(
+_STOP_WORDS = frozenset(
     {"a", "an", "the", "any", "some", "is", "are", "am", "be", "do", "does", "have", "has", "can", "could", "may"}
     | {"would", "you", "your", "i", "we", "there", "it", "what", "which", "of", "please", "hello", "hi", "hey"}
     | {"um", "uh", "er", "erm"}
@@ -51,8 +51,8 @@ _VOWEL = re.compile(r"[aeiouy]")
 _SHORTEST_STEM = 4
 
 _FIRST_PERSON = frozenset({"my", "mine", "myself", "our", "ours", "ourselves"})
-# "Can I park here?" asks for everybody and "tell me" for nobody; "Do I have to pay?" and "Am I late?" are the caller's.
-_NOBODY_AFTER = {
+# "Can I park here?" and "Tell me about parking" are general questions. "Am I late?" is about the caller.
+_GENERAL_AFTER = {
     **dict.fromkeys(("i", "we"), frozenset({"can", "could", "may", "should", "must", "might"})),
     **dict.fromkeys(("me", "us"), frozenset({"tell", "show", "teach"})),
 }
@@ -67,13 +67,13 @@ _NUMBER_WORDS = frozenset(
 )
 _SELF_INTRODUCTIONS = (("this", "is"), ("name", "is"), ("speaking", "is"))
 
-_OF_NOW = frozenset(
+_TIME_WORDS = frozenset(
     {"today", "tonight", "tomorrow", "yesterday", "now", "currently", "current", "presently", "latest", "recent"}
     | {"recently", "newest", "news", "weather", "forecast", "temperature", "rain", "price", "prices", "cost", "costs"}
     | {"rate", "rates", "balance", "status", "score", "queue", "date", "still", "yet", "already", "soon", "ago"}
     | {"available", "availability", "stock", "delayed", "delay", "upcoming", "next", "last", "moment"}
 )
-_SPAN = frozenset({"minute", "hour", "morning", "afternoon", "evening", "night", "weekend", "week", "month", "year"})
+_PERIODS = frozenset({"minute", "hour", "morning", "afternoon", "evening", "night", "weekend", "week", "month", "year"})
 
 _POINTERS = frozenset(
     {"it", "its", "that", "this", "these", "those", "they", "them", "their", "theirs", "he", "him", "his", "she"}
@@ -85,9 +85,9 @@ _LEAST_WORDS_ALONE = 4
 
 
 def normal(text: str) -> str:
-    """The question as exact matches compare it: its words in lower case, without the signs around them.
+    """Return the text as exact matches compare it: words in lower case, without the punctuation around them.
 
-    Signs inside words, and those that lead a number ("-3", "$5", "3.5"), stay.
+    Punctuation inside words stays, and so do signs that begin a number ("-3", "$5", "3.5").
     """
     plain = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
     words = (word.lstrip(_OPENING_SIGNS).rstrip(_CLOSING_SIGNS) for word in plain.split())
@@ -95,31 +95,33 @@ def normal(text: str) -> str:
 
 
 def same_question(one: str, other: str) -> bool:
-    """Whether both have the same content words in the same order, and enough of them to tell."""
+    """Return True if both questions have the same content words in the same order, and at least two of them."""
     content = content_words(one)
     return tells(content) and content == content_words(other)
 
 
 def tells(content: tuple[str, ...]) -> bool:
-    """Whether so many words are enough to know a question by."""
+    """Return True if there are enough content words to identify a question."""
     return len(content) >= _FEWEST_CONTENT_WORDS
 
 
 def content_words(text: str) -> tuple[str, ...]:
-    """What a question is about, word by word, roughly stemmed."""
+    """Return the content words of a question, roughly stemmed."""
     words = _joined(_impersonal(text))
-    return tuple(_stem(word) for word in words if word not in _EMPTY_WORDS)
+    return tuple(_stem(word) for word in words if word not in _STOP_WORDS)
 
 
 def personal(text: str) -> bool:
-    """Whether it is about the caller: first person (but "can I", which asks for everybody), an introduction, an
-    address, or a number that identifies.
+    """Return True if a question is about the caller.
+
+    Signs of that are the first person (except as in "can I", which is a general question), an introduction ("my name
+    is"), an e-mail address, or a number that may identify a person or an order.
     """
     words = _impersonal(text)
     if "@" in text or _FIRST_PERSON.intersection(words):
         return True
     for before, word in zip(["", *words], words, strict=False):
-        if word in _NOBODY_AFTER and before not in _NOBODY_AFTER[word]:
+        if word in _GENERAL_AFTER and before not in _GENERAL_AFTER[word]:
             return True
     if any(pair in _SELF_INTRODUCTIONS for pair in pairwise(words)):
         return True
@@ -127,18 +129,21 @@ def personal(text: str) -> bool:
 
 
 def time_dependent(text: str) -> bool:
-    """Whether its answer changes with time: now, prices, the weather, "this week", "what time is it"."""
+    """Return True if the answer to a question changes with time, such as "now", prices, weather or "this week"."""
     words = _full_forms(normal(text))
-    if _OF_NOW.intersection(words):
+    if _TIME_WORDS.intersection(words):
         return True
     joined = f" {' '.join(words)} "
     if " time is it " in joined or " the time " in joined or " how much is " in joined or " how much are " in joined:
         return True
-    return any(first == "this" and _stem(second) in _SPANS for first, second in pairwise(words))
+    return any(first == "this" and _stem(second) in _STEMMED_PERIODS for first, second in pairwise(words))
 
 
 def stands_alone(text: str) -> bool:
-    """Whether it reads as if nothing had been said before: nothing points back, nothing is left out."""
+    """Return True if a question can be understood without the conversation before it.
+
+    It must not refer to anything said before, and must not be elliptic.
+    """
     words = _full_forms(normal(text))
     if len(words) < _LEAST_WORDS_ALONE or words[0] in _CONTINUATIONS or words[1] == "about":
         return False
@@ -146,11 +151,12 @@ def stands_alone(text: str) -> bool:
 
 
 def _impersonal(text: str) -> list[str]:
-    """The words without the request that they are wrapped in."""
+    """Return the words without a polite request around them."""
     return _POLITE_START.sub("", " ".join(_full_forms(normal(text)))).split()
 
 
 def _full_forms(text: str) -> list[str]:
+    """Return the words with contractions replaced by their full forms."""
     words: list[str] = []
     for word in text.split():
         full = _CONTRACTIONS.get(word, word)
@@ -162,18 +168,18 @@ def _full_forms(text: str) -> list[str]:
 
 
 def _joined(words: list[str]) -> list[str]:
-    """Pairs that mean what one word does."""
-    found: list[str] = []
+    """Return the words with pairs such as "need to" replaced by one word of the same meaning."""
+    joined: list[str] = []
     at = 0
     while at < len(words):
         phrase = _PHRASES.get((words[at], words[at + 1])) if at + 1 < len(words) else None
-        found += phrase or (words[at],)
+        joined += phrase or (words[at],)
         at += 2 if phrase else 1
-    return found
+    return joined
 
 
 def _stem(word: str) -> str:
-    """Without "'s", plural, "-ing", "-ed" and the last "e"; short words as they are."""
+    """Return a word without "'s", plural, "-ing", "-ed" and final "e". Short words stay as they are."""
     word = word.removesuffix("'s")
     if any(char.isdigit() for char in word):
         return word
@@ -189,11 +195,11 @@ def _stem(word: str) -> str:
     return word.removesuffix("e") if len(word) >= _SHORTEST_STEM else word
 
 
-_SPANS = frozenset(_stem(word) for word in _SPAN)
+_STEMMED_PERIODS = frozenset(_stem(word) for word in _PERIODS)
 
 
 def _identifies(words: list[str]) -> bool:
-    """Four digits, or four spoken digits in a row, may be a card, a telephone or an order."""
+    """Return True for four digits, or four spoken digits in a row: they may be a card, telephone or order number."""
     if sum(char.isdigit() for word in words for char in word) >= _DIGITS_THAT_IDENTIFY:
         return True
     run = 0

@@ -1,21 +1,21 @@
-"""From a stream of tokens to segments that a voice can speak.
+"""Segmenter: splits the token stream of a reply into segments for speech synthesis.
 
-The first segment decides when the caller hears something, so it is short; later ones have the time the first takes
-to play, so they are whole sentences, which sound better. Text arrives in arbitrary pieces and is decided word by
-word: a word is complete when whitespace (or the end) follows it, and each decision looks only at complete words.
-Therefore the segments do not depend on how the text was cut into tokens, numbers ("3.5", "1,000") and words are
-never split, and nothing waits for more than the whitespace that ends a word.
+The first segment decides when the caller hears something, so it is short. Later segments have the play time of the
+first one to be made, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is
+complete when whitespace or the end follows it, and decisions use complete words only. So the segments do not depend on
+how the text was split into tokens. Numbers ("3.5", "1,000") and words are never split, and a segment is never delayed
+by more than the whitespace after its last word.
 
-Each complete word has an edge behind it:
+Each complete word has a boundary after it:
 
     SENTENCE   . ! ? at its end         a segment ends here
     CLAUSE     , ; : dashes, ellipsis   the first segment ends here; a later one if its limit is reached
     BOUND      Dr.  e.g.  J.  U.S.      belongs to the next word: never the end of a segment
     PLAIN      anything else            the end only if the limit is reached and no clause ended
 
-A newline ends a sentence whatever precedes it (list items, headings). Words without anything to say (a dash, a
-stray quotation mark) are carried by a neighbour and are never a segment. Markdown is for eyes: emphasis, code
-marks, headings and bullets are removed. Scripts without spaces between words are not segmented before their end.
+A newline always ends a sentence (list items, headings). Words without anything to speak, such as a dash or a stray
+quotation mark, are joined to a neighbour and are never a segment of their own. Markdown is removed: emphasis, code
+marks, headings and bullets. Text in scripts without spaces between words becomes one segment at its end.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 MIN_CLAUSE_WORDS = 2
-"""Words a clause needs to be a segment: "Sure," alone plays 0.3 s, too short to prepare what follows it."""
+"""Minimum words of a clause that is a segment. "Sure," plays for only 0.3 s, too short to prepare the next segment."""
 
 ABBREVIATIONS = """
     mr mrs ms mx dr prof rev gen col capt lt sgt hon gov sen rep pres st sr jr vs cf approx
     fig vol dept inc ltd corp ave blvd mt ft jan feb apr aug sept oct nov dec
 """
-"""Words whose full stop does not end a sentence. Not "no.", which usually does."""
+"""Words whose full stop does not end a sentence. "no." is not among them, because it usually ends one."""
 
 _ABBREVIATIONS = frozenset(ABBREVIATIONS.split())
 _OPENERS = "\"'([{“‘«"
@@ -45,7 +45,7 @@ _EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)|`+|(?<!\w)_+|_+(?!\w)")
 
 
 class WordBoundary(Enum):
-    """What the end of a word is to the sentence."""
+    """Kind of boundary after a word."""
 
     PLAIN = "plain"
     BOUND = "bound"
@@ -60,19 +60,25 @@ class _Word:
 
     @property
     def spoken(self) -> bool:
+        """True if there is anything to speak in the word."""
         return any(char.isalnum() or char in _SPOKEN_SIGNS for char in self.text)
 
 
 class Segmenter:
-    """One reply's segments: the first of at most `first_words` words, later ones of at most `words`.
+    """Segmenter of one reply. Not thread-safe.
 
-    `clauses`: later ones end with their first clause too.
-
-    Only words that are bound together exceed a limit. Joined by spaces the segments are the whole text without its
-    markdown and with single spaces; at most signs that nobody speaks are lost, at the very end.
+    Only words that are bound together can exceed a limit. Joined by spaces, the segments are the whole text with single
+    spaces and without its markdown. At most signs that are not spoken are missing at the end.
     """
 
     def __init__(self, first_words: int, words: int, *, clauses: bool = False) -> None:
+        """Create a segmenter.
+
+        Args:
+            first_words: Maximum words of the first segment.
+            words: Maximum words of later segments.
+            clauses: Whether later segments also end at their first clause.
+        """
         self._first_words = first_words
         self._words = words
         self._clauses = clauses
@@ -82,7 +88,7 @@ class Segmenter:
         self._open: list[_Word] = []
 
     def push(self, text: str) -> list[str]:
-        """Take the next piece of text, cut anywhere; returns the segments it completes."""
+        """Add the next piece of text, and return the segments that it completes."""
         segments: list[str] = []
         for char in text:
             if not char.isspace():
@@ -94,7 +100,7 @@ class Segmenter:
         return segments
 
     def flush(self) -> list[str]:
-        """The text is over: returns what remains, and is ready for another text of the same reply."""
+        """End the text, and return the remaining segments. More text of the same reply may follow."""
         segments = self._end_word() + self._end_line()
         self._open.clear()
         return segments
@@ -116,7 +122,7 @@ class Segmenter:
         return [self._cut(len(self._open))] if self._spoken(len(self._open)) else []
 
     def _size(self) -> int:
-        """How many of the open words are a segment; 0 while undecided."""
+        """Return how many of the open words form a segment now, or 0."""
         whole = len(self._open)
         spoken = self._spoken(whole)
         if not spoken:
@@ -129,7 +135,10 @@ class Segmenter:
         return self._forced_size() if spoken >= (self._words if self._emitted else self._first_words) else 0
 
     def _forced_size(self) -> int:
-        """The limit is reached: the last clause, else the last word that is not bound to the next."""
+        """Return the size of a segment at its limit.
+
+        It ends at its last clause, or else at its last word that is not bound to the next one.
+        """
         sizes = range(len(self._open), 0, -1)
         clauses = (
             n for n in sizes if self._open[n - 1].edge is WordBoundary.CLAUSE and self._spoken(n) >= MIN_CLAUSE_WORDS
@@ -148,7 +157,12 @@ class Segmenter:
 
 
 def edge_of(word: str, *, line_start: bool) -> WordBoundary:
-    """Classify a complete word; at the start of a line a number with a point is a list's, not a sentence's end."""
+    """Classify the boundary after a complete word.
+
+    Args:
+        word: The word, with its punctuation.
+        line_start: Whether it is the first word of a line. A number with a full stop is then a list item.
+    """
     core = word.strip(_OPENERS).rstrip(_CLOSERS)
     if line_start and _LIST_NUMBER.fullmatch(word):
         return WordBoundary.BOUND

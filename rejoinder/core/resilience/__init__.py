@@ -1,4 +1,5 @@
-"""Hedging, circuit breaking, deadline queues and admission, all as pure state machines.
+"""Resilience of the stages and the host: hedged requests, circuit breakers, deadline queues and admission control.
 
-Start at `hedging.py`. `actors.stages` performs what is decided here.
+All of them are pure state machines. Start at `hedging.py`. Within the core only `reply` imports this package.
+`actors.stages` and `actors.host` carry the decisions out.
 """

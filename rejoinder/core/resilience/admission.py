@@ -1,8 +1,8 @@
-"""When a host takes no more calls: all places are taken, or its loop is late for so long that all would suffer.
+"""Admission control of a host: refuses calls when it is full, or when its event loop is overloaded.
 
-The count of places is a plan; lateness is the truth about this machine, today, with these neighbours. One late look is
-noise (a collection, a neighbour's burst); a loop that is late at every look for two seconds has no capacity left, and
-every further call would be paid for by all.
+The number of places is planned in advance. The lag of the event loop shows how much capacity the machine really has
+now. A single late measurement is noise, such as a garbage collection or a burst of a neighbour. If every measurement of
+two seconds is late, the loop has no capacity left, and every further call would slow down all others.
 """
 
 from __future__ import annotations
@@ -11,35 +11,36 @@ from collections import deque
 from enum import Enum
 
 LOOKS = 4
-"""Looks in a row that must be late; the host looks twice a second."""
+"""Measurements in a row that must be late. The host measures twice a second, so this is two seconds."""
 
 
 class AdmissionRefusal(Enum):
-    """Why a call is not taken."""
+    """Reason why a call is refused. FULL: all places are taken. LATE: the event loop is overloaded."""
 
     FULL = "full"
     LATE = "late"
 
 
 class Admission:
-    """Tell it each look's lag with `note`; ask `refusal` before a call is taken."""
+    """Admission control of one host. Not thread-safe."""
 
     def __init__(self, places: int, lag_limit_s: float) -> None:
+        """Create it for a host of `places` calls, whose loop is late if its lag exceeds `lag_limit_s` seconds."""
         self._places = places
         self._lag_limit_s = lag_limit_s
         self._lags: deque[float] = deque(maxlen=LOOKS)
 
     def note(self, lag_s: float) -> None:
-        """How late the loop was at this look."""
+        """Record one measurement of the event loop's lag, in seconds."""
         self._lags.append(lag_s)
 
     @property
     def lag_s(self) -> float:
-        """The newest lag; 0 before the first look."""
+        """The newest lag in seconds, or 0 before the first measurement."""
         return self._lags[-1] if self._lags else 0.0
 
     def refusal(self, taken: int) -> AdmissionRefusal | None:
-        """Why the next call cannot be taken while `taken` are live; None if it can."""
+        """Return why the next call is refused while `taken` calls are live, or None if it is admitted."""
         if taken >= self._places:
             return AdmissionRefusal.FULL
         late = len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s

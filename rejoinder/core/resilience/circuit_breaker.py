@@ -1,16 +1,16 @@
-"""Which replicas are taken out, and when they are tried again: a circuit breaker for each.
+"""Circuit breakers: which replicas of a stage are not used, and when they are tried again.
 
     CLOSED -- silent, or failures in a row --> OPEN -- pause over --> PROBING -- answered --> CLOSED
                                                 ^                        |
                                                 +---- twice the pause ---+ not answered
 
-*Silent* is more than slow. A stopped process, a hung engine and a lost network path have in common that nobody hears
-anything; a replica that is merely overloaded still gives tokens to somebody. So a replica is silent when streams wait
-for it and none of all conversations of this host got a token from it for `idle_timeout_s`. What it owes is asked for
-elsewhere at once, whatever the hedging budget says: a dead replica costs no second load.
+A silent replica is different from a slow one. An overloaded replica still sends tokens to some streams. A stopped
+process, a hung engine or a lost network path sends none. So a replica is silent if streams wait for it, and no
+conversation of this host has got a token from it for `idle_timeout_s`. Its requests are repeated on another replica at
+once, without the hedging budget, because a dead replica does no work for them.
 
-A probe is a request of our own, never a caller's. A replica that fails MOST_PROBES of them is gone (Serve has replaced
-it under another name) and is forgotten.
+A probe is a request of the host and not of a caller. A replica that fails MOST_PROBES probes is removed: Serve has
+replaced it under another name.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ from enum import Enum
 from rejoinder.core.settings.settings import BreakerSettings
 
 MOST_PROBES = 6
+"""Failed probes after which a replica is removed."""
+
 LONGEST_PAUSE_S = 30.0
+"""Longest pause between two probes of a replica, in seconds."""
 
 
 class CircuitState(Enum):
+    """State of one replica. CLOSED: in use. OPEN: not used until its pause is over. PROBING: a probe is under way."""
+
     CLOSED = "closed"
     OPEN = "open"
     PROBING = "probing"
@@ -33,15 +38,28 @@ class CircuitState(Enum):
 
 @dataclass(slots=True)
 class _Replica:
+    """State of one replica. Times are monotonic seconds.
+
+    Attributes:
+        circuit: The state of its circuit.
+        token_at: When it last sent a token.
+        failures: Requests that failed since its last token.
+        probes: Probes that failed since its circuit opened.
+        retry_at: When it is probed next, while OPEN.
+    """
+
     circuit: CircuitState = CircuitState.CLOSED
-    heard_at: float = 0.0
+    token_at: float = 0.0
     failures: int = 0
     probes: int = 0
     retry_at: float = 0.0
 
 
 class CircuitBreaker:
-    """All replicas of one stage, as one host sees them; not thread-safe."""
+    """Circuit breakers of all replicas of one stage, as one host sees them. Not thread-safe.
+
+    Times are monotonic seconds.
+    """
 
     def __init__(self, settings: BreakerSettings) -> None:
         self._settings = settings
@@ -49,70 +67,76 @@ class CircuitBreaker:
 
     @property
     def known(self) -> frozenset[str]:
-        """Every replica that was ever heard or missed, and is not gone."""
+        """All replicas that have been used and have not been removed."""
         return frozenset(self._replicas)
 
     @property
     def avoid(self) -> frozenset[str]:
-        """Those that get no caller's request."""
+        """The replicas that get no requests of callers, because their circuits are not CLOSED."""
         return frozenset(name for name, replica in self._replicas.items() if replica.circuit is not CircuitState.CLOSED)
 
     def heard(self, replica: str, now: float) -> bool:
-        """A token came; True if that closed its circuit."""
-        found = self._replicas.setdefault(replica, _Replica())
-        found.heard_at, found.failures = now, 0
-        closed = found.circuit is not CircuitState.CLOSED
-        found.circuit, found.probes = CircuitState.CLOSED, 0
-        return closed
+        """Record a token from a replica, and close its circuit. Return True if the circuit was not closed before."""
+        state = self._replicas.setdefault(replica, _Replica())
+        state.token_at, state.failures = now, 0
+        closes = state.circuit is not CircuitState.CLOSED
+        state.circuit, state.probes = CircuitState.CLOSED, 0
+        return closes
 
     def failed(self, replica: str, now: float) -> bool:
-        """A request broke; True if that opened its circuit."""
-        found = self._replicas.setdefault(replica, _Replica())
-        found.failures += 1
-        enough = self._settings.enabled and found.failures >= self._settings.failures
-        if found.circuit is not CircuitState.CLOSED or not enough:
+        """Record a failed request. Return True if this opened the replica's circuit."""
+        state = self._replicas.setdefault(replica, _Replica())
+        state.failures += 1
+        too_many = self._settings.enabled and state.failures >= self._settings.failures
+        if state.circuit is not CircuitState.CLOSED or not too_many:
             return False
-        self._open(found, now)
+        self._open(state, now)
         return True
 
     def silent(self, waiting: Mapping[str, float], idle_timeout_s: float, now: float) -> list[str]:
-        """Those of the replicas that streams wait for that say nothing to anybody; their circuits open, unless no other
-        replica is known to be well: then waiting is all that is left.
+        """Open the circuits of silent replicas, and return their names.
 
-        `waiting`: since when the longest of a replica's streams has waited.
+        A replica stays in use if no other replica has a closed circuit, because a late answer is better than
+        none.
+
+        Args:
+            waiting: For each replica with waiting streams, when the longest of them started to wait.
+            idle_timeout_s: Seconds without a token after which such a replica is silent.
+            now: Monotonic time in seconds.
         """
         if not self._settings.enabled:
             return []
-        found = []
-        for name, since in waiting.items():
+        opened = []
+        for name, waiting_since in waiting.items():
             replica = self._replicas.setdefault(name, _Replica())
-            missed = replica.circuit is CircuitState.CLOSED and now - max(since, replica.heard_at) > idle_timeout_s
-            if missed and self.known - self.avoid - {name}:
+            quiet_s = now - max(waiting_since, replica.token_at)
+            is_silent = replica.circuit is CircuitState.CLOSED and quiet_s > idle_timeout_s
+            if is_silent and self.known - self.avoid - {name}:
                 self._open(replica, now)
-                found.append(name)
-        return found
+                opened.append(name)
+        return opened
 
     def due(self, now: float) -> list[str]:
-        """Those that are to be probed now."""
-        found = [
+        """Return the replicas to probe now. The caller must report each probe with `heard` or `unanswered`."""
+        due = [
             name
             for name, replica in self._replicas.items()
             if replica.circuit is CircuitState.OPEN and now >= replica.retry_at
         ]
-        for name in found:
+        for name in due:
             self._replicas[name].circuit = CircuitState.PROBING
-        return found
+        return due
 
     def unanswered(self, replica: str, now: float) -> None:
-        """A probe got no answer."""
-        found = self._replicas.get(replica)
-        if found is None or found.circuit is not CircuitState.PROBING:
+        """Record a failed probe. The next pause is twice as long. After MOST_PROBES the replica is removed."""
+        state = self._replicas.get(replica)
+        if state is None or state.circuit is not CircuitState.PROBING:
             return
-        found.probes += 1
-        if found.probes >= MOST_PROBES:
+        state.probes += 1
+        if state.probes >= MOST_PROBES:
             del self._replicas[replica]
             return
-        self._open(found, now)
+        self._open(state, now)
 
     def _open(self, replica: _Replica, now: float) -> None:
         replica.circuit = CircuitState.OPEN

@@ -1,23 +1,27 @@
-"""A few places for work that is worth nothing after its deadline: the newest first, and nobody who would be too late.
+"""Queue for work that is useless after its deadline: newest first, and requests that would be late are dropped.
 
-First come, first served collapses just above capacity: everybody waits until hardly any time is left, takes a place,
-and is cut off in the middle of being served, so that nobody is served at all. The newest has the most time left. Too
-late is who has less time than serving takes on average; asking for two deviations more refused so many who would have
-been in time that a sixth fewer were served.
+A first-come, first-served queue collapses just above capacity. Every request waits until little time is left, gets a
+place, and misses its deadline while it is being served. The newest request has the most time left, so it is served
+first. A request is dropped if its remaining time is below the mean service time. A stricter cut (mean + 2 sigma) served
+one sixth fewer requests.
 """
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-# Of the newest service time in the average, as TCP smooths its round trips (RFC 6298).
+# Weight of the newest service time in the mean, as for TCP's smoothed round-trip time (RFC 6298).
 _GAIN = 1 / 8
 
 Ticket = TypeVar("Ticket")
 
 
 class DeadlineQueue(Generic[Ticket]):
-    """Who is served and who waits. Deadlines and `now` are seconds of one clock."""
+    """Deadline-aware queue with a fixed number of places, newest ticket first. Not thread-safe.
+
+    Tickets are chosen by the user, and each is in the queue once. Deadlines and `now` are seconds of the same
+    clock.
+    """
 
     def __init__(self, places: int) -> None:
         self._places = places
@@ -27,26 +31,31 @@ class DeadlineQueue(Generic[Ticket]):
 
     @property
     def expected_s(self) -> float:
-        """How long being served takes; 0 until somebody was."""
+        """The mean service time in seconds, or 0 before the first ticket was served."""
         return self._mean_s or 0.0
 
     def join(self, ticket: Ticket, deadline: float) -> None:
-        """Wait for a place; the caller then asks for `calls`."""
+        """Add a ticket to the waiting ones. Call `calls` afterwards to fill the free places."""
         self._waiting[ticket] = deadline
 
     def leave(self, ticket: Ticket, now: float, *, learn: bool = True) -> None:
-        """Give up the place in the line, or the place itself. `learn`: how long it was held says how long serving
-        takes, if only at least.
+        """Remove a ticket, whether it is waiting or served. Call `calls` afterwards to fill the free places.
+
+        Args:
+            ticket: The ticket. Unknown tickets are ignored.
+            now: The current time.
+            learn: Whether the time since it got its place counts as a service time. False if it was withdrawn early.
         """
         self._waiting.pop(ticket, None)
-        began = self._served.pop(ticket, None)
-        if began is not None and learn:
-            self._took(now - began)
+        started_at = self._served.pop(ticket, None)
+        if started_at is not None and learn:
+            self._observe(now - started_at)
 
     def calls(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
-        """Those who are served from now on, and those who would be too late and have left the line.
+        """Fill the free places, and return the tickets that are served from now on and those that were dropped.
 
-        While nobody is served the newest is in any case: an estimate that nobody tests would hold for ever.
+        A ticket is dropped if its remaining time is below the mean service time. If no ticket is being served,
+        the newest one is served in any case. Otherwise an estimate that is too long could never be corrected.
         """
         served: list[Ticket] = []
         late: list[Ticket] = []
@@ -59,5 +68,5 @@ class DeadlineQueue(Generic[Ticket]):
                 served.append(ticket)
         return served, late
 
-    def _took(self, seconds: float) -> None:
+    def _observe(self, seconds: float) -> None:
         self._mean_s = seconds if self._mean_s is None else self._mean_s + _GAIN * (seconds - self._mean_s)

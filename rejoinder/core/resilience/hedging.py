@@ -1,27 +1,28 @@
-"""Hedged requests: when a second attempt goes out, what it may cost, and which attempt wins.
+r"""Hedged requests: when a second attempt is sent, what hedging may cost, and which attempt is used.
 
-A tail of slow first tokens (a stalled replica, a long queue) is cut by asking another replica, provided that the
-slowness is not the request's own and that asking does not become the load that causes it. Three parts see to that.
+A hedge is a second attempt on another replica while the first one is still running. It shortens the tail of the time to
+first token (TTFT), for example if a replica is stalled or its queue is long. It does not help if the request itself is
+slow, and the extra load can make things worse. Three parts limit this.
 
-*When.* The delay is the (1 - budget) quantile of the time to first token seen lately, so hedges go to the slowest
-few requests whatever "slow" means today; too few samples, and a fixed first-token deadline takes its place. The
-window is three slices of ten seconds (Finagle's BackupRequestFilter): old enough to hold samples, young enough to
-follow load. Attempts that lost must be observed too, with the time they had waited: leave them out and the window
-sees only fast answers, the delay sinks, and more is hedged for nothing.
+Delay. A hedge is sent after the (1 - budget) quantile of recent TTFTs, so only the slowest few requests are hedged at
+any load. With too few samples, a fixed deadline applies. The window has three slices of ten seconds, as in Finagle's
+BackupRequestFilter: long enough to hold samples, and short enough to follow the load. Cancelled attempts are observed
+too, with the time they had waited. Otherwise the window would contain only fast answers, and the delay would fall.
 
-*How much.* Every primary earns `budget` tokens, every further attempt costs one, hedge or retry. A delay alone
-does not bound the load: once a cluster saturates, everything is slow and everything would be hedged (simulated at
-0.7 utilisation without cancellation: 98% hedged, collapse; with the budget: unharmed).
+Budget. Every primary attempt earns `budget` tokens, and every further attempt, hedge or retry, costs one token. A delay
+alone does not limit the load: in a saturated cluster every request is slow, so every request would be hedged. In a
+simulation at utilization 0.7 without cancellation, 98% of the requests were hedged and the cluster collapsed. With the
+budget it did not.
 
-*Which.* `step` runs one race to the first token: the first attempt to produce one wins, the others are cancelled.
-After the first token nothing may be switched: it is already being spoken.
+Race. `step` is the state machine of one request. The first attempt that produces a token is used, and the others are
+cancelled. There is no switch after the first token, because its audio is already being played.
 
     READY -- PrimarySent --> RUNNING -- FirstToken --> WON
-                              |    \\
-                HedgeDue, Failed    +-- Failed, none left --> LOST
+                              |    \
+         HedgeDue, AttemptFailed    +-- AttemptFailed, none left --> LOST
 
-The window's histogram has logarithmic buckets (as DDSketch): its quantiles are within RELATIVE_ERROR of the true
-order statistic at any scale, at a few hundred integers a slice.
+The histogram of the window has logarithmic buckets, as DDSketch. A quantile is within RELATIVE_ERROR of the exact order
+statistic at any scale, and a slice takes a few hundred integers.
 """
 
 from __future__ import annotations
@@ -36,24 +37,26 @@ from enum import Enum
 from rejoinder.core.settings.settings import HedgingSettings
 
 RELATIVE_ERROR = 0.01
+"""Largest relative error of a quantile of `TtftWindow`."""
 
 SLICES = 3
-"""Finagle's window: the oldest third is forgotten at a time."""
+"""Slices of the window. The oldest one is dropped at a time, as in Finagle."""
 
 PROMPT_BANDS = (256, 1024, 4096)
-"""Tokens: a voice agent's first turns, its later ones, one with documents, and what is beyond."""
+"""Limits of the prompt sizes, in tokens: a voice agent's first turns, its later turns, prompts with documents, longer
+ones."""
 
 CHARACTERS_A_TOKEN = 4
-"""English text, roughly: enough to tell bands apart that differ fourfold."""
+"""Approximate characters per token of English text. This is exact enough for bands that differ by a factor of four."""
 
 MAX_ATTEMPTS = 3
-"""The primary, its hedge or retry, and one more; gRPC's hedging caps attempts likewise (at 5)."""
+"""Most attempts of a request: the primary and two hedges or retries. gRPC's hedging has a limit of 5."""
 
 USUAL_SAMPLES = 10
-"""First tokens that make a median worth its name."""
+"""Minimum samples for a median TTFT."""
 
 MAX_RUNNING = 2
-"""A hedge is a second opinion; a third at the same time would answer to overload with load."""
+"""Most attempts that run at the same time. A third one would add load when the stage is already overloaded."""
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _SHORTEST_S = 1e-6
@@ -62,12 +65,15 @@ _ROUNDING = 1e-9
 
 
 def prompt_tokens(characters: int) -> int:
-    """About how many tokens a prompt of so many characters has."""
+    """Return the approximate number of tokens of a prompt of this many characters."""
     return characters // CHARACTERS_A_TOKEN
 
 
 class TtftWindow:
-    """Times to first token of the last `window_s` (at least the last two thirds of it), for quantiles."""
+    """Sliding window of times to first token, for quantiles.
+
+    It holds at least the last two thirds of `window_s` seconds, and at most all of it.
+    """
 
     def __init__(self, window_s: float, slices: int = SLICES) -> None:
         self._slice_s = window_s / slices
@@ -75,33 +81,38 @@ class TtftWindow:
         self._slices: deque[tuple[int, Counter[int]]] = deque()
 
     def observe(self, ttft_s: float, now: float) -> None:
+        """Add one time to first token, in seconds, observed at monotonic time `now`."""
         current = self._forget(now)
         if not self._slices or self._slices[-1][0] < current:
             self._slices.append((current, Counter()))
         self._slices[-1][1][math.ceil(math.log(max(ttft_s, _SHORTEST_S), _GAMMA))] += 1
 
     def count(self, now: float) -> int:
-        """Samples in the window."""
+        """Return the number of samples in the window."""
         self._forget(now)
         return sum(counts.total() for _, counts in self._slices)
 
     def quantile(self, q: float, now: float) -> float:
-        """The ceil(q * count)-th smallest sample, within RELATIVE_ERROR; raises ValueError if there is none."""
+        """Return the ceil(q * count)-th smallest sample in seconds, within RELATIVE_ERROR.
+
+        Raises:
+            ValueError: The window is empty.
+        """
         self._forget(now)
         counts: Counter[int] = sum((counts for _, counts in self._slices), Counter())
         if not counts:
             raise ValueError("no time to first token was observed in the window")
         rank = max(1, math.ceil(q * counts.total()))
-        below = 0
+        cumulative = 0
         for bucket in sorted(counts):
-            below += counts[bucket]
-            if below >= rank:
+            cumulative += counts[bucket]
+            if cumulative >= rank:
                 break
-        # The value that is equally far, relatively, from both ends of the bucket.
+        # The value with the same relative error to both ends of the bucket.
         return 2 * _GAMMA**bucket / (_GAMMA + 1)
 
     def _forget(self, now: float) -> int:
-        """Drop what left the window; returns the number of the slice that holds `now`."""
+        """Drop the slices that have left the window, and return the number of the slice that holds `now`."""
         current = math.floor(now / self._slice_s)
         while self._slices and self._slices[0][0] <= current - self._kept:
             self._slices.popleft()
@@ -109,9 +120,9 @@ class TtftWindow:
 
 
 class HedgeBudget:
-    """A token bucket: each primary earns `ratio` (up to `cap`), each further attempt spends one.
+    """Token bucket: each primary attempt earns `ratio` tokens, up to `cap`, and each further attempt costs one.
 
-    It starts empty, so further attempts are never more than `ratio` times the primaries.
+    It starts empty, so there are never more than `ratio` further attempts per primary attempt.
     """
 
     def __init__(self, ratio: float, cap: float) -> None:
@@ -120,10 +131,11 @@ class HedgeBudget:
         self._tokens = 0.0
 
     def earn(self) -> None:
+        """Add the tokens of one primary attempt."""
         self._tokens = min(self._cap, self._tokens + self._ratio)
 
     def try_spend(self) -> bool:
-        """Take a token if there is one; nothing is ever refunded."""
+        """Take one token, and return False if there is none. Tokens are never refunded."""
         if self._tokens < 1 - _ROUNDING:
             return False
         self._tokens = max(0.0, self._tokens - 1)
@@ -131,10 +143,10 @@ class HedgeBudget:
 
 
 class HedgePolicy:
-    """The delay and the budget, shared by all requests of one host.
+    """Delay and budget of hedges, shared by all requests of one host. Not thread-safe.
 
-    A long prompt takes longer to its first token whoever computes it, so what is usual is known by bands of prompt
-    size; the budget is one.
+    Long prompts have a longer TTFT on every replica, so the delay is computed by bands of prompt size. There is one
+    budget for all bands. Times are monotonic seconds.
     """
 
     def __init__(self, settings: HedgingSettings) -> None:
@@ -144,40 +156,52 @@ class HedgePolicy:
         self._budget = HedgeBudget(settings.budget, settings.budget_cap)
 
     def on_primary(self, now: float) -> None:
-        """A first attempt goes out. Call it once a request."""
+        """Record that a request sends its first attempt. Call it once per request."""
         self._budget.earn()
 
     def observe_ttft(self, ttft_s: float, now: float, prompt_tokens: int = 0) -> None:
-        """Record a first token, or what a cancelled attempt had waited; not what a failed one had."""
+        """Record the TTFT of an attempt, or the time that a cancelled attempt had waited.
+
+        Do not record failed attempts.
+        """
         self._window.observe(ttft_s, now)
         self._bands[bisect_right(PROMPT_BANDS, prompt_tokens)].observe(ttft_s, now)
 
     def delay_s(self, now: float, prompt_tokens: int = 0) -> float:
-        """How long to wait for a first token of such a prompt before hedging; infinite if hedging is off."""
+        """Return the seconds to wait for a first token before a hedge is sent, or infinity if hedging is off.
+
+        Args:
+            now: Monotonic time in seconds.
+            prompt_tokens: Size of the request's prompt.
+        """
         settings = self._settings
         if not settings.enabled:
             return math.inf
         band = self._bands[bisect_right(PROMPT_BANDS, prompt_tokens)]
         if band.count(now) < settings.min_samples:
             return settings.first_token_deadline_ms / 1000
-        usual_s = band.quantile(1 - settings.budget, now)
-        return min(max(usual_s, settings.min_delay_ms / 1000), settings.max_delay_ms / 1000)
+        tail_s = band.quantile(1 - settings.budget, now)
+        return min(max(tail_s, settings.min_delay_ms / 1000), settings.max_delay_ms / 1000)
 
     def usual_s(self, now: float) -> float:
-        """The median time to first token seen lately; 0 if few were."""
+        """Return the median of recent TTFTs in seconds, or 0 if there are fewer than USUAL_SAMPLES."""
         return self._window.quantile(0.5, now) if self._window.count(now) >= USUAL_SAMPLES else 0.0
 
     def try_spend(self, now: float) -> bool:
-        """Pay for one further attempt, hedge or retry."""
+        """Spend one token of the budget for a hedge or a retry. Return False if there is none."""
         return self._budget.try_spend()
 
     def vetoed(self, queue: int | None) -> bool:
-        """Whether a hedge is not worth its load: every other replica has so many requests already; None: unknown."""
+        """Return True if a hedge would only wait in a queue.
+
+        Args:
+            queue: Requests at the least busy of the other replicas. None if it is unknown: then a hedge is not vetoed.
+        """
         return queue is not None and queue >= self._settings.veto_queue
 
 
 class RacePhase(Enum):
-    """READY before the first attempt; WON and LOST are final."""
+    """Phase of a race. READY: before the first attempt. WON and LOST are final."""
 
     READY = "ready"
     RUNNING = "running"
@@ -187,7 +211,13 @@ class RacePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """`sent_at[n]` is when attempt n went out; `running` are the attempts neither failed nor cancelled."""
+    """State of one request: the race of its attempts for the first token.
+
+    Attributes:
+        phase: The phase of the race.
+        sent_at: When each attempt was sent, in monotonic seconds.
+        running: The attempts that have neither failed nor been cancelled.
+    """
 
     phase: RacePhase = RacePhase.READY
     sent_at: tuple[float, ...] = ()
@@ -196,30 +226,33 @@ class Race:
 
 @dataclass(frozen=True, slots=True)
 class PrimarySent:
-    """Attempt 0 went out."""
+    """Attempt 0 has been sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class HedgeDue:
-    """The delay passed."""
+    """The hedging delay has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
+    """The attempt has produced its first token."""
+
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The attempt ended without a first token."""
+    """The attempt has ended without a first token."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSilent:
-    """Nobody hears anything from this attempt's replica: another is asked whatever the budget says, and it may still
-    answer.
+    """The attempt's replica is silent (see `circuit_breaker`). Another attempt is sent without the budget.
+
+    The attempt itself keeps running, and may still win.
     """
 
     attempt: int
@@ -227,14 +260,14 @@ class ReplicaSilent:
 
 @dataclass(frozen=True, slots=True)
 class StartHedge:
-    """Start this attempt, on a replica that none of the earlier ones used."""
+    """Start this attempt on a replica that no earlier attempt has used."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class CancelAttempt:
-    """Stop this attempt; `waited_s` is what it had waited for its first token (for `observe_ttft`)."""
+    """Cancel this attempt. `waited_s` is how long it has waited for its first token, for `HedgePolicy.observe_ttft`."""
 
     attempt: int
     waited_s: float
@@ -242,7 +275,7 @@ class CancelAttempt:
 
 @dataclass(frozen=True, slots=True)
 class UseAttempt:
-    """This attempt's tokens are the reply."""
+    """Use the tokens of this attempt as the reply. `ttft_s` is its time to first token."""
 
     attempt: int
     ttft_s: float
@@ -250,7 +283,7 @@ class UseAttempt:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Every attempt failed."""
+    """Report that every attempt has failed."""
 
 
 RaceEvent = PrimarySent | HedgeDue | FirstToken | AttemptFailed | ReplicaSilent
@@ -259,10 +292,16 @@ Step = tuple[Race, tuple[RaceCommand, ...]]
 
 
 def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], bool]) -> Step:
-    """Advance one race; what comes too late, or from an attempt no longer running, changes nothing.
+    """Return the race after one event, and the commands that it causes.
 
-    `try_spend` (HedgePolicy's) is asked exactly when a further attempt is wanted. A refusal stops it, unless the
-    only running attempt failed: answering the caller is worth exceeding the budget.
+    Events that come too late, or from an attempt that is not running, change nothing.
+
+    Args:
+        race: The state before the event.
+        event: The event.
+        now: Monotonic time of the event, in seconds.
+        try_spend: `HedgePolicy.try_spend`. It is called only if a further attempt is needed. If it returns False, no
+            attempt is sent, unless none is running any more: an answer is worth exceeding the budget.
     """
     match event:
         case PrimarySent() if race.phase is RacePhase.READY:

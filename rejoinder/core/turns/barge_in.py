@@ -1,7 +1,8 @@
-"""What speech over a reply, or just behind it, was: meant for us, or one of the noises that people and rooms make.
+"""Classification of speech over a reply, or just after one: addressed to the agent, or not.
 
-The reading decides what the turn machine does with a reply that fell silent: only words that are MEANT end it. A stop
-word always is, whatever else speaks against it: that a caller can silence us matters more than any echo.
+The turn machine cancels a paused reply only for speech that is ADDRESSED. Noise, backchannels ("mm-hm") and echoes of
+the reply are not. Speech with a stop word is always ADDRESSED, even if it may be an echo: a caller must be able to stop
+the agent.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from rejoinder.core.turns.echo_guard import is_echo
 
 
 class SpeechReading(Enum):
-    """Values are labels of the metric."""
+    """Class of an utterance over a reply. Values are labels of the metric `rejoinder_dismissed_speech_total`."""
 
-    MEANT = "meant"
+    ADDRESSED = "addressed"
     NO_WORDS = "no_words"
     BACKCHANNEL = "backchannel"
     ECHO = "echo"
@@ -26,49 +27,64 @@ class SpeechReading(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AgentSpeech:
-    """What we were saying meanwhile. `spoken`: the newest words and the next ones; `over`: whether speech interrupts
-    us (else it comes behind our words, or may not interrupt them); `left_s`: what is still to be heard.
+    """The agent's speech while the caller spoke.
+
+    Attributes:
+        text: The words of the reply that may come back as an echo.
+        interrupted: Whether the caller's speech interrupts the reply. False after a reply, and during one that cannot
+            be interrupted.
+        remaining_s: Seconds of the reply that are still to be played.
     """
 
-    spoken: str
-    over: bool
-    left_s: float
+    text: str
+    interrupted: bool
+    remaining_s: float
 
 
-def read(text: str, floor: AgentSpeech, settings: BargeInSettings, language: str) -> SpeechReading:
-    """What these words, a transcript's, are."""
-    said = words(text)
+def read(text: str, agent: AgentSpeech, settings: BargeInSettings, language: str) -> SpeechReading:
+    """Classify the transcript of speech over a reply, or just after one.
+
+    Args:
+        text: The transcript, whole or interim.
+        agent: The agent's speech at the same time.
+        settings: Word counts, phrase lists and the echo guard.
+        language: Language code of the phrase lists.
+    """
+    heard = words(text)
     if stops(text, settings, language):
-        return SpeechReading.MEANT
-    if settings.echo_guard and is_echo(said, words(floor.spoken)):
+        return SpeechReading.ADDRESSED
+    if settings.echo_guard and is_echo(heard, words(agent.text)):
         return SpeechReading.ECHO
-    if not floor.over or not settings.min_words:
-        return SpeechReading.MEANT
-    if said and floor.left_s * 1000 <= settings.answer_window_ms:
-        return SpeechReading.MEANT
-    counted = len(said) - sum(_runs(said, settings.backchannels, language))
+    if not agent.interrupted or not settings.min_words:
+        return SpeechReading.ADDRESSED
+    if heard and agent.remaining_s * 1000 <= settings.answer_window_ms:
+        return SpeechReading.ADDRESSED
+    counted = len(heard) - sum(_phrase_lengths(heard, settings.backchannels, language))
     if counted >= settings.min_words:
-        return SpeechReading.MEANT
-    return SpeechReading.BACKCHANNEL if said and not counted else SpeechReading.NO_WORDS
+        return SpeechReading.ADDRESSED
+    return SpeechReading.BACKCHANNEL if heard and not counted else SpeechReading.NO_WORDS
 
 
 def stops(text: str, settings: BargeInSettings, language: str) -> bool:
-    """Whether a stop word is among these words."""
-    return bool(_runs(words(text), settings.stop_words, language))
+    """Return True if the transcript contains a stop word of the language."""
+    return bool(_phrase_lengths(words(text), settings.stop_words, language))
 
 
-def _runs(said: Sequence[str], phrases: Phrases, language: str) -> list[int]:
-    """The lengths of the phrases that occur in `said`, none overlapping another, the longest first at each place."""
-    known = sorted(_spelled(phrases.get(language, ())), key=len, reverse=True)
-    found: list[int] = []
+def _phrase_lengths(heard: Sequence[str], phrases: Phrases, language: str) -> list[int]:
+    """Return the lengths, in words, of the phrases that occur in `heard`.
+
+    Occurrences do not overlap. The longest phrase at each position counts.
+    """
+    candidates = sorted(_normalized(phrases.get(language, ())), key=len, reverse=True)
+    lengths: list[int] = []
     at = 0
-    while at < len(said):
-        length = next((len(phrase) for phrase in known if tuple(said[at : at + len(phrase)]) == phrase), 0)
+    while at < len(heard):
+        length = next((len(phrase) for phrase in candidates if tuple(heard[at : at + len(phrase)]) == phrase), 0)
         if length:
-            found.append(length)
+            lengths.append(length)
         at += length or 1
-    return found
+    return lengths
 
 
-def _spelled(phrases: Iterable[str]) -> list[tuple[str, ...]]:
-    return [spelled for phrase in phrases if (spelled := tuple(words(phrase)))]
+def _normalized(phrases: Iterable[str]) -> list[tuple[str, ...]]:
+    return [normalized for phrase in phrases if (normalized := tuple(words(phrase)))]

@@ -1,4 +1,4 @@
-"""What the turn machine commands; the session carries it out. Samples are the caller's own audio at 16 kHz."""
+"""Commands of the turn machine, carried out by the session. Sample indices count the caller's audio at 16 kHz."""
 
 from __future__ import annotations
 
@@ -8,45 +8,52 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class AnnounceSpeech:
-    """Tell the client that the caller speaks, from sample `start`."""
+    """Tell the client that the caller has been speaking since sample `start`."""
 
     start: int
 
 
 @dataclass(frozen=True, slots=True)
 class Transcribe:
-    """Transcribe samples [start, end) and judge the turn, both for this revision."""
+    """Transcribe samples [start, end) for this revision, and answer with `TranscriptReady`.
+
+    Attributes:
+        revision: The revision that the result belongs to.
+        start: First sample.
+        end: Sample after the last one.
+        detect_end_of_turn: Whether to judge also if the turn is over, and answer that with `VerdictReady`.
+    """
 
     revision: int
     start: int
     end: int
-    judge: bool
+    detect_end_of_turn: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StartDraft:
-    """Begin the reply to what Hear of this revision finds out, and let nothing of it out."""
+    """Start a speculative reply to the transcript of this revision. None of its output may be sent yet."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class DiscardDraft:
-    """Drop the draft of this revision: its turn is taken, but not answered by it."""
+    """Discard the speculative reply of this revision. Its turn is committed without it."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRevision:
-    """Cancel and drop everything that was begun for this revision, its draft too."""
+    """Cancel all work for this revision, and discard its speculative reply."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """Send WaitOver for this revision at monotonic time `at`."""
+    """Send `SilenceElapsed` for this revision at monotonic time `at`, in seconds. Replaces any earlier timer."""
 
     revision: int
     at: float
@@ -54,18 +61,27 @@ class WaitUntil:
 
 @dataclass(frozen=True, slots=True)
 class CommitTurn:
-    """The utterance [start, end) is a turn of the caller's; `heard` says that Hear was already asked for it."""
+    """Make the utterance a turn of the conversation.
+
+    Attributes:
+        revision: The revision that becomes the turn.
+        start: First sample of the turn.
+        end: Sample after the last one of the turn.
+        speech_end: Sample at which speech ended. The silence after it belongs to the turn.
+        transcript_requested: Whether `Transcribe` was commanded for this revision. If not, the session transcribes
+            [start, end) now.
+    """
 
     revision: int
     start: int
     end: int
     speech_end: int
-    heard: bool
+    transcript_requested: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StartIdleTimer:
-    """Send NobodySpoke for this revision at monotonic time `at`."""
+    """Send `IdleTimeout` for this revision at monotonic time `at`, in seconds. Replaces any earlier timer."""
 
     revision: int
     at: float
@@ -73,7 +89,7 @@ class StartIdleTimer:
 
 @dataclass(frozen=True, slots=True)
 class CommitIdleTurn:
-    """The caller let [start, end) pass in silence: that is its turn."""
+    """Make the silence of samples [start, end) a turn of the conversation."""
 
     start: int
     end: int
@@ -81,29 +97,42 @@ class CommitIdleTurn:
 
 @dataclass(frozen=True, slots=True)
 class StartReply:
-    """Answer what was committed; `draft`: the revision whose draft, if there is one, is that answer."""
+    """Start a reply.
+
+    Attributes:
+        draft: The revision whose draft becomes the reply, if there is one.
+        request: The payload of the `ReplyRequested` that asked for the reply. None if a turn started it.
+    """
 
     draft: int | None = None
+    request: object | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PauseReply:
-    """Fall silent at once, for as long as it takes to know whether the caller means it."""
+    """Stop the reply's playout at once. `ResumeReply` or `CancelReply` follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeReply:
-    """Go on with the paused reply, from the last sample that was heard."""
+    """Continue the playout of the paused reply from the last sample that the caller heard."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelReply:
+    """Cancel the reply. `reason` is the wire's name of the cause."""
+
     reason: Literal["turn_detected"]
 
 
 @dataclass(frozen=True, slots=True)
 class DismissUtterance:
-    """The announced utterance, whose sound ended at `speech_end`, is no turn; what follows sample `end` is another."""
+    """Drop the announced utterance without making it a turn.
+
+    Attributes:
+        speech_end: Sample at which its sound ended.
+        end: Sample at which the next utterance may begin.
+    """
 
     speech_end: int
     end: int

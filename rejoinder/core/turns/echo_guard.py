@@ -1,8 +1,9 @@
-"""Whether the caller's microphone heard us: the words-based echo guard.
+"""Echo guard: detects by its words that an utterance is the agent's own voice.
 
-A loudspeaker near a microphone without echo cancellation sends our own voice back. Energy cannot tell it from a
-caller; its words can. An utterance is an echo if nearly all of its words occur, in their order and close together, in
-what we have just been saying. The recognizer may mishear one word in five, and cuts the first and last one in half.
+Without echo cancellation, the caller's microphone picks up the reply from the loudspeaker. Its energy does not tell it
+from a caller, but its words do. An utterance is an echo if nearly all of its words occur in the current reply, in the
+same order and close together. One word in five may differ, because the recognizer makes errors on an echo. The first
+and the last word may be cut, because the utterance starts and ends at any point of the reply.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import math
 from collections.abc import Sequence
 
 SHARE = 0.8
-"""Of the utterance's words that must be ours; one of fewer than five words must be ours altogether."""
+"""Share of the utterance's words that must occur in the reply. With fewer than five words, all must occur."""
 
 SLACK = 0.5
-"""An echo's words lie together: it may lack this share of the words that we said meanwhile."""
+"""Extra words of the reply that are searched for a match, as a share of the utterance's length."""
 
 FRAGMENT = 3
-"""Letters of a half-heard word that are enough to know it by."""
+"""Minimum letters of a cut word that can match the beginning or end of a whole word."""
 
 
 def is_echo(heard: Sequence[str], spoken: Sequence[str]) -> bool:
-    """Whether `heard` repeats a part of `spoken`; both are words in one spelling (`wer.words`)."""
+    """Return True if `heard` repeats a part of `spoken`. Both are words normalized by `wer.words`."""
     needed = _needed(len(heard))
     if not heard or needed > len(spoken):
         return False
@@ -31,26 +32,27 @@ def is_echo(heard: Sequence[str], spoken: Sequence[str]) -> bool:
 
 
 def _needed(count: int) -> int:
-    """How many of so many words must be ours."""
+    """Return how many of `count` words must occur in the reply."""
     return max(1, math.ceil(count * SHARE))
 
 
 def _in_order(heard: Sequence[str], spoken: Sequence[str]) -> int:
-    """The most words of `heard` that occur in `spoken` in the same order (the longest common subsequence)."""
+    """Return the length of the longest common subsequence of `heard` and `spoken`."""
     best = [0] * (len(spoken) + 1)
     for number, word in enumerate(heard):
-        before = 0
-        for at, said in enumerate(spoken, start=1):
+        diagonal = 0
+        for at, spoken_word in enumerate(spoken, start=1):
             above = best[at]
-            matches = _same(word, said, first=number == 0, last=number == len(heard) - 1)
-            best[at] = before + 1 if matches else max(above, best[at - 1])
-            before = above
+            matches = _same(word, spoken_word, first=number == 0, last=number == len(heard) - 1)
+            best[at] = diagonal + 1 if matches else max(above, best[at - 1])
+            diagonal = above
     return best[-1]
 
 
-def _same(heard: str, said: str, *, first: bool, last: bool) -> bool:
-    if heard == said:
+def _same(heard: str, spoken: str, *, first: bool, last: bool) -> bool:
+    """Return True if the words match. The first word may lack its beginning, the last word its end."""
+    if heard == spoken:
         return True
     if len(heard) < FRAGMENT:
         return False
-    return (first and said.endswith(heard)) or (last and said.startswith(heard))
+    return (first and spoken.endswith(heard)) or (last and spoken.startswith(heard))

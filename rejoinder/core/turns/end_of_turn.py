@@ -1,9 +1,8 @@
-"""One probability that the turn is over, from all that was heard: the turn model's word, and how the words end.
+"""Probability that the turn is over, from the turn detector's probability and the transcript's ending.
 
-The turn model listens to the melody, the transcript's ending knows the grammar; each is wrong where the other need not
-be. They are joined as a logistic regression joins evidence: on the scale of log-odds the turn model's opinion is
-weighed, and an ending that reads finished or open is added. The weights come from human speech
-(`python -m benchmarks.studies.turn_curves`).
+The turn detector uses prosody, and the transcript's ending uses grammar. Their errors differ, so a logistic regression
+combines them: the log-odds of the turn detector are weighted, and an offset is added for a finished or open ending. The
+weights are fitted on human speech (`python -m benchmarks.studies.turn_curves`).
 """
 
 from __future__ import annotations
@@ -14,12 +13,19 @@ from dataclasses import dataclass
 from rejoinder.core.turns.transcript_ending import TranscriptEnding
 
 _LEAST = 0.01
-"""A model that says 0 or 1 is taken to say so much: nobody is that sure."""
+"""Probabilities are clamped to [0.01, 0.99] before their log-odds are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class FusionWeights:
-    """Of the log-odds; a doubtful ending adds nothing."""
+    """Weights of the logistic regression, in log-odds.
+
+    Attributes:
+        bias: Added always.
+        turn_model: Factor of the turn detector's log-odds.
+        finished: Added if the transcript's ending is FINISHED.
+        open: Added if the transcript's ending is OPEN.
+    """
 
     bias: float
     turn_model: float
@@ -28,23 +34,29 @@ class FusionWeights:
 
 
 WEIGHTS = FusionWeights(bias=0.61, turn_model=0.49, finished=-0.41, open=-0.62)
-"""Fitted on 535 silences of read speech. There an ending that reads finished speaks against the end, beside the turn
-model: speech recognition punctuates every fragment."""
+"""Fitted on 535 silences of read speech. `finished` is negative there, because speech recognition ends every fragment
+with a full stop."""
 
 
 def complete(turn_model: float, words: TranscriptEnding | None, weights: FusionWeights = WEIGHTS) -> float:
-    """The probability that the turn is over; `words`: how the transcript ends, None if there is none yet."""
+    """Return the probability that the turn is over.
+
+    Args:
+        turn_model: The turn detector's probability.
+        words: The transcript's ending, or None if there is no transcript yet.
+        weights: The weights of the regression.
+    """
     factors = (weights.bias, weights.turn_model, weights.finished, weights.open)
-    odds = sum(factor * found for factor, found in zip(factors, evidence(turn_model, words), strict=True))
-    return 1 / (1 + math.exp(-odds))
+    log_odds = sum(factor * value for factor, value in zip(factors, evidence(turn_model, words), strict=True))
+    return 1 / (1 + math.exp(-log_odds))
 
 
 def evidence(turn_model: float, words: TranscriptEnding | None) -> tuple[float, float, float, float]:
-    """What the weights are multiplied with, in their order."""
-    sure = min(max(turn_model, _LEAST), 1 - _LEAST)
+    """Return the inputs of the regression, in the order of the fields of `FusionWeights`."""
+    clamped = min(max(turn_model, _LEAST), 1 - _LEAST)
     return (
         1.0,
-        math.log(sure / (1 - sure)),
+        math.log(clamped / (1 - clamped)),
         float(words is TranscriptEnding.FINISHED),
         float(words is TranscriptEnding.OPEN),
     )

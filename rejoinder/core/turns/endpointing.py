@@ -1,23 +1,24 @@
-"""How long to stay silent before the turn is taken.
+"""Endpointing: the silence that ends a turn.
 
-A fixed wait is the largest part of most systems' response time, and a yes-or-no verdict with a long fallback moves
-the loss elsewhere: one wrong "incomplete" costs seconds. So the wait is what a budget of false cut-offs demands. With
-the probability p that the turn is over (`rejoinder/core/turns/end_of_turn.py`) this silence is only a pause with
-probability 1-p,
-and pauses inside a sentence outlast a silence of t with probability exp(-pi/4 (t/m)^2), where m is their mean length
-(a Rayleigh law: long ones are rarer than an exponential has them). Taking the turn at t cuts the caller off with
+A fixed silence is the largest part of most systems' response time. A yes-or-no verdict with a long fallback is not
+better, because one wrong "incomplete" costs seconds. This module computes the silence from a budget of false cut-offs.
+
+Let p be the probability that the turn is over (`rejoinder.core.turns.end_of_turn`). The silence is then only a pause
+with probability 1 - p. Pauses inside a sentence are modelled by a Rayleigh distribution with mean m, in which long
+pauses are rarer than in an exponential one. A pause lasts longer than t with probability exp(-pi/4 (t/m)^2). Ending the
+turn after a silence of t cuts the caller off with probability
 
     (1 - p) * exp(-pi/4 (t/m)^2)  =  budget        so        t = m * sqrt(4/pi * ln((1 - p) / budget))
 
-m begins as `pause_ms` and becomes the caller's own: who pauses long is waited for. Who is probably not finished (p
-below `complete_threshold`) may be searching for a word, which is another kind of pause: from there down to p = 0 the
-wait rises in proportion to `max_silence_ms`. The least is `min_silence_ms`.
+The mean m starts at `pause_ms` and moves to the mean of the caller's own pauses. A caller with p below
+`complete_threshold` may be searching for a word, which takes longer than a usual pause. Below that threshold, the
+silence rises linearly to `max_silence_ms` at p = 0. It is never shorter than `min_silence_ms`.
 
-The map is monotone, so a better verdict never costs time, and continuous, so one that flickers moves the answer by
-milliseconds, not seconds. Without any verdict the wait is `fallback_silence_ms`.
+The function is monotone, so a higher probability never lengthens the silence. It is continuous, so a small change of
+the probability changes the silence by milliseconds. Without a verdict, the silence is `fallback_silence_ms`.
 
-`TurnDetection` is what the caller asked for over the wire. `server_vad` is a promise of an exact silence, whatever
-any model thinks; `semantic_vad` is the map above, its highest point moved by eagerness.
+`TurnDetection` holds what the client configured. `server_vad` requires an exact silence and ignores the turn detector.
+`semantic_vad` uses the function above, and its eagerness sets the longest silence.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rejoinder.core.settings.settings import EndpointingSettings
 
 
 class DetectionMode(Enum):
-    """Who decides that a turn is over; values are the wire's (NONE is its `null`)."""
+    """Method that ends turns. Values are the wire's names. NONE is `null` on the wire: only the client ends turns."""
 
     SERVER_VAD = "server_vad"
     SEMANTIC_VAD = "semantic_vad"
@@ -40,17 +41,25 @@ class DetectionMode(Enum):
 AUTO = "auto"
 
 USUAL_WEIGHT = 4
-"""Pauses of a caller's own that count as much as what is usual: a few sentences' worth."""
+"""Weight of the default mean pause, in pauses. After this many of the caller's own pauses, both count equally."""
 
 MAX_WAIT_S = {"low": 8.0, "medium": 4.0, "high": 2.0, AUTO: 4.0}
-"""semantic_vad's longest wait by eagerness (OpenAI Realtime reference: 8, 4 and 2 s, auto as medium)."""
+"""Longest silence in seconds by eagerness of semantic_vad (OpenAI Realtime reference: 8, 4 and 2 s, auto as medium)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnDetection:
-    """A session's `turn_detection`; defaults are OpenAI's, except that the mode is ours (semantic_vad).
+    """A session's `turn_detection`. Defaults are OpenAI's, except for the mode (semantic_vad).
 
-    `eagerness` is a key of MAX_WAIT_S.
+    Attributes:
+        mode: Method that ends turns.
+        threshold: Speech probability at which server_vad takes a window for speech.
+        prefix_padding_ms: Audio before the start of speech that belongs to the turn (server_vad).
+        silence_duration_ms: Silence that ends a turn (server_vad).
+        eagerness: A key of MAX_WAIT_S (semantic_vad).
+        create_response: Whether a turn is answered without a request from the client.
+        interrupt_response: Whether speech interrupts a reply.
+        idle_timeout_ms: Silence after a reply until the agent speaks again. None for no timeout (server_vad).
     """
 
     mode: DetectionMode = DetectionMode.SEMANTIC_VAD
@@ -65,27 +74,34 @@ class TurnDetection:
 
 @dataclass(frozen=True, slots=True)
 class PauseStats:
-    """How long one caller pauses inside a turn: the pauses so far, in seconds."""
+    """Number and total length of one caller's pauses inside turns."""
 
-    pauses: int = 0
+    count: int = 0
     total_s: float = 0.0
 
-    def paused(self, seconds: float) -> PauseStats:
-        """The caller went on after a silence of so long."""
-        return PauseStats(self.pauses + 1, self.total_s + seconds)
+    def with_pause(self, seconds: float) -> PauseStats:
+        """Return the statistics with one more pause."""
+        return PauseStats(self.count + 1, self.total_s + seconds)
 
     def mean_s(self, usual_s: float) -> float:
-        """Their mean, drawn towards what is usual while there are few."""
-        return (USUAL_WEIGHT * usual_s + self.total_s) / (USUAL_WEIGHT + self.pauses)
+        """Return the mean pause in seconds, weighted with `usual_s` as USUAL_WEIGHT pauses."""
+        return (USUAL_WEIGHT * usual_s + self.total_s) / (USUAL_WEIGHT + self.count)
 
 
 def wait_s(
-    detection: TurnDetection, settings: EndpointingSettings, probability: float | None, habit: PauseStats = PauseStats()
+    detection: TurnDetection,
+    settings: EndpointingSettings,
+    probability: float | None,
+    pauses: PauseStats = PauseStats(),
 ) -> float:
-    """Silence after which this caller's turn is taken; infinite if the caller commits turns itself.
+    """Return the silence that ends the turn, in seconds. It is infinite if only the client ends turns.
 
-    `probability` is that of the turn being complete; None means that no verdict came in time.
-    Eagerness replaces the configured maximum by its own, except for `auto`, which exceeds neither.
+    Args:
+        detection: The session's turn detection. Its eagerness replaces `max_silence_ms`, except for `auto`, which
+            uses the shorter of both limits.
+        settings: The operator's settings.
+        probability: The probability that the turn is over. None or NaN if there is no verdict.
+        pauses: The caller's pauses so far.
     """
     match detection.mode:
         case DetectionMode.NONE:
@@ -96,22 +112,25 @@ def wait_s(
             longest_s = MAX_WAIT_S[detection.eagerness]
             if detection.eagerness == AUTO:
                 longest_s = min(longest_s, settings.max_silence_ms / 1000)
-            return _required_s(settings, probability, longest_s, habit)
+            return _required_s(settings, probability, longest_s, pauses)
 
 
-def _required_s(settings: EndpointingSettings, probability: float | None, longest_s: float, habit: PauseStats) -> float:
+def _required_s(
+    settings: EndpointingSettings, probability: float | None, longest_s: float, pauses: PauseStats
+) -> float:
     if probability is None or math.isnan(probability):
         return min(settings.fallback_silence_ms / 1000, longest_s)
-    sure, threshold = min(max(probability, 0.0), 1.0), settings.complete_threshold
-    likely_s = _budgeted_s(settings, max(sure, threshold), habit)
-    if sure < threshold:
-        share = sure / threshold
-        likely_s = longest_s * (1 - share) + likely_s * share
-    return min(max(likely_s, settings.min_silence_ms / 1000), longest_s)
+    clamped, threshold = min(max(probability, 0.0), 1.0), settings.complete_threshold
+    silence_s = _budgeted_s(settings, max(clamped, threshold), pauses)
+    if clamped < threshold:
+        share = clamped / threshold
+        silence_s = longest_s * (1 - share) + silence_s * share
+    return min(max(silence_s, settings.min_silence_ms / 1000), longest_s)
 
 
-def _budgeted_s(settings: EndpointingSettings, probability: float, habit: PauseStats) -> float:
-    overdrawn = (1 - probability) / settings.cut_off_budget
-    if overdrawn <= 1:
+def _budgeted_s(settings: EndpointingSettings, probability: float, pauses: PauseStats) -> float:
+    """Return the shortest silence in seconds that keeps false cut-offs within the budget."""
+    risk_ratio = (1 - probability) / settings.cut_off_budget
+    if risk_ratio <= 1:
         return 0.0
-    return habit.mean_s(settings.pause_ms / 1000) * math.sqrt(4 / math.pi * math.log(overdrawn))
+    return pauses.mean_s(settings.pause_ms / 1000) * math.sqrt(4 / math.pi * math.log(risk_ratio))

@@ -1,4 +1,8 @@
-"""What the turn machine is told, beside the speech edges (`rejoinder.core.turns.speech_detector`)."""
+"""Events of the turn machine. Speech edges are defined in `rejoinder.core.turns.speech_detector`.
+
+Sample indices count the caller's audio at 16 kHz. `processed` is the sample up to which voice activity is decided. An
+event that carries an old `revision` is a result for audio that has since changed, and is ignored.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ from rejoinder.core.turns.speech_detector import SoftEnd, SpeechResumed, SpeechS
 
 @dataclass(frozen=True, slots=True)
 class VerdictReady:
-    """The turn model's probability for this revision; None when it did not answer in time.
+    """The probability that the turn is over is known.
 
-    `processed`: voice activity is decided up to this sample.
+    Attributes:
+        revision: The revision that was judged.
+        probability: The probability, or None if the turn detector did not answer in time.
+        processed: Sample up to which voice activity is decided.
     """
 
     revision: int
@@ -21,23 +28,31 @@ class VerdictReady:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptReady:
-    """The words of this revision are known, or nobody will ever know them; `meant`: for us
-    (`rejoinder.core.turns.barge_in`).
+    """The transcript of a whole revision is known, or its speech-to-text request has failed.
 
-    `processed`: voice activity is decided up to this sample.
+    Attributes:
+        revision: The revision that was transcribed.
+        addressed: Whether its words are addressed to the agent (`rejoinder.core.turns.barge_in`). True if
+            speech-to-text failed, so that an outage does not cost the caller a turn.
+        processed: Sample up to which voice activity is decided.
     """
 
     revision: int
-    meant: bool
+    addressed: bool
     processed: int
 
 
 @dataclass(frozen=True, slots=True)
 class InterimReady:
-    """While the caller speaks: the words so far are meant for us, or there are none that are."""
+    """An interim transcript is known while the caller is still speaking.
+
+    Attributes:
+        revision: The revision that was transcribed.
+        addressed: Whether the words so far are addressed to the agent (`rejoinder.core.turns.barge_in`).
+    """
 
     revision: int
-    meant: bool
+    addressed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +64,44 @@ class AudioProcessed:
 
 @dataclass(frozen=True, slots=True)
 class SilenceElapsed:
-    """The timer of this revision fired, and no audio that came before waits for its voice activity decision."""
+    """The timer of `WaitUntil` has fired, and voice activity is decided for all audio received before it."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class CommitRequested:
-    """The client ends the utterance at sample `end`; whether it is answered is the client's to say."""
+    """The client ends the utterance at sample `end` (input_audio_buffer.commit). It requests the reply separately."""
 
     end: int
 
 
 @dataclass(frozen=True, slots=True)
 class ClearRequested:
-    """The client drops the audio before sample `end` that is not committed yet."""
+    """The client drops the uncommitted audio before sample `end` (input_audio_buffer.clear)."""
 
     end: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequested:
-    """The client asks for a reply. No response is open then."""
+    """The client asks for a reply (response.create). The session sends this only while no response is open.
+
+    Attributes:
+        request: What the client asks for. The turn machine only passes it on to `StartReply`.
+    """
+
+    request: object | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded:
-    """The reply was heard to its end, failed, or was cancelled by the client."""
+    """The reply was played to its end, failed, or was cancelled by the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout:
-    """The time set by WatchSilence is over; the caller's audio from `start` to `end` came meanwhile."""
+    """The timer of `StartIdleTimer` has fired. Samples [start, end) are the caller's audio received since its start."""
 
     revision: int
     start: int

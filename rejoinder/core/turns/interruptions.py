@@ -1,20 +1,30 @@
-"""Speech over a reply: the part of the turn machine that decides whether it was meant.
+"""Barge-in: the part of the turn machine that handles speech over a reply.
 
-The reply falls silent with the first sound (PauseReply), since that can be taken back. An utterance that began so has a
-claim to prove: words that are meant for us grant it, and the reply is over (CancelReply). If it ends without them, it
-was no turn (Dismiss), and the reply goes on where it was last heard (ResumeReply).
+The first sound over a reply pauses it (`PauseReply`), because a pause can be undone. The utterance is then checked by
+its words. Words that are addressed to the agent pass the check, and the reply is cancelled (`CancelReply`). If the
+utterance ends without such words, it is dismissed (`DismissUtterance`), and the reply is resumed from the last sample
+that was heard (`ResumeReply`).
 
-    OPEN ------ words ---------------------------> granted: CancelReply, and a turn like any other
-     |  \\------ surely no words ----> DENIED ------ resume_after_ms of silence ----> Dismiss, ResumeReply
-     |
-     +--------- silence, no answer -> DUE --------- words ---------------------------> granted, and taken at once
-                                       \\----------- surely no words -----------------> Dismiss, ResumeReply
+`BargeInCheck` holds the progress of the check:
 
-Whoever makes a noise without words for `confirm_timeout_ms` does not silence us any longer, though the noise goes on:
-then the reply is resumed, and only words in it can end it. So it is if the words are not known for so long: the reply
-goes on, and the utterance waits, since a caller must not lose a turn to a busy speech-to-text stage. Speech just behind
-a reply, or over one that may not be interrupted, has a claim too, with no reply to pause: it may be an echo, which is
-no turn.
+    PENDING   addressed words          -> NOT_NEEDED  CancelReply. The utterance continues like any other.
+    PENDING   no addressed words       -> REJECTED    resume_after_ms of silence dismiss the utterance.
+    PENDING   required silence passed  -> OVERDUE     The turn ends as soon as the transcript is known.
+    OVERDUE   addressed words          -> NOT_NEEDED  CancelReply, CommitTurn.
+    OVERDUE   no addressed words       -> dismissed   DismissUtterance, ResumeReply.
+    REJECTED  addressed words          -> NOT_NEEDED  A later interim transcript has words: CancelReply.
+    REJECTED  resume_after_ms passed   -> dismissed   DismissUtterance, ResumeReply.
+
+If speech resumes after a tentative end, the check is PENDING again, because there is more to transcribe.
+
+Two timeouts keep a reply from staying paused. Both are `confirm_timeout_ms`:
+
+- Noise that goes on without words for this long resumes the reply. Words in it can still cancel the reply.
+- If the transcript takes this long after the tentative end of speech, the reply is resumed. The utterance stays open,
+  so that a slow speech-to-text stage does not cost the caller a turn.
+
+Some utterances are checked without a reply to pause: speech just after a reply, and speech over a reply that cannot be
+interrupted. Such speech may be an echo of the reply, and an echo is not a turn.
 """
 
 from __future__ import annotations
@@ -39,95 +49,126 @@ from rejoinder.core.turns.speech_detector import SpeechResumed, SpeechStarted
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnRules, TurnState, TurnStep
 
 
-def started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
-    """The caller begins to speak, perhaps over a reply."""
-    claim = BargeInCheck.PENDING if _doubtful(state, rules, now) else BargeInCheck.NOT_NEEDED
-    state = replace(state, caller=CallerState.SPEAKING, start=event.at, wait=None, claim=claim)
+def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
+    """Open an utterance, and pause or cancel the reply that it interrupts."""
+    check = BargeInCheck.PENDING if _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
+    state = replace(state, caller=CallerState.SPEAKING, start=event.at, required_silence_s=None, barge_in_check=check)
     announce = AnnounceSpeech(event.at)
     if state.agent is AgentState.IDLE or not rules.detection.interrupt_response:
         return state, (announce,)
-    state, told = pause(state, rules, now)
-    if not told:
-        state, told = grant(state, rules)
-    return state, (announce, *told)
+    state, commands = pause_reply(state, rules, now)
+    if not commands:
+        state, commands = accept(state, rules)
+    return state, (announce, *commands)
 
 
-def _doubtful(state: TurnState, rules: TurnRules, now: float) -> bool:
-    """Whether what begins now may be something else than a turn."""
+def _needs_check(state: TurnState, rules: TurnRules, now: float) -> bool:
+    """Return True if speech that starts now may be noise or an echo."""
     if state.agent is AgentState.IDLE:
-        return rules.barge_in.echo_guard and now - state.replied_at < rules.barge_in.echo_tail_ms / 1000
-    return rules.pauses or (rules.barge_in.echo_guard and not rules.detection.interrupt_response)
+        return rules.barge_in.echo_guard and now - state.reply_ended_at < rules.barge_in.echo_tail_ms / 1000
+    return rules.pauses_replies or (rules.barge_in.echo_guard and not rules.detection.interrupt_response)
 
 
 def too_short(state: TurnState, speech_end: int, rules: TurnRules) -> bool:
-    """Whether an utterance that has to prove itself was too short to be speech."""
+    """Return True if the utterance is checked, and is shorter than `min_speech_ms` at sample `speech_end`."""
     return (
-        state.claim is not BargeInCheck.NOT_NEEDED and speech_end - state.start < rules.min_speech_ms * STT_RATE / 1000
+        state.barge_in_check is not BargeInCheck.NOT_NEEDED
+        and speech_end - state.start < rules.min_speech_ms * STT_RATE / 1000
     )
 
 
-def deny(state: TurnState, speech_end: int, rules: TurnRules) -> TurnState:
-    """It was too short, so nobody is asked for its words; but it may be the first sound of one, so it is waited for."""
-    wait = rules.barge_in.resume_after_ms / 1000
-    settling = replace(state, caller=CallerState.ENDPOINTING, speech_end=speech_end, wait=wait, asked_at=-math.inf)
-    return replace(settling, claim=BargeInCheck.REJECTED)
+def reject_short(state: TurnState, speech_end: int, rules: TurnRules) -> TurnState:
+    """Return the state after a sound that is too short to be speech.
+
+    Its transcript is not requested. It is dismissed only after `resume_after_ms`, since more speech may follow it.
+    """
+    return replace(
+        state,
+        caller=CallerState.ENDPOINTING,
+        speech_end=speech_end,
+        required_silence_s=rules.barge_in.resume_after_ms / 1000,
+        transcript_requested_at=-math.inf,
+        barge_in_check=BargeInCheck.REJECTED,
+    )
 
 
-def grant(state: TurnState, rules: TurnRules) -> TurnStep:
-    """The words are meant for us: what is being said is over."""
-    state = replace(state, claim=BargeInCheck.NOT_NEEDED)
+def accept(state: TurnState, rules: TurnRules) -> TurnStep:
+    """Pass the check, and cancel the reply that the utterance interrupts."""
+    state = replace(state, barge_in_check=BargeInCheck.NOT_NEEDED)
     interrupts = state.agent is not AgentState.IDLE and rules.detection.interrupt_response
     if not (interrupts or state.agent is AgentState.PAUSED):
         return state, ()
     return replace(state, agent=AgentState.IDLE), (CancelReply("turn_detected"),)
 
 
-def guessed(state: TurnState, event: InterimReady, rules: TurnRules, now: float) -> TurnStep:
-    """What the caller has said so far, who goes on speaking."""
-    if event.revision != state.revision or state.claim is BargeInCheck.NOT_NEEDED:
+def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: float) -> TurnStep:
+    """Judge the words so far of an utterance that goes on."""
+    if event.revision != state.revision or state.barge_in_check is BargeInCheck.NOT_NEEDED:
         return state, ()
-    if event.meant:
-        return grant(state, rules)
-    state = replace(state, claim=BargeInCheck.REJECTED)
-    if state.agent is AgentState.PAUSED and now - state.paused_at >= rules.barge_in.confirm_timeout_ms / 1000:
+    if event.addressed:
+        return accept(state, rules)
+    state = replace(state, barge_in_check=BargeInCheck.REJECTED)
+    if state.agent is AgentState.PAUSED and now - state.reply_paused_at >= rules.barge_in.confirm_timeout_ms / 1000:
         return replace(state, agent=AgentState.REPLYING), (ResumeReply(),)
     return state, ()
 
 
 def await_words(state: TurnState, rules: TurnRules, end: int, now: float) -> TurnStep:
-    """The silence has lasted long enough to take the turn at sample `end`, but its claim is not granted."""
-    if state.claim is BargeInCheck.REJECTED:
+    """Handle the required silence of an utterance that has not passed its check.
+
+    A rejected utterance is dismissed. For any other, wait for the transcript, and resume the reply at the timeout.
+
+    Args:
+        state: The state of the turn machine.
+        rules: The session's configuration.
+        end: Sample at which the required silence has passed.
+        now: Monotonic time in seconds.
+    """
+    if state.barge_in_check is BargeInCheck.REJECTED:
         return dismiss(state, speech_end=state.speech_end, end=end, rules=rules, now=now)
-    deadline = state.asked_at + rules.barge_in.confirm_timeout_ms / 1000
+    deadline = state.transcript_requested_at + rules.barge_in.confirm_timeout_ms / 1000
     if now >= deadline:
-        return resume(replace(state, claim=BargeInCheck.OVERDUE))
-    if state.claim is BargeInCheck.OVERDUE:
+        return resume_reply(replace(state, barge_in_check=BargeInCheck.OVERDUE))
+    if state.barge_in_check is BargeInCheck.OVERDUE:
         return state, ()
-    return replace(state, claim=BargeInCheck.OVERDUE), (WaitUntil(state.revision, deadline),)
+    return replace(state, barge_in_check=BargeInCheck.OVERDUE), (WaitUntil(state.revision, deadline),)
 
 
 def dismiss(state: TurnState, speech_end: int, end: int, rules: TurnRules, *, now: float) -> TurnStep:
-    """The utterance was no turn: forget it, and go on with what was being said."""
+    """Drop an utterance that is not a turn, and resume the reply that it paused.
+
+    Args:
+        state: The state of the turn machine.
+        speech_end: Sample at which the utterance's sound ended.
+        end: Sample at which the next utterance may begin.
+        rules: The session's configuration.
+        now: Monotonic time in seconds.
+    """
     old = state.revision
-    told: tuple[Command, ...] = (CancelRevision(old), DismissUtterance(speech_end, end))
+    commands: tuple[Command, ...] = (CancelRevision(old), DismissUtterance(speech_end, end))
     quiet = replace(
-        state, caller=CallerState.QUIET, revision=old + 1, start=end, wait=None, claim=BargeInCheck.NOT_NEEDED
+        state,
+        caller=CallerState.QUIET,
+        revision=old + 1,
+        start=end,
+        required_silence_s=None,
+        barge_in_check=BargeInCheck.NOT_NEEDED,
     )
-    quiet, resumed = resume(quiet)
-    if quiet.agent is AgentState.IDLE and rules.idle_s is not None:
-        return quiet, (*told, StartIdleTimer(quiet.revision, now + rules.idle_s))
-    return quiet, told + resumed
+    quiet, resumed = resume_reply(quiet)
+    if quiet.agent is AgentState.IDLE and rules.idle_timeout_s is not None:
+        return quiet, (*commands, StartIdleTimer(quiet.revision, now + rules.idle_timeout_s))
+    return quiet, commands + resumed
 
 
-def pause(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
-    """Silence a reply that only words end, if there is one."""
-    if state.agent is not AgentState.REPLYING or not rules.pauses:
+def pause_reply(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
+    """Pause the reply, if one is playing that only words cancel."""
+    if state.agent is not AgentState.REPLYING or not rules.pauses_replies:
         return state, ()
-    return replace(state, agent=AgentState.PAUSED, paused_at=now), (PauseReply(),)
+    return replace(state, agent=AgentState.PAUSED, reply_paused_at=now), (PauseReply(),)
 
 
-def resume(state: TurnState) -> TurnStep:
-    """Go on with a reply that was paused, if one was."""
+def resume_reply(state: TurnState) -> TurnStep:
+    """Resume the reply, if one is paused."""
     if state.agent is not AgentState.PAUSED:
         return state, ()
     return replace(state, agent=AgentState.REPLYING), (ResumeReply(),)

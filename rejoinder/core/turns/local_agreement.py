@@ -1,8 +1,8 @@
-"""What is sure of an utterance before it has ended: agreement of two hypotheses.
+"""Stable words of an utterance that is still going on (LocalAgreement-2).
 
-Each partial transcript is a new guess at all that was said so far; its end changes with every guess. Words on which two
-guesses in a row agree, without the newest of them, hardly ever change any more (LocalAgreement-2, Macháček, Dabre and
-Bojar 2023). They are only ever added to. Case and punctuation are compared away: they change with what follows.
+Each interim transcript covers the whole utterance so far, and its last words change with every transcript. The words
+that two transcripts in a row have in common, without the last of them, rarely change later (Macháček, Dabre and Bojar
+2023). Stable words are never removed. Case and punctuation are ignored, because they change with the words that follow.
 """
 
 from __future__ import annotations
@@ -14,48 +14,59 @@ _MARKS = ".,;:!?\u2026\u2013\u2014-\"'()"
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`stable`: the words that are sure, as the newest guess writes them; `newest`: that guess."""
+    """Interim transcripts of one utterance so far.
+
+    Attributes:
+        newest: The words of the newest transcript.
+        stable: The words that are stable, as a transcript spelled them when they became stable.
+    """
 
     newest: tuple[str, ...] = ()
     stable: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """The sure words."""
+        """The stable words as a text."""
         return " ".join(self.stable)
 
     @property
     def likely(self) -> str:
-        """The newest guess without its last word, which may be half of another; the sure words if it contradicts them.
+        """The newest transcript without its last word, or the stable words if it contradicts them.
 
-        Good enough for whoever loses nothing by a wrong word but its own time.
+        The last word is left out because it may be cut. Use this text where a wrong word costs only computing time.
         """
         words = self.newest[:-1]
         return " ".join(words if _common(words, self.stable) == len(self.stable) else self.stable)
 
 
-def agree(known: Agreement, guess: str) -> Agreement:
-    """Take a further guess at the whole utterance so far.
+def agree(before: Agreement, transcript: str) -> Agreement:
+    """Return the agreement after one more interim transcript of the utterance.
 
-    A guess that contradicts what was sure already is an outlier: it is remembered, and changes nothing that was sure.
+    A transcript that contradicts the stable words is an outlier: it becomes `newest`, and the stable words stay.
+
+    Args:
+        before: The agreement so far.
+        transcript: The transcript of the whole utterance so far.
     """
-    words = tuple(guess.split())
-    common = _common(known.newest, words)
-    sure = common - 1  # the newest word may be half of another
-    if sure <= len(known.stable) or _common(known.stable, words) < len(known.stable):
-        return Agreement(words, known.stable)
-    return Agreement(words, known.stable + words[len(known.stable) : sure])
+    words = tuple(transcript.split())
+    stable_count = _common(before.newest, words) - 1  # the last common word may be cut
+    if stable_count <= len(before.stable) or _common(before.stable, words) < len(before.stable):
+        return Agreement(words, before.stable)
+    return Agreement(words, before.stable + words[len(before.stable) : stable_count])
 
 
 def same_words(one: str, other: str) -> bool:
-    """Whether two transcripts have the same words and both ask, or neither: the rest is spelling, and no other turn."""
+    """Return True if two transcripts have the same words, and both or neither end with a question mark.
+
+    Any other difference of case or punctuation does not change the meaning of the turn.
+    """
     mine, theirs = one.split(), other.split()
-    asks = one.rstrip().endswith("?") is other.rstrip().endswith("?")
-    return asks and len(mine) == len(theirs) == _common(tuple(mine), tuple(theirs))
+    same_mark = one.rstrip().endswith("?") is other.rstrip().endswith("?")
+    return same_mark and len(mine) == len(theirs) == _common(tuple(mine), tuple(theirs))
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many words both begin with."""
+    """Return the length of the common prefix, in words."""
     for count, (mine, theirs) in enumerate(zip(one, other, strict=False)):
         if _bare(mine) != _bare(theirs):
             return count

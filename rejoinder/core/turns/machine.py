@@ -1,23 +1,96 @@
-"""Who has the floor: the turn machine.
+"""The turn machine: decides when a turn of the caller ends, and when the agent replies, pauses and stops.
 
-Two lifecycles run side by side. The caller is QUIET, SPEAKING, or SETTLING (a soft end was heard and we are deciding
-whether the turn is over). The agent is IDLE, REPLYING, PAUSED (speech over a reply silenced it; `interruptions` decides
-what becomes of it), or OWING (a reply is under way that may not be interrupted, and another is due behind it). `TABLE`
-says for every caller phase and every event what happens; what may be ignored says so.
+`step` maps a state and an event to a new state and a list of commands. It is a pure function. The session
+(`actors.session`) sends it one event at a time and carries out the commands in order. `TABLE` at the end of this file
+names the handler of every event in every caller state.
 
-A revision numbers what was heard: it goes up whenever the caller goes on speaking after a soft end, and whenever a
-turn is committed. Results that carry an old revision are forgotten, so nothing that was computed for half a sentence
-can surface.
+States
+------
+`TurnState` combines three small state machines. The first follows the caller:
 
-Time is in two clocks: `now` is monotonic seconds, sample indices are the caller's own audio at 16 kHz. A turn is
-committed when either says that the required silence has passed: the audio clock decides when audio arrives faster
-than real time, the wall clock when the caller's client stops sending.
+    QUIET ----SpeechStarted----> SPEAKING ----SoftEnd----> ENDPOINTING
+      ^                            |  ^                      |  |
+      |                            |  +----SpeechResumed-----+  |
+      +-----longest utterance------+                            |
+      +-----------------required silence has passed-------------+
 
-Who answers: a turn that voice activity ended is answered if the client left `create_response` on. A turn that the
-client commits itself is not; it asks for the reply when it wants one.
+- QUIET: No utterance is open. Speech opens one, and the client is told (`AnnounceSpeech`).
+- SPEAKING: The utterance grows. If it reaches `max_utterance_s`, it is committed as a turn.
+- ENDPOINTING: Speech has stopped, but the caller may only be pausing. The machine starts the work that a reply needs,
+  and waits for a longer silence. If speech resumes first, that work is cancelled. If not, the utterance is committed
+  as a turn (`CommitTurn`).
 
-A draft is the reply to what was heard so far, begun at the soft end: every Draft(r) is followed by exactly one of
-StartReply(draft=r), Forget(r) or Discard(r), and only the first lets anything of it out.
+The client can commit the utterance (`CommitRequested`) or drop it (`ClearRequested`) in any state. Both lead to QUIET.
+
+The second follows the agent:
+
+    IDLE          StartReply                         -> REPLYING
+    REPLYING      ReplyEnded or CancelReply          -> IDLE
+    REPLYING      PauseReply                         -> PAUSED
+    REPLYING      CommitTurn, to be answered         -> REPLY_QUEUED
+    PAUSED        ResumeReply                        -> REPLYING
+    PAUSED        ReplyEnded or CancelReply          -> IDLE
+    REPLY_QUEUED  ReplyEnded, then StartReply        -> REPLYING
+
+- IDLE: No reply is under way.
+- REPLYING: A reply is under way. It ends when the caller has heard its last sample.
+- PAUSED: Speech over the reply has stopped its playout. The reply is resumed or cancelled once it is known whether
+  that speech has words. A reply is never paused while the caller is QUIET.
+- REPLY_QUEUED: A turn was committed during a reply without interrupting it. The next reply starts when this one ends.
+  It answers all turns that are committed until then.
+
+The third is the barge-in check of the utterance, described in `interruptions`. It is NOT_NEEDED for most utterances.
+Speech over a reply, or just after one, may be noise or an echo, so its utterance is checked. Silence alone does not
+make a checked utterance a turn: its words must be addressed to the agent.
+
+A turn, event by event
+----------------------
+1. `SpeechStarted` opens the utterance. The caller is SPEAKING.
+2. `SoftEnd` is a tentative end of speech: a short silence, often within a sentence. The caller is ENDPOINTING.
+   `Transcribe` requests the transcript, and with semantic_vad the verdict of the turn detector. `StartDraft` starts a
+   speculative reply.
+3. The required silence is decided (`endpointing.wait_s`). With server_vad it is configured, so it is known at once.
+   With semantic_vad it follows from the probability in `VerdictReady`. `WaitUntil` then sets a timer for the rest.
+4. `AudioProcessed` or `SilenceElapsed` reports that the silence has passed. `CommitTurn` makes the utterance a turn,
+   and `StartReply` starts the reply or releases the draft. The caller is QUIET, and the agent is REPLYING.
+5. `ReplyEnded` reports the end of playout. The agent is IDLE. `StartIdleTimer` follows if an idle timeout is set.
+
+Revisions
+---------
+`TurnState.revision` numbers the versions of the utterance. It increases when speech resumes after a tentative end, and
+when an utterance is committed, dismissed or cleared. Commands name their revision, and results return it. A result for
+an older revision is ignored, so nothing that was computed for half a sentence can take effect.
+
+Clocks
+------
+`now` is monotonic time in seconds. Sample indices count the caller's audio at 16 kHz. The required silence has passed
+as soon as either clock says so. The audio clock (`AudioProcessed`) leads when audio arrives faster than real time. The
+wall clock (`SilenceElapsed`) leads when the client stops sending audio.
+
+Replies
+-------
+A turn that voice activity ended is answered if the client left `create_response` on. A turn that the client commits
+(`CommitRequested`) is not answered: the client sends response.create when it wants a reply (`ReplyRequested`). With
+turn detection off, only the client ends turns. If the idle timeout passes, the silence itself becomes a turn, and it
+is answered (`CommitIdleTurn`).
+
+Drafts
+------
+A draft is a speculative reply that starts at the tentative end of speech. It is started only if the turn would be
+answered at once. Every `StartDraft(r)` is followed by exactly one of three commands: `StartReply(draft=r)` releases it
+to the caller, `CancelRevision(r)` drops it because the utterance has changed, and `DiscardDraft(r)` drops it because
+the turn is not answered now.
+
+Guarantees
+----------
+Property tests check these for any order of events (tests/core/turns):
+
+- A reply starts only while no other is under way, unless the client requests it.
+- A paused reply is resumed or cancelled exactly once, unless it ends by itself.
+- A turn ends only after its required silence, at its longest length, or by the client.
+- A dismissed utterance is neither committed nor answered.
+- A draft is released only if it was started for the audio of the whole turn.
+- A result for an older revision changes nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +132,14 @@ from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, Tu
 
 
 def step(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) -> TurnStep:
-    """Advance by one event; total: every phase answers every event."""
+    """Return the state after one event, and the commands that it causes.
+
+    Args:
+        state: The state before the event.
+        event: The event. Every event is accepted in every state.
+        rules: The session's current configuration. It may change between events.
+        now: Monotonic time of the event, in seconds.
+    """
     return TABLE[state.caller, type(event)](state, event, rules, now)
 
 
@@ -68,150 +148,199 @@ def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) ->
 
 
 def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> TurnStep:
+    """Start the work that a reply needs."""
     if interruptions.too_short(state, event.speech_end, rules):
-        return _await(interruptions.deny(state, event.speech_end, rules), rules, event.at, now)
+        return _schedule_commit(interruptions.reject_short(state, event.speech_end, rules), rules, event.at, now)
     judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
-    claim = BargeInCheck.NOT_NEEDED if state.claim is BargeInCheck.NOT_NEEDED else BargeInCheck.PENDING
     state = replace(
-        state, caller=CallerState.ENDPOINTING, speech_end=event.speech_end, wait=None, claim=claim, asked_at=now
+        state,
+        caller=CallerState.ENDPOINTING,
+        speech_end=event.speech_end,
+        required_silence_s=None,
+        barge_in_check=_restarted(state.barge_in_check),
+        transcript_requested_at=now,
     )
-    begin = (Transcribe(state.revision, state.start, event.at, judge=judged), *_draft(state, rules))
+    transcribe = Transcribe(state.revision, state.start, event.at, detect_end_of_turn=judged)
+    begin = (transcribe, *_start_draft(state, rules))
     if judged:
         return state, begin
-    state, waiting = _await_silence(state, rules=rules, probability=None, processed=event.at, now=now)
+    state, waiting = _decide_silence(state, rules=rules, probability=None, processed=event.at, now=now)
     return state, begin + waiting
 
 
-def _draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
-    return (StartDraft(state.revision),) if rules.drafts and rules.replies and state.agent is AgentState.IDLE else ()
+def _restarted(check: BargeInCheck) -> BargeInCheck:
+    """Return the check with its result withdrawn, because there is new speech to judge."""
+    return BargeInCheck.NOT_NEEDED if check is BargeInCheck.NOT_NEEDED else BargeInCheck.PENDING
 
 
-def _resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
+def _start_draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
+    answered_at_once = rules.drafts and rules.auto_reply and state.agent is AgentState.IDLE
+    return (StartDraft(state.revision),) if answered_at_once else ()
+
+
+def _speech_resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
+    """Continue the utterance as a new revision, and cancel the work for the old one."""
     old = state.revision
-    overdue = state.claim is BargeInCheck.OVERDUE
-    claim = BargeInCheck.NOT_NEEDED if state.claim is BargeInCheck.NOT_NEEDED else BargeInCheck.PENDING
-    believed = event.at + RESUME_WINDOWS * VAD_WINDOW  # until then the turn could have been taken
-    habit = state.habit.paused((believed - state.speech_end) / STT_RATE)
-    state = replace(state, caller=CallerState.SPEAKING, revision=old + 1, wait=None, claim=claim, habit=habit)
-    # A reply that went on because the words were overdue is interrupted anew.
-    state, paused = interruptions.pause(state, rules, now) if overdue else (state, ())
+    overdue = state.barge_in_check is BargeInCheck.OVERDUE
+    # The turn could have been committed until the detector confirmed the speech, so the pause counts up to there.
+    confirmed = event.at + RESUME_WINDOWS * VAD_WINDOW
+    state = replace(
+        state,
+        caller=CallerState.SPEAKING,
+        revision=old + 1,
+        required_silence_s=None,
+        barge_in_check=_restarted(state.barge_in_check),
+        pauses=state.pauses.with_pause((confirmed - state.speech_end) / STT_RATE),
+    )
+    # A reply that was resumed because the words were overdue is paused again.
+    state, paused = interruptions.pause_reply(state, rules, now) if overdue else (state, ())
     return state, (CancelRevision(old), *paused)
 
 
-def _words_known(state: TurnState, event: TranscriptReady, rules: TurnRules, now: float) -> TurnStep:
-    if event.revision != state.revision or state.claim is BargeInCheck.NOT_NEEDED:
+def _transcript_ready(state: TurnState, event: TranscriptReady, rules: TurnRules, now: float) -> TurnStep:
+    """Finish the barge-in check by the whole transcript."""
+    if event.revision != state.revision or state.barge_in_check is BargeInCheck.NOT_NEEDED:
         return state, ()
-    due = state.claim is BargeInCheck.OVERDUE
-    if event.meant:
-        state, ended = interruptions.grant(state, rules)
-        state, more = _commit(state, rules, now) if due else (state, _draft(state, rules) if ended else ())
-        return state, ended + more
-    state = replace(state, claim=BargeInCheck.REJECTED)
-    if due:
+    overdue = state.barge_in_check is BargeInCheck.OVERDUE
+    if event.addressed:
+        state, cancelled = interruptions.accept(state, rules)
+        if overdue:
+            state, more = _commit(state, rules, now)
+        else:
+            more = _start_draft(state, rules) if cancelled else ()
+        return state, cancelled + more
+    state = replace(state, barge_in_check=BargeInCheck.REJECTED)
+    if overdue:
         return _commit(state, rules, now)
-    longest = math.inf if state.wait is None else state.wait
-    wait = min(longest, rules.barge_in.resume_after_ms / 1000)
-    return _await(replace(state, wait=wait), rules, event.processed, now)
+    longest_s = math.inf if state.required_silence_s is None else state.required_silence_s
+    silence_s = min(longest_s, rules.barge_in.resume_after_ms / 1000)
+    return _schedule_commit(replace(state, required_silence_s=silence_s), rules, event.processed, now)
 
 
-def _verdict(state: TurnState, event: VerdictReady, rules: TurnRules, now: float) -> TurnStep:
-    if event.revision != state.revision or state.wait is not None:
+def _verdict_ready(state: TurnState, event: VerdictReady, rules: TurnRules, now: float) -> TurnStep:
+    """Decide the required silence by the verdict, unless it is decided already."""
+    if event.revision != state.revision or state.required_silence_s is not None:
         return state, ()
-    return _await_silence(state, rules=rules, probability=event.probability, processed=event.processed, now=now)
+    return _decide_silence(state, rules=rules, probability=event.probability, processed=event.processed, now=now)
 
 
-def _await_silence(
+def _decide_silence(
     state: TurnState, rules: TurnRules, probability: float | None, processed: int, *, now: float
 ) -> TurnStep:
-    wait = wait_s(rules.detection, rules.endpointing, probability, state.habit)
-    return _await(replace(state, wait=wait), rules, processed, now)
+    silence_s = wait_s(rules.detection, rules.endpointing, probability, state.pauses)
+    return _schedule_commit(replace(state, required_silence_s=silence_s), rules, processed, now)
 
 
-def _await(state: TurnState, rules: TurnRules, processed: int, now: float) -> TurnStep:
-    left = (state.wait or 0.0) - (processed - state.speech_end) / STT_RATE
-    if left <= 0:
+def _schedule_commit(state: TurnState, rules: TurnRules, processed: int, now: float) -> TurnStep:
+    """Commit now if the required silence has passed at sample `processed`, else set the timer for the rest."""
+    left_s = (state.required_silence_s or 0.0) - (processed - state.speech_end) / STT_RATE
+    if left_s <= 0:
         return _commit(state, rules, now)
-    if math.isinf(left):
-        return state, ()  # turn detection was switched off meanwhile: the client commits
-    return state, (WaitUntil(state.revision, now + left),)
+    if math.isinf(left_s):
+        return state, ()  # turn detection was switched off during the utterance: the client commits
+    return state, (WaitUntil(state.revision, now + left_s),)
 
 
-def _spoke_on(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
+def _limit_utterance(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
+    """End an utterance that has reached its longest length: commit it, or dismiss it if it was rejected."""
     if event.processed - state.start < rules.max_utterance_s * STT_RATE:
         return state, ()
-    if state.claim is BargeInCheck.REJECTED:
+    if state.barge_in_check is BargeInCheck.REJECTED:
         return interruptions.dismiss(state, speech_end=event.processed, end=event.processed, rules=rules, now=now)
-    turn = CommitTurn(state.revision, state.start, event.processed, event.processed, heard=False)
-    return _committed(state, turn, rules, rules.replies)
+    turn = CommitTurn(state.revision, state.start, event.processed, event.processed, transcript_requested=False)
+    return _finish_turn(state, turn, rules, rules.auto_reply)
 
 
-def _heard(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
-    if state.wait is None or event.processed - state.speech_end < state.wait * STT_RATE:
+def _audio_processed(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
+    """Commit the turn if its required silence has passed by the audio clock."""
+    required_s = state.required_silence_s
+    if required_s is None or event.processed - state.speech_end < required_s * STT_RATE:
         return state, ()
     return _commit(state, rules, now)
 
 
-def _wait_over(state: TurnState, event: SilenceElapsed, rules: TurnRules, now: float) -> TurnStep:
-    if event.revision != state.revision or state.wait is None or math.isinf(state.wait):
+def _silence_elapsed(state: TurnState, event: SilenceElapsed, rules: TurnRules, now: float) -> TurnStep:
+    """Commit the turn: its required silence has passed by the wall clock."""
+    required_s = state.required_silence_s
+    if event.revision != state.revision or required_s is None or math.isinf(required_s):
         return state, ()
     return _commit(state, rules, now)
 
 
 def _commit(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
-    end = state.speech_end + round((state.wait or 0.0) * STT_RATE)
-    if state.claim is not BargeInCheck.NOT_NEEDED:
+    """End the utterance after its required silence, unless its barge-in check is not passed."""
+    end = state.speech_end + round((state.required_silence_s or 0.0) * STT_RATE)
+    if state.barge_in_check is not BargeInCheck.NOT_NEEDED:
         return interruptions.await_words(state, rules, end, now)
-    turn = CommitTurn(state.revision, state.start, end, state.speech_end, heard=True)
-    return _committed(state, turn, rules, rules.replies)
+    turn = CommitTurn(state.revision, state.start, end, state.speech_end, transcript_requested=True)
+    return _finish_turn(state, turn, rules, rules.auto_reply)
 
 
-def _cut_utterance(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> TurnStep:
-    heard = state.caller is CallerState.ENDPOINTING and state.asked_at > -math.inf
-    speech_end = state.speech_end if heard else event.end
-    turn = CommitTurn(state.revision, start=state.start, end=event.end, speech_end=speech_end, heard=heard)
-    return _committed(state, turn, rules, reply=False)
+def _commit_requested(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> TurnStep:
+    """Commit the audio up to the client's sample. The client's word replaces the barge-in check."""
+    requested = state.caller is CallerState.ENDPOINTING and state.transcript_requested_at > -math.inf
+    turn = CommitTurn(
+        state.revision,
+        start=state.start,
+        end=event.end,
+        speech_end=state.speech_end if requested else event.end,
+        transcript_requested=requested,
+    )
+    return _finish_turn(state, turn, rules, reply=False)
 
 
-def _committed(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bool) -> TurnStep:
-    ended: tuple[Command, ...] = ()
-    if state.claim is not BargeInCheck.NOT_NEEDED:  # cut before its words were known: it is taken at its length
-        state, ended = interruptions.grant(state, rules)
-    state = replace(state, caller=CallerState.QUIET, revision=state.revision + 1, start=turn.end, wait=None)
-    drafted = turn.revision if rules.drafts and turn.heard else None
+def _finish_turn(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bool) -> TurnStep:
+    """Commit `turn`, and with `reply` answer it now or after the reply that is under way."""
+    cancelled: tuple[Command, ...] = ()
+    if state.barge_in_check is not BargeInCheck.NOT_NEEDED:  # ended by the client or by its length: no words needed
+        state, cancelled = interruptions.accept(state, rules)
+    state = replace(
+        state, caller=CallerState.QUIET, revision=state.revision + 1, start=turn.end, required_silence_s=None
+    )
+    draft = turn.revision if rules.drafts and turn.transcript_requested else None
     if reply and state.agent is AgentState.IDLE:
-        return replace(state, agent=AgentState.REPLYING), (*ended, turn, StartReply(drafted))
-    unanswered: tuple[Command, ...] = (turn,) if drafted is None else (turn, DiscardDraft(drafted))
-    return replace(state, agent=AgentState.REPLY_QUEUED) if reply else state, ended + unanswered
+        return replace(state, agent=AgentState.REPLYING), (*cancelled, turn, StartReply(draft))
+    unanswered: tuple[Command, ...] = (turn,) if draft is None else (turn, DiscardDraft(draft))
+    return replace(state, agent=AgentState.REPLY_QUEUED) if reply else state, cancelled + unanswered
 
 
-def _clear(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> TurnStep:
+def _clear_requested(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> TurnStep:
+    """Drop the utterance, and resume the reply that it paused."""
     old = state.revision
     state = replace(
-        state, caller=CallerState.QUIET, revision=old + 1, start=event.end, wait=None, claim=BargeInCheck.NOT_NEEDED
+        state,
+        caller=CallerState.QUIET,
+        revision=old + 1,
+        start=event.end,
+        required_silence_s=None,
+        barge_in_check=BargeInCheck.NOT_NEEDED,
     )
-    state, resumed = interruptions.resume(state)
+    state, resumed = interruptions.resume_reply(state)
     return state, (CancelRevision(old), *resumed)
 
 
 def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> TurnStep:
-    ended: tuple[Command, ...] = ()
+    """Start the reply that the client asks for. It replaces a paused one."""
+    cancelled: tuple[Command, ...] = ()
     if state.agent is AgentState.PAUSED:
-        state, ended = interruptions.grant(state, rules)
-    return replace(state, agent=AgentState.REPLYING), (*ended, StartReply())
+        state, cancelled = interruptions.accept(state, rules)
+    return replace(state, agent=AgentState.REPLYING), (*cancelled, StartReply(request=event.request))
 
 
 def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: float) -> TurnStep:
-    state = replace(state, replied_at=now)
+    """Start the queued reply, or else the idle timer."""
+    state = replace(state, reply_ended_at=now)
     if state.agent is AgentState.REPLY_QUEUED:
         return replace(state, agent=AgentState.REPLYING), (StartReply(),)
     state = replace(state, agent=AgentState.IDLE)
-    if state.caller is not CallerState.QUIET or rules.idle_s is None:
+    if state.caller is not CallerState.QUIET or rules.idle_timeout_s is None:
         return state, ()
-    return state, (StartIdleTimer(state.revision, now + rules.idle_s),)
+    return state, (StartIdleTimer(state.revision, now + rules.idle_timeout_s),)
 
 
-def _nobody_spoke(state: TurnState, event: IdleTimeout, rules: TurnRules, now: float) -> TurnStep:
-    if event.revision != state.revision or state.agent is not AgentState.IDLE or rules.idle_s is None:
+def _idle_timeout(state: TurnState, event: IdleTimeout, rules: TurnRules, now: float) -> TurnStep:
+    """Commit the silence as a turn, and answer it."""
+    if event.revision != state.revision or state.agent is not AgentState.IDLE or rules.idle_timeout_s is None:
         return state, ()
     state = replace(state, agent=AgentState.REPLYING, revision=state.revision + 1, start=event.end)
     return state, (CommitIdleTurn(event.start, event.end), StartReply())
@@ -219,44 +348,45 @@ def _nobody_spoke(state: TurnState, event: IdleTimeout, rules: TurnRules, now: f
 
 Handler = Callable[..., TurnStep]
 
+# The handler of each event in each caller state. The table is total: tests/core/turns/test_machine.py checks it.
 TABLE: dict[tuple[CallerState, type], Handler] = {
-    (CallerState.QUIET, SpeechStarted): interruptions.started,
-    (CallerState.QUIET, SoftEnd): _ignore,  # of speech that a clear or a cut already ended
-    (CallerState.QUIET, SpeechResumed): interruptions.started,  # it came just when the turn before was committed
-    (CallerState.QUIET, VerdictReady): _ignore,  # late, of a turn that is over
-    (CallerState.QUIET, TranscriptReady): _ignore,  # likewise
-    (CallerState.QUIET, InterimReady): _ignore,
+    (CallerState.QUIET, SpeechStarted): interruptions.speech_started,
+    (CallerState.QUIET, SoftEnd): _ignore,  # of speech that a clear or a commit has already ended
+    (CallerState.QUIET, SpeechResumed): interruptions.speech_started,  # decided just before the turn was committed
+    (CallerState.QUIET, VerdictReady): _ignore,  # late: its turn is over
+    (CallerState.QUIET, TranscriptReady): _ignore,  # late: its turn is over
+    (CallerState.QUIET, InterimReady): _ignore,  # late: its turn is over
     (CallerState.QUIET, AudioProcessed): _ignore,
-    (CallerState.QUIET, SilenceElapsed): _ignore,
-    (CallerState.QUIET, CommitRequested): _cut_utterance,
-    (CallerState.QUIET, ClearRequested): _clear,
+    (CallerState.QUIET, SilenceElapsed): _ignore,  # late: its turn is over
+    (CallerState.QUIET, CommitRequested): _commit_requested,
+    (CallerState.QUIET, ClearRequested): _clear_requested,
     (CallerState.QUIET, ReplyRequested): _reply_requested,
     (CallerState.QUIET, ReplyEnded): _reply_ended,
-    (CallerState.QUIET, IdleTimeout): _nobody_spoke,
+    (CallerState.QUIET, IdleTimeout): _idle_timeout,
     (CallerState.SPEAKING, SpeechStarted): _ignore,
     (CallerState.SPEAKING, SoftEnd): _soft_end,
     (CallerState.SPEAKING, SpeechResumed): _ignore,
-    (CallerState.SPEAKING, VerdictReady): _ignore,  # of a revision that resumed speech overtook
-    (CallerState.SPEAKING, TranscriptReady): _ignore,  # likewise
-    (CallerState.SPEAKING, InterimReady): interruptions.guessed,
-    (CallerState.SPEAKING, AudioProcessed): _spoke_on,
-    (CallerState.SPEAKING, SilenceElapsed): _ignore,
-    (CallerState.SPEAKING, CommitRequested): _cut_utterance,
-    (CallerState.SPEAKING, ClearRequested): _clear,
+    (CallerState.SPEAKING, VerdictReady): _ignore,  # late: speech has resumed
+    (CallerState.SPEAKING, TranscriptReady): _ignore,  # late: speech has resumed
+    (CallerState.SPEAKING, InterimReady): interruptions.interim_ready,
+    (CallerState.SPEAKING, AudioProcessed): _limit_utterance,
+    (CallerState.SPEAKING, SilenceElapsed): _ignore,  # late: speech has resumed
+    (CallerState.SPEAKING, CommitRequested): _commit_requested,
+    (CallerState.SPEAKING, ClearRequested): _clear_requested,
     (CallerState.SPEAKING, ReplyRequested): _reply_requested,
     (CallerState.SPEAKING, ReplyEnded): _reply_ended,
-    (CallerState.SPEAKING, IdleTimeout): _ignore,
-    (CallerState.ENDPOINTING, SpeechStarted): _resumed,
+    (CallerState.SPEAKING, IdleTimeout): _ignore,  # the caller is not idle
+    (CallerState.ENDPOINTING, SpeechStarted): _speech_resumed,
     (CallerState.ENDPOINTING, SoftEnd): _ignore,
-    (CallerState.ENDPOINTING, SpeechResumed): _resumed,
-    (CallerState.ENDPOINTING, VerdictReady): _verdict,
-    (CallerState.ENDPOINTING, TranscriptReady): _words_known,
-    (CallerState.ENDPOINTING, InterimReady): _ignore,  # all the words are on their way
-    (CallerState.ENDPOINTING, AudioProcessed): _heard,
-    (CallerState.ENDPOINTING, SilenceElapsed): _wait_over,
-    (CallerState.ENDPOINTING, CommitRequested): _cut_utterance,
-    (CallerState.ENDPOINTING, ClearRequested): _clear,
+    (CallerState.ENDPOINTING, SpeechResumed): _speech_resumed,
+    (CallerState.ENDPOINTING, VerdictReady): _verdict_ready,
+    (CallerState.ENDPOINTING, TranscriptReady): _transcript_ready,
+    (CallerState.ENDPOINTING, InterimReady): _ignore,  # the whole transcript has been requested
+    (CallerState.ENDPOINTING, AudioProcessed): _audio_processed,
+    (CallerState.ENDPOINTING, SilenceElapsed): _silence_elapsed,
+    (CallerState.ENDPOINTING, CommitRequested): _commit_requested,
+    (CallerState.ENDPOINTING, ClearRequested): _clear_requested,
     (CallerState.ENDPOINTING, ReplyRequested): _reply_requested,
     (CallerState.ENDPOINTING, ReplyEnded): _reply_ended,
-    (CallerState.ENDPOINTING, IdleTimeout): _ignore,
+    (CallerState.ENDPOINTING, IdleTimeout): _ignore,  # the caller is not idle
 }

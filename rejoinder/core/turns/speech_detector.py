@@ -1,8 +1,8 @@
-"""From speech probabilities to speech edges: hysteresis over 32 ms windows.
+"""Speech detector: turns speech probabilities into speech edges, with hysteresis over 32 ms windows.
 
-Two thresholds keep one doubtful window from toggling the answer: outside speech a window must reach `threshold`
-to count, inside speech it may sink to `release_threshold`. Two durations keep a click from opening a turn
-(`min_speech_ms`) and a stop consonant from closing it (`soft_end_ms`).
+Two thresholds keep a window of medium probability from toggling the result. Outside speech, a window must reach
+`threshold` to count as speech. Inside speech, it must only reach `release_threshold`. Two durations filter short
+sounds: a click does not open a turn (`min_speech_ms`), and a stop consonant does not close it (`soft_end_ms`).
 
               loud              min_speech_ms            quiet               soft_end_ms
     SILENCE ---------> ONSET ----------------> SPEECH ----------> TRAILING --------------> ENDED
@@ -12,18 +12,18 @@ to count, inside speech it may sink to `release_threshold`. Two durations keep a
                                                   +----------------------------------- RESUMING
                                                              SpeechResumed
 
-ENDED is a question, not an answer: work has begun, the turn is not committed. Either the caller goes on (RESUMING,
-then SpeechResumed) or the turn is committed and `committed` returns to SILENCE. Going on needs less evidence than
-starting: the caller has just been speaking, and a reply withheld costs less than words cut off.
+ENDED is tentative: the session has started to prepare a reply, but the turn is not committed. Either speech resumes
+(RESUMING, then SpeechResumed), or the turn is committed and `committed` returns to SILENCE. Resuming takes fewer
+windows than starting, because the caller has just been speaking, and because words that are cut off cost more than a
+late reply.
 
-The detector's probability falls slowly: two or three windows behind the end of a word it still says speech. The sound
-itself is gone by then. So a window in which it is HUSH_DB quieter than the utterance's loudest must reach
-`drop_20db_threshold`, a higher bar, and one that is GONE_DB quieter `drop_30db_threshold`, a higher one still. In
-noise nothing
-is ever so quiet, and the probability decides alone.
+The probability of the VAD model falls slowly. It still indicates speech two or three windows after the end of a word,
+although the level of the sound has dropped by then. A window that is HUSH_DB quieter than the loudest one of the
+utterance must therefore reach `drop_20db_threshold`. A window that is GONE_DB quieter must reach `drop_30db_threshold`.
+In background noise no window is this quiet, so only the usual thresholds apply.
 
-Silence is counted from `speech_end`, the end of the last window that counted as speech; a noise too short to be
-speech moves nothing. The machine counts samples, not time, so it gives the same answer for a recording as live.
+Silence is counted from `speech_end`, the end of the last window that counted as speech. A sound too short to be speech
+does not move it. The detector counts samples and not time, so a recording gives the same result as a live call.
 """
 
 from __future__ import annotations
@@ -35,32 +35,35 @@ from rejoinder.core.audio.pcm import STT_RATE, VAD_WINDOW
 from rejoinder.core.settings.settings import SpeechSettings
 
 RESUME_WINDOWS = 2
-"""Windows of speech that continue a turn (64 ms). Hugging Face speech-to-speech asks half of what opens one
-(192 ms against 384); ours opens with three windows, so two."""
+"""Windows of speech that resume an utterance (64 ms). Hugging Face speech-to-speech requires half as much speech to
+resume as to start (192 ms and 384 ms). Here a start takes three windows by default, so a resumption takes two."""
 
 
 HUSH_DB = 30.0
-"""Speech within one utterance seldom spans more, but for the ends of words. On 83 clips, nearly all human, this made 5%
-more soft ends, and the last ones a window sooner in two of four spoken questions."""
+"""Drop of level, in dB, from which a window must reach `drop_20db_threshold`. Speech within an utterance rarely spans
+more, except at the ends of words. On 83 clips, nearly all of human speech, this added 5% soft ends. It brought the last
+soft end one window (32 ms) forward in two of four spoken questions."""
 
 GONE_DB = 40.0
-"""No sound of speech is so faint beside its vowels; what the detector still hears there is its own memory. Within words
-it is sure of speech even where a stop closes the mouth, hence a bar instead of silence at once. On 148 human clips this
-made 17% more soft ends, and 44% of the last ones a window sooner; on six of a synthetic voice, five of six."""
+"""Drop of level, in dB, from which a window must reach `drop_30db_threshold`. No speech sound is this quiet beside a
+vowel, so the probability there comes from the model's memory of earlier windows. It stays near 1 within words, even
+during a stop consonant, so a threshold is used instead of silence at once. On 148 clips of human speech this added 17%
+soft ends and brought 44% of the last ones forward by one window. On six synthetic clips it brought five of six
+forward."""
 
 DIP_DB = 20.0
-"""A fall by so much while voice activity is still sure of speech is a closed mouth, the end of a word, or of all: a
-good moment to guess at what was said. On 72 human clips with 148 soft ends it came 96 ms before them at the median, and
-1.6 times a second of speech."""
+"""Drop of level, in dB, that counts as a dip: a stop consonant, the end of a word, or the end of the utterance. An
+interim transcript is worth taking at a dip. On 72 clips of human speech with 148 soft ends, a dip came 96 ms before the
+soft end (median). There were 1.6 dips per second of speech."""
 
 _DIPPED, _HUSHED, _GONE = 10 ** (-DIP_DB / 10), 10 ** (-HUSH_DB / 10), 10 ** (-GONE_DB / 10)
 
 LEVEL_DECAY = 10 ** (-0.2 / 10)
-"""The loudest window is forgotten by 0.2 dB a window, 6 dB a second: a shout is not the measure of what follows."""
+"""Decay of the reference level: 0.2 dB a window, 6 dB a second. One loud word does not set the level for long."""
 
 
 class SpeechPhase(Enum):
-    """Where the caller is between two commits; ONSET and RESUMING are speech not yet long enough to believe."""
+    """Phase of the detector. In ONSET and RESUMING, the newest speech is still too short to be reported."""
 
     SILENCE = "silence"
     ONSET = "onset"
@@ -72,10 +75,14 @@ class SpeechPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpeechState:
-    """`run_start`: first sample of the newest run of speech windows; `speech_end`: after the last believed one.
+    """State of the detector for one call.
 
-    `level`: the power of the utterance's loudest window, which is forgotten with time. `dip`: the sample behind the
-    first of the newest windows that are all DIP_DB quieter; None if the last one was not.
+    Attributes:
+        phase: Where the detector is in the diagram above.
+        run_start: First sample of the newest run of speech windows.
+        speech_end: Sample after the last window that counted as speech.
+        level: Power of the loudest window of the utterance, decayed by LEVEL_DECAY.
+        dip: Sample after the first window of the current dip. None if the last window was not in a dip.
     """
 
     phase: SpeechPhase = SpeechPhase.SILENCE
@@ -86,20 +93,20 @@ class SpeechState:
 
     @property
     def listens(self) -> bool:
-        """Whether a window's power matters."""
+        """True if the next `step` needs the window's power."""
         return self.phase is not SpeechPhase.SILENCE
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The caller speaks, since sample `at`."""
+    """Speech has started at sample `at`."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class SoftEnd:
-    """The caller has been silent for a moment: speech ended at `speech_end`, which is known at sample `at`."""
+    """Tentative end of speech. Speech ended at sample `speech_end`, and this was decided at sample `at`."""
 
     speech_end: int
     at: int
@@ -107,7 +114,7 @@ class SoftEnd:
 
 @dataclass(frozen=True, slots=True)
 class SpeechResumed:
-    """After a soft end and before a commit the caller goes on, since sample `at`."""
+    """Speech has resumed at sample `at`, after a tentative end and before a commit."""
 
     at: int
 
@@ -123,38 +130,48 @@ _HOLDING = frozenset({SpeechPhase.ONSET, SpeechPhase.SPEECH, SpeechPhase.RESUMIN
 def step(
     state: SpeechState, settings: SpeechSettings, probability: float, window_end: int, *, power: float | None = None
 ) -> Step:
-    """Take one window's speech probability; `window_end` is the absolute sample index after it, at 16 kHz.
+    """Return the state after one window, and the speech edges that it causes.
 
-    `power`: the window's mean square, on any scale; only read while `listens`, and None for who does not know it.
+    Args:
+        state: The state before the window.
+        settings: Thresholds and durations. They may change between windows.
+        probability: The window's speech probability.
+        window_end: Sample index after the window, at 16 kHz, counted from the start of the call.
+        power: Mean square of the window's samples, on any scale. It is only used if `state.listens`. None disables
+            the thresholds for quiet windows.
     """
-    bar = settings.release_threshold if state.phase in _HOLDING else settings.threshold
+    threshold = settings.release_threshold if state.phase in _HOLDING else settings.threshold
     if state.phase in _SPEAKING and power is not None:
-        bar = max(bar, _bar(settings, power, state.level))
-    loud = probability >= bar
+        threshold = max(threshold, _drop_threshold(settings, power, state.level))
+    loud = probability >= threshold
     after, events = _loud(state, settings, window_end) if loud else _quiet(state, settings, window_end)
     level = max(power or 0.0, state.level * LEVEL_DECAY) if loud and after.listens else state.level * after.listens
     return replace(after, level=level, dip=_dip(state, power, window_end)), events
 
 
 def committed(state: SpeechState) -> SpeechState:
-    """The turn was taken: back to silence, so the next speech is a start. A run that has just begun is kept."""
+    """Return the state after a commit: the next speech starts a new utterance.
+
+    A run of speech windows that has already begun is kept, and becomes part of the next utterance.
+    """
     phase = SpeechPhase.ONSET if state.phase in (SpeechPhase.ONSET, SpeechPhase.RESUMING) else SpeechPhase.SILENCE
     return replace(state, phase=phase)
 
 
 def silence(state: SpeechState, now_sample: int) -> int:
-    """Samples since the last believed speech (since the stream began, if there was none)."""
+    """Return the samples since the last speech, or since the start of the call if there was none."""
     return max(0, now_sample - state.speech_end)
 
 
-def _bar(settings: SpeechSettings, power: float, level: float) -> float:
-    """What a window of this power must reach beside sound of this level; 0 if it is loud enough."""
+def _drop_threshold(settings: SpeechSettings, power: float, level: float) -> float:
+    """Return the threshold for a window that is quieter than `level`, or 0 if it is loud enough."""
     if power < level * _GONE:
         return max(settings.drop_20db_threshold, settings.drop_30db_threshold)
     return settings.drop_20db_threshold if power < level * _HUSHED else 0.0
 
 
 def _dip(state: SpeechState, power: float | None, window_end: int) -> int | None:
+    """Return `SpeechState.dip` after a window of this power."""
     if power is None or state.phase not in _UNDER_WAY or power >= state.level * _DIPPED:
         return None
     return window_end if state.dip is None else state.dip

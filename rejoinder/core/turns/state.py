@@ -1,4 +1,4 @@
-"""What the turn machine remembers, and the rules it goes by."""
+"""State of the turn machine, and the configuration that it follows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,24 @@ from rejoinder.core.turns.endpointing import DetectionMode, PauseStats, TurnDete
 
 
 class CallerState(Enum):
+    """Activity of the caller.
+
+    QUIET: no utterance is open. SPEAKING: the caller is speaking. ENDPOINTING: speech has stopped, and the machine
+    is deciding whether the turn is over.
+    """
+
     QUIET = "quiet"
     SPEAKING = "speaking"
     ENDPOINTING = "endpointing"
 
 
 class AgentState(Enum):
-    """PAUSED: replying, but silent until it is known whether the caller means it."""
+    """Activity of the agent.
+
+    IDLE: no reply is under way. REPLYING: a reply is under way. PAUSED: a reply is under way, but its playout is
+    paused because of speech over it. REPLY_QUEUED: a reply is under way that the newest turn did not interrupt, and
+    the reply to that turn follows it.
+    """
 
     IDLE = "idle"
     REPLYING = "replying"
@@ -27,11 +38,13 @@ class AgentState(Enum):
 
 
 class BargeInCheck(Enum):
-    """Whether the utterance has to prove itself: it began over a reply, or so near behind it that it may be its echo.
+    """Progress of the check that an utterance is a turn, by its words.
 
-    NOT_NEEDED: no, or it has. PENDING: it is not known what was said. OVERDUE: nor is it now that the silence has
-    lasted long enough
-    to take the turn. REJECTED: no words were heard that are meant for us.
+    An utterance is checked if it began over a reply, or soon enough after one to be its echo.
+
+    NOT_NEEDED: the utterance needs no check, or has passed it. PENDING: its words are not known yet. OVERDUE: its
+    words are not known yet, although the silence that ends a turn has passed. REJECTED: it has no words that are
+    addressed to the agent.
     """
 
     NOT_NEEDED = "not_needed"
@@ -42,9 +55,15 @@ class BargeInCheck(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """What the client and the operator configured. An utterance longer than `max_utterance_s` is cut.
+    """Turn-taking configuration of one session, from its client and its operator.
 
-    `drafts`: a reply may be begun before its turn is taken. `min_speech_ms`: what is shorter was no speech at all.
+    Attributes:
+        detection: The session's `turn_detection`.
+        endpointing: Settings of the silence that ends a turn.
+        max_utterance_s: Longest utterance in seconds. A longer one is committed as a turn at this length.
+        drafts: Whether a speculative reply may start before its turn ends.
+        barge_in: Settings of speech over a reply.
+        min_speech_ms: Minimum length of speech. A checked utterance that is shorter counts as noise.
     """
 
     detection: TurnDetection
@@ -55,29 +74,44 @@ class TurnRules:
     min_speech_ms: float = 96
 
     @property
-    def replies(self) -> bool:
-        """Whether a turn is answered without being asked for."""
+    def auto_reply(self) -> bool:
+        """True if a turn is answered without a request from the client."""
         return self.detection.mode is not DetectionMode.NONE and self.detection.create_response
 
     @property
-    def idle_s(self) -> float | None:
-        """How long nobody may speak before the caller is asked again; None: for ever (only server_vad has it)."""
+    def idle_timeout_s(self) -> float | None:
+        """Seconds of silence after a reply until the agent speaks again, or None if there is no idle timeout.
+
+        Only server_vad has an idle timeout.
+        """
         idle_ms = self.detection.idle_timeout_ms
-        return idle_ms / 1000 if idle_ms is not None and self.replies else None
+        return idle_ms / 1000 if idle_ms is not None and self.auto_reply else None
 
     @property
-    def pauses(self) -> bool:
-        """Whether speech over a reply pauses it first, and only words end it."""
+    def pauses_replies(self) -> bool:
+        """True if speech over a reply first pauses it, and only words cancel it."""
         return self.detection.interrupt_response and self.barge_in.min_words > 0
 
 
 @dataclass(frozen=True, slots=True)
 class TurnState:
-    """`start` and `speech_end` are samples; `wait` is the required silence in seconds, None while undecided; `habit` is
-    how this caller pauses.
+    """State of the turn machine for one session.
 
-    Monotonic seconds: `asked_at` of the newest soft end (never, if its words were not asked for), `paused_at` of the
-    newest pause of a reply, `replied_at` of the newest reply's end.
+    Sample indices count the caller's audio at 16 kHz. Times are monotonic seconds, `-inf` for "never".
+
+    Attributes:
+        caller: Activity of the caller.
+        agent: Activity of the agent.
+        revision: Number of the current version of the utterance. Results for an older revision are ignored.
+        start: First sample of the utterance. While QUIET, the end of the last utterance.
+        speech_end: Sample at which the newest speech ended.
+        required_silence_s: Silence that ends the turn, in seconds. None until it is decided.
+        barge_in_check: Progress of the check that the utterance is a turn.
+        pauses: Lengths of this caller's pauses inside turns.
+        transcript_requested_at: When the transcript was requested at the newest tentative end of speech. Never, if
+            that speech was too short to be transcribed.
+        reply_paused_at: When a reply was last paused.
+        reply_ended_at: When a reply last ended.
     """
 
     caller: CallerState = CallerState.QUIET
@@ -85,12 +119,13 @@ class TurnState:
     revision: int = 0
     start: int = 0
     speech_end: int = 0
-    wait: float | None = None
-    claim: BargeInCheck = BargeInCheck.NOT_NEEDED
-    habit: PauseStats = field(default_factory=PauseStats)
-    asked_at: float = -math.inf
-    paused_at: float = -math.inf
-    replied_at: float = -math.inf
+    required_silence_s: float | None = None
+    barge_in_check: BargeInCheck = BargeInCheck.NOT_NEEDED
+    pauses: PauseStats = field(default_factory=PauseStats)
+    transcript_requested_at: float = -math.inf
+    reply_paused_at: float = -math.inf
+    reply_ended_at: float = -math.inf
 
 
 TurnStep = tuple[TurnState, tuple[Command, ...]]
+"""The state after an event, and the commands to carry out, in order."""

@@ -1,8 +1,8 @@
-"""What a transcript's own ending says about the turn: a second, cheap opinion beside the turn model's.
+"""Classification of a transcript's ending: does the text read as if the turn is over?
 
-Speech recognition punctuates as it was taught by written sentences. An ending that reads finished is weak evidence
-alone, but the silence behind it adds to it, and it costs nothing; one that reads open, or leaves doubt, decides
-nothing: then the turn model has the word. The words are English; of another language only the punctuation counts.
+Speech recognition punctuates as in written sentences. A finished ending is weak evidence by itself, but it comes for
+free, and the silence after it adds to it. An open or unclear ending decides nothing: the turn detector is asked then.
+The word list is English. In other languages only the punctuation counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 
 class TranscriptEnding(Enum):
-    """How the words end."""
+    """Ending of a transcript: a complete sentence, a sentence that must continue, or neither for certain."""
 
     FINISHED = "finished"
     OPEN = "open"
@@ -19,12 +19,12 @@ class TranscriptEnding(Enum):
 
 
 LEAST_WORDS = 3
-"""A shorter remark may be the start of anything ("Yes." of "Yes. And then ...")."""
+"""Minimum words of a FINISHED ending. A shorter text may be only a beginning ("Yes." of "Yes. And then ...")."""
 
 _QUESTION = "?"
 _FULL_STOPS = (".", "!")
 _TRAILING_OFF = ("...", "\u2026", ",", ";", ":", "-", "\u2013", "\u2014")
-# Words that want another one behind them.
+# Words that are rarely the last word of a sentence.
 _OPEN_WORDS = frozenset(
     {"a", "an", "the", "my", "your", "his", "her", "our", "their", "this", "these", "those", "some", "every"}
     | {"and", "or", "but", "nor", "so", "because", "since", "although", "if", "unless", "when", "while", "than", "that"}
@@ -35,14 +35,20 @@ _OPEN_WORDS = frozenset(
 
 
 def ending(text: str, language: str = "en") -> TranscriptEnding:
-    """How a transcript ends; a text without words is doubtful."""
-    said = text.strip()
-    words = [word.strip(".,;:!?\u2026\u2013\u2014-\"'").lower() for word in said.split()]
+    """Return how a transcript ends. A text without words is DOUBTFUL.
+
+    Args:
+        text: The transcript so far.
+        language: Its language code. The list of open words is used for "en" only.
+    """
+    stripped = text.strip()
+    words = [word.strip(".,;:!?\u2026\u2013\u2014-\"'").lower() for word in stripped.split()]
     words = [word for word in words if word]
     if not words:
         return TranscriptEnding.DOUBTFUL
-    if said.endswith(_TRAILING_OFF) or (language == "en" and words[-1] in _OPEN_WORDS and not said.endswith(_QUESTION)):
+    open_word = language == "en" and words[-1] in _OPEN_WORDS and not stripped.endswith(_QUESTION)
+    if stripped.endswith(_TRAILING_OFF) or open_word:
         return TranscriptEnding.OPEN
-    if len(words) >= LEAST_WORDS and said.endswith((_QUESTION, *_FULL_STOPS)):
+    if len(words) >= LEAST_WORDS and stripped.endswith((_QUESTION, *_FULL_STOPS)):
         return TranscriptEnding.FINISHED
     return TranscriptEnding.DOUBTFUL

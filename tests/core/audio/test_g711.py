@@ -1,4 +1,4 @@
-"""G.711's tables are the Recommendation's: its decision values, its code words, its quality."""
+"""Tests of the G.711 tables against the Recommendation: decision values, code words and quality."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _decode(law: Law, *codes: int) -> list[int]:
     ],
 )
 def test_code_words(sample: int, mu: int, a: int) -> None:
-    """Known samples have the code words that the Recommendation's tables give them."""
+    """Samples have the code words of the Recommendation's tables."""
     assert (_encode(MU_LAW, sample), _encode(A_LAW, sample)) == ([mu], [a])
 
 
@@ -47,20 +47,20 @@ def test_code_words(sample: int, mu: int, a: int) -> None:
     ],
 )
 def test_decoder_values(law: Law, code: int, value: int) -> None:
-    """Known code words have the Recommendation's quantized values, in 16 bits."""
+    """Code words have the Recommendation's quantized values, in 16 bits."""
     assert _decode(law, code) == [value]
 
 
 @LAWS
 def test_every_code_survives(law: Law) -> None:
-    """Decoding and encoding again gives the same code, save that mu-law's negative zero becomes the positive one."""
-    survived = _encode(law, *_decode(law, *range(256)))
-    assert survived == [0xFF if law is MU_LAW and code == 0x7F else code for code in range(256)]
+    """Decoding and encoding gives the same code, except that mu-law's negative zero becomes the positive one."""
+    recoded = _encode(law, *_decode(law, *range(256)))
+    assert recoded == [0xFF if law is MU_LAW and code == 0x7F else code for code in range(256)]
 
 
 @LAWS
 def test_a_value_lies_in_the_middle_of_its_interval(law: Law) -> None:
-    """Of all samples with one code, the decoded value is the middle, to the bits that the law drops."""
+    """A decoded value is the middle of the samples with its code, within the bits that the law drops."""
     samples = np.arange(-32_000, 32_000)
     codes = np.frombuffer(law.encode(samples.astype("<i2").tobytes()), np.uint8)
     for code in np.unique(codes)[1:-1]:
@@ -72,7 +72,7 @@ def test_a_value_lies_in_the_middle_of_its_interval(law: Law) -> None:
 @LAWS
 @given(low=st.integers(-32768, 32767), high=st.integers(-32768, 32767))
 def test_order_is_kept(law: Law, low: int, high: int) -> None:
-    """A louder sample never decodes to a lower value."""
+    """A higher sample never decodes to a lower value."""
     low, high = sorted((low, high))
     first, second = _decode(law, *_encode(law, low, high))
     assert first <= second
@@ -81,15 +81,15 @@ def test_order_is_kept(law: Law, low: int, high: int) -> None:
 @LAWS
 @pytest.mark.parametrize("level_db", [-3, -10, -20, -30])
 def test_noise_is_what_the_law_allows(law: Law, level_db: float) -> None:
-    """A tone from -3 to -30 dB keeps 33 dB above its quantization noise, as G.712 demands of a channel."""
+    """A tone of -3 to -30 dB is 33 dB above its quantization noise, as G.712 requires."""
     tone = np.sin(2 * np.pi * 1020 / 8000 * np.arange(8000)) * 32767 * 10 ** (level_db / 20)
     pcm = tone.astype("<i2")
-    heard = np.frombuffer(law.decode(law.encode(pcm.tobytes())), "<i2").astype(float)
-    noise = ((heard - pcm) ** 2).mean()
+    decoded = np.frombuffer(law.decode(law.encode(pcm.tobytes())), "<i2").astype(float)
+    noise = ((decoded - pcm) ** 2).mean()
     assert 10 * np.log10((pcm.astype(float) ** 2).mean() / noise) > 33
 
 
 @LAWS
-def test_nothing_gives_nothing(law: Law) -> None:
-    """An empty message is an empty message."""
+def test_an_empty_message_stays_empty(law: Law) -> None:
+    """An empty message encodes and decodes to an empty message."""
     assert (law.encode(b""), law.decode(b"")) == (b"", b"")

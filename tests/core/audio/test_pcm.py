@@ -1,4 +1,4 @@
-"""PCM conversion, the ring of recent audio, and the audible edges that measurements rest on."""
+"""Tests of PCM conversion, the ring buffer, levels and audible edges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pcm = st.lists(st.integers(-32_768, 32_767), max_size=60).map(lambda values: np.
 
 
 def tone(start: int, end: int, size: int, level_dbfs: float = -20.0) -> Samples:
-    """A 440 Hz sine in [start, end) of `size` samples, silence elsewhere."""
+    """Return a 440 Hz sine in [start, end) of `size` samples, with silence elsewhere."""
     samples = np.zeros(size, dtype=np.float32)
     peak = math.sqrt(2) * 10 ** (level_dbfs / 20)
     samples[start:end] = peak * np.sin(2 * math.pi * 440 * np.arange(end - start) / RATE)
@@ -34,7 +34,7 @@ def tone(start: int, end: int, size: int, level_dbfs: float = -20.0) -> Samples:
 
 @given(pcm)
 def test_pcm_survives_the_round_trip(audio: bytes) -> None:
-    """Every PCM value comes back unchanged, and lies in [-1, 1) on the way."""
+    """Every PCM value is unchanged after conversion to float in [-1, 1) and back."""
     samples = pcm16_to_float(audio)
     assert float_to_pcm16(samples) == audio
     assert samples.dtype == np.float32
@@ -42,7 +42,7 @@ def test_pcm_survives_the_round_trip(audio: bytes) -> None:
 
 
 def test_floats_are_rounded_and_clipped() -> None:
-    """Values go to the nearest step and never wrap around."""
+    """Values are rounded to the nearest step and clipped, without wrapping around."""
     assert np.frombuffer(float_to_pcm16([2.0, -2.0, 0.6 / 32_768, -0.6 / 32_768]), "<i2").tolist() == [
         32_767,
         -32_768,
@@ -52,7 +52,7 @@ def test_floats_are_rounded_and_clipped() -> None:
 
 
 def test_half_a_sample_is_refused() -> None:
-    """An odd number of bytes is an error, not a shifted stream of noise."""
+    """An odd number of bytes raises an error."""
     with pytest.raises(ValueError, match="buffer"):
         pcm16_to_float(b"\0\0\0")
     with pytest.raises(ValueError, match="buffer"):
@@ -63,7 +63,7 @@ def test_half_a_sample_is_refused() -> None:
 def test_ring_holds_the_newest_audio_by_absolute_index(
     messages: list[bytes], capacity: int, start: int, end: int
 ) -> None:
-    """However the stream was cut into messages, a slice is the stream's own bytes, clamped to what is kept."""
+    """A slice is the stream's own bytes, limited to what is in the buffer, for any split into messages."""
     ring = AudioRing(capacity / RATE, RATE)
     for message in messages:
         ring.append(message)
@@ -75,7 +75,7 @@ def test_ring_holds_the_newest_audio_by_absolute_index(
 
 
 def test_level_is_measured_against_full_scale() -> None:
-    """A full-scale square wave is 0 dBFS, a sine at -20 reads -20, digital silence and nothing are -inf."""
+    """A full-scale square wave is 0 dBFS, a sine at -20 dB is -20, silence and no audio are -inf."""
     square = np.tile(np.array([32_767, -32_768], "<i2"), 500).tobytes()
     assert rms_dbfs(square) == pytest.approx(0, abs=0.01)
     assert rms_dbfs(float_to_pcm16(tone(0, RATE, RATE))) == pytest.approx(-20, abs=0.01)
@@ -84,7 +84,7 @@ def test_level_is_measured_against_full_scale() -> None:
 
 @given(st.integers(0, 8000), st.integers(400, 8000))
 def test_audible_edges_are_exact_to_one_frame(start: int, length: int) -> None:
-    """A tone's first and last sample are found to 5 ms (80 samples), wherever it lies."""
+    """The first and the last sample of a tone are found within 5 ms (80 samples)."""
     sound = tone(start, start + length, start + length + 4000)
     first, last = first_audible(sound, RATE), last_audible(sound, RATE)
     assert first is not None
@@ -94,12 +94,12 @@ def test_audible_edges_are_exact_to_one_frame(start: int, length: int) -> None:
 
 
 def test_sound_up_to_the_very_end_ends_at_the_end() -> None:
-    """A short last frame counts by the samples it has."""
+    """A short last frame is judged by its own samples."""
     assert last_audible(tone(0, 1030, 1030), RATE) == 1030
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(999, np.float32), tone(0, 999, 999, -60)])
 def test_silence_has_no_edges(samples: Samples) -> None:
-    """Nothing, digital silence and a quiet room are all not audible."""
+    """No audio, digital silence and the noise of a quiet room are not audible."""
     assert first_audible(samples, RATE) is None
     assert last_audible(samples, RATE) is None

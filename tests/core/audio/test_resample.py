@@ -1,4 +1,4 @@
-"""The resamplers keep speech, drop what would fold into it, and do not care how audio is cut."""
+"""Tests of the resamplers: speech passes, aliases are removed, and the split into messages does not matter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _tone(hertz: float, rate: int, seconds: float = 0.5) -> bytes:
 
 
 def _level_db(pcm: bytes) -> float:
-    """RMS in decibels against the tone's, without the edges."""
+    """Return the level in dB relative to the tone, without the edges."""
     samples = np.frombuffer(pcm, "<i2")[200:-200].astype(float)
     return float(20 * np.log10(np.sqrt((samples**2).mean()) / (AMPLITUDE / np.sqrt(2)) + 1e-9))
 
@@ -33,7 +33,7 @@ def _level_db(pcm: bytes) -> float:
     ],
 )
 def test_speech_passes(by: LowPassFilter, hertz: float) -> None:
-    """Speech's band, on the telephone 3.4 kHz, is kept within 1 dB."""
+    """The speech band (on the telephone up to 3.4 kHz) is kept within 1 dB."""
     assert abs(_level_db(Resampler(by)(_tone(hertz, by.rate)))) < 1
 
 
@@ -44,14 +44,14 @@ def test_speech_passes(by: LowPassFilter, hertz: float) -> None:
         *((WIRE_TO_TELEPHONE, hertz) for hertz in (4500, 5000, 7000, 9000, 11500)),
     ],
 )
-def test_what_would_alias_is_removed(by: LowPassFilter, hertz: float) -> None:
-    """Above the output's band at least 50 dB are taken away."""
+def test_aliases_are_removed(by: LowPassFilter, hertz: float) -> None:
+    """Frequencies above the output's band are at least 50 dB down."""
     assert _level_db(Resampler(by)(_tone(hertz, by.rate))) < -50
 
 
 @pytest.mark.parametrize("hertz", [300, 1000, 2500, 3400])
 def test_raising_the_rate_leaves_no_image(hertz: float) -> None:
-    """What is mirrored above 4 kHz lies at least 45 dB below the tone."""
+    """The image of a tone above 4 kHz is at least 45 dB below the tone."""
     samples = np.frombuffer(Resampler(TELEPHONE_TO_STT)(_tone(hertz, 8_000)), "<i2")[200:-200].astype(float)
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(samples.size))) ** 2
     upper = np.fft.rfftfreq(samples.size, 1 / 16_000) > 4_200
@@ -60,8 +60,8 @@ def test_raising_the_rate_leaves_no_image(hertz: float) -> None:
 
 @every_filter
 @given(st.lists(st.integers(0, 700), max_size=12), st.integers(0, 2**32 - 1))
-def test_how_audio_is_cut_changes_nothing(by: LowPassFilter, sizes: list[int], seed: int) -> None:
-    """Any division into messages gives the same samples, and all of them but for a rest of less than one block."""
+def test_the_split_into_messages_changes_nothing(by: LowPassFilter, sizes: list[int], seed: int) -> None:
+    """Any split into messages gives the same samples. At most an incomplete block is missing at the end."""
     samples = np.random.default_rng(seed).integers(-20000, 20000, sum(sizes)).astype("<i2")
     whole = Resampler(by)(samples.tobytes())
     stream, parts, at = Resampler(by), b"", 0
@@ -74,7 +74,7 @@ def test_how_audio_is_cut_changes_nothing(by: LowPassFilter, sizes: list[int], s
 
 @every_filter
 def test_an_impulse_arrives_after_the_filters_delay(by: LowPassFilter) -> None:
-    """What goes in comes out two milliseconds later at most, not a block later."""
+    """An impulse comes out after the delay of the filter, which is below two milliseconds."""
     at = by.rate // 20
     pcm = np.zeros(by.rate // 10, "<i2")
     pcm[at] = 20000

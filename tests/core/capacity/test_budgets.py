@@ -1,4 +1,4 @@
-"""The latency guide's limits: the numbers, their disagreements and who decides."""
+"""Tests of the latency guide's limits: the numbers, and which section decides."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from rejoinder.core.capacity.budgets import (
     [(Tier.EXCELLENT, 500, 500, 470), (Tier.GOOD, 800, 800, 810), (Tier.ACCEPTABLE, 1200, 1250, 1250)],
 )
 def test_the_guides_own_sums(tier: Tier, total: float, breakdown: float, components: float) -> None:
-    """The parts of 3.1 and 3.2 sum as the module says, which is not always the total."""
+    """The parts of 3.1 and 3.2 sum as the module states, which is not always the total."""
     assert total_limit_ms(tier) == total
     assert sum(target.limit_ms for target in BREAKDOWN if target.tier is tier) == breakdown
     assert sum(target.limit_ms for target in TARGETS if target.tier is tier) == components
 
 
 def test_the_sum_of_the_overall_targets_exceeds_their_total() -> None:
-    """1.1's targets sum to 880 ms against its total of 800."""
+    """The targets of 1.1 sum to 880 ms, and their total is 800 ms."""
     assert sum(goal.limit_ms for goal in GOALS) == 880
     assert GOAL_TOTAL_MS == 800
 
 
 def test_totals_come_from_3_1_and_not_from_any_sum() -> None:
-    """The Acceptable total is 1,200 although its parts sum to 1,250."""
+    """The Acceptable total is 1,200 ms, although its parts sum to 1,250 ms."""
     assert [(total.limit_ms, total.section) for total in TOTALS] == [(500, "3.1"), (800, "3.1"), (1200, "3.1")]
     assert total_limit_ms(Tier.ACCEPTABLE) < sum(
         component_limit_ms(component, Tier.ACCEPTABLE) for component in Component
@@ -53,12 +53,12 @@ def test_totals_come_from_3_1_and_not_from_any_sum() -> None:
     [(Component.TTS, Tier.EXCELLENT, 50), (Component.AUDIO, Tier.GOOD, 30), (Component.LLM, Tier.GOOD, 250)],
 )
 def test_components_come_from_3_2(component: Component, tier: Tier, limit_ms: float) -> None:
-    """Where 3.1's breakdown (80, 20) or 1.1 (300) says otherwise, 3.2 decides."""
+    """Limits of components come from 3.2, even where 3.1 or 1.1 differs."""
     assert component_limit_ms(component, tier) == limit_ms
 
 
 def test_alerts_come_from_7_1() -> None:
-    """Alert thresholds have their own table, with its own statistics."""
+    """Thresholds and statistics of alerts come from 7.1."""
     assert [(alert(metric).target_ms, alert(metric).alert_ms, alert(metric).statistic) for metric in Metric] == [
         (800, 1200, "p50"),
         (200, 300, "p50"),
@@ -72,7 +72,7 @@ def test_alerts_come_from_7_1() -> None:
 
 
 def test_every_tier_names_every_component_once() -> None:
-    """3.1 and 3.2 are complete, and a better tier never allows a component more."""
+    """The tables of 3.1 and 3.2 are complete, and a better tier never has a higher limit."""
     for table, section in ((BREAKDOWN, "3.1"), (TARGETS, "3.2")):
         assert sorted((t.tier.value, t.component.value) for t in table) == sorted(
             (tier.value, component.value) for tier in Tier for component in Component
@@ -84,7 +84,7 @@ def test_every_tier_names_every_component_once() -> None:
 
 
 def test_every_limit_is_a_histogram_bound() -> None:
-    """Whether a limit was kept can be read off a bucket, without interpolation."""
+    """Every limit is a bucket bound, so that it can be evaluated without interpolation."""
     assert all(low < high for low, high in pairwise(HISTOGRAM_BUCKETS_S))
     limits_ms = [limit.limit_ms for table in (TOTALS, BREAKDOWN, TARGETS, GOALS) for limit in table]
     limits_ms += [bound for row in ALERTS for bound in (row.target_ms, row.alert_ms)]

@@ -1,4 +1,4 @@
-"""Inversion: what is bought carries the target, and one less would not."""
+"""Tests of sizing: the result carries the target, and one replica less does not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ WORKS = st.builds(StageWork, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0,
 
 
 def turns_carried(work: StageWork, slots: int, most_wait_s: float) -> float:
-    """The most turns a second that so many slots carry within the wait: the inverse of `replicas`, by bisection."""
+    """Return the most turns per second that the slots carry within the wait.
+
+    This is the inverse of `replicas`, by bisection.
+    """
     low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
     for _ in range(60):
         middle = (low + high) / 2
@@ -43,7 +46,7 @@ def turns_carried(work: StageWork, slots: int, most_wait_s: float) -> float:
 
 @given(WORKS, st.floats(0.1, 80), st.floats(0.01, 2), st.integers(1, 16))
 def test_inversion_round_trip(work: StageWork, turns_per_s: float, most_wait_s: float, slots: int) -> None:
-    """The replicas found carry the turns asked for, and one replica less does not."""
+    """The replicas found carry the turns per second, and one replica less does not."""
     unit = ReplicaUnit("x", slots, 1, 100)
     needed = replicas(work, unit, turns_per_s, most_wait_s)
     assert turns_carried(work, needed * slots, most_wait_s) >= turns_per_s * (1 - 1e-9)
@@ -53,7 +56,7 @@ def test_inversion_round_trip(work: StageWork, turns_per_s: float, most_wait_s: 
 
 @given(WORKS, st.integers(1, 60), st.floats(0.01, 2))
 def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) -> None:
-    """The turns carried rise with slots and with patience, and never exceed what the slots can do without waiting."""
+    """The turns carried rise with slots and with the allowed wait, and never exceed the capacity of the slots."""
     carried = turns_carried(work, slots, most_wait_s)
     assert carried <= turns_carried(work, slots + 1, most_wait_s)
     assert carried <= turns_carried(work, slots, most_wait_s * 2)
@@ -62,7 +65,7 @@ def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) 
 
 @given(st.floats(1, 4000), st.floats(0.0005, 0.2), st.integers(0, 3))
 def test_hosts_admit_enough(offered: float, refused: float, spare: int) -> None:
-    """The needed hosts refuse at most the share asked for; one host less refuses more."""
+    """The needed hosts refuse at most the given share, and one host less refuses more."""
     sized, admitted = hosts(offered, refused, HOST, spare)
     assert admitted == sized.needed * HOST.slots
     assert blocking(offered, admitted) <= refused
@@ -72,7 +75,7 @@ def test_hosts_admit_enough(offered: float, refused: float, spare: int) -> None:
 
 @given(st.integers(1, 40), st.integers(0, 10), st.integers(0, 2))
 def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> None:
-    """The group's nodes have room for every replica, and no fewer could by cores or memory alone."""
+    """The nodes have room for every replica, and one node less does not."""
     node = NodeType("c8", cores=8, memory_mb=16_000)
     components = [SizedComponent(STT, stt, 0), SizedComponent(HOST, hosts_needed, 0)]
     group = node_group(node, components, spare)
@@ -84,7 +87,7 @@ def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> Non
 
 
 def test_gpu_fractions_share_a_card() -> None:
-    """Four replicas of a quarter of a GPU need one node with one card, five need two."""
+    """Four replicas of a quarter of a GPU need one node with one GPU. Five need two nodes."""
     node = NodeType("g4", cores=16, memory_mb=64_000, gpus=1)
     quarter = ReplicaUnit("stt", 8, 1, 2000, gpus=0.25)
     assert node_group(node, [SizedComponent(quarter, 4, 0)], 0).nodes == 1
@@ -93,31 +96,31 @@ def test_gpu_fractions_share_a_card() -> None:
 
 
 def test_no_replica_needs_no_node() -> None:
-    """An empty group has no nodes, not even spare ones."""
+    """Without replicas there are no nodes, not even spare ones."""
     assert node_group(NodeType("c8", 8, 16_000), [], 1).nodes == 0
 
 
 def test_a_replica_that_fits_nowhere_is_named() -> None:
-    """A replica larger than a whole node raises ValueError with both sizes."""
-    with pytest.raises(ValueError, match=r"one llm replica .* does not fit a c8 node"):
+    """A replica larger than a node raises ValueError with both sizes."""
+    with pytest.raises(ValueError, match=r"one llm replica .* does not fit into a c8 node"):
         node_group(NodeType("c8", 8, 16_000), [SizedComponent(ReplicaUnit("llm", 1, 4, 32_000), 1, 0)], 0)
 
 
 def test_totals_count_the_spare() -> None:
-    """Cores, memory and GPUs are those of all replicas, spare ones too."""
+    """Cores, memory and GPUs include those of spare replicas."""
     sized = SizedComponent(ReplicaUnit("llm", 8, 2, 3000, gpus=0.5), needed=3, spare=1)
     assert (sized.cores, sized.memory_mb, sized.gpus) == (8, 12_000, 2)
 
 
 def test_extrapolation_is_marked() -> None:
-    """Inside the calibrated range a prediction, outside of it an extrapolation, on either side."""
+    """A prediction outside the calibrated range is marked as extrapolated."""
     marks = [basis_at(value, 10, 30) for value in (9, 10, 30, 31)]
     assert marks == [Basis.EXTRAPOLATED, Basis.PREDICTED, Basis.PREDICTED, Basis.EXTRAPOLATED]
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1000))
 def test_messages_cost_their_headers(size: float, per_s: float) -> None:
-    """A message costs its bytes and 52 for each segment of 1,448; without messages there is no traffic."""
+    """A message takes its bytes, and 52 more for each segment of 1,448. Without messages there is no traffic."""
     traffic = messages(size, 0, per_s, 0)
     assume(per_s > 0)
     segments = traffic.in_pps / per_s
@@ -128,6 +131,6 @@ def test_messages_cost_their_headers(size: float, per_s: float) -> None:
 
 
 def test_traffic_of_many() -> None:
-    """All sessions' traffic is one session's times their number; totals add both directions."""
+    """The traffic of all sessions is that of one session times their number. Totals add both directions."""
     total = Traffic(100, 300, 50, 60).times(1000)
     assert (total.mbps, total.pps) == (400, 110_000)

@@ -1,4 +1,4 @@
-"""Marks: every number comes back from its words and from any piece of its sound, and nothing else is read as one."""
+"""Tests of audio watermarks: every mark is read from its words and its sound, and other sound is not read as a mark."""
 
 from __future__ import annotations
 
@@ -15,35 +15,41 @@ marks = st.integers(0, marking.MARKS)
 
 
 def sound(mark: int, start: int, samples: int) -> bytes:
-    """A piece of the mark's endless tone."""
+    """Return a piece of the mark's endless tone."""
     return float_to_pcm16(LOUD * np.resize(np.roll(marking.tone(mark), -start), samples))
 
 
 @given(marks, st.integers(0, 23_999), st.integers(marking.WINDOW, 5000))
 def test_a_mark_is_read_from_any_piece_of_its_tone(mark: int, start: int, samples: int) -> None:
-    """Wherever it begins and ends; every sample lies in a window that was read."""
+    """A mark is read in every window of any piece of its tone."""
     read = marking.read(sound(mark, start, samples))
     assert read == [mark] * -(-samples // marking.WINDOW)
 
 
-@given(marks, marks, st.integers(0, 23_999), st.integers(240, 2000), st.integers(480, 2000))
-def test_foreign_sound_of_two_windows_is_always_seen(
+@given(
+    own=marks,
+    other=marks,
+    start=st.integers(0, 23_999),
+    before=st.integers(240, 2000),
+    length=st.integers(480, 2000),
+)
+def test_another_mark_of_two_windows_is_always_found(
     own: int, other: int, start: int, before: int, *, length: int
 ) -> None:
-    """Twenty milliseconds of another mark inside an answer are read as that mark, wherever they begin."""
+    """Twenty milliseconds of another mark within an answer are read as that mark, at any position."""
     audio = sound(own, 0, before) + sound(other, start, length) + sound(own, start, 960)
     assert other in marking.read(audio)
 
 
 @given(marks)
 def test_words_name_their_mark(mark: int) -> None:
-    """A transcript names its length in tenths, a marked sentence the number that it answers."""
+    """The mark is read from the words of a transcript, and from each sentence of its answer."""
     assert marking.marks_in(marking.transcript(mark / 10, ".")) == (mark,)
     assert marking.marks_in(" ".join(marking.answer(mark) * 2)) == (mark, mark)
 
 
-def test_what_is_no_mark_is_not_read_as_one() -> None:
-    """Silence, noise, two tones at once, a tone between two marks, one outside the range, and less than a window."""
+def test_other_sound_is_not_read_as_a_mark() -> None:
+    """Silence, noise, mixed tones, tones off the grid and short audio are read as None."""
     noise = np.random.default_rng(1).normal(0, 0.1, 2400)
     seconds = np.arange(2400) / 24_000
     between, below = (np.sin(2 * np.pi * hertz * seconds) for hertz in (marking.BASE_HZ + 5, 200))

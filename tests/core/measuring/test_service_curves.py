@@ -1,4 +1,4 @@
-"""Emulated service times: the distribution that was asked for, and what was published."""
+"""Tests of emulated service times: the configured distributions, and the published profiles."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ def draws(curve: ServiceCurve, count: int, concurrent: int = 1, seed: int = 7) -
 
 
 def test_a_fixed_curve_takes_its_median_every_time() -> None:
-    """Sigma 0 draws nothing."""
+    """With sigma 0 every service takes the median."""
     assert set(draws(ServiceCurve(120), 50)) == {120.0}
 
 
-def test_a_log_normal_curve_has_the_median_and_spread_that_were_asked_for() -> None:
-    """20,000 draws: median within 2%, the logarithm's deviation within 3%."""
-    taken = draws(ServiceCurve(300, sigma=0.4), 20_000)
-    assert statistics.median(taken) == pytest.approx(300, rel=0.02)
-    assert statistics.stdev(math.log(value) for value in taken) == pytest.approx(0.4, rel=0.03)
+def test_a_log_normal_curve_has_its_median_and_spread() -> None:
+    """In 20,000 draws the median is within 2%, and the deviation of the logarithm within 3%."""
+    times_ms = draws(ServiceCurve(300, sigma=0.4), 20_000)
+    assert statistics.median(times_ms) == pytest.approx(300, rel=0.02)
+    assert statistics.stdev(math.log(value) for value in times_ms) == pytest.approx(0.4, rel=0.03)
 
 
 def test_published_median_and_p95_are_reproduced() -> None:
-    """A profile fitted to a published row gives that row's two figures."""
-    taken = sorted(draws(PROFILES["deepgram-nova-3-stt"].curve, 20_000))
-    assert taken[10_000] == pytest.approx(247, rel=0.01)
-    assert taken[19_000] == pytest.approx(298, rel=0.02)
+    """A profile fitted to a published row reproduces its two figures."""
+    times_ms = sorted(draws(PROFILES["deepgram-nova-3-stt"].curve, 20_000))
+    assert times_ms[10_000] == pytest.approx(247, rel=0.01)
+    assert times_ms[19_000] == pytest.approx(298, rel=0.02)
 
 
 @given(st.integers(1, 64))
-def test_load_slows_a_service_as_the_fit_says(streams: int) -> None:
-    """NVIDIA's fit of the speech to text of nemotron-voice-agent, 38.6 + 4.56 log2 n."""
-    (taken,) = draws(PROFILES["nvidia-h100-stt"].curve, 1, streams)
-    assert taken == pytest.approx(38.6 + 4.56 * math.log2(streams))
+def test_load_slows_a_service_by_the_fitted_curve(streams: int) -> None:
+    """The speech-to-text profile of NVIDIA's voice agent follows 38.6 + 4.56 log2 n ms."""
+    (times_ms,) = draws(PROFILES["nvidia-h100-stt"].curve, 1, streams)
+    assert times_ms == pytest.approx(38.6 + 4.56 * math.log2(streams))
 
 
 @given(st.sampled_from([0.01, 0.02, 0.05, 0.2, 0.5]), st.integers(0, 1000))
 def test_stalls_are_stratified(share: float, seed: int) -> None:
-    """Every block of 1/share requests has exactly one stall, between its bounds."""
+    """Every block of 1/share requests has exactly one stall, within its limits."""
     block = round(1 / share)
-    taken = draws(ServiceCurve(100, stall_share=share), block * 4, seed=seed)
-    for start in range(0, len(taken), block):
-        stalled = [value for value in taken[start : start + block] if value > 100]
+    times_ms = draws(ServiceCurve(100, stall_share=share), block * 4, seed=seed)
+    for start in range(0, len(times_ms), block):
+        stalled = [value for value in times_ms[start : start + block] if value > 100]
         assert len(stalled) == 1
         assert 2100 <= stalled[0] <= 8100
 
 
 def test_the_same_seed_draws_the_same_times() -> None:
-    """A run can be repeated."""
+    """Two samplers with the same seed draw the same times."""
     curve = ServiceCurve(100, sigma=0.5, stall_share=0.1)
     assert draws(curve, 100) == draws(curve, 100) != draws(curve, 100, seed=8)
 
@@ -75,14 +75,14 @@ def test_the_same_seed_draws_the_same_times() -> None:
         ({"slots": -1}, "slots"),
     ],
 )
-def test_a_bad_emulation_is_refused_by_name(emulation: dict[str, object], field: str) -> None:
-    """The error names the field, or for an unknown profile those that there are."""
+def test_an_invalid_emulation_is_rejected_by_name(emulation: dict[str, object], field: str) -> None:
+    """The error names the invalid field. For an unknown profile it lists the known ones."""
     with pytest.raises(ConfigError, match=field):
         parse_settings({"stt": {"engine": "emulated", "emulation": emulation}})
 
 
 def test_every_profile_names_its_source_and_resolves() -> None:
-    """No figure without a publisher; slots and paces of one's own replace the published."""
+    """Every profile has a source. Configured slots and speeds replace the published ones."""
     for name, profile in PROFILES.items():
         assert len(profile.source) > 20
         assert name in profiles(profile.stage)
@@ -91,7 +91,7 @@ def test_every_profile_names_its_source_and_resolves() -> None:
     assert (own.slots, own.speed) == (3, 2)
 
 
-def test_every_stack_is_whole() -> None:
+def test_every_stack_is_complete() -> None:
     """A stack names one profile of each emulated stage."""
     for stack in STACKS.values():
         assert {stage: PROFILES[name].stage for stage, name in stack.items()} == {

@@ -1,4 +1,4 @@
-"""Marks become a waterfall that sums and that blames the right stage."""
+"""Tests of the waterfall: the shares sum to the whole, and a delay is attributed to its stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def marked(spans: Spans) -> Marks:
 
 
 def turn(durations: dict[Stage, float]) -> Waterfall:
-    """A turn as the session runs it: endpoint and transcript side by side, then one stage after another."""
+    """Return the waterfall of a turn: endpointing and transcript in parallel, then one stage after another."""
     soft_end = SPEECH_END + durations[Stage.SILENCE]
     spans = {
         Stage.SILENCE: (SPEECH_END, soft_end),
@@ -38,7 +38,7 @@ def turn(durations: dict[Stage, float]) -> Waterfall:
 
 
 def test_parallel_time_counts_for_the_earlier_stage() -> None:
-    """While the endpoint is undecided its time is its own; the transcript counts by what it took beyond."""
+    """The first of two parallel stages counts in full. The second counts with the time beyond the first."""
     spans = {Stage.ENDPOINT: (0.0, 0.1), Stage.STT: (0.0, 0.15)}
     result = waterfall(marked(spans), 0.0, 0.15)
     assert result.stages_s[Stage.ENDPOINT] == pytest.approx(0.1)
@@ -47,29 +47,29 @@ def test_parallel_time_counts_for_the_earlier_stage() -> None:
 
 
 def test_uncovered_time_is_unattributed() -> None:
-    """Gaps between marks belong to no stage and are not spread over any."""
+    """Gaps between stages belong to no stage."""
     spans = {Stage.STT: (0.1, 0.2), Stage.DELIVERY: (0.25, 0.3)}
     result = waterfall(marked(spans), 0.0, 0.4)
     assert result.unattributed_s == pytest.approx(0.25)
     assert result.as_ms()[UNATTRIBUTED] == 250.0
 
 
-def test_marks_outside_the_interval_are_cut_off() -> None:
-    """A stage that began before `begin` or outlasted `finish` counts only inside; `raw_s` keeps its full length."""
+def test_marks_outside_the_interval_are_clipped() -> None:
+    """A stage counts only within the interval. Its raw duration is not clipped."""
     result = waterfall(marked({Stage.STT: (-1.0, 0.5)}), 0.0, 0.3)
     assert result.stages_s[Stage.STT] == 0.3
     assert result.raw_s[Stage.STT] == 1.5
 
 
 def test_an_open_stage_lasts_until_the_finish() -> None:
-    """A turn that was cut while a stage ran blames that stage."""
+    """A stage without an end lasts until the finish."""
     marks = Marks()
     marks.start(Stage.LLM_FIRST_TOKEN, 0.2)
     assert waterfall(marks, 0.0, 1.0).stages_s[Stage.LLM_FIRST_TOKEN] == 0.8
 
 
 def test_the_first_of_repeated_marks_counts() -> None:
-    """A retry spans from the first attempt; later segments do not move the first one's end."""
+    """A retried stage lasts from its first start to its first end."""
     marks = Marks()
     for now in (0.0, 0.3):
         marks.start(Stage.TTS_FIRST_AUDIO, now)
@@ -79,14 +79,14 @@ def test_the_first_of_repeated_marks_counts() -> None:
 
 
 def test_an_end_without_a_start_is_unattributed() -> None:
-    """A missing mark shows as unexplained time instead of failing a turn."""
+    """The time of a stage without a start is unattributed."""
     marks = Marks()
     marks.end(Stage.STT, 0.5)
     assert waterfall(marks, 0.0, 1.0).unattributed_s == 1.0
 
 
 def test_json_names_come_in_pipeline_order() -> None:
-    """Every stage is present, marked or not, rounded to 0.1 ms."""
+    """Every stage is present in pipeline order, marked or not, rounded to 0.1 ms."""
     shares = waterfall(marked({Stage.STT: (0.0, 0.12344)}), 0.0, 0.12344).as_ms()
     assert list(shares) == [*(stage.value for stage in Stage), UNATTRIBUTED]
     assert shares["stt"] == 123.4
@@ -94,7 +94,7 @@ def test_json_names_come_in_pipeline_order() -> None:
 
 @given(st.dictionaries(st.sampled_from(Stage), st.tuples(instants, instants)), instants, instants)
 def test_shares_are_a_partition(spans: Spans, begin: float, finish: float) -> None:
-    """Whatever the marks, shares are non-negative and sum to the interval."""
+    """Shares are never negative and sum to the interval, for any marks."""
     result = waterfall(marked(spans), begin, finish)
     assert all(share >= 0 for share in result.stages_s.values())
     assert result.unattributed_s >= 0
@@ -105,13 +105,16 @@ def test_shares_are_a_partition(spans: Spans, begin: float, finish: float) -> No
 
 @given(DURATIONS)
 def test_a_whole_turn_is_attributed(durations: dict[Stage, float]) -> None:
-    """A turn whose stages follow each other without a gap leaves nothing unexplained."""
+    """A turn whose stages follow each other without a gap has no unattributed time."""
     assert turn(durations).unattributed_s == pytest.approx(0, abs=1e-9)
 
 
 @given(DURATIONS, st.sampled_from(Stage), st.floats(0, 2))
 def test_a_slower_stage_is_the_only_one_that_grows(durations: dict[Stage, float], slow: Stage, delay: float) -> None:
-    """Delay one stage: no other grows, it grows by no more than the delay, and by at least what the turn lost."""
+    """If one stage is delayed, only that stage grows.
+
+    It grows by at most the delay, and by at least the time that the turn became longer.
+    """
     before, after = turn(durations), turn(durations | {slow: durations[slow] + delay})
     growth = {stage: after.stages_s[stage] - before.stages_s[stage] for stage in Stage}
     assert all(grown <= 1e-9 for stage, grown in growth.items() if stage is not slow)
@@ -122,7 +125,7 @@ def test_a_slower_stage_is_the_only_one_that_grows(durations: dict[Stage, float]
 def test_a_stage_on_the_critical_path_grows_by_exactly_its_delay(
     durations: dict[Stage, float], slow: Stage, delay: float
 ) -> None:
-    """If the turn becomes later by the whole delay, the whole delay is the slow stage's."""
+    """If a turn becomes longer by the whole delay, the delayed stage grows by the whole delay."""
     before, after = turn(durations), turn(durations | {slow: durations[slow] + delay})
     if after.total_s - before.total_s >= delay - 1e-12:
         assert after.stages_s[slow] - before.stages_s[slow] == pytest.approx(delay, abs=1e-9)

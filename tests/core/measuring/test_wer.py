@@ -1,4 +1,4 @@
-"""Word error rate: the one spelling, and the distance."""
+"""Tests of the word error rate: normalization and distance."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ TEXT = st.lists(st.sampled_from(["a", "b", "c", "it's", "seven", "7", "12"]), ma
     ],
 )
 def test_writing_conventions_do_not_count(written: str, spoken: str) -> None:
-    """Numbers, case, punctuation, apostrophes, hyphens and abbreviations become the words that are said."""
+    """Numbers, case, punctuation, apostrophes, hyphens and abbreviations become the words that are spoken."""
     assert words(written) == spoken.split()
 
 
 @given(TEXT)
-def test_the_one_spelling_is_its_own(text: str) -> None:
-    """What was brought to the one spelling stays as it is."""
+def test_normalization_is_idempotent(text: str) -> None:
+    """Normalized text does not change when it is normalized again."""
     assert words(" ".join(words(text))) == words(text)
 
 
 def test_contractions_are_one_word_however_they_are_typed() -> None:
-    """ "don't", "don’t" and "dont" are equal; "it's" and "it is" are not: they are spoken differently."""
+    """ "don't", "don’t" and "dont" are equal. "it's" and "it is" differ, because they are spoken differently."""
     assert words("don't") == words("don’t") == words("dont") == ["dont"]
     assert words("it's") != words("it is")
 
@@ -64,18 +64,18 @@ def test_contractions_are_one_word_however_they_are_typed() -> None:
     ],
 )
 def test_known_rates(expected: str, heard: str, rate: float) -> None:
-    """Substitutions, deletions and insertions each cost one of the expected words."""
+    """Each substitution, deletion or insertion counts as one error."""
     assert word_error_rate(expected, heard) == rate
 
 
 def test_the_pooled_rate_weighs_words_not_clips() -> None:
-    """One error in a word and none in three make 25%."""
+    """One error in one word and none in three words make 25%."""
     assert pooled_error_rate([("yes", "no"), ("one two three", "1 2 3")]) == 0.25
 
 
 @given(TEXT, TEXT)
 def test_the_distance_is_levenshteins(expected: str, heard: str) -> None:
-    """Errors equal those of the definition: the best of deleting, inserting and matching the last words."""
+    """The number of errors equals the recursive definition of the Levenshtein distance."""
     left, right = words(expected), words(heard)
 
     @cache

@@ -1,4 +1,4 @@
-"""Which questions may be answered from the cache, and by which answers."""
+"""Tests of the answer cache: which questions may be answered from it, and with which answers."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def unit(*values: float) -> Vector:
 
 
 def test_it_is_off_by_default() -> None:
-    """Nobody gets an old answer who did not ask for it."""
+    """The answer cache is disabled by default."""
     assert Settings().answer_cache.enabled is False
 
 
 def test_all_but_the_question_is_its_scope() -> None:
-    """Another tenant, prompt, greeting, set of tools or length allowed: another scope; the same ones: the same."""
+    """The scope differs if the tenant, prompt, greeting, tools or maximum length differ, and only then."""
     same = [question(SYSTEM, ASKED), question(SYSTEM, ChatMessage("user", "Is there a lift?"))]
     others = [
         question(SYSTEM, ASKED, asker=CacheScope(tenant_of("key-1"))),
@@ -86,14 +86,14 @@ def test_neighbouring_parts_of_a_scope_do_not_run_together(a: str, b: str, c: st
 
 
 def test_a_key_cannot_be_read_off_its_tenant() -> None:
-    """A tenant is a digest; without keys all share one."""
+    """The tenant is a digest of the key. Without keys all callers share one tenant."""
     assert tenant_of("") == ""
     assert "secret" not in tenant_of("secret")
     assert tenant_of("secret") == tenant_of("secret") != tenant_of("other")
 
 
 def test_only_an_opening_is_looked_up() -> None:
-    """A later turn is answered in the light of what was said, and so is a prompt that does not end with a question."""
+    """A later question is refused, and so is a prompt that does not end with a question."""
     assert (
         refused(SYSTEM, ChatMessage("user", "Hello."), ChatMessage("assistant", "Hi."), ASKED) is CacheRefusal.CONTEXT
     )
@@ -101,8 +101,11 @@ def test_only_an_opening_is_looked_up() -> None:
     assert refused() is CacheRefusal.CONTEXT
 
 
-def test_a_later_turn_that_stands_alone_may_be_served_and_is_never_kept() -> None:
-    """With `later_turns`: under the scope of an opening, unless it leans on what was said or a tool has spoken."""
+def test_a_later_question_may_be_answered_but_not_stored() -> None:
+    """With later_turns, a question that stands alone is looked up among openings, and its answer is never stored.
+
+    It is refused if it refers back or if a tool has returned a result.
+    """
     rules = AnswerCacheSettings(enabled=True, later_turns=True)
     talk = (SYSTEM, ChatMessage("user", "Hello."), ChatMessage("assistant", "Hi."))
     later = question(*talk, ASKED, rules=rules)
@@ -114,8 +117,8 @@ def test_a_later_turn_that_stands_alone_may_be_served_and_is_never_kept() -> Non
     )
 
 
-def test_personal_and_passing_questions_need_permission() -> None:
-    """Each has its own switch."""
+def test_personal_and_time_dependent_questions_need_permission() -> None:
+    """Personal and time-dependent questions are refused, unless the setting of each allows them."""
     mine, now = ChatMessage("user", "What is in my basket?"), ChatMessage("user", "Are you open today?")
     assert refused(SYSTEM, mine) is CacheRefusal.PERSONAL
     assert refused(SYSTEM, now) is CacheRefusal.TIME
@@ -123,8 +126,8 @@ def test_personal_and_passing_questions_need_permission() -> None:
     question(SYSTEM, now, rules=AnswerCacheSettings(allow_time_dependent=True))
 
 
-def test_an_answer_that_speaks_of_now_is_not_kept() -> None:
-    """Whatever was asked; nor is an empty one, or one of endless length."""
+def test_a_time_dependent_answer_is_not_stored() -> None:
+    """An answer is not stored if it is time-dependent, empty, or too long."""
     asked = question(SYSTEM, ASKED)
     assert keeps(asked, "On the left.", RULES)
     assert not keeps(asked, "It is closed today.", RULES)
@@ -134,13 +137,13 @@ def test_an_answer_that_speaks_of_now_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ?!", "why " * 200])
-def test_what_is_no_question_is_refused(text: str) -> None:
-    """Signs alone, and speeches."""
+def test_texts_without_words_or_too_long_are_refused(text: str) -> None:
+    """A text without words, or longer than LONGEST_QUESTION, is refused."""
     assert refused(SYSTEM, ChatMessage("user", text)) is CacheRefusal.LENGTH
 
 
 def test_the_rules_are_english() -> None:
-    """With another language the cache is refused, by field, and so is a second replica."""
+    """The settings reject the cache for another language, and reject a second replica."""
     with pytest.raises(ConfigError, match=r"answer_cache.*English"):
         parse_settings({"answer_cache": {"enabled": True}, "stt": {"language": "de"}})
     with pytest.raises(ConfigError, match=r"args\.answer_cache"):
@@ -150,65 +153,65 @@ def test_the_rules_are_english() -> None:
 # -- the index ---------------------------------------------------------------------------------------------------------
 
 
-def asked(text: str, scope: str = "s") -> CacheQuestion:
+def cache_question(text: str, scope: str = "s") -> CacheQuestion:
     return CacheQuestion(scope, text)
 
 
 def test_an_equal_question_hits_in_its_scope_only() -> None:
-    """Case and punctuation aside; the newest answer counts."""
+    """An exact match ignores case and punctuation, stays in its scope, and gets the newest answer."""
     index = AnswerIndex(RULES, 0)
-    index.keep(asked("Where is it?"), None, "Left.", 0)
-    index.keep(asked("where is it"), None, "Right.", 1)
-    assert index.exact(asked("Where is it"), 2) == CacheHit("Right.", "exact")
-    assert index.exact(asked("Where is it", scope="t"), 2) is None
+    index.keep(cache_question("Where is it?"), None, "Left.", 0)
+    index.keep(cache_question("where is it"), None, "Right.", 1)
+    assert index.exact(cache_question("Where is it"), 2) == CacheHit("Right.", "exact")
+    assert index.exact(cache_question("Where is it", scope="t"), 2) is None
     assert len(index) == 1
 
 
 def test_the_nearest_question_with_the_same_words_hits() -> None:
-    """The most similar of those at or above the threshold whose content words are equal; scopes are apart."""
+    """The most similar question of the scope with the same content words is found, at or above the threshold."""
     index = AnswerIndex(RULES, 2)
-    index.keep(asked("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
-    index.keep(asked("What time do you open on Sunday?"), unit(1, 0.1), "At ten.", 0)
-    index.keep(asked("When do you open on Sunday?", scope="t"), unit(1, 0), "Never.", 0)
-    hit = index.nearest(asked("When do you open on Sunday?"), unit(1, 0), 1)
+    index.keep(cache_question("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
+    index.keep(cache_question("What time do you open on Sunday?"), unit(1, 0.1), "At ten.", 0)
+    index.keep(cache_question("When do you open on Sunday?", scope="t"), unit(1, 0), "Never.", 0)
+    hit = index.nearest(cache_question("When do you open on Sunday?"), unit(1, 0), 1)
     assert hit is not None
     assert (hit.answer, hit.kind) == ("At ten.", "semantic")
     assert hit.similarity == pytest.approx(float(unit(1, 0.1)[0]), abs=1e-6)
-    assert index.nearest(asked("When do you open on Sunday?"), unit(0.2, 1), 1) is None
+    assert index.nearest(cache_question("When do you open on Sunday?"), unit(0.2, 1), 1) is None
 
 
 def test_without_the_rule_of_words_the_nearest_wins() -> None:
-    """`same_words` off: the cosine alone, as others do it."""
+    """With same_words off, only the cosine similarity decides."""
     index = AnswerIndex(AnswerCacheSettings(same_words=False), 2)
-    index.keep(asked("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
-    hit = index.nearest(asked("When do you open on Sunday?"), unit(1, 0), 1)
+    index.keep(cache_question("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
+    hit = index.nearest(cache_question("When do you open on Sunday?"), unit(1, 0), 1)
     assert hit is not None
     assert hit.answer == "At nine."
 
 
-def test_an_answer_has_its_time() -> None:
-    """Older than `ttl_s` it is gone, for exact and similar questions."""
+def test_an_answer_expires() -> None:
+    """An answer older than ttl_s is found neither exactly nor by similarity."""
     index = AnswerIndex(AnswerCacheSettings(ttl_s=10), 2)
-    index.keep(asked("When do you open?"), unit(1, 0), "At nine.", 0)
-    assert index.exact(asked("When do you open?"), 10)
-    assert index.nearest(asked("What time do you open?"), unit(1, 0), 11) is None
+    index.keep(cache_question("When do you open?"), unit(1, 0), "At nine.", 0)
+    assert index.exact(cache_question("When do you open?"), 10)
+    assert index.nearest(cache_question("What time do you open?"), unit(1, 0), 11) is None
     assert len(index) == 0
 
 
-def test_what_was_of_no_use_leaves_first() -> None:
-    """A full cache forgets the answer that was longest neither given nor kept."""
+def test_the_least_recently_used_answer_is_dropped() -> None:
+    """A full cache drops the answer that was neither returned nor stored for the longest time."""
     index = AnswerIndex(AnswerCacheSettings(max_entries=2), 2)
-    index.keep(asked("When do you open?"), unit(1, 0), "At nine.", 0)
-    index.keep(asked("Where do you park?"), unit(0, 1), "Below.", 1)
-    assert index.nearest(asked("What time do you open?"), unit(1, 0), 2)
-    index.keep(asked("Who is the owner?"), unit(1, 1), "Anna.", 3)
-    assert index.exact(asked("Where do you park?"), 4) is None
-    assert index.nearest(asked("Where do you park"), unit(0, 1), 4) is None
-    assert index.exact(asked("When do you open?"), 4)
+    index.keep(cache_question("When do you open?"), unit(1, 0), "At nine.", 0)
+    index.keep(cache_question("Where do you park?"), unit(0, 1), "Below.", 1)
+    assert index.nearest(cache_question("What time do you open?"), unit(1, 0), 2)
+    index.keep(cache_question("Who is the owner?"), unit(1, 1), "Anna.", 3)
+    assert index.exact(cache_question("Where do you park?"), 4) is None
+    assert index.nearest(cache_question("Where do you park"), unit(0, 1), 4) is None
+    assert index.exact(cache_question("When do you open?"), 4)
 
 
-def test_a_tenant_can_be_forgotten() -> None:
-    """Its answers and nobody else's; or everybody's."""
+def test_a_tenant_can_be_cleared() -> None:
+    """`clear` drops the answers of one tenant only, or all answers."""
     index = AnswerIndex(RULES, 0)
     for key in ("one", "two", ""):
         index.keep(question(SYSTEM, ASKED, asker=CacheScope(tenant_of(key))), None, f"For {key}.", 0)
@@ -231,50 +234,51 @@ def test_a_tenant_can_be_forgotten() -> None:
     ),
     st.integers(1, 4),
 )
-def test_it_never_answers_with_what_it_was_not_given(story: list[tuple[str, int, str, float]], room: int) -> None:
-    """Whatever is kept, found and forgotten: at most `max_entries`, and every hit is the newest live answer to that
-    question in that scope.
+def test_every_hit_is_the_newest_stored_answer(story: list[tuple[str, int, str, float]], room: int) -> None:
+    """Every hit is the newest unexpired answer to its question in its scope, for any order of calls.
+
+    There are never more than max_entries answers.
     """
     index = AnswerIndex(AnswerCacheSettings(max_entries=room, ttl_s=5), 6)
-    told: dict[tuple[str, str], tuple[str, float]] = {}
+    stored: dict[tuple[str, str], tuple[str, float]] = {}
     now = 0.0
     for act, number, scope, pause in story:
         now += pause
-        ask = asked(f"Where is room {number} please?", scope)
+        query = cache_question(f"Where is room {number} please?", scope)
         vector = np.eye(6, dtype=np.float32)[number]
         if act == "keep":
-            told[scope, ask.text] = (f"{scope}{number} at {now}", now)
-            index.keep(ask, vector, told[scope, ask.text][0], now)
+            stored[scope, query.text] = (f"{scope}{number} at {now}", now)
+            index.keep(query, vector, stored[scope, query.text][0], now)
         elif act == "clear":
             index.clear()
-            told.clear()
+            stored.clear()
         else:
-            hit = index.exact(ask, now) if act == "exact" else index.nearest(ask, vector, now)
+            hit = index.exact(query, now) if act == "exact" else index.nearest(query, vector, now)
             if hit:
-                answer, at = told[scope, ask.text]
+                answer, at = stored[scope, query.text]
                 assert hit.answer == answer
                 assert now - at <= 5
         assert len(index) <= room
 
 
-# -- patience ----------------------------------------------------------------------------------------------------------
+# -- backoff -----------------------------------------------------------------------------------------------------------
 
 
 def test_three_late_lookups_make_a_pause() -> None:
-    """And one that comes in time begins the count anew."""
-    patience = LookupBackoff()
+    """Three late lookups in a row stop lookups for a pause, which doubles each time. One in time resets the count."""
+    backoff = LookupBackoff()
     for _ in range(LATE_IN_A_ROW - 1):
-        patience.late(0)
-    patience.answered()
+        backoff.late(0)
+    backoff.answered()
     for _ in range(LATE_IN_A_ROW - 1):
-        patience.late(1)
-    assert patience.waits(1)
-    patience.late(1)
-    assert not patience.waits(1 + PAUSE_S - 0.1)
-    assert patience.waits(1 + PAUSE_S)
-    patience.late(1 + PAUSE_S)
-    assert not patience.waits(1 + 3 * PAUSE_S - 0.1), "the next pause is twice as long"
-    assert patience.waits(1 + 3 * PAUSE_S)
+        backoff.late(1)
+    assert backoff.waits(1)
+    backoff.late(1)
+    assert not backoff.waits(1 + PAUSE_S - 0.1)
+    assert backoff.waits(1 + PAUSE_S)
+    backoff.late(1 + PAUSE_S)
+    assert not backoff.waits(1 + 3 * PAUSE_S - 0.1), "the next pause is twice as long"
+    assert backoff.waits(1 + 3 * PAUSE_S)
     for number in range(9):
-        patience.late(100 * number)
-    assert patience.waits(800 + LONGEST_PAUSE_S)
+        backoff.late(100 * number)
+    assert backoff.waits(800 + LONGEST_PAUSE_S)

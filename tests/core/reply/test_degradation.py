@@ -1,4 +1,4 @@
-"""What a session does without follows its late turns, with hysteresis."""
+"""Tests of the degradation policy: which measures late turns apply, and when they are lifted."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import given
 from rejoinder.core.capacity.budgets import Component, Tier, component_limit_ms, total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply.degradation import (
-    MOST_PATIENCE,
+    MAX_RECOVERY_FACTOR,
     DegradationLevel,
     DegradationMeasure,
     DegradationPolicy,
-    climb,
     is_late,
+    next_level,
     remedies,
 )
 from rejoinder.core.settings.settings import DegradationSettings
@@ -29,21 +29,21 @@ rules = st.builds(DegradationSettings, late_turns=st.integers(1, 4), good_turns=
 
 
 def slow(*stages: Stage) -> dict[Stage, float]:
-    """A turn in which these took a second each."""
+    """Return a turn in which each of these stages took one second."""
     return USUAL | dict.fromkeys(stages, 1.0)
 
 
 def after(
     *turns: dict[Stage, float], small: bool = False, settings: DegradationSettings = RULES
 ) -> frozenset[DegradationMeasure]:
-    """The steps in force after these turns, one a second."""
-    ladder = DegradationPolicy(settings, small=small)
+    """Return the measures that apply after these turns, one per second."""
+    policy = DegradationPolicy(settings, small=small)
     for second, turn in enumerate(turns):
-        ladder.observe(turn, float(second))
-    return ladder.steps(float(len(turns)))
+        policy.observe(turn, float(second))
+    return policy.steps(float(len(turns)))
 
 
-# -- which step --------------------------------------------------------------------------------------------------------
+# -- which measure -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,25 +55,25 @@ def after(
         (Stage.TTS_FIRST_AUDIO, DegradationMeasure.SHORT_SEGMENT),
     ],
 )
-def test_the_step_is_the_one_of_the_stage_that_ate_the_budget(stage: Stage, step: DegradationMeasure) -> None:
-    """And no other."""
+def test_the_measure_belongs_to_the_slow_stage(stage: Stage, step: DegradationMeasure) -> None:
+    """Late turns apply the measure of the stage that exceeded its limit, and no other."""
     assert after(*[slow(stage)] * LATE) == {step}
 
 
 @pytest.mark.parametrize("stage", [Stage.SILENCE, Stage.ENDPOINT, Stage.DELIVERY])
-def test_a_stage_without_a_remedy_is_blamed_for_nothing(stage: Stage) -> None:
-    """Nor is a caller who is waited for any sign of load."""
+def test_other_stages_apply_no_measure(stage: Stage) -> None:
+    """A stage without a remedy applies no measure. Nor do stages that wait for the end of the turn."""
     assert after(*[slow(stage)] * 10) == frozenset()
 
 
-def test_several_slow_stages_have_their_own_steps() -> None:
-    """Each is counted by itself."""
+def test_several_slow_stages_apply_their_own_measures() -> None:
+    """Each group of stages is counted by itself."""
     turn = slow(Stage.STT, Stage.TTS_FIRST_AUDIO)
     assert after(*[turn] * LATE) == {DegradationMeasure.NO_SPECULATION, DegradationMeasure.SHORT_SEGMENT}
 
 
 def test_the_smaller_model_comes_before_fillers() -> None:
-    """If there is one; then both, since the next late turns were the smaller model's."""
+    """With a backup model, late turns first apply the small model, and then fillers as well."""
     turn = slow(Stage.LLM_FIRST_TOKEN)
     assert after(*[turn] * LATE, small=True) == {DegradationMeasure.SMALL_MODEL}
     assert after(*[turn] * 2 * LATE, small=True) == {DegradationMeasure.SMALL_MODEL, DegradationMeasure.FILLER}
@@ -83,8 +83,11 @@ def test_the_smaller_model_comes_before_fillers() -> None:
 
 
 @given(SHARES)
-def test_a_turn_within_the_total_is_not_late_whatever_its_stages_took(shares: dict[Stage, float]) -> None:
-    """And one that misses a laxer tier misses a stricter one; a slower turn is never less late."""
+def test_only_the_total_makes_a_turn_late(shares: dict[Stage, float]) -> None:
+    """A turn is late exactly if its processing time exceeds the total, whatever single stages took.
+
+    A turn that is late by a tier is late by every stricter one, and stays late if it is slower.
+    """
     spent_s = sum(shares.values()) - shares[Stage.SILENCE] - shares[Stage.ENDPOINT]
     for tier in Tier:
         limit_ms = total_limit_ms(tier) - component_limit_ms(Component.VAD, tier)
@@ -98,7 +101,7 @@ def test_a_turn_within_the_total_is_not_late_whatever_its_stages_took(shares: di
 
 @given(st.dictionaries(st.sampled_from(list(Stage)), SECONDS), st.booleans(), st.sampled_from(Tier))
 def test_a_stage_that_takes_longer_is_blamed_no_less(shares: dict[Stage, float], small: bool, tier: Tier) -> None:
-    """Of every remedy: more of any stage never lifts a blame."""
+    """More time in any stage never clears a remedy's stages."""
     for remedy in remedies(tier, small=small):
         for stage in Stage:
             slower = shares | {stage: shares.get(stage, 0.0) + 1.0}
@@ -106,45 +109,46 @@ def test_a_stage_that_takes_longer_is_blamed_no_less(shares: dict[Stage, float],
 
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=80))
-def test_steps_are_taken_and_taken_back_one_by_one(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
-    """Up only behind enough late turns in a row, down only behind enough others in a row, and never beyond the ends."""
+def test_measures_are_applied_and_lifted_one_by_one(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
+    """The level rises only after late turns in a row, falls only after good ones, and stays within its limits."""
     state = DegradationLevel(settings.good_turns)
     for number, blamed in enumerate(turns, 1):
-        before, state = state, climb(state, settings, top, blamed=blamed)
+        before, state = state, next_level(state, settings, top, blamed=blamed)
         change = state.level - before.level
         assert 0 <= state.level <= top
-        assert settings.good_turns <= state.patience <= MOST_PATIENCE * settings.good_turns
+        assert settings.good_turns <= state.recovery_turns <= MAX_RECOVERY_FACTOR * settings.good_turns
         if change > 0:
             assert change == 1
             assert all(turns[number - settings.late_turns : number])
             assert number >= settings.late_turns
         if change < 0:
             assert change == -1
-            assert not any(turns[number - before.patience : number])
-            assert number >= before.patience
+            assert not any(turns[number - before.recovery_turns : number])
+            assert number >= before.recovery_turns
 
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=40))
-def test_whatever_was_before_lasting_trouble_has_all_steps_and_lasting_peace_none(
-    settings: DegradationSettings, top: int, turns: list[bool]
-) -> None:
-    """And after as much peace again nothing is held against the session any more."""
+def test_lasting_lateness_applies_all_measures(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
+    """Lasting lateness applies all measures, and enough good turns lift them all, whatever came before.
+
+    After as many good turns again, `recovery_turns` is back to its first value.
+    """
     state = DegradationLevel(settings.good_turns)
     for blamed in turns:
-        state = climb(state, settings, top, blamed=blamed)
+        state = next_level(state, settings, top, blamed=blamed)
     for _ in range(top * settings.late_turns):
-        state = climb(state, settings, top, blamed=True)
+        state = next_level(state, settings, top, blamed=True)
     assert state.level == top
-    for _ in range(top * MOST_PATIENCE * settings.good_turns):
-        state = climb(state, settings, top, blamed=False)
+    for _ in range(top * MAX_RECOVERY_FACTOR * settings.good_turns):
+        state = next_level(state, settings, top, blamed=False)
     assert state.level == 0
-    for _ in range(MOST_PATIENCE * settings.good_turns):
-        state = climb(state, settings, top, blamed=False)
-    assert state.patience == settings.good_turns
+    for _ in range(MAX_RECOVERY_FACTOR * settings.good_turns):
+        state = next_level(state, settings, top, blamed=False)
+    assert state.recovery_turns == settings.good_turns
 
 
-def test_a_step_taken_back_too_soon_is_kept_longer() -> None:
-    """A stage that is slow whenever it is used costs ever fewer late turns: the second time eight good ones."""
+def test_a_measure_lifted_too_soon_lasts_longer() -> None:
+    """After a relapse, a measure is lifted only after twice as many good turns."""
     late = slow(Stage.STT)
     relapsed = [late] * LATE + [USUAL] * GOOD + [late] * LATE
     assert after(*relapsed[: LATE + GOOD]) == frozenset()
@@ -152,25 +156,25 @@ def test_a_step_taken_back_too_soon_is_kept_longer() -> None:
     assert after(*relapsed, *[USUAL] * 2 * GOOD) == frozenset()
 
 
-def test_a_reply_that_waited_for_its_turn_was_in_time() -> None:
-    """However long it took behind the caller's silence."""
-    ladder = DegradationPolicy(RULES, small=False)
+def test_a_reply_that_was_held_is_not_late() -> None:
+    """A reply that was ready before the end of its turn is not late."""
+    policy = DegradationPolicy(RULES, small=False)
     for second in range(10):
-        ladder.observe(slow(Stage.LLM_FIRST_TOKEN), float(second), held=True)
-    assert ladder.steps(10.0) == frozenset()
+        policy.observe(slow(Stage.LLM_FIRST_TOKEN), float(second), held=True)
+    assert policy.steps(10.0) == frozenset()
 
 
-def test_a_long_silence_is_a_new_beginning() -> None:
-    """What was slow then says nothing now; and one late turn alone takes no step."""
-    ladder = DegradationPolicy(RULES, small=False)
+def test_a_long_pause_resets_the_policy() -> None:
+    """After reset_after_s without a turn, no measure applies, and counting starts anew."""
+    policy = DegradationPolicy(RULES, small=False)
     for second in range(LATE):
-        ladder.observe(slow(Stage.STT), float(second))
-    assert ladder.steps(LATE + RULES.reset_after_s - 2) == {DegradationMeasure.NO_SPECULATION}
-    assert ladder.steps(LATE + RULES.reset_after_s) == frozenset()
-    ladder.observe(slow(Stage.STT), LATE + RULES.reset_after_s)
-    assert ladder.steps(LATE + RULES.reset_after_s) == frozenset()
+        policy.observe(slow(Stage.STT), float(second))
+    assert policy.steps(LATE + RULES.reset_after_s - 2) == {DegradationMeasure.NO_SPECULATION}
+    assert policy.steps(LATE + RULES.reset_after_s) == frozenset()
+    policy.observe(slow(Stage.STT), LATE + RULES.reset_after_s)
+    assert policy.steps(LATE + RULES.reset_after_s) == frozenset()
 
 
-def test_off_is_off() -> None:
-    """`degradation.enabled: false` takes no step ever."""
+def test_a_disabled_policy_applies_nothing() -> None:
+    """With enabled=False no measure applies."""
     assert after(*[slow(*Stage)] * 10, settings=DegradationSettings(enabled=False)) == frozenset()

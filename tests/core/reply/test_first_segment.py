@@ -1,4 +1,4 @@
-"""The first segment's length follows what words and their audio take."""
+"""Tests of the length of the first segment, from generation and synthesis times."""
 
 from __future__ import annotations
 
@@ -15,54 +15,55 @@ WORDS = 10
 
 
 def marked(stage: Stage, seconds: float) -> Marks:
-    """Of a reply whose stage took so long, until the instant 0."""
+    """Return the marks of a reply whose stage took this long and ended at time 0."""
     marks = Marks()
     marks.start(stage, -seconds)
     marks.end(stage, 0.0)
     return marks
 
 
-def observe(pace: FirstSegmentSizer, think_s: float, voice_s: float) -> None:
-    """A reply of WORDS words: its first token came at the instant 0."""
-    pace.thought(marked(Stage.LLM_FIRST_TOKEN, 0.1), WORDS, WORDS * think_s)
-    pace.voiced(marked(Stage.TTS_FIRST_AUDIO, voice_s), 0.0)
+def observe(sizer: FirstSegmentSizer, word_s: float, voice_s: float) -> None:
+    """Record a reply of WORDS words whose first token came at time 0."""
+    sizer.thought(marked(Stage.LLM_FIRST_TOKEN, 0.1), WORDS, WORDS * word_s)
+    sizer.voiced(marked(Stage.TTS_FIRST_AUDIO, voice_s), 0.0)
 
 
-def paced(think_s: float, voice_s: float, samples: int = LEAST_SAMPLES) -> FirstSegmentSizer:
-    pace = FirstSegmentSizer()
+def trained(word_s: float, voice_s: float, samples: int = LEAST_SAMPLES) -> FirstSegmentSizer:
+    """Return a sizer that has recorded this many replies."""
+    sizer = FirstSegmentSizer()
     for _ in range(samples):
-        observe(pace, think_s, voice_s)
-    return pace
+        observe(sizer, word_s, voice_s)
+    return sizer
 
 
-def test_little_known_means_long() -> None:
-    """Before enough was seen, and after it was forgotten, the first segment is as long as allowed."""
-    assert paced(0.01, 0.05, LEAST_SAMPLES - 1).first_words(LEAST, MOST, 0.0) == MOST
-    pace = paced(0.01, 0.05)
-    assert pace.first_words(LEAST, MOST, 1.0) == LEAST
-    assert pace.first_words(LEAST, MOST, 2 * WINDOW_S) == MOST
+def test_without_samples_the_segment_is_long() -> None:
+    """With too few or expired measurements, the first segment has the maximum length."""
+    assert trained(0.01, 0.05, LEAST_SAMPLES - 1).first_words(LEAST, MOST, 0.0) == MOST
+    sizer = trained(0.01, 0.05)
+    assert sizer.first_words(LEAST, MOST, 1.0) == LEAST
+    assert sizer.first_words(LEAST, MOST, 2 * WINDOW_S) == MOST
 
 
-def test_a_slow_machine_speaks_longer_segments() -> None:
-    """A slower voice needs more words before it; a model slower than speech as many as allowed."""
-    lengths = [paced(0.02, voice_s).first_words(LEAST, MOST, 0.0) for voice_s in (0.1, 0.7, 1.2, 5.0)]
+def test_a_slow_machine_uses_longer_segments() -> None:
+    """Slower synthesis makes the first segment longer. A model slower than speech makes it as long as allowed."""
+    lengths = [trained(0.02, voice_s).first_words(LEAST, MOST, 0.0) for voice_s in (0.1, 0.7, 1.2, 5.0)]
     assert lengths == [LEAST, 4, 6, MOST]
-    assert paced(SPOKEN_S + 0.1, 0.1).first_words(LEAST, MOST, 0.0) == MOST
+    assert trained(SPOKEN_S + 0.1, 0.1).first_words(LEAST, MOST, 0.0) == MOST
 
 
-def test_an_answer_without_words_teaches_nothing() -> None:
-    """Nor does one that no stage was marked of."""
-    pace = paced(0.01, 0.05, LEAST_SAMPLES - 1)
-    pace.thought(marked(Stage.LLM_FIRST_TOKEN, 0.1), 0, 0.0)
-    pace.thought(Marks(), WORDS, 0.0)
-    pace.voiced(Marks(), 0.0)
-    assert pace.first_words(LEAST, MOST, 0.0) == MOST
+def test_an_answer_without_words_is_not_recorded() -> None:
+    """An answer without words, or without marks of the stage, is not recorded."""
+    sizer = trained(0.01, 0.05, LEAST_SAMPLES - 1)
+    sizer.thought(marked(Stage.LLM_FIRST_TOKEN, 0.1), 0, 0.0)
+    sizer.thought(Marks(), WORDS, 0.0)
+    sizer.voiced(Marks(), 0.0)
+    assert sizer.first_words(LEAST, MOST, 0.0) == MOST
 
 
-@given(think_s=st.floats(0.001, 0.5), voice_s=st.floats(0.001, 3.0))
-def test_the_second_segment_is_ready_in_time(think_s: float, voice_s: float) -> None:
-    """Unless the limit cuts it short, the first segment plays until as many words are thought and voiced again."""
-    words = paced(think_s, voice_s).first_words(LEAST, MOST, 0.0)
+@given(word_s=st.floats(0.001, 0.5), voice_s=st.floats(0.001, 3.0))
+def test_the_second_segment_is_ready_in_time(word_s: float, voice_s: float) -> None:
+    """Unless the maximum limits it, the first segment plays until the second one has its words and its audio."""
+    words = trained(word_s, voice_s).first_words(LEAST, MOST, 0.0)
     assert LEAST <= words <= MOST
     if words < MOST:
-        assert words * SPOKEN_S >= 0.98 * (words * think_s + voice_s) + RESERVE_S - 0.02
+        assert words * SPOKEN_S >= 0.98 * (words * word_s + voice_s) + RESERVE_S - 0.02

@@ -1,4 +1,4 @@
-"""An opening fits what the caller said, or there is none."""
+"""Tests of the selection of an opening."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = (CHECK, LOOK, GOOD)
 
 
 def prompt(*said: str) -> tuple[ChatMessage, ...]:
-    """A conversation in which caller and assistant take turns; the caller spoke last."""
+    """Return a conversation in which caller and assistant alternate, and the caller spoke last."""
     roles: tuple[Role, Role] = ("user", "assistant") if len(said) % 2 else ("assistant", "user")
     turns = [ChatMessage(roles[number % 2], text) for number, text in enumerate(said)]
     return (ChatMessage("system", "Be kind."), *turns)
@@ -35,13 +35,13 @@ def prompt(*said: str) -> tuple[ChatMessage, ...]:
         ("", ""),
     ],
 )
-def test_the_first_that_fits_is_taken(said: str, say: str) -> None:
-    """By whole words, whatever their case; without words of its own it fits questions."""
+def test_the_first_matching_opening_is_used(said: str, say: str) -> None:
+    """An opening matches by whole words in any case. Without words it matches any question."""
     assert opening_for(ALL, prompt(said)) == say
 
 
-def test_no_answer_begins_like_the_one_before() -> None:
-    """The next that fits is taken, and after that the first again."""
+def test_two_answers_in_a_row_start_differently() -> None:
+    """The opening of the previous answer is skipped, and may be used again in the next one."""
     order = "Where is my order?"
     assert opening_for(ALL, prompt(order, f"{CHECK.say} It left.", order)) == LOOK.say
     assert opening_for((CHECK,), prompt(order, f"{CHECK.say} It left.", order)) == ""
@@ -49,13 +49,13 @@ def test_no_answer_begins_like_the_one_before() -> None:
 
 
 @given(st.lists(st.text(max_size=30), max_size=5), st.lists(st.sampled_from(ALL), max_size=3))
-def test_only_what_is_configured_is_said_and_only_to_a_caller(said: list[str], openings: list[Opening]) -> None:
-    """Whatever the conversation holds; an answer to nobody's words has none."""
+def test_only_configured_openings_are_used(said: list[str], openings: list[Opening]) -> None:
+    """The result is a configured opening or "". A prompt that does not end with the caller's words gets none."""
     assert opening_for(openings, prompt(*said)) in {"", *(opening.say for opening in openings)}
     assert opening_for(openings, (*prompt(*said), ChatMessage("assistant", "Well?"))) == ""
 
 
 def test_an_opening_has_words() -> None:
-    """An empty one would be a silent segment."""
+    """An opening without words is rejected, because it would be a silent segment."""
     with pytest.raises(ValidationError):
         ConversationSettings(openings=({"say": " "},))

@@ -1,4 +1,4 @@
-"""Playout: how far ahead audio is sent, and what was heard of it."""
+"""Tests of playout: how far ahead audio is sent, and what the caller has heard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ waits = st.lists(st.floats(0, 1), max_size=40)
 
 
 def filled(parts: list[tuple[str, int]]) -> Playout:
-    """A reply whose segments are all synthesized."""
+    """Return a playout whose segments are all synthesized."""
     playout = Playout(LEAD_S, RATE)
     for text, samples in parts:
         playout.begin(text)
@@ -31,7 +31,7 @@ def filled(parts: list[tuple[str, int]]) -> Playout:
 
 
 def test_the_lead_is_sent_at_once_and_then_what_was_heard() -> None:
-    """First the whole lead, then as much as the listener has heard since."""
+    """The whole lead may be sent at once, and then as much as the caller has heard since."""
     playout = filled([("hello", RATE)])
     assert playout.wait_s(LEAD, 5.0) == 0
     playout.sent(LEAD, 5.0)
@@ -41,21 +41,21 @@ def test_the_lead_is_sent_at_once_and_then_what_was_heard() -> None:
 
 
 def test_nothing_plays_before_the_first_send() -> None:
-    """Audio that waits in the queue is not heard, however long it waits."""
+    """Queued audio is not heard before it is sent."""
     playout = filled([("hello", RATE)])
     assert playout.position_s(100.0) == 0
     assert playout.finish(100.0) == 100.0
 
 
 def test_a_sender_that_ran_ahead_must_wait() -> None:
-    """Having sent more than the lead, it waits until the listener has caught up."""
+    """A sender that has sent more than the lead waits until the caller has caught up."""
     playout = filled([("hello", 2 * RATE)])
     playout.sent(RATE, 0.0)
     assert playout.wait_s(DELTA, 0.5) == pytest.approx(1.0 + 0.1 - LEAD_S - 0.5)
 
 
-def test_more_than_the_lead_waits_for_silence_and_not_forever() -> None:
-    """A sender whose pieces do not fit into the lead sends the next one when the last was heard."""
+def test_a_piece_longer_than_the_lead_waits_for_silence() -> None:
+    """A piece that does not fit into the lead may be sent when all earlier audio was heard."""
     playout = filled([("hello", 3 * RATE)])
     assert playout.wait_s(RATE, 0.0) == 0
     playout.sent(RATE, 0.0)
@@ -63,7 +63,7 @@ def test_more_than_the_lead_waits_for_silence_and_not_forever() -> None:
 
 
 def test_an_underrun_stops_the_position() -> None:
-    """With nothing left to play the listener waits, and goes on from there with the next audio."""
+    """The position stops while there is nothing to play, and continues with the next audio."""
     playout = filled([("hello", RATE)])
     playout.sent(2400, 0.0)
     assert playout.position_s(3.0) == pytest.approx(0.1)
@@ -73,14 +73,14 @@ def test_an_underrun_stops_the_position() -> None:
 
 
 def test_words_count_when_fully_played() -> None:
-    """A segment's audio is shared by characters: of `go home`, `go ` is 3 of 8."""
+    """The words of a segment share its audio by characters: of `go home`, `go ` is 3 of 8."""
     playout = filled([("go home", 800), ("now", 400)])
     heard = [playout.heard_text(samples / RATE) for samples in (0, 299, 300, 799, 800, 1199, 1200)]
     assert heard == ["", "", "go", "go", "go home", "go home", "go home now"]
 
 
 def test_the_first_chunk_is_not_the_whole_segment() -> None:
-    """While synthesis goes on, 50 ms of audio does not count as the ten words it begins."""
+    """During synthesis, 50 ms of audio does not count as the ten words that it begins."""
     playout = Playout(LEAD_S, RATE)
     playout.begin("one two three four five six seven eight nine ten")
     playout.add(RATE // 20)
@@ -90,12 +90,12 @@ def test_the_first_chunk_is_not_the_whole_segment() -> None:
 
 
 def test_words_without_audio_are_not_heard() -> None:
-    """A segment whose synthesis failed leaves no words in the history."""
+    """A segment whose synthesis has failed has no heard words."""
     assert filled([("lost", 0), ("kept", 100)]).heard_text(100 / RATE) == "kept"
 
 
 def test_audio_without_text_has_no_words() -> None:
-    """A clip enqueued before any segment is played and says nothing."""
+    """A clip that is queued before any segment is played and has no words."""
     playout = Playout(LEAD_S, RATE)
     playout.add(480)
     playout.sent(480, 0.0)
@@ -103,15 +103,15 @@ def test_audio_without_text_has_no_words() -> None:
     assert playout.heard_text(1.0) == ""
 
 
-def test_cannot_send_what_was_not_added() -> None:
-    """Sending more than the queue holds is a mistake of the caller's, told at once."""
+def test_sending_more_than_is_queued_raises() -> None:
+    """Sending more samples than are queued raises an error."""
     with pytest.raises(ValueError, match="2 samples sent, but 1 are queued"):
         filled([("hello", 1)]).sent(2, 0.0)
 
 
 @given(segments, waits)
 def test_the_position_never_runs_back_nor_ahead(parts: list[tuple[str, int]], steps: list[float]) -> None:
-    """However sends are timed, the position rises, at most in real time, and stays within what was sent."""
+    """The position rises at most in real time and stays within what was sent, for any timing of sends."""
     playout, now, sent = filled(parts), 0.0, 0
     positions = [(now, playout.position_s(now))]
     total = sum(samples for _, samples in parts)
@@ -129,7 +129,7 @@ def test_the_position_never_runs_back_nor_ahead(parts: list[tuple[str, int]], st
 
 @given(segments, waits)
 def test_the_lead_is_never_exceeded(parts: list[tuple[str, int]], steps: list[float]) -> None:
-    """Unheard audio ahead of the listener stays within the lead, even for a sender that wakes late or early."""
+    """Unheard audio ahead of the caller stays within the lead, for a sender that wakes early or late."""
     playout, now, sent = filled(parts), 0.0, 0
     total = sum(samples for _, samples in parts)
     for wait in steps:
@@ -141,10 +141,10 @@ def test_the_lead_is_never_exceeded(parts: list[tuple[str, int]], steps: list[fl
 
 
 @given(segments, st.floats(0.001, 1), st.floats(0, 1e6))
-def test_a_sender_that_sleeps_as_told_plays_everything_without_a_gap(
+def test_a_sender_that_waits_as_told_plays_without_a_gap(
     parts: list[tuple[str, int]], lead_s: float, begin: float
 ) -> None:
-    """Pieces of half the lead, each sent after its wait, are heard one behind the other, and one wait is enough."""
+    """Pieces of half the lead, each sent after its wait, are played without a gap. One wait per piece is enough."""
     playout, now = Playout(lead_s, RATE), begin
     for text, samples in parts:
         playout.begin(text)
@@ -161,7 +161,7 @@ def test_a_sender_that_sleeps_as_told_plays_everything_without_a_gap(
 
 @given(segments, st.lists(st.floats(0, 6), min_size=2, max_size=8))
 def test_heard_text_is_a_growing_prefix(parts: list[tuple[str, int]], positions: list[float]) -> None:
-    """Word by word the heard text is the reply's beginning, and grows with the position up to all of it."""
+    """The heard text is a prefix of the reply's words. It grows with the position up to the whole text."""
     playout = filled(parts)
     words = " ".join(text for text, _ in parts).split()
     heard = [playout.heard_text(position).split() for position in sorted(positions)]

@@ -1,4 +1,4 @@
-"""Whether two questions are the same question, and what a question reveals."""
+"""Tests of the text rules of the answer cache: same questions, and what a question depends on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = st.lists(
 
 @given(st.text(max_size=80))
 def test_the_normal_form_is_stable(text: str) -> None:
-    """Applied twice it changes nothing more, and neither case nor space matters to it."""
+    """`normal` is idempotent, and ignores surrounding space."""
     once = normal(text)
     assert normal(once) == once
     assert normal(f"  {text}\t") == once
@@ -40,12 +40,12 @@ def test_the_normal_form_is_stable(text: str) -> None:
     ],
 )
 def test_signs_of_numbers_stay(one: str, other: str) -> None:
-    """Two sums are two questions."""
+    """Signs of numbers are kept, so different calculations are different questions."""
     assert normal(one) != normal(other)
 
 
 def test_punctuation_around_words_does_not_count() -> None:
-    """As transcripts differ between two callers."""
+    """Punctuation around words and case are ignored, as transcripts of two callers differ in them."""
     assert normal("Hello, what are your opening hours?") == normal("hello what are your opening hours")
 
 
@@ -60,7 +60,7 @@ def test_punctuation_around_words_does_not_count() -> None:
     ],
 )
 def test_other_ways_to_ask_are_the_same(one: str, other: str) -> None:
-    """Requests, articles, auxiliaries and inflections are no content."""
+    """Requests, articles, auxiliaries and inflections do not make another question."""
     assert same_question(one, other)
 
 
@@ -78,13 +78,16 @@ def test_other_ways_to_ask_are_the_same(one: str, other: str) -> None:
     ],
 )
 def test_a_word_that_matters_makes_another_question(one: str, other: str) -> None:
-    """Negations, prepositions, order, numbers, tenses, question words; and too few words tell nothing."""
+    """Negations, prepositions, order, numbers, tenses and question words make another question.
+
+    One content word is too few.
+    """
     assert not same_question(one, other)
 
 
 @given(WORDS, WORDS)
 def test_sameness_is_an_equivalence_of_content(one: list[str], other: list[str]) -> None:
-    """Symmetric, and true of a question and itself exactly if it has enough content to tell."""
+    """`same_question` is symmetric. A question equals itself exactly if it has at least two content words."""
     first, second = " ".join(one), " ".join(other)
     assert same_question(first, second) == same_question(second, first)
     assert same_question(first, first) == (len(content_words(first)) >= 2)
@@ -92,7 +95,7 @@ def test_sameness_is_an_equivalence_of_content(one: list[str], other: list[str])
 
 @given(WORDS, st.sampled_from(["not", "10", "Canada", "from", "without"]))
 def test_one_more_word_of_content_is_another_question(words: list[str], extra: str) -> None:
-    """Nothing that carries meaning can be added unnoticed."""
+    """An added content word makes another question."""
     text = " ".join(words)
     assert not same_question(text, f"{text} {extra}")
 
@@ -110,8 +113,8 @@ def test_one_more_word_of_content_is_another_question(words: list[str], extra: s
         "Write to anna@example.org.",
     ],
 )
-def test_what_is_about_the_caller_is_seen(text: str) -> None:
-    """First person, introductions, addresses, and numbers that identify."""
+def test_questions_about_the_caller_are_personal(text: str) -> None:
+    """First person, introductions, addresses and identifying numbers make a question personal."""
     assert personal(text)
 
 
@@ -125,8 +128,8 @@ def test_what_is_about_the_caller_is_seen(text: str) -> None:
         "Can we park?",
     ],
 )
-def test_what_asks_for_everybody_is_not_personal(text: str) -> None:
-    """ "Can I" and "tell me" say nothing about who asks, and small numbers identify nobody."""
+def test_general_questions_are_not_personal(text: str) -> None:
+    """ "Can I" and "tell me" do not make a question personal, and neither do small numbers."""
     assert not personal(text)
 
 
@@ -142,14 +145,14 @@ def test_what_asks_for_everybody_is_not_personal(text: str) -> None:
         "Is the train delayed?",
     ],
 )
-def test_what_changes_with_time_is_seen(text: str) -> None:
-    """Clock, weather, prices, "this week"."""
+def test_questions_about_the_present_are_time_dependent(text: str) -> None:
+    """Clock, weather, prices and "this week" make a question time-dependent."""
     assert time_dependent(text)
 
 
 @pytest.mark.parametrize("text", ["What time do you open?", "Are you open on Sundays?", "Who wrote Hamlet?"])
-def test_what_stays_true_does_not(text: str) -> None:
-    """Opening hours are the same tomorrow."""
+def test_lasting_facts_are_not_time_dependent(text: str) -> None:
+    """Opening hours and historical facts are not time-dependent."""
     assert not time_dependent(text)
 
 
@@ -157,7 +160,7 @@ def test_what_stays_true_does_not(text: str) -> None:
     "text",
     ["And in Munich?", "What about the other store?", "How much does that one hold?", "Yes.", "Is it open at noon?"],
 )
-def test_what_leans_on_what_was_said_does_not_stand_alone(text: str) -> None:
-    """Pronouns, ellipsis and continuations."""
+def test_questions_that_refer_back_do_not_stand_alone(text: str) -> None:
+    """Pronouns, ellipsis and continuations do not stand alone."""
     assert not stands_alone(text)
     assert stands_alone("Where is the main entrance?")

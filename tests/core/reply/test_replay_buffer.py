@@ -1,4 +1,4 @@
-"""A reply's audio on its way out: taken in order, wound back, taken again."""
+"""Tests of the replay buffer: audio is taken in order, rewound, and taken again."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ KEEP = 400
 
 
 def pcm(start: int, samples: int) -> bytes:
-    """Samples that say where they lie."""
+    """Return samples whose values are their positions."""
     return b"".join((start + number).to_bytes(2, "little") for number in range(samples))
 
 
-def test_words_are_told_once() -> None:
-    """A segment's words come with its first sample, the first time only."""
-    tape = ReplayBuffer(KEEP)
-    tape.add(ReplayPiece("one", pcm(0, 10)))
-    tape.add(ReplayPiece("two", pcm(10, 10)))
-    assert [tape.take(100).words for _ in range(2)] == ["one", "two"]
-    tape.wind(5)
-    again = tape.take(100)
+def test_words_are_returned_once() -> None:
+    """The words of a segment are returned with its first sample, and not again when it is replayed."""
+    buffer = ReplayBuffer(KEEP)
+    buffer.add(ReplayPiece("one", pcm(0, 10)))
+    buffer.add(ReplayPiece("two", pcm(10, 10)))
+    assert [buffer.take(100).words for _ in range(2)] == ["one", "two"]
+    buffer.wind(5)
+    again = buffer.take(100)
     assert (again.words, again.answers, again.pcm) == ("", False, pcm(5, 15))
-    assert tape.waiting == 0
+    assert buffer.waiting == 0
 
 
-def test_what_is_too_old_is_gone() -> None:
-    """Only what a listener can lack is kept."""
-    tape = ReplayBuffer(5)
-    tape.add(ReplayPiece("one", pcm(0, 10)))
-    tape.take(10)
-    assert tape.oldest == 5
-    tape.wind(5)
-    with pytest.raises(ValueError, match="sample 4 is not on the tape, which has 5 to 10"):
-        tape.wind(4)
+def test_only_recent_audio_can_be_replayed() -> None:
+    """Only the last `keep` samples can be replayed."""
+    buffer = ReplayBuffer(5)
+    buffer.add(ReplayPiece("one", pcm(0, 10)))
+    buffer.take(10)
+    assert buffer.oldest == 5
+    buffer.wind(5)
+    with pytest.raises(ValueError, match="sample 4 is not in the replay buffer, which holds 5 to 10"):
+        buffer.wind(4)
 
 
-def test_a_cleared_tape_gives_nothing_more() -> None:
-    """Neither what was never taken nor what could be taken again."""
-    tape = ReplayBuffer(KEEP)
-    tape.add(ReplayPiece("one", pcm(0, 10)))
-    tape.take(5)
-    tape.wind(2)
-    tape.clear()
-    assert tape.waiting == 0
+def test_a_cleared_buffer_is_empty() -> None:
+    """After `clear`, neither new nor replayed audio can be taken."""
+    buffer = ReplayBuffer(KEEP)
+    buffer.add(ReplayPiece("one", pcm(0, 10)))
+    buffer.take(5)
+    buffer.wind(2)
+    buffer.clear()
+    assert buffer.waiting == 0
 
 
-def test_a_listener_who_says_where_it_stopped_is_believed() -> None:
-    """Before or behind what the model says, but never beyond what it was sent; then it stands still."""
+def test_a_reported_position_replaces_the_model() -> None:
+    """`flush` accepts a reported position before or after the model's, up to what was sent. The position then stops."""
     playout = Playout(1.0, RATE)
     playout.begin("a few words")
     playout.add(1000)
@@ -77,40 +77,38 @@ steps = st.lists(
 
 
 @given(steps)
-def test_a_listener_hears_every_sample_once_and_in_order(story: list[tuple[str, float | None]]) -> None:
-    """However often it flushes, and whether or not it says where: what it has heard is the reply's beginning, and
-    at last all of it.
-    """
+def test_a_client_plays_every_sample_once_and_in_order(story: list[tuple[str, float | None]]) -> None:
+    """A client plays the whole reply in order, however often it flushes, with or without reporting its position."""
     lead = 200
-    tape, playout = ReplayBuffer(KEEP), Playout(lead / RATE, RATE)
-    listener = _Listener()
+    buffer, playout = ReplayBuffer(KEEP), Playout(lead / RATE, RATE)
+    client = _Client()
     added, now = 0, 5.0
     for kind, value in [*story, ("wait", 9.0), ("wait", 9.0)]:
         if kind == "add":
             samples = int(value or 1)
             playout.begin("word")
             playout.add(samples)
-            tape.add(ReplayPiece("word", pcm(added, samples)))
+            buffer.add(ReplayPiece("word", pcm(added, samples)))
             added += samples
         elif kind == "flush":
-            heard = listener.flush(now, value or 0.0)
-            tape.wind(playout.flush(now, None if value is None else max(heard, tape.oldest)))
+            heard = client.flush(now, value or 0.0)
+            buffer.wind(playout.flush(now, None if value is None else max(heard, buffer.oldest)))
             if value is None:
-                listener.agree(tape.position)
+                client.agree(buffer.position)
         else:
             until = now + (value or 0.0)
             while now < until:
-                while tape.waiting and not playout.wait_s(min(50, tape.waiting), now):
-                    piece = tape.take(50)
+                while buffer.waiting and not playout.wait_s(min(50, buffer.waiting), now):
+                    piece = buffer.take(50)
                     playout.sent(piece.samples, now)
-                    listener.receive(piece.pcm, now)
+                    client.receive(piece.pcm, now)
                 now = min(until, now + 0.01)
-    listener.flush(now, 0.0)
-    assert listener.heard == pcm(0, added)
+    client.flush(now, 0.0)
+    assert client.heard == pcm(0, added)
 
 
-class _Listener:
-    """Plays what it gets, at once and in real time; its own clock may be a little off when it flushes."""
+class _Client:
+    """Client that plays audio in real time. Its clock may be slightly off when it reports its position."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -122,13 +120,13 @@ class _Listener:
         self._buffer += audio
 
     def flush(self, now: float, off_s: float) -> int:
-        """Where it stands."""
+        """Drop the audio that is not played, and return the position."""
         self._play(max(self._at, now + off_s))
         self._buffer, self._at = b"", now
         return len(self.heard) // 2
 
     def agree(self, position: int) -> None:
-        """It heard exactly what the sender reckons."""
+        """Set the played audio to the position that the sender's model computes."""
         self.heard = self.heard[: position * 2]
         assert len(self.heard) // 2 == position
 

@@ -1,4 +1,4 @@
-"""Speakable segments out of a token stream."""
+"""Tests of the segmenter: segments for speech synthesis from a token stream."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ seeds = st.integers(1, 9)
 
 @st.composite
 def texts(draw: st.DrawFn, words: st.SearchStrategy[str]) -> str:
-    """Words behind a first plain one, so that no sign stands at the start of the line (where it is a bullet)."""
+    """Words after a first plain one, so that no sign stands at the start of the line, where it would be a bullet."""
     parts = ["Well", *draw(st.lists(words, max_size=60))]
     return "".join(part + draw(gaps) for part in parts).strip()
 
 
 def split(text: str, size: int = 1, first: int = FIRST, later: int = LATER) -> list[str]:
-    """The segments of `text` arriving in pieces of `size` characters."""
+    """Return the segments of `text`, pushed in pieces of `size` characters."""
     segmenter = Segmenter(first, later)
     pieces = (text[at : at + size] for at in range(0, len(text), size))
     return [segment for piece in pieces for segment in segmenter.push(piece)] + segmenter.flush()
@@ -73,26 +73,29 @@ def spoken(text: str) -> list[str]:
     ],
 )
 def test_cuts_where_a_speaker_would_pause(text: str, segments: list[str]) -> None:
-    """The first segment ends early, later ones at sentences; numbers and abbreviations stay whole."""
+    """The first segment ends early, and later ones at sentences. Numbers and abbreviations stay whole."""
     assert split(text) == segments
 
 
 def test_markdown_is_not_read_aloud() -> None:
-    """Emphasis, code, headings and bullets go; lines end segments; numbered items keep their number."""
+    """Emphasis, code marks, headings and bullets are removed.
+
+    Lines end segments, and numbered items keep their number.
+    """
     text = "# Three *good* ideas\n\n- **Walk** to `work`\n* Sleep\n1. Eat 2*3 apples\n"
     assert split(text) == ["Three good ideas", "Walk to work", "Sleep", "1. Eat 2*3 apples"]
 
 
 def test_a_long_sentence_is_cut_at_its_last_clause() -> None:
-    """A later segment that reaches its limit prefers a clause to the middle of a phrase."""
+    """A later segment at its limit ends at its last clause, and not within a phrase."""
     assert split(f"Go. one two, three four, five six seven {LONG}", later=8)[1:3] == [
         "one two, three four,",
         "five six seven a b c d e",
     ]
 
 
-def test_a_segment_is_out_as_soon_as_its_last_word_is_complete() -> None:
-    """The whitespace behind the word is enough; nothing of the next word is awaited."""
+def test_a_segment_is_returned_with_its_last_word() -> None:
+    """A segment is returned at the whitespace after its last word, without any text of the next word."""
     segmenter = Segmenter(2, LATER)
     assert segmenter.push("Hello the") == []
     assert segmenter.push("re") == []
@@ -100,7 +103,7 @@ def test_a_segment_is_out_as_soon_as_its_last_word_is_complete() -> None:
 
 
 def test_a_full_stop_waits_for_its_word_to_end() -> None:
-    """A decimal point that arrives at the end of a token is no sentence end."""
+    """A decimal point at the end of a token does not end a sentence."""
     segmenter = Segmenter(FIRST, LATER)
     assert segmenter.push("It is 3.") == []
     assert segmenter.push("5 now.") == []
@@ -108,20 +111,20 @@ def test_a_full_stop_waits_for_its_word_to_end() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "...", '" — "', "**", "# \n- \n"])
-def test_nothing_to_say_is_no_segment(text: str) -> None:
-    """Whitespace, signs and bare markdown never reach the voice."""
+def test_text_without_words_makes_no_segment(text: str) -> None:
+    """Whitespace, signs and bare markdown make no segment."""
     assert split(text) == []
 
 
 @given(texts(plain_words | bound_words | signs), seeds, seeds)
 def test_segments_do_not_depend_on_the_pieces(text: str, first: int, size: int) -> None:
-    """Any cut into tokens gives the segments of the whole text."""
+    """Any split into tokens gives the segments of the whole text."""
     assert split(text, size, first, first * 3) == split(text, len(text), first, first * 3)
 
 
 @given(st.text("ab1 .,!-*#`_\n\"'", max_size=80), seeds)
 def test_segments_of_any_text_do_not_depend_on_the_pieces(text: str, size: int) -> None:
-    """The same for markdown, newlines and stray signs; and every segment has something to say."""
+    """This also holds for markdown, newlines and stray signs. Every segment has something to speak."""
     segments = split(text, size)
     assert segments == split(text, max(1, len(text)))
     assert all(spoken(segment) for segment in segments)
@@ -129,7 +132,7 @@ def test_segments_of_any_text_do_not_depend_on_the_pieces(text: str, size: int) 
 
 @given(texts(plain_words | bound_words | signs), seeds, seeds)
 def test_segments_are_the_whole_text(text: str, first: int, later: int) -> None:
-    """Joined they are the text with single spaces; only signs nobody speaks may be missing at the end."""
+    """Joined segments are the text with single spaces. Only signs that are not spoken may be missing at the end."""
     joined, whole = " ".join(split(text, 3, first, later)), " ".join(text.split())
     assert whole.startswith(joined)
     assert not spoken(whole[len(joined) :])
@@ -137,7 +140,7 @@ def test_segments_are_the_whole_text(text: str, first: int, later: int) -> None:
 
 @given(texts(plain_words | signs), seeds, seeds)
 def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
-    """Without bound words no segment is longer than its limit, the first least of all."""
+    """Without bound words, no segment is longer than its limit."""
     segments = split(text, 3, first, later)
     assert len(spoken(segments[0])) <= first
     assert all(len(spoken(segment)) <= later for segment in segments[1:])
@@ -145,6 +148,6 @@ def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
 
 @given(texts(plain_words | bound_words), seeds, seeds)
 def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> None:
-    """No segment but the last ends in an abbreviation."""
+    """Only the last segment can end with an abbreviation."""
     ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
     assert not {"Dr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])

@@ -1,4 +1,4 @@
-"""Who is admitted: places, and a loop that is late for long."""
+"""Tests of admission control: places, and an event loop that is late for long."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rejoinder.core.resilience.admission import LOOKS, Admission, AdmissionRefusal
 
 
-def test_places_bound_the_calls() -> None:
-    """The last place is given away, no more."""
+def test_places_limit_the_calls() -> None:
+    """Calls are admitted until all places are taken."""
     admission = Admission(3, 0.1)
     assert [admission.refusal(taken) for taken in (0, 2, 3, 4)] == [
         None,
@@ -20,8 +20,8 @@ def test_places_bound_the_calls() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))
-def test_only_lateness_at_every_recent_look_refuses(lags: list[float]) -> None:
-    """One look in time, or too few looks, and the call is taken; the newest lag is the one reported."""
+def test_only_lasting_lag_refuses(lags: list[float]) -> None:
+    """A call is refused only if every recent measurement is late. `lag_s` is the newest one."""
     admission = Admission(10, 0.1)
     for lag_s in lags:
         admission.note(lag_s)

@@ -1,15 +1,15 @@
-"""The circuit of each replica: what opens it, and what closes it."""
+"""Tests of the circuit breaker: what opens the circuit of a replica, and what closes it."""
 
 from __future__ import annotations
 
 from rejoinder.core.resilience.circuit_breaker import LONGEST_PAUSE_S, MOST_PROBES, CircuitBreaker
 from rejoinder.core.settings.settings import BreakerSettings
 
-PATIENCE_S = 0.7
+IDLE_TIMEOUT_S = 0.7
 
 
 def breaker(**settings: float) -> CircuitBreaker:
-    """Two replicas that were heard at 0."""
+    """Return a circuit breaker with two replicas that sent a token at time 0."""
     made = CircuitBreaker(BreakerSettings(**settings))
     made.heard("a", 0.0)
     made.heard("b", 0.0)
@@ -17,65 +17,65 @@ def breaker(**settings: float) -> CircuitBreaker:
 
 
 def test_silence_opens_the_circuit_once() -> None:
-    """Not before its time, and not again while it is open."""
-    known = breaker()
-    assert known.silent({"a": 10.0}, PATIENCE_S, 10.6) == []
-    assert known.silent({"a": 10.0}, PATIENCE_S, 10.8) == ["a"]
-    assert known.avoid == {"a"}
-    assert known.silent({"a": 10.0}, PATIENCE_S, 11.0) == []
+    """Silence opens the circuit after the timeout, and only once."""
+    circuits = breaker()
+    assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 10.6) == []
+    assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 10.8) == ["a"]
+    assert circuits.avoid == {"a"}
+    assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 11.0) == []
 
 
-def test_a_token_to_anybody_is_a_sign_of_life() -> None:
-    """A stream that waits long on a replica that others hear has met a queue."""
-    known = breaker()
-    known.heard("a", 19.9)
-    assert known.silent({"a": 10.0}, PATIENCE_S, 20.0) == []
+def test_a_token_to_any_stream_keeps_the_circuit_closed() -> None:
+    """A replica that sends tokens to other streams is not silent: the waiting stream is in its queue."""
+    circuits = breaker()
+    circuits.heard("a", 19.9)
+    assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 20.0) == []
 
 
-def test_the_last_replica_is_never_taken_out() -> None:
-    """Somebody has to answer, however late."""
-    known = breaker()
-    assert known.silent({"a": 0.0, "b": 0.0}, PATIENCE_S, 5.0) == ["a"]
-    assert known.silent({"b": 0.0}, PATIENCE_S, 50.0) == []
+def test_the_last_replica_stays_in_use() -> None:
+    """Silence does not open the circuit of the last replica in use."""
+    circuits = breaker()
+    assert circuits.silent({"a": 0.0, "b": 0.0}, IDLE_TIMEOUT_S, 5.0) == ["a"]
+    assert circuits.silent({"b": 0.0}, IDLE_TIMEOUT_S, 50.0) == []
 
 
-def test_failures_in_a_row_open_it_and_a_token_starts_the_count_anew() -> None:
-    """The third of three; one answered in between forgives."""
-    known = breaker(failures=3)
-    assert [known.failed("a", 1.0), known.failed("a", 1.1)] == [False, False]
-    known.heard("a", 1.2)
-    assert [known.failed("a", at) for at in (2.0, 2.1, 2.2)] == [False, False, True]
+def test_failures_in_a_row_open_the_circuit() -> None:
+    """The configured number of failures opens the circuit. A token in between resets the count."""
+    circuits = breaker(failures=3)
+    assert [circuits.failed("a", 1.0), circuits.failed("a", 1.1)] == [False, False]
+    circuits.heard("a", 1.2)
+    assert [circuits.failed("a", at) for at in (2.0, 2.1, 2.2)] == [False, False, True]
 
 
-def test_probes_come_after_a_growing_pause_and_an_answer_closes() -> None:
-    """2 s, then 4, then 8: each probe once; then the replica is back."""
-    known = breaker()
-    known.silent({"a": 0.0}, PATIENCE_S, 1.0)
-    assert known.due(2.9) == []
-    assert known.due(3.1) == ["a"]
-    assert known.due(3.2) == []
-    known.unanswered("a", 4.0)
-    assert known.due(7.9) == []
-    assert known.due(8.1) == ["a"]
-    assert known.heard("a", 8.2)
-    assert known.avoid == frozenset()
-    assert not known.heard("a", 8.3)
+def test_probes_follow_growing_pauses() -> None:
+    """Probes follow after 2, 4 and 8 seconds, one each. A token closes the circuit."""
+    circuits = breaker()
+    circuits.silent({"a": 0.0}, IDLE_TIMEOUT_S, 1.0)
+    assert circuits.due(2.9) == []
+    assert circuits.due(3.1) == ["a"]
+    assert circuits.due(3.2) == []
+    circuits.unanswered("a", 4.0)
+    assert circuits.due(7.9) == []
+    assert circuits.due(8.1) == ["a"]
+    assert circuits.heard("a", 8.2)
+    assert circuits.avoid == frozenset()
+    assert not circuits.heard("a", 8.3)
 
 
-def test_a_replica_that_never_answers_again_is_forgotten() -> None:
-    """Serve replaces it under another name; until then the pauses are bounded."""
-    known = breaker()
-    known.silent({"a": 0.0}, PATIENCE_S, 1.0)
+def test_a_replica_that_fails_all_probes_is_removed() -> None:
+    """A replica is removed after MOST_PROBES failed probes. The pauses have an upper limit."""
+    circuits = breaker()
+    circuits.silent({"a": 0.0}, IDLE_TIMEOUT_S, 1.0)
     now = 1.0
     for _ in range(MOST_PROBES):
         now += LONGEST_PAUSE_S + 1
-        assert known.due(now) == ["a"]
-        known.unanswered("a", now)
-    assert known.known == {"b"}
+        assert circuits.due(now) == ["a"]
+        circuits.unanswered("a", now)
+    assert circuits.known == {"b"}
 
 
-def test_switched_off_nothing_opens() -> None:
-    """The switch of the ablation."""
-    known = breaker(enabled=False)
-    assert known.silent({"a": 0.0}, PATIENCE_S, 9.0) == []
-    assert not any(known.failed("a", float(at)) for at in range(9))
+def test_a_disabled_breaker_never_opens() -> None:
+    """With enabled=False, neither silence nor failures open a circuit."""
+    circuits = breaker(enabled=False)
+    assert circuits.silent({"a": 0.0}, IDLE_TIMEOUT_S, 9.0) == []
+    assert not any(circuits.failed("a", float(at)) for at in range(9))

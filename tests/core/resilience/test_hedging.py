@@ -1,4 +1,4 @@
-"""Hedging: the delay, the budget and the race."""
+"""Tests of hedging: the delay, the budget and the race."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def never(now: float) -> bool:
 
 @given(st.lists(ttfts, min_size=1, max_size=200), st.floats(0, 1))
 def test_quantiles_are_order_statistics_to_the_stated_error(samples: list[float], q: float) -> None:
-    """A quantile is the ceil(q n)-th smallest sample within one per cent."""
+    """A quantile is the ceil(q n)-th smallest sample within one percent."""
     window = TtftWindow(30.0)
     for sample in samples:
         window.observe(sample, 1000.0)
@@ -59,7 +59,7 @@ def test_quantiles_are_order_statistics_to_the_stated_error(samples: list[float]
 
 
 def test_the_window_forgets_a_slice_at_a_time() -> None:
-    """A sample is kept for two to three slices, and an empty window has no quantile."""
+    """A sample stays in the window for two to three slices. The quantile of an empty window raises an error."""
     window = TtftWindow(30.0)
     window.observe(0.1, 5.0)
     window.observe(0.9, 15.0)
@@ -70,7 +70,7 @@ def test_the_window_forgets_a_slice_at_a_time() -> None:
 
 @given(st.sampled_from([0.0, 0.01, 0.04, 0.1, 0.5, 1.0]), st.floats(1, 20), st.lists(st.booleans(), max_size=300))
 def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: list[bool]) -> None:
-    """However requests are timed, attempts beyond the primaries stay within ratio times the primaries."""
+    """Further attempts never exceed `ratio` times the primary attempts, for any order of requests."""
     budget, primaries, spent = HedgeBudget(ratio, cap), 0, 0
     for spend in spends:
         if spend:
@@ -82,7 +82,7 @@ def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: li
 
 
 def test_the_budget_is_exact_and_capped() -> None:
-    """Ten requests at 0.1 buy one attempt; a long calm saves up no more than the cap."""
+    """Ten primary attempts at 0.1 pay for one hedge. The saved tokens never exceed the cap."""
     budget = HedgeBudget(0.1, 2)
     for _ in range(10):
         budget.earn()
@@ -93,7 +93,7 @@ def test_the_budget_is_exact_and_capped() -> None:
 
 
 def test_the_delay_follows_the_tail_once_there_are_samples() -> None:
-    """Before min_samples a fixed deadline; then the (1 - budget) quantile of what is in the window."""
+    """The delay is the fixed deadline below min_samples, and the (1 - budget) quantile of the window above."""
     policy = HedgePolicy(HedgingSettings(budget=0.04, min_samples=100, first_token_deadline_ms=600))
     for index in range(99):
         policy.observe_ttft(0.1 + index / 1000, 1.0)
@@ -103,39 +103,39 @@ def test_the_delay_follows_the_tail_once_there_are_samples() -> None:
     assert policy.delay_s(100.0) == 0.6
 
 
-def test_prompts_are_compared_with_their_like() -> None:
-    """A long prompt's first token is usual for long prompts: it neither hurries their hedges nor delays short ones'."""
+def test_the_delay_depends_on_the_prompt_size() -> None:
+    """Long prompts do not raise the delay of short ones, and short prompts do not lower the delay of long ones."""
     policy = HedgePolicy(HedgingSettings(min_samples=1))
     policy.observe_ttft(0.1, 0.0, prompt_tokens=40)
     policy.observe_ttft(1.5, 0.0, prompt_tokens=5000)
     assert policy.delay_s(0.0, prompt_tokens=200) == pytest.approx(0.1, rel=RELATIVE_ERROR)
     assert policy.delay_s(0.0, prompt_tokens=4096) == pytest.approx(1.5, rel=RELATIVE_ERROR)
-    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # nothing is known of these
+    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # there are no samples in this band
     assert policy.usual_s(0.0) == 0.0
     assert prompt_tokens(4 * 256) == 256
 
 
 def test_a_hedge_that_would_only_wait_is_vetoed() -> None:
-    """Where nothing is known of the queues, or one is short, it goes out."""
+    """A hedge is vetoed only if every other replica is known to have `veto_queue` requests."""
     policy = HedgePolicy(HedgingSettings(veto_queue=3))
     assert [policy.vetoed(queue) for queue in (None, 0, 2, 3, 9)] == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize(("ttft_s", "delay_s"), [(0.001, 0.02), (30.0, 2.0)])
 def test_the_delay_is_clamped(ttft_s: float, delay_s: float) -> None:
-    """A fast tail does not hedge at once, a collapsed one still hedges within the maximum."""
+    """The delay lies between min_delay_ms and max_delay_ms."""
     policy = HedgePolicy(HedgingSettings(min_samples=1))
     policy.observe_ttft(ttft_s, 0.0)
     assert policy.delay_s(0.0) == delay_s
 
 
 def test_hedging_can_be_switched_off() -> None:
-    """Off means that the delay never passes."""
+    """With enabled=False the delay is infinite."""
     assert HedgePolicy(HedgingSettings(enabled=False)).delay_s(0.0) == math.inf
 
 
 def test_the_policy_pays_for_hedges_out_of_primaries() -> None:
-    """25 primaries at 4% pay for one further attempt."""
+    """With a budget of 4%, 25 primary attempts pay for one further attempt."""
     policy = HedgePolicy(HedgingSettings(budget=0.04))
     for _ in range(25):
         policy.on_primary(0.0)
@@ -143,7 +143,7 @@ def test_the_policy_pays_for_hedges_out_of_primaries() -> None:
 
 
 def run(events: list[RaceEvent], funded: bool = True) -> tuple[Race, list[RaceCommand]]:
-    """Feed events one second apart."""
+    """Return the race and its commands after events that are one second apart."""
     race, commands = Race(), list[RaceCommand]()
     for now, event in enumerate(events):
         race, new = step(race, event, float(now), always if funded else never)
@@ -152,63 +152,63 @@ def run(events: list[RaceEvent], funded: bool = True) -> tuple[Race, list[RaceCo
 
 
 def test_a_fast_primary_wins_alone() -> None:
-    """Without a hedge there is nobody to cancel; a late timer starts nothing."""
+    """A primary that answers before the delay wins. A late HedgeDue starts nothing."""
     race, commands = run([PrimarySent(), FirstToken(0), HedgeDue()])
     assert commands == [UseAttempt(0, 1.0)]
     assert race.phase is RacePhase.WON
 
 
 def test_a_hedge_that_answers_first_wins_and_the_primary_is_cancelled() -> None:
-    """The loser is cancelled once, with the time it had waited; its late token changes nothing."""
+    """The loser is cancelled once, with the time it had waited. Its late token changes nothing."""
     _, commands = run([PrimarySent(), HedgeDue(), FirstToken(1), FirstToken(0)])
     assert commands == [StartHedge(1), UseAttempt(1, 1.0), CancelAttempt(0, 2.0)]
 
 
 def test_without_budget_the_primary_runs_alone() -> None:
-    """A hedge that nobody pays for is not sent."""
+    """Without a token in the budget no hedge is sent."""
     assert run([PrimarySent(), HedgeDue(), FirstToken(0)], funded=False)[1] == [UseAttempt(0, 2.0)]
 
 
 def test_a_failure_is_retried_at_once() -> None:
-    """The timer is not awaited, and a retry of the only attempt needs no budget."""
+    """A failed attempt is retried before the delay has passed. A retry of the only attempt needs no budget."""
     assert run([PrimarySent(), AttemptFailed(0)], funded=False)[1] == [StartHedge(1)]
 
 
 def test_a_failure_beside_a_running_attempt_is_retried_from_the_budget() -> None:
-    """With another attempt running, a replacement goes out only if it is paid for."""
+    """While another attempt is running, a failed one is replaced only if the budget pays for it."""
     events: list[RaceEvent] = [PrimarySent(), HedgeDue(), AttemptFailed(0)]
     assert run(events)[1] == [StartHedge(1), StartHedge(2)]
-    funds = iter([True, False])
+    grants = iter([True, False])
     race, _ = step(Race(), PrimarySent(), 0.0, always)
-    race, _ = step(race, HedgeDue(), 1.0, lambda now: next(funds))
-    assert step(race, AttemptFailed(0), 2.0, lambda now: next(funds))[1] == ()
+    race, _ = step(race, HedgeDue(), 1.0, lambda now: next(grants))
+    assert step(race, AttemptFailed(0), 2.0, lambda now: next(grants))[1] == ()
 
 
 def test_three_failures_end_the_race() -> None:
-    """All attempts failed: the shell is told once, and there is no fourth."""
+    """After three failed attempts the race is lost, and GiveUp is sent once."""
     race, commands = run([PrimarySent(), AttemptFailed(0), AttemptFailed(1), AttemptFailed(2), AttemptFailed(2)])
     assert commands == [StartHedge(1), StartHedge(2), GiveUp()]
     assert race.phase is RacePhase.LOST
 
 
-def test_the_budget_is_asked_only_when_an_attempt_is_wanted() -> None:
-    """A token, a late timer or a stale failure cost nothing."""
-    asked: list[float] = []
+def test_the_budget_is_spent_only_for_a_needed_attempt() -> None:
+    """A token, a late timer or a stale failure does not call `try_spend`."""
+    calls: list[float] = []
 
     def spend(now: float) -> bool:
-        asked.append(now)
+        calls.append(now)
         return True
 
     race = Race()
     events: list[RaceEvent] = [HedgeDue(), PrimarySent(), AttemptFailed(7), FirstToken(0), HedgeDue(), AttemptFailed(0)]
     for now, event in enumerate(events):
         race, _ = step(race, event, float(now), spend)
-    assert asked == []
+    assert calls == []
 
 
 @given(st.lists(race_events, max_size=14), st.lists(st.booleans(), min_size=14, max_size=14))
 def test_any_order_of_events_keeps_the_rules(events: list[RaceEvent], funds: list[bool]) -> None:
-    """One winner at most, which produced a token; every other live attempt cancelled exactly once; bounded attempts."""
+    """There is at most one winner, and every other running attempt is cancelled once, for any order of events."""
     race, commands, alive, granted = Race(), list[RaceCommand](), set[int](), iter(funds)
     for now, event in enumerate(events):
         alive |= {0} if isinstance(event, PrimarySent) and race.phase is RacePhase.READY else set()
@@ -243,7 +243,7 @@ def test_any_order_of_events_keeps_the_rules(events: list[RaceEvent], funds: lis
 
 @given(st.lists(race_events, max_size=14))
 def test_attempts_are_numbered_in_the_order_they_went_out(events: list[RaceEvent]) -> None:
-    """Attempt numbers count up from the primary's 0 without a gap."""
+    """Attempt numbers count up from 0 without a gap."""
     _, commands = run(events)
     started = [0, *(command.attempt for command in commands if isinstance(command, StartHedge))]
     assert all(after == before + 1 for before, after in pairwise(started))

@@ -1,4 +1,4 @@
-"""What speech over a reply was: words, a backchannel, a noise, or our own echo."""
+"""Tests of the classification of speech over a reply: words, backchannel, noise, or echo."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rejoinder.core.turns.barge_in import AgentSpeech, SpeechReading, read
 from rejoinder.core.turns.echo_guard import is_echo
 
 REPLY = "The next train to Reading leaves at ten past four from platform three, and it takes twenty minutes."
-OVER = AgentSpeech(REPLY, over=True, left_s=6.0)
-BEHIND = AgentSpeech(REPLY, over=False, left_s=0.0)
+OVER = AgentSpeech(REPLY, interrupted=True, remaining_s=6.0)
+AFTER = AgentSpeech(REPLY, interrupted=False, remaining_s=0.0)
 SETTINGS = BargeInSettings()
 
 VOCABULARY = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
@@ -21,48 +21,51 @@ vocabulary = st.lists(st.sampled_from(VOCABULARY), max_size=12)
 reply_words = st.lists(st.text("abcdefgh", min_size=4, max_size=7), min_size=1, max_size=30)
 
 
-def reading(text: str, floor: AgentSpeech = OVER, language: str = "en", **changes: object) -> SpeechReading:
-    return read(text, floor, SETTINGS.model_copy(update=changes), language)
+def reading(text: str, agent: AgentSpeech = OVER, language: str = "en", **changes: object) -> SpeechReading:
+    return read(text, agent, SETTINGS.model_copy(update=changes), language)
 
 
 @pytest.mark.parametrize(
     "text", ["Which platform did you say?", "No.", "Mm-hm, but how much is it?", "Tuesday", "Stop."]
 )
-def test_words_are_meant(text: str) -> None:
-    """One word that is no backchannel is enough, also behind one."""
-    assert reading(text) is SpeechReading.MEANT
+def test_words_are_addressed_to_the_agent(text: str) -> None:
+    """One word that is not a backchannel makes an utterance addressed to the agent, even after backchannels."""
+    assert reading(text) is SpeechReading.ADDRESSED
 
 
 @pytest.mark.parametrize("text", ["Mm-hm.", "Yeah, okay.", "Uh-huh", "I see. Right."])
-def test_a_listener_who_agrees_does_not_interrupt(text: str) -> None:
-    """However many backchannels there are."""
+def test_backchannels_do_not_interrupt(text: str) -> None:
+    """An utterance of backchannels only is a backchannel, whatever their number."""
     assert reading(text) is SpeechReading.BACKCHANNEL
 
 
-def test_an_agreement_at_the_end_of_a_reply_is_an_answer() -> None:
-    """ "Yeah" in the last second of a question answers it; behind the reply it always does."""
-    assert reading("Yeah.", AgentSpeech(REPLY, over=True, left_s=0.9)) is SpeechReading.MEANT
-    assert reading("Yeah.", BEHIND) is SpeechReading.MEANT
-    assert reading("", AgentSpeech(REPLY, over=True, left_s=0.9)) is SpeechReading.NO_WORDS
+def test_a_backchannel_at_the_end_of_a_reply_is_an_answer() -> None:
+    """ "Yeah" in the last second of a reply, or after it, is addressed to the agent. Noise is not."""
+    assert reading("Yeah.", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechReading.ADDRESSED
+    assert reading("Yeah.", AFTER) is SpeechReading.ADDRESSED
+    assert reading("", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechReading.NO_WORDS
 
 
 @pytest.mark.parametrize("text", ["", "...", " - "])
 def test_a_noise_has_no_words(text: str) -> None:
-    """Also what a recognizer writes of one."""
+    """Empty text and punctuation, as recognizers write for noise, are classified as NO_WORDS."""
     assert reading(text) is SpeechReading.NO_WORDS
 
 
-def test_more_words_can_be_asked_for() -> None:
-    """With min_words 3 two are too few, a stop word is enough, and 0 takes everything."""
+def test_min_words_sets_the_number_of_words() -> None:
+    """With min_words=3, two words are too few and a stop word is enough.
+
+    With 0, any sound is addressed to the agent.
+    """
     assert reading("Which one", min_words=3) is SpeechReading.NO_WORDS
-    assert reading("Which one then", min_words=3) is SpeechReading.MEANT
-    assert reading("Wait", min_words=3) is SpeechReading.MEANT
-    assert reading("", min_words=0) is SpeechReading.MEANT
+    assert reading("Which one then", min_words=3) is SpeechReading.ADDRESSED
+    assert reading("Wait", min_words=3) is SpeechReading.ADDRESSED
+    assert reading("", min_words=0) is SpeechReading.ADDRESSED
 
 
 def test_languages_have_lists_of_their_own() -> None:
-    """English backchannels are words in German, unless the operator says otherwise."""
-    assert reading("Okay", language="de") is SpeechReading.MEANT
+    """English backchannels are words in German, unless the operator lists them for German."""
+    assert reading("Okay", language="de") is SpeechReading.ADDRESSED
     assert reading("Genau", language="de", backchannels={"de": ("genau",)}) is SpeechReading.BACKCHANNEL
 
 
@@ -75,50 +78,52 @@ def test_languages_have_lists_of_their_own() -> None:
         "reading",
     ],
 )
-def test_our_own_words_are_an_echo(text: str) -> None:
-    """A run of them, with one misheard, or with the first and last cut in half."""
+def test_words_of_the_reply_are_an_echo(text: str) -> None:
+    """A part of the reply is an echo, also with one word misrecognized or with the first and last words cut."""
     assert reading(text) is SpeechReading.ECHO
-    assert reading(text, BEHIND) is SpeechReading.ECHO
-    assert reading(text, echo_guard=False) is SpeechReading.MEANT
+    assert reading(text, AFTER) is SpeechReading.ECHO
+    assert reading(text, echo_guard=False) is SpeechReading.ADDRESSED
 
 
 @pytest.mark.parametrize(
     "text", ["Does it leave from platform nine or three?", "The minutes to four", "past ten leaves"]
 )
-def test_a_caller_may_use_our_words(text: str) -> None:
-    """In another order, far apart, or among others, they are the caller's."""
-    assert reading(text) is SpeechReading.MEANT
+def test_a_caller_may_use_words_of_the_reply(text: str) -> None:
+    """Words of the reply in another order, far apart, or among other words are the caller's."""
+    assert reading(text) is SpeechReading.ADDRESSED
 
 
 @given(reply_words, st.data())
-def test_every_run_of_our_words_is_an_echo(spoken: list[str], data: st.DataObject) -> None:
-    """Whatever part of the reply the microphone caught, and with one word in five misheard."""
+def test_every_part_of_the_reply_is_an_echo(spoken: list[str], data: st.DataObject) -> None:
+    """Any part of the reply is an echo, also with one word in five misrecognized."""
     start = data.draw(st.integers(0, len(spoken) - 1))
-    heard = spoken[start : data.draw(st.integers(start + 1, len(spoken)))]
-    assert is_echo(heard, spoken)
-    if len(heard) >= 5:
-        heard[data.draw(st.integers(1, len(heard) - 2))] = "zzzz"
-        assert is_echo(heard, spoken)
+    part = spoken[start : data.draw(st.integers(start + 1, len(spoken)))]
+    assert is_echo(part, spoken)
+    if len(part) >= 5:
+        part[data.draw(st.integers(1, len(part) - 2))] = "zzzz"
+        assert is_echo(part, spoken)
 
 
 @given(vocabulary, vocabulary, vocabulary)
-def test_words_that_we_did_not_say_are_no_echo(spoken: list[str], before: list[str], behind: list[str]) -> None:
-    """An utterance of which a quarter is the caller's own is the caller's."""
-    own = ["caller"] * (1 + (len(before) + len(behind)) // 3)
-    assert not is_echo(before + own + behind, spoken)
+def test_words_that_the_agent_did_not_say_are_not_an_echo(
+    spoken: list[str], before: list[str], after: list[str]
+) -> None:
+    """An utterance is not an echo if a quarter of its words are not in the reply."""
+    own = ["caller"] * (1 + (len(before) + len(after)) // 3)
+    assert not is_echo(before + own + after, spoken)
 
 
 @given(vocabulary, st.sampled_from(SETTINGS.stop_words["en"]), vocabulary, st.integers(0, 10))
-def test_a_stop_word_always_passes(before: list[str], stop: str, behind: list[str], needed: int) -> None:
-    """Among any words, of ours too, and however many are needed."""
-    text = " ".join([*before, stop, *behind])
-    floor = AgentSpeech(text, over=True, left_s=9.0)
-    assert reading(text, floor, min_words=needed) is SpeechReading.MEANT
+def test_a_stop_word_always_passes(before: list[str], stop: str, after: list[str], needed: int) -> None:
+    """A stop word makes any utterance addressed to the agent, whatever the other words and `min_words`."""
+    text = " ".join([*before, stop, *after])
+    agent = AgentSpeech(text, interrupted=True, remaining_s=9.0)
+    assert reading(text, agent, min_words=needed) is SpeechReading.ADDRESSED
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_any_text_has_a_reading(text: str, spoken: str) -> None:
-    """Nothing that a recognizer writes breaks it; and what has no words is never meant over a reply."""
-    found = reading(text, AgentSpeech(spoken, over=True, left_s=9.0))
-    assert found in SpeechReading
-    assert words(text) or found is SpeechReading.NO_WORDS
+def test_any_text_is_classified(text: str, spoken: str) -> None:
+    """Any text is classified without an error. Over a reply, text without words is always NO_WORDS."""
+    result = reading(text, AgentSpeech(spoken, interrupted=True, remaining_s=9.0))
+    assert result in SpeechReading
+    assert words(text) or result is SpeechReading.NO_WORDS

@@ -1,4 +1,4 @@
-"""One probability from the turn model's word and the transcript's ending."""
+"""Tests of the end-of-turn probability from the turn detector and the transcript's ending."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ opinions = st.floats(0, 1)
 
 
 @given(opinions, opinions, endings)
-def test_a_surer_model_makes_a_surer_end(one: float, other: float, words: TranscriptEnding | None) -> None:
-    """The result is a probability, and rises with the turn model's."""
+def test_the_probability_rises_with_the_turn_detector(one: float, other: float, words: TranscriptEnding | None) -> None:
+    """The result lies between 0 and 1, and increases with the turn detector's probability."""
     low, high = sorted((one, other))
     assert 0 < complete(low, words) <= complete(high, words) < 1
 
 
 @given(opinions)
-def test_an_open_ending_speaks_against_the_end(turn_model: float) -> None:
-    """Words that want another one behind them lower it; a doubtful ending is as good as none."""
+def test_an_open_ending_lowers_the_probability(turn_model: float) -> None:
+    """An OPEN ending lowers the probability. A DOUBTFUL ending has the same effect as no transcript."""
     assert complete(turn_model, TranscriptEnding.OPEN) < complete(turn_model, None)
     assert complete(turn_model, TranscriptEnding.DOUBTFUL) == complete(turn_model, None)

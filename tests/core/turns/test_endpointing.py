@@ -1,4 +1,4 @@
-"""The wait before a turn is taken, as a function of the probability that it is complete."""
+"""Tests of the silence that ends a turn, as a function of the end-of-turn probability."""
 
 from __future__ import annotations
 
@@ -44,23 +44,27 @@ def settings(draw: st.DrawFn) -> EndpointingSettings:
     ],
 )
 def test_passes_through_the_configured_points(probability: float | None, expected_s: float) -> None:
-    """The map meets maximum, fallback and minimum, is linear where the turn is probably not over, keeps to its budget
-    elsewhere, and clamps what is no probability.
+    """The silence matches the configured points.
+
+    It meets the maximum, the fallback and the minimum, is linear below the threshold, and clamps invalid
+    probabilities.
     """
     assert wait_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(expected_s, abs=0.001)
 
 
 @given(probability=st.floats(0.3, 0.97), pauses=st.lists(st.floats(0.05, 3.0), max_size=20))
 def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
-    """If pauses last as a Rayleigh law of the caller's mean says, the turn is cut with the probability of the budget,
-    or less where the least silence is longer.
+    """The probability of a false cut-off equals the budget.
+
+    It is lower only where the minimum silence is longer than the budget requires. Pauses follow a Rayleigh
+    distribution with the caller's mean.
     """
-    habit = PauseStats()
+    pauses_so_far = PauseStats()
     for seconds in pauses:
-        habit = habit.paused(seconds)
+        pauses_so_far = pauses_so_far.with_pause(seconds)
     rules = EndpointingSettings(max_silence_ms=60_000)
-    wait = wait_s(TurnDetection(eagerness="low"), rules, probability, habit)
-    mean_s = habit.mean_s(rules.pause_ms / 1000)
+    wait = wait_s(TurnDetection(eagerness="low"), rules, probability, pauses_so_far)
+    mean_s = pauses_so_far.mean_s(rules.pause_ms / 1000)
     cut = (1 - probability) * math.exp(-math.pi / 4 * (wait / mean_s) ** 2)
     if wait < 8.0:
         assert cut <= rules.cut_off_budget * (1 + 1e-9)
@@ -69,47 +73,50 @@ def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
 
 
 @given(probabilities, st.floats(0.3, 3.0))
-def test_who_pauses_long_is_waited_for(probability: float, pause_s: float) -> None:
-    """Pauses longer than usual never shorten the wait; the usual wait is that of a caller who is not known."""
+def test_long_pauses_lengthen_the_silence(probability: float, pause_s: float) -> None:
+    """Pauses longer than the default mean never shorten the silence."""
     rules = EndpointingSettings()
-    known = wait_s(TurnDetection(), rules, probability, PauseStats().paused(pause_s).paused(pause_s))
-    assert known >= wait_s(TurnDetection(), rules, probability, PauseStats()) - 1e-12
+    long_s = wait_s(TurnDetection(), rules, probability, PauseStats().with_pause(pause_s).with_pause(pause_s))
+    assert long_s >= wait_s(TurnDetection(), rules, probability, PauseStats()) - 1e-12
 
 
 @given(settings(), probabilities, probabilities)
 def test_falls_with_the_probability(chosen: EndpointingSettings, one: float, other: float) -> None:
-    """A higher probability never asks for a longer silence."""
+    """A higher probability never requires a longer silence."""
     low, high = sorted((one, other))
     assert wait_s(TurnDetection(), chosen, high) <= wait_s(TurnDetection(), chosen, low) + 1e-12
 
 
 @given(settings(), probabilities)
 def test_stays_within_the_configured_bounds(chosen: EndpointingSettings, probability: float) -> None:
-    """Any verdict waits between the minimum and the maximum."""
+    """The silence lies between the configured minimum and maximum for every probability."""
     wait = wait_s(TurnDetection(), chosen, probability)
     assert chosen.min_silence_ms / 1000 - 1e-12 <= wait <= chosen.max_silence_ms / 1000 + 1e-12
 
 
 @given(st.integers(0, 20_000), st.none() | probabilities)
-def test_server_vad_waits_exactly_what_was_asked(silence_ms: int, probability: float | None) -> None:
-    """A client's silence duration is honoured whatever the turn model says."""
+def test_server_vad_waits_exactly_the_configured_silence(silence_ms: int, probability: float | None) -> None:
+    """With server_vad, the silence is the client's, whatever the turn detector says."""
     detection = TurnDetection(DetectionMode.SERVER_VAD, silence_duration_ms=silence_ms)
     assert wait_s(detection, EndpointingSettings(), probability) == silence_ms / 1000
 
 
-def test_manual_commit_never_ends_a_turn() -> None:
-    """With turn detection off only the client ends a turn."""
+def test_without_turn_detection_silence_never_ends_a_turn() -> None:
+    """With turn detection off, only the client ends a turn."""
     assert wait_s(TurnDetection(DetectionMode.NONE), EndpointingSettings(), 1.0) == math.inf
 
 
 @pytest.mark.parametrize(("eagerness", "longest_s"), [("low", 8), ("medium", 4), ("high", 2), ("auto", 2)])
-def test_eagerness_moves_the_longest_wait(eagerness: str, longest_s: float) -> None:
-    """A surely unfinished turn waits 8, 4 or 2 s by eagerness, and for auto never beyond our own maximum."""
+def test_eagerness_sets_the_longest_silence(eagerness: str, longest_s: float) -> None:
+    """At probability 0 the silence is 8, 4 or 2 s by eagerness.
+
+    With `auto` it is never longer than the configured maximum.
+    """
     assert wait_s(TurnDetection(eagerness=eagerness), EndpointingSettings(), 0.0) == longest_s
 
 
 def test_auto_is_capped_like_medium() -> None:
-    """A generous configuration does not lift auto above the 4 s that the API promises."""
+    """A higher configured maximum does not raise `auto` above the 4 s of the OpenAI Realtime reference."""
     assert wait_s(TurnDetection(), EndpointingSettings(max_silence_ms=9000), 0.0) == 4.0
 
 
@@ -117,7 +124,7 @@ def test_auto_is_capped_like_medium() -> None:
 def test_semantic_vad_is_monotone_and_bounded(
     detection: TurnDetection, chosen: EndpointingSettings, one: float, other: float
 ) -> None:
-    """Eagerness changes the height of the map, not its direction, and never exceeds its own maximum."""
+    """For every eagerness the silence falls with the probability and stays below the eagerness's maximum."""
     low, high = sorted((one, other))
     assert wait_s(detection, chosen, high) <= wait_s(detection, chosen, low) + 1e-12
     assert 0 <= wait_s(detection, chosen, low) <= MAX_WAIT_S[detection.eagerness] + 1e-12
@@ -126,7 +133,7 @@ def test_semantic_vad_is_monotone_and_bounded(
 
 @given(settings(), st.none() | probabilities)
 def test_more_eager_never_waits_longer(chosen: EndpointingSettings, probability: float | None) -> None:
-    """low, medium and high are ordered for every verdict."""
+    """For every verdict, high is not longer than medium, and medium is not longer than low."""
     by_name = [
         wait_s(replace(TurnDetection(), eagerness=name), chosen, probability) for name in ("high", "medium", "low")
     ]

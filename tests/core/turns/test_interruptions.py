@@ -1,4 +1,4 @@
-"""Speech over a reply in the turn machine: paused at once, ended by words, resumed without them."""
+"""Tests of speech over a reply in the turn machine: pause at once, cancel on words, resume without them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TIMEOUT_S = SEMANTIC.barge_in.confirm_timeout_ms / 1000
 
 
 def over_a_reply(rules: TurnRules = SEMANTIC) -> Machine:
-    """Somebody speaks over a reply: a second, and a soft end."""
+    """Return a machine after one second of speech over a reply, and a soft end."""
     machine = Machine(rules, TurnState(agent=AgentState.REPLYING))
     assert machine.feed(SpeechStarted(16_000)) == [AnnounceSpeech(16_000), PauseReply()]
     assert machine.state.agent is AgentState.PAUSED
@@ -52,15 +52,18 @@ def over_a_reply(rules: TurnRules = SEMANTIC) -> Machine:
     return machine
 
 
-def test_words_end_the_reply() -> None:
-    """Only then is it cancelled; the turn goes on as any other, with a draft."""
+def test_words_cancel_the_reply() -> None:
+    """Words cancel the paused reply, and a draft starts. The utterance then becomes a turn like any other."""
     machine = over_a_reply(replace(SEMANTIC, drafts=True))
     assert machine.feed(TranscriptReady(0, True, 34_000)) == [CancelReply("turn_detected"), StartDraft(0)]
     assert [type(command) for command in machine.feed(VerdictReady(0, 1.0, 40_000))] == [CommitTurn, StartReply]
 
 
-def test_a_noise_leaves_nothing_behind() -> None:
-    """After its silence it is dismissed, and the reply goes on: no turn, no reply of its own, and a new revision."""
+def test_noise_is_dismissed() -> None:
+    """Noise is dismissed after its silence, and the reply resumes.
+
+    It makes no turn, and late results for it are ignored.
+    """
     machine = over_a_reply()
     [wait] = machine.feed(TranscriptReady(0, False, 33_536))
     assert isinstance(wait, WaitUntil)
@@ -72,8 +75,8 @@ def test_a_noise_leaves_nothing_behind() -> None:
     assert machine.feed(VerdictReady(0, 1.0, 40_000), SilenceElapsed(0), TranscriptReady(0, True, 40_000)) == []
 
 
-def test_a_click_is_no_speech() -> None:
-    """What is shorter than min_speech_ms is dismissed after its silence, without asking anybody."""
+def test_a_click_is_not_transcribed() -> None:
+    """A sound shorter than min_speech_ms is dismissed after its silence, without a transcript."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000))
     [wait] = machine.feed(SoftEnd(17_024, 18_048))
@@ -86,29 +89,29 @@ def test_a_click_is_no_speech() -> None:
 
 
 def test_a_click_may_be_the_first_sound_of_a_word() -> None:
-    """Speech behind it is the same utterance, and heard with it; a client's commit takes it all."""
+    """Speech after a click belongs to the same utterance. A client's commit takes the whole utterance."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000), SoftEnd(17_024, 18_048))
     assert machine.feed(SpeechResumed(19_000)) == [CancelRevision(0)]
-    assert machine.feed(SoftEnd(32_000, 33_536)) == [Transcribe(1, 16_000, 33_536, judge=True)]
+    assert machine.feed(SoftEnd(32_000, 33_536)) == [Transcribe(1, 16_000, 33_536, detect_end_of_turn=True)]
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000), SoftEnd(17_024, 18_048))
     [_, turn] = machine.feed(CommitRequested(20_000))
-    assert turn == CommitTurn(0, 16_000, 20_000, 20_000, heard=False)
+    assert turn == CommitTurn(0, 16_000, 20_000, 20_000, transcript_requested=False)
 
 
-def test_silence_does_not_take_a_turn_whose_words_are_not_known() -> None:
-    """The turn waits for them, also under server_vad, and is taken at once when they come."""
+def test_silence_does_not_end_a_turn_before_its_transcript() -> None:
+    """A checked utterance waits for its transcript, also with server_vad. Words then end the turn at once."""
     machine = over_a_reply(SERVER)
     [wait] = machine.feed(SilenceElapsed(0))
     assert wait == WaitUntil(0, 100 + TIMEOUT_S)
-    assert machine.state.claim is BargeInCheck.OVERDUE
+    assert machine.state.barge_in_check is BargeInCheck.OVERDUE
     assert machine.feed(AudioProcessed(60_000)) == []
     assert [type(c) for c in machine.feed(TranscriptReady(0, True, 60_000))] == [CancelReply, CommitTurn, StartReply]
 
 
 def overdue() -> Machine:
-    """Words over a reply that are not known confirm_timeout_ms after the soft end: the reply goes on."""
+    """Return a machine whose transcript has taken longer than confirm_timeout_ms, so that the reply has resumed."""
     machine = over_a_reply()
     machine.feed(VerdictReady(0, 1.0, 40_000))
     machine.now += TIMEOUT_S
@@ -116,46 +119,46 @@ def overdue() -> Machine:
     return machine
 
 
-def test_a_reply_is_not_silenced_by_words_that_do_not_come() -> None:
-    """It is resumed once; nothing is taken or dismissed."""
+def test_an_overdue_transcript_resumes_the_reply_once() -> None:
+    """The reply resumes once, and the utterance is neither committed nor dismissed."""
     machine = overdue()
     assert machine.feed(AudioProcessed(60_000), SilenceElapsed(0)) == []
-    assert (machine.state.caller, machine.state.claim) == (CallerState.ENDPOINTING, BargeInCheck.OVERDUE)
+    assert (machine.state.caller, machine.state.barge_in_check) == (CallerState.ENDPOINTING, BargeInCheck.OVERDUE)
 
 
-def test_words_that_come_late_are_a_turn() -> None:
-    """They end the reply that goes on, or follow the one that ended meanwhile."""
+def test_late_words_are_a_turn() -> None:
+    """Late words cancel the resumed reply and become a turn. They become a turn too if the reply has ended."""
     assert [type(c) for c in overdue().feed(TranscriptReady(0, True, 90_000))] == [CancelReply, CommitTurn, StartReply]
     machine = overdue()
     machine.feed(ReplyEnded())
     assert [type(c) for c in machine.feed(TranscriptReady(0, True, 90_000))] == [CommitTurn, StartReply]
 
 
-def test_a_noise_that_is_known_late_is_dismissed() -> None:
-    """The reply has gone on already."""
+def test_late_noise_is_dismissed() -> None:
+    """A transcript without words that comes late dismisses the utterance. The reply has resumed already."""
     assert [type(c) for c in overdue().feed(TranscriptReady(0, False, 90_000))] == [CancelRevision, DismissUtterance]
 
 
-def test_who_speaks_again_over_a_reply_that_went_on_is_heard() -> None:
-    """The reply is paused again, and all of the utterance is asked for."""
+def test_speech_over_a_resumed_reply_pauses_it_again() -> None:
+    """Resumed speech pauses the reply again, and the whole utterance is transcribed."""
     machine = overdue()
     assert machine.feed(SpeechResumed(100_000)) == [CancelRevision(0), PauseReply()]
-    assert machine.feed(SoftEnd(120_000, 121_536)) == [Transcribe(1, 16_000, 121_536, judge=True)]
+    assert machine.feed(SoftEnd(120_000, 121_536)) == [Transcribe(1, 16_000, 121_536, detect_end_of_turn=True)]
     assert machine.feed(TranscriptReady(1, True, 122_000)) == [CancelReply("turn_detected")]
 
 
-def test_words_end_the_reply_while_the_caller_goes_on() -> None:
-    """A guess is enough, and the pause behind it changes nothing any more."""
+def test_an_interim_transcript_cancels_the_reply() -> None:
+    """Words in an interim transcript cancel the reply. The final transcript does not change this."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000))
     assert machine.feed(InterimReady(0, False)) == []
     assert machine.feed(InterimReady(0, True)) == [CancelReply("turn_detected")]
-    assert machine.feed(SoftEnd(64_000, 65_536)) == [Transcribe(0, 16_000, 65_536, judge=True)]
+    assert machine.feed(SoftEnd(64_000, 65_536)) == [Transcribe(0, 16_000, 65_536, detect_end_of_turn=True)]
     assert machine.feed(TranscriptReady(0, False, 66_000)) == []
 
 
-def test_a_noise_that_goes_on_does_not_silence_us() -> None:
-    """Without a word for confirm_timeout_ms the reply is resumed under it; words in it still end the reply."""
+def test_lasting_noise_resumes_the_reply() -> None:
+    """Noise that lasts for confirm_timeout_ms resumes the reply. Later words in it still cancel the reply."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000))
     machine.now += TIMEOUT_S - 0.1
@@ -166,35 +169,35 @@ def test_a_noise_that_goes_on_does_not_silence_us() -> None:
     assert machine.feed(InterimReady(0, True)) == [CancelReply("turn_detected")]
 
 
-def test_whoever_goes_on_after_a_noise_is_heard_whole() -> None:
-    """Speech behind a soft end asks again for all of it."""
+def test_speech_after_noise_is_transcribed_with_it() -> None:
+    """Speech after a soft end is transcribed together with the sound before it."""
     machine = over_a_reply()
     machine.feed(TranscriptReady(0, False, 33_536))
     assert machine.feed(SpeechResumed(35_000)) == [CancelRevision(0)]
-    assert machine.feed(SoftEnd(48_000, 49_536)) == [Transcribe(1, 16_000, 49_536, judge=True)]
+    assert machine.feed(SoftEnd(48_000, 49_536)) == [Transcribe(1, 16_000, 49_536, detect_end_of_turn=True)]
     assert machine.feed(TranscriptReady(1, True, 50_000)) == [CancelReply("turn_detected")]
 
 
-def test_a_commit_by_the_client_is_a_turn_whatever_was_said() -> None:
-    """Its word is enough: the reply ends."""
+def test_a_commit_by_the_client_cancels_the_reply() -> None:
+    """A client's commit makes the utterance a turn without a check of its words."""
     machine = over_a_reply()
     assert [type(command) for command in machine.feed(CommitRequested(40_000))] == [CancelReply, CommitTurn]
 
 
-def test_audio_that_the_client_drops_interrupts_nothing() -> None:
-    """input_audio_buffer.clear: the reply goes on."""
+def test_cleared_audio_does_not_interrupt() -> None:
+    """input_audio_buffer.clear resumes the paused reply."""
     assert over_a_reply().feed(ClearRequested(40_000)) == [CancelRevision(0), ResumeReply()]
 
 
 @pytest.mark.parametrize("rules", [SEMANTIC, changed(SEMANTIC, interrupt_response=False)])
-def test_an_echo_is_no_turn(rules: TurnRules) -> None:
-    """Just behind a reply, and over one that may not be interrupted: dismissed, with nothing to resume."""
-    behind = Machine(rules, TurnState(agent=AgentState.REPLYING))
-    behind.feed(ReplyEnded())
-    behind.now += 0.8
-    assert behind.feed(SpeechStarted(16_000)) == [AnnounceSpeech(16_000)]
-    behind.feed(SoftEnd(32_000, 33_536), TranscriptReady(0, False, 33_536))
-    assert behind.feed(SilenceElapsed(0)) == [CancelRevision(0), DismissUtterance(32_000, 36_800)]
+def test_an_echo_is_dismissed(rules: TurnRules) -> None:
+    """An echo just after a reply, or over one that cannot be interrupted, is dismissed. There is no reply to resume."""
+    after = Machine(rules, TurnState(agent=AgentState.REPLYING))
+    after.feed(ReplyEnded())
+    after.now += 0.8
+    assert after.feed(SpeechStarted(16_000)) == [AnnounceSpeech(16_000)]
+    after.feed(SoftEnd(32_000, 33_536), TranscriptReady(0, False, 33_536))
+    assert after.feed(SilenceElapsed(0)) == [CancelRevision(0), DismissUtterance(32_000, 36_800)]
     if not rules.detection.interrupt_response:
         over = Machine(rules, TurnState(agent=AgentState.REPLYING))
         over.feed(SpeechStarted(16_000), SoftEnd(32_000, 33_536), TranscriptReady(0, False, 33_536))
@@ -202,8 +205,8 @@ def test_an_echo_is_no_turn(rules: TurnRules) -> None:
         assert over.state.agent is AgentState.REPLYING
 
 
-def test_a_caller_who_answers_later_is_not_doubted() -> None:
-    """Behind the echo's tail a turn needs no words to be taken."""
+def test_speech_after_the_echo_tail_is_not_checked() -> None:
+    """Speech later than echo_tail_ms after a reply becomes a turn without a check of its words."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(ReplyEnded())
     machine.now += 1.1
@@ -212,14 +215,14 @@ def test_a_caller_who_answers_later_is_not_doubted() -> None:
 
 
 def test_a_dismissed_utterance_restarts_the_idle_timeout() -> None:
-    """A silent caller whose room makes a noise is asked again all the same."""
+    """A dismissed utterance restarts the idle timeout, so noise does not keep the agent from asking again."""
     machine = Machine(IDLE, TurnState(agent=AgentState.REPLYING))
     machine.feed(ReplyEnded(), SpeechStarted(16_000), SoftEnd(32_000, 33_536), TranscriptReady(0, False, 33_536))
     assert machine.feed(SilenceElapsed(0))[-1] == StartIdleTimer(1, 106.0)
 
 
-def test_final_at_once_is_still_to_be_had() -> None:
-    """min_words 0: nothing is paused, nothing is doubted over a reply."""
+def test_min_words_zero_cancels_at_once() -> None:
+    """With min_words=0, the first sound cancels the reply, and the utterance is not checked."""
     machine = Machine(replace(SEMANTIC, barge_in=BargeInSettings(min_words=0)), TurnState(agent=AgentState.REPLYING))
     assert machine.feed(SpeechStarted(16_000)) == [AnnounceSpeech(16_000), CancelReply("turn_detected")]
     assert [type(c) for c in machine.feed(SoftEnd(32_000, 33_536), VerdictReady(0, 1.0, 40_000))][-2:] == [
@@ -230,8 +233,9 @@ def test_final_at_once_is_still_to_be_had() -> None:
 
 @given(all_rules, st.lists(st.tuples(events, st.floats(0, 3)), max_size=40))
 def test_every_pause_has_one_end(rules: TurnRules, story: list[tuple[TurnEvent, float]]) -> None:
-    """Whatever happens, a paused reply is resumed or cancelled once (unless it ends by itself), nothing else is, and a
-    dismissed utterance is neither committed nor answered.
+    """A paused reply is resumed or cancelled exactly once, unless it ends by itself, for any order of events.
+
+    A dismissed utterance is neither committed nor answered.
     """
     machine, paused, replying, dismissed = Machine(rules), False, False, set[int]()
     for event, seconds in story:
@@ -249,11 +253,14 @@ def test_every_pause_has_one_end(rules: TurnRules, story: list[tuple[TurnEvent, 
         assert not committed & dismissed
         assert paused == (machine.state.agent is AgentState.PAUSED)
         assert not paused or machine.state.caller is not CallerState.QUIET
-        assert machine.state.caller is not CallerState.QUIET or machine.state.claim is BargeInCheck.NOT_NEEDED
+        assert machine.state.caller is not CallerState.QUIET or machine.state.barge_in_check is BargeInCheck.NOT_NEEDED
 
 
 def _follow(command: Command, paused: bool, replying: bool) -> tuple[bool, bool]:
-    """Whether a reply is paused, and whether there is one, after a command that is right then."""
+    """Return whether a reply is paused and whether one is under way after a command.
+
+    Fail if the command is invalid then.
+    """
     match command:
         case PauseReply():
             assert replying
@@ -273,10 +280,10 @@ def _follow(command: Command, paused: bool, replying: bool) -> tuple[bool, bool]
 
 
 @given(st.lists(st.tuples(events, st.floats(0, 3)), max_size=30))
-def test_a_reply_that_may_be_interrupted_never_speaks_over_a_caller_unasked(
+def test_an_interruptible_reply_does_not_play_over_speech(
     story: list[tuple[TurnEvent, float]],
 ) -> None:
-    """While somebody speaks, it speaks only if it was asked for meanwhile, or no word was heard for the time-out."""
+    """A reply plays over speech only if the client requested it meanwhile, or no words came within the timeout."""
     machine = Machine(SEMANTIC)
     asked, resumed_at = False, -1.0
     for event, seconds in story:
@@ -287,6 +294,6 @@ def test_a_reply_that_may_be_interrupted_never_speaks_over_a_caller_unasked(
         asked = (asked or isinstance(event, ReplyRequested)) and machine.state.agent is not AgentState.IDLE
         if ResumeReply() in caused:
             resumed_at = machine.now
-            assert isinstance(event, InterimReady) <= (machine.now - machine.state.paused_at >= TIMEOUT_S)
+            assert isinstance(event, InterimReady) <= (machine.now - machine.state.reply_paused_at >= TIMEOUT_S)
         if machine.state.caller is CallerState.SPEAKING and machine.state.agent is AgentState.REPLYING and not asked:
-            assert resumed_at >= machine.state.paused_at
+            assert resumed_at >= machine.state.reply_paused_at

@@ -1,4 +1,4 @@
-"""What two guesses at an utterance agree on."""
+"""Tests of the stable words of interim transcripts."""
 
 from __future__ import annotations
 
@@ -9,55 +9,58 @@ from hypothesis import strategies as st
 from rejoinder.core.turns.local_agreement import Agreement, agree, same_words
 
 
-def after(*guesses: str) -> Agreement:
-    known = Agreement()
-    for guess in guesses:
-        known = agree(known, guess)
-    return known
+def after(*transcripts: str) -> Agreement:
+    agreement = Agreement()
+    for transcript in transcripts:
+        agreement = agree(agreement, transcript)
+    return agreement
 
 
-def test_one_guess_is_no_agreement() -> None:
-    """Nothing is sure until it was said twice."""
+def test_one_transcript_has_no_stable_words() -> None:
+    """A word is not stable before two transcripts contain it."""
     assert after("I would like to").text == ""
 
 
-def test_the_newest_common_word_is_not_sure() -> None:
-    """It may be half of another: "the" of "theatre"."""
+def test_the_last_common_word_is_not_stable() -> None:
+    """The last common word is not stable, because it may be a part of another: "the" of "theatre"."""
     assert after("I would like the", "I would like theatre tickets").text == "I would"
     assert after("I would like the", "I would like the theatre").text == "I would like"
 
 
-def test_case_and_punctuation_do_not_disagree() -> None:
-    """Whisper ends every guess like a sentence; the newer writing is kept."""
+def test_case_and_punctuation_are_ignored() -> None:
+    """Transcripts that differ in case and punctuation agree. The newer spelling is kept."""
     assert after("So, I think.", "so I think that it", "So I think that it rains").text == "so I think that"
 
 
-def test_an_outlier_changes_nothing_that_was_sure() -> None:
-    """A guess gone wrong neither takes words back nor adds any, and the next agreement goes on behind them."""
-    known = after("one two three four", "one two three four five")
-    assert known.text == "one two three"
-    known = agree(known, "won too free")
-    assert known.text == "one two three"
-    known = agree(known, "one two three four five six")
-    assert known.text == "one two three"
-    assert agree(known, "one two three four five six seven").text == "one two three four five"
+def test_an_outlier_does_not_change_stable_words() -> None:
+    """A transcript that contradicts the stable words neither removes nor adds any.
+
+    Later transcripts add words again.
+    """
+    agreement = after("one two three four", "one two three four five")
+    assert agreement.text == "one two three"
+    agreement = agree(agreement, "won too free")
+    assert agreement.text == "one two three"
+    agreement = agree(agreement, "one two three four five six")
+    assert agreement.text == "one two three"
+    assert agree(agreement, "one two three four five six seven").text == "one two three four five"
 
 
 words = st.lists(st.sampled_from(["a", "b", "c", "A.", "b,"]), max_size=8).map(" ".join)
 
 
 @given(st.lists(words, max_size=12))
-def test_what_is_sure_is_only_added_to(guesses: list[str]) -> None:
-    """Each agreement begins with the one before, word for word."""
-    known = Agreement()
-    for guess in guesses:
-        grown = agree(known, guess)
-        assert grown.stable[: len(known.stable)] == known.stable
-        known = grown
+def test_stable_words_are_only_added(transcripts: list[str]) -> None:
+    """Each agreement begins with the stable words of the one before."""
+    agreement = Agreement()
+    for transcript in transcripts:
+        grown = agree(agreement, transcript)
+        assert grown.stable[: len(agreement.stable)] == agreement.stable
+        agreement = grown
 
 
-def test_what_is_likely_is_the_newest_guess_but_its_last_word() -> None:
-    """Ahead of what is sure, but never against it."""
+def test_likely_is_the_newest_transcript_without_its_last_word() -> None:
+    """`likely` reaches beyond the stable words and never contradicts them."""
     assert after("I would like the").likely == "I would like"
     assert after("I would like the", "I would like theatre tickets").likely == "I would like theatre"
     sure = after("one two three four", "one two three four")
@@ -79,7 +82,7 @@ def test_what_is_likely_is_the_newest_guess_but_its_last_word() -> None:
         ("", "Yes.", False),
     ],
 )
-def test_spelling_makes_no_other_words(one: str, other: str, same: bool) -> None:
-    """Case and marks are compared away; that one of them asks is not."""
+def test_same_words_ignores_spelling(one: str, other: str, same: bool) -> None:
+    """Case and punctuation are ignored, except for a question mark at the end."""
     assert same_words(one, other) is same
     assert same_words(other, one) is same

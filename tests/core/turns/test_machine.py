@@ -1,4 +1,4 @@
-"""The turn machine: a list of events and the commands they must cause. No clock, no tasks."""
+"""Tests of the turn machine: a list of events and the commands that they cause, without a clock or tasks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def changed(rules: TurnRules, **detection: Any) -> TurnRules:
 
 @dataclass
 class Machine:
-    """A machine under test: remembers the commands."""
+    """Turn machine under test. It keeps all its commands."""
 
     rules: TurnRules = SEMANTIC
     state: TurnState = field(default_factory=TurnState)
@@ -63,7 +63,7 @@ class Machine:
     commands: list[Command] = field(default_factory=list)
 
     def feed(self, *events: TurnEvent) -> list[Command]:
-        """The commands of these events."""
+        """Return the commands of these events."""
         caused: list[Command] = []
         for event in events:
             self.state, commands = step(self.state, event, self.rules, self.now)
@@ -72,28 +72,28 @@ class Machine:
         return caused
 
     def speak(self) -> list[Command]:
-        """Speech of a second, a soft end 96 ms behind it."""
+        """Feed one second of speech and a soft end 96 ms after it."""
         return self.feed(SpeechStarted(16_000), SoftEnd(32_000, 33_536))
 
 
 def timer(commands: list[Command]) -> tuple[int, float]:
-    """Revision and time of the timer that was set last, the time to the microsecond."""
+    """Return the revision and the time of the newest timer, rounded to the microsecond."""
     return [(command.revision, round(command.at, 6)) for command in commands if isinstance(command, WaitUntil)][-1]
 
 
-def test_every_phase_answers_every_event() -> None:
-    """The table is total: no event of a session can find the machine without an answer."""
+def test_every_state_handles_every_event() -> None:
+    """The table has an entry for every event in every caller state."""
     assert set(TABLE) == set(itertools.product(CallerState, get_args(TurnEvent)))
 
 
-def test_a_sure_verdict_commits_after_the_shortest_silence_and_starts_the_reply() -> None:
-    """Announce, hear, then the turn [start, end) with the silence the verdict asked for, then its reply."""
+def test_a_certain_verdict_commits_after_the_shortest_silence() -> None:
+    """A probability of 1 commits the turn after min_silence_ms, and the reply starts."""
     machine = Machine()
-    assert machine.speak() == [AnnounceSpeech(16_000), Transcribe(0, 16_000, 33_536, judge=True)]
+    assert machine.speak() == [AnnounceSpeech(16_000), Transcribe(0, 16_000, 33_536, detect_end_of_turn=True)]
     assert timer(machine.feed(VerdictReady(0, 1.0, 33_536))) == (0, 100.004)
     end = 32_000 + 1_600
     commits = machine.feed(SilenceElapsed(0))
-    assert commits == [CommitTurn(0, 16_000, end, 32_000, heard=True), StartReply()]
+    assert commits == [CommitTurn(0, 16_000, end, 32_000, transcript_requested=True), StartReply()]
     assert (machine.state.caller, machine.state.agent, machine.state.revision) == (
         CallerState.QUIET,
         AgentState.REPLYING,
@@ -101,15 +101,15 @@ def test_a_sure_verdict_commits_after_the_shortest_silence_and_starts_the_reply(
     )
 
 
-def test_a_verdict_that_comes_late_commits_at_once() -> None:
-    """If the silence it asks for has already passed by the audio clock, nothing more is waited for."""
+def test_a_late_verdict_commits_at_once() -> None:
+    """If the required silence has already passed by the audio clock, the verdict commits the turn at once."""
     machine = Machine()
     machine.speak()
     assert [type(c) for c in machine.feed(VerdictReady(0, 1.0, 33_600))] == [CommitTurn, StartReply]
 
 
 def test_no_verdict_falls_back_to_silence() -> None:
-    """A turn model that did not answer in time leaves the configured fallback."""
+    """Without a verdict the turn ends after fallback_silence_ms."""
     machine = Machine()
     machine.speak()
     due = round(100.0 + ENDPOINTING.fallback_silence_ms / 1000 - 0.096, 6)
@@ -118,50 +118,53 @@ def test_no_verdict_falls_back_to_silence() -> None:
 
 @pytest.mark.parametrize("silence_ms", [0, 20, 200, 500, 700, 3000])
 def test_server_vad_waits_exactly_its_silence_by_both_clocks(silence_ms: int) -> None:
-    """Whatever the turn model would say: by the wall clock to the microsecond, by the audio clock to the sample."""
+    """With server_vad the turn ends after exactly the configured silence, by either clock.
+
+    The wall clock is exact to the microsecond, the audio clock to the sample.
+    """
     rules = changed(SERVER, silence_duration_ms=silence_ms)
     end = 32_000 + silence_ms * 16
     by_wall = Machine(rules)
     caused = by_wall.speak()
     if silence_ms < 96:
-        assert caused[-2:] == [CommitTurn(0, 16_000, end, 32_000, heard=True), StartReply()]
+        assert caused[-2:] == [CommitTurn(0, 16_000, end, 32_000, transcript_requested=True), StartReply()]
         return
-    assert caused[1] == Transcribe(0, 16_000, 33_536, judge=False)
+    assert caused[1] == Transcribe(0, 16_000, 33_536, detect_end_of_turn=False)
     assert timer(caused) == (0, round(100.0 + silence_ms / 1000 - 0.096, 6))
     by_audio = replace(by_wall, commands=[])
     assert by_audio.feed(AudioProcessed(end - 1)) == []
-    assert by_audio.feed(AudioProcessed(end))[0] == CommitTurn(0, 16_000, end, 32_000, heard=True)
-    assert by_wall.feed(SilenceElapsed(0))[0] == CommitTurn(0, 16_000, end, 32_000, heard=True)
+    assert by_audio.feed(AudioProcessed(end))[0] == CommitTurn(0, 16_000, end, 32_000, transcript_requested=True)
+    assert by_wall.feed(SilenceElapsed(0))[0] == CommitTurn(0, 16_000, end, 32_000, transcript_requested=True)
 
 
-def test_resumed_speech_forgets_what_was_begun_and_keeps_the_start() -> None:
-    """The revision goes up, and the next hearing covers the whole utterance."""
+def test_resumed_speech_starts_a_new_revision() -> None:
+    """Resumed speech cancels the old revision. The next transcript covers the whole utterance."""
     machine = Machine()
     machine.speak()
     assert machine.feed(SpeechResumed(36_000)) == [CancelRevision(0)]
-    assert machine.feed(SoftEnd(48_000, 49_536)) == [Transcribe(1, 16_000, 49_536, judge=True)]
+    assert machine.feed(SoftEnd(48_000, 49_536)) == [Transcribe(1, 16_000, 49_536, detect_end_of_turn=True)]
     assert machine.feed(VerdictReady(0, 1.0, 60_000), SilenceElapsed(0)) == []
 
 
-def test_speech_that_resumes_as_its_turn_is_committed_is_the_next_turn() -> None:
-    """The edge was decided before the commit was performed: it must not be lost."""
+def test_speech_that_resumes_during_the_commit_is_the_next_turn() -> None:
+    """A SpeechResumed that arrives just after the commit opens a new utterance."""
     machine = Machine()
     machine.speak()
     machine.feed(VerdictReady(0, 1.0, 33_600))
     caused = machine.feed(SpeechResumed(33_700))
     assert caused == [AnnounceSpeech(33_700), PauseReply()]
-    assert machine.feed(SoftEnd(40_000, 41_536)) == [Transcribe(1, 33_700, 41_536, judge=True)]
+    assert machine.feed(SoftEnd(40_000, 41_536)) == [Transcribe(1, 33_700, 41_536, detect_end_of_turn=True)]
 
 
-def test_speech_over_a_reply_cancels_it_after_it_was_announced() -> None:
-    """Barge-in, final at once: speech_started goes out before anything of the cancelled response does."""
+def test_barge_in_is_announced_before_the_reply_is_cancelled() -> None:
+    """With min_words=0, speech_started is sent before anything about the cancelled response."""
     machine = Machine(replace(SEMANTIC, barge_in=BargeInSettings(min_words=0)), TurnState(agent=AgentState.REPLYING))
     assert machine.feed(SpeechStarted(5_000)) == [AnnounceSpeech(5_000), CancelReply("turn_detected")]
     assert machine.state.agent is AgentState.IDLE
 
 
-def test_a_reply_that_may_not_be_interrupted_is_followed_by_one_more() -> None:
-    """interrupt_response=false: turns committed meanwhile are owed one answer, given when the reply has ended."""
+def test_a_reply_that_cannot_be_interrupted_is_followed_by_one_more() -> None:
+    """With interrupt_response=false, all turns committed during a reply get one reply, after it has ended."""
     machine = Machine(changed(SERVER, interrupt_response=False), TurnState(agent=AgentState.REPLYING))
     assert CancelReply("turn_detected") not in machine.speak()
     assert [type(c) for c in machine.feed(TranscriptReady(0, True, 34_000), SilenceElapsed(0))] == [CommitTurn]
@@ -173,31 +176,31 @@ def test_a_reply_that_may_not_be_interrupted_is_followed_by_one_more() -> None:
 
 
 def test_create_response_false_commits_without_answering() -> None:
-    """The client asks for the reply itself, and gets it."""
+    """With create_response=false a turn is committed without a reply. The client requests the reply."""
     machine = Machine(changed(SEMANTIC, create_response=False))
     machine.speak()
     assert [type(c) for c in machine.feed(VerdictReady(0, 1.0, 40_000))] == [CommitTurn]
     assert machine.state.agent is AgentState.IDLE
-    assert machine.feed(ReplyRequested()) == [StartReply()]
+    assert machine.feed(ReplyRequested("request")) == [StartReply(request="request")]
 
 
 @pytest.mark.parametrize("rules", [SEMANTIC, SERVER, MANUAL])
-def test_a_client_that_commits_asks_for_the_reply_too(rules: TurnRules) -> None:
-    """input_audio_buffer.commit creates no response (openai-realtime.md section 3), in any mode."""
+def test_a_client_that_commits_requests_the_reply(rules: TurnRules) -> None:
+    """input_audio_buffer.commit creates no response in any mode, as in the OpenAI Realtime reference."""
     machine = Machine(rules)
-    assert machine.feed(CommitRequested(32_000)) == [CommitTurn(0, 0, 32_000, 32_000, heard=False)]
+    assert machine.feed(CommitRequested(32_000)) == [CommitTurn(0, 0, 32_000, 32_000, transcript_requested=False)]
     assert machine.feed(ReplyRequested()) == [StartReply()]
 
 
-def test_a_commit_while_settling_uses_what_is_being_heard() -> None:
-    """The transcript begun at the soft end is not asked for twice."""
+def test_a_commit_while_endpointing_uses_the_requested_transcript() -> None:
+    """A commit while ENDPOINTING uses the transcript that was requested at the soft end."""
     machine = Machine()
     machine.speak()
-    assert machine.feed(CommitRequested(40_000)) == [CommitTurn(0, 16_000, 40_000, 32_000, heard=True)]
+    assert machine.feed(CommitRequested(40_000)) == [CommitTurn(0, 16_000, 40_000, 32_000, transcript_requested=True)]
 
 
-def test_turn_detection_switched_off_while_settling_leaves_the_turn_to_the_client() -> None:
-    """The verdict that is on its way waits for nothing and answers nothing."""
+def test_turn_detection_switched_off_while_endpointing() -> None:
+    """After a switch to manual turns, a pending verdict commits nothing, and a pending timer does not start a reply."""
     machine = Machine()
     machine.speak()
     machine.rules = MANUAL
@@ -209,18 +212,18 @@ def test_turn_detection_switched_off_while_settling_leaves_the_turn_to_the_clien
 
 
 def test_an_endless_utterance_is_cut_once() -> None:
-    """At max_utterance_s it becomes a turn, and windows decided meanwhile do not make a second one."""
+    """An utterance of max_utterance_s becomes one turn. Windows that are decided meanwhile do not make a second one."""
     machine = Machine(replace(SEMANTIC, max_utterance_s=2))
     machine.feed(SpeechStarted(1_000))
     assert machine.feed(AudioProcessed(32_999)) == []
     assert machine.feed(AudioProcessed(33_000), AudioProcessed(33_512), AudioProcessed(34_024)) == [
-        CommitTurn(0, 1_000, 33_000, 33_000, heard=False),
+        CommitTurn(0, 1_000, 33_000, 33_000, transcript_requested=False),
         StartReply(),
     ]
 
 
-def test_cleared_audio_is_forgotten() -> None:
-    """input_audio_buffer.clear: no result of it can commit anything."""
+def test_cleared_audio_is_dropped() -> None:
+    """After input_audio_buffer.clear, no result for the cleared audio can commit a turn."""
     machine = Machine()
     machine.speak()
     assert machine.feed(ClearRequested(34_000)) == [CancelRevision(0)]
@@ -231,8 +234,8 @@ def test_cleared_audio_is_forgotten() -> None:
 IDLE = changed(SERVER, idle_timeout_ms=6000)
 
 
-def test_a_silent_caller_is_asked_again_after_the_idle_timeout() -> None:
-    """server_vad's idle_timeout_ms counts from the end of playback; the silence is a turn, and it is answered."""
+def test_the_idle_timeout_starts_a_reply() -> None:
+    """idle_timeout_ms counts from the end of playout. The silence is committed as a turn and answered."""
     machine = Machine(IDLE, TurnState(agent=AgentState.REPLYING, revision=3))
     assert machine.feed(ReplyEnded()) == [StartIdleTimer(3, 106.0)]
     assert machine.feed(IdleTimeout(3, 1_000, 97_000)) == [CommitIdleTurn(1_000, 97_000), StartReply()]
@@ -249,8 +252,8 @@ def test_a_silent_caller_is_asked_again_after_the_idle_timeout() -> None:
         [ClearRequested(9_000)],
     ],
 )
-def test_whoever_does_something_is_not_idle(meanwhile: list[TurnEvent]) -> None:
-    """Speech, a commit, a clear or a reply before the timeout make it void."""
+def test_activity_cancels_the_idle_timeout(meanwhile: list[TurnEvent]) -> None:
+    """Speech, a commit, a clear or a reply before the timeout makes it void."""
     machine = Machine(IDLE, TurnState(agent=AgentState.REPLYING, revision=3))
     machine.feed(ReplyEnded(), *meanwhile)
     before = machine.state
@@ -259,8 +262,8 @@ def test_whoever_does_something_is_not_idle(meanwhile: list[TurnEvent]) -> None:
 
 
 @pytest.mark.parametrize("rules", [SEMANTIC, SERVER, MANUAL, changed(IDLE, create_response=False)])
-def test_without_an_idle_timeout_silence_lasts(rules: TurnRules) -> None:
-    """Nothing is watched unless server_vad asked for it, and nothing is answered unasked."""
+def test_without_an_idle_timeout_no_timer_starts(rules: TurnRules) -> None:
+    """The timer starts only if server_vad sets a timeout and turns are answered."""
     machine = Machine(rules, TurnState(agent=AgentState.REPLYING))
     assert machine.feed(ReplyEnded()) == []
 
@@ -307,10 +310,11 @@ all_rules = st.builds(
 
 
 @given(all_rules, st.lists(events, max_size=40))
-def test_there_is_never_a_second_reply_unless_the_first_ended_or_the_client_asked(
-    rules: TurnRules, story: list[TurnEvent]
-) -> None:
-    """A reply starts only when none is under way; the client's own request is checked against the open response."""
+def test_only_one_reply_is_under_way(rules: TurnRules, story: list[TurnEvent]) -> None:
+    """A reply starts only while no other is under way, unless the client requests it.
+
+    The session rejects the client's request while a response is open.
+    """
     machine, replying = Machine(rules), False
     for event in story:
         if isinstance(event, ReplyEnded):
@@ -327,7 +331,7 @@ def test_there_is_never_a_second_reply_unless_the_first_ended_or_the_client_aske
 
 @given(all_rules, st.lists(events, max_size=40))
 def test_revisions_only_grow_and_old_results_change_nothing(rules: TurnRules, story: list[TurnEvent]) -> None:
-    """A result of a revision that was overtaken leaves the state as it is and causes nothing."""
+    """The revision never decreases, and a result for an older revision changes neither state nor commands."""
     machine = Machine(rules)
     for event in story:
         before = machine.state
@@ -338,20 +342,20 @@ def test_revisions_only_grow_and_old_results_change_nothing(rules: TurnRules, st
 
 
 @given(all_rules, st.lists(events, max_size=40))
-def test_a_turn_is_committed_after_its_silence_or_not_by_us(rules: TurnRules, story: list[TurnEvent]) -> None:
-    """Whoever was not cut off waited as long as the detection and the verdict require, by one of the clocks."""
+def test_a_turn_ends_after_its_required_silence(rules: TurnRules, story: list[TurnEvent]) -> None:
+    """A turn that neither the client nor its length ended was silent for the required time, by one of the clocks."""
     machine, probability = Machine(rules), None
     due: float | None = None
     for event in story:
         before = machine.state
-        if isinstance(event, VerdictReady) and event.revision == before.revision and before.wait is None:
+        if isinstance(event, VerdictReady) and event.revision == before.revision and before.required_silence_s is None:
             probability = event.probability
         for command in machine.feed(event):
             if isinstance(command, WaitUntil):
                 due = command.at
             if not isinstance(command, CommitTurn) or isinstance(event, CommitRequested):
                 continue
-            if not command.heard:  # cut at its longest
+            if not command.transcript_requested:  # cut at its longest
                 assert command.end - command.start >= 30 * RATE
                 continue
             judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
@@ -366,15 +370,14 @@ def test_a_turn_is_committed_after_its_silence_or_not_by_us(rules: TurnRules, st
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_a_surer_verdict_never_waits_longer(first: float, second: float) -> None:
-    """The machine's waits follow the endpointing map, which is monotone."""
+def test_a_higher_probability_never_waits_longer(first: float, second: float) -> None:
+    """A higher probability never makes the machine wait longer."""
     low, high = sorted((first, second))
-    found = []
+    silences_s = []
     for probability in (low, high):
         machine = Machine()
         machine.speak()
         machine.feed(VerdictReady(0, probability, 33_000))
-        found.append(
-            machine.state.wait if machine.state.wait is not None else wait_s(TurnDetection(), ENDPOINTING, 1.0)
-        )
-    assert found[0] >= found[1]
+        decided_s = machine.state.required_silence_s
+        silences_s.append(decided_s if decided_s is not None else wait_s(TurnDetection(), ENDPOINTING, 1.0))
+    assert silences_s[0] >= silences_s[1]

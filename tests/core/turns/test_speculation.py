@@ -1,4 +1,4 @@
-"""Drafts in the turn machine: what is begun at a soft end, and what becomes of it."""
+"""Tests of drafts in the turn machine: when they start, and how they end."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ DRAFTING = replace(SEMANTIC, drafts=True)
 
 
 def test_a_reply_is_drafted_at_the_soft_end_and_released_with_the_commit() -> None:
-    """Draft behind Hear, of the same revision; the commit's StartReply names it."""
+    """StartDraft follows Transcribe for the same revision, and StartReply names the draft at the commit."""
     machine = Machine(DRAFTING)
     assert [type(command) for command in machine.speak()] == [AnnounceSpeech, Transcribe, StartDraft]
     commits = machine.feed(VerdictReady(0, 1.0, 33_600))
     assert commits[1:] == [StartReply(0)]
 
 
-def test_resumed_speech_forgets_the_draft() -> None:
-    """Whoever goes on gets a new one, of a new revision, for all that was said."""
+def test_resumed_speech_cancels_the_draft() -> None:
+    """Resumed speech cancels the draft. The next soft end starts a new draft for the whole utterance."""
     machine = Machine(DRAFTING)
     machine.speak()
     assert machine.feed(SpeechResumed(40_000)) == [CancelRevision(0)]
-    assert machine.feed(SoftEnd(48_000, 49_536)) == [Transcribe(1, 16_000, 49_536, judge=True), StartDraft(1)]
+    assert machine.feed(SoftEnd(48_000, 49_536)) == [
+        Transcribe(1, 16_000, 49_536, detect_end_of_turn=True),
+        StartDraft(1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,20 +52,23 @@ def test_resumed_speech_forgets_the_draft() -> None:
     ],
 )
 def test_nothing_is_drafted_for_a_turn_that_would_not_be_answered_at_once(rules: TurnRules, state: TurnState) -> None:
-    """The client asks for replies itself, or one is under way that may not be interrupted."""
+    """No draft starts if the client requests replies itself, or during a reply that cannot be interrupted."""
     assert not any(isinstance(command, StartDraft) for command in Machine(rules, state).speak())
 
 
 def test_a_turn_that_the_client_commits_discards_its_draft() -> None:
-    """A manual commit is not answered unasked."""
+    """A turn that the client commits is not answered, so its draft is discarded."""
     machine = Machine(DRAFTING)
     machine.speak()
     assert [type(command) for command in machine.feed(CommitRequested(40_000))] == [CommitTurn, DiscardDraft]
 
 
 @given(all_rules, st.lists(events, max_size=40))
-def test_a_draft_is_released_only_for_what_it_heard(rules: TurnRules, story: list[TurnEvent]) -> None:
-    """One draft at a time, each ended once; StartReply names only a draft that lives, whose audio is the whole turn."""
+def test_a_draft_is_released_only_for_its_own_audio(rules: TurnRules, story: list[TurnEvent]) -> None:
+    """There is one draft at a time, and each ends once, for any order of events.
+
+    StartReply names only a draft that was started for the audio of the whole turn.
+    """
     machine = Machine(rules)
     heard: Transcribe | None = None
     draft: int | None = None
@@ -88,7 +94,7 @@ def test_a_draft_is_released_only_for_what_it_heard(rules: TurnRules, story: lis
                     assert revision == turn.revision == heard.revision
                     # What was heard reaches from where the turn starts to its last speech.
                     assert heard.start == turn.start
-                    assert turn.heard
+                    assert turn.transcript_requested
                     draft = None
         # No draft outlives the revision that it was begun for.
         assert draft is None or draft == machine.state.revision

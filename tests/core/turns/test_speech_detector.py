@@ -1,4 +1,4 @@
-"""Speech edges out of window probabilities."""
+"""Tests of the speech edges that the detector makes of window probabilities."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ streams = st.lists(st.floats(0, 1), max_size=120)
 
 
 def run(probabilities: list[float]) -> tuple[SpeechState, list[SpeechEvent]]:
-    """Feed consecutive windows from the stream's beginning."""
+    """Return the state and the edges of consecutive windows from the start of a call."""
     state = SpeechState()
     events: list[SpeechEvent] = []
     for index, probability in enumerate(probabilities, start=1):
@@ -40,55 +40,55 @@ def run(probabilities: list[float]) -> tuple[SpeechState, list[SpeechEvent]]:
 
 
 def windows(pattern: str) -> list[float]:
-    """`#` is speech, `.` silence, `~` the doubtful band between the two thresholds."""
+    """Return probabilities: `#` is speech, `.` silence, `~` a value between the two thresholds."""
     return [{"#": 0.9, ".": 0.05, "~": 0.4}[sign] for sign in pattern]
 
 
-def test_starts_after_the_minimum_of_speech_and_names_its_first_sample() -> None:
-    """Three windows (96 ms) open a turn; `at` is where they began."""
+def test_speech_starts_after_its_minimum_length() -> None:
+    """Three windows (96 ms) start speech. `at` is the first sample of the first one."""
     assert run(windows("..##"))[1] == []
     assert run(windows("..###"))[1] == [SpeechStarted(2 * VAD_WINDOW)]
 
 
-def test_a_click_opens_nothing() -> None:
-    """Speech that is not consecutive for the minimum is forgotten."""
+def test_a_click_does_not_start_speech() -> None:
+    """Windows of speech that are not consecutive do not start speech."""
     assert run(windows("##.##.##."))[1] == []
 
 
-def test_doubt_keeps_speech_but_does_not_open_it() -> None:
-    """Between the thresholds a window continues speech and never begins it."""
+def test_medium_probabilities_continue_speech_only() -> None:
+    """A window between the thresholds continues speech and does not start it."""
     assert run(windows("~~~~~~"))[1] == []
     assert run(windows("#~~"))[1] == [SpeechStarted(0)]
 
 
-def test_soft_end_tells_where_speech_ended_and_when_it_was_known() -> None:
-    """Three windows of silence (96 ms) after speech; `speech_end` is the end of the last speech window."""
+def test_a_soft_end_has_its_sample_and_its_time() -> None:
+    """A soft end comes after 96 ms of silence. `speech_end` is the end of the last speech window."""
     assert run(windows("####.."))[1] == [SpeechStarted(0)]
     assert run(windows("####..."))[1][1:] == [SoftEnd(4 * VAD_WINDOW, 7 * VAD_WINDOW)]
 
 
 def test_a_short_pause_is_part_of_speech() -> None:
-    """A pause below the soft end moves no edge."""
+    """A pause shorter than soft_end_ms makes no edge."""
     state, events = run(windows("####..##"))
     assert events == [SpeechStarted(0)]
     assert (state.phase, state.speech_end) == (SpeechPhase.SPEECH, 8 * VAD_WINDOW)
 
 
 def test_resuming_takes_two_windows() -> None:
-    """After a soft end 64 ms of speech go on with the turn, from their first sample."""
+    """After a soft end, 64 ms of speech resume the utterance. `at` is their first sample."""
     assert run(windows("####...#"))[1][2:] == []
     assert run(windows("####...##"))[1][2:] == [SpeechResumed(7 * VAD_WINDOW)]
 
 
 def test_a_noise_after_the_soft_end_does_not_extend_the_silence() -> None:
-    """One window that is not believed leaves `speech_end`, and so the commit, where they were."""
+    """One window of noise after a soft end does not move `speech_end`, so the silence still counts from there."""
     state, events = run(windows("####...#.."))
     assert len(events) == 2
     assert silence(state, 10 * VAD_WINDOW) == 6 * VAD_WINDOW
 
 
 def test_after_a_commit_speech_is_a_new_start() -> None:
-    """`committed` closes the turn: what follows starts instead of resuming."""
+    """After `committed`, speech starts a new utterance and does not resume the old one."""
     state, _ = run(windows("####..."))
     state = committed(state)
     events: list[SpeechEvent] = []
@@ -99,7 +99,7 @@ def test_after_a_commit_speech_is_a_new_start() -> None:
 
 
 def test_a_commit_keeps_the_run_that_has_just_begun() -> None:
-    """Speech that began right before the commit keeps its first sample in the next turn."""
+    """Speech that began just before the commit keeps its first sample in the next utterance."""
     state, _ = run(windows("####...#"))
     state, _ = step(committed(state), SETTINGS, 0.9, 9 * VAD_WINDOW)
     assert step(state, SETTINGS, 0.9, 10 * VAD_WINDOW)[1] == (SpeechStarted(7 * VAD_WINDOW),)
@@ -107,7 +107,7 @@ def test_a_commit_keeps_the_run_that_has_just_begun() -> None:
 
 @given(streams)
 def test_edges_alternate(probabilities: list[float]) -> None:
-    """A start comes first and once; then soft ends and resumptions take turns."""
+    """SpeechStarted comes first and once. SoftEnd and SpeechResumed then alternate."""
     kinds = [type(event) for event in run(probabilities)[1]]
     assert kinds[:1] in ([], [SpeechStarted])
     assert SpeechStarted not in kinds[1:]
@@ -117,7 +117,7 @@ def test_edges_alternate(probabilities: list[float]) -> None:
 
 @given(streams)
 def test_edges_lie_in_the_past_and_in_order(probabilities: list[float]) -> None:
-    """Positions never run backwards, and an end is known at least the soft end after it."""
+    """Edges are in order, and a soft end comes at least soft_end_ms after the end of speech."""
     state, events = run(probabilities)
     edges = [event.speech_end if isinstance(event, SoftEnd) else event.at for event in events]
     assert edges == sorted(edges)
@@ -128,8 +128,8 @@ def test_edges_lie_in_the_past_and_in_order(probabilities: list[float]) -> None:
 
 
 @given(streams)
-def test_speech_ends_at_a_window_that_held_speech(probabilities: list[float]) -> None:
-    """`speech_end` is the end of a window at or above the release threshold; all after it were below the other."""
+def test_speech_ends_after_a_speech_window(probabilities: list[float]) -> None:
+    """The window before `speech_end` reaches the release threshold. All windows after it are below the threshold."""
     for event in run(probabilities)[1]:
         if isinstance(event, SoftEnd):
             last = event.speech_end // VAD_WINDOW
@@ -143,8 +143,8 @@ LOUD, HUSHED, MURMUR = 1.0, 10 ** (-(HUSH_DB + 1) / 10), 10 ** (-(HUSH_DB - 6) /
 GONE, DIGITAL_SILENCE = 10 ** (-(GONE_DB + 1) / 10), 0.0
 
 
-def heard(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
-    """The edges of windows of (probability, power)."""
+def edges(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
+    """Return the edges of windows of (probability, power)."""
     state = SpeechState()
     events: list[SpeechEvent] = []
     for number, (probability, power) in enumerate(windows, start=1):
@@ -155,32 +155,32 @@ def heard(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
     return events
 
 
-def test_a_hushed_window_needs_a_higher_probability() -> None:
-    """The sound is gone while the detector still says speech: the end is where the sound ended, and known sooner."""
+def test_a_much_quieter_window_needs_a_higher_probability() -> None:
+    """In a window that is HUSH_DB quieter, medium probabilities are not speech, so the soft end comes sooner."""
     speech = [(0.9, LOUD)] * 10
     tail = [(0.55, HUSHED), (0.45, HUSHED), (0.3, HUSHED), (0.1, HUSHED)]
-    assert heard([*speech, *tail])[1] == SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)
+    assert edges([*speech, *tail])[1] == SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)
     spoken_on = [(probability, MURMUR) for probability, _ in tail]
-    assert heard([*speech, *spoken_on, (0.1, MURMUR)])[1:] == [SoftEnd(12 * VAD_WINDOW, 15 * VAD_WINDOW)]
+    assert edges([*speech, *spoken_on, (0.1, MURMUR)])[1:] == [SoftEnd(12 * VAD_WINDOW, 15 * VAD_WINDOW)]
 
 
-def test_what_is_surely_speech_is_speech_however_soft() -> None:
-    """A soft voice behind a loud one counts by its probability, and becomes the measure itself with time."""
-    assert len(heard([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 20)) == 1
-    assert len(heard([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 200 + [(0.45, HUSHED)] * 20)) == 1
+def test_a_high_probability_is_speech_at_any_level() -> None:
+    """A quiet voice after a loud one counts by its probability, and becomes the reference level with time."""
+    assert len(edges([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 20)) == 1
+    assert len(edges([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 200 + [(0.45, HUSHED)] * 20)) == 1
 
 
 @pytest.mark.parametrize("power", [GONE, DIGITAL_SILENCE])
-def test_where_nothing_is_left_of_the_sound_only_certainty_is_speech(power: float) -> None:
-    """The detector's memory of a word is no speech; within one it is certain, and silence is part of it."""
+def test_without_sound_only_the_highest_probability_is_speech(power: float) -> None:
+    """A window that is GONE_DB quieter is speech only with a probability of at least drop_30db_threshold."""
     speech = [(0.99, LOUD)] * 10
-    assert heard([*speech, *[(0.95, power)] * 3])[1:] == [SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)]
-    assert heard([*speech, *[(0.95, HUSHED)] * 3])[1:] == []
-    assert heard([*speech, *[(0.99, power)] * 3])[1:] == []
+    assert edges([*speech, *[(0.95, power)] * 3])[1:] == [SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)]
+    assert edges([*speech, *[(0.95, HUSHED)] * 3])[1:] == []
+    assert edges([*speech, *[(0.99, power)] * 3])[1:] == []
 
 
 def dips(windows: Sequence[tuple[float, float | None]]) -> list[int | None]:
-    """Since which window the sound has been low, behind each of them."""
+    """Return for each window the number of the window at which the current dip began, or None."""
     state = SpeechState()
     found: list[int | None] = []
     for number, (probability, power) in enumerate(windows, start=1):
@@ -190,14 +190,17 @@ def dips(windows: Sequence[tuple[float, float | None]]) -> list[int | None]:
 
 
 def test_a_dip_is_known_at_its_first_window_and_lasts_until_the_sound_returns() -> None:
-    """Speech throughout for the detector; the soft end behind it changes nothing about when the dip began."""
+    """A dip begins with its first quiet window and ends when the level rises.
+
+    A soft end does not change its beginning.
+    """
     speech, low = [(0.9, LOUD)] * 10, [(0.9, MURMUR)] * 3
     assert dips([*speech, *low, (0.9, LOUD)]) == [None] * 10 + [11] * 3 + [None]
     assert dips([*speech, *low, *[(0.1, GONE)] * 4]) == [None] * 10 + [11] * 7
 
 
-def test_silence_before_speech_and_after_the_turn_is_no_dip() -> None:
-    """Where nobody has begun to speak, nothing can fall."""
+def test_silence_outside_an_utterance_is_not_a_dip() -> None:
+    """There is no dip before speech starts or after the turn is committed."""
     assert dips([(0.1, GONE)] * 5) == [None] * 5
     state = SpeechState()
     for number, (probability, power) in enumerate([(0.9, LOUD)] * 10 + [(0.1, GONE)] * 3, start=1):
@@ -206,14 +209,14 @@ def test_silence_before_speech_and_after_the_turn_is_no_dip() -> None:
     assert state.dip is None
 
 
-def test_without_loudness_nothing_dips() -> None:
-    """Probabilities alone do not say how loud it was."""
+def test_without_power_there_is_no_dip() -> None:
+    """Windows without a power value make no dip."""
     assert dips([(0.9, LOUD)] * 10 + [(0.1, None)] * 5) == [None] * 15
 
 
 @given(streams)
-def test_without_loudness_probabilities_decide(probabilities: list[float]) -> None:
-    """Who does not know a window's power gets the edges that equal loudness gives."""
-    assert heard([(probability, None) for probability in probabilities]) == heard(
+def test_without_power_only_probabilities_count(probabilities: list[float]) -> None:
+    """Windows without a power value give the same edges as windows of equal power."""
+    assert edges([(probability, None) for probability in probabilities]) == edges(
         [(probability, LOUD) for probability in probabilities]
     )

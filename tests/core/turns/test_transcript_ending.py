@@ -1,4 +1,4 @@
-"""How a transcript ends: what reads finished, what reads open, and what decides nothing."""
+"""Tests of the classification of a transcript's ending."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
     ],
 )
 def test_endings(text: str, expected: TranscriptEnding) -> None:
-    """Punctuation and the last word tell; a remark of a word or two, or without punctuation, tells nothing."""
+    """Punctuation and the last word decide. A text of one or two words, or without punctuation, is DOUBTFUL."""
     assert ending(text) is expected
 
 
-def test_other_languages_have_their_punctuation_only() -> None:
-    """An English word at the end means nothing in another language."""
+def test_other_languages_use_punctuation_only() -> None:
+    """The English word list does not apply to other languages."""
     assert ending("Das ist ein die.", "de") is TranscriptEnding.FINISHED
     assert ending("Gib mir in.", "de") is ending("Gib mir am.", "de") is TranscriptEnding.FINISHED
     assert ending("Give it in.", "en") is TranscriptEnding.OPEN
@@ -41,5 +41,5 @@ def test_other_languages_have_their_punctuation_only() -> None:
 
 @given(st.text())
 def test_every_text_has_an_ending(text: str) -> None:
-    """Whatever was recognized, there is an answer, and surrounding space changes none."""
+    """Any text is classified without an error, and surrounding space changes nothing."""
     assert ending(f"  {text}\n") is ending(text)
