@@ -1,4 +1,4 @@
-"""A chat model's own tokenizer and template, without transformers: messages to tokens, tokens to text."""
+"""Render conversations with a chat model's own Jinja template, without transformers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 
 
 class ChatTemplate:
-    """A model's own way of writing a conversation. `special`: its bos_token and eos_token; `file` is for errors."""
+    """A model's chat template."""
 
     def __init__(self, source: str, special: Mapping[str, str], file: Path) -> None:
-        """Raises ModelError if it is no template."""
-        # The settings under which transformers renders chat templates; sandboxed, because a template is code.
+        """Compile the template.
+
+        Args:
+            source: Jinja source.
+            special: The model's `bos_token` and `eos_token`.
+            file: Where the template is from, for errors.
+
+        Raises:
+            ModelError: `source` is not a Jinja template.
+        """
+        # transformers renders chat templates with these settings. Sandboxed, because a template is code.
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._special = special
         try:
@@ -27,32 +36,39 @@ class ChatTemplate:
             raise ModelError(message, remedy, file=str(file), found=str(error)) from error
 
     def render(self, messages: Sequence[ChatMessage], *, answer: str | None = "") -> str:
-        """The prompt text, up to the `answer` begun so far; None leaves the assistant's turn unopened.
+        """Return the prompt text.
 
-        Control marks inside a message are broken up, so that no caller can forge a turn. Raises CallerError if the
-        template refuses the messages.
+        Control tokens inside a message are broken up, so that a caller cannot forge a turn.
+
+        Args:
+            messages: The conversation.
+            answer: Start of the assistant's answer, which the prompt ends with. None leaves out the header that opens
+                the assistant's turn.
+
+        Raises:
+            CallerError: The template refuses the messages.
         """
-        entries = [{"role": m.role, "content": plain(m.content)} for m in messages]
+        entries = [{"role": m.role, "content": without_control_tokens(m.content)} for m in messages]
         try:
             opened = answer is not None
             prompt = self._template.render(messages=entries, add_generation_prompt=opened, **self._special)
         except TemplateError as error:
             message = f"the model's chat template refuses these messages: {error}."
             raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
-        return prompt + plain(answer or "")
+        return prompt + without_control_tokens(answer or "")
 
     def render_open(self, messages: Sequence[ChatMessage]) -> str:
-        """The prompt text up to the last word of the last message, which may go on."""
-        return up_to(self.render(messages, answer=None), plain(messages[-1].content))
+        """Return the prompt up to the last word of the last message, for a message that may still grow."""
+        return up_to(self.render(messages, answer=None), without_control_tokens(messages[-1].content))
 
 
-def plain(text: str) -> str:
-    """A message's text with control marks broken up."""
+def without_control_tokens(text: str) -> str:
+    """Return the text with `<|` broken up, so that no control token is left in it."""
     return text.replace("<|", "< |")
 
 
 def up_to(prompt: str, message: str) -> str:
-    """A prompt as far as the last word of its last message, which may go on."""
+    """Return `prompt` cut after the last occurrence of `message`, or all of it if there is none."""
     words = message.strip()
     end = prompt.rfind(words)
     return prompt[: end + len(words)] if end >= 0 else prompt

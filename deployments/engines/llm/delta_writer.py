@@ -1,4 +1,4 @@
-"""From generated tokens to text deltas: the first at once, later ones coalesced; whole characters only."""
+"""Turn generated tokens into text deltas: send the first at once and coalesce the others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from actors.stages.ports import LlmUsage, TokenDelta
 
 
 class DeltaWriter:
-    """Collects one generation's tokens and emits deltas; `write` runs in the engine's thread.
+    """Collector of one generation's tokens. It emits deltas from the thread that calls `write`.
 
-    A delta leaves when `coalesce_s` have passed since the last one, checked at each token: no text waits longer than
-    `coalesce_s` or one token, whichever is more, and no timer is needed.
+    A delta is sent when `coalesce_s` seconds have passed since the last one. This is checked at each token, so there is
+    no timer: text waits for `coalesce_s` or for the next token, whichever is later.
+
+    Attributes:
+        tokens: Number of tokens written so far.
     """
 
     def __init__(self, emit: Callable[[TokenDelta], None], coalesce_s: float) -> None:
+        """Create a writer that passes each delta to `emit`."""
         self._emit = emit
         self._coalesce_s = coalesce_s
         self._stopped = threading.Event()
@@ -28,14 +32,15 @@ class DeltaWriter:
 
     @property
     def stopped(self) -> bool:
+        """True after `stop`. The engine's callback checks it at each token."""
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """End the generation at its next token; any thread may call it."""
+        """Ask the generation to end at its next token. Any thread may call this."""
         self._stopped.set()
 
     def write(self, text: str, tokens: int = 1) -> None:
-        """Take the text of one token, or of several; empty while a character is incomplete."""
+        """Add the text of `tokens` tokens. The text may be empty, while a character is incomplete."""
         self.tokens += tokens
         self._waiting += tokens
         self._text += text
@@ -46,5 +51,5 @@ class DeltaWriter:
             self._text, self._waiting = "", 0
 
     def last(self, finish: Literal["stop", "length"], usage: LlmUsage) -> TokenDelta:
-        """What is left, with the reason of the end; call it when the generation is over."""
+        """Return the final delta, with the unsent text. Call it after the generation has ended."""
         return TokenDelta(self._text, self._waiting, finish, usage)

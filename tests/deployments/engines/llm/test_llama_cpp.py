@@ -284,5 +284,5 @@ async def test_repeats_are_blocked_when_asked_for(folder: Path) -> None:
 
 async def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     """A missing and a broken file are ModelErrors that name it."""
-    with pytest.raises(ModelError, match="no GGUF file"):
+    with pytest.raises(ModelError, match="does not hold a GGUF file"):
         LlamaCpp(tmp_path)
