@@ -108,7 +108,7 @@ class Stt(StageDeployment):
                         avg_logprob=words.avg_logprob,
                         full_padding=words.full_padding,
                         repeated=words.repeated,
-                        doubted=words.doubted,
+                        doubted=words.low_confidence,
                         tokens=words.tokens,
                     )
                 )

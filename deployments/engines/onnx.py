@@ -47,7 +47,7 @@ def open_session(file: Path, threads: int, inputs: tuple[str, ...] | None) -> on
         raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
     found = tuple(entry.name for entry in session.get_inputs())
     if inputs is not None and found != inputs:
-        message = "is an ONNX model of another kind."
+        message = "is a different ONNX model."
         raise ModelError(message, PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
     return session
 

@@ -3,8 +3,8 @@
 Cancelling closes the connection, which such servers treat as an abort. The first text is sent at once, later text every
 `coalesce_ms`.
 
-A request with a prefix continues an answer that another replica began. vLLM can continue a message, OpenAI's API cannot.
-A server that cannot continue starts the answer again, and the text that repeats the prefix is dropped.
+A request with a prefix continues an answer that another replica began. vLLM can continue a message. Other
+servers start the answer again, and the text that repeats the prefix is dropped.
 
 Hosted servers cache prompts. They route requests with the same `prompt_cache_key` to the same cache. The key is a hash
 of the instructions, which begin every prompt. A server that refuses the field does not get it again.

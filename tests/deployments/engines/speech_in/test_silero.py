@@ -81,5 +81,5 @@ def test_an_empty_tick_is_free(silero: Silero) -> None:
 
 def test_another_model_is_refused(store: ModelStore) -> None:
     """A readable ONNX file of another kind is a ModelError, at construction."""
-    with pytest.raises(ModelError, match="another kind"):
+    with pytest.raises(ModelError, match="not the Silero ONNX model"):
         Silero(Path(store.path("smart-turn-v3.2")))
