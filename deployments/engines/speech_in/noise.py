@@ -1,8 +1,8 @@
 """Noise suppression of callers' audio with WebRTC's suppressor (package webrtc-noise-gain), one instance per caller.
 
 The suppressor processes frames of 10 ms at 16 kHz and delays the audio by 94 samples (5.9 ms). Samples that do not fill
-a frame wait for the next message. At level 2 it improves the signal-to-noise ratio in a room by 15 dB. It costs 12 us of
-CPU time per 10 ms frame (0.12% of a core per caller, on the host's event loop) and 0.27 MiB per caller
+a frame wait for the next message. At level 2 it improves the signal-to-noise ratio in a room by 15 dB. It costs 12 us
+of CPU time per 10 ms frame (0.12% of a core per caller, on the host's event loop) and 0.27 MiB per caller
 (`benchmarks/studies/noise_study.py`, two shared cores). It has little effect on other voices and sudden sounds.
 """
 

@@ -1,7 +1,8 @@
 """Smart Turn v3: the probability that a caller has finished a turn, from the last 8 s of audio.
 
 The input matches the model's training (pipecat's LocalSmartTurnAnalyzerV3). Audio shorter than 8 s is padded with
-leading silence. The 8 s are scaled to zero mean and unit variance, then turned into Whisper's log-mel features (80, 800).
+leading silence. The 8 s are scaled to zero mean and unit variance, then turned into Whisper's log-mel features (80,
+800).
 """
 
 from __future__ import annotations

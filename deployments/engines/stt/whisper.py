@@ -1,8 +1,8 @@
 """Whisper in CTranslate2, with no more audio context than the utterance needs.
 
-Whisper was trained on 30 s windows, and faster-whisper pads every input to 30 s. The encoder then spends most of a short
-turn's time on silence. CTranslate2's encoder accepts fewer frames. With little padding, however, the decoder often does
-not stop at the end of the speech and repeats the sentence. Therefore a short decode
+Whisper was trained on 30 s windows, and faster-whisper pads every input to 30 s. The encoder then spends most of a
+short turn's time on silence. CTranslate2's encoder accepts fewer frames. With little padding, however, the decoder
+often does not stop at the end of the speech and repeats the sentence. Therefore a short decode
 
 1. uses timestamps, and is cut at the first timestamp within END_MARK_SLACK_S of the audio's end;
 2. is limited to as many tokens as speech of that duration can have;
@@ -114,7 +114,11 @@ class Whisper:
         if self._model.n_mels != MEL_BANDS:
             found = f"{self._model.n_mels} mel bands"
             raise ModelError(
-                "is an unsupported Whisper model.", "Use tiny to medium.", file=str(directory), expected=f"{MEL_BANDS}", found=found
+                "is an unsupported Whisper model.",
+                "Use tiny to medium.",
+                file=str(directory),
+                expected=f"{MEL_BANDS}",
+                found=found,
             )
         try:
             self._tokens = Tokenizer(model.hf_tokenizer, self._model.is_multilingual, "transcribe", options.language)
