@@ -120,7 +120,7 @@ class Stt(StageDeployment):
                         avg_logprob=result.avg_logprob,
                         full_padding=result.full_padding,
                         repeated=result.repeated,
-                        doubted=result.doubted,
+                        doubted=result.low_confidence,
                         tokens=result.tokens,
                     )
                 )

@@ -1,8 +1,8 @@
-"""How well two questions are told to be the same: `python -m benchmarks.studies.answer_study`.
+"""How reliably the answer cache matches questions: `python -m benchmarks.studies.answer_study`.
 
-Pairs that should share an answer, and dangerous ones that differ in what matters. Each is judged by the cosine of its
-sentences alone, and as the answer cache does by default: by the cosine and the content words. The rule about words was
-written with these pairs in view, so its figures say what it does to them, not how often it errs on others.
+The study has pairs of paraphrases, which should share an answer, and near misses, which must not. It judges each pair
+by two rules: the cosine of the embeddings alone, and the answer cache's default of cosine and content words. The word
+rule was written with these pairs in view, so its results are not an estimate for other questions.
 """
 
 from __future__ import annotations
@@ -94,7 +94,15 @@ NEAR_MISSES = (
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One pair. `same`: it should share an answer; `words`: its content words are equal."""
+    """One pair of questions.
+
+    Attributes:
+        one: The first question.
+        other: The second question.
+        same: The two should share an answer.
+        cosine: Cosine similarity of their embeddings.
+        words: Their content words are equal.
+    """
 
     one: str
     other: str
@@ -105,7 +113,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class RuleOutcome:
-    """How many pairs of each kind share an answer under one rule."""
+    """Numbers of paraphrases and of near misses that share an answer under one rule."""
 
     rule: str
     paraphrases: int
@@ -113,7 +121,7 @@ class RuleOutcome:
 
 
 def judge(engine: MiniLm) -> list[Judged]:
-    """Every pair. Words are compared as they are kept: also two texts of one normal form are one question."""
+    """Judge every pair. As in the answer cache, two questions with the same normal form have equal words."""
     found = []
     for same, pairs in ((True, PARAPHRASES), (False, NEAR_MISSES)):
         for one, other in pairs:
@@ -124,7 +132,7 @@ def judge(engine: MiniLm) -> list[Judged]:
 
 
 def outcomes(pairs: Sequence[Judged], threshold: float) -> list[RuleOutcome]:
-    """The cosine alone, and the cosine with the words."""
+    """Return the outcomes of both rules: cosine of at least `threshold`, and the same with equal words."""
     near = [pair for pair in pairs if pair.cosine >= threshold]
     both = [pair for pair in near if pair.words]
     return [
@@ -134,7 +142,7 @@ def outcomes(pairs: Sequence[Judged], threshold: float) -> list[RuleOutcome]:
 
 
 def main() -> None:
-    """Print every pair, nearest first, and both rules."""
+    """Print every pair by falling cosine, then the outcomes of both rules."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threshold", type=float, default=Settings().answer_cache.threshold)
     parser.add_argument("--compute-type", choices=("int8", "float32"), default="int8")

@@ -1,7 +1,7 @@
-"""What noise suppression buys and costs, on speech in a room's noise: `python -m benchmarks.studies.noise_study`.
+"""Effect and cost of noise suppression: `python -m benchmarks.studies.noise_study`.
 
-By level: how much further the speech stands out of the noise, and what 10 ms of audio cost on one core. Levels are
-compared in the speech and in the pause before it, from a second on. And what a caller's suppressor takes of memory.
+For each level the study prints how much the signal-to-noise ratio improves, and the CPU time of 10 ms of audio. It
+compares the loudness of the speech with that of the second before it. It also prints the memory of one suppressor.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from rejoinder.store.human_clips import moonshine_clips
 
 LEVELS = (1, 2, 3, 4)
 SNR_DB = 10.0
-PAUSE = 2 * STT_RATE
-LEARNT = STT_RATE
+PAUSE = 2 * STT_RATE  # samples of noise alone at the beginning
+LEARNING = STT_RATE  # samples in which the suppressor estimates the noise
 CALLERS = 200
 FRAMES = 100
 PASSES = 20
@@ -31,7 +31,7 @@ PASSES = 20
 
 @dataclass(frozen=True, slots=True)
 class NoiseRow:
-    """`gained_db`: speech against noise, after less before."""
+    """Results of one level. `gained_db` is the improvement of the signal-to-noise ratio."""
 
     level: int
     gained_db: float
@@ -39,55 +39,56 @@ class NoiseRow:
 
 
 def pink(count: int, seed: int) -> Samples:
-    """A room's noise: as much power in each octave."""
+    """Return `count` samples of pink noise, similar to a room's noise: equal power in each octave."""
     spectrum = np.fft.rfft(np.random.default_rng(seed).normal(size=count))
     shaped = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
     return shaped.astype(np.float32)
 
 
 def at_level(samples: Samples, db: float) -> Samples:
-    """The same, so loud (dBFS)."""
+    """Return the samples scaled to the RMS level `db` (dBFS)."""
     return (samples * np.float32(10 ** ((db - level_db(samples)) / 20))).astype(np.float32)
 
 
 def level_db(samples: Samples) -> float:
+    """Return the RMS level in dBFS."""
     return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12))
 
 
 def gained_db(before: Samples, after: Samples) -> float:
-    """How much further the speech stands out; both begin with `PAUSE` samples without any."""
-    pause, spoken = slice(LEARNT, PAUSE), slice(PAUSE, None)
+    """Return the improvement of the signal-to-noise ratio in dB. Both arguments begin with PAUSE samples of noise."""
+    pause, spoken = slice(LEARNING, PAUSE), slice(PAUSE, None)
     distances = [level_db(audio[spoken]) - level_db(audio[pause]) for audio in (before, after)]
     return distances[1] - distances[0]
 
 
 def measure(level: int, speech: Samples) -> NoiseRow:
-    """One level, on speech behind a pause."""
+    """Measure one level on noisy speech that begins with a pause."""
     make = suppressors(NoiseSettings(suppressor="webrtc", level=level))
     assert make is not None
     noise = at_level(pink(speech.size, seed=3), level_db(speech[PAUSE:]) - SNR_DB)
     noisy = float_to_pcm16(speech + noise)
     after = pcm16_to_float(make().clean(noisy))
     frames = len(noisy) // FRAME_BYTES
-    cleaner, began = make(), time.process_time()
+    suppressor, started_at = make(), time.process_time()
     for _ in range(PASSES):
-        cleaner.clean(noisy)
-    us = (time.process_time() - began) / PASSES / frames * 1e6
+        suppressor.clean(noisy)
+    us = (time.process_time() - started_at) / PASSES / frames * 1e6
     return NoiseRow(level, round(gained_db(speech + noise, after), 1), round(us, 1))
 
 
 def memory_kib(make: Callable[[], NoiseSuppressor]) -> float:
-    """What one more caller adds to a process that had none yet."""
+    """Return the memory of one suppressor in KiB, from the growth of this process with CALLERS of them."""
     process = psutil.Process()
     before = process.memory_info().rss
-    callers = [make() for _ in range(CALLERS)]
-    for caller in callers:
-        caller.clean(bytes(FRAME_BYTES * FRAMES))
+    created = [make() for _ in range(CALLERS)]
+    for suppressor in created:
+        suppressor.clean(bytes(FRAME_BYTES * FRAMES))
     return (process.memory_info().rss - before) / 1024 / CALLERS
 
 
 def main() -> None:
-    """Print a row a level."""
+    """Print the memory, then one row per level."""
     clip = moonshine_clips(open_store(Settings().models).path("human-clips"))[5]
     spoken = clip.pcm().astype(np.float32) / np.float32(32768)
     speech = np.concatenate([np.zeros(PAUSE, np.float32), spoken])

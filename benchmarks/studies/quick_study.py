@@ -1,8 +1,8 @@
-"""What a first hearing by the small model costs in accuracy: `python -m benchmarks.studies.quick_study`.
+"""Accuracy of the first-pass recognizer: `python -m benchmarks.studies.quick_study`.
 
-Each clip of human speech is heard by both models, so every threshold of doubt can be judged afterwards: what the small
-model is less sure of than that, the large one has the word on. Times are those of the two hearings, one after another
-where there are two. The interval is a paired bootstrap over clips, against the large model alone.
+The study transcribes each clip of human speech with both recognizers. It then evaluates the cascade for every
+threshold: a first-pass transcript below the threshold is replaced by the main recognizer's. A clip's time is the sum of
+the recognitions that it needs. The interval is a paired bootstrap over clips, against the main recognizer alone.
 """
 
 from __future__ import annotations
@@ -30,110 +30,134 @@ THRESHOLDS = (-10.0, -0.3, -0.2, -0.15, -0.12, -0.1, -0.08, -0.05, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class TwoHearings:
-    """One clip; `sure`: the mean log-probability of the first hearing, or minus infinity if a guard rejected it."""
+class RecognizedClip:
+    """One clip, transcribed by both recognizers.
+
+    Attributes:
+        source: Corpus of the clip.
+        name: Name in its corpus.
+        words: Number of words of the true text.
+        confidence: Mean log-probability of the first pass; minus infinity if a guard rejected it.
+        first_errors: Word errors of the first pass.
+        main_errors: Word errors of the main recognizer.
+        first_ms: Time of the first pass.
+        main_ms: Time of the main recognizer.
+        text: True text.
+        first_transcript: Transcript of the first pass.
+        main_transcript: Transcript of the main recognizer.
+    """
 
     source: str
     name: str
     words: int
-    sure: float
-    quick_errors: int
-    careful_errors: int
-    quick_ms: float
-    careful_ms: float
+    confidence: float
+    first_errors: int
+    main_errors: int
+    first_ms: float
+    main_ms: float
     text: str
-    quick_heard: str
-    careful_heard: str
+    first_transcript: str
+    main_transcript: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """Both models with one threshold. Rates in percent of words, `difference` to the large model alone in points."""
+    """Both recognizers with one threshold.
 
-    doubt_below: float
+    Attributes:
+        threshold: Mean log-probability below which a transcript is repeated.
+        repeated: Share of repeated clips.
+        wer: Word error rate in percent.
+        difference: Difference to the main recognizer alone, in percentage points.
+        interval: 95% interval of the difference.
+        median_ms: Median time of a clip.
+        main_median_ms: Median time of the main recognizer alone.
+    """
+
+    threshold: float
     repeated: float
     wer: float
     difference: float
     interval: tuple[float, float]
     median_ms: float
-    careful_median_ms: float
+    main_median_ms: float
 
 
-def study(quick: Moonshine, careful: Whisper, clips: Sequence[HumanClip]) -> Iterator[TwoHearings]:
-    """Have every clip heard by both."""
-    ears = SttCascade(careful, quick, doubt_below=-np.inf)
+def study(first_pass: Moonshine, main_recognizer: Whisper, clips: Sequence[HumanClip]) -> Iterator[RecognizedClip]:
+    """Transcribe every clip with both recognizers and yield the results."""
+    any_confidence = SttCascade(main_recognizer, first_pass, min_logprob=-np.inf)
     for clip in clips:
         pcm = clip.pcm()
-        began = time.perf_counter()
-        first = quick.transcribe_batch([pcm])[0].hypothesis
+        started = time.perf_counter()
+        first = first_pass.transcribe_batch([pcm])[0].hypothesis
         between = time.perf_counter()
-        second = careful.transcribe_batch([pcm])[0]
+        second = main_recognizer.transcribe_batch([pcm])[0]
         ended = time.perf_counter()
-        yield TwoHearings(
+        yield RecognizedClip(
             source=clip.source,
             name=clip.name,
             words=len(words(clip.text)),
-            sure=first.avg_logprob if ears.sure(first) else -np.inf,
-            quick_errors=word_errors(clip.text, first.text),
-            careful_errors=word_errors(clip.text, second.text),
-            quick_ms=(between - began) * 1000,
-            careful_ms=(ended - between) * 1000,
+            confidence=first.avg_logprob if any_confidence.is_confident(first) else -np.inf,
+            first_errors=word_errors(clip.text, first.text),
+            main_errors=word_errors(clip.text, second.text),
+            first_ms=(between - started) * 1000,
+            main_ms=(ended - between) * 1000,
             text=clip.text,
-            quick_heard=first.text,
-            careful_heard=second.text,
+            first_transcript=first.text,
+            main_transcript=second.text,
         )
 
 
-def cascade(heard: Sequence[TwoHearings], doubt_below: float) -> Cascade:
-    """What the pair does with this threshold."""
-    doubtful = np.array([clip.sure < doubt_below for clip in heard])
-    total = np.array([clip.words for clip in heard])
-    careful = np.array([clip.careful_errors for clip in heard])
-    errors = np.where(doubtful, careful, [clip.quick_errors for clip in heard])
-    careful_ms = np.array([clip.careful_ms for clip in heard])
-    spent_ms = np.array([clip.quick_ms for clip in heard]) + np.where(doubtful, careful_ms, 0.0)
+def cascade(clips: Sequence[RecognizedClip], threshold: float) -> Cascade:
+    """Evaluate the cascade with this threshold."""
+    repeated = np.array([clip.confidence < threshold for clip in clips])
+    total = np.array([clip.words for clip in clips])
+    main_errors = np.array([clip.main_errors for clip in clips])
+    errors = np.where(repeated, main_errors, [clip.first_errors for clip in clips])
+    main_ms = np.array([clip.main_ms for clip in clips])
+    spent_ms = np.array([clip.first_ms for clip in clips]) + np.where(repeated, main_ms, 0.0)
     return Cascade(
-        doubt_below=doubt_below,
-        repeated=float(doubtful.mean()),
+        threshold=threshold,
+        repeated=float(repeated.mean()),
         wer=100 * float(errors.sum() / total.sum()),
-        difference=100 * float((errors - careful).sum() / total.sum()),
-        interval=paired_interval(errors - careful, total),
+        difference=100 * float((errors - main_errors).sum() / total.sum()),
+        interval=paired_interval(errors - main_errors, total),
         median_ms=float(np.median(spent_ms)),
-        careful_median_ms=float(np.median(careful_ms)),
+        main_median_ms=float(np.median(main_ms)),
     )
 
 
 def describe(row: Cascade) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
     low, high = row.interval
     return (
-        f"{row.doubt_below:8.2f} {row.repeated:9.0%} {row.wer:7.2f} {row.difference:+8.2f} ({low:+.2f} to {high:+.2f})"
-        f" {row.median_ms:8.0f} ms, alone {row.careful_median_ms:.0f} ms"
+        f"{row.threshold:9.2f} {row.repeated:9.0%} {row.wer:7.2f} {row.difference:+8.2f} ({low:+.2f} to {high:+.2f})"
+        f" {row.median_ms:8.0f} ms, alone {row.main_median_ms:.0f} ms"
     )
 
 
-HEADER = "doubt < repeated   WER %  points (95% interval)   median time, large model alone"
+HEADER = "threshold  repeated   WER %  points (95% interval)   median time, main recognizer alone"
 
 
 def main() -> None:
-    """Print the table for every threshold; `--json` keeps what was heard."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="of the telephone prompts, each how manieth")
-    given = parser.parse_args()
+    """Run the study over every clip on this machine and print a line per threshold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write every clip's results to this file")
+    parser.add_argument("--every", type=int, default=1, help="use every Nth telephone prompt")
+    options = parser.parse_args()
     if missing_packages():
         parser.error(f"apt-get install {' '.join(missing_packages())}")
     store = open_store(ModelStoreSettings())
-    quick = Moonshine(store.path("moonshine-tiny-en"), threads=1)
-    careful = Whisper(store.path("whisper-base"), WhisperOptions(threads=1))
-    quick.warm_up()
-    careful.warm_up()
-    heard = list(study(quick, careful, human_clips(store.path("human-clips"), given.every)))
-    print(f"{len(heard)} clips, {sum(clip.words for clip in heard)} words", HEADER, sep="\n")
+    first_pass = Moonshine(store.path("moonshine-tiny-en"), threads=1)
+    main_recognizer = Whisper(store.path("whisper-base"), WhisperOptions(threads=1))
+    first_pass.warm_up()
+    main_recognizer.warm_up()
+    clips = list(study(first_pass, main_recognizer, human_clips(store.path("human-clips"), options.every)))
+    print(f"{len(clips)} clips, {sum(clip.words for clip in clips)} words", HEADER, sep="\n")
     for threshold in THRESHOLDS:
-        print(describe(cascade(heard, threshold)))
-    if given.json:
-        given.json.write_text(json.dumps([asdict(clip) for clip in heard], indent=1))
+        print(describe(cascade(clips, threshold)))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(clip) for clip in clips], indent=1))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""False cut-offs against latency, for every rule that takes turns: `python -m benchmarks.studies.turn_curves FILE`.
+"""False cut-offs against latency of endpointing rules: `python -m benchmarks.studies.turn_curves FILE`.
 
-FILE is what `python -m benchmarks.studies.turn_study --json FILE` heard: the silences of human speech, those inside a
-sentence (pauses) and those behind an utterance (ends); one between two sentences is neither, and only teaches the
-caller's habit. Each rule has one setting that trades the two errors:
+`python -m benchmarks.studies.turn_study --json FILE` writes FILE, the silences of human speech. A silence inside a
+sentence is a pause, and a silence after the utterance is an end. A silence between two sentences is neither, and only
+updates the statistics of the caller's pauses. Each rule has one setting, which trades cut-offs against delay:
 
-    fixed      the turn is taken after so much silence, whatever was said
-    stock      the turn model is asked at 200 ms of silence (pipecat's default): a probability above the setting takes
-               the turn at once, one below it at 3 s
-    fused      ours (`rejoinder/core/turns/endpointing.py`): turn model, words and the caller's own pauses, by a
-    budget of
-               false cut-offs
+    fixed      Take the turn after a fixed silence.
+    stock      Query the turn model at 200 ms of silence (pipecat's default). Take the turn at once if its probability
+               is above the setting, else after 3 s.
+    fused      The product's rule (`rejoinder/core/turns/endpointing.py`): turn model, words and the caller's pauses,
+               with a budget of false cut-offs.
 
-A delay is the mean silence at which ends are taken; a cut-off is a pause that was taken for an end, in percent of all
-pauses. The weights of the fusion are fitted on four fifths of the clips and judged on the fifth, five times over.
+The delay is the mean silence before an end is taken. The cut-off rate is the share of pauses in which the turn is
+taken. The weights of the fused rule are fitted on four fifths of the clips and tested on the other fifth, five times.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 
 Floats = npt.NDArray[np.float64]
 Rule = Callable[[Silence, PauseStats, float], float]
-"""The silence in ms after which a rule takes the turn, by the caller's habit and the rule's setting."""
+"""Returns the silence in ms after which the rule takes the turn, from the caller's pauses and the rule's setting."""
 
-STOCK_ASKED_MS = 200.0
+STOCK_QUERY_MS = 200.0
 STOCK_FALLBACK_MS = 3000.0
 FOLDS = 5
-# What is believed of the weights before any silence is heard, and how firmly: the turn model is as good as it says. Its
-# authors tested it on conversation, and this speech is read; without it the fit would forget half of a sure "no".
+# Prior of the weights, and its precision: the turn model is calibrated. Its authors tested it on conversation, but this
+# speech is read. Without the prior the fit would halve the weight of a confident "not finished".
 PRIOR = FusionWeights(bias=0.0, turn_model=1.0, finished=0.0, open=0.0)
-FIRMNESS = FusionWeights(bias=0.0, turn_model=100.0, finished=5.0, open=5.0)
+PRECISION = FusionWeights(bias=0.0, turn_model=100.0, finished=5.0, open=5.0)
 STEPS = 30
-# Where the published benchmark compares: cut-offs at a mean delay, and the delay at a rate of cut-offs.
+# Points at which the published benchmark compares rules: cut-offs at a mean delay, and delay at a cut-off rate.
 AT_DELAY_MS = (300.0, 600.0)
 AT_CUT_OFFS = (0.05, 0.10)
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One setting of a rule: mean delay of the ends, and the share of pauses cut."""
+    """Result of one setting of a rule: the mean delay of ends, and the share of pauses that are cut off."""
 
     setting: float
     delay_ms: float
@@ -59,53 +58,58 @@ class CurvePoint:
 
 
 def fit(silences: Sequence[Silence]) -> FusionWeights:
-    """The logistic regression of "this was the end" on the evidence, drawn towards PRIOR."""
-    known = [silence for silence in silences if silence.resumed_ms is None or is_pause(silence)]
-    inputs = np.array([evidence(silence.later, _words(silence)) for silence in known])
-    ended = np.array([silence.resumed_ms is None for silence in known], np.float64)
-    prior, penalty = np.array(astuple(PRIOR)), np.diag(astuple(FIRMNESS))
+    """Fit the probability of an end by logistic regression, regularized towards PRIOR."""
+    labelled = [silence for silence in silences if silence.resumed_ms is None or is_pause(silence)]
+    inputs = np.array([evidence(silence.later, _words(silence)) for silence in labelled])
+    ended = np.array([silence.resumed_ms is None for silence in labelled], np.float64)
+    prior, penalty = np.array(astuple(PRIOR)), np.diag(astuple(PRECISION))
     weights = prior
     for _ in range(STEPS):
-        likely = 1 / (1 + np.exp(-inputs @ weights))
-        slope = inputs.T @ (likely - ended) + penalty @ (weights - prior)
-        curve = (inputs * (likely * (1 - likely))[:, None]).T @ inputs + penalty
-        weights = weights - np.linalg.solve(curve, slope)
+        predicted = 1 / (1 + np.exp(-inputs @ weights))
+        gradient = inputs.T @ (predicted - ended) + penalty @ (weights - prior)
+        hessian = (inputs * (predicted * (1 - predicted))[:, None]).T @ inputs + penalty
+        weights = weights - np.linalg.solve(hessian, gradient)
     return FusionWeights(*(round(float(weight), 2) for weight in weights))
 
 
 def is_pause(silence: Silence) -> bool:
-    """Whether it lies inside a sentence."""
+    """Return True if speech resumed after the silence within the same sentence."""
     return silence.resumed_ms is not None and not silence.sentence_over
 
 
-def fixed(silence: Silence, habit: PauseStats, setting: float) -> float:
+def fixed(silence: Silence, pauses: PauseStats, setting: float) -> float:
+    """Take the turn after `setting` ms."""
     return setting
 
 
-def stock(silence: Silence, habit: PauseStats, setting: float) -> float:
+def stock(silence: Silence, pauses: PauseStats, setting: float) -> float:
+    """Take the turn at the verdict if its probability is above `setting`, else after 3 s."""
     if silence.later > setting:
-        return max(STOCK_ASKED_MS, silence.soft_ms) + silence.judged_ms
+        return max(STOCK_QUERY_MS, silence.soft_ms) + silence.judged_ms
     return STOCK_FALLBACK_MS
 
 
 def fused(weights: FusionWeights, settings: Settings) -> Rule:
-    """Ours, decided as the host decides it: by words that read finished, else by the turn model and the words."""
+    """Return the product's rule with these weights. Its setting is the budget of false cut-offs.
 
-    def rule(silence: Silence, habit: PauseStats, setting: float) -> float:
+    As in the host, a transcript that reads finished decides. Otherwise the turn model and the words decide together.
+    """
+
+    def rule(silence: Silence, pauses: PauseStats, setting: float) -> float:
         endpointing = settings.endpointing.model_copy(update={"cut_off_budget": setting})
-        told_ms = silence.soft_ms + silence.transcribed_ms
+        transcript_ms = silence.soft_ms + silence.transcribed_ms
         words = _words(silence)
         if words is TranscriptEnding.FINISHED and endpointing.finished_probability:
-            return max(told_ms, _wait_ms(endpointing, endpointing.finished_probability, habit))
-        asked_ms = max(silence.soft_ms, min(endpointing.ask_after_ms, told_ms))
+            return max(transcript_ms, _wait_ms(endpointing, endpointing.finished_probability, pauses))
+        query_ms = max(silence.soft_ms, min(endpointing.ask_after_ms, transcript_ms))
         probability = complete(silence.later, words, weights)
-        return max(asked_ms + silence.judged_ms, _wait_ms(endpointing, probability, habit))
+        return max(query_ms + silence.judged_ms, _wait_ms(endpointing, probability, pauses))
 
     return rule
 
 
-def _wait_ms(settings: EndpointingSettings, probability: float | None, habit: PauseStats) -> float:
-    return wait_s(TurnDetection(), settings, probability, habit) * 1000
+def _wait_ms(settings: EndpointingSettings, probability: float | None, pauses: PauseStats) -> float:
+    return wait_s(TurnDetection(), settings, probability, pauses) * 1000
 
 
 def _words(silence: Silence) -> TranscriptEnding:
@@ -113,65 +117,67 @@ def _words(silence: Silence) -> TranscriptEnding:
 
 
 def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint:
-    """One setting over all silences; a caller's habit is learned within its clip."""
+    """Apply one setting to all silences. The statistics of a caller's pauses begin anew with each clip."""
     delays, pauses, cut = [], 0, 0
-    clip, habit = "", PauseStats()
+    clip, pause_stats = "", PauseStats()
     for silence in silences:
         if silence.clip != clip:
-            clip, habit = silence.clip, PauseStats()
-        taken_ms = rule(silence, habit, setting)
+            clip, pause_stats = silence.clip, PauseStats()
+        taken_ms = rule(silence, pause_stats, setting)
         if silence.resumed_ms is None:
             delays.append(taken_ms)
             continue
-        habit = habit.with_pause(silence.resumed_ms / 1000)
+        pause_stats = pause_stats.with_pause(silence.resumed_ms / 1000)
         if not silence.sentence_over:
             pauses += 1
             cut += silence.resumed_ms > taken_ms
     return CurvePoint(setting, float(np.mean(delays)), cut / max(1, pauses))
 
 
-def crossed(rule_of: Callable[[FusionWeights], Rule], setting: float, silences: Sequence[Silence]) -> CurvePoint:
-    """One setting, each clip judged by weights that never saw it."""
+def cross_validated(
+    rule_of: Callable[[FusionWeights], Rule], setting: float, silences: Sequence[Silence]
+) -> CurvePoint:
+    """Apply one setting to all silences, each clip with weights that were fitted on other clips."""
     names = sorted({silence.clip for silence in silences})
     points = []
     for fold in range(FOLDS):
-        held = set(names[fold::FOLDS])
-        judged = [silence for silence in silences if silence.clip in held]
-        rule = rule_of(fit([silence for silence in silences if silence.clip not in held]))
-        points.append((point(rule, setting, judged), judged))
-    ends = [sum(s.resumed_ms is None for s in judged) for _, judged in points]
-    pauses = [sum(is_pause(silence) for silence in judged) for _, judged in points]
+        held_out = set(names[fold::FOLDS])
+        tested = [silence for silence in silences if silence.clip in held_out]
+        rule = rule_of(fit([silence for silence in silences if silence.clip not in held_out]))
+        points.append((point(rule, setting, tested), tested))
+    ends = [sum(s.resumed_ms is None for s in tested) for _, tested in points]
+    pauses = [sum(is_pause(silence) for silence in tested) for _, tested in points]
     delay_ms = float(np.average([found.delay_ms for found, _ in points], weights=ends))
     return CurvePoint(setting, delay_ms, float(np.average([found.cut for found, _ in points], weights=pauses)))
 
 
 def cut_at(points: Sequence[CurvePoint], delay_ms: float) -> float | None:
-    """The least share of pauses cut at a mean delay of at most `delay_ms`; None if the rule is never so quick."""
+    """Return the lowest cut-off rate with a mean delay of at most `delay_ms`, or None if no setting is that fast."""
     return min((found.cut for found in points if found.delay_ms <= delay_ms), default=None)
 
 
 def delay_at(points: Sequence[CurvePoint], cut: float) -> float | None:
-    """The least mean delay at which at most this share of pauses is cut."""
+    """Return the lowest mean delay in ms with a cut-off rate of at most `cut`, or None if there is none."""
     return min((found.delay_ms for found in points if found.cut <= cut), default=None)
 
 
-def _told(value: float | None, scale: float, unit: str) -> str:
+def _formatted(value: float | None, scale: float, unit: str) -> str:
     return "never" if value is None else f"{value * scale:.1f}{unit}" if unit == "%" else f"{value:.0f}{unit}"
 
 
 def line(name: str, points: Sequence[CurvePoint]) -> str:
-    """One rule's line of the table."""
-    cuts = [_told(cut_at(points, delay_ms), 100, "%") for delay_ms in AT_DELAY_MS]
-    delays = [_told(delay_at(points, cut), 1, " ms") for cut in AT_CUT_OFFS]
+    """Format one rule's line of the table."""
+    cuts = [_formatted(cut_at(points, delay_ms), 100, "%") for delay_ms in AT_DELAY_MS]
+    delays = [_formatted(delay_at(points, cut), 1, " ms") for cut in AT_CUT_OFFS]
     return f"| {name} | " + " | ".join([*cuts, *delays]) + " |"
 
 
 def main() -> None:
-    """Print the table, the weights of all clips, and the defaults' own point."""
+    """Print the table, the weights fitted on all clips, and the results of the default settings."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path)
-    given = parser.parse_args()
-    silences = [Silence(**entry) for entry in json.loads(given.file.read_text(encoding="utf-8"))["silences"]]
+    parser.add_argument("file", type=Path, help="output of turn_study --json")
+    options = parser.parse_args()
+    silences = [Silence(**entry) for entry in json.loads(options.file.read_text(encoding="utf-8"))["silences"]]
     settings = Settings()
     pauses = [silence.resumed_ms / 1000 for silence in silences if silence.resumed_ms and is_pause(silence)]
     finished = [silence for silence in silences if _words(silence) is TranscriptEnding.FINISHED]
@@ -179,17 +185,17 @@ def main() -> None:
     print(f"{len(silences)} silences, {len(pauses)} of them pauses, mean {np.mean(pauses):.2f} s")
     print(f"reads finished: {len(finished)}, of which {ends} are ends")
     print(f"turn model, one decision: p99 {np.percentile([s.judged_ms for s in silences], 99):.0f} ms (the guide: 75)")
-    print(f"weights of all clips: {fit(silences)}")
+    print(f"weights fitted on all clips: {fit(silences)}")
     print("| rule | cut-offs at 300 ms | at 600 ms | delay at 5% cut-offs | at 10% |\n|---|---|---|---|---|")
     waits = [float(wait) for wait in range(40, 3000, 20)]
     budgets = [float(budget) for budget in np.geomspace(0.001, 0.9, 80)]
     print(line("fixed silence", [point(fixed, wait, silences) for wait in waits]))
-    print(line("turn model, stock rule", [point(stock, at, silences) for at in np.linspace(0.0, 1.0, 201)]))
-    print(line("fused", [crossed(lambda w: fused(w, settings), budget, silences) for budget in budgets]))
+    print(line("turn model, stock rule", [point(stock, limit, silences) for limit in np.linspace(0.0, 1.0, 201)]))
+    print(line("fused", [cross_validated(lambda w: fused(w, settings), budget, silences) for budget in budgets]))
     for name, rule, setting in (
         ("fixed 500 ms", fixed, 500.0),
         ("stock rule at 0.5", stock, 0.5),
-        ("ours, as configured", fused(WEIGHTS, settings), settings.endpointing.cut_off_budget),
+        ("fused, as configured", fused(WEIGHTS, settings), settings.endpointing.cut_off_budget),
     ):
         found = point(rule, setting, silences)
         print(f"{name}: mean delay {found.delay_ms:.0f} ms, {found.cut:.1%} of pauses cut")

@@ -1,16 +1,17 @@
-"""What asking the turn model less costs, on human speech: `python -m benchmarks.studies.turn_study`.
+"""Effect of querying the turn model less often: `python -m benchmarks.studies.turn_study`.
 
-Every clip is heard once, with the real models: each silence of `soft_end_ms` is transcribed and judged, and both are
-timed. Then the same silences are decided by three policies, on paper:
+The study runs the real models once over clips of human speech. At each tentative end of speech (silence of
+`soft_end_ms`) it transcribes the audio, queries the turn model, and times both. It then simulates three policies on
+these silences:
 
-    always     the turn model is asked at every soft end and its answer awaited
-    sparing    ours: it is asked when the transcript is there and leaves doubt, or after `ask_after_ms` of silence, with
-               that silence; a transcript that reads finished decides if it is there before the verdict
-    silent     the turn model never answers: words that read finished decide, the rest waits for the fallback silence
+    always     Query the turn model at every tentative end, and wait for its verdict.
+    sparing    The product's policy. Query when the transcript is there and does not read finished, or after
+               `ask_after_ms` of silence. A transcript that reads finished decides if it comes before the verdict.
+    silent     The turn model never responds. A transcript that reads finished decides. Otherwise wait for the fallback
+               silence.
 
-A pause that the speaker ended in time costs nothing; one that was taken for the end is a cut. Latency is the silence
-after the last word at which the turn is taken, and `ready` when the transcript is there as well, which is what a reply
-waits for.
+A pause that is longer than a policy waits is a false cut-off. Latency is the silence before the turn is taken. `ready`
+is the silence until the transcript is there as well, because a reply needs both.
 """
 
 from __future__ import annotations
@@ -57,9 +58,18 @@ ROOM_LEVEL = 8
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """One soft end: `soft_ms` after the last speech it was known, and `resumed_ms` after it speech was believed again;
-    None: it was the end. `later`: the turn model's word on `ask_after_ms` of silence. `sentence_over`: a sentence of
-    the clip's own text ends here.
+    """One tentative end of speech. Times count from the end of the last speech.
+
+    Attributes:
+        clip: Name of the clip.
+        soft_ms: When the tentative end was detected.
+        resumed_ms: When speech was detected again; None if the utterance had ended.
+        probability: The turn model's probability at the tentative end.
+        later: The turn model's probability after `ask_after_ms` of silence.
+        judged_ms: Duration of the turn model's inference.
+        text: Transcript up to the tentative end.
+        transcribed_ms: Duration of the transcription.
+        sentence_over: A sentence of the clip's true text ends here.
     """
 
     clip: str
@@ -75,7 +85,12 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """After so much silence the turn is taken, unless speech goes on before; `asked`: the turn model was."""
+    """What a policy does in one silence.
+
+    Attributes:
+        taken_ms: Silence after which it takes the turn, unless speech resumes before.
+        asked: It queries the turn model.
+    """
 
     taken_ms: float
     asked: bool
@@ -83,7 +98,19 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class PolicyOutcome:
-    """One policy over all silences; times are ms of silence."""
+    """Results of one policy. Times are milliseconds of silence.
+
+    Attributes:
+        policy: Name of the policy.
+        silences: Number of tentative ends.
+        pauses: Number of them after which speech resumed.
+        asked: Number of queries to the turn model.
+        cut: Number of pauses in which the turn was taken.
+        latency_p50_ms: Median silence before the turn is taken.
+        latency_p90_ms: The 90th percentile of it.
+        ready_p50_ms: Median silence until the turn is taken and the transcript is there.
+        ready_p90_ms: The 90th percentile of it.
+    """
 
     policy: str
     silences: int
@@ -97,34 +124,35 @@ class PolicyOutcome:
 
 
 def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
-    """When this policy takes the turn, if the silence lasts."""
+    """Return when `policy` (one of POLICIES) takes the turn if the silence lasts."""
     rules = settings.endpointing
-    told_ms = silence.soft_ms + silence.transcribed_ms
+    transcript_ms = silence.soft_ms + silence.transcribed_ms
     words = ending(silence.text, settings.stt.language)
     finished = words is TranscriptEnding.FINISHED
     if policy == "always":
-        known_ms = silence.soft_ms + silence.judged_ms
-        fused = complete(silence.probability, words if told_ms <= known_ms else None)
-        return Decision(_taken_ms(settings, fused, known_ms), asked=True)
-    asked_ms = max(silence.soft_ms, min(rules.ask_after_ms, told_ms))
-    lasts = silence.resumed_ms is None or silence.resumed_ms > asked_ms
-    asked = lasts and not (finished and told_ms <= asked_ms)
-    if finished and (policy == "silent" or told_ms <= asked_ms + silence.judged_ms):
-        return Decision(_taken_ms(settings, rules.finished_probability, told_ms), asked)
+        verdict_ms = silence.soft_ms + silence.judged_ms
+        fused = complete(silence.probability, words if transcript_ms <= verdict_ms else None)
+        return Decision(_taken_ms(settings, fused, verdict_ms), asked=True)
+    query_ms = max(silence.soft_ms, min(rules.ask_after_ms, transcript_ms))
+    lasts = silence.resumed_ms is None or silence.resumed_ms > query_ms
+    asked = lasts and not (finished and transcript_ms <= query_ms)
+    if finished and (policy == "silent" or transcript_ms <= query_ms + silence.judged_ms):
+        return Decision(_taken_ms(settings, rules.finished_probability, transcript_ms), asked)
     if policy == "silent":
         return Decision(_taken_ms(settings, None, silence.soft_ms + rules.verdict_timeout_ms), asked)
-    known_ms = asked_ms + silence.judged_ms
+    verdict_ms = query_ms + silence.judged_ms
     return Decision(
-        _taken_ms(settings, complete(silence.later, words if told_ms <= known_ms else None), known_ms), asked
+        _taken_ms(settings, complete(silence.later, words if transcript_ms <= verdict_ms else None), verdict_ms), asked
     )
 
 
-def _taken_ms(settings: Settings, probability: float | None, known_ms: float) -> float:
-    return max(known_ms, wait_s(TurnDetection(), settings.endpointing, probability) * 1000)
+def _taken_ms(settings: Settings, probability: float | None, decided_ms: float) -> float:
+    """Return the silence after which the turn is taken, if `probability` is known after `decided_ms` of silence."""
+    return max(decided_ms, wait_s(TurnDetection(), settings.endpointing, probability) * 1000)
 
 
 def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> PolicyOutcome:
-    """One policy over all silences."""
+    """Return the results of one policy over all silences."""
     pairs = [(silence, decide(silence, policy, settings)) for silence in silences]
     ends = [pair for pair in pairs if pair[0].resumed_ms is None]
     taken = [decision.taken_ms for _, decision in ends]
@@ -146,7 +174,7 @@ def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> Pol
 
 
 def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> Iterator[SpeechEvent]:
-    """What voice activity makes of 16 kHz audio."""
+    """Yield the speech events that voice activity detection finds in 16 kHz audio."""
     state: Samples = np.zeros((1, STATE_SIZE), np.float32)
     speech = SpeechState()
     for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
@@ -160,51 +188,51 @@ def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> 
 
 
 class StudyListener:
-    """Hears clips with the real models."""
+    """The real models: voice activity, turn detection and speech-to-text."""
 
     def __init__(self, settings: Settings, threads: int) -> None:
+        """Load the models that `settings` name, each with `threads` threads."""
         store = open_store(settings.models)
         self._settings = settings
         self._vad: Silero = load_silero(settings)
         self._turn = SmartTurn(store.path(settings.turn_detector.model) / "smart-turn-v3.2-cpu.onnx", threads)
-        careful = Whisper(store.path(settings.stt.model), WhisperOptions(threads=threads))
-        quick = Moonshine(store.path(settings.stt.first_pass_model), threads) if settings.stt.hears_twice else None
-        self._stt = SttCascade(careful, quick, settings.stt.first_pass_min_logprob)
+        main_recognizer = Whisper(store.path(settings.stt.model), WhisperOptions(threads=threads))
+        first_pass = Moonshine(store.path(settings.stt.first_pass_model), threads) if settings.stt.hears_twice else None
+        self._stt = SttCascade(main_recognizer, first_pass, settings.stt.first_pass_min_logprob)
         self._turn.warm_up()
         self._stt.warm_up()
 
-    def hear(self, clip: HumanClip) -> Iterator[Silence]:
-        """Every soft end of a clip in a quiet room."""
+    def silences(self, clip: HumanClip) -> Iterator[Silence]:
+        """Yield every tentative end of speech in a clip, which is followed by 1.5 s of faint noise."""
         speech = clip.pcm()
         room = np.random.default_rng(0).integers(-ROOM_LEVEL, ROOM_LEVEL + 1, round(ROOM_S * STT_RATE))
         pcm = np.concatenate([speech, room.astype(np.int16)])
-        start, open_end = 0, None
+        start, pending = 0, None
         for event in edges(self._vad, self._settings.speech, pcm):
             match event:
                 case SpeechStarted(at):
                     start = at
-                case SpeechResumed(at) if open_end is not None:
-                    believed = at + RESUME_WINDOWS * VAD_WINDOW
-                    yield replace(open_end[1], resumed_ms=(believed - open_end[0].speech_end) * 1000 / STT_RATE)
-                    open_end = None
+                case SpeechResumed(at) if pending is not None:
+                    detected = at + RESUME_WINDOWS * VAD_WINDOW
+                    yield replace(pending[1], resumed_ms=(detected - pending[0].speech_end) * 1000 / STT_RATE)
+                    pending = None
                 case SoftEnd():
-                    open_end = event, self._judge(clip, pcm, start, event)
-        if open_end is not None:
-            yield open_end[1]
+                    pending = event, self._judge(clip, pcm, start, event)
+        if pending is not None:
+            yield pending[1]
 
     def _judge(self, clip: HumanClip, pcm: npt.NDArray[np.int16], start: int, end: SoftEnd) -> Silence:
         padding = round(self._settings.speech.prefix_padding_ms * STT_RATE / 1000)
-        heard = pcm[max(0, start - padding) : end.at]
-        began = time.perf_counter()
-        probability = self._turn.predict(heard)
+        speech = pcm[max(0, start - padding) : end.at]
+        started = time.perf_counter()
+        probability = self._turn.predict(speech)
         between = time.perf_counter()
-        text = self._stt.transcribe_batch([heard])[0].text
+        text = self._stt.transcribe_batch([speech])[0].text
         ended = time.perf_counter()
         until = end.speech_end + round(self._settings.endpointing.ask_after_ms * STT_RATE / 1000)
         later = self._turn.predict(pcm[max(0, start - padding) : max(until, end.at)])
         soft_ms = (end.at - end.speech_end) * 1000 / STT_RATE
-        times_ms = (between - began) * 1000, (ended - between) * 1000
-        over = sentence_over(clip.text, text)
+        times_ms = (between - started) * 1000, (ended - between) * 1000
         return Silence(
             clip.name,
             soft_ms=soft_ms,
@@ -214,19 +242,22 @@ class StudyListener:
             judged_ms=times_ms[0],
             text=text,
             transcribed_ms=times_ms[1],
-            sentence_over=over,
+            sentence_over=sentence_over(clip.text, text),
         )
 
 
-def sentence_over(text: str, heard: str) -> bool:
-    """Whether a sentence of `text` ends with the last word that `heard` transcribes (by the least edit distance)."""
+def sentence_over(text: str, transcript: str) -> bool:
+    """Return True if the transcript, a beginning of `text`, reaches the end of one of its sentences.
+
+    The position in `text` is the one with the least edit distance.
+    """
     spelled = [(word, part) for word in text.split() for part in words(word)]
     distances = list(range(len(spelled) + 1))
-    for count, said in enumerate(words(heard), start=1):
+    for count, word in enumerate(words(transcript), start=1):
         before, distances = distances, [count]
-        for at, (_, part) in enumerate(spelled, start=1):
-            distances.append(min(before[at] + 1, distances[at - 1] + 1, before[at - 1] + (said != part)))
-    reached = min(range(len(distances)), key=lambda at: (distances[at], -at))
+        for i, (_, part) in enumerate(spelled, start=1):
+            distances.append(min(before[i] + 1, distances[i - 1] + 1, before[i - 1] + (word != part)))
+    reached = min(range(len(distances)), key=lambda i: (distances[i], -i))
     return reached == len(spelled) or (reached > 0 and spelled[reached - 1][0].rstrip("\"')").endswith((".", "?", "!")))
 
 
@@ -237,7 +268,7 @@ HEADER = (
 
 
 def row(found: PolicyOutcome) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
     times = (
         f"{found.latency_p50_ms:9.0f} {found.latency_p90_ms:5.0f} {found.ready_p50_ms:9.0f} {found.ready_p90_ms:5.0f}"
     )
@@ -245,9 +276,9 @@ def row(found: PolicyOutcome) -> str:
 
 
 def main() -> None:
-    """Run the study over every clip this machine has, and print its table."""
+    """Run the study over every clip on this machine and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every-prompt", type=int, default=1, help="of the telephone prompts, take every Nth")
+    parser.add_argument("--every-prompt", type=int, default=1, help="use every Nth telephone prompt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every silence and the outcomes to this file")
     arguments = parser.parse_args()
@@ -256,7 +287,7 @@ def main() -> None:
         print(f"For more speech: apt-get install {' '.join(missing)}")
     listener = StudyListener(settings, arguments.threads)
     clips = human_clips(open_store(settings.models).path("human-clips"), arguments.every_prompt)
-    silences = [silence for clip in clips for silence in listener.hear(clip)]
+    silences = [silence for clip in clips for silence in listener.silences(clip)]
     outcomes = [outcome(policy, silences, settings) for policy in POLICIES]
     print(f"{len(clips)} clips of human speech; all times in ms of silence")
     print(HEADER)

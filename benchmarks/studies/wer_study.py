@@ -1,7 +1,8 @@
-"""What short audio context costs in accuracy on human speech: `python -m benchmarks.studies.wer_study`.
+"""Accuracy of Whisper with short audio context: `python -m benchmarks.studies.wer_study`.
 
-Each clip is decoded twice by the same weights, with short context and padded to 30 s, and held against its true text.
-The interval is a paired bootstrap over clips: both decodings of a clip are drawn together.
+The study decodes each clip of human speech twice with the same weights: with short context, and padded to 30 s. It
+reports the word error rates and their difference. The interval is a paired bootstrap over clips: both decodes of a clip
+are drawn together.
 """
 
 from __future__ import annotations
@@ -30,7 +31,22 @@ PERCENTILES = (2.5, 97.5)
 
 @dataclass(frozen=True, slots=True)
 class ClipResult:
-    """One clip, decoded both ways. `repeated`: a guard repeated the short decode with full padding."""
+    """One clip, decoded with short context and with full padding.
+
+    Attributes:
+        source: Corpus of the clip.
+        name: Name in its corpus.
+        words: Number of words of the true text.
+        audio_ms: Duration of the clip.
+        short_errors: Word errors with short context.
+        full_errors: Word errors with full padding.
+        short_ms: Decoding time with short context.
+        full_ms: Decoding time with full padding.
+        repeated: A guard repeated the short decode with full padding.
+        text: True text.
+        short_transcript: Transcript with short context.
+        full_transcript: Transcript with full padding.
+    """
 
     source: str
     name: str
@@ -42,13 +58,25 @@ class ClipResult:
     full_ms: float
     repeated: bool
     text: str
-    short_heard: str
-    full_heard: str
+    short_transcript: str
+    full_transcript: str
 
 
 @dataclass(frozen=True, slots=True)
 class WerSummary:
-    """Rates in percent of words; `difference` is short minus full, in points, with its 95% interval."""
+    """Word error rates of both decodes, in percent.
+
+    Attributes:
+        clips: Number of clips.
+        words: Number of words in their true texts.
+        short_wer: Rate with short context.
+        full_wer: Rate with full padding.
+        difference: Short minus full, in percentage points.
+        interval: 95% interval of the difference.
+        short_median_ms: Median decoding time with short context.
+        full_median_ms: Median decoding time with full padding.
+        repeated: Number of short decodes that a guard repeated.
+    """
 
     clips: int
     words: int
@@ -62,11 +90,11 @@ class WerSummary:
 
 
 def study(short: Whisper, full: Whisper, clips: Sequence[HumanClip]) -> Iterator[ClipResult]:
-    """Decode every clip with both."""
+    """Decode every clip with both engines and yield the results."""
     for clip in clips:
         pcm = clip.pcm()
         started = time.perf_counter()
-        quick = short.transcribe_batch([pcm])[0]
+        unpadded = short.transcribe_batch([pcm])[0]
         between = time.perf_counter()
         padded = full.transcribe_batch([pcm])[0]
         ended = time.perf_counter()
@@ -75,21 +103,25 @@ def study(short: Whisper, full: Whisper, clips: Sequence[HumanClip]) -> Iterator
             name=clip.name,
             words=len(words(clip.text)),
             audio_ms=pcm.size / 16,
-            short_errors=word_errors(clip.text, quick.text),
+            short_errors=word_errors(clip.text, unpadded.text),
             full_errors=word_errors(clip.text, padded.text),
             short_ms=(between - started) * 1000,
             full_ms=(ended - between) * 1000,
-            repeated=quick.full_padding,
+            repeated=unpadded.full_padding,
             text=clip.text,
-            short_heard=quick.text,
-            full_heard=padded.text,
+            short_transcript=unpadded.text,
+            full_transcript=padded.text,
         )
 
 
 def paired_interval(more_errors: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """The 95% interval of a difference of word error rates, in points, by a bootstrap over clips; deterministic.
+    """Return the 95% interval of a difference of word error rates, in percentage points.
 
-    `more_errors`: of each clip, by one decoding than by the other; `lengths`: the words of each clip's text.
+    The interval is a bootstrap over clips with a fixed seed.
+
+    Args:
+        more_errors: Errors of the first decode minus those of the second, for each clip.
+        lengths: Number of words of each clip's true text.
     """
     clips = len(lengths)
     draws = np.random.default_rng(BOOTSTRAP_SEED).integers(clips, size=(BOOTSTRAP_DRAWS, clips))
@@ -99,7 +131,7 @@ def paired_interval(more_errors: npt.NDArray[np.int64], lengths: npt.NDArray[np.
 
 
 def summarize(results: Sequence[ClipResult]) -> WerSummary:
-    """Totals and the bootstrap interval of the difference; deterministic."""
+    """Return the totals and the bootstrap interval of the difference. The result is deterministic."""
     lengths = np.array([result.words for result in results])
     short = np.array([result.short_errors for result in results])
     full = np.array([result.full_errors for result in results])
@@ -118,7 +150,7 @@ def summarize(results: Sequence[ClipResult]) -> WerSummary:
 
 
 def row(result: ClipResult) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
     name = f"{result.source}/{result.name}"
     rates = f"{result.short_errors:4d} {result.full_errors:4d}"
     return f"{name:52.52} {result.words:5d} {rates} {result.short_ms:8.0f} {result.full_ms:7.0f}"
@@ -128,7 +160,7 @@ HEADER = f"{'clip':52} {'words':>5} {'errors':>4} {'full':>4} {'short ms':>7} {'
 
 
 def describe(title: str, s: WerSummary) -> str:
-    """One sentence with the rates, the interval and the times."""
+    """Format the rates, the interval and the times as text."""
     return (
         f"{title}: {s.clips} clips, {s.words} words. WER short {s.short_wer:.2f}%, full {s.full_wer:.2f}%, "
         f"difference {s.difference:+.2f} points (95% {s.interval[0]:+.2f} to {s.interval[1]:+.2f}). "
@@ -137,10 +169,10 @@ def describe(title: str, s: WerSummary) -> str:
 
 
 def main() -> None:
-    """Run the study over every clip this machine has, and print its table."""
+    """Run the study over every clip on this machine and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="", help="directory of the model store (default: the user's cache)")
-    parser.add_argument("--every-prompt", type=int, default=1, help="of the telephone prompts, take every Nth")
+    parser.add_argument("--every-prompt", type=int, default=1, help="use every Nth telephone prompt")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write every clip's result and the summary to this file")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Emulated engines: real deployments, real queues, real cancellation, and no model.
+"""Emulated engines: real deployments with real queues and cancellation, but without a model.
 
-A request holds one of the engine's slots for as long as `rejoinder.core.measuring.service_curves` says; others wait
-in a bounded queue
-or are refused. They measure the system around the engines, so each names itself "emulated" with its curve and source in
-every report. What they say is audible and made of words, since barge-in, segments and captions must work as ever.
+A request holds one of the engine's slots for a service time from `rejoinder.core.measuring.service_curves`. Other
+requests wait in a bounded queue or are refused. Emulated engines serve to measure the system around the engines. In
+reports each one's name says "emulated" and gives its curve and source. Their audio is audible and their text consists
+of words, because barge-in, segmentation and captions depend on both.
 """
 
 from __future__ import annotations
@@ -33,23 +33,30 @@ WORDS = tuple(
     "Thank you for calling and asking me that today . It is a good question with a short and simple answer here . "
     "Let me tell you what I know about it and then you can ask again .".replace(" .", ".").split()
 )
-# A vowel of a man's voice, at the level of a telephone conversation (-20 dBFS): audible to every energy gate.
+# A low vowel at the level of a telephone conversation (-20 dBFS), above every energy gate.
 TONE_HZ = 120
 TONE_DBFS = -20.0
 
 
 @dataclass(slots=True)
 class Lease:
-    """One slot, held since `began`. `service_s`: the drawn time; the holder says when it `ends_at`."""
+    """A slot that one request holds. Times are of the event loop's clock, in seconds.
+
+    Attributes:
+        service_s: Drawn service time.
+        started_at: When the slot was acquired.
+        waited_s: Time spent in the queue.
+        ends_at: When the service ends. The holder sets it.
+    """
 
     service_s: float
-    began: float
+    started_at: float
     waited_s: float
     ends_at: float
 
 
 class Slots:
-    """At most so many services at once; `max_queue` requests wait, more are refused."""
+    """The slots of one engine, with a bounded queue. A request beyond `max_queue` waiting ones is refused."""
 
     def __init__(self, emulation: EmulationSettings, profile: EngineProfile, max_queue: int, seed: str) -> None:
         self._service = ServiceSampler(profile.curve, random.Random(f"{emulation.seed}/{seed}").random)
@@ -62,13 +69,20 @@ class Slots:
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[Lease]:
-        """Wait for a slot and hold it. Leaving early frees it at once, unless the engine ignores cancellation."""
+        """Wait for a slot and hold it.
+
+        Leaving the context before `ends_at` frees the slot at once. If the emulation ignores cancellation, the slot
+        stays taken until `ends_at`.
+
+        Raises:
+            Overloaded: All slots are taken and `max_queue` requests wait.
+        """
         loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived_at = loop.time()
         await self._acquire()
         self.in_service += 1
-        began = loop.time()
-        lease = Lease(self._service.next_s(self.in_service), began, began - arrived, began)
+        started_at = loop.time()
+        lease = Lease(self._service.next_s(self.in_service), started_at, started_at - arrived_at, started_at)
         try:
             yield lease
         finally:
@@ -96,9 +110,9 @@ class Slots:
 
 
 def _name(profile: EngineProfile, emulation: EmulationSettings) -> str:
-    """Emulated, the profile, and where its figures are from."""
-    which = emulation.profile or "own curve"
-    return f"emulated {which} ({profile.source}; {profile.slots} slots)"
+    """Return the name for reports: the profile, the source of its figures and its slots."""
+    profile_name = emulation.profile or "own curve"
+    return f"emulated {profile_name} ({profile.source}; {profile.slots} slots)"
 
 
 async def _until(at: float) -> None:
@@ -114,7 +128,7 @@ def _open(
 
 
 class EmulatedStt(StageDeployment):
-    """The `Stt` deployment without a model: one sentence that says how much speech it was given."""
+    """Replacement of the `Stt` deployment whose transcript states how many seconds of speech it received."""
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.stt
@@ -122,9 +136,13 @@ class EmulatedStt(StageDeployment):
         self._end = "." if stage.emulation.full_stop else ""
 
     async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
+        """Return a sentence that states the job's duration, after the drawn service time.
+
+        Raises Overloaded if all slots are taken and the queue is full.
+        """
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
-            lease.ends_at = lease.began + lease.service_s
+            lease.ends_at = lease.started_at + lease.service_s
             await _until(lease.ends_at)
             audio_ms = len(job.pcm) / SAMPLE_BYTES * 1000 / STT_RATE
             text = marking.transcript(audio_ms / 1000, self._end)
@@ -132,8 +150,9 @@ class EmulatedStt(StageDeployment):
 
 
 class EmulatedLlm:
-    """An `LlmEngine`: the first token after the drawn time, the others at the profile's pace, the slot held till the
-    last.
+    """An `LlmEngine` that sends its first token after the drawn service time and the others at the profile's rate.
+
+    A request holds its slot until the last token.
     """
 
     prefills = False
@@ -149,17 +168,21 @@ class EmulatedLlm:
 
     @property
     def active(self) -> int:
-        """Requests that hold a slot."""
+        """Number of requests that hold a slot."""
         return self._slots.in_service
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
-        said = len(request.prefix.split())
+        """Yield the answer, one word a token. It continues after `request.prefix`.
+
+        Raises Overloaded if all slots are taken and the queue is full.
+        """
+        skipped = len(request.prefix.split())
         vocabulary = itertools.cycle(self._vocabulary(request))
-        words = list(itertools.islice(vocabulary, said, max(said + 1, self._tokens)))[: request.max_tokens]
+        words = list(itertools.islice(vocabulary, skipped, max(skipped + 1, self._tokens)))[: request.max_tokens]
         prompt_tokens = sum(len(message.content.split()) for message in request.messages)
         async with self._slots.hold() as lease:
             pace_s = 1 / self._profile.tokens_per_s
-            first_at = lease.began + lease.service_s
+            first_at = lease.started_at + lease.service_s
             lease.ends_at = first_at + pace_s * (len(words) - 1)
             await _until(first_at)
             burst = max(1, round(self._coalesce_s / pace_s))
@@ -169,21 +192,21 @@ class EmulatedLlm:
                 await _until(first_at + pace_s * (sent + count - 1))
                 text = "".join(f"{word} " for word in words[sent : sent + count])
                 sent += count
-                over = sent == len(words)
-                usage = LlmUsage(prompt_tokens, sent, queue_s=lease.waited_s) if over else None
-                yield TokenDelta(text.rstrip() if over else text, count, "stop" if over else None, usage)
+                last = sent == len(words)
+                usage = LlmUsage(prompt_tokens, sent, queue_s=lease.waited_s) if last else None
+                yield TokenDelta(text.rstrip() if last else text, count, "stop" if last else None, usage)
 
     def _vocabulary(self, request: LlmRequest) -> tuple[str, ...]:
-        """What its answer says again and again."""
+        """Return the words that the answer repeats."""
         marks = marking.marks_in(request.messages[-1].content) if self._marked and request.messages else ()
         return marking.answer(marks[-1]) if marks else WORDS
 
     async def check_health(self) -> None:
-        """Nothing can hang here but the loop, which the replica watches."""
+        """Do nothing: only the event loop can hang, and the replica checks that itself."""
 
 
 class EmulatedTts(StageDeployment):
-    """The `Tts` deployment without a model: a tone as long as the text takes to say, at the profile's speed."""
+    """Replacement of the `Tts` deployment that returns a tone as long as the text takes to speak."""
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.tts
@@ -193,11 +216,11 @@ class EmulatedTts(StageDeployment):
         self._vowel = _vowel()
 
     async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
-        """Raises Overloaded when all slots are taken and `max_queue` segments wait."""
+        """Yield 24 kHz PCM at the profile's speed; raise Overloaded if all slots are taken and the queue is full."""
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
             total_s = max(0.1, len(request.text) / CHARACTERS_PER_S / request.speed)
-            first_at = lease.began + lease.service_s
+            first_at = lease.started_at + lease.service_s
             lease.ends_at = first_at + total_s / self._profile.speed
             async with aclosing(self._chunks(self._second(request.text), total_s, first_at)) as chunks:
                 async for chunk in chunks:
@@ -206,13 +229,13 @@ class EmulatedTts(StageDeployment):
     async def _chunks(self, second: bytes, total_s: float, first_at: float) -> AsyncGenerator[bytes, None]:
         made, total, chunk = 0, round(total_s * WIRE_RATE), round(self._chunk_s * WIRE_RATE)
         while made < total:
-            # The first chunk's time is the drawn one; each later chunk takes its own length over the speed.
+            # The first chunk takes the drawn service time. Each later chunk takes its own duration over the speed.
             await _until(first_at + made / WIRE_RATE / self._profile.speed)
             yield _cut(second, made, min(chunk, total - made))
             made += chunk
 
     def _second(self, text: str) -> bytes:
-        """The second of sound that this text is spoken with, over and over."""
+        """Return the second of audio that is repeated for this text: a marked tone, or else the vowel."""
         marks = marking.marks_in(text) if self._marked else ()
         return _leveled(marking.tone(marks[-1])) if marks else self._vowel
 
@@ -224,7 +247,7 @@ def _cut(second: bytes, start: int, samples: int) -> bytes:
 
 
 def _vowel() -> bytes:
-    """One second, which joins itself without a click."""
+    """Return one second of PCM that can be repeated without a click."""
     phase = 2 * np.pi * TONE_HZ * np.arange(WIRE_RATE) / WIRE_RATE
     return _leveled(sum((np.sin(phase * overtone) / overtone for overtone in (1, 2, 3)), np.zeros(WIRE_RATE)))
 

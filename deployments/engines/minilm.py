@@ -1,5 +1,6 @@
-"""Sentences as vectors: all-MiniLM-L6-v2 on the CPU, as sentence-transformers computes them (mean of the last states,
-brought to length 1).
+"""Sentence embeddings by all-MiniLM-L6-v2 on the CPU, through CTranslate2.
+
+A sentence's vector is the mean of the last hidden states, scaled to length 1, as sentence-transformers computes it.
 """
 
 from __future__ import annotations
@@ -14,23 +15,32 @@ from rejoinder.core.errors import ModelError
 from rejoinder.core.reply.answer_cache import Vector
 
 DIMENSIONS = 384
-# The model's own limit (sentence_bert_config.json); what lies behind it does not count.
+# The model's own limit (sentence_bert_config.json). Longer texts are truncated.
 LONGEST_TOKENS = 256
 PULL = "Run `rejoinder models pull`, which also converts it."
 
 
 class MiniLm:
-    """One model in memory; call it from one thread."""
+    """One model in memory. Call it from one thread."""
 
     def __init__(self, directory: Path, threads: int = 1, compute_type: str = "int8") -> None:
-        """`directory`: its CTranslate2 form with tokenizer.json; raises ModelError otherwise."""
+        """Load the model.
+
+        Args:
+            directory: The model's CTranslate2 form, with tokenizer.json.
+            threads: Threads of one inference.
+            compute_type: Precision of the weights, "int8" or "float32".
+
+        Raises:
+            ModelError: `directory` does not hold that form.
+        """
         self.name = f"all-minilm-l6-v2 {compute_type}"
         try:
             self._encoder = ctranslate2.Encoder(
                 str(directory), device="cpu", compute_type=compute_type, intra_threads=threads
             )
         except (RuntimeError, ValueError) as error:
-            raise ModelError("is no CTranslate2 encoder.", PULL, file=str(directory), found=str(error)) from error
+            raise ModelError("is not a CTranslate2 encoder.", PULL, file=str(directory), found=str(error)) from error
         tokens = directory / "tokenizer.json"
         if not tokens.is_file():
             raise ModelError("has no tokenizer.", PULL, file=str(tokens), found="no file")
@@ -39,13 +49,13 @@ class MiniLm:
         self._tokenizer.enable_truncation(LONGEST_TOKENS)
 
     def embed(self, text: str) -> Vector:
-        """A vector of length 1: two texts' product is their cosine."""
+        """Return a vector (384,) of length 1. The dot product of two vectors is their cosine similarity."""
         output = self._encoder.forward_batch([self._tokenizer.encode(text).ids])
         mean = np.asarray(output.last_hidden_state, np.float32)[0].mean(axis=0)
         vector: Vector = mean / np.linalg.norm(mean)
         return vector
 
     def warm_up(self) -> None:
-        """The first inference is slow."""
+        """Embed two sentences, because the first inference is slow."""
         for text in ("Hello.", "What time do you open on Sunday?"):
             self.embed(text)

@@ -1,4 +1,4 @@
-"""Opening an ONNX model: which file, how many threads, and one clear error."""
+"""Open ONNX models for CPU inference, with one error type for every fault."""
 
 from __future__ import annotations
 
@@ -23,42 +23,48 @@ PULL = "Run `rejoinder models verify`, then `rejoinder models pull`."
 
 
 def model_file(path: Path) -> Path:
-    """`path` itself, or the one .onnx file in the folder `path`; raises ModelError if there is not exactly one."""
+    """Return `path` if it is a file, else the only .onnx file in the folder `path`.
+
+    Raises ModelError unless there is exactly one.
+    """
     if path.is_file():
         return path
     found = sorted(path.glob("*.onnx"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
-        raise ModelError("no model.", PULL, file=str(path), expected="one .onnx file", found=names)
+        raise ModelError("does not hold one model.", PULL, file=str(path), expected="one .onnx file", found=names)
     return found[0]
 
 
 def open_session(file: Path, threads: int, inputs: tuple[str, ...] | None) -> onnxruntime.InferenceSession:
-    """A CPU session of `threads` threads; raises ModelError if `file` is no ONNX model, or has not these `inputs`."""
+    """Open a CPU session with `threads` threads.
+
+    Raises ModelError if `file` is not an ONNX model, or if its input names are not `inputs` (None: any).
+    """
     try:
         session = _session(str(file), threads)
     except _LOAD_ERRORS as error:
         raise ModelError("is not a readable ONNX model.", PULL, file=str(file), found=str(error)) from error
     found = tuple(entry.name for entry in session.get_inputs())
     if inputs is not None and found != inputs:
-        message = "is an ONNX model of another kind."
+        message = "is a different ONNX model."
         raise ModelError(message, PULL, file=str(file), expected=f"inputs {inputs}", found=f"inputs {found}")
     return session
 
 
 def read_model(file: Path, inputs: tuple[str, ...]) -> onnx.ModelProto:
-    """The model as data, to be taken apart; raises ModelError if `file` is no ONNX model with these `inputs`."""
+    """Return the model's graph; raise ModelError if `file` is not an ONNX model with these input names."""
     open_session(file, 1, inputs)
     return onnx.load(str(file))
 
 
 def open_part(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """A session of a part of a model."""
+    """Open a CPU session for a part of a model, with `threads` threads."""
     return _session(model.SerializeToString(), threads)
 
 
 def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Threads do not spin between calls: a spinning pool steals the core from the other engines of a small machine."""
+    """Open a session. Its threads do not spin between calls: that would take the core from engines beside it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""What a caller may hand an engine as audio, checked in one place."""
+"""Validation of the audio that engines receive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _INT16_SCALE = np.float32(1 / 32_768)
 
 
 def speech_samples(pcm: Pcm, max_s: float) -> Samples:
-    """Float32 samples of `pcm`; raises CallerError for half a sample, more than one channel, or over `max_s`."""
+    """Return `pcm` as float32 samples in [-1, 1).
+
+    Raises CallerError for an odd number of bytes, more than one channel, or more than `max_s` seconds.
+    """
     if isinstance(pcm, bytes):
         if len(pcm) % SAMPLE_BYTES:
             remedy = "Send whole 16-bit samples."

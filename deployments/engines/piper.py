@@ -1,10 +1,10 @@
-"""Piper: text to speech on the CPU, heard before its sentence is finished.
+"""Text to speech by Piper on the CPU. A sentence's audio starts before the whole sentence is synthesized.
 
-A VITS voice is two networks in one file: one makes the latent frames of a whole sentence, the other (a HiFi-GAN) turns
-frames into samples, and each sample depends on OVERLAP frames to either side and no more. So the file is cut in two,
-and the samples are made a few frames at a time: the same samples, and the first of them in half the time.
+A VITS voice holds two networks in one file. The first makes the latent frames of a whole sentence. The second (a
+HiFi-GAN) turns frames into samples, and a sample depends on at most OVERLAP frames on either side. This module splits
+the file and decodes a few frames at a time. The samples are the same, and the first of them come in half the time.
 
-piper-tts is GPL-3.0 and therefore an optional extra, imported only when a voice is opened.
+piper-tts is GPL-3.0. It is an optional extra and is imported only when a voice is opened.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, Samples, first_aud
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
 
 LEAD_MS = 10
-"""Silence kept before the first sound: enough for the attack of a consonant; the rest is latency."""
+"""Silence kept before the first sound, enough for the attack of a consonant. More would only add latency."""
 
 MIN_SPEED, MAX_SPEED = 0.25, 1.5
 """The range of OpenAI Realtime's `speed`."""
 
 MAX_CHARACTERS = 2000
-"""Two minutes of speech; a sentence is the unit of cancellation, so a text without an end would hold the slot."""
+"""About two minutes of speech. The limit bounds the first network's run on one sentence, which cannot be cancelled."""
 
 OVERLAP = 12
-"""Frames to either side on which a sample depends: conv_pre 3, the first stage's dilated kernels 45/8, the rest 2."""
+"""Frames on either side that a sample depends on: conv_pre 3, the first stage's dilated kernels 45/8, the rest 2."""
 
-FIRST_FRAMES, MOST_FRAMES = 18, 192
-"""Frames of the first part of a sentence (0.21 s of speech), doubled at each part up to the most."""
+FIRST_FRAMES, MAX_FRAMES = 18, 192
+"""Frames of the first part of a sentence (0.21 s of speech), doubled with each part up to the maximum."""
 
 PEAK = 0.95
-"""Of full scale: what the loudest sentence of the warm-up is brought to."""
+"""Share of full scale to which the gain brings the loudest warm-up sentence."""
 
 _INPUTS = ("input", "input_lengths", "scales")
 _DECODER_INPUT = "/dec/conv_pre/Conv"
@@ -48,12 +48,20 @@ Feed = dict[str, npt.NDArray[Any]]
 
 
 class PiperVoice:
-    """One voice; safe to call from several threads (phonemization is serialised inside piper)."""
+    """One voice. Safe to call from several threads: piper serializes phonemization."""
 
     def __init__(self, directory: Path, threads: int = 2, chunk_ms: int = 200, *, chunked: bool = True) -> None:
-        """`directory` holds VOICE.onnx and VOICE.onnx.json; `chunked`: speak before a sentence is finished.
+        """Load the voice.
 
-        Raises ConfigError if piper-tts is not installed, ModelError if the files are not a single-speaker voice.
+        Args:
+            directory: Holds VOICE.onnx and VOICE.onnx.json.
+            threads: Threads of one inference.
+            chunk_ms: Duration of the PCM chunks that `synthesize` yields.
+            chunked: Yield audio before the whole sentence is synthesized.
+
+        Raises:
+            ConfigError: piper-tts is not installed.
+            ModelError: The files are not a single-speaker voice.
         """
         module = _import_piper()
         file = model_file(directory)
@@ -62,8 +70,8 @@ class PiperVoice:
             config = module.PiperConfig.from_dict(json.loads(config_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError) as error:
             remedy = "Run `rejoinder models pull`."
-            raise ModelError("is no Piper voice.", remedy, file=str(config_file), found=repr(error)) from error
-        # piper's own loader gives onnxruntime no thread count, which then takes every core; here it only phonemizes.
+            raise ModelError("is not a Piper voice.", remedy, file=str(config_file), found=repr(error)) from error
+        # piper's own loader sets no thread count, so onnxruntime would use every core. piper only phonemizes here.
         self._network: VitsNetwork = ChunkedNetwork(file, threads) if chunked else WholeNetwork(file, threads)
         self._voice = module.PiperVoice(session=None, config=config)
         self._chunk_bytes = WIRE_RATE * chunk_ms // 1000 * SAMPLE_BYTES
@@ -71,7 +79,7 @@ class PiperVoice:
         self.name = f"piper {file.stem} (onnxruntime)"
 
     def warm_up(self) -> None:
-        """Speak a little, and find out how loud this voice is."""
+        """Synthesize three sentences and set the gain from their peak."""
         peaks = [
             float(np.abs(audio).max(initial=0.0))
             for sentence in _WARM_UP
@@ -80,11 +88,14 @@ class PiperVoice:
         self._gain = PEAK / max(peaks)
 
     def synthesize(self, text: str, speed: float = 1.0) -> Generator[bytes]:
-        """Speak `text`: chunks of 24 kHz PCM; none if nothing is speakable. All are of `chunk_ms` but the last, and the
-        first if less is there first.
+        """Return an iterator of 24 kHz 16-bit PCM chunks of `text`.
 
-        Closing the iterator stops the work: between chunks at once, inside a sentence when it is done.
-        Raises CallerError for a `speed` or a length out of range.
+        Chunks have the length `chunk_ms`. The first one is shorter if less audio is ready, and so may be the last one.
+        There are none if nothing in `text` can be spoken. Closing the iterator stops the synthesis after the part of
+        the sentence that is being computed.
+
+        Raises:
+            CallerError: `speed` is out of range, or `text` is too long.
         """
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise CallerError(f"speed {speed:g} is out of range.", f"Use {MIN_SPEED} to {MAX_SPEED}.", param="speed")
@@ -94,13 +105,13 @@ class PiperVoice:
         return self._chunks(text, speed)
 
     def _chunks(self, text: str, speed: float) -> Generator[bytes]:
-        pending, begun = b"", False
+        pending, started = b"", False
         for pcm in self._sentences(text, speed):
             pending += pcm
-            if pending and not begun and len(pending) < self._chunk_bytes:
+            if pending and not started and len(pending) < self._chunk_bytes:
                 yield pending
                 pending = b""
-            begun = begun or bool(pcm)
+            started = started or bool(pcm)
             while len(pending) >= self._chunk_bytes:
                 yield pending[: self._chunk_bytes]
                 pending = pending[self._chunk_bytes :]
@@ -108,7 +119,7 @@ class PiperVoice:
             yield pending
 
     def _sentences(self, text: str, speed: float) -> Iterator[bytes]:
-        """PCM at the wire's rate, part by part, without the silence before the first sound."""
+        """Yield PCM at the wire's rate, part by part, without the silence before the first sound."""
         rate = self._voice.config.sample_rate
         resampler = soxr.ResampleStream(rate, WIRE_RATE, 1, dtype="float32")
         started = False
@@ -121,7 +132,7 @@ class PiperVoice:
         yield float_to_pcm16(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
     def _audio(self, text: str, length_scale: float) -> Iterator[Samples]:
-        """The voice's own samples, sentence by sentence, each in parts."""
+        """Yield samples at the voice's own rate, sentence by sentence, each sentence in parts."""
         config = self._voice.config
         scales = np.array([config.noise_scale, length_scale, config.noise_w_scale], np.float32)
         for phonemes in self._voice.phonemize(text):
@@ -134,30 +145,36 @@ class PiperVoice:
 
 
 class VitsNetwork(Protocol):
-    """From phonemes to samples."""
+    """A network that turns one sentence's phonemes into samples."""
 
-    def run(self, feed: Feed) -> Iterator[Samples]: ...
+    def run(self, feed: Feed) -> Iterator[Samples]:
+        """Yield the sentence's samples at the voice's rate, in one or more parts."""
+        ...
 
 
 class WholeNetwork:
-    """A sentence's samples in one part."""
+    """Network that yields a sentence's samples in one part."""
 
     def __init__(self, file: Path, threads: int) -> None:
         self._session: Any = open_session(file, threads, _INPUTS)
 
     def run(self, feed: Feed) -> Iterator[Samples]:
+        """Yield all samples of the sentence."""
         yield self._session.run(None, feed)[0].reshape(-1)
 
 
 class ChunkedNetwork:
-    """A sentence's samples in parts, which joined are those of WholeNetwork but for the last bits of their floats."""
+    """Network that yields a sentence's samples in parts.
+
+    The joined parts equal the output of WholeNetwork, up to float rounding.
+    """
 
     def __init__(self, file: Path, threads: int) -> None:
-        """Raises ModelError if the file is no VITS voice with a HiFi-GAN decoder."""
+        """Split the file; raise ModelError if it is not a VITS voice with a HiFi-GAN decoder."""
         model = read_model(file, _INPUTS)
         latent = next((node.input[0] for node in model.graph.node if node.name == _DECODER_INPUT), None)
         if latent is None:
-            raise ModelError("has no decoder of its own.", "Set tts.chunked to false for this voice.", file=str(file))
+            raise ModelError("has no separate decoder.", "Set tts.chunked to false for this voice.", file=str(file))
         parts = onnx.utils.Extractor(model)
         output = model.graph.output[0].name
         self._latent = latent
@@ -165,18 +182,19 @@ class ChunkedNetwork:
         self._samples: Any = open_part(parts.extract_model([latent], [output]), threads)
 
     def run(self, feed: Feed) -> Iterator[Samples]:
+        """Compute the sentence's frames, then yield their samples part by part."""
         (frames,) = self._frames.run(None, feed)
         begin, size = 0, FIRST_FRAMES
         while begin < frames.shape[2]:
             end = min(begin + size, frames.shape[2])
-            # Frames too few to be a part of their own are decoded with this one.
+            # A remainder shorter than OVERLAP frames is decoded with this part.
             end = frames.shape[2] if frames.shape[2] - end < OVERLAP else end
             first = max(0, begin - OVERLAP)
             (samples,) = self._samples.run(None, {self._latent: frames[:, :, first : end + OVERLAP]})
             flat = samples.reshape(-1)
             hop = flat.size // (min(end + OVERLAP, frames.shape[2]) - first)
             yield flat[(begin - first) * hop : (end - first) * hop]
-            begin, size = end, min(2 * size, MOST_FRAMES)
+            begin, size = end, min(2 * size, MAX_FRAMES)
 
 
 _WARM_UP = ("Hello, how can I help you?", "No!", "It is a quarter past nine, and the sun is shining.")

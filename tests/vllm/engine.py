@@ -1,4 +1,4 @@
-"""What tests of the engine share: its configuration on two cores, and its own count of what it does."""
+"""Helpers of vLLM's tests: settings for two cores, requests, and vLLM's own metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejoinder.core.settings.settings import LlmSettings, VllmSettings
 
 MODEL = "smollm2-135m-instruct"
 STORY = "Tell me a very long story about a lighthouse keeper."
-# Longer than two pieces of the prefix cache, which keeps whole pieces only.
+# Longer than two blocks of the prefix cache, which holds whole blocks only.
 INSTRUCTIONS = "You are a friendly voice assistant. Answer in one or two short sentences, and never make a list. " * 4
 PLACES = 4
 SETTINGS = VllmSettings(max_num_seqs=PLACES, max_model_len=1024, cpu_kv_cache_gb=0.5)
@@ -35,7 +35,7 @@ def text_of(deltas: list[TokenDelta]) -> str:
 
 
 def scheduler(page: str) -> dict[str, float]:
-    """vLLM's own metrics out of a Prometheus page, by name, without the prefix; one engine, so one sample of each."""
+    """Return vLLM's metrics on a Prometheus page, by name without the prefix `vllm:`. There is one engine."""
     return {
         sample.name.removeprefix("vllm:"): sample.value
         for family in text_string_to_metric_families(page)

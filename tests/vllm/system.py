@@ -1,4 +1,4 @@
-"""A whole system with vLLM as its language model, as `rejoinder serve` starts it: every stage is real."""
+"""A served system with real engines in every stage and vLLM as the language model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.system.harness.served import Served, serving
 from tests.system.harness.watching import wait_until
 from tests.vllm.engine import MODEL, SETTINGS, scheduler
 
-# From the last token that somebody reads to the end in vLLM's scheduler. Its current step takes some 30 ms, and an
-# answer that was given up would take 20 s more; between the two is room for a busy machine.
+# Timeout for vLLM's scheduler to drop a cancelled request. A step takes about 30 ms. Without the cancellation the
+# answer would take 20 s more. The timeout is between the two, to allow for a busy machine.
 STOPPED_S = 8.0
 ARGS: dict[str, Any] = {
     "llm": {
@@ -32,48 +32,53 @@ ARGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class System:
+    """The served system, and the lab that calls its deployments."""
+
     served: Served
     lab: LabClient
 
     @property
     def replica(self) -> dict[str, str]:
+        """The only language model replica."""
         (only,) = self.served.replicas("llm")
         return only
 
     def now(self) -> dict[str, float]:
-        """vLLM's scheduler, by the replica's own metrics."""
+        """Return the state of vLLM's scheduler, from the replica's metrics page."""
         return scheduler(httpx2.get(f"http://{self.replica['target']}/metrics", timeout=5).text)
 
     def idle(self) -> bool:
-        """Nothing runs, nothing waits, no memory is held."""
+        """Return True if no request runs or waits and no KV cache is in use."""
         state = self.now()
         return not (state["num_requests_running"] or state["num_requests_waiting"] or state["kv_cache_usage_perc"])
 
     def rest(self) -> dict[str, float]:
-        """The scheduler's state once it is idle; fails if that does not come about."""
-        wait_until(self.idle, STOPPED_S, "a free scheduler")
+        """Wait until the scheduler is idle and return its state; fail after STOPPED_S seconds."""
+        wait_until(self.idle, STOPPED_S, "an idle scheduler")
         return self.now()
 
     def start(self, kind: str, **order: Any) -> int:
-        """Begin a call of the language model or the speech recognizer, as `Lab` reads it."""
+        """Start a call through the lab and return its number."""
         return self.lab.start(kind, stage="llm", **order)
 
     def ask(self, text: str, tokens: int) -> int:
+        """Start an answer of at most `tokens` tokens and return the call's number."""
         return self.start("read", text=text, tokens=tokens)
 
     def finish(self, number: int) -> str:
-        """The whole answer of a call; fails with the call's error if it has one."""
+        """Wait for the call and return its answer; fail if the call failed."""
         wait_until(lambda: bool(self.lab.state(number)["over"]), 60, "the answer")
         state = self.lab.state(number)
         assert not state["error"], state["error"]
         return "".join(state["answers"])
 
     def answer(self, text: str, tokens: int) -> str:
+        """Return the answer to `text`, of at most `tokens` tokens."""
         return self.finish(self.ask(text, tokens))
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[System]:
-    """A cluster of one node with the application and the lab on it."""
+    """Run a cluster of one node with the application and the lab."""
     with head() as node, serving(folder, ARGS, address=node.address, environment=node.environment) as served:
         yield System(served, deploy(node, served.url, "rejoinder"))

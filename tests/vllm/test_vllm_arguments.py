@@ -1,4 +1,4 @@
-"""vLLM's own parser takes what every profile asks for, and its own table of cards agrees with ours."""
+"""vLLM accepts the arguments of every GPU profile, and its requirements for cards agree with ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CASES = [
 
 
 def command_line(arguments: dict[str, Any]) -> list[str]:
-    """The arguments as `vllm serve` takes them."""
+    """Return the arguments in the form of `vllm serve`'s command line."""
     words = []
     for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"
@@ -36,7 +36,7 @@ def command_line(arguments: dict[str, Any]) -> list[str]:
 
 
 def parsed(arguments: dict[str, Any]) -> Any:
-    """What vLLM's command line makes of them."""
+    """Return the arguments as vLLM's command-line parser reads them."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -46,7 +46,7 @@ def parsed(arguments: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize(("profile", "quantization"), CASES)
 def test_every_profile_is_accepted(profile: GpuProfile, quantization: Any) -> None:
-    """Each card with each number format it runs, on two cards with an EAGLE-3 head: parsed and as a constructor."""
+    """vLLM's parser and constructor accept each card with each of its number formats, and with an EAGLE-3 head."""
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     settings = VllmSettings(
@@ -66,36 +66,39 @@ def test_every_profile_is_accepted(profile: GpuProfile, quantization: Any) -> No
 
 
 def test_the_arguments_without_a_card_are_accepted() -> None:
-    """The CPU build's too, with guesses from the prompt."""
+    """vLLM's parser accepts the CPU build's arguments, with speculative decoding from the prompt (ngram)."""
     arguments = engine_arguments(MODEL, VllmSettings(speculative=SpeculativeDecoding(method="ngram")), on_card=False)
     read = parsed(arguments)
     assert {name: getattr(read, name) for name in arguments} == arguments
 
 
 @pytest.mark.parametrize("change", [{"no_such_argument": 1}, {"kv_cache_dtype": "fp9"}, {"max_num_seqs": "many"}])
-def test_the_parser_refuses_what_is_wrong(change: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """It is no parser that takes anything: an unknown name, a value outside its choices, a word for a number."""
+def test_the_parser_refuses_wrong_arguments(change: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """The parser refuses an unknown name, a value outside the choices and a word for a number.
+
+    So the tests above prove that the arguments are valid.
+    """
     with pytest.raises(SystemExit):
         parsed({**engine_arguments(MODEL, VllmSettings(), on_card=False), **change})
     assert next(iter(change)).replace("_", "-") in capsys.readouterr().err
 
 
-def test_guesses_have_the_names_that_vllm_reads() -> None:
-    """`speculative_config` is checked only when an engine starts: its keys are fields, its methods are known."""
+def test_speculative_decoding_has_valid_names() -> None:
+    """The keys and methods of `speculative_config`, which vLLM checks only at engine start, are valid."""
     from typing import get_args
 
     from vllm.config import SpeculativeConfig
     from vllm.config.speculative import SpeculativeMethod
 
-    known = json.dumps([str(part) for part in get_args(SpeculativeMethod)])
-    for guesses in (SpeculativeDecoding(method="eagle3", model=HEAD), SpeculativeDecoding(method="ngram")):
-        arguments = guesses.arguments() or {}
+    methods = json.dumps([str(part) for part in get_args(SpeculativeMethod)])
+    for speculative in (SpeculativeDecoding(method="eagle3", model=HEAD), SpeculativeDecoding(method="ngram")):
+        arguments = speculative.arguments() or {}
         assert arguments.keys() <= SpeculativeConfig.__dataclass_fields__.keys()
-        assert arguments["method"] in known
+        assert arguments["method"] in methods
 
 
 def test_the_profiles_agree_with_vllm_on_what_a_card_needs() -> None:
-    """vLLM's own least compute capability of each method is at most that of every card for which we allow it."""
+    """Our least compute capability for each quantization method is at least the one that vLLM requires."""
     from vllm.model_executor.layers.quantization import get_quantization_config
     from vllm.model_executor.layers.quantization.compressed_tensors.schemes import (
         CompressedTensorsW8A8Fp8,

@@ -1,4 +1,4 @@
-"""A spoken conversation over the WebSocket, every stage real and vLLM the language model, held by `rejoinder talk`."""
+"""A spoken conversation by `rejoinder talk` over the WebSocket, with vLLM as the language model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.vllm.system import System
 pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
 QUESTIONS = ("What is the capital of France?", "And what is the capital of Italy?")
-# One word in ten may be misheard in a question (the demo's bar), every other in an answer: so small a model makes names
-# up ("Italiano is the capital"), which nobody can spell. Of noise, or of another answer, no word would be right.
+# Highest word error rates. Questions: 10%, as in the demo. Answers: 50%, because such a small model makes up names
+# ("Italiano is the capital") that no recognizer can spell. Noise or another answer would have no word right.
 HEARD_WER, SPOKEN_WER = 0.1, 0.5
 
 
 @pytest.fixture(scope="module")
 def clips(store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The questions as WAV files, with their texts beside them."""
+    """The questions as WAV files, each with a text file beside it."""
     voice, folder = PiperVoice(store.path(TtsSettings().model)), tmp_path_factory.mktemp("clips")
     paths = [folder / f"{number}.wav" for number, _ in enumerate(QUESTIONS, 1)]
     for path, text in zip(paths, QUESTIONS, strict=True):
@@ -41,7 +41,7 @@ def clips(store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> list[P
 
 
 def talk(system: System, clips: list[Path], folder: Path) -> list[dict[str, Any]]:
-    """`rejoinder talk` as a user runs it: its turns; the replies are in `folder`."""
+    """Run `rejoinder talk` and return its turns. It saves the replies in `folder`."""
     url = f"{system.served.url.replace('http', 'ws')}/v1"
     options = ["--url", url, "--save", str(folder), "--json", str(folder / "turns.json")]
     command = [sys.executable, "-m", "rejoinder.cli", "talk", *map(str, clips), *options]
@@ -52,17 +52,18 @@ def talk(system: System, clips: list[Path], folder: Path) -> list[dict[str, Any]
     return turns
 
 
-def heard_in(system: System, path: Path) -> str:
-    """What the served speech recognizer makes of a recording."""
+def transcript_of(system: System, path: Path) -> str:
+    """Return the served speech recognizer's transcript of a recording."""
     samples = soxr.resample(pcm16_to_float(read_clip(path).pcm), WIRE_RATE, STT_RATE)
     return system.finish(system.start("stt", pcm=float_to_pcm16(samples).hex()))
 
 
-def test_two_spoken_turns_are_answered_and_the_second_prompt_was_known(
+def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
     system: System, store: ModelStore, clips: list[Path], tmp_path: Path
 ) -> None:
-    """Each question is heard word for word, its answer is spoken so that the recognizer understands it, and of the
-    second prompt vLLM had more than the instructions: the conversation itself, by its own count of cached tokens.
+    """The questions are recognized, and the spoken answers are intelligible to the recognizer.
+
+    Of the second prompt, vLLM has cached more than the instructions: also the conversation so far.
     """
     before = system.rest()
     turns = talk(system, clips, tmp_path / "replies")
@@ -70,11 +71,11 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_was_known(
     assert [turn["outcome"] for turn in turns] == ["answered", "answered"]
     assert max(turn["wer"] for turn in turns) <= HEARD_WER, [turn["heard"] for turn in turns]
     assert "Paris" in turns[0]["answered"]
-    assert "Ital" in turns[1]["answered"]  # so small a model does not know its capital in this conversation
+    assert "Ital" in turns[1]["answered"]  # the small model does not name the capital in this conversation
     assert "vLLM" in turns[0]["engines"]["llm"]
     for number, turn in enumerate(turns, 1):
-        sounded = heard_in(system, tmp_path / "replies" / f"reply-{number:02d}.wav")
-        assert word_error_rate(turn["answered"], sounded) <= SPOKEN_WER, (turn["answered"], sounded)
+        transcript = transcript_of(system, tmp_path / "replies" / f"reply-{number:02d}.wav")
+        assert word_error_rate(turn["answered"], transcript) <= SPOKEN_WER, (turn["answered"], transcript)
     assert turns[1]["cached_tokens"] > instruction_tokens(store)
     assert turns[1]["prompt_tokens"] > turns[1]["cached_tokens"]
     hits = after["prefix_cache_hits_total"] - before["prefix_cache_hits_total"]
@@ -82,7 +83,7 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_was_known(
 
 
 def instruction_tokens(store: ModelStore) -> int:
-    """How much of every prompt is the standing instructions, up to the caller's first word."""
+    """Return the number of tokens of the instructions, which begin every prompt, up to the caller's first word."""
     tokenizer = Tokenizer.from_file(str(store.converted(MODEL, "hf") / "tokenizer.json"))
     instructions = f"<|im_start|>system\n{ConversationSettings().instructions}<|im_end|>\n<|im_start|>user\n"
     return len(tokenizer.encode(instructions).ids)

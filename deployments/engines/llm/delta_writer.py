@@ -1,40 +1,27 @@
-"""From generated tokens to text deltas: the first at once, later ones coalesced; whole characters only."""
+"""Turn generated tokens into text deltas: send the first at once and coalesce the others."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 from actors.stages.ports import LlmUsage, TokenDelta
 
 
-class StepResult(Protocol):
-    """One generated token, as CTranslate2 reports it (GenerationStepResult)."""
-
-    @property
-    def token_id(self) -> int: ...
-
-
-class TextDecoder(Protocol):
-    """Incremental detokenisation."""
-
-    def text_of(self, token_id: int) -> str:
-        """The text that this token completes; empty while a character is incomplete."""
-        ...
-
-    def ends(self, token_id: int) -> bool: ...
-
-
 class DeltaWriter:
-    """Collects one generation's tokens and emits deltas; `write` runs in the engine's thread.
+    """Collector of one generation's tokens. It emits deltas from the thread that calls `write`.
 
-    A delta leaves when `coalesce_s` have passed since the last one, checked at each token: no text waits longer than
-    `coalesce_s` or one token, whichever is more, and no timer is needed.
+    A delta is sent when `coalesce_s` seconds have passed since the last one. This is checked at each token, so there is
+    no timer: text waits for `coalesce_s` or for the next token, whichever is later.
+
+    Attributes:
+        tokens: Number of tokens written so far.
     """
 
     def __init__(self, emit: Callable[[TokenDelta], None], coalesce_s: float) -> None:
+        """Create a writer that passes each delta to `emit`."""
         self._emit = emit
         self._coalesce_s = coalesce_s
         self._stopped = threading.Event()
@@ -45,14 +32,15 @@ class DeltaWriter:
 
     @property
     def stopped(self) -> bool:
+        """True after `stop`. The engine's callback checks it at each token."""
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """End the generation at its next token; any thread may call it."""
+        """Ask the generation to end at its next token. Any thread may call this."""
         self._stopped.set()
 
     def write(self, text: str, tokens: int = 1) -> None:
-        """Take the text of one token, or of several; empty while a character is incomplete."""
+        """Add the text of `tokens` tokens. The text may be empty, while a character is incomplete."""
         self.tokens += tokens
         self._waiting += tokens
         self._text += text
@@ -63,24 +51,5 @@ class DeltaWriter:
             self._text, self._waiting = "", 0
 
     def last(self, finish: Literal["stop", "length"], usage: LlmUsage) -> TokenDelta:
-        """What is left, with the reason of the end; call it when the generation is over."""
+        """Return the final delta, with the unsent text. Call it after the generation has ended."""
         return TokenDelta(self._text, self._waiting, finish, usage)
-
-
-class TokenWriter:
-    """Takes CTranslate2's steps, token ids, and writes their text."""
-
-    def __init__(self, decoder: TextDecoder, deltas: DeltaWriter) -> None:
-        self._decoder = decoder
-        self._deltas = deltas
-        self.finish: Literal["stop", "length"] = "length"
-
-    def on_token(self, step: StepResult) -> bool:
-        """Take one token; True tells the engine to stop."""
-        if self._deltas.stopped:
-            return True
-        if self._decoder.ends(step.token_id):
-            self.finish = "stop"
-            return True
-        self._deltas.write(self._decoder.text_of(step.token_id))
-        return False

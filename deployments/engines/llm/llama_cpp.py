@@ -1,11 +1,11 @@
-"""The embedded language model through llama.cpp: GGUF weights as they are, several answers at once, states reused.
+"""The embedded language model: a GGUF file in llama.cpp, with concurrent answers and KV cache reuse.
 
-Decoding on a CPU is bound by the bytes of the weights, and four-bit weights are the fewest. llama.cpp keeps the state
-(KV) of each slot's last conversation: the next prompt of it pays only for what is new. Answers decode together, one
-token of each a step, at most `slots` of them; others wait in arrival order, at most `max_queue`.
+Decoding on a CPU is bound by the size of the weights, so 4-bit weights are fast. llama.cpp keeps the KV cache of each
+slot's last conversation, and the conversation's next prompt computes only its new tokens. Up to `slots` answers decode
+together, one token each a step. Up to `max_queue` requests wait, in order of arrival.
 
-The library (xllamacpp) is llama.cpp's own server inside this process, and opens its HTTP port whether it is wanted or
-not: here on loopback, behind a key that nobody knows.
+The library xllamacpp runs llama.cpp's server inside this process. It always opens an HTTP port. The port is on loopback
+and protected by a random key.
 """
 
 from __future__ import annotations
@@ -30,21 +30,33 @@ from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
-from rejoinder.store.split_gguf import ADAPTER
 
-# States of conversations that lost their slot are kept in so much memory; a state of SmolLM2 is 23 KB a token.
+# Memory for the KV caches of conversations that lost their slot. SmolLM2 needs 23 KB a token.
 KEPT_STATES_MB = 256
-PATIENCE_S = 0.1
-"""A request finds its session's state only in an idle slot. One that was cancelled, or reads ahead, leaves within a few
-tokens, and then what is new of 250 tokens is read in 80 ms; in another slot all of them are, in 1,000."""
-# DRY sampling that forbids: a penalty that no token survives.
-_FORBIDDING = 1000.0
+SESSION_WAIT_S = 0.1
+"""How long a request waits for an earlier request of its session to leave its slot.
+
+A session's KV cache can be reused only in an idle slot. A cancelled request or a prefill leaves its slot within a few
+tokens. With the cache, a prompt of 250 tokens takes 80 ms; in another slot it takes 1,000 ms."""
+# DRY penalty so high that sampling never chooses a repeating token.
+_PROHIBITIVE = 1000.0
 _TOO_LONG = "exceed_context_size_error"
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaCppOptions:
-    """`context_tokens` are shared by all slots. `no_repeat_ngram`: no run of so many tokens is said twice (0: off)."""
+    """Options of the engine.
+
+    Attributes:
+        model: Name for reports.
+        threads: Threads of one decoding step.
+        slots: Answers that decode together.
+        max_queue: Requests that may wait.
+        coalesce_ms: Least time between two deltas.
+        context_tokens: Size of the KV cache in tokens, shared by all slots.
+        no_repeat_ngram: Length of token runs that an answer may not repeat. 0 turns this off.
+        reuse: Reuse the KV cache of a conversation's earlier prompts.
+    """
 
     model: str = "smollm2-135m-instruct"
     threads: int = 1
@@ -57,15 +69,15 @@ class LlamaCppOptions:
 
 
 class LlamaCpp:
-    """One model in memory. Not thread-safe: call it from one event loop."""
+    """One model in memory. Not thread-safe: use it from one event loop."""
 
     prefills = True
 
     def __init__(self, directory: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
-        """`directory` holds one GGUF file, and its offsets if it is split; raises ModelError otherwise."""
+        """Load the GGUF file in `directory`; raise ModelError if there is none or it cannot be loaded."""
         file = next(directory.glob("*.gguf"), None)
         if file is None:
-            raise ModelError("holds no GGUF file.", "Run `rejoinder models pull`.", file=str(directory))
+            raise ModelError("does not hold a GGUF file.", "Run `rejoinder models pull`.", file=str(directory))
         self.name = f"{options.model} {_quantization(file)} (llama.cpp)"
         self._options = options
         self._template = chat_template(file)
@@ -73,7 +85,7 @@ class LlamaCpp:
             self._server = xllamacpp.Server(parameters_of(file, options))
         except (RuntimeError, ValueError) as error:
             remedy = "Run `rejoinder models verify`."
-            raise ModelError("is no model that llama.cpp reads.", remedy, file=str(file), found=str(error)) from error
+            raise ModelError("cannot be loaded by llama.cpp.", remedy, file=str(file), found=str(error)) from error
         self._places = asyncio.Semaphore(options.slots)
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llama-cpp")
         self._active = 0
@@ -81,26 +93,30 @@ class LlamaCpp:
 
     @property
     def active(self) -> int:
-        """Requests being generated or waiting; 0 when the engine is idle."""
+        """Number of requests that run or wait."""
         return self._active
 
     async def check_health(self) -> None:
-        """The engine lives in this process; a generation that hangs is the replica's deadline to notice."""
+        """Do nothing: the engine is in this process, and callers' timeouts detect a hanging generation."""
 
     def close(self) -> None:
-        """Give the threads back; no stream may be running."""
+        """Stop the threads. No stream may be running."""
         self._threads.shutdown()
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta]:
         """Generate an answer: the first token at once, later ones coalesced, usage with the last delta.
 
-        Raises Overloaded if `max_queue` requests wait already, CallerError if the prompt leaves no room for an answer,
-        BackendError if the engine fails. Closing or cancelling takes a waiting request out of the queue at once, and
-        stops a running one at its next token; it returns when the place is free.
+        Closing or cancelling removes a waiting request from the queue at once. It stops a running request at its next
+        token, and returns when the slot is free. A prefill is skipped if every slot is taken.
+
+        Raises:
+            Overloaded: `max_queue` requests wait already.
+            CallerError: The prompt leaves no room for an answer.
+            BackendError: The engine failed.
         """
-        alone = await self._alone(request.session)
+        alone = await self._wait_for_session(request.session)
         if request.prefill and (self._places.locked() or not alone):
-            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # somebody waits for an answer: that goes first
+            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # answers have priority over prefills
             return
         if request.prefill and not request.whole:
             prompt = self._template.render_open(request.messages)
@@ -110,36 +126,36 @@ class LlamaCpp:
             message = f"{self._active} requests are running or waiting."
             raise Overloaded(message, "Retry, or add an llm replica.", resource="llm.max_queue")
         self._active += 1
-        arrived = time.monotonic()
+        arrived_at = time.monotonic()
         try:
-            with self._present(request.session):
+            with self._registered(request.session):
                 async with self._places:
-                    queue_s = time.monotonic() - arrived
+                    queue_s = time.monotonic() - arrived_at
                     async with aclosing(self._generate(request, prompt, queue_s)) as deltas:
                         async for delta in deltas:
                             yield delta
         finally:
             self._active -= 1
 
-    async def _alone(self, session: str) -> bool:
-        """Wait for what else this session has under way, while that is worth it; False if there still is something."""
+    async def _wait_for_session(self, session: str) -> bool:
+        """Wait up to SESSION_WAIT_S for the session's earlier requests; return True if none is left."""
         if others := self._running.get(session):
-            await asyncio.wait(others, timeout=PATIENCE_S)
+            await asyncio.wait(others, timeout=SESSION_WAIT_S)
         return not self._running.get(session)
 
     @contextmanager
-    def _present(self, session: str) -> Iterator[None]:
-        """Be one of those that `_alone` waits for; who has no session has no state to wait for."""
+    def _registered(self, session: str) -> Iterator[None]:
+        """Register a request of `session` for `_wait_for_session`. Without a session there is nothing to wait for."""
         if not session:
             yield
             return
-        over = asyncio.get_running_loop().create_future()
-        self._running[session].add(over)
+        ended = asyncio.get_running_loop().create_future()
+        self._running[session].add(ended)
         try:
             yield
         finally:
-            over.set_result(None)
-            self._running[session].discard(over)
+            ended.set_result(None)
+            self._running[session].discard(ended)
             if not self._running[session]:
                 del self._running[session]
 
@@ -163,10 +179,10 @@ class LlamaCpp:
         }
         if options.no_repeat_ngram:
             body |= {
-                "dry_multiplier": _FORBIDDING,
+                "dry_multiplier": _PROHIBITIVE,
                 "dry_base": 1.0,
                 "dry_allowed_length": options.no_repeat_ngram - 1,
-                # About as far back as the answer goes; what the caller said may be said again.
+                # Looks back about as far as the answer reaches, so that the answer may repeat the caller's words.
                 "dry_penalty_last_n": request.max_tokens,
                 "dry_sequence_breakers": ["\n"],
             }
@@ -174,9 +190,10 @@ class LlamaCpp:
 
 
 class _Answer:
-    """One generation's chunks; `take` runs in the engine's thread. `silent`: the one token that comes is not wanted."""
+    """Parser of one generation's chunks. `take` runs in the engine's thread."""
 
     def __init__(self, writer: DeltaWriter, *, silent: bool) -> None:
+        """Create a parser that writes text to `writer`. `silent` drops the text: a prefill yields one token too."""
         self._writer = writer
         self._silent = silent
         self._finish: Literal["stop", "length"] | None = None
@@ -184,7 +201,7 @@ class _Answer:
         self._fault: dict[str, Any] | None = None
 
     def take(self, chunk: Any) -> bool:
-        """Take one chunk; True tells the engine to stop."""
+        """Parse one chunk; return True to stop the engine."""
         if self._writer.stopped:
             return True
         event: dict[str, Any] = json.loads(chunk) if isinstance(chunk, str | bytes) else chunk
@@ -200,7 +217,10 @@ class _Answer:
         return False
 
     def end(self, queue_s: float) -> tuple[Literal["stop", "length"], LlmUsage]:
-        """How it ended; raises what the engine said instead."""
+        """Return the reason of the end and the usage.
+
+        Raises CallerError if the prompt was too long, BackendError if the engine reported another error.
+        """
         if self._fault is not None:
             message = str(self._fault.get("message", self._fault))
             if self._fault.get("type") == _TOO_LONG:
@@ -215,12 +235,9 @@ class _Answer:
 
 
 def parameters_of(file: Path, options: LlamaCppOptions) -> Any:
-    """What llama.cpp is told to open `file`, and the offsets beside it if there are any."""
+    """Return llama.cpp's parameters for the GGUF `file`."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(file)
-    offsets = file.with_name(ADAPTER)
-    if offsets.exists():
-        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(offsets), 1.0)]
     parameters.n_ctx = options.context_tokens
     parameters.n_parallel = options.slots
     parameters.kv_unified = True
@@ -234,7 +251,7 @@ def parameters_of(file: Path, options: LlamaCppOptions) -> Any:
 
 
 def chat_template(file: Path) -> ChatTemplate:
-    """The chat template that a GGUF file carries; raises ModelError if it has none."""
+    """Return the chat template in a GGUF file; raise ModelError if it has none."""
     fields = gguf.GGUFReader(file).fields
     source = fields.get("tokenizer.chat_template")
     if source is None:

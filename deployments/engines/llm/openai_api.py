@@ -1,14 +1,13 @@
-"""Any OpenAI-compatible server as a language model: chat completions, streamed, over HTTP.
+"""Language model engine that calls any OpenAI-compatible server: streamed chat completions over HTTP.
 
-A connection that closes is how such servers learn that nobody listens, so cancelling closes the response. Deltas are
-coalesced on the clock: the first text at once, the rest every `coalesce_ms`.
+Cancelling closes the connection, which such servers treat as an abort. The first text is sent at once, later text every
+`coalesce_ms`.
 
-An answer that was begun elsewhere goes on behind its prefix where the server can do that (vLLM can; it is no part of
-OpenAI's API). Others begin anew, and what repeats the prefix is dropped.
+A request with a prefix continues an answer that another replica began. vLLM can continue a message. Other
+servers start the answer again, and the text that repeats the prefix is dropped.
 
-Hosted servers keep the states of prompts by themselves, and send requests that name the same `prompt_cache_key` where
-such a state may lie. Ours names the instructions, with which every prompt of theirs begins. A server that does not know
-the field and refuses it is not told it again.
+Hosted servers cache prompts. They route requests with the same `prompt_cache_key` to the same cache. The key is a hash
+of the instructions, which begin every prompt. A server that refuses the field does not get it again.
 """
 
 from __future__ import annotations
@@ -25,29 +24,39 @@ from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from rejoinder.core.errors import BackendError, Overloaded
 
 CONNECT_S = 2.0
-# vLLM's switches for going on behind the last message; a server that has no such thing refuses them with one of these.
+# vLLM's fields that continue the last message.
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+# Status codes of servers that refuse an unknown field.
 UNKNOWN_FIELD = (400, 422)
-# OpenAI takes at most 64.
+# OpenAI accepts at most 64 characters.
 CACHE_KEY_CHARACTERS = 32
-# English text, by every tokenizer we met: an answer that begins anew spends its prefix again.
+# A low estimate for English text. An answer that starts again generates its prefix again, which needs extra tokens.
 CHARACTERS_A_TOKEN = 3
-# Between two chunks of a running answer; the session's own, shorter deadline is for the first token.
+# Timeout between two chunks of a running answer. The session has its own, shorter timeout for the first token.
 READ_S = 30.0
 
 
 class OpenAiApi:
-    """One server and one model on it. Retries are the session's business, so the client makes none."""
+    """One model on one server. It makes no retries: the session does that."""
 
     prefills = False
 
     def __init__(self, base_url: str, model: str, api_key: str, coalesce_ms: float, *, cache_hint: bool = True) -> None:
+        """Create a client; connect nowhere yet.
+
+        Args:
+            base_url: The API's root, such as `https://HOST/v1`.
+            model: The model's name on that server.
+            api_key: Bearer token.
+            coalesce_ms: Least time between two deltas.
+            cache_hint: Send `prompt_cache_key` until the server refuses it.
+        """
         self.name = f"{model} (OpenAI API)"
         self._model = model
         self._coalesce_s = coalesce_ms / 1000
         self._continues = True
-        self._hints = cache_hint
-        self._hint_taken = False
+        self._sends_hint = cache_hint
+        self._hint_accepted = False
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
@@ -56,16 +65,19 @@ class OpenAiApi:
         )
 
     async def check_health(self) -> None:
-        """Whether the server lists its models."""
+        """Raise BackendError if the server does not respond to a request for its models."""
         try:
             await self._client.with_options(timeout=CONNECT_S).models.list()
         except openai.APIStatusError:
-            return  # it answers; not every server lists models
+            return  # it responds; not every server lists models
         except openai.APIError as fault:
-            raise BackendError(f"{self._client.base_url} does not answer: {fault}", stage="llm") from fault
+            raise BackendError(f"{self._client.base_url} does not respond: {fault}", stage="llm") from fault
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Raises Overloaded on 429 and 503, BackendError on any other failure; closing it closes the connection."""
+        """Generate an answer; closing the generator closes the connection.
+
+        Raises Overloaded on status 429 and 503, BackendError on any other failure.
+        """
         try:
             stream, repeated = await self._begin(request)
             async with stream:
@@ -76,46 +88,46 @@ class OpenAiApi:
                 wait_s = _seconds(fault.response.headers.get("retry-after", ""))
                 raise Overloaded(f"{self.name}: {fault}", retry_after_s=wait_s, resource="llm") from fault
             raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
-        except (openai.APIError, httpx2.HTTPError, ValueError) as fault:  # ValueError: a chunk that is no JSON
+        except (openai.APIError, httpx2.HTTPError, ValueError) as fault:  # ValueError: a chunk that is not JSON
             raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
 
     async def _begin(self, request: LlmRequest) -> tuple[Any, str]:
-        """The stream, and the text with which it will repeat what was received before."""
+        """Open the stream; return it with the text that the answer will repeat (empty if it continues the prefix)."""
         if not request.prefix:
             return await self._create(request, request.max_tokens, [], {}), ""
         if self._continues:
-            begun = [{"role": "assistant", "content": request.prefix}]
+            prefix = [{"role": "assistant", "content": request.prefix}]
             try:
-                return await self._create(request, request.max_tokens, begun, CONTINUE), ""
+                return await self._create(request, request.max_tokens, prefix, CONTINUE), ""
             except openai.APIStatusError as fault:
                 if fault.status_code not in UNKNOWN_FIELD:
                     raise
                 self._continues = False
-        spent = len(request.prefix) // CHARACTERS_A_TOKEN
-        return await self._create(request, request.max_tokens + spent, [], {}), request.prefix
+        repeated_tokens = len(request.prefix) // CHARACTERS_A_TOKEN
+        return await self._create(request, request.max_tokens + repeated_tokens, [], {}), request.prefix
 
     async def _create(
-        self, request: LlmRequest, max_tokens: int, begun: list[dict[str, str]], extra: Mapping[str, object]
+        self, request: LlmRequest, max_tokens: int, prefix: list[dict[str, str]], extra: Mapping[str, object]
     ) -> Any:
-        """The stream. Once a request was refused with the hint and taken without it, no other has it."""
-        hint = _cache_hint(request) if self._hints else {}
+        """Open a stream. If the server refuses the request only with the cache hint, stop sending the hint."""
+        hint = _cache_hint(request) if self._sends_hint else {}
         try:
-            stream = await self._send(request, max_tokens, begun, {**extra, **hint})
+            stream = await self._send(request, max_tokens, prefix, {**extra, **hint})
         except openai.APIStatusError as fault:
-            if not hint or self._hint_taken or fault.status_code not in UNKNOWN_FIELD:
+            if not hint or self._hint_accepted or fault.status_code not in UNKNOWN_FIELD:
                 raise
-            stream = await self._send(request, max_tokens, begun, extra)
-            self._hints = False
-        self._hint_taken = self._hint_taken or (self._hints and bool(hint))
+            stream = await self._send(request, max_tokens, prefix, extra)
+            self._sends_hint = False
+        self._hint_accepted = self._hint_accepted or (self._sends_hint and bool(hint))
         return stream
 
     async def _send(
-        self, request: LlmRequest, max_tokens: int, begun: list[dict[str, str]], extra: Mapping[str, object]
+        self, request: LlmRequest, max_tokens: int, prefix: list[dict[str, str]], extra: Mapping[str, object]
     ) -> Any:
         messages: list[Any] = [{"role": message.role, "content": message.content} for message in request.messages]
         return await self._client.chat.completions.create(
             model=self._model,
-            messages=messages + begun,
+            messages=messages + prefix,
             max_tokens=max_tokens,
             temperature=request.temperature,
             stream=True,
@@ -124,7 +136,7 @@ class OpenAiApi:
         )
 
     async def _deltas(self, stream: Any, repeated: str) -> AsyncGenerator[TokenDelta, None]:
-        text, tokens, due = "", 0, 0.0
+        text, tokens, due_at = "", 0, 0.0
         finish: Literal["stop", "length"] | None = None
         usage = LlmUsage(0, 0)
         async for chunk in stream:
@@ -133,35 +145,38 @@ class OpenAiApi:
                 usage = LlmUsage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached)
             for choice in chunk.choices[:1]:
                 if choice.delta.content:
-                    new, repeated = _unsaid(choice.delta.content, repeated)
+                    new, repeated = _without_repetition(choice.delta.content, repeated)
                     text, tokens = text + new, tokens + bool(new)
                 if choice.finish_reason:
                     finish = "length" if choice.finish_reason == "length" else "stop"
-            if text and time.monotonic() >= due:
+            if text and time.monotonic() >= due_at:
                 yield TokenDelta(text, tokens)
-                text, tokens, due = "", 0, time.monotonic() + self._coalesce_s
+                text, tokens, due_at = "", 0, time.monotonic() + self._coalesce_s
         if finish is None:
             raise BackendError(f"{self.name}: the stream ended before the answer did.", stage="llm")
         yield TokenDelta(text, tokens, finish, usage)
 
 
 def _cache_hint(request: LlmRequest) -> dict[str, str]:
-    """The key of all prompts that begin with the same instructions; nothing for one without."""
+    """Return the cache key of prompts that begin with the same instructions, or nothing if there are none."""
     first = request.messages[0] if request.messages else None
     if first is None or first.role != "system":
         return {}
     return {"prompt_cache_key": hashlib.sha256(first.content.encode()).hexdigest()[:CACHE_KEY_CHARACTERS]}
 
 
-def _unsaid(text: str, repeated: str) -> tuple[str, str]:
-    """What of `text` does not repeat, and what may still come that does; the first difference ends the repetition."""
+def _without_repetition(text: str, repeated: str) -> tuple[str, str]:
+    """Remove from `text` what repeats `repeated`; return the rest, and the part of `repeated` still expected.
+
+    The first difference ends the repetition.
+    """
     pairs = enumerate(zip(text, repeated, strict=False))
-    same = next((at for at, (new, old) in pairs if new != old), min(len(text), len(repeated)))
+    same = next((index for index, (new, old) in pairs if new != old), min(len(text), len(repeated)))
     return text[same:], repeated[same:] if same == len(text) else ""
 
 
 def _seconds(retry_after: str) -> float:
-    """A Retry-After of seconds; its other form, a date, counts as one second."""
+    """Parse a Retry-After header in seconds. Its other form, a date, counts as one second."""
     try:
         return float(retry_after)
     except ValueError:

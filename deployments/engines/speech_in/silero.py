@@ -1,12 +1,12 @@
-"""Silero VAD: the probability that a window holds speech, for many streams in one call.
+"""Silero VAD in numpy: speech probabilities of windows of many streams in one call.
 
-The network is a pure function of (window, state). A stream's state is 320 floats: the recurrent state, 2 x 128, and
-the 64 samples before the window, which the network reads as context (silero-vad 6, `utils_vad.OnnxWrapper`).
+The network is a pure function of (window, state). A stream's state is 320 floats: the recurrent state (2 x 128) and the
+64 samples before the window, which the network reads as context (silero-vad 6, `utils_vad.OnnxWrapper`).
 
-It is small enough that an inference engine's bookkeeping costs more than its arithmetic: onnxruntime copies and packs
-the recurrent weights anew at every call. Written as seven products of matrices it takes 20 us a window where that
-takes 57 (a batch of 31; alone 68 against 162), with the same answers: silero-vad's own architecture
-(`tinygrad_model.py` in its package) on the weights of its ONNX file.
+The network is so small that onnxruntime's overhead exceeds the arithmetic: it copies and packs the recurrent weights at
+every call. This module computes it as seven matrix products. In a batch of 31 that takes 20 us per window instead of
+57 us, for a single window 68 us instead of 162 us, with the same results. The architecture is from `tinygrad_model.py`
+in silero-vad's package, the weights are from its ONNX file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RECURRENT = 2 * HIDDEN
 _CONTEXT = 64
 STATE_SIZE = _RECURRENT + _CONTEXT
 
-# The short-time Fourier transform of context, window and 64 mirrored samples: four frames of 256, 128 apart.
+# Short-time Fourier transform of the context, the window and 64 mirrored samples: 4 frames of 256 samples, 128 apart.
 _PADDED = _CONTEXT + VAD_WINDOW + 64
 _FRAME = 256
 _HOP = 128
@@ -35,27 +35,40 @@ _FLOAT = 4
 
 
 class Silero:
-    """Holds no stream's state; safe to call from several threads."""
+    """The network. It keeps no state of streams and is safe to call from several threads."""
 
     name = "silero-vad 6 (numpy)"
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        """`path`: silero_vad.onnx or the folder that holds it; raises ModelError if it is not that model.
+        """Read the weights.
 
-        `threads`: of numpy's linear algebra, in the whole process.
+        Args:
+            path: silero_vad.onnx, or the folder that holds it.
+            threads: Limit of numpy's BLAS threads. It applies to the whole process.
+
+        Raises:
+            ModelError: The file is not this model.
         """
         self._weights = read_weights(model_file(path))
         ThreadpoolController().limit(limits=threads, user_api="blas")
 
     def warm_up(self) -> None:
-        """Run the batch sizes that a tick starts with, so that no caller pays for first-call allocation."""
+        """Run batches of 1 and 16 windows, so that the first callers do not pay for allocations."""
         for n in (1, 16):
             self.step(np.zeros((n, VAD_WINDOW), np.float32), np.zeros((n, STATE_SIZE), np.float32))
 
     def step(self, windows: Samples, states: Samples) -> tuple[Samples, Samples]:
-        """Speech probabilities (n,) of windows (n, 512), and the states (n, 320) after them.
+        """Return the speech probability of each window and the states after the windows.
 
-        `states` are those before the windows; zeros start a stream. Raises CallerError for other shapes.
+        Args:
+            windows: Float32 samples in [-1, 1] at 16 kHz, shape (n, 512).
+            states: States before the windows, shape (n, 320). Zeros start a stream.
+
+        Returns:
+            Probabilities, shape (n,), and new states, shape (n, 320).
+
+        Raises:
+            CallerError: The shapes are wrong.
         """
         n = len(windows)
         if windows.shape != (n, VAD_WINDOW) or states.shape != (n, STATE_SIZE):
@@ -70,7 +83,7 @@ class Silero:
         return _sigmoid(np.maximum(hidden, 0) @ self._weights.last + self._weights.last_bias), after
 
     def _encode(self, spectra: Samples) -> Samples:
-        """Four convolutions over (n, 1 + 4 + 1, 129) frames, the first and last of them padding: (n, 128)."""
+        """Apply four convolutions to frames (n, 1 + 4 + 1, 129), the outer two of them padding; return (n, 128)."""
         weights, n = self._weights, len(spectra)
         rows = _windows(spectra, count=_FRAMES, step=1)
         inner = np.zeros((n, 1 + _FRAMES, HIDDEN), np.float32)
@@ -82,7 +95,7 @@ class Silero:
         return encoded
 
     def _remember(self, encoded: Samples, states: Samples, after: Samples) -> Samples:
-        """One step of the LSTM; writes the recurrent state into `after` and returns the hidden half."""
+        """Run one LSTM step. Write the recurrent state into `after` and return its hidden half (n, 128)."""
         gates = np.concatenate([encoded, states[:, :HIDDEN]], axis=1) @ self._weights.cell + self._weights.cell_bias
         enter, keep, fresh, out = (gates[:, at * HIDDEN : (at + 1) * HIDDEN] for at in range(4))
         cell = _sigmoid(keep) * states[:, HIDDEN:_RECURRENT] + _sigmoid(enter) * np.tanh(fresh)
@@ -92,7 +105,7 @@ class Silero:
 
 
 def _spectra(windows: Samples, context: Samples, basis: Samples) -> Samples:
-    """Magnitudes of each window's four frames, between two frames of zeros: (n, 6, 129)."""
+    """Return the magnitude spectra of each window's four frames, between two frames of zeros: (n, 6, 129)."""
     n = len(windows)
     audio = np.empty((n, _PADDED), np.float32)
     audio[:, :_CONTEXT] = context
@@ -108,13 +121,13 @@ def _spectra(windows: Samples, context: Samples, basis: Samples) -> Samples:
 
 
 def _windows(frames: Samples, count: int, step: int) -> Samples:
-    """What a convolution of three taps sees: `count` rows of three frames each, `step` apart."""
+    """Return the inputs of a convolution of three taps: `count` rows of three frames, `step` frames apart."""
     n, length, channels = frames.shape
     strides = (length * channels * _FLOAT, step * channels * _FLOAT, _FLOAT)
     return np.ndarray((n, count, 3 * channels), np.float32, frames, strides=strides).reshape(n * count, -1)
 
 
 def _sigmoid(x: Samples) -> Samples:
-    """In float32; a large negative `x` gives 0."""
+    """Return the logistic function in float32. A large negative `x` gives 0."""
     with np.errstate(over="ignore"):
         return np.float32(1) / (np.float32(1) + np.exp(-x))

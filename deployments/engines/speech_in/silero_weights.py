@@ -1,4 +1,4 @@
-"""Silero's weights, read out of its ONNX file: the 16 kHz branch of a graph that also holds one for 8 kHz."""
+"""Read Silero's weights from its ONNX file. The graph has branches for 16 and 8 kHz; the 16 kHz branch is used."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HIDDEN = 128
 
 @dataclass(frozen=True, slots=True)
 class SileroWeights:
-    """Matrices as a row of inputs is multiplied with them. A convolution's rows are ordered by tap, then channel.
+    """The weights, as matrices (inputs, outputs). A convolution's input rows are ordered by tap, then by channel.
 
     basis     256 -> 258     the short-time Fourier transform: 129 real parts, 129 imaginary ones
     first     3 x 129 -> 128
     second    3 x 128 -> 64
-    third     2 x 64 -> 64   two of its three taps: the other only ever meets padding
-    fourth    64 -> 128      the middle tap: as above
+    third     2 x 64 -> 64   two of the three taps: the other one only reads padding
+    fourth    64 -> 128      the middle tap only, for the same reason
     cell      256 -> 512     the LSTM's input and recurrent weights; gates in the order input, forget, cell, output
     """
 
@@ -47,7 +47,7 @@ class SileroWeights:
 
 
 def read_weights(file: Path) -> SileroWeights:
-    """Raises ModelError if `file` is no ONNX model, or not this one."""
+    """Return the weights in `file`; raise ModelError if it is not Silero's ONNX model."""
     try:
         onnx.checker.check_model(str(file))
     except onnx.checker.ValidationError as error:
@@ -55,7 +55,7 @@ def read_weights(file: Path) -> SileroWeights:
     graph = onnx.load(file).graph
     found = tuple(entry.name for entry in graph.input)
     if found != INPUTS:
-        message = "is an ONNX model of another kind."
+        message = "is not the Silero ONNX model."
         raise ModelError(message, PULL, file=str(file), expected=f"inputs {INPUTS}", found=f"inputs {found}")
     by_name = dict(_constants(_wideband(graph)))
     try:
@@ -86,12 +86,12 @@ def _arranged(named: dict[str, npt.NDArray[np.float32]]) -> SileroWeights:
 
 
 def _taps(weight: npt.NDArray[np.float32]) -> Samples:
-    """(outputs, channels, taps) to (taps x channels, outputs)."""
+    """Reorder weights (outputs, channels, taps) to (taps x channels, outputs)."""
     return np.ascontiguousarray(weight.transpose(2, 1, 0).reshape(-1, weight.shape[0]))
 
 
 def _wideband(graph: onnx.GraphProto) -> onnx.GraphProto:
-    """The branch that is taken at 16 kHz; the graph itself if it does not branch."""
+    """Return the 16 kHz branch, or the graph itself if it does not branch."""
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.name == "then_branch":
@@ -100,7 +100,7 @@ def _wideband(graph: onnx.GraphProto) -> onnx.GraphProto:
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Every constant by the end of its name: what stands before it is the exporter's."""
+    """Yield every constant with its name, without the prefix that the exporter adds."""
     for node in graph.node:
         if node.op_type == "Constant":
             name = node.output[0].rsplit("__", 1)[-1].lstrip("/")

@@ -1,7 +1,8 @@
-"""Smart Turn v3: the probability that a caller has finished, from the sound of the last eight seconds.
+"""Smart Turn v3: the probability that a caller has finished a turn, from the last 8 s of audio.
 
-The input is that of its training (pipecat's LocalSmartTurnAnalyzerV3): the last 8 s, silence before shorter audio, the
-whole 8 s scaled to zero mean and unit variance, then Whisper's log-mel features, 80 x 800.
+The input matches the model's training (pipecat's LocalSmartTurnAnalyzerV3). Audio shorter than 8 s is padded with
+leading silence. The 8 s are scaled to zero mean and unit variance, then turned into Whisper's log-mel features (80,
+800).
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ _LONGEST_S = 60.0
 
 
 class SmartTurn:
-    """One ONNX session, safe to call from several threads."""
+    """One ONNX session. Safe to call from several threads."""
 
     name = "smart-turn-v3.2 (onnxruntime)"
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        """`path`: the .onnx file or the folder that holds it; raises ModelError if it is not that model."""
+        """Load the model from `path`, the .onnx file or its folder; raise ModelError if it is not that model."""
         self._session = open_session(model_file(path), threads, ("input_features",))
 
     def warm_up(self) -> None:
+        """Run one inference, because the first one is slow."""
         self.predict(np.zeros(STT_RATE, dtype=np.int16))
 
     def predict(self, pcm: Pcm) -> float:
-        """Probability in [0, 1] that the turn is complete; only the last 8 s are judged.
+        """Return the probability in [0, 1] that the turn is complete, judged by the last 8 s of `pcm`.
 
-        Raises CallerError for malformed PCM or for more than a minute of it.
+        Raises CallerError for malformed PCM, or for more than 60 s of it.
         """
         features = smart_turn_features(speech_samples(pcm, _LONGEST_S))
         (probabilities,) = self._session.run(None, {"input_features": features[np.newaxis]})
@@ -44,7 +46,7 @@ class SmartTurn:
 
 
 def smart_turn_features(audio: Features) -> Features:
-    """Float32 features (80, 800) of the last 8 s of `audio`."""
+    """Return float32 log-mel features (80, 800) of the last 8 s of `audio`."""
     window = np.zeros(_WINDOW, dtype=np.float32)
     recent = audio[-_WINDOW:]
     window[_WINDOW - recent.size :] = recent

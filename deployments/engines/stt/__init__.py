@@ -1,1 +1,1 @@
-"""Speech-to-text engines and the cascade that joins two of them. Start at `cascade.py`."""
+"""Speech-to-text engines, and the cascade of a fast recognizer and a more accurate one. Start at `cascade.py`."""

@@ -1,8 +1,8 @@
-"""Speech recognition in two hearings: a small model first, and the large one for what the small one is not sure of.
+"""Cascade of two recognizers: a fast first-pass recognizer, and a main recognizer for low-confidence transcripts.
 
-Most of what callers say is easy, and a small model transcribes it in a third of the time. What it is not sure of (by
-the mean log-probability of its words, and by the guards of every transcript) the large model hears again, as if the
-small one had not been there. A partial is a guess anyway: it is heard once.
+The first-pass recognizer handles most utterances, in a third of the time. An utterance goes to the main recognizer if
+the mean log-probability of its tokens is low, or if a transcript guard rejects it. The main recognizer's transcript
+then replaces the first one. Interim transcripts use the first-pass recognizer only.
 """
 
 from __future__ import annotations
@@ -18,77 +18,99 @@ from deployments.engines.stt.whisper import WhisperResult
 
 
 class Recognizer(Protocol):
-    """What transcribes alone."""
+    """The main recognizer. `name` is for reports."""
 
     name: str
 
-    def warm_up(self) -> None: ...
-    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]: ...
+    def warm_up(self) -> None:
+        """Make the first transcription as fast as later ones."""
+        ...
+
+    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
+        """Return the transcript of each 16 kHz clip."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class CascadeResult:
-    """`text` is stripped, and empty if nobody spoke. `repeated`: the first hearing was in doubt; `doubted`: it is, and
-    was not repeated.
+    """One transcript.
 
-    `full_padding`: Whisper decoded it with 30 s of frames. `tokens`: the first hearing's.
+    Attributes:
+        text: Stripped; empty if the clip holds no speech.
+        avg_logprob: Mean log-probability of the tokens.
+        repeated: The main recognizer replaced a low-confidence transcript.
+        low_confidence: The first-pass transcript has low confidence and was not repeated.
+        full_padding: Whisper decoded the clip padded to 30 s.
+        tokens: The first-pass recognizer's tokens.
     """
 
     text: str
     avg_logprob: float
     repeated: bool = False
-    doubted: bool = False
+    low_confidence: bool = False
     full_padding: bool = False
     tokens: tuple[int, ...] = ()
 
 
 class SttCascade:
-    """The large model, and before it the small one if there is one."""
+    """A main recognizer, with an optional first-pass recognizer before it."""
 
-    def __init__(self, careful: Recognizer, quick: Moonshine | None = None, doubt_below: float = 0.0) -> None:
-        """`doubt_below`: a first hearing whose words have a lower mean log-probability is repeated."""
-        self.name = careful.name if quick is None else f"{quick.name}, in doubt {careful.name}"
-        self._careful = careful
-        self._quick = quick
-        self._doubt_below = doubt_below
+    def __init__(self, main: Recognizer, first_pass: Moonshine | None = None, min_logprob: float = 0.0) -> None:
+        """Create a cascade.
+
+        Args:
+            main: Transcribes what the first pass does not, or everything if there is no first pass.
+            first_pass: The fast recognizer.
+            min_logprob: Mean log-probability below which a first-pass transcript is repeated.
+        """
+        self.name = main.name if first_pass is None else f"{first_pass.name}, at low confidence {main.name}"
+        self._main = main
+        self._first_pass = first_pass
+        self._min_logprob = min_logprob
 
     def warm_up(self) -> None:
-        """So that no caller pays for first-call allocation."""
-        self._careful.warm_up()
-        if self._quick is not None:
-            self._quick.warm_up()
+        """Warm up both recognizers."""
+        self._main.warm_up()
+        if self._first_pass is not None:
+            self._first_pass.warm_up()
 
     def transcribe_batch(
         self, clips: Sequence[Pcm], *, partial: bool = False, guess: tuple[int, ...] = ()
     ) -> list[CascadeResult]:
-        """The transcript of each clip (16 kHz, at most 30 s); `partial`: one hearing is enough. `guess`: the tokens of
-        an earlier, shorter part of a single clip.
+        """Return the transcript of each clip.
 
-        Raises CallerError for malformed PCM or more than 30 s of it, BackendError if an engine fails.
+        Args:
+            clips: 16 kHz audio, at most 30 s each.
+            partial: These are interim transcripts: do not repeat any.
+            guess: Tokens of an earlier transcript of the beginning of a single clip. They speed up decoding.
+
+        Raises:
+            CallerError: A clip is malformed or longer than 30 s.
+            BackendError: An engine failed.
         """
-        if self._quick is None:
-            return [_heard(decoded) for decoded in self._careful.transcribe_batch(clips)]
-        first = self._quick.transcribe_batch(clips, guess)
-        heard = [
+        if self._first_pass is None:
+            return [_main_result(decoded) for decoded in self._main.transcribe_batch(clips)]
+        first = self._first_pass.transcribe_batch(clips, guess)
+        results = [
             CascadeResult(
-                said.hypothesis.text,
-                said.hypothesis.avg_logprob,
-                doubted=not self.sure(said.hypothesis),
-                tokens=said.tokens,
+                result.hypothesis.text,
+                result.hypothesis.avg_logprob,
+                low_confidence=not self.is_confident(result.hypothesis),
+                tokens=result.tokens,
             )
-            for said in first
+            for result in first
         ]
-        doubtful = [] if partial else [at for at, said in enumerate(heard) if said.doubted]
-        again = self._careful.transcribe_batch([clips[at] for at in doubtful])
-        for at, decoded in zip(doubtful, again, strict=True):
-            heard[at] = _heard(decoded, repeated=True)
-        return heard
+        to_repeat = [] if partial else [index for index, result in enumerate(results) if result.low_confidence]
+        again = self._main.transcribe_batch([clips[index] for index in to_repeat])
+        for index, decoded in zip(to_repeat, again, strict=True):
+            results[index] = _main_result(decoded, repeated=True)
+        return results
 
-    def sure(self, hypothesis: Hypothesis) -> bool:
-        """Whether a first hearing stands."""
-        worded = any(character.isalnum() for character in hypothesis.text)
-        return worded and hypothesis.avg_logprob >= self._doubt_below and is_trustworthy(hypothesis)
+    def is_confident(self, hypothesis: Hypothesis) -> bool:
+        """Return True if a first-pass transcript needs no second recognition."""
+        has_words = any(character.isalnum() for character in hypothesis.text)
+        return has_words and hypothesis.avg_logprob >= self._min_logprob and is_trustworthy(hypothesis)
 
 
-def _heard(decoded: WhisperResult, *, repeated: bool = False) -> CascadeResult:
+def _main_result(decoded: WhisperResult, *, repeated: bool = False) -> CascadeResult:
     return CascadeResult(decoded.text, decoded.avg_logprob, repeated=repeated, full_padding=decoded.full_padding)

@@ -1,8 +1,8 @@
-"""Whisper's log-mel spectrogram in numpy: what Whisper and Smart Turn see of the audio.
+"""Whisper's log-mel spectrogram in numpy, the input of Whisper and Smart Turn.
 
-The definition is that of the Whisper paper (section 2.2) as transformers' WhisperFeatureExtractor computes it: centred
+It is defined in the Whisper paper (section 2.2) and computed as in transformers' WhisperFeatureExtractor: centred
 frames of 25 ms every 10 ms, a periodic Hann window, 80 mel bands of Slaney's scale with equal area, the decimal
-logarithm, clamped to 8 below the clip's maximum, then (x + 4) / 4. All in float32, which moves no value by 1e-3.
+logarithm, clamped to 8 below the clip's maximum, then (x + 4) / 4. Float32 changes no value by 1e-3 or more.
 """
 
 from __future__ import annotations
@@ -34,24 +34,29 @@ Features = npt.NDArray[np.float32]
 
 
 def log_mel(audio: Samples, frames: int, constant: int = 0) -> Features:
-    """Features of `audio` followed by silence: shape (80, frames); needs audio.size <= frames * HOP.
+    """Return the features of `audio`, padded with trailing silence, as an array (80, frames).
 
-    The first `constant` samples must all be equal. Frames that see only the silence are not computed, and those that
-    see only equal samples are computed once, so padding on either side costs nothing.
+    Frames of the padding are not computed, and frames of constant samples are computed once. So padding on either side
+    costs nothing.
+
+    Args:
+        audio: Float32 samples at 16 kHz, at most frames * HOP of them.
+        frames: Number of frames to return, 10 ms each.
+        constant: The first `constant` samples of `audio` are equal.
     """
     padded = np.zeros(_HALF_WINDOW + frames * HOP + _HALF_WINDOW, dtype=np.float32)
     padded[_HALF_WINDOW : _HALF_WINDOW + audio.size] = audio
     padded[:_HALF_WINDOW] = padded[2 * _HALF_WINDOW : _HALF_WINDOW : -1]
     padded[-_HALF_WINDOW:] = padded[-_HALF_WINDOW - 2 : -2 * _HALF_WINDOW - 2 : -1]
-    # Audio near the end is mirrored into the last frames: then nothing can be skipped.
+    # Audio near the end is mirrored into the last frames, and then no frame can be skipped.
     mirrored = audio.size > frames * HOP - _HALF_WINDOW
-    heard = frames if mirrored else min(frames, (audio.size + _HALF_WINDOW) // HOP + 1)
-    first = max(0, min((constant - _HALF_WINDOW) // HOP, heard - 1))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[first * HOP : heard * HOP : HOP]
+    end = frames if mirrored else min(frames, (audio.size + _HALF_WINDOW) // HOP + 1)
+    first = max(0, min((constant - _HALF_WINDOW) // HOP, end - 1))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[first * HOP : end * HOP : HOP]
     spectrum = np.fft.rfft(windows * _hann(), axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     features = np.full((MEL_BANDS, frames), np.log10(_POWER_FLOOR), dtype=np.float32)
-    features[:, first:heard] = np.log10(np.maximum(_mel_filters() @ power.T, _POWER_FLOOR))
+    features[:, first:end] = np.log10(np.maximum(_mel_filters() @ power.T, _POWER_FLOOR))
     features[:, :first] = features[:, first : first + 1]
     scaled: Features = (np.maximum(features, features.max() - _DYNAMIC_RANGE) + 4) / 4
     return scaled
@@ -64,7 +69,7 @@ def _hann() -> Samples:
 
 @cache
 def _mel_filters() -> Features:
-    """Triangles over the FFT bins, shape (80, 201), each of area 1."""
+    """Return triangular filters over the FFT bins, shape (80, 201), each of area 1."""
     bins_hz = np.fft.rfftfreq(_WINDOW, 1 / STT_RATE)
     top_mel = _LOG_FROM_MEL + np.log(STT_RATE / 2 / _LOG_FROM_HZ) / _LOG_STEP
     edges_hz = _mel_to_hz(np.linspace(0, top_mel, MEL_BANDS + 2))

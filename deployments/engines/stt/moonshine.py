@@ -1,12 +1,12 @@
-"""Moonshine tiny (English): a transcript in a third of Whisper's time, from as much audio as there is.
+"""Moonshine tiny (English), the first-pass recognizer: a transcript in a third of Whisper's time.
 
-Its encoder takes the samples themselves and costs what the utterance is long; nothing is padded to 30 s. It is small
-(27 million parameters, 8-bit) and knows when it guesses: the probability of its own words says which transcripts to
-repeat with a larger model (`deployments/engines/stt/cascade.py`).
+Its encoder reads the samples without padding, so its cost grows with the utterance. The model is small (27 million
+parameters, 8-bit). The mean log-probability of its tokens tells which transcripts a larger model should repeat
+(`deployments/engines/stt/cascade.py`).
 
-The two graphs are the package's (an encoder, and a decoder with its cache of keys and values), run by the inference
-engine that is here already. Decoding is greedy, and a guess helps: the tokens that a partial transcript of the same
-utterance had are checked in one run instead of one run a token, and what agrees is kept. The result is the same.
+The two ONNX graphs are from the package moonshine-voice: an encoder, and a decoder with a KV cache. Decoding is greedy.
+A guess, the tokens of an interim transcript of the same utterance, speeds it up without changing the result: the
+decoder checks all of its tokens in one run instead of one run per token, and keeps those that agree.
 """
 
 from __future__ import annotations
@@ -26,22 +26,25 @@ from rejoinder.core.audio.pcm import STT_RATE, Samples
 from rejoinder.core.errors import BackendError, ModelError
 
 LONGEST_S = 30.0
-# The convolutions of the encoder need a few windows; a click is padded to this.
+# The encoder's convolutions need a few windows. Shorter clips are padded to this.
 SHORTEST_SAMPLES = STT_RATE // 2
 
 TAIL_SAMPLES = STT_RATE * 64 // 1000
-"""Silence put behind each clip. Work begins so soon after the last sound that without it the model is less sure of the
-last word, and Whisper is asked for nothing. "How do I boil an egg?", synthesized three times and cut at three places:
-log-probability -0.06 to -0.14 without and -0.03 to -0.08 with it (-0.12 is doubt)."""
+"""Silence appended to each clip (64 ms).
+
+Clips end so soon after the last sound that without it the last word has a lower log-probability, and clips are sent to
+Whisper needlessly. For "How do I boil an egg?", synthesized three times and cut at three places, the mean
+log-probability was -0.06 to -0.14 without the silence and -0.03 to -0.08 with it. The default limit is -0.12."""
 
 TOKENS_PER_S = 6.5
-"""The model card's own limit against loops; the base leaves room for short commands."""
+"""The model card's limit against loops."""
 TOKENS_BASE = 6
+"""Added to the limit, for short commands."""
 
 _START, _END = 1, 2
 _SPACE = "▁"
 _UNKNOWN_NO_SPEECH = 0.0
-"""The model has no opinion on whether anybody spoke."""
+"""The model reports no such probability."""
 
 _ENCODER_INPUTS = ("input_values", "attention_mask")
 _CACHED = "past_key_values."
@@ -51,17 +54,25 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class MoonshineResult:
-    """What was heard, and its tokens: a guess for the next, longer part of the same utterance."""
+    """A transcript and its tokens, which are the guess for a later, longer clip of the same utterance."""
 
     hypothesis: Hypothesis
     tokens: tuple[int, ...]
 
 
 class Moonshine:
-    """Two ONNX sessions, safe to call from several threads."""
+    """Two ONNX sessions. Safe to call from several threads."""
 
     def __init__(self, directory: Path, threads: int = 1) -> None:
-        """`directory` holds the two graphs and the vocabulary; raises ModelError if it does not."""
+        """Load the model.
+
+        Args:
+            directory: Holds encoder_model.ort, decoder_model_merged.ort and tokenizer.bin.
+            threads: Threads of one inference.
+
+        Raises:
+            ModelError: A file is missing or damaged.
+        """
         self.name = f"{directory.name} int8 (onnxruntime)"
         self._encoder = open_session(directory / "encoder_model.ort", threads, _ENCODER_INPUTS)
         self._decoder = open_session(directory / "decoder_model_merged.ort", threads, None)
@@ -71,13 +82,19 @@ class Moonshine:
         self._words = read_vocabulary(directory / "tokenizer.bin")
 
     def warm_up(self) -> None:
-        """Transcribe a second of noise, so that no caller pays for first-call allocation."""
+        """Transcribe a second of noise, because the first inference is slow."""
         self.transcribe_batch([np.random.default_rng(0).integers(-3000, 3000, STT_RATE, dtype=np.int16)])
 
     def transcribe_batch(self, clips: Sequence[Pcm], guess: tuple[int, ...] = ()) -> list[MoonshineResult]:
-        """What each clip (16 kHz, at most 30 s) says, decoded together; `guess`: tokens that a single clip may have.
+        """Transcribe the clips in one batch.
 
-        Raises CallerError for malformed PCM or more than 30 s of it, BackendError if the engine fails.
+        Args:
+            clips: 16 kHz audio, at most 30 s each.
+            guess: Tokens that a single clip's transcript probably begins with. Ignored for several clips.
+
+        Raises:
+            CallerError: A clip is malformed or longer than 30 s.
+            BackendError: The engine failed.
         """
         audios = [speech_samples(clip, LONGEST_S) for clip in clips]
         if not audios:
@@ -91,37 +108,39 @@ class Moonshine:
         durations = [audio.size / STT_RATE for audio in audios]
         limits = [int(TOKENS_PER_S * duration) + TOKENS_BASE for duration in durations]
         samples, mask = _padded(audios)
-        (heard,) = self._encoder.run(None, {"input_values": samples, "attention_mask": mask})
+        (encoded,) = self._encoder.run(None, {"input_values": samples, "attention_mask": mask})
         decoding = Decoding(limits)
-        self._decode({"encoder_hidden_states": heard, "encoder_attention_mask": mask}, decoding, guess)
+        self._decode({"encoder_hidden_states": encoded, "encoder_attention_mask": mask}, decoding, guess)
         return [
             MoonshineResult(
                 Hypothesis(
                     text=self._text(tokens),
-                    avg_logprob=float(np.mean(sure)),
+                    avg_logprob=float(np.mean(logprobs)),
                     no_speech_prob=_UNKNOWN_NO_SPEECH,
                     finished=len(tokens) < limit,
                     duration_s=duration,
                 ),
                 tuple(tokens),
             )
-            for tokens, sure, limit, duration in zip(decoding.tokens, decoding.logprobs, limits, durations, strict=True)
+            for tokens, logprobs, limit, duration in zip(
+                decoding.tokens, decoding.logprobs, limits, durations, strict=True
+            )
         ]
 
-    def _decode(self, heard: dict[str, Any], decoding: Decoding, guess: tuple[int, ...]) -> None:
-        """Decode every row to its end; `heard` is what the encoder made of the audio."""
+    def _decode(self, encoded: dict[str, Any], decoding: Decoding, guess: tuple[int, ...]) -> None:
+        """Decode every row to its end. `encoded` holds the decoder's inputs from the encoder."""
         rows = len(decoding.tokens)
         caches = {name: np.zeros((rows, heads, 0, width), np.float32) for name, (heads, width) in self._empty.items()}
         newest = np.array([(_START, *guess)] * rows, np.int64)
         while True:
             started = bool(decoding.length)
-            feed = {"input_ids": newest, "use_cache_branch": np.array([started]), **heard, **caches}
+            feed = {"input_ids": newest, "use_cache_branch": np.array([started]), **encoded, **caches}
             logits, *after = self._decoder.run(None, feed)
-            decoding.take(*_best(logits), newest)
-            if decoding.over:
+            decoding.add(*_best(logits), newest)
+            if decoding.ended:
                 return
-            # What the decoder reads of the encoder is computed at the first run; later outputs of it are empty. Of its
-            # own keys and values only those of tokens that were kept stay.
+            # The first run computes the keys and values of the encoder's output; later runs return them empty. Of the
+            # decoder's own keys and values, keep those of accepted tokens.
             for name, cache in zip(self._outputs, after, strict=True):
                 if ".encoder." not in name:
                     caches[name] = cache[:, :, : decoding.length]
@@ -135,9 +154,13 @@ class Moonshine:
 
 
 class Decoding:
-    """The tokens of each row so far, greedy, each up to its end or its limit.
+    """Greedy decoding of several rows, each up to its end token or its limit.
 
-    `length`: how many tokens the decoder has read and may keep. `newest` (rows,): the last of each row, not read yet.
+    Attributes:
+        tokens: Tokens of each row so far.
+        logprobs: Log-probability of each token, the end token included.
+        length: Number of tokens that the decoder has read and whose KV cache is valid.
+        newest: Last token of each row, not yet read by the decoder; shape (rows,).
     """
 
     def __init__(self, limits: list[int]) -> None:
@@ -149,34 +172,40 @@ class Decoding:
         self.newest = np.full(len(limits), _START, np.int64)
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
+        """True when every row has ended."""
         return all(self._ended)
 
-    def take(self, best: npt.NDArray[np.int64], sure: Logits, read: npt.NDArray[np.int64]) -> None:
-        """The best token behind each of those that were `read` (rows, n), and its log-probability.
+    def add(self, best: npt.NDArray[np.int64], logprobs: Logits, read: npt.NDArray[np.int64]) -> None:
+        """Add the tokens of one run of the decoder.
 
-        Of several tokens the first was known and the others guessed (of one row only): they count up to the first that
-        is another than the best behind the one before it.
+        With a guess, n exceeds 1 and there is one row. The first token read is certain and the others are guessed. A
+        guessed token is accepted if it equals the best token after its predecessor. The first mismatch ends the run.
+
+        Args:
+            best: Best token after each token read, shape (rows, n).
+            logprobs: Log-probabilities of `best`, shape (rows, n).
+            read: Tokens that the decoder read in this run, shape (rows, n).
         """
-        for place in range(read.shape[1]):
+        for position in range(read.shape[1]):
             self.length += 1
-            for row, token in enumerate(best[:, place]):
-                self._add(row, int(token), float(sure[row, place]))
-            self.newest = best[:, place]
-            if self.over or place + 1 == read.shape[1] or read[0, place + 1] != best[0, place]:
+            for row, token in enumerate(best[:, position]):
+                self._add(row, int(token), float(logprobs[row, position]))
+            self.newest = best[:, position]
+            if self.ended or position + 1 == read.shape[1] or read[0, position + 1] != best[0, position]:
                 return
 
-    def _add(self, row: int, token: int, sure: float) -> None:
+    def _add(self, row: int, token: int, logprob: float) -> None:
         if self._ended[row]:
             return
-        self.logprobs[row].append(sure)
+        self.logprobs[row].append(logprob)
         if token != _END:
             self.tokens[row].append(token)
         self._ended[row] = token == _END or len(self.tokens[row]) >= self._limits[row]
 
 
 def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:
-    """The clips as one array (n, samples), silence behind each, and which samples are theirs."""
+    """Return the clips with trailing silence as one array (n, samples), and a mask of the samples to read."""
     sizes = [max(audio.size + TAIL_SAMPLES, SHORTEST_SAMPLES) for audio in audios]
     longest = max(sizes)
     samples = np.zeros((len(audios), longest), np.float32)
@@ -188,29 +217,30 @@ def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:
 
 
 def _best(logits: Logits) -> tuple[npt.NDArray[np.int64], Logits]:
-    """The most probable token at each place (rows, n), and its log-probability."""
+    """Return the most probable token at each position (rows, n), and its log-probability."""
     best = logits.argmax(axis=-1)
     highest = logits.max(axis=-1)
     return best, -np.log(np.exp(logits - highest[..., np.newaxis]).sum(axis=-1))
 
 
 def read_vocabulary(file: Path) -> list[bytes]:
-    """The bytes of each token; raises ModelError if the file is missing or cut off.
+    """Return the UTF-8 bytes of each token; raise ModelError if the file is missing or truncated.
 
-    The format: a length in one byte (from 128 on in two, the low seven bits first), then so many bytes.
+    Each token is stored as its length, then its bytes. A length below 128 takes one byte. A larger length takes two
+    bytes, the low seven bits first.
     """
     try:
         raw = file.read_bytes()
     except OSError as error:
         raise ModelError("is not readable.", PULL, file=str(file), found=str(error)) from error
     words: list[bytes] = []
-    at = 0
-    while at < len(raw):
-        size, at = raw[at], at + 1
-        if size >= 128 and at < len(raw):
-            size, at = size - 128 + 128 * raw[at], at + 1
-        if at + size > len(raw):
-            raise ModelError("is cut off.", PULL, file=str(file), found=f"{len(raw)} bytes")
-        words.append(raw[at : at + size])
-        at += size
+    offset = 0
+    while offset < len(raw):
+        size, offset = raw[offset], offset + 1
+        if size >= 128 and offset < len(raw):
+            size, offset = size - 128 + 128 * raw[offset], offset + 1
+        if offset + size > len(raw):
+            raise ModelError("is truncated.", PULL, file=str(file), found=f"{len(raw)} bytes")
+        words.append(raw[offset : offset + size])
+        offset += size
     return words

@@ -1,9 +1,9 @@
-"""Which hypotheses of a speech recognizer to believe: did anyone speak, and is this what they said?
+"""Guards that reject a recognizer's hypothesis: for audio without speech, and for runaway or guessed text.
 
 Thresholds without another source are Whisper's own (`whisper/transcribe.py`, decode with fallback). The two no-speech
-rules separate 130 human clips (probability of no speech at most 0.62, and under 0.2 wherever the average
-log-probability was below -1) from silence, hum and noise at three levels (over 0.7, or over 0.45 with an average
-log-probability below -1).
+rules separate 130 human clips from silence, hum and noise at three levels. The clips had a no-speech probability of at
+most 0.62, and below 0.2 where the average log-probability was below -1. The other audio had more than 0.7, or more than
+0.45 with an average log-probability below -1.
 """
 
 from __future__ import annotations
@@ -11,27 +11,37 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-SURELY_NO_SPEECH = 0.7
-MAYBE_NO_SPEECH = 0.45
+NO_SPEECH_PROB = 0.7
+"""Above this, the audio holds no speech."""
+POSSIBLE_NO_SPEECH_PROB = 0.45
 NO_SPEECH_LOGPROB = -1.0
-DOUBTFUL_LOGPROB = -0.9
-"""Near the border of the second rule the full decode, which hears silence better, has the word."""
+"""Below this, and above POSSIBLE_NO_SPEECH_PROB, the audio holds no speech."""
+BORDERLINE_LOGPROB = -0.9
+"""Near the limit of that rule, decode again with full padding, which detects silence better."""
 
 MIN_AVG_LOGPROB = -1.0
 MAX_COMPRESSION_RATIO = 2.4
 
 MAX_WORDS_PER_S = 7.0
 WORDS_BASE = 3
-"""The fastest speakers reach about six words a second; the base is for clips cut tightly around one short phrase."""
+"""The fastest speakers reach about six words a second. The base allows for clips cut tightly around a short phrase."""
 
 PHRASE_WORDS = 3
 MAX_WORD_REPEATS = 4
-"""People say a phrase of three words twice in a row rarely, and one or two words four times ("no no no no") hardly."""
+"""People rarely say a phrase of three words twice in a row, or one or two words four times ("no no no no")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One decode. `finished`: it ended by itself rather than at the length limit."""
+    """Result of one decode.
+
+    Attributes:
+        text: The transcript.
+        avg_logprob: Mean log-probability of the tokens.
+        no_speech_prob: Probability that the audio holds no speech.
+        finished: The decode ended by itself, not at the length limit.
+        duration_s: Duration of the audio.
+    """
 
     text: str
     avg_logprob: float
@@ -41,21 +51,21 @@ class Hypothesis:
 
 
 def holds_speech(hypothesis: Hypothesis) -> bool:
-    """False for what Whisper invents on silence and noise ("Thank you."), and for text without a letter or digit."""
+    """Return False for text that Whisper makes up on silence and noise ("Thank you."), and for text without words."""
     if not any(character.isalnum() for character in hypothesis.text):
         return False
-    if hypothesis.no_speech_prob > SURELY_NO_SPEECH:
+    if hypothesis.no_speech_prob > NO_SPEECH_PROB:
         return False
-    return hypothesis.no_speech_prob <= MAYBE_NO_SPEECH or hypothesis.avg_logprob >= NO_SPEECH_LOGPROB
+    return hypothesis.no_speech_prob <= POSSIBLE_NO_SPEECH_PROB or hypothesis.avg_logprob >= NO_SPEECH_LOGPROB
 
 
 def is_trustworthy(hypothesis: Hypothesis) -> bool:
-    """False if the decode ran away or guessed, and should be repeated with full padding."""
+    """Return False if the decode looks like a loop or a guess and should be repeated with full padding."""
     words = hypothesis.text.lower().split()
     return (
         hypothesis.finished
         and hypothesis.avg_logprob >= MIN_AVG_LOGPROB
-        and (hypothesis.no_speech_prob <= MAYBE_NO_SPEECH or hypothesis.avg_logprob >= DOUBTFUL_LOGPROB)
+        and (hypothesis.no_speech_prob <= POSSIBLE_NO_SPEECH_PROB or hypothesis.avg_logprob >= BORDERLINE_LOGPROB)
         and len(words) <= MAX_WORDS_PER_S * hypothesis.duration_s + WORDS_BASE
         and compression_ratio(hypothesis.text) <= MAX_COMPRESSION_RATIO
         and not repeats_itself(words)
@@ -63,13 +73,13 @@ def is_trustworthy(hypothesis: Hypothesis) -> bool:
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of `text` for each byte of its zlib form: high if it repeats."""
+    """Return the size of `text` over the size of its zlib form. Repetitive text has a high ratio."""
     raw = text.encode()
     return len(raw) / len(zlib.compress(raw))
 
 
 def repeats_itself(words: list[str]) -> bool:
-    """True if a phrase of at least three words follows itself, or a shorter one occurs four times in a row."""
+    """Return True if a phrase of at least three words follows itself, or a shorter one occurs four times in a row."""
     return any(
         _longest_run(words, size) >= (2 if size >= PHRASE_WORDS else MAX_WORD_REPEATS)
         for size in range(1, len(words) // 2 + 1)
@@ -77,7 +87,7 @@ def repeats_itself(words: list[str]) -> bool:
 
 
 def _longest_run(words: list[str], size: int) -> int:
-    """How often in a row a phrase of `size` words occurs at most."""
+    """Return how often the most repeated phrase of `size` words occurs in a row."""
     longest, equal = 0, 0
     for i in range(size, len(words)):
         equal = equal + 1 if words[i] == words[i - size] else 0

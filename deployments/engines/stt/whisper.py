@@ -1,16 +1,15 @@
-"""Whisper through CTranslate2, with only as much audio context as the utterance needs.
+"""Whisper in CTranslate2, with no more audio context than the utterance needs.
 
-Whisper was trained on 30 s windows and faster-whisper pads every input to that; the encoder then spends most of a short
-turn's time on silence. CTranslate2's encoder accepts fewer frames. The trap: with little padding the decoder does not
-know where to stop and says the sentence again. So a short decode
+Whisper was trained on 30 s windows, and faster-whisper pads every input to 30 s. The encoder then spends most of a
+short turn's time on silence. CTranslate2's encoder accepts fewer frames. With little padding, however, the decoder
+often does not stop at the end of the speech and repeats the sentence. Therefore a short decode
 
-1. runs with timestamps, whose end marks tell where the speech ends, and is cut at the first end mark that lies within
-   END_MARK_SLACK_S of the audio's end;
-2. may not be longer than speech of that duration can be;
-3. passes guards (see `transcript_guards`), or is repeated once with full padding.
+1. uses timestamps, and is cut at the first timestamp within END_MARK_SLACK_S of the audio's end;
+2. is limited to as many tokens as speech of that duration can have;
+3. must pass the guards in `transcript_guards`, or is repeated once with full padding.
 
-CTranslate2 offers Whisper no per-token callback, so the cut is made afterwards. That costs little: with timestamps
-98% of the tokens decoded on 98 human clips lay before the cut.
+CTranslate2 has no per-token callback for Whisper, so the cut is made after decoding. That costs little: on 98 human
+clips, 98% of the decoded tokens were before the cut.
 """
 
 from __future__ import annotations
@@ -33,24 +32,35 @@ from rejoinder.core.errors import BackendError, ConfigError, ModelError
 
 LONGEST_S = 30.0
 FULL_FRAMES = 3000
-"""30 s of 10 ms frames: what Whisper was trained on."""
+"""30 s of 10 ms frames, which Whisper was trained on."""
 
 END_MARK_SLACK_S = 0.4
-"""Whisper rounds end marks and puts them at the end of the voice, not of the audio; measured with the rest."""
+"""Tolerance in seconds: Whisper rounds timestamps, and sets them at the end of the voice, not of the audio."""
 
 TOKENS_PER_S = 7.0
 TOKENS_BASE = 8
-"""Fast speech is 5 tokens a second; the base leaves room for timestamps and short commands."""
+"""Fast speech has 5 tokens a second. The base allows for timestamps and short commands."""
 
 _TIMESTAMP_S = 0.02
 _DEFAULT_SUPPRESSED = -1
-# CTranslate2 decodes at most half of `max_length`, as Whisper keeps the other half of its 448 positions for a prompt.
+# CTranslate2 decodes at most half of `max_length`: Whisper reserves the other half of its 448 positions for a prompt.
 _MAX_LENGTH_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True)
 class WhisperOptions:
-    """`min_frames` and `pad_frames`: a short decode has max(min_frames, frames of the audio + pad_frames) frames."""
+    """Options of the engine.
+
+    A short decode uses max(min_frames, frames of the audio + pad_frames) frames of 10 ms.
+
+    Attributes:
+        language: Code such as "en".
+        compute_type: Precision of the weights.
+        threads: Threads of one inference.
+        short_context: Decode with fewer frames than 30 s.
+        min_frames: Least number of frames of a short decode.
+        pad_frames: Frames of silence after the audio in a short decode.
+    """
 
     language: str = "en"
     compute_type: Literal["int8", "float32"] = "int8"
@@ -62,7 +72,13 @@ class WhisperOptions:
 
 @dataclass(frozen=True, slots=True)
 class WhisperResult:
-    """`text` is stripped, and empty if nobody spoke. `full_padding`: it was decoded with 30 s of frames."""
+    """One transcript.
+
+    Attributes:
+        text: Stripped; empty if the clip holds no speech.
+        avg_logprob: Mean log-probability of the tokens.
+        full_padding: The clip was decoded with 30 s of frames.
+    """
 
     text: str
     avg_logprob: float
@@ -70,14 +86,19 @@ class WhisperResult:
 
 
 class Whisper:
-    """One CTranslate2 Whisper; calls from several threads run one after another."""
+    """One Whisper model in memory. Calls from several threads run one after another."""
 
     def __init__(self, directory: Path, options: WhisperOptions = WhisperOptions()) -> None:
-        """`directory`: a faster-whisper model. Raises ModelError if it is none, ConfigError for the language."""
+        """Load the faster-whisper model in `directory`.
+
+        Raises:
+            ModelError: `directory` does not hold a model with 80 mel bands (tiny to medium).
+            ConfigError: The model does not support the language.
+        """
         self.name = f"{directory.name} {options.compute_type} (ctranslate2)"
         self._options = options
-        if not directory.is_dir():  # faster-whisper would take it for a hub repository
-            raise ModelError("is no folder.", "Run `rejoinder models pull whisper-base`.", file=str(directory))
+        if not directory.is_dir():  # faster-whisper would treat it as a hub repository
+            raise ModelError("is not a folder.", "Run `rejoinder models pull whisper-base`.", file=str(directory))
         try:
             model = WhisperModel(
                 str(directory),
@@ -88,12 +109,16 @@ class Whisper:
             )
         except (RuntimeError, ValueError, OSError) as error:
             remedy = "Run `rejoinder models verify`."
-            raise ModelError("is no Whisper model.", remedy, file=str(directory), found=str(error)) from error
+            raise ModelError("is not a Whisper model.", remedy, file=str(directory), found=str(error)) from error
         self._model: Any = model.model
         if self._model.n_mels != MEL_BANDS:
             found = f"{self._model.n_mels} mel bands"
             raise ModelError(
-                "is another Whisper.", "Use tiny to medium.", file=str(directory), expected=f"{MEL_BANDS}", found=found
+                "is an unsupported Whisper model.",
+                "Use tiny to medium.",
+                file=str(directory),
+                expected=f"{MEL_BANDS}",
+                found=found,
             )
         try:
             self._tokens = Tokenizer(model.hf_tokenizer, self._model.is_multilingual, "transcribe", options.language)
@@ -101,16 +126,18 @@ class Whisper:
             raise ConfigError(f"{error}.", "Use a code such as en or de.", field="stt.language") from error
 
     def warm_up(self) -> None:
-        """Decode noise once short and once in full, so that no caller pays for first-call allocation."""
+        """Decode noise once with short and once with full padding, because the first inference is slow."""
         noise = np.random.default_rng(0).integers(-3000, 3000, STT_RATE, dtype=np.int16)
         audio = speech_samples(noise, LONGEST_S)
         self._decode([audio], self._options.min_frames)
         self._decode([audio], FULL_FRAMES)
 
     def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
-        """The transcript of each clip (16 kHz, at most 30 s), decoded together.
+        """Return the transcript of each clip (16 kHz, at most 30 s), decoded in one batch.
 
-        Raises CallerError for malformed PCM or more than 30 s of it, BackendError if the engine fails.
+        Raises:
+            CallerError: A clip is malformed or longer than 30 s.
+            BackendError: The engine failed.
         """
         audios = [speech_samples(clip, LONGEST_S) for clip in clips]
         if not audios:
@@ -124,10 +151,10 @@ class Whisper:
         frames = self._frames(max(audio.size for audio in audios))
         hypotheses = self._decode(audios, frames)
         full = [frames == FULL_FRAMES] * len(audios)
-        doubtful = [i for i, h in enumerate(hypotheses) if not full[i] and holds_speech(h) and not is_trustworthy(h)]
-        if doubtful:
-            again = self._decode([audios[i] for i in doubtful], FULL_FRAMES)
-            for i, hypothesis in zip(doubtful, again, strict=True):
+        to_repeat = [i for i, h in enumerate(hypotheses) if not full[i] and holds_speech(h) and not is_trustworthy(h)]
+        if to_repeat:
+            again = self._decode([audios[i] for i in to_repeat], FULL_FRAMES)
+            for i, hypothesis in zip(to_repeat, again, strict=True):
                 hypotheses[i], full[i] = hypothesis, True
         return [
             WhisperResult(h.text if holds_speech(h) else "", h.avg_logprob, padded)
@@ -138,10 +165,10 @@ class Whisper:
         if not self._options.short_context:
             return FULL_FRAMES
         needed = max(self._options.min_frames, -(-samples // HOP) + self._options.pad_frames)
-        return min(FULL_FRAMES, needed + needed % 2)  # the encoder halves them
+        return min(FULL_FRAMES, needed + needed % 2)  # an even number: the encoder halves it
 
     def _decode(self, audios: Sequence[Samples], frames: int) -> list[Hypothesis]:
-        """Greedy decode with timestamps of all `audios`, each padded with silence to `frames`."""
+        """Decode all `audios` greedily with timestamps, each padded with silence to `frames` frames."""
         features = np.stack([log_mel(audio, frames) for audio in audios])
         prompt = list(self._tokens.sot_sequence)
         limits = [_token_limit(audio) for audio in audios]
@@ -165,7 +192,7 @@ class Whisper:
         finished = len(kept) < len(ids) or len(ids) < limit
         return Hypothesis(
             text=self._tokens.decode(kept[:limit]).strip(),
-            # CTranslate2's score is the mean over the tokens; the end of text counts as one more.
+            # CTranslate2's score is the mean over the tokens. Whisper's definition counts the end token too.
             avg_logprob=float(result.scores[0]) * len(ids) / (len(ids) + 1),
             no_speech_prob=float(result.no_speech_prob),
             finished=finished,
@@ -173,12 +200,12 @@ class Whisper:
         )
 
     def _until_end_mark(self, ids: list[int], duration_s: float) -> list[int]:
-        """The tokens before the first end mark that lies at the end of the audio or beyond it."""
+        """Return the tokens before the first timestamp that is at or after the end of the audio."""
         begin = self._tokens.timestamp_begin
         threshold_s = duration_s - END_MARK_SLACK_S
-        for at, token in enumerate(ids[1:], start=1):  # the first is the start mark
+        for index, token in enumerate(ids[1:], start=1):  # the first token is the start timestamp
             if token >= begin and (token - begin) * _TIMESTAMP_S >= threshold_s:
-                return ids[:at]
+                return ids[:index]
         return ids
 
 

@@ -1,4 +1,4 @@
-"""The study of turn decisions: what each policy makes of a silence."""
+"""The decision of each policy in one silence, and the summary over many."""
 
 from __future__ import annotations
 
@@ -36,66 +36,69 @@ def silence(
 
 
 def due_ms(turn_model: float, words: TranscriptEnding | None) -> float:
-    """The silence that this evidence asks for."""
+    """Return the silence in ms that endpointing waits for with this evidence."""
     return wait_s(TurnDetection(), SETTINGS.endpointing, complete(turn_model, words)) * 1000
 
 
-def test_always_takes_the_models_word() -> None:
-    """A verdict takes the turn after the silence that it asks for (alone while there are no words) or when it comes."""
+def test_always_follows_the_turn_model() -> None:
+    """The turn is taken at the verdict, or after the silence that the evidence requires, whichever is later.
+
+    A transcript that is there by then is part of the evidence.
+    """
     for probability in (0.0, 0.5, 1.0):
         taken_ms = decide(silence(probability=probability), "always", SETTINGS).taken_ms
         assert taken_ms == max(64 + 50, due_ms(probability, None))
     late = silence(judged_ms=700)
     assert decide(late, "always", SETTINGS).taken_ms == 64 + 700
-    told = silence(probability=0.5, judged_ms=260)
-    assert decide(told, "always", SETTINGS).taken_ms == max(64 + 260, due_ms(0.5, TranscriptEnding.FINISHED))
+    with_words = silence(probability=0.5, judged_ms=260)
+    assert decide(with_words, "always", SETTINGS).taken_ms == max(64 + 260, due_ms(0.5, TranscriptEnding.FINISHED))
 
 
 def test_a_verdict_that_comes_before_the_transcript_decides() -> None:
-    """Asked after 200 ms of silence, it is still there before a transcript of 250 ms."""
+    """A query after 200 ms of silence is answered before a transcript that takes 250 ms."""
     for probability in (0.0, 1.0):
         taken_ms = decide(silence(probability=probability), "sparing", SETTINGS).taken_ms
         assert taken_ms == max(ASK_MS + 50, due_ms(probability, None))
 
 
-def test_a_pause_that_is_over_before_the_question_costs_none() -> None:
-    """Always asks about every soft end; sparing only about silences that last."""
+def test_a_pause_that_ends_before_the_query_time_is_not_queried() -> None:
+    """`always` queries at every tentative end of speech, `sparing` only in silences that last."""
     short = silence(resumed_ms=ASK_MS - 1)
     assert decide(short, "always", SETTINGS).asked
     assert not decide(short, "sparing", SETTINGS).asked
     assert decide(silence(resumed_ms=ASK_MS + 1), "sparing", SETTINGS).asked
 
 
-def test_words_that_read_finished_in_time_are_never_asked_about() -> None:
-    """The transcript is there before the question: it decides, and what is left of its 292 ms of silence is waited."""
+def test_a_finished_transcript_before_the_query_time_avoids_the_query() -> None:
+    """A finished transcript before the query time decides: the turn is taken after its 292 ms of silence."""
     quick = silence(probability=0.0, transcribed_ms=100)
     decided = decide(quick, "sparing", SETTINGS)
     assert (round(decided.taken_ms), decided.asked) == (292, False)
 
 
-def test_words_in_doubt_are_asked_about_at_once() -> None:
-    """The transcript is there before the question and decides nothing: the question goes out with it."""
-    doubtful = silence(text="and then the", transcribed_ms=100)
-    assert decide(doubtful, "sparing", SETTINGS) == Decision(
+def test_an_open_transcript_triggers_the_query_at_once() -> None:
+    """A transcript that is there before the query time but reads open causes the query immediately."""
+    unfinished = silence(text="and then the", transcribed_ms=100)
+    assert decide(unfinished, "sparing", SETTINGS) == Decision(
         max(164 + 50, due_ms(1.0, TranscriptEnding.OPEN)), asked=True
     )
 
 
-def test_a_late_verdict_leaves_it_to_words_that_read_finished() -> None:
-    """The transcript came first: its ending decides, and the question was asked for nothing."""
+def test_a_finished_transcript_before_a_late_verdict_decides() -> None:
+    """If a finished transcript comes before the verdict, it decides, and the query was wasted."""
     late = silence(probability=0.0, judged_ms=300)
     assert decide(late, "sparing", SETTINGS) == Decision(64 + 250, asked=True)
     assert decide(late, "silent", SETTINGS).taken_ms == 64 + 250
 
 
 def test_open_words_without_a_verdict_wait_for_the_fallback() -> None:
-    """No turn model and a transcript that decides nothing: silence alone."""
-    doubtful = silence(text="and then the")
-    assert decide(doubtful, "silent", SETTINGS).taken_ms == pytest.approx(SETTINGS.endpointing.fallback_silence_ms)
+    """Without a verdict and with an open transcript, the turn is taken after the fallback silence."""
+    unfinished = silence(text="and then the")
+    assert decide(unfinished, "silent", SETTINGS).taken_ms == pytest.approx(SETTINGS.endpointing.fallback_silence_ms)
 
 
 def test_the_outcome_counts_cuts_and_times_ends() -> None:
-    """A pause longer than the wait is cut, a shorter one is not; the end's latency is the silence it took."""
+    """A pause longer than the wait is cut off, a shorter one is not. An end's latency is its silence."""
     due = due_ms(1.0, None)
     found = outcome("always", [silence(resumed_ms=due - 10), silence(resumed_ms=due + 10), silence()], SETTINGS)
     assert (found.silences, found.pauses, found.asked, found.cut) == (3, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Twenty things callers ask: the prompts on which the embedded model is held against transformers."""
+"""Twenty prompts of callers, on which the embedded model is compared with transformers."""
 
 from __future__ import annotations
 

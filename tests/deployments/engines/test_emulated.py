@@ -1,4 +1,4 @@
-"""Emulated engines as deployments, in virtual time: slots, queues, refusals and what a cancellation frees."""
+"""Emulated engines in virtual time: slots, queues, refusals and cancellation."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def now() -> float:
 
 @virtual
 async def test_slots_bound_what_is_served_at_once() -> None:
-    """Five transcripts of 100 ms through two slots end at 100, 100, 200, 200 and 300 ms, and each knows its wait."""
+    """Five jobs of 100 ms on two slots end at 100, 100, 200, 200 and 300 ms, and each reports its queue time."""
     stt = EmulatedStt(settings("stt", slots=2, curve={"median_ms": 100}))
-    began = now()
+    started_at = now()
 
-    async def ask() -> tuple[float, float]:
-        heard = await stt.transcribe(JOB)
-        return round(now() - began, 3), round(heard.queue_ms)
+    async def transcribe() -> tuple[float, float]:
+        transcript = await stt.transcribe(JOB)
+        return round(now() - started_at, 3), round(transcript.queue_ms)
 
-    assert sorted(await asyncio.gather(*(ask() for _ in range(5)))) == [
+    assert sorted(await asyncio.gather(*(transcribe() for _ in range(5)))) == [
         (0.1, 0),
         (0.1, 0),
         (0.2, 100),
@@ -52,15 +52,17 @@ async def test_slots_bound_what_is_served_at_once() -> None:
 
 @virtual
 @pytest.mark.parametrize(("full_stop", "ends"), [(False, TranscriptEnding.DOUBTFUL), (True, TranscriptEnding.FINISHED)])
-async def test_an_emulated_transcript_decides_a_turn_only_if_asked_to(full_stop: bool, ends: TranscriptEnding) -> None:
-    """No word was heard, so the text leaves doubt and the turn model decides, unless the emulation says otherwise."""
-    heard = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
-    assert ending(heard.text) is ends
+async def test_an_emulated_transcript_reads_finished_only_with_full_stop(
+    full_stop: bool, ends: TranscriptEnding
+) -> None:
+    """Without `full_stop` the transcript's ending is undecided, so the turn model decides."""
+    transcript = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
+    assert ending(transcript.text) is ends
 
 
 @virtual
 async def test_a_full_queue_refuses() -> None:
-    """One slot, one place to wait: the third request is refused at once, naming the setting."""
+    """With one slot and a queue of one, the third request is refused at once."""
     stt = EmulatedStt(settings("stt", max_queue=1, slots=1))
     first, second = (asyncio.create_task(stt.transcribe(JOB)) for _ in range(2))
     await asyncio.sleep(0.01)
@@ -72,7 +74,7 @@ async def test_a_full_queue_refuses() -> None:
 @pytest.mark.parametrize(("ignore", "free_after"), [(False, 0.0), (True, 4.0)])
 @virtual
 async def test_cancelling_frees_the_slot_unless_the_engine_ignores_it(ignore: bool, free_after: float) -> None:
-    """A stream that is closed after one second of five gives its slot back at once, or when it would have ended."""
+    """A stream that is cancelled after 1 s of 5 s frees its slot at once, or else when it would have ended."""
     options = settings("llm", slots=1, curve={"median_ms": 5000}, tokens=1, ignore_cancellation=ignore)
     llm = EmulatedLlm(options, "a")
 
@@ -92,11 +94,11 @@ async def test_cancelling_frees_the_slot_unless_the_engine_ignores_it(ignore: bo
 
 
 @virtual
-async def test_tokens_come_at_the_profile_s_pace() -> None:
-    """The first after the drawn time, the last after the others' pace, and the usage counts them."""
+async def test_tokens_come_at_the_profiles_rate() -> None:
+    """The first token comes after the service time and the others at the token rate. The usage counts all of them."""
     llm = EmulatedLlm(settings("llm", curve={"median_ms": 200}, tokens=21, tokens_per_s=100), "a")
-    began = now()
-    deltas = [(now() - began, delta) async for delta in llm.stream(LlmRequest(QUESTION))]
+    started_at = now()
+    deltas = [(now() - started_at, delta) async for delta in llm.stream(LlmRequest(QUESTION))]
     assert deltas[0][0] == pytest.approx(0.2)
     assert deltas[-1][0] == pytest.approx(0.4)
     usage = deltas[-1][1].usage
@@ -105,8 +107,8 @@ async def test_tokens_come_at_the_profile_s_pace() -> None:
 
 
 @virtual
-async def test_an_answer_goes_on_behind_its_prefix() -> None:
-    """After a failover the rest follows: both parts together are the whole answer."""
+async def test_an_answer_continues_after_its_prefix() -> None:
+    """A request with a prefix returns the rest, and both parts together are the whole answer."""
 
     async def answer(request: LlmRequest) -> str:
         llm = EmulatedLlm(settings("llm", tokens=12), "a")
@@ -119,10 +121,10 @@ async def test_an_answer_goes_on_behind_its_prefix() -> None:
 
 @virtual
 async def test_a_voice_is_audible_and_as_long_as_its_words() -> None:
-    """Thirty characters are two seconds; every chunk sounds, no chunk is longer than asked, and none clicks."""
+    """Thirty characters give 2 s of audio at the profile's speed. Every chunk is audible and joins without a click."""
     tts = EmulatedTts(settings("tts", curve={"median_ms": 80}, speed=4))
-    began = now()
-    chunks = [(now() - began, pcm) async for pcm in tts.synthesize(TtsRequest("x" * 30))]
+    started_at = now()
+    chunks = [(now() - started_at, pcm) async for pcm in tts.synthesize(TtsRequest("x" * 30))]
     audio = b"".join(pcm for _, pcm in chunks)
     assert len(audio) == 2 * WIRE_RATE * 2
     assert chunks[0][0] == pytest.approx(0.08)
@@ -133,14 +135,17 @@ async def test_a_voice_is_audible_and_as_long_as_its_words() -> None:
 
 @virtual
 async def test_a_marked_answer_names_what_it_answers_in_every_segment_and_sample() -> None:
-    """What was heard last decides words and pitch, in every window of the sound; without a number both are as ever."""
-    told = (
+    """With `marked`, the last user message's number is in every sentence and in every window of the audio.
+
+    Without a number the answer and the audio are unmarked.
+    """
+    messages = (
         *QUESTION,
         ChatMessage("assistant", "Heard 1.0 seconds."),
         ChatMessage("user", marking.transcript(3.42, ".")),
     )
     llm = EmulatedLlm(settings("llm", tokens=6, marked=True), "a")
-    text = "".join([delta.text async for delta in llm.stream(LlmRequest(told))])
+    text = "".join([delta.text async for delta in llm.stream(LlmRequest(messages))])
     assert text == "Heard 3.4 seconds. Heard 3.4 seconds."
     tts = EmulatedTts(settings("tts", marked=True))
     audio = b"".join([pcm async for pcm in tts.synthesize(TtsRequest("Heard 3.4 seconds."))])

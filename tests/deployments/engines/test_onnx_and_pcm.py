@@ -1,4 +1,4 @@
-"""Bad files and bad audio are refused with typed errors that say what was wrong."""
+"""Bad files and bad audio raise typed errors that describe the fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_half_a_sample_is_the_callers_error() -> None:
 
 
 def test_too_long_audio_is_the_callers_error() -> None:
-    """One sample over the limit is refused; the limit itself is not."""
+    """Audio of exactly the limit is accepted, and one sample more is refused."""
     assert speech_samples(np.zeros(16_000, np.int16), max_s=1).size == 16_000
     with pytest.raises(CallerError, match=r"exceeds 1 s"):
         speech_samples(np.zeros(16_001, np.int16), max_s=1)
@@ -41,7 +41,7 @@ def test_every_form_of_pcm_means_the_same() -> None:
 
 
 def test_a_missing_model_names_the_folder(tmp_path: Path) -> None:
-    """No .onnx file, or two, is a ModelError that names the folder and what was there."""
+    """A folder with no .onnx file, or with two, raises a ModelError that lists what was found."""
     with pytest.raises(ModelError, match="none"):
         model_file(tmp_path)
     for name in ("a.onnx", "b.onnx"):
@@ -51,7 +51,7 @@ def test_a_missing_model_names_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_a_model_error(tmp_path: Path) -> None:
-    """A file that is no ONNX model is refused with its name and a remedy."""
+    """A file that is not an ONNX model raises a ModelError with its name and a remedy."""
     file = tmp_path / "broken.onnx"
     file.write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"broken\.onnx.*rejoinder models"):

@@ -1,4 +1,4 @@
-"""The language model behind an OpenAI-compatible server: a real one (`transformers serve`), and answers gone wrong."""
+"""The OpenAI API engine against a real server (`transformers serve`), and against faulty responses."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ ANSWER = "The capital of France is Paris."
 
 @dataclass(frozen=True)
 class Server:
+    """A running `transformers serve`."""
+
     process: psutil.Process
     url: str
     model: str
 
     def engine(self) -> OpenAiApi:
-        """One whose connections belong to the test's own event loop."""
+        """Return an engine whose connections belong to the current event loop."""
         return OpenAiApi(self.url, self.model, "none", 15)
 
     def cores(self, window_s: float) -> float:
-        """How many cores it uses during the next `window_s`."""
+        """Return the cores that the server uses during the next `window_s` seconds."""
         return float(self.process.cpu_percent(window_s)) / 100
 
 
@@ -83,7 +85,7 @@ async def _all(engine: OpenAiApi, request: LlmRequest) -> list[TokenDelta]:
 
 @pytest.mark.models
 async def test_an_answer_streams_with_usage(server: Server) -> None:
-    """Deltas come one by one; the last says why it ended and what it cost."""
+    """The answer arrives in several deltas, and the last one has the finish reason and the usage."""
     deltas = await _all(server.engine(), LlmRequest(QUESTION, max_tokens=40))
     assert "".join(delta.text for delta in deltas) == ANSWER
     assert len(deltas) > 2
@@ -94,23 +96,23 @@ async def test_an_answer_streams_with_usage(server: Server) -> None:
 
 
 @pytest.mark.models
-async def test_a_limit_is_told(server: Server) -> None:
-    """An answer that `max_tokens` cut ends with "length"."""
+async def test_max_tokens_ends_by_length(server: Server) -> None:
+    """An answer that `max_tokens` cuts has the finish reason "length"."""
     deltas = await _all(server.engine(), LlmRequest(STORY, max_tokens=5))
     assert deltas[-1].finish == "length"
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("said", ["The capital of", ANSWER[:-1]])
-async def test_a_begun_answer_goes_on_behind_its_prefix(server: Server, said: str) -> None:
-    """A server without vLLM's continuation begins anew: only what was not said yet comes, and all of it."""
-    deltas = await _all(server.engine(), LlmRequest(QUESTION, max_tokens=9, prefix=said))
-    assert said + "".join(delta.text for delta in deltas) == ANSWER
+@pytest.mark.parametrize("prefix", ["The capital of", ANSWER[:-1]])
+async def test_an_answer_continues_after_its_prefix(server: Server, prefix: str) -> None:
+    """A server without vLLM's continuation starts the answer again, and exactly the rest of it is returned."""
+    deltas = await _all(server.engine(), LlmRequest(QUESTION, max_tokens=9, prefix=prefix))
+    assert prefix + "".join(delta.text for delta in deltas) == ANSWER
 
 
 @pytest.mark.models
 async def test_closing_stops_the_server(server: Server) -> None:
-    """A reader who leaves after the first delta leaves an idle server, which answers the next at once."""
+    """Closing a stream after its first delta makes the server idle, and it serves the next request."""
     async with aclosing(server.engine().stream(LlmRequest(STORY, max_tokens=1000))) as deltas:
         await anext(deltas)
         assert await asyncio.to_thread(server.cores, 0.3) > 0.5
@@ -124,13 +126,13 @@ async def test_closing_stops_the_server(server: Server) -> None:
 
 @pytest.mark.models
 async def test_a_running_server_is_healthy(server: Server) -> None:
-    """Whatever it thinks of listing models: it answers."""
+    """A running server passes the health check, whether or not it can list its models."""
     await server.engine().check_health()
 
 
 @asynccontextmanager
 async def _answering(status: str, headers: str = "", body: str = "") -> AsyncIterator[OpenAiApi]:
-    """An engine whose server says the same to everybody and hangs up."""
+    """Yield an engine whose server sends the same response to every request and closes the connection."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -149,7 +151,7 @@ async def _answering(status: str, headers: str = "", body: str = "") -> AsyncIte
     [("Retry-After: 7\r\n", 7.0), ("", 1.0), ("Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n", 1.0)],
 )
 async def test_a_full_server_is_overload(status: str, headers: str, wait_s: float) -> None:
-    """429 and 503 say when to come again, however the server words it."""
+    """Status 429 and 503 raise Overloaded. A Retry-After in seconds is used, any other counts as one second."""
     async with _answering(status, headers) as engine:
         with pytest.raises(Overloaded) as refused:
             await _all(engine, LlmRequest(QUESTION))
@@ -158,14 +160,14 @@ async def test_a_full_server_is_overload(status: str, headers: str, wait_s: floa
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "404 Not Found", "401 Unauthorized"])
 async def test_any_other_refusal_is_a_backend_error(status: str) -> None:
-    """The session may ask another backend."""
+    """Other error statuses raise BackendError."""
     async with _answering(status) as engine:
         with pytest.raises(BackendError):
             await _all(engine, LlmRequest(QUESTION))
 
 
-async def test_nobody_listening_is_a_backend_error() -> None:
-    """A refused connection fails at once, for an answer and for the health check."""
+async def test_a_refused_connection_is_a_backend_error() -> None:
+    """A refused connection raises BackendError, from an answer and from the health check."""
     engine = OpenAiApi(f"http://127.0.0.1:{free_port()}/v1", "m", "none", 0)
     with pytest.raises(BackendError):
         await _all(engine, LlmRequest(QUESTION))
@@ -185,14 +187,14 @@ EVENTS = "Content-Type: text/event-stream\r\n"
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
-        (EVENTS, _chunk("Hel")),  # ends without a finish
+        (EVENTS, _chunk("Hel")),  # ends without a finish reason
         (EVENTS + "Content-Length: 10000\r\n", _chunk("Hel")),  # ends in the middle
         (EVENTS, _chunk("Hel") + 'data: {"error": {"message": "out of memory"}}\n\n'),
         (EVENTS, _chunk("Hel") + "data: {broken\n\n"),
     ],
 )
-async def test_a_stream_that_breaks_is_no_answer(headers: str, body: str) -> None:
-    """What was received is delivered, then a BackendError: never a "stop" that the server did not send."""
+async def test_a_broken_stream_is_a_backend_error(headers: str, body: str) -> None:
+    """A broken stream delivers the text received, then raises BackendError. It never ends with "stop"."""
     async with _answering("200 OK", headers, body) as engine:
         deltas = engine.stream(LlmRequest(QUESTION))
         assert (await anext(deltas)).text == "Hel"
@@ -201,7 +203,7 @@ async def test_a_stream_that_breaks_is_no_answer(headers: str, body: str) -> Non
 
 
 async def test_a_stream_without_usage_is_an_answer() -> None:
-    """Servers that know no usage are served too."""
+    """A server that sends no usage is supported."""
     async with _answering("200 OK", EVENTS, _chunk("Hello.") + _chunk("", "stop") + "data: [DONE]\n\n") as engine:
         deltas = await _all(engine, LlmRequest(QUESTION))
     assert "".join(delta.text for delta in deltas) == "Hello."
@@ -215,12 +217,18 @@ KIND, STRICT = "Be kind.", "Be strict."
 
 
 @dataclass
-class Choosy:
-    """A server that answers, but for requests with a field that it does not know; `asked` has every request's body."""
+class SelectiveServer:
+    """A server that refuses requests with certain fields.
+
+    Attributes:
+        unknown: Fields that it refuses.
+        refusal: Status line of a refusal.
+        requests: Bodies of all requests.
+    """
 
     unknown: tuple[str, ...] = ()
     refusal: str = "400 Bad Request"
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
 
     @asynccontextmanager
     async def open(self, *, cache_hint: bool = True) -> AsyncIterator[OpenAiApi]:
@@ -232,7 +240,7 @@ class Choosy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.split("content-length:")[1].split("\r\n")[0])
         body = json.loads(await reader.readexactly(length))
-        self.asked.append(body)
+        self.requests.append(body)
         refused = any(name in body for name in self.unknown)
         status, text = (self.refusal, "") if refused else ("200 OK", GOOD)
         writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\n{EVENTS}\r\n{text}".encode())
@@ -241,18 +249,18 @@ class Choosy:
 
     @property
     def keys(self) -> list[str | None]:
-        return [body.get("prompt_cache_key") for body in self.asked]
+        return [body.get("prompt_cache_key") for body in self.requests]
 
 
-def _said(question: str, instructions: str = KIND, prefix: str = "") -> LlmRequest:
+def _request(question: str, instructions: str = KIND, prefix: str = "") -> LlmRequest:
     return LlmRequest((ChatMessage("system", instructions), ChatMessage("user", question)), prefix=prefix)
 
 
-async def test_prompts_that_begin_alike_have_the_same_cache_key() -> None:
-    """Whoever asks and whatever; other instructions have another, and a prompt without any has none."""
-    server = Choosy()
+async def test_prompts_with_the_same_instructions_have_the_same_cache_key() -> None:
+    """Other instructions have another key, and a prompt without instructions has none."""
+    server = SelectiveServer()
     async with server.open() as engine:
-        for request in (_said("Who?"), _said("Where?"), _said("Who?", STRICT), LlmRequest(QUESTION)):
+        for request in (_request("Who?"), _request("Where?"), _request("Who?", STRICT), LlmRequest(QUESTION)):
             await _all(engine, request)
     who, where, strict, bare = server.keys
     assert who == where
@@ -264,56 +272,59 @@ async def test_prompts_that_begin_alike_have_the_same_cache_key() -> None:
 
 
 @pytest.mark.parametrize("refusal", ["400 Bad Request", "422 Unprocessable Entity"])
-async def test_a_server_that_refuses_the_key_is_not_told_it_again(refusal: str) -> None:
-    """The first answer comes without it, in a second request; every other in its first."""
-    server = Choosy(unknown=("prompt_cache_key",), refusal=refusal)
+async def test_a_server_that_refuses_the_key_does_not_get_it_again(refusal: str) -> None:
+    """The first answer needs a second request without the key. Later answers need one request."""
+    server = SelectiveServer(unknown=("prompt_cache_key",), refusal=refusal)
     async with server.open() as engine:
         for _ in range(3):
-            assert (await _all(engine, _said("Who?")))[0].text == "Hello."
+            assert (await _all(engine, _request("Who?")))[0].text == "Hello."
     assert [key is not None for key in server.keys] == [True, False, False, False]
 
 
 async def test_a_request_that_is_refused_for_something_else_keeps_the_key() -> None:
-    """It fails without the key too, so the next request has it; one that was taken is never doubted again."""
-    server = Choosy(unknown=("messages",))
+    """A request that fails without the key too does not stop the use of the key.
+
+    After the server has accepted the key once, a refused request is not repeated without it.
+    """
+    server = SelectiveServer(unknown=("messages",))
     async with server.open() as engine:
         with pytest.raises(BackendError):
-            await _all(engine, _said("Who?"))
+            await _all(engine, _request("Who?"))
         server.unknown = ()
-        await _all(engine, _said("Who?"))
+        await _all(engine, _request("Who?"))
         server.unknown = ("messages",)
         with pytest.raises(BackendError):
-            await _all(engine, _said("Who?"))
+            await _all(engine, _request("Who?"))
     assert [key is not None for key in server.keys] == [True, False, True, True]
 
 
-async def test_key_and_continuation_are_refused_each_by_itself() -> None:
-    """A server without vLLM's continuation may know the key, and the other way round."""
+async def test_key_and_continuation_are_independent() -> None:
+    """A server that refuses vLLM's continuation still gets the key, and the other way round."""
     for unknown in ("continue_final_message", "prompt_cache_key"):
-        server = Choosy(unknown=(unknown,))
+        server = SelectiveServer(unknown=(unknown,))
         async with server.open() as engine:
             for _ in range(2):
-                assert (await _all(engine, _said("Who?", prefix="Hel")))[-1].finish == "stop"
-        last = server.asked[-1]
+                assert (await _all(engine, _request("Who?", prefix="Hel")))[-1].finish == "stop"
+        last = server.requests[-1]
         assert [name in last for name in ("continue_final_message", "prompt_cache_key")] == [
             name != unknown for name in ("continue_final_message", "prompt_cache_key")
         ]
 
 
-async def test_the_key_can_be_left_out() -> None:
-    """`llm.cache_hint: false` sends OpenAI's plain request."""
-    server = Choosy()
+async def test_the_key_can_be_switched_off() -> None:
+    """With `llm.cache_hint: false` requests have no key."""
+    server = SelectiveServer()
     async with server.open(cache_hint=False) as engine:
-        await _all(engine, _said("Who?"))
+        await _all(engine, _request("Who?"))
     assert server.keys == [None]
 
 
-async def test_cached_tokens_are_told() -> None:
-    """What the server found of the prompt is in the answer's usage."""
+async def test_cached_tokens_are_reported() -> None:
+    """The server's number of cached prompt tokens is in the answer's usage."""
     usage = {"prompt_tokens": 2000, "completion_tokens": 3, "total_tokens": 2003}
     usage_chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": []}
-    told = usage_chunk | {"usage": usage | {"prompt_tokens_details": {"cached_tokens": 1920}}}
-    body = _chunk("Hello.") + _chunk("", "stop") + f"data: {json.dumps(told)}\n\ndata: [DONE]\n\n"
+    last_chunk = usage_chunk | {"usage": usage | {"prompt_tokens_details": {"cached_tokens": 1920}}}
+    body = _chunk("Hello.") + _chunk("", "stop") + f"data: {json.dumps(last_chunk)}\n\ndata: [DONE]\n\n"
     async with _answering("200 OK", EVENTS, body) as engine:
         found = (await _all(engine, LlmRequest(QUESTION)))[-1].usage
     assert found is not None

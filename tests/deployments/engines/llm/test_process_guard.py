@@ -1,4 +1,4 @@
-"""What a process started does not outlive it."""
+"""Child processes end when their guarded parent is killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ time.sleep(60)
 
 
 def killed_holder(child: str, *, wait: bool = False, early: bool = False) -> psutil.Process:
-    """A child whose parent, which set a guard on it, was just killed outright; `early`: while it was starting it."""
+    """Start a guarded parent and child, kill the parent with SIGKILL and return the child.
+
+    With `early` the parent is killed while it is still inside `watching()`. With `wait` the child is up first.
+    """
     program = HOLDER.format(child=child, wait=wait, early=early)
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
@@ -44,18 +47,18 @@ def killed_holder(child: str, *, wait: bool = False, early: bool = False) -> psu
 
 @pytest.mark.parametrize(("child", "wait"), [(SLEEP, False), (STUBBORN, True)], ids=["polite", "stubborn"])
 def test_a_killed_process_takes_its_engine_with_it(child: str, wait: bool) -> None:
-    """kill -9 of the holder: its child is asked to end, and killed if it does not listen."""
+    """After kill -9 of the parent, the guard terminates the child, and kills it if it ignores SIGTERM."""
     orphan = killed_holder(child, wait=wait)
     assert not psutil.wait_procs([orphan], GONE_S)[1]
 
 
-def test_a_start_that_is_killed_takes_what_it_started_with_it() -> None:
-    """An engine loads for half a minute; its first processes are there long before."""
+def test_a_parent_that_is_killed_during_startup_takes_its_child_with_it() -> None:
+    """Processes are guarded while the engine still loads, which takes half a minute."""
     assert not psutil.wait_procs([killed_holder(SLEEP, early=True)], GONE_S)[1]
 
 
-def test_a_released_guard_harms_nobody() -> None:
-    """After an orderly end the guard is gone and what it watched is left alone."""
+def test_a_released_guard_ends_no_process() -> None:
+    """After `release` the guarded process goes on running."""
     guard = ProcessGuard()
     with guard.watching():
         child = subprocess.Popen([sys.executable, "-c", SLEEP])

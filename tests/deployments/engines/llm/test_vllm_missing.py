@@ -1,4 +1,4 @@
-"""Where vLLM is not installed, the engine says so and how to get it."""
+"""Without vLLM installed, the error names the command that installs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejoinder.core.settings.settings import parse_settings
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
-    """No process is started, and no model is looked for on a hub."""
+    """The error comes before any process starts and before any model is looked up on the hub."""
     settings = parse_settings({"llm": {"engine": "vllm", "model": "some/model"}})
     with pytest.raises(ConfigError, match="rejoinder\\[vllm\\]") as caught:
         open_engine(settings)

@@ -1,4 +1,4 @@
-"""Silero: batching and state."""
+"""Silero's batching, state and agreement with the reference implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rejoinder.store.model_store import ModelStore
 pytestmark = pytest.mark.models
 
 STREAMS = 5
-# float32 through a different batch size: rounding only.
+# Rounding of float32 with different batch sizes.
 TOLERANCE = 1e-4
 
 
@@ -32,7 +32,7 @@ def silero(store: ModelStore) -> Silero:
 
 @pytest.fixture(scope="module")
 def streams(store: ModelStore) -> Samples:
-    """Five streams of 60 windows of human speech: shape (60, 5, 512)."""
+    """Five streams of 60 windows of human speech, shape (60, 5, 512)."""
     clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1 : STREAMS + 1]]
     cut = np.stack([speech_samples(clip[: 60 * 512], max_s=2) for clip in clips])
     return cut.reshape(STREAMS, 60, 512).transpose(1, 0, 2)
@@ -48,14 +48,14 @@ def run(silero: Silero, streams: Samples) -> Samples:
 
 
 def test_a_batch_equals_its_streams_alone(silero: Silero, streams: Samples) -> None:
-    """No stream's probability depends on which others share its batch."""
+    """A stream's probabilities do not depend on the other streams in its batch."""
     together = run(silero, streams)
     for i in range(STREAMS):
         assert np.allclose(together[:, i : i + 1], run(silero, streams[:, i : i + 1]), atol=TOLERANCE)
 
 
 def test_it_equals_silero_vads_own_wrapper(silero: Silero, streams: Samples, store: ModelStore) -> None:
-    """Context and state are carried as the reference carries them, over a whole stream."""
+    """Probabilities over a whole stream equal those of silero-vad's OnnxWrapper."""
     reference = OnnxWrapper(str(store.path("silero-vad") / "silero_vad.onnx"), force_onnx_cpu=True)
     expected = [float(reference(torch.from_numpy(window.copy()), 16_000)[0, 0]) for window in streams[:, 0]]
     ours = run(silero, streams[:, :1])[:, 0]
@@ -65,21 +65,21 @@ def test_it_equals_silero_vads_own_wrapper(silero: Silero, streams: Samples, sto
 
 
 def test_wrong_shapes_are_the_callers_error(silero: Silero) -> None:
-    """Windows of another size, or states of another count, never reach the network."""
+    """Windows of a wrong size, or a wrong number of states, raise CallerError."""
     with pytest.raises(CallerError):
         silero.step(np.zeros((1, 500), np.float32), np.zeros((1, STATE_SIZE), np.float32))
     with pytest.raises(CallerError):
         silero.step(np.zeros((2, 512), np.float32), np.zeros((1, STATE_SIZE), np.float32))
 
 
-def test_an_empty_tick_is_free(silero: Silero) -> None:
-    """A tick without windows gives no probabilities."""
+def test_an_empty_batch_is_allowed(silero: Silero) -> None:
+    """A batch without windows returns no probabilities."""
     probabilities, states = silero.step(np.zeros((0, 512), np.float32), np.zeros((0, STATE_SIZE), np.float32))
     assert probabilities.size == 0
     assert states.shape == (0, STATE_SIZE)
 
 
 def test_another_model_is_refused(store: ModelStore) -> None:
-    """A readable ONNX file of another kind is a ModelError, at construction."""
-    with pytest.raises(ModelError, match="another kind"):
+    """The constructor raises ModelError for a readable ONNX file of another model."""
+    with pytest.raises(ModelError, match="not the Silero ONNX model"):
         Silero(Path(store.path("smart-turn-v3.2")))

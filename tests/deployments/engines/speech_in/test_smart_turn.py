@@ -1,4 +1,4 @@
-"""Smart Turn: its features are the reference's, and it tells a finished sentence from a broken one."""
+"""Smart Turn's features equal the reference's, and it distinguishes finished sentences from unfinished ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 5.5, 8.0, 12.0])
 def test_features_equal_the_reference(seconds: float) -> None:
-    """The last 8 s, silence in front, normalised, as transformers' WhisperFeatureExtractor computes them."""
+    """The features of the last 8 s equal those of transformers' WhisperFeatureExtractor."""
     rng = np.random.default_rng(7)
     audio = (0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32)
     window = np.pad(audio[-8 * RATE :], (max(0, 8 * RATE - audio.size), 0))
@@ -31,7 +31,7 @@ def test_features_equal_the_reference(seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0.005, 0.7, 3.21, 29.99, 30.0])
 def test_skipping_silent_frames_changes_nothing(seconds: float) -> None:
-    """Whisper's 30 s features, of which only those that hear the audio are computed, equal the reference's."""
+    """Whisper's 30 s features equal the reference's, although frames of the padding are not computed."""
     audio = (0.1 * np.random.default_rng(3).standard_normal(round(seconds * RATE))).astype(np.float32)
     reference = WhisperFeatureExtractor()(audio, sampling_rate=RATE, return_tensors="np").input_features[0]
     assert np.abs(log_mel(audio, 3000) - reference).max() < TOLERANCE
@@ -39,7 +39,7 @@ def test_skipping_silent_frames_changes_nothing(seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.004, 1.0, 4.321, 7.99, 8.0])
 def test_equal_frames_are_computed_once(seconds: float) -> None:
-    """The silence in front of a short utterance is no work, and its features are the same as if it were."""
+    """With `constant` set for the padding before a short utterance, the features are the same as without it."""
     audio = (0.1 * np.random.default_rng(5).standard_normal(round(seconds * RATE))).astype(np.float32)
     lead = 8 * RATE - audio.size
     window = np.concatenate([np.full(lead, 0.25, np.float32), audio])
@@ -54,17 +54,17 @@ def smart_turn(store: ModelStore) -> SmartTurn:
 
 
 @pytest.mark.models
-def test_it_tells_whole_sentences_from_halves(smart_turn: SmartTurn, store: ModelStore) -> None:
-    """On human speech, whole sentences score higher on average than the same ones stopped half way."""
+def test_it_distinguishes_whole_sentences_from_beginnings(smart_turn: SmartTurn, store: ModelStore) -> None:
+    """On human speech, whole sentences score higher on average than their beginnings."""
     clips = moonshine_clips(store.path("human-clips"))
     whole = [smart_turn.predict(clip.pcm()) for clip in clips]
-    halves = [smart_turn.predict(first_part(clip)) for clip in clips]
-    assert all(0 <= p <= 1 for p in whole + halves)
-    assert np.mean(whole) > np.mean(halves) + 0.2
+    beginnings = [smart_turn.predict(first_part(clip)) for clip in clips]
+    assert all(0 <= p <= 1 for p in whole + beginnings)
+    assert np.mean(whole) > np.mean(beginnings) + 0.2
 
 
 def first_part(clip: HumanClip) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
-    """The clip up to 30% of its length, which is inside its first clause."""
+    """Return the first 30% of the clip, which ends inside its first clause."""
     pcm = clip.pcm()
     part: np.ndarray[tuple[int], np.dtype[np.int16]] = pcm[: int(0.3 * pcm.size)]
     return part
@@ -72,7 +72,7 @@ def first_part(clip: HumanClip) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
 
 @pytest.mark.models
 def test_only_the_last_eight_seconds_count(smart_turn: SmartTurn) -> None:
-    """What lies before the window does not move the verdict."""
+    """Audio before the last 8 s does not change the probability."""
     recent = np.random.default_rng(1).integers(-2000, 2000, 8 * RATE).astype(np.int16)
     longer = np.concatenate([np.full(4 * RATE, 9000, np.int16), recent])
     assert smart_turn.predict(longer) == smart_turn.predict(recent.tobytes())
@@ -80,6 +80,6 @@ def test_only_the_last_eight_seconds_count(smart_turn: SmartTurn) -> None:
 
 @pytest.mark.models
 def test_malformed_audio_is_the_callers_error(smart_turn: SmartTurn) -> None:
-    """Half a sample is refused before the network runs."""
+    """An odd number of bytes raises CallerError."""
     with pytest.raises(CallerError):
         smart_turn.predict(b"\0")
