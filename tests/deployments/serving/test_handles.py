@@ -66,6 +66,17 @@ def test_without_a_choice_an_avoided_one_answers(lab: LabClient, names: list[str
     assert found["answers"][0] in names  # type: ignore[index]
 
 
+def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
+    """Each of 200 concurrent calls gets its own answer once, and every replica serves some of them."""
+    # Before the tests that stop a replica: Serve counts a call that is cancelled before its replica accepts it as load
+    # of that replica for another 10 s, and 200 calls are routed at once by the same counts.
+    before = {puppet["replica"]: puppet["began"] for puppet in lab.puppets()}
+    assert lab.flood(200) == [number + 1 for number in range(200)]
+    shares = Counter({puppet["replica"]: puppet["began"] - before[puppet["replica"]] for puppet in lab.puppets()})
+    assert shares.total() == 200
+    assert min(shares.values()) > 0
+
+
 def test_a_strict_call_waits_for_a_new_replica(lab: LabClient, names: list[str]) -> None:
     """A strict call that avoids all replicas waits until a replica appears that it does not name."""
     began = lab.counts()["began"]
@@ -142,18 +153,6 @@ def test_a_broadcast_leaves_a_hung_replica_out(lab: LabClient, names: list[str])
         assert sorted(puppet["replica"] for puppet in lab.puppets()) == [names[0], names[2]]
     finally:
         os.kill(int(victim["pid"]), signal.SIGCONT)
-
-
-def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
-    """Each of 200 concurrent calls gets its own answer once, and every replica serves some of them."""
-    for name in names:  # the test before this one stopped a replica for a while
-        found = _finish(lab, lab.start("read", first_s=0, avoid=[other for other in names if other != name]), 20)
-        assert found["answers"] == [name]
-    before = {puppet["replica"]: puppet["began"] for puppet in lab.puppets()}
-    assert lab.flood(200) == [number + 1 for number in range(200)]
-    shares = Counter({puppet["replica"]: puppet["began"] - before[puppet["replica"]] for puppet in lab.puppets()})
-    assert shares.total() == 200
-    assert min(shares.values()) > 0
 
 
 def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:

@@ -77,7 +77,7 @@ def test_the_help_texts_explain_the_labels() -> None:
     for name, values in (
         ("rejoinder_sessions_refused_total", AdmissionRefusal),
         ("rejoinder_degradation_steps_total", DegradationMeasure),
-        ("rejoinder_dismissed_speech_total", set(SpeechReading) - {SpeechReading.MEANT}),
+        ("rejoinder_dismissed_speech_total", set(SpeechReading) - {SpeechReading.ADDRESSED}),
     ):
         assert all(value.value in HOST_HELP[name] for value in values), name
     assert all(text.endswith(".") and text[0].isupper() for text in (HOST_HELP | REPLICA_HELP).values())
