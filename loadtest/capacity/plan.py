@@ -13,8 +13,6 @@ from loadtest.capacity.network_fit import STAGES, span
 from loadtest.capacity.prediction import predict, predicted_knee, refused
 from loadtest.capacity.turn_network import TurnNetwork
 from rejoinder.core.capacity.sizing import Basis, SizedComponent, Traffic, basis_at, hosts
-from rejoinder.core.capacity.usl import LEAST_POINTS, Point, Usl
-from rejoinder.core.capacity.usl import fit as fit_usl
 
 DETECTOR = "turn_detector"
 DETECTOR_CORES = 0.6
@@ -41,18 +39,15 @@ class LevelCheck:
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """Of the calibrated deployment at the target's percentile: simulated, and what the scalability law says there.
+    """Simulated knee of the calibrated deployment at the target's percentile.
 
     `bound` says what ends it: a stage's slots, or the core of its hosts, which the simulation does not know.
-    `law` is None where there are too few levels, `law_per_s` where the law may not be asked.
     """
 
     sessions: int
     bound: str
     basis: Basis
     turns_per_s: float
-    law: Usl | None
-    law_per_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +108,12 @@ def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Kne
     by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
     by_core = calibration.most.hosts * footprint.host(calibration).sessions
     found = min(by_slots, by_core)
-    law = None
-    if len({level.sessions for level in calibration.levels}) >= LEAST_POINTS:
-        law = fit_usl([Point(level.sessions, level.turns_per_s) for level in calibration.levels])
-    at = max(1, found)
-    there = predict(network, at, KNEE_FOR_S)
+    there = predict(network, max(1, found), KNEE_FOR_S)
     return Knee(
         sessions=found,
         bound="the hosts' core" if by_core < by_slots else f"the slots of {there.bottleneck}",
         basis=basis_at(found, *span(calibration.levels)),
         turns_per_s=there.turns_per_s.value,
-        law=law,
-        law_per_s=law.throughput(at) if law and law.trusted(at) else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 from rich.table import Table
@@ -14,7 +13,6 @@ from loadtest.capacity.network_fit import STAGES, batching, span
 from loadtest.capacity.plan import Plan
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.capacity.sizing import Basis
-from rejoinder.core.capacity.usl import TRUSTED_FACTOR
 from rejoinder.core.settings.settings import Settings, parse_settings
 
 
@@ -61,10 +59,6 @@ def _target(made: Plan) -> Table:
             "knee of the calibrated deployment", f"{knee.sessions} sessions, by {knee.bound}", knee.basis.value
         )
         table.add_row("its turns a second, simulated", f"{knee.turns_per_s:.2f}", knee.basis.value)
-        shown = f"beyond {TRUSTED_FACTOR:g}x its range" if knee.law_per_s is None else f"{knee.law_per_s:.2f}"
-        table.add_row(
-            "the same by the scalability law", shown, "not asked" if knee.law_per_s is None else knee.basis.value
-        )
     return table
 
 
@@ -170,5 +164,3 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         f"Cores are those used times {HEADROOM:g}; a host is filled to {HOST_CORES:g} of its core. "
         "Network: TCP over IPv4, no TLS, no pure ACKs."
     )
-    if math.isinf(made.knee.law.peak_n if made.knee and made.knee.law else math.inf):
-        yield "The scalability law sees no bend in the calibrated range: its peak is unknown."
