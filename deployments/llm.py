@@ -87,9 +87,7 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
         no_repeat_ngram=stage.no_repeat_ngram,
         reuse=stage.reuse_state,
     )
-    store = open_store(settings.models)
-    folder = store.converted(stage.model, ConversionForm.LLAMA_CPP) if stage.split_offsets else store.path(stage.model)
-    return LlamaCpp(folder, options)
+    return LlamaCpp(open_store(settings.models).path(stage.model), options)
 
 
 def _transformers_model(settings: Settings) -> str:

@@ -50,9 +50,6 @@ TECHNIQUES = (
         "int8 weights in CTranslate2, two threads, no state reused",
         {"llm": {"runtime": "ctranslate2", "threads": 2}},
     ),
-    Technique(
-        "split-offsets", "the weights as in the file, two threads", {"llm": {"split_offsets": False, "threads": 2}}
-    ),
     Technique("quick-ears", "Whisper hears everything", {"stt": {"first_pass_model": ""}}),
     Technique(
         "short-context",

@@ -29,8 +29,6 @@ CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
 # Raised when a converting module changes what it writes.
 RECIPE = 1
 KEY_DIGITS = 16
-# All others start from the hf form.
-FROM_THE_FILES = frozenset({ConversionForm.HF, ConversionForm.LLAMA_CPP})
 
 
 def conversion_folder(name: str, model: Model, form: ConversionForm) -> str:
@@ -51,8 +49,7 @@ def convert_gguf(form: ConversionForm, source: Path, destination: Path) -> None:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # The converters look a local folder up on the hub unless told not to.
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-    module = "split_gguf" if form is ConversionForm.LLAMA_CPP else "convert_gguf"
-    command = (sys.executable, "-m", f"rejoinder.store.{module}", form, str(source), str(destination))
+    command = (sys.executable, "-m", "rejoinder.store.convert_gguf", form, str(source), str(destination))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -69,7 +66,7 @@ def build(
 
     Without it the `hf` form is made in `staging` and thrown away: it is four times the size of what the engine reads.
     """
-    start = source if form in FROM_THE_FILES else ready_hf
+    start = source if form is ConversionForm.HF else ready_hf
     if start is None:
         report("converting to hf", 0, 0)
         start = staging / ConversionForm.HF

@@ -26,7 +26,6 @@ class ConversionForm(StrEnum):
     HF = "hf"
     CT2_INT8 = "ct2-int8"
     CT2_FLOAT32 = "ct2-float32"
-    LLAMA_CPP = "llama-cpp"
 
 
 class ModelFile(Section):

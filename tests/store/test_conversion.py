@@ -63,16 +63,6 @@ def test_a_kept_hf_form_is_used(tmp_path: Path) -> None:
     assert converter.calls == [ConversionForm.HF, ConversionForm.CT2_FLOAT32]
 
 
-def test_the_form_of_llama_cpp_starts_from_the_files(tmp_path: Path) -> None:
-    """It has the weights as they are: no hf form is made for it, or used if there is one."""
-    converter = FakeConverter()
-    filled = store(tmp_path, converter)
-    filled.converted("m", "hf")
-    folder = filled.converted("m", "llama-cpp")
-    assert converter.calls == [ConversionForm.HF, ConversionForm.LLAMA_CPP]
-    assert "w.gguf" in (folder / "model.bin").read_text()
-
-
 def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
     """After a pull the prepared form is there, so the first use waits for nothing; a second pull converts nothing."""
     converter = FakeConverter()
@@ -168,7 +158,7 @@ def test_the_key_covers_form_and_source() -> None:
 
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
     """A form that does not exist is refused with the ones that do."""
-    with pytest.raises(ModelError, match=r"expected: hf, ct2-int8, ct2-float32, llama-cpp\. found: awq"):
+    with pytest.raises(ModelError, match=r"expected: hf, ct2-int8, ct2-float32\. found: awq"):
         store(tmp_path, FakeConverter()).converted("m", "awq")
 
 

@@ -30,7 +30,6 @@ from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
-from rejoinder.store.split_gguf import ADAPTER
 
 # States of conversations that lost their slot are kept in so much memory; a state of SmolLM2 is 23 KB a token.
 KEPT_STATES_MB = 256
@@ -62,7 +61,7 @@ class LlamaCpp:
     prefills = True
 
     def __init__(self, directory: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
-        """`directory` holds one GGUF file, and its offsets if it is split; raises ModelError otherwise."""
+        """`directory` holds one GGUF file; raises ModelError otherwise."""
         file = next(directory.glob("*.gguf"), None)
         if file is None:
             raise ModelError("holds no GGUF file.", "Run `rejoinder models pull`.", file=str(directory))
@@ -215,12 +214,9 @@ class _Answer:
 
 
 def parameters_of(file: Path, options: LlamaCppOptions) -> Any:
-    """What llama.cpp is told to open `file`, and the offsets beside it if there are any."""
+    """Return the parameters with which llama.cpp opens `file`."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(file)
-    offsets = file.with_name(ADAPTER)
-    if offsets.exists():
-        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(offsets), 1.0)]
     parameters.n_ctx = options.context_tokens
     parameters.n_parallel = options.slots
     parameters.kv_unified = True

@@ -178,8 +178,6 @@ class LlmSettings(StageSettings):
     # llama.cpp's threads spin while they wait for each other: of two, one that shares its core holds up both (several
     # times the time of one alone). More only on cores that nothing else uses.
     threads: Count = 1
-    # Four-bit weights with an offset a block (Q4_1) laid out for the CPU's fast path, offsets apart (llama_cpp).
-    split_offsets: bool = True
     # Answers that decode together, one token of each a step (llama_cpp; ctranslate2 has one).
     slots: int = Field(4, ge=1, le=256)
     # Of a conversation whose state is still there, only what is new is computed (llama_cpp).

@@ -27,7 +27,7 @@ STORY = "Tell me a very long story about a lighthouse keeper."
 
 @pytest.fixture(scope="module")
 def folder(store: ModelStore) -> Path:
-    return store.converted(MODEL, "llama-cpp")
+    return store.path(MODEL)
 
 
 @pytest.fixture(scope="module")
