@@ -12,7 +12,6 @@ from typing import Protocol
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.emulated import EmulatedLlm
-from deployments.engines.llm.ctranslate2 import EmbeddedLlm, EmbeddedOptions
 from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
 from deployments.engines.llm.vllm import Vllm, VllmMetrics
 from deployments.serving.placements import ReplicaRoute
@@ -62,18 +61,7 @@ def open_engine(settings: Settings) -> LlmEngine:
         return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms, cache_hint=stage.cache_hint)
     if stage.engine == "vllm":
         return Vllm(_transformers_model(settings), stage)
-    if stage.runtime == "llama_cpp":
-        return _llama_cpp(settings)
-    options = EmbeddedOptions(
-        model=stage.model,
-        threads=stage.threads,
-        compute_type=stage.compute_type,
-        max_queue=stage.max_queue,
-        coalesce_ms=stage.coalesce_ms,
-        no_repeat_ngram=stage.no_repeat_ngram,
-        instructions=settings.conversation.instructions,
-    )
-    return EmbeddedLlm(open_store(settings.models).converted(stage.model, f"ct2-{stage.compute_type}"), options)
+    return _llama_cpp(settings)
 
 
 def _llama_cpp(settings: Settings) -> LlamaCpp:

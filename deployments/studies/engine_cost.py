@@ -8,11 +8,13 @@ language model, tokens a second).
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,7 @@ from rejoinder.store.model_store import ModelStore, open_store
 REPEATS = 20
 WINDOWS = 2000
 SENTENCE = "The weather in London is cloudy today, with a little rain in the afternoon."
+LONG_QUESTION = "Tell me a very long story about a lighthouse keeper."
 TOKENS = 32
 TIMEOUT_S = 300.0
 
@@ -84,21 +87,22 @@ def tts(store: ModelStore) -> tuple[float, float]:
 
 
 def llm(store: ModelStore) -> tuple[float, float]:
-    import ctranslate2
-
-    from deployments.engines.llm.chat_template import ChatTokenizer
+    """Measure SmolLM2-135M (4-bit) in llama.cpp: answers of TOKENS tokens, one at a time, no state reused."""
+    from actors.stages.ports import LlmRequest
+    from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
     from rejoinder.core.reply.prompt_window import ChatMessage
 
-    folder = store.converted("smollm2-135m-instruct", "ct2-int8")
-    generator = ctranslate2.Generator(str(folder), device="cpu", compute_type="int8", intra_threads=1)
-    prompt = ChatTokenizer(folder).encode([ChatMessage("user", "Why is the sky blue?")])
+    engine = LlamaCpp(store.path("smollm2-135m-instruct"), LlamaCppOptions(threads=1, slots=1, reuse=False))
+    request = LlmRequest((ChatMessage("user", LONG_QUESTION),), max_tokens=TOKENS)
 
-    def answer() -> None:
-        generator.generate_batch([prompt], max_length=TOKENS, min_length=TOKENS, include_prompt_in_result=False)
+    async def answer() -> int:
+        async with aclosing(engine.stream(request)) as deltas:
+            return sum([delta.tokens async for delta in deltas])
 
-    answer()
-    job_s = statistics.median(_timed(answer) for _ in range(REPEATS))
-    return job_s * 1000, TOKENS / job_s
+    with asyncio.Runner() as runner:
+        tokens = runner.run(answer())
+        job_s = statistics.median(_timed(lambda: runner.run(answer())) for _ in range(REPEATS))
+    return job_s * 1000, tokens / job_s
 
 
 ENGINES: dict[str, Measure] = {"vad": vad, "stt": stt, "llm": llm, "tts": tts}

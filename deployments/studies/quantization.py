@@ -1,9 +1,7 @@
-"""What eight bits instead of thirty-two gain and cost here: `python -m deployments.studies.quantization`.
+"""Compare int8 with float32 on this machine: `python -m deployments.studies.quantization`.
 
-The same weights in float32 and in int8, on this machine's CPU, one after the other on the same inputs: Whisper's time a
-clip and its word errors, the language model's tokens a second and how often its next token is the float32 model's when
-both have read the same words so far. The language model's quality is agreement, not benchmark scores: it says what
-changed, not whether it got worse.
+Whisper runs with the same weights in both precisions, on the same clips, on the CPU. The study reports the median time
+of a clip, the speed-up and the difference in word errors.
 """
 
 from __future__ import annotations
@@ -17,13 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import ctranslate2
-import numpy as np
-
-from deployments.engines.llm.chat_template import ChatTokenizer
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from rejoinder.core.measuring.wer import word_errors, words
-from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.human_corpus import human_clips
@@ -31,20 +24,7 @@ from rejoinder.store.model_store import ModelStore, open_store
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
-WHISPER, LLM = "whisper-base", "smollm2-135m-instruct"
-TOKENS = 32
-ROUNDS = 3
-INSTRUCTIONS = "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
-QUESTIONS = (
-    "What is the capital of France?",
-    "How do I boil an egg?",
-    "Why is the sky blue?",
-    "How far away is the moon?",
-    "Please recommend a book about history.",
-    "How do I reset my password?",
-    "What does a lawyer do?",
-    "My flight was cancelled. What now?",
-)
+WHISPER = "whisper-base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,64 +71,16 @@ def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> Quan
     )
 
 
-def language_model(store: ModelStore, threads: int) -> QuantizationResult:
-    """Tokens a second of one answer at a time, and agreement with float32 on the same words so far."""
-    generators = {
-        name: ctranslate2.Generator(
-            str(store.converted(LLM, f"ct2-{name}")), device="cpu", compute_type=name, intra_threads=threads
-        )
-        for name in PRECISIONS
-    }
-    chat = ChatTokenizer(store.converted(LLM, "ct2-float32"))
-    prompts = [
-        chat.encode([ChatMessage("system", INSTRUCTIONS), ChatMessage("user", text)], answer="") for text in QUESTIONS
-    ]
-    rates: dict[Precision, list[float]] = {name: [] for name in PRECISIONS}
-    answers: list[list[str]] = []
-    for round_ in range(ROUNDS):
-        for prompt in prompts:
-            for name, generator in generators.items():
-                answer, taken_s = _timed(generator, prompt, chat.end_tokens)
-                rates[name].append(len(answer) / taken_s)
-                if name == "float32" and round_ == 0:
-                    answers.append(answer)
-    agreed, total = _agreement(generators["int8"], chat, prompts, answers)
-    float32, int8 = (statistics.median(rates[name]) for name in PRECISIONS)
-    what = f"{agreed} of {total} next tokens are float32's"
-    return QuantizationResult(
-        LLM,
-        unit="tokens a second (median)",
-        float32=float32,
-        int8=int8,
-        speedup=int8 / float32,
-        error=1 - agreed / total,
-        what=what,
-    )
-
-
-def _timed(generator: ctranslate2.Generator, prompt: list[str], end: list[str]) -> tuple[list[str], float]:
-    began = time.perf_counter()
-    result = generator.generate_batch(
-        [prompt], max_length=TOKENS, include_prompt_in_result=False, end_token=end, return_end_token=True
-    )[0]
-    return list(result.sequences[0]), time.perf_counter() - began
-
-
-def _agreement(
-    generator: ctranslate2.Generator, chat: ChatTokenizer, prompts: Sequence[list[str]], answers: Sequence[list[str]]
-) -> tuple[int, int]:
-    """How many of the answers' tokens the generator would have said next, having read what came before them."""
-    agreed = 0
-    for prompt, answer in zip(prompts, answers, strict=True):
-        logits = np.asarray(generator.forward_batch([prompt + answer[:-1]]))[0, len(prompt) - 1 :]
-        agreed += sum(chat.token(int(best)) == said for best, said in zip(logits.argmax(axis=1), answer, strict=True))
-    return agreed, sum(len(answer) for answer in answers)
-
-
 def study(store: ModelStore, threads: int, every_prompt: int = 10) -> list[QuantizationResult]:
-    """Both models."""
+    """Return one result a model; Whisper is the only one.
+
+    Args:
+        store: Holds the models and the recordings.
+        threads: Threads of each engine.
+        every_prompt: Take every n-th of Debian's recordings of people.
+    """
     clips = list(human_clips(store.path("human-clips"), every_prompt))
-    return [whisper(store, clips, threads), language_model(store, threads)]
+    return [whisper(store, clips, threads)]
 
 
 def main() -> None:

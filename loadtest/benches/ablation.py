@@ -45,11 +45,6 @@ TECHNIQUES = (
     ),
     Technique("guesses-at-dips", "replies begin with the transcript", {"interim_transcripts": {"at_dips": False}}),
     Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
-    Technique(
-        "four-bit",
-        "int8 weights in CTranslate2, two threads, no state reused",
-        {"llm": {"runtime": "ctranslate2", "threads": 2}},
-    ),
     Technique("quick-ears", "Whisper hears everything", {"stt": {"first_pass_model": ""}}),
     Technique(
         "short-context",

@@ -43,13 +43,16 @@ def conversion_folder(name: str, model: Model, form: ConversionForm) -> str:
     return f"converted/{name}/{form}-{hashlib.sha256(recipe.encode()).hexdigest()[:KEY_DIGITS]}"
 
 
-def convert_gguf(form: ConversionForm, source: Path, destination: Path) -> None:
-    """The Converter in use: runs it in its own process, so that no replica keeps torch in memory."""
+def convert_in_subprocess(form: ConversionForm, source: Path, destination: Path) -> None:
+    """Run `rejoinder.store.convert_model` in its own process, so that no replica keeps torch in memory.
+
+    The default `Converter` of the model store. Raises ModelError with the last line of the process's error output.
+    """
     root = str(Path(rejoinder.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # The converters look a local folder up on the hub unless told not to.
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-    command = (sys.executable, "-m", "rejoinder.store.convert_gguf", form, str(source), str(destination))
+    command = (sys.executable, "-m", "rejoinder.store.convert_model", form, str(source), str(destination))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -59,21 +62,11 @@ def convert_gguf(form: ConversionForm, source: Path, destination: Path) -> None:
         raise ModelError(f"conversion to {form} failed.", remedy, str(source), found=lines[-1])
 
 
-def build(
-    form: ConversionForm, source: Path, ready_hf: Path | None, staging: Path, *, convert: Converter, report: Report
-) -> Path:
-    """Convert below `staging` and stamp the result; `ready_hf` is an existing `hf` form, which most others start from.
-
-    Without it the `hf` form is made in `staging` and thrown away: it is four times the size of what the engine reads.
-    """
-    start = source if form is ConversionForm.HF else ready_hf
-    if start is None:
-        report("converting to hf", 0, 0)
-        start = staging / ConversionForm.HF
-        convert(ConversionForm.HF, source, start)
+def build(form: ConversionForm, source: Path, staging: Path, *, convert: Converter, report: Report) -> Path:
+    """Convert the files in `source` below `staging`, stamp the result, and return its folder."""
     report(f"converting to {form}", 0, 0)
     result = staging / form
-    convert(form, start, result)
+    convert(form, source, result)
     paths = sorted(path for path in result.iterdir() if path.is_file())
     write_stamps(
         result,

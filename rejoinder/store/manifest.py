@@ -21,7 +21,11 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]
 
 
 class ConversionForm(StrEnum):
-    """What a model in GGUF or in transformers' own format can be converted to; each result needs nothing else."""
+    """Formats a model can be converted to; each result is complete without the source files.
+
+    `hf`, the transformers format, is made from a Llama-architecture GGUF (for vLLM). The CTranslate2 formats are made
+    from a model in the transformers format.
+    """
 
     HF = "hf"
     CT2_INT8 = "ct2-int8"

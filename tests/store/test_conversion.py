@@ -13,8 +13,8 @@ import torch
 import transformers
 
 from rejoinder.core.errors import ModelError
-from rejoinder.store.conversion import conversion_folder, convert_gguf
-from rejoinder.store.convert_gguf import llama_tensors
+from rejoinder.store.conversion import conversion_folder, convert_in_subprocess
+from rejoinder.store.convert_model import llama_tensors
 from rejoinder.store.manifest import ConversionForm, Manifest
 from rejoinder.store.model_store import ModelStore
 from tests.store.fakes import CONTENT, GivesFiles, Recorder, all_files, model
@@ -44,23 +44,14 @@ def store(directory: Path, converter: FakeConverter, prepare: tuple[ConversionFo
 
 
 def test_a_conversion_is_made_once(tmp_path: Path) -> None:
-    """The first call converts by way of the hf form, which is not kept; the second finds the result."""
+    """The first call converts the stored files; the second returns the same folder."""
     converter = FakeConverter()
     filled = store(tmp_path, converter)
     first = filled.converted("m", "ct2-int8")
     assert filled.converted("m", "ct2-int8") == first
-    assert (first / "model.bin").read_text() == "ct2-int8 from ['model.bin']"
-    assert converter.calls == [ConversionForm.HF, ConversionForm.CT2_INT8]
+    assert (first / "model.bin").read_text() == "ct2-int8 from ['.verified.json', 'w.gguf']"
+    assert converter.calls == [ConversionForm.CT2_INT8]
     assert [path.name for path in (tmp_path / "converted" / "m").iterdir()] == [first.name]
-
-
-def test_a_kept_hf_form_is_used(tmp_path: Path) -> None:
-    """When the hf form was asked for before, other forms start from it."""
-    converter = FakeConverter()
-    filled = store(tmp_path, converter)
-    filled.converted("m", "hf")
-    filled.converted("m", "ct2-float32")
-    assert converter.calls == [ConversionForm.HF, ConversionForm.CT2_FLOAT32]
 
 
 def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
@@ -70,7 +61,7 @@ def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
     recorder = Recorder()
     filled.pull(progress=recorder)
     filled.converted("m", "ct2-int8")
-    assert converter.calls == [ConversionForm.HF, ConversionForm.CT2_INT8]
+    assert converter.calls == [ConversionForm.CT2_INT8]
     assert recorder.outcomes == {"m": "already complete"}
     assert filled.verify() == {"m": None}
 
@@ -97,7 +88,7 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
     folder = filled.converted("m", "ct2-int8")
     (folder / "model.bin").write_text("damaged")
     assert "m/ct2-int8/model.bin" in str(filled.verify()["m"])
-    assert (filled.converted("m", "ct2-int8") / "model.bin").read_text() == "ct2-int8 from ['model.bin']"
+    assert (filled.converted("m", "ct2-int8") / "model.bin").read_text() != "damaged"
 
 
 def test_verify_misses_a_conversion_that_is_gone(tmp_path: Path) -> None:
@@ -166,15 +157,22 @@ def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path)
     """The converting process's last line reaches the error."""
     (tmp_path / "w.gguf").write_bytes(CONTENT)
     with pytest.raises(ModelError, match="conversion to hf failed") as caught:
-        convert_gguf(ConversionForm.HF, tmp_path, tmp_path / "out")
+        convert_in_subprocess(ConversionForm.HF, tmp_path, tmp_path / "out")
     assert "Error" in caught.value.found
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_without_a_gguf_cannot_be_converted(tmp_path: Path) -> None:
-    """Asking for a form of a model that is no GGUF says that, not what broke inside."""
-    with pytest.raises(ModelError, match="nothing else can be converted"):
-        convert_gguf(ConversionForm.HF, tmp_path, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (ConversionForm.HF, "nothing else can be converted"),
+        (ConversionForm.CT2_INT8, "from a transformers folder only"),
+    ],
+)
+def test_a_model_in_another_format_cannot_be_converted(tmp_path: Path, form: ConversionForm, reason: str) -> None:
+    """The error names the format that the conversion needs."""
+    with pytest.raises(ModelError, match=reason):
+        convert_in_subprocess(form, tmp_path, tmp_path / "out")
 
 
 def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ctranslate2
 import pytest
-import transformers
 
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.manifest import InstalledSource, load_manifest
@@ -51,15 +49,3 @@ def test_silero_is_in_the_installed_package(tmp_path: Path) -> None:
     assert isinstance(source, InstalledSource)
     SourceFetcher().fetch(source, silero, tmp_path, ignore)
     verify(tmp_path, silero.files, "silero-vad", ignore)
-
-
-def test_the_prepared_language_model_answers(filled: ModelStore) -> None:
-    """The int8 folder alone is enough to format a chat, generate, and decode a right answer."""
-    folder = str(filled.converted("smollm2-135m-instruct", "ct2-int8"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
-    generator = ctranslate2.Generator(folder, intra_threads=1)
-    tokens = tokenizer.convert_ids_to_tokens(prompt)
-    result = generator.generate_batch([tokens], max_length=20, include_prompt_in_result=False)[0]
-    assert "Paris" in tokenizer.decode(result.sequences_ids[0])

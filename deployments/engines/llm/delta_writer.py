@@ -5,26 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 from actors.stages.ports import LlmUsage, TokenDelta
-
-
-class StepResult(Protocol):
-    """One generated token, as CTranslate2 reports it (GenerationStepResult)."""
-
-    @property
-    def token_id(self) -> int: ...
-
-
-class TextDecoder(Protocol):
-    """Incremental detokenisation."""
-
-    def text_of(self, token_id: int) -> str:
-        """The text that this token completes; empty while a character is incomplete."""
-        ...
-
-    def ends(self, token_id: int) -> bool: ...
 
 
 class DeltaWriter:
@@ -65,22 +48,3 @@ class DeltaWriter:
     def last(self, finish: Literal["stop", "length"], usage: LlmUsage) -> TokenDelta:
         """What is left, with the reason of the end; call it when the generation is over."""
         return TokenDelta(self._text, self._waiting, finish, usage)
-
-
-class TokenWriter:
-    """Takes CTranslate2's steps, token ids, and writes their text."""
-
-    def __init__(self, decoder: TextDecoder, deltas: DeltaWriter) -> None:
-        self._decoder = decoder
-        self._deltas = deltas
-        self.finish: Literal["stop", "length"] = "length"
-
-    def on_token(self, step: StepResult) -> bool:
-        """Take one token; True tells the engine to stop."""
-        if self._deltas.stopped:
-            return True
-        if self._decoder.ends(step.token_id):
-            self.finish = "stop"
-            return True
-        self._deltas.write(self._decoder.text_of(step.token_id))
-        return False

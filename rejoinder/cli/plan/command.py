@@ -157,7 +157,7 @@ def slots(settings: Settings) -> dict[str, int]:
     found = {}
     for name in STAGES:
         stage = stages[name]
-        if isinstance(stage, LlmSettings) and stage.engine == "embedded" and stage.runtime == "llama_cpp":
+        if isinstance(stage, LlmSettings) and stage.engine == "embedded":
             found[name] = stage.slots
         elif isinstance(stage, LlmSettings) and stage.engine == "vllm":
             found[name] = stage.vllm.places(on_card=stage.on_card)

@@ -78,13 +78,11 @@ class StageSettings(Section):
 class VadSettings(StageSettings):
     """Where the voice activity detector runs: inside each host, or as its own deployment."""
 
-    engine: Literal["silero"] = "silero"
     placement: Literal["inline", "deployment"] = "inline"
     call_timeout_s: Positive = 0.5
 
 
 class TurnDetectorSettings(StageSettings):
-    engine: Literal["smart_turn"] = "smart_turn"
     model: str = "smart-turn-v3.2"
     # On shared cores hearing and speaking go first: a verdict that comes too late is decided without (`endpointing`).
     nice: int = Field(10, ge=0, le=19)
@@ -161,11 +159,8 @@ class SttSettings(StageSettings):
 
 
 class LlmSettings(StageSettings):
-    """`embedded` runs a small model on the CPU; `vllm` runs any model that vLLM can, in the replica (section `vllm`);
-    `openai_api` calls any OpenAI-compatible server.
-
-    `runtime` is the embedded engine's: `llama_cpp` reads the GGUF's own 4-bit weights and reuses each conversation's
-    state, `ctranslate2` converts them to `compute_type` first and reuses only the standing instructions'.
+    """`embedded` runs a small GGUF model on the CPU, through llama.cpp; `vllm` runs any model that vLLM can, in the
+    replica (section `vllm`); `openai_api` calls any OpenAI-compatible server.
     """
 
     engine: Literal["embedded", "vllm", "openai_api", "emulated"] = "embedded"
@@ -173,14 +168,12 @@ class LlmSettings(StageSettings):
     # A name in the model store; for vllm also a folder, or a repository of the model hub.
     model: str = "smollm2-135m-instruct"
     vllm: VllmSettings = VllmSettings()
-    runtime: Literal["llama_cpp", "ctranslate2"] = "llama_cpp"
-    compute_type: Literal["int8", "float32"] = "int8"
     # llama.cpp's threads spin while they wait for each other: of two, one that shares its core holds up both (several
     # times the time of one alone). More only on cores that nothing else uses.
     threads: Count = 1
-    # Answers that decode together, one token of each a step (llama_cpp; ctranslate2 has one).
+    # Answers that decode together, one token of each a step (embedded).
     slots: int = Field(4, ge=1, le=256)
-    # Of a conversation whose state is still there, only what is new is computed (llama_cpp).
+    # Of a conversation whose state is still there, only what is new is computed (embedded).
     reuse_state: bool = True
     # On shared cores an answer is decoded faster than it is spoken, so speaking its first words goes before decoding
     # its last: at 10 the first audio comes in 0.6 of the time it takes beside a decoder of equal priority.
@@ -202,7 +195,7 @@ class LlmSettings(StageSettings):
         """Whether the engine keeps the state of a prompt that it was only shown."""
         if self.engine == "vllm":
             return self.vllm.enable_prefix_caching
-        return self.engine == "embedded" and self.runtime == "llama_cpp" and self.reuse_state
+        return self.engine == "embedded" and self.reuse_state
 
     @property
     def reservation(self) -> Resources:

@@ -96,7 +96,6 @@ async def test_a_stage_that_refuses_is_asked_less_and_less() -> None:
     "settings",
     [
         Settings(llm=LlmSettings(engine="emulated")),
-        Settings(llm=LlmSettings(runtime="ctranslate2")),
         Settings(llm=LlmSettings(reuse_state=False)),
     ],
 )

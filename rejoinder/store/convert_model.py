@@ -1,9 +1,11 @@
-"""The conversions themselves: `python -m rejoinder.store.convert_gguf FORM SOURCE DESTINATION`.
+"""Convert one model: `python -m rejoinder.store.convert_model FORM SOURCE DESTINATION`.
 
-`hf` dequantizes a Llama-architecture GGUF into a transformers folder, or takes what is one already; the ctranslate2
-forms start from that folder.
-transformers reads the configuration and the tokenizer; the tensors are mapped here, because its own GGUF weight loader
-demands the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct (transformers 5.23).
+- `hf` makes a transformers folder: it dequantizes a Llama-architecture GGUF, or copies a transformers folder.
+- `ct2-int8` and `ct2-float32` make a CTranslate2 folder from a transformers folder.
+
+transformers reads the configuration and the tokenizer of a GGUF. The tensors are mapped here, because transformers' own
+GGUF weight loader requires the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct
+(transformers 5.23).
 """
 
 from __future__ import annotations
@@ -24,15 +26,19 @@ from rejoinder.store.manifest import ConversionForm
 
 QUANTIZATION = {ConversionForm.CT2_INT8: "int8", ConversionForm.CT2_FLOAT32: "float32"}
 TRANSFORMERS_WEIGHTS = "model.safetensors"
-# With these beside the weights, transformers' AutoTokenizer opens the converted folder and knows the chat format.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+# CTranslate2 copies these unchanged; its engines read tokenizer.json.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def main(form: ConversionForm, source: Path, destination: Path) -> None:
-    if form is ConversionForm.HF and (source / TRANSFORMERS_WEIGHTS).is_file():
-        shutil.copytree(source, destination, ignore=shutil.ignore_patterns(".*"))
-    elif form is ConversionForm.HF:
+    """Write `form` of the model in `source` to `destination`; exit with a message if that is impossible."""
+    in_transformers_format = (source / TRANSFORMERS_WEIGHTS).is_file()
+    if form is ConversionForm.HF and not in_transformers_format:
         _gguf_to_transformers(source, destination)
+    elif not in_transformers_format:
+        raise SystemExit(f"{source} has no {TRANSFORMERS_WEIGHTS}: {form} is made from a transformers folder only")
+    elif form is ConversionForm.HF:
+        shutil.copytree(source, destination, ignore=shutil.ignore_patterns(".*"))
     else:
         present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
         converter = ctranslate2.converters.TransformersConverter(str(source), copy_files=present)
@@ -47,7 +53,7 @@ def _gguf_to_transformers(source: Path, destination: Path) -> None:
         )
     config = transformers.AutoConfig.from_pretrained(source, gguf_file=path.name)
     if config.model_type != "llama":
-        raise SystemExit(f"{path.name} has architecture {config.model_type}; this conversion knows llama only")
+        raise SystemExit(f"{path.name} has architecture {config.model_type}; only llama can be converted")
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(config)
     model.load_state_dict(llama_tensors(gguf.GGUFReader(path), config), strict=False, assign=True)
