@@ -246,7 +246,7 @@ def _error(row: Precision, comparison: Quantized) -> Cell:
             status=CellStatus.MEASURED,
             source=comparison.what,
         )
-    would = "a larger model, or weights quantized with calibration data; a different token is not always an error"
+    would = "a larger model, or weights quantized with calibration data"
     return Cell(
         "4.2",
         row=row.name,
