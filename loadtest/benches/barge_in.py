@@ -2,7 +2,7 @@
 
 Callers hold conversations in which each line after the first interrupts the reply to the line before. Their
 loudspeaker is simulated. It stops when the client receives the event that the server detected speech. Emulated engines
-make the replies at a fixed number of characters per second, so the bench knows which part of the text was played.
+make the replies at a fixed number of characters per second, so the played part of their text is known.
 """
 
 from __future__ import annotations

@@ -108,12 +108,12 @@ def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
     cores = line(sessions, [level.host_cores / level.hosts for level in levels])
     memory = line(sessions, [level.host_memory_mb for level in levels])
     room = (HOST_CORES - cores.at_none) / cores.each if cores.each else math.inf
-    held = int(min(room, most or math.inf, 10_000))
-    if held < 1:
+    capacity = int(min(room, most or math.inf, 10_000))
+    if capacity < 1:
         raise ConfigError(
             f"a host uses {cores.at_none:.2f} cores without any session.", "Calibrate on an idle machine.", "--url"
         )
-    return HostFootprint(cores, memory, held, basis_at(held, min(sessions), max(sessions)))
+    return HostFootprint(cores, memory, capacity, basis_at(capacity, min(sessions), max(sessions)))
 
 
 def cpu_per_request_s(calibration: Calibration, stage: str) -> float:
