@@ -1,13 +1,13 @@
 """Comparison of the sessions that one CPU core carries: Rejoinder, LiveKit Agents and Pipecat, with the same harness.
 
 What is measured: a contender runs on one core, and the harness feeds it real-time audio from another core. The engines
-of all contenders take the same fixed times. The added latency of a turn is the time of the first audible sample of the
-reply, minus the time at which it would come on an infinitely fast machine with the contender's own turn rules
-(`timing`).
+of all contenders take the same fixed times. The ideal reply of a turn is that of an infinitely fast machine with the
+contender's own turn rules. The added latency is the time from the ideal reply to the first audible sample of the real
+one (`timing`).
 
 The rule: the result of a contender is the largest number of sessions that passes three times (`knee`). A run passes if
-the 95th percentile of the added latency is at most 50 ms, no turn is missed and no reply comes out of turn. A run is
-INVALID, and repeated, if the harness was late or other processes used the contender's core.
+the 95th percentile of the added latency is at most 50 ms, and no turn is missed. Replies that belong to no turn fail
+the run too. A run is INVALID, and repeated, if the harness was late or other processes used the contender's core.
 
 How to run it, for one contender or for all (about ten minutes each, two cores required):
 

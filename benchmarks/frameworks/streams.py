@@ -1,10 +1,10 @@
 """Input audio of every session: one recorded phrase, then silence, in cycles of eight seconds.
 
 The phrases are cut from recordings in the model store, in the middle of the speaker's pauses. Each is a whole clause.
-Every contender's rules treat it as one turn (checked before each row), and Smart Turn is sure of its end at once, so
-the comparison measures work and not detectors. A cycle is a whole number of voice activity windows. All cycles of a
-stream therefore give the same decisions, and one offline pass finds the end of the turn. The silence is the noise of a
-quiet room, so that a contender gains nothing by detecting zeros.
+Every contender's rules treat it as one turn, which is checked before each row. Smart Turn is sure of its end at once.
+The comparison therefore measures work, not detectors. A cycle is a whole number of voice activity windows. All cycles
+of a stream give the same decisions, so one offline pass finds the end of the turn. The silence is the noise of a quiet
+room, so that a contender gains nothing by detecting zeros.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) ->
     down = [packet for packet in own if packet.source == server]
     whole = [(call.began, call.ended)]
     tcp = Tcp(tls=call.path.tls)
-    # A packet is captured after its message is written and before it is read. Half a message of slack at the open
-    # end of each span keeps these packets inside, and the packets of the neighbouring messages outside.
+    # A packet is captured after its message is written and before it is read. A sentence ends when the next message is
+    # due, and an answer begins when its first event is read. Move both limits half a message earlier.
     half = call.path.message_ms / 2000
     speech_spans = [(start - _CLOCK_TOLERANCE_S, end - half) for start, end in call.spoken]
     answer_spans = [(start - half, end) for start, end in call.heard]

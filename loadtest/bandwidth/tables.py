@@ -91,7 +91,7 @@ class ServerRow:
         projected_kpps: Thousands of packets per second, computed in the same way.
         ethernet_mbps: `projected_mbps` plus the Ethernet overhead of every packet.
         verdict: Whether the projection fits the row.
-        instead: The richest session that would fit. Empty if the row holds.
+        instead: The session with the highest rate that fits the row. Empty unless the verdict is EXCEEDED.
         measured_mbps: Measured with this many calls at the same time. None if that was not run.
         by_formula: The session's rate is computed, not measured.
     """

@@ -1,7 +1,10 @@
 """Benches of single features, behind `rejoinder bench`: techniques, settings, and rules for passing.
 
-`ablation` measures what each latency technique saves, `hedge_ab` compares hedging on and off, `barge_in` measures how
-fast a reply stops, and `drafts` looks for audio of discarded speculative replies. The command line imports this
-package and runs the servers. The package imports `loadtest.callers`, `loadtest.generator` and the packages below.
-Every bench stands alone; start with the one you need.
+- `ablation` measures what each latency technique saves.
+- `hedge_ab` compares hedging on and off.
+- `barge_in` measures how fast a reply stops.
+- `drafts` looks for audio of discarded speculative replies.
+
+The command line imports this package and runs the servers. The package imports `loadtest.callers`,
+`loadtest.generator` and the packages below them. The benches are independent, so start with the one you need.
 """

@@ -250,7 +250,7 @@ def time_distribution(latency: Latency) -> TimeDistribution:
 
 
 def histogram_points(histogram: Histogram) -> tuple[tuple[float, float], ...]:
-    """Convert a histogram to quantiles. The buckets give the shape; the sum gives the exact mean."""
+    """Convert a histogram to quantiles. The buckets give the shape, and the sum gives the exact mean."""
     finite = [bound if bound != float("inf") else 2 * histogram.bounds_s[-2] for bound in histogram.bounds_s]
     spread = bucketed(finite, histogram.counts)
     scale = histogram.mean_s / spread.mean_s if spread.mean_s else 1.0

@@ -2,9 +2,9 @@
 
 Each row is a configuration that was not calibrated. Its emulated slots, not the machine, limit it. The prediction of a
 row is written to a file first. Then the row is measured in repeats, at loads around the predicted knee. The measured
-knee is where the repeats' mean 95th percentiles, joined by straight lines, cross the limit, because waits in a
-saturated closed system grow linearly with its callers. The spread of the repeats is the machine's noise: an error below
-it is not significant.
+knee is where the repeats' mean 95th percentiles, joined by straight lines, cross the limit. Lines are used because
+waits in a saturated closed system grow linearly with its callers. The spread of the repeats is the machine's noise. An
+error below it is not significant.
 """
 
 from __future__ import annotations

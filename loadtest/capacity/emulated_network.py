@@ -1,7 +1,7 @@
 """Queueing model of emulated engines, taken from their settings instead of from measurements.
 
-The settings do not contain the time of the hop to a stage, of the host and of the caller's machine. Those come from a
-calibration; see `loadtest.capacity.network_fit.with_calibrated_hops`.
+The settings do not contain the time of the hop to a stage, of the host and of the caller's machine. Those times come
+from a calibration (`loadtest.capacity.network_fit.with_calibrated_hops`).
 """
 
 from __future__ import annotations

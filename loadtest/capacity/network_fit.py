@@ -158,7 +158,7 @@ def _served(calibration: Calibration, name: str) -> Quantiles:
 
 
 def _comparable(calibration: Calibration, name: str) -> list[Level]:
-    """Return the levels whose times count as times without load: all with short waits.
+    """Return the levels with short waits. Their service times count as times without load.
 
     If the services of the stage slow each other down, only the lowest level counts.
     """

@@ -90,8 +90,8 @@ class Plan:
         target: What was asked for.
         checks: Measurement and prediction at each calibrated level.
         knee: Knee of the calibrated deployment.
-        inverted: Replicas that meet the target, and their predicted percentiles. `Estimate.error` in it is the
-            simulation's sampling error only; use `intervals_ms`.
+        inverted: Replicas that meet the target, and their predicted percentiles. Their `error` is only the
+            simulation's sampling error. `intervals_ms` has the intervals.
         components: What to deploy, by component.
         edge: Traffic at our edge.
         refused: Predicted share of refused calls with all hosts, and while the spare hosts are missing.
@@ -149,7 +149,7 @@ def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, 
 
 
 def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Knee:
-    """Return the knee of the calibrated deployment for a limit of the 95th percentile."""
+    """Return the knee of the calibrated deployment: the most sessions with a 95th percentile within `limit_ms`."""
     by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
     by_core = calibration.most.hosts * footprint.host(calibration).sessions
     sessions = min(by_slots, by_core)

@@ -158,7 +158,7 @@ class Curved:
 
 @dataclass(frozen=True, slots=True)
 class Batched:
-    """A measured distribution whose services slow each other down.
+    """A measured distribution, for services that slow each other down.
 
     Attributes:
         alone: Service times on an otherwise idle replica.

@@ -101,7 +101,7 @@ class TurnNetwork:
     hedging: HedgingSettings = field(default_factory=lambda: HedgingSettings(enabled=False))
 
     def with_stages(self, stages: Mapping[str, QueueStage]) -> TurnNetwork:
-        """Return the same conversations on other stages. `stages` is by name; missing names keep their stage."""
+        """Return the same conversations on other stages. `stages` is by name. Missing names keep their stage."""
         stt, llm, tts = (stages.get(name, getattr(self, name)) for name in ("stt", "llm", "tts"))
         return replace(self, stt=stt, llm=llm, tts=tts)
 

@@ -49,7 +49,7 @@ class SpokenPhrase:
 
 
 @dataclass(slots=True)
-class TakenUtterance:
+class DetectedUtterance:
     """One utterance as the server detected it.
 
     Attributes:
@@ -106,7 +106,7 @@ class HesitantCaller:
 
     def __init__(self, speech: Speech, script: Sequence[TurnScript]) -> None:
         self.spoken: list[SpokenPhrase] = []
-        self.utterances: dict[str, TakenUtterance] = {}
+        self.utterances: dict[str, DetectedUtterance] = {}
         self.answers: dict[str, ReceivedAnswer] = {}
         self.unanswered: set[int] = set()
         self.faults: list[str] = []
@@ -186,7 +186,7 @@ class HesitantCaller:
     def _answer(self, turn: int) -> ReceivedAnswer | None:
         """Return the newest answer to the utterance with the turn's last words."""
         end_s = max(spoken.end_s for spoken in self.spoken if spoken.turn == turn)
-        items = {taken.item_id for taken in self.utterances.values() if taken.end_s >= end_s}
+        items = {utterance.item_id for utterance in self.utterances.values() if utterance.end_s >= end_s}
         return next((answer for answer in reversed(self.answers.values()) if answer.item_id in items), None)
 
     # -- receiving -------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class HesitantCaller:
 
     def _stopped(self, event: dict[str, Any]) -> None:
         key = event["item_id"]
-        self.utterances[key] = TakenUtterance(key, self._started_s.pop(key, 0.0), event["audio_end_ms"] / 1000)
+        self.utterances[key] = DetectedUtterance(key, self._started_s.pop(key, 0.0), event["audio_end_ms"] / 1000)
 
     def _cleared(self, event: dict[str, Any]) -> None:
         if self.utterances:

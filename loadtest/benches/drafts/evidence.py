@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loadtest.benches.drafts.caller import HesitantCaller, ReceivedAnswer, SpokenPhrase, TakenUtterance
+from loadtest.benches.drafts.caller import DetectedUtterance, HesitantCaller, ReceivedAnswer, SpokenPhrase
 from rejoinder.core.measuring import audio_watermark
 
 PADDING_S = 0.3
@@ -99,7 +99,7 @@ NOTHING = Evidence(
 
 def evidence(call: HesitantCaller, turns: int) -> Evidence:
     """Return the evidence of a call after `hang_up`. `turns` is the number of turns in its script."""
-    covered = {key: _covered(taken, call.spoken) for key, taken in call.utterances.items()}
+    covered = {key: _covered(utterance, call.spoken) for key, utterance in call.utterances.items()}
     audible = [answer for answer in call.answers.values() if answer.marks]
     return Evidence(
         turns=turns,
@@ -114,33 +114,34 @@ def evidence(call: HesitantCaller, turns: int) -> Evidence:
     )
 
 
-def _covered(taken: TakenUtterance, spoken: Sequence[SpokenPhrase]) -> list[SpokenPhrase]:
+def _covered(utterance: DetectedUtterance, spoken: Sequence[SpokenPhrase]) -> list[SpokenPhrase]:
     """Return the phrases of an utterance, in order.
 
     A phrase belongs to the utterance that contains its middle. An utterance that ends in a pause may contain the first
     sound of the next phrase, before voice activity detects it.
     """
-    return [phrase for phrase in spoken if taken.start_s < (phrase.start_s + phrase.end_s) / 2 < taken.end_s]
+    return [phrase for phrase in spoken if utterance.start_s < (phrase.start_s + phrase.end_s) / 2 < utterance.end_s]
 
 
-def _misheard(utterances: dict[str, TakenUtterance], covered: dict[str, list[SpokenPhrase]]) -> Iterator[str]:
-    for key, taken in utterances.items():
-        phrases, marks = covered[key], audio_watermark.marks_in(taken.transcript or "")
+def _misheard(utterances: dict[str, DetectedUtterance], covered: dict[str, list[SpokenPhrase]]) -> Iterator[str]:
+    for key, utterance in utterances.items():
+        phrases, marks = covered[key], audio_watermark.marks_in(utterance.transcript or "")
+        span = f"{utterance.start_s:.2f}-{utterance.end_s:.2f} s"
         if not phrases or len(marks) != 1:
-            yield f"{taken.start_s:.2f}-{taken.end_s:.2f} s: {len(phrases)} phrases, transcript {taken.transcript!r}"
+            yield f"{span}: {len(phrases)} phrases, transcript {utterance.transcript!r}"
             continue
         true_s = phrases[-1].end_s - phrases[0].start_s + PADDING_S
         if not true_s - LESS_S <= marks[0] / 10 <= true_s + MORE_S:
-            yield f"{taken.start_s:.2f}-{taken.end_s:.2f} s: {true_s:.2f} s spoken, {marks[0] / 10} s transcribed"
+            yield f"{span}: {true_s:.2f} s spoken, {marks[0] / 10} s transcribed"
 
 
 def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iterator[Leak]:
     answered: set[str] = set()
     for answer in call.answers.values():
-        taken = call.utterances.get(answer.item_id or "")
+        utterance = call.utterances.get(answer.item_id or "")
         phrases = covered.get(answer.item_id or "", [])
         turn = phrases[-1].turn if phrases else None
-        marks = audio_watermark.marks_in(taken.transcript or "") if taken else ()
+        marks = audio_watermark.marks_in(utterance.transcript or "") if utterance else ()
         yield from _of_answer(answer, turn, marks[0] if len(marks) == 1 else None)
         if not answer.marks:
             continue
