@@ -1,4 +1,10 @@
-"""The load generator and the capacity planner. They meet the system over the wire, as a user does.
+"""Load generator, capacity planner and benches. They call the system over its public WebSocket, like any client.
 
-Start at `generator/run.py`. Imports `rejoinder.core` and `rejoinder.store` only; the command line imports it.
+- `scenario`, `callers`, `generator`, `results`, `judging`: run simulated calls and judge the result.
+- `capacity`: predict how many sessions a configuration carries.
+- `bandwidth`: measure bytes and packets on the network.
+- `benches`: experiments on single features.
+
+Start at `generator/run.py`. The package imports `rejoinder.core` and `rejoinder.store` only. The command line and
+`benchmarks` import it.
 """

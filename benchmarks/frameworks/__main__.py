@@ -1,4 +1,4 @@
-"""`python -m benchmarks.frameworks`: sessions a core, ours and two frameworks', by one rule."""
+"""`python -m benchmarks.frameworks`: compare the sessions per CPU core of Rejoinder, LiveKit Agents and Pipecat."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from benchmarks.frameworks.comparison import (
     CACHE,
     FrameworkRow,
     compare,
-    diary_of,
-    forget_diary,
+    delete_probes,
     in_order,
     load_rows,
+    probe_file,
     ratios,
     save_rows,
 )
 from benchmarks.frameworks.contestants import named
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
 def main() -> None:
-    """Measure what is asked for, and print the table of all that is known."""
+    """Measure the selected rows that are not finished, and print the table of all finished rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", default=[], help="a row's name; repeatable")
-    parser.add_argument("--again", action="store_true", help="measure those rows anew")
-    parser.add_argument("--rows", type=Path, default=CACHE / "rows.json", help="where finished rows are kept")
+    parser.add_argument("--only", action="append", default=[], help="measure only the row of this name; repeatable")
+    parser.add_argument("--again", action="store_true", help="measure the selected rows again")
+    parser.add_argument("--rows", type=Path, default=CACHE / "rows.json", help="file in which finished rows are kept")
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     contestants = named(tuple(options.only))
@@ -42,8 +42,8 @@ def main() -> None:
     if options.again:
         for contestant in contestants:
             finished.pop(contestant.name, None)
-            forget_diary(diary_of(options.rows, contestant))
-    uvloop.run(compare(contestants, finished, options.rows, _tell))
+            delete_probes(probe_file(options.rows, contestant))
+    uvloop.run(compare(contestants, finished, options.rows, _print_progress))
     rows = in_order(finished)
     print_table(rows)
     if options.json:
@@ -51,24 +51,25 @@ def main() -> None:
 
 
 def table(rows: Sequence[FrameworkRow]) -> Table:
-    """One line a contender."""
-    shown = Table("contender", "sessions a core", "bar", "verdict", "added p50", "p95 ms", "core", "MB a session")
+    """Return the table with one line per contender."""
+    columns = ("contender", "sessions a core", "required", "verdict", "added p50 ms", "p95 ms", "core", "MB a session")
+    lines = Table(*columns)
     for row in rows:
         knee = "not known" if row.sessions is None else str(row.sessions)
-        bar = str(row.bar) if row.bar else ""
+        required = str(row.bar) if row.bar else ""
         figures = (_figure(row.p50_ms, ".0f"), _figure(row.p95_ms, ".0f"), _figure(row.cpu, ".0%"))
-        shown.add_row(row.title, knee, bar, row.verdict, *figures, _figure(row.memory_mb, ".1f"))
-    return shown
+        lines.add_row(row.title, knee, required, row.verdict, *figures, _figure(row.memory_mb, ".1f"))
+    return lines
 
 
 def print_table(rows: Sequence[FrameworkRow]) -> None:
-    """The table, then the ratios."""
+    """Print the table and the ratios."""
     console = Console()
     console.print(table(rows))
     for ratio in ratios(rows):
         console.print(
-            f"{ratio.ours} holds {ratio.ratio:.1f} times the sessions of {ratio.rival}"
-            f" (wanted: {ratio.wanted:g}): {ratio.verdict}"
+            f"{ratio.ours} carries {ratio.ratio:.1f} times the sessions of {ratio.rival}"
+            f" (required: {ratio.wanted:g}): {ratio.verdict}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Our own system as an operator starts it, with emulated engines of the comparison's fixed times."""
+"""Our whole system as an operator starts it, with emulated engines that take the comparison's fixed times."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from typing import Any
 
 from benchmarks.frameworks.timing import EngineTimes
 
-# The whole answer at once, as every contender's engine gives it.
+# High enough to give the whole answer at once, like the engines of every other contender.
 TOKENS_PER_S = 100_000
 
 
 def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, Any]:
-    """A serve file: one replica a stage, since they share one core; what is said lasts about two seconds. Transcripts
-    read finished, as those of the headless rows do.
+    """Return a serve file with one replica per stage, because all stages share one core.
 
-    Hedging is off, as there is no second replica, and an engine that only sleeps needs no low priority; everything else
-    is the default.
+    Transcripts read as finished, like those of the headless rows. A reply lasts about two seconds. Hedging is off,
+    because there is no second replica. The language model has normal priority, because its engine only sleeps. All
+    other settings are the defaults.
+
+    Args:
+        sessions: Sessions to admit.
+        engines: The engines' times.
+        port: HTTP port on loopback.
     """
     slots = 4 * sessions + 16
 
@@ -40,7 +45,7 @@ def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, A
         "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=TOKENS_PER_S) | {"autoscaling": one, "nice": 0},
         "tts": emulated(engines.tts_ms),
         "hedging": {"enabled": False},
-        # What is added is counted from a reply that begins when the turn is taken, for everybody.
+        # The ideal latency assumes a reply that starts at the end of turn, for every contender.
         "speculation": {"enabled": False},
     }
     return {
@@ -53,17 +58,18 @@ def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, A
 
 
 def command(config: Path) -> tuple[str, ...]:
-    """How the server starts; JSON is YAML too."""
+    """Return the command line that starts the server. `config` is JSON, which is valid YAML."""
     return (sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", "local")
 
 
 def write(config: Path, document: dict[str, Any]) -> None:
+    """Write a serve file as JSON."""
     config.write_text(json.dumps(document), encoding="utf-8")
 
 
 async def until_healthy(port: int) -> None:
-    """Until callers reach the host; cancelling it stops asking."""
-    while not await asyncio.to_thread(_healthy, f"http://127.0.0.1:{port}/healthz"):  # noqa: ASYNC110  # nothing tells
+    """Wait until callers can reach the host."""
+    while not await asyncio.to_thread(_healthy, f"http://127.0.0.1:{port}/healthz"):  # noqa: ASYNC110  # poll only
         await asyncio.sleep(0.2)
 
 

@@ -1,4 +1,4 @@
-"""The whole comparison: each row's knee, kept in a file as soon as it is known, and the ratios between them."""
+"""The whole comparison: the knee of every row, the files that keep rows and runs, and the ratios between rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.frameworks.contestants import CONTESTANTS, Contestant, python_of
 from benchmarks.frameworks.knee import KneeSearch, largest
 from benchmarks.frameworks.process import cores
-from benchmarks.frameworks.streams import streams, through_the_wire
+from benchmarks.frameworks.streams import received_by_host, streams
 from benchmarks.frameworks.timing import Probe, ProbeOutcome
 from benchmarks.frameworks.trial import Trial, find_edges
 from rejoinder.core.audio.pcm import WIRE_RATE
@@ -24,17 +24,27 @@ from rejoinder.store import open_store
 
 CACHE = Path.home() / ".cache" / "rejoinder" / "peers"
 WANTED = {"livekit": 4.0, "pipecat": 6.0}
-"""Our headless knee against each rival's best form (DESIGN section 5)."""
+"""Required ratio of our headless knee to the best knee of each rival."""
 
-# Against a rival without a turn model ours runs without one; against one with Smart Turn, with it.
+# LiveKit runs without a turn detector, so ours runs without one too. Pipecat runs Smart Turn, so ours does too.
 OPPONENT = {"livekit": "ours-headless", "pipecat": "ours-smart-turn"}
 
 
 @dataclass(frozen=True, slots=True)
 class FrameworkRow:
-    """One contender. `sessions`: the knee, None if the harness could not tell; `memory_mb`: marginal, a session.
+    """Result of one contender.
 
-    `p50_ms`, `p95_ms`, `cpu` are of the last passing run at the knee.
+    Attributes:
+        name: Name of the row.
+        title: Label in the table.
+        sessions: The knee. None if the harness could not measure it.
+        bar: Required knee. 0 for a rival.
+        p50_ms: Median of the added latency, in the last passing run at the knee.
+        p95_ms: Its 95th percentile, in the same run.
+        cpu: Share of the core used, in the same run.
+        memory_mb: Memory per additional session. None without two sizes.
+        took_s: Length of the search.
+        probes: Every run, as in `timing.Probe`.
     """
 
     name: str
@@ -50,6 +60,7 @@ class FrameworkRow:
 
     @property
     def verdict(self) -> str:
+        """PASS or FAIL against `bar`, "" for a rival, INVALID without a knee."""
         if self.sessions is None:
             return "INVALID"
         if not self.bar:
@@ -58,7 +69,7 @@ class FrameworkRow:
 
 
 def summarize(contestant: Contestant, knee: int | None, probes: Sequence[Probe], took_s: float) -> FrameworkRow:
-    """What a finished search is worth."""
+    """Return the row of a finished search."""
     passed = [probe for probe in probes if probe.outcome is ProbeOutcome.PASS]
     best = next((probe for probe in reversed(passed) if probe.sessions == knee), None)
     return FrameworkRow(
@@ -76,7 +87,7 @@ def summarize(contestant: Contestant, knee: int | None, probes: Sequence[Probe],
 
 
 def marginal_mb(probes: Sequence[Probe]) -> float | None:
-    """Memory that one more session took, between the smallest and the largest run; None without two sizes."""
+    """Return the memory per additional session, from the smallest and largest run. None without two sizes."""
     if not probes:
         return None
     small, large = min(probes, key=lambda p: p.sessions), max(probes, key=lambda p: p.sessions)
@@ -87,7 +98,7 @@ def marginal_mb(probes: Sequence[Probe]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Ours over a rival's best form; `wanted` is what DESIGN asks."""
+    """Our knee divided by that of a rival's best form. `wanted` is the required ratio."""
 
     ours: str
     rival: str
@@ -96,26 +107,27 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
+        """PASS or FAIL against the required ratio."""
         return "PASS" if self.ratio >= self.wanted else "FAIL"
 
 
 def ratios(rows: Sequence[FrameworkRow]) -> list[Ratio]:
-    """Those whose both sides are known."""
+    """Return the ratios for which both knees are known."""
     by_name = {row.name: row for row in rows}
-    found = []
+    computed = []
     for form, wanted in WANTED.items():
         rivals = [by_name[c.name] for c in CONTESTANTS if c.form == form and c.name in by_name]
         ours = by_name.get(OPPONENT[form])
-        known = [row for row in rivals if row.sessions]
-        if ours is None or not ours.sessions or not known:
+        measured = [row for row in rivals if row.sessions]
+        if ours is None or not ours.sessions or not measured:
             continue
-        best = max(known, key=lambda row: row.sessions or 0)
-        found.append(Ratio(ours.name, best.name, ours.sessions / (best.sessions or 1), wanted))
-    return found
+        best = max(measured, key=lambda row: row.sessions or 0)
+        computed.append(Ratio(ours.name, best.name, ours.sessions / (best.sessions or 1), wanted))
+    return computed
 
 
 def load_rows(file: Path) -> dict[str, FrameworkRow]:
-    """Rows that earlier runs finished."""
+    """Read the rows that earlier runs finished, by name. Empty if the file does not exist."""
     if not file.is_file():
         return {}
     stored = json.loads(file.read_text(encoding="utf-8"))["rows"]
@@ -129,7 +141,7 @@ def _without_verdict(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_rows(file: Path, rows: Sequence[FrameworkRow]) -> None:
-    """Keys: those of `FrameworkRow` and `Ratio`, each with its verdict."""
+    """Write rows and ratios as JSON. The keys are those of `FrameworkRow` and `Ratio`, plus `verdict`."""
     document = {
         "rows": [asdict(row) | {"verdict": row.verdict} for row in rows],
         "ratios": [asdict(ratio) | {"verdict": ratio.verdict} for ratio in ratios(rows)],
@@ -143,29 +155,38 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 async def compare(
-    contestants: Sequence[Contestant], finished: dict[str, FrameworkRow], keep: Path, tell: Callable[[str], None]
+    contestants: Sequence[Contestant], finished: dict[str, FrameworkRow], keep: Path, report: Callable[[str], None]
 ) -> list[FrameworkRow]:
-    """Measure the rows that are not finished yet; each is kept as soon as it is known.
+    """Measure the rows that are not finished yet. SIGTERM stops the comparison and its contenders.
 
-    A terminated comparison takes its contenders with it.
+    Args:
+        contestants: Rows to measure.
+        finished: Finished rows by name. New rows are added.
+        keep: File to which the finished rows are written after each row.
+        report: Called with a line of text after each run.
+
+    Returns:
+        All finished rows in the table's order.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     for contestant in contestants:
         if contestant.name in finished and finished[contestant.name].sessions is not None:
-            tell(f"{contestant.title}: kept from an earlier run")
+            report(f"{contestant.title}: finished in an earlier run")
             continue
-        finished[contestant.name] = await measure(contestant, tell, diary_of(keep, contestant))
+        finished[contestant.name] = await measure(contestant, report, probe_file(keep, contestant))
         save_rows(keep, in_order(finished))
     return in_order(finished)
 
 
 def in_order(rows: Mapping[str, FrameworkRow]) -> list[FrameworkRow]:
+    """Return rows in the table's order."""
     return [rows[contestant.name] for contestant in CONTESTANTS if contestant.name in rows]
 
 
-async def measure(contestant: Contestant, tell: Callable[[str], None], diary: Path) -> FrameworkRow:
-    """One contender's knee. Its runs are kept in `diary` until the row is known, so that a search goes on where it was
-    broken off.
+async def measure(contestant: Contestant, report: Callable[[str], None], file: Path) -> FrameworkRow:
+    """Search the knee of one contender.
+
+    Every run is written to `file`, so that an interrupted search continues. The file is deleted at the end.
     """
     began = time.monotonic()
     trial = prepare(contestant)
@@ -173,44 +194,46 @@ async def measure(contestant: Contestant, tell: Callable[[str], None], diary: Pa
     async def run(sessions: int) -> Probe:
         try:
             probe = await trial.run(sessions)
-        except BackendError as fault:
+        except BackendError as error:
             if sessions == 1:
-                raise  # it does not work at all
-            probe = not_held(sessions, str(fault))
-        tell(describe(contestant, probe))
-        write_diary(diary, [*search.probes, probe])
+                raise  # the contender does not work at all
+            probe = failed_probe(sessions, str(error))
+        report(describe(contestant, probe))
+        write_probes(file, [*search.probes, probe])
         return probe
 
-    search = KneeSearch(run, contestant.most, earlier=read_diary(diary))
+    search = KneeSearch(run, contestant.most, earlier=read_probes(file))
     knee = await largest(search, contestant.first)
-    forget_diary(diary)
+    delete_probes(file)
     return summarize(contestant, knee, search.probes, time.monotonic() - began)
 
 
-def diary_of(keep: Path, contestant: Contestant) -> Path:
-    """Where a contender's runs are kept beside the finished rows."""
+def probe_file(keep: Path, contestant: Contestant) -> Path:
+    """Return the file with a contender's runs, next to the file with the finished rows."""
     return keep.with_suffix(f".{contestant.name}.json")
 
 
-def write_diary(diary: Path, probes: Sequence[Probe]) -> None:
-    diary.parent.mkdir(parents=True, exist_ok=True)
-    diary.write_text(json.dumps([asdict(probe) | {"outcome": probe.outcome.value} for probe in probes]), "utf-8")
+def write_probes(file: Path, probes: Sequence[Probe]) -> None:
+    """Write the runs of a search so far as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps([asdict(probe) | {"outcome": probe.outcome.value} for probe in probes]), "utf-8")
 
 
-def forget_diary(diary: Path) -> None:
-    diary.unlink(missing_ok=True)
+def delete_probes(file: Path) -> None:
+    """Delete the runs of a search, if there are any."""
+    file.unlink(missing_ok=True)
 
 
-def read_diary(diary: Path) -> list[Probe]:
-    """The runs of a search that was broken off; none if none was."""
-    if not diary.is_file():
+def read_probes(file: Path) -> list[Probe]:
+    """Read the runs of an interrupted search. Empty if there was none."""
+    if not file.is_file():
         return []
-    stored = json.loads(diary.read_text(encoding="utf-8"))
+    stored = json.loads(file.read_text(encoding="utf-8"))
     return [Probe(**probe | {"outcome": ProbeOutcome(probe["outcome"])}) for probe in stored]
 
 
-def not_held(sessions: int, cause: str) -> Probe:
-    """A run that did not come to be: the contender does not hold so many."""
+def failed_probe(sessions: int, cause: str) -> Probe:
+    """Return a failed run for a contender that could not start with this many sessions."""
     return Probe(
         sessions,
         outcome=ProbeOutcome.FAIL,
@@ -229,16 +252,16 @@ def not_held(sessions: int, cause: str) -> Probe:
 
 
 def prepare(contestant: Contestant) -> Trial:
-    """Its environment, its streams, and its own ends of speech in them."""
+    """Prepare a contender: its environment, its input streams, and the ends of speech that it finds in them."""
     python = python_of(contestant, CACHE)
     clips = open_store(ModelStoreSettings()).path("human-clips")
     sent = streams(clips, WIRE_RATE) if contestant.networked else streams(clips)
-    heard = [through_the_wire(stream) for stream in sent] if contestant.networked else sent
-    return Trial(contestant, python=python, streams=sent, edges=find_edges(contestant, python, heard), cores=cores())
+    received = [received_by_host(stream) for stream in sent] if contestant.networked else sent
+    return Trial(contestant, python=python, streams=sent, edges=find_edges(contestant, python, received), cores=cores())
 
 
 def describe(contestant: Contestant, probe: Probe) -> str:
-    """One line a run."""
+    """Return one line of text about a run."""
     latency = "" if probe.p95_ms is None else f"p50 {probe.p50_ms:.0f} p95 {probe.p95_ms:.0f} ms, "
     rest = f"{probe.turns} turns, {probe.missed} missed, {probe.cpu:.0%} of the core, {probe.memory_mb:.0f} MB"
     return f"{contestant.name}: {probe.sessions} sessions {probe.outcome.value} {probe.cause} ({latency}{rest})"

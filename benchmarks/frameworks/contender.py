@@ -1,10 +1,11 @@
-"""The contender's end of the harness: audio in, "it sounds" out, over one local socket. Standard library only, since
-it runs inside each framework's own environment.
+"""Contender's end of the harness: audio in and "a reply sounds" out, over one local socket.
 
-The feeder sends one record for all sessions whose 20 ms frames are due at the same instant: the length of what
-follows (u32), then for each frame the session's number (u16) and 640 bytes of 16 kHz PCM. A contender answers with
-JSON lines: `{"ready": n}` once, then `{"sounds": i}` when a reply of session i begins to sound. The feeder stamps both
-ends, so no contender measures itself.
+Only the standard library is used, because the module runs inside each framework's own environment.
+
+Protocol: the feeder sends one record for all sessions whose 20 ms frames are due at the same time. A record is the
+length of the rest (u32), then for each frame the session's number (u16) and 640 bytes of 16 kHz PCM, little endian. A
+contender answers with JSON lines: `{"ready": n}` once, then `{"sounds": i}` when a reply of session i begins to sound.
+The feeder takes both timestamps, so no contender measures itself.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ FRAME_BYTES = 640
 RECORD = struct.Struct("<H640s")
 LENGTH = struct.Struct("<I")
 
-# The engines of every contender: fixed times, and one sentence of this length.
+# The engines of every contender take these fixed times, and give this transcript and this reply.
 STT_S, LLM_S, TTS_S = 0.100, 0.150, 0.080
 HEARD = "It was the age of wisdom."
 REPLY = "It is a quarter past nine."
 REPLY_S = 1.5
 REPLY_RATE = 24_000
-# Loud enough for any listener, and no sample of it is zero.
+# A loud square wave without zero samples, so that any part of it is audible.
 REPLY_PCM = struct.pack("<2h", 6000, -6000) * (int(REPLY_S * REPLY_RATE) // 2)
 TTS_CHUNK = REPLY_PCM[: REPLY_RATE * 2 // 5]  # 200 ms
 
-# Audio of one reply has no such gap, and no two replies are so close: the schedule sees to it.
+# Gap in the audio that separates two replies. The schedule keeps replies further apart.
 SAME_REPLY_S = 0.5
 
 
 class Onset:
-    """Tells the first audible audio of a reply from what follows it."""
+    """Detector of the first audible audio of a reply."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
 
     def begins(self, pcm: bytes, now: float) -> bool:
-        """Whether `pcm`, sent now, is where a reply begins to sound; silence and nothing are not."""
+        """Return True if `pcm`, sent at time `now`, starts a reply. Empty and silent audio does not."""
         if not pcm or not any(pcm):
             return False
         before, self._last = self._last, now
@@ -56,8 +57,11 @@ class Onset:
 
 @dataclass(frozen=True)
 class ReportedEdge:
-    """One end of speech on the contender's own rules, in ms of the stream: when speech recognition can begin, and when
-    the configured silence has passed.
+    """One end of speech by the contender's own rules, in ms of the stream.
+
+    Attributes:
+        work_ms: When speech recognition can begin.
+        commit_ms: When the configured silence has passed.
     """
 
     work_ms: float
@@ -65,7 +69,7 @@ class ReportedEdge:
 
 
 class FeederChannel(asyncio.Protocol):
-    """The socket to the feeder; `frame` takes a session's audio."""
+    """Socket to the feeder. It passes frames to sessions and reports when their replies sound."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -75,15 +79,17 @@ class FeederChannel(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are transports by shape only
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
 
     def start(self, sessions: Sequence[Callable[[bytes], None]]) -> None:
-        """All sessions are up: let the audio come."""
+        """Tell the feeder to start. `sessions` are the functions that take each session's frames."""
         self._sessions = list(sessions)
         self._onsets = {number: Onset() for number in range(len(sessions))}
-        self._say({"ready": len(sessions)})
+        self._send({"ready": len(sessions)})
 
     def data_received(self, data: bytes) -> None:
+        """Pass the frames of all complete records to their sessions."""
         buffer = self._buffer
         buffer += data
         at = 0
@@ -98,28 +104,30 @@ class FeederChannel(asyncio.Protocol):
         del buffer[:at]
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Mark the channel as closed."""
         if not self.closed.done():
             self.closed.set_result(None)
 
     def sounds(self, number: int, pcm: bytes) -> None:
-        """A session sends audio to its caller."""
+        """Report audio that a session sends to its caller. Only the start of a reply goes to the feeder."""
         if self._onsets[number].begins(pcm, time.monotonic()):
-            self._say({"sounds": number})
+            self._send({"sounds": number})
 
-    def _say(self, message: dict[str, int]) -> None:
+    def _send(self, message: dict[str, int]) -> None:
         assert self._transport is not None
         self._transport.write(json.dumps(message).encode() + b"\n")
 
 
 Sessions = Callable[[int, Callable[[int, bytes], None]], Awaitable[Sequence[Callable[[bytes], None]]]]
-"""Opens so many sessions, given where their audio goes; returns where each takes its caller's frames."""
+"""Function that opens a number of sessions. It gets the function that takes their audio (session number, PCM), and
+returns for each session the function that takes its caller's frames."""
 
 Offline = Callable[[Sequence[bytes]], Awaitable[list[ReportedEdge]]]
-"""The ends of speech in one stream of frames, by the contender's own rules, as fast as it goes."""
+"""Function that finds the ends of speech in a stream of frames, by the contender's own rules, faster than real time."""
 
 
 def main(open_sessions: Sessions, offline: Offline, arguments: Sequence[str] | None = None) -> None:
-    """A contender's command line: `--offline FILE...` prints edges, `--socket PATH --sessions N` serves the feeder."""
+    """Run a contender's command line: `--offline FILE...` prints edges, `--socket PATH --sessions N` runs sessions."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--offline", nargs="*", type=Path, default=[])
     parser.add_argument("--socket", default="")
@@ -133,12 +141,12 @@ def main(open_sessions: Sessions, offline: Offline, arguments: Sequence[str] | N
 
 
 async def _all_edges(files: Sequence[Path], offline: Offline) -> list[list[tuple[float, float]]]:
-    found = []
+    edges = []
     for file in files:
         pcm = file.read_bytes()
         frames = [pcm[at : at + FRAME_BYTES] for at in range(0, len(pcm), FRAME_BYTES)]
-        found.append([(edge.work_ms, edge.commit_ms) for edge in await offline(frames)])
-    return found
+        edges.append([(edge.work_ms, edge.commit_ms) for edge in await offline(frames)])
+    return edges
 
 
 async def _serve(path: str, sessions: int, open_sessions: Sessions) -> None:

@@ -1,4 +1,4 @@
-"""Who is compared, in which form, and how each is started."""
+"""The compared systems: one row per system and form, and the interpreter that runs it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,20 @@ PIP_S = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One row. `environment` names a requirements file beside this one; "" is our own environment.
+    """One row of the comparison.
 
-    `alone`: one process a session. `bar`: the sessions a core that DESIGN section 5 wants; 0 for a rival.
-    `form` groups the rows whose best is compared.
+    Attributes:
+        name: Name for `--only` and in files.
+        title: Label in the table.
+        module: Module to run with `python -m`.
+        arguments: Its arguments, beside those of the harness.
+        environment: Name of its requirements file in this folder, without `requirements-`. "" is our environment.
+        alone: One process per session.
+        networked: Whole system behind a WebSocket, instead of sessions behind a local socket.
+        first: Number of sessions of the first run.
+        most: Largest number of sessions to try.
+        bar: Required sessions per core. 0 for a rival.
+        form: Group of rows. The best row of a rival's group counts for the ratio.
     """
 
     name: str
@@ -103,31 +113,43 @@ CONTESTANTS = (
 
 
 def named(names: tuple[str, ...]) -> tuple[Contestant, ...]:
-    """Those rows, in the table's order; all if none is named. Raises ConfigError for a name that is none."""
-    known = {contestant.name for contestant in CONTESTANTS}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"no contender is named {unknown[0]!r}.", f"Known: {', '.join(sorted(known))}.", field="only")
+    """Return the rows with these names in the table's order, or all rows if `names` is empty.
+
+    Raises:
+        ConfigError: There is no row of that name.
+    """
+    valid = {contestant.name for contestant in CONTESTANTS}
+    if unknown := [name for name in names if name not in valid]:
+        raise ConfigError(
+            f"there is no contender {unknown[0]!r}.", f"Use one of {', '.join(sorted(valid))}.", field="only"
+        )
     return tuple(contestant for contestant in CONTESTANTS if not names or contestant.name in names)
 
 
 def python_of(contestant: Contestant, cache: Path) -> Path:
-    """Its interpreter; the environment is made at the first use, with the versions of its requirements file."""
+    """Return the contender's Python interpreter.
+
+    An environment of its own is created in `cache` at the first use, and again when its requirements file changes.
+
+    Raises:
+        ConfigError: The environment could not be created.
+    """
     if not contestant.environment:
         return Path(sys.executable)
     requirements = HERE / f"requirements-{contestant.environment}.txt"
     folder = cache / contestant.environment
     python, stamp = folder / "bin" / "python", folder / "installed.txt"
-    wanted = requirements.read_text(encoding="utf-8")
-    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted):
+    required = requirements.read_text(encoding="utf-8")
+    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == required):
         venv.create(folder, with_pip=True)
         command = [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)]
         try:
             subprocess.run(command, check=True, timeout=PIP_S, cwd=ROOT)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as fault:
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             raise ConfigError(
-                f"the environment of {contestant.title} could not be made ({fault}).",
+                f"the environment of {contestant.title} could not be created ({error}).",
                 "See pip's output above.",
                 field=str(requirements),
             ) from None
-        stamp.write_text(wanted, encoding="utf-8")
+        stamp.write_text(required, encoding="utf-8")
     return python

@@ -1,4 +1,4 @@
-"""The largest number of sessions that passes three times: doubling, then bisection to 5%, then confirmation."""
+"""Search the largest number of sessions that passes three times: doubling, bisection to 5%, then confirmation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ Run = Callable[[int], Awaitable[Probe]]
 
 @dataclass(slots=True)
 class KneeSearch:
-    """What is known so far; `probes` in the order they were made. `earlier`: of a search that was broken off, used up
-    before anything is run again.
+    """State of a search.
+
+    Attributes:
+        run: Makes one run with a number of sessions.
+        most: Largest number of sessions to try.
+        probes: All runs so far, in order.
+        earlier: Runs of an interrupted search. They are used before new runs are made.
     """
 
     run: Run
@@ -27,28 +32,32 @@ class KneeSearch:
     earlier: list[Probe] = field(default_factory=list)
 
     async def probe(self, sessions: int) -> ProbeOutcome:
-        """One valid answer about `sessions`; a run that the harness spoiled is repeated, within a bound."""
+        """Return the outcome of a run with this many sessions.
+
+        An INVALID run is repeated, up to `RETRIES` runs here and `MOST_PROBES` runs in the whole search.
+        """
         for _ in range(RETRIES):
             if len(self.probes) >= MOST_PROBES:
                 return ProbeOutcome.INVALID
-            result = self._remembered(sessions) or await self.run(sessions)
+            result = self._earlier(sessions) or await self.run(sessions)
             self.probes.append(result)
             if result.outcome is not ProbeOutcome.INVALID:
                 return result.outcome
         return ProbeOutcome.INVALID
 
-    def _remembered(self, sessions: int) -> Probe | None:
+    def _earlier(self, sessions: int) -> Probe | None:
         for number, probe in enumerate(self.earlier):
             if probe.sessions == sessions and probe.outcome is not ProbeOutcome.INVALID:
                 return self.earlier.pop(number)
         return None
 
     def passes(self, sessions: int) -> int:
+        """Return the number of passing runs with this many sessions."""
         return sum(1 for probe in self.probes if probe.sessions == sessions and probe.outcome is ProbeOutcome.PASS)
 
 
 async def largest(search: KneeSearch, first: int) -> int | None:
-    """The knee; 0 if not even one session passes, None if the harness could not tell."""
+    """Search the knee, starting with `first` sessions. 0 if one session fails, None if runs stay INVALID."""
     bracket = await _bracket(search, first)
     if bracket is None:
         return None
@@ -70,7 +79,7 @@ async def largest(search: KneeSearch, first: int) -> int | None:
 
 
 async def _bracket(search: KneeSearch, first: int) -> tuple[int, int] | None:
-    """A number that passes (0 at least) and one that fails, or is above what may be tried."""
+    """Return a number of sessions that passes (or 0) and one that fails (or is above `most`). None if INVALID."""
     good, bad, sessions = 0, search.most + 1, max(1, min(first, search.most))
     while good < search.most and bad - good > 1:
         outcome = await search.probe(sessions)

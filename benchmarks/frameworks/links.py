@@ -1,4 +1,4 @@
-"""How audio reaches a contender and what comes back: a local socket for all that run without a network."""
+"""Feeder's end of the local socket to a contender that runs without a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from benchmarks.frameworks.streams import Stream
 
 
 class SocketLink(asyncio.Protocol):
-    """The feeder's end of one contender process's socket."""
+    """Connection to one contender process with some sessions.
+
+    Attributes:
+        sounded: For each session, the times at which a reply began to sound (monotonic clock).
+        ready: Done when the contender has opened its sessions.
+    """
 
     def __init__(self, sessions: int, streams: Sequence[Stream]) -> None:
         self.sounded: list[list[float]] = [[] for _ in range(sessions)]
@@ -23,15 +28,17 @@ class SocketLink(asyncio.Protocol):
         self._partial = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are transports by shape only
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
 
     def send(self, frames: Sequence[tuple[int, int, int]]) -> None:
-        """One write for everything that is due now."""
+        """Send all frames that are due now in one write. See `feeder.Link.send`."""
         assert self._transport is not None
         body = b"".join(RECORD.pack(session, self._streams[stream].frames[at]) for session, stream, at in frames)
         self._transport.write(LENGTH.pack(len(body)) + body)
 
     def data_received(self, data: bytes) -> None:
+        """Read the contender's JSON lines and record the time of each reply's start."""
         now = time.monotonic()
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
@@ -42,5 +49,6 @@ class SocketLink(asyncio.Protocol):
                 self.ready.set_result(None)
 
     def close(self) -> None:
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()

@@ -1,7 +1,8 @@
-"""LiveKit Agents without a room: its own session, turn taking and voice activity, and engines of fixed time.
+"""Contender: LiveKit Agents without a room, with its own session, turn taking and voice activity.
 
-Tuned as its documentation says for voice activity: 0.2 s of silence, no further delay, the language model started on
-the transcript. Runs in its own environment (requirements-livekit.txt).
+The engines take fixed times. The settings follow its documentation for voice activity endpointing: 0.2 s of silence, no
+further delay, and the language model started on the transcript. The module runs in an environment of its own
+(`requirements-livekit.txt`), so it imports nothing from Rejoinder but `contender`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _vad() -> inference.VAD:
 
 
 class LiveKitStt(stt.STT):
-    """Streaming, finished by the session's own voice activity (`manual_flush`)."""
+    """Streaming engine that answers after a fixed time when the session's voice activity flushes it."""
 
     def __init__(self) -> None:
         super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=False, manual_flush=True))
@@ -41,6 +42,7 @@ class LiveKitStt(stt.STT):
         raise NotImplementedError("streams only")
 
     def stream(self, *, language=None, conn_options=_CONNECT):
+        """Open a stream."""
         return _SttStream(stt=self, conn_options=conn_options)
 
 
@@ -56,7 +58,10 @@ class _SttStream(stt.RecognizeStream):
 
 
 class LiveKitLlm(llm.LLM):
+    """Language model that gives the fixed reply after a fixed time."""
+
     def chat(self, *, chat_ctx, tools=None, conn_options=_CONNECT, **options):
+        """Open a reply."""
         return _LlmStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 
@@ -68,12 +73,15 @@ class _LlmStream(llm.LLMStream):
 
 
 class LiveKitTts(tts.TTS):
+    """Voice that gives the fixed audio after a fixed time."""
+
     def __init__(self) -> None:
         super().__init__(
             capabilities=tts.TTSCapabilities(streaming=False), sample_rate=contender.REPLY_RATE, num_channels=1
         )
 
     def synthesize(self, text, *, conn_options=_CONNECT):
+        """Open a synthesis."""
         return _TtsStream(tts=self, input_text=text, conn_options=conn_options)
 
 
@@ -88,6 +96,8 @@ class _TtsStream(tts.ChunkedStream):
 
 
 class LiveKitMicrophone(io.AudioInput):
+    """Audio input that `push` fills with the harness's frames."""
+
     def __init__(self) -> None:
         super().__init__(label="harness")
         self._frames: asyncio.Queue[bytes] = asyncio.Queue()
@@ -98,7 +108,7 @@ class LiveKitMicrophone(io.AudioInput):
 
 
 class LiveKitLoudspeaker(io.AudioOutput):
-    """Plays in real time and reports so, as a room's sink does."""
+    """Audio output that reports the end of playback in real time, like a room's sink."""
 
     def __init__(self, sounds: Callable[[bytes], None]) -> None:
         super().__init__(label="harness", capabilities=io.AudioOutputCapabilities(pause=False))
@@ -107,23 +117,26 @@ class LiveKitLoudspeaker(io.AudioOutput):
         self._ending: asyncio.TimerHandle | None = None
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        """Report the audio to the harness."""
         await super().capture_frame(frame)
         self._sounds(bytes(frame.data))
         self._seconds += frame.duration
 
     def flush(self) -> None:
+        """Schedule the end of playback for the audio so far."""
         super().flush()
         if self._seconds:
             loop = asyncio.get_running_loop()
-            self._ending = loop.call_later(self._seconds, self._over, self._seconds, False)
+            self._ending = loop.call_later(self._seconds, self._finish, self._seconds, False)
             self._seconds = 0.0
 
     def clear_buffer(self) -> None:
+        """End the playback now, as interrupted."""
         if self._ending and not self._ending.cancelled():
             self._ending.cancel()
-            self._over(0.0, True)
+            self._finish(0.0, True)
 
-    def _over(self, seconds: float, interrupted: bool) -> None:
+    def _finish(self, seconds: float, interrupted: bool) -> None:
         self._ending = None
         self.on_playback_finished(playback_position=seconds, interrupted=interrupted)
 
@@ -155,11 +168,12 @@ _SESSIONS: list[AgentSession] = []
 
 
 async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Sequence[Callable[[bytes], None]]:
+    """Open `count` sessions. See `contender.Sessions`."""
     return [await _open(number, sounds) for number in range(count)]
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Where its voice activity says that speech ended, after its own silence."""
+    """Find the ends of speech by LiveKit's voice activity, its configured silence included."""
     stream = _vad().stream()
     for frame in frames:
         stream.push_frame(_frame(frame))
@@ -167,13 +181,13 @@ async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
     edges = []
     async for event in stream:
         if event.type is VADEventType.END_OF_SPEECH:
-            known_ms = _due_ms(event.samples_index)
-            edges.append(ReportedEdge(known_ms, known_ms))
+            end_ms = _due_ms(event.samples_index)
+            edges.append(ReportedEdge(end_ms, end_ms))
     return edges
 
 
 def _due_ms(samples: int) -> float:
-    """When the frame that completes so many samples is due; the first one is due at 0."""
+    """Return when the frame that completes this many samples is due. The first frame is due at 0."""
     return (-(-samples // _SAMPLES) - 1) * 20.0
 
 

@@ -1,4 +1,4 @@
-"""The all-in form: the caller's end of OpenAI Realtime over WebSocket, 20 ms frames in JSON and base64."""
+"""Callers of the whole system: OpenAI Realtime over WebSocket, 20 ms frames in JSON and base64."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from benchmarks.frameworks.streams import Stream
 from rejoinder.core.errors import BackendError
 
 REFUSED_S = 0.5
+"""Wait before the next attempt when a server that is still starting refuses a connection."""
 
 _DELTA = "response.output_audio.delta"
 _MARK = _DELTA.encode()
@@ -28,7 +29,7 @@ UPDATE = {
 
 
 def messages(streams: Sequence[Stream]) -> list[list[bytes]]:
-    """Every frame of every stream as the wire has it; `streams` at the wire's rate."""
+    """Encode every frame of every stream as a client message. `streams` must have the wire's sample rate."""
     return [
         [
             json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(frame).decode()}).encode()
@@ -39,7 +40,7 @@ def messages(streams: Sequence[Stream]) -> list[list[bytes]]:
 
 
 class _Socket(WSListener):
-    """One session's connection."""
+    """Connection of one session."""
 
     def __init__(self, sounded: list[float]) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,7 +68,7 @@ class _Socket(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.transport = None
         if not self.ready.done():
-            self.ready.set_exception(ConnectionError("the server hung up before the session began"))
+            self.ready.set_exception(ConnectionError("the server closed the connection before the session began"))
 
 
 async def _dial(url: str, sounded: list[float]) -> _Socket:
@@ -83,7 +84,11 @@ async def _dial(url: str, sounded: list[float]) -> _Socket:
 
 
 class NetworkLink:
-    """All sessions of one server, each over its own connection."""
+    """Connections of all sessions of one server.
+
+    Attributes:
+        sounded: For each session, the times at which a reply began to sound (monotonic clock).
+    """
 
     def __init__(self, sessions: int, streams: Sequence[Stream]) -> None:
         self.sounded: list[list[float]] = [[] for _ in range(sessions)]
@@ -91,26 +96,28 @@ class NetworkLink:
         self._sockets: list[_Socket] = []
 
     async def open(self, url: str, timeout_s: float) -> None:
-        """Connect and configure every session, one after the other; raises BackendError if it takes too long.
+        """Connect and configure every session, one after the other. A refused connection is retried.
 
-        A server that is busy with starting refuses, and is asked again.
+        Raises:
+            BackendError: Not all sessions were open after `timeout_s`.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 for sounded in self.sounded:
                     self._sockets.append(await _dial(url, sounded))
         except TimeoutError:
-            held = f"{len(self._sockets)} of {len(self.sounded)} sessions were opened in {timeout_s:.0f} s."
-            raise BackendError(held, stage="peer") from None
+            opened = f"only {len(self._sockets)} of {len(self.sounded)} sessions were opened in {timeout_s:.0f} s."
+            raise BackendError(opened, stage="peer") from None
 
     def send(self, frames: Sequence[tuple[int, int, int]]) -> None:
-        """A session that was hung up on sends nothing: its turns are missed."""
+        """Send all frames that are due now. A session without a connection sends nothing and misses its turns."""
         for session, stream, at in frames:
             transport = self._sockets[session].transport
             if transport is not None:
                 transport.send(WSMsgType.TEXT, self._messages[stream][at])
 
     def close(self) -> None:
+        """Close all connections."""
         for listener in self._sockets:
             if listener.transport is not None:
                 listener.transport.disconnect()

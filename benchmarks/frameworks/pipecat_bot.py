@@ -1,6 +1,7 @@
-"""Pipecat's default pipeline: its own turn strategies with Silero and Smart Turn, and engines of fixed time.
+"""Contender: Pipecat's default pipeline with its own turn strategies, Silero and Smart Turn.
 
-Runs in its own environment (requirements-pipecat.txt).
+The engines take fixed times. The module runs in an environment of its own (`requirements-pipecat.txt`), so it imports
+nothing from Rejoinder but `contender`.
 """
 
 from __future__ import annotations
@@ -39,19 +40,24 @@ from benchmarks.frameworks.contender import RATE, ReportedEdge
 
 
 class PipecatStt(SegmentedSTTService):
-    """Its own kind for engines that take whole segments, which voice activity ends."""
+    """Speech to text of whole segments, which voice activity ends. It answers after a fixed time."""
 
     @property
     def wants_wav_segments(self) -> bool:
+        """False: segments arrive as raw PCM."""
         return False
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator:
+        """Yield the fixed transcript."""
         await asyncio.sleep(contender.STT_S)
         yield TranscriptionFrame(contender.HEARD, "caller", time_now_iso8601())
 
 
 class PipecatLlm(LLMService):
+    """Language model that gives the fixed reply after a fixed time."""
+
     async def process_frame(self, frame, direction):
+        """Answer a context frame. Pass on every other frame."""
         await super().process_frame(frame, direction)
         if not isinstance(frame, LLMContextFrame):
             await self.push_frame(frame, direction)
@@ -63,10 +69,13 @@ class PipecatLlm(LLMService):
 
 
 class PipecatTts(TTSService):
+    """Voice that gives the fixed audio after a fixed time."""
+
     def __init__(self) -> None:
         super().__init__(sample_rate=contender.REPLY_RATE, push_start_frame=True, push_stop_frames=True)
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator:
+        """Yield the fixed audio in chunks of 200 ms."""
         await asyncio.sleep(contender.TTS_S)
         size = len(contender.TTS_CHUNK)
         for at in range(0, len(contender.REPLY_PCM), size):
@@ -75,19 +84,21 @@ class PipecatTts(TTSService):
 
 
 class PipecatMicrophone(BaseInputTransport):
-    """Takes audio as its network transports do."""
+    """Input transport that takes the harness's frames like Pipecat's network transports."""
 
     async def start(self, frame):
+        """Start and report the transport as ready."""
         await super().start(frame)
         await self.set_transport_ready(frame)
 
     def push(self, pcm: bytes) -> None:
-        # push_audio_frame is this put, behind an await.
+        """Queue one frame of a caller's audio."""
+        # push_audio_frame does the same put, but is a coroutine.
         self._audio_in_queue.put_nowait(InputAudioRawFrame(audio=pcm, sample_rate=RATE, num_channels=1))
 
 
 class PipecatLoudspeaker(BaseOutputTransport):
-    """Takes audio at twice real time, as its WebSocket transport does."""
+    """Output transport that takes audio at twice real time, like Pipecat's WebSocket transport."""
 
     def __init__(self, params: TransportParams, sounds: Callable[[bytes], None]) -> None:
         super().__init__(params)
@@ -95,10 +106,12 @@ class PipecatLoudspeaker(BaseOutputTransport):
         self._next = 0.0
 
     async def start(self, frame):
+        """Start and report the transport as ready."""
         await super().start(frame)
         await self.set_transport_ready(frame)
 
     async def write_audio_frame(self, frame) -> bool:
+        """Report the audio to the harness and wait half of its length."""
         self._sounds(frame.audio)
         now = asyncio.get_running_loop().time()
         self._next = max(now, self._next) + len(frame.audio) / (2 * frame.sample_rate) / 2
@@ -107,6 +120,7 @@ class PipecatLoudspeaker(BaseOutputTransport):
 
 
 async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Sequence[Callable[[bytes], None]]:
+    """Open `count` sessions. See `contender.Sessions`."""
     return [await _open(number, sounds) for number in range(count)]
 
 
@@ -142,7 +156,7 @@ async def _open(number: int, sounds: Callable[[int, bytes], None]) -> Callable[[
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     _RUNNING.append(asyncio.create_task(runner.run()))
-    while microphone._audio_task is None:  # noqa: ASYNC110  # nothing tells
+    while microphone._audio_task is None:  # noqa: ASYNC110  # Pipecat has no event for this
         await asyncio.sleep(0.01)
     return microphone.push
 
@@ -151,7 +165,7 @@ _RUNNING: list[asyncio.Task] = []
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Where its voice activity says that speech stopped, after its own silence."""
+    """Find the ends of speech by Pipecat's voice activity, its configured silence included."""
     analyzer = SileroVADAnalyzer()
     analyzer.set_sample_rate(RATE)
     edges, speaking = [], False

@@ -1,4 +1,4 @@
-"""A contender's processes: pinned to one core, watched, and stopped."""
+"""A contender's processes: pin them to one core, measure them, and stop them."""
 
 from __future__ import annotations
 
@@ -20,41 +20,50 @@ from rejoinder.core.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 STOP_S = 20.0
 PRIORITY = -20
-"""For every contender and the feeder alike, if we may: others get what they leave idle."""
+"""Nice value of contenders and feeder, if permitted. Other processes then get only the time that these leave idle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """One for the contender, one for the feeder."""
+    """Numbers of the contender's core and of the feeder's core."""
 
     contender: int
     feeder: int
 
 
 def cores() -> Cores:
-    """The first two that this process may use; raises ConfigError on a machine with one."""
+    """Return the first two cores that this process may use. Raises ConfigError if there is only one."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
-        raise ConfigError("the comparison needs two cores.", "Run it on a machine with two.", field="cores")
+        raise ConfigError("the comparison needs two cores.", "Run it on a machine with two cores.", field="cores")
     return Cores(allowed[0], allowed[1])
 
 
-def settle(core: int) -> None:
-    """This process onto its core, and before what else the machine does there, if we may say so."""
+def pin_to_core(core: int) -> None:
+    """Pin this process to a core and raise its priority, if permitted."""
     os.sched_setaffinity(0, {core})
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
-def _begin(core: int) -> None:
-    """A contender can be interrupted, even if we are a shell's background job, which cannot."""
+def _prepare(core: int) -> None:
+    """Prepare a contender's process before it starts.
+
+    A shell's background job ignores SIGINT, and its children inherit that. Restore it, so that `stop` works.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    settle(core)
+    pin_to_core(core)
 
 
 @dataclass(frozen=True, slots=True)
 class CpuUsage:
-    """Seconds of CPU: the tree's own, the whole core's, and when."""
+    """CPU seconds at one time.
+
+    Attributes:
+        tree_s: CPU seconds of the process tree.
+        core_s: Busy seconds of the whole core.
+        at: Time of the reading (monotonic clock).
+    """
 
     tree_s: float
     core_s: float
@@ -63,13 +72,19 @@ class CpuUsage:
 
 @dataclass(slots=True)
 class ProcessTree:
-    """All processes of one contender and their children."""
+    """All processes of one contender on one core, children included."""
 
     core: int
     roots: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-        """One process on the contender's core, in the repository's folder; its output goes to `log`."""
+        """Start a process on the contender's core, in the repository's folder.
+
+        Args:
+            command: Command line.
+            environment: Additional environment variables.
+            log: File to which its output is appended.
+        """
         core = self.core
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -79,17 +94,17 @@ class ProcessTree:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=partial(_begin, core),  # no thread exists yet
+                preexec_fn=partial(_prepare, core),  # safe: this process has no other threads yet
             )
         self.roots.append(process)
         return process
 
     def ended(self) -> bool:
-        """Whether some process is gone before its time."""
+        """Return True if a process has exited."""
         return any(root.poll() is not None for root in self.roots)
 
     def usage(self) -> CpuUsage:
-        """CPU so far. Processes that came and went between two looks are not in it."""
+        """Read the CPU seconds so far. Processes that start and end between two readings are not counted."""
         tree = 0.0
         for process in self._all():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -98,7 +113,7 @@ class ProcessTree:
         return CpuUsage(tree, core_seconds(self.core), time.monotonic())
 
     def memory_mb(self) -> float:
-        """Proportional set size: a page shared by n processes counts 1/n in each."""
+        """Return the proportional set size of all processes: a page shared by n processes counts 1/n in each."""
         total = 0
         for process in self._all():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -106,7 +121,7 @@ class ProcessTree:
         return total / 2**20
 
     def stop(self) -> None:
-        """Interrupt, wait, then kill what is left."""
+        """Interrupt all processes, wait up to `STOP_S`, then kill those that are left."""
         everything = list(self._all())
         for root in self.roots:
             if root.poll() is None:
@@ -130,23 +145,24 @@ class ProcessTree:
 
 
 def core_seconds(core: int) -> float:
-    """How long a core has been busy since the machine started."""
+    """Return the seconds for which a core has been busy since the machine started."""
     times = psutil.cpu_times(percpu=True)[core]
     return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
 def free_port() -> int:
-    """A TCP port that is free on loopback now."""
+    """Return a TCP port that is currently free on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def foreign_share(before: CpuUsage, after: CpuUsage) -> float:
-    """How much of the core others used between two looks."""
+    """Return the share of the core that other processes used between two readings."""
     elapsed = max(after.at - before.at, 1e-9)
     return max(0.0, (after.core_s - before.core_s) - (after.tree_s - before.tree_s)) / elapsed
 
 
 def cores_used(before: CpuUsage, after: CpuUsage) -> float:
+    """Return the cores that the process tree used on average between two readings."""
     return (after.tree_s - before.tree_s) / max(after.at - before.at, 1e-9)

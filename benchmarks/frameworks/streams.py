@@ -1,10 +1,10 @@
-"""What every session hears: one spoken phrase of a person's, then silence, in cycles of eight seconds.
+"""Input audio of every session: one recorded phrase, then silence, in cycles of eight seconds.
 
-Phrases of the store's own recordings, cut in the middle of the readers' pauses, each a whole clause that every
-contender's rules take for one turn (checked before each row) and of whose end Smart Turn is sure at once: what is
-compared is the work, not the detectors. A cycle is a whole number of voice activity windows, so
-all cycles of a stream are decided alike and one offline pass tells where each ends. The silence is a quiet room's
-noise: nobody may win by noticing zeros.
+The phrases are cut from recordings in the model store, in the middle of the speaker's pauses. Each is a whole clause.
+Every contender's rules treat it as one turn, which is checked before each row. Smart Turn is sure of its end at once.
+The comparison therefore measures work, not detectors. A cycle is a whole number of voice activity windows. All cycles
+of a stream give the same decisions, so one offline pass finds the end of the turn. The silence is the noise of a quiet
+room, so that a contender gains nothing by detecting zeros.
 """
 
 from __future__ import annotations
@@ -40,41 +40,42 @@ _CUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One cycle: `CYCLE_FRAMES` frames of 20 ms at `rate`."""
+    """One cycle: `CYCLE_FRAMES` frames of 20 ms as 16-bit PCM."""
 
     name: str
     frames: tuple[bytes, ...]
 
 
 def streams(folder: Path, rate: int = STT_RATE) -> list[Stream]:
-    """All phrases; `folder` is the model store's `human-clips`."""
+    """Return the streams of all phrases at `rate` Hz. `folder` is the model store's `human-clips`."""
     return [Stream(f"{file}@{start:g}", _cycle(folder / file, (start, end), rate)) for file, start, end in _CUTS]
 
 
-def through_the_wire(stream: Stream) -> Stream:
-    """A stream of `WIRE_RATE` as a host hears it: its own filter to 16 kHz delays it by a millisecond, and shapes it,
-    which moves some ends of speech by a window.
+def received_by_host(stream: Stream) -> Stream:
+    """Resample a stream of `WIRE_RATE` to 16 kHz with the host's own filter.
+
+    The filter delays the audio by 1 ms and changes its shape, which moves some ends of speech by a window.
     """
     resample = Resampler(WIRE_TO_STT)
-    for frame in stream.frames:  # so that the filter begins where the last cycle left it
+    for frame in stream.frames:  # one cycle first, so that the filter starts in its steady state
         resample(frame)
     return Stream(stream.name, tuple(resample(frame) for frame in stream.frames))
 
 
 def write_cycles(stream: Stream, cycles: int, path: Path) -> None:
-    """The stream as a raw file for a contender's offline pass."""
+    """Write `cycles` repetitions of the stream as a raw PCM file, for a contender's offline pass."""
     path.write_bytes(b"".join(stream.frames) * cycles)
 
 
 def _cycle(path: Path, cut: tuple[float, float], rate: int) -> tuple[bytes, ...]:
-    """The phrase in a room's noise. Every rate is made from the same 16 kHz samples, so all hear the same."""
+    """Return a cycle with the phrase in room noise. Every rate is resampled from the same 16 kHz samples."""
     room = np.random.default_rng(SEED).integers(-NOISE, NOISE + 1, CYCLE_FRAMES * FRAME_BYTES // SAMPLE_BYTES)
     cycle = room.astype(np.int16)
     phrase = _phrase(path, cut)
     lead = round(LEAD_S * RATE)
     cycle[lead : lead + phrase.size] = phrase
-    wanted = cycle if rate == RATE else soxr.resample(cycle, RATE, rate).astype(np.int16)
-    pcm = wanted.astype("<i2").tobytes()
+    resampled = cycle if rate == RATE else soxr.resample(cycle, RATE, rate).astype(np.int16)
+    pcm = resampled.astype("<i2").tobytes()
     size = len(pcm) // CYCLE_FRAMES
     return tuple(pcm[at * size : (at + 1) * size] for at in range(CYCLE_FRAMES))
 

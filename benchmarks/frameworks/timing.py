@@ -1,11 +1,14 @@
-"""Added latency, and whether so many conversations passed: pure arithmetic, the same for every contender.
+"""Added latency and the rule for passing. Pure arithmetic, the same for every contender.
 
-A caller's turn has an ideal answer, that of an infinitely fast machine: speech recognition starts where the
-contender's own rules let it (its edge, found offline on the same audio), the language model follows when both the
-transcript is there and the configured silence has passed, and speech follows the model. What the first audible sample
-of the answer comes later than that is *added*. A contender that hears and waits one after the other, as both
-frameworks do, is thus charged from its own end of speech and silence plus the engines' 330 ms; one that does both at
-once gets no credit for it.
+Every turn has an ideal answer, that of an infinitely fast machine:
+
+- Speech recognition starts where the contender's own rules allow it. This edge is found offline on the same audio.
+- The language model starts when the transcript is there and the configured silence has passed.
+- The voice follows the language model.
+
+The *added* latency is the time from the ideal answer to the first audible sample of the real one. Both frameworks
+transcribe after the silence, so their ideal answer comes the engines' 330 ms after their own end of speech and silence.
+A contender that transcribes during the silence has an earlier ideal answer, so the overlap gives it no advantage.
 """
 
 from __future__ import annotations
@@ -17,22 +20,22 @@ from enum import Enum
 import numpy as np
 
 LIMIT_MS = 50.0
-"""DESIGN section 5: what the system may add at its rated load, at the 95th percentile."""
+"""Largest 95th percentile of the added latency in a passing run."""
 
 LATE_FRAMES_MS = 5.0
-"""A feeder that is later than this at its 99th percentile measured itself."""
+"""Largest 99th percentile of the feeder's lateness. A later feeder measures itself, so the run is INVALID."""
 
 FOREIGN_SHARE = 0.25
-"""Others may use what the contender leaves idle, at lower priority; a core that they used this much of was shared."""
+"""Largest share of the contender's core that other processes may use. They run at lower priority in its idle time."""
 
 EARLY_MS = 100.0
-"""A probability near its threshold may end speech a few windows sooner in one cycle than in the one that was decided
-offline; an answer that is sooner still is an answer to something else."""
+"""How much earlier than its ideal time an answer may come. A probability near its threshold can end speech a few
+windows earlier than in the offline pass. An even earlier answer belongs to something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTimes:
-    """The engines' own times."""
+    """The engines' fixed times."""
 
     stt_ms: float = 100.0
     llm_ms: float = 150.0
@@ -41,20 +44,29 @@ class EngineTimes:
 
 @dataclass(frozen=True, slots=True)
 class TimedEdge:
-    """An end of speech by the contender's own rules, in ms after the first frame of its cycle was due."""
+    """An end of speech by the contender's own rules, in ms after the first frame of its cycle is due.
+
+    Attributes:
+        work_ms: When speech recognition can begin.
+        commit_ms: When the configured silence has passed.
+    """
 
     work_ms: float
     commit_ms: float
 
     def ideal_ms(self, engines: EngineTimes) -> float:
-        """When the answer sounds on an infinitely fast machine."""
+        """Return when the answer would sound on an infinitely fast machine, in ms of the cycle."""
         return max(self.work_ms + engines.stt_ms, self.commit_ms) + engines.llm_ms + engines.tts_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Of the turns that counted: added latency of the answered ones, and how many got no answer. `stray` replies
-    belong to no turn: a contender that speaks out of turn answered something that nobody asked.
+    """Answers to the turns that count.
+
+    Attributes:
+        added_ms: Added latency of each answered turn.
+        missed: Number of turns without an answer.
+        stray: Number of replies that belong to no turn.
     """
 
     added_ms: tuple[float, ...]
@@ -63,15 +75,18 @@ class Answers:
 
     @property
     def turns(self) -> int:
+        """Number of turns, answered or missed."""
         return len(self.added_ms) + self.missed
 
 
 def judge(ideal: Sequence[float], sounded: Sequence[float], idle_timeout_s: float, counted_from: float) -> Answers:
-    """One session: the ideal instants of its answers and those at which a reply began to sound, in seconds, sorted.
+    """Match the replies of one session to its turns.
 
-    An answer comes after its ideal instant (less EARLY_MS) and within `idle_timeout_s`. Turns before `counted_from`
-    warm
-    up: they are matched, not counted.
+    Args:
+        ideal: Times of the ideal answers in seconds, sorted.
+        sounded: Times at which a reply began to sound in seconds, sorted.
+        idle_timeout_s: An answer must come at most this long after its ideal time (and at most `EARLY_MS` before it).
+        counted_from: Turns before this time are the warm-up. They are matched but not counted.
     """
     added: list[float] = []
     missed = 0
@@ -97,22 +112,27 @@ def judge(ideal: Sequence[float], sounded: Sequence[float], idle_timeout_s: floa
     return Answers(tuple(added), missed, stray)
 
 
-def together(answers: Sequence[Answers]) -> Answers:
-    """All sessions of one run."""
+def merge(answers: Sequence[Answers]) -> Answers:
+    """Add up the answers of all sessions of a run."""
     added = tuple(value for part in answers for value in part.added_ms)
     return Answers(added, sum(part.missed for part in answers), sum(part.stray for part in answers))
 
 
 class ProbeOutcome(Enum):
+    """Outcome of one run. INVALID means that the harness could not measure."""
+
     PASS = "PASS"
     FAIL = "FAIL"
     INVALID = "INVALID"
 
 
 @dataclass(frozen=True, slots=True)
-class HarnessFitness:
-    """What the harness itself did: lateness of its frames, and the share of the contender's core that was not the
-    contender's.
+class HarnessCheck:
+    """Self-check of the harness in one run.
+
+    Attributes:
+        late_p99_ms: 99th percentile of the feeder's lateness.
+        foreign_share: Share of the contender's core that other processes used.
     """
 
     late_p99_ms: float
@@ -121,7 +141,23 @@ class HarnessFitness:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One run with so many sessions. `cpu`: cores used; `memory_mb`: proportional set size of the process tree."""
+    """Result of one run.
+
+    Attributes:
+        sessions: Number of sessions.
+        outcome: PASS, FAIL or INVALID.
+        cause: Why the run did not pass, in words.
+        turns: Number of turns that count.
+        missed: Turns without an answer.
+        stray: Replies that belong to no turn.
+        p50_ms: Median of the added latency. None without an answer.
+        p95_ms: Its 95th percentile.
+        p99_ms: Its 99th percentile.
+        late_p99_ms: 99th percentile of the feeder's lateness.
+        foreign_share: Share of the contender's core that other processes used.
+        cpu: Cores that the contender used.
+        memory_mb: Proportional set size of its process tree.
+    """
 
     sessions: int
     outcome: ProbeOutcome
@@ -138,12 +174,12 @@ class Probe:
     memory_mb: float
 
 
-def verdict(answers: Answers, fitness: HarnessFitness) -> tuple[ProbeOutcome, str]:
-    """The harness's own faults come first: they void the run, whatever it showed."""
-    if fitness.late_p99_ms > LATE_FRAMES_MS:
-        return ProbeOutcome.INVALID, f"the feeder was {fitness.late_p99_ms:.1f} ms late"
-    if fitness.foreign_share > FOREIGN_SHARE:
-        return ProbeOutcome.INVALID, f"others used {fitness.foreign_share:.0%} of the contender's core"
+def verdict(answers: Answers, check: HarnessCheck) -> tuple[ProbeOutcome, str]:
+    """Return the outcome of a run and its cause. A failed self-check makes every run INVALID."""
+    if check.late_p99_ms > LATE_FRAMES_MS:
+        return ProbeOutcome.INVALID, f"the feeder was {check.late_p99_ms:.1f} ms late"
+    if check.foreign_share > FOREIGN_SHARE:
+        return ProbeOutcome.INVALID, f"other processes used {check.foreign_share:.0%} of the contender's core"
     if not answers.turns:
         return ProbeOutcome.INVALID, "no turn was due"
     if answers.missed or answers.stray:
@@ -155,5 +191,5 @@ def verdict(answers: Answers, fitness: HarnessFitness) -> tuple[ProbeOutcome, st
 
 
 def percentile(values: Sequence[float], rank: float) -> float | None:
-    """The smallest measured value that at least `rank` percent do not exceed; None of nothing."""
+    """Return the percentile by nearest rank, always a measured value. None without values."""
     return float(np.percentile(values, rank, method="inverted_cdf")) if values else None

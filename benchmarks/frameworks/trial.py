@@ -1,4 +1,4 @@
-"""One run of one contender with so many sessions: start, feed, watch, stop, judge."""
+"""One run of one contender: start it, feed its sessions, measure it, stop it and judge the run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from benchmarks.frameworks.process import (
     cores_used,
     foreign_share,
     free_port,
-    settle,
+    pin_to_core,
 )
 from benchmarks.frameworks.streams import CYCLE_S, Stream, write_cycles
-from benchmarks.frameworks.timing import EngineTimes, HarnessFitness, Probe, TimedEdge, percentile, verdict
+from benchmarks.frameworks.timing import EngineTimes, HarnessCheck, Probe, TimedEdge, percentile, verdict
 from rejoinder.core.errors import BackendError
 
 CYCLES = 5
-"""Of each session's turns the first one or two warm up; three at least count."""
+"""Turns of each session. The first one or two are the warm-up, and at least three count."""
 
 START_S = 240.0
 OFFLINE_S = 300.0
@@ -44,7 +44,16 @@ OFFLINE_CYCLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What all runs of one contender share."""
+    """One contender with its input. Call `run` once per number of sessions.
+
+    Attributes:
+        contestant: The contender.
+        python: Its interpreter.
+        streams: Input audio, shared by the sessions in turn.
+        edges: End of the turn in each stream, by the contender's own rules.
+        cores: Cores of the contender and of the feeder.
+        engines: The engines' times.
+    """
 
     contestant: Contestant
     python: Path
@@ -54,10 +63,10 @@ class Trial:
     engines: EngineTimes = field(default_factory=EngineTimes)
 
     async def run(self, sessions: int) -> Probe:
-        """Feed so many sessions, on a core that is idle; raises BackendError if the contender does not start."""
+        """Wait for an idle core and run this many sessions. Raises BackendError if the contender does not start."""
         await idle(self.cores.contender)
         tree = ProcessTree(self.cores.contender)
-        settle(self.cores.feeder)
+        pin_to_core(self.cores.feeder)
         with tempfile.TemporaryDirectory(prefix="peers-") as folder:
             try:
                 if self.contestant.networked:
@@ -70,7 +79,7 @@ class Trial:
                 tree.stop()
 
     async def _start(self, tree: ProcessTree, folder: Path, processes: int, each: int) -> list[SocketLink]:
-        """All processes, connected and ready, one after the other."""
+        """Start all processes one after the other, and wait until each is connected and ready."""
         links = [SocketLink(each, self.streams) for _ in range(processes)]
         for number, link in enumerate(links):
             path = folder / str(number)
@@ -82,7 +91,7 @@ class Trial:
         return links
 
     async def _start_server(self, tree: ProcessTree, folder: Path, sessions: int) -> NetworkLink:
-        """The whole system, and a connection for each session."""
+        """Start the whole system and open a connection for each session."""
         port = await asyncio.to_thread(free_port)
         config = folder / "serve.json"
         all_in.write(config, all_in.configuration(sessions, self.engines, port))
@@ -118,8 +127,8 @@ class Trial:
 
     def _judged(self, feeder: Feeder, usage: tuple[CpuUsage, CpuUsage], memory_mb: float) -> Probe:
         answers = feeder.answers(self.edges, self.engines)
-        fitness = HarnessFitness(feeder.late_p99_ms(), foreign_share(*usage))
-        outcome, cause = verdict(answers, fitness)
+        check = HarnessCheck(feeder.late_p99_ms(), foreign_share(*usage))
+        outcome, cause = verdict(answers, check)
         quantiles = [percentile(answers.added_ms, rank) for rank in (50, 95, 99)]
         return Probe(
             sessions=len(feeder.plan.starts),
@@ -131,14 +140,15 @@ class Trial:
             p50_ms=quantiles[0],
             p95_ms=quantiles[1],
             p99_ms=quantiles[2],
-            late_p99_ms=fitness.late_p99_ms,
-            foreign_share=fitness.foreign_share,
+            late_p99_ms=check.late_p99_ms,
+            foreign_share=check.foreign_share,
             cpu=cores_used(*usage),
             memory_mb=memory_mb,
         )
 
 
 def _same(link: SocketLink) -> SocketLink:
+    """Return the link: the factory of a server that accepts one connection."""
     return link
 
 
@@ -147,7 +157,7 @@ def _tail(log: Path) -> str:
 
 
 async def idle(core: int) -> None:
-    """Until others leave the core alone, but not for ever: then the run itself says that they did not."""
+    """Wait until the core is idle, at most `IDLE_WAIT_S`. A run on a busy core reports itself as INVALID."""
     for _ in range(round(IDLE_WAIT_S / IDLE_LOOK_S)):
         before = core_seconds(core)
         await asyncio.sleep(IDLE_LOOK_S)
@@ -156,14 +166,15 @@ async def idle(core: int) -> None:
 
 
 def command(contestant: Contestant, python: Path) -> tuple[str, ...]:
-    """How its process starts."""
+    """Return the command line that starts a contender's process, without the harness's options."""
     return (str(python), "-m", contestant.module, *contestant.arguments)
 
 
 def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) -> list[TimedEdge]:
-    """Where each stream's turn ends by the contender's own rules, in a cycle that follows others.
+    """Find where each stream's turn ends by the contender's own rules, in a cycle that follows others.
 
-    Raises BackendError if its rules do not find exactly one turn in every cycle.
+    Raises:
+        BackendError: The contender failed, or did not find exactly one turn in every cycle.
     """
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
         files = [Path(folder) / f"{number}.raw" for number in range(len(streams))]
@@ -178,10 +189,18 @@ def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) 
 
 
 def last_edge(name: str, edges: Sequence[tuple[float, float]]) -> TimedEdge:
-    """The one turn of the last cycle; raises BackendError if some cycle has none or several."""
+    """Return the end of the turn in the last cycle, in ms of that cycle.
+
+    Args:
+        name: Name of the stream, for the error message.
+        edges: All ends of speech as (work, commit) in ms of the stream.
+
+    Raises:
+        BackendError: A cycle has no turn or several.
+    """
     cycle_ms = CYCLE_S * 1000
     cycles = [int(commit // cycle_ms) for _, commit in edges]
     if cycles != list(range(OFFLINE_CYCLES)):
-        raise BackendError(f"{name} is heard as {len(edges)} turns in {OFFLINE_CYCLES} cycles: {edges}.", stage="peer")
+        raise BackendError(f"{name} has {len(edges)} turns in {OFFLINE_CYCLES} cycles: {edges}.", stage="peer")
     work, commit = edges[-1]
     return TimedEdge(work - cycles[-1] * cycle_ms, commit - cycles[-1] * cycle_ms)

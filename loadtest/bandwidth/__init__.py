@@ -1,1 +1,6 @@
-"""What a conversation costs on the wire: formula, capture on a virtual Ethernet pair, the latency guide's tables."""
+"""Network traffic of a conversation, behind `rejoinder load bandwidth`.
+
+The package computes bytes and packets from header sizes, measures them on a virtual Ethernet pair, and compares both
+with the latency guide's bandwidth tables. It imports `rejoinder.core` and `rejoinder.store` only. `loadtest.capacity`
+and the command line import it. Start at `run.measure`, then read `formula` and `rows`.
+"""

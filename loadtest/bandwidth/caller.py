@@ -1,6 +1,6 @@
-"""One caller over the pair: real speech up, our server's answers down, and a log of every message's size.
+"""One caller over the network pair: it sends recorded speech, receives the answers and logs every message's size.
 
-Times are the wall clock's, as the capture's are; caller and capture run on one machine.
+All times are seconds since the epoch, like the capture's. Caller and capture share one machine's clock.
 """
 
 from __future__ import annotations
@@ -24,14 +24,22 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.wire.formats import AudioFormat
 
 APPEND = '{"type":"input_audio_buffer.append","audio":"%s"}'
-# An answer that has not ended by then never will.
+# Timeout for a complete answer.
 ANSWER_S = 60.0
+# Pause between the end of an answer's playout and the next sentence.
 THINK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class AudioPath:
-    """How a caller's audio travels. `muted`: nothing is sent between a turn's end and the next one's beginning."""
+    """How a caller's audio travels.
+
+    Attributes:
+        wire: Audio format in both directions.
+        message_ms: Milliseconds of audio per message from the caller.
+        tls: Use TLS.
+        muted: Send nothing from the start of an answer until the caller's next sentence.
+    """
 
     wire: AudioFormat
     message_ms: int
@@ -40,7 +48,7 @@ class AudioPath:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Label in tables, such as `G.711 mu-law, 20 ms up, TLS`."""
         codec = {"audio/pcm": "PCM16 24 kHz", "audio/pcmu": "G.711 mu-law", "audio/pcma": "G.711 A-law"}
         parts = [codec[self.wire.value], f"{self.message_ms} ms up"]
         return ", ".join([*parts, *(["TLS"] if self.tls else []), *(["muted between turns"] if self.muted else [])])
@@ -48,7 +56,13 @@ class AudioPath:
 
 @dataclass(frozen=True, slots=True)
 class WireMessage:
-    """One WebSocket message; `audio`: bytes of coded audio inside its base64."""
+    """One WebSocket message.
+
+    Attributes:
+        at: Time of sending or receiving.
+        length: Characters of the text.
+        audio: Bytes of coded audio inside its base64. 0 for messages without audio.
+    """
 
     at: float
     length: int
@@ -57,11 +71,20 @@ class WireMessage:
 
 @dataclass(slots=True)
 class BandwidthCall:
-    """What was said and heard. `spoken`: from the first message of each sentence to where the one after its last was
-    due; `heard`: from the first event of each answer to its last.
+    """Log of one call.
+
+    Attributes:
+        path: How the audio travelled.
+        port: The caller's TCP port.
+        began: Start of the microphone, after the session's configuration.
+        ended: End of the last turn.
+        sent: Messages with audio from the caller.
+        received: All messages from the server.
+        spoken: Start and end of each sentence. A sentence ends when the message after its last one is due.
+        heard: Start and end of each answer: its first and last event.
     """
 
-    line: AudioPath
+    path: AudioPath
     port: int = 0
     began: float = 0.0
     ended: float = 0.0
@@ -72,6 +95,7 @@ class BandwidthCall:
 
     @property
     def seconds(self) -> float:
+        """Length of the call."""
         return self.ended - self.began
 
     @property
@@ -81,13 +105,21 @@ class BandwidthCall:
 
     @property
     def heard_s(self) -> float:
-        """Seconds of answer."""
-        return sum(message.audio for message in self.received) / (self.line.wire.rate * self.line.wire.sample_bytes)
+        """Seconds of audio in the answers."""
+        return sum(message.audio for message in self.received) / (self.path.wire.rate * self.path.wire.sample_bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class Appointment:
-    """Where and what to call: the server's port by whether it speaks TLS, and the sentences, at the line's rate."""
+class CallTarget:
+    """Where to call and what to say.
+
+    Attributes:
+        side: The caller's end of the network pair.
+        address: The server's IPv4 address.
+        port: The server's port. It must match the path's use of TLS.
+        utterances: One sentence per turn, at the path's sample rate.
+        trust: TLS settings that accept the server's certificate. Used only if the path uses TLS.
+    """
 
     side: Side
     address: str
@@ -96,47 +128,51 @@ class Appointment:
     trust: ssl.SSLContext | None = None
 
 
-async def hold_call(line: AudioPath, appointment: Appointment) -> BandwidthCall:
-    """One conversation, a turn an utterance; raises BackendError if an answer does not come."""
-    call = BandwidthCall(line)
-    door = appointment.side.socket(socket.SOCK_STREAM)
-    door.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(door, (appointment.address, appointment.port))
-    scheme = "wss" if line.tls else "ws"
-    url = f"{scheme}://{appointment.address}:{appointment.port}/v1/realtime"
-    trust = appointment.trust if line.tls else None
-    async with connect(url, sock=door, ssl=trust, compression=None, max_size=None, ping_interval=None) as connection:
+async def hold_call(path: AudioPath, target: CallTarget) -> BandwidthCall:
+    """Hold one conversation with one turn per utterance, and return its log.
+
+    Raises:
+        BackendError: An answer did not complete within `ANSWER_S`, or the server sent an error event.
+    """
+    call = BandwidthCall(path)
+    sock = target.side.socket(socket.SOCK_STREAM)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (target.address, target.port))
+    scheme = "wss" if path.tls else "ws"
+    url = f"{scheme}://{target.address}:{target.port}/v1/realtime"
+    trust = target.trust if path.tls else None
+    async with connect(url, sock=sock, ssl=trust, compression=None, max_size=None, ping_interval=None) as connection:
         call.port = connection.local_address[1]
         try:
-            await _Talk(call, connection).run(appointment.utterances)
+            await _Conversation(call, connection).run(target.utterances)
         except* TimeoutError:
             raise BackendError("a call was not answered in time.", "See the server's output.", stage="call") from None
-        except* BackendError as refused:
-            raise first(refused) from None
+        except* BackendError as errors:
+            raise first(errors) from None
     return call
 
 
 def first(group: BaseExceptionGroup[BackendError]) -> BackendError:
-    """One of the errors that tasks ended with at the same time."""
-    found = group.exceptions[0]
-    return first(found) if isinstance(found, BaseExceptionGroup) else found
+    """Return the first error of an exception group, also from nested groups."""
+    error = group.exceptions[0]
+    return first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-class _Talk:
-    """A microphone that sends on absolute deadlines for the whole call, an ear, and the turns between them."""
+class _Conversation:
+    """The tasks of one call: a microphone on absolute deadlines, a receiver, and the sequence of turns."""
 
     def __init__(self, call: BandwidthCall, connection: ClientConnection) -> None:
         self._call = call
         self._connection = connection
         self._speech: deque[bytes] = deque()
-        self._news = asyncio.Event()
-        self._seen: defaultdict[str, list[float]] = defaultdict(list)
+        self._event_received = asyncio.Event()
+        self._event_times: defaultdict[str, list[float]] = defaultdict(list)
         self._answering = False
-        self._began: float | None = None
+        self._sentence_began: float | None = None
         self._plays_until = 0.0
 
     async def run(self, utterances: Sequence[Pcm]) -> None:
-        """Raises TimeoutError when the server does not answer."""
+        """Hold all turns. Raises TimeoutError if the server does not answer in time."""
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._listen())
             await self._configure()
@@ -149,51 +185,53 @@ class _Talk:
             listening.cancel()
 
     async def _configure(self) -> None:
-        formats = {"format": self._call.line.wire.wire()}
+        formats = {"format": self._call.path.wire.wire()}
         session = {"type": "realtime", "audio": {"input": formats, "output": formats}}
         await self._connection.send(json.dumps({"type": "session.update", "session": session}))
         await self._until("session.updated", 1)
 
     async def _take_turn(self, utterance: Pcm, turn: int) -> None:
         self._answering = False
-        self._speech.extend(messages(self._call.line, utterance))
+        self._speech.extend(messages(self._call.path, utterance))
         await self._until("response.done", turn)
-        self._call.heard.append((self._seen["response.created"][turn - 1], self._seen["response.done"][turn - 1]))
+        self._call.heard.append(
+            (self._event_times["response.created"][turn - 1], self._event_times["response.done"][turn - 1])
+        )
         await asyncio.sleep(max(0.0, self._plays_until - time.time()) + THINK_S)
 
     async def _until(self, kind: str, count: int) -> None:
         async with asyncio.timeout(ANSWER_S):
-            while len(self._seen[kind]) < count:
-                self._news.clear()
-                await self._news.wait()
+            while len(self._event_times[kind]) < count:
+                self._event_received.clear()
+                await self._event_received.wait()
 
     async def _send(self) -> None:
-        line, loop = self._call.line, asyncio.get_running_loop()
-        silence = messages(line, np.zeros(line.wire.rate * line.message_ms // 1000, np.int16))[0]
+        path, loop = self._call.path, asyncio.get_running_loop()
+        silence = messages(path, np.zeros(path.wire.rate * path.message_ms // 1000, np.int16))[0]
         began, number = loop.time(), 0
         while True:
-            muted = line.muted and self._answering
+            muted = path.muted and self._answering
             speaking = bool(self._speech)
             audio = self._speech.popleft() if speaking else b"" if muted else silence
             if audio:
                 text = APPEND % base64.b64encode(audio).decode()
                 self._call.sent.append(WireMessage(time.time(), len(text), len(audio)))
                 if speaking:
-                    self._spoke(self._call.sent[-1].at)
+                    self._log_speech(self._call.sent[-1].at)
                 await self._connection.send(text)
             number += 1
-            await asyncio.sleep(max(0.0, began + number * line.message_ms / 1000 - loop.time()))
+            await asyncio.sleep(max(0.0, began + number * path.message_ms / 1000 - loop.time()))
 
-    def _spoke(self, at: float) -> None:
-        """A message of speech left: the sentence's first, or the next one of it."""
-        due = at + self._call.line.message_ms / 1000
-        if self._began is None:
-            self._began = at
+    def _log_speech(self, at: float) -> None:
+        """Start or extend the current entry of `spoken` with a speech message that was sent at this time."""
+        due = at + self._call.path.message_ms / 1000
+        if self._sentence_began is None:
+            self._sentence_began = at
             self._call.spoken.append((at, due))
         else:
-            self._call.spoken[-1] = (self._began, due)
+            self._call.spoken[-1] = (self._sentence_began, due)
         if not self._speech:
-            self._began = None
+            self._sentence_began = None
 
     async def _listen(self) -> None:
         async for text in self._connection:
@@ -201,19 +239,19 @@ class _Talk:
             audio = len(base64.b64decode(event["delta"])) if event["type"] == "response.output_audio.delta" else 0
             self._call.received.append(WireMessage(now, len(text), audio))
             if audio:
-                wire = self._call.line.wire
+                wire = self._call.path.wire
                 self._plays_until = max(now, self._plays_until) + audio / (wire.rate * wire.sample_bytes)
             if event["type"] == "response.created":
                 self._answering = True
             if event["type"] == "error":
-                raise BackendError(f"the server refused: {event['error']['message']}", stage="call")
-            self._seen[event["type"]].append(now)
-            self._news.set()
+                raise BackendError(f"the server sent an error: {event['error']['message']}", stage="call")
+            self._event_times[event["type"]].append(now)
+            self._event_received.set()
 
 
-def messages(line: AudioPath, pcm: Pcm) -> list[bytes]:
-    """Coded audio, a message each; the last one is filled up with silence."""
-    law, size = line.wire.law, line.wire.rate * line.message_ms // 1000
+def messages(path: AudioPath, pcm: Pcm) -> list[bytes]:
+    """Split audio into messages and encode each in the path's format. The last one is padded with silence."""
+    law, size = path.wire.law, path.wire.rate * path.message_ms // 1000
     padded = np.concatenate([pcm, np.zeros(-pcm.size % size, np.int16)])
     parts = [padded[start : start + size].astype("<i2").tobytes() for start in range(0, padded.size, size)]
     return [law.encode(part) if law else part for part in parts]

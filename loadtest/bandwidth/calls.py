@@ -1,4 +1,4 @@
-"""Conversations over the pair: our server in one namespace, callers in the other, and what crossed between them."""
+"""Calls over the network pair: our server in one namespace, callers in the other, and the packets between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.bandwidth.caller import Appointment, AudioPath, BandwidthCall, first, hold_call
+from loadtest.bandwidth.caller import AudioPath, BandwidthCall, CallTarget, first, hold_call
 from loadtest.bandwidth.capture import Packet, capturing
 from loadtest.bandwidth.netns import Pair
 from loadtest.bandwidth.speech import utterances
@@ -24,10 +24,10 @@ from rejoinder.core.wire.formats import AudioFormat
 PLAIN_PORT, TLS_PORT = 8000, 8443
 _START_S, _STOP_S = 90.0, 10.0
 _TURNS = 2
-# Calls begin apart, so that their messages do not coincide.
+# Delay between the starts of two calls. It is not a multiple of a message's length: messages must not coincide.
 _STAGGER_S = 0.137
 
-LINES = (
+AUDIO_PATHS = (
     AudioPath(AudioFormat.PCM, 20),
     AudioPath(AudioFormat.PCM, 100),
     AudioPath(AudioFormat.PCM, 100, tls=True),
@@ -41,56 +41,64 @@ LINES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """Calls that were held at the same time, and all packets of them."""
+class CapturedCalls:
+    """Calls that were held at the same time, and all their packets."""
 
     calls: tuple[BandwidthCall, ...]
     packets: tuple[Packet, ...]
 
 
-class Exchange:
-    """Our servers on the pair, one in the clear and one with TLS, while the context lasts."""
+class BandwidthServers:
+    """Two running servers on the pair: one without and one with TLS. See `running_servers`."""
 
     def __init__(self, pair: Pair, trust: ssl.SSLContext) -> None:
         self._pair = pair
         self._trust = trust
 
-    def watch(self, lines: Sequence[AudioPath]) -> Watched:
-        """Hold a call on each line, all at once; raises BackendError if one fails."""
+    def capture_calls(self, paths: Sequence[AudioPath]) -> CapturedCalls:
+        """Hold one call per path, all at the same time, and capture their packets.
+
+        Raises:
+            BackendError: A call failed, or the capture lost a packet.
+        """
         with capturing(self._pair.caller) as capture:
             try:
-                calls = asyncio.run(_hold(self._pair, lines, self._trust))
-            except* BackendError as failed:
-                raise first(failed) from None
-        return Watched(tuple(calls), tuple(capture.packets))
+                calls = asyncio.run(_hold(self._pair, paths, self._trust))
+            except* BackendError as errors:
+                raise first(errors) from None
+        return CapturedCalls(tuple(calls), tuple(capture.packets))
 
 
 @contextmanager
-def exchange(pair: Pair) -> Iterator[Exchange]:
-    """Start both servers; raises BackendError if one does not come up."""
+def running_servers(pair: Pair) -> Iterator[BandwidthServers]:
+    """Start both servers and stop them at the end.
+
+    Raises:
+        BackendError: A server did not start.
+    """
     with tempfile.TemporaryDirectory(prefix="rejoinder-tls-") as folder:
         certificate = _certificate(Path(folder), pair.server.address)
         with _server(pair, PLAIN_PORT, None), _server(pair, TLS_PORT, certificate):
-            yield Exchange(pair, ssl.create_default_context(cafile=certificate))
+            yield BandwidthServers(pair, ssl.create_default_context(cafile=certificate))
 
 
-async def _hold(pair: Pair, lines: Sequence[AudioPath], trust: ssl.SSLContext) -> list[BandwidthCall]:
-    spoken = {rate: tuple(utterances(rate)[1 : 1 + _TURNS]) for rate in {line.wire.rate for line in lines}}
+async def _hold(pair: Pair, paths: Sequence[AudioPath], trust: ssl.SSLContext) -> list[BandwidthCall]:
+    speech = {rate: tuple(utterances(rate)[1 : 1 + _TURNS]) for rate in {path.wire.rate for path in paths}}
     async with asyncio.TaskGroup() as group:
         tasks = []
-        for line in lines:
-            port = TLS_PORT if line.tls else PLAIN_PORT
-            appointment = Appointment(
-                pair.caller, address=pair.server.address, port=port, utterances=spoken[line.wire.rate], trust=trust
+        for path in paths:
+            port = TLS_PORT if path.tls else PLAIN_PORT
+            target = CallTarget(
+                pair.caller, address=pair.server.address, port=port, utterances=speech[path.wire.rate], trust=trust
             )
-            tasks.append(group.create_task(hold_call(line, appointment)))
+            tasks.append(group.create_task(hold_call(path, target)))
             await asyncio.sleep(_STAGGER_S)
     return [task.result() for task in tasks]
 
 
 @contextmanager
 def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
-    """Our server with emulated engines, listening; with a certificate it speaks TLS."""
+    """Run our server with emulated engines until the context ends. With a certificate it uses TLS."""
     command = [
         sys.executable,
         "-m",
@@ -117,15 +125,15 @@ def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
 def _until_listening(server: subprocess.Popen[bytes], pair: Pair, port: int) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and server.poll() is None:
-        with pair.caller.socket(socket.SOCK_STREAM) as door:
-            if door.connect_ex((pair.server.address, port)) == 0:
+        with pair.caller.socket(socket.SOCK_STREAM) as sock:
+            if sock.connect_ex((pair.server.address, port)) == 0:
                 return
         time.sleep(0.2)
-    raise BackendError("the server did not start.", "Its output says why.", stage="bandwidth")
+    raise BackendError("the server did not start.", "See the server's output above.", stage="bandwidth")
 
 
 def _certificate(folder: Path, address: str) -> Path:
-    """A self-made certificate for an address, its key beside it."""
+    """Create a self-signed certificate for `address`, with its key in the same folder. Return its path."""
     certificate = folder / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=rejoinder", "-addext", f"subjectAltName=IP:{address}"]

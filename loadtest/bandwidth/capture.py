@@ -1,7 +1,6 @@
-"""Packets as they crossed the cable: captured by dumpcap, read by tshark, and counted against the interface.
+"""Packet capture on the network pair: recorded by dumpcap, read by tshark, checked against the interface's counters.
 
-A capture is complete only if it holds as many packets as the interface counted meanwhile; one that does not is an
-error, never a lower figure.
+A capture that holds fewer packets than the interface counted is an error. It never leads to a lower figure.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from loadtest.bandwidth.formula import NOTHING, NetworkLoad
 from loadtest.bandwidth.netns import Side
 from rejoinder.core.errors import BackendError
 
-# Enough of each packet for its headers; its length is recorded beside.
+# Bytes kept of each packet: enough for its headers. The full length is recorded separately.
 _SNAP = 128
 _BUFFER_MB = 64
 _START_S, _STOP_S, _READ_S = 20.0, 20.0, 120.0
@@ -32,9 +31,17 @@ _UDP_HEADER = 8
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One IP packet. `at`: seconds since the epoch; `ip_bytes` with the IP header; `payload` behind TCP's or UDP's.
+    """One IP packet.
 
-    `acknowledgement`: TCP without payload that neither opens nor closes the connection.
+    Attributes:
+        at: Seconds since the epoch.
+        source: IPv4 address of the sender.
+        source_port: TCP or UDP port of the sender.
+        target_port: TCP or UDP port of the receiver.
+        ip_bytes: Length including the IP header.
+        payload: Bytes after the TCP or UDP header.
+        acknowledgement: A TCP packet without payload that neither opens nor closes the connection.
+        handshake: A TCP packet that opens or closes the connection (SYN, FIN or RST).
     """
 
     at: float
@@ -49,15 +56,26 @@ class Packet:
 
 @dataclass(slots=True)
 class Capture:
-    """`packets` once the capture has ended; `strangers` counts frames that are not IPv4 (address resolution)."""
+    """Result of a capture, filled in when the capture ends.
+
+    Attributes:
+        packets: The IPv4 packets.
+        other_frames: Number of frames that are not IPv4, such as address resolution (ARP).
+    """
 
     packets: list[Packet] = field(default_factory=list)
-    strangers: int = 0
+    other_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CapturedTraffic:
-    """One direction: packets with payload, and TCP's pure acknowledgements apart."""
+    """Sums over some packets.
+
+    Attributes:
+        data: Packets other than pure acknowledgements and handshakes.
+        payload: Payload bytes of these packets.
+        acknowledgements: TCP's pure acknowledgements.
+    """
 
     data: NetworkLoad = NOTHING
     payload: int = 0
@@ -65,11 +83,12 @@ class CapturedTraffic:
 
     @property
     def all(self) -> NetworkLoad:
+        """Data packets and acknowledgements together."""
         return self.data + self.acknowledgements
 
 
 def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
-    """The sum of some packets; handshakes are left out."""
+    """Add up packets. Packets that open or close a connection are left out."""
     data, acknowledgements, payload = NOTHING, NOTHING, 0
     for packet in packets:
         if packet.handshake:
@@ -84,38 +103,49 @@ def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
 
 @contextmanager
 def capturing(side: Side) -> Iterator[Capture]:
-    """Capture on one end of the cable; raises BackendError if a packet was lost."""
+    """Capture all packets on one end of the pair while the context lasts.
+
+    Yields:
+        The capture. It is empty until the context ends.
+
+    Raises:
+        BackendError: dumpcap or tshark failed, or the capture lost packets.
+    """
     capture = Capture()
     with tempfile.TemporaryDirectory(prefix="rejoinder-capture-") as folder:
         file = Path(folder) / "wire.pcapng"
         words = ("dumpcap", "-i", side.interface, "-s", str(_SNAP), "-B", str(_BUFFER_MB), "-w", str(file))
         with subprocess.Popen(side.command(*words), stderr=subprocess.PIPE, text=True) as dumpcap:
             try:
-                _started(dumpcap, file)
-                before = side.counted()
+                _wait_until_capturing(dumpcap, file)
+                before = side.packet_count()
                 yield capture
-                counted = side.counted() - before
-                # What the kernel holds back for a fuller block must reach dumpcap first.
+                counted = side.packet_count() - before
+                # The kernel passes packets in blocks: give the last, partly filled one time to reach dumpcap.
                 time.sleep(_SETTLE_S)
             finally:
                 dumpcap.send_signal(signal.SIGINT)
-                said = dumpcap.communicate(timeout=_STOP_S)[1]
-        capture.packets, capture.strangers = read(file)
-        held = len(capture.packets) + capture.strangers
-        if held < counted:
-            raise BackendError(f"the capture lost {counted - held} packets ({said.strip()}).", stage="bandwidth")
+                output = dumpcap.communicate(timeout=_STOP_S)[1]
+        capture.packets, capture.other_frames = read(file)
+        recorded = len(capture.packets) + capture.other_frames
+        if recorded < counted:
+            raise BackendError(f"the capture lost {counted - recorded} packets ({output.strip()}).", stage="bandwidth")
 
 
-def _started(dumpcap: subprocess.Popen[str], file: Path) -> None:
+def _wait_until_capturing(dumpcap: subprocess.Popen[str], file: Path) -> None:
     deadline = time.monotonic() + _START_S
     while not file.exists() or file.stat().st_size == 0:
         if dumpcap.poll() is not None or time.monotonic() > deadline:
-            raise BackendError("dumpcap does not capture.", "Run it by hand to see why.", stage="bandwidth")
+            raise BackendError("dumpcap did not start.", "Run dumpcap by hand to see why.", stage="bandwidth")
         time.sleep(0.02)
 
 
 def read(file: Path) -> tuple[list[Packet], int]:
-    """The IPv4 packets of a capture, and how many other frames there were."""
+    """Read a capture file. Return its IPv4 packets and the number of other frames.
+
+    Raises:
+        BackendError: tshark failed.
+    """
     fields = [word for name in _FIELDS + _UDP_FIELDS for word in ("-e", name)]
     command = ["tshark", "-r", str(file), "-n", "-T", "fields", "-E", "separator=,", "-E", "occurrence=f", *fields]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_READ_S)
@@ -128,9 +158,9 @@ def read(file: Path) -> tuple[list[Packet], int]:
 def _packet(row: list[str]) -> Packet:
     at, source, ip_bytes, tcp_payload, flags, tcp_from, tcp_to, udp_length, udp_from, udp_to = row
     if tcp_payload:
-        connecting = bool(int(flags, 16) & _SYN_FIN_RST)
+        handshake = bool(int(flags, 16) & _SYN_FIN_RST)
         ends = (int(tcp_from), int(tcp_to), int(ip_bytes), int(tcp_payload))
-        return Packet(float(at), source, *ends, not int(tcp_payload) and not connecting, connecting)
+        return Packet(float(at), source, *ends, not int(tcp_payload) and not handshake, handshake)
     return Packet(
         float(at),
         source=source,

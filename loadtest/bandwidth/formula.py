@@ -1,13 +1,17 @@
-"""Bytes and packets by header arithmetic: what a message or a media frame costs on a path of MTU 1500.
+"""Bytes and packets of a message or a media frame, computed from header sizes for a path with MTU 1500.
 
-Sizes are the protocols' own: IPv4 (RFC 791) 20 bytes, IPv6 (8200) 40, UDP (768) 8, TCP (9293) 20 and its timestamps
-(7323) 12, a TLS 1.3 record (8446) 5 of header, 1 of content type and 16 of tag, a WebSocket frame (6455) 2 to 10 and
-a client's mask 4, RTP (3550) 12, SRTP's HMAC-SHA1-80 tag (3711) 10 or AES-GCM's (7714) 16, TURN ChannelData (8656) 4.
-Ethernet adds 38 to every packet: header 14, check sequence 4, preamble 8, gap 12.
+Header sizes in bytes, with the RFC that defines them:
 
-`NetworkLoad` counts whole IP packets, headers included. Left out, as in every bandwidth table: handshakes, RTCP, ICE
-consent,
-and TCP's pure acknowledgements, which depend on the receiver's timers and are measured only.
+- IPv4 (RFC 791) 20, IPv6 (RFC 8200) 40, UDP (RFC 768) 8.
+- TCP (RFC 9293) 20, its timestamp option (RFC 7323) 12.
+- A TLS 1.3 record (RFC 8446): header 5, content type 1, tag 16.
+- A WebSocket frame (RFC 6455): header 2 to 10, and a client's mask 4.
+- RTP (RFC 3550) 12. SRTP tag: HMAC-SHA1-80 (RFC 3711) 10, AES-GCM (RFC 7714) 16. TURN ChannelData (RFC 8656) 4.
+- Ethernet adds 38 to every packet: header 14, check sequence 4, preamble 8, gap 12.
+
+`NetworkLoad` counts whole IP packets, headers included. The formulas leave out handshakes, RTCP and ICE consent, as
+published bandwidth tables do. They also leave out TCP's pure acknowledgements: those depend on the receiver's timers
+and can only be measured.
 """
 
 from __future__ import annotations
@@ -24,13 +28,13 @@ TLS_RECORD, TLS_RECORD_MAX = 22, 16_384
 WEBSOCKET_MASK = 4
 RTP = 12
 RTP_EXTENSIONS = 12
-"""One block of one-byte extensions (audio level, transport sequence number, mid): typical of a browser."""
+"""Bytes of a typical browser's RTP header extensions: audio level, transport sequence number and mid (RFC 8285)."""
 TURN_CHANNEL = 4
 ETHERNET = 38
 
 
 class Srtp(Enum):
-    """The protection of media, and the bytes that it adds to a packet."""
+    """SRTP protection profile. The value is the number of bytes that it adds to a packet."""
 
     NONE = 0
     HMAC_SHA1_80 = 10
@@ -39,7 +43,7 @@ class Srtp(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NetworkLoad:
-    """IP bytes (headers included) and packets; adds up, and scales by a count."""
+    """A number of IP bytes (headers included) and of packets. Supports `+`, and `*` by a count."""
 
     ip_bytes: float = 0
     packets: float = 0
@@ -52,7 +56,7 @@ class NetworkLoad:
 
     @property
     def ethernet_bytes(self) -> float:
-        """On a cable: preamble, header, check sequence and gap of every packet included."""
+        """Bytes on an Ethernet cable: preamble, header, check sequence and gap of every packet included."""
         return self.ip_bytes + self.packets * ETHERNET
 
 
@@ -61,22 +65,27 @@ NOTHING = NetworkLoad()
 
 @dataclass(frozen=True, slots=True)
 class Tcp:
-    """WebSocket messages over TCP, each written by itself (TCP_NODELAY)."""
+    """Cost model of WebSocket messages over TCP. Each message is written at once (TCP_NODELAY).
+
+    Attributes:
+        tls: The stream is encrypted with TLS 1.3.
+        ip: Bytes of the IP header: `IPV4` or `IPV6`.
+    """
 
     tls: bool = False
     ip: int = IPV4
 
     @property
     def segment(self) -> int:
-        """Most bytes of stream in one packet."""
+        """Maximum number of stream bytes in one packet."""
         return MTU - self.ip - TCP - TCP_TIMESTAMPS
 
     def message(self, payload: int, *, masked: bool) -> NetworkLoad:
-        """One text or binary message of `payload` bytes; clients mask, servers do not."""
+        """Return the load of one message of `payload` bytes. Clients mask their messages, servers do not."""
         return self.write(websocket_frame(payload, masked=masked))
 
     def write(self, stream: int) -> NetworkLoad:
-        """So many bytes of WebSocket frames, written at once."""
+        """Return the load of `stream` bytes of WebSocket frames that are written at once."""
         if self.tls:
             stream += math.ceil(stream / TLS_RECORD_MAX) * TLS_RECORD
         packets = math.ceil(stream / self.segment)
@@ -84,14 +93,21 @@ class Tcp:
 
 
 def websocket_frame(payload: int, *, masked: bool) -> int:
-    """Bytes of one unfragmented, uncompressed frame."""
+    """Return the bytes of one WebSocket frame, unfragmented and uncompressed, with `payload` bytes inside."""
     header = 2 if payload < 126 else 4 if payload < 65_536 else 10
     return header + (WEBSOCKET_MASK if masked else 0) + payload
 
 
 @dataclass(frozen=True, slots=True)
 class Rtp:
-    """Media over UDP, one frame a packet."""
+    """Cost model of RTP media over UDP, one codec frame per packet.
+
+    Attributes:
+        srtp: Protection profile.
+        extensions: Bytes of RTP header extensions.
+        turn: The packets pass a TURN relay as ChannelData.
+        ip: Bytes of the IP header: `IPV4` or `IPV6`.
+    """
 
     srtp: Srtp = Srtp.HMAC_SHA1_80
     extensions: int = 0
@@ -100,24 +116,24 @@ class Rtp:
 
     @property
     def overhead(self) -> int:
-        """Bytes of every packet beside its payload."""
+        """Bytes of every packet besides its payload."""
         return self.ip + UDP + RTP + self.extensions + self.srtp.value + (TURN_CHANNEL if self.turn else 0)
 
     def packet(self, payload: float) -> NetworkLoad:
-        """One frame of `payload` coded bytes."""
+        """Return the load of one frame of `payload` coded bytes."""
         return NetworkLoad(self.overhead + payload, 1)
 
     def constant(self, kbps: float, frame_ms: float) -> NetworkLoad:
-        """A second of a codec at a constant rate."""
+        """Return the load of one second of a codec with a constant bit rate."""
         frames = 1000 / frame_ms
         return self.packet(kbps * 1000 / 8 / frames) * frames
 
 
 def base64_length(size: int) -> int:
-    """Characters of standard base64 with padding."""
+    """Return the number of base64 characters, padding included, for `size` bytes."""
     return 4 * math.ceil(size / 3)
 
 
 def kbps(size: float, seconds: float) -> float:
-    """Kilobits a second."""
+    """Convert `size` bytes in `seconds` to kilobits per second."""
     return size * 8 / 1000 / seconds

@@ -1,7 +1,7 @@
-"""Media streams over the pair: RTP, protected as SRTP, one UDP port a stream, sent in real time in both directions.
+"""Send media streams over the network pair: SRTP in real time, both directions, one UDP port per stream.
 
-All streams run at the same time through one pacer. Every packet is received, unprotected and compared at the other end:
-what is counted is what can be heard.
+All streams run at the same time through one pacer. The other end receives and decrypts every packet, so that only
+packets which a listener could play are counted.
 """
 
 from __future__ import annotations
@@ -29,15 +29,25 @@ _PROFILES = {
 _OPUS_CLOCK = 48_000
 _PAYLOAD_TYPE = 111
 _VERSION, _EXTENSION_BIT = 0x80, 0x10
-# RFC 8285's mark of one-byte extensions, their length in words, and two words of them.
+# RFC 8285: the marker of one-byte extensions, their length in 32-bit words, and the (empty) words themselves.
 _EXTENSIONS = struct.pack("!HH", 0xBEDE, (RTP_EXTENSIONS - 4) // 4) + bytes(RTP_EXTENSIONS - 4)
 _TICK_S = 0.02
-_LAST_WORD_S = 0.5
+# Time for the last packets to arrive.
+_DRAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class MediaStream:
-    """What one session sends: a packet a frame ("" where none is sent) from each side."""
+    """Encoded audio of one session.
+
+    Attributes:
+        name: Label in tables. Unique among the streams that are sent together.
+        frame_ms: Frame length in milliseconds, a multiple of 20.
+        up: The caller's packets, one per frame. b"" means that no packet is sent for the frame.
+        down: The agent's packets, in the same form.
+        srtp: Protection profile.
+        extensions: Add the RTP header extensions of a typical browser.
+    """
 
     name: str
     frame_ms: int
@@ -48,11 +58,12 @@ class MediaStream:
 
     @property
     def seconds(self) -> float:
+        """Length of the stream."""
         return len(self.up) * self.frame_ms / 1000
 
 
 class _Flow:
-    """One direction of one stream: sender, receiver, and the packets that are on their way."""
+    """Sender and receiver of one direction of one stream, with counts of the packets sent and received."""
 
     def __init__(
         self, source: socket.socket, target: socket.socket, stream: MediaStream, packets: Sequence[bytes]
@@ -66,28 +77,32 @@ class _Flow:
         self._open = Session(Policy(key=key, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile))
 
     def send(self, tick: int) -> None:
-        """What is due in a tick of 20 ms."""
+        """Send the packet that is due in this 20 ms tick, if there is one."""
         number, rest = divmod(tick * round(_TICK_S * 1000), self._stream.frame_ms)
         if rest or number >= len(self._packets) or not self._packets[number]:
             return
         stamp = number * self._stream.frame_ms * _OPUS_CLOCK // 1000
         first = _VERSION | (_EXTENSION_BIT if self._stream.extensions else 0)
-        # Packets that are not sent have no sequence number: the time stamp shows the gap (RFC 7587, section 4.2).
+        # A frame that is not sent gets no sequence number. The time stamp shows the gap (RFC 7587, section 4.2).
         header = struct.pack("!BBHII", first, _PAYLOAD_TYPE, self.sent & 0xFFFF, stamp & 0xFFFFFFFF, 1)
         body = (_EXTENSIONS if self._stream.extensions else b"") + self._packets[number]
         self._source.send(self._protect.protect(header + body))
         self.sent += 1
 
-    def take(self) -> None:
-        """One packet that came; raises pylibsrtp's error if it was not protected by our key."""
+    def receive(self) -> None:
+        """Receive and decrypt one packet. Raises pylibsrtp's error if the packet was not encrypted with our key."""
         self._open.unprotect(self.receiver.recv(2048))
         self.received += 1
 
 
-def exchange(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[int, float, float]]:
-    """Send all streams at once, in real time; the port of each by name, and the wall-clock times of start and end.
+def send_streams(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[int, float, float]]:
+    """Send all streams at the same time, in real time, and wait for the last packet.
 
-    Raises BackendError if a packet did not arrive.
+    Returns:
+        For each stream's name: its UDP port, and the start and end of sending in seconds since the epoch.
+
+    Raises:
+        BackendError: A packet did not arrive, or the network refused a socket operation.
     """
     sockets: list[socket.socket] = []
     flows: list[_Flow] = []
@@ -100,26 +115,28 @@ def exchange(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[int,
             flows += [_Flow(caller, server, stream, stream.up), _Flow(server, caller, stream, stream.down)]
         began, ended = _run(flows, max(stream.seconds for stream in streams))
     except OSError as error:
-        raise BackendError(f"the cable carries no media ({error}).", stage="srtp") from None
+        raise BackendError(f"media could not be sent over the network pair ({error}).", stage="srtp") from None
     finally:
         for each in sockets:
             each.close()
     lost = sum(flow.sent - flow.received for flow in flows)
     if lost:
-        raise BackendError(f"{lost} media packets were lost.", "The machine is too busy: run it alone.", stage="srtp")
+        raise BackendError(
+            f"{lost} media packets were lost.", "Run again while the machine is otherwise idle.", stage="srtp"
+        )
     return {stream.name: (FIRST_PORT + number, began, ended) for number, stream in enumerate(streams)}
 
 
 def _bound(side: Side, port: int, sockets: list[socket.socket]) -> socket.socket:
-    made = side.socket(socket.SOCK_DGRAM)
-    sockets.append(made)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
-    made.bind((side.address, port))
-    return made
+    sock = side.socket(socket.SOCK_DGRAM)
+    sockets.append(sock)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+    sock.bind((side.address, port))
+    return sock
 
 
 def _run(flows: Sequence[_Flow], seconds: float) -> tuple[float, float]:
-    """Pace the senders on absolute deadlines while a thread receives; returns wall-clock start and end."""
+    """Send on absolute deadlines while a thread receives. Return start and end in seconds since the epoch."""
     done = threading.Event()
     receiver = threading.Thread(target=_receive, args=(flows, done))
     receiver.start()
@@ -132,7 +149,7 @@ def _run(flows: Sequence[_Flow], seconds: float) -> tuple[float, float]:
         time.sleep(max(0.0, start + seconds - time.monotonic()))
         return began, time.time()
     finally:
-        time.sleep(_LAST_WORD_S)
+        time.sleep(_DRAIN_S)
         done.set()
         receiver.join()
 
@@ -143,4 +160,4 @@ def _receive(flows: Sequence[_Flow], done: threading.Event) -> None:
             selector.register(flow.receiver, selectors.EVENT_READ, flow)
         while not done.is_set():
             for key, _ in selector.select(0.1):
-                key.data.take()
+                key.data.receive()

@@ -1,8 +1,8 @@
-"""Two network namespaces joined by a virtual Ethernet pair: a cable of our own, on which every packet can be counted.
+"""Two network namespaces joined by a virtual Ethernet pair, on which every packet can be counted.
 
-MTU 1500, and segmentation, coalescing and checksum offload are off at both ends, so what is captured is what a cable
-would carry: without that, the kernel would hand packets of 64 KB across. IPv6 is off, since its neighbour discovery
-would be counted as traffic. Nothing outside the two namespaces is touched, and both are removed at the end.
+The MTU is 1500. Segmentation, coalescing and checksum offload are off at both ends. Otherwise the kernel would pass
+packets of up to 64 KB, which no cable carries. IPv6 is off, because its neighbour discovery would count as traffic.
+Nothing outside the two namespaces changes, and both are removed at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from loadtest.bandwidth.formula import MTU
 from rejoinder.core.errors import BackendError, ConfigError
 
-# Tool, and Debian's package of it.
+# Required command-line tools, each with its Debian package.
 TOOLS = {
     "ip": "iproute2",
     "ethtool": "ethtool",
@@ -39,66 +39,83 @@ _OURS = re.compile(r"rejoinder-(\d+)-(?:caller|server)")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end of the cable: its namespace, the interface in it, and the interface's address."""
+    """One end of the pair: its namespace, the interface inside it, and the interface's IPv4 address."""
 
     namespace: str
     interface: str
     address: str
 
     def command(self, *words: str) -> list[str]:
-        """A command line that runs inside the namespace."""
+        """Return the command line that runs `words` inside the namespace."""
         return ["ip", "netns", "exec", self.namespace, *words]
 
     def socket(self, kind: socket.SocketKind) -> socket.socket:
-        """An IPv4 socket that belongs to the namespace, whoever uses it; raises BackendError if it cannot be made."""
-        made: list[socket.socket | OSError] = []
-        # Only a thread of its own may leave: the namespace is the thread's, a socket keeps the one it was made in.
-        thread = threading.Thread(target=_make_socket, args=(self.namespace, kind, made))
+        """Open an IPv4 socket inside the namespace. Any thread may use it.
+
+        Raises:
+            BackendError: The socket cannot be opened.
+        """
+        results: list[socket.socket | OSError] = []
+        # The namespace is a property of the thread, and a socket keeps the namespace in which it was opened. So a
+        # short-lived thread switches the namespace, and the calling thread stays where it is.
+        thread = threading.Thread(target=_open_socket, args=(self.namespace, kind, results))
         thread.start()
         thread.join()
-        if isinstance(made[0], OSError):
-            raise BackendError(f"no socket in namespace {self.namespace} ({made[0]}).", stage="bandwidth")
-        return made[0]
+        if isinstance(results[0], OSError):
+            raise BackendError(
+                f"a socket could not be opened in namespace {self.namespace} ({results[0]}).", stage="bandwidth"
+            )
+        return results[0]
 
-    def counted(self) -> int:
-        """Packets that the interface has sent and received."""
+    def packet_count(self) -> int:
+        """Return the number of packets that the interface has sent and received so far."""
         folder = f"/sys/class/net/{self.interface}/statistics"
-        found = _run(self.command("cat", f"{folder}/tx_packets", f"{folder}/rx_packets"))
-        return sum(int(count) for count in found.split())
+        counts = _run(self.command("cat", f"{folder}/tx_packets", f"{folder}/rx_packets"))
+        return sum(int(count) for count in counts.split())
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The callers' side and ours."""
+    """The two ends: the callers' namespace and the server's."""
 
     caller: Side
     server: Side
 
 
 def missing() -> list[str]:
-    """What this machine lacks to make and watch a pair, in words; empty if nothing."""
-    lacks = [f"{tool} (Debian package {package})" for tool, package in TOOLS.items() if shutil.which(tool) is None]
-    return [*(["root"] if os.geteuid() else []), *lacks]
+    """List the privileges and tools that this machine lacks for a pair, in words. Empty if it has everything."""
+    tools = [f"{tool} (Debian package {package})" for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    return [*(["root"] if os.geteuid() else []), *tools]
 
 
 @contextmanager
 def pair() -> Iterator[Pair]:
-    """A fresh pair, removed at the end whatever happens; raises ConfigError naming what the machine lacks."""
-    if lacks := missing():
+    """Create a pair and remove it at the end, also after an error.
+
+    Yields:
+        The pair, with both interfaces up.
+
+    Raises:
+        ConfigError: The machine lacks root or a tool. The message names what is missing.
+        BackendError: A command failed, or the kernel does not let offloading be turned off.
+    """
+    if lacking := missing():
         raise ConfigError(
-            f"network namespaces need {', '.join(lacks)}.", "Install it, and run as root.", field="load bandwidth"
+            f"network namespaces need {', '.join(lacking)}.",
+            "Install the missing tools and run as root.",
+            field="load bandwidth",
         )
     sides = [Side(f"rejoinder-{os.getpid()}-{end}", f"rj{end}", f"10.203.0.{number}") for number, end in _ENDS]
-    made: list[str] = []
+    created: list[str] = []
     _remove_stale()
     try:
         for side in sides:
             _run(["ip", "netns", "add", side.namespace])
-            made.append(side.namespace)
+            created.append(side.namespace)
         _join(*sides)
         yield Pair(*sides)
     finally:
-        for namespace in made:
+        for namespace in created:
             subprocess.run(["ip", "netns", "delete", namespace], check=False, timeout=_COMMAND_S)
 
 
@@ -106,7 +123,7 @@ _ENDS = ((1, "caller"), (2, "server"))
 
 
 def _remove_stale() -> None:
-    """Remove what a run left behind that was killed before it could."""
+    """Remove the namespaces of earlier runs that were killed before they could clean up."""
     for name in _run(["ip", "netns", "list"]).split():
         owner = _OURS.fullmatch(name)
         if owner and not Path(f"/proc/{owner[1]}").exists():
@@ -122,7 +139,7 @@ def _join(caller: Side, server: Side) -> None:
         for link_up in (["lo", "up"], [side.interface, "mtu", str(MTU), "up"]):
             _run(["ip", "-n", side.namespace, "link", "set", *link_up])
         for offload in _OFFLOADS:
-            # Some kernels have some of them fixed; whether the three that matter are off is read back below.
+            # Some kernels do not let every offload be changed. The three that matter are checked below.
             subprocess.run(
                 side.command("ethtool", "-K", side.interface, offload, "off"),
                 check=False,
@@ -132,19 +149,21 @@ def _join(caller: Side, server: Side) -> None:
         features = _run(side.command("ethtool", "-k", side.interface))
         on = [name for name in _MUST_BE_OFF if f"{name}: off" not in features]
         if on:
-            raise BackendError(f"{side.interface} keeps {', '.join(on)} on.", "Use another kernel.", stage="bandwidth")
+            raise BackendError(
+                f"{', '.join(on)} cannot be turned off on {side.interface}.", "Use another kernel.", stage="bandwidth"
+            )
 
 
-def _make_socket(namespace: str, kind: socket.SocketKind, made: list[socket.socket | OSError]) -> None:
+def _open_socket(namespace: str, kind: socket.SocketKind, results: list[socket.socket | OSError]) -> None:
     handle = os.open(Path("/run/netns") / namespace, os.O_RDONLY)
     try:
         if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        # asyncio recognizes a TCP socket, and turns Nagle's algorithm off, only by its protocol's number.
+        # asyncio turns Nagle's algorithm off only for sockets with an explicit TCP protocol number.
         protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0
-        made.append(socket.socket(socket.AF_INET, kind, protocol))
+        results.append(socket.socket(socket.AF_INET, kind, protocol))
     except OSError as error:
-        made.append(error)
+        results.append(error)
     finally:
         os.close(handle)
 
@@ -153,8 +172,10 @@ def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMMAND_S)
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip()
+        output = (getattr(error, "stderr", "") or str(error)).strip()
         raise BackendError(
-            f"`{' '.join(command)}` failed: {said}.", "It needs the right to administer networks.", stage="bandwidth"
+            f"`{' '.join(command)}` failed: {output}.",
+            "The command needs permission to administer networks (CAP_NET_ADMIN).",
+            stage="bandwidth",
         ) from None
     return done.stdout

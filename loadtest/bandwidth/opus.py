@@ -1,7 +1,7 @@
-"""Opus as libopus encodes it, discontinuous transmission included.
+"""Opus encoding through libopus, with discontinuous transmission (DTX).
 
-PyAV brings libopus, but FFmpeg's wrapper has no switch for DTX (its encoder ignores the option, measured), so the
-library is called directly: PyAV's own copy, whose version constraints.txt fixes, else the system's.
+The module calls libopus directly. PyAV ships libopus, but FFmpeg's wrapper ignores the DTX option (measured).
+The copy inside PyAV is used first, because constraints.txt fixes its version. The system's copy is the fallback.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-from loadtest.bandwidth.speech import READING_RATE, Pcm
+from loadtest.bandwidth.speech import SAMPLE_RATE, Pcm
 from rejoinder.core.errors import BackendError, ConfigError
 
 FRAME_MS = (20, 40, 60)
 MAX_PACKET = 4000
-# A frame of at most two bytes says "nothing changed": RFC 7587, section 3.1.3, need not be sent.
+# DTX marks an unchanged frame with at most two bytes. RFC 7587, section 3.1.3: such a frame need not be sent.
 SILENT_BYTES = 2
 _VOIP = 2048
 _SET_BITRATE, _SET_VBR, _SET_DTX = 4002, 4006, 4016
@@ -30,7 +30,15 @@ _SET_BITRATE, _SET_VBR, _SET_DTX = 4002, 4006, 4016
 
 @dataclass(frozen=True, slots=True)
 class OpusSettings:
-    """How a stream is encoded; `constant` sends every frame at exactly the rate."""
+    """Encoder settings of one Opus stream.
+
+    Attributes:
+        kbps: Target bit rate. Variable around this target unless `constant` is set.
+        frame_ms: Frame length in milliseconds, one of `FRAME_MS`.
+        channels: 1 (mono) or 2 (stereo).
+        dtx: Send nothing while the input is silent, except refreshes of the background noise.
+        constant: Encode every frame at exactly `kbps`.
+    """
 
     kbps: float
     frame_ms: int = 20
@@ -40,7 +48,7 @@ class OpusSettings:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Label in tables, such as `Opus 24k, 20 ms, DTX`."""
         parts = [f"Opus {self.kbps:g}k", f"{self.frame_ms} ms"]
         parts += ["stereo"] if self.channels == 2 else []
         parts += ["constant"] if self.constant else []
@@ -48,11 +56,17 @@ class OpusSettings:
 
 
 def encode(pcm: Pcm, settings: OpusSettings) -> list[bytes]:
-    """One packet a frame of 48 kHz mono; b"" where the encoder has nothing to send. A stereo stream has the voice on
-    both sides, the second one 0.3 ms later, as two microphones would.
+    """Encode 48 kHz mono audio and return one packet per whole frame.
+
+    A packet is b"" where the encoder has nothing to send. A stereo stream carries the voice on both channels, the
+    second one 0.3 ms later, like two microphones.
+
+    Raises:
+        ConfigError: libopus is not installed.
+        BackendError: libopus reported an error.
     """
-    size = READING_RATE * settings.frame_ms // 1000
-    second = np.roll(pcm, round(0.0003 * READING_RATE))
+    size = SAMPLE_RATE * settings.frame_ms // 1000
+    second = np.roll(pcm, round(0.0003 * SAMPLE_RATE))
     audio = pcm if settings.channels == 1 else np.stack([pcm, second], axis=1).reshape(-1)
     step = size * settings.channels
     buffer = ctypes.create_string_buffer(MAX_PACKET)
@@ -67,7 +81,7 @@ def encode(pcm: Pcm, settings: OpusSettings) -> list[bytes]:
 
 
 def version() -> str:
-    """The library's own."""
+    """Return libopus's version string."""
     library = _library()
     library.opus_get_version_string.restype = ctypes.c_char_p
     text: bytes = library.opus_get_version_string()
@@ -77,9 +91,9 @@ def version() -> str:
 @contextmanager
 def _encoder(settings: OpusSettings) -> Iterator[ctypes.c_void_p]:
     library, error = _library(), ctypes.c_int()
-    made = library.opus_encoder_create(READING_RATE, settings.channels, _VOIP, ctypes.byref(error))
+    address = library.opus_encoder_create(SAMPLE_RATE, settings.channels, _VOIP, ctypes.byref(error))
     _check(error.value)
-    encoder = ctypes.c_void_p(made)
+    encoder = ctypes.c_void_p(address)
     try:
         _check(library.opus_encoder_ctl(encoder, _SET_BITRATE, ctypes.c_int(round(settings.kbps * 1000))))
         _check(library.opus_encoder_ctl(encoder, _SET_VBR, ctypes.c_int(not settings.constant)))
@@ -94,7 +108,7 @@ def _library() -> ctypes.CDLL:
     folder = Path(av.__file__).parents[1] / "av.libs"
     found = [name for name in (*map(str, folder.glob("libopus*")), ctypes.util.find_library("opus")) if name]
     if not found:
-        raise ConfigError("no libopus.", 'Run `pip install "rejoinder[load]"`.', field="opus")
+        raise ConfigError("libopus was not found.", 'Run `pip install "rejoinder[load]"`.', field="opus")
     library = ctypes.CDLL(found[0])
     library.opus_encoder_create.restype = ctypes.c_void_p
     return library
@@ -102,4 +116,4 @@ def _library() -> ctypes.CDLL:
 
 def _check(code: int) -> None:
     if code < 0:
-        raise BackendError(f"libopus failed with {code}.", stage="bandwidth")
+        raise BackendError(f"libopus returned error {code}.", stage="bandwidth")

@@ -1,4 +1,4 @@
-"""Measured against formula: one row for each session, direction and state of the conversation."""
+"""Measured traffic compared with the formula: one row per session, direction and state of the conversation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ Direction = Literal["up", "down"]
 State = Literal["talking", "conversation"]
 
 TOLERANCE = 0.03
-"""How far measured and formula may be apart, in bytes and in packets."""
+"""Maximum relative difference between measurement and formula, in bytes and in packets."""
 
-# A session's key is as long (deployments/transports/realtime_ws.py), and so are its ids.
+# A placeholder with the length of a real session key (deployments/transports/realtime_ws.py), so that ids have theirs.
 _KEY = "0" * 12
-# Clocks of one machine, read by two programs.
-_AHEAD_S = 0.001
+# Tolerance between timestamps of one clock that two programs read: the caller and dumpcap.
+_CLOCK_TOLERANCE_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class DirectionRow:
-    """IP bytes and packets of one direction. `talking`: while somebody speaks in this direction; `conversation`: all.
+    """IP bytes and packets of one direction, measured and by formula.
 
-    `seconds`: the time that the bytes are for. `measured` leaves TCP's pure acknowledgements out, as `formula` must.
+    Attributes:
+        direction: "up" is caller to server, "down" is server to caller.
+        state: "talking" is the time in which this direction carries speech, "conversation" is the whole call.
+        seconds: Length of the time that the bytes belong to.
+        payload_bytes: Measured bytes after the TCP or UDP header.
+        measured: Measured load without TCP's pure acknowledgements.
+        formula: Computed load. The formula does not cover pure acknowledgements.
+        acknowledgements: Measured pure acknowledgements.
     """
 
     direction: Direction
@@ -43,95 +50,114 @@ class DirectionRow:
 
     @property
     def kbps(self) -> float:
-        """Of whole IP packets, acknowledgements not included."""
+        """Measured rate in whole IP packets, acknowledgements not included."""
         return kbps(self.measured.ip_bytes, self.seconds)
 
     @property
     def pps(self) -> float:
+        """Measured packets per second, acknowledgements not included."""
         return self.measured.packets / self.seconds
 
     @property
     def bytes_error(self) -> float:
-        """How much more was measured than the formula says, as a share."""
+        """Relative difference in bytes: measured / formula - 1."""
         return self.measured.ip_bytes / self.formula.ip_bytes - 1
 
     @property
     def packets_error(self) -> float:
+        """Relative difference in packets: measured / formula - 1."""
         return self.measured.packets / self.formula.packets - 1
 
     @property
     def ok(self) -> bool:
+        """True if bytes and packets are both within `TOLERANCE` of the formula."""
         return abs(self.bytes_error) <= TOLERANCE and abs(self.packets_error) <= TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
 class SessionKind:
-    """One kind of session and its four rows."""
+    """One kind of session and its four rows: two directions times two states."""
 
     transport: str
     name: str
     rows: tuple[DirectionRow, ...]
 
     def row(self, direction: Direction, state: State) -> DirectionRow:
+        """Return the row of a direction and a state."""
         return next(row for row in self.rows if (row.direction, row.state) == (direction, state))
 
     def both_ways(self, state: State) -> NetworkLoad:
-        """Bytes and packets a second in both directions together, acknowledgements included.
+        """Return bytes and packets per second of both directions together, acknowledgements included.
 
-        Of `talking`: as if both spoke at once.
+        For "talking", this is the load while both sides speak at the same time.
         """
         rows = [row for row in self.rows if row.state == state]
         return sum(((row.measured + row.acknowledgements) * (1 / row.seconds) for row in rows), NOTHING)
 
     @property
     def kbps(self) -> float:
-        """Of an average second of the conversation, both directions, acknowledgements included."""
+        """Rate of an average second of the conversation: both directions, acknowledgements included."""
         return kbps(self.both_ways("conversation").ip_bytes, 1)
 
 
 def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) -> SessionKind:
-    """The rows of one call, out of all packets of the capture; `server`: its address."""
+    """Compute the rows of one call. `packets` is the whole capture, `server` the server's IPv4 address."""
     own = [packet for packet in packets if call.port in (packet.source_port, packet.target_port)]
     up = [packet for packet in own if packet.source != server]
     down = [packet for packet in own if packet.source == server]
     whole = [(call.began, call.ended)]
-    tcp = Tcp(tls=call.line.tls)
-    # A packet is captured after its message was written and before it was read.
-    half = call.line.message_ms / 2000
-    said = [(start - _AHEAD_S, end - half) for start, end in call.spoken]
-    answered = [(start - half, end) for start, end in call.heard]
+    tcp = Tcp(tls=call.path.tls)
+    # A packet is captured after its message is written and before it is read. A sentence ends when the next message is
+    # due, and an answer begins when its first event is read. Move both limits half a message earlier.
+    half = call.path.message_ms / 2000
+    speech_spans = [(start - _CLOCK_TOLERANCE_S, end - half) for start, end in call.spoken]
+    answer_spans = [(start - half, end) for start, end in call.heard]
     spoken_s = _audio_s(call, call.spoken)
     rows = (
-        _row("up", state="talking", seconds=spoken_s, found=_within(up, said), formula=_uplink(call, tcp) * spoken_s),
+        _row(
+            "up",
+            state="talking",
+            seconds=spoken_s,
+            captured=_within(up, speech_spans),
+            formula=_uplink(call, tcp) * spoken_s,
+        ),
         _row(
             "up",
             state="conversation",
             seconds=call.seconds,
-            found=_within(up, whole),
+            captured=_within(up, whole),
             formula=_uplink(call, tcp) * _audio_s(call, whole),
         ),
         _row(
             "down",
             state="talking",
             seconds=call.heard_s,
-            found=_within(down, answered),
+            captured=_within(down, answer_spans),
             formula=_downlink(call, tcp, call.heard),
         ),
         _row(
             "down",
             state="conversation",
             seconds=call.seconds,
-            found=_within(down, whole),
+            captured=_within(down, whole),
             formula=_downlink(call, tcp, whole),
         ),
     )
-    return SessionKind("WebSocket, TLS" if call.line.tls else "WebSocket", call.line.name, rows)
+    return SessionKind("WebSocket, TLS" if call.path.tls else "WebSocket", call.path.name, rows)
 
 
 def stream_session(
     stream: MediaStream, packets: Iterable[Packet], port: int, began: float, *, server: str
 ) -> SessionKind:
-    """The rows of one media stream: the caller speaks in the first half of the time, the agent in the second."""
+    """Compute the rows of one media stream. The caller speaks in the first half of the time, the agent in the second.
+
+    Args:
+        stream: What was sent.
+        packets: The whole capture.
+        port: The stream's UDP port.
+        began: Start of sending, in seconds since the epoch.
+        server: The server's IPv4 address.
+    """
     own = [packet for packet in packets if packet.source_port == port]
     half, rtp = stream.seconds / 2, Rtp(stream.srtp, RTP_EXTENSIONS if stream.extensions else 0)
     rows = []
@@ -141,15 +167,17 @@ def stream_session(
         frames = len(coded) // 2
         spoken = coded[:frames] if first else coded[frames:]
         way: Direction = "up" if first else "down"
-        rows.append(_row(way, state="talking", seconds=half, found=_within(mine, [span]), formula=_coded(rtp, spoken)))
         rows.append(
-            _row(way, state="conversation", seconds=stream.seconds, found=traffic(mine), formula=_coded(rtp, coded))
+            _row(way, state="talking", seconds=half, captured=_within(mine, [span]), formula=_coded(rtp, spoken))
+        )
+        rows.append(
+            _row(way, state="conversation", seconds=stream.seconds, captured=traffic(mine), formula=_coded(rtp, coded))
         )
     return SessionKind("SRTP over UDP", stream.name, tuple(rows))
 
 
 def delta_length(wire: AudioFormat, audio: int) -> int:
-    """Characters of one `response.output_audio.delta` with so many bytes of audio, as our server writes it."""
+    """Return the characters of our server's `response.output_audio.delta` event with `audio` bytes of audio."""
     stamp = IdStamp(_KEY)
     events = ResponseEvents(stamp("resp"), stamp("item"), None, spoken=True, format=wire)
     event = {"event_id": stamp("event"), **events.audio_delta(b"")} | {"delta": ""}
@@ -158,34 +186,38 @@ def delta_length(wire: AudioFormat, audio: int) -> int:
 
 
 def append_length(wire: AudioFormat, milliseconds: float) -> int:
-    """Characters of one `input_audio_buffer.append` with so much audio, as our caller writes it."""
+    """Return the characters of our caller's `input_audio_buffer.append` event with this many milliseconds of audio."""
     return len(APPEND % "") + base64_length(round(wire.rate * wire.sample_bytes * milliseconds / 1000))
 
 
 def _uplink(call: BandwidthCall, tcp: Tcp) -> NetworkLoad:
-    """A second of an open microphone."""
-    line = call.line
-    return tcp.message(append_length(line.wire, line.message_ms), masked=True) * (1000 / line.message_ms)
+    """Return the load of one second of an open microphone."""
+    path = call.path
+    return tcp.message(append_length(path.wire, path.message_ms), masked=True) * (1000 / path.message_ms)
 
 
 def _downlink(call: BandwidthCall, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> NetworkLoad:
-    """The answers: audio by the length of each delta, and the other events as they were counted, since their number
-    and words are the dialogue's.
+    """Return the computed load of the events within these spans.
+
+    The length of an audio delta is computed from its audio. The other events keep their measured length, because
+    their number and text depend on the dialogue.
     """
     within = [message for message in call.received if any(start <= message.at <= end for start, end in spans)]
-    lengths = (delta_length(call.line.wire, message.audio) if message.audio else message.length for message in within)
+    lengths = (delta_length(call.path.wire, message.audio) if message.audio else message.length for message in within)
     return sum((tcp.message(length, masked=False) for length in lengths), NOTHING)
 
 
 def _audio_s(call: BandwidthCall, spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds of audio that the microphone sent in these spans."""
-    rate = call.line.wire.rate * call.line.wire.sample_bytes
-    sent = (message for message in call.sent if any(start <= message.at < end - _AHEAD_S for start, end in spans))
+    """Return the seconds of audio that the microphone sent within these spans."""
+    rate = call.path.wire.rate * call.path.wire.sample_bytes
+    sent = (
+        message for message in call.sent if any(start <= message.at < end - _CLOCK_TOLERANCE_S for start, end in spans)
+    )
     return sum(message.audio for message in sent) / rate
 
 
 def _coded(rtp: Rtp, packets: Sequence[bytes]) -> NetworkLoad:
-    """Packets of these payloads; what the encoder left out costs nothing."""
+    """Return the load of packets with these payloads. Frames that the encoder left out cost nothing."""
     return sum((rtp.packet(len(packet)) for packet in packets if packet), NOTHING)
 
 
@@ -194,14 +226,14 @@ def _within(packets: Iterable[Packet], spans: Sequence[tuple[float, float]]) -> 
 
 
 def _row(
-    direction: Direction, state: State, seconds: float, found: CapturedTraffic, *, formula: NetworkLoad
+    direction: Direction, state: State, seconds: float, captured: CapturedTraffic, *, formula: NetworkLoad
 ) -> DirectionRow:
     return DirectionRow(
         direction,
         state=state,
         seconds=seconds,
-        payload_bytes=found.payload,
-        measured=found.data,
+        payload_bytes=captured.payload,
+        measured=captured.data,
         formula=formula,
-        acknowledgements=found.acknowledgements,
+        acknowledgements=captured.acknowledgements,
     )

@@ -1,4 +1,7 @@
-"""The whole measurement: calls, media streams, many agents at once, and the guide's tables out of them."""
+"""Entry point of `rejoinder load bandwidth`.
+
+It measures single calls, media streams and many calls at once, and compares them with the latency guide's tables.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 from loadtest.bandwidth import media
 from loadtest.bandwidth.caller import AudioPath
-from loadtest.bandwidth.calls import LINES, Exchange, Watched, exchange
+from loadtest.bandwidth.calls import AUDIO_PATHS, BandwidthServers, CapturedCalls, running_servers
 from loadtest.bandwidth.capture import capturing, traffic
 from loadtest.bandwidth.formula import kbps
 from loadtest.bandwidth.netns import Pair, pair
@@ -23,15 +26,23 @@ from loadtest.bandwidth.tables import (
     server_rows,
 )
 
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
-# The lines of which so many agents are also run at once.
-CROWDS = tuple(line for line in LINES if line.message_ms == 20 and not line.tls)[:2]
+# The audio paths for which many calls are also run at the same time.
+CONCURRENT_PATHS = tuple(path for path in AUDIO_PATHS if path.message_ms == 20 and not path.tls)[:2]
 
 
 @dataclass(frozen=True, slots=True)
 class BandwidthReport:
-    """Everything that was measured, and the tables."""
+    """All measurements and the tables computed from them.
+
+    Attributes:
+        sessions: Every measured kind of session.
+        qualities: The guide's per-agent table.
+        servers: The guide's server table.
+        projected: Configurations computed by formula only.
+        strangers: Number of captured frames that are not IPv4. They are left out of every figure.
+    """
 
     sessions: tuple[SessionKind, ...]
     qualities: tuple[QualityRow, ...]
@@ -41,50 +52,61 @@ class BandwidthReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every row agrees with its formula."""
+        """True if every row agrees with its formula."""
         return all(row.ok for session in self.sessions for row in session.rows)
 
 
-def measure(seconds: float, agents: int, say: Say) -> BandwidthReport:
-    """Capture everything on a pair of our own. `seconds`: of each media stream; `agents`: as many calls at once as
-    the guide's first row (0: none). Raises ConfigError for what the machine lacks, BackendError for what fails.
+def measure(seconds: float, agents: int, report_progress: ReportProgress) -> BandwidthReport:
+    """Run every measurement on a new network pair.
+
+    Args:
+        seconds: Length of each media stream.
+        agents: Number of calls to hold at the same time for the guide's first server row. 0 skips this part.
+        report_progress: Called with a line of text when a part begins.
+
+    Raises:
+        ConfigError: The machine lacks root, a tool or the recorded speech.
+        BackendError: A call, a stream or a capture failed.
     """
-    with pair() as cable:
-        say("Encoding people's speech at every rate ...")
+    with pair() as network:
+        report_progress("Encoding human speech at every rate ...")
         coded = streams(seconds)
-        say(f"Holding {len(LINES)} calls ...")
-        with exchange(cable) as servers:
-            calls = servers.watch(LINES)
-            crowds = {}
-            for line in CROWDS if agents else ():
-                say(f"Holding {agents} calls of {line.name} at once ...")
-                crowds[agents, line.name] = crowd_mbps(servers, line, agents)
-        say(f"Sending {len(coded)} media streams for {seconds:g} s ...")
-        with capturing(cable.caller) as captured:
-            ports = media.exchange(cable, coded)
+        report_progress(f"Holding {len(AUDIO_PATHS)} calls ...")
+        with running_servers(network) as servers:
+            calls = servers.capture_calls(AUDIO_PATHS)
+            measured_mbps = {}
+            for path in CONCURRENT_PATHS if agents else ():
+                report_progress(f"Holding {agents} calls at the same time: {path.name} ...")
+                measured_mbps[agents, path.name] = concurrent_mbps(servers, path, agents)
+        report_progress(f"Sending {len(coded)} media streams for {seconds:g} s ...")
+        with capturing(network.caller) as captured:
+            ports = media.send_streams(network, coded)
     sessions = [
-        *_calls(calls, cable),
+        *_calls(calls, network),
         *(
-            stream_session(stream, captured.packets, *ports[stream.name][:2], server=cable.server.address)
+            stream_session(stream, captured.packets, *ports[stream.name][:2], server=network.server.address)
             for stream in coded
         ),
     ]
     return BandwidthReport(
         tuple(sessions),
         qualities=tuple(quality_rows(sessions)),
-        servers=(*server_rows(sessions, crowds), *forwarded_rows(projections())),
+        servers=(*server_rows(sessions, measured_mbps), *forwarded_rows(projections())),
         projected=tuple(projections()),
-        strangers=captured.strangers,
+        strangers=captured.other_frames,
     )
 
 
-def crowd_mbps(servers: Exchange, line: AudioPath, agents: int) -> float:
-    """What so many calls at once put on the cable, both directions, acknowledgements included, while all are held."""
-    watched = servers.watch([line] * agents)
-    began, ended = max(call.began for call in watched.calls), min(call.ended for call in watched.calls)
-    all_of_it = traffic(packet for packet in watched.packets if began <= packet.at <= ended).all
-    return kbps(all_of_it.ip_bytes, ended - began) / 1000
+def concurrent_mbps(servers: BandwidthServers, path: AudioPath, agents: int) -> float:
+    """Measure `agents` calls at the same time and return their Mbps: both directions, acknowledgements included.
+
+    Only the time in which all calls are open counts.
+    """
+    captured = servers.capture_calls([path] * agents)
+    began, ended = max(call.began for call in captured.calls), min(call.ended for call in captured.calls)
+    total = traffic(packet for packet in captured.packets if began <= packet.at <= ended).all
+    return kbps(total.ip_bytes, ended - began) / 1000
 
 
-def _calls(watched: Watched, cable: Pair) -> list[SessionKind]:
-    return [call_session(call, watched.packets, cable.server.address) for call in watched.calls]
+def _calls(captured: CapturedCalls, network: Pair) -> list[SessionKind]:
+    return [call_session(call, captured.packets, network.server.address) for call in captured.calls]

@@ -1,4 +1,4 @@
-"""What is sent: people's voices from the model store, with pauses as a conversation has them."""
+"""Audio for the bandwidth measurements: human speech from the model store, and quiet-room_noise noise between turns."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store import ModelStatus, open_store
 from rejoinder.store.human_clips import moonshine_clips
 
-READING_RATE = 48_000
+SAMPLE_RATE = 48_000
 _CLIPS = "human-clips"
-# A quiet room behind a headset's noise suppression; a discontinuous encoder takes it for silence, as it should.
+# A quiet room behind a headset's noise suppression. An encoder with DTX classifies it as silence.
 ROOM_DBFS = -75.0
 
 Pcm = npt.NDArray[np.int16]
 
 
 def utterances(rate: int) -> list[Pcm]:
-    """Two people's sentences at a rate, 16-bit mono; raises ConfigError if the store does not have them."""
+    """Return recorded sentences of two people, 16-bit mono at `rate` Hz.
+
+    Raises:
+        ConfigError: The model store does not have the recordings.
+    """
     store = open_store(ModelStoreSettings())
     if store.status(_CLIPS) is ModelStatus.ABSENT:
         raise ConfigError(
@@ -30,30 +34,33 @@ def utterances(rate: int) -> list[Pcm]:
     return [clip.pcm(rate) for clip in moonshine_clips(store.path(_CLIPS))]
 
 
-def reading(seconds: float, rate: int = READING_RATE) -> Pcm:
-    """So much continuous speech, repeated if the store's runs out."""
+def continuous_speech(seconds: float, rate: int = SAMPLE_RATE) -> Pcm:
+    """Return `seconds` of speech without pauses between sentences. The recordings repeat if they are too short."""
     spoken = np.concatenate(utterances(rate))
     return np.resize(spoken, round(seconds * rate))
 
 
-def room(seconds: float, rate: int = READING_RATE, seed: int = 1) -> Pcm:
-    """So much of a quiet room."""
+def room_noise(seconds: float, rate: int = SAMPLE_RATE, seed: int = 1) -> Pcm:
+    """Return `seconds` of white noise at `ROOM_DBFS`, the level of a quiet room."""
     noise = np.random.default_rng(seed).normal(0, 10 ** (ROOM_DBFS / 20), round(seconds * rate))
     return np.frombuffer(float_to_pcm16(noise), "<i2")
 
 
 def caller_side(seconds: float) -> Pcm:
-    """Speaks in the first half, then sits in a quiet room."""
-    return np.concatenate([reading(seconds / 2), room(seconds / 2)])
+    """Return the caller's audio at 48 kHz: speech in the first half, a quiet room in the second."""
+    return np.concatenate([continuous_speech(seconds / 2), room_noise(seconds / 2)])
 
 
 def agent_side(seconds: float) -> Pcm:
-    """Silent as a synthesizer is in the first half (zeros: there is no room around it), then speaks."""
-    spoken = reading(seconds / 2)
+    """Return the agent's audio at 48 kHz: zeros in the first half, speech in the second.
+
+    A speech synthesizer adds no room noise, so its silence is digital.
+    """
+    spoken = continuous_speech(seconds / 2)
     return np.concatenate([np.zeros_like(spoken), spoken])
 
 
-def resample(pcm: Pcm, rate: int, wanted: int) -> Pcm:
-    """At another rate."""
-    converted: Pcm = soxr.resample(pcm, rate, wanted).astype(np.int16)
+def resample(pcm: Pcm, rate: int, new_rate: int) -> Pcm:
+    """Convert audio from `rate` to `new_rate` Hz."""
+    converted: Pcm = soxr.resample(pcm, rate, new_rate).astype(np.int16)
     return converted

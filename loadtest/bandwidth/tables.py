@@ -1,8 +1,8 @@
-"""The latency guide's bandwidth tables (section 4.4), row by row against what was measured.
+"""The latency guide's bandwidth tables (section 4.4), compared row by row with the measurements.
 
-The guide's quality rows are rates of a codec, printed as the bandwidth of an agent; its server rows are one
-multiplication, 200 and 500 kbps for each agent. Both are held against whole IP packets. A row that does not hold gets
-the configuration in which it would, or the reason why there is none.
+The guide's quality rows are codec rates, printed as the bandwidth of an agent. Its server rows are multiplications:
+200 and 500 kbps per agent. Both are compared with the rates of whole IP packets. A row that does not hold names a
+configuration in which it would, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loadtest.bandwidth.rows import TOLERANCE, SessionKind
 
 
 class RowVerdict(Enum):
-    """What becomes of a row."""
+    """Result of comparing a row of the guide with the measurement."""
 
     HOLDS = "holds"
     WITHIN_RECOMMENDED = "exceeds the minimum, within the recommended"
@@ -26,7 +26,7 @@ class RowVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PublishedQuality:
-    """A per-agent row: so many kbps, and over how many channels it is asked for."""
+    """A per-agent row of the guide: a range of rates and the number of audio channels."""
 
     name: str
     low_kbps: float
@@ -36,7 +36,7 @@ class PublishedQuality:
 
 @dataclass(frozen=True, slots=True)
 class PublishedServer:
-    """A row of the server table, in Mbps."""
+    """A row of the guide's server table: number of agents, minimum and recommended Mbps."""
 
     agents: int
     minimum: float
@@ -50,7 +50,7 @@ QUALITIES = (
     PublishedQuality("Stereo", 64, 128, channels=2),
 )
 TALK_SHARE = 0.5
-# A silent libopus sends a frame so often, to refresh the background noise.
+# Interval at which libopus with DTX sends a frame during silence, to refresh the background noise.
 REFRESH_S = 0.4
 
 SERVERS = (
@@ -63,8 +63,14 @@ SERVERS = (
 
 @dataclass(frozen=True, slots=True)
 class QualityRow:
-    """One direction while somebody speaks. `measured_kbps`: at both ends of the row's range, whole IP packets;
-    `coded_kbps`: the codec's share of them. `instead`: where the row would hold.
+    """Verdict on a per-agent row, for one direction while somebody speaks.
+
+    Attributes:
+        quality: The guide's row.
+        coded_kbps: The codec's own rate at both ends of the row's range.
+        measured_kbps: The rate of whole IP packets at both ends of the row's range.
+        verdict: Whether the upper end holds.
+        instead: Configuration in which the row would hold. Empty if it holds.
     """
 
     quality: PublishedQuality
@@ -76,8 +82,18 @@ class QualityRow:
 
 @dataclass(frozen=True, slots=True)
 class ServerRow:
-    """So many agents over one transport, both directions at our edge. `measured_mbps` where so many were run at once;
-    everything else is projected from one session's measured bytes, or `by_formula` from none.
+    """Verdict on a server row for one kind of session: both directions at our edge, acknowledgements included.
+
+    Attributes:
+        server: The guide's row.
+        session: Name of the session kind.
+        projected_mbps: One session's rate times the number of agents.
+        projected_kpps: Thousands of packets per second, computed in the same way.
+        ethernet_mbps: `projected_mbps` plus the Ethernet overhead of every packet.
+        verdict: Whether the projection fits the row.
+        instead: The session with the highest rate that fits the row. Empty unless the verdict is EXCEEDED.
+        measured_mbps: Measured with this many calls at the same time. None if that was not run.
+        by_formula: The session's rate is computed, not measured.
     """
 
     server: PublishedServer
@@ -92,14 +108,14 @@ class ServerRow:
 
 
 def quality_rows(sessions: Sequence[SessionKind]) -> list[QualityRow]:
-    """The per-agent table, from Opus as measured in frames of 20 ms without DTX."""
+    """Compute the per-agent table from the measured Opus streams with 20 ms frames and without DTX."""
     return [_quality_row(quality, sessions) for quality in QUALITIES]
 
 
 def _quality_row(quality: PublishedQuality, sessions: Sequence[SessionKind]) -> QualityRow:
     ends = (quality.low_kbps, quality.high_kbps)
     rows = [_find(OpusSettings(rate, channels=quality.channels).name, sessions).row("down", "talking") for rate in ends]
-    # RTP and SRTP are counted with the payload of UDP: the codec's share is what is left without them.
+    # The UDP payload contains the RTP and SRTP headers. Subtract all headers to get the codec's own rate.
     rtp = Rtp()
     coded = [kbps(row.measured.ip_bytes - row.measured.packets * rtp.overhead, row.seconds) for row in rows]
     holds = rows[1].kbps <= quality.high_kbps * (1 + TOLERANCE)
@@ -115,8 +131,10 @@ def _quality_row(quality: PublishedQuality, sessions: Sequence[SessionKind]) -> 
 
 
 def fitting(quality: PublishedQuality) -> str:
-    """The least change that brings a direction, headers included, within the row's upper rate, by formula: shorter
-    frames before longer ones, an open stream before DTX, the highest rate of the row that fits.
+    """Return the smallest change that keeps a direction, headers included, within the row's upper rate.
+
+    The rates are computed by formula. Streams without DTX are tried before DTX, short frames before long ones, and
+    high rates before low ones. The result is text for a table cell.
     """
     for dtx in (False, True):
         for frame_ms in FRAME_MS:
@@ -139,7 +157,12 @@ def _average_kbps(rate: float, frame_ms: int, *, dtx: bool) -> float:
 
 
 def server_rows(sessions: Sequence[SessionKind], measured_mbps: dict[tuple[int, str], float]) -> list[ServerRow]:
-    """The server table for each session; `measured_mbps` by agents and session where that many ran at once."""
+    """Compute the server table for every session kind.
+
+    Args:
+        sessions: Measured session kinds.
+        measured_mbps: Rate with many calls at the same time, by number of agents and session name.
+    """
     return [
         _server_row(server, session, sessions, measured_mbps.get((server.agents, session.name)))
         for session in sessions
@@ -168,7 +191,7 @@ def _server_row(
 
 
 def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
-    """The server table where a forwarding unit carries four legs of each conversation, by formula."""
+    """Compute the server table, by formula, for a forwarding unit that carries four legs of each conversation."""
     rows = []
     for row in projected:
         for server in SERVERS:
@@ -194,18 +217,18 @@ def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
 
 
 def judge(mbps: float, server: PublishedServer) -> RowVerdict:
-    """What so many agents take against the row."""
+    """Compare a projected rate with a row's minimum and recommended rates, within `TOLERANCE`."""
     if mbps <= server.minimum * (1 + TOLERANCE):
         return RowVerdict.HOLDS
     return RowVerdict.WITHIN_RECOMMENDED if mbps <= server.recommended * (1 + TOLERANCE) else RowVerdict.EXCEEDED
 
 
 def _instead(server: PublishedServer, transport: str, sessions: Sequence[SessionKind]) -> str:
-    """The richest session that fits: on the same transport where one does."""
+    """Describe the session with the highest rate that fits the row. Sessions on the same transport come first."""
     per_agent = server.recommended * 1000 / server.agents
     fits = [session for session in sessions if session.kbps <= per_agent]
     if not fits:
-        return "none of those measured"
+        return "none of the measured sessions"
     same = [session for session in fits if session.transport == transport]
     best = max(same or fits, key=lambda session: session.kbps)
     return f"{best.name}: {best.kbps:.0f} kbps a session"
@@ -213,7 +236,7 @@ def _instead(server: PublishedServer, transport: str, sessions: Sequence[Session
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A configuration that was not measured, by formula only: one direction, and two and four legs of it."""
+    """A configuration that is computed by formula and not measured. The fields describe one direction."""
 
     name: str
     packet_bytes: float
@@ -222,16 +245,17 @@ class Projection:
 
     @property
     def two_ways_kbps(self) -> float:
+        """Rate of both directions."""
         return 2 * self.kbps
 
     @property
     def four_legs_kbps(self) -> float:
-        """Caller and agent each through a forwarding unit: what the unit carries."""
+        """Rate of a forwarding unit between caller and agent: two directions on each side."""
         return 4 * self.kbps
 
 
 def projections() -> list[Projection]:
-    """Rows that this machine cannot or need not measure, each labelled with what differs."""
+    """Compute configurations that this machine does not measure: header extensions, AES-GCM, IPv6 and TURN."""
     paths = (
         ("extensions", Rtp(extensions=12)),
         ("extensions, AES-GCM", Rtp(Srtp.AEAD_AES_128_GCM, extensions=12)),

@@ -1,1 +1,10 @@
-"""Benchmarks of single properties: latency ablation, hedging, barge-in and discarded drafts."""
+"""Benches of single features, behind `rejoinder bench`: techniques, settings, and rules for passing.
+
+- `ablation` measures what each latency technique saves.
+- `hedge_ab` compares hedging on and off.
+- `barge_in` measures how fast a reply stops.
+- `drafts` looks for audio of discarded speculative replies.
+
+The command line imports this package and runs the servers. The package imports `loadtest.callers`,
+`loadtest.generator` and the packages below them. The benches are independent, so start with the one you need.
+"""

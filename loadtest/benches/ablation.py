@@ -1,10 +1,10 @@
-"""What each latency technique buys: the same conversations with it off, against all of them on.
+"""Latency ablation: the same conversations with one technique off, compared with all techniques on.
 
-A row is a change of the configuration. Rows are measured one after another on a machine whose speed drifts, so "all on"
-is measured before the first and again after the last of them, and a row's worth is judged against the spread of both.
+A row is a change of the configuration. Rows are measured one after another on a machine whose speed drifts. "All on"
+is therefore measured before the first row and again after the last, and both measurements form the baseline.
 
-The clips of a conversation differ more than a technique changes any of them: their latencies lie in heaps, and the
-median of all jumps from one heap to the next. So a cost is taken clip by clip, each against itself.
+The clips of a conversation differ more from each other than a technique changes any of them. Their latencies form
+clusters, and the median over all clips jumps between clusters. The cost is therefore computed per clip.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ from loadtest.results.turn_record import TurnRecord
 
 ALL_ON = "all-on"
 RESAMPLES = 2000
-"""Of the bootstrap; the interval's ends move by less than a millisecond from one seed to another."""
+"""Bootstrap resamples. With this many, the interval's ends differ by less than 1 ms between seeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Technique:
-    """`changes` to the settings take it away; `without` says what is done instead."""
+    """A latency technique that can be turned off.
+
+    Attributes:
+        name: Name of the row.
+        without: What happens instead, in words.
+        changes: Settings that turn it off.
+    """
 
     name: str
     without: str
@@ -36,33 +42,37 @@ class Technique:
 
 
 TECHNIQUES = (
-    Technique(ALL_ON, "nothing taken away"),
-    Technique("drafts", "the reply begins when the turn is taken", {"speculation": {"enabled": False}}),
+    Technique(ALL_ON, "nothing turned off"),
+    Technique("drafts", "replies start at the end of turn", {"speculation": {"enabled": False}}),
     Technique(
         "reading-ahead",
-        "no partial transcripts, no prefill of what is sure",
+        "no interim transcripts, no prefill of stable words",
         {"interim_transcripts": {"enabled": False}},
     ),
-    Technique("guesses-at-dips", "replies begin with the transcript", {"interim_transcripts": {"at_dips": False}}),
+    Technique(
+        "guesses-at-dips",
+        "speculative replies wait for the final transcript",
+        {"interim_transcripts": {"at_dips": False}},
+    ),
     Technique("state-reuse", "each prompt is computed from its beginning", {"llm": {"reuse_state": False}}),
-    Technique("quick-ears", "Whisper hears everything", {"stt": {"first_pass_model": ""}}),
+    Technique("first-pass", "Whisper transcribes everything", {"stt": {"first_pass_model": ""}}),
     Technique(
         "short-context",
-        "Whisper hears everything, padded to 30 s",
+        "Whisper transcribes everything, padded to 30 s",
         {"stt": {"first_pass_model": "", "short_context": False}},
     ),
     Technique(
         "early-work",
-        "work begins after 64 ms of silence, by voice activity alone",
+        "work starts after 64 ms of silence, by voice activity alone",
         {"speech": {"soft_end_ms": 64, "drop_20db_threshold": 0.0, "drop_30db_threshold": 0.0}},
     ),
-    Technique("words-decide", "the turn model is asked every time", {"endpointing": {"finished_probability": 0.0}}),
+    Technique("words-decide", "the turn detector is always asked", {"endpointing": {"finished_probability": 0.0}}),
     Technique(
         "short-first-segment",
-        "the first segment is as long as others",
+        "the first segment is as long as the others",
         {"conversation": {"first_segment_min_words": 24, "first_segment_words": 24}},
     ),
-    Technique("chunked-voice", "a segment is heard when all of it is synthesized", {"tts": {"chunked": False}}),
+    Technique("chunked-voice", "a segment plays when all of it is synthesized", {"tts": {"chunked": False}}),
     Technique(
         "vad-column",
         "the latency guide's default column (section 1.3) instead of its optimized one",
@@ -76,8 +86,17 @@ TECHNIQUES = (
 
 @dataclass(frozen=True, slots=True)
 class AblationRow:
-    """One technique's turns. `cost_ms`: what a clip's median is above that clip's median with all on, the mean of the
-    clips that both have; `low_ms` to `high_ms` with 95% confidence.
+    """Result of turning one technique off.
+
+    Attributes:
+        technique: The technique.
+        spread: Voice-to-voice latency of all answered turns.
+        stages: Duration of each stage.
+        unanswered: Turns without an answer.
+        premature: Replies that started before the caller had finished.
+        cost_ms: Mean over the clips of the difference of a clip's medians, technique off minus all on.
+        low_ms: Lower end of the 95% confidence interval of `cost_ms`.
+        high_ms: Upper end of that interval.
     """
 
     technique: Technique
@@ -91,7 +110,11 @@ class AblationRow:
 
 
 def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[TurnRecord]) -> AblationRow:
-    """Raises ValueError if no turn of either was answered."""
+    """Compare the turns of a technique with those of the baseline.
+
+    Raises:
+        ValueError: No turn was answered, or no clip was answered in both.
+    """
     table = spreads(records)
     if VOICE_TO_VOICE not in table:
         raise ValueError(f"no turn of {technique.name} was answered")
@@ -109,32 +132,41 @@ def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[
 
 
 def by_clip(records: Sequence[TurnRecord]) -> dict[str, list[float]]:
-    """Voice to voice of the turns that were answered, in ms, by the clip's file name."""
-    found = defaultdict(list)
+    """Return the voice-to-voice latencies of the answered turns in ms, by the clip's file name."""
+    latencies = defaultdict(list)
     for record in records:
         if record.voice_to_voice_ms is not None:
-            found[PurePath(record.clip).name].append(record.voice_to_voice_ms)
-    return dict(found)
+            latencies[PurePath(record.clip).name].append(record.voice_to_voice_ms)
+    return dict(latencies)
 
 
 def difference(
-    mine: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], seed: int = 0
+    without: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]], seed: int = 0
 ) -> tuple[float, float, float]:
-    """The mean, over the clips in both, of the difference of their medians, and its 95% bootstrap interval.
+    """Return the mean difference of medians over the common clips, and its 95% bootstrap interval.
 
-    Raises ValueError if they have no clip in common.
+    Args:
+        without: Latencies without the technique, by clip.
+        baseline: Latencies with all techniques, by clip.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The mean difference and both ends of its interval, in the unit of the latencies.
+
+    Raises:
+        ValueError: No clip is in both.
     """
-    clips = sorted(mine.keys() & theirs.keys())
+    clips = sorted(without.keys() & baseline.keys())
     if not clips:
         raise ValueError("no clip was answered both with the technique and without it")
     rng = np.random.default_rng(seed)
-    cost = float(np.mean([np.median(mine[clip]) - np.median(theirs[clip]) for clip in clips]))
-    drawn = [_medians(mine[clip], rng) - _medians(theirs[clip], rng) for clip in clips]
+    cost = float(np.mean([np.median(without[clip]) - np.median(baseline[clip]) for clip in clips]))
+    drawn = [_medians(without[clip], rng) - _medians(baseline[clip], rng) for clip in clips]
     low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
     return cost, float(low), float(high)
 
 
 def _medians(values: Sequence[float], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Of as many values drawn with replacement, many times."""
+    """Return the medians of `RESAMPLES` bootstrap samples."""
     drawn: npt.NDArray[np.float64] = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
     return drawn

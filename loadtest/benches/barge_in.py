@@ -1,8 +1,8 @@
-"""How soon a reply falls silent when its listener speaks over it, and what of it stays in the history.
+"""Barge-in bench: how fast a reply stops when the caller speaks over it, and what stays in the conversation history.
 
-Callers hold conversations in which each line but the first interrupts the reply to the one before. Their loudspeaker is
-simulated; it is silent from the instant at which the client learns that the server heard speech. The replies are made
-by emulated engines that speak a known number of characters a second: so it is known what was heard of their text.
+Callers hold conversations in which each line after the first interrupts the reply to the line before. Their
+loudspeaker is simulated. It stops when the client receives the event that the server detected speech. Emulated engines
+make the replies at a fixed number of characters per second, so the played part of their text is known.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.reply.playout import CHARACTERS_PER_S
 
 LIMIT_MS = 150.0
-"""The bar (DESIGN section 5): from the first frame with the interruption's speech to the last sample of the reply."""
+"""Limit of the 95th percentile, from the first frame with the caller's speech to the reply's last played sample."""
 
 FIRST_S, STEP_S, SPREAD_S = 0.8, 0.37, 1.5
-"""Interruptions begin so long after a reply does, and so much later each, over so wide a range: so they meet frames,
-windows and segments at every offset.
-"""
+"""Interruption number n begins FIRST_S + (n * STEP_S modulo SPREAD_S) after the start of a reply. The interruptions
+thus hit frames, windows and segments at every offset."""
 
 HEARD_TOLERANCE_S = 0.1
-"""A word is over a little before the space behind it, and a client says where it stopped in whole milliseconds."""
+"""Tolerance for played text: a word ends a little before its space, and clients report whole milliseconds."""
 
 SETTINGS: dict[str, Any] = {
     "stt": {"engine": "emulated", "emulation": {"profile": "guide-500-stt", "full_stop": True}},
@@ -36,15 +35,24 @@ SETTINGS: dict[str, Any] = {
     "tts": {"engine": "emulated", "emulation": {"profile": "guide-500-tts"}},
     "conversation": {"max_reply_tokens": 120},
 }
-"""Replies of some forty seconds, so that none ends before it is interrupted; voice activity and turn model are real."""
+"""Settings of the measured server. Replies last about 40 s, so that none ends before it is interrupted. Voice activity
+detection and turn detector are real."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """In milliseconds. `stop_ms`: first frame with speech -> silence; `frame_ms`: first sample -> that frame leaves;
-    `server_ms`: arrival of the first window that counted as speech -> silence, by the server's clock.
+    """One measured interruption.
 
-    `heard_s` of the reply was heard; `kept` of its text is in the history, which takes `kept_s` to say.
+    Attributes:
+        clip: The clip that interrupts.
+        stop_ms: Time from sending the first frame with speech to silence.
+        frame_ms: Time from the first sample of speech to sending its frame.
+        server_ms: Time from the arrival of the first window of speech to silence, by the server's clock. None if the
+            server did not report it.
+        heard_s: Seconds of the reply that were played.
+        kept_s: Seconds that it takes to speak `kept`.
+        kept: Text of the reply in the conversation history.
+        said: Text of the reply that the server sent.
     """
 
     clip: str
@@ -58,48 +66,59 @@ class Interruption:
 
     @property
     def true_to_heard(self) -> bool:
-        """Whether the history has the reply's beginning, and nothing of it that was not heard."""
+        """True if the history holds the reply's beginning, and no text that was not played."""
         return self.said.startswith(self.kept) and self.kept_s <= self.heard_s + HEARD_TOLERANCE_S
 
 
 def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> list[ScriptedLine]:
-    """A question and `count` interruptions; `offset`: how many other callers of the run have begun with."""
+    """Return the lines of one caller: a question and `count` interruptions.
+
+    Args:
+        question: First line.
+        clips: Clips that interrupt, in turn.
+        count: Number of interruptions.
+        offset: Number of interruptions of the callers before this one, so that every caller uses other offsets.
+    """
     numbers = range(offset, offset + count)
     over = [ScriptedLine(clips[number % len(clips)], FIRST_S + number * STEP_S % SPREAD_S) for number in numbers]
     return [ScriptedLine(question), *over]
 
 
 def interruptions(dialogue: ScriptedCaller) -> list[Interruption]:
-    """Those in which the reply fell silent; a line that did not silence the reply before it is missing."""
-    found = []
-    for before, behind in pairwise(dialogue.turns):
-        if before.stop_s is not None and before.reply is not None:
-            found.append(_interruption(before.reply, before.stop_s, behind))
-    return found
+    """Return the interruptions that stopped a reply. A line that did not stop the reply before it is left out."""
+    stopped = []
+    for turn, interrupting in pairwise(dialogue.turns):
+        if turn.stop_s is not None and turn.reply is not None:
+            stopped.append(_interruption(turn.reply, turn.stop_s, interrupting))
+    return stopped
 
 
-def _interruption(reply: ReceivedReply, stop_s: float, behind: ScriptedTurn) -> Interruption:
-    onset = behind.spoken.start + behind.spoken.clip.speech_start
-    captured_at = behind.microphone.captured(onset)
+def _interruption(reply: ReceivedReply, stop_s: float, interrupting: ScriptedTurn) -> Interruption:
+    onset = interrupting.spoken.start + interrupting.spoken.clip.speech_start
+    captured_at = interrupting.microphone.captured(onset)
     return Interruption(
-        clip=behind.spoken.clip.name,
+        clip=interrupting.spoken.clip.name,
         stop_ms=round(stop_s * 1000, 1),
-        frame_ms=round((behind.speech_begins - captured_at) * 1000, 1),
+        frame_ms=round((interrupting.speech_begins - captured_at) * 1000, 1),
         server_ms=reply.report.stop_ms if reply.report else None,
-        heard_s=round(sum(len(chunk.pcm) for chunk in reply.playback.heard()) / _BYTES_A_SECOND, 3),
+        heard_s=round(sum(len(chunk.pcm) for chunk in reply.playback.heard()) / _BYTES_PER_SECOND, 3),
         kept_s=round(len(reply.kept) / CHARACTERS_PER_S, 3),
         kept=reply.kept,
         said=reply.transcript.strip(),
     )
 
 
-_BYTES_A_SECOND = WIRE_RATE * SAMPLE_BYTES
+_BYTES_PER_SECOND = WIRE_RATE * SAMPLE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """All interruptions of a run; `asked`: how many there should have been. `late_ms`: how late the callers' own frames
-    left at the 99th percentile, which makes all of it longer.
+    """Result of a run.
+
+    Attributes:
+        asked: Number of interruptions in the scripts.
+        found: The interruptions that stopped a reply.
+        late_ms: 99th percentile of how late the callers' frames left. It makes every measured time longer.
     """
 
     asked: int
@@ -107,7 +126,10 @@ class Stops:
     late_ms: float = 0.0
 
     def spreads(self) -> dict[str, Spread]:
-        """By part, of those that are known; the rest is the way there and back and the speech before that window."""
+        """Return the distribution of each part of the time to silence, for the table.
+
+        The part outside the server is the network in both directions and the speech before the first window.
+        """
         server = [each.server_ms for each in self.found if each.server_ms is not None]
         rest = [each.stop_ms - each.server_ms for each in self.found if each.server_ms is not None]
         parts = {
@@ -120,12 +142,12 @@ class Stops:
 
     @property
     def untrue(self) -> int:
-        """Histories with something that was not heard."""
+        """Number of histories with text that was not played."""
         return sum(not each.true_to_heard for each in self.found)
 
     @property
     def holds(self) -> bool:
-        """Whether every interruption was heard, 95% of them in time, and every history is true."""
+        """True if every interruption stopped its reply, 95% of them in time, and every history is correct."""
         if len(self.found) < self.asked or not self.found:
             return False
         return spread([each.stop_ms for each in self.found]).p95_ms <= LIMIT_MS and not self.untrue

@@ -1,1 +1,8 @@
-"""From measured load levels to a plan: calibration, queueing model, prediction and plan. Start at `plan.py`."""
+"""Capacity model behind `rejoinder plan`, `rejoinder bench capacity` and `rejoinder load concurrency`.
+
+`calibration` reduces load runs to a document. `network_fit` turns it into a network of queues, `turn_network`
+simulates that network, `prediction` and `inversion` ask it questions, and `plan` puts the answers together.
+`capacity_rows` compares predictions with measurements, and `concurrency` and `hardware_cells` fill the latency
+guide's tables. The command line imports this package. It imports `loadtest.generator`, `loadtest.bandwidth` and the
+packages below them. Start at `plan.plan`.
+"""

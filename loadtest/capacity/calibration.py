@@ -1,8 +1,8 @@
-"""What a plan is computed from: runs of a real deployment at a few loads, boiled down to a document.
+"""Calibration document: load runs of a real deployment at a few loads, reduced to the figures that a plan needs.
 
-A level is one run. Of it are kept what the client heard (percentiles, throughput, the shares of a turn) and what the
-replicas counted (service times, waits, CPU, memory). Levels stand at 20, 40 and 60% of the knee: low enough that the
-system is not the bottleneck's hostage, far enough apart to see what grows with load.
+A level is one run. It keeps the client's measurements (percentiles, throughput, the parts of a turn) and the
+replicas' measurements (service times, waits, CPU, memory). The levels are at 20, 40 and 60% of the knee. This is low
+enough that the bottleneck does not dominate, and far enough apart to show growth with load.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.waterfall import Stage
 
 SHARES = (0.2, 0.4, 0.6)
-"""Of the knee, where calibration runs."""
+"""Loads of the calibration runs, as shares of the knee."""
 
 LEAST_TURNS = 30
-"""Fewer turns than this tell nothing of a 95th percentile."""
+"""Fewest answered turns in a level. Fewer turns do not give a usable 95th percentile."""
 
 FORMAT = 1
 
@@ -36,22 +36,31 @@ _SHARES_OF_A_CURVE = (0.0, 0.01, 0.05, *(step / 20 for step in range(2, 19)), 0.
 
 @dataclass(frozen=True, slots=True)
 class TimeDistribution:
-    """A distribution of one part of a turn: its mean and its quantiles (share, seconds)."""
+    """Distribution of one part of a turn, as stored: its mean and its quantiles as (share, seconds) pairs."""
 
     mean_s: float
     points: tuple[tuple[float, float], ...]
 
     @property
     def times(self) -> Quantiles:
+        """The quantiles as a distribution."""
         return Quantiles(self.points)
 
 
 @dataclass(frozen=True, slots=True)
 class StageLevel:
-    """One stage in one run: services and waits as the replicas counted them.
+    """One stage in one run, as measured by its replicas.
 
-    `served` requests of all have a known service; 0 for a stage that counts none (the turn detector). `in_service` is
-    the mean number of busy slots a replica, `cores` what one replica used, `memory_mb` the largest replica's.
+    Attributes:
+        replicas: Number of replicas.
+        requests: Number of requests.
+        served: Requests with a measured service time. 0 for a stage that measures none (the turn detector).
+        service_mean_s: Mean service time.
+        service: Quantiles of the service time as (share, seconds) pairs.
+        queue_mean_s: Mean wait for a slot.
+        in_service: Mean number of occupied slots per replica.
+        cores: CPU cores used per replica.
+        memory_mb: Memory of the largest replica.
     """
 
     replicas: int
@@ -67,7 +76,26 @@ class StageLevel:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One run at a constant number of sessions; rates and bytes are a session's, WebSocket payload without headers."""
+    """One run at a constant number of sessions.
+
+    Attributes:
+        sessions: Number of sessions.
+        turns: Number of answered turns.
+        for_s: Length of the run in seconds.
+        p50_ms: Median voice-to-voice latency.
+        p95_ms: Its 95th percentile.
+        p99_ms: Its 99th percentile.
+        audio_s: Mean seconds of audio per answer.
+        parts: Distribution of voice-to-voice latency and of its parts, by name.
+        stages: The replicas' measurements, by stage.
+        host_cores: CPU cores used by all hosts together.
+        host_memory_mb: Memory of the largest host.
+        in_kbps: WebSocket payload from one caller, without headers.
+        out_kbps: WebSocket payload to one caller, without headers.
+        frames_per_s: Messages per second from one caller.
+        hedged: Number of second LLM requests.
+        hosts: Number of hosts.
+    """
 
     sessions: int
     turns: int
@@ -88,12 +116,23 @@ class Level:
 
     @property
     def turns_per_s(self) -> float:
+        """Throughput of all sessions, in turns per second."""
         return self.turns / self.for_s
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """All levels of one deployment. `slots`: of one replica, by stage. `settings` are the application's `args`."""
+    """All levels of one deployment.
+
+    Attributes:
+        levels: The runs.
+        engines: Engine of each stage, in words.
+        slots: Requests that one replica serves at the same time, by stage.
+        behavior: Behaviour of the simulated callers.
+        settings: The application's `args`.
+        machine: The machine, in words.
+        version: Format of the document, see `FORMAT`.
+    """
 
     levels: tuple[Level, ...]
     engines: dict[str, str]
@@ -105,15 +144,17 @@ class Calibration:
 
     @property
     def least(self) -> Level:
+        """The level with the fewest sessions."""
         return min(self.levels, key=lambda level: level.sessions)
 
     @property
     def most(self) -> Level:
+        """The level with the most sessions."""
         return max(self.levels, key=lambda level: level.sessions)
 
     @property
     def emulated(self) -> bool:
-        """Whether some engine was emulated, so that the system was measured and not a model."""
+        """True if any engine was emulated. The levels then measure the system around the engine, not a model."""
         return any(engine.startswith("emulated") for engine in self.engines.values())
 
 
@@ -121,42 +162,52 @@ _ADAPTER = TypeAdapter(Calibration)
 
 
 def save(calibration: Calibration, path: Path) -> None:
+    """Write a calibration as JSON."""
     path.write_text(json.dumps(asdict(calibration), sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Calibration:
-    """Raises ConfigError if the file is no calibration."""
-    remedy = "Make one with `rejoinder plan --url URL --save FILE`."
+    """Read a calibration from a file.
+
+    Raises:
+        ConfigError: The file cannot be read, is not a calibration, or has another format version.
+    """
+    remedy = "Create a calibration with `rejoinder plan --url URL --save FILE`."
     try:
-        found = _ADAPTER.validate_json(path.read_bytes())
+        calibration = _ADAPTER.validate_json(path.read_bytes())
     except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror}).", remedy, field=str(path)) from error
+        raise ConfigError(f"the file cannot be read ({error.strerror}).", remedy, field=str(path)) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"is no calibration: {where}: {first['msg']}.", remedy, field=str(path)) from None
-    if found.version != FORMAT or not found.levels:
+        raise ConfigError(f"the file is not a calibration: {where}: {first['msg']}.", remedy, field=str(path)) from None
+    if calibration.version != FORMAT or not calibration.levels:
         raise ConfigError(
-            f"is a calibration of format {found.version} with {len(found.levels)} levels.", remedy, str(path)
+            f"the calibration has format {calibration.version} (expected {FORMAT}) "
+            f"and {len(calibration.levels)} levels.",
+            remedy,
+            str(path),
         )
-    return found
+    return calibration
 
 
 def levels_for(knee: int) -> tuple[int, ...]:
-    """The numbers of sessions to calibrate at; raises ConfigError if the knee is too small to have three of them."""
+    """Return the numbers of sessions at which to calibrate. Raises ConfigError if they are not three different ones."""
     sessions = tuple(max(1, round(share * knee)) for share in SHARES)
     if len(set(sessions)) < len(SHARES):
-        raise ConfigError(f"a knee of {knee} sessions leaves no three levels.", "It must be 5 or more.", field="--knee")
+        raise ConfigError(
+            f"a knee of {knee} sessions does not give three different levels.", "Use 5 or more.", field="--knee"
+        )
     return sessions
 
 
 def level(result: RunResult, window: MeasuredWindow) -> Level:
-    """Boil a run down; raises ConfigError if it says too little."""
+    """Reduce a run to a level. Raises ConfigError if fewer than `LEAST_TURNS` turns were answered."""
     whole = result.latencies.get(VOICE_TO_VOICE)
     if whole is None or result.counts.answered < LEAST_TURNS:
         raise ConfigError(
             f"only {result.counts.answered} turns were answered, {LEAST_TURNS} are needed.",
-            "Run longer, or with more sessions.",
+            "Run longer or with more sessions.",
             field="--for",
         )
     sessions, host = int(str(result.scenario["sessions"])), window.stages.get("host")
@@ -168,7 +219,11 @@ def level(result: RunResult, window: MeasuredWindow) -> Level:
         p95_ms=whole.p95_ms,
         p99_ms=whole.p99_ms,
         audio_s=result.counts.audio_s / result.counts.answered,
-        parts={name: spell(latency) for name, latency in result.latencies.items() if name in _PARTS and latency.count},
+        parts={
+            name: time_distribution(latency)
+            for name, latency in result.latencies.items()
+            if name in _PARTS and latency.count
+        },
         stages={name: _stage(counts, window.for_s) for name, counts in window.stages.items() if name != "host"},
         host_cores=host.cpu_s / window.for_s if host else 0.0,
         host_memory_mb=host.memory_mb if host else 0.0,
@@ -183,8 +238,8 @@ def level(result: RunResult, window: MeasuredWindow) -> Level:
 _PARTS = {VOICE_TO_VOICE, *(stage.value for stage in Stage), "unattributed"}
 
 
-def spell(latency: Latency) -> TimeDistribution:
-    """The distribution of a latency: from its histogram if it has one, else from its printed percentiles."""
+def time_distribution(latency: Latency) -> TimeDistribution:
+    """Return the distribution of a latency, from its histogram if it has one, else from its listed percentiles."""
     if latency.histogram:
         histogram = HdrHistogram.decode(latency.histogram)
         values = [histogram.get_value_at_percentile(100 * share) / 1e6 for share in _SHARES_OF_A_CURVE]
@@ -195,7 +250,7 @@ def spell(latency: Latency) -> TimeDistribution:
 
 
 def histogram_points(histogram: Histogram) -> tuple[tuple[float, float], ...]:
-    """A histogram as quantiles whose mean is the exact one: buckets know shape, the sum knows the mean."""
+    """Convert a histogram to quantiles. The buckets give the shape, and the sum gives the exact mean."""
     finite = [bound if bound != float("inf") else 2 * histogram.bounds_s[-2] for bound in histogram.bounds_s]
     spread = bucketed(finite, histogram.counts)
     scale = histogram.mean_s / spread.mean_s if spread.mean_s else 1.0
@@ -211,13 +266,13 @@ def _rising(points: Any) -> tuple[tuple[float, float], ...]:
 
 
 def _stage(counts: StageCounts, for_s: float) -> StageLevel:
-    known = counts.service.count > 0
+    has_times = counts.service.count > 0
     return StageLevel(
         replicas=counts.replicas,
         requests=counts.requests,
         served=counts.service.count,
-        service_mean_s=counts.service.mean_s if known else 0.0,
-        service=histogram_points(counts.service) if known else (),
+        service_mean_s=counts.service.mean_s if has_times else 0.0,
+        service=histogram_points(counts.service) if has_times else (),
         queue_mean_s=counts.queue.mean_s if counts.queue.count else 0.0,
         in_service=counts.service.sum_s / for_s / counts.replicas,
         cores=counts.cpu_s / for_s / counts.replicas,

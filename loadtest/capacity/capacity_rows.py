@@ -1,9 +1,10 @@
-"""Predictions held against measurements: configurations that were not calibrated on, each bounded by emulated slots.
+"""Validation of the capacity model (`rejoinder bench capacity`): predictions compared with later measurements.
 
-A row is predicted first, and the prediction is written down; then it is measured in repeats, at loads around the
-predicted knee. The measured knee is where the repeats' mean 95th percentiles, joined by straight lines, cross the
-limit: a saturated closed system's waits grow linearly with its callers. What the repeats differ by is the machine's
-noise floor: an error below it says nothing.
+Each row is a configuration that was not calibrated. Its emulated slots, not the machine, limit it. The prediction of a
+row is written to a file first. Then the row is measured in repeats, at loads around the predicted knee. The measured
+knee is where the repeats' mean 95th percentiles, joined by straight lines, cross the limit. Lines are used because
+waits in a saturated closed system grow linearly with its callers. The spread of the repeats is the machine's noise. An
+error below it is not significant.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.emulated_network import answer, stage
-from loadtest.capacity.network_fit import STAGES, fit, varied
+from loadtest.capacity.network_fit import STAGES, fit, with_calibrated_hops
 from loadtest.capacity.prediction import knee, predict
 from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.turn_network import TurnNetwork
@@ -24,20 +25,28 @@ from rejoinder.core.capacity.erlang import blocking
 from rejoinder.core.settings.settings import Settings, parse_settings
 
 LIMIT_MS = 2500.0
-"""Of the 95th percentile: where waiting, not the tail of one service, decides; the guide's tiers do not matter here."""
+"""Limit of the 95th percentile. At this height waiting decides, not the tail of one service. It is not a guide tier."""
 
 KNEE_WITHIN = 0.10
+"""Largest accepted relative error of a predicted knee."""
 P95_WITHIN = 0.25
+"""Largest accepted relative error of a predicted 95th percentile."""
 
 LOADS = (0.9, 1.1)
-"""Of the predicted knee, where a row is measured."""
+"""Loads at which a row is measured, as shares of the predicted knee."""
 
 PREDICT_FOR_S = 400.0
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityRow:
-    """A configuration as changes of the base's `args`, and in words."""
+    """A configuration to predict and measure.
+
+    Attributes:
+        name: Name of the row, part of file names.
+        what: The configuration in words.
+        changes: Stages of the base's `args` to replace.
+    """
 
     name: str
     what: str
@@ -53,7 +62,10 @@ def _stage(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
 
 
 def _stt(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
-    """Words end turns, so that the turn model's share of this machine's cores is none."""
+    """Return settings of speech to text whose transcripts end with a full stop.
+
+    The punctuation ends turns, so the turn detector uses no CPU of this machine.
+    """
     stage = _stage(replicas, slots, **curve)
     stage["emulation"] |= {"full_stop": True}
     return stage
@@ -70,10 +82,10 @@ BASE: dict[str, Any] = {
     "llm": _llm(2, 4, median_ms=350, sigma=0.2),
     "tts": _stage(1, 6, median_ms=120),
     "hedging": {"min_samples": 50},
-    # The network of queues that is held against the measurement begins replies when turns are taken.
+    # The simulated network starts replies at the end of turn, so speculative replies are off.
     "speculation": {"enabled": False},
 }
-"""What is calibrated: one replica of speech to text is the bottleneck."""
+"""Settings of the calibrated configuration. Its single replica of speech to text is the bottleneck."""
 
 ROWS: tuple[CapacityRow, ...] = (
     CapacityRow("replicas", "stt on 2 replicas of 2 slots", {"stt": _stt(2, 2, median_ms=500, sigma=0.2)}),
@@ -97,13 +109,15 @@ ROWS: tuple[CapacityRow, ...] = (
 
 
 def row(name: str) -> CapacityRow:
-    """Raises KeyError for a name that there is not."""
+    """Return a row by name. Raises KeyError for an unknown name."""
     return {row.name: row for row in ROWS}[name]
 
 
 def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The base's settings with whole stages replaced, and without what answers late turns in another way: a filler
-    delays the answer behind it, and a policy changes the system between two turns. Neither is in the network of queues.
+    """Return the base's settings with whole stages replaced, and with fillers and degradation turned off.
+
+    A filler delays the answer behind it, and degradation changes the system between two turns. The simulated network
+    has neither.
     """
     conversation = {**base.get("conversation", {}), "filler_after_ms": 0}
     return parse_settings({**base, **changes, "conversation": conversation, "degradation": {"enabled": False}})
@@ -111,7 +125,19 @@ def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Written before the row is measured. `p95_ms` at each of `sessions`; `knee` the most within the limit."""
+    """Prediction of a row, written to a file before the row is measured.
+
+    Attributes:
+        row: Name of the row.
+        what: The configuration in words.
+        limit_ms: Limit of the 95th percentile.
+        knee: Most sessions within the limit.
+        sessions: Loads at which to measure the row.
+        p50_ms: Predicted median at each load.
+        p95_ms: Predicted 95th percentile at each load.
+        turns_per_s: Predicted throughput at each load.
+        bottleneck: Stage with the largest share of slots in use at the highest load.
+    """
 
     row: str
     what: str
@@ -126,7 +152,15 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """One measurement of all of a row's loads. `invalid`: the generator's causes, if it was not fit to measure."""
+    """One measurement of a row at all its loads.
+
+    Attributes:
+        p50_ms: Measured median at each load.
+        p95_ms: Measured 95th percentile at each load.
+        turns: Number of turns at each load.
+        seconds: Length of each run.
+        invalid: Why the load generator failed its self-check. Empty if it passed.
+    """
 
     p50_ms: tuple[float, ...]
     p95_ms: tuple[float, ...]
@@ -137,41 +171,44 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A predicted row and its repeats."""
+    """A row's prediction and its measurements."""
 
     predicted: Predicted
     repeats: tuple[Repeat, ...] = field(default=())
 
     @property
     def knee(self) -> float:
-        """Where the repeats' mean 95th percentiles cross the limit."""
+        """Measured knee: where the repeats' mean 95th percentiles cross the limit."""
         return crossing(self.predicted.sessions, self._p95_ms(), self.predicted.limit_ms)
 
     @property
     def knees(self) -> tuple[float, ...]:
-        """Each repeat's own: the line of all repeats, moved by what this one's percentiles differ on average.
+        """Knee of each repeat: the line of all repeats, shifted by this repeat's mean difference from it.
 
-        Two percentiles of one short run give no slope worth the name.
+        A repeat has no line of its own, because the two percentiles of one short run do not give a usable slope.
         """
         sessions, mean = self.predicted.sessions, self._p95_ms()
         _, slope = _segment(sessions, mean, self.predicted.limit_ms)
-        off = [fmean(p95 - usual for p95, usual in zip(repeat.p95_ms, mean, strict=True)) for repeat in self.repeats]
-        return tuple(self.knee - by / slope for by in off)
+        shifts = [
+            fmean(p95 - common for p95, common in zip(repeat.p95_ms, mean, strict=True)) for repeat in self.repeats
+        ]
+        return tuple(self.knee - shift / slope for shift in shifts)
 
     @property
     def knee_error(self) -> float:
-        """Relative; positive if more was predicted than measured."""
-        # A knee is a whole number of sessions: the prediction lies anywhere up to the next one.
+        """Relative error of the predicted knee: predicted / measured - 1."""
+        # A predicted knee is a whole number. The true value is between it and the next one, so take the middle.
         return (self.predicted.knee + 0.5) / self.knee - 1
 
     @property
     def p95_errors(self) -> tuple[float, ...]:
-        """At each load, against the mean of the repeats."""
-        return tuple(guess / truth - 1 for guess, truth in zip(self.predicted.p95_ms, self._p95_ms(), strict=True))
+        """Relative error of the predicted 95th percentile at each load, against the mean of the repeats."""
+        pairs = zip(self.predicted.p95_ms, self._p95_ms(), strict=True)
+        return tuple(predicted / measured - 1 for predicted, measured in pairs)
 
     @property
     def p95_error(self) -> float:
-        """The largest of all loads, whatever its sign."""
+        """The error of all loads with the largest absolute value."""
         return float(max(self.p95_errors, key=abs))
 
     def _p95_ms(self) -> list[float]:
@@ -179,62 +216,72 @@ class Measured:
 
     @property
     def knee_noise(self) -> float:
-        """Half the range of the repeats, relative to their mean."""
+        """Half the range of the repeats' knees, relative to the measured knee."""
         return (max(self.knees) - min(self.knees)) / 2 / self.knee
 
     @property
     def p95_noise(self) -> float:
-        """Of the load at which the repeats differ most."""
+        """Half the range of the repeats' 95th percentiles, relative to their mean, at the load where it is largest."""
         columns: list[tuple[float, ...]] = list(zip(*(repeat.p95_ms for repeat in self.repeats), strict=True))
         return max((max(values) - min(values)) / 2 / fmean(values) for values in columns)
 
     @property
     def holds(self) -> bool:
+        """True if the errors are within `KNEE_WITHIN` and `P95_WITHIN`."""
         return abs(self.knee_error) <= KNEE_WITHIN and abs(self.p95_error) <= P95_WITHIN
 
 
 def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]) -> TurnNetwork:
-    """The calibrated network with the row's stages in place of its own."""
+    """Return the calibrated network with the row's stages in place of its own.
+
+    Args:
+        calibration: Calibration of `BASE`.
+        changed: The row.
+        words: Vocabulary of the emulated language model.
+    """
     settings = settings_of(calibration.settings, changed.changes)
     fitted = fit(calibration, answer(parse_settings(calibration.settings), words))
     stages: dict[str, QueueStage] = {name: stage(settings, name) for name in STAGES if name in changed.changes}
-    return varied(fitted, stages)
+    return with_calibrated_hops(fitted, stages)
 
 
 def predict_row(net: TurnNetwork, changed: CapacityRow, limit_ms: float = LIMIT_MS) -> Predicted:
-    """The knee, and the percentiles at the loads around it at which the row is to be measured."""
-    found = knee(lambda sessions: predict(net, sessions, PREDICT_FOR_S).p95_ms.value, limit_ms, most=500)
-    loads = tuple(max(1, round(share * found)) for share in LOADS)
-    guesses = [predict(net, sessions, PREDICT_FOR_S) for sessions in loads]
+    """Predict a row's knee, and its percentiles at the loads at which it is to be measured."""
+    sessions = knee(lambda sessions: predict(net, sessions, PREDICT_FOR_S).p95_ms.value, limit_ms, most=500)
+    loads = tuple(max(1, round(share * sessions)) for share in LOADS)
+    predictions = [predict(net, load, PREDICT_FOR_S) for load in loads]
     return Predicted(
         row=changed.name,
         what=changed.what,
         limit_ms=limit_ms,
-        knee=found,
+        knee=sessions,
         sessions=loads,
-        p50_ms=tuple(round(guess.p50_ms.value, 1) for guess in guesses),
-        p95_ms=tuple(round(guess.p95_ms.value, 1) for guess in guesses),
-        turns_per_s=tuple(round(guess.turns_per_s.value, 3) for guess in guesses),
-        bottleneck=guesses[-1].bottleneck,
+        p50_ms=tuple(round(prediction.p50_ms.value, 1) for prediction in predictions),
+        p95_ms=tuple(round(prediction.p95_ms.value, 1) for prediction in predictions),
+        turns_per_s=tuple(round(prediction.turns_per_s.value, 3) for prediction in predictions),
+        bottleneck=predictions[-1].bottleneck,
     )
 
 
 def crossing(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) -> float:
-    """Where the measured percentiles, joined by straight lines, cross the limit; beyond them the last line goes on.
+    """Return the number of sessions at which the measured percentiles, joined by straight lines, cross the limit.
 
-    Noise may let a percentile fall with load: then the line rises where it last does so. Raises ValueError if it never
-    does.
+    Outside the measured loads the nearest rising line is extended. Where noise makes a percentile fall with load, only
+    rising lines count.
+
+    Raises:
+        ValueError: The percentile rises between no two loads.
     """
     (n, low), slope = _segment(sessions, p95_ms, limit_ms)
     return n + (limit_ms - low) / slope
 
 
 def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) -> tuple[tuple[int, float], float]:
-    """The start of the line on which the limit lies, and its slope a session."""
+    """Return the start of the line that crosses the limit, and its slope in milliseconds per session."""
     pairs = list(pairwise(zip(sessions, p95_ms, strict=True)))
     rising = [pair for pair in pairs if pair[1][1] > pair[0][1]]
     if not rising:
-        raise ValueError(f"p95 does not rise from {sessions[0]} to {sessions[-1]} sessions: no knee can be read off")
+        raise ValueError(f"p95 does not rise from {sessions[0]} to {sessions[-1]} sessions: there is no knee")
     inside = [pair for pair in rising if pair[0][1] <= limit_ms < pair[1][1]]
     start, end = inside[-1] if inside else (rising[0] if limit_ms < p95_ms[0] else rising[-1])
     return start, (end[1] - start[1]) / (end[0] - start[0])
@@ -242,7 +289,13 @@ def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRow:
-    """Calls at random that say nothing, against a host that admits `max_sessions`: Erlang B."""
+    """Validation of admission by Erlang B: silent calls that arrive at random at a host with limited sessions.
+
+    Attributes:
+        calls_per_s: Rate of calls.
+        session_s: Length of a call.
+        max_sessions: Sessions that the host admits.
+    """
 
     calls_per_s: float
     session_s: float
@@ -250,7 +303,7 @@ class AdmissionRow:
 
     @property
     def refused(self) -> float:
-        """The predicted share."""
+        """Predicted share of refused calls."""
         return blocking(self.calls_per_s * self.session_s, self.max_sessions)
 
 
@@ -261,7 +314,13 @@ REFUSED_WITHIN = 0.25
 
 @dataclass(frozen=True, slots=True)
 class AdmissionResult:
-    """The predicted share of refused calls, and the measured one of each repeat, of so many calls."""
+    """Predicted and measured share of refused calls.
+
+    Attributes:
+        predicted: Predicted share.
+        refused: Measured share of each repeat.
+        calls: Number of calls in each repeat.
+    """
 
     predicted: float
     refused: tuple[float, ...] = ()
@@ -269,17 +328,20 @@ class AdmissionResult:
 
     @property
     def measured(self) -> float:
-        """Of all repeats' calls together."""
+        """Measured share over all repeats' calls."""
         return sum(share * count for share, count in zip(self.refused, self.calls, strict=True)) / sum(self.calls)
 
     @property
     def error(self) -> float:
+        """Relative error: predicted / measured - 1."""
         return self.predicted / self.measured - 1
 
     @property
     def noise(self) -> float:
+        """Half the range of the repeats, relative to the measured share."""
         return (max(self.refused) - min(self.refused)) / 2 / self.measured
 
     @property
     def holds(self) -> bool:
+        """True if the error is within `REFUSED_WITHIN`."""
         return abs(self.error) <= REFUSED_WITHIN

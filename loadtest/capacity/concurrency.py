@@ -1,8 +1,8 @@
-"""The latency guide's tables of concurrency and hardware (sections 4.1 to 4.3, 5), cell by cell.
+"""The latency guide's tables of concurrency and memory (sections 5 and 4.3), cell by cell.
 
-Every cell is measured here, projected from what was measured (with the arithmetic), published (with its source), or
-does not hold (with the configuration in which it would). A cell that nobody measured and nothing implies says so; none
-is made up.
+Every cell has a status: measured here, projected from measurements (the source shows the arithmetic), published (with
+its source), or does not hold (with the configuration in which it would). A cell without evidence is "not known".
+`hardware_cells` does the same for sections 4.1 and 4.2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NO_SERVER = "no server was given"
 
 
 class CellStatus(Enum):
-    """What stands behind a cell."""
+    """Kind of evidence for a cell."""
 
     MEASURED = "measured"
     PROJECTED = "projected"
@@ -30,7 +30,18 @@ class CellStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`guide` is what it prints, `found` what is known, `source` how; `would`: where a failing cell would hold."""
+    """One cell of the latency guide's tables.
+
+    Attributes:
+        table: Section of the guide.
+        row: Row in that table.
+        column: Column in that table.
+        guide: What the guide prints. "-" if it has no such cell.
+        found: Our result.
+        status: Kind of evidence.
+        source: Where the result comes from, or its arithmetic.
+        would: For a cell that does not hold, the configuration in which it would.
+    """
 
     table: str
     row: str
@@ -44,7 +55,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredEngine:
-    """One engine on one core of this machine; `pace` in seconds of audio (the language model: tokens) a second."""
+    """Cost of one engine on one core of this machine.
+
+    Attributes:
+        memory_mb: Memory of a process with this engine only.
+        job_ms: Time of one job: a VAD window, a clip, an answer or a sentence.
+        pace: Seconds of audio per second. For the language model: tokens per second.
+    """
 
     memory_mb: float
     job_ms: float
@@ -53,7 +70,14 @@ class MeasuredEngine:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """float32 against int8 on this machine: speed-up and additional errors, as a share."""
+    """Comparison of float32 and int8 weights on this machine.
+
+    Attributes:
+        model: Name of the model.
+        speedup: How many times faster int8 is.
+        error: Additional errors as a share.
+        what: How the error was measured, in words.
+    """
 
     model: str
     speedup: float
@@ -63,7 +87,16 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyRun:
-    """A load run of so many sessions on one host: its outcome, and what the host used."""
+    """A load run on one host.
+
+    Attributes:
+        sessions: Number of sessions.
+        outcome: PASS, FAIL, UNDECIDED or INVALID.
+        p95_ms: 95th percentile of voice-to-voice latency. None without answers.
+        host_cores: CPU cores used by the host.
+        host_memory_mb: Memory of the host.
+        causes: Why the run is INVALID.
+    """
 
     sessions: int
     outcome: str
@@ -75,7 +108,16 @@ class ConcurrencyRun:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Everything that was measured. `engines` by stage: vad, stt, llm, tts. `cores`: of this machine."""
+    """All measurements behind the tables.
+
+    Attributes:
+        engines: Cost of each engine, by stage: vad, stt, llm, tts.
+        quantized: Comparisons of float32 and int8.
+        runs: Load runs. Empty without a server.
+        cores_line: CPU cores of a host over its sessions. None without a server.
+        memory_line: Memory of a host over its sessions, in MB. None without a server.
+        cores: CPU cores of this machine.
+    """
 
     engines: Mapping[str, MeasuredEngine]
     quantized: Sequence[Quantized]
@@ -86,93 +128,97 @@ class Measurements:
 
     @property
     def furthest(self) -> int:
-        """The most sessions of a run whose generator was fit."""
+        """Most sessions of a valid run."""
         return max((run.sessions for run in self.runs if run.outcome != "INVALID"), default=0)
 
 
-def sessions(known: Measurements) -> Iterator[Cell]:
-    """10 to 10,000 sessions: held here, on workers of 10 and 20 jobs (section 5), and on filled hosts."""
-    runs = {run.sessions: run for run in known.runs}
+def sessions(measurements: Measurements) -> Iterator[Cell]:
+    """Yield the cells of section 5 for 10 to 10,000 sessions.
+
+    Each size has four cells: sessions on this machine, workers of 10 and of 20 jobs, and our own hosts filled.
+    """
+    runs = {run.sessions: run for run in measurements.runs}
     for count in SESSION_ROWS:
-        yield _held(count, runs.get(count), known)
+        yield _held(count, runs.get(count), measurements)
         for jobs in JOBS_PER_WORKER:
-            yield _workers(count, jobs, known)
-        yield _filled(count, known)
+            yield _workers(count, jobs, measurements)
+        yield _filled(count, measurements)
 
 
-def _held(count: int, run: ConcurrencyRun | None, known: Measurements) -> Cell:
-    """Whether so many were held, by the run itself."""
+def _held(count: int, run: ConcurrencyRun | None, measurements: Measurements) -> Cell:
+    """Return the cell of a load run with this many sessions."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if run is None:
-        return _not_run(count, known)
-    shown = f"{run.outcome}, p95 {run.p95_ms:.0f} ms" if run.p95_ms is not None else run.outcome
+        return _not_run(count, measurements)
+    result = f"{run.outcome}, p95 {run.p95_ms:.0f} ms" if run.p95_ms is not None else run.outcome
     if run.outcome == "INVALID":
         return Cell(
             table,
             row=row,
             column=column,
             guide="-",
-            found="the generator was not fit",
+            found="the load generator failed its self-check",
             status=CellStatus.UNKNOWN,
             source="; ".join(run.causes),
         )
     if run.outcome == "FAIL":
-        would = _would_hold(count, known)
+        would = _would_hold(count, measurements)
         return Cell(
             table,
             row=row,
             column=column,
             guide="-",
-            found=shown,
+            found=result,
             status=CellStatus.FAILS,
             source="rejoinder load run",
             would=would,
         )
     return Cell(
-        table, row=row, column=column, guide="-", found=shown, status=CellStatus.MEASURED, source="rejoinder load run"
+        table, row=row, column=column, guide="-", found=result, status=CellStatus.MEASURED, source="rejoinder load run"
     )
 
 
-def _not_run(count: int, known: Measurements) -> Cell:
-    """By the cores that the hosts alone would use, were there as many as sessions need."""
+def _not_run(count: int, measurements: Measurements) -> Cell:
+    """Return the projected cell: the cores that the hosts alone would need for this many sessions."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
-    if known.cores_line is None:
+    if measurements.cores_line is None:
         return Cell(table, row=row, column=column, guide="-", found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
-    needed = known.cores_line.at(count) / HOST_CORES
-    source = f"({known.cores_line.at_none:.3f} + {count:,} x {known.cores_line.each:.4f}) cores / {HOST_CORES:g}"
-    shown = f"{needed:.1f} cores for hosts"
-    if needed > known.cores:
-        machines = math.ceil(needed / known.cores)
+    needed = measurements.cores_line.at(count) / HOST_CORES
+    line = measurements.cores_line
+    source = f"({line.at_none:.3f} + {count:,} x {line.each:.4f}) cores / {HOST_CORES:g}"
+    result = f"{needed:.1f} cores for hosts"
+    if needed > measurements.cores:
+        machines = math.ceil(needed / measurements.cores)
         would = f"on {machines:,} machines like this one for the hosts, engines elsewhere"
         return Cell(
             table,
             row=row,
             column=column,
             guide="-",
-            found=f"{shown}, {known.cores} here",
+            found=f"{result}, {measurements.cores} here",
             status=CellStatus.FAILS,
             source=source,
             would=would,
         )
-    return Cell(table, row=row, column=column, guide="-", found=shown, status=CellStatus.PROJECTED, source=source)
+    return Cell(table, row=row, column=column, guide="-", found=result, status=CellStatus.PROJECTED, source=source)
 
 
-def _would_hold(count: int, known: Measurements) -> str:
-    if known.cores_line is None:
+def _would_hold(count: int, measurements: Measurements) -> str:
+    if measurements.cores_line is None:
         return "fewer sessions a machine"
-    return f"{known.cores_line.at(count) / HOST_CORES:.1f} cores for hosts alone, engines elsewhere"
+    return f"{measurements.cores_line.at(count) / HOST_CORES:.1f} cores for hosts alone, engines elsewhere"
 
 
-def _workers(count: int, jobs: int, known: Measurements) -> Cell:
-    """Workers of so many jobs each: how many, and what they use together."""
+def _workers(count: int, jobs: int, measurements: Measurements) -> Cell:
+    """Return the cell for workers of `jobs` jobs each: how many, and what they use together."""
     workers = math.ceil(count / jobs)
-    guide = f"{_many(workers, 'worker')} of {jobs} jobs"
-    return _hosts_cell(count, workers=workers, guide=guide, column=f"{jobs} jobs a worker", known=known)
+    guide = f"{_count(workers, 'worker')} of {jobs} jobs"
+    return _hosts_cell(count, workers=workers, guide=guide, column=f"{jobs} jobs a worker", measurements=measurements)
 
 
-def _filled(count: int, known: Measurements) -> Cell:
-    """Our own hosts, filled to HOST_CORES of a core."""
-    line = known.cores_line
+def _filled(count: int, measurements: Measurements) -> Cell:
+    """Return the cell for our own hosts, each filled to `HOST_CORES` of a core."""
+    line = measurements.cores_line
     if line is None or not line.each:
         return Cell(
             "5",
@@ -185,22 +231,26 @@ def _filled(count: int, known: Measurements) -> Cell:
         )
     most = max(1, int((HOST_CORES - line.at_none) / line.each))
     return _hosts_cell(
-        count, workers=math.ceil(count / most), guide="-", column=f"filled hosts ({most} sessions)", known=known
+        count,
+        workers=math.ceil(count / most),
+        guide="-",
+        column=f"filled hosts ({most} sessions)",
+        measurements=measurements,
     )
 
 
-def _hosts_cell(count: int, workers: int, guide: str, column: str, *, known: Measurements) -> Cell:
+def _hosts_cell(count: int, workers: int, guide: str, column: str, *, measurements: Measurements) -> Cell:
     row = f"{count:,} sessions"
-    cores, memory = known.cores_line, known.memory_line
+    cores, memory = measurements.cores_line, measurements.memory_line
     if cores is None or memory is None:
         return Cell("5", row=row, column=column, guide=guide, found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
     core, gb = _total(cores, workers, count), _total(memory, workers, count) / 1000
-    used = f"{_many(workers, 'host')}: {core:.1f} cores, {gb:.1f} GB"
+    used = f"{_count(workers, 'host')}: {core:.1f} cores, {gb:.1f} GB"
     source = (
         f"{workers:,} x {cores.at_none:.3f} + {count:,} x {cores.each:.4f} cores; "
         f"{workers:,} x {memory.at_none:.0f} + {count:,} x {memory.each:.2f} MB"
     )
-    run_here = workers == 1 and any(run.sessions == count and run.outcome != "INVALID" for run in known.runs)
+    run_here = workers == 1 and any(run.sessions == count and run.outcome != "INVALID" for run in measurements.runs)
     return Cell(
         "5",
         row=row,
@@ -212,7 +262,7 @@ def _hosts_cell(count: int, workers: int, guide: str, column: str, *, known: Mea
     )
 
 
-def _many(count: int, what: str) -> str:
+def _count(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
@@ -223,27 +273,27 @@ def _total(line: LinearFit, workers: int, count: int) -> float:
 # -- section 4.3 ------------------------------------------------------------------------------------------------------
 
 KV_SHARE = 0.15
-"""Of the weights, for the cache of running answers and the engine itself: what a serving engine wants beside them."""
+"""Memory for the KV cache and the engine itself, as a share of the weights."""
 
 PRECISION_BITS = {"FP16": 16, "INT8": 8, "INT4": 4}
 
 
-def ram(known: Measurements) -> Iterator[Cell]:
-    """Three cells a row: whether what the guide asks for is enough, and by how much."""
+def ram(measurements: Measurements) -> Iterator[Cell]:
+    """Yield the cells of section 4.3: whether the memory in each column is enough, and by which factor."""
     for row in RAM:
         for column, given_mb in (
             ("minimum", row.minimum_mb),
             ("recommended", row.recommended_mb),
             ("production", row.production_mb),
         ):
-            yield _ram_cell(row, column, given_mb, known)
+            yield _ram_cell(row, column, given_mb, measurements)
 
 
-def _ram_cell(row: Ram, column: str, given_mb: int, known: Measurements) -> Cell:
+def _ram_cell(row: Ram, column: str, given_mb: int, measurements: Measurements) -> Cell:
     guide = f"{given_mb / 1000:g} GB"
     if row.parameters_b:
         return _weights_cell(row, column, given_mb)
-    needed = _needed_mb(row, known)
+    needed = _needed_mb(row, measurements)
     if needed is None:
         return Cell(
             "4.3", row=row.component, column=column, guide=guide, found="-", status=CellStatus.UNKNOWN, source=NO_SERVER
@@ -272,26 +322,26 @@ def _ram_cell(row: Ram, column: str, given_mb: int, known: Measurements) -> Cell
     )
 
 
-def _needed_mb(row: Ram, known: Measurements) -> tuple[float, str, CellStatus] | None:
-    """What the component takes here, how that is known, and as what."""
+def _needed_mb(row: Ram, measurements: Measurements) -> tuple[float, str, CellStatus] | None:
+    """Return the memory that a component needs here in MB, the source and the status. None if it was not measured."""
     stage = {"VAD (Silero)": "vad", "STT (Whisper)": "stt", "TTS": "tts"}.get(row.component)
     if stage:
-        engine = known.engines.get(stage)
+        engine = measurements.engines.get(stage)
         return (
             (engine.memory_mb, f"our {stage} engine in a process of its own", CellStatus.MEASURED) if engine else None
         )
-    line = known.memory_line
+    line = measurements.memory_line
     if line is None:
         return None
-    count = known.furthest if row.component == "LiveKit Server" else max(JOBS_PER_WORKER)
+    count = measurements.furthest if row.component == "LiveKit Server" else max(JOBS_PER_WORKER)
     source = (
-        f"our host, server and worker in one, of {count} sessions: {line.at_none:.0f} + {count} x {line.each:.2f} MB"
+        f"our host (server and worker in one) with {count} sessions: {line.at_none:.0f} + {count} x {line.each:.2f} MB"
     )
     return line.at(count), source, CellStatus.PROJECTED
 
 
 def _weights_cell(row: Ram, column: str, given_mb: int) -> Cell:
-    """A model larger than any here: by the arithmetic of its weights."""
+    """Return the cell of a model that is too large to measure here, from the size of its weights."""
     needs = {name: row.parameters_b * bits / 8 * (1 + KV_SHARE) for name, bits in PRECISION_BITS.items()}
     fits = [name for name, gb in needs.items() if gb * 1000 <= given_mb]
     source = ", ".join(f"{name} {gb:.1f} GB" for name, gb in needs.items())

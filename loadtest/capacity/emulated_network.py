@@ -1,7 +1,7 @@
-"""The network of a configuration whose engines are emulated: known from its settings, without measuring them.
+"""Queueing model of emulated engines, taken from their settings instead of from measurements.
 
-What no setting says (the hop to a stage, the host, the caller's machine) comes from a calibration; see
-`loadtest.capacity.network_fit.varied`.
+The settings do not contain the time of the hop to a stage, of the host and of the caller's machine. Those times come
+from a calibration (`loadtest.capacity.network_fit.with_calibrated_hops`).
 """
 
 from __future__ import annotations
@@ -18,34 +18,41 @@ from rejoinder.core.reply.segmenter import Segmenter
 from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings
 
 LEAST_AUDIO_S = 0.1
-"""An emulated voice says nothing shorter."""
+"""Minimum length of a segment from an emulated voice."""
 
 
 def section(settings: Settings, name: EmulatedStage) -> SttSettings | LlmSettings | TtsSettings:
-    """The stage's own settings; raises ConfigError unless its engine is emulated."""
-    found: dict[str, SttSettings | LlmSettings | TtsSettings] = {
+    """Return the settings of a stage. Raises ConfigError unless its engine is emulated."""
+    stages: dict[str, SttSettings | LlmSettings | TtsSettings] = {
         "stt": settings.stt,
         "llm": settings.llm,
         "tts": settings.tts,
     }
-    if found[name].engine != "emulated":
+    if stages[name].engine != "emulated":
         raise ConfigError(
-            f"is {found[name].engine}, whose times only a measurement knows.",
+            f"the service times of engine {stages[name].engine} are only known from a measurement.",
             "Use engine: emulated, or calibrate this configuration.",
             field=f"args.{name}.engine",
         )
-    return found[name]
+    return stages[name]
 
 
 def stage(settings: Settings, name: EmulatedStage) -> QueueStage:
-    """Replicas, slots and service curve of an emulated stage; it must have a fixed number of replicas."""
+    """Return replicas, slots and service curve of an emulated stage.
+
+    The number of replicas is `autoscaling.min_replicas`, so the stage must have a fixed number of them. Raises
+    ConfigError unless the engine is emulated.
+    """
     configured = section(settings, name)
     profile = configured.emulation.resolve(name)
     return QueueStage(configured.autoscaling.min_replicas, profile.slots, Curved(profile.curve))
 
 
 def answer(settings: Settings, words: Sequence[str]) -> ReplyModel:
-    """The reply that an emulated language model gives by saying `words` over and over, as the host will segment it."""
+    """Return the reply of an emulated language model that repeats `words`, segmented like in the host.
+
+    Raises ConfigError unless the language model is emulated.
+    """
     section(settings, "llm")
     llm, tts = settings.llm.emulation.resolve("llm"), settings.tts.emulation.resolve("tts")
     tokens = min(settings.llm.emulation.tokens, settings.conversation.max_reply_tokens)
@@ -55,10 +62,10 @@ def answer(settings: Settings, words: Sequence[str]) -> ReplyModel:
     segments: list[tuple[float, float]] = []
     for number in range(tokens):
         last = number == tokens - 1
-        # The first token comes alone, the others in bursts that end with their last one's time.
+        # The first token is sent alone. The others are sent in bursts, each at the time of its last token.
         sent = min(-(-number // burst) * burst, tokens - 1)
-        found = segmenter.push(words[number % len(words)] + ("" if last else " "))
-        segments += [(sent * pace_s, _audio_s(text)) for text in (found + segmenter.flush() if last else found)]
+        texts = segmenter.push(words[number % len(words)] + ("" if last else " "))
+        segments += [(sent * pace_s, _audio_s(text)) for text in (texts + segmenter.flush() if last else texts)]
     return ReplyModel(tuple(segments), (tokens - 1) * pace_s, tts.speed, settings.tts.chunk_ms / 1000)
 
 

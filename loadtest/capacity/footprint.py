@@ -1,7 +1,7 @@
-"""What sessions and requests occupy: cores, memory and network, from a calibration.
+"""Cores, memory and network traffic of sessions and requests, from a calibration.
 
-Cores and memory of a host are a straight line over its sessions; a stage's cores are the CPU seconds of a request times
-how many of them a replica serves. Network figures are header arithmetic over measured message rates.
+Cores and memory of a host are a straight line over its sessions. A stage's cores are the CPU seconds of one request
+times the requests per second of a replica. Network figures are header arithmetic over measured message rates.
 """
 
 from __future__ import annotations
@@ -19,45 +19,51 @@ from rejoinder.core.capacity.sizing import Basis, ReplicaUnit, Traffic, basis_at
 from rejoinder.core.errors import ConfigError
 
 HOST_CORES = 0.7
-"""A host is one event loop on one core; beyond this share of it ticks come late."""
+"""Largest share of one core that a host uses. A host is one event loop on one core; beyond this, ticks are late."""
 
 HEADROOM = 1.3
-"""Cores reserved for each core used: what a replica needs when its work comes in bursts."""
+"""Cores reserved per core used on average, for bursts of work."""
 
 LEAST_CORES = 0.1
 
 DELTA_S = 0.1
-"""Audio of one message to the client, as the host cuts it."""
+"""Seconds of audio in one message from the host to the client."""
 
 DELTA_BYTES = round(4 / 3 * DELTA_S * WIRE_RATE * SAMPLE_BYTES) + 150
-"""Base64, and the event around it."""
+"""Size of such a message: base64 audio and the event around it."""
 
 TOKEN_MESSAGES_PER_S = 66.0
-"""Deltas of a language model at most, coalesced over 15 ms."""
+"""Maximum rate of text deltas from the language model, which are coalesced over 15 ms."""
 
 TTS_CHUNK_S = 0.2
 SMALL_BYTES = 300
-"""A request or answer that holds no audio: a transcript, a segment's text, a token delta with its frame."""
+"""Size of a request or answer without audio: a transcript, a segment's text, or a token delta with its frame."""
 
 PROMPT_BYTES = 2000
 
 VERDICT_S = 8.0
-"""Speech that a turn verdict looks at, at most; shorter utterances send less."""
+"""Maximum length of speech sent for one turn verdict. Shorter utterances send less."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """`at_none` and `each`: a quantity over the number of sessions, neither below 0."""
+    """A quantity as a straight line over the number of sessions.
+
+    Attributes:
+        at_none: Value without sessions, at least 0.
+        each: Increase per session, at least 0.
+    """
 
     at_none: float
     each: float
 
     def at(self, sessions: float) -> float:
+        """Return the value at a number of sessions."""
         return self.at_none + self.each * sessions
 
 
 def line(sessions: list[float], values: list[float]) -> LinearFit:
-    """Least squares with neither part negative; one point gives a line through 0."""
+    """Fit a line by least squares, with both coefficients at least 0. A single point gives a line through 0."""
     x, y = np.array(sessions), np.array(values)
     through_zero = LinearFit(0.0, float((x @ y) / (x @ x)))
     if len(set(sessions)) < 2:
@@ -70,7 +76,14 @@ def line(sessions: list[float], values: list[float]) -> LinearFit:
 
 @dataclass(frozen=True, slots=True)
 class HostFootprint:
-    """One host: its lines, the sessions it holds within HOST_CORES, and whether that was measured so far."""
+    """What one host needs and carries.
+
+    Attributes:
+        cores: CPU cores over sessions.
+        memory_mb: Memory over sessions.
+        sessions: Sessions that fit within `HOST_CORES`.
+        basis: PREDICTED if a host carried that many sessions while calibrating, else EXTRAPOLATED.
+    """
 
     cores: LinearFit
     memory_mb: LinearFit
@@ -79,48 +92,56 @@ class HostFootprint:
 
     @property
     def unit(self) -> ReplicaUnit:
+        """The host as a unit of a plan, filled with `sessions` and with headroom."""
         cores = max(LEAST_CORES, self.cores.at(self.sessions) * HEADROOM)
         return ReplicaUnit("host", self.sessions, min(1.0, cores), self.memory_mb.at(self.sessions) * HEADROOM)
 
 
 def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
-    """`most` bounds the sessions of a host; raises ConfigError if it cannot hold one within its core."""
+    """Fit the footprint of a host. `most` limits its sessions.
+
+    Raises:
+        ConfigError: Not even one session fits within `HOST_CORES`.
+    """
     levels = calibration.levels
     sessions = [level.sessions / level.hosts for level in levels]
     cores = line(sessions, [level.host_cores / level.hosts for level in levels])
     memory = line(sessions, [level.host_memory_mb for level in levels])
     room = (HOST_CORES - cores.at_none) / cores.each if cores.each else math.inf
-    held = int(min(room, most or math.inf, 10_000))
-    if held < 1:
+    capacity = int(min(room, most or math.inf, 10_000))
+    if capacity < 1:
         raise ConfigError(
-            f"a host already uses {cores.at_none:.2f} cores for itself.", "Calibrate on an idle machine.", field="--url"
+            f"a host uses {cores.at_none:.2f} cores without any session.", "Calibrate on an idle machine.", "--url"
         )
-    return HostFootprint(cores, memory, held, basis_at(held, min(sessions), max(sessions)))
+    return HostFootprint(cores, memory, capacity, basis_at(capacity, min(sessions), max(sessions)))
 
 
 def cpu_per_request_s(calibration: Calibration, stage: str) -> float:
-    """CPU seconds of one request, over all levels together."""
+    """Return the mean CPU seconds of one request to a stage, over all levels."""
     rows = [(level.stages[stage], level.for_s) for level in calibration.levels if stage in level.stages]
     requests = sum(row.requests for row, _ in rows)
     return sum(row.cores * row.replicas * for_s for row, for_s in rows) / requests if requests else 0.0
 
 
 def stage_unit(calibration: Calibration, stage: str, requests_per_s: float) -> ReplicaUnit:
-    """One replica that serves so many requests a second."""
+    """Return what one replica occupies that serves `requests_per_s` requests, with headroom."""
     memory = max(level.stages[stage].memory_mb for level in calibration.levels if stage in level.stages)
     cores = max(LEAST_CORES, cpu_per_request_s(calibration, stage) * requests_per_s * HEADROOM)
     return ReplicaUnit(stage, calibration.slots.get(stage, 1), cores, memory * HEADROOM)
 
 
 def requests_per_turn(calibration: Calibration, stage: str) -> float:
-    """Of a stage, in all levels together: requests for each that the language model got."""
+    """Return the requests to a stage per request to the language model, over all levels."""
     rows = [level.stages for level in calibration.levels if stage in level.stages]
     turns = sum(row["llm"].requests for row in rows)
     return sum(row[stage].requests for row in rows) / turns if turns else 0.0
 
 
-def edge(level: Level) -> Traffic:
-    """One session at our edge, TCP over IPv4 without TLS: frames as they were sent, audio as it was heard."""
+def edge_traffic(level: Level) -> Traffic:
+    """Return one session's traffic at our edge: TCP over IPv4 without TLS.
+
+    The caller's messages have their measured rate and size. The answers have the measured seconds of audio.
+    """
     frame = level.in_kbps * 1000 / 8 / level.frames_per_s if level.frames_per_s else 0.0
     deltas_per_s = level.audio_s / DELTA_S * level.turns_per_s / level.sessions
     inward = Tcp().message(round(frame), masked=True) * level.frames_per_s
@@ -132,13 +153,20 @@ def _kbps(load: NetworkLoad) -> float:
     return kbps(load.ip_bytes, 1.0)
 
 
-def verdicts(per_s: float) -> Traffic:
-    """The turn detector's: the last 8 s of speech at most, in; a probability out."""
+def detector_traffic(per_s: float) -> Traffic:
+    """Return the turn detector's traffic: up to `VERDICT_S` of speech in, one probability out, `per_s` times."""
     return messages(VERDICT_S * STT_RATE * SAMPLE_BYTES, SMALL_BYTES, per_s, per_s)
 
 
-def inside(network: TurnNetwork, stage: str, turns_per_s: float, speech_s: float) -> Traffic:
-    """A stage's traffic inside the cluster, all replicas together: message sizes as the ports have them."""
+def stage_traffic(network: TurnNetwork, stage: str, turns_per_s: float, speech_s: float) -> Traffic:
+    """Return the traffic of all replicas of a stage inside the cluster.
+
+    Args:
+        network: Gives requests per turn and the length of answers.
+        stage: "stt", "llm" or "tts".
+        turns_per_s: Turns of all sessions per second.
+        speech_s: Seconds of speech per turn.
+    """
     answer = network.answer
     if stage == "stt":
         requests = turns_per_s * (1 + network.callers.abandoned)

@@ -1,5 +1,6 @@
-"""The latency guide's sections 4.1 (placement) and 4.2 (GPUs, precisions), cell by cell; see
-`loadtest.capacity.concurrency`.
+"""The latency guide's tables of placement (section 4.1), GPUs and precisions (4.2), cell by cell.
+
+See `loadtest.capacity.concurrency` for the meaning of a cell's status.
 """
 
 from __future__ import annotations
@@ -26,42 +27,43 @@ L20 = "published, CosyVoice2 with TensorRT-LLM on one L20: 78 + 119 n ms to the 
 MISTRAL = "published, guide section 1.5: Mistral 7B self-hosted, ~130 ms to the first token, ~170 tokens/s"
 
 SPEECH_TOKENS_PER_S = 4.0
-"""English speech of 150 words a minute, at 1.5 tokens a word and as much again: slower than this and audio runs dry."""
+"""Tokens per second that speech needs: 150 English words a minute at 1.5 tokens per word, rounded up. A slower model
+makes the audio run out."""
 
 SMALL_B = 0.135
-"""Parameters of the embedded model, in thousands of millions."""
+"""Parameters of the embedded model, in billions."""
 
 SEVEN_B, SEVENTY_B = 7.0, 70.0
 
 
-def placement(known: Measurements) -> Iterator[Cell]:
-    """Two cells a row: the recommended place and the alternative."""
+def placement(measurements: Measurements) -> Iterator[Cell]:
+    """Yield the cells of section 4.1: the recommended place and the alternative of each component."""
     for row in PLACEMENTS:
-        yield _PLACES[row.component](row, known, "recommended", row.recommended)
-        yield _PLACES[row.component](row, known, "alternative", row.alternative)
+        yield _PLACES[row.component](row, measurements, "recommended", row.recommended)
+        yield _PLACES[row.component](row, measurements, "alternative", row.alternative)
 
 
-def _edge(row: Placement, known: Measurements, column: str, place: str) -> Cell:
-    line = known.cores_line
+def _edge(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
+    line = measurements.cores_line
     if line is None:
         return _cell(row, column=column, guide=place, found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
-    found = f"holds: {line.each * 1000:.1f} thousandths of a core a session"
+    found = f"holds: {line.each * 1000:.1f} millicores a session"
     return _cell(
         row,
         column=column,
         guide=place,
         found=found,
         status=CellStatus.MEASURED,
-        source="our host over WebSocket, which takes an SFU's place",
+        source="our host over WebSocket, in place of an SFU",
     )
 
 
-def _vad(row: Placement, known: Measurements, column: str, place: str) -> Cell:
+def _vad(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
     if column == "alternative":
-        would = "the model converted to TensorFlow Lite and quantized; none was found"
+        would = "the model converted to TensorFlow Lite and quantized (none was found)"
         found = "Silero is published as ONNX and TorchScript"
         return _cell(row, column=column, guide=place, found=found, status=CellStatus.FAILS, source=CORAL, would=would)
-    engine = known.engines["vad"]
+    engine = measurements.engines["vad"]
     found = f"holds: {engine.pace:.0f} streams in real time a core, {engine.job_ms:.2f} ms a window"
     return _cell(
         row,
@@ -73,11 +75,11 @@ def _vad(row: Placement, known: Measurements, column: str, place: str) -> Cell:
     )
 
 
-def _stt(row: Placement, known: Measurements, column: str, place: str) -> Cell:
+def _stt(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
     if column == "recommended":
         found = "holds on a V100S: 14 times real time; no figure for a T4 or A10G was found"
         return _cell(row, column=column, guide=place, found=found, status=CellStatus.PUBLISHED, source=FASTER_WHISPER)
-    engine = known.engines["stt"]
+    engine = measurements.engines["stt"]
     found = f"holds for whisper-base: {engine.job_ms:.0f} ms a clip, {engine.pace:.0f} times real time a core"
     return _cell(
         row,
@@ -85,16 +87,16 @@ def _stt(row: Placement, known: Measurements, column: str, place: str) -> Cell:
         guide=place,
         found=found,
         status=CellStatus.MEASURED,
-        source="hardware study; a CPU of high core count was not at hand",
+        source="hardware study; not measured on a CPU with many cores",
     )
 
 
-def _llm(row: Placement, known: Measurements, column: str, place: str) -> Cell:
-    engine = known.engines["llm"]
+def _llm(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
+    engine = measurements.engines["llm"]
     on_cpu = engine.pace * SMALL_B / SEVEN_B
     if column == "recommended":
-        verdict = "holds for 7B" if on_cpu < SPEECH_TOKENS_PER_S else "not a must at 7B"
-        found = f"{verdict}: a core here would make {on_cpu:.1f} tokens/s of 7B, speech needs {SPEECH_TOKENS_PER_S:g}"
+        verdict = "holds for 7B" if on_cpu < SPEECH_TOKENS_PER_S else "not required at 7B"
+        found = f"{verdict}: a core here would run 7B at {on_cpu:.1f} tokens/s, speech needs {SPEECH_TOKENS_PER_S:g}"
         source = f"{engine.pace:.0f} tokens/s of {SMALL_B * 1000:.0f}M measured, scaled by weights; {NEMOTRON} for GPUs"
         return _cell(row, column=column, guide=place, found=found, status=CellStatus.PROJECTED, source=source)
     rates = ", ".join(
@@ -115,11 +117,11 @@ def _middle() -> list[Gpu]:
     return [gpu for gpu in GPUS if gpu.name in ("A10G", "L4")]
 
 
-def _tts(row: Placement, known: Measurements, column: str, place: str) -> Cell:
+def _tts(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
     if column == "recommended":
         found = "holds on an L20: 197 ms to the first audio of one stream"
         return _cell(row, column=column, guide=place, found=found, status=CellStatus.PUBLISHED, source=L20)
-    engine = known.engines["tts"]
+    engine = measurements.engines["tts"]
     found = f"holds for a Piper voice: {engine.job_ms:.0f} ms a sentence, {engine.pace:.0f} times real time a core"
     return _cell(row, column=column, guide=place, found=found, status=CellStatus.MEASURED, source="hardware study")
 
@@ -136,7 +138,7 @@ def _cell(
 
 
 def gpus() -> Iterator[Cell]:
-    """Three cells a card: its memory, its pace by rank, and what it is said to be best for. None is at hand."""
+    """Yield the GPU cells of section 4.2: memory, rank by speed, and best use. This machine has no GPU."""
     ranked = sorted(GPUS, key=lambda gpu: -gpu.bandwidth_gb_s)
     for gpu in GPUS:
         yield Cell(
@@ -144,7 +146,7 @@ def gpus() -> Iterator[Cell]:
             row=gpu.name,
             column="VRAM",
             guide=f"{gpu.vram_gb} GB",
-            found="as the maker states",
+            found="as in the data sheet",
             status=CellStatus.PUBLISHED,
             source="NVIDIA data sheet",
         )
@@ -153,7 +155,7 @@ def gpus() -> Iterator[Cell]:
 
 
 def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
-    """The guide's words put cards in an order; memory bandwidth, which bounds one stream, puts them in another."""
+    """Compare a card's place in the guide's order with its rank by memory bandwidth, which limits a single stream."""
     bound = decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16)
     found = f"at most {bound:.0f} tokens/s of 7B at FP16, {ranked.index(gpu) + 1}. of {len(ranked)}"
     source = f"{gpu.bandwidth_gb_s:g} GB/s (NVIDIA data sheet) / 14 GB of weights, one stream"
@@ -168,7 +170,7 @@ def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
             status=CellStatus.PROJECTED,
             source=source,
         )
-    would = f"ranked below {' and '.join(better)} for single streams; its compute may put it above them in batches"
+    would = f"ranked below {' and '.join(better)} for single streams; in batches its compute may rank it higher"
     return Cell(
         "4.2",
         row=gpu.name,
@@ -200,64 +202,65 @@ def _use(gpu: Gpu) -> Cell:
     )
 
 
-def quantization(known: Measurements) -> Iterator[Cell]:
-    """Two cells a precision: speed-up and error against float32."""
+def quantization(measurements: Measurements) -> Iterator[Cell]:
+    """Yield the precision cells of section 4.2: speed-up and error against float32."""
     for row in PRECISIONS:
         if row.name == "INT8":
-            for quantized in known.quantized:
+            for quantized in measurements.quantized:
                 yield _speedup(row, quantized)
                 yield _error(row, quantized)
             continue
-        yield from _not_here(row)
+        yield from _not_measured(row)
 
 
-def _speedup(row: Precision, found: Quantized) -> Cell:
+def _speedup(row: Precision, comparison: Quantized) -> Cell:
     guide = f"{row.least_speedup:g}-{row.most_speedup:g}x"
-    shown, source = f"{found.speedup:.2f}x", f"quantization study on this CPU; {FASTER_WHISPER_CPU}"
-    column = f"speed-up, {found.model}"
-    if found.speedup >= row.least_speedup:
+    result, source = f"{comparison.speedup:.2f}x", f"quantization study on this CPU; {FASTER_WHISPER_CPU}"
+    column = f"speed-up, {comparison.model}"
+    if comparison.speedup >= row.least_speedup:
         return Cell(
-            "4.2", row=row.name, column=column, guide=guide, found=shown, status=CellStatus.MEASURED, source=source
+            "4.2", row=row.name, column=column, guide=guide, found=result, status=CellStatus.MEASURED, source=source
         )
-    would = "where weights are read from memory for each token and nothing else counts: 4x at most"
+    would = "where reading the weights for each token takes all the time: 4x at most"
     return Cell(
         "4.2",
         row=row.name,
         column=column,
         guide=guide,
-        found=shown,
+        found=result,
         status=CellStatus.FAILS,
         source=source,
         would=would,
     )
 
 
-def _error(row: Precision, found: Quantized) -> Cell:
-    column, shown = f"error, {found.model}", f"{found.error:+.2%}"
-    if found.error <= row.most_error:
+def _error(row: Precision, comparison: Quantized) -> Cell:
+    column, result = f"error, {comparison.model}", f"{comparison.error:+.2%}"
+    if comparison.error <= row.most_error:
         return Cell(
             "4.2",
             row=row.name,
             column=column,
             guide=row.quality,
-            found=shown,
+            found=result,
             status=CellStatus.MEASURED,
-            source=found.what,
+            source=comparison.what,
         )
-    would = "a larger model, or weights quantized with calibration data; disagreement is not yet a wrong answer"
+    would = "a larger model, or weights quantized with calibration data"
     return Cell(
         "4.2",
         row=row.name,
         column=column,
         guide=row.quality,
-        found=shown,
+        found=result,
         status=CellStatus.FAILS,
-        source=found.what,
+        source=comparison.what,
         would=would,
     )
 
 
-def _not_here(row: Precision) -> Iterator[Cell]:
+def _not_measured(row: Precision) -> Iterator[Cell]:
+    """Yield the cells of a precision that this CPU's engines do not support."""
     guide = (
         f"{row.least_speedup:g}x"
         if row.least_speedup == row.most_speedup
@@ -277,7 +280,7 @@ def _not_here(row: Precision) -> Iterator[Cell]:
         return
     bound = 32 / row.bits
     found = f"at most {bound:g}x for one stream, which reads all weights for each token"
-    source = "weights of so many bits over the same memory; this CPU's engine has no such arithmetic"
+    source = "ratio of the weights' sizes; this CPU's engine does not support the precision"
     if bound < row.least_speedup:
         yield Cell(
             "4.2",
@@ -287,7 +290,7 @@ def _not_here(row: Precision) -> Iterator[Cell]:
             found=found,
             status=CellStatus.FAILS,
             source=source,
-            would="batches bound by compute",
+            would="batches limited by compute",
         )
     else:
         yield Cell(
@@ -298,7 +301,7 @@ def _not_here(row: Precision) -> Iterator[Cell]:
         row=row.name,
         column="error",
         guide=row.quality,
-        found="as printed; not measured here",
+        found="as in the guide; not measured here",
         status=CellStatus.PUBLISHED,
         source="guide section 4.2",
     )

@@ -1,8 +1,7 @@
-"""A target turned around: the fewest replicas of each stage with which so many sessions keep their percentiles.
+"""Find the smallest number of replicas per stage with which a number of sessions meets its latency target.
 
-The formulas of `rejoinder.core.capacity.sizing` give a start; the simulated network then adds replicas where turns
-wait longest
-until the target holds, and takes them away again where it holds without.
+The formulas of `rejoinder.core.capacity.sizing` give a starting point. The simulation then adds replicas where turns
+wait longest until the target is met, and removes those that the target does not need.
 """
 
 from __future__ import annotations
@@ -20,21 +19,27 @@ from rejoinder.core.capacity.sizing import ReplicaUnit, StageWork, replicas
 from rejoinder.core.errors import ConfigError
 
 TURNS = 3000
-"""Simulated at each step: a 95th percentile of so many is good to about 2%."""
+"""Turns to simulate at each step. The sampling error of their 95th percentile is about 2%."""
 SEEDS = (21, 22)
 CYCLES = 2.0
-"""Warm-up, in cycles of a conversation."""
+"""Length of the warm-up, in cycles of a conversation."""
 MAX_STEPS = 60
 
 MOST_BUSY = 0.85
-"""Share of a stage's slots that a plan uses at most: predicted knees are good to a tenth, and waits explode near 1."""
+"""Largest share of a stage's slots that a plan uses. Predicted knees have an error of up to 10%, and waits grow
+without bound as the share approaches 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityTarget:
-    """`sessions`: offered on average, of which the share `refused` may find no place. `p95_ms` and the tier's total at
-    the median (guide 3.1) must both hold while `spare` replicas of each component are away, with no stage busier than
-    MOST_BUSY.
+    """Target of a plan. It must be met while the spare replicas are missing, with no stage busier than `MOST_BUSY`.
+
+    Attributes:
+        sessions: Sessions offered on average.
+        tier: Latency tier of the latency guide (section 3.1). Its total limits the median.
+        p95_ms: Limit of the 95th percentile of voice-to-voice latency.
+        spare: Replicas of each component that may be missing.
+        refused: Share of calls that may be refused.
     """
 
     sessions: int
@@ -45,16 +50,26 @@ class CapacityTarget:
 
     @property
     def p50_ms(self) -> float:
+        """Limit of the median: the tier's total."""
         return total_limit_ms(self.tier)
 
-    def met_by(self, found: Prediction) -> bool:
-        in_time = found.p95_ms.value <= self.p95_ms and found.p50_ms.value < self.p50_ms
-        return in_time and max(found.busy.values()) <= MOST_BUSY
+    def met_by(self, prediction: Prediction) -> bool:
+        """Return True if both percentiles are within their limits and no stage is busier than `MOST_BUSY`."""
+        in_time = prediction.p95_ms.value <= self.p95_ms and prediction.p50_ms.value < self.p50_ms
+        return in_time and max(prediction.busy.values()) <= MOST_BUSY
 
 
 @dataclass(frozen=True, slots=True)
 class SolvedReplicas:
-    """`needed` replicas by stage, without spare ones, and what they are predicted to do with `admitted` sessions."""
+    """Smallest number of replicas that meets a target.
+
+    Attributes:
+        admitted: Sessions that the hosts admit.
+        needed: Replicas by stage, without spare ones.
+        prediction: What these replicas do with `admitted` sessions.
+        alone: What one replica per stage does with a single session.
+        cycle_s: Length of a conversation's cycle (think, speak, wait, listen) without load.
+    """
 
     admitted: int
     needed: dict[str, int]
@@ -64,7 +79,11 @@ class SolvedReplicas:
 
 
 def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> SolvedReplicas:
-    """The fewest replicas that carry `admitted` sessions; raises ConfigError if no number of them can."""
+    """Find the smallest number of replicas with which `admitted` sessions meet the target.
+
+    Raises:
+        ConfigError: No number of replicas meets the target.
+    """
     alone = predict(network, 1, for_s=600.0)
     _check(target, alone)
     cycle_s = 1 / alone.turns_per_s.value
@@ -74,14 +93,14 @@ def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> Solve
     for _ in range(MAX_STEPS):
         if target.met_by(found):
             break
-        # The stage where turns wait longest (or whose slots are busiest) gets a tenth more, one at least.
+        # Add a tenth (at least one replica) to a stage above MOST_BUSY, else to the one where turns wait longest.
         slowest = max(STAGES, key=lambda stage: (found.busy[stage] > MOST_BUSY, found.wait_p95_ms[stage]))
         needed = needed | {slowest: needed[slowest] + max(1, needed[slowest] // 10)}
         found = search.predict(needed)
     else:
         raise ConfigError(
-            f"even {needed} leave p95 at {found.p95_ms.value:.0f} ms.",
-            "Allow more time, or faster engines.",
+            f"with {needed} replicas, p95 is still {found.p95_ms.value:.0f} ms.",
+            "Allow more time, or choose faster engines.",
             "--p95-ms",
         )
     for stage in STAGES:
@@ -90,51 +109,51 @@ def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> Solve
 
 
 def _check(target: CapacityTarget, alone: Prediction) -> None:
-    """One caller alone must meet the target: replicas remove waiting, nothing else."""
-    wanted = (
+    """Raise ConfigError if one caller alone misses the target. More replicas only remove waiting."""
+    limits = (
         ("p95", alone.p95_ms.value, target.p95_ms, "--p95-ms"),
         ("p50", alone.p50_ms.value, target.p50_ms, "--tier"),
     )
-    for name, value, limit, option in wanted:
+    for name, value, limit, option in limits:
         if value >= limit:
             raise ConfigError(
-                f"one caller alone has a {name} of {value:.0f} ms, the target is {limit:.0f}: replicas cannot help.",
+                f"a single caller already has a {name} of {value:.0f} ms, and the target is {limit:.0f} ms: "
+                "more replicas do not help.",
                 "Choose faster engines or a looser target.",
                 field=option,
             )
 
 
 def work(network: TurnNetwork, stage: str) -> StageWork:
-    """What a turn asks of a stage."""
+    """Return what one turn needs of a stage: requests, and how long each holds a slot."""
     answer = network.answer
-    held = getattr(network, stage)
-    mean_s = held.first.mean_s
+    first: ServiceTimes = getattr(network, stage).first
     if stage == "stt":
-        return StageWork(1 + network.callers.abandoned, mean_s, held.first.scv)
+        return StageWork(1 + network.callers.abandoned, first.mean_s, first.scv)
     if stage == "llm":
-        return StageWork(1.0, mean_s + answer.generation_s, _scv(held.first, answer.generation_s))
+        return StageWork(1.0, first.mean_s + answer.generation_s, _scv(first, answer.generation_s))
     rest_s = sum(answer.rest_s(audio_s) for _, audio_s in answer.segments) / len(answer.segments)
-    return StageWork(len(answer.segments), mean_s + rest_s, _scv(held.first, rest_s))
+    return StageWork(len(answer.segments), first.mean_s + rest_s, _scv(first, rest_s))
 
 
-def _scv(first: ServiceTimes, behind_s: float) -> float:
-    """Of a variable time and a constant behind it."""
-    total_s = first.mean_s + behind_s
+def _scv(first: ServiceTimes, rest_s: float) -> float:
+    """Return the squared coefficient of variation of a random time followed by a constant one."""
+    total_s = first.mean_s + rest_s
     return first.scv * (first.mean_s / total_s) ** 2 if total_s else 0.0
 
 
 class _Search:
-    """Predictions of one target, each made once."""
+    """Cache of predictions for one target: each number of replicas is simulated once."""
 
     def __init__(self, network: TurnNetwork, target: CapacityTarget, admitted: int, cycle_s: float) -> None:
         self._network = network
         self._target = target
         self._admitted = admitted
         self._cycle_s = cycle_s
-        self._known: dict[tuple[int, ...], Prediction] = {}
+        self._predictions: dict[tuple[int, ...], Prediction] = {}
 
     def start(self, slack_ms: float) -> dict[str, int]:
-        """By formula: a third of what the target leaves for waiting to each stage."""
+        """Return a first guess by formula. Each stage may wait for a third of the time that the target leaves."""
         per_s = self._admitted / self._cycle_s
         return {stage: self._by_formula(stage, per_s, slack_ms / 3000) for stage in STAGES}
 
@@ -143,25 +162,29 @@ class _Search:
         return replicas(work(self._network, stage), unit, turns_per_s, wait_s)
 
     def predict(self, needed: dict[str, int]) -> Prediction:
+        """Return the prediction for a number of replicas per stage."""
         key = tuple(needed[stage] for stage in STAGES)
-        if key not in self._known:
+        if key not in self._predictions:
             stages: dict[str, QueueStage] = {
                 stage: replace(getattr(self._network, stage), replicas=count) for stage, count in needed.items()
             }
             for_s = max(self._cycle_s, TURNS * self._cycle_s / self._admitted)
             network = self._network.with_stages(stages)
-            self._known[key] = predict(
+            self._predictions[key] = predict(
                 network, sessions=self._admitted, for_s=for_s, seeds=SEEDS, warm_up_s=CYCLES * self._cycle_s
             )
-        return self._known[key]
+        return self._predictions[key]
 
     def fewest(self, needed: dict[str, int], stage: str) -> int:
-        """Of one stage, the others as they are: by bisection, since fewer replicas never help."""
+        """Return the smallest number of replicas of one stage that meets the target, while the others stay.
+
+        Bisection works because fewer replicas never help.
+        """
         return _least(needed[stage], lambda count: self._target.met_by(self.predict(needed | {stage: count})))
 
 
 def _least(high: int, holds: Callable[[int], bool]) -> int:
-    """The least count in [1, high] that holds; `high` does."""
+    """Return the smallest count in [1, high] for which `holds` is true. It must be true for `high`."""
     low = 1
     while low < high:
         middle = (low + high) // 2

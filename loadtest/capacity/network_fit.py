@@ -1,10 +1,11 @@
-"""From a calibration to a network that can be simulated at other loads, with other replicas, or with other engines.
+"""Fit a network of queues to a calibration, for simulation at other loads, with other replicas or other engines.
 
-Service times are the replicas' own. What grows with their number in service is fitted over the levels (the batching
-curve), and used only if it is more than noise: then the lowest level's times are those of a service alone; otherwise
-all levels' are one sample. What the host, the wire and the caller's machine add is what the shares of a turn show
-beyond the engines' own times. The length of a caller's speech is what remains of a cycle after thinking, waiting and
-listening.
+- Service times are those that the replicas measured.
+- Growth of the service time with the number of running services is fitted over the levels (the batching curve). If
+  the growth is significant, the lowest level's times are taken for a service alone. Otherwise the times of all
+  levels are pooled.
+- The time of the host, the network and the caller's machine is the part of a turn beyond the engines' own times.
+- The length of a caller's speech is the rest of a cycle after thinking, waiting and listening.
 """
 
 from __future__ import annotations
@@ -27,24 +28,30 @@ from rejoinder.core.settings.settings import ConversationSettings, HedgingSettin
 
 STAGES: tuple[EmulatedStage, ...] = ("stt", "llm", "tts")
 
-CALM = 0.1
-"""A mean wait of at most this share of the service leaves a stage's times comparable with those at no load."""
+LOW_WAIT = 0.1
+"""Largest mean wait, as a share of the service time, at which a level's times count as times without load."""
 
-NOTICED = 0.05
-"""Transcripts a turn beyond one, below which the difference is the edges of the measured time."""
+LEAST_ABANDONED = 0.05
+"""Smallest number of extra transcripts per turn that counts. Below it, the edges of the measured time explain them."""
 
-CHARACTERS_A_WORD = 6
-"""With its space; English."""
+CHARACTERS_PER_WORD = 6
+"""Average English word, its space included."""
 
-SURE = 3.0
-"""Standard errors by which a service must grow with its neighbours before it is believed to."""
+SIGNIFICANT = 3.0
+"""Number of standard errors by which the service time must grow with load before the growth is used."""
 
 _THINK_POINTS = 41
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """Mean service against the mean number in service: `slope_s` a further one, and its standard error."""
+    """Straight line of the mean service time over the mean number of running services.
+
+    Attributes:
+        alone_s: Service time of one service alone.
+        slope_s: Additional time for each further service.
+        error_s: Standard error of `slope_s`.
+    """
 
     alone_s: float
     slope_s: float
@@ -52,15 +59,19 @@ class Batching:
 
     @property
     def believed(self) -> bool:
-        return self.slope_s > SURE * self.error_s
+        """True if the growth is significant."""
+        return self.slope_s > SIGNIFICANT * self.error_s
 
     def factors(self, slots: int) -> tuple[float, ...]:
-        """How many times as long a service takes as one of 1, 2 ... slots."""
+        """Return the slow-down while 1, 2, ... `slots` services run, relative to a service alone."""
         return tuple(1 + self.slope_s * others / self.alone_s for others in range(slots))
 
 
 def batching(calibration: Calibration, stage: str) -> Batching | None:
-    """Weighted least squares over the levels; None if they do not differ in how busy the stage was."""
+    """Fit the batching line of a stage by weighted least squares over the levels.
+
+    Return None if the levels do not differ enough in how busy the stage was.
+    """
     rows = [level.stages[stage] for level in calibration.levels if level.stages[stage].served]
     busy = [max(1.0, row.in_service) for row in rows]
     if len(rows) < 2 or max(busy) - min(busy) < 0.25:
@@ -78,12 +89,20 @@ def batching(calibration: Calibration, stage: str) -> Batching | None:
 
 
 def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwork:
-    """The network of the calibrated deployment. `answer`: its replies, if they are known better than measured."""
+    """Return the network of the calibrated deployment.
+
+    Args:
+        calibration: The levels and settings.
+        answer: Model of the replies, if it is known. None derives it from the lowest level.
+
+    Raises:
+        ConfigError: A stage served no request in the lowest level.
+    """
     least = calibration.least
     missing = [stage for stage in STAGES if stage not in least.stages or not least.stages[stage].served]
     if missing:
         raise ConfigError(
-            f"the {', '.join(missing)} replicas counted no service.", "Calibrate with turns that are answered.", "--url"
+            f"the {', '.join(missing)} replicas served no request.", "Calibrate with turns that are answered.", "--url"
         )
     settings = parse_settings(calibration.settings)
     answer = answer or measured_answer(least, settings.conversation)
@@ -102,13 +121,13 @@ def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwo
 
 
 def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyModel:
-    """Replies as the lowest level shows them: their audio, in as many segments as the voice was asked for.
+    """Return a model of the replies in a level, with as many segments as the voice got requests per turn.
 
-    The first is as long as its words take to say; the others share the rest and are complete one after another while
-    the language model still generates.
+    The first segment's length follows from its number of words. The other segments share the rest of the audio. They
+    complete at even intervals while the language model generates.
     """
     segments = max(1, round(level.stages["tts"].requests / max(1.0, _turns_counted(level))))
-    first_s = min(level.audio_s, conversation.first_segment_words * CHARACTERS_A_WORD / CHARACTERS_PER_S)
+    first_s = min(level.audio_s, conversation.first_segment_words * CHARACTERS_PER_WORD / CHARACTERS_PER_S)
     first_s = level.audio_s if segments == 1 else first_s
     ready_s = level.parts["first_segment"].mean_s if "first_segment" in level.parts else 0.0
     generation_s = max(ready_s, level.stages["llm"].service_mean_s - level.parts["llm_first_token"].mean_s)
@@ -118,12 +137,12 @@ def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyMo
         for number in range(others)
     ]
     first_audio_s = max(1e-3, level.parts["tts_first_audio"].mean_s - level.stages["tts"].queue_mean_s)
-    behind_s = max(1e-3, level.stages["tts"].service_mean_s - first_audio_s)
-    return ReplyModel(((ready_s, first_s), *rest), generation_s, speed=level.audio_s / segments / behind_s)
+    rest_s = max(1e-3, level.stages["tts"].service_mean_s - first_audio_s)
+    return ReplyModel(((ready_s, first_s), *rest), generation_s, speed=level.audio_s / segments / rest_s)
 
 
 def _turns_counted(level: Level) -> float:
-    """Turns that the replicas served, the warm-up's too: one language model request each, hedges aside."""
+    """Return the number of turns that the replicas served, warm-up included: LLM requests without hedges."""
     return level.stages["llm"].requests - level.hedged
 
 
@@ -133,33 +152,36 @@ def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float =
 
 
 def _served(calibration: Calibration, name: str) -> Quantiles:
-    """The services of a stage, those of all comparable levels together."""
+    """Return the service times of a stage, pooled over all comparable levels."""
     rows = [level.stages[name] for level in _comparable(calibration, name)]
     return pooled([(row.served, Quantiles(row.service)) for row in rows])
 
 
 def _comparable(calibration: Calibration, name: str) -> list[Level]:
-    """The lowest level, and those above it at which the stage hardly queued, unless its services slow each other."""
-    found = batching(calibration, name)
-    if found is not None and found.believed:
+    """Return the levels with short waits. Their service times count as times without load.
+
+    If the services of the stage slow each other down, only the lowest level counts.
+    """
+    line = batching(calibration, name)
+    if line is not None and line.believed:
         return [calibration.least]
     levels = [level for level in calibration.levels if level.stages[name].served]
-    calm = [level for level in levels if level.stages[name].queue_mean_s <= CALM * level.stages[name].service_mean_s]
-    return calm or [calibration.least]
+    low = [level for level in levels if level.stages[name].queue_mean_s <= LOW_WAIT * level.stages[name].service_mean_s]
+    return low or [calibration.least]
 
 
-def _streaming(calibration: Calibration, name: str, part: str, behind_s: float) -> QueueStage:
-    """A stage whose slot is held `behind_s` beyond its first output, on average.
+def _streaming(calibration: Calibration, name: str, part: str, rest_s: float) -> QueueStage:
+    """Return a stage that holds its slot for `rest_s` after the first output, on average.
 
-    The first output's time is the turn's share for it, less the mean wait. What that is longer than the replica's own
-    service is the way there and back, in which no slot is held.
+    The time of the first output is the turn's measured part for it, minus the mean wait. If this exceeds the
+    replica's own service time until then, the difference is the hop there and back, which holds no slot.
     """
     levels = _comparable(calibration, name)
     turns = [level.turns for level in levels]
     first_s = _mean(turns, [level.parts[part].mean_s - level.stages[name].queue_mean_s for level in levels])
     stages = [level.stages[name] for level in levels]
     service_s = _mean([stage.served for stage in stages], [stage.service_mean_s for stage in stages])
-    hop_s = min(max(0.0, first_s - (service_s - behind_s)), first_s)
+    hop_s = min(max(0.0, first_s - (service_s - rest_s)), first_s)
     shape = pooled([(level.turns, level.parts[part].times) for level in levels])
     return _stage(calibration, name, shape.shifted(first_s - hop_s - shape.mean_s), hop_s)
 
@@ -169,17 +191,20 @@ def _mean(weights: Sequence[float], values: Sequence[float]) -> float:
 
 
 def pooled(samples: Sequence[tuple[float, Quantiles]]) -> Quantiles:
-    """One distribution from several of the same thing: the weighted mean of their quantiles (Vincent's average)."""
+    """Combine weighted distributions of the same quantity: the weighted mean of their quantiles (Vincent averaging).
+
+    `samples` are (weight, distribution) pairs.
+    """
     shares = sorted({share for _, times in samples for share, _ in times.points})
     weights = [weight for weight, _ in samples]
     return Quantiles(tuple((share, _mean(weights, [times.at(share) for _, times in samples])) for share in shares))
 
 
 def _batched(calibration: Calibration, name: str, times: Quantiles) -> ServiceTimes:
-    found = batching(calibration, name)
-    if found is None or not found.believed:
+    line = batching(calibration, name)
+    if line is None or not line.believed:
         return times
-    return Batched(times, found.factors(calibration.slots[name]))
+    return Batched(times, line.factors(calibration.slots[name]))
 
 
 def _part(level: Level, name: str) -> ServiceTimes:
@@ -187,8 +212,10 @@ def _part(level: Level, name: str) -> ServiceTimes:
 
 
 def _callers(calibration: Calibration) -> CallerModel:
-    """Speech is what remains of the cycle, at any load, so all levels tell it together; transcripts beyond one a turn
-    were asked for at pauses.
+    """Return the callers' behaviour, from all levels together.
+
+    The length of speech is the rest of the cycle and does not depend on load. Transcripts beyond one per turn were
+    requested at pauses.
     """
     levels, behavior = calibration.levels, calibration.behavior
     turns = [level.turns for level in levels]
@@ -199,19 +226,19 @@ def _callers(calibration: Calibration) -> CallerModel:
     return CallerModel(
         think=log_normal(behavior.think_s, behavior.think_sigma),
         speech=fixed(max(0.0, cycle_s - think_s - listening_s)),
-        abandoned=abandoned if abandoned > NOTICED else 0.0,
+        abandoned=abandoned if abandoned > LEAST_ABANDONED else 0.0,
     )
 
 
 def log_normal(median_s: float, sigma: float) -> ServiceTimes:
-    """As a table of quantiles, whose mean is the distribution's."""
+    """Return a log-normal distribution as quantiles, scaled to have the exact mean."""
     normal = NormalDist()
     shares = [index / (_THINK_POINTS - 1) for index in range(_THINK_POINTS)]
     clipped = [min(max(share, 0.002), 0.998) for share in shares]
     values = [median_s * math.exp(sigma * normal.inv_cdf(share)) for share in clipped]
     table = Quantiles(tuple(zip(shares, values, strict=True)))
-    wanted_s = median_s * math.exp(sigma**2 / 2)
-    scale = wanted_s / table.mean_s if table.mean_s else 1.0
+    mean_s = median_s * math.exp(sigma**2 / 2)
+    scale = mean_s / table.mean_s if table.mean_s else 1.0
     return Quantiles(tuple((share, seconds * scale) for share, seconds in table.points))
 
 
@@ -220,21 +247,21 @@ def _hedges(calibration: Calibration) -> bool:
 
 
 def _transcript_hop_s(network: TurnNetwork, level: Level) -> float:
-    """What the way to speech to text and back adds, as far as it shows beside the endpoint's wait."""
-    shown_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
+    """Return the hop to speech to text and back, as far as it makes a turn longer than endpointing alone."""
+    measured_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
     runs = [simulate(network, level.sessions, FOR_S, seed) for seed in SEEDS]
-    simulated_s = fmean(turn.heard_s for run in runs for turn in run.turns)
-    # The network's services are those of several levels: this level's own mean counts here.
-    luck_s = level.stages["stt"].service_mean_s - network.stt.first.mean_s
-    return max(0.0, shown_s - simulated_s - luck_s)
+    simulated_s = fmean(turn.transcript_s for run in runs for turn in run.turns)
+    # The network pools several levels. Remove the difference between this level's mean service time and the pool's.
+    difference_s = level.stages["stt"].service_mean_s - network.stt.first.mean_s
+    return max(0.0, measured_s - simulated_s - difference_s)
 
 
-def varied(network: TurnNetwork, stages: dict[str, QueueStage]) -> TurnNetwork:
-    """The same conversations on other stages; what the way to a stage adds stays as it was calibrated."""
+def with_calibrated_hops(network: TurnNetwork, stages: dict[str, QueueStage]) -> TurnNetwork:
+    """Replace stages of a network. The hop time of each stage stays as calibrated."""
     changed = {name: replace(stage, hop_s=getattr(network, name).hop_s) for name, stage in stages.items()}
     return network.with_stages(changed)
 
 
 def span(levels: Sequence[Level]) -> tuple[int, int]:
-    """The calibrated range of sessions."""
+    """Return the lowest and highest calibrated number of sessions."""
     return min(level.sessions for level in levels), max(level.sessions for level in levels)

@@ -1,31 +1,42 @@
-"""The whole plan as one value: what was calibrated against what is predicted, and what the target needs."""
+"""A capacity plan: how well the model fits its calibration, and what the target needs.
+
+`plan` is the entry point. The fields of `Plan` are the keys of `rejoinder plan --json`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loadtest.capacity import footprint
 from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.inversion import CapacityTarget, SolvedReplicas, invert
 from loadtest.capacity.network_fit import STAGES, span
-from loadtest.capacity.prediction import predict, predicted_knee, refused
+from loadtest.capacity.prediction import Estimate, Prediction, predict, predicted_knee, refused
 from loadtest.capacity.turn_network import TurnNetwork
 from rejoinder.core.capacity.sizing import Basis, SizedComponent, Traffic, basis_at, hosts
 
 DETECTOR = "turn_detector"
 DETECTOR_CORES = 0.6
-"""Of one core that a turn detector's replica may use: above it verdicts queue behind one another."""
+"""Share of one core that a turn detector's replica may use. Above it, verdicts queue."""
+
+PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 KNEE_FOR_S = 120.0
 SESSION_S = 180.0
-"""A call's mean length, where blocking is asked for over time; the share refused does not depend on it."""
+"""Mean length of a call, to convert sessions to calls per second. The share of refused calls does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LevelCheck:
-    """A calibrated level: measured and predicted, milliseconds and turns a second."""
+    """Measurement and prediction at one calibrated level.
+
+    Attributes:
+        sessions: Number of sessions.
+        measured: `p50_ms`, `p95_ms`, `p99_ms` and `turns_per_s`.
+        predicted: The same figures from the simulation.
+    """
 
     sessions: int
     measured: dict[str, float]
@@ -33,15 +44,19 @@ class LevelCheck:
 
     @property
     def errors(self) -> dict[str, float]:
-        """Relative; positive if more was predicted than measured."""
+        """Relative errors: predicted / measured - 1."""
         return {name: self.predicted[name] / value - 1 for name, value in self.measured.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """Simulated knee of the calibrated deployment at the target's percentile.
+    """Knee of the calibrated deployment: the most sessions within the target's 95th percentile.
 
-    `bound` says what ends it: a stage's slots, or the core of its hosts, which the simulation does not know.
+    Attributes:
+        sessions: Number of sessions.
+        bound: What limits it, in words: a stage's slots (simulated) or the hosts' core (computed).
+        basis: Whether the knee is within the calibrated range.
+        turns_per_s: Simulated throughput at the knee.
     """
 
     sessions: int
@@ -52,7 +67,14 @@ class Knee:
 
 @dataclass(frozen=True, slots=True)
 class PlannedComponent:
-    """A component of the plan; `busy`: share of its slots in use with the spare replicas away."""
+    """One component of the plan.
+
+    Attributes:
+        sized: Replicas, and what they occupy.
+        traffic: Network traffic of all replicas together.
+        basis: Whether the load of the component is within the calibrated range.
+        busy: Share of its slots in use while the spare replicas are missing. None if it has no slots.
+    """
 
     sized: SizedComponent
     traffic: Traffic
@@ -62,7 +84,21 @@ class PlannedComponent:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`refused`: predicted share of calls that find no place with all hosts there, and with the spare ones away."""
+    """The whole plan.
+
+    Attributes:
+        target: What was asked for.
+        checks: Measurement and prediction at each calibrated level.
+        knee: Knee of the calibrated deployment.
+        inverted: Replicas that meet the target, and their predicted percentiles. Their `error` is only the
+            simulation's sampling error. `intervals_ms` has the intervals.
+        components: What to deploy, by component.
+        edge: Traffic at our edge.
+        refused: Predicted share of refused calls with all hosts, and while the spare hosts are missing.
+        basis: PREDICTED if the calibration covers the whole plan, else EXTRAPOLATED. See `target_basis`.
+        intervals_ms: Half width of the interval of `p50_ms`, `p95_ms` and `p99_ms`. None for an extrapolated plan.
+        per_host: Sessions per host.
+    """
 
     target: CapacityTarget
     checks: tuple[LevelCheck, ...]
@@ -72,84 +108,141 @@ class Plan:
     edge: Traffic
     refused: tuple[float, float]
     basis: Basis
+    intervals_ms: Mapping[str, float] | None
     per_host: int
 
     @property
     def turns_per_s(self) -> float:
+        """Predicted throughput of the plan in turns per second."""
         return self.inverted.prediction.turns_per_s.value
 
 
 @dataclass(frozen=True, slots=True)
 class PlanResources:
-    """What the reader decides: GPUs a replica by stage, and the most sessions a host may hold."""
+    """Decisions of the user.
+
+    Attributes:
+        gpus: GPUs per replica, by stage. Missing stages use none.
+        most_per_host: Most sessions per host. None fills a host to `footprint.HOST_CORES`.
+        engines_calibrated: The plan uses the engines of the calibration. False for published engines.
+    """
 
     gpus: Mapping[str, float]
     most_per_host: int | None = None
+    engines_calibrated: bool = True
 
 
 def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, ...]:
-    """Every calibrated level held against the network that was fitted to them."""
+    """Compare measurement and prediction at every calibrated level, in order of sessions."""
     rows = []
     for level in sorted(calibration.levels, key=lambda level: level.sessions):
-        found = predict(network, level.sessions)
+        prediction = predict(network, level.sessions)
         measured = {
             "p50_ms": level.p50_ms,
             "p95_ms": level.p95_ms,
             "p99_ms": level.p99_ms,
             "turns_per_s": level.turns_per_s,
         }
-        predicted = {name: getattr(found, name).value for name in measured}
+        predicted = {name: getattr(prediction, name).value for name in measured}
         rows.append(LevelCheck(level.sessions, measured, predicted))
     return tuple(rows)
 
 
 def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Knee:
-    """Where the calibrated deployment ends."""
+    """Return the knee of the calibrated deployment: the most sessions with a 95th percentile within `limit_ms`."""
     by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
     by_core = calibration.most.hosts * footprint.host(calibration).sessions
-    found = min(by_slots, by_core)
-    there = predict(network, max(1, found), KNEE_FOR_S)
+    sessions = min(by_slots, by_core)
+    at_knee = predict(network, max(1, sessions), KNEE_FOR_S)
     return Knee(
-        sessions=found,
-        bound="the hosts' core" if by_core < by_slots else f"the slots of {there.bottleneck}",
-        basis=basis_at(found, *span(calibration.levels)),
-        turns_per_s=there.turns_per_s.value,
+        sessions=sessions,
+        bound="the hosts' core" if by_core < by_slots else f"the slots of {at_knee.bottleneck}",
+        basis=basis_at(sessions, *span(calibration.levels)),
+        turns_per_s=at_knee.turns_per_s.value,
     )
 
 
+def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found: SolvedReplicas) -> Basis:
+    """Return PREDICTED if the calibration covers the solved plan, else EXTRAPOLATED.
+
+    It covers the plan if the admitted sessions, the turns per second and the replicas of every stage are all within
+    the calibrated range. The rate may reach the highest rate measured or predicted at a level.
+    """
+    levels = calibration.levels
+    rate = max(max(check.measured["turns_per_s"], check.predicted["turns_per_s"]) for check in checked)
+    bases = [
+        basis_at(found.admitted, *span(levels)),
+        basis_at(found.prediction.turns_per_s.value, 0.0, rate),
+    ]
+    for stage in STAGES:
+        replicas = [level.stages[stage].replicas for level in levels]
+        bases.append(basis_at(found.needed[stage], min(replicas), max(replicas)))
+    return Basis.PREDICTED if all(basis is Basis.PREDICTED for basis in bases) else Basis.EXTRAPOLATED
+
+
+def intervals_ms(checked: Sequence[LevelCheck], prediction: Prediction, basis: Basis) -> dict[str, float] | None:
+    """Return the half width of each percentile's interval in milliseconds, or None for an extrapolated plan.
+
+    The width combines the largest relative error at a calibrated level with the simulation's sampling error (root of
+    the sum of squares). The sampling error alone approaches 0 in large systems and with constant service times, so it
+    is not an interval of the prediction. Outside the calibrated range nothing bounds the error of the model.
+    """
+    if basis is not Basis.PREDICTED:
+        return None
+    widths = {}
+    for name in PERCENTILES:
+        estimate: Estimate = getattr(prediction, name)
+        model_error = max(abs(check.errors[name]) for check in checked)
+        widths[name] = math.hypot(model_error * estimate.value, estimate.error)
+    return widths
+
+
 def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget, resources: PlanResources) -> Plan:
-    """Raises ConfigError if the target cannot be met."""
+    """Compute the plan for a target.
+
+    Args:
+        calibration: Measurements of a running deployment.
+        network: The network to plan with. It is fitted to the calibration, or has published engines in its place.
+        target: What to plan for.
+        resources: The user's decisions.
+
+    Raises:
+        ConfigError: No number of replicas meets the target, or a host cannot carry a session.
+    """
     host = footprint.host(calibration, resources.most_per_host)
     sized_hosts, admitted = hosts(target.sessions, target.refused, host.unit, target.spare)
     found = invert(network, target, admitted)
     per_s = found.prediction.turns_per_s.value
-    session = footprint.edge(calibration.most)
+    session = footprint.edge_traffic(calibration.most)
     basis = basis_at(admitted, *span(calibration.levels))
+    checked = checks(calibration, network)
+    whole = target_basis(calibration, checked, found) if resources.engines_calibrated else Basis.EXTRAPOLATED
     components = {"host": PlannedComponent(sized_hosts, session.times(admitted), host.basis)}
     if DETECTOR in calibration.least.stages:
         components[DETECTOR] = PlannedComponent(
-            _detector(calibration, per_s, target.spare), _verdicts(calibration, per_s), basis
+            _detector(calibration, per_s, target.spare), _detector_traffic(calibration, per_s), basis
         )
     speech_s = network.callers.speech.mean_s
     for stage in STAGES:
         sized = _sized(calibration, network=network, stage=stage, found=found, spare=target.spare)
         unit = replace(sized.unit, gpus=resources.gpus.get(stage, 0.0))
-        traffic = footprint.inside(network, stage, per_s, speech_s)
+        traffic = footprint.stage_traffic(network, stage, per_s, speech_s)
         busy = found.prediction.busy[stage]
         components[stage] = PlannedComponent(
             replace(sized, unit=unit), traffic, _stage_basis(calibration, stage, busy), busy
         )
-    places = [sized_hosts.replicas * host.sessions, admitted]
-    blocked = tuple(refused(target.sessions / SESSION_S, SESSION_S, seats) for seats in places)
+    capacities = [sized_hosts.replicas * host.sessions, admitted]
+    blocked = tuple(refused(target.sessions / SESSION_S, SESSION_S, most) for most in capacities)
     return Plan(
         target,
-        checks=checks(calibration, network),
+        checks=checked,
         knee=knee(calibration, network, target.p95_ms),
         inverted=found,
         components=components,
         edge=session.times(admitted),
         refused=(blocked[0], blocked[1]),
-        basis=basis,
+        basis=whole,
+        intervals_ms=intervals_ms(checked, found.prediction, whole),
         per_host=host.sessions,
     )
 
@@ -163,19 +256,19 @@ def _sized(
 
 
 def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> SizedComponent:
-    """By its CPU alone: a verdict has its own time limit, and silence decides when it is late."""
+    """Size the turn detector by its CPU. Latency does not matter: silence decides when a verdict is late."""
     requests = footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s
     cores = requests * footprint.cpu_per_request_s(calibration, DETECTOR)
     needed = max(1, math.ceil(cores / DETECTOR_CORES))
     return SizedComponent(footprint.stage_unit(calibration, DETECTOR, requests / needed), needed, spare)
 
 
-def _verdicts(calibration: Calibration, turns_per_s: float) -> Traffic:
-    return footprint.verdicts(footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s)
+def _detector_traffic(calibration: Calibration, turns_per_s: float) -> Traffic:
+    return footprint.detector_traffic(footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s)
 
 
 def _stage_basis(calibration: Calibration, stage: str, busy: float) -> Basis:
-    """A stage is extrapolated if its slots will be busier than in any calibrated level."""
+    """Return EXTRAPOLATED if the stage's slots are busier in the plan than in every calibrated level."""
     slots = calibration.slots[stage]
     measured = [level.stages[stage].in_service / slots for level in calibration.levels]
     return basis_at(busy, 0.0, max(measured))

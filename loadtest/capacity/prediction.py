@@ -1,8 +1,8 @@
-"""What a simulated network predicts: percentiles with their own uncertainty, the knee, and blocking at admission.
+"""Predictions from a simulated network: latency percentiles, the knee, and the share of refused calls.
 
-Every prediction comes from several seeds; what they differ by is the simulation's own error, printed beside it, so
-that nobody takes its last digits for knowledge. All searches use the same seeds, so that two neighbours differ by
-their load and not by their luck.
+Every prediction runs with several seeds. Their spread is the simulation's sampling error and nothing else: it does
+not contain the error of the model. `loadtest.capacity.plan.intervals_ms` adds that. All searches use the same seeds,
+so that two neighbouring loads differ by their load only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ MAX_SESSIONS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A predicted value and the standard error that the seeds show."""
+    """A simulated value.
+
+    Attributes:
+        value: Mean over the seeds.
+        error: Standard error over the seeds. It only measures how repeatable the simulation is: it approaches 0 in
+            large systems and with constant service times, however wrong the model is.
+    """
 
     value: float
     error: float
@@ -33,8 +39,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """At `sessions`: milliseconds of voice to voice, turns a second, and by stage the share of slots in use, and the
-    95th percentile of the wait for one. `hedged`: second requests a turn.
+    """What the network does with a number of sessions.
+
+    Attributes:
+        sessions: Number of sessions.
+        p50_ms: Median voice-to-voice latency.
+        p95_ms: Its 95th percentile.
+        p99_ms: Its 99th percentile.
+        turns_per_s: Throughput in turns per second.
+        busy: Mean share of slots in use, by stage.
+        wait_p95_ms: 95th percentile of the wait for a slot, by stage.
+        hedged: Second LLM requests per turn.
     """
 
     sessions: int
@@ -48,7 +63,7 @@ class Prediction:
 
     @property
     def bottleneck(self) -> str:
-        """The stage whose slots are used most."""
+        """The stage with the largest share of slots in use."""
         return max(self.busy, key=lambda stage: self.busy[stage])
 
 
@@ -60,11 +75,22 @@ def predict(
     *,
     warm_up_s: float = WARM_UP_S,
 ) -> Prediction:
-    """Simulate `sessions` conversations with every seed; two at least, or there would be no error to print."""
+    """Simulate `sessions` conversations once per seed.
+
+    Args:
+        network: Deployment, callers and answers.
+        sessions: Number of sessions.
+        for_s: Simulated seconds per seed, after the warm-up.
+        seeds: At least two, for a standard error.
+        warm_up_s: Simulated seconds before the measurement.
+
+    Raises:
+        ValueError: A run ended without a single turn.
+    """
     runs = [simulate(network, sessions=sessions, for_s=for_s, seed=seed, warm_up_s=warm_up_s) for seed in seeds]
     totals = [np.array([turn.total_s for turn in run.turns]) for run in runs]
     if any(not total.size for total in totals):
-        raise ValueError(f"no turn ended within {for_s:g} s: the network is stuck or slower than that")
+        raise ValueError(f"no turn ended within {for_s:g} s: one turn takes longer than the simulation")
     p50, p95, p99 = (_estimate([1000 * float(np.percentile(total, p)) for total in totals]) for p in (50, 95, 99))
     stages = tuple(runs[0].busy)
     return Prediction(
@@ -80,7 +106,16 @@ def predict(
 
 
 def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIONS) -> int:
-    """The most sessions whose `p95_ms` is within the limit, by doubling and bisection; 0 if one alone exceeds it."""
+    """Return the largest number of sessions whose `p95_ms` is within the limit, by doubling and bisection.
+
+    Args:
+        p95_ms: Latency as a function of the number of sessions. It must not fall with load.
+        limit_ms: Largest allowed latency.
+        most: Upper bound of the search.
+
+    Returns:
+        The knee, at most `most`. 0 if one session alone exceeds the limit.
+    """
     if p95_ms(1) > limit_ms:
         return 0
     low, high = 1, 2
@@ -98,12 +133,15 @@ def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIO
 
 
 def predicted_knee(network: TurnNetwork, limit_ms: float, for_s: float = FOR_S, most: int = MAX_SESSIONS) -> int:
-    """The most sessions whose predicted p95 is within the limit."""
+    """Return the largest number of sessions whose predicted p95 is within the limit. See `knee`."""
     return knee(lambda sessions: predict(network, sessions, for_s).p95_ms.value, limit_ms, most)
 
 
 def refused(sessions_per_s: float, session_s: float, max_sessions: int) -> float:
-    """The share of calls that admission refuses: calls come at random, stay so long, and do not queue."""
+    """Return the share of calls that admission refuses, by Erlang B.
+
+    Calls arrive at random (Poisson) at `sessions_per_s`, last `session_s` on average, and do not queue.
+    """
     return blocking(sessions_per_s * session_s, max_sessions)
 
 

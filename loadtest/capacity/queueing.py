@@ -1,8 +1,12 @@
-"""A stage of replicas in simulation: slots, queues, and the choice of a replica, as the deployments have them.
+"""Simulation of one stage: replicas with slots and queues, and the choice of a replica.
 
-A replica serves `slots` requests at once and lets others wait in order; the caller's router sends each request to the
-shorter of two replicas drawn at random, and never moves it again. So c slots on r replicas wait longer than c slots
-behind one queue, which is why the network is simulated and not computed.
+A replica serves `slots` requests at the same time. Further requests wait in its queue, first come first served. Each
+request goes to the replica with the shorter queue of two random ones, and stays there. c slots on r replicas
+therefore wait longer than c slots behind one queue, so the network is simulated instead of computed.
+
+One difference from the deployment: the real router keeps a conversation on its own LLM replica (rendezvous hashing)
+until that replica has `YIELD` more requests than the shorter of two (`deployments/serving/router.py`). The simulation
+uses two random replicas for the LLM too.
 """
 
 from __future__ import annotations
@@ -21,9 +25,13 @@ Steps = Generator[simpy.Event, object, None]
 
 @dataclass(frozen=True, slots=True)
 class QueueStage:
-    """What is deployed. `first`: seconds from a slot to the first output; the caller of `serve` adds what follows.
+    """Configuration of one stage.
 
-    `hop_s`: what the way there and back adds, in which no slot is held.
+    Attributes:
+        replicas: Number of replicas, at least 1.
+        slots: Requests that one replica serves at the same time, at least 1.
+        first: Time from getting a slot to the first output. The caller of `serve` adds the time after that.
+        hop_s: Time of the way to the replica and back. It holds no slot.
     """
 
     replicas: int
@@ -37,11 +45,19 @@ class QueueStage:
 
     @property
     def total_slots(self) -> int:
+        """Slots of all replicas together."""
         return self.replicas * self.slots
 
 
 class QueueReplica:
-    """One replica's slots and queue; `ongoing` counts who waits or is served, as the router sees it."""
+    """Slots and queue of one replica.
+
+    Attributes:
+        slots: The simulated slots.
+        draw: Drawer of the times to the first output.
+        ongoing: Requests that wait or are served, as the router counts them.
+        busy_s: Slot seconds used since the measurement began.
+    """
 
     def __init__(self, env: simpy.Environment, stage: QueueStage, rng: random.Random) -> None:
         self.slots = simpy.Resource(env, stage.slots)
@@ -51,11 +67,18 @@ class QueueReplica:
 
     @property
     def in_service(self) -> int:
+        """Number of occupied slots."""
         return int(self.slots.count)
 
 
 class QueueStation:
-    """The replicas of one stage, and what is measured of them, from `measured_since` on."""
+    """All replicas of one stage, with their measurements.
+
+    Attributes:
+        stage: The configuration.
+        measured_since: Simulated time at which the measurement begins. Infinite until it is set.
+        waits_s: Every wait for a slot in the measured time, in seconds.
+    """
 
     def __init__(self, env: simpy.Environment, stage: QueueStage, rng: random.Random) -> None:
         self.stage = stage
@@ -68,11 +91,11 @@ class QueueStation:
 
     @property
     def busy_s(self) -> float:
-        """Slot seconds used."""
+        """Slot seconds used in the measured time, all replicas together."""
         return sum(replica.busy_s for replica in self._replicas)
 
     def choose(self, avoid: QueueReplica | None = None) -> QueueReplica | None:
-        """The shorter queue of two random replicas, but not `avoid`; None if there is no other."""
+        """Return the replica with the shorter queue of two random ones, never `avoid`. None if there is no other."""
         allowed = [replica for replica in self._replicas if replica is not avoid] if avoid else self._replicas
         if not allowed:
             return None
@@ -80,9 +103,12 @@ class QueueStation:
         return min(pair, key=lambda replica: replica.ongoing)
 
     def serve(self, replica: QueueReplica, begun: simpy.Event | None = None, rest_s: float = 0.0) -> Steps:
-        """One request: wait for a slot, hold it to the first output (then `begun` happens) and for `rest_s` more.
+        """Simulate one request. An interrupt at any time releases the slot or the place in the queue.
 
-        An interrupt at any time gives back the slot, or the place in the queue.
+        Args:
+            replica: Where the request goes.
+            begun: Event to trigger at the first output.
+            rest_s: Time for which the slot stays occupied after the first output.
         """
         env = self._env
         replica.ongoing += 1

@@ -1,7 +1,7 @@
-"""How long a service takes, for simulation: measured distributions, and the known curves of emulated engines.
+"""Service time distributions for simulation: measured ones, and the curves of emulated engines.
 
-A distribution gives every replica a drawer of its own, because an emulated engine's stalls are stratified within a
-replica. A drawer is asked when a service begins, with the number of services in it then, that one included.
+Every replica gets its own drawer from a distribution, because an emulated engine stratifies its stalls within one
+replica. Call a drawer when a service begins, with the number of running services on that replica, this one included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 from rejoinder.core.measuring.service_curves import ServiceCurve, ServiceSampler
 
 Drawer = Callable[[int], float]
-"""Seconds of the next service, which begins as one of so many."""
+"""Function of the number of running services (this one included) that returns the next service time in seconds."""
 
 
 class ServiceTimes(Protocol):
@@ -25,38 +25,45 @@ class ServiceTimes(Protocol):
 
     @property
     def mean_s(self) -> float:
-        """Of a service that has the replica to itself."""
+        """Mean service time on an otherwise idle replica."""
         ...
 
     @property
     def scv(self) -> float:
-        """The squared coefficient of variation of such a service."""
+        """Squared coefficient of variation on an otherwise idle replica."""
         ...
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """For one replica."""
+        """Return the drawer of one replica."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """A measured distribution: (share, seconds), both rising, from share 0 to share 1; linear in between."""
+    """A distribution given by quantiles, with linear interpolation between them.
+
+    Attributes:
+        points: (share, seconds) pairs from share 0 (the minimum) to share 1 (the maximum). Shares rise strictly,
+            seconds do not fall.
+    """
 
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
         shares, seconds = zip(*self.points, strict=True) if self.points else ((), ())
         if len(self.points) < 2 or shares[0] != 0 or shares[-1] != 1:
-            raise ValueError("a distribution needs its least (share 0) and its greatest value (share 1)")
+            raise ValueError("a distribution needs its minimum (share 0) and its maximum (share 1)")
         if any(a >= b for a, b in pairwise(shares)) or any(a > b for a, b in pairwise(seconds)) or seconds[0] < 0:
-            raise ValueError("shares must rise, and seconds may not fall or be negative")
+            raise ValueError("shares must rise strictly, and seconds must not fall or be negative")
 
     @property
     def mean_s(self) -> float:
+        """Mean in seconds."""
         return sum((b - a) * (low + high) / 2 for (a, low), (b, high) in pairwise(self.points))
 
     @property
     def scv(self) -> float:
+        """Squared coefficient of variation."""
         square = sum(
             (b - a) * (low * low + low * high + high * high) / 3 for (a, low), (b, high) in pairwise(self.points)
         )
@@ -64,38 +71,44 @@ class Quantiles:
         return max(0.0, square / mean**2 - 1) if mean else 0.0
 
     def at(self, share: float) -> float:
-        """The value that `share` of all do not exceed."""
+        """Return the quantile at `share`, in seconds."""
         index = max(1, bisect_left(self.points, (share, -math.inf)))
         (a, low), (b, high) = self.points[index - 1], self.points[min(index, len(self.points) - 1)]
         along = (share - a) / (b - a)
         return min(max(low * (1 - along) + high * along, low), high)  # rounding must not leave the range
 
     def drawer(self, rng: random.Random) -> Drawer:
+        """Return a drawer of independent samples. The number of running services has no effect."""
         return lambda concurrent: self.at(rng.random())
 
     def shifted(self, by_s: float) -> Quantiles:
-        """All values later by so much, none below 0."""
+        """Return the distribution with `by_s` added to every value. Values below 0 become 0."""
         return Quantiles(tuple((share, max(0.0, seconds + by_s)) for share, seconds in self.points))
 
 
 def fixed(seconds: float) -> Quantiles:
-    """Always the same."""
+    """Return the distribution of a constant."""
     return Quantiles(((0.0, seconds), (1.0, seconds)))
 
 
 def sampled(seconds: Sequence[float]) -> Quantiles:
-    """The empirical distribution of measured values; raises ValueError if there are none."""
+    """Return the empirical distribution of measured values. Raises ValueError if there are none."""
     if not seconds:
-        raise ValueError("there is no distribution of nothing")
+        raise ValueError("a distribution needs at least one value")
     ordered = sorted(seconds)
     last = max(1, len(ordered) - 1)
     return Quantiles(tuple((index / last, value) for index, value in enumerate([*ordered, ordered[-1]][: last + 1])))
 
 
 def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
-    """From a histogram: `counts[i]` values at most `bounds_s[i]` and above the bound before (0 before the first).
+    """Return the distribution of a histogram, with the values of a bucket spread evenly over it.
 
-    Values spread evenly over their bucket. Raises ValueError if the histogram is empty.
+    Args:
+        bounds_s: Upper bound of each bucket. The first bucket starts at 0.
+        counts: Number of values in each bucket.
+
+    Raises:
+        ValueError: The histogram is empty.
     """
     total = sum(counts)
     if not total:
@@ -106,7 +119,7 @@ def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
         if not count:
             continue
         if not points or points[-1][1] < previous:
-            # A gap: nothing lies between two buckets, so the share rises a rounding's width while the value jumps.
+            # Empty buckets: the value jumps while the share stays. Shares must rise strictly, so add a tiny step.
             points.append((below / total + (1e-12 if points else 0.0), previous))
         below += count
         points.append((below / total, bound))
@@ -116,18 +129,20 @@ def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Curved:
-    """An emulated engine's curve, drawn as the engine draws it."""
+    """The service times of an emulated engine, drawn with the engine's own sampler."""
 
     curve: ServiceCurve
 
     @property
     def mean_s(self) -> float:
+        """Mean on an otherwise idle replica, stalls included."""
         curve = self.curve
         stall_ms = curve.stall_share * (curve.stall_min_ms + curve.stall_max_ms) / 2
         return (curve.median_ms * math.exp(curve.sigma**2 / 2) + stall_ms) / 1000
 
     @property
     def scv(self) -> float:
+        """Squared coefficient of variation on an otherwise idle replica, stalls included."""
         curve = self.curve
         base_ms = curve.median_ms * math.exp(curve.sigma**2 / 2)
         low, high, share = curve.stall_min_ms, curve.stall_max_ms, curve.stall_share
@@ -137,14 +152,18 @@ class Curved:
         return variance / mean_ms**2 if mean_ms else 0.0
 
     def drawer(self, rng: random.Random) -> Drawer:
+        """Return the engine's sampler for one replica."""
         return ServiceSampler(self.curve, rng.random).next_s
 
 
 @dataclass(frozen=True, slots=True)
 class Batched:
-    """A measured distribution whose services slow each other: `factors[n - 1]` times as long as one of n.
+    """A measured distribution, for services that slow each other down.
 
-    Beyond the measured numbers the last two factors are continued.
+    Attributes:
+        alone: Service times on an otherwise idle replica.
+        factors: `factors[n - 1]` is the slow-down while n services run. The first one is 1. Beyond the list the
+            difference of the last two factors continues.
     """
 
     alone: Quantiles
@@ -152,22 +171,26 @@ class Batched:
 
     def __post_init__(self) -> None:
         if not self.factors or self.factors[0] != 1 or min(self.factors) <= 0:
-            raise ValueError("the first factor is that of a service alone, 1, and all are positive")
+            raise ValueError("the first factor must be 1 (a service alone), and every factor must be positive")
 
     @property
     def mean_s(self) -> float:
+        """Mean on an otherwise idle replica."""
         return self.alone.mean_s
 
     @property
     def scv(self) -> float:
+        """Squared coefficient of variation on an otherwise idle replica."""
         return self.alone.scv
 
     def factor(self, concurrent: int) -> float:
-        known = len(self.factors)
-        if concurrent <= known:
+        """Return the slow-down while `concurrent` services run."""
+        measured = len(self.factors)
+        if concurrent <= measured:
             return self.factors[max(0, concurrent - 1)]
-        slope = self.factors[-1] - self.factors[-2] if known > 1 else 0.0
-        return max(self.factors[-1] + slope * (concurrent - known), self.factors[-1])
+        slope = self.factors[-1] - self.factors[-2] if measured > 1 else 0.0
+        return max(self.factors[-1] + slope * (concurrent - measured), self.factors[-1])
 
     def drawer(self, rng: random.Random) -> Drawer:
+        """Return a drawer that multiplies samples of `alone` by the slow-down."""
         return lambda concurrent: self.alone.at(rng.random()) * self.factor(concurrent)

@@ -1,12 +1,13 @@
-"""Conversations as a closed network of queues, simulated: think, speak, be heard, be answered, listen.
+"""Simulation of conversations as a closed network of queues: think, speak, get an answer, listen.
 
-A session is in real time: it speaks again when it has heard the answer and thought, so a slow system is asked less
-often, and N sessions never have more than N turns under way. A turn is as in the host:
+A session speaks again after it has listened to the answer and thought. A slow system therefore gets fewer requests,
+and N sessions never have more than N turns in progress. A turn follows the host's steps:
 
-    end of speech -> silence -> transcript, beside the endpoint's wait -> first token -> first segment -> first audio
+    end of speech -> silence -> transcript and endpointing in parallel -> first token -> first segment -> first audio
 
-The language model's slot is held for the whole answer, a voice's slot for a segment; an answer's segments are spoken
-in order. First tokens are hedged by the host's own policy (`rejoinder.core.resilience.hedging`), to another replica.
+The language model holds a slot for the whole answer, the voice for one segment. The segments of an answer are
+synthesized in order. First tokens are hedged to another replica by the host's own policy
+(`rejoinder.core.resilience.hedging`).
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ Steps = Generator[simpy.Event, object, None]
 
 @dataclass(frozen=True, slots=True)
 class ReplyModel:
-    """What a reply is made of. `segments`: (seconds after the first token when it is complete, seconds of audio).
+    """Model of one reply.
 
-    `generation_s`: from the first token to the last. `speed`: seconds of audio a voice makes in a second after its
-    first chunk, of `chunk_s`.
+    Attributes:
+        segments: For each segment: seconds from the first token until its text is complete, and seconds of audio.
+        generation_s: Time from the first token to the last.
+        speed: Seconds of audio that the voice synthesizes per second after its first chunk.
+        chunk_s: Seconds of audio in one chunk of the voice.
     """
 
     segments: tuple[tuple[float, float], ...]
@@ -44,20 +48,24 @@ class ReplyModel:
 
     @property
     def audio_s(self) -> float:
+        """Seconds of audio in the whole reply."""
         return sum(audio_s for _, audio_s in self.segments)
 
     def rest_s(self, audio_s: float) -> float:
-        """How long a voice holds its slot after the first chunk of so much audio."""
+        """Return how long the voice holds its slot after the first chunk of a segment of `audio_s` seconds."""
         chunks = max(0, -(-int(audio_s * 1e6) // int(self.chunk_s * 1e6)) - 1)
         return chunks * self.chunk_s / self.speed
 
 
 @dataclass(frozen=True, slots=True)
 class CallerModel:
-    """Their behaviour. `speech`: from the decision to speak to the last sample of speech.
+    """Behaviour of the callers.
 
-    `abandoned` requests to speech to text a turn are made at pauses inside the speech, and taken back after
-    `abandoned_s`.
+    Attributes:
+        think: Time from the end of an answer to the next turn.
+        speech: Length of the caller's speech in a turn.
+        abandoned: Mean number of transcripts per turn that start at pauses inside the speech and are cancelled.
+        abandoned_s: Time until such a transcript is cancelled.
     """
 
     think: ServiceTimes
@@ -68,8 +76,18 @@ class CallerModel:
 
 @dataclass(frozen=True, slots=True)
 class TurnNetwork:
-    """A deployment, its callers and its answers. `silence`: end of speech to soft end; `endpoint`: soft end to commit;
-    `delivery`: first audio to the listener's ear.
+    """A deployment, its callers and its answers.
+
+    Attributes:
+        stt: Speech to text.
+        llm: Language model.
+        tts: Voice.
+        callers: The callers' behaviour.
+        answer: The reply that every turn gets.
+        silence: Time from the end of speech to the tentative end of speech.
+        endpoint: Time from the tentative end of speech to the end of turn.
+        delivery: Time from the first audio at the host to the caller's playout.
+        hedging: Hedging of first tokens.
     """
 
     stt: QueueStage
@@ -83,17 +101,26 @@ class TurnNetwork:
     hedging: HedgingSettings = field(default_factory=lambda: HedgingSettings(enabled=False))
 
     def with_stages(self, stages: Mapping[str, QueueStage]) -> TurnNetwork:
-        """The same conversations on other stages, by name; those not named stay."""
+        """Return the same conversations on other stages. `stages` is by name. Missing names keep their stage."""
         stt, llm, tts = (stages.get(name, getattr(self, name)) for name in ("stt", "llm", "tts"))
         return replace(self, stt=stt, llm=llm, tts=tts)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTurn:
-    """Seconds of one simulated turn; the stages sum to `total_s`."""
+    """Durations in one simulated turn. They sum to `total_s`, the voice-to-voice latency.
+
+    Attributes:
+        silence_s: End of speech to the tentative end of speech.
+        transcript_s: Tentative end of speech until the transcript is there and the turn has ended.
+        llm_s: Until the first token.
+        segment_s: First token until the first segment is complete.
+        tts_s: First segment complete until its first audio.
+        delivery_s: First audio until the caller's playout.
+    """
 
     silence_s: float
-    heard_s: float
+    transcript_s: float
     llm_s: float
     segment_s: float
     tts_s: float
@@ -101,12 +128,21 @@ class SimulatedTurn:
 
     @property
     def total_s(self) -> float:
-        return self.silence_s + self.heard_s + self.llm_s + self.segment_s + self.tts_s + self.delivery_s
+        """Voice-to-voice latency."""
+        return self.silence_s + self.transcript_s + self.llm_s + self.segment_s + self.tts_s + self.delivery_s
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRun:
-    """One simulated run after its warm-up. `busy`: share of slots in use; `waits_s`: every wait for a slot."""
+    """Result of one simulated run, without its warm-up.
+
+    Attributes:
+        turns: Every turn that got its first audio.
+        for_s: Simulated seconds.
+        busy: Mean share of slots in use, by stage.
+        waits_s: Every wait for a slot, by stage.
+        hedges: Number of second LLM requests.
+    """
 
     turns: tuple[SimulatedTurn, ...]
     for_s: float
@@ -116,13 +152,22 @@ class SimulatedRun:
 
     @property
     def turns_per_s(self) -> float:
+        """Throughput in turns per second."""
         return len(self.turns) / self.for_s
 
 
 def simulate(
     network: TurnNetwork, sessions: int, for_s: float, seed: int = 1, *, warm_up_s: float = 30.0
 ) -> SimulatedRun:
-    """`sessions` conversations over `for_s` simulated seconds after the warm-up; the same seed gives the same run."""
+    """Simulate conversations. The same seed gives the same run.
+
+    Args:
+        network: Deployment, callers and answers.
+        sessions: Number of conversations, at least 1.
+        for_s: Simulated seconds after the warm-up.
+        seed: Seed of all random draws.
+        warm_up_s: Simulated seconds before the measurement. Sessions start within its first half.
+    """
     if sessions < 1:
         raise ValueError(f"a run has at least one session, not {sessions}")
     run = _Run(network, seed)
@@ -142,6 +187,8 @@ def simulate(
 
 
 class _Run:
+    """State of one simulated run."""
+
     def __init__(self, network: TurnNetwork, seed: int) -> None:
         self.env = simpy.Environment()
         self.network = network
@@ -160,13 +207,13 @@ class _Run:
         )
 
     def measure(self) -> None:
-        """The warm-up is over."""
+        """End the warm-up and start the measurement."""
         self._measuring = True
         for station in (self.stt, self.llm, self.tts):
             station.measured_since = self.env.now
 
     def session(self, ramp_s: float) -> Steps:
-        """One conversation, for ever; it begins somewhere in the ramp."""
+        """Simulate one endless conversation that begins at a random time within the ramp."""
         yield self.env.timeout(self.rng.random() * ramp_s)
         while True:
             yield self.env.timeout(self._think(1))
@@ -183,11 +230,11 @@ class _Run:
         yield self.env.timeout(speech_s)
 
     def _abandoned(self, after_s: float, for_s: float) -> Steps:
-        """A transcript that is asked for at a pause and taken back when the caller goes on."""
+        """Simulate a transcript that starts at a pause and is cancelled when the caller goes on."""
         yield self.env.timeout(after_s)
         replica = self.stt.choose()
         assert replica is not None
-        request = self.env.process(_tolerant(self.stt, replica))
+        request = self.env.process(_cancellable(self.stt, replica))
         yield request | self.env.timeout(for_s)
         if request.is_alive:
             request.interrupt()
@@ -196,34 +243,34 @@ class _Run:
         env = self.env
         ended = env.now
         yield env.timeout(self._silence(1))
-        soft_end = env.now
+        speech_end = env.now
         replica = self.stt.choose()
         assert replica is not None
         yield env.process(self.stt.serve(replica)) & env.timeout(self._endpoint(1))
-        heard = env.now
+        turn_end = env.now
         yield from self._first_token()
-        thought = env.now
+        first_token = env.now
         reply = _Reply(env)
-        env.process(self._voice(reply, thought))
+        env.process(self._voice(reply, first_token))
         yield reply.first_audio
         delivery_s = self._delivery(1)
         if self._measuring:
-            segment_s, tts_s = reply.segment_at - thought, env.now - reply.segment_at
+            segment_s, tts_s = reply.segment_at - first_token, env.now - reply.segment_at
             self.turns.append(
                 SimulatedTurn(
-                    soft_end - ended,
-                    heard_s=heard - soft_end,
-                    llm_s=thought - heard,
+                    speech_end - ended,
+                    transcript_s=turn_end - speech_end,
+                    llm_s=first_token - turn_end,
                     segment_s=segment_s,
                     tts_s=tts_s,
                     delivery_s=delivery_s,
                 )
             )
-        yield reply.spoken
-        yield env.timeout(max(0.0, reply.finish + delivery_s - env.now))
+        yield reply.synthesized
+        yield env.timeout(max(0.0, reply.playout_end + delivery_s - env.now))
 
     def _first_token(self) -> Steps:
-        """The race to the first token; the winner goes on generating by itself."""
+        """Wait for the first token of the primary request or its hedge. The winner keeps generating on its own."""
         env, began = self.env, self.env.now
         self._policy.on_primary(began)
         primary = self.llm.choose()
@@ -249,13 +296,13 @@ class _Run:
 
     def _attempt(self, replica: QueueReplica) -> tuple[simpy.Process, simpy.Event]:
         begun = self.env.event()
-        return self.env.process(_tolerant(self.llm, replica, begun, self.network.answer.generation_s)), begun
+        return self.env.process(_cancellable(self.llm, replica, begun, self.network.answer.generation_s)), begun
 
-    def _voice(self, reply: _Reply, thought: float) -> Steps:
-        """Speak the segments in order, each when it is complete and the one before it is synthesized."""
+    def _voice(self, reply: _Reply, first_token: float) -> Steps:
+        """Synthesize the segments in order, each when its text is complete and the one before it is synthesized."""
         env, answer = self.env, self.network.answer
         for ready_s, audio_s in answer.segments:
-            yield env.timeout(max(0.0, thought + ready_s - env.now))
+            yield env.timeout(max(0.0, first_token + ready_s - env.now))
             if not reply.first_audio.triggered:
                 reply.segment_at = env.now
             replica = self.tts.choose()
@@ -263,30 +310,31 @@ class _Run:
             begun = env.event()
             synthesis = env.process(self.tts.serve(replica, begun, answer.rest_s(audio_s)))
             yield begun
-            reply.audible(env.now, audio_s)
+            reply.add_audio(env.now, audio_s)
             yield synthesis
-        reply.spoken.succeed()
+        reply.synthesized.succeed()
 
 
 class _Reply:
-    """What the listener gets of one answer: `finish` is when all audio known so far will have been played."""
+    """Progress of one answer: its events, and when the playout of the audio so far ends."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self.first_audio = env.event()
-        self.spoken = env.event()
+        self.synthesized = env.event()
         self.segment_at = 0.0
-        self.finish = 0.0
+        self.playout_end = 0.0
 
-    def audible(self, now: float, audio_s: float) -> None:
+    def add_audio(self, now: float, audio_s: float) -> None:
+        """Append a segment to the playout. The first segment triggers `first_audio`."""
         if not self.first_audio.triggered:
             self.first_audio.succeed()
-        self.finish = max(self.finish, now) + audio_s
+        self.playout_end = max(self.playout_end, now) + audio_s
 
 
-def _tolerant(
+def _cancellable(
     station: QueueStation, replica: QueueReplica, begun: simpy.Event | None = None, rest_s: float = 0.0
 ) -> Steps:
-    """A request that may be taken back."""
+    """Serve one request. An interrupt cancels it."""
     try:
         yield from station.serve(replica, begun, rest_s)
     except simpy.Interrupt:

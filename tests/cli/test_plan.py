@@ -104,6 +104,33 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     assert settings.host.max_sessions * components["host"]["sized"]["needed"] >= 60
 
 
+def _latencies(output: str) -> list[str]:
+    return [line for line in output.splitlines() if "voice to voice p" in line]
+
+
+def test_only_a_plan_within_its_calibration_has_an_interval(calibration: Path) -> None:
+    """An extrapolated plan prints its latencies without an interval. A plan within the calibration prints one."""
+    command = ["plan", "--calibration", str(calibration)]
+    beyond = RUNNER.invoke(app, [*command, "--sessions", "60"], env={"COLUMNS": "200"})
+    within = RUNNER.invoke(app, [*command, "--sessions", "3", "--per-host", "4"], env={"COLUMNS": "200"})
+    assert len(_latencies(beyond.output)) == len(_latencies(within.output)) == 3
+    for line in _latencies(beyond.output):
+        assert "extrapolated, no interval" in line
+        assert "±" not in line
+    for line in _latencies(within.output):
+        assert "predicted" in line
+        assert "±" in line
+        assert "± 0 ms" not in line
+
+
+def test_published_engines_have_no_interval(calibration: Path) -> None:
+    """Published latencies are outside every calibration, also with few sessions."""
+    options = ["--sessions", "3", "--per-host", "4", "--engines", "published"]
+    result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "200"})
+    assert all("extrapolated, no interval" in line for line in _latencies(result.output))
+    assert len(_latencies(result.output)) == 3
+
+
 def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Path) -> None:
     """With published engines the configuration names them, and the file says where the choice comes from."""
     options = ["--sessions", "30", "--engines", "published", "--write", str(tmp_path), "--gpus", "llm=1"]

@@ -1,1 +1,7 @@
-"""Callers who pause in the middle of what they say: no audio of a draft that their going on discards may reach them."""
+"""Bench of discarded speculative replies ("drafts"), behind `rejoinder bench drafts`.
+
+Callers pause in the middle of their turns. A speculative reply starts in the pause and must be discarded when the
+caller goes on. None of its audio may reach the caller. Emulated engines mark every word and every 10 ms of audio with
+the length of the speech they answer, so the bench can tell. Start at `run.hold` for the calls, at `evidence` for the
+proof, and at `verdict` for the settings and the rule to pass.
+"""

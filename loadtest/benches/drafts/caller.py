@@ -1,8 +1,7 @@
-"""A hesitant caller, without input or output: it speaks its script in real time and keeps all that arrives.
+"""A hesitant caller, without I/O of its own: it speaks a script in real time and records what it receives.
 
-The stream's frames are its clock: what the server says about the caller's audio (when an utterance began and ended) is
-in the same milliseconds. Audio is read for its marks (rejoinder/core/measuring/audio_watermark.py) as it is
-complete, and not kept.
+Its clock is the number of frames sent. The server reports the start and end of utterances on the same time scale.
+The audio of an answer is reduced to its marks (`rejoinder.core.measuring.audio_watermark`) and then dropped.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import orjson
 
 from loadtest.benches.drafts.script import TurnScript
 from loadtest.scenario.utterances import FRAME_S, Speech
-from rejoinder.core.measuring import audio_watermark as marking
+from rejoinder.core.measuring import audio_watermark
 
 ANSWER_S = 12.0
-"""A turn is waited for so long after its last frame, and so long after the last event of its answer."""
+"""How long to wait for an answer, in seconds after the turn's last frame or the last event from the server."""
 
 
 class HesitantPhase(Enum):
-    """TALKING: from a turn's first frame to its answer's end."""
+    """Phase of the call. TALKING lasts from a turn's first frame to the end of its answer."""
 
     THINKING = "thinking"
     TALKING = "talking"
@@ -34,7 +33,14 @@ class HesitantPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpokenPhrase:
-    """A phrase of turn `turn` was really heard by the microphone from `start_s` to `end_s` of the stream."""
+    """A phrase as it was spoken.
+
+    Attributes:
+        turn: Number of its turn.
+        start_s: First speech, in seconds of the stream.
+        end_s: Last speech, in seconds of the stream.
+        last: It is the turn's last phrase.
+    """
 
     turn: int
     start_s: float
@@ -43,8 +49,15 @@ class SpokenPhrase:
 
 
 @dataclass(slots=True)
-class TakenUtterance:
-    """What the server took as one utterance: its edges in seconds of the stream, and its transcript, if it came."""
+class DetectedUtterance:
+    """One utterance as the server detected it.
+
+    Attributes:
+        item_id: Id of its conversation item.
+        start_s: Start, in seconds of the stream.
+        end_s: End, in seconds of the stream.
+        transcript: None until it is received.
+    """
 
     item_id: str
     start_s: float
@@ -54,7 +67,17 @@ class TakenUtterance:
 
 @dataclass(slots=True)
 class ReceivedAnswer:
-    """A response; `item_id`: the newest utterance taken before it began, None if none was. `marks`: of its sound."""
+    """A response from the server.
+
+    Attributes:
+        response_id: Its id.
+        item_id: The newest committed utterance when it began. None if there was none.
+        words: Its transcript.
+        marks: Mark of each 10 ms window of its audio. None for a window without a mark.
+        status: Status in `response.done`. Empty until then.
+        reported: The utterance that the server says it answers.
+        unread: Received audio that is not in `marks` yet.
+    """
 
     response_id: str
     item_id: str | None
@@ -64,86 +87,96 @@ class ReceivedAnswer:
     reported: str | None = None
     unread: bytearray = field(default_factory=bytearray, repr=False)
 
-    def settle(self) -> None:
-        """Read what arrived since this was last done."""
-        self.marks += marking.read(bytes(self.unread))
+    def read_marks(self) -> None:
+        """Append the marks of the audio received since the last call."""
+        self.marks += audio_watermark.read(bytes(self.unread))
         self.unread.clear()
 
 
 class HesitantCaller:
-    """`leaving` at every deadline, `take` for every message, until `over`."""
+    """State machine of one caller. Call `leaving` at every frame and `take` for every message until `over`.
+
+    Attributes:
+        spoken: The phrases, as spoken.
+        utterances: The utterances that the server detected, by item id.
+        answers: The responses, by id.
+        unanswered: Numbers of the turns without a complete answer.
+        faults: Messages of the server's error events.
+    """
 
     def __init__(self, speech: Speech, script: Sequence[TurnScript]) -> None:
         self.spoken: list[SpokenPhrase] = []
-        self.utterances: dict[str, TakenUtterance] = {}
+        self.utterances: dict[str, DetectedUtterance] = {}
         self.answers: dict[str, ReceivedAnswer] = {}
         self.unanswered: set[int] = set()
         self.faults: list[str] = []
         self._speech = speech
         self._script = script
-        self._saying: deque[bytes] = deque()
+        self._outgoing: deque[bytes] = deque()
         self._frames = 0
         self._turns = 0
         self._phase = HesitantPhase.THINKING if script else HesitantPhase.OVER
         self._next_at = script[0].think_s if script else 0.0
-        self._news_at = 0.0
-        self._begun: dict[str, float] = {}
-        self._newest: str | None = None
+        self._last_event_at = 0.0
+        self._started_s: dict[str, float] = {}
+        self._committed_item: str | None = None
 
     @property
     def now(self) -> float:
-        """The stream's time."""
+        """Seconds of audio sent so far: the time of the stream."""
         return self._frames * FRAME_S
 
     @property
     def over(self) -> bool:
+        """True after the last turn."""
         return self._phase is HesitantPhase.OVER
 
-    # -- the mouth -------------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """The next frame: callers stay unmuted, since silence is what ends a turn."""
-        if not self._saying:
-            self._live()
-        message = self._saying.popleft() if self._saying else self._speech.silence
+        """Return the next frame. Callers never mute, because silence ends a turn."""
+        if not self._outgoing:
+            self._advance()
+        message = self._outgoing.popleft() if self._outgoing else self._speech.silence
         self._frames += 1
         return (message,)
 
-    def _live(self) -> None:
+    def _advance(self) -> None:
+        """Start the next turn when it is due, or end the current one when it is answered or times out."""
         if self._phase is HesitantPhase.THINKING and self.now >= self._next_at:
             self._speak(self._script[self._turns])
         elif self._phase is HesitantPhase.TALKING:
-            self._await()
+            self._check_answer()
 
     def _speak(self, turn: TurnScript) -> None:
         at = self.now
         for number, phrase in enumerate(turn.phrases):
-            said = self._speech.utterances[phrase]
+            clip = self._speech.utterances[phrase]
             last = number == len(turn.pauses)
-            self.spoken.append(SpokenPhrase(self._turns, at + said.speech_start_s, at + said.speech_end_s, last))
-            # The pause lies between the edges of speech: the clips' own margins are a part of it.
-            quiet = 0 if last else self._quiet(turn, number)
-            self._saying.extend((*said.messages, *[self._speech.silence] * quiet))
-            at += (len(said.messages) + quiet) * FRAME_S
+            self.spoken.append(SpokenPhrase(self._turns, at + clip.speech_start_s, at + clip.speech_end_s, last))
+            silent_frames = 0 if last else self._silent_frames(turn, number)
+            self._outgoing.extend((*clip.messages, *[self._speech.silence] * silent_frames))
+            at += (len(clip.messages) + silent_frames) * FRAME_S
         self._turns += 1
         self._phase = HesitantPhase.TALKING
-        self._news_at = at
+        self._last_event_at = at
 
-    def _quiet(self, turn: TurnScript, number: int) -> int:
-        """Frames of silence behind a phrase."""
-        said, following = (self._speech.utterances[phrase] for phrase in turn.phrases[number : number + 2])
-        margins_s = said.seconds - said.speech_end_s + following.speech_start_s
+    def _silent_frames(self, turn: TurnScript, number: int) -> int:
+        """Return the frames of silence after a phrase. The pause includes the silence at the edges of both clips."""
+        clip, following = (self._speech.utterances[phrase] for phrase in turn.phrases[number : number + 2])
+        margins_s = clip.seconds - clip.speech_end_s + following.speech_start_s
         return max(0, round((turn.pauses[number] - margins_s) / FRAME_S))
 
-    def _await(self) -> None:
+    def _check_answer(self) -> None:
+        """End the turn when its answer is complete, or give up after `ANSWER_S`."""
         answer = self._answer(self._turns - 1)
         if answer is not None and answer.status == "completed":
-            self._go_on()
-        elif self.now >= self._news_at + ANSWER_S:
+            self._end_turn()
+        elif self.now >= self._last_event_at + ANSWER_S:
             self.unanswered.add(self._turns - 1)
-            self._go_on()
+            self._end_turn()
 
-    def _go_on(self) -> None:
+    def _end_turn(self) -> None:
         if self._turns == len(self._script):
             self._phase = HesitantPhase.OVER
         else:
@@ -151,41 +184,41 @@ class HesitantCaller:
             self._next_at = self.now + self._script[self._turns].think_s
 
     def _answer(self, turn: int) -> ReceivedAnswer | None:
-        """The newest answer to the utterance with the turn's last words."""
+        """Return the newest answer to the utterance with the turn's last words."""
         end_s = max(spoken.end_s for spoken in self.spoken if spoken.turn == turn)
-        items = {taken.item_id for taken in self.utterances.values() if taken.end_s >= end_s}
-        return next((known for known in reversed(self.answers.values()) if known.item_id in items), None)
+        items = {utterance.item_id for utterance in self.utterances.values() if utterance.end_s >= end_s}
+        return next((answer for answer in reversed(self.answers.values()) if answer.item_id in items), None)
 
-    # -- the ear ---------------------------------------------------------------------------------------------------
+    # -- receiving -------------------------------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
-        """A server event."""
+        """Process one server event."""
         event = orjson.loads(message)
         handler = self._HANDLERS.get(event["type"])
         if handler:
-            self._news_at = max(self._news_at, self.now)
+            self._last_event_at = max(self._last_event_at, self.now)
             handler(self, event)
 
     def hang_up(self) -> None:
-        """The call is over: read what is left; turns that were not spoken were not answered."""
+        """End the call: read the remaining marks, and count turns that were not spoken as unanswered."""
         for answer in self.answers.values():
-            answer.settle()
+            answer.read_marks()
         first_open = self._turns - 1 if self._phase is HesitantPhase.TALKING else self._turns
         self.unanswered |= set(range(first_open, len(self._script)))
 
     def _started(self, event: dict[str, Any]) -> None:
-        self._begun[event["item_id"]] = event["audio_start_ms"] / 1000
+        self._started_s[event["item_id"]] = event["audio_start_ms"] / 1000
 
     def _stopped(self, event: dict[str, Any]) -> None:
         key = event["item_id"]
-        self.utterances[key] = TakenUtterance(key, self._begun.pop(key, 0.0), event["audio_end_ms"] / 1000)
+        self.utterances[key] = DetectedUtterance(key, self._started_s.pop(key, 0.0), event["audio_end_ms"] / 1000)
 
     def _cleared(self, event: dict[str, Any]) -> None:
         if self.utterances:
-            self.utterances.popitem()  # the one that has just stopped was none
+            self.utterances.popitem()  # the server dismissed the utterance that has just stopped
 
     def _committed(self, event: dict[str, Any]) -> None:
-        self._newest = event["item_id"]
+        self._committed_item = event["item_id"]
 
     def _transcribed(self, event: dict[str, Any]) -> None:
         if event["item_id"] in self.utterances:
@@ -193,7 +226,7 @@ class HesitantCaller:
 
     def _created(self, event: dict[str, Any]) -> None:
         key = event["response"]["id"]
-        self.answers[key] = ReceivedAnswer(key, self._newest)
+        self.answers[key] = ReceivedAnswer(key, self._committed_item)
 
     def _audio(self, event: dict[str, Any]) -> None:
         key = event["response_id"]
@@ -209,9 +242,9 @@ class HesitantCaller:
         answer = self.answers.setdefault(response["id"], ReceivedAnswer(response["id"], None))
         answer.status = response["status"]
         answer.reported = event.get("rejoinder", {}).get("item_id")
-        answer.settle()
+        answer.read_marks()
 
-    def _fault(self, event: dict[str, Any]) -> None:
+    def _error(self, event: dict[str, Any]) -> None:
         self.faults.append(str(event.get("error", {}).get("message")))
 
     _HANDLERS: ClassVar[dict[str, Callable[[HesitantCaller, dict[str, Any]], None]]] = {
@@ -224,5 +257,5 @@ class HesitantCaller:
         "response.output_audio.delta": _audio,
         "response.output_audio_transcript.delta": _words,
         "response.done": _done,
-        "error": _fault,
+        "error": _error,
     }

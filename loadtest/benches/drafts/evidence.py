@@ -1,12 +1,14 @@
-"""What a hesitant caller's call proves: whether all that was heard answers the whole of what its turn held.
+"""Evidence from a hesitant caller's call: whether every answer belongs to the whole turn and to no earlier revision.
 
-Three sources are held against each other. The caller knows what it spoke and when. The server's transcript of an
-utterance says how many seconds it was made from; it must be those from the first to the last phrase that the utterance
-covers. And every word and every 10 ms of sound of an answer must name that very number: a draft of an earlier revision
-names a smaller one.
+Three sources are compared:
 
-A pause that the server took for the end of the turn is no discarded revision: its answer is the answer to the first
-half, which was committed. It is counted as premature, and what is said about it is judged like the rest.
+- The caller has recorded what it spoke, and when.
+- The server's emulated transcript names the seconds of speech behind it. They must match the phrases of the utterance.
+- Every word and every 10 ms of audio of an answer names a number of seconds. It must be the transcript's number. A
+  speculative reply to an earlier revision names a smaller one.
+
+If the server ends a turn in a pause, the answer to the first half is a regular answer, not a leak. The utterance counts
+as premature, and its answer is checked like any other.
 """
 
 from __future__ import annotations
@@ -14,28 +16,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loadtest.benches.drafts.caller import HesitantCaller, ReceivedAnswer, SpokenPhrase, TakenUtterance
-from rejoinder.core.measuring import audio_watermark as marking
+from loadtest.benches.drafts.caller import DetectedUtterance, HesitantCaller, ReceivedAnswer, SpokenPhrase
+from rejoinder.core.measuring import audio_watermark
 
 PADDING_S = 0.3
-"""What the server transcribes before the first speech (`speech.prefix_padding_ms`)."""
+"""Seconds of audio before the first speech that the server transcribes too (`speech.prefix_padding_ms`)."""
 
 LESS_S, MORE_S = 0.15, 0.4
-"""So much shorter or longer than the true speech a transcript may be: voice activity begins a few windows of 32 ms
-late, lags behind the last sound, and hands over the silence with which it knew of the end. The shortest pause and
-phrase that make a revision longer are three times this.
-"""
+"""How much shorter or longer than the true speech a transcript may be. Voice activity starts a few windows of 32 ms
+late, ends late, and includes the silence that revealed the end. The shortest pause plus phrase, by which revisions
+differ, is three times as long."""
 
-READ_S = marking.WINDOW / 24_000
+READ_S = audio_watermark.WINDOW / 24_000
+"""Seconds of audio in one window."""
 SEAM = 2
-"""So many windows in a row without a mark are a sound of its own; one alone is where two segments meet."""
+"""Windows in a row without a mark that count as foreign sound. A single one is the seam of two segments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Something was heard that answers no committed turn, or another one: `expected` and `found` in tenths of seconds.
+    """Part of an answer that does not belong to the committed utterance it follows.
 
-    `audio_s`: how much of it; 0 if only words were wrong.
+    Attributes:
+        turn: The turn. None if no utterance was committed.
+        why: The kind of leak, in words.
+        expected: The mark of the utterance, in tenths of a second. None if there is no utterance to compare with.
+        found: The marks in the answer, in tenths of a second. None for sound without a mark.
+        audio_s: Seconds of wrong audio. 0 if only words are wrong.
     """
 
     turn: int | None
@@ -47,8 +54,18 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Of one call, or of several. `judged_s`: answers' audio that was read; `misheard`: utterances whose transcript is
-    not of what was said in them; `premature`: utterances that ended before their turn did.
+    """Result of one call, or the sum of several.
+
+    Attributes:
+        turns: Number of turns in the scripts.
+        hesitant: Turns with a pause inside.
+        unanswered: Turns without a complete answer.
+        utterances: Utterances that the server detected.
+        premature: Utterances that ended before their turn did.
+        judged_s: Seconds of answers whose marks were read.
+        leaks: Parts of answers that do not belong to their utterance.
+        misheard: Descriptions of utterances whose transcript does not match what was spoken.
+        faults: Errors of the server and lost calls.
     """
 
     turns: int
@@ -81,8 +98,8 @@ NOTHING = Evidence(
 
 
 def evidence(call: HesitantCaller, turns: int) -> Evidence:
-    """What a call of so many turns proves; it has been hung up."""
-    covered = {key: _covered(taken, call.spoken) for key, taken in call.utterances.items()}
+    """Return the evidence of a call after `hang_up`. `turns` is the number of turns in its script."""
+    covered = {key: _covered(utterance, call.spoken) for key, utterance in call.utterances.items()}
     audible = [answer for answer in call.answers.values() if answer.marks]
     return Evidence(
         turns=turns,
@@ -97,69 +114,70 @@ def evidence(call: HesitantCaller, turns: int) -> Evidence:
     )
 
 
-def _covered(taken: TakenUtterance, spoken: Sequence[SpokenPhrase]) -> list[SpokenPhrase]:
-    """The phrases that an utterance holds, in order: by their middles, as a turn that is taken in a pause may reach
-    into the first sound behind it, which voice activity did not believe yet.
+def _covered(utterance: DetectedUtterance, spoken: Sequence[SpokenPhrase]) -> list[SpokenPhrase]:
+    """Return the phrases of an utterance, in order.
+
+    A phrase belongs to the utterance that contains its middle. An utterance that ends in a pause may contain the first
+    sound of the next phrase, before voice activity detects it.
     """
-    return [phrase for phrase in spoken if taken.start_s < (phrase.start_s + phrase.end_s) / 2 < taken.end_s]
+    return [phrase for phrase in spoken if utterance.start_s < (phrase.start_s + phrase.end_s) / 2 < utterance.end_s]
 
 
-def _misheard(utterances: dict[str, TakenUtterance], covered: dict[str, list[SpokenPhrase]]) -> Iterator[str]:
-    for key, taken in utterances.items():
-        phrases, heard = covered[key], marking.marks_in(taken.transcript or "")
-        if not phrases or len(heard) != 1:
-            yield f"{taken.start_s:.2f}-{taken.end_s:.2f} s: {len(phrases)} phrases, transcript {taken.transcript!r}"
+def _misheard(utterances: dict[str, DetectedUtterance], covered: dict[str, list[SpokenPhrase]]) -> Iterator[str]:
+    for key, utterance in utterances.items():
+        phrases, marks = covered[key], audio_watermark.marks_in(utterance.transcript or "")
+        span = f"{utterance.start_s:.2f}-{utterance.end_s:.2f} s"
+        if not phrases or len(marks) != 1:
+            yield f"{span}: {len(phrases)} phrases, transcript {utterance.transcript!r}"
             continue
         true_s = phrases[-1].end_s - phrases[0].start_s + PADDING_S
-        if not true_s - LESS_S <= heard[0] / 10 <= true_s + MORE_S:
-            yield f"{taken.start_s:.2f}-{taken.end_s:.2f} s: {true_s:.2f} s were said, {heard[0] / 10} s heard"
+        if not true_s - LESS_S <= marks[0] / 10 <= true_s + MORE_S:
+            yield f"{span}: {true_s:.2f} s spoken, {marks[0] / 10} s transcribed"
 
 
 def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iterator[Leak]:
     answered: set[str] = set()
     for answer in call.answers.values():
-        taken = call.utterances.get(answer.item_id or "")
+        utterance = call.utterances.get(answer.item_id or "")
         phrases = covered.get(answer.item_id or "", [])
         turn = phrases[-1].turn if phrases else None
-        marks = marking.marks_in(taken.transcript or "") if taken else ()
+        marks = audio_watermark.marks_in(utterance.transcript or "") if utterance else ()
         yield from _of_answer(answer, turn, marks[0] if len(marks) == 1 else None)
         if not answer.marks:
             continue
-        heard_s = len(answer.marks) * READ_S
+        audio_s = len(answer.marks) * READ_S
         if answer.item_id in answered:
             yield Leak(
-                turn, why="a second answer to one utterance", expected=None, found=_found(answer.marks), audio_s=heard_s
+                turn, why="a second answer to one utterance", expected=None, found=_found(answer.marks), audio_s=audio_s
             )
         if answer.reported is not None and answer.reported != answer.item_id:
             yield Leak(
                 turn,
-                why="it says that it answers another utterance",
+                why="the server reports another utterance for this answer",
                 expected=None,
                 found=_found(answer.marks),
-                audio_s=heard_s,
+                audio_s=audio_s,
             )
         if answer.item_id is not None:
             answered.add(answer.item_id)
 
 
 def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -> Iterator[Leak]:
-    """What of an answer's sound and words is not of the utterance that it answers."""
+    """Yield the parts of an answer's audio and words that do not name the utterance's mark."""
     foreign = [mark for mark in answer.marks if mark is not None and mark != expected]
     if foreign:
-        why = "sound of another revision" if expected is not None else "sound before any turn was taken"
+        why = "sound of another revision" if expected is not None else "sound before the first end of turn"
         yield Leak(turn, why=why, expected=expected, found=_found(foreign), audio_s=len(foreign) * READ_S)
     unmarked = sum(length for length in _gaps(answer.marks) if length >= SEAM)
     if unmarked:
-        yield Leak(
-            turn, why="sound that names no revision", expected=expected, found=(None,), audio_s=unmarked * READ_S
-        )
-    said = [mark for mark in marking.marks_in(answer.words) if mark != expected]
-    if said or (answer.words and not marking.marks_in(answer.words)):
-        yield Leak(turn, why="words of another revision", expected=expected, found=_found(said or [None]), audio_s=0.0)
+        yield Leak(turn, why="sound without a mark", expected=expected, found=(None,), audio_s=unmarked * READ_S)
+    wrong = [mark for mark in audio_watermark.marks_in(answer.words) if mark != expected]
+    if wrong or (answer.words and not audio_watermark.marks_in(answer.words)):
+        yield Leak(turn, why="words of another revision", expected=expected, found=_found(wrong or [None]), audio_s=0.0)
 
 
 def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
-    """Lengths of the runs of windows without a mark."""
+    """Yield the length of each run of windows without a mark."""
     length = 0
     for mark in (*marks, -1):
         if mark is None:
@@ -170,5 +188,5 @@ def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
 
 
 def _found(marks: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Each once, in order."""
+    """Return each mark once, in order."""
     return tuple(dict.fromkeys(marks))

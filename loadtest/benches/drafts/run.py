@@ -1,4 +1,4 @@
-"""Hesitant callers over the wire: OpenAI Realtime, one WebSocket each, paced by one wheel."""
+"""Run hesitant callers against a server: OpenAI Realtime, one WebSocket each, with one pacer for all frames."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.wire.formats import AudioFormat
 
 SPREAD_S = 4.0
-"""Calls begin one after another over so long."""
+"""Time over which the starts of the calls are spread."""
 
-SECONDS_A_TURN = 20.0
-"""A run ends after so long for each turn of a call, whatever is still open then."""
+SECONDS_PER_TURN = 20.0
+"""Time limit of a call, per turn of the longest script."""
 
 POLL_S = 0.2
 
@@ -34,64 +34,77 @@ SESSION = session_update(AudioFormat.PCM, "semantic_vad", 0, transcribed=True)
 
 @dataclass(frozen=True, slots=True)
 class HeldCalls:
-    """What all calls prove together, and how late their frames left at the 99th percentile."""
+    """Result of all calls.
+
+    Attributes:
+        evidence: Sum of the evidence of all calls.
+        late_ms: 99th percentile of how late the callers' frames left.
+    """
 
     evidence: Evidence
     late_ms: float
 
 
 async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]) -> HeldCalls:
-    """Hold a call a script, all at the same time, with the server at `url` (ws, without /realtime).
+    """Hold one call per script, all at the same time.
 
-    Raises Overloaded if a call is refused, BackendError if it cannot be set up; one that is lost later leaves turns
-    unanswered, and says so.
+    A call that is lost after it began leaves turns unanswered, and its evidence has a fault.
+
+    Args:
+        url: The server's WebSocket URL, without `/realtime`.
+        speech: The phrases.
+        scripts: One script per caller.
+
+    Raises:
+        Overloaded: The server refused a call.
+        BackendError: A call could not be set up.
     """
     start = time.monotonic() + 0.1
-    wheel = FramePacer(start)
+    pacer = FramePacer(start)
     longest = max((len(script) for script in scripts), default=0)
     try:
         async with asyncio.TaskGroup() as group:
-            turning = group.create_task(wheel.run())
+            pacing = group.create_task(pacer.run())
             step_s = SPREAD_S / max(1, len(scripts))
             calls = [
                 group.create_task(
-                    _call(url, speech=speech, script=script, wheel=wheel, when=(start + number * step_s, longest))
+                    _call(url, speech=speech, script=script, pacer=pacer, when=(start + number * step_s, longest))
                 )
                 for number, script in enumerate(scripts)
             ]
-            found = await asyncio.gather(*calls)
-            turning.cancel()
-    except ExceptionGroup as faults:
-        raise faults.exceptions[0] from None  # the first one stopped the others
-    late_s = float(np.percentile(wheel.late_s, 99, method="inverted_cdf")) if wheel.late_s else 0.0
-    return HeldCalls(sum(found, NOTHING), round(late_s * 1000, 2))
+            evidences = await asyncio.gather(*calls)
+            pacing.cancel()
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the first error cancelled the other calls
+    late_s = float(np.percentile(pacer.late_s, 99, method="inverted_cdf")) if pacer.late_s else 0.0
+    return HeldCalls(sum(evidences, NOTHING), round(late_s * 1000, 2))
 
 
 async def _call(
-    url: str, speech: Speech, script: Sequence[TurnScript], wheel: FramePacer, *, when: tuple[float, int]
+    url: str, speech: Speech, script: Sequence[TurnScript], pacer: FramePacer, *, when: tuple[float, int]
 ) -> Evidence:
-    """One call; `when`: the instant at which it begins, and the turns whose time it has."""
+    """Hold one call. `when` is its start (monotonic clock) and the number of turns that sets its time limit."""
     begins_at, turns = when
     await asyncio.sleep(max(0.0, begins_at - time.monotonic()))
     lost = asyncio.Event()
     try:
         socket = await dial(url, "none", SESSION, lambda _: lost.set())
     except CallRefused as refusal:
-        raise Overloaded(f"{url} refuses a call (HTTP {refusal.status}).", "Call with fewer callers.") from refusal
-    except (ConnectionError, TimeoutError) as fault:
-        raise BackendError(f"no call at {url} ({fault}).", "Is the server up?") from fault
+        raise Overloaded(f"{url} refused a call (HTTP {refusal.status}).", "Use fewer callers.") from refusal
+    except (ConnectionError, TimeoutError) as error:
+        raise BackendError(f"cannot connect to {url} ({error}).", "Check that the server is running.") from error
     caller = HesitantCaller(speech, script)
     socket.begin(caller)
     slot = random.Random(begins_at).randrange(FRAME_SLOTS)
-    wheel.join(socket, slot)
-    deadline = time.monotonic() + turns * SECONDS_A_TURN
+    pacer.join(socket, slot)
+    deadline = time.monotonic() + turns * SECONDS_PER_TURN
     try:
         while not (caller.over or lost.is_set()) and time.monotonic() < deadline:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await lost.wait()
     finally:
-        wheel.leave(socket, slot)
+        pacer.leave(socket, slot)
         await socket.close()
     if lost.is_set() and not caller.over:
         caller.faults.append(f"the call was lost: {socket.cause}")

@@ -1,7 +1,7 @@
-"""What hesitant callers say, and where they pause: people's phrases, and silences of known length between them.
+"""Scripts of hesitant callers: recorded phrases, with pauses of known length between them.
 
-A phrase has no pause of its own, so each soft end that a turn ought to have is one that its script put there. A pause
-is long enough for a draft to begin and mostly for its first audio to be ready, and over before the decision is due.
+A phrase has no pause inside, so every tentative end of speech in a turn comes from its script. A pause is long enough
+to start a speculative reply, mostly also to have its first audio ready, and too short to end the turn.
 """
 
 from __future__ import annotations
@@ -28,19 +28,27 @@ PHRASES = (
     ("two_cities.wav@20.9", 0.34, 1.66),
     ("two_cities.wav@20.9", 1.82, 3.08),
 )
-"""Readings of the model store, and seconds from and to: "it was the best of times", without what follows it."""
+"""Phrases as a recording in the model store, and start and end in seconds, such as "it was the best of times"."""
 
 PAUSE_S = (0.2, 0.65)
+"""Shortest and longest pause."""
 TWICE = 0.25
-"""Of the turns with a pause, those with two."""
+"""Share of the hesitant turns with two pauses."""
 
 THINK_S = (1.2, 2.2)
-"""From the end of an answer to the next turn: more than a second, behind which speech could still be an echo."""
+"""Shortest and longest time from the end of an answer to the next turn. Within the first second, the server may take
+speech for an echo."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnScript:
-    """A turn begins `think_s` after the answer before it; `pauses` are the silences between its phrases, in seconds."""
+    """Script of one turn.
+
+    Attributes:
+        think_s: Time from the end of the previous answer to the start of the turn.
+        phrases: Indices of the phrases to speak.
+        pauses: Silences between the phrases, in seconds.
+    """
 
     think_s: float
     phrases: tuple[int, ...]
@@ -48,7 +56,15 @@ class TurnScript:
 
 
 def script(seed: int, caller: int, turns: int, hesitating: float, *, phrases: int) -> tuple[TurnScript, ...]:
-    """One caller's turns; `hesitating`: the share of them that pause, `phrases`: how many there are to choose from."""
+    """Return the turns of one caller. The same arguments give the same turns.
+
+    Args:
+        seed: Seed of the run.
+        caller: Number of the caller.
+        turns: Number of turns.
+        hesitating: Share of the turns with a pause inside.
+        phrases: Number of phrases to choose from.
+    """
     draw = random.Random(f"{seed}/{caller}")
     return tuple(_turn(draw, hesitating, phrases) for _ in range(turns))
 
@@ -62,7 +78,7 @@ def _turn(draw: random.Random, hesitating: float, phrases: int) -> TurnScript:
 
 
 def human_phrases() -> list[Clip]:
-    """The phrases as clips; raises ModelError if the model store lacks the readings."""
+    """Return the phrases as clips. Raises ModelError if the model store does not have the recordings."""
     readings = {clip.name: clip for clip in moonshine_clips(open_store(ModelStoreSettings()).path("human-clips"))}
     return [_cut(name, readings[name].pcm(WIRE_RATE).tobytes(), begin, end) for name, begin, end in PHRASES]
 
@@ -73,5 +89,5 @@ def _cut(name: str, pcm: bytes, begin: float, end: float) -> Clip:
 
 
 def hesitations(scripts: Sequence[Sequence[TurnScript]]) -> int:
-    """How many pauses all callers make inside their turns."""
+    """Return the number of pauses inside turns, over all callers."""
     return sum(len(turn.pauses) for turns in scripts for turn in turns)

@@ -1,4 +1,4 @@
-"""What a run of hesitant callers comes to, with what the server counted meanwhile."""
+"""Verdict on a run of hesitant callers, from their evidence and the server's own counters."""
 
 from __future__ import annotations
 
@@ -30,18 +30,30 @@ SETTINGS: dict[str, Any] = {
     "conversation": {"filler_after_ms": 0},
     "degradation": {"enabled": False},
 }
-"""Voice activity is real. The words of an emulated transcript, which read finished, take a turn after some 0.8 s of
-silence, and the turn model is never asked. Every draft that may begin does: the limits on wasted work are lifted.
-Nothing is said but answers.
+"""Settings of the measured server.
+
+Voice activity detection is real. The emulated transcripts read as finished and end a turn after about 0.8 s of silence;
+the turn detector is not asked. The limits on wasted work are lifted, so that every possible speculative reply starts.
+Fillers and degradation are off, so that the server says nothing but answers.
 """
 
 LEAST_TRIED = 0.5
-"""Of the pauses inside turns at least so many must have discarded a draft, or the run proves nothing."""
+"""Smallest number of discarded speculative replies per pause. With fewer, the run proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftFindings:
-    """`hesitations`: the pauses inside turns that the scripts hold; `stages`: by the server's own count."""
+    """Result of a run.
+
+    Attributes:
+        callers: Number of callers.
+        hesitations: Pauses inside turns in all scripts.
+        evidence: Sum of the callers' evidence.
+        stages: The server's counters, by stage.
+        restarted: Replicas that restarted during the run.
+        late_ms: 99th percentile of how late the callers' frames left.
+        took_s: Length of the run.
+    """
 
     callers: int
     hesitations: int
@@ -52,26 +64,27 @@ class DraftFindings:
     took_s: float
 
     def drafts(self, outcome: str) -> int:
-        """How many drafts came to this, by the host's count."""
+        """Return the host's count of speculative replies with an outcome, such as "kept" or "discarded"."""
         host = self.stages.get("host")
         return round(host.drafts.get(outcome, 0)) if host else 0
 
     def requests(self, stage: str) -> int:
-        """How many requests a stage ended."""
+        """Return the number of requests that a stage ended."""
         return round(self.stages[stage].requests) if stage in self.stages else 0
 
     @property
     def tried(self) -> bool:
-        """Whether pauses did discard drafts, some of them with audio that only the gate kept back."""
+        """True if enough speculative replies were discarded, some of them with audio that was ready to be sent."""
         return self.drafts("discarded") >= LEAST_TRIED * self.hesitations and self.drafts("discarded_ready") > 0
 
     @property
     def accounted(self) -> bool:
-        """Whether every draft that was begun was kept or discarded."""
+        """True if every started speculative reply was kept or discarded, and no replica restarted."""
         return self.drafts("begun") == self.drafts("kept") + self.drafts("discarded") and not self.restarted
 
     @property
     def holds(self) -> bool:
-        seen = self.evidence
-        clean = not (seen.leaks or seen.misheard or seen.faults or seen.unanswered)
-        return clean and seen.judged_s > 0 and self.tried and self.accounted
+        """True if every turn was answered without a leak, and the run tried enough to prove it."""
+        evidence = self.evidence
+        clean = not (evidence.leaks or evidence.misheard or evidence.faults or evidence.unanswered)
+        return clean and evidence.judged_s > 0 and self.tried and self.accounted

@@ -80,7 +80,9 @@ def plan(options: PlanOptions) -> None:
     from rejoinder.cli.plan.sources import calibrated, published
 
     # What is mistyped is refused before minutes of calibration and simulation.
-    resources = PlanResources(shares(options.gpus), options.per_host or None)
+    resources = PlanResources(
+        shares(options.gpus), options.per_host or None, engines_calibrated=options.engines == "calibrated"
+    )
     machines(options)
     base = read_config(options.config)
     found = calibrated(options, base.application.args)

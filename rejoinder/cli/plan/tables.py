@@ -45,13 +45,14 @@ def _target(made: Plan) -> Table:
     table.add_row("sessions admitted", f"{made.inverted.admitted}", Basis.PREDICTED.value)
     table.add_row("refused with all hosts", f"{made.refused[0]:.3%}", "predicted (Erlang B)")
     table.add_row(f"refused with {target.spare} host(s) away", f"{made.refused[1]:.3%}", "predicted (Erlang B)")
+    basis = made.basis.value if made.intervals_ms else f"{made.basis.value}, no interval"
     for name, estimate, limit in (
         ("p50", found.p50_ms, f"< {target.p50_ms:g} ({target.tier.value} tier)"),
         ("p95", found.p95_ms, f"<= {target.p95_ms:g}"),
         ("p99", found.p99_ms, ""),
     ):
-        error = f"{estimate.value:.0f} ± {estimate.error:.0f} ms {limit}".strip()
-        table.add_row(f"voice to voice {name}", error, made.basis.value)
+        interval = f" ± {made.intervals_ms[f'{name}_ms']:.0f}" if made.intervals_ms else ""
+        table.add_row(f"voice to voice {name}", f"{estimate.value:.0f}{interval} ms {limit}".strip(), basis)
     table.add_row("turns a second", f"{made.turns_per_s:.1f}", made.basis.value)
     table.add_row("second LLM requests a turn", f"{found.hedged:.2%}", made.basis.value)
     if knee:
@@ -153,6 +154,13 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         f"Calibrated at {levels} sessions on {calibration.machine or 'an unnamed machine'}; beyond {least} to {most} "
         "sessions, or beyond the slots' measured use, a figure is extrapolated."
     )
+    if made.intervals_ms:
+        yield (
+            "± combines the largest error at a calibrated level with the simulation's sampling error. "
+            "It does not cover other configurations."
+        )
+    else:
+        yield "The latencies have no interval: nothing bounds the model's error outside the calibrated range."
     yield f"Batching: {'; '.join(_batching(calibration))}."
     if calibration.emulated:
         stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))

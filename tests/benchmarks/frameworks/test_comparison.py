@@ -1,4 +1,4 @@
-"""The table: which rows are compared with which, what is kept between runs, and the ratios."""
+"""The comparison: ratios between rows, verdicts, and the files that keep rows and runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from benchmarks.frameworks.comparison import (
     load_rows,
     marginal_mb,
     ratios,
-    read_diary,
+    read_probes,
     save_rows,
     summarize,
-    write_diary,
+    write_probes,
 )
 from benchmarks.frameworks.contestants import CONTESTANTS, named
 from benchmarks.frameworks.timing import ProbeOutcome
@@ -40,8 +40,8 @@ def row(name: str, sessions: int | None, bar: int = 0) -> FrameworkRow:
     )
 
 
-def test_ours_is_held_against_each_rivals_best_form() -> None:
-    """Headless against headless: silence alone against LiveKit's, Smart Turn against Pipecat's."""
+def test_ours_is_compared_with_each_rivals_best_form() -> None:
+    """Our headless row with silence alone is compared with LiveKit, and the one with Smart Turn with Pipecat."""
     rows = [row("ours-headless", 160), row("ours-smart-turn", 90), row("ours-all-in", 100)]
     rows += [row("livekit", 36), row("livekit-processes", 12), row("pipecat", 10), row("pipecat-processes", 15)]
     found = {ratio.rival: ratio for ratio in ratios(rows)}
@@ -52,20 +52,20 @@ def test_ours_is_held_against_each_rivals_best_form() -> None:
 
 
 def test_no_ratio_without_both_sides() -> None:
-    """A row that was not measured, or not validly, is compared with nothing."""
+    """A missing or INVALID row gives no ratio."""
     assert ratios([row("ours-headless", 160)]) == []
     assert ratios([row("livekit", 36)]) == []
     assert ratios([row("ours-headless", None), row("livekit", 36)]) == []
 
 
-def test_a_bar_is_met_or_not() -> None:
-    """A rival has no bar, and what the harness could not tell is no verdict on anybody."""
+def test_the_verdict_compares_the_knee_with_the_requirement() -> None:
+    """A row passes or fails against its requirement. A rival has no verdict, and a row without a knee is INVALID."""
     verdicts = [row("a", 150, 150).verdict, row("a", 149, 150).verdict, row("a", 9).verdict, row("a", None, 9).verdict]
     assert verdicts == ["PASS", "FAIL", "", "INVALID"]
 
 
 def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
-    """What a file holds comes back as it was, in the table's order."""
+    """Saved rows load as equal rows, and `in_order` puts them in the table's order."""
     file = tmp_path / "rows.json"
     probes = [probe(8, ProbeOutcome.PASS), probe(16, ProbeOutcome.FAIL)]
     livekit = named(("livekit",))[0]
@@ -76,39 +76,39 @@ def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     assert [r.name for r in in_order(loaded)] == ["ours-headless", "livekit"]
 
 
-def test_a_diary_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    """The runs of a broken-off search, outcome and all; no diary is no runs."""
+def test_runs_of_a_search_are_saved(tmp_path: Path) -> None:
+    """The runs of an interrupted search load as equal runs. A missing file gives none."""
     probes = [probe(8, ProbeOutcome.PASS), probe(16, ProbeOutcome.INVALID)]
-    write_diary(tmp_path / "d" / "x.json", probes)
-    assert read_diary(tmp_path / "d" / "x.json") == probes
-    assert read_diary(tmp_path / "none.json") == []
+    write_probes(tmp_path / "d" / "x.json", probes)
+    assert read_probes(tmp_path / "d" / "x.json") == probes
+    assert read_probes(tmp_path / "none.json") == []
 
 
-async def test_compare_skips_what_is_known(tmp_path: Path) -> None:
-    """With every wanted row finished, nothing is started."""
-    said: list[str] = []
-    known = {"livekit": row("livekit", 36)}
-    assert await compare(named(("livekit",)), known, tmp_path / "rows.json", said.append) == [known["livekit"]]
-    assert len(said) == 1
+async def test_compare_skips_finished_rows(tmp_path: Path) -> None:
+    """A finished row is reported once and not measured again."""
+    lines: list[str] = []
+    finished = {"livekit": row("livekit", 36)}
+    assert await compare(named(("livekit",)), finished, tmp_path / "rows.json", lines.append) == [finished["livekit"]]
+    assert len(lines) == 1
 
 
-def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
-    """`--only` names rows."""
+def test_an_unknown_name_is_refused() -> None:
+    """An unknown name raises ConfigError with the valid names. No name selects all rows."""
     assert [c.name for c in named(())] == [c.name for c in CONTESTANTS]
     with pytest.raises(ConfigError, match="pipecat-processes"):
         named(("livecat",))
 
 
 def test_marginal_memory_is_between_the_smallest_and_the_largest_run() -> None:
-    """What one more session takes, whatever the process itself needs."""
+    """Memory per session is the difference between two sizes, without the process's own share."""
     small, large = probe(10, ProbeOutcome.PASS), probe(110, ProbeOutcome.PASS)
     assert marginal_mb([small, large]) == 0.0
     assert marginal_mb([small]) is None
     assert marginal_mb([]) is None
 
 
-def test_a_stream_must_be_one_turn_a_cycle() -> None:
-    """The last cycle's end counts; a phrase that the contender's rules split, or do not hear, is refused."""
+def test_a_stream_must_have_one_turn_per_cycle() -> None:
+    """The end in the last cycle counts. A phrase that a contender splits or misses raises BackendError."""
     edge = last_edge("x", [(1900.0, 2000.0), (9910.0, 10010.0), (17910.0, 18010.0)])
     assert (edge.work_ms, edge.commit_ms) == (1910.0, 2010.0)
     with pytest.raises(BackendError, match="2 turns in 3 cycles"):

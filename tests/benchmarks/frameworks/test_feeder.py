@@ -1,4 +1,4 @@
-"""The feeder: everybody's audio, every frame once, and answers matched to the turns that asked for them."""
+"""The feeder sends every frame once, and matches replies to their turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.frameworks.timing import EngineTimes, TimedEdge
 
 
 class Recorder:
-    """A link that keeps what it was given."""
+    """A link that records the frames."""
 
     def __init__(self, sessions: int) -> None:
         self.sounded: list[list[float]] = [[] for _ in range(sessions)]
@@ -25,7 +25,7 @@ class Recorder:
 
 
 async def test_every_session_gets_every_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over two links of three sessions, each from its own start on, one cycle of its own stream."""
+    """Each of six sessions on two links gets every frame of its own stream once per cycle."""
     monkeypatch.setattr("benchmarks.frameworks.feeder.CYCLE_FRAMES", 4)
     links = [Recorder(3), Recorder(3)]
     feeder = Feeder(links, 3, FeedPlan((0, 2, 1, 3, 0, 1), cycles=2, streams=4))
@@ -37,14 +37,14 @@ async def test_every_session_gets_every_frame_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_plan_is_the_same_for_all() -> None:
-    """So many sessions begin at the same moments, whoever hears them; all of them within the first cycle."""
+    """The start times depend on the number of sessions only, and are within the first cycle."""
     assert plan(40, 5, 7) == plan(40, 5, 7)
     assert len(set(plan(40, 5, 7).starts)) > 20
     assert max(plan(400, 5, 7).starts) < CYCLE_FRAMES
 
 
 def test_answers_are_matched_by_session_and_stream() -> None:
-    """Each session's ideal instants follow from its own start, phase and stream."""
+    """Each session's ideal times follow from its own start, phase and stream."""
     link = Recorder(2)
     feeder = Feeder([link], 2, FeedPlan((0, 10), cycles=3, streams=2))
     feeder.begin = 100.0
@@ -57,8 +57,8 @@ def test_answers_are_matched_by_session_and_stream() -> None:
     assert (found.missed, found.stray) == (0, 0)
 
 
-def test_only_the_first_audible_audio_of_a_reply_begins_it() -> None:
-    """Silence and nothing are not heard, and what follows within half a second is the same reply."""
+def test_a_reply_begins_with_its_first_audible_audio() -> None:
+    """Empty and silent audio starts no reply, and audio within half a second belongs to the same reply."""
     onset = Onset()
     assert not onset.begins(b"", 0.0)
     assert not onset.begins(bytes(640), 1.0)

@@ -1,4 +1,4 @@
-"""The search for the knee, against contenders whose knee is known."""
+"""The search finds the knee of simulated contenders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def probe(sessions: int, outcome: ProbeOutcome) -> Probe:
 
 
 def search(answer: Callable[[int, int], ProbeOutcome], most: int = 400) -> KneeSearch:
-    """`answer` gets the sessions and how many runs there were before."""
+    """Return a search whose runs have the outcome `answer(sessions, number of earlier runs)`."""
     made: list[int] = []
 
     async def run(sessions: int) -> Probe:
@@ -44,21 +44,21 @@ def search(answer: Callable[[int, int], ProbeOutcome], most: int = 400) -> KneeS
 
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_the_knee_is_found_to_five_percent(knee: int, first: int) -> None:
-    """From any start, within 5% below the truth and never above it, and three runs confirm it."""
-    looking = search(lambda sessions, _: ProbeOutcome.PASS if sessions <= knee else ProbeOutcome.FAIL)
-    found = asyncio.run(largest(looking, first))
+    """From any start, the result is at most 5% below the true knee, never above it, and confirmed by three runs."""
+    searching = search(lambda sessions, _: ProbeOutcome.PASS if sessions <= knee else ProbeOutcome.FAIL)
+    found = asyncio.run(largest(searching, first))
     assert found is not None
     assert knee - max(1, round(0.05 * knee)) <= found <= knee
-    assert looking.passes(found) >= REPEATS
+    assert searching.passes(found) >= REPEATS
 
 
-def test_what_holds_nobody_holds_none() -> None:
-    """One session fails: the knee is 0."""
+def test_a_contender_that_always_fails_has_knee_0() -> None:
+    """If one session fails, the knee is 0."""
     assert asyncio.run(largest(search(lambda *_: ProbeOutcome.FAIL), 64)) == 0
 
 
 def test_a_knee_that_does_not_repeat_is_lowered() -> None:
-    """A size that passed by luck once and then fails gives way to one that passes three times."""
+    """A size that passes once and then fails is replaced by one that passes three times."""
     lucky: set[int] = set()
 
     def answer(sessions: int, _: int) -> ProbeOutcome:
@@ -72,8 +72,8 @@ def test_a_knee_that_does_not_repeat_is_lowered() -> None:
     assert 80 <= found <= 90
 
 
-def test_a_spoiled_run_is_repeated() -> None:
-    """Every third run is INVALID for the harness's own fault: the knee is the same."""
+def test_an_invalid_run_is_repeated() -> None:
+    """The knee stays the same if every third run is INVALID."""
 
     def answer(sessions: int, before: int) -> ProbeOutcome:
         if before % 3 == 0:
@@ -83,21 +83,21 @@ def test_a_spoiled_run_is_repeated() -> None:
     assert asyncio.run(largest(search(answer, most=64), 32)) in (39, 40)
 
 
-def test_a_harness_that_never_measures_claims_nothing() -> None:
-    """Only INVALID runs: no knee, and an end after a few."""
-    looking = search(lambda *_: ProbeOutcome.INVALID)
-    assert asyncio.run(largest(looking, 8)) is None
-    assert len(looking.probes) <= MOST_PROBES
+def test_only_invalid_runs_give_no_knee() -> None:
+    """If every run is INVALID, the search ends after a bounded number of runs without a knee."""
+    searching = search(lambda *_: ProbeOutcome.INVALID)
+    assert asyncio.run(largest(searching, 8)) is None
+    assert len(searching.probes) <= MOST_PROBES
 
 
 @pytest.mark.parametrize("first", [1, 24, 48])
-def test_the_most_that_may_be_tried_is_an_answer(first: int) -> None:
-    """A contender that never fails holds at least what was tried."""
+def test_the_knee_is_at_most_the_largest_tried_size(first: int) -> None:
+    """A contender that never fails has the largest size that may be tried as its knee."""
     assert asyncio.run(largest(search(lambda *_: ProbeOutcome.PASS, most=48), first)) == 48
 
 
-def test_a_search_that_was_broken_off_goes_on() -> None:
-    """Earlier runs are used up before new ones are made, and spoiled ones are no answer."""
+def test_an_interrupted_search_continues() -> None:
+    """Earlier runs are used before new ones are made. Earlier INVALID runs are ignored."""
     made: list[int] = []
 
     async def run(sessions: int) -> Probe:

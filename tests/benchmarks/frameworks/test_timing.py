@@ -1,4 +1,4 @@
-"""Added latency and the pass rule: what counts, what is missed, and whose fault a bad run is."""
+"""Added latency, missed and stray replies, and the rule for passing."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from benchmarks.frameworks.timing import (
     LATE_FRAMES_MS,
     Answers,
     EngineTimes,
-    HarnessFitness,
+    HarnessCheck,
     ProbeOutcome,
     TimedEdge,
     judge,
+    merge,
     percentile,
-    together,
     verdict,
 )
 
-FIT = HarnessFitness(1.0, 0.0)
-PATIENCE_S = 5.0
+GOOD = HarnessCheck(1.0, 0.0)
+TIMEOUT_S = 5.0
 
 
-def test_who_hears_and_waits_in_turn_is_charged_from_both() -> None:
-    """Silence, then the three engines: 330 ms after the contender's own end of speech."""
+def test_sequential_transcription_has_a_later_ideal_answer() -> None:
+    """If transcription starts after the silence, the ideal answer comes the engines' 330 ms later."""
     assert TimedEdge(2000, 2000).ideal_ms(EngineTimes()) == 2330
 
 
-def test_work_beside_the_silence_is_no_credit() -> None:
-    """Transcription that runs while the silence lasts is not charged, and makes nobody early."""
+def test_overlapping_transcription_has_an_earlier_ideal_answer() -> None:
+    """If transcription runs during the silence, the ideal answer is as much earlier, so it gives no advantage."""
     assert TimedEdge(1936, 2072).ideal_ms(EngineTimes()) == 2072 + 230
     assert TimedEdge(1936, 1990).ideal_ms(EngineTimes()) == 1936 + 330
 
 
-def test_an_answer_is_measured_from_its_ideal_instant() -> None:
-    """In milliseconds, turn by turn; those before the counted part are left out."""
-    found = judge([10.0, 18.0, 26.0], [10.5, 18.012, 26.030], PATIENCE_S, counted_from=16.0)
+def test_an_answer_is_measured_from_its_ideal_time() -> None:
+    """Added latency is in milliseconds per turn. Turns of the warm-up are left out."""
+    found = judge([10.0, 18.0, 26.0], [10.5, 18.012, 26.030], TIMEOUT_S, counted_from=16.0)
     assert found.added_ms == pytest.approx((12, 30))
     assert (found.missed, found.stray) == (0, 0)
 
 
 def test_a_turn_without_an_answer_in_time_is_missed() -> None:
-    """Silence is a miss; an answer after the patience is a miss and a reply out of turn."""
-    assert judge([10.0], [], PATIENCE_S, 0) == Answers((), 1, 0)
-    assert judge([10.0], [15.1], PATIENCE_S, 0) == Answers((), 1, 1)
+    """A turn without a reply is missed. A reply after the timeout is a missed turn and a stray reply."""
+    assert judge([10.0], [], TIMEOUT_S, 0) == Answers((), 1, 0)
+    assert judge([10.0], [15.1], TIMEOUT_S, 0) == Answers((), 1, 1)
 
 
-def test_a_reply_before_its_turn_ended_is_out_of_turn() -> None:
-    """It answered half a sentence: the turn is missed, however soon the reply came."""
-    assert judge([10.0], [9.5], PATIENCE_S, 0) == Answers((), 1, 1)
+def test_a_reply_before_the_end_of_its_turn_is_stray() -> None:
+    """A reply to half a sentence is stray, and the turn is missed."""
+    assert judge([10.0], [9.5], TIMEOUT_S, 0) == Answers((), 1, 1)
 
 
-def test_a_second_reply_is_out_of_turn() -> None:
-    """One turn, one answer."""
-    found = judge([10.0], [10.01, 12.0], PATIENCE_S, 0)
+def test_a_second_reply_is_stray() -> None:
+    """A turn has one answer. Every further reply is stray."""
+    found = judge([10.0], [10.01, 12.0], TIMEOUT_S, 0)
     assert found.added_ms == pytest.approx((10,))
     assert (found.missed, found.stray) == (0, 1)
 
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=20))
 def test_every_turn_counts_once(late_ms: list[int]) -> None:
-    """However late they are, answered and missed turns are all the turns."""
+    """Every turn is either answered or missed, for any lateness."""
     ideal = [8.0 * number for number in range(len(late_ms))]
     sounded = [due + late / 1000 for due, late in zip(ideal, late_ms, strict=True)]
     found = judge(ideal, sounded, 0.2, counted_from=0.0)
@@ -71,33 +71,33 @@ def test_every_turn_counts_once(late_ms: list[int]) -> None:
 
 
 def test_sessions_are_summed() -> None:
-    """All turns of all sessions are one sample."""
-    assert together([Answers((1.0,), 1, 0), Answers((2.0, 3.0), 0, 2)]) == Answers((1.0, 2.0, 3.0), 1, 2)
+    """The answers of several sessions merge into one sample."""
+    assert merge([Answers((1.0,), 1, 0), Answers((2.0, 3.0), 0, 2)]) == Answers((1.0, 2.0, 3.0), 1, 2)
 
 
 def test_the_percentile_is_a_measured_value() -> None:
-    """Nearest rank, never interpolated; nothing has none."""
+    """A percentile is the nearest rank, without interpolation. No values give None."""
     assert percentile([1.0, 2.0, 50.0, 51.0], 50) == 2.0
     assert percentile([float(n) for n in range(1, 101)], 95) == 95.0
     assert percentile([], 95) is None
 
 
 @pytest.mark.parametrize(
-    ("answers", "fitness", "expected"),
+    ("answers", "check", "expected"),
     [
-        (Answers((10.0,) * 20, 0, 0), FIT, ProbeOutcome.PASS),
-        (Answers((50.0,) * 20, 0, 0), FIT, ProbeOutcome.PASS),
-        (Answers((50.1,) * 20, 0, 0), FIT, ProbeOutcome.FAIL),
-        (Answers((10.0,) * 19 + (400.0,), 0, 0), FIT, ProbeOutcome.PASS),
-        (Answers((10.0,) * 18 + (400.0,) * 2, 0, 0), FIT, ProbeOutcome.FAIL),
-        (Answers((10.0,) * 999, 1, 0), FIT, ProbeOutcome.FAIL),
-        (Answers((10.0,) * 999, 0, 1), FIT, ProbeOutcome.FAIL),
-        (Answers((10.0,) * 20, 0, 0), HarnessFitness(LATE_FRAMES_MS + 1, 0.0), ProbeOutcome.INVALID),
-        (Answers((900.0,) * 20, 7, 0), HarnessFitness(LATE_FRAMES_MS + 1, 0.0), ProbeOutcome.INVALID),
-        (Answers((10.0,) * 20, 0, 0), HarnessFitness(1.0, FOREIGN_SHARE + 0.01), ProbeOutcome.INVALID),
-        (Answers((), 0, 0), FIT, ProbeOutcome.INVALID),
+        (Answers((10.0,) * 20, 0, 0), GOOD, ProbeOutcome.PASS),
+        (Answers((50.0,) * 20, 0, 0), GOOD, ProbeOutcome.PASS),
+        (Answers((50.1,) * 20, 0, 0), GOOD, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 19 + (400.0,), 0, 0), GOOD, ProbeOutcome.PASS),
+        (Answers((10.0,) * 18 + (400.0,) * 2, 0, 0), GOOD, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 999, 1, 0), GOOD, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 999, 0, 1), GOOD, ProbeOutcome.FAIL),
+        (Answers((10.0,) * 20, 0, 0), HarnessCheck(LATE_FRAMES_MS + 1, 0.0), ProbeOutcome.INVALID),
+        (Answers((900.0,) * 20, 7, 0), HarnessCheck(LATE_FRAMES_MS + 1, 0.0), ProbeOutcome.INVALID),
+        (Answers((10.0,) * 20, 0, 0), HarnessCheck(1.0, FOREIGN_SHARE + 0.01), ProbeOutcome.INVALID),
+        (Answers((), 0, 0), GOOD, ProbeOutcome.INVALID),
     ],
 )
-def test_the_verdict(answers: Answers, fitness: HarnessFitness, expected: ProbeOutcome) -> None:
-    """p95 within 50 ms and nothing missed passes; what the harness spoiled is nobody's failure and nobody's pass."""
-    assert verdict(answers, fitness)[0] is expected
+def test_the_verdict(answers: Answers, check: HarnessCheck, expected: ProbeOutcome) -> None:
+    """A run passes with p95 within 50 ms and no missed or stray reply. A failed self-check makes it INVALID."""
+    assert verdict(answers, check)[0] is expected

@@ -1,4 +1,4 @@
-"""The caller of the bandwidth rows talks in turns, mutes when told to, and logs what and when it sent and heard."""
+"""The bandwidth caller talks in turns, mutes on request, and logs every message that it sends and receives."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from loadtest.bandwidth import caller
-from loadtest.bandwidth.caller import Appointment, AudioPath, BandwidthCall, hold_call
+from loadtest.bandwidth.caller import AudioPath, BandwidthCall, CallTarget, hold_call
 from loadtest.bandwidth.netns import Side
 from loadtest.bandwidth.rows import append_length
 from rejoinder.core.errors import BackendError
 from rejoinder.core.wire.formats import AudioFormat
 
-LINE = AudioPath(AudioFormat.PCMU, 20)
+PATH = AudioPath(AudioFormat.PCMU, 20)
 UTTERANCE = (np.sin(np.arange(2400) * 0.3) * 8000).astype(np.int16)
-"""Three tenths of a second: fifteen messages."""
+"""300 ms of speech: fifteen messages."""
 ANSWER_MS = 200
 
 
 class Loopback(Side):
-    """Sockets of the machine's own namespace."""
+    """Network side with sockets in the machine's own namespace."""
 
     def socket(self, kind: socket.SocketKind) -> socket.socket:
         return socket.socket(socket.AF_INET, kind, socket.IPPROTO_TCP)
 
 
 @dataclass
-class Scripted:
-    """A server that answers every 300 ms of speech with 200 ms of audio, once silence follows."""
+class ScriptedServer:
+    """A server that answers 300 ms of speech with 200 ms of audio as soon as a silent message follows."""
 
     refuses: bool = False
     compression: list[str] = field(default_factory=list)
@@ -74,31 +74,33 @@ class Scripted:
 
 
 @asynccontextmanager
-async def _serving(server: Scripted, *utterances: np.ndarray[Any, np.dtype[np.int16]]) -> AsyncIterator[Appointment]:
+async def _serving(
+    server: ScriptedServer, *utterances: np.ndarray[Any, np.dtype[np.int16]]
+) -> AsyncIterator[CallTarget]:
     async with serve(server.converse, "127.0.0.1", 0) as running:
         port = next(iter(running.sockets)).getsockname()[1]
-        yield Appointment(Loopback("", "lo", "127.0.0.1"), "127.0.0.1", port, utterances)
+        yield CallTarget(Loopback("", "lo", "127.0.0.1"), "127.0.0.1", port, utterances)
 
 
 @pytest.fixture(autouse=True)
-def _no_thinking(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller, "THINK_S", 0.1)
 
 
-async def _call(server: Scripted, line: AudioPath = LINE, turns: int = 2) -> BandwidthCall:
-    async with _serving(server, *[UTTERANCE] * turns) as appointment:
-        return await hold_call(line, appointment)
+async def _call(server: ScriptedServer, path: AudioPath = PATH, turns: int = 2) -> BandwidthCall:
+    async with _serving(server, *[UTTERANCE] * turns) as target:
+        return await hold_call(path, target)
 
 
 async def test_every_turn_is_spoken_and_heard() -> None:
-    """Two sentences of fifteen messages, two answers of 200 ms, each with its span; all messages are logged."""
-    server = Scripted()
+    """Two sentences and two answers have their spans, and every message within them is logged."""
+    server = ScriptedServer()
     call = await _call(server)
     assert len(call.spoken) == len(call.heard) == 2
     for start, end in call.spoken:
-        said = [message for message in call.sent if start <= message.at < end - 0.001]
-        assert len(said) == 15
-        assert {message.length for message in said} == {append_length(LINE.wire, 20)}
+        speech = [message for message in call.sent if start <= message.at < end - 0.001]
+        assert len(speech) == 15
+        assert {message.length for message in speech} == {append_length(PATH.wire, 20)}
     for (_, ended), (created, done) in zip(call.spoken, call.heard, strict=True):
         answer = [message for message in call.received if created <= message.at <= done]
         assert [message.audio for message in answer] == [0, 800, 800, 0]
@@ -109,8 +111,8 @@ async def test_every_turn_is_spoken_and_heard() -> None:
 
 
 async def test_it_asks_for_its_format_both_ways_and_never_for_compression() -> None:
-    """What is measured is what the line's name says."""
-    server = Scripted()
+    """The caller sets its audio format for both directions and does not negotiate compression."""
+    server = ScriptedServer()
     await _call(server, turns=1)
     assert server.compression == []
     assert server.formats == [
@@ -119,28 +121,28 @@ async def test_it_asks_for_its_format_both_ways_and_never_for_compression() -> N
 
 
 async def test_a_muted_caller_is_silent_from_the_answer_to_its_next_sentence() -> None:
-    """An open microphone goes on sending; a muted one sends silence only until the answer begins."""
-    muted, open_ = Scripted(), Scripted()
+    """A muted caller stops sending silence when an answer begins. An open microphone keeps sending."""
+    muted, open_ = ScriptedServer(), ScriptedServer()
     quiet = await _call(muted, AudioPath(AudioFormat.PCMU, 20, muted=True))
     loud = await _call(open_)
-    # What was on its way when the answer began, against all that an open microphone sends meanwhile.
+    # The muted caller's messages in flight at the start of the answer, against a whole answer's worth of messages.
     assert muted.messages_after_created < open_.messages_after_created / 2
     assert len(quiet.sent) < len(loud.sent)
 
 
 async def test_a_refusal_ends_the_call() -> None:
-    """An error event is a BackendError with the server's own words."""
-    with pytest.raises(BackendError, match="refused: no"):
-        await _call(Scripted(refuses=True))
+    """An error event raises BackendError with the server's message."""
+    with pytest.raises(BackendError, match="sent an error: no"):
+        await _call(ScriptedServer(refuses=True))
 
 
-async def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the time for an answer: BackendError."""
+async def test_a_missing_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call without an answer raises BackendError after `ANSWER_S`."""
     monkeypatch.setattr(caller, "ANSWER_S", 0.5)
 
-    class Mute(Scripted):
+    class SilentServer(ScriptedServer):
         async def _answer(self, connection: ServerConnection) -> None:
-            """Say nothing."""
+            """Send no answer."""
 
     with pytest.raises(BackendError, match="not answered"):
-        await _call(Mute())
+        await _call(SilentServer())

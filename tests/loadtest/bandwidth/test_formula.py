@@ -1,4 +1,4 @@
-"""Header arithmetic gives the sizes that the protocols' documents and published tables give."""
+"""The header arithmetic matches the sizes in the RFCs and in published tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXT = RTP_EXTENSIONS
     ],
 )
 def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
-    """Every header once."""
+    """A media packet is its payload plus every header once."""
     assert rtp.packet(payload) == NetworkLoad(size, 1)
 
 
@@ -53,19 +53,19 @@ def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
     ],
 )
 def test_messages_of_a_client_over_tls(payload: int, size: int, packets: int) -> None:
-    """Frame header, mask, record, and TCP and IP for every segment."""
+    """A message adds the frame header, the mask and the TLS record once, and TCP and IP headers per segment."""
     assert Tcp(tls=True).message(payload, masked=True) == NetworkLoad(size, packets)
 
 
 @pytest.mark.parametrize(("payload", "plain"), [(0, 2), (125, 127), (126, 130), (65_535, 65_539), (65_536, 65_546)])
 def test_frame_headers(payload: int, plain: int) -> None:
-    """Two bytes, two more from 126, eight more from 64 KiB; a client's mask takes four."""
+    """A frame header has 2 bytes, 4 from a payload of 126, and 10 from 64 KiB. A client's mask adds 4."""
     assert websocket_frame(payload, masked=False) == plain
     assert websocket_frame(payload, masked=True) == plain + 4
 
 
 def test_a_full_segment_is_a_full_packet() -> None:
-    """1448 bytes of stream fill an MTU of 1500; one more byte needs another packet."""
+    """1448 bytes of stream fill a packet of 1500 bytes. One more byte needs another packet."""
     assert Tcp().write(1448) == NetworkLoad(1500, 1)
     assert Tcp().write(1449) == NetworkLoad(1449 + 2 * 52, 2)
     assert Tcp(ip=IPV6).write(1428) == NetworkLoad(1500, 1)
@@ -73,26 +73,26 @@ def test_a_full_segment_is_a_full_packet() -> None:
 
 @given(st.integers(0, 200_000))
 def test_no_packet_exceeds_the_mtu(stream: int) -> None:
-    """However much is written, packets are full or the last."""
+    """Every packet but the last is full, for any number of bytes."""
     load = Tcp(tls=True).write(stream)
     assert (load.packets - 1) * 1500 < load.ip_bytes <= load.packets * 1500 or load.packets == 0
 
 
 def test_a_constant_codec() -> None:
-    """Opus at 24 kbps in 20 ms frames over plain SRTP: 60 bytes of payload and 50 of headers, fifty times a second."""
+    """Opus at 24 kbps in 20 ms frames over SRTP is 60 bytes of payload plus 50 of headers, 50 times per second."""
     second = Rtp().constant(24, 20)
     assert (kbps(second.ip_bytes, 1), second.packets) == (44.0, 50)
 
 
 def test_ethernet_adds_to_every_packet() -> None:
-    """Header, check sequence, preamble and gap."""
+    """Every packet adds Ethernet's header, check sequence, preamble and gap."""
     assert (NetworkLoad(1000, 10) + NetworkLoad(500, 5)).ethernet_bytes == 1500 + 15 * ETHERNET
     assert (NetworkLoad(10, 1) * 3) == NetworkLoad(30, 3)
 
 
 @given(st.binary(max_size=400))
 def test_base64(data: bytes) -> None:
-    """As long as the real one."""
+    """The computed length equals the length of the real encoding."""
     import base64
 
     assert base64_length(len(data)) == len(base64.b64encode(data))

@@ -1,4 +1,4 @@
-"""Opus streams have the packets that their settings promise, and DTX leaves out silence only."""
+"""Opus streams have the number and size of packets that their settings define. DTX leaves out silence only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from loadtest.bandwidth.opus import OpusSettings, encode
-from loadtest.bandwidth.speech import READING_RATE, Pcm
+from loadtest.bandwidth.speech import SAMPLE_RATE, Pcm
 
 SECONDS = 4
 
 
 def _voice(seconds: float = SECONDS) -> Pcm:
-    """Something an encoder takes for a voice: harmonics of 140 Hz that come in syllables."""
-    t = np.arange(round(seconds * READING_RATE)) / READING_RATE
+    """Return a signal that an encoder classifies as voice: harmonics of 140 Hz with a 4 Hz envelope."""
+    t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     tone = sum(np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 12))
     pcm: Pcm = (tone * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t)) * 6000).astype(np.int16)
     return pcm
@@ -21,8 +21,8 @@ def _voice(seconds: float = SECONDS) -> Pcm:
 
 @pytest.mark.parametrize("frame_ms", [20, 40, 60])
 def test_one_packet_a_frame(frame_ms: int) -> None:
-    """Without DTX every frame is sent, whatever is said."""
-    pcm = np.concatenate([_voice(), np.zeros(READING_RATE * 2, np.int16)])
+    """Without DTX every frame has a packet, silent frames included."""
+    pcm = np.concatenate([_voice(), np.zeros(SAMPLE_RATE * 2, np.int16)])
     packets = encode(pcm, OpusSettings(24, frame_ms))
     assert len(packets) == 6000 // frame_ms
     assert all(packets)
@@ -30,21 +30,21 @@ def test_one_packet_a_frame(frame_ms: int) -> None:
 
 @pytest.mark.parametrize(("kbps", "size"), [(8, 20), (24, 60), (32, 80), (128, 320)])
 def test_a_constant_rate_is_exact(kbps: float, size: int) -> None:
-    """Every packet has exactly the rate's bytes."""
+    """With a constant rate, every packet has exactly the bytes that the rate gives."""
     assert {len(packet) for packet in encode(_voice(), OpusSettings(kbps, constant=True))} == {size}
 
 
 def test_a_variable_rate_is_near_its_target() -> None:
-    """A higher rate takes more bytes; on speech each is within a third of what was asked for."""
+    """A higher target produces more bytes. On speech, each rate is within a third of its target."""
     rates = [sum(map(len, encode(_voice(), OpusSettings(kbps)))) * 8 / SECONDS / 1000 for kbps in (12, 24, 48)]
     assert rates == sorted(rates)
-    for asked, got in zip((12, 24, 48), rates, strict=True):
-        assert got == pytest.approx(asked, rel=1 / 3)
+    for target, rate in zip((12, 24, 48), rates, strict=True):
+        assert rate == pytest.approx(target, rel=1 / 3)
 
 
 def test_dtx_sends_speech_and_hardly_any_silence() -> None:
-    """Speech in full; of the silence behind it, after a fifth of a second, at most one frame in ten."""
-    pcm = np.concatenate([_voice(), np.zeros(READING_RATE * SECONDS, np.int16)])
+    """DTX sends all speech and, from 400 ms after its end, fewer than one in ten silent frames."""
+    pcm = np.concatenate([_voice(), np.zeros(SAMPLE_RATE * SECONDS, np.int16)])
     packets = encode(pcm, OpusSettings(24, dtx=True))
     frames = SECONDS * 50
     assert len(packets) == 2 * frames
@@ -53,7 +53,7 @@ def test_dtx_sends_speech_and_hardly_any_silence() -> None:
 
 
 def test_stereo_and_the_name() -> None:
-    """A stereo stream has as many packets; the name says all that is unusual."""
+    """A stereo stream has as many packets as a mono stream. Its name lists every setting that is not the default."""
     settings = OpusSettings(64, 20, channels=2, dtx=True)
     assert len(encode(_voice(), settings)) == SECONDS * 50
     assert settings.name == "Opus 64k, 20 ms, stereo, DTX"

@@ -1,4 +1,4 @@
-"""Rows count what belongs to a session, a direction and a state, and the formula knows our messages' true lengths."""
+"""Rows count the packets of their session, direction and state. The formula uses the true lengths of our messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loadtest.bandwidth.capture import Packet, traffic
 from loadtest.bandwidth.formula import NetworkLoad, Rtp, Tcp
 from loadtest.bandwidth.media import MediaStream
 from loadtest.bandwidth.rows import DirectionRow, append_length, call_session, delta_length, stream_session
-from loadtest.bandwidth.speech import room
+from loadtest.bandwidth.speech import room_noise
 from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat
@@ -27,14 +27,14 @@ every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wir
 
 
 def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 5000) -> Packet:
-    """With 100 bytes of payload unless it is only headers."""
+    """Return a packet with `ip_bytes`, of which 52 are headers. Without payload it is an acknowledgement."""
     ends = (port, 8000) if source == CALLER else (8000, port)
     payload = ip_bytes - 52
     return Packet(at, source, *ends, ip_bytes, payload, acknowledgement=payload == 0)
 
 
 class RecordingChannel:
-    """What a session would send, stamped as a session stamps it."""
+    """A channel that records events with ids like a session's."""
 
     def __init__(self, stamp: IdStamp) -> None:
         self.conversation = Conversation()
@@ -46,8 +46,8 @@ class RecordingChannel:
 
 
 @every_format
-def test_the_formula_knows_a_delta(wire: AudioFormat) -> None:
-    """100 ms of answer, as the product's own response and transport write it, is exactly as long."""
+def test_the_length_of_a_delta_is_exact(wire: AudioFormat) -> None:
+    """`delta_length` equals the length of 100 ms of audio as the product's response and transport write it."""
     stamp = IdStamp("0123456789ab")
     channel = RecordingChannel(stamp)
     events = ResponseEvents(stamp("resp"), stamp("item"), "conv", spoken=True, format=wire)
@@ -58,10 +58,10 @@ def test_the_formula_knows_a_delta(wire: AudioFormat) -> None:
 
 @every_format
 @pytest.mark.parametrize("milliseconds", [20, 100])
-def test_the_formula_knows_an_append(wire: AudioFormat, milliseconds: int) -> None:
-    """A message of our caller is exactly as long, and the server reads from it the audio that was meant."""
-    line = AudioPath(wire, milliseconds)
-    for audio in messages(line, room(1, wire.rate)):
+def test_the_length_of_an_append_is_exact(wire: AudioFormat, milliseconds: int) -> None:
+    """`append_length` equals the length of our caller's message. The server reads the same audio from it."""
+    path = AudioPath(wire, milliseconds)
+    for audio in messages(path, room_noise(1, wire.rate)):
         text = APPEND % base64.b64encode(audio).decode()
         assert len(text) == append_length(wire, milliseconds)
         event = client.parse(text, wire.sample_bytes)
@@ -71,7 +71,7 @@ def test_the_formula_knows_an_append(wire: AudioFormat, milliseconds: int) -> No
 
 
 def test_acknowledgements_and_handshakes_are_kept_apart() -> None:
-    """Pure acknowledgements are counted by themselves, opening and closing not at all."""
+    """Pure acknowledgements are counted separately. Packets that open or close a connection are not counted."""
     opening = replace(packet(0, ip_bytes=60), handshake=True, acknowledgement=False, payload=0)
     found = traffic([packet(1), packet(2), packet(2, ip_bytes=52), opening])
     assert (found.data, found.payload, found.acknowledgements) == (NetworkLoad(304, 2), 200, NetworkLoad(52, 1))
@@ -89,19 +89,19 @@ def test_acknowledgements_and_handshakes_are_kept_apart() -> None:
     ],
 )
 def test_three_percent_in_bytes_and_in_packets(measured: NetworkLoad, formula: NetworkLoad, ok: bool) -> None:
-    """Beyond either the row is in error, above and below."""
+    """A row fails if bytes or packets differ from the formula by more than 3%, above or below."""
     assert DirectionRow("up", state="talking", seconds=1, payload_bytes=0, measured=measured, formula=formula).ok is ok
 
 
 def _call() -> tuple[BandwidthCall, list[Packet]]:
-    """Two seconds of an open microphone in G.711, of which one is speech; then half a second of answer."""
-    line = AudioPath(AudioFormat.PCMU, 100)
-    size = append_length(line.wire, 100)
-    call = BandwidthCall(line, port=5000, began=10.0, ended=12.0, spoken=[(10.0, 11.0)], heard=[(11.0, 11.5)])
+    """Return a call of two seconds in G.711: one second of speech, then half a second of answer."""
+    path = AudioPath(AudioFormat.PCMU, 100)
+    size = append_length(path.wire, 100)
+    call = BandwidthCall(path, port=5000, began=10.0, ended=12.0, spoken=[(10.0, 11.0)], heard=[(11.0, 11.5)])
     call.sent = [WireMessage(10 + n / 10, size, 800) for n in range(20)]
-    call.received = [WireMessage(11 + n / 10, delta_length(line.wire, 800), 800) for n in range(5)]
+    call.received = [WireMessage(11 + n / 10, delta_length(path.wire, 800), 800) for n in range(5)]
     up = Tcp().message(size, masked=True).ip_bytes
-    down = Tcp().message(delta_length(line.wire, 800), masked=False).ip_bytes
+    down = Tcp().message(delta_length(path.wire, 800), masked=False).ip_bytes
     packets = [packet(10.001 + n / 10, ip_bytes=int(up)) for n in range(20)]
     packets += [packet(11.001 + n / 10, SERVER, int(down)) for n in range(5)]
     packets += [packet(10.002 + n / 10, SERVER, 52) for n in range(20)]
@@ -109,7 +109,7 @@ def _call() -> tuple[BandwidthCall, list[Packet]]:
 
 
 def test_the_rows_of_a_call() -> None:
-    """Each direction while somebody speaks in it and over the whole call; others' packets are not counted."""
+    """A call has rows for speech and for the whole call in both directions. Other calls' packets do not count."""
     call, packets = _call()
     others = [replace(one, source_port=7000, target_port=7001) for one in packets]
     session = call_session(call, packets + others, SERVER)
@@ -126,13 +126,13 @@ def test_the_rows_of_a_call() -> None:
 
 
 def test_a_missing_packet_is_an_error_of_the_row() -> None:
-    """A row that lacks a message is beyond the tolerance, so the whole run fails."""
+    """A row that lacks one of ten messages is beyond the tolerance."""
     call, packets = _call()
     assert not call_session(call, packets[1:], SERVER).row("up", "talking").ok
 
 
 def test_the_rows_of_a_media_stream() -> None:
-    """The caller speaks in the first half, the agent in the second; frames that were not sent cost nothing."""
+    """The caller's speech is in the first half, the agent's in the second. Frames that were not sent cost nothing."""
     up = [b"x" * 60] * 50 + [b""] * 50
     down = [b""] * 50 + [b"y" * 40] * 50
     stream = MediaStream("s", 20, up, down)

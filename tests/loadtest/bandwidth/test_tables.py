@@ -1,4 +1,4 @@
-"""Verdicts follow from the figures, and what is offered instead of a row fits it."""
+"""Verdicts follow from the rates. The configuration offered instead of a failed row fits that row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROW = PublishedServer(10, 2, 5)
 def session(
     name: str, up_kbps: float, down_kbps: float = 0.0, transport: str = "WebSocket", *, acks: float = 0
 ) -> SessionKind:
-    """A session with these rates in 50 packets a second, measured over ten seconds."""
+    """Return a session with these rates in 50 packets per second per direction, measured over ten seconds."""
     rows = []
     for direction, rate in (("up", up_kbps), ("down", down_kbps or up_kbps)):
         load = NetworkLoad(rate * 1000 / 8 * 10, 500)
@@ -57,12 +57,12 @@ def session(
     ],
 )
 def test_a_row_is_judged_to_three_percent(mbps: float, verdict: RowVerdict) -> None:
-    """Within the minimum it holds; up to the recommended figure only that holds; beyond, neither."""
+    """A row holds up to its minimum plus 3%, and stays within the recommended figure up to that plus 3%."""
     assert judge(mbps, ROW) is verdict
 
 
 def test_projection_is_per_session_bytes_times_agents() -> None:
-    """Both directions and the acknowledgements, in bits and packets; Ethernet's 38 bytes a packet on top."""
+    """A projection counts both directions and acknowledgements. Ethernet adds 38 bytes per packet."""
     rows = server_rows([session("s", 100, 50, acks=5)], {})
     assert [row.server for row in rows] == list(SERVERS)
     thousand = rows[2]
@@ -74,36 +74,36 @@ def test_projection_is_per_session_bytes_times_agents() -> None:
 
 
 def test_only_the_row_that_was_run_is_called_measured() -> None:
-    """The others stay projections."""
+    """Only the row with a measurement for its number of agents has `measured_mbps`."""
     rows = server_rows([session("s", 100)], {(10, "s"): 2.1})
     assert [row.measured_mbps for row in rows] == [2.1, None, None, None]
 
 
-def test_what_does_not_hold_is_told_what_would() -> None:
-    """The richest session of the same transport that fits, else of any, else none."""
+def test_a_failed_row_names_a_session_that_fits() -> None:
+    """A failed row names the richest fitting session of its transport, else of any transport, else none."""
     fat, fits, thin = session("fat", 400), session("fits", 200), session("thin", 50)
     rtp = session("rtp", 240, transport="SRTP over UDP")
     assert server_rows([fat, fits, thin, rtp], {})[0].instead.startswith("fits: 400 kbps")
     assert server_rows([fat, rtp], {})[0].instead.startswith("rtp: 480 kbps")
-    assert server_rows([fat], {})[0].instead == "none of those measured"
+    assert server_rows([fat], {})[0].instead == "none of the measured sessions"
     assert server_rows([thin], {})[0].instead == ""
 
 
 @pytest.mark.parametrize("quality", QUALITIES, ids=lambda quality: quality.name)
-def test_what_is_offered_fits_the_guides_row(quality: PublishedQuality) -> None:
-    """Its rate with headers is within the row's upper bound, and its codec's rate within the row."""
+def test_the_offered_settings_fit_the_guides_row(quality: PublishedQuality) -> None:
+    """The offered settings keep the rate with headers below the row's upper end, and the codec's rate in the row."""
     offered = fitting(quality)
     assert float(offered.rsplit(": ", 1)[1].split()[0]) <= quality.high_kbps
     assert quality.low_kbps <= float(offered.split("k")[0].removeprefix("Opus ")) <= quality.high_kbps
 
 
 def test_a_row_that_nothing_fits_says_why() -> None:
-    """Below the headers of the longest frames no codec helps."""
+    """A row below the rate of the headers alone gets the reason instead of settings."""
     assert "headers alone" in fitting(PublishedQuality("Morse", 2, 3))
 
 
 def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
-    """A codec's rate within the row does not save it from its headers; a stream whose packets fit does."""
+    """A row fails if the packets with headers exceed it, and holds if they fit."""
     fat = [
         session(OpusSettings(rate, channels=quality.channels).name, rate + 20)
         for quality in QUALITIES
@@ -118,7 +118,7 @@ def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
 
 
 def test_the_guides_minimum_is_opus_through_a_forwarding_unit() -> None:
-    """Four legs of Opus at 24 kbps with extensions are 195 kbps, of 32 kbps 227: the guide's 200."""
+    """Four legs of Opus with extensions take 195 kbps at 24 kbps and 227 at 32, around the guide's minimum of 200."""
     rows = {row.session: row for row in forwarded_rows(projections()) if row.server.agents == 1000}
     low = rows["Opus 24k constant, 20 ms, extensions, 4 legs"]
     high = rows["Opus 32k constant, 20 ms, extensions, 4 legs"]

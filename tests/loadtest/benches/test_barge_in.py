@@ -1,4 +1,4 @@
-"""The barge-in bench: what it makes of conversations, and when it passes."""
+"""The barge-in bench measures interruptions in conversations, and passes if all are fast and correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stops(*found: Interruption) -> Stops:
 
 
 def test_interruptions_come_at_every_offset() -> None:
-    """A question, then lines that interrupt, no two callers' alike."""
+    """After the question, every line interrupts at an offset of its own, also across callers."""
     clips = [clip("a.wav"), clip("b.wav")]
     lines = script(clip("q.wav"), clips, 10, offset=0) + script(clip("q.wav"), clips, 10, offset=10)
     offsets = [line.barge_in_s for line in lines if line.barge_in_s is not None]
@@ -29,8 +29,8 @@ def test_interruptions_come_at_every_offset() -> None:
     assert {line.clip.name for line in lines if line.barge_in_s is not None} == {"a.wav", "b.wav"}
 
 
-def test_what_is_measured_of_an_interruption() -> None:
-    """From the frame with its first speech to the flush; what was heard against what the server keeps."""
+def test_an_interruption_is_measured_from_its_first_frame() -> None:
+    """The time to silence runs from the first frame with speech. The played seconds run until the reply stopped."""
     over = clip("b.wav", before=0.11)
     scene = Scene(
         ScriptedLine(clip("a.wav")), ScriptedLine(over, barge_in_s=1.0), behavior=ScriptedBehavior(leaves=True)
@@ -50,8 +50,8 @@ def test_what_is_measured_of_an_interruption() -> None:
     assert found.said == "Once upon a time there was a king."
 
 
-def test_it_holds_if_all_fell_silent_in_time_and_every_history_is_true() -> None:
-    """At the limit; by the 95th percentile, not the worst."""
+def test_it_passes_if_the_95th_percentile_is_at_the_limit() -> None:
+    """A run passes with 95% of the interruptions at the limit and every history correct."""
     assert stops(*[replace(GOOD, stop_ms=LIMIT_MS)] * 19, replace(GOOD, stop_ms=400.0)).holds
 
 
@@ -64,15 +64,15 @@ def test_it_holds_if_all_fell_silent_in_time_and_every_history_is_true() -> None
         Stops(21, (GOOD,) * 20),
         Stops(0, ()),
     ],
-    ids=["late", "keeps what was not heard", "keeps what was not said", "one was not heard", "nothing"],
+    ids=["late", "keeps text not played", "keeps text not sent", "one missing", "nothing"],
 )
-def test_it_does_not_hold(found: Stops) -> None:
-    """A tail beyond the limit, a history that is not true, an interruption that silenced nothing."""
+def test_it_fails(found: Stops) -> None:
+    """A slow tail, an incorrect history or an interruption that stopped no reply fails the run."""
     assert not found.holds
 
 
-def test_a_caller_who_leaves_does_not_hear_the_last_reply_out() -> None:
-    """The conversation is over when the reply to the last line sounds."""
+def test_a_caller_who_leaves_does_not_wait_for_the_last_reply() -> None:
+    """With `leaves`, the conversation ends when the reply to the last line starts to play."""
     for leaves in (True, False):
         scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(leaves=leaves))
         scene.hears(0.7, "i1")

@@ -1,7 +1,7 @@
-"""The drafts bench against the real sessions, in virtual time: it passes as they are, and sees every way to break them.
+"""The drafts bench passes with the product's sessions in virtual time, and detects every way to break them.
 
-Sessions, drafts, replies and voices are the product's, engines the emulated ones; only voice activity is loudness, and
-what a caller says are tones.
+Sessions, speculative replies and speech output are the product's, with emulated engines. Only voice activity is
+replaced by a loudness threshold, and the callers' speech is made of tones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SPEECH = encode([clip(f"{seconds:g}", seconds, 0.04, 0.04) for seconds in (1.1, 
 async def _hold(number: int, counts: Counter[str]) -> Evidence:
     settings = parse_settings(SETTINGS)
     play = Play(settings=settings)
-    # The engines of the bench, where Play has its scripted ones.
+    # Replace Play's scripted engines by those of the bench.
     play.stt = DirectStt(EmulatedStt(settings))  # type: ignore[assignment]
     play.llm = DirectLlm(Llm(settings))  # type: ignore[assignment]
     play.tts = DirectTts(EmulatedTts(settings))  # type: ignore[assignment]
@@ -56,44 +56,45 @@ async def _hold(number: int, counts: Counter[str]) -> Evidence:
             caller.take(_encoded(event), clock())
 
         async with host.converse("test", deliver, "rejoinder") as session:
-            throw = _transport(session)
-            await throw(SESSION)
+            send = _transport(session)
+            await send(SESSION)
             while not caller.over and caller.now < LONGEST_S:
                 await asyncio.sleep(FRAME_S)
                 for message in caller.leaving(clock()):
-                    await throw(message)
+                    await send(message)
             caller.hang_up()
     counts.update(play.metrics.counts)
     return evidence(caller, len(turns))
 
 
 def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
-    """Hands the client's messages to the session."""
+    """Return a function that passes a client's message to the session."""
     decode = WireDecoder(AudioFormat.PCM)
 
-    async def throw(message: bytes) -> None:
+    async def send(message: bytes) -> None:
         event = client.parse(message)
         if isinstance(event, client.AppendAudio):
             session.hear(decode(event.audio))
         else:
             await session.submit(event)
 
-    return throw
+    return send
 
 
 def _encoded(event: dict[str, Any]) -> bytes:
-    """An event as it is on the wire."""
+    """Return an event as it is sent to a client."""
     return orjson.dumps(event, default=lambda audio: base64.b64encode(audio).decode())
 
 
-def held() -> tuple[Evidence, Counter[str]]:
+def run_calls() -> tuple[Evidence, Counter[str]]:
+    """Hold all calls in virtual time. Return their evidence and the host's counters."""
     counts: Counter[str] = Counter()
     return sum((run_virtual(_hold(number, counts)) for number in range(CALLS)), NOTHING), counts
 
 
-def test_what_is_heard_answers_what_was_said() -> None:
-    """Every turn is answered, drafts are discarded with their audio ready, and nothing of them is heard."""
-    found, counts = held()
+def test_no_audio_of_discarded_drafts_is_sent() -> None:
+    """Every turn is answered. Speculative replies are discarded with their audio ready, and none of it is sent."""
+    found, counts = run_calls()
     assert (found.leaks, found.misheard, found.faults) == ((), (), ())
     assert (found.turns, found.unanswered) == (CALLS * TURNS, 0)
     assert found.judged_s > found.turns
@@ -103,7 +104,7 @@ def test_what_is_heard_answers_what_was_said() -> None:
 
 
 def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
-    """A draft's audio is sent as soon as it is there."""
+    """Break the gate: a draft's audio is sent as soon as it is ready."""
     draft = Replies.draft
 
     def open_at_once(self: Replies, revision: int, hearing: EndOfTurnRequest) -> None:
@@ -116,7 +117,7 @@ def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def _never_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """Resumed speech discards nothing, and whatever draft there is answers the turn."""
+    """Break the discarding: resumed speech keeps the draft, and the old draft answers the turn."""
     begin = Drafts.begin
 
     def begin_once(self: Drafts, *args: Any, **named: Any) -> Draft | None:
@@ -128,7 +129,7 @@ def _never_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _let_out_late(patch: pytest.MonkeyPatch) -> None:
-    """Resumed speech discards the draft by opening its gate instead of cancelling it."""
+    """Break the cancellation: resumed speech opens the draft's gate instead of cancelling it."""
 
     def release(self: Drafts) -> None:
         draft, self._draft = self._draft, None
@@ -139,12 +140,12 @@ def _let_out_late(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("broken", [_opened_too_early, _never_forgotten, _let_out_late])
-def test_a_broken_gate_is_seen_in_the_sound(
+def test_a_broken_gate_is_detected_in_the_sound(
     broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However drafts of discarded revisions get out: seconds of their sound are found, by the sound alone."""
+    """Each broken variant leaks more than a second of audio, which the marks in the sound reveal."""
     broken(monkeypatch)
-    found, _ = held()
+    found, _ = run_calls()
     foreign = [leak for leak in found.leaks if leak.why.startswith("sound")]
     assert sum(leak.audio_s for leak in foreign) > 1
     assert all(leak.found != (leak.expected,) for leak in foreign)

@@ -1,4 +1,4 @@
-"""Hedging off against on: what of two arms holds."""
+"""The A/B comparison of hedging: the schedule, the quantiles and the rules for passing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def arm(*ttft_ms: float, hedging: bool = False, unanswered: int = 0, sent: int =
     return HedgeArm(hedging, ttft_ms, unanswered, sent, won=0)
 
 
-def test_the_schedule_is_poisson_and_the_same_every_time() -> None:
-    """Both arms meet the same arrivals; their mean rate is the asked one."""
+def test_the_schedule_is_poisson_and_deterministic() -> None:
+    """A seed gives one schedule, whose mean rate is the requested one."""
     schedule = arrivals(5000, 40.0)
     assert schedule == arrivals(5000, 40.0)
     assert schedule != arrivals(5000, 40.0, seed=2)
@@ -27,15 +27,15 @@ def test_the_schedule_is_poisson_and_the_same_every_time() -> None:
 
 
 def test_quantiles_are_nearest_ranks_and_count_the_unanswered_last() -> None:
-    """Whoever got no answer waited longest."""
+    """Unanswered requests rank behind all answered ones, as infinitely late."""
     found = arm(*(float(ms) for ms in range(1, 99)), unanswered=2)
     assert found.quantile(0.5) == 50.0
     assert found.quantile(0.98) == 98.0
     assert found.quantile(0.99) == math.inf
 
 
-def test_the_tail_must_fall_and_cheaply() -> None:
-    """70% of p99, at most 5% more requests."""
+def test_the_tail_must_fall_within_the_budget() -> None:
+    """A tail case passes if p99 falls by 70% with at most 5% more requests."""
     off = arm(*([150.0] * 97), 5000.0, 5000.0, 5000.0)
     on = arm(*([150.0] * 97), 900.0, 900.0, 900.0, hedging=True, sent=4)
     assert HedgeComparison(STALLS, off, on).fall == pytest.approx(0.82)
@@ -46,7 +46,7 @@ def test_the_tail_must_fall_and_cheaply() -> None:
 
 @pytest.mark.parametrize(("case", "worst"), [(LOG_NORMAL, 1.05), (SATURATED, 2.0)])
 def test_the_median_must_not_suffer(case: object, worst: float) -> None:
-    """Never worse than noise without a tail to cut; no collapse when everything is in use."""
+    """Without stalls the median may rise by 5%, and under full load it may double, but not more."""
     off = arm(*([200.0] * 100))
     for factor, holds in ((1.0, True), (worst, True), (worst * 1.01, False)):
         on = arm(*([200.0 * factor] * 100), hedging=True, sent=1)
@@ -54,6 +54,6 @@ def test_the_median_must_not_suffer(case: object, worst: float) -> None:
 
 
 def test_an_arm_that_answers_fewer_does_not_hold() -> None:
-    """A steady median over those that were answered is not enough."""
+    """An arm with hedging fails if it leaves more requests unanswered, even with a steady median."""
     off, on = arm(*([200.0] * 100)), arm(*([200.0] * 99), hedging=True, unanswered=1)
     assert not HedgeComparison(SATURATED, off, on).holds

@@ -1,4 +1,4 @@
-"""From runs to a calibration and back to a network: what is fitted behaves as what was measured."""
+"""A network fitted to a calibration behaves like the system that was measured."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from loadtest.capacity.calibration import (
     levels_for,
     load,
     save,
-    spell,
+    time_distribution,
 )
-from loadtest.capacity.network_fit import batching, fit, log_normal, span, varied
+from loadtest.capacity.network_fit import batching, fit, log_normal, span, with_calibrated_hops
 from loadtest.capacity.prediction import predict, predicted_knee
 from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import Curved, Quantiles, fixed, sampled
@@ -31,7 +31,7 @@ from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.service_curves import ServiceCurve
 
-MANNER = CallerBehavior(think_s=0.5, think_sigma=0.3)
+BEHAVIOR = CallerBehavior(think_s=0.5, think_sigma=0.3)
 ANSWER = ReplyModel(((0.05, 1.5), (0.2, 3.0)), 0.25)
 SLOTS = {"stt": 3, "llm": 4, "tts": 8}
 TRUE = TurnNetwork(
@@ -51,8 +51,8 @@ def part(values: list[float]) -> TimeDistribution:
 
 
 def stage_level(run: SimulatedRun, name: str, network: TurnNetwork) -> StageLevel:
-    """What perfect replicas would count."""
-    behind_s = {
+    """Return what replicas without measurement error would count."""
+    rest_s = {
         "stt": 0.0,
         "llm": ANSWER.generation_s,
         "tts": float(np.mean([ANSWER.rest_s(audio_s) for _, audio_s in ANSWER.segments])),
@@ -66,7 +66,7 @@ def stage_level(run: SimulatedRun, name: str, network: TurnNetwork) -> StageLeve
         requests=count,
         served=count,
         service_mean_s=busy_s / count,
-        service=sampled([draw(1) + behind_s for _ in run.turns]).points,
+        service=sampled([draw(1) + rest_s for _ in run.turns]).points,
         queue_mean_s=float(np.mean(run.waits_s[name])),
         in_service=busy_s / run.for_s / stage.replicas,
         cores=0.1,
@@ -75,7 +75,7 @@ def stage_level(run: SimulatedRun, name: str, network: TurnNetwork) -> StageLeve
 
 
 def level_of(run: SimulatedRun, sessions: int, network: TurnNetwork) -> Level:
-    """What a perfect generator would report of a simulated run."""
+    """Return what a load generator without measurement error would report of a simulated run."""
     turns = run.turns
     totals = np.array([turn.total_s for turn in turns]) * 1000
     p50, p95, p99 = (float(np.percentile(totals, p)) for p in (50, 95, 99))
@@ -91,7 +91,7 @@ def level_of(run: SimulatedRun, sessions: int, network: TurnNetwork) -> Level:
             "voice_to_voice": part([turn.total_s for turn in turns]),
             "silence": part([turn.silence_s for turn in turns]),
             "endpoint": part([0.14 for _ in turns]),
-            "stt": part([max(0.0, turn.heard_s - 0.14) for turn in turns]),
+            "stt": part([max(0.0, turn.transcript_s - 0.14) for turn in turns]),
             "llm_first_token": part([turn.llm_s for turn in turns]),
             "first_segment": part([turn.segment_s for turn in turns]),
             "tts_first_audio": part([turn.tts_s for turn in turns]),
@@ -109,15 +109,15 @@ def level_of(run: SimulatedRun, sessions: int, network: TurnNetwork) -> Level:
 def calibration() -> Calibration:
     levels = tuple(level_of(simulate(TRUE, n, 600, seed=n), n, TRUE) for n in (6, 12, 18))
     settings = {"hedging": {"enabled": False}}
-    return Calibration(levels, engines={"stt": "emulated"}, slots=SLOTS, behavior=MANNER, settings=settings)
+    return Calibration(levels, engines={"stt": "emulated"}, slots=SLOTS, behavior=BEHAVIOR, settings=settings)
 
 
-def test_what_is_fitted_behaves_as_what_was_measured(calibration: Calibration) -> None:
-    """The fitted network's p50 and p95 are the true network's within 6% at a load it was not calibrated at."""
-    found, true = predict(fit(calibration, ANSWER), 26), predict(TRUE, 26)
-    assert found.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.06)
-    assert found.p95_ms.value == pytest.approx(true.p95_ms.value, rel=0.06)
-    assert found.turns_per_s.value == pytest.approx(true.turns_per_s.value, rel=0.03)
+def test_the_fitted_network_behaves_like_the_measured_one(calibration: Calibration) -> None:
+    """At a load outside the calibration, p50 and p95 of the fitted network are within 6% of the true network's."""
+    fitted, true = predict(fit(calibration, ANSWER), 26), predict(TRUE, 26)
+    assert fitted.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.06)
+    assert fitted.p95_ms.value == pytest.approx(true.p95_ms.value, rel=0.06)
+    assert fitted.turns_per_s.value == pytest.approx(true.turns_per_s.value, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -130,21 +130,21 @@ def test_what_is_fitted_behaves_as_what_was_measured(calibration: Calibration) -
     ids=["replicas", "distribution", "another bottleneck"],
 )
 def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, QueueStage]) -> None:
-    """Changed stages give the knee that the true network has when its stages are changed, within 6%."""
-    found = predicted_knee(varied(fit(calibration, ANSWER), change), 1800, 80)
-    true = predicted_knee(varied(TRUE, change), 1800, 80)
-    assert found == pytest.approx(true, rel=0.06, abs=1)
+    """With changed stages, the knee of the fitted network is within 6% of the true network's."""
+    fitted = predicted_knee(with_calibrated_hops(fit(calibration, ANSWER), change), 1800, 80)
+    true = predicted_knee(with_calibrated_hops(TRUE, change), 1800, 80)
+    assert fitted == pytest.approx(true, rel=0.06, abs=1)
 
 
 def test_replies_can_be_taken_from_the_measurement(calibration: Calibration) -> None:
-    """Without knowing the replies the fit still predicts p50 within 10% and throughput within 3%."""
-    found, true = predict(fit(calibration), 22), predict(TRUE, 22)
-    assert found.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.1)
-    assert found.turns_per_s.value == pytest.approx(true.turns_per_s.value, rel=0.03)
+    """Without a model of the replies, the fit predicts p50 within 10% and throughput within 3%."""
+    fitted, true = predict(fit(calibration), 22), predict(TRUE, 22)
+    assert fitted.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.1)
+    assert fitted.turns_per_s.value == pytest.approx(true.turns_per_s.value, rel=0.03)
 
 
-def test_batching_is_believed_only_beyond_noise(calibration: Calibration) -> None:
-    """Service times that do not depend on load give no batching; ones that grow by 20% a neighbour do, by as much."""
+def test_batching_is_used_only_beyond_noise(calibration: Calibration) -> None:
+    """Constant service times give no batching. Times that grow by 20% per neighbour give factors of 1.2 and 1.4."""
     plain = batching(calibration, "stt")
     assert plain is None or not plain.believed
     levels = tuple(
@@ -162,7 +162,7 @@ def test_batching_is_believed_only_beyond_noise(calibration: Calibration) -> Non
 
 
 def test_a_calibration_is_a_file(calibration: Calibration, tmp_path: Path) -> None:
-    """What is saved is loaded again, equal; damage and other files are named with the field."""
+    """A saved calibration loads as an equal one. A damaged or missing file raises ConfigError."""
     save(calibration, tmp_path / "c.json")
     assert load(tmp_path / "c.json") == calibration
     (tmp_path / "c.json").write_text('{"levels": []}')
@@ -173,20 +173,20 @@ def test_a_calibration_is_a_file(calibration: Calibration, tmp_path: Path) -> No
 
 
 def test_levels_stand_at_20_40_and_60_percent() -> None:
-    """Three different numbers of sessions, or a refusal to calibrate on fewer."""
+    """A knee of 50 gives levels of 10, 20 and 30. A knee that is too small for three levels raises ConfigError."""
     assert levels_for(50) == (10, 20, 30)
     with pytest.raises(ConfigError, match="--knee"):
         levels_for(2)
 
 
 def test_the_range_is_that_of_the_levels(calibration: Calibration) -> None:
-    """The calibrated range is from the least to the most sessions measured."""
+    """The calibrated range is from the fewest to the most measured sessions."""
     assert span(calibration.levels) == (6, 18)
 
 
 def test_printed_percentiles_are_a_distribution() -> None:
-    """Without a histogram a latency's printed curve is used, with its own mean kept beside it."""
-    found = spell(
+    """A latency without a histogram gives a distribution from its listed percentiles, and keeps its exact mean."""
+    distribution = time_distribution(
         Latency(
             100,
             mean_ms=210,
@@ -198,13 +198,13 @@ def test_printed_percentiles_are_a_distribution() -> None:
             curve=((1, 100), (50, 200), (95, 300), (100, 500)),
         )
     )
-    assert found.mean_s == 0.21
-    assert found.times.at(0.5) == pytest.approx(0.2)
-    assert found.times.at(1) == 0.5
+    assert distribution.mean_s == 0.21
+    assert distribution.times.at(0.5) == pytest.approx(0.2)
+    assert distribution.times.at(1) == 0.5
 
 
 def test_a_histograms_mean_is_exact() -> None:
-    """Buckets give the shape, the sum the mean; the bucket without a bound is closed at twice the last bound."""
+    """The buckets give the shape and the sum gives the mean. The unbounded bucket ends at twice the last bound."""
     points = histogram_points(Histogram((0.1, 0.2, float("inf")), (0, 8, 2), 2.4))
     times = Quantiles(points)
     assert times.mean_s == pytest.approx(0.24)
@@ -213,7 +213,7 @@ def test_a_histograms_mean_is_exact() -> None:
 
 @pytest.mark.parametrize(("median_s", "sigma"), [(2.0, 0.5), (0.3, 0.0), (0.0, 0.5)])
 def test_thinking_has_its_distributions_mean(median_s: float, sigma: float) -> None:
-    """The table of a log-normal has its exact mean and its median."""
+    """The quantiles of a log-normal distribution have its exact mean, and its median within 2%."""
     times = log_normal(median_s, sigma)
     assert times.mean_s == pytest.approx(median_s * np.exp(sigma**2 / 2))
     assert isinstance(times, Quantiles)

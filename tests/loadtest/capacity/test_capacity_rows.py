@@ -1,4 +1,4 @@
-"""Predictions against measurements: the arithmetic of a row, and the networks of emulated configurations."""
+"""Validation rows: the arithmetic of errors and noise, and the networks of emulated configurations."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rejoinder.core.settings.settings import parse_settings
 
 @given(st.floats(0.1, 100), st.floats(1, 500), st.floats(1, 3000))
 def test_the_crossing_of_a_line_is_exact(slope: float, start: float, limit: float) -> None:
-    """Percentiles on a straight line cross the limit where the line does, inside the loads or beyond them."""
+    """Percentiles on a straight line cross the limit exactly where the line does, inside or outside the loads."""
     sessions = (10, 20, 30)
     p95 = [start + slope * n for n in sessions]
     assert crossing(sessions, p95, limit) == pytest.approx((limit - start) / slope, rel=1e-6, abs=1e-6)
 
 
 def test_the_crossing_follows_the_bend() -> None:
-    """Between two loads the line between them counts, not one over all."""
+    """Between two loads, the line between them counts, not a line through all loads."""
     assert crossing((10, 20, 30), (1000, 1200, 3000), 2100) == pytest.approx(25)
     assert crossing((10, 20, 30), (1000, 900, 1900), 1400) == pytest.approx(25)
 
 
 def test_no_knee_without_a_rise() -> None:
-    """Percentiles that fall with load give no knee, and no number is made of them."""
+    """Percentiles that fall with load raise ValueError instead of giving a knee."""
     with pytest.raises(ValueError, match="no knee"):
         crossing((10, 20), (1000, 900), 2000)
 
@@ -50,7 +50,7 @@ def measured(*p95: tuple[float, float]) -> Measured:
 
 
 def test_errors_and_noise_of_a_row() -> None:
-    """Errors are against the mean of the repeats, noise is half their range; a knee of 20 means 20 and not 21."""
+    """Errors are relative to the mean of the repeats, and noise is half their range. A predicted 20 counts as 20.5."""
     found = measured((1700, 2300), (1900, 2100))
     assert found.knee == pytest.approx(20)
     assert found.knees == pytest.approx((20, 20))
@@ -61,8 +61,8 @@ def test_errors_and_noise_of_a_row() -> None:
     assert found.holds
 
 
-def test_a_repeats_knee_is_the_common_line_moved() -> None:
-    """A repeat 100 ms above the mean, on a line of 100 ms a session, has a knee of one session less."""
+def test_a_repeats_knee_is_the_common_line_shifted() -> None:
+    """On a line of 100 ms per session, a repeat 100 ms above the mean has a knee of one session less."""
     found = measured((1900, 2300), (1700, 2100))
     assert found.knee == pytest.approx(20)
     assert found.knees == pytest.approx((19, 21))
@@ -71,13 +71,13 @@ def test_a_repeats_knee_is_the_common_line_moved() -> None:
 
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])
 def test_a_wrong_prediction_does_not_hold(p95: tuple[float, float]) -> None:
-    """A knee that is off by more than a tenth, or a percentile by more than a quarter, fails the row."""
+    """A row fails if the knee's error exceeds 10% or the percentile's error exceeds 25%."""
     assert not measured(p95).holds
 
 
 @pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_every_row_is_a_configuration(name: str) -> None:
-    """Each row's settings are valid, differ from the base, and give a stage of the stated replicas and slots."""
+    """Each row has valid settings that differ from the base. Its stages have the settings' replicas and slots."""
     changed = settings_of(BASE, row(name).changes)
     base = settings_of(BASE, {})
     assert changed != base
@@ -87,8 +87,8 @@ def test_every_row_is_a_configuration(name: str) -> None:
         assert (found.replicas, found.slots) == (section.autoscaling.max_replicas, section.emulation.slots)
 
 
-def test_an_answer_is_segmented_as_the_host_does() -> None:
-    """24 tokens at 100 a second: the first segment is complete at its fifth word's burst, the audio is the text's."""
+def test_an_answer_is_segmented_like_in_the_host() -> None:
+    """The first segment is complete at the burst of its fifth word, and the audio has the length of the text."""
     emulated = {"engine": "emulated", "emulation": {"tokens": 24, "tokens_per_s": 100}}
     settings = parse_settings({"llm": emulated, "tts": {"engine": "emulated"}})
     found = answer(settings, WORDS)
@@ -100,7 +100,7 @@ def test_an_answer_is_segmented_as_the_host_does() -> None:
     assert [ready for ready, _ in found.segments] == sorted(ready for ready, _ in found.segments)
 
 
-def test_only_emulated_stages_are_known() -> None:
-    """A real engine's times cannot be taken from its settings: the field is named."""
+def test_only_emulated_stages_have_a_network() -> None:
+    """A real engine raises ConfigError with the field, because its settings do not contain its service times."""
     with pytest.raises(ConfigError, match=r"args\.stt\.engine"):
         stage(parse_settings({}), "stt")

@@ -1,4 +1,4 @@
-"""The guide's tables, cell by cell: what is measured is called measured, and nothing is made up."""
+"""Every cell of the guide's tables has the status of its evidence. A cell without evidence is "not known"."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KNOWN = Measurements(
     memory_line=LinearFit(280, 2.0),
     cores=2,
 )  # fmt: skip
-NOTHING = replace(KNOWN, runs=[], cores_line=None, memory_line=None)
+WITHOUT_SERVER = replace(KNOWN, runs=[], cores_line=None, memory_line=None)
 
 
 def cell(cells: list[Cell], row: str, column: str) -> Cell:
@@ -47,7 +47,7 @@ def every(known: Measurements) -> list[Cell]:
 
 
 def test_every_cell_of_the_guide_is_there() -> None:
-    """Two places a component, three columns a card, two a precision (and model), three a memory row, four a size."""
+    """Each table has all of the guide's rows and columns."""
     assert len(list(placement(KNOWN))) == 2 * len(PLACEMENTS)
     assert len(list(gpus())) == 3 * len(GPUS)
     assert len(list(quantization(KNOWN))) == 2 * 3 + 2 * 2
@@ -55,19 +55,19 @@ def test_every_cell_of_the_guide_is_there() -> None:
     assert len(list(sessions(KNOWN))) == 4 * len(SESSION_ROWS)
 
 
-@pytest.mark.parametrize("known", [KNOWN, NOTHING], ids=["with a server", "without"])
-def test_every_cell_says_where_it_is_from(known: Measurements) -> None:
-    """Each cell has a source; each that fails says where it would hold; without a server nothing is invented."""
+@pytest.mark.parametrize("known", [KNOWN, WITHOUT_SERVER], ids=["with a server", "without"])
+def test_every_cell_has_a_source(known: Measurements) -> None:
+    """Each cell has a source. A failing cell names where it would hold. Without a server, session cells are unknown."""
     for found in every(known):
         assert found.source
         assert bool(found.would) >= (found.status is CellStatus.FAILS)
         assert "nan" not in found.found
-    if known is NOTHING:
+    if known is WITHOUT_SERVER:
         assert {found.status for found in sessions(known)} == {CellStatus.UNKNOWN}
 
 
-def test_runs_are_measured_and_failures_say_so() -> None:
-    """A row that passed is measured, one that failed does not hold, and one that was not run is projected or fails."""
+def test_the_status_follows_the_run() -> None:
+    """A passed run is "measured" and a failed one "does not hold". A row without a run is projected or fails."""
     cells = list(sessions(KNOWN))
     assert cell(cells, "10 sessions", "held on one machine").status is CellStatus.MEASURED
     assert cell(cells, "100 sessions", "held on one machine").status is CellStatus.FAILS
@@ -76,8 +76,8 @@ def test_runs_are_measured_and_failures_say_so() -> None:
     assert "7 machines" in thousand.would  # (0.02 + 1,000 x 0.009) / 0.7 = 12.9 cores
 
 
-def test_an_unfit_generator_blames_nobody() -> None:
-    """An INVALID run is not a failure of the system: the cell is not known, with the generator's cause."""
+def test_an_invalid_run_is_not_a_failure() -> None:
+    """The cell of an INVALID run is "not known", and its source is the load generator's cause."""
     known = replace(
         KNOWN,
         runs=[
@@ -91,7 +91,7 @@ def test_an_unfit_generator_blames_nobody() -> None:
 
 
 def test_workers_are_arithmetic() -> None:
-    """100 sessions on workers of 20 jobs are 5 workers; their cores and memory are the lines' sums, shown."""
+    """100 sessions on workers of 20 jobs are 5 workers. The source shows the arithmetic of their cores and memory."""
     found = cell(list(sessions(KNOWN)), "100 sessions", "20 jobs a worker")
     assert found.guide == "5 workers of 20 jobs"
     assert found.found == "5 hosts: 1.0 cores, 1.6 GB"
@@ -101,7 +101,7 @@ def test_workers_are_arithmetic() -> None:
 
 
 def test_quantization_is_judged_by_its_own_measurement() -> None:
-    """Less speed than 3x, or more error than 2%, does not hold; the others are measured."""
+    """A speed-up below 3x or an error above 2% does not hold. Other results are "measured"."""
     cells = list(quantization(KNOWN))
     assert cell(cells, "INT8", "speed-up, whisper-base").status is CellStatus.FAILS
     assert cell(cells, "INT8", "error, whisper-base").status is CellStatus.MEASURED
@@ -110,7 +110,7 @@ def test_quantization_is_judged_by_its_own_measurement() -> None:
 
 
 def test_a_card_is_ranked_by_its_bandwidth() -> None:
-    """The L4 is put above the A10G and the T4, which read memory faster: its cell does not hold for single streams."""
+    """The L4's cell does not hold: the guide puts it above the A10G and T4, which have more memory bandwidth."""
     cells = list(gpus())
     assert cell(cells, "L4", "tokens/s").status is CellStatus.FAILS
     assert "A10G and T4" in cell(cells, "L4", "tokens/s").would
@@ -118,7 +118,7 @@ def test_a_card_is_ranked_by_its_bandwidth() -> None:
 
 
 def test_memory_of_large_models_is_arithmetic() -> None:
-    """70B at FP16 is 161 GB with its cache: 80 and 128 GB are too little, 256 is enough."""
+    """A 70B model at FP16 needs 161 GB with its cache: 80 and 128 GB are too little, 256 GB is enough."""
     cells = list(ram(KNOWN))
     seventy = [cell(cells, "LLM (70B model)", column).status for column in ("minimum", "recommended", "production")]
     assert seventy == [CellStatus.FAILS, CellStatus.FAILS, CellStatus.PROJECTED]
@@ -128,7 +128,7 @@ def test_memory_of_large_models_is_arithmetic() -> None:
 
 
 def test_lines_are_not_negative() -> None:
-    """A quantity that falls with sessions is constant; one whose line starts below nothing goes through it."""
+    """A falling quantity is fitted by a constant. A line that would start below 0 goes through 0."""
     assert line([10, 20], [3, 2]) == LinearFit(2.5, 0.0)
     assert line([10, 20], [1, 4]).at_none == 0
     assert line([10, 20, 30], [1.5, 2.5, 3.5]).at(40) == pytest.approx(4.5)

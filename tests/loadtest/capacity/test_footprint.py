@@ -1,4 +1,4 @@
-"""What sessions and requests occupy: lines, units and traffic from a calibration."""
+"""Footprints from a calibration: lines over sessions, replica units and network traffic."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ CALIBRATION = Calibration((level(10), level(20), level(30)), {}, {"stt": 4}, Cal
 
 
 def test_a_host_is_filled_to_its_share_of_a_core() -> None:
-    """0.05 cores and 0.01 a session: 65 sessions use 0.7 of a core; beyond the 30 measured that is extrapolated."""
-    found = footprint.host(CALIBRATION)
-    assert (found.sessions, found.basis) == (65, Basis.EXTRAPOLATED)
+    """65 sessions of 0.01 cores fill a host to 0.7 of its core. Above the measured 30, this is extrapolated."""
+    host = footprint.host(CALIBRATION)
+    assert (host.sessions, host.basis) == (65, Basis.EXTRAPOLATED)
     assert footprint.host(CALIBRATION, most=25).basis is Basis.PREDICTED
     unit = footprint.host(CALIBRATION, most=20).unit
     assert unit.cores == pytest.approx(0.25 * 1.3)
@@ -61,20 +61,20 @@ def test_a_host_is_filled_to_its_share_of_a_core() -> None:
 
 
 def test_two_hosts_are_each_half() -> None:
-    """What two hosts use together is twice what one of them does with half of the sessions."""
+    """Two hosts that share the sessions have the footprint of one host with half of them."""
     levels = tuple(replace(level(n), sessions=2 * n, host_cores=2 * level(n).host_cores, hosts=2) for n in (10, 20, 30))
     assert footprint.host(replace(CALIBRATION, levels=levels)).sessions == 65
 
 
 def test_a_host_without_room_is_refused() -> None:
-    """A host that uses its whole core before the first session cannot be planned with."""
+    """A host that fills its core without any session raises ConfigError."""
     busy = replace(CALIBRATION, levels=(level(1, 0.8), level(2, 0.9), level(3, 1.0)))
-    with pytest.raises(ConfigError, match="for itself"):
+    with pytest.raises(ConfigError, match="without any session"):
         footprint.host(busy)
 
 
 def test_a_replicas_cores_are_its_requests() -> None:
-    """CPU seconds of a request, over all levels, times the requests a second, with headroom, but at least a tenth."""
+    """A replica's cores are CPU seconds per request times requests per second, with headroom, but at least 0.1."""
     per_request_s = footprint.cpu_per_request_s(CALIBRATION, "stt")
     assert per_request_s == pytest.approx(2 * 100 * (0.1 + 0.2 + 0.3) / (15 * 60))
     assert footprint.stage_unit(CALIBRATION, "stt", 5).cores == pytest.approx(per_request_s * 5 * 1.3)
@@ -83,19 +83,19 @@ def test_a_replicas_cores_are_its_requests() -> None:
 
 
 def test_a_session_at_the_edge() -> None:
-    """50 frames of 1,400 bytes in and the heard audio out: more than the payload, by headers alone."""
-    traffic = footprint.edge(level(10))
+    """A session's traffic is its payload plus headers: 50 messages per second in, and the answers' audio out."""
+    traffic = footprint.edge_traffic(level(10))
     assert traffic.in_pps == pytest.approx(50)
     assert 560 < traffic.in_kbps < 560 * 1.1
-    heard = 5.0 * 0.1  # seconds of audio a second, for one session: a turn in ten seconds
-    assert traffic.out_kbps == pytest.approx(heard * 24_000 * 16 * 4 / 3 / 1000, rel=0.1)
-    assert traffic.out_pps == pytest.approx(heard * 10 * 5)
+    audio_share = 5.0 * 0.1  # seconds of answer per second of one session, which has one turn in ten seconds
+    assert traffic.out_kbps == pytest.approx(audio_share * 24_000 * 16 * 4 / 3 / 1000, rel=0.1)
+    assert traffic.out_pps == pytest.approx(audio_share * 10 * 5)
 
 
 def test_traffic_inside_the_cluster() -> None:
-    """Speech to text gets each turn's audio (abandoned ones too), the voice gives back what is heard."""
-    stt, tts = (footprint.inside(NETWORK, stage, 10.0, 3.0) for stage in ("stt", "tts"))
+    """Speech to text receives the audio of every transcript, cancelled ones included. The voice sends the answers."""
+    stt, tts = (footprint.stage_traffic(NETWORK, stage, 10.0, 3.0) for stage in ("stt", "tts"))
     assert stt.in_kbps == pytest.approx(10 * 1.5 * 3 * 16_000 * 16 / 1000, rel=0.05)
     assert tts.out_kbps == pytest.approx(10 * 5 * 24_000 * 16 / 1000, rel=0.05)
-    assert footprint.inside(NETWORK, "llm", 10.0, 3.0).out_pps > 10
-    assert footprint.verdicts(2.0).in_kbps == pytest.approx(2 * 8 * 16_000 * 16 / 1000, rel=0.05)
+    assert footprint.stage_traffic(NETWORK, "llm", 10.0, 3.0).out_pps > 10
+    assert footprint.detector_traffic(2.0).in_kbps == pytest.approx(2 * 8 * 16_000 * 16 / 1000, rel=0.05)

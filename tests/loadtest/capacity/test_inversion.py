@@ -1,4 +1,4 @@
-"""The target turned around: what is found meets it, and one replica less does not."""
+"""The inversion finds the smallest number of replicas that meets a target."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TARGET = CapacityTarget(sessions=80, tier=Tier.GOOD, p95_ms=1000)
 
 
 def test_the_replicas_found_are_the_fewest() -> None:
-    """The target holds with the replicas found, and with one less of any stage it does not."""
+    """The target is met with the found replicas, and not with one less of any stage."""
     found = invert(NETWORK, TARGET, 80)
     assert TARGET.met_by(found.prediction)
     for stage in STAGES:
@@ -41,20 +41,20 @@ def test_the_replicas_found_are_the_fewest() -> None:
         assert not TARGET.met_by(predict(replace(NETWORK, **less), 80, 60, (21, 22)))
 
 
-def test_no_stage_is_filled_to_the_brim() -> None:
-    """However loose the target, no stage's slots are busier than a plan dares."""
+def test_no_stage_exceeds_its_maximum_use() -> None:
+    """Even for a loose target, no stage's slots are busier than `MOST_BUSY`."""
     loose = replace(TARGET, tier=Tier.ACCEPTABLE, p95_ms=3000)
     assert max(invert(NETWORK, loose, 80).prediction.busy.values()) <= MOST_BUSY
 
 
 def test_more_sessions_need_more() -> None:
-    """Four times the sessions need more replicas in all, but less than four times as many and one more of each."""
+    """Four times the sessions need more replicas, but less than four times as many plus one per stage."""
     small, large = (sum(invert(NETWORK, TARGET, n).needed.values()) for n in (40, 160))
     assert small < large < 4 * small + len(STAGES)
 
 
 def test_the_work_of_a_turn() -> None:
-    """Requests a turn and holding times are those of the network: transcripts, one answer, a voice for each segment."""
+    """A turn needs its transcripts, one answer and one synthesis per segment, each for the network's service time."""
     callers = replace(NETWORK.callers, abandoned=0.5)
     stt, llm, tts = (work(replace(NETWORK, callers=callers), stage) for stage in STAGES)
     assert (stt.requests_per_turn, llm.requests_per_turn, tts.requests_per_turn) == (1.5, 1, 2)
@@ -68,7 +68,7 @@ def test_the_work_of_a_turn() -> None:
 @pytest.mark.parametrize(
     ("target", "option"), [(replace(TARGET, p95_ms=300), "--p95-ms"), (replace(TARGET, tier=Tier.EXCELLENT), "--tier")]
 )
-def test_what_no_replica_can_mend_is_said(target: CapacityTarget, option: str) -> None:
-    """A target that one caller alone misses is refused, with the option to change."""
+def test_a_target_below_the_unloaded_latency_is_refused(target: CapacityTarget, option: str) -> None:
+    """A target that a single caller misses raises ConfigError with the option to change."""
     with pytest.raises(ConfigError, match=option):
         invert(NETWORK, target, 50)

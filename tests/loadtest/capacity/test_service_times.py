@@ -1,4 +1,4 @@
-"""Distributions for simulation: what is drawn has the moments and quantiles that were measured or stated."""
+"""Samples from a service time distribution have its measured or stated moments and quantiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = st.lists(st.floats(0, 100), min_size=1, max_size=60)
 
 @given(SECONDS, st.integers(0, 2**32))
 def test_samples_are_drawn_within_their_range(values: list[float], seed: int) -> None:
-    """Draws lie between the least and the greatest sample, and share 0 and 1 are exactly those."""
+    """Draws are between the minimum and the maximum sample, which are the quantiles at 0 and 1."""
     times = sampled(values)
     draw = times.drawer(random.Random(seed))
     assert all(min(values) <= draw(1) <= max(values) for _ in range(20))
@@ -26,7 +26,7 @@ def test_samples_are_drawn_within_their_range(values: list[float], seed: int) ->
 
 
 def test_a_sampled_distribution_keeps_its_shape() -> None:
-    """From 2,000 log-normal samples, 20,000 draws have their mean, spread and 95th percentile within 3%."""
+    """20,000 draws from 2,000 log-normal samples have the samples' mean, variation and p95 within 3%."""
     values = np.random.default_rng(3).lognormal(-1, 0.5, 2000)
     times = sampled(values.tolist())
     draw = times.drawer(random.Random(4))
@@ -38,7 +38,7 @@ def test_a_sampled_distribution_keeps_its_shape() -> None:
 
 
 def test_a_histogram_is_drawn_within_its_buckets() -> None:
-    """Counts of 0, 30, 0, 70 in buckets to 1, 2, 3, 4 s give 30% in (1, 2], 70% in (3, 4] and nothing between."""
+    """Draws from a histogram are only in its occupied buckets, with the buckets' shares."""
     times = bucketed([1, 2, 3, 4], [0, 30, 0, 70])
     draw = times.drawer(random.Random(1))
     drawn = np.array([draw(1) for _ in range(10_000)])
@@ -49,7 +49,7 @@ def test_a_histogram_is_drawn_within_its_buckets() -> None:
 
 @given(st.lists(st.integers(0, 50), min_size=5, max_size=5).filter(any), st.floats(0, 1))
 def test_any_histogram_is_a_distribution(counts: list[int], share: float) -> None:
-    """Every histogram with a count gives quantiles within its occupied buckets."""
+    """Every non-empty histogram gives quantiles within its occupied buckets."""
     bounds = [0.1, 0.2, 0.4, 0.8, 1.6]
     times = bucketed(bounds, counts)
     occupied = [index for index, count in enumerate(counts) if count]
@@ -67,7 +67,7 @@ def test_any_histogram_is_a_distribution(counts: list[int], share: float) -> Non
     ],
 )
 def test_a_curves_moments_are_its_draws(curve: ServiceCurve) -> None:
-    """The stated mean and variation of a curve are those of 200,000 draws."""
+    """The computed mean and variation of a curve match those of 200,000 draws."""
     draw = Curved(curve).drawer(random.Random(5))
     drawn = np.array([draw(1) for _ in range(200_000)])
     assert Curved(curve).mean_s == pytest.approx(drawn.mean(), rel=0.02)
@@ -75,14 +75,14 @@ def test_a_curves_moments_are_its_draws(curve: ServiceCurve) -> None:
 
 
 def test_a_curve_slows_with_its_neighbours() -> None:
-    """A load-dependent curve is drawn with the number of services that run."""
+    """A load-dependent curve gives longer times while more services run."""
     draw = Curved(ServiceCurve(100, per_concurrent_ms=10)).drawer(random.Random(1))
     assert draw(1) == pytest.approx(0.1)
     assert draw(5) == pytest.approx(0.14)
 
 
 def test_batching_factors_are_measured_and_continued() -> None:
-    """Within the measured numbers the factor is theirs, beyond them it rises as it last did, and never falls."""
+    """Beyond the measured numbers, the factor continues its last increase and never falls."""
     times = Batched(fixed(0.1), (1, 1.2, 1.6))
     assert [times.factor(n) for n in (1, 2, 3, 4, 5)] == pytest.approx([1, 1.2, 1.6, 2.0, 2.4])
     assert Batched(fixed(0.1), (1, 1.5, 1.4)).factor(9) == pytest.approx(1.4)
@@ -90,22 +90,22 @@ def test_batching_factors_are_measured_and_continued() -> None:
 
 
 def test_a_shift_stops_at_nothing() -> None:
-    """A distribution moved to the left keeps no time below 0."""
+    """A negative shift leaves no time below 0."""
     assert sum(Quantiles(((0, 0.1), (1, 0.3))).shifted(-0.2).points, ()) == pytest.approx((0, 0, 1, 0.1))
 
 
 @pytest.mark.parametrize(
     "points", [(), ((0, 1),), ((0, 1), (0.5, 2)), ((0, 2), (1, 1)), ((0, -1), (1, 1)), ((0, 1), (0, 1), (1, 1))]
 )
-def test_what_is_no_distribution_is_refused(points: tuple[tuple[float, float], ...]) -> None:
-    """A table that does not rise from share 0 to share 1 raises ValueError."""
+def test_invalid_quantiles_are_refused(points: tuple[tuple[float, float], ...]) -> None:
+    """Quantiles that do not rise from share 0 to share 1 raise ValueError."""
     with pytest.raises(ValueError, match="share"):
         Quantiles(points)
 
 
-def test_nothing_has_no_distribution() -> None:
-    """No samples, an empty histogram and impossible factors raise ValueError."""
-    with pytest.raises(ValueError, match="nothing"):
+def test_missing_values_are_refused() -> None:
+    """No samples, an empty histogram and invalid factors raise ValueError."""
+    with pytest.raises(ValueError, match="at least one value"):
         sampled([])
     with pytest.raises(ValueError, match="empty"):
         bucketed([1, 2], [0, 0])

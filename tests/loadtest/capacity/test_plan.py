@@ -1,0 +1,88 @@
+"""A plan has an interval only where its calibration covers it, and the interval contains the model's error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loadtest.capacity.calibration import Calibration, Level, StageLevel
+from loadtest.capacity.inversion import SolvedReplicas
+from loadtest.capacity.network_fit import STAGES
+from loadtest.capacity.plan import PERCENTILES, LevelCheck, intervals_ms, target_basis
+from loadtest.capacity.prediction import Estimate, Prediction
+from loadtest.scenario.scenario import CallerBehavior
+from rejoinder.core.capacity.sizing import Basis
+
+PREDICTION = Prediction(
+    sessions=20,
+    p50_ms=Estimate(500, 0.0),
+    p95_ms=Estimate(1000, 30.0),
+    p99_ms=Estimate(1200, 5.0),
+    turns_per_s=Estimate(2.0, 0.1),
+    busy=dict.fromkeys(STAGES, 0.5),
+    wait_p95_ms=dict.fromkeys(STAGES, 10.0),
+    hedged=0.0,
+)
+SOLVED = SolvedReplicas(20, needed=dict.fromkeys(STAGES, 2), prediction=PREDICTION, alone=PREDICTION, cycle_s=10.0)
+
+
+def level(sessions: int) -> Level:
+    stage = StageLevel(
+        2,
+        requests=100,
+        served=100,
+        service_mean_s=0.2,
+        service=((0.0, 0.1), (1.0, 0.3)),
+        queue_mean_s=0.0,
+        in_service=0.5,
+        cores=0.1,
+        memory_mb=100,
+    )
+    return Level(
+        sessions=sessions, turns=10 * sessions, for_s=100, p50_ms=500, p95_ms=900, p99_ms=1100, audio_s=5.0, parts={},
+        stages=dict.fromkeys(STAGES, stage), host_cores=0.1, host_memory_mb=100, in_kbps=560, out_kbps=200,
+    )  # fmt: skip
+
+
+CALIBRATION = Calibration((level(10), level(20), level(30)), {}, dict.fromkeys(STAGES, 4), CallerBehavior())
+
+
+def check(sessions: int, *, p95_error: float = 0.0) -> LevelCheck:
+    measured = {"p50_ms": 500.0, "p95_ms": 1000.0, "p99_ms": 1200.0, "turns_per_s": sessions / 10}
+    return LevelCheck(sessions, measured, measured | {"p95_ms": 1000 * (1 + p95_error)})
+
+
+CHECKS = [check(10, p95_error=0.01), check(20, p95_error=-0.04), check(30)]
+
+
+def test_a_plan_within_the_calibration_is_predicted() -> None:
+    """Sessions, rate and replicas within the calibrated range make the plan a prediction."""
+    assert target_basis(CALIBRATION, CHECKS, SOLVED) is Basis.PREDICTED
+
+
+@pytest.mark.parametrize(
+    "solved",
+    [
+        replace(SOLVED, admitted=31),
+        replace(SOLVED, admitted=9),
+        replace(SOLVED, prediction=replace(PREDICTION, turns_per_s=Estimate(3.1, 0.1))),
+        replace(SOLVED, needed=SOLVED.needed | {"tts": 3}),
+        replace(SOLVED, needed=SOLVED.needed | {"llm": 1}),
+    ],
+    ids=["more sessions", "fewer sessions", "higher rate", "more replicas", "fewer replicas"],
+)
+def test_a_plan_outside_the_calibration_has_no_interval(solved: SolvedReplicas) -> None:
+    """Sessions, rate or replicas outside the calibrated range make the plan extrapolated, without an interval."""
+    basis = target_basis(CALIBRATION, CHECKS, solved)
+    assert basis is Basis.EXTRAPOLATED
+    assert intervals_ms(CHECKS, solved.prediction, basis) is None
+
+
+def test_an_interval_contains_the_models_error() -> None:
+    """The half width joins the largest error at a level (4% of 1,000 ms) and the sampling error (30 ms): 50 ms."""
+    widths = intervals_ms(CHECKS, PREDICTION, Basis.PREDICTED)
+    assert widths is not None
+    assert set(widths) == set(PERCENTILES)
+    assert widths["p95_ms"] == pytest.approx(50)
+    assert widths["p99_ms"] == pytest.approx(5)
