@@ -1,4 +1,4 @@
-"""The capacity plan against a real deployment: one row of docs/capacity.md, measured anew."""
+"""The capacity plan against a real deployment: one row of docs/results/capacity.md, measured anew."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
     A generator that was not fit to measure judges nothing; then the row is measured once more.
     """
     for name in ("calibration.json", f"predicted-{ROW}.json"):
-        shutil.copy(ROOT / "docs" / "capacity" / name, tmp_path / name)
+        shutil.copy(ROOT / "docs" / "results" / "capacity" / name, tmp_path / name)
     command = [sys.executable, "-m", "rejoinder.cli", "bench", "capacity", "--out", str(tmp_path), "--rows", ROW]
     command += ["--repeats", "1", "--for", "25", "--json", str(tmp_path / "rows.json")]
     for _ in range(ATTEMPTS):
@@ -33,5 +33,5 @@ def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
             break
     assert (tmp_path / "rows.json").exists(), run.stdout + run.stderr
     found = json.loads((tmp_path / "rows.json").read_text())[0]
-    assert found["predicted"] == json.loads((ROOT / "docs" / "capacity" / f"predicted-{ROW}.json").read_text())
+    assert found["predicted"] == json.loads((ROOT / "docs" / "results" / "capacity" / f"predicted-{ROW}.json").read_text())
     assert found["holds"], run.stdout
