@@ -157,7 +157,7 @@ def _infos(model: type) -> dict[str, _Key]:
     hints = typing.get_type_hints(model)
     return {
         field.name: _Key(hints[field.name], default=field.default, description=described.get(field.name, ""))
-        for field in dataclasses.fields(model)
+        for field in dataclasses.fields(model)  # type: ignore[arg-type]  # not a pydantic model: a dataclass
     }
 
 

@@ -33,5 +33,7 @@ def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
             break
     assert (tmp_path / "rows.json").exists(), run.stdout + run.stderr
     found = json.loads((tmp_path / "rows.json").read_text())[0]
-    assert found["predicted"] == json.loads((ROOT / "docs" / "results" / "capacity" / f"predicted-{ROW}.json").read_text())
+    assert found["predicted"] == json.loads(
+        (ROOT / "docs" / "results" / "capacity" / f"predicted-{ROW}.json").read_text()
+    )
     assert found["holds"], run.stdout
