@@ -217,13 +217,8 @@ def _default(info: _Key) -> str:
 
 
 def _changed(section: Any) -> dict[str, Any]:
-    """Return what a default section changes of its own model's defaults."""
-    if not isinstance(section, BaseModel):
-        return {}
-    plain = type(section)()
-    return {
-        name: value for name in type(section).model_fields if (value := getattr(section, name)) != getattr(plain, name)
-    }
+    """Return what a section that is a default changes of its own model's defaults."""
+    return section.model_dump(mode="json", exclude_defaults=True) if isinstance(section, BaseModel) else {}
 
 
 def _range(metadata: tuple[Any, ...]) -> str:

@@ -17,10 +17,12 @@ def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def one_line(text: str | None) -> str:
+    """Return a text on one line, escaped for a table cell."""
     return escaped(" ".join((text or "").split()))
 
 
 def escaped(text: str) -> str:
+    """Return a text in which no `|` or `<` has a meaning in Markdown."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
@@ -38,6 +40,7 @@ def prose(model: type) -> str:
 
 
 def summary(model: type) -> str:
+    """Return the first paragraph of a class's docstring on one line."""
     return one_line(re.split(r"\n\s*\n", prose(model))[0])
 
 
@@ -47,6 +50,7 @@ def anchor(dotted: str) -> str:
 
 
 def joined(*parts: str) -> str:
+    """Return the non-empty parts with a blank line between them, and one line break at the end."""
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 

@@ -85,6 +85,7 @@ def test_the_configuration_in_the_readme_is_valid() -> None:
     assert settings.llm.reservation.label_selector == {"ray.io/accelerator-type": "L4"}
 
 
+@pytest.mark.timed
 async def test_the_python_client_saves_the_answer(tmp_path: Path) -> None:
     """The stock client prints both transcripts and writes the audio of the answer."""
     write_wave(tmp_path / "question.wav", tone(1.0))
@@ -98,6 +99,7 @@ async def test_the_python_client_saves_the_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.node
+@pytest.mark.timed
 async def test_the_javascript_client_gets_the_answer(tmp_path: Path) -> None:
     """The JavaScript client prints both transcripts and how much audio it received."""
     node = shutil.which("node")
