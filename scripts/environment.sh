@@ -1,5 +1,5 @@
-# Sourced by demo, test and check: a virtual environment in .venv with everything installed, made once.
-# Needs Python 3.11 or newer with venv and pip, and a package index; running it again does nothing.
+# Sourced by demo, test and check: make a virtual environment in .venv once, with everything installed.
+# Needs Python 3.11 or newer with venv and pip, and a package index. Running it again does nothing.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 ROOT=$PWD
@@ -19,7 +19,7 @@ find_python() {
   return 1
 }
 
-# install EXTRAS: the checkout, editable, with these extras; skipped while nothing it depends on has changed.
+# install EXTRAS: install the checkout, editable, with these extras. Does nothing while its inputs are unchanged.
 install() {
   local extras=$1 stamp python
   stamp="$VENV/.installed-$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-${extras//,/-}"
@@ -31,7 +31,7 @@ install() {
     say "Making a virtual environment in $VENV with $("$python" --version)"
     "$python" -m venv "$VENV"
   fi
-  say "Installing rejoinder[$extras] and what it needs (about 1.5 GB; a few minutes the first time)"
+  say "Installing Rejoinder with the extras $extras and its dependencies (about 1.5 GB; a few minutes the first time)"
   "$VENV/bin/python" -m pip install --quiet --upgrade "pip>=25"
   # torch first, so that no other package's range picks a build with gigabytes of CUDA.
   "$VENV/bin/python" -m pip install --progress-bar off --quiet "$(grep '^torch==' constraints.txt)"
@@ -42,4 +42,18 @@ install() {
 use_environment() {
   export PATH="$VENV/bin:$PATH"
   export VIRTUAL_ENV=$VENV
+}
+
+# check_types: mypy over the packages, then over the programs that are not packages.
+check_types() {
+  mypy && MYPYPATH=scripts/reference mypy scripts/reference examples
+}
+
+# build_docs: build the documentation strictly, into a folder that is removed again.
+build_docs() {
+  local site status=0
+  site=$(mktemp -d)
+  NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir "$site" || status=$?
+  rm -rf "$site"
+  return "$status"
 }

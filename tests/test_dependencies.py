@@ -75,7 +75,14 @@ def test_what_the_scripts_install_is_pinned() -> None:
     pinned = {_normalised(line) for line in lines if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    required = (*project["dependencies"], *extras["dev"], *extras["piper"], *extras["noise"], *extras["load"])
+    required = (
+        *project["dependencies"],
+        *extras["dev"],
+        *extras["piper"],
+        *extras["noise"],
+        *extras["load"],
+        *extras["docs"],
+    )
     assert {_normalised(requirement) for requirement in required} <= pinned
 
 

@@ -1,4 +1,4 @@
-"""Test of the capacity plan against a real deployment: one row of docs/capacity.md, measured again."""
+"""Test of the capacity plan against a real deployment: one row of docs/results/capacity.md, measured again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
     If the load generator fails its self-check, the row is measured once more.
     """
     for name in ("calibration.json", f"predicted-{ROW}.json"):
-        shutil.copy(ROOT / "docs" / "capacity" / name, tmp_path / name)
+        shutil.copy(ROOT / "docs" / "results" / "capacity" / name, tmp_path / name)
     command = [sys.executable, "-m", "rejoinder.cli", "bench", "capacity", "--out", str(tmp_path), "--rows", ROW]
     command += ["--repeats", "1", "--for", "25", "--json", str(tmp_path / "rows.json")]
     for _ in range(ATTEMPTS):
@@ -34,5 +34,7 @@ def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
             break
     assert (tmp_path / "rows.json").exists(), run.stdout + run.stderr
     found = json.loads((tmp_path / "rows.json").read_text())[0]
-    assert found["predicted"] == json.loads((ROOT / "docs" / "capacity" / f"predicted-{ROW}.json").read_text())
+    assert found["predicted"] == json.loads(
+        (ROOT / "docs" / "results" / "capacity" / f"predicted-{ROW}.json").read_text()
+    )
     assert found["holds"], run.stdout

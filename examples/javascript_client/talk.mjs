@@ -1,0 +1,57 @@
+// Ask Rejoinder a spoken question with JavaScript's built-in WebSocket.
+//
+//     node talk.mjs question.wav [ws://127.0.0.1:8000/v1]      (Node.js 22; with 20: node --experimental-websocket)
+//
+// The question is a WAV file: 24 kHz, mono, 16 bits. The same code runs in a browser, with a microphone instead of a file.
+// A browser sends a key as the subprotocol openai-insecure-api-key.KEY, beside the subprotocol realtime.
+
+import { readFileSync } from "node:fs";
+
+const FRAME_MS = 20;
+const FRAME_BYTES = 24000 * 2 * FRAME_MS / 1000;
+
+const [file, url = "ws://127.0.0.1:8000/v1"] = process.argv.slice(2);
+const wav = readFileSync(file);
+const question = wav.subarray(wav.indexOf("data") + 8);
+
+const key = process.env.REJOINDER_API_KEY;
+const protocols = ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : [])];
+const socket = new WebSocket(`${url}/realtime?model=rejoinder`, protocols);
+const send = (event) => socket.send(JSON.stringify(event));
+
+let speaking;
+let sent = 0;
+let answerBytes = 0;
+
+function speak() {
+  // Silence follows the question until the answer is over: turns end by silence.
+  const frame = Buffer.alloc(FRAME_BYTES);
+  question.copy(frame, 0, Math.min(sent, question.length), Math.min(sent + FRAME_BYTES, question.length));
+  sent += FRAME_BYTES;
+  send({ type: "input_audio_buffer.append", audio: frame.toString("base64") });
+}
+
+socket.onopen = () => {
+  send({ type: "session.update", session: { type: "realtime", audio: { input: { transcription: { model: "any" } } } } });
+  speaking = setInterval(speak, FRAME_MS);
+};
+
+socket.onmessage = ({ data }) => {
+  const event = JSON.parse(data);
+  if (event.type === "conversation.item.input_audio_transcription.completed") console.log(`you:       ${event.transcript}`);
+  if (event.type === "response.output_audio.delta") answerBytes += Buffer.from(event.delta, "base64").length;
+  if (event.type === "response.output_audio_transcript.done") console.log(`rejoinder: ${event.transcript}`);
+  if (event.type === "error") fail(event.error.message);
+  if (event.type === "response.done") {
+    console.log(`${(answerBytes / 48000).toFixed(1)} s of audio`);
+    clearInterval(speaking);
+    socket.close();
+  }
+};
+
+socket.onerror = () => fail(`no answer from ${url}`);
+
+function fail(reason) {
+  console.error(reason);
+  process.exit(1);
+}

@@ -1,0 +1,91 @@
+"""Ask Rejoinder a spoken question with the stock OpenAI client.
+
+    python talk.py question.wav --url ws://127.0.0.1:8000/v1 --out answer.wav
+
+The question is a WAV file: 24 kHz, mono, 16 bits. It is sent in real time, followed by silence, as a microphone would.
+Prints both transcripts and writes the answer's audio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import os
+import wave
+
+from openai import AsyncOpenAI
+from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from openai.types.realtime import RealtimeSessionCreateRequestParam
+
+RATE = 24_000
+FRAME_S = 0.02
+FRAME_BYTES = int(RATE * FRAME_S) * 2
+SESSION: RealtimeSessionCreateRequestParam = {
+    "type": "realtime",
+    "audio": {"input": {"transcription": {"model": "whisper-1"}}},  # any name: the server has its own recognizer
+}
+
+
+def read_question(path: str) -> bytes:
+    """Return the samples of a WAV file; raise ValueError if it has another format."""
+    with wave.open(path) as file:
+        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
+            raise ValueError(f"{path} is not 24 kHz, mono, 16 bits")
+        return bytes(file.readframes(file.getnframes()))
+
+
+async def speak(connection: AsyncRealtimeConnection, question: bytes) -> None:
+    """Send the question in real time, then silence until cancelled: turns end by silence."""
+    loop = asyncio.get_running_loop()
+    due, sent = loop.time(), 0
+    while True:
+        frame = question[sent : sent + FRAME_BYTES].ljust(FRAME_BYTES, b"\0")
+        await connection.input_audio_buffer.append(audio=base64.b64encode(frame).decode())
+        sent += FRAME_BYTES
+        due += FRAME_S
+        await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+async def talk(url: str, question: bytes) -> bytes:
+    """Hold one turn, print both transcripts, and return the answer's audio as 24 kHz PCM."""
+    http = url.replace("ws", "http", 1)
+    client = AsyncOpenAI(api_key=os.environ.get("REJOINDER_API_KEY", "none"), base_url=http, websocket_base_url=url)
+    answer = b""
+    async with client.realtime.connect(model="rejoinder") as connection:
+        await connection.session.update(session=SESSION)
+        speaking = asyncio.create_task(speak(connection, question))
+        async for event in connection:
+            if event.type == "conversation.item.input_audio_transcription.completed":
+                print(f"you:       {event.transcript}")
+            elif event.type == "input_audio_buffer.speech_started":
+                answer = b""  # a live client would also flush its loudspeaker here
+            elif event.type == "response.output_audio.delta":
+                answer += base64.b64decode(event.delta)
+            elif event.type == "response.output_audio_transcript.done":
+                print(f"rejoinder: {event.transcript}")
+            elif event.type == "error":
+                raise RuntimeError(event.error.message)
+            elif event.type == "response.done":
+                break
+        speaking.cancel()
+    return answer
+
+
+def main() -> None:
+    """Read the arguments, hold the turn, and write the answer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question")
+    parser.add_argument("--url", default="ws://127.0.0.1:8000/v1")
+    parser.add_argument("--out", default="answer.wav")
+    arguments = parser.parse_args()
+    answer = asyncio.run(talk(arguments.url, read_question(arguments.question)))
+    with wave.open(arguments.out, "wb") as file:
+        file.setframerate(RATE)
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.writeframes(answer)
+
+
+if __name__ == "__main__":
+    main()

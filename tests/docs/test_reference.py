@@ -1,0 +1,92 @@
+"""The reference pages are complete: generated ones are up to date, written ones name every key and event."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from loadtest.results.result import Counts, FitnessCheck, Latency, Moment, Region, RunResult, Verdict
+from loadtest.results.turn_record import TurnRecord
+from loadtest.scenario.scenario import CallerBehavior, Scenario
+from rejoinder.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+WIRE = ROOT / "rejoinder" / "core" / "wire"
+# They come from the commands' own options.
+NO_SETTING = {"url", "sessions", "for_s", "tier", "api_key", "behavior"}
+
+
+def _named(page: str) -> set[str]:
+    """Return every word or dotted name in a page's code spans."""
+    return set(re.findall(r"`([\w.]+)`", (REFERENCE / page).read_text(encoding="utf-8")))
+
+
+def test_the_generated_pages_are_up_to_date() -> None:
+    """settings.md, cli.md and metrics.md are what `python scripts/reference` writes now."""
+    command = [sys.executable, "scripts/reference", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nRun `python scripts/reference`."
+
+
+def test_every_scenario_key_is_described() -> None:
+    """Each key of --set has a row."""
+    keys = {field.name for field in dataclasses.fields(Scenario)} - NO_SETTING
+    keys |= {f"behavior.{field.name}" for field in dataclasses.fields(CallerBehavior)}
+    assert keys <= _named("scenarios-and-results.md")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [RunResult, Latency, Verdict, FitnessCheck, Moment, Counts, Region, TurnRecord],
+    ids=lambda one: one.__name__,
+)
+def test_every_result_key_is_described(record: type) -> None:
+    """Each key of the JSON that `load run` and `talk` write is named."""
+    keys = {field.name for field in dataclasses.fields(record)}
+    assert keys <= _named("scenarios-and-results.md")
+
+
+def test_every_client_event_is_described() -> None:
+    """Each event that the parser knows is named."""
+    source = (WIRE / "client.py").read_text(encoding="utf-8")
+    events = set(re.findall(r'case "([\w.]+)"', source))
+    assert len(events) > 8
+    assert events <= _named("wire-events.md")
+
+
+def test_every_server_event_is_described() -> None:
+    """Each event that a session can send is named; the endings added and done are both written out."""
+    texts = {
+        node.value
+        for node in ast.walk(ast.parse((WIRE / "server.py").read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    events = {text for text in texts if re.fullmatch(r"(?:\w+\.)+\w+", text) and text.split(".")[0] != "realtime"}
+    assert len(events) > 12
+    assert events <= _named("wire-events.md")
+
+
+def test_every_command_has_its_exit_codes() -> None:
+    """Each command is in the table of exit codes."""
+    page = (REFERENCE / "exit-codes.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^#+ `(rejoinder [\w -]+)`$", (REFERENCE / "cli.md").read_text("utf-8"), re.MULTILINE)
+    groups = {"rejoinder bench", "rejoinder load", "rejoinder models"}
+    assert len(commands) > 15
+    missing = [name for name in commands if name not in groups and f"`{name}" not in page]
+    assert missing == ["rejoinder models list"]
+
+
+def test_the_help_names_the_same_commands() -> None:
+    """The generated page and `rejoinder --help` agree."""
+    page = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+    printed = CliRunner().invoke(app, ["--help"]).output
+    for name in re.findall(r"^## `rejoinder (\w+)`$", page, re.MULTILINE):
+        assert name in printed

@@ -1,0 +1,162 @@
+"""Each example and the client of the README do what they say, against a real server with fake or emulated stages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from collections import deque
+from pathlib import Path
+
+import httpx2
+import pytest
+import yaml
+
+from actors.stages.ports import LlmRequest
+from cluster.environment import free_port
+from cluster.launch import read_config
+from deployments.llm import open_engine
+from loadtest.results.result import RunResult
+from loadtest.scenario.clips import write_wave
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.settings.serve_file import parse_serve_file
+from tests.actors.fakes import ScriptedStt, WordyLlm
+from tests.actors.stage_play import Play
+from tests.loadtest.callers.scene import tone
+from tests.loadtest.callers.server import listening
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUESTION, ANSWER = "What time is it?", "It is noon."
+LINES_OF_THE_README_CLIENT = 13
+
+
+def _play() -> Play:
+    """A host that transcribes QUESTION and answers ANSWER."""
+    return Play(stt=ScriptedStt(deque([QUESTION])), llm=WordyLlm(ANSWER))
+
+
+def _block(language: str) -> str:
+    """Return the README's one code block of a language."""
+    [code] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return str(code)
+
+
+async def _run(*command: str, folder: Path) -> str:
+    """Run a command as a user does, within a minute; return what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(60):
+            printed, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode == 0, printed.decode()
+    return printed.decode()
+
+
+async def test_the_client_in_the_readme_prints_the_answer(tmp_path: Path) -> None:
+    """The README's client sends question.wav and prints the words of the answer."""
+    code = _block("python")
+    assert sum(bool(line) for line in code.splitlines()) <= LINES_OF_THE_README_CLIENT
+    write_wave(tmp_path / "question.wav", tone(1.0))
+    async with listening(_play()) as (url, _):
+        (tmp_path / "client.py").write_text(code.replace("127.0.0.1:8000", url.split("/")[2]), encoding="utf-8")
+        printed = await _run(sys.executable, "client.py", folder=tmp_path)
+    assert printed.strip() == ANSWER
+
+
+def test_the_configuration_in_the_readme_is_valid() -> None:
+    """The README's file parses; its language model reserves one L4 per replica."""
+    settings = parse_serve_file(yaml.safe_load(_block("yaml"))).application.args
+    assert (settings.llm.engine, settings.llm.reservation.num_gpus) == ("vllm", 1)
+    assert settings.llm.reservation.label_selector == {"ray.io/accelerator-type": "L4"}
+
+
+@pytest.mark.timed
+async def test_the_python_client_saves_the_answer(tmp_path: Path) -> None:
+    """The stock client prints both transcripts and writes the audio of the answer."""
+    write_wave(tmp_path / "question.wav", tone(1.0))
+    client = str(EXAMPLES / "python_client" / "talk.py")
+    async with listening(_play()) as (url, _):
+        printed = await _run(sys.executable, client, "question.wav", "--url", url, folder=tmp_path)
+    assert f"you:       {QUESTION}" in printed
+    assert f"rejoinder: {ANSWER}" in printed
+    with wave.open(str(tmp_path / "answer.wav")) as answer:
+        assert answer.getnframes() / answer.getframerate() > 0.5
+
+
+@pytest.mark.node
+@pytest.mark.timed
+async def test_the_javascript_client_gets_the_answer(tmp_path: Path) -> None:
+    """The JavaScript client prints both transcripts and how much audio it received."""
+    node = shutil.which("node")
+    assert node, "the marker node needs Node.js"
+    write_wave(tmp_path / "question.wav", tone(1.0))
+    client = str(EXAMPLES / "javascript_client" / "talk.mjs")
+    async with listening(_play()) as (url, _):
+        printed = await _run(node, "--experimental-websocket", client, "question.wav", url, folder=tmp_path)
+    assert f"you:       {QUESTION}" in printed
+    assert f"rejoinder: {ANSWER}" in printed
+    assert re.search(r"[1-9]\.\d s of audio|0\.[1-9] s of audio", printed)
+
+
+async def test_the_custom_engine_answers_through_its_configuration(tmp_path: Path) -> None:
+    """The engine that ray_config.yaml names streams the example server's words."""
+    port = free_port()
+    text = (EXAMPLES / "custom_engine" / "ray_config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "ray_config.yaml").write_text(text.replace("127.0.0.1:8001", f"127.0.0.1:{port}"), encoding="utf-8")
+    engine = open_engine(read_config(tmp_path / "ray_config.yaml").application.args)
+    program = str(EXAMPLES / "custom_engine" / "echo_llm.py")
+    server = await asyncio.create_subprocess_exec(sys.executable, program, "--port", str(port))
+    try:
+        await _answers(f"http://127.0.0.1:{port}/v1/models")
+        await engine.check_health()
+        request = LlmRequest((ChatMessage("user", "hello there"),), max_tokens=20)
+        deltas = [delta async for delta in engine.stream(request)]
+    finally:
+        server.terminate()
+        await server.wait()
+    assert "".join(delta.text for delta in deltas).strip() == "You said: hello there"
+    assert deltas[-1].finish == "stop"
+
+
+async def _answers(url: str) -> None:
+    """Wait until a URL answers, at most 30 seconds."""
+    async with asyncio.timeout(30), httpx2.AsyncClient() as client:
+        while True:
+            try:
+                if (await client.get(url)).status_code == 200:
+                    return
+            except httpx2.HTTPError:
+                pass  # not listening yet
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.ray
+@pytest.mark.models
+@pytest.mark.timeout(400)
+def test_the_load_test_exits_with_its_verdict(tmp_path: Path) -> None:
+    """The CI example serves, holds calls, writes the result, and exits with its outcome's status."""
+    program = str(EXAMPLES / "load_test_in_ci" / "load_test.py")
+    options = ("--port", str(free_port()), "--sessions", "3", "--for", "12s", "--json", str(tmp_path / "result.json"))
+    done = subprocess.run(
+        (sys.executable, program, *options), cwd=ROOT, capture_output=True, text=True, timeout=380, check=False
+    )
+    found = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert done.returncode == {"PASS": 0, "FAIL": 1, "INVALID": 3, "UNDECIDED": 4}[found["outcome"]], done.stdout
+    assert set(found) == set(RunResult.__dataclass_fields__)
+    assert found["counts"]["answered"] > 0
+    assert all(found["engines"][stage].startswith("emulated") for stage in ("stt", "llm", "tts"))
