@@ -1,7 +1,7 @@
-"""Conversions of a stored model into the form an engine reads, made once and kept.
+"""Conversions of a stored model into the form that an engine reads. Each is made once and kept.
 
-Each result lies in `converted/MODEL/FORM-KEY`, where KEY covers the source's hashes and the versions of everything that
-takes part: new weights or a new converter give a new folder, and an old one is never taken for it.
+A result is stored in `converted/MODEL/FORM-KEY`. KEY is a hash of the source's hashes and of the versions of the
+converting packages, so new weights or a new converter give a new folder.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from rejoinder.store.progress import Report
 from rejoinder.store.verification import sha256_of, write_stamps
 
 Converter = Callable[[ConversionForm, Path, Path], None]
-"""(form, source folder, destination folder): writes the destination; raises ModelError, or OSError on a full disk."""
+"""Called with (form, source folder, destination folder). It writes the destination.
+
+It raises ModelError, or OSError on a full disk.
+"""
 
 CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
-# Raised when a converting module changes what it writes.
+# Increase it when a converting module changes its output.
 RECIPE = 1
 KEY_DIGITS = 16
 # All others start from the hf form.
@@ -34,7 +37,7 @@ FROM_THE_FILES = frozenset({ConversionForm.HF, ConversionForm.LLAMA_CPP})
 
 
 def conversion_folder(name: str, model: Model, form: ConversionForm) -> str:
-    """Path of a conversion, relative to the store; raises ModelError if a package it depends on is not installed."""
+    """Return the path of a conversion relative to the store; raise ModelError if a converting package is missing."""
     try:
         versions = {package: importlib.metadata.version(package) for package in CONVERTING_PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:
@@ -46,10 +49,10 @@ def conversion_folder(name: str, model: Model, form: ConversionForm) -> str:
 
 
 def convert_gguf(form: ConversionForm, source: Path, destination: Path) -> None:
-    """The Converter in use: runs it in its own process, so that no replica keeps torch in memory."""
+    """Convert in a process of its own, so that no replica keeps torch in memory. This is the `Converter` in use."""
     root = str(Path(rejoinder.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    # The converters look a local folder up on the hub unless told not to.
+    # Without this, the converters look up a local folder on the hub.
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     module = "split_gguf" if form is ConversionForm.LLAMA_CPP else "convert_gguf"
     command = (sys.executable, "-m", f"rejoinder.store.{module}", form, str(source), str(destination))
@@ -65,9 +68,16 @@ def convert_gguf(form: ConversionForm, source: Path, destination: Path) -> None:
 def build(
     form: ConversionForm, source: Path, ready_hf: Path | None, staging: Path, *, convert: Converter, report: Report
 ) -> Path:
-    """Convert below `staging` and stamp the result; `ready_hf` is an existing `hf` form, which most others start from.
+    """Convert a model below `staging`, stamp the result and return its folder.
 
-    Without it the `hf` form is made in `staging` and thrown away: it is four times the size of what the engine reads.
+    Args:
+        form: The form to make.
+        source: Folder of the model's files.
+        ready_hf: Folder of the existing `hf` form, from which the ctranslate2 forms start. None: it is made in
+            `staging` and not kept, because it is four times the size of the result.
+        staging: Folder for the result and intermediate files.
+        convert: Runs one conversion.
+        report: Receives the progress.
     """
     start = source if form in FROM_THE_FILES else ready_hf
     if start is None:

@@ -1,9 +1,10 @@
 """The conversions themselves: `python -m rejoinder.store.convert_gguf FORM SOURCE DESTINATION`.
 
-`hf` dequantizes a Llama-architecture GGUF into a transformers folder, or takes what is one already; the ctranslate2
-forms start from that folder.
-transformers reads the configuration and the tokenizer; the tensors are mapped here, because its own GGUF weight loader
-demands the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct (transformers 5.23).
+`hf` dequantizes a Llama-architecture GGUF into a transformers folder, or copies a folder that is one already. The
+ctranslate2 forms start from that folder.
+
+transformers reads the configuration and the tokenizer. The tensors are mapped here, because its own GGUF weight loader
+needs the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct (transformers 5.23).
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from rejoinder.store.manifest import ConversionForm
 
 QUANTIZATION = {ConversionForm.CT2_INT8: "int8", ConversionForm.CT2_FLOAT32: "float32"}
 TRANSFORMERS_WEIGHTS = "model.safetensors"
-# With these beside the weights, transformers' AutoTokenizer opens the converted folder and knows the chat format.
+# Copied beside the weights, so that transformers' AutoTokenizer opens the converted folder with its chat template.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
 def main(form: ConversionForm, source: Path, destination: Path) -> None:
+    """Convert the model in `source` into the new folder `destination`; exit with a message if that is impossible."""
     if form is ConversionForm.HF and (source / TRANSFORMERS_WEIGHTS).is_file():
         shutil.copytree(source, destination, ignore=shutil.ignore_patterns(".*"))
     elif form is ConversionForm.HF:
@@ -43,28 +45,33 @@ def _gguf_to_transformers(source: Path, destination: Path) -> None:
     path = next(source.glob("*.gguf"), None)
     if path is None:
         raise SystemExit(
-            f"{source} holds neither a GGUF file nor {TRANSFORMERS_WEIGHTS}: nothing else can be converted"
+            f"{source} contains neither a GGUF file nor {TRANSFORMERS_WEIGHTS}: nothing else can be converted"
         )
     config = transformers.AutoConfig.from_pretrained(source, gguf_file=path.name)
     if config.model_type != "llama":
-        raise SystemExit(f"{path.name} has architecture {config.model_type}; this conversion knows llama only")
+        raise SystemExit(f"{path.name} has architecture {config.model_type}; only llama can be converted")
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(config)
     model.load_state_dict(llama_tensors(gguf.GGUFReader(path), config), strict=False, assign=True)
     model.tie_weights()
-    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if left:
-        raise SystemExit(f"{path.name} lacks the tensors of {', '.join(left)}")
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise SystemExit(f"{path.name} lacks the tensors of {', '.join(missing)}")
     model.save_pretrained(destination)
     transformers.AutoTokenizer.from_pretrained(source, gguf_file=path.name).save_pretrained(destination)
 
 
 def llama_tensors(reader: Any, config: Any) -> dict[str, Any]:
-    """Float32 tensors of a Llama GGUF (`gguf.GGUFReader`) under transformers' names."""
+    """Return the tensors of a Llama GGUF as float32, under transformers' names.
+
+    Args:
+        reader: A `gguf.GGUFReader`.
+        config: The model's transformers configuration.
+    """
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     with torch.device("meta"):
-        ours = transformers.LlamaForCausalLM(config).state_dict()
-    by_gguf_name = {names.get_name(name, try_suffixes=(".weight",)): name for name in ours}
+        state = transformers.LlamaForCausalLM(config).state_dict()
+    by_gguf_name = {names.get_name(name, try_suffixes=(".weight",)): name for name in state}
     rotated = {".attn_q.": config.num_attention_heads, ".attn_k.": config.num_key_value_heads}
     tensors = {}
     for tensor in reader.tensors:
@@ -80,7 +87,7 @@ def llama_tensors(reader: Any, config: Any) -> dict[str, Any]:
 
 
 def _unrotate(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Undo llama.cpp's order of query and key rows: it interleaves the two halves of each head's rotary pairs."""
+    """Return query or key rows in transformers' order. llama.cpp interleaves the two halves of each head."""
     rows = weights.shape[0]
     return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows, -1)
 

@@ -1,4 +1,4 @@
-"""Conversions are made once, by one process at a time, and never half."""
+"""Conversions are made once, by one process at a time, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = {"w.gguf": CONTENT}
 
 
 class FakeConverter:
-    """Writes one file that names the form and its source, counts its calls, and calls `during` before it returns."""
+    """Converter that writes one file with the form and its source, records its calls, and calls `during` at the end."""
 
     def __init__(self, during: Callable[[], None] = lambda: None) -> None:
         self.calls: list[ConversionForm] = []
@@ -44,7 +44,7 @@ def store(directory: Path, converter: FakeConverter, prepare: tuple[ConversionFo
 
 
 def test_a_conversion_is_made_once(tmp_path: Path) -> None:
-    """The first call converts by way of the hf form, which is not kept; the second finds the result."""
+    """The first call converts through the hf form, which is not kept. The second call returns the same result."""
     converter = FakeConverter()
     filled = store(tmp_path, converter)
     first = filled.converted("m", "ct2-int8")
@@ -55,7 +55,7 @@ def test_a_conversion_is_made_once(tmp_path: Path) -> None:
 
 
 def test_a_kept_hf_form_is_used(tmp_path: Path) -> None:
-    """When the hf form was asked for before, other forms start from it."""
+    """If the hf form exists, other forms start from it."""
     converter = FakeConverter()
     filled = store(tmp_path, converter)
     filled.converted("m", "hf")
@@ -74,7 +74,7 @@ def test_the_form_of_llama_cpp_starts_from_the_files(tmp_path: Path) -> None:
 
 
 def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
-    """After a pull the prepared form is there, so the first use waits for nothing; a second pull converts nothing."""
+    """A pull makes the forms in `prepare`, so the first use does not wait. A second pull converts nothing."""
     converter = FakeConverter()
     filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     recorder = Recorder()
@@ -85,23 +85,23 @@ def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
     assert filled.verify() == {"m": None}
 
 
-def test_a_pull_can_ask_for_another_form(tmp_path: Path) -> None:
-    """Then that form alone is made, and kept; a form that does not exist is refused."""
+def test_a_pull_can_make_another_form(tmp_path: Path) -> None:
+    """A pull with a form makes and keeps only that form. An unknown form is refused."""
     converter = FakeConverter()
     filled = store(tmp_path, converter)
-    asked = ModelStore(
+    prepared = ModelStore(
         tmp_path, Manifest(models={"m": model(FILES, prepare=(ConversionForm.CT2_INT8,))}), filled.fetcher, converter
     )
-    asked.pull(["m"], form="hf")
+    prepared.pull(["m"], form="hf")
     assert converter.calls == [ConversionForm.HF]
-    assert asked.converted("m", "hf").is_dir()
+    assert prepared.converted("m", "hf").is_dir()
     assert converter.calls == [ConversionForm.HF]
     with pytest.raises(ModelError, match="no such form"):
-        asked.pull(["m"], form="onnx")
+        prepared.pull(["m"], form="onnx")
 
 
 def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
-    """A converted file that changed is reported by verify and replaced at the next use."""
+    """verify reports a converted file that changed; the next use replaces it."""
     converter = FakeConverter()
     filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
@@ -110,8 +110,8 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
     assert (filled.converted("m", "ct2-int8") / "model.bin").read_text() == "ct2-int8 from ['model.bin']"
 
 
-def test_verify_misses_a_conversion_that_is_gone(tmp_path: Path) -> None:
-    """A prepared form that was deleted is reported with the command that makes it."""
+def test_verify_reports_a_missing_conversion(tmp_path: Path) -> None:
+    """verify reports a deleted conversion with the command that makes it."""
     filled = store(tmp_path, FakeConverter(), prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
     (folder / "model.bin").unlink()
@@ -121,7 +121,7 @@ def test_verify_misses_a_conversion_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
-    """A converter that fails midway leaves no folder that a later call could take for a result."""
+    """A converter that fails leaves no folder that a later call could use as a result."""
 
     def fail() -> None:
         raise ModelError("conversion failed.")
@@ -134,7 +134,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_two_at_once_convert_once(tmp_path: Path) -> None:
-    """A second caller waits for the first one's conversion and uses it."""
+    """A second caller waits for the conversion of the first one and uses its result."""
     first_is_converting, second_is_waiting = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -158,7 +158,7 @@ def test_two_at_once_convert_once(tmp_path: Path) -> None:
 
 
 def test_the_key_covers_form_and_source() -> None:
-    """Another form or other weights never share a folder."""
+    """Different forms and different weights have different folders."""
     other = model({"w.gguf": CONTENT[::-1]})
     same = model(FILES)
     folders = {conversion_folder("m", source, form) for source in (same, other) for form in ConversionForm}
@@ -167,13 +167,13 @@ def test_the_key_covers_form_and_source() -> None:
 
 
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
-    """A form that does not exist is refused with the ones that do."""
+    """An unknown form is refused; the error lists the existing ones."""
     with pytest.raises(ModelError, match=r"expected: hf, ct2-int8, ct2-float32, llama-cpp\. found: awq"):
         store(tmp_path, FakeConverter()).converted("m", "awq")
 
 
-def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path) -> None:
-    """The converting process's last line reaches the error."""
+def test_an_invalid_gguf_fails_with_the_converters_reason(tmp_path: Path) -> None:
+    """The error contains the last line of the converting process."""
     (tmp_path / "w.gguf").write_bytes(CONTENT)
     with pytest.raises(ModelError, match="conversion to hf failed") as caught:
         convert_gguf(ConversionForm.HF, tmp_path, tmp_path / "out")
@@ -182,19 +182,19 @@ def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path)
 
 
 def test_a_model_without_a_gguf_cannot_be_converted(tmp_path: Path) -> None:
-    """Asking for a form of a model that is no GGUF says that, not what broke inside."""
+    """The error says that there is no GGUF file, not what failed inside the converter."""
     with pytest.raises(ModelError, match="nothing else can be converted"):
         convert_gguf(ConversionForm.HF, tmp_path, tmp_path / "out")
 
 
 def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Query and key rows as llama.cpp stores them: row 2i of a head is transformers' row i, row 2i+1 its i + half."""
+    """Return query or key rows in llama.cpp's order: row 2i is transformers' row i, row 2i+1 its row i + half."""
     halves = [head.chunk(2) for head in rows.chunk(heads)]
     return torch.cat([torch.stack((low, high), dim=1).flatten(0, 1) for low, high in halves])
 
 
-def test_gguf_tensors_come_back_under_transformers_names(tmp_path: Path) -> None:
-    """A Llama written as llama.cpp writes it is read back tensor for tensor, query and key rows in order."""
+def test_gguf_tensors_get_transformers_names(tmp_path: Path) -> None:
+    """A Llama in llama.cpp's layout is read back tensor for tensor, with its query and key rows in order."""
     config = transformers.LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=16, tie_word_embeddings=False,
