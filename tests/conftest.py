@@ -1,4 +1,4 @@
-"""What tests of several folders share."""
+"""Fixtures that tests of several folders share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from hypothesis import settings
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.model_store import ModelStore, open_store
 
-# A busy machine is no failure: properties are held against values, never against the clock.
+# Properties check values. A busy machine must not make them fail.
 settings.register_profile("rejoinder", deadline=None)
 settings.load_profile("rejoinder")
 
 
 @pytest.fixture(scope="session")
 def store() -> ModelStore:
-    """The user's model store, which tests marked `models` need filled."""
+    """Return the user's model store. Tests marked `models` need it filled."""
     return open_store(ModelStoreSettings())

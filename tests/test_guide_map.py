@@ -1,4 +1,4 @@
-"""docs/guide-map.md: every setting that it names exists, and has the default that it says."""
+"""Every setting in docs/guide-map.md exists and has the stated default."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ COLUMNS = 5
 
 
 def rows() -> list[list[str]]:
-    """The table's cells, without its head."""
+    """Return the table's cells, without its head."""
     lines = [line for line in MAP.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
 def written(value: object) -> str:
-    """A default as YAML writes it; whole numbers without a point."""
+    """Return a default as YAML writes it. Whole numbers have no decimal point."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def test_every_key_exists_with_its_default() -> None:
-    """A whole section stands without a default."""
+    """Every key exists with the stated default. A section has none."""
     found = [(cells[2].strip("`"), cells[3]) for cells in rows() if cells[2] != "-"]
     assert len(found) > 20
     for key, default in found:
@@ -38,7 +38,7 @@ def test_every_key_exists_with_its_default() -> None:
 
 
 def test_every_item_has_its_evidence_or_its_reason() -> None:
-    """No row is left without a word about what stands behind it."""
+    """Every row names its evidence, or the reason why there is none."""
     for cells in rows():
         assert len(cells) == COLUMNS, cells
         assert len(cells[4]) >= 8, cells
