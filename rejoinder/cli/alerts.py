@@ -32,8 +32,9 @@ def alerts(
 ) -> None:
     """Write Prometheus recording and alert rules for the thresholds of the latency guide's table 7.1.
 
-    With a folder, also write a Prometheus configuration that scrapes every replica. Exit status: 0, or 2 after an
-    error.
+    With a folder, also write a Prometheus configuration that scrapes every replica.
+
+    Exit status: 0, or 2 after an error.
     """
     timing = Timing(window, hold, interval)
     text = as_yaml(rules(timing), f"Written by `rejoinder alerts` from the latency guide, section 7.1.\n{omissions()}")

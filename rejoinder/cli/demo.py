@@ -77,7 +77,9 @@ def demo(
 ) -> None:
     """Start the server, hold a conversation of four turns, and print the latency of each turn by stage.
 
-    The last turn interrupts the third reply. Afterwards the server keeps running until Ctrl-C, unless --once is given.
+    The last turn interrupts the third reply. Afterwards the server keeps running until Ctrl-C, unless --once is
+    given.
+
     Exit status: 0 if every turn was answered and heard with a word error rate of at most 10%, 1 if not, 2 after an
     error.
     """

@@ -13,7 +13,7 @@ from rejoinder.core.errors import RejoinderError
 FAILED = 2
 """Exit status after a typed error, and of click after a wrong option."""
 
-app = typer.Typer(name="rejoinder", no_args_is_help=True, add_completion=False)
+app = typer.Typer(name="rejoinder", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(load.app, name="load")

@@ -14,7 +14,7 @@ from rich.table import Table
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store import ModelStore, open_store
 
-app = typer.Typer(help="List, fetch and verify model files.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch and verify model files.", no_args_is_help=True, rich_markup_mode="markdown")
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAMES]...", help="Names of models. Default: all models.")]
 Directory = Annotated[str, typer.Option(help="Folder of the model store. Default: ~/.cache/rejoinder/models.")]
@@ -65,7 +65,10 @@ class Bars:
 
 @app.command("list")
 def list_models(directory: Directory = "") -> None:
-    """Print every model with its role, size, licence and status: absent, unverified or ready."""
+    """Print every model with its role, size, licence and status: absent, unverified or ready.
+
+    Exit status: 0, or 2 after an error.
+    """
     store = _open(directory)
     table = Table("model", "role", "size", "licence", "status", box=None)
     for name, model in store.manifest.models.items():

@@ -44,8 +44,9 @@ def serve(
 ) -> None:
     """Start Rejoinder and print its URLs once it is healthy.
 
-    Ctrl-C stops what this command started: the application, and Ray if it was not running before. Exit status: 0 after
-    Ctrl-C, 2 if the system cannot start.
+    Ctrl-C stops what this command started: the application, and Ray if it was not running before.
+
+    Exit status: 0 after Ctrl-C, 2 if the system cannot start.
     """
     document = _emulating(_with_port(read_config(config), port), emulate)
     _check_models(document)

@@ -66,14 +66,17 @@ def talk(
 ) -> None:
     """Send WAV clips to a server in real time as one conversation.
 
-    For each turn it prints the transcript, the reply, and the latency by stage, from the last speech sample of the clip
-    to the first audible sample of the reply. The environment variable REJOINDER_API_KEY, if set, is sent as the bearer
-    token. Exit status: 0 if every turn was answered, 1 if not, 2 if the conversation could not be held.
+    For each turn it prints the transcript, the reply, and the latency by stage, from the last speech sample of the
+    clip to the first audible sample of the reply. The environment variable REJOINDER_API_KEY, if set, is sent as
+    the bearer token.
 
-    --json writes one object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms (silence, endpoint, stt,
-    llm_first_token, first_segment, tts_first_audio, delivery, unattributed; their sum is voice_to_voice_ms), rtt_ms,
-    llm_total_ms, prompt_tokens, cached_tokens, interrupted, stop_ms, hedged, engines, clip, run, outcome, expected,
-    wer, premature_replies. A value that was not measured is null. loadtest/results/turn_record.py documents each key.
+    Exit status: 0 if every turn was answered, 1 if not, 2 if the conversation could not be held.
+
+    --json writes one object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms (silence, endpoint,
+    stt, llm_first_token, first_segment, tts_first_audio, delivery, unattributed; their sum is voice_to_voice_ms),
+    rtt_ms, llm_total_ms, prompt_tokens, cached_tokens, interrupted, stop_ms, hedged, engines, clip, run, outcome,
+    expected, wer, premature_replies. A value that was not measured is null. loadtest/results/turn_record.py
+    documents each key.
     """
     from loadtest.callers.openai_caller import ServerAddress
     from loadtest.callers.recording import save as save_recording

@@ -34,7 +34,7 @@ def test_a_failed_check_is_exit_status_one(
         with pytest.raises(typer.Exit) as caught:
             doctor(config)
     assert caught.value.exit_code == 1
-    assert f"127.0.0.1:{port} is taken" in capsys.readouterr().out
+    assert f"127.0.0.1:{port} is in use" in capsys.readouterr().out
 
 
 def test_the_environment_can_be_sourced(capsys: pytest.CaptureFixture[str]) -> None:

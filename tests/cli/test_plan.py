@@ -142,10 +142,10 @@ def test_gpus_for_a_cpu_engine_are_refused(calibration: Path, gpus: str, options
 
 
 def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path) -> None:
-    """Drafts, fillers and degradation are each noted only if they were on during calibration."""
+    """Speculative replies, fillers and degradation are each noted only if they were on during calibration."""
     document = json.loads(calibration.read_text())
     switches = {
-        "Drafts (speculation)": {"speculation": {"enabled": False}},
+        "Speculative replies": {"speculation": {"enabled": False}},
         "Fillers": {"conversation": {"filler_after_ms": 0}},
         "Degradation was on": {"degradation": {"enabled": False}},
     }

@@ -17,14 +17,14 @@ from rejoinder.cli.extras import need_load_extra
 FAILED = 1
 """Exit status if a result is outside its bound."""
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.callback()
 def bench() -> None:
     """Measurements that decide a default, each compared with its alternative in the same run.
 
-    Some commands need the extra `load`: run `pip install -e '.\\[load]'` in the checkout.
+    Some commands need the extra `load`: run `pip install -e '.[load]'` in the checkout.
     """
 
 
@@ -39,7 +39,9 @@ def vad(
     """Measure where voice activity detection should run: inside the host, or in a deployment of its own.
 
     A tick has one window of each session. `ms` is the median wait for the result, `host cpu ms` the CPU time of the
-    host process alone. Exit status: 0, or 2 after an error.
+    host process alone.
+
+    Exit status: 0, or 2 after an error.
     """
     from rejoinder.cli.bench import vad as bench_vad
 
@@ -67,8 +69,9 @@ def capacity(
 ) -> None:
     """Check the capacity plan on this machine: calibrate, predict each row, then measure it.
 
-    The folder keeps every finished step, and a run that was stopped continues there. Exit status: 0 if every row's
-    error is within its bound, 1 if not, 2 after an error.
+    The folder keeps every finished step, and a run that was stopped continues there.
+
+    Exit status: 0 if every row's error is within its bound, 1 if not, 2 after an error.
     """
     need_load_extra()
     from rejoinder.cli.bench import admission as bench_admission
@@ -103,8 +106,9 @@ def latency(
 ) -> None:
     """Measure what each latency technique saves: voice-to-voice latency without it, compared with all techniques on.
 
-    Every model is real. The folder keeps every finished conversation, and a run that was stopped continues there. Exit
-    status: 0, or 2 after an error.
+    Every model is real. The folder keeps every finished conversation, and a run that was stopped continues there.
+
+    Exit status: 0, or 2 after an error.
     """
     need_load_extra()
     from rejoinder.cli.bench import latency as bench_latency
@@ -126,8 +130,9 @@ def hedging(
 ) -> None:
     """Compare hedged with plain language model requests: stalls, a log-normal tail, and a saturated stage.
 
-    Both arms have the same arrival schedule, on real Serve replicas with the emulated engine. Exit status: 0 if every
-    case holds, 1 if not, 2 after an error.
+    Both arms have the same arrival schedule, on real Serve replicas with the emulated engine.
+
+    Exit status: 0 if every case holds, 1 if not, 2 after an error.
     """
     from rejoinder.cli.bench import hedging as bench_hedging
 
@@ -151,8 +156,9 @@ def cache(
 ) -> None:
     """Compare cached answers with the language model's first token: equal questions, paraphrases, misses.
 
-    Each call goes through a Serve handle, like a host's. Exit status: 0 if every hit is found and takes at most 50 ms
-    at the 95th percentile, 1 if not, 2 after an error.
+    Each call goes through a Serve handle, like a host's.
+
+    Exit status: 0 if every hit is found and takes at most 50 ms at the 95th percentile, 1 if not, 2 after an error.
     """
     from rejoinder.cli.bench import cache as bench_cache
 
@@ -176,9 +182,11 @@ def barge_in(
 ) -> None:
     """Measure how fast a reply stops when the caller speaks: real speech, real voice activity, emulated replies.
 
-    The time is from the first frame of the caller's speech to the last sample of the reply that a client plays which
-    flushes its buffer on speech_started. Exit status: 0 if the 95th percentile is at most 150 ms and every history
-    contains only words that were played, 1 if not, 2 after an error.
+    The time is from the first frame of the caller's speech to the last sample of the reply that a client plays
+    which flushes its buffer on speech_started.
+
+    Exit status: 0 if the 95th percentile is at most 150 ms and every history contains only words that were played,
+    1 if not, 2 after an error.
     """
     need_load_extra()
     from rejoinder.cli.bench import barge_in as bench_barge_in
@@ -204,9 +212,10 @@ def drafts(
 ) -> None:
     """Check that no discarded speculative reply (draft) is audible, with callers who pause inside their turns.
 
-    The engines are emulated. Every word and every 10 ms of sound of a reply encode the transcript that it answers. Exit
-    status: 0 if every turn was answered, every audible reply answers its turn and enough drafts were discarded to prove
-    it, 1 if not, 2 after an error.
+    The engines are emulated. Every word and every 10 ms of sound of a reply encode the transcript that it answers.
+
+    Exit status: 0 if every turn was answered, every audible reply answers its turn and enough drafts were discarded
+    to prove it, 1 if not, 2 after an error.
     """
     need_load_extra()
     from rejoinder.cli.bench import drafts as bench_drafts

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from loadtest.results.result import RunResult, Verdict
     from loadtest.scenario.scenario import Scenario
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.command()(load_bandwidth.bandwidth)
 app.command()(load_concurrency.concurrency)
 
@@ -62,7 +62,7 @@ Html = Annotated[
 def load() -> None:
     """Load tests of a server: how many conversations it holds, and at what latency.
 
-    The commands need the extra `load`: run `pip install -e '.\\[load]'` in the checkout.
+    The commands need the extra `load`: run `pip install -e '.[load]'` in the checkout.
     """
 
 
@@ -79,9 +79,11 @@ def run(
 ) -> None:
     """Hold calls with a server and compare its latency with the tier and the latency guide's other limits.
 
-    loadtest/scenario/scenario.py documents every key of --set. The environment variable REJOINDER_API_KEY, if set, is
-    sent as the bearer token. Exit status: 0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the load generator
-    was late, starved or lossy, so the server is not judged), 4 UNDECIDED (more turns are needed).
+    loadtest/scenario/scenario.py documents every key of --set. The environment variable REJOINDER_API_KEY, if set,
+    is sent as the bearer token.
+
+    Exit status: 0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the load generator was late, starved or
+    lossy, so the server is not judged), 4 UNDECIDED (more turns are needed).
     """
     need_load_extra()
     from loadtest.generator.run import run as hold
@@ -114,12 +116,13 @@ def search(
     """Find the largest number of calls that meets the tier.
 
     The search doubles the calls until a step fails, then bisects to 5%. After each step it checks that the server
-    recovers. The result must pass three times. One generator process carries about 750 calls: use --set workers=2 or
-    more beyond that.
+    recovers. The result must pass three times. One generator process carries about 750 calls: use --set workers=2
+    or more beyond that.
 
-    --json writes holds, breaks, ending (system-limited, generator-limited, ...), steps, baseline_ms and engines. Exit
-    status: 0 if some number of calls passed three times, 1 if none did, 2 after an error, 3 if the load generator was
-    the limit.
+    --json writes holds, breaks, ending (system-limited, generator-limited, ...), steps, baseline_ms and engines.
+
+    Exit status: 0 if some number of calls passed three times, 1 if none did, 2 after an error, 3 if the load
+    generator was the limit.
     """
     need_load_extra()
     from loadtest.generator.search import CompletedStep, SearchEnd

@@ -30,7 +30,9 @@ def bandwidth(
     """Measure bytes and packets of a session in each direction, and check the latency guide's bandwidth tables.
 
     The traffic crosses a virtual Ethernet pair and is compared with a formula. It needs root and Linux network
-    namespaces. Exit status: 0 if every row is within 3% of its formula, 1 if not, 2 after an error.
+    namespaces.
+
+    Exit status: 0 if every row is within 3% of its formula, 1 if not, 2 after an error.
     """
     need_load_extra()
     from loadtest.bandwidth import opus

@@ -53,9 +53,11 @@ def concurrency(
 ) -> None:
     """Check the latency guide's tables of concurrency on this machine, cell by cell.
 
-    Each cell is measured, projected (with its arithmetic), published (with its source), not known, or does not hold. A
-    cell that does not hold names a configuration with which it would. The engines are measured one after another on one
-    core, which takes about two minutes. With --url the session rows run first. Exit status: 0, or 2 after an error.
+    Each cell is measured, projected (with its arithmetic), published (with its source), not known, or does not
+    hold. A cell that does not hold names a configuration with which it would. The engines are measured one after
+    another on one core, which takes about two minutes. With --url the session rows run first.
+
+    Exit status: 0, or 2 after an error.
     """
     need_load_extra()
     from loadtest.capacity.concurrency import ram, sessions

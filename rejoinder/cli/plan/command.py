@@ -86,9 +86,10 @@ class PlanOptions:
 def plan(options: PlanOptions) -> None:
     """Compute replicas, nodes and network for a number of conversations, from a calibration of a running server.
 
-    Every figure is labelled measured, predicted (within the calibrated range), extrapolated (outside of it), published
-    (by a provider) or given. The written configuration works with `rejoinder serve` and `serve deploy`. Exit status: 0,
-    or 2 if the target cannot be planned.
+    Every figure is labelled measured, predicted (within the calibrated range), extrapolated (outside of it),
+    published (by a provider) or given. The written configuration works with `rejoinder serve` and `serve deploy`.
+
+    Exit status: 0, or 2 if the target cannot be planned.
     """
     need_load_extra()
     from cluster.launch import read_config
