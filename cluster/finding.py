@@ -1,4 +1,4 @@
-"""What one check of `rejoinder doctor` found."""
+"""Result of one check of `rejoinder doctor`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from enum import Enum
 
 
 class Grade(Enum):
+    """Severity of a finding. FAIL: Rejoinder cannot run as configured; WARN: it runs worse."""
+
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
@@ -14,7 +16,14 @@ class Grade(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check; `fix` is empty when it is ok."""
+    """One check.
+
+    Attributes:
+        check: Name of the check, for example "memory".
+        grade: Severity.
+        found: What the check found.
+        fix: What to do about it; "" if the grade is OK.
+    """
 
     check: str
     grade: Grade

@@ -1,7 +1,7 @@
-"""`rejoinder serve`: a cluster of our own or one that runs, the application on it, and an orderly end.
+"""`rejoinder serve`: start or join a Ray cluster, deploy the application, and stop it in order.
 
-What was started here is stopped here, and nothing else: a joined cluster keeps running without our application, and
-keeps Serve if Serve ran before.
+Only what was started here is stopped here. A joined cluster keeps running without the application, and keeps Ray Serve
+if that ran before.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from typing import Any, TypeVar
 
 import yaml
 
-from cluster.environment import ALONE, REQUIRED, free_port, node_environment
+from cluster.environment import REQUIRED, SINGLE_MACHINE, free_port, node_environment
 from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
-"""Our messages stay below Ray's 100 KB inline limit or travel by gRPC; the store holds only what Ray itself puts
-there.
-"""
+"""Size of Ray's object store. Only Ray itself uses it: our messages are below Ray's inline limit or use gRPC."""
 
 POLL_S = 0.5
 READY_TIMEOUT_S = 600.0
@@ -37,7 +35,11 @@ Answer = TypeVar("Answer")
 
 
 def read_config(path: Path | None) -> ServeFile:
-    """A validated `ray_config.yaml`; None gives the defaults. Raises ConfigError naming the field, or the file."""
+    """Return a validated `ray_config.yaml`; the defaults if `path` is None.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or has an invalid field.
+    """
     if path is None:
         return ServeFile()
     try:
@@ -51,40 +53,49 @@ def read_config(path: Path | None) -> ServeFile:
 
 @dataclass(frozen=True, slots=True)
 class LaunchProgress:
-    """One look at the deployments while they start: name to (status, running, wanted)."""
+    """State of the deployments while they start: name to (status, running replicas, all replicas)."""
 
     deployments: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
 def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Iterator[bool]:
-    """A connected Ray, whose workers get `runtime_env`; yields whether it is our own.
+    """Connect to a Ray cluster while the context is open; yield True if it was started here.
 
-    `address`: "local" starts our own head; "auto" joins RAY_ADDRESS or the cluster that runs on this machine, and
-    starts our own head if there is none; anything else must answer.
+    Args:
+        address: "local" starts a head. "auto" joins RAY_ADDRESS or the cluster on this machine, or starts a head if
+            there is none. HOST:PORT joins that cluster.
+        runtime_env: Ray runtime environment of the workers.
+
+    Raises:
+        ConfigError: No cluster answers at the address, or one of its nodes cannot run Rejoinder.
     """
-    found = _resolved(address)
-    if found != "local" and _join(found, runtime_env):
+    target = _resolved(address)
+    if target != "local" and _join(target, runtime_env):
         try:
             _check_nodes()
             yield False
         finally:
             _leave()
-    elif found in ("auto", "local"):
+    elif target in ("auto", "local"):
         with _own_head(runtime_env):
             yield True
     else:
-        remedy = "Start one with `ray start --head`, or use `--address local` for a head of our own."
-        raise ConfigError(f"no Ray cluster answers at {found}.", remedy, field="--address")
+        remedy = "Start one with `ray start --head`, or use `--address local` to start one here."
+        raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field="--address")
 
 
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[None]:
-    """A connection to a cluster that runs, and on which the application could; raises ConfigError if there is none."""
-    found = _resolved(address)
-    if found == "local" or not _join(found, None):
-        remedy = "Start one with `ray start --head`, or leave --address out to look at this machine."
-        raise ConfigError(f"no Ray cluster answers at {found}.", remedy, field="--address")
+    """Connect to a running cluster while the context is open.
+
+    Raises:
+        ConfigError: No cluster answers at `address`, or one of its nodes cannot run Rejoinder.
+    """
+    target = _resolved(address)
+    if target == "local" or not _join(target, None):
+        remedy = "Start one with `ray start --head`, or leave --address out to check this machine."
+        raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field="--address")
     try:
         _check_nodes()
         yield
@@ -93,7 +104,7 @@ def joined(address: str) -> Iterator[None]:
 
 
 def live_nodes() -> list[Mapping[str, Any]]:
-    """What Ray says of each node of the joined cluster that lives."""
+    """Return the entries of `ray.nodes()` for the live nodes of the joined cluster."""
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
@@ -112,7 +123,7 @@ def _join(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
     except ConnectionError as error:
         if "InvalidAuthToken" in str(error.__cause__):
             raise ConfigError(
-                f"the cluster at {address} wants a token.",
+                f"the cluster at {address} requires a token.",
                 "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless the token is in ~/.ray/auth_token.",
                 field="--address",
             ) from error
@@ -128,9 +139,9 @@ def _leave() -> None:
 
 @contextlib.contextmanager
 def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
-    # Ray puts sockets here, whose paths may not exceed 107 bytes.
+    # Ray creates sockets here, whose paths are limited to 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="rj-", dir="/tmp"))
-    os.environ.update(node_environment(directory) | ALONE)
+    os.environ.update(node_environment(directory) | SINGLE_MACHINE)
     import ray
 
     from deployments.serving.compat import start_local_ray
@@ -150,54 +161,65 @@ def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def on_each_node(ask: Callable[[], Answer]) -> list[tuple[str, Answer]]:
-    """What `ask` returns on every live node of the joined cluster, with the node's name; raises ConfigError for a node
-    that does not answer.
+def run_on_each_node(function: Callable[[], Answer]) -> list[tuple[str, Answer]]:
+    """Call a function on every live node of the joined cluster; return each node's name and its result.
+
+    Raises:
+        ConfigError: A node does not answer within 60 s.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task, answers = ray.remote(num_cpus=0)(ask), []
+    task, answers = ray.remote(num_cpus=0)(function), []
     for node in live_nodes():
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = node["NodeManagerHostname"]
         try:
             answers.append((name, ray.get(task.options(scheduling_strategy=strategy).remote(), timeout=60)))
         except ray.exceptions.RayError as error:
-            remedy = "Wait until Ray has dropped it, or restart it."
+            remedy = "Wait until Ray has removed it, or restart it."
             raise ConfigError(f"node {name} does not answer.", remedy, field="--address") from error
     return answers
 
 
 def _check_nodes() -> None:
-    """Refuse a cluster on which the application could not run, naming the node, what it lacks and the fix."""
+    """Raise ConfigError for a node that cannot run the application, with what it lacks and the fix."""
 
-    def look() -> dict[str, str]:
+    def inspect() -> dict[str, str]:
         import importlib.util
 
-        found = {name: os.environ.get(name, "") for name in REQUIRED}
+        variables = {name: os.environ.get(name, "") for name in REQUIRED}
         missing = [name for name in ("rejoinder", "deployments") if importlib.util.find_spec(name) is None]
-        return found | {"missing": ", ".join(missing)}
+        return variables | {"missing": ", ".join(missing)}
 
-    for name, found in on_each_node(look):
-        if found["missing"]:
+    for name, state in run_on_each_node(inspect):
+        if state["missing"]:
             raise ConfigError(
-                f"node {name} cannot import {found['missing']}.",
-                "Install rejoinder in that node's environment, or make the checkout its working_dir.",
+                f"node {name} cannot import {state['missing']}.",
+                "Install the checkout in that node's environment, or set runtime_env.working_dir to it.",
                 field="--address",
             )
-        for variable, wanted in REQUIRED.items():
-            if found[variable] != wanted:
+        for variable, value in REQUIRED.items():
+            if state[variable] != value:
                 raise ConfigError(
-                    f"node {name} runs without {variable}={wanted}.",
-                    f"Restart it as `{variable}={wanted} ray start ...` (all: rejoinder doctor --environment).",
+                    f"node {name} runs without {variable}={value}.",
+                    f"Restart it as `{variable}={value} ray start ...` (all: rejoinder doctor --environment).",
                     field="--address",
                 )
 
 
 @contextlib.contextmanager
 def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> Iterator[str]:
-    """The application, deployed and healthy; yields its base URL. Raises BackendError when it cannot start."""
+    """Deploy the application and yield its base URL (http) once it is healthy; remove it at the end.
+
+    Args:
+        config: The validated `ray_config.yaml`.
+        report: Receives the progress twice a second while the deployments start.
+
+    Raises:
+        BackendError: The application did not become healthy.
+        ConfigError: Serve runs on another port.
+    """
     from ray import serve
     from ray.serve.config import HTTPOptions
 
@@ -225,19 +247,19 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
         if running is None and serve.status().applications.keys() <= {app.name}:
             serve.shutdown()
         else:
-            # Conversations under way may go on for their grace period; we do not wait that long.
+            # Running conversations may continue until graceful_shutdown_timeout_s. Do not wait for them here.
             with contextlib.suppress(TimeoutError):
                 serve.delete(app.name)
 
 
 def _deploy(serve: Any, app: Any, name: str, report: Callable[[LaunchProgress], None]) -> None:
-    fault: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
             serve.run(app, name=name, route_prefix="/", blocking=False)
         except BaseException as error:  # noqa: BLE001  # handed to the caller's thread below
-            fault.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=run, name="deploy", daemon=True)
     thread.start()
@@ -246,23 +268,25 @@ def _deploy(serve: Any, app: Any, name: str, report: Callable[[LaunchProgress], 
         thread.join(POLL_S)
         report(_progress(serve, name))
         if time.monotonic() > deadline:
-            raise BackendError(f"not healthy after {READY_TIMEOUT_S:.0f} s.", "See `serve status` and the logs.")
-    if fault:
-        raise BackendError(f"the application did not start: {_why(serve, name) or fault[0]}") from fault[0]
+            raise BackendError(f"not healthy after {READY_TIMEOUT_S:.0f} s.", "See `serve status` and Serve's logs.")
+    if errors:
+        raise BackendError(f"the application did not start: {_status_messages(serve, name) or errors[0]}") from errors[
+            0
+        ]
 
 
 def _await_ingress(url: str) -> None:
-    """Until HAProxy brings requests to a host: it learns of one a moment after Serve calls the application ready."""
+    """Wait until HAProxy routes requests to a host, a moment after Serve reports the application as ready."""
     deadline = time.monotonic() + INGRESS_TIMEOUT_S
-    found = "no answer"
+    failure = "no answer"
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"{url.replace('0.0.0.0', '127.0.0.1')}/healthz", timeout=POLL_S * 4):
                 return
-        except OSError as error:  # HTTPError is one too
-            found = str(error)
+        except OSError as error:  # HTTPError is an OSError
+            failure = str(error)
         time.sleep(POLL_S / 5)
-    raise BackendError(f"{url}/healthz: {found}.", "See `rejoinder doctor` and Serve's logs of HAProxy.")
+    raise BackendError(f"{url}/healthz: {failure}.", "See `rejoinder doctor` and Serve's logs of HAProxy.")
 
 
 def _progress(serve: Any, name: str) -> LaunchProgress:
@@ -281,7 +305,7 @@ def _progress(serve: Any, name: str) -> LaunchProgress:
     )
 
 
-def _why(serve: Any, name: str) -> str:
+def _status_messages(serve: Any, name: str) -> str:
     app = serve.status().applications.get(name)
     if app is None:
         return ""

@@ -1,8 +1,7 @@
-"""From sizes to files: a `ray_config.yaml` that `rejoinder serve` and `serve deploy` take, and the node groups for it.
+"""Files of a plan: a `ray_config.yaml` for `rejoinder serve` and `serve deploy`, and the node groups that it needs.
 
-The configuration is the one that was calibrated, with the replicas, resources and node labels of the plan; what the
-plan does not decide stays as it was. A node joins its group with `ray start --labels=group=NAME`, as the written file
-says.
+The configuration is the calibrated one with the replicas, resources and node labels of the plan. All other settings
+stay unchanged. A node joins its group with `ray start --labels=group=NAME`.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ GROUP_LABEL = "group"
 CPU_GROUP, GPU_GROUP = "cpu", "gpu"
 
 ONGOING_PER_SLOT = 4
-"""Requests that a replica takes on for each of its slots, waiting ones included, before Serve's router holds them."""
+"""Requests that Serve sends to a replica for each of its slots. Those without a slot wait in the replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageEngine:
-    """What stands behind a stage: settings of its section, and where the choice comes from."""
+    """Engine of a stage: settings of its section, and the source of the choice."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str = "as calibrated"
@@ -35,7 +34,13 @@ class StageEngine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Everything to deploy: components by name (`host` and the stages), and the node groups that hold them."""
+    """Everything to deploy.
+
+    Attributes:
+        components: Sizes of `host` and of the stages, by name.
+        groups: The nodes that they run on.
+        sessions_per_host: Most sessions of one host.
+    """
 
     components: Mapping[str, SizedComponent]
     groups: tuple[NodeGroup, ...]
@@ -45,18 +50,26 @@ class Bill:
 def bill(
     components: Mapping[str, SizedComponent], cpu: NodeType, gpu: NodeType | None, spare: int, *, per_host: int
 ) -> Bill:
-    """Place every component: on the GPU group if it wants one, else on the CPU group.
+    """Place components with GPUs on the GPU group, and all others on the CPU group.
 
-    Raises ConfigError if a component does not fit its node type, or wants a GPU and there is no such type.
+    Args:
+        components: Sizes by name.
+        cpu: Machine type without a GPU.
+        gpu: Machine type with GPUs; None if there is none.
+        spare: Spare nodes of each group.
+        per_host: Most sessions of one host.
+
+    Raises:
+        ConfigError: A component does not fit its machine type, or needs a GPU and `gpu` is None.
     """
-    wanting = [sized for sized in components.values() if sized.unit.gpus]
-    others = [sized for sized in components.values() if not sized.unit.gpus]
-    if wanting and gpu is None:
-        names = ", ".join(sized.unit.name for sized in wanting)
-        raise ConfigError(f"{names} want a GPU.", "Name a node type that has one.", field="--gpu-node")
-    groups = [_group(cpu, others, spare, "--cpu-node")]
-    if wanting and gpu is not None:
-        groups.append(_group(gpu, wanting, spare, "--gpu-node"))
+    on_gpu = [sized for sized in components.values() if sized.unit.gpus]
+    on_cpu = [sized for sized in components.values() if not sized.unit.gpus]
+    if on_gpu and gpu is None:
+        names = ", ".join(sized.unit.name for sized in on_gpu)
+        raise ConfigError(f"{names} need a GPU.", "Name a machine type with GPUs.", field="--gpu-node")
+    groups = [_group(cpu, on_cpu, spare, "--cpu-node")]
+    if on_gpu and gpu is not None:
+        groups.append(_group(gpu, on_gpu, spare, "--gpu-node"))
     return Bill(components, tuple(groups), per_host)
 
 
@@ -64,17 +77,26 @@ def _group(node: NodeType, components: Sequence[SizedComponent], spare: int, opt
     try:
         return node_group(node, components, spare)
     except ValueError as error:
-        raise ConfigError(f"{error}.", "Choose a larger node type.", field=option) from None
+        raise ConfigError(f"{error}.", "Choose a larger machine type.", field=option) from None
 
 
 def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine]) -> dict[str, Any]:
-    """The document of a `ray_config.yaml`; valid by construction, and checked."""
+    """Return the document of a `ray_config.yaml`.
+
+    Args:
+        base: The calibrated configuration.
+        plan: The sizes.
+        engines: Engines that replace those of `base`, by stage.
+
+    Raises:
+        ConfigError: The result is invalid, for example a GPU for an engine that runs on the CPU.
+    """
     document = base.model_dump(mode="json", exclude_unset=True)
     application = dict(document.get("applications", [{}])[0])
     args = dict(application.get("args", {}))
-    # Serve's own file needs these three; ours could leave them to their defaults.
-    named = base.application
-    application |= {"name": named.name, "route_prefix": named.route_prefix, "import_path": named.import_path}
+    # `serve deploy` has no defaults for these three keys.
+    default = base.application
+    application |= {"name": default.name, "route_prefix": default.route_prefix, "import_path": default.import_path}
     for name, sized in plan.components.items():
         section = dict(args.get(name, {})) | dict(engines[name].settings if name in engines else {})
         section["autoscaling"] = dict(section.get("autoscaling", {})) | _replicas(sized)
@@ -105,7 +127,7 @@ def _resources(sized: SizedComponent) -> dict[str, Any]:
 
 
 def node_groups(plan: Bill) -> dict[str, Any]:
-    """The document of `node_groups.yaml`."""
+    """Return the document of `node_groups.yaml`."""
     return {
         "groups": [
             {
@@ -125,13 +147,20 @@ def node_groups(plan: Bill) -> dict[str, Any]:
 
 
 CONFIG_HEAD = """\
-# Written by `rejoinder plan`. Sizes: replicas include the spare ones; resources are those of one replica.
-# Nodes join their group with `ray start ... --labels={label}={cpu}` or `{label}={gpu}` (sizes: node_groups.yaml).
+# Written by `rejoinder plan`. Replicas include the spare ones. Resources are those of one replica.
+# A node joins its group with `ray start ... --labels={label}={cpu}` or `{label}={gpu}`; see node_groups.yaml.
 """
 
 
 def write(folder: Path, document: Mapping[str, Any], groups: Mapping[str, Any], notes: Sequence[str]) -> list[Path]:
-    """`ray_config.yaml` and `node_groups.yaml`; `notes` become comments of the first."""
+    """Write `ray_config.yaml` and `node_groups.yaml` into `folder`, and return their paths.
+
+    Args:
+        folder: Folder, which is created if necessary.
+        document: From `configuration`.
+        groups: From `node_groups`.
+        notes: Comment lines for `ray_config.yaml`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     head = CONFIG_HEAD.format(label=GROUP_LABEL, cpu=CPU_GROUP, gpu=GPU_GROUP)
     head += "".join(f"# {note}\n" for note in notes)

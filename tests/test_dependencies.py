@@ -1,4 +1,4 @@
-"""pyproject.toml says what the product imports, no more and no less."""
+"""pyproject.toml declares exactly the packages that the product imports."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks")
-# Installed for its weights, which the model store takes from its files; the package itself is not imported.
+# Installed for its weights, which the model store reads as files. The package itself is not imported.
 DATA_ONLY = {"silero-vad"}
-# Imported only where its engine is configured, from an environment that `scripts/test-vllm` makes.
+# Imported only if its engine is configured, in an environment that `scripts/test-vllm` makes.
 OWN_ENVIRONMENT = {"vllm": ["vllm"]}
-# What runs in a rival's own environment, made from a requirements file of its own, and what it imports there.
+# Runners of other frameworks, each in an environment of its own: its requirements file and its imports.
 PEERS = {
     "livekit_agent.py": ("requirements-livekit.txt", {"livekit": "livekit-agents"}),
     "pipecat_bot.py": ("requirements-pipecat.txt", {"pipecat": "pipecat-ai", "loguru": "pipecat-ai"}),
@@ -27,14 +27,14 @@ PEERS = {
 
 
 def _normalised(requirement: str) -> str:
-    """A distribution's name as PEP 503 compares it, without extras and versions."""
+    """Return a distribution's name in the form of PEP 503, without extras and versions."""
     name = re.match(r"[\w.-]+", requirement)
     assert name, requirement
     return re.sub(r"[-_.]+", "-", name[0]).lower()
 
 
 def _imported() -> Iterator[str]:
-    """Top-level names of other people's packages."""
+    """Yield the top-level names of third-party packages."""
     for package in PRODUCT:
         for path in (ROOT / package).rglob("*.py"):
             if path.name not in PEERS:
@@ -56,10 +56,10 @@ def _distributions() -> set[str]:
     return {_normalised(installed[name][0]) for name in _imported()}
 
 
-def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    """No import rests on what another package happens to bring, and nothing is installed for nobody.
+def test_imports_and_declared_dependencies_are_the_same() -> None:
+    """Every imported package is declared, and every declared package is imported.
 
-    The optional engine and the load generator's needs are declared in their extras.
+    Optional engines and the packages of the load generator are declared in their extras.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
@@ -69,8 +69,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     assert _distributions() == declared | optional
 
 
-def test_what_the_scripts_install_is_pinned() -> None:
-    """constraints.txt holds a version of every dependency, and of the extras that scripts/test adds."""
+def test_every_dependency_is_pinned() -> None:
+    """constraints.txt has a version of every dependency and of the extras that scripts/test installs."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = {_normalised(line) for line in lines if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -87,8 +87,9 @@ def test_what_the_scripts_install_is_pinned() -> None:
 
 
 def test_the_environment_of_vllm_has_what_the_product_imports() -> None:
-    """constraints-vllm.txt is that whole environment at exact versions: the base dependencies and the tests' own are
-    in it, and torch is the version that its vLLM was built for.
+    """constraints-vllm.txt pins the whole environment, with the base dependencies and those of the tests.
+
+    torch has the version that its vLLM was built for.
     """
     lines = (ROOT / "constraints-vllm.txt").read_text(encoding="utf-8").split()
     assert all("==" in line for line in lines)
@@ -101,8 +102,8 @@ def test_the_environment_of_vllm_has_what_the_product_imports() -> None:
 
 
 @pytest.mark.parametrize("runner", PEERS)
-def test_a_rival_imports_what_its_own_requirements_pin(runner: str) -> None:
-    """A rival's runner needs nothing of ours but the protocol, and every package of its own at an exact version."""
+def test_a_framework_runner_imports_only_its_pinned_requirements(runner: str) -> None:
+    """A runner imports packages that its requirements file pins, and of ours only the framework protocol."""
     requirements, packages = PEERS[runner]
     path = ROOT / "benchmarks" / "frameworks" / runner
     lines = (path.parent / requirements).read_text(encoding="utf-8").split()

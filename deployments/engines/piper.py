@@ -209,6 +209,6 @@ def _import_piper() -> Any:
     try:
         import piper
     except ImportError as error:
-        remedy = "Run `pip install rejoinder[piper]` (piper-tts is GPL-3.0)."
+        remedy = "Run `pip install -e '.[piper]'` in the checkout (piper-tts is GPL-3.0)."
         raise ConfigError("the piper engine needs the package piper-tts.", remedy, field="tts.engine") from error
     return piper

@@ -108,7 +108,7 @@ def _library() -> ctypes.CDLL:
     folder = Path(av.__file__).parents[1] / "av.libs"
     found = [name for name in (*map(str, folder.glob("libopus*")), ctypes.util.find_library("opus")) if name]
     if not found:
-        raise ConfigError("libopus was not found.", 'Run `pip install "rejoinder[load]"`.', field="opus")
+        raise ConfigError("libopus was not found.", "Run `pip install -e '.[load]'` in the checkout.", field="opus")
     library = ctypes.CDLL(found[0])
     library.opus_encoder_create.restype = ctypes.c_void_p
     return library

@@ -1,4 +1,5 @@
-"""The command line `rejoinder`: it parses arguments and prints, and decides nothing. Start at `main.py`.
+"""The command line `rejoinder`. It parses arguments, calls the other packages and prints their results.
 
-May import everything; nothing imports it.
+It may import every other package; no other package imports it. Start reading at `main.py`. Each command is one module,
+or one package (`bench`, `load`, `plan`).
 """

@@ -1,4 +1,4 @@
-"""`python -m rejoinder.cli`: the same as the `rejoinder` command."""
+"""`python -m rejoinder.cli`: the same as the command `rejoinder`."""
 
 from rejoinder.cli.main import run
 

@@ -1,4 +1,4 @@
-"""`rejoinder alerts`: Prometheus rules from the guide's thresholds, and a configuration that scrapes every replica."""
+"""`rejoinder alerts`: Prometheus rules from the latency guide's thresholds, and a Prometheus configuration."""
 
 from __future__ import annotations
 
@@ -14,15 +14,28 @@ RULES, CONFIGURATION = "rules.yml", "prometheus.yml"
 
 def alerts(
     folder: Annotated[
-        Path | None, typer.Argument(help=f"Write {RULES} and {CONFIGURATION} here; without it, print the rules.")
+        Path | None, typer.Argument(help=f"Folder for {RULES} and {CONFIGURATION}. Without it the rules are printed.")
     ] = None,
-    url: Annotated[str, typer.Option(help="The running system's HTTP address.")] = "http://127.0.0.1:8000",
-    window: Annotated[str, typer.Option(help="Percentiles are over so long.")] = Timing().window,
-    hold: Annotated[str, typer.Option("--for", help="A threshold must be exceeded for so long.")] = Timing().hold,
+    url: Annotated[
+        str, typer.Option(help="HTTP address of the running server, from which Prometheus gets its targets.")
+    ] = "http://127.0.0.1:8000",
+    window: Annotated[
+        str, typer.Option(help="Time over which percentiles are computed, in Prometheus notation.")
+    ] = Timing().window,
+    hold: Annotated[
+        str, typer.Option("--for", help="Time for which a threshold must be exceeded before an alert fires.")
+    ] = Timing().hold,
     *,
-    interval: Annotated[str, typer.Option(help="Scrape and evaluate so often.")] = Timing().interval,
+    interval: Annotated[
+        str, typer.Option(help="Time between two scrapes, and between two evaluations.")
+    ] = Timing().interval,
 ) -> None:
-    """Prometheus recording and alert rules for the latency guide's table 7.1."""
+    """Write Prometheus recording and alert rules for the thresholds of the latency guide's table 7.1.
+
+    With a folder, also write a Prometheus configuration that scrapes every replica.
+
+    Exit status: 0, or 2 after an error.
+    """
     timing = Timing(window, hold, interval)
     text = as_yaml(rules(timing), f"Written by `rejoinder alerts` from the latency guide, section 7.1.\n{omissions()}")
     if folder is None:

@@ -1,4 +1,4 @@
-"""`rejoinder demo`: a whole conversation on this machine, with every model real, and a verdict on it."""
+"""`rejoinder demo`: a conversation on this machine with real models, and a verdict on it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,23 @@ from rejoinder.store import ModelStore, open_store
 from rejoinder.store.human_clips import moonshine_clips
 
 HEARD_WER = 0.10
+"""Highest word error rate of a turn that counts as heard."""
 START_TIMEOUT_S = 600.0
 INTERRUPT_AFTER_S = 1.5
+"""Seconds of a reply after which the interruption starts."""
 FAILED = 1
+"""Exit status if a turn was not answered or not heard."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoLine:
-    """One line of the caller's: `text` in our own voice (synthetic), or a person's, by its name in `human_corpus`."""
+    """One line of the caller.
+
+    Attributes:
+        name: Name of its WAV file.
+        text: Text for the Piper voice; "" for a recording.
+        recording: Name of a clip of `human_clips`; "" for synthetic speech.
+    """
 
     name: str
     text: str = ""
@@ -51,17 +60,28 @@ QUESTIONS = (
     DemoLine("4-synthetic-interruption", "Stop please. What is the capital of Italy?"),
 )
 INTERRUPTION = 4
+"""Number of the question that interrupts the reply before it, counted from 1."""
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Stop after the conversation, with a verdict.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the turns as JSON.")] = None,
-    folder: Annotated[Path | None, typer.Option("--save", help="Where the recordings go.")] = None,
-    port: Annotated[int, typer.Option(help="HTTP port; a free one is taken if it is occupied.")] = 8000,
+    once: Annotated[bool, typer.Option("--once", help="Stop the server after the conversation.")] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="File for the turns as JSON; keys: see rejoinder talk."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="DIR", help="Folder for the recordings. Default: a new temporary one."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="HTTP port of the server. If it is in use, a free one is taken.")] = 8000,
 ) -> None:
-    """Serve, hold a three-turn conversation whose third answer is interrupted, and show where the time went.
+    """Start the server, hold a conversation of four turns, and print the latency of each turn by stage.
 
-    Exit status 0 only if every turn was answered, and heard with a word error rate of at most 10%.
+    The last turn interrupts the third reply. Afterwards the server keeps running until Ctrl-C, unless --once is
+    given.
+
+    Exit status: 0 if every turn was answered and heard with a word error rate of at most 10%, 1 if not, 2 after an
+    error.
     """
     console = Console(highlight=False)
     folder = folder or Path(tempfile.mkdtemp(prefix="rejoinder-demo-"))
@@ -69,7 +89,7 @@ def demo(
     clips = make_clips(folder, open_store(ModelStoreSettings()))
     with _server(port) as (server, url):
         console.rule("The conversation")
-        console.print("Clips named synthetic are spoken by the Piper voice; the human one is a recording.", style="dim")
+        console.print("The Piper voice speaks the synthetic clips. The human clip is a recording.", style="dim")
         records = _converse(clips, url, folder)
         if json_file:
             json_file.write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n", encoding="utf-8")
@@ -78,17 +98,25 @@ def demo(
         for fault in faults:
             console.print(f"! {fault}", style="bold red", markup=False)
         if not faults:
-            console.print("Every turn was answered, and heard within 10% word error rate.", style="bold green")
-        console.print(f"Recordings, the whole conversation among them: {folder}")
+            console.print("Every turn was answered, and heard with at most 10% word errors.", style="bold green")
+        console.print(f"Recordings of the clips, the replies and the whole conversation: {folder}")
         if not once:
-            console.print(f"The server stays up. Talk to it:  rejoinder talk YOUR.wav --url {url}\nCtrl-C stops it.")
+            console.print(
+                f"The server keeps running. Talk to it:  rejoinder talk YOUR.wav --url {url}\nCtrl-C stops it."
+            )
             server.wait()
     if faults:
         raise typer.Exit(FAILED)
 
 
 def make_clips(folder: Path, store: ModelStore, questions: Sequence[DemoLine] = QUESTIONS) -> list[Path]:
-    """The questions as WAV files, each with its true text beside it."""
+    """Write each question as a WAV file with its text in a .txt file beside it, and return the WAV paths.
+
+    Args:
+        folder: Folder for the files.
+        store: Store with the voice and the recordings.
+        questions: What to write.
+    """
     from deployments.engines.piper import PiperVoice
 
     voice = PiperVoice(store.path(TtsSettings().model))
@@ -107,7 +135,7 @@ def make_clips(folder: Path, store: ModelStore, questions: Sequence[DemoLine] = 
 
 @contextmanager
 def _server(port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`rejoinder serve` as a user would start it; stopped at the end."""
+    """Run `rejoinder serve` as a user would; yield its process and its OpenAI base URL. Stop it at the end."""
     if not _is_free(port):
         port = free_port()
     command = [sys.executable, "-m", "rejoinder.cli", "serve", "--port", str(port), "--address", "local"]
@@ -116,7 +144,7 @@ def _server(port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         _wait_healthy(server, f"http://127.0.0.1:{port}/healthz")
         yield server, f"ws://127.0.0.1:{port}/v1"
     finally:
-        server.send_signal(signal.SIGINT)  # as Ctrl-C would; Ray prints a stack trace for SIGTERM
+        server.send_signal(signal.SIGINT)  # like Ctrl-C; after SIGTERM Ray prints a stack trace
         try:
             server.wait(60)
         except subprocess.TimeoutExpired:
@@ -133,25 +161,25 @@ def _wait_healthy(server: subprocess.Popen[bytes], url: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise BackendError(f"`rejoinder serve` ended with status {server.returncode}.", "Its output says why.")
+            raise BackendError(f"`rejoinder serve` ended with status {server.returncode}.", "See its output above.")
         try:
             if httpx2.get(url, timeout=2.0).status_code == 200:
                 return
         except httpx2.HTTPError:
             pass  # not listening yet
         time.sleep(0.5)
-    raise BackendError(f"not healthy after {START_TIMEOUT_S:.0f} s.", "See the output above.")
+    raise BackendError(f"the server is not healthy after {START_TIMEOUT_S:.0f} s.", "See the output above.")
 
 
 def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
     turns = folder / "turns.json"
-    with suppress(typer.Exit):  # an unanswered turn; the records say which
+    with suppress(typer.Exit):  # raised for an unanswered turn, which is in the records
         talk(clips, url=url, barge_in=[f"{INTERRUPTION}:{INTERRUPT_AFTER_S}"], save=folder, json_file=turns)
     return [TurnRecord(**turn) for turn in json.loads(turns.read_text(encoding="utf-8"))]
 
 
 def faults_of(record: TurnRecord) -> Iterator[str]:
-    """What keeps a turn from having been answered and heard; an apology is no answer."""
+    """Yield why a turn was not answered or not heard correctly. An apology does not count as an answer."""
     if not record.ok:
         yield f"{record.clip} was not answered ({record.outcome})."
     if record.wer is None or record.wer > HEARD_WER:

@@ -1,4 +1,4 @@
-"""`rejoinder doctor`: the checks of cluster.doctor as a table."""
+"""`rejoinder doctor`: the checks of `cluster.doctor` as a table."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
 
 
 def doctor(
-    config: Annotated[Path | None, typer.Argument(help="ray_config.yaml; without it, the defaults.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="The ray_config.yaml to check. Without it the default settings are checked.")
+    ] = None,
     address: Annotated[
-        str, typer.Option(help="auto or HOST:PORT: count the GPUs of that Ray cluster instead of this machine's.")
+        str,
+        typer.Option(help="Ray cluster whose GPUs are counted: auto, or HOST:PORT. Default: those of this machine."),
     ] = "",
-    environment: Annotated[bool, typer.Option("--environment", help="Only print what `ray start` needs.")] = False,
+    environment: Annotated[
+        bool, typer.Option("--environment", help="Only print the environment that `ray start` needs.")
+    ] = False,
 ) -> None:
-    """Check ports, memory, file limits, models and packages; exit status 1 if something must be mended."""
+    """Check ports, memory, disk, file limits, models, packages and GPUs, and print a fix for each problem.
+
+    Exit status: 0 if no check fails (warnings are allowed), 1 if one fails, 2 after an error.
+    """
     if environment:
         for name, value in (REQUIRED | advised()).items():
             typer.echo(f"export {name}={value}")
@@ -37,9 +45,9 @@ def doctor(
 
 
 def table(findings: list[Finding]) -> Table:
-    """One row a finding; what was found is shown as it is, brackets included."""
-    shown = Table("check", "", "found", "fix")
+    """Return a table with one row for each finding. Brackets in its text are printed, not read as markup."""
+    rows = Table("check", "", "found", "fix")
     for finding in findings:
         grade = Text(finding.grade.value, style=COLOURS[finding.grade])
-        shown.add_row(finding.check, grade, Text(finding.found), Text(finding.fix))
-    return shown
+        rows.add_row(finding.check, grade, Text(finding.found), Text(finding.fix))
+    return rows

@@ -1,4 +1,4 @@
-"""The one command line, `rejoinder`: its commands, and where their errors end."""
+"""The command `rejoinder`: its subcommands, and the reporting of their errors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from rejoinder.cli.plan import command as plan
 from rejoinder.core.errors import RejoinderError
 
 FAILED = 2
+"""Exit status after a typed error, and of click after a wrong option."""
 
-app = typer.Typer(name="rejoinder", help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(name="rejoinder", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(load.app, name="load")
@@ -26,11 +27,14 @@ app.command()(plan.plan)
 
 @app.callback()
 def root() -> None:
-    """Self-hosted serving of real-time voice conversations on Ray Serve."""
+    """Self-hosted serving of real-time voice conversations on Ray Serve.
+
+    Every command exits with status 2 after an error, and prints what is wrong and what to do about it.
+    """
 
 
 def run() -> None:
-    """Entry point: a typed error becomes one line that says what was wrong and what to do, and exit status 2."""
+    """Run the command line. A typed error is printed as one line with its remedy; the exit status is then 2."""
     try:
         app()
     except RejoinderError as error:

@@ -14,18 +14,21 @@ from rich.table import Table
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store import ModelStore, open_store
 
-app = typer.Typer(help="List, fetch and verify model files.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch and verify model files.", no_args_is_help=True, rich_markup_mode="markdown")
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAMES]...", help="Models; all of them if none is named.")]
-Directory = Annotated[str, typer.Option(help="The model store; the user's cache folder if not given.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAMES]...", help="Names of models. Default: all models.")]
+Directory = Annotated[str, typer.Option(help="Folder of the model store. Default: ~/.cache/rejoinder/models.")]
 From = Annotated[
-    Path | None, typer.Option("--from", help="A folder holding MODEL/FILE, tried before the manifest's sources.")
+    Path | None,
+    typer.Option("--from", metavar="DIR", help="Folder with MODEL/FILE, tried before the manifest's sources."),
 ]
-Form = Annotated[str, typer.Option(help="Convert to this form only, for example hf for vLLM.")]
+Form = Annotated[
+    str, typer.Option(help="The only form to convert to, for example hf for vLLM. Default: the manifest's forms.")
+]
 
 
 class Bars:
-    """A Progress that draws one bar a model on a terminal, and plain lines of outcomes anywhere."""
+    """`PullProgress` that draws one bar for each model on a terminal, and prints a line for each outcome."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -48,11 +51,13 @@ class Bars:
         self._bars.stop()
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
+        """Show the progress of one activity."""
         if model not in self._tasks:
             self._tasks[model] = self._bars.add_task("", model=model, total=None)
         self._bars.update(self._tasks[model], description=activity, completed=done_bytes, total=total_bytes or None)
 
     def finish(self, model: str, outcome: str) -> None:
+        """Replace the model's bar by a line with the outcome."""
         if model in self._tasks:
             self._bars.remove_task(self._tasks.pop(model))
         self._console.print(f"{model}: {outcome}", highlight=False, soft_wrap=True)
@@ -60,7 +65,10 @@ class Bars:
 
 @app.command("list")
 def list_models(directory: Directory = "") -> None:
-    """Show every model of the manifest and whether its files are here."""
+    """Print every model with its role, size, licence and status: absent, unverified or ready.
+
+    Exit status: 0, or 2 after an error.
+    """
     store = _open(directory)
     table = Table("model", "role", "size", "licence", "status", box=None)
     for name, model in store.manifest.models.items():
@@ -72,14 +80,20 @@ def list_models(directory: Directory = "") -> None:
 
 @app.command()
 def pull(names: Names = None, directory: Directory = "", local: From = None, form: Form = "") -> None:
-    """Fetch, verify and convert what is missing; touches no network if nothing is."""
+    """Download, verify and convert missing models. A complete store needs no network.
+
+    Exit status: 0 if all models are complete, 2 after an error.
+    """
     with Bars(Console()) as bars:
         _open(directory).pull(names or (), bars, local, form)
 
 
 @app.command()
 def verify(names: Names = None, directory: Directory = "") -> None:
-    """Hash every file; exits with status 2 if any is missing or damaged."""
+    """Verify the SHA-256 of every file.
+
+    Exit status: 0 if all files are right, 2 if one is missing or damaged.
+    """
     store = _open(directory)
     with Bars(Console()) as bars:
         results = store.verify(names or (), bars)

@@ -1,4 +1,4 @@
-"""`rejoinder serve`: the whole system, up until Ctrl-C."""
+"""`rejoinder serve`: run the whole system until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,26 +24,36 @@ from rejoinder.store import ModelStatus, open_store
 
 
 def serve(
-    config: Annotated[Path | None, typer.Argument(help="ray_config.yaml; without it, the defaults.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="The ray_config.yaml to serve. Without it the default settings apply.")
+    ] = None,
     address: Annotated[
-        str, typer.Option(help="auto: join the cluster that runs, else start one; local: start one; or HOST:PORT.")
+        str,
+        typer.Option(help="Ray cluster: auto joins a running one or starts one, local starts one, or HOST:PORT."),
     ] = "auto",
-    port: Annotated[int | None, typer.Option(help="HTTP port, instead of the file's; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="HTTP port. 0 takes a free one. Default: the port of the file.")
+    ] = None,
     emulate: Annotated[
         str | None,
         typer.Option(
             metavar="STACK",
-            help=f"Emulate stt, llm and tts by published times, to measure the system: {', '.join(STACKS)}.",
+            help=f"Emulate stt, llm and tts with published latencies, without models: {', '.join(STACKS)}.",
         ),
     ] = None,
 ) -> None:
-    """Start Rejoinder, print its URLs once it is healthy, and stop on Ctrl-C only what this command started."""
+    """Start Rejoinder and print its URLs once it is healthy.
+
+    Ctrl-C stops what this command started: the application, and Ray if it was not running before.
+
+    Exit status: 0 after Ctrl-C, 2 if the system cannot start.
+    """
     document = _emulating(_with_port(read_config(config), port), emulate)
     _check_models(document)
     console = Console()
     stop = _stop_on_signals()
     with cluster(address, document.application.runtime_env) as own:
-        console.print("Started a Ray head of our own." if own else "Joined the running Ray cluster.")
+        console.print("Started a local Ray cluster." if own else "Joined the running Ray cluster.")
         live = Live(console=console, refresh_per_second=4, transient=True)
         with live, application(document, lambda progress: live.update(_table(progress))) as url:
             live.stop()
@@ -60,11 +70,11 @@ def _with_port(document: ServeFile, port: int | None) -> ServeFile:
 
 
 def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
-    """The document with the engines of an emulated stack; raises ConfigError if there is no such stack."""
+    """Return the document with the engines of an emulated stack; raise ConfigError if there is no such stack."""
     if stack is None:
         return document
     if stack not in STACKS:
-        raise ConfigError(f"no emulated stack {stack!r}.", f"Use one of {', '.join(STACKS)}.", field="--emulate")
+        raise ConfigError(f"there is no stack {stack!r}.", f"Use one of {', '.join(STACKS)}.", field="--emulate")
     application = document.application
     args = application.args.model_dump()
     for stage, profile in STACKS[stack].items():
@@ -74,13 +84,13 @@ def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
 
 
 def _check_models(document: ServeFile) -> None:
-    """Refuse to start without weights, or without the package of a suppressor, before anything is started."""
+    """Raise ConfigError if models, or the package of the noise suppressor, are missing. Nothing is started yet."""
     settings = document.application.args
     suppressors(settings.noise)
     store = open_store(settings.models)
-    absent = [name for name in needed_models(document) if store.status(name) is ModelStatus.ABSENT]
-    if absent:
-        names = " ".join(absent)
+    missing = [name for name in needed_models(document) if store.status(name) is ModelStatus.ABSENT]
+    if missing:
+        names = " ".join(missing)
         raise ConfigError(f"models are missing: {names}.", f"Run `rejoinder models pull {names}`.", field="args.models")
 
 
@@ -99,15 +109,15 @@ def _stop_on_signals() -> threading.Event:
 
 def _table(progress: LaunchProgress) -> Table:
     table = Table("deployment", "status", "replicas", title="Waiting until every replica is healthy")
-    for name, (status, running, wanted) in progress.deployments.items():
-        table.add_row(name, status.lower(), f"{running}/{wanted}")
+    for name, (status, running, target) in progress.deployments.items():
+        table.add_row(name, status.lower(), f"{running}/{target}")
     return table
 
 
 def _urls(url: str) -> str:
     socket = url.replace("http://", "ws://")
     return (
-        f"Rejoinder is up.\n"
+        f"Rejoinder is running.\n"
         f"  OpenAI Realtime   {socket}/v1/realtime\n"
         f"  health            {url}/healthz\n"
         f"  models            {url}/v1/models\n"

@@ -1,4 +1,4 @@
-"""`rejoinder talk`: speak recorded clips to a server as one conversation, and show where each turn's time went."""
+"""`rejoinder talk`: send recorded clips to a server as one conversation, and print each turn's latency by stage."""
 
 from __future__ import annotations
 
@@ -16,35 +16,42 @@ from rich.text import Text
 
 from rejoinder.core.errors import ConfigError
 
-# At run time only `talk` imports them: the openai client takes a second to load, and every command loads this module.
+# Imported at run time by the command only: the openai client takes a second to load.
 if TYPE_CHECKING:
     from loadtest.callers.openai_caller import HeldCall, ServerAddress
     from loadtest.callers.scripted_caller import ScriptedLine
     from loadtest.results.spread import Spread
     from loadtest.results.turn_record import TurnRecord
 
-# What no pair of marks covers is the system's own time; more than this is a fault of the measurement or the system.
 UNATTRIBUTED_LIMIT_MS = 5.0
+"""Time of a turn that belongs to no stage. More than this indicates a fault of the measurement or the system."""
 BAR_WIDTH = 40
 
 NOT_ANSWERED = 1
+"""Exit status if a turn was not answered."""
 API_KEY = "REJOINDER_API_KEY"
+"""Environment variable with the server's API key."""
 
 Clips = Annotated[
-    list[Path], typer.Argument(metavar="CLIP.wav...", help="What to say, in order; CLIP.txt beside it: its true text.")
+    list[Path],
+    typer.Argument(metavar="CLIP.wav...", help="WAV files to send, in order. CLIP.txt beside one holds its true text."),
 ]
-Url = Annotated[str, typer.Option(help="The server's OpenAI base URL.")]
-Repeat = Annotated[int, typer.Option(min=1, help="Hold the whole conversation so often, each in a new session.")]
+Url = Annotated[str, typer.Option(help="OpenAI base URL of the server.")]
+Repeat = Annotated[int, typer.Option(min=1, help="Number of conversations, each in a new session.")]
 BargeIn = Annotated[
     list[str] | None,
     typer.Option(
         metavar="N:SECONDS",
-        help="Speak clip N (from 2) SECONDS after the reply to the clip before it began to play. May be repeated.",
+        help="Send clip N (2 or more) SECONDS after the reply before it began to play. May be repeated.",
     ),
 ]
-Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer.")]
-Save = Annotated[Path | None, typer.Option(metavar="DIR", help="Write each reply and the conversation as WAV.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write one array, an object a turn.")]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for a reply.")]
+Save = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder for each reply and the whole conversation as WAV files.")
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="File for the turns: a JSON array with one object a turn.")
+]
 
 
 def talk(
@@ -57,18 +64,19 @@ def talk(
     save: Save = None,
     json_file: Json = None,
 ) -> None:
-    """Speak WAV clips to a server in real time as one conversation.
+    """Send WAV clips to a server in real time as one conversation.
 
-    Prints per turn what was heard, what was answered, and the waterfall from the true last speech sample of the clip
-    to the first audible sample of the reply. Exit status: 0 if every turn was answered, 1 if not, 2 if the
-    conversation could not be held. The environment's REJOINDER_API_KEY, if set, is sent as the bearer token.
+    For each turn it prints the transcript, the reply, and the latency by stage, from the last speech sample of the
+    clip to the first audible sample of the reply. The environment variable REJOINDER_API_KEY, if set, is sent as
+    the bearer token.
 
-    --json writes one array in order, an object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms
-    (silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio, delivery, unattributed; they sum to
-    voice_to_voice_ms), rtt_ms, llm_total_ms, prompt_tokens, cached_tokens, interrupted, stop_ms, hedged, engines,
-    clip, run, outcome, expected, wer, premature_replies. What was not measured is null.
-    loadtest/results/turn_record.py says
-    what each means.
+    Exit status: 0 if every turn was answered, 1 if not, 2 if the conversation could not be held.
+
+    --json writes one object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms (silence, endpoint,
+    stt, llm_first_token, first_segment, tts_first_audio, delivery, unattributed; their sum is voice_to_voice_ms),
+    rtt_ms, llm_total_ms, prompt_tokens, cached_tokens, interrupted, stop_ms, hedged, engines, clip, run, outcome,
+    expected, wer, premature_replies. A value that was not measured is null. loadtest/results/turn_record.py
+    documents each key.
     """
     from loadtest.callers.openai_caller import ServerAddress
     from loadtest.callers.recording import save as save_recording
@@ -97,7 +105,7 @@ def talk(
 
 
 def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:
-    """The clips with their barge-ins; raises ConfigError naming the option or file that is wrong."""
+    """Return the clips with their barge-ins; raise ConfigError naming the bad option or file."""
     from loadtest.callers.scripted_caller import ScriptedLine
     from loadtest.scenario.clips import read_clip
 
@@ -110,7 +118,7 @@ def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:
             raise ConfigError(f"{option!r} is not N:SECONDS.", "Write 3:1.5, for example.", "--barge-in") from None
         if not 2 <= clip <= len(clips) or not 0 <= offset_s < float("inf"):
             raise ConfigError(
-                f"{option!r} names no clip that follows a reply.", f"N runs from 2 to {len(clips)}.", "--barge-in"
+                f"{option!r} is not a clip that follows a reply.", f"N is 2 to {len(clips)}.", "--barge-in"
             )
         offsets[clip] = offset_s
     return [ScriptedLine(read_clip(path), offsets.get(number)) for number, path in enumerate(clips, 1)]
@@ -131,7 +139,7 @@ def _converse(console: Console, server: ServerAddress, lines: list[ScriptedLine]
     late = p99_ms > LATENESS_LIMIT_MS
     console.print(
         f"frames left {p99_ms:.1f} ms late at the 99th percentile, {most_ms:.1f} ms at most"
-        + (f": above {LATENESS_LIMIT_MS:g} ms, this machine is too busy to measure with." if late else "."),
+        + (f". Above {LATENESS_LIMIT_MS:g} ms the machine is too busy for a valid measurement." if late else "."),
         style="bold yellow" if late else "dim",
     )
     return call
@@ -144,22 +152,22 @@ def _write(path: Path, records: list[TurnRecord]) -> None:
         raise ConfigError(f"{path} cannot be written ({error}).", "Name another file.", "--json") from None
 
 
-# -- what is printed --------------------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def _show(console: Console, record: TurnRecord) -> None:
-    """A turn: what was said, and its waterfall."""
+    """Print a turn: its transcript, its reply and its waterfall."""
     console.print(Text(record.clip, style="bold") + Text(f"  {record.outcome}", style="green" if record.ok else "red"))
     wer = "" if record.wer is None else f"  (word error rate {record.wer:.0%})"
     console.print(Text(f"  heard     {record.heard or '-'}{wer}"))
     console.print(Text(f"  answered  {record.answered or '-'}"))
     notes = {
-        f"stopped {_ms(record.stop_ms)} after the caller cut in": record.stop_ms is not None,
+        f"stopped {_ms(record.stop_ms)} after the barge-in": record.stop_ms is not None,
         "hedged": record.hedged,
         f"{record.premature_replies} premature": record.premature_replies > 0,
         f"round trip {record.rtt_ms} ms": record.rtt_ms is not None,
-        f"language model {_ms(record.llm_total_ms)} in all": record.llm_total_ms is not None,
-        f"{record.cached_tokens} of {record.prompt_tokens} prompt tokens known before": bool(record.cached_tokens),
+        f"language model {_ms(record.llm_total_ms)} in total": record.llm_total_ms is not None,
+        f"{record.cached_tokens} of {record.prompt_tokens} prompt tokens cached": bool(record.cached_tokens),
     }
     console.print(Text("  " + ", ".join(note for note, holds in notes.items() if holds), style="dim"))
     if record.voice_to_voice_ms is not None:
@@ -181,20 +189,22 @@ def _waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
 
 
 def _bar(begin_ms: float, share_ms: float, total_ms: float) -> str:
-    """A stage's bar on the turn's own scale, behind those before it."""
+    """Return a stage's bar on the scale of its turn, indented by the stages before it."""
     scale = BAR_WIDTH / max(total_ms, 1.0)
     left, right = (round(min(max(0.0, edge), total_ms) * scale) for edge in (begin_ms, begin_ms + share_ms))
     return " " * left + ("█" * (right - left) or ("▏" if share_ms > 0 else ""))
 
 
-def _summary(table: dict[str, Spread]) -> Table:
-    count = max((row.count for row in table.values()), default=0)
-    shown = Table("stage", title=f"{count} turns (p95: nearest rank)", title_justify="left", box=None)
+def _summary(spreads: dict[str, Spread]) -> Table:
+    count = max((spread.count for spread in spreads.values()), default=0)
+    table = Table("stage", title=f"{count} turns (p95: nearest rank)", title_justify="left", box=None)
     for heading in ("median", "p95", "least", "most"):
-        shown.add_column(heading, justify="right")
-    for stage, row in table.items():
-        shown.add_row(stage, *(_ms(value) for value in (row.median_ms, row.p95_ms, row.least_ms, row.most_ms)))
-    return shown
+        table.add_column(heading, justify="right")
+    for stage, spread in spreads.items():
+        table.add_row(
+            stage, *(_ms(value) for value in (spread.median_ms, spread.p95_ms, spread.least_ms, spread.most_ms))
+        )
+    return table
 
 
 def _ms(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """The pure core: every decision of the product, without a clock, I/O, randomness or asyncio.
 
-Start at `turns/machine.py` (turn-taking), `resilience/hedging.py` and `settings/settings.py`. Everything may import
-this package; it imports only numpy, and pydantic for the settings. `errors.py` holds the typed errors.
+Every other package may import this one. It imports only numpy, and pydantic in `settings`. Start reading at
+`turns/machine.py` (turn-taking), `resilience/hedging.py` (hedged requests) and `settings/settings.py` (the
+configuration). `errors.py` holds the typed errors.
 """

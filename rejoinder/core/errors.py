@@ -1,7 +1,7 @@
-"""Errors by whose fault they are: the caller's, a backend's, or too much load.
+"""Typed errors, one class for each kind of cause: the caller, the configuration, a backend, a model file, overload.
 
-Every error names what was wrong and what to do about it. The boundary that catches one (the wire for a
-session, the command line for a user) needs only the class to know how to answer.
+Every error states what is wrong and what to do about it. The code that reports an error (the wire protocol for a
+session, the command line for a user) chooses its answer by the class alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(eq=False)
 class RejoinderError(Exception):
-    """Base of all typed errors; `remedy` is one sentence a user can act on."""
+    """Base of all typed errors.
+
+    Attributes:
+        message: What is wrong.
+        remedy: One sentence that a user can act on; "" if there is none.
+    """
 
     message: str
     remedy: str = ""
@@ -20,15 +25,17 @@ class RejoinderError(Exception):
         return f"{self.message} {self.remedy}".strip()
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross Ray as pickles; Exception's own reduce would drop the keyword fields.
+        # Errors cross Ray as pickles. Exception.__reduce__ would drop the fields other than `message`.
         return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
 @dataclass(eq=False)
 class CallerError(RejoinderError):
-    """The caller sent something we refuse; the session goes on.
+    """Invalid input from the caller; the session continues.
 
-    `code` and `param` are the OpenAI Realtime error fields (`param` is the dotted path of the bad field).
+    Attributes:
+        code: `code` of the OpenAI Realtime error.
+        param: Dotted path of the bad field, `param` of the OpenAI Realtime error.
     """
 
     code: str = "invalid_value"
@@ -37,7 +44,11 @@ class CallerError(RejoinderError):
 
 @dataclass(eq=False)
 class ConfigError(RejoinderError):
-    """A setting is wrong; `field` is its dotted path."""
+    """Invalid setting, command-line option or configuration file.
+
+    Attributes:
+        field: Dotted path of the setting, name of the option, or path of the file.
+    """
 
     field: str = ""
 
@@ -48,7 +59,12 @@ class ConfigError(RejoinderError):
 
 @dataclass(eq=False)
 class BackendError(RejoinderError):
-    """A stage could not do its work; another replica, or a retry later, may. `stage` and `replica` name who failed."""
+    """Failure of a stage; a retry, or another replica, may succeed.
+
+    Attributes:
+        stage: Stage that failed, for example "stt".
+        replica: Replica that failed; "" if unknown.
+    """
 
     stage: str = ""
     replica: str = ""
@@ -56,17 +72,23 @@ class BackendError(RejoinderError):
 
 @dataclass(eq=False)
 class StageTimeout(BackendError):
-    """A stage did not answer in the time it was given; with more it may."""
+    """A stage that did not answer within its timeout."""
 
 
 @dataclass(eq=False)
 class DeadlineExceeded(BackendError):
-    """Queued work was dropped because its deadline passed before it started."""
+    """Queued work that was dropped because its deadline passed before it started."""
 
 
 @dataclass(eq=False)
 class ModelError(RejoinderError):
-    """A model file is missing, damaged or of the wrong kind; `file`, `expected` and `found` say which."""
+    """Model file that is missing, damaged or of the wrong kind.
+
+    Attributes:
+        file: Path or name of the file or model.
+        expected: What the file should contain, for example a SHA-256; "" if not applicable.
+        found: What it contains; "" if not applicable.
+    """
 
     file: str = ""
     expected: str = ""
@@ -79,7 +101,12 @@ class ModelError(RejoinderError):
 
 @dataclass(eq=False)
 class Overloaded(RejoinderError):
-    """Refused early because a bounded resource is full; try again after `retry_after_s` seconds."""
+    """Refusal because a bounded resource is full.
+
+    Attributes:
+        retry_after_s: Seconds after which the caller should retry.
+        resource: Resource that is full, for example "sessions".
+    """
 
     retry_after_s: float = 1.0
     resource: str = ""

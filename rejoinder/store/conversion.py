@@ -1,7 +1,7 @@
-"""Conversions of a stored model into the form an engine reads, made once and kept.
+"""Conversions of a stored model into the form that an engine reads. Each is made once and kept.
 
-Each result lies in `converted/MODEL/FORM-KEY`, where KEY covers the source's hashes and the versions of everything that
-takes part: new weights or a new converter give a new folder, and an old one is never taken for it.
+A result is stored in `converted/MODEL/FORM-KEY`. KEY is a hash of the source's hashes and of the versions of the
+converting packages, so new weights or a new converter give a new folder.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from rejoinder.store.progress import Report
 from rejoinder.store.verification import sha256_of, write_stamps
 
 Converter = Callable[[ConversionForm, Path, Path], None]
-"""(form, source folder, destination folder): writes the destination; raises ModelError, or OSError on a full disk."""
+"""Called with (form, source folder, destination folder). It writes the destination.
+
+It raises ModelError, or OSError on a full disk.
+"""
 
 CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
-# Raised when a converting module changes what it writes.
+# Increase it when a converting module changes its output.
 RECIPE = 1
 KEY_DIGITS = 16
 
 
 def conversion_folder(name: str, model: Model, form: ConversionForm) -> str:
-    """Path of a conversion, relative to the store; raises ModelError if a package it depends on is not installed."""
+    """Return the path of a conversion relative to the store; raise ModelError if a converting package is missing."""
     try:
         versions = {package: importlib.metadata.version(package) for package in CONVERTING_PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:
@@ -50,7 +53,7 @@ def convert_in_subprocess(form: ConversionForm, source: Path, destination: Path)
     """
     root = str(Path(rejoinder.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    # The converters look a local folder up on the hub unless told not to.
+    # Without this, the converters look up a local folder on the hub.
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     command = (sys.executable, "-m", "rejoinder.store.convert_model", form, str(source), str(destination))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

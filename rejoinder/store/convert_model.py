@@ -49,7 +49,7 @@ def _gguf_to_transformers(source: Path, destination: Path) -> None:
     path = next(source.glob("*.gguf"), None)
     if path is None:
         raise SystemExit(
-            f"{source} holds neither a GGUF file nor {TRANSFORMERS_WEIGHTS}: nothing else can be converted"
+            f"{source} contains neither a GGUF file nor {TRANSFORMERS_WEIGHTS}: nothing else can be converted"
         )
     config = transformers.AutoConfig.from_pretrained(source, gguf_file=path.name)
     if config.model_type != "llama":
@@ -58,19 +58,24 @@ def _gguf_to_transformers(source: Path, destination: Path) -> None:
         model = transformers.LlamaForCausalLM(config)
     model.load_state_dict(llama_tensors(gguf.GGUFReader(path), config), strict=False, assign=True)
     model.tie_weights()
-    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if left:
-        raise SystemExit(f"{path.name} lacks the tensors of {', '.join(left)}")
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise SystemExit(f"{path.name} lacks the tensors of {', '.join(missing)}")
     model.save_pretrained(destination)
     transformers.AutoTokenizer.from_pretrained(source, gguf_file=path.name).save_pretrained(destination)
 
 
 def llama_tensors(reader: Any, config: Any) -> dict[str, Any]:
-    """Float32 tensors of a Llama GGUF (`gguf.GGUFReader`) under transformers' names."""
+    """Return the tensors of a Llama GGUF as float32, under transformers' names.
+
+    Args:
+        reader: A `gguf.GGUFReader`.
+        config: The model's transformers configuration.
+    """
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     with torch.device("meta"):
-        ours = transformers.LlamaForCausalLM(config).state_dict()
-    by_gguf_name = {names.get_name(name, try_suffixes=(".weight",)): name for name in ours}
+        state = transformers.LlamaForCausalLM(config).state_dict()
+    by_gguf_name = {names.get_name(name, try_suffixes=(".weight",)): name for name in state}
     rotated = {".attn_q.": config.num_attention_heads, ".attn_k.": config.num_key_value_heads}
     tensors = {}
     for tensor in reader.tensors:
@@ -86,7 +91,7 @@ def llama_tensors(reader: Any, config: Any) -> dict[str, Any]:
 
 
 def _unrotate(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Undo llama.cpp's order of query and key rows: it interleaves the two halves of each head's rotary pairs."""
+    """Return query or key rows in transformers' order. llama.cpp interleaves the two halves of each head."""
     rows = weights.shape[0]
     return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows, -1)
 

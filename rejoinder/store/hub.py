@@ -1,4 +1,4 @@
-"""Fetch files of a model hub repository with huggingface_hub, if that is installed."""
+"""Download of files from a model hub repository with huggingface_hub."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from rejoinder.store.verification import FULL_DISK_ERRNOS
 
 
 def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Report) -> None:
-    """Write the source's files into `into`; raises ModelError, or OSError on a full disk.
+    """Write the source's files into `into`.
 
-    `endpoint` replaces the client's own (HF_ENDPOINT or the public hub) when given.
+    Args:
+        source: The repository, its revision and the files.
+        into: Folder for the files.
+        endpoint: Address of the hub; None: HF_ENDPOINT, or the public hub.
+        report: Receives the progress.
+
+    Raises:
+        ModelError: A file cannot be downloaded, or huggingface_hub is not installed.
+        OSError: The disk is full.
     """
     try:
         import huggingface_hub
@@ -23,7 +31,7 @@ def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Repor
     except ImportError:
         remedy = "Run `pip install huggingface_hub`."
         raise ModelError("needs the package huggingface_hub.", remedy, str(source)) from None
-    # One bar and one error of ours, not the client's as well.
+    # The command line shows its own progress and errors.
     disable_progress_bars()
     hub_logging.set_verbosity(logging.ERROR)
     for name, path in source.files.items():
@@ -32,7 +40,7 @@ def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Repor
             downloaded = huggingface_hub.hf_hub_download(
                 source.repository, path, revision=source.revision, local_dir=into / "hub", endpoint=endpoint
             )
-        # The client lets its transport's errors through, and the transport library changes with its version.
+        # The client raises errors of its transport library, which differs between versions.
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_DISK_ERRNOS:
                 raise

@@ -1,6 +1,6 @@
-"""The store's human speech, cut into utterances with known texts: the package holds two long readings.
+"""The human speech in the store: two long readings, cut into utterances with known texts.
 
-Real speech matters wherever a turn detector listens: it judges the voices of synthesizers wrongly.
+Tests of the turn detector need human speech, because it misjudges synthetic voices.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import soxr
 
 from rejoinder.core.audio.pcm import STT_RATE
 
-# (file, from s, to s, text): cut in the middle of the reader's pauses.
+# (file, start in seconds, end in seconds, text). The cuts are in the middle of the reader's pauses.
 _MOONSHINE_CUTS = (
     ("beckett.wav", 0.0, 9.97, "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."),
     ("two_cities.wav", 0.8, 4.6, "It was the best of times, it was the worst of times,"),
@@ -37,7 +37,14 @@ _MOONSHINE_CUTS = (
 
 @dataclass(frozen=True, slots=True)
 class HumanClip:
-    """One utterance: part of a file, from `start_s` to `end_s` (None: to its end)."""
+    """One utterance: the part of an audio file from `start_s` to `end_s` (None: its end).
+
+    Attributes:
+        source: Package that the file comes from.
+        name: Name for reports.
+        path: A WAV file, or a .raw file of 16-bit PCM at 16 kHz.
+        text: The words that are spoken.
+    """
 
     source: str
     name: str
@@ -47,7 +54,7 @@ class HumanClip:
     end_s: float | None = None
 
     def pcm(self, wanted_rate: int = STT_RATE) -> npt.NDArray[np.int16]:
-        """Its samples, mono. A .raw file is 16 kHz PCM already."""
+        """Return its mono samples, resampled to `wanted_rate` (Hz)."""
         rate, samples = _read(self.path)
         end = None if self.end_s is None else round(self.end_s * rate)
         audio = soxr.resample(samples[round(self.start_s * rate) : end], rate, wanted_rate)
@@ -56,7 +63,7 @@ class HumanClip:
 
 
 def moonshine_clips(folder: Path) -> list[HumanClip]:
-    """The model store's own clips; `folder`: its `human-clips`."""
+    """Return the utterances in `folder`, the model `human-clips` of the store."""
     return [
         HumanClip("moonshine", name=f"{file}@{start_s:g}", path=folder / file, text=text, start_s=start_s, end_s=end_s)
         for file, start_s, end_s, text in _MOONSHINE_CUTS

@@ -1,14 +1,14 @@
-"""Human speech with known texts, from packages a machine can install; nothing of it is in this repository.
+"""Human speech with known texts, from packages that a machine can install. None of it is in this repository.
 
-| source | what | speakers | how to get it |
+| source | content | speakers | how to get it |
 |---|---|---|---|
 | pocketsphinx | commands, cards, digits, LibriVox sentences, 16 kHz | 4 | Debian `pocketsphinx-testdata` |
 | alsa | eight channel names, 48 kHz | 1 | Debian `alsa-utils` |
-| asterisk | telephone prompts, 8 kHz (a telephone's band) | 1 | Debian `asterisk-core-sounds-en`, `-en-wav` |
+| asterisk | telephone prompts, 8 kHz | 1 | Debian `asterisk-core-sounds-en`, `-en-wav` |
 | moonshine | Dickens and Beckett read aloud | 2 | model store, `human-clips` |
 
-Texts come from the packages' own transcripts where they have one. Prompts with a mark for a tone or a key are left out,
-and so are clips over 20 s, which no caller's turn is.
+Texts come from the packages' own transcripts, where they have one. Prompts with a mark for a tone or a key are left
+out. So are clips over 20 s, which are longer than a caller's turn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ALSA = Path("/usr/share/sounds/alsa")
 _ASTERISK = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _ASTERISK_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 
-# Debian's packages, and a file of each that is read here: an image that strips /usr/share/doc has no texts.
+# Debian's packages, and one file of each that is read here. An image that strips /usr/share/doc has no texts.
 _PACKAGES = {
     "pocketsphinx-testdata": _POCKETSPHINX / "goforward.raw",
     "alsa-utils": _ALSA / "Front_Center.wav",
@@ -35,7 +35,7 @@ _PACKAGES = {
     "asterisk-core-sounds-en-wav": _ASTERISK / "hello.wav",
 }
 
-# The text of the first follows from pocketsphinx's goforward.gram, of the second from its name; the rest from its
+# The first text is from pocketsphinx's goforward.gram, the second from the file's name, the others from the package's
 # transcription files (without the stray word of 0920).
 _POCKETSPHINX_TEXTS = {
     "goforward.raw": "go forward ten meters",
@@ -60,20 +60,22 @@ _NOT_SPOKEN = re.compile(r"[\[\]<>*#@/]")
 
 
 def human_clips(moonshine: Path, every_prompt: int = 1) -> list[HumanClip]:
-    """All clips whose package is installed; of the telephone prompts, every `every_prompt`-th.
+    """Return the clips of the store and of all installed packages.
 
-    `moonshine`: the store's folder `human-clips`.
+    Args:
+        moonshine: Folder of the model `human-clips`.
+        every_prompt: Use every n-th telephone prompt only.
     """
     return [*moonshine_clips(moonshine), *debian_clips(every_prompt)]
 
 
 def debian_clips(every_prompt: int = 1) -> list[HumanClip]:
-    """The clips of those packages that are installed; see `missing_packages`."""
+    """Return the clips of the installed Debian packages; see `missing_packages`."""
     return [*_pocketsphinx(), *_alsa(), *list(_asterisk())[::every_prompt]]
 
 
 def missing_packages() -> list[str]:
-    """Debian's packages that `debian_clips` reads and that are not installed."""
+    """Return the Debian packages that `debian_clips` reads and that are not installed."""
     return [name for name, file in _PACKAGES.items() if not file.exists()]
 
 

@@ -1,4 +1,4 @@
-"""One worker per model and store, across processes and machines that share the folder."""
+"""File locks: one process at a time changes a model, on all machines that share the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rejoinder.store.progress import Report
 
 @contextmanager
 def exclusive(path: Path, report: Report) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for whoever has it; the kernel frees the lock of a process that dies."""
+    """Hold the lock file `path`; wait while another process has it. The kernel releases the lock of a dead process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
         try:

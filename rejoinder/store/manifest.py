@@ -1,4 +1,4 @@
-"""The manifest: which models exist, their files and hashes, and where they come from. Data, parsed strictly."""
+"""The manifest: the models that exist, their files and hashes, and their sources. Unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rejoinder.core.settings.settings import Section
 BUILT_IN = Path(__file__).with_name("manifest.yaml")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# Both become file names in the store: no separators and no leading dot, so nothing can leave its folder.
+# Both become file names in the store. Without separators and a leading dot, no path can leave its folder.
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -33,12 +33,14 @@ class ConversionForm(StrEnum):
 
 
 class ModelFile(Section):
+    """Size and SHA-256 (hexadecimal) of one file."""
+
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
 
 
 class LocalSource(Section):
-    """A folder that holds the files under their names in the store."""
+    """Folder that contains the files under their names in the store."""
 
     kind: Literal["local"]
     directory: str
@@ -48,7 +50,7 @@ class LocalSource(Section):
 
 
 class InstalledSource(Section):
-    """Files inside an installed package: `files` maps a name to its path relative to site-packages."""
+    """Files inside an installed package: `files` maps a name to a path relative to site-packages."""
 
     kind: Literal["installed"]
     package: str
@@ -59,7 +61,7 @@ class InstalledSource(Section):
 
 
 class Wheel(Section):
-    """One wheel of a package index; `platform` picks a platform's wheel on every machine."""
+    """One wheel of a package index. `platform` selects the wheel of that platform on every machine."""
 
     package: str
     version: str
@@ -71,7 +73,7 @@ class Wheel(Section):
 
 
 class WheelSource(Section):
-    """Wheels used as data: `files` maps a name to the members whose concatenation it is."""
+    """Wheels used as data: `files` maps a name to wheel members, which are concatenated."""
 
     kind: Literal["wheel"]
     wheels: Annotated[list[Wheel], Field(min_length=1)]
@@ -82,7 +84,7 @@ class WheelSource(Section):
 
 
 class HubSource(Section):
-    """Files of a model hub repository: `files` maps a name to its path in the repository."""
+    """Files of a model hub repository: `files` maps a name to a path in the repository."""
 
     kind: Literal["hub"]
     repository: str
@@ -97,7 +99,10 @@ Source = Annotated[LocalSource | InstalledSource | WheelSource | HubSource, Fiel
 
 
 class Model(Section):
-    """One model; `prepare` names the conversions that a pull makes right away."""
+    """One model: what it is used for, its files, and its sources in the order in which they are tried.
+
+    `prepare` names the conversions that a pull makes.
+    """
 
     role: Literal["vad", "turn-detector", "stt", "llm", "tts", "sentences", "test-speech"]
     licence: str
@@ -107,26 +112,31 @@ class Model(Section):
 
     @property
     def size_bytes(self) -> int:
+        """Size of all files together."""
         return sum(file.size_bytes for file in self.files.values())
 
     @model_validator(mode="after")
     def _sources_give_every_file(self) -> Model:
         for source in self.sources:
             if not isinstance(source, LocalSource) and source.files.keys() != self.files.keys():
-                raise ValueError(f"{source} must give exactly the files {sorted(self.files)}")
+                raise ValueError(f"{source} must provide exactly the files {sorted(self.files)}")
         return self
 
 
 class Manifest(Section):
+    """All models by name."""
+
     models: dict[ModelName, Model]
 
 
 def load_manifest(path: Path = BUILT_IN) -> Manifest:
-    """Parse a manifest file; raises ModelError naming the file and its first bad field."""
+    """Return a parsed manifest file; raise ModelError naming the file and its first bad field."""
     try:
         manifest = Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise ModelError("cannot read this manifest.", "Check models.manifest.", str(path), found=str(error)) from None
+        raise ModelError(
+            "this manifest cannot be read.", "Check models.manifest.", str(path), found=str(error)
+        ) from None
     except yaml.YAMLError as error:
         raise ModelError("is not YAML.", "Correct it.", str(path), found=" ".join(str(error).split())) from None
     except ValidationError as error:
@@ -138,7 +148,7 @@ def load_manifest(path: Path = BUILT_IN) -> Manifest:
 
 
 def _rooted(model: Model, root: Path) -> Model:
-    """The model with its local folders made absolute: they are relative to the manifest, not to the process."""
+    """Return the model with absolute local folders. In the file they are relative to the manifest."""
     sources = [
         source.model_copy(update={"directory": str(root / Path(source.directory).expanduser())})
         if isinstance(source, LocalSource)

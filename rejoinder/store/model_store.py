@@ -1,12 +1,12 @@
-"""The model store: a folder of verified model files, filled by `pull` and read by everything else.
+"""The model store: a folder of verified model files. `pull` fills it; everything else only reads it.
 
     DIRECTORY/MODEL/            the files of the manifest, and the stamp of their verification
     DIRECTORY/converted/        conversions (see conversion.py)
-    DIRECTORY/.locks/MODEL      held by the one process that changes MODEL
-    DIRECTORY/.staging/MODEL/   work in progress; whatever lies there when the lock is free is a dead process's litter
+    DIRECTORY/.locks/MODEL      locked by the process that changes MODEL
+    DIRECTORY/.staging/MODEL/   work in progress; without the lock, the remains of a process that died
 
-A file enters its place by a rename, after its hash was checked, so a killed pull leaves nothing half-written in place.
-Only `pull` uses the network.
+A file is renamed into place after its hash was checked, so a killed pull leaves no partial file in place. Only `pull`
+uses the network.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ ALREADY_COMPLETE = "already complete"
 
 
 class ModelStatus(Enum):
-    """What a look at the store, without hashing, says about a model."""
+    """State of a model in the store, determined without hashing.
+
+    READY models are verified and unchanged since. UNVERIFIED ones have all files, which must be hashed first.
+    """
 
     ABSENT = "absent"
     UNVERIFIED = "unverified"
@@ -46,13 +49,17 @@ class ModelStatus(Enum):
 
 
 def default_directory() -> Path:
-    """`rejoinder/models` in the user's cache folder (XDG base directory specification)."""
+    """Return `rejoinder/models` in the user's cache folder (XDG base directory specification)."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "rejoinder" / "models"
 
 
 def open_store(settings: ModelStoreSettings) -> ModelStore:
-    """The store that the settings name; raises ModelError if its manifest is bad. Creates and reads nothing else."""
+    """Return the store that the settings name. Only its manifest is read, and nothing is created.
+
+    Raises:
+        ModelError: The manifest is missing or invalid.
+    """
     directory = Path(settings.directory).expanduser() if settings.directory else default_directory()
     manifest = Path(settings.manifest).expanduser() if settings.manifest else BUILT_IN
     return ModelStore(directory.absolute(), load_manifest(manifest))
@@ -60,7 +67,14 @@ def open_store(settings: ModelStoreSettings) -> ModelStore:
 
 @dataclass(frozen=True)
 class ModelStore:
-    """Models by name. Every method raises ModelError, whose remedy says what to run."""
+    """Models by name. Every method raises ModelError with the command to run as its remedy.
+
+    Attributes:
+        directory: Absolute path of the store.
+        manifest: The models that exist.
+        fetcher: Source of files; tests replace it.
+        converter: Runs a conversion; tests replace it.
+    """
 
     directory: Path
     manifest: Manifest
@@ -68,7 +82,7 @@ class ModelStore:
     converter: Converter = convert_in_subprocess
 
     def path(self, name: str) -> Path:
-        """The folder with the model's verified files; hashes them only if they changed since they were last hashed."""
+        """Return the folder of the model's verified files. They are hashed only if they changed since the last time."""
         model, folder = self._model(name), self.directory / name
         if not is_stamped(folder, model.files):
             if not folder.is_dir():
@@ -77,13 +91,19 @@ class ModelStore:
         return folder
 
     def converted(self, name: str, form: str, progress: PullProgress = SILENT) -> Path:
-        """The folder with the model in another form (see Form), converted now unless that was done before."""
-        model, wanted = self._model(name), _form(name, form)
-        source, folder = self.path(name), self.directory / conversion_folder(name, model, wanted)
+        """Return the folder of the model in another form. The model is converted now if that was not done before.
+
+        Args:
+            name: Name of the model.
+            form: A `ConversionForm`.
+            progress: Receives the progress of the conversion.
+        """
+        model, target = self._model(name), _form(name, form)
+        source, folder = self.path(name), self.directory / conversion_folder(name, model, target)
         if not _is_intact(folder):
             report = partial(progress.update, name)
             with self._working_on(name, report) as staging:
-                self._convert(name, form=wanted, source=source, staging=staging, report=report)
+                self._convert(name, form=target, source=source, staging=staging, report=report)
         return folder
 
     def pull(
@@ -93,10 +113,15 @@ class ModelStore:
         local: Path | None = None,
         form: str = "",
     ) -> None:
-        """Fetch what is missing or damaged of the named models (none named: all), then make their conversions.
+        """Fetch missing and damaged files of models, then make their conversions.
 
-        `local` is a folder that holds MODEL/FILE and is tried before the manifest's sources. `form`: the one conversion
-        to make, instead of those that the manifest names. No network is used for a model that is complete.
+        A model that is complete needs no network.
+
+        Args:
+            names: Models to pull; empty: all.
+            progress: Receives the progress of each model.
+            local: Folder with MODEL/FILE, tried before the manifest's sources.
+            form: Conversion to make instead of those that the manifest names.
         """
         for name in self._names(names):
             model, report = self._model(name), partial(progress.update, name)
@@ -104,13 +129,18 @@ class ModelStore:
                 outcome = ALREADY_COMPLETE
                 if not self._is_complete(name, model, report):
                     outcome = self._fetch(name, model=model, staging=staging, report=report, local=local)
-                for wanted in (_form(name, form),) if form else model.prepare:
-                    if self._convert(name, form=wanted, source=self.directory / name, staging=staging, report=report):
-                        outcome += f", converted to {wanted}"
+                for target in (_form(name, form),) if form else model.prepare:
+                    if self._convert(name, form=target, source=self.directory / name, staging=staging, report=report):
+                        outcome += f", converted to {target}"
             progress.finish(name, outcome)
 
     def verify(self, names: Sequence[str] = (), progress: PullProgress = SILENT) -> dict[str, ModelError | None]:
-        """Hash every file of the named models (none named: all) and of their conversions; what is wrong, by model."""
+        """Hash every file of models and of their conversions; return the first error of each model, or None.
+
+        Args:
+            names: Models to verify; empty: all.
+            progress: Receives the progress of each model.
+        """
         results: dict[str, ModelError | None] = {}
         for name in self._names(names):
             model, report = self._model(name), partial(progress.update, name)
@@ -124,6 +154,7 @@ class ModelStore:
         return results
 
     def status(self, name: str) -> ModelStatus:
+        """Return the state of a model, without hashing its files."""
         model, folder = self._model(name), self.directory / name
         if is_stamped(folder, model.files):
             return ModelStatus.READY
@@ -131,14 +162,14 @@ class ModelStore:
 
     def _model(self, name: str) -> Model:
         if name not in self.manifest.models:
-            known = ", ".join(self.manifest.models)
+            models = ", ".join(self.manifest.models)
             raise ModelError(
-                "no such model in the manifest.", "Run `rejoinder models list`.", file=name, expected=known, found=name
+                "no such model in the manifest.", "Run `rejoinder models list`.", file=name, expected=models, found=name
             )
         return self.manifest.models[name]
 
     def _names(self, names: Sequence[str]) -> list[str]:
-        """The names to work on, all known, before any work starts."""
+        """Return the models to work on; raise ModelError for an unknown name before any work starts."""
         for name in names:
             self._model(name)
         return list(names or self.manifest.models)
@@ -157,7 +188,7 @@ class ModelStore:
         except ModelError as error:
             error.remedy = self._remedy(name)
             raise
-        # A store that is full or not ours to write stays unstamped: every use hashes again, slower but as right.
+        # A full or read-only store gets no stamp. Every use then hashes the files again.
         with contextlib.suppress(OSError):
             write_stamps(folder, model.files)
 
@@ -178,16 +209,16 @@ class ModelStore:
         try:
             self._verify_files(name, model, report)
         except ModelError:
-            return False  # absent or damaged: exactly what a pull is for
+            return False  # absent or damaged: pull fetches it
         return True
 
     def _fetch(self, name: str, model: Model, staging: Path, report: Report, *, local: Path | None) -> str:
-        """Bring verified files into place; returns where they came from."""
+        """Fetch verified files into place; return a description of their source."""
         free_bytes = shutil.disk_usage(staging).free
         if free_bytes < model.size_bytes:
             raise self._full_disk(name)
-        first = [LocalSource(kind="local", directory=str(local / name))] if local else []
-        sources = [*first, *model.sources]
+        preferred = [LocalSource(kind="local", directory=str(local / name))] if local else []
+        sources = [*preferred, *model.sources]
         folder, source = acquire(
             name, model=model, sources=sources, staging=staging, fetcher=self.fetcher, report=report
         )
@@ -199,7 +230,7 @@ class ModelStore:
         return f"fetched from {source}"
 
     def _convert(self, name: str, form: ConversionForm, source: Path, staging: Path, *, report: Report) -> bool:
-        """Make one conversion unless it is there; true if it was made. Needs the model's lock."""
+        """Make one conversion unless it exists; return True if it was made. The caller holds the model's lock."""
         model = self._model(name)
         place = self.directory / conversion_folder(name, model, form)
         if _is_intact(place):
@@ -213,22 +244,22 @@ class ModelStore:
 
     @contextlib.contextmanager
     def _working_on(self, name: str, report: Report) -> Iterator[Path]:
-        """Hold the model's lock and a fresh staging folder; turns a full or forbidden disk into a ModelError."""
-        everything = self.directory / ".staging" / name
+        """Hold the model's lock and yield a new staging folder. A full or read-only disk raises ModelError."""
+        staging_root = self.directory / ".staging" / name
         try:
             with exclusive(self.directory / ".locks" / name, report):
-                shutil.rmtree(everything, ignore_errors=True)
-                everything.mkdir(parents=True)
+                shutil.rmtree(staging_root, ignore_errors=True)
+                staging_root.mkdir(parents=True)
                 try:
-                    # A new name each time: a dead process's orphan may still write under the old one.
-                    yield Path(tempfile.mkdtemp(dir=everything))
+                    # A new name each time: a child of a process that died may still write to the old folder.
+                    yield Path(tempfile.mkdtemp(dir=staging_root))
                 finally:
-                    shutil.rmtree(everything, ignore_errors=True)
+                    shutil.rmtree(staging_root, ignore_errors=True)
         except OSError as error:
             if error.errno in FULL_DISK_ERRNOS:
                 raise self._full_disk(name) from error
             remedy = "Check its permissions, or choose another folder with --directory (models.directory)."
-            raise ModelError("cannot write the store.", remedy, str(self.directory), found=str(error)) from error
+            raise ModelError("the store cannot be written.", remedy, str(self.directory), found=str(error)) from error
 
     def _full_disk(self, name: str) -> ModelError:
         model = self._model(name)
@@ -253,7 +284,7 @@ def _form(name: str, form: str) -> ConversionForm:
 
 
 def _is_intact(folder: Path) -> bool:
-    """True if every file of a finished conversion is as it was when it was made."""
+    """Return True if every file of a finished conversion is unchanged."""
     files = recorded_files(folder)
     return bool(files) and is_stamped(folder, files)
 

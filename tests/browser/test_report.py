@@ -1,4 +1,4 @@
-"""The load report in a real browser: it opens from the file, draws its pictures, and looks like something."""
+"""The load report in a real browser: it opens from a file and draws its charts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = (1200, 4000)
 
 @pytest.fixture(scope="module")
 def found() -> RunResult:
-    """A short run against a server of known times."""
+    """Return the result of a short run with a server of fixed latency."""
     with known_server(median_ms=450, sigma=0.1) as url:
         return hold(url, sessions=6, for_s=10, regions=("local", "us-europe"))
 
@@ -37,8 +37,8 @@ def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
 
-def test_the_report_opens_with_everything_in_it(page: Path, found: RunResult) -> None:
-    """The rendered document has the verdict, the three pictures, every table's rows, and loads nothing from outside."""
+def test_the_report_is_complete(page: Path, found: RunResult) -> None:
+    """The document has the verdict, three charts and every table's rows, and loads nothing from the network."""
     dom = browse(page, "--dump-dom").stdout
     assert f"{found.outcome.value}</span>" in dom
     assert dom.count("<svg") == 3
@@ -55,7 +55,7 @@ def test_the_report_opens_with_everything_in_it(page: Path, found: RunResult) ->
 
 
 def test_the_report_draws(page: Path) -> None:
-    """A screenshot of the whole page: wide, not blank, with the colours of its curves."""
+    """A screenshot of the whole page has the colours of the charts."""
     shot = page.with_name("report.png")
     browse(page, f"--screenshot={shot}", f"--window-size={SIZE[0]},{SIZE[1]}")
     image = Image.open(shot).convert("RGB")

@@ -1,4 +1,4 @@
-"""What a table looks like once it is printed."""
+"""Helper for tests of printed tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def printed_rows(table: Table) -> list[list[str]]:
-    """The cells of each row below the heading, as a wide terminal shows them."""
+    """Return the cells of each row below the heading, as printed on a wide terminal."""
     console = Console(file=io.StringIO(), width=200)
     with console.capture() as capture:
         console.print(table)

@@ -1,4 +1,4 @@
-"""`rejoinder bench cache`: when it holds, and what it writes."""
+"""`rejoinder bench cache`: its verdict, its table and its JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FAST, SLOW = spread([5.0] * 19 + [8.0]), spread([5.0] * 10 + [60.0] * 10)
 
 
 @pytest.mark.parametrize(("hit", "found", "holds"), [(FAST, True, True), (FAST, False, False), (SLOW, True, False)])
-def test_it_holds_if_every_hit_was_one_and_quick(hit: object, found: bool, holds: bool) -> None:
-    """The language model's own time decides nothing, nor do misses."""
+def test_it_holds_if_every_hit_was_found_in_time(hit: object, found: bool, holds: bool) -> None:
+    """The language model's time and the misses do not affect the verdict."""
     rows = [CacheRow("hit, equal question", hit, found), CacheRow("language model, first token", SLOW)]  # type: ignore[arg-type]
     assert CacheResults(rows, {}).holds is holds
 
 
-def test_a_row_says_how_often_and_how_long() -> None:
-    """Median, 95th percentile and the longest, in the table and in the document."""
+def test_a_row_has_its_count_and_times() -> None:
+    """The table and the JSON have the median, the 95th percentile and the maximum."""
     row = CacheRow("hit, paraphrase", FAST)
     assert row.document() == {
         "what": "hit, paraphrase",

@@ -1,4 +1,4 @@
-"""`rejoinder bench drafts`: what it prints and writes."""
+"""`rejoinder bench drafts`: its table, its verdict and its JSON."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ def run(leaks: tuple[Leak, ...] = ()) -> DraftFindings:
     )
 
 
-def test_the_table_has_what_was_tried_and_what_was_heard() -> None:
-    """Turns, pauses, premature ends, the server's drafts, and leaks, each in its row."""
+def test_the_table_has_turns_drafts_and_leaks() -> None:
+    """Turns, pauses, premature ends, the server's drafts and leaks each have a row."""
     rows = dict(printed_rows(table(run((LEAK,)))))
     assert rows["answered"] == "10"
-    assert rows["taken inside a pause (premature)"] == "1"
+    assert rows["ended inside a pause (premature)"] == "1"
     assert (rows["drafts begun"], rows["discarded"], rows["of them with audio ready"]) == ("18", "8", "5")
     assert rows["leaks"] == "1"
 
 
 def test_the_verdict_names_each_leak() -> None:
-    """What was heard instead of what, and for how long; without any it passes."""
-    said = "\n".join(remarks(run((LEAK,))))
-    assert "turn 3: sound of another revision: (13,) instead of 27, 0.50 s" in said
-    assert "FAIL: 1 leaks; 10 of 10 turns answered." in said
-    assert "The turn model was asked 2 times." in said
-    assert "PASS: nothing of a discarded revision was heard" in "\n".join(remarks(run()))
+    """Each leak is printed with what was heard, what was expected and its length. Without leaks the verdict is PASS."""
+    text = "\n".join(remarks(run((LEAK,))))
+    assert "turn 3: sound of another revision: (13,) instead of 27, 0.50 s" in text
+    assert "FAIL: 1 leaks; 10 of 10 turns answered." in text
+    assert "Turn detector requests: 2." in text
+    assert "PASS: no discarded draft was audible" in "\n".join(remarks(run()))
 
 
 def test_the_document_has_counts_and_leaks() -> None:
-    """What `--json` writes can be judged without the table."""
+    """The JSON has everything that the verdict follows from."""
     written = json.loads(json.dumps(document(run((LEAK,)))))
     assert (written["holds"], written["turns"], written["drafts"]["discarded"]) == (False, 10, 8)
     assert written["leaks"] == [
@@ -74,6 +74,6 @@ def test_the_document_has_counts_and_leaks() -> None:
 
 
 def test_one_host_has_room_for_all_callers() -> None:
-    """And never less than the default."""
+    """max_sessions is the number of callers, but not less than the default."""
     assert settings(300).host.max_sessions == 300
     assert settings(1).host.max_sessions == 100

@@ -1,4 +1,4 @@
-"""`rejoinder demo`: what it says, and its verdict."""
+"""`rejoinder demo`: its clips and its verdict."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ GOOD = replace(
     ids=["answered", "interrupted", "at the limit"],
 )
 def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> None:
-    """An answer that the caller cut off is an answer; one word in ten may be misheard."""
+    """An interrupted reply counts as an answer, and one word in ten may be wrong."""
     assert not list(faults_of(record))
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "faults"),
     [
         (replace(GOOD, answered="", outcome=TurnOutcome.UNANSWERED.value), ["1.wav was not answered (unanswered)."]),
         (replace(GOOD, answered="Sorry.", outcome=TurnOutcome.FAILED.value), ["1.wav was not answered (failed)."]),
@@ -44,20 +44,20 @@ def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> 
     ],
     ids=["unanswered", "apology", "misheard", "not measured"],
 )
-def test_every_fault_is_told(record: TurnRecord, told: list[str]) -> None:
-    """A turn without an answer, with an apology for one, or misheard fails the demo, and says how."""
-    assert list(faults_of(record)) == told
+def test_every_fault_is_reported(record: TurnRecord, faults: list[str]) -> None:
+    """A turn with no answer, with an apology, or with a wrong transcript is reported with its reason."""
+    assert list(faults_of(record)) == faults
 
 
 def test_the_interruption_follows_the_long_answer() -> None:
-    """The clip that cuts in is the last one, and the one before it asks for something long."""
+    """The last clip interrupts, and the clip before it asks for a long answer."""
     assert len(QUESTIONS) == INTERRUPTION
     assert "history of the city" in QUESTIONS[INTERRUPTION - 2].text
 
 
 @pytest.mark.models
 def test_every_question_becomes_a_clip_with_its_true_text(tmp_path: Path, store: ModelStore) -> None:
-    """`talk` reads back audible speech and a text for each, and every name says whether a person speaks."""
+    """Each clip has speech and its text, and its name says whether it is human or synthetic."""
     clips = [read_clip(path) for path in make_clips(tmp_path, store)]
     assert len(clips) == len(QUESTIONS)
     for clip, question in zip(clips, QUESTIONS, strict=True):

@@ -1,4 +1,4 @@
-"""`rejoinder doctor`: the table, the exit status, and what `ray start` needs."""
+"""`rejoinder doctor`: the table, the exit status, and the environment of `ray start`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rejoinder.cli.doctor import doctor, table
 from tests.cli.printing import printed_rows
 
 
-def test_a_finding_is_shown_as_it_is() -> None:
-    """Grade and remedy stand in the row, and brackets are not taken for markup."""
-    finding = Finding("package piper", Grade.FAIL, "not installed", "Run `pip install rejoinder[piper]`.")
+def test_a_finding_is_printed_literally() -> None:
+    """The row has the grade and the fix. Brackets are not read as markup."""
+    finding = Finding("package piper", Grade.FAIL, "not installed", "Run `pip install -e '.[piper]'`.")
     assert printed_rows(table([finding])) == [["package piper", "fail", finding.found, finding.fix]]
 
 
-def test_what_must_be_mended_is_exit_status_one(
+def test_a_failed_check_is_exit_status_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The configured port is taken: doctor says so, and fails."""
+    """doctor reports that the configured port is in use, and exits with status 1."""
     monkeypatch.setenv("COLUMNS", "200")
     config = tmp_path / "ray_config.yaml"
     with socket.socket() as taken:
@@ -34,11 +34,11 @@ def test_what_must_be_mended_is_exit_status_one(
         with pytest.raises(typer.Exit) as caught:
             doctor(config)
     assert caught.value.exit_code == 1
-    assert f"127.0.0.1:{port} is taken" in capsys.readouterr().out
+    assert f"127.0.0.1:{port} is in use" in capsys.readouterr().out
 
 
 def test_the_environment_can_be_sourced(capsys: pytest.CaptureFixture[str]) -> None:
-    """One `export NAME=value` a line, with everything that a node must have."""
+    """Each line is `export NAME=value`, and every required variable is among them."""
     doctor(environment=True)
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("export ") and "=" in line for line in lines)

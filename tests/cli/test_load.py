@@ -1,4 +1,4 @@
-"""`rejoinder load run` and `search`: what they print and write, and the status they end with."""
+"""`rejoinder load run` and `search`: their output, their files and their exit status."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ def invoke(*arguments: str) -> Result:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> list[Scenario]:
-    """Runs are told to be PASS and not held; the scenarios that were asked for."""
-    return told(monkeypatch, result())
+    """Replace runs by a PASS result; return the scenarios that were requested."""
+    return fake_runs(monkeypatch, result())
 
 
-def told(monkeypatch: pytest.MonkeyPatch, found: RunResult) -> list[Scenario]:
-    asked: list[Scenario] = []
+def fake_runs(monkeypatch: pytest.MonkeyPatch, found: RunResult) -> list[Scenario]:
+    """Replace runs by this result; return the list to which requested scenarios are appended."""
+    requested: list[Scenario] = []
 
     def hold(scenario: Scenario, watch: Any) -> RunResult:
-        asked.append(scenario)
+        requested.append(scenario)
         return found
 
     monkeypatch.setattr(running, "run", hold)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize(
@@ -63,15 +64,15 @@ def told(monkeypatch: pytest.MonkeyPatch, found: RunResult) -> list[Scenario]:
 def test_a_run_ends_with_the_status_of_its_verdict(
     monkeypatch: pytest.MonkeyPatch, outcome: RunOutcome, status: int
 ) -> None:
-    """For CI; 2 is left to errors. The verdict is the first thing printed of the result."""
-    told(monkeypatch, result(outcome))
+    """The exit status follows from the verdict; 2 is reserved for errors. The verdict is printed."""
+    fake_runs(monkeypatch, result(outcome))
     ended = invoke("run")
     assert ended.exit_code == status
     assert f"{outcome.value}  good tier" in ended.output
 
 
-def test_what_is_printed_rests_on_the_result(held: list[Scenario]) -> None:
-    """Latencies, verdicts with the turns still needed, counts and the generator's own checks."""
+def test_the_result_is_printed(held: list[Scenario]) -> None:
+    """Latencies, verdicts with the turns still needed, counts and the generator's own checks are printed."""
     text = invoke("run").output
     for expected in ("llm_first_token", "voice_to_voice", "UNDECIDED (7 more turns)", "0/50", "49 answered"):
         assert expected in text
@@ -79,7 +80,7 @@ def test_what_is_printed_rests_on_the_result(held: list[Scenario]) -> None:
 
 
 def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:
-    """And the key comes from the environment."""
+    """Options and --set become fields of the scenario. The key comes from the environment."""
     settings = ("--set", "behavior.barge_in=0.2", "--set", "seed=5")
     invoke("run", "--sessions", "7", "--for", "2m", "--tier", "excellent", *settings)
     (scenario,) = held
@@ -88,8 +89,8 @@ def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:
     assert scenario.api_key == "secret-1"
 
 
-def test_the_files_hold_the_result(tmp_path: Path, held: list[Scenario]) -> None:
-    """JSON with the fields of loadtest/results/result.py, and the page."""
+def test_the_files_contain_the_result(tmp_path: Path, held: list[Scenario]) -> None:
+    """--json writes the fields of loadtest/results/result.py, and --html writes the report."""
     written, page = tmp_path / "out.json", tmp_path / "report.html"
     assert invoke("run", "--json", str(written), "--html", str(page)).exit_code == 0
     document = json.loads(written.read_text(encoding="utf-8"))
@@ -100,8 +101,8 @@ def test_the_files_hold_the_result(tmp_path: Path, held: list[Scenario]) -> None
 
 
 @pytest.mark.parametrize("time", ["ten", "5 minutes", "-3s", ""])
-def test_a_duration_that_is_none_is_refused(held: list[Scenario], time: str) -> None:
-    """Naming the option and the form."""
+def test_an_invalid_duration_is_refused(held: list[Scenario], time: str) -> None:
+    """The error names the option and the right form, and no run is held."""
     refused = invoke("run", "--for", time).exception
     assert isinstance(refused, ConfigError)
     assert refused.field == "--for"
@@ -111,7 +112,7 @@ def test_a_duration_that_is_none_is_refused(held: list[Scenario], time: str) -> 
 
 @pytest.mark.parametrize("option", ["--json", "--html"])
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scenario], option: str) -> None:
-    """The option and the path, and before an hour of measuring, not after it."""
+    """The error names the option before the run, not after it."""
     refused = invoke("run", option, str(tmp_path / "nowhere" / "out")).exception
     assert isinstance(refused, ConfigError)
     assert refused.field == option
@@ -130,12 +131,12 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scena
 def test_a_search_prints_its_steps_and_ends_with_its_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: SearchEnd, holds: int, *, status: int
 ) -> None:
-    """Each step when it is done, with why a generator was not fit; then the finding, which is also written."""
+    """Each finished step is printed, with the causes of an invalid one; then the result, which is also written."""
 
-    def find(scenario: Scenario, start: int, most: int, tell: Any) -> SearchResult:
+    def find(scenario: Scenario, start: int, most: int, report: Any) -> SearchResult:
         assert (start, most) == (5, 40)
         for step in STEPS:
-            tell(step)
+            report(step)
         return SearchResult(holds, breaks=None, ending=ending, steps=STEPS, baseline_ms=290.0, engines={})
 
     monkeypatch.setattr(searching, "search", find)

@@ -1,4 +1,4 @@
-"""`rejoinder load bandwidth` prints every row, writes all of it as JSON, and fails when a row is beyond its formula."""
+"""`rejoinder load bandwidth` prints every row, writes all rows as JSON, and fails if a row differs from its formula."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def printed(shown: list[Table]) -> str:
 
 
 def test_every_table_is_printed() -> None:
-    """Measured, projected, verdict, and what would hold, for the sockets, the media and the guide's rows."""
+    """The tables have sessions over both transports, and the guide's rows with their verdicts and alternatives."""
     text = printed(tables(report()))
     for expected in ("PCM16 24 kHz, 20 ms up", "Narrowband", "does not hold", "2.05", "10000", "4 legs (formula)"):
         assert expected in text
     assert "G.711 mu-law, 20 ms up: 200 kbps a session" in text
 
 
-def test_the_json_holds_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loadable, with each session's rows and the three tables; a good run ends with status 0."""
+def test_the_json_contains_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The JSON has each session's rows and the guide's tables. A good run does not exit with an error."""
     monkeypatch.setattr(run, "measure", lambda seconds, agents, say: report())
     load_bandwidth.bandwidth(4, 0, tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def test_the_json_holds_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_row_beyond_three_percent_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the table, not of the machine: exit status 1."""
+    """The exit status is 1."""
     monkeypatch.setattr(run, "measure", lambda seconds, agents, say: report(spoiled=True))
     with pytest.raises(typer.Exit) as ended:
         load_bandwidth.bandwidth(4, 0, None)

@@ -1,4 +1,4 @@
-"""`rejoinder load concurrency`: its tables, and what it refuses."""
+"""`rejoinder load concurrency`: its tables, and its refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejoinder.core.errors import ConfigError
 
 
 def test_a_table_shows_every_cell_with_its_status() -> None:
-    """Row, guide, finding, status and source of each cell are printed, and where a failing one would hold."""
+    """Row, guide, result, status and source of each cell are printed, and the alternative of a failing one."""
     cells = [
         Cell(
             "4.3",
@@ -44,7 +44,7 @@ def test_a_table_shows_every_cell_with_its_status() -> None:
 
 @pytest.mark.parametrize("rows", ["ten", "", "10,-1"])
 def test_rows_are_numbers(rows: str) -> None:
-    """Session rows that are no positive numbers are refused before anything is measured."""
+    """Session rows that are not positive numbers are refused before anything is measured."""
     result = CliRunner().invoke(app, ["load", "concurrency", "--rows", rows])
     assert isinstance(result.exception, ConfigError)
     assert result.exception.field == "--rows"

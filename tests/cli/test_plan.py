@@ -1,4 +1,4 @@
-"""`rejoinder plan`: from a calibration file to tables and files, and what it refuses."""
+"""`rejoinder plan`: tables and files from a calibration, and refusals."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from cluster.launch import read_config
 from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution, save
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.cli.main import app
-from rejoinder.cli.plan.command import node_type, shares, slots
+from rejoinder.cli.plan.command import node_type, refuse_unused_gpus, shares, slots
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import parse_settings
 
 RUNNER = CliRunner()
 
 
-def spell(mean_s: float, spread: float = 0.2) -> TimeDistribution:
+def times(mean_s: float, spread: float = 0.2) -> TimeDistribution:
     return TimeDistribution(mean_s, ((0.0, mean_s * (1 - spread)), (0.5, mean_s), (1.0, mean_s * (1 + spread))))
 
 
 def stage(requests: float, service_s: float, in_service: float, cores: float) -> StageLevel:
-    times = spell(service_s).points
+    points = times(service_s).points
     return StageLevel(
         1,
         requests=requests,
         served=int(requests),
         service_mean_s=service_s,
-        service=times,
+        service=points,
         queue_mean_s=0.0,
         in_service=in_service,
         cores=cores,
@@ -40,7 +40,7 @@ def stage(requests: float, service_s: float, in_service: float, cores: float) ->
 
 
 def level(sessions: int) -> Level:
-    """A hundred seconds of callers who need 10 s a turn: 3 s of speech, 2 s of thought, 4.5 s of answer."""
+    """Return 100 s of callers with 10 s a turn: 3 s of speech, 2 s of thinking, 0.5 s of wait, 4.5 s of reply."""
     turns = sessions * 10
     parts = {
         "voice_to_voice": 0.5, "silence": 0.07, "endpoint": 0.1, "stt": 0.02, "llm_first_token": 0.15,
@@ -49,7 +49,7 @@ def level(sessions: int) -> Level:
     rate = turns / 100
     return Level(
         sessions=sessions, turns=turns, for_s=100, p50_ms=500, p95_ms=580, p99_ms=620, audio_s=4.5,
-        parts={name: spell(mean_s) for name, mean_s in parts.items()},
+        parts={name: times(mean_s) for name, mean_s in parts.items()},
         stages={
             "stt": stage(turns, 0.12, rate * 0.12, 0.1 * rate), "llm": stage(turns, 0.4, rate * 0.4, 0.05 * rate),
             "tts": stage(2 * turns, 0.3, rate * 0.6, 0.2 * rate), "turn_detector": stage(turns, 0, 0, 0.04 * rate),
@@ -79,7 +79,7 @@ def calibration(tmp_path: Path) -> Path:
 
 
 def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
-    """Tables carry every basis; the JSON holds the target; the written configuration loads and holds the replicas."""
+    """The tables name every basis, the JSON has the target, and the written configuration has the replicas."""
     target = ["--sessions", "60", "--tier", "good", "--p95-ms", "1200", "--spare", "1"]
     files = ["--json", str(tmp_path / "plan.json"), "--write", str(tmp_path / "out")]
     result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *target, *files], env={"COLUMNS": "200"})
@@ -132,21 +132,47 @@ def test_published_engines_have_no_interval(calibration: Path) -> None:
 
 
 def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Path) -> None:
-    """With published engines the configuration names them, and the file says where the choice comes from."""
-    options = ["--sessions", "30", "--engines", "published", "--write", str(tmp_path), "--gpus", "llm=1"]
+    """With published engines the configuration contains them, and a comment names the source of the choice."""
+    options = ["--sessions", "30", "--engines", "published", "--write", str(tmp_path)]
     result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     text = (tmp_path / "ray_config.yaml").read_text()
     assert "# llm: published, guide section 1.5" in text
     llm = read_config(tmp_path / "ray_config.yaml").application.args.llm
-    assert (llm.engine, llm.resources.num_gpus) == ("openai_api", 1)
+    assert (llm.engine, llm.resources.num_gpus) == ("openai_api", 0)
 
 
-def test_what_the_queues_do_not_know_is_named_where_it_was_on(calibration: Path, tmp_path: Path) -> None:
-    """Drafts, fillers and the policy are each noted if they were on while calibrating, and not otherwise."""
+def test_gpus_for_an_engine_that_uses_them_are_accepted() -> None:
+    """vLLM uses a GPU, and an emulated engine may reserve one. A share of 0 is allowed for every engine."""
+    engines = {"stt": "whisper", "llm": "vllm", "tts": "emulated"}
+    refuse_unused_gpus({"stt": 0, "llm": 1, "tts": 0.5}, engines)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "engine"),
+    [
+        ("stt=0.25", [], "whisper"),
+        ("llm=1", [], "embedded"),
+        ("tts=0.5", [], "piper"),
+        ("llm=1", ["--engines", "published"], "openai_api"),
+    ],
+)
+def test_gpus_for_a_cpu_engine_are_refused(calibration: Path, gpus: str, options: list[str], engine: str) -> None:
+    """The error names the option, the stage, its engine and the fix. No simulation runs before it."""
+    command = ["plan", "--sessions", "20", "--calibration", str(calibration), "--gpus", gpus, *options]
+    refused = RUNNER.invoke(app, command).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--gpus"
+    stage = gpus.partition("=")[0]
+    assert f"num_gpus of {stage} must be 0: engine {engine} runs on the CPU" in refused.message
+    assert "only llm with engine vllm uses a GPU" in refused.remedy
+
+
+def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path) -> None:
+    """Speculative replies, fillers and degradation are each noted only if they were on during calibration."""
     document = json.loads(calibration.read_text())
     switches = {
-        "Drafts (speculation)": {"speculation": {"enabled": False}},
+        "Speculative replies": {"speculation": {"enabled": False}},
         "Fillers": {"conversation": {"filler_after_ms": 0}},
         "Degradation was on": {"degradation": {"enabled": False}},
     }
@@ -158,7 +184,7 @@ def test_what_the_queues_do_not_know_is_named_where_it_was_on(calibration: Path,
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "option"),
     [
         ([], "--calibration"),
         (["--url", "ws://127.0.0.1:9/v1"], "--knee"),
@@ -169,16 +195,16 @@ def test_what_the_queues_do_not_know_is_named_where_it_was_on(calibration: Path,
         (["--cpu-node", "0.5:1"], "--cpu-node"),
     ],
 )
-def test_refusals_name_their_option(calibration: Path, options: list[str], named: str) -> None:
-    """What cannot be planned raises a typed error that names the option to change."""
+def test_refusals_name_their_option(calibration: Path, options: list[str], option: str) -> None:
+    """A target that cannot be planned raises a typed error that names the option to change."""
     source = [] if not options or options[0] == "--url" else ["--calibration", str(calibration)]
     result = RUNNER.invoke(app, ["plan", "--sessions", "20", *source, *options])
     assert isinstance(result.exception, ConfigError)
-    assert result.exception.field == named
+    assert result.exception.field == option
 
 
 def test_options_are_read() -> None:
-    """GPU shares, machines and the slots of each engine."""
+    """GPU shares, machine types and the slots of each engine are read; invalid ones are refused."""
     assert shares("stt=0.25, llm=1") == {"stt": 0.25, "llm": 1.0}
     assert node_type("16:64:2", "--gpu-node").gpus == 2
     emulated = {"engine": "emulated", "emulation": {"slots": 7}}

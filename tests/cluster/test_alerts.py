@@ -1,4 +1,4 @@
-"""The rules are Prometheus's own, each alert fires above its threshold and is silent at it."""
+"""The rules are valid for Prometheus. Each alert fires above its threshold and not at it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rejoinder.core.errors import ConfigError
 promtool = pytest.mark.prometheus
 MEASURED = [alert for alert in ALERTS if alert.metric not in NOT_MEASURED]
 STAGES = {Metric.STT: "stt", Metric.LLM_TTFT: "llm_first_token", Metric.TTS_TTFB: "tts_first_audio"}
-# Of a hundred turns, so many may be slow before the percentile is.
+# Turns in a hundred that may be slow before the percentile exceeds the threshold.
 TOLERATED = {"p50": 50, "p95": 5, "p99": 1}
 SCRAPES = 60
 
@@ -31,7 +31,7 @@ def _run(*command: str, folder: Path) -> str:
 
 
 def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[dict[str, str]]:
-    """A histogram's series, to which every scrape adds `values_s`: so many turns of each duration."""
+    """Yield the series of a histogram to which every scrape adds `values_s`: durations and their counts."""
     for bound in (*HISTOGRAM_BUCKETS_S, float("inf")):
         count = sum(turns for seconds, turns in values_s.items() if seconds <= bound)
         le = "+Inf" if bound == float("inf") else f"{bound}"
@@ -39,9 +39,7 @@ def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[d
 
 
 def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
-    """Which alerts fire when turns (or the alert's stage) take these times: more are above the limit than the
-    percentile allows.
-    """
+    """Return the alerts that fire for these durations and counts: more turns are slow than the percentile allows."""
     same = [alert] if alert.metric in STAGES else [other for other in MEASURED if other.metric not in STAGES]
     above = {
         other: sum(turns for seconds, turns in values_s.items() if seconds > other.alert_ms / 1000) for other in same
@@ -50,7 +48,7 @@ def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
 
 
 def _case(alert: Alert, values_s: dict[float, int]) -> dict[str, Any]:
-    """After ten minutes of such turns exactly the expected alerts fire."""
+    """Return a promtool test: after ten minutes of such turns exactly the expected alerts fire."""
     stage = STAGES.get(alert.metric)
     labels = f'stage="{stage}",' if stage else ""
     firing = _expected(alert, values_s)
@@ -70,7 +68,7 @@ def _case(alert: Alert, values_s: dict[float, int]) -> dict[str, Any]:
 @promtool
 @pytest.mark.parametrize("alert", MEASURED, ids=lambda alert: alert.metric.value)
 def test_an_alert_fires_above_its_threshold_and_not_at_it(alert: Alert, tmp_path: Path) -> None:
-    """Just above the limit in one turn more than the percentile allows: it fires. At the limit, or in one less: not."""
+    """An alert fires if one turn more than allowed is just above the limit, and not if it is at the limit."""
     limit, tolerated = alert.alert_ms / 1000, TOLERATED[alert.statistic]
     above, fast = limit + 0.001, 0.01
     exceeding = {fast: 100 - tolerated - 1, above: tolerated + 1}
@@ -89,15 +87,15 @@ def test_an_alert_fires_above_its_threshold_and_not_at_it(alert: Alert, tmp_path
 
 
 @promtool
-def test_an_alert_waits_and_silence_is_no_alarm(tmp_path: Path) -> None:
-    """Within `for` it is pending only; without any turn nothing fires at all."""
+def test_an_alert_waits_and_no_turns_are_no_alert(tmp_path: Path) -> None:
+    """An alert is pending during `for`. Without turns no alert fires."""
     slow = list(_histogram(TURN, "", {5.0: 10}))
     quiet = list(_histogram(TURN, "", {}))
     expression = 'count(ALERTS{alertstate="%s"}) or vector(0)'
 
     def at(series: list[dict[str, str]], time: str, state: str, count: int) -> dict[str, Any]:
-        wanted = {"expr": expression % state, "eval_time": time, "exp_samples": [{"labels": "{}", "value": count}]}
-        return {"interval": "15s", "input_series": series, "promql_expr_test": [wanted]}
+        expected = {"expr": expression % state, "eval_time": time, "exp_samples": [{"labels": "{}", "value": count}]}
+        return {"interval": "15s", "input_series": series, "promql_expr_test": [expected]}
 
     cases = [
         at(slow, "1m", "firing", 0),
@@ -114,7 +112,7 @@ def test_an_alert_waits_and_silence_is_no_alarm(tmp_path: Path) -> None:
 
 @promtool
 def test_the_written_files_are_valid(tmp_path: Path) -> None:
-    """promtool accepts rules and configuration as the command writes them, with times of the user's choice."""
+    """promtool accepts the rules and the configuration that the command writes with the user's durations."""
     arguments = ["alerts", str(tmp_path), "--url", "https://voice.example/", "--window", "10m", "--for", "1m"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -127,7 +125,7 @@ def test_the_written_files_are_valid(tmp_path: Path) -> None:
 
 
 def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
-    """Six alerts with a threshold, a hold, a severity and a runbook, and the reason for the seventh's absence."""
+    """Six rows have an alert with threshold, hold, severity and runbook. The seventh has a reason for its absence."""
     found = [rule for rule in rules()["groups"][0]["rules"] if "alert" in rule]
     assert {rule["alert"] for rule in found} == {alert_name(alert.metric) for alert in MEASURED}
     assert {alert.metric for alert in ALERTS} - {alert.metric for alert in MEASURED} == set(NOT_MEASURED)
@@ -141,14 +139,14 @@ def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
 
 
 def test_the_rules_are_printed_without_a_folder() -> None:
-    """The same rules as the file has, with the reason for what is left out as a comment."""
+    """The printed rules are those of the file, with a comment for each row that has none."""
     result = CliRunner().invoke(app, ["alerts"])
     assert yaml.safe_load(result.output) == rules()
     assert "# No rule for network_rtt" in result.output
 
 
 @pytest.mark.parametrize("url", ["voice.example", "ws://voice.example", "http://"])
-def test_an_address_that_prometheus_cannot_ask_is_refused(url: str) -> None:
-    """A ConfigError that names the option."""
+def test_an_address_that_is_not_http_is_refused(url: str) -> None:
+    """Prometheus can only use an http(s) address."""
     with pytest.raises(ConfigError, match="not an HTTP address"):
         configuration(url, "rules.yml")

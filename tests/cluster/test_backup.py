@@ -1,4 +1,4 @@
-"""A second language model backend: what is deployed, and what is known of the queues."""
+"""A second language model backend: its deployment, and the lengths of the queues."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rejoinder.core.errors import ConfigError
 
 
 def deployments_of(args: dict[str, Any]) -> set[str]:
-    """The names of what an application deploys."""
+    """Return the names of an application's deployments."""
     application = build(args)
     host = application._bound_deployment
     handles = host.init_args[1]
@@ -20,20 +20,20 @@ def deployments_of(args: dict[str, Any]) -> set[str]:
 
 
 def test_a_second_backend_is_a_deployment_of_its_own() -> None:
-    """Named LlmBackup, with an engine and replicas of its own; without one there is none."""
+    """`llm_backup` is deployed as LlmBackup. Without the section there is no such deployment."""
     assert "LlmBackup" not in deployments_of({})
     backup = {"engine": "openai_api", "base_url": "http://127.0.0.1:9/v1", "model": "other"}
     assert {"Llm", "LlmBackup"} <= deployments_of({"llm_backup": backup})
 
 
 def test_a_backends_bad_setting_is_named() -> None:
-    """With its own path."""
+    """The error has the path of `llm_backup`."""
     with pytest.raises(ConfigError, match=r"llm_backup"):
         build({"llm_backup": {"engine": "openai_api"}})
 
 
-def test_the_shortest_queue_is_that_of_whoever_is_left() -> None:
-    """Replicas to be avoided do not count; of an unknown deployment nothing is known."""
+def test_the_shortest_queue_ignores_avoided_replicas() -> None:
+    """Avoided replicas do not count. The queue of an unknown deployment is None."""
     note_queues("Somewhere", {"a": 4, "b": 2, "c": 7})
     assert shortest_queue("Somewhere", frozenset()) == 2
     assert shortest_queue("Somewhere", frozenset({"b"})) == 4

@@ -1,4 +1,4 @@
-"""The one configuration file is valid for Ray's tools and for ours, and shows true defaults."""
+"""ray_config.yaml is valid for Ray and for Rejoinder, and contains the true defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _document() -> dict[str, Any]:
 
 
 def test_the_file_is_valid_for_serve_deploy() -> None:
-    """Ray's own schema accepts it and keeps our settings as they are."""
+    """Ray's own schema accepts the file and keeps our settings unchanged."""
     document = _document()
     schema = ServeDeploySchema.model_validate(document)
     assert [app.name for app in schema.applications] == ["rejoinder"]
@@ -31,14 +31,14 @@ def test_the_file_is_valid_for_serve_deploy() -> None:
     assert schema.applications[0].import_path == "deployments.app:build"
 
 
-def test_the_file_shows_the_defaults() -> None:
-    """What stands in the file is what one gets without it."""
+def test_the_file_contains_the_defaults() -> None:
+    """Without the file the settings are the same."""
     assert read_config(FILE).application.args == ServeFile().application.args
     assert read_config(FILE).http_options == ServeFile().http_options
 
 
-def test_serve_builds_what_the_file_describes() -> None:
-    """The function that `serve deploy` imports takes the file's `args`."""
+def test_serve_builds_the_application_of_the_file() -> None:
+    """The function that `serve deploy` imports accepts the file's `args`."""
     assert build(_document()["applications"][0]["args"]) is not None
 
 
@@ -53,7 +53,7 @@ def test_serve_builds_what_the_file_describes() -> None:
     ],
 )
 def test_a_wrong_key_is_named(tmp_path: Path, change: dict[str, Any], field: str) -> None:
-    """At every level an unknown key is refused with its path."""
+    """An unknown key is refused with its path, at every level."""
     file = tmp_path / "ray_config.yaml"
     file.write_text(yaml.safe_dump(_document() | change), encoding="utf-8")
     with pytest.raises(ConfigError) as refused:
@@ -61,16 +61,16 @@ def test_a_wrong_key_is_named(tmp_path: Path, change: dict[str, Any], field: str
     assert refused.value.field == field
 
 
-def test_build_refuses_what_the_file_may_not_hold() -> None:
-    """`serve deploy` meets the same check as `rejoinder serve`."""
+def test_build_refuses_an_invalid_file() -> None:
+    """`serve deploy` runs the same checks as `rejoinder serve`."""
     with pytest.raises(ConfigError) as refused:
         build({"tts": {"chunk": 20}})
     assert refused.value.field == "args.tts.chunk"
 
 
 @pytest.mark.parametrize(("text", "says"), [("{", "is not YAML"), (None, "cannot be read")])
-def test_a_file_that_is_none(tmp_path: Path, text: str | None, says: str) -> None:
-    """Neither a missing file nor broken YAML is a traceback."""
+def test_an_unreadable_file_is_a_typed_error(tmp_path: Path, text: str | None, says: str) -> None:
+    """A missing file and broken YAML raise ConfigError."""
     file = tmp_path / "ray_config.yaml"
     if text is not None:
         file.write_text(text, encoding="utf-8")

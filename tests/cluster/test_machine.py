@@ -1,4 +1,4 @@
-"""What a machine must have: the environment of its nodes, and what `rejoinder doctor` finds."""
+"""The environment of a machine's nodes, and the findings of `rejoinder doctor`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from cluster.doctor import examine, needed_models
 from cluster.environment import (
-    ALONE,
     FILES_PER_CONNECTION,
     REQUIRED,
+    SINGLE_MACHINE,
     advised,
-    first_kernel_port,
+    first_ephemeral_port,
     free_port,
     node_environment,
 )
@@ -32,8 +32,8 @@ def _at_port(port: int) -> ServeFile:
     return ServeFile(http_options=HttpOptions(port=port))
 
 
-def test_two_nodes_of_one_machine_share_nothing(tmp_path: Path) -> None:
-    """Every path and every port of a node's environment differs from its neighbour's."""
+def test_two_nodes_of_one_machine_share_no_path_and_no_port(tmp_path: Path) -> None:
+    """Every path and port in a node's environment differs from those of another node."""
     one, other = (node_environment(tmp_path / name) for name in ("one", "other"))
     assert one.keys() == other.keys()
     own = {name for name in one if name.endswith(("_PATH", "_LOC", "_BASE", "_FILE", "_PORT"))}
@@ -42,16 +42,16 @@ def test_two_nodes_of_one_machine_share_nothing(tmp_path: Path) -> None:
     assert {name for name in one if one[name] != other[name]} == own
 
 
-def test_a_node_has_what_joining_asks_for(tmp_path: Path) -> None:
-    """What a joined cluster is refused for lacking is set on every node that we start."""
+def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
+    """Every variable that is required of a joined cluster is set on nodes that we start."""
     environment = node_environment(tmp_path)
     assert environment.items() >= REQUIRED.items()
     assert environment.items() >= advised().items()
-    assert not ALONE.keys() & environment.keys()
+    assert not SINGLE_MACHINE.keys() & environment.keys()
 
 
 def test_socket_paths_fit(tmp_path: Path) -> None:
-    """A Unix socket's path may have 107 bytes, and Serve puts a node id of 57 behind ours."""
+    """The path of a Unix socket has at most 107 bytes, 57 of which are Serve's node id."""
     directory = Path("/tmp/rj-12345678")
     sockets = [value for name, value in node_environment(directory).items() if name.endswith("_SOCKET_PATH")]
     assert sockets
@@ -60,29 +60,29 @@ def test_socket_paths_fit(tmp_path: Path) -> None:
 
 @pytest.fixture
 def few_files() -> Iterator[int]:
-    """A process that may open 1,024 files."""
+    """Limit this process to 1,024 open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     yield 1024
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_haproxy_is_not_asked_for_more_than_its_files() -> None:
-    """The connections we configure fit the limit on file descriptors, or HAProxy refuses to start."""
+def test_haproxys_connections_fit_its_file_limit() -> None:
+    """HAProxy does not start if its connections exceed the limit on file descriptors."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = int(advised()["RAY_SERVE_HAPROXY_MAXCONN"])
     assert limit == resource.RLIM_INFINITY or connections * FILES_PER_CONNECTION <= limit
 
 
 def test_too_few_files_are_found(few_files: int) -> None:
-    """A low limit is a warning that says what to run."""
+    """A low limit is a warning with the command that raises it."""
     found = _findings(_at_port(free_port()))["file descriptors"]
     assert found.grade is Grade.WARN
     assert "ulimit -n" in found.fix
 
 
 def test_a_taken_port_fails() -> None:
-    """The doctor names the port and both ways out; a free port is ok."""
+    """A port in use fails with its fix. A free port is ok."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -93,7 +93,7 @@ def test_a_taken_port_fails() -> None:
 
 
 def test_a_missing_model_fails(tmp_path: Path) -> None:
-    """An empty store: each model that the engines read is named with the command that fetches it."""
+    """With an empty store, each model of the engines fails with the command that fetches it."""
     models = {"directory": str(tmp_path)}
     document = parse_serve_file({"applications": [{"args": {"models": models}}]})
     found = _findings(document)
@@ -103,7 +103,7 @@ def test_a_missing_model_fails(tmp_path: Path) -> None:
 
 
 def test_only_engines_that_run_here_need_models() -> None:
-    """Behind an OpenAI-compatible server no language model is fetched, and vectors are for who wants them."""
+    """An OpenAI-compatible server needs no local model. The embedding model is for the semantic cache only."""
     llm = {"engine": "openai_api", "base_url": "http://127.0.0.1:8001/v1", "model": "x"}
     assert "x" not in needed_models(parse_serve_file({"applications": [{"args": {"llm": llm}}]}))
     for cache, needed in (({}, False), ({"enabled": True}, True), ({"enabled": True, "semantic": False}, False)):
@@ -111,18 +111,18 @@ def test_only_engines_that_run_here_need_models() -> None:
         assert ("all-minilm-l6-v2" in needed_models(document)) is needed
 
 
-def test_no_connection_takes_a_port_that_was_found_free() -> None:
-    """Found ports are none of those that the kernel gives to connections, nor is any found twice."""
+def test_free_ports_are_outside_the_ephemeral_range() -> None:
+    """The kernel never assigns these ports to connections, and no port is returned twice."""
     found = [free_port() for _ in range(500)]
     assert len(set(found)) == len(found)
-    assert 1024 <= min(found) <= max(found) < first_kernel_port()
+    assert 1024 <= min(found) <= max(found) < first_ephemeral_port()
 
 
-def test_a_stranger_under_our_name_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another package called like one of our folders is found before it is imported in a replica."""
-    stranger = tmp_path / "loadtest"
-    stranger.mkdir()
-    (stranger / "__init__.py").touch()
+def test_another_package_with_our_name_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with the name of one of ours is reported before a replica imports it."""
+    other = tmp_path / "loadtest"
+    other.mkdir()
+    (other / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "loadtest", raising=False)
     found = _findings(_at_port(free_port()))["package loadtest"]
@@ -130,7 +130,7 @@ def test_a_stranger_under_our_name_fails(tmp_path: Path, monkeypatch: pytest.Mon
     assert str(tmp_path) in found.found
 
 
-def test_what_is_fine_needs_no_fix() -> None:
-    """Only a finding that is not ok carries a remedy, and every such finding does."""
+def test_only_problems_have_a_fix() -> None:
+    """Every finding that is not ok has a fix, and no other has."""
     for finding in examine(_at_port(free_port())):
         assert bool(finding.fix) == (finding.grade is not Grade.OK), finding

@@ -1,4 +1,4 @@
-"""From sizes to files: the written configuration is valid, holds the plan's sizes, and keeps what was calibrated."""
+"""The written configuration is valid, has the plan's sizes, and keeps all other calibrated settings."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ BASE = parse_serve_file(
     {"applications": [{"args": {"stt": {"model": "whisper-base", "threads": 1}, "conversation": {"context_turns": 6}}}]}
 )
 
+ENGINES = {"llm": StageEngine({"engine": "vllm", "model": "m", "vllm": {"gpu_memory_utilization": 0.5}}, "published")}
+
 
 @pytest.fixture
 def planned() -> Bill:
     return bill(COMPONENTS, CPU, GPU, spare=1, per_host=120)
 
 
-def test_the_written_configuration_holds_the_plan(planned: Bill, tmp_path: Path) -> None:
-    """The file is read back by the launcher; replicas, admission and resources are the plan's, the rest the base's."""
-    engines = {
-        "llm": StageEngine({"engine": "openai_api", "base_url": "http://vllm:8000/v1", "model": "m"}, "published")
-    }
-    document = configuration(BASE, planned, engines)
+def test_the_written_configuration_has_the_plans_sizes(planned: Bill, tmp_path: Path) -> None:
+    """Replicas, admission and resources are the plan's, all other settings those of the base."""
+    document = configuration(BASE, planned, ENGINES)
     path, _ = write(tmp_path, document, node_groups(planned), ["llm: published, guide section 1.5"])
     read = read_config(path).application.args
     assert (read.host.max_sessions, read.host.autoscaling.min_replicas, read.host.autoscaling.max_replicas) == (
@@ -45,7 +44,7 @@ def test_the_written_configuration_holds_the_plan(planned: Bill, tmp_path: Path)
         5,
     )
     assert (read.stt.autoscaling.min_replicas, read.stt.resources.num_cpus, read.stt.resources.memory_mb) == (7, 1, 900)
-    assert (read.llm.engine, read.llm.resources.num_gpus, read.llm.autoscaling.min_replicas) == ("openai_api", 0.5, 4)
+    assert (read.llm.engine, read.llm.resources.num_gpus, read.llm.autoscaling.min_replicas) == ("vllm", 0.5, 4)
     assert read.llm.resources.label_selector == {"group": "gpu"}
     assert read.tts.resources.label_selector == {"group": "cpu"}
     assert (read.stt.threads, read.conversation.context_turns) == (1, 6)
@@ -53,32 +52,38 @@ def test_the_written_configuration_holds_the_plan(planned: Bill, tmp_path: Path)
 
 
 def test_it_is_a_file_for_serve_itself(planned: Bill) -> None:
-    """What `serve deploy` needs beside our settings is written out: name, prefix and import path."""
-    application = configuration(ServeFile(), planned, {})["applications"][0]
+    """The keys that `serve deploy` requires are written: name, prefix and import path."""
+    application = configuration(ServeFile(), planned, ENGINES)["applications"][0]
     assert (application["import_path"], application["route_prefix"]) == ("deployments.app:build", "/")
 
 
-def test_replicas_wait_only_where_slots_are(planned: Bill) -> None:
-    """A replica takes on at least four requests a slot, so that Serve's router never holds what a slot could take."""
-    args = configuration(ServeFile(), planned, {})["applications"][0]["args"]
+def test_requests_wait_in_the_replica_that_has_slots(planned: Bill) -> None:
+    """Serve sends at least four requests a slot, so that none waits in the router while a slot is free."""
+    args = configuration(ServeFile(), planned, ENGINES)["applications"][0]["args"]
     assert (args["llm"]["max_ongoing_requests"], args["tts"]["max_ongoing_requests"]) == (64, 64)
 
 
-def test_groups_hold_their_components(planned: Bill) -> None:
-    """Components that want a GPU are on the GPU group, the others on the other; spare nodes are counted and named."""
+def test_groups_contain_their_components(planned: Bill) -> None:
+    """Components with a GPU are on the GPU group, all others on the CPU group. Spare nodes are counted."""
     cpu, gpu = node_groups(planned)["groups"]
     assert gpu["replicas"] == {"llm": 4}
     assert (gpu["nodes"], gpu["of_which_spare"], gpu["labels"]) == (3, 1, {"group": "gpu"})
     assert set(cpu["replicas"]) == {"host", "turn_detector", "stt", "tts"}
 
 
-def test_a_gpu_must_come_from_somewhere() -> None:
-    """A component that wants a GPU without a node type that has one is refused with the option."""
+def test_a_gpu_needs_a_machine_type() -> None:
+    """A component with a GPU is refused if there is no machine type with GPUs; the error names the option."""
     with pytest.raises(ConfigError, match="--gpu-node"):
         bill(COMPONENTS, CPU, None, spare=1, per_host=120)
 
 
 def test_a_component_that_fits_nowhere_is_named() -> None:
-    """A replica larger than its node is refused with the option to change."""
+    """A replica larger than its machine is refused; the error names the option to change."""
     with pytest.raises(ConfigError, match=r"--cpu-node.*one (stt|host|tts|turn_detector) replica"):
         bill(COMPONENTS, NodeType("c1", 0.5, 500), GPU, spare=0, per_host=120)
+
+
+def test_a_gpu_for_a_cpu_engine_is_refused(planned: Bill) -> None:
+    """The written configuration is validated, so a plan cannot reserve GPUs that no engine uses."""
+    with pytest.raises(ConfigError, match="engine embedded runs on the CPU"):
+        configuration(ServeFile(), planned, {})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from loadtest.results.result import Counts, FitnessCheck, Latency, Moment, Region, RunResult, Verdict
+from loadtest.results.result import Counts, FitnessCheck, Latency, Region, RunResult, TimelineSlice, Verdict
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.scenario import CallerBehavior, Scenario
 from rejoinder.cli.main import app
@@ -45,7 +45,7 @@ def test_every_scenario_key_is_described() -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [RunResult, Latency, Verdict, FitnessCheck, Moment, Counts, Region, TurnRecord],
+    [RunResult, Latency, Verdict, FitnessCheck, TimelineSlice, Counts, Region, TurnRecord],
     ids=lambda one: one.__name__,
 )
 def test_every_result_key_is_described(record: type) -> None:

@@ -1,4 +1,4 @@
-"""Small real things for the store's tests: wheels, manifests, and sources that fail as real ones do."""
+"""Fixtures of the store's tests: small wheels, manifests, and sources that fail like real ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def file_of(content: bytes) -> ModelFile:
 def model(
     files: dict[str, bytes], sources: list[Source] | None = None, prepare: tuple[ConversionForm, ...] = ()
 ) -> Model:
-    """A model of `files`; without `sources` it has one that a fake fetcher answers for."""
+    """Return a model of `files`; without `sources` it has one that only a fake fetcher can read."""
     return Model(
         role="llm",
         licence="MIT",
@@ -42,7 +42,7 @@ def store(directory: Path, models: dict[str, Model], fetcher: Fetcher) -> ModelS
 
 
 def write_wheel(folder: Path, package: str, members: dict[str, bytes], version: str = "1.0") -> Path:
-    """A minimal valid wheel of `package` that holds `members`."""
+    """Write a minimal valid wheel of `package` that contains `members`, and return its path."""
     module = package.replace("-", "_")
     path = folder / f"{module}-{version}-py3-none-any.whl"
     metadata = f"{module}-{version}.dist-info"
@@ -56,7 +56,7 @@ def write_wheel(folder: Path, package: str, members: dict[str, bytes], version: 
 
 
 class GivesFiles:
-    """A Fetcher that writes the given files, then fails if told how."""
+    """Fetcher that writes the given files, then raises `failure` if there is one."""
 
     def __init__(self, files: dict[str, bytes], failure: BaseException | None = None) -> None:
         self.files = files
@@ -70,14 +70,14 @@ class GivesFiles:
 
 
 class NoNetwork:
-    """A Fetcher for which every call is a failure of the test."""
+    """Fetcher that fails the test when it is called."""
 
     def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
-        raise AssertionError(f"went to {source}")
+        raise AssertionError(f"fetched from {source}")
 
 
 class Recorder:
-    """A Progress that keeps what it was told and calls `on_update` with each activity."""
+    """`PullProgress` that records outcomes and activities and calls `on_update` with each activity."""
 
     def __init__(self, on_update: Callable[[str], None] = lambda activity: None) -> None:
         self.outcomes: dict[str, str] = {}
@@ -93,13 +93,13 @@ class Recorder:
 
 
 def all_files(folder: Path) -> list[str]:
-    """Every file below `folder` except the locks, as relative paths."""
+    """Return every file below `folder` except the locks, as relative paths."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(str(path) for path in paths if path.parts[0] != ".locks")
 
 
 def ignore(activity: str, done_bytes: int, total_bytes: int) -> None:
-    """A Report that nobody reads."""
+    """Receive a report and do nothing."""
 
 
 def facts(error: ModelError) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Conversions are made once, by one process at a time, and never half."""
+"""Conversions are made once, by one process at a time, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = {"w.gguf": CONTENT}
 
 
 class FakeConverter:
-    """Writes one file that names the form and its source, counts its calls, and calls `during` before it returns."""
+    """Converter that writes one file with the form and its source, records its calls, and calls `during` at the end."""
 
     def __init__(self, during: Callable[[], None] = lambda: None) -> None:
         self.calls: list[ConversionForm] = []
@@ -55,7 +55,7 @@ def test_a_conversion_is_made_once(tmp_path: Path) -> None:
 
 
 def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
-    """After a pull the prepared form is there, so the first use waits for nothing; a second pull converts nothing."""
+    """A pull makes the forms in `prepare`, so the first use does not wait. A second pull converts nothing."""
     converter = FakeConverter()
     filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     recorder = Recorder()
@@ -66,23 +66,23 @@ def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
     assert filled.verify() == {"m": None}
 
 
-def test_a_pull_can_ask_for_another_form(tmp_path: Path) -> None:
-    """Then that form alone is made, and kept; a form that does not exist is refused."""
+def test_a_pull_can_make_another_form(tmp_path: Path) -> None:
+    """A pull with a form makes and keeps only that form. An unknown form is refused."""
     converter = FakeConverter()
     filled = store(tmp_path, converter)
-    asked = ModelStore(
+    prepared = ModelStore(
         tmp_path, Manifest(models={"m": model(FILES, prepare=(ConversionForm.CT2_INT8,))}), filled.fetcher, converter
     )
-    asked.pull(["m"], form="hf")
+    prepared.pull(["m"], form="hf")
     assert converter.calls == [ConversionForm.HF]
-    assert asked.converted("m", "hf").is_dir()
+    assert prepared.converted("m", "hf").is_dir()
     assert converter.calls == [ConversionForm.HF]
     with pytest.raises(ModelError, match="no such form"):
-        asked.pull(["m"], form="onnx")
+        prepared.pull(["m"], form="onnx")
 
 
 def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
-    """A converted file that changed is reported by verify and replaced at the next use."""
+    """verify reports a converted file that changed; the next use replaces it."""
     converter = FakeConverter()
     filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
@@ -91,8 +91,8 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
     assert (filled.converted("m", "ct2-int8") / "model.bin").read_text() != "damaged"
 
 
-def test_verify_misses_a_conversion_that_is_gone(tmp_path: Path) -> None:
-    """A prepared form that was deleted is reported with the command that makes it."""
+def test_verify_reports_a_missing_conversion(tmp_path: Path) -> None:
+    """verify reports a deleted conversion with the command that makes it."""
     filled = store(tmp_path, FakeConverter(), prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
     (folder / "model.bin").unlink()
@@ -102,7 +102,7 @@ def test_verify_misses_a_conversion_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
-    """A converter that fails midway leaves no folder that a later call could take for a result."""
+    """A converter that fails leaves no folder that a later call could use as a result."""
 
     def fail() -> None:
         raise ModelError("conversion failed.")
@@ -115,7 +115,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_two_at_once_convert_once(tmp_path: Path) -> None:
-    """A second caller waits for the first one's conversion and uses it."""
+    """A second caller waits for the conversion of the first one and uses its result."""
     first_is_converting, second_is_waiting = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -139,7 +139,7 @@ def test_two_at_once_convert_once(tmp_path: Path) -> None:
 
 
 def test_the_key_covers_form_and_source() -> None:
-    """Another form or other weights never share a folder."""
+    """Different forms and different weights have different folders."""
     other = model({"w.gguf": CONTENT[::-1]})
     same = model(FILES)
     folders = {conversion_folder("m", source, form) for source in (same, other) for form in ConversionForm}
@@ -153,8 +153,8 @@ def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
         store(tmp_path, FakeConverter()).converted("m", "awq")
 
 
-def test_a_file_that_is_no_gguf_fails_with_the_converters_reason(tmp_path: Path) -> None:
-    """The converting process's last line reaches the error."""
+def test_an_invalid_gguf_fails_with_the_converters_reason(tmp_path: Path) -> None:
+    """The error contains the last line of the converting process."""
     (tmp_path / "w.gguf").write_bytes(CONTENT)
     with pytest.raises(ModelError, match="conversion to hf failed") as caught:
         convert_in_subprocess(ConversionForm.HF, tmp_path, tmp_path / "out")
@@ -176,13 +176,13 @@ def test_a_model_in_another_format_cannot_be_converted(tmp_path: Path, form: Con
 
 
 def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Query and key rows as llama.cpp stores them: row 2i of a head is transformers' row i, row 2i+1 its i + half."""
+    """Return query or key rows in llama.cpp's order: row 2i is transformers' row i, row 2i+1 its row i + half."""
     halves = [head.chunk(2) for head in rows.chunk(heads)]
     return torch.cat([torch.stack((low, high), dim=1).flatten(0, 1) for low, high in halves])
 
 
-def test_gguf_tensors_come_back_under_transformers_names(tmp_path: Path) -> None:
-    """A Llama written as llama.cpp writes it is read back tensor for tensor, query and key rows in order."""
+def test_gguf_tensors_get_transformers_names(tmp_path: Path) -> None:
+    """A Llama in llama.cpp's layout is read back tensor for tensor, with its query and key rows in order."""
     config = transformers.LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=16, tie_word_embeddings=False,

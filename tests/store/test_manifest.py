@@ -1,4 +1,4 @@
-"""The manifest is data and is refused, with its bad field named, unless every part of it is understood."""
+"""A manifest is refused, with the bad field named, unless every part of it is valid."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def test_the_built_in_manifest_knows_every_default_model() -> None:
-    """The models that the default configuration names are all in the manifest that ships."""
+def test_the_built_in_manifest_lists_every_default_model() -> None:
+    """Every model in the default configuration is in the built-in manifest."""
     models = load_manifest().models
     named = {TurnDetectorSettings().model, SttSettings().model, LlmSettings().model, TtsSettings().model}
     named |= {SttSettings().first_pass_model, AnswerCacheSettings().model}
@@ -48,13 +48,13 @@ def test_the_built_in_manifest_knows_every_default_model() -> None:
 
 
 def test_every_kind_of_source_is_read(tmp_path: Path) -> None:
-    """A manifest may give all four kinds of source in one model, and their order is kept."""
+    """One model may have all four kinds of source; their order is kept."""
     sources = load_manifest(write(tmp_path, document())).models["m"].sources
     assert [source.kind for source in sources] == ["local", "installed", "wheel", "hub"]
 
 
 def test_a_local_folder_is_relative_to_the_manifest(tmp_path: Path) -> None:
-    """A local source means the same folder whatever directory the process runs in."""
+    """A local source is relative to the manifest, not to the working directory."""
     source = load_manifest(write(tmp_path, document())).models["m"].sources[0]
     assert isinstance(source, LocalSource)
     assert source.directory == str(tmp_path / "here")
@@ -74,7 +74,7 @@ def test_a_local_folder_is_relative_to_the_manifest(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_key_is_refused_at_every_level(tmp_path: Path, path: tuple[str | int, ...]) -> None:
-    """An unknown key anywhere is an error that names the manifest and the key."""
+    """An unknown key raises an error that names the manifest and the key."""
     content = document()
     level: Any = content
     for part in path:
@@ -87,7 +87,7 @@ def test_an_unknown_key_is_refused_at_every_level(tmp_path: Path, path: tuple[st
 
 @pytest.mark.parametrize("name", ["../outside", ".hidden", "a/b", ""])
 def test_no_name_can_leave_the_store(tmp_path: Path, name: str) -> None:
-    """Model and file names that are not plain names are refused."""
+    """Model and file names with a path in them are refused."""
     as_model, as_file = document(), document()
     as_model["models"] = {name: as_model["models"]["m"]}
     as_file["models"]["m"]["files"] = {name: {"size_bytes": 1, "sha256": SHA}}
@@ -96,17 +96,17 @@ def test_no_name_can_leave_the_store(tmp_path: Path, name: str) -> None:
             load_manifest(write(tmp_path, content))
 
 
-def test_a_source_must_give_every_file(tmp_path: Path) -> None:
-    """A source that lacks one of the model's files is refused before anything is fetched."""
+def test_a_source_must_provide_every_file(tmp_path: Path) -> None:
+    """A source that lacks one of the model's files is refused when the manifest is read."""
     content = document()
     content["models"]["m"]["files"]["b.bin"] = {"size_bytes": 1, "sha256": SHA}
-    with pytest.raises(ModelError, match=r"must give exactly the files \['a.bin', 'b.bin'\]"):
+    with pytest.raises(ModelError, match=r"must provide exactly the files \['a.bin', 'b.bin'\]"):
         load_manifest(write(tmp_path, content))
 
 
 @pytest.mark.parametrize("text", ["models: [", "- a", "", "models: {m: {role: singer}}"])
 def test_a_broken_manifest_is_one_clear_error(tmp_path: Path, text: str) -> None:
-    """A manifest that is not YAML, or not of its shape, raises a ModelError that names the file."""
+    """A manifest that is not YAML or has the wrong structure raises a ModelError that names the file."""
     path = tmp_path / "manifest.yaml"
     path.write_text(text)
     with pytest.raises(ModelError) as caught:
@@ -116,13 +116,13 @@ def test_a_broken_manifest_is_one_clear_error(tmp_path: Path, text: str) -> None
 
 
 def test_an_absent_manifest_is_one_clear_error(tmp_path: Path) -> None:
-    """A manifest path that leads nowhere raises a ModelError that names the setting to correct."""
+    """A missing manifest raises a ModelError that names the setting to correct."""
     with pytest.raises(ModelError, match=r"models\.manifest"):
         load_manifest(tmp_path / "none.yaml")
 
 
 def test_every_wheel_in_the_built_in_manifest_is_pinned() -> None:
-    """Each wheel names one version and one hash, and split files list their parts in order."""
+    """Each wheel has one version and one hash. Split files list their parts in order."""
     wheels = [s for m in load_manifest().models.values() for s in m.sources if isinstance(s, WheelSource)]
     assert len(wheels) == 8
     parts = next(s.files["model.bin"] for s in wheels if "model.bin" in s.files)

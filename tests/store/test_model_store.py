@@ -1,4 +1,4 @@
-"""The store holds verified files or none: pulls are atomic, repair damage, and stay offline when they can."""
+"""The store contains only verified files: pulls are atomic, repair damage, and use the network only if needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPLETE = ["m/.verified.json", "m/a.bin", "m/b.json"]
 
 
 def test_a_pulled_model_is_ready_under_its_path(tmp_path: Path) -> None:
-    """After a pull the path holds the files, the status is ready, and nothing else is left behind."""
+    """After a pull the folder contains the files, the status is ready, and no other file is left."""
     recorder = Recorder()
     pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
     pulled.pull(["m"], recorder)
@@ -34,7 +34,7 @@ def test_a_pulled_model_is_ready_under_its_path(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_absent_names_the_command(tmp_path: Path) -> None:
-    """The path of an absent model is an error whose remedy is the exact command, and asks no source."""
+    """The path of an absent model raises an error with the exact command as its remedy. No source is read."""
     empty = store(tmp_path, {"m": model(FILES)}, NoNetwork())
     with pytest.raises(ModelError, match=f"Run `rejoinder models pull m --directory {tmp_path}`"):
         empty.path("m")
@@ -43,15 +43,15 @@ def test_a_model_that_is_absent_names_the_command(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_stops_a_pull_before_it_starts(tmp_path: Path) -> None:
-    """A misspelt name is refused with the known ones, and no other model of the list is fetched."""
+    """A misspelt name is refused with the known ones. No other model of the list is fetched."""
     pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
     with pytest.raises(ModelError, match=r"expected: m\. found: n\."):
         pulled.pull(["m", "n"])
     assert all_files(tmp_path) == []
 
 
-def test_a_complete_store_is_never_left(tmp_path: Path) -> None:
-    """When everything verifies a pull of all models asks no source."""
+def test_a_complete_store_needs_no_source(tmp_path: Path) -> None:
+    """A pull reads no source if every file is verified."""
     store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
     recorder = Recorder()
     store(tmp_path, {"m": model(FILES)}, NoNetwork()).pull(progress=recorder)
@@ -59,7 +59,7 @@ def test_a_complete_store_is_never_left(tmp_path: Path) -> None:
 
 
 def test_files_without_a_stamp_are_hashed_not_fetched(tmp_path: Path) -> None:
-    """Right files that someone copied in are adopted after a full hash, offline."""
+    """Files that were copied into the store are accepted after a full hash, without the network."""
     store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
     (tmp_path / "m" / STAMP_FILE).unlink()
     copied = store(tmp_path, {"m": model(FILES)}, NoNetwork())
@@ -69,7 +69,7 @@ def test_files_without_a_stamp_are_hashed_not_fetched(tmp_path: Path) -> None:
 
 
 def test_damage_is_found_by_path_and_repaired_by_pull(tmp_path: Path) -> None:
-    """A file that changed after its pull is refused with both hashes; the next pull brings the right one."""
+    """A file that changed after its pull is refused with both hashes. The next pull replaces it."""
     kept = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
     kept.pull()
     damaged = CONTENT[::-1]
@@ -81,8 +81,8 @@ def test_damage_is_found_by_path_and_repaired_by_pull(tmp_path: Path) -> None:
     assert (kept.path("m") / "a.bin").read_bytes() == CONTENT
 
 
-def test_wrong_bytes_from_a_source_never_enter(tmp_path: Path) -> None:
-    """A source that gives wrong content leaves the store as it was."""
+def test_wrong_bytes_from_a_source_are_refused(tmp_path: Path) -> None:
+    """A source with wrong content leaves the store unchanged."""
     pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles({**FILES, "a.bin": b"wrong"}))
     with pytest.raises(ModelError, match="wrong size"):
         pulled.pull()
@@ -91,14 +91,14 @@ def test_wrong_bytes_from_a_source_never_enter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), ModelError("stopped midway.")])
 def test_an_interrupted_pull_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
-    """Whatever ends a pull midway, no partial file is in place and the staging folder is empty."""
+    """An interrupted pull leaves no partial file in place and an empty staging folder."""
     with pytest.raises(type(failure)):
         store(tmp_path, {"m": model(FILES)}, GivesFiles({"a.bin": CONTENT[:10]}, failure)).pull()
     assert all_files(tmp_path) == []
 
 
 def test_a_killed_pull_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
-    """After SIGKILL midway nothing is in place, the lock is free, and the next pull removes the litter and succeeds."""
+    """After SIGKILL no file is in place and the lock is free. The next pull removes the remains and succeeds."""
     script = """
 import sys, pathlib
 from tests.store.fakes import GivesFiles, model, store
@@ -116,15 +116,15 @@ store(pathlib.Path(sys.argv[1]), {"m": model(files)}, Stuck({"a.bin": b"part"}))
         assert process.stdout is not None
         assert process.stdout.readline() == b"midway\n"
         process.kill()
-    litter = all_files(tmp_path)
-    assert len(litter) == 1
-    assert litter[0].startswith(".staging/m/")
+    remains = all_files(tmp_path)
+    assert len(remains) == 1
+    assert remains[0].startswith(".staging/m/")
     store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
     assert all_files(tmp_path) == COMPLETE
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    """ENOSPC from a writer becomes a ModelError that says what is free and what is needed, and leaves nothing."""
+    """ENOSPC becomes a ModelError that states the free and the needed space. No file is left."""
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ModelError, match=r"the disk of .* is full.*Free space") as caught:
         store(tmp_path, {"m": model(FILES)}, GivesFiles({"a.bin": b"part"}, full)).pull()
@@ -134,16 +134,16 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     assert all_files(tmp_path) == []
 
 
-def test_a_store_in_a_forbidden_place_is_one_clear_error(tmp_path: Path) -> None:
-    """A directory that cannot be made is named, with the option that chooses another."""
+def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    """The error names the directory and the option that chooses another one."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match=r"cannot write the store\..*--directory") as caught:
+    with pytest.raises(ModelError, match=r"the store cannot be written\..*--directory") as caught:
         store(tmp_path / "file" / "store", {"m": model(FILES)}, GivesFiles(FILES)).pull()
     assert caught.value.file == str(tmp_path / "file" / "store")
 
 
-def test_a_folder_of_the_user_comes_first(tmp_path: Path) -> None:
-    """`pull --from DIR` takes DIR/MODEL/FILE and asks no other source."""
+def test_a_folder_of_the_user_is_tried_first(tmp_path: Path) -> None:
+    """`pull --from DIR` uses DIR/MODEL/FILE and reads no other source."""
     (tmp_path / "given" / "m").mkdir(parents=True)
     for name, content in FILES.items():
         (tmp_path / "given" / "m" / name).write_bytes(content)
@@ -154,7 +154,7 @@ def test_a_folder_of_the_user_comes_first(tmp_path: Path) -> None:
 
 
 def test_verify_reports_each_model(tmp_path: Path) -> None:
-    """A full verification finds what a stamp cannot see and goes on to the other models."""
+    """A full verification finds damage that a stamp does not show, and continues with the other models."""
     both = store(tmp_path, {"m": model(FILES), "n": model(FILES)}, GivesFiles(FILES))
     both.pull()
     stamp = (tmp_path / "m" / "a.bin").stat()
@@ -167,7 +167,7 @@ def test_verify_reports_each_model(tmp_path: Path) -> None:
 
 
 def test_the_default_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The cache folder is read when the store is opened, XDG_CACHE_HOME first; the setting beats both."""
+    """The store is below XDG_CACHE_HOME, else below HOME. The setting overrides both."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert open_store(ModelStoreSettings()).directory == tmp_path / ".cache" / "rejoinder" / "models"

@@ -1,4 +1,4 @@
-"""The real manifest against the real files. These need a filled store (`rejoinder models pull`)."""
+"""The built-in manifest matches the real files. These tests need a filled store (`rejoinder models pull`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_file_verifies(filled: ModelStore) -> None:
 
 @pytest.mark.parametrize("name", sorted(load_manifest().models))
 def test_every_model_has_its_path(filled: ModelStore, name: str) -> None:
-    """Each model's path holds each file of the manifest at its recorded size."""
+    """Each model's folder contains each file of the manifest at its recorded size."""
     folder = filled.path(name)
     sizes = {file: (folder / file).stat().st_size for file in filled.manifest.models[name].files}
     assert sizes == {file: entry.size_bytes for file, entry in filled.manifest.models[name].files.items()}
@@ -36,14 +36,14 @@ def test_every_model_has_its_path(filled: ModelStore, name: str) -> None:
 
 
 def test_a_pull_of_a_filled_store_is_offline(filled: ModelStore) -> None:
-    """With everything in place a pull of all models asks no source."""
+    """A pull of all models reads no source if the store is complete."""
     recorder = Recorder()
     ModelStore(filled.directory, filled.manifest, NoNetwork()).pull(progress=recorder)
     assert recorder.outcomes == dict.fromkeys(filled.manifest.models, "already complete")
 
 
 def test_silero_is_in_the_installed_package(tmp_path: Path) -> None:
-    """The installed silero-vad package holds the file that the manifest means."""
+    """The installed silero-vad package contains the file of the manifest."""
     silero = load_manifest().models["silero-vad"]
     source = silero.sources[0]
     assert isinstance(source, InstalledSource)

@@ -1,4 +1,4 @@
-"""Sources are tried in order until one gives the right bytes."""
+"""Sources are tried in order until one provides the right bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REVISION = "a" * 40
 
 
 class FakeHub(BaseHTTPRequestHandler):
-    """Answers as the hub's resolve endpoint does, for one file of one revision."""
+    """HTTP handler like the hub's resolve endpoint, for one file of one revision."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -29,7 +29,7 @@ class FakeHub(BaseHTTPRequestHandler):
             self.wfile.write(CONTENT)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing on the test's terminal."""
+        """Print nothing."""
 
     def _answer(self) -> bool:
         found = self.path == "/owner/repo/resolve/v1/folder/a.bin"
@@ -69,8 +69,8 @@ def fetch(staging: Path, sources: list[Source], fetcher: SourceFetcher | None = 
     )
 
 
-def test_the_first_source_that_has_the_right_bytes_wins(tmp_path: Path) -> None:
-    """A source without the file and one with wrong content are passed over, in order."""
+def test_the_first_source_with_the_right_bytes_is_used(tmp_path: Path) -> None:
+    """A source without the file and one with wrong content are skipped."""
     wrong, right = tmp_path / "wrong", tmp_path / "right"
     for folder, content in ((wrong, CONTENT[::-1]), (right, CONTENT)):
         folder.mkdir()
@@ -82,25 +82,25 @@ def test_the_first_source_that_has_the_right_bytes_wins(tmp_path: Path) -> None:
     assert (right / "a.bin").read_bytes() == CONTENT
 
 
-def test_when_all_fail_the_error_tells_what_each_said(tmp_path: Path) -> None:
-    """The error lists every source that was tried with its own reason."""
+def test_when_all_fail_the_error_lists_every_reason(tmp_path: Path) -> None:
+    """The error lists every source that was tried, with its own reason."""
     package = InstalledSource(kind="installed", package="no-such-package-here", files={"a.bin": "x/a.bin"})
-    with pytest.raises(ModelError, match="no source gave the right files") as caught:
+    with pytest.raises(ModelError, match="no source provides the right files") as caught:
         fetch(tmp_path / "staging", [local(tmp_path / "none"), package])
     text = str(caught.value)
     assert f"(1) folder {tmp_path / 'none'}: {tmp_path / 'none' / 'a.bin'}: is missing." in text
     assert "(2) installed package no-such-package-here: no-such-package-here: is not installed." in text
 
 
-def test_an_only_source_speaks_for_itself(tmp_path: Path) -> None:
-    """With one source its own error is raised, fields and all."""
+def test_a_single_source_raises_its_own_error(tmp_path: Path) -> None:
+    """With one source its own error is raised, with all fields."""
     with pytest.raises(ModelError) as caught:
         fetch(tmp_path / "staging", [local(tmp_path / "none")])
     assert caught.value.file == str(tmp_path / "none" / "a.bin")
 
 
 def test_installed_files_are_found_without_an_import(tmp_path: Path) -> None:
-    """A file inside an installed package is copied out by the package's metadata."""
+    """A file inside an installed package is found through the package's metadata and copied."""
     source = InstalledSource(
         kind="installed", package="silero-vad", files={"v.onnx": "silero_vad/data/silero_vad.onnx"}
     )
@@ -109,14 +109,14 @@ def test_installed_files_are_found_without_an_import(tmp_path: Path) -> None:
 
 
 def test_hub_files_are_fetched_at_their_revision(tmp_path: Path, hub: str) -> None:
-    """The hub client is asked for the path at the revision, and the file gets its name in the store."""
+    """The file is downloaded at its revision and gets its name in the store."""
     source = HubSource(kind="hub", repository="owner/repo", revision="v1", files={"a.bin": "folder/a.bin"})
     folder, _ = fetch(tmp_path / "staging", [source], SourceFetcher(hub_endpoint=hub))
     assert (folder / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_file_that_the_hub_lacks_is_one_clear_error(tmp_path: Path, hub: str) -> None:
-    """A 404 from the hub becomes a ModelError that names the path and carries a remedy."""
+def test_a_file_missing_on_the_hub_is_one_clear_error(tmp_path: Path, hub: str) -> None:
+    """A 404 from the hub becomes a ModelError with the path and a remedy."""
     source = HubSource(kind="hub", repository="owner/repo", revision="v1", files={"a.bin": "folder/other.bin"})
     with pytest.raises(ModelError, match="cannot be downloaded") as caught:
         fetch(tmp_path / "staging", [source], SourceFetcher(hub_endpoint=hub))

@@ -1,4 +1,4 @@
-"""A file is used only if its bytes are the right ones; a stamp spares the hash while nothing has changed."""
+"""A file is used only if its bytes are right. A stamp avoids the hash while the file is unchanged."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_right_files_verify_and_are_stamped(folder: Path) -> None:
-    """After a full check and a stamp, a look at size and time is enough."""
+    """After a full check and a stamp, comparing size and time is enough."""
     assert not is_stamped(folder, FILES)
     verify(folder, FILES, "m", ignore)
     write_stamps(folder, FILES)
     assert is_stamped(folder, FILES)
 
 
-def test_a_changed_time_brings_the_full_hash_back(folder: Path) -> None:
-    """A file touched after its stamp is no longer taken on trust, even if its size is the same."""
+def test_a_changed_time_requires_a_full_hash(folder: Path) -> None:
+    """A file with a new modification time must be hashed again, even if its size is the same."""
     write_stamps(folder, FILES)
     os.utime(folder / "a.bin", ns=(0, 0))
     assert not is_stamped(folder, FILES)
 
 
 def test_a_stamp_of_other_content_does_not_count(folder: Path) -> None:
-    """When the manifest expects another hash, an old stamp of the old file is worth nothing."""
+    """A stamp does not count if the manifest expects another hash."""
     write_stamps(folder, FILES)
     assert not is_stamped(folder, {"a.bin": file_of(CONTENT[::-1])})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a.bin": 3}'])
-def test_a_damaged_stamp_is_no_stamp(folder: Path, text: str) -> None:
-    """An unreadable sidecar means a full hash, never a crash and never trust."""
+def test_a_damaged_stamp_is_ignored(folder: Path, text: str) -> None:
+    """An unreadable stamp file leads to a full hash, not to an error."""
     (folder / STAMP_FILE).write_text(text)
     assert not is_stamped(folder, FILES)
 
 
 def test_wrong_content_names_file_expected_and_found(folder: Path) -> None:
-    """One flipped byte of the right length is found by its hash, and the error carries both hashes."""
+    """One changed byte is found by the hash, and the error has both hashes."""
     damaged = b"W" + CONTENT[1:]
     (folder / "a.bin").write_bytes(damaged)
     with pytest.raises(ModelError, match="wrong content") as caught:
@@ -60,7 +60,7 @@ def test_wrong_content_names_file_expected_and_found(folder: Path) -> None:
 
 
 def test_a_short_file_names_both_sizes(folder: Path) -> None:
-    """A truncated file is told from a damaged one."""
+    """A truncated file is reported with both sizes, without a hash."""
     (folder / "a.bin").write_bytes(CONTENT[:10])
     with pytest.raises(ModelError, match="wrong size") as caught:
         verify(folder, FILES, "m", ignore)
@@ -68,7 +68,7 @@ def test_a_short_file_names_both_sizes(folder: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A file that is not there is named."""
+    """The error names the missing file."""
     with pytest.raises(ModelError, match="is missing") as caught:
         verify(tmp_path, FILES, "m", ignore)
     assert caught.value.file == "m/a.bin"

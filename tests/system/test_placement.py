@@ -22,16 +22,18 @@ from tests.system.harness.watching import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
+# Only vLLM and emulated engines may reserve GPUs; emulated ones need no GPU to run.
+ONE = {"min_replicas": 1, "max_replicas": 1}
 PLACED: dict[str, Any] = {
     "vad": {"resources": {"num_cpus": 0.25}},
     "turn_detector": {"resources": {"num_cpus": 0.5, "custom": {"edge": 1}}},
-    "stt": {"resources": {"num_cpus": 0, "num_gpus": 0.25}},
-    "llm": {"resources": {"num_cpus": 0, "num_gpus": 1}, "autoscaling": {"min_replicas": 1, "max_replicas": 1}},
-    "tts": {"resources": {"num_cpus": 0, "num_gpus": 0.25, "label_selector": {"tier": "gpu"}}},
+    "stt": {"engine": "emulated", "resources": {"num_cpus": 0, "num_gpus": 0.25}},
+    "llm": {"engine": "emulated", "resources": {"num_cpus": 0, "num_gpus": 1}, "autoscaling": ONE},
+    "tts": {"engine": "emulated", "resources": {"num_cpus": 0, "num_gpus": 0.25, "label_selector": {"tier": "gpu"}}},
 }
 NOWHERE: dict[str, Any] = {
     "stt": {"resources": {"label_selector": {"tier": "moon"}}},
-    "llm": {"resources": {"num_gpus": 3}, "autoscaling": {"min_replicas": 1, "max_replicas": 1}},
+    "llm": {"engine": "emulated", "resources": {"num_gpus": 3}, "autoscaling": ONE},
     "tts": {"resources": {"custom": {"unobtainium": 1}}},
 }
 # Long enough to see a wrong placement: the right ones above take a few seconds.

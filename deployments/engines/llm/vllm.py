@@ -29,7 +29,7 @@ from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overlo
 from rejoinder.core.settings.stages import LlmSettings
 from rejoinder.core.settings.vllm import engine_arguments, process_environment
 
-INSTALL = "With a GPU `pip install 'rejoinder[vllm]'`; without one see `scripts/test-vllm`."
+INSTALL = "With a GPU run `pip install -e '.[vllm]'` in the checkout; without one see `scripts/test-vllm`."
 
 
 class Vllm:

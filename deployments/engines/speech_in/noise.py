@@ -33,7 +33,7 @@ def suppressors(settings: NoiseSettings) -> Callable[[], NoiseSuppressor] | None
     except ImportError as error:
         raise ConfigError(
             f"webrtc needs the package webrtc-noise-gain ({error}).",
-            "Run `pip install 'rejoinder[noise]'`, or set it to none.",
+            "Run `pip install -e '.[noise]'` in the checkout, or set it to none.",
             field="args.noise.suppressor",
         ) from None
     return lambda: WebRtcSuppressor(AudioProcessor(NO_GAIN, settings.level))

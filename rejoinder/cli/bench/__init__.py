@@ -1,1 +1,1 @@
-"""`rejoinder bench`: one module for each measurement. Start at `app.py`."""
+"""`rejoinder bench`: one module for each measurement. Start reading at `app.py`, which defines the commands."""

@@ -1,4 +1,4 @@
-"""The row of `rejoinder bench capacity` that is about admission: refused calls against Erlang B."""
+"""The admission row of `rejoinder bench capacity`: the share of refused calls, compared with Erlang B."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from rejoinder.core.settings.settings import Settings
 
 _ADMITTED = TypeAdapter(AdmissionResult)
 Serving = Callable[[Settings], AbstractContextManager[str]]
+"""Serves the application with these settings while the context is open, and yields its URL."""
 
 
-def known(folder: Path) -> AdmissionResult:
-    """The prediction, written before anything is measured, and the repeats that there are already."""
+def stored(folder: Path) -> AdmissionResult:
+    """Return the prediction and the repeats in `folder`. The prediction is written before the first measurement."""
     path = _path(folder)
     if not path.exists():
         path.write_text(json.dumps(asdict(AdmissionResult(ADMISSION.refused)), indent=1) + "\n", encoding="utf-8")
@@ -30,27 +31,38 @@ def known(folder: Path) -> AdmissionResult:
 
 
 def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, console: Console) -> AdmissionResult:
-    """Measure what is missing."""
-    found = known(folder)
-    if len(found.refused) >= repeats:
-        return found
+    """Measure the missing repeats, write each one to `folder`, and return all of them.
+
+    Args:
+        folder: Folder of the results.
+        repeats: Number of repeats.
+        for_s: Duration of each repeat in seconds; at least 60 s are measured.
+        serving: Serves the application.
+        console: Receives one line for each repeat.
+
+    Raises:
+        ConfigError: `for_s` is too short for a call.
+    """
+    result = stored(folder)
+    if len(result.refused) >= repeats:
+        return result
     with serving(settings_of(BASE, {"host": {"max_sessions": ADMISSION.max_sessions}})) as url:
-        while len(found.refused) < repeats:
-            counts = run(scenario(url, for_s, seed=1 + len(found.refused))).counts
+        while len(result.refused) < repeats:
+            counts = run(scenario(url, for_s, seed=1 + len(result.refused))).counts
             if not counts.sessions_scheduled:
                 raise ConfigError("no call was made.", "Run longer.", field="--for")
             share = counts.sessions_refused / counts.sessions_scheduled
             console.print(
-                f"{ADMISSION_ROW}, repeat {len(found.refused) + 1}: {share:.1%} of {counts.sessions_scheduled}"
+                f"{ADMISSION_ROW}, repeat {len(result.refused) + 1}: {share:.1%} of {counts.sessions_scheduled}"
             )
-            refused, calls = (*found.refused, share), (*found.calls, counts.sessions_scheduled)
-            found = AdmissionResult(found.predicted, refused, calls)
-            _path(folder).write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    return found
+            refused, calls = (*result.refused, share), (*result.calls, counts.sessions_scheduled)
+            result = AdmissionResult(result.predicted, refused, calls)
+            _path(folder).write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 def scenario(url: str, for_s: float, seed: int) -> Scenario:
-    """Calls that come at random, say nothing, and leave when their time is over; all of the run counts."""
+    """Return a scenario of silent calls with Poisson arrivals and a fixed length. All of the run is measured."""
     return Scenario(
         url=f"{url.replace('http', 'ws', 1)}/v1",
         sessions=ADMISSION.max_sessions,
@@ -64,11 +76,11 @@ def scenario(url: str, for_s: float, seed: int) -> Scenario:
     )
 
 
-def shown(found: AdmissionResult) -> str:
-    """One line, as the other rows' table has it."""
+def summary(result: AdmissionResult) -> str:
+    """Return one line with the columns of the other rows' table."""
     return (
-        f"{ADMISSION_ROW}: refused {found.predicted:.1%} predicted (Erlang B), {found.measured:.1%} measured, "
-        f"error {found.error:+.1%}, noise {found.noise:.1%}, {'holds' if found.holds else 'does not hold'}"
+        f"{ADMISSION_ROW}: refused {result.predicted:.1%} predicted (Erlang B), {result.measured:.1%} measured, "
+        f"error {result.error:+.1%}, noise {result.noise:.1%}, {'holds' if result.holds else 'does not hold'}"
     )
 
 

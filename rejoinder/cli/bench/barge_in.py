@@ -1,4 +1,4 @@
-"""`rejoinder bench barge-in`: how soon a reply falls silent, with real speech and real voice activity detection."""
+"""`rejoinder bench barge-in`: how fast a reply stops, with real speech and real voice activity detection."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ OVER = (
     DemoLine("5-synthetic-stop", "Stop please. What is the capital of Italy?"),
     DemoLine("6-synthetic-wait", "Wait, I meant the other one."),
 )
-"""What is spoken over the replies."""
+"""Clips that are spoken over the replies."""
 
 CALLERS = 3
 TIMEOUT_S = 20.0
 
 
 def measure(count: int) -> Stops:
-    """`count` interruptions, shared among the callers, against a server of its own."""
+    """Measure `count` interruptions, divided among the callers, with a server of its own."""
     with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work, cluster("local"):
         question, *clips = make_clips(Path(work), open_store(ModelStoreSettings()), (QUESTION, *OVER))
         with served(parse_settings(SETTINGS)) as url:
@@ -46,7 +46,7 @@ def measure(count: int) -> Stops:
 
 
 async def _interrupt(server: ServerAddress, question: Clip, clips: list[Clip], count: int) -> Stops:
-    await _converse(server, script(question, clips, 1, 0))  # the first of a server's life meets cold caches
+    await _converse(server, script(question, clips, 1, 0))  # warm-up: the first conversation meets cold caches
     shares = [count // CALLERS + (number < count % CALLERS) for number in range(CALLERS)]
     scripts = [script(question, clips, share, sum(shares[:number])) for number, share in enumerate(shares) if share]
     calls = await asyncio.gather(*(_converse(server, lines) for lines in scripts))
@@ -55,7 +55,7 @@ async def _interrupt(server: ServerAddress, question: Clip, clips: list[Clip], c
 
 
 async def _converse(server: ServerAddress, lines: list[ScriptedLine]) -> HeldCall:
-    """One conversation, whose last reply is not heard out."""
+    """Hold one conversation; the caller leaves during its last reply. Raise BackendError if it fails."""
     call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S, leaves=True), lambda _: None)
     if call.dialogue.faults:
         raise BackendError(f"the conversation failed: {call.dialogue.faults[0]}")
@@ -63,24 +63,24 @@ async def _converse(server: ServerAddress, lines: list[ScriptedLine]) -> HeldCal
 
 
 def table(stops: Stops) -> Table:
-    """Where the time went."""
-    shown = Table("ms", "p50", "p95", "most", title=f"{len(stops.found)} of {stops.asked} interruptions")
+    """Return the spread of each part of the time, in milliseconds."""
+    rows = Table("ms", "p50", "p95", "most", title=f"{len(stops.found)} of {stops.asked} interruptions")
     for name, part in stops.spreads().items():
-        shown.add_row(name, *(f"{value:.0f}" for value in (part.median_ms, part.p95_ms, part.most_ms)))
-    return shown
+        rows.add_row(name, *(f"{value:.0f}" for value in (part.median_ms, part.p95_ms, part.most_ms)))
+    return rows
 
 
 def verdict(stops: Stops) -> str:
-    """What it comes to, in a sentence."""
-    kept = f"{len(stops.found) - stops.untrue} of {len(stops.found)} histories hold only what was heard"
-    judged = f"{'PASS' if stops.holds else 'FAIL'}: p95 of first frame to silence against {LIMIT_MS:.0f} ms; {kept}."
+    """Return the verdict in one sentence, and a second one if the callers were late."""
+    true = f"{len(stops.found) - stops.untrue} of {len(stops.found)} histories contain only words that were played"
+    text = f"{'PASS' if stops.holds else 'FAIL'}: p95 from first frame to silence, limit {LIMIT_MS:.0f} ms; {true}."
     if stops.late_ms <= LATENESS_LIMIT_MS:
-        return judged
-    return f"{judged} The callers' own frames left {stops.late_ms:g} ms late (p99), which counts against it."
+        return text
+    return f"{text} The callers' frames left {stops.late_ms:g} ms late (p99), which is included in the times."
 
 
 def document(stops: Stops) -> dict[str, Any]:
-    """What `--json` writes."""
+    """Return the document that `--json` writes."""
     spreads = {name: asdict(part) for name, part in stops.spreads().items()}
     found = [asdict(each) | {"true_to_heard": each.true_to_heard} for each in stops.found]
     return {

@@ -1,4 +1,4 @@
-"""`rejoinder bench cache`: how long a kept answer takes by Serve handle, against the model's first token."""
+"""`rejoinder bench cache`: latency of a cached answer through a Serve handle, compared with the first token."""
 
 from __future__ import annotations
 
@@ -18,29 +18,37 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import AnswerCacheSettings, Settings
 
 LIMIT_MS = 50.0
-"""The requirement: a hit answers within it."""
+"""Limit of a hit at the 95th percentile."""
 
 SCOPE = "bench"
-# How a question is asked when its answer is kept, and how it is asked again.
+# The stored questions, their paraphrases, and questions without an answer in the cache.
 KEPT, AGAIN, OTHER = (
     "Where is the entrance of building {}?",
     "Please tell me where the entrance of the building {} is.",
     "Where is the car park of building {}?",
 )
 WARM_UP = 20
+"""Lookups before each measurement."""
 STORING = 8
+"""Answers that are stored concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRow:
-    """`found`: what was asked for was found (or not, for a miss) every time."""
+    """One kind of lookup.
+
+    Attributes:
+        what: Name of the row.
+        spread: Times in milliseconds.
+        found: Every lookup had the expected result: the right answer, or none for a miss.
+    """
 
     what: str
     spread: Spread
     found: bool = True
 
     def document(self) -> dict[str, Any]:
-        """What `--json` writes of it."""
+        """Return the row as `--json` writes it."""
         figures = {"ms": self.spread.median_ms, "p95_ms": self.spread.p95_ms, "most_ms": self.spread.most_ms}
         return {"what": self.what, "count": self.spread.count, "found": self.found} | {
             name: round(value, 2) for name, value in figures.items()
@@ -49,20 +57,26 @@ class CacheRow:
 
 @dataclass(frozen=True, slots=True)
 class CacheResults:
-    """The rows, and the engines that answered."""
+    """The rows, and the name of each stage's engine."""
 
     rows: list[CacheRow]
     engines: dict[str, str]
 
     @property
     def holds(self) -> bool:
-        """Whether every hit was one, and 95 of 100 came within the limit."""
+        """True if every expected hit was found, with its 95th percentile within the limit."""
         hits = [row for row in self.rows if row.what.startswith("hit")]
         return all(row.found and row.spread.p95_ms <= LIMIT_MS for row in hits)
 
 
 def measure(entries: int, lookups: int, answers: int) -> CacheResults:
-    """A cache with so many entries, asked so often for each row; the model gives so many answers of its own."""
+    """Measure on a cluster of its own.
+
+    Args:
+        entries: Answers in the cache.
+        lookups: Lookups of each kind.
+        answers: First tokens of the language model.
+    """
     settings = Settings(answer_cache=AnswerCacheSettings(enabled=True, max_entries=max(entries, 1)))
     with cluster("local"):
         return asyncio.run(_run(settings, entries, lookups, answers))
@@ -84,7 +98,7 @@ async def _run(settings: Settings, entries: int, lookups: int, answers: int) -> 
 
 
 class CacheProbe:
-    """A host's handles, inside one replica."""
+    """Deployment with the handles of a host, inside one replica."""
 
     def __init__(self, cache: Any, llm: Any, settings: Settings) -> None:
         from deployments.serving.handles import AnswerCacheHandle, LlmHandle
@@ -95,7 +109,7 @@ class CacheProbe:
         self._settings = settings.conversation
 
     async def measure(self, entries: int, lookups: int, answers: int) -> CacheResults:
-        """Fill the cache, then time each kind of lookup and the model's first tokens."""
+        """Fill the cache, then measure each kind of lookup and the model's first tokens; see `measure`."""
         await self._fill(entries)
         rows = [
             await self._lookups("hit, equal question", form=KEPT, kind="exact", entries=entries, count=lookups),
@@ -120,23 +134,23 @@ class CacheProbe:
 
         for number in range(WARM_UP):
             await look_up(number)
-        taken = [await _timed(look_up, number) for number in range(count)]
-        return CacheRow(what, spread([ms for ms, _ in taken]), all(right for _, right in taken))
+        times = [await _timed(look_up, number) for number in range(count)]
+        return CacheRow(what, spread([ms for ms, _ in times]), all(right for _, right in times))
 
     async def _first_token_ms(self, number: int) -> float:
-        """Of an opening: the instructions are known to the engine after the first one."""
+        """Return the TTFT of a conversation's first turn. From the second call on, the instructions are cached."""
         prompt = (ChatMessage("system", self._settings.instructions), ChatMessage("user", OTHER.format(number)))
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         async with self._llm.open(LlmRequest(prompt, self._settings.max_reply_tokens, session=f"s{number}")) as stream:
             async for _ in stream:
                 break
-        return (time.perf_counter() - began) * 1000
+        return (time.perf_counter() - started_at) * 1000
 
 
 async def _timed(look_up: Callable[[int], Awaitable[bool]], number: int) -> tuple[float, bool]:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     right = await look_up(number)
-    return (time.perf_counter() - began) * 1000, right
+    return (time.perf_counter() - started_at) * 1000, right
 
 
 def _question(form: str, number: int) -> CacheQuestion:
@@ -144,9 +158,11 @@ def _question(form: str, number: int) -> CacheQuestion:
 
 
 def table(found: CacheResults) -> Table:
-    """Each row, in milliseconds."""
-    shown = Table("answer", "times", "p50 ms", "p95 ms", "most ms", "found", title="inside a replica, by Serve handle")
+    """Return the rows with their times in milliseconds."""
+    rows = Table(
+        "answer", "times", "p50 ms", "p95 ms", "most ms", "found", title="inside a replica, through Serve handles"
+    )
     for row in found.rows:
         figures = (f"{value:.1f}" for value in (row.spread.median_ms, row.spread.p95_ms, row.spread.most_ms))
-        shown.add_row(row.what, str(row.spread.count), *figures, "as expected" if row.found else "NOT as expected")
-    return shown
+        rows.add_row(row.what, str(row.spread.count), *figures, "as expected" if row.found else "NOT as expected")
+    return rows

@@ -1,7 +1,7 @@
-"""`rejoinder bench capacity`: the capacity plan held against the machine it runs on, row by row.
+"""`rejoinder bench capacity`: the capacity plan checked on this machine, row by row.
 
-Everything lands in one folder: the calibration, each row's prediction (written before the row is measured), and each
-repeat as it is finished. A run that is stopped goes on where it was.
+One folder holds the calibration, each row's prediction (written before the row is measured), and each finished repeat.
+A run that was stopped continues with the missing steps.
 """
 
 from __future__ import annotations
@@ -53,60 +53,70 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import Application, HttpOptions, ServeFile
 from rejoinder.core.settings.settings import Settings
 
-MANNER = CallerBehavior(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
+BEHAVIOR = CallerBehavior(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
 BASE_KNEE = 29
-"""Sessions that the base carries by its settings alone; only says where 20, 40 and 60% are."""
+"""Sessions that the base configuration carries, from its settings. It only determines the calibration levels."""
 
 CLIP = "two_cities.wav@4.6"
 CLIP_S = (0.2, 1.72)
-"""Its first words, "it was the age of wisdom", without a pause that could pass for an end."""
+"""Seconds from and to: "it was the age of wisdom", without a pause that endpointing could take for the end."""
 
-FAILED = 1
 _MEASURED = TypeAdapter(Measured)
 _PREDICTED = TypeAdapter(Predicted)
 
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """The rows, and the one about admission if it was asked for."""
+    """The measured rows, and the admission row; None if it was not requested."""
 
     rows: list[Measured]
     admission: AdmissionResult | None
 
     @property
     def holds(self) -> bool:
+        """True if the errors of all rows are within their bounds."""
         return all(found.holds for found in self.rows) and (self.admission is None or self.admission.holds)
 
     def documents(self) -> list[dict[str, Any]]:
-        """What `--json` writes."""
+        """Return the documents that `--json` writes."""
         admission = self.admission
         extra = [asdict(admission) | {"row": ADMISSION_ROW, "holds": admission.holds}] if admission else []
         return [document(found) for found in self.rows] + extra
 
 
 def validate(folder: Path, rows: str, repeats: int, for_s: float) -> Validated:
-    """Calibrate, predict and measure the named rows (all, if none is) as far as the folder does not hold it yet."""
+    """Calibrate, predict and measure rows; steps that are in the folder are not repeated.
+
+    Args:
+        folder: Folder of the results.
+        rows: Names with commas; "": all rows.
+        repeats: Measurements of each row; 0: only predict.
+        for_s: Duration of each run in seconds.
+
+    Raises:
+        ConfigError: A name is unknown, or the load generator was too slow for a valid run.
+    """
     names = rows.split(",") if rows else [*(row.name for row in ROWS), ADMISSION_ROW]
     chosen = [_named(name) for name in names if name != ADMISSION_ROW]
     folder.mkdir(parents=True, exist_ok=True)
     console = Console()
-    admission = bench_admission.known(folder) if ADMISSION_ROW in names else None
+    admission = bench_admission.stored(folder) if ADMISSION_ROW in names else None
     with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work:
         clip = short_clip(Path(work))
         calibration = _calibrated(folder, clip, for_s, console)
-        found = [_known(folder, changed, calibration, console) for changed in chosen]
-        missing = [len(one.repeats) for one in found] + ([len(admission.refused)] if admission else [])
-        if min(missing) < repeats:
+        results = [_stored(folder, changed, calibration, console) for changed in chosen]
+        done = [len(result.repeats) for result in results] + ([len(admission.refused)] if admission else [])
+        if min(done) < repeats:
             with cluster("local"):
-                found = [
-                    _measured(folder, found=one, calibration=calibration, how=(clip, for_s, repeats), console=console)
-                    for one in found
+                results = [
+                    _measured(folder, result, calibration=calibration, how=(clip, for_s, repeats), console=console)
+                    for result in results
                 ]
                 if admission:
                     admission = bench_admission.measured(
                         folder, repeats=repeats, for_s=for_s, serving=served, console=console
                     )
-    return Validated(found, admission)
+    return Validated(results, admission)
 
 
 def _named(name: str) -> CapacityRow:
@@ -114,11 +124,11 @@ def _named(name: str) -> CapacityRow:
         return row(name)
     except KeyError:
         names = ", ".join(row.name for row in ROWS)
-        raise ConfigError(f"there is no row {name!r}.", f"There are {names}.", field="--rows") from None
+        raise ConfigError(f"there is no row {name!r}.", f"Rows: {names}.", field="--rows") from None
 
 
 def short_clip(folder: Path) -> Path:
-    """The first words of a person's reading, as a WAV file."""
+    """Write the first words of a human reading to a WAV file, and return its path."""
     path = folder / "caller.wav"
     clip = next(clip for clip in default_clips() if clip.name == CLIP)
     begin, end = (round(seconds * WIRE_RATE) * SAMPLE_BYTES for seconds in CLIP_S)
@@ -127,7 +137,7 @@ def short_clip(folder: Path) -> Path:
 
 
 def scenario(url: str, clip: Path, sessions: int, for_s: float, *, seed: int) -> Scenario:
-    """Callers who speak a second, hardly think, and commit after exactly 200 ms of silence."""
+    """Return a scenario of callers who speak for 1.5 s and think for 0.2 s. A turn ends after 200 ms of silence."""
     return Scenario(
         url=f"{url.replace('http', 'ws', 1)}/v1",
         sessions=sessions,
@@ -136,7 +146,7 @@ def scenario(url: str, clip: Path, sessions: int, for_s: float, *, seed: int) ->
         warm_up_s=6.0,
         drain_s=15.0,
         seed=seed,
-        behavior=MANNER,
+        behavior=BEHAVIOR,
         turn_detection="server_vad",
         silence_ms=200,
         clips=(str(clip),),
@@ -145,7 +155,7 @@ def scenario(url: str, clip: Path, sessions: int, for_s: float, *, seed: int) ->
 
 @contextmanager
 def served(settings: Settings) -> Iterator[str]:
-    """The application with these settings on the cluster that runs; yields its URL."""
+    """Serve the application with these settings on the connected cluster; yield its URL (http)."""
     document = ServeFile(http_options=HttpOptions(port=free_port()), applications=[Application(args=settings)])
     with application(document, lambda _: None) as url:
         yield url
@@ -162,21 +172,21 @@ def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Cal
             console.print(f"calibrating at {sessions} sessions ...")
             result, window = measure(scenario(url, clip, sessions, for_s, seed=sessions))
             if result.causes:
-                raise ConfigError("the generator was not fit: " + "; ".join(result.causes), "Try again.", field="--out")
+                raise ConfigError("invalid load generator: " + "; ".join(result.causes), "Retry.", field="--out")
             levels.append(calibrations.level(result, window))
-    found = Calibration(
+    calibration = Calibration(
         levels=tuple(levels),
         engines=result.engines,
         slots={name: stage(settings, name).slots for name in STAGES},
-        behavior=MANNER,
+        behavior=BEHAVIOR,
         settings=settings.model_dump(mode="json"),
     )
-    calibrations.save(found, path)
-    return found
+    calibrations.save(calibration, path)
+    return calibration
 
 
-def _known(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Measured:
-    """The row's prediction, and the repeats that there are already."""
+def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Measured:
+    """Return the row's prediction and the repeats in `folder`."""
     path = folder / f"measured-{changed.name}.json"
     if path.exists():
         return _MEASURED.validate_json(path.read_bytes())
@@ -184,32 +194,32 @@ def _known(folder: Path, changed: CapacityRow, calibration: Calibration, console
 
 
 def _measured(
-    folder: Path, found: Measured, calibration: Calibration, how: tuple[Path, float, int], *, console: Console
+    folder: Path, result: Measured, calibration: Calibration, how: tuple[Path, float, int], *, console: Console
 ) -> Measured:
-    """Measure what is missing; each repeat is written when it is finished."""
+    """Measure the missing repeats. Each is written when it is finished."""
     clip, for_s, repeats = how
-    predicted = found.predicted
-    if len(found.repeats) >= repeats:
-        return found
+    predicted = result.predicted
+    if len(result.repeats) >= repeats:
+        return result
     path = folder / f"measured-{predicted.row}.json"
     with served(settings_of(calibration.settings, row(predicted.row).changes)) as url:
-        while len(found.repeats) < repeats:
-            repeat = _repeat(url, clip, predicted, for_s, seed=1 + len(found.repeats))
-            console.print(f"{predicted.row}, repeat {len(found.repeats) + 1}: {_shown(predicted, repeat)}")
+        while len(result.repeats) < repeats:
+            repeat = _repeat(url, clip, predicted, for_s, seed=1 + len(result.repeats))
+            console.print(f"{predicted.row}, repeat {len(result.repeats) + 1}: {_comparison(predicted, repeat)}")
             if repeat.invalid:
                 causes = "; ".join(repeat.invalid)
-                raise ConfigError(f"the generator was not fit: {causes}", "Run again: it goes on here.", field="--out")
-            found = Measured(predicted, (*found.repeats, repeat))
-            path.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    return found
+                raise ConfigError(f"invalid load generator: {causes}", "Run it again: it continues here.", "--out")
+            result = Measured(predicted, (*result.repeats, repeat))
+            path.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 def _predicted(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Predicted:
-    """From the file if the row was predicted before, so that no measurement can change a prediction."""
+    """Return the prediction in the folder; make and write it if there is none. A measurement cannot change it."""
     path = folder / f"predicted-{changed.name}.json"
     if not path.exists():
-        guess = predict_row(network(calibration, changed, WORDS), changed)
-        path.write_text(json.dumps(asdict(guess), indent=1) + "\n", encoding="utf-8")
+        prediction = predict_row(network(calibration, changed, WORDS), changed)
+        path.write_text(json.dumps(asdict(prediction), indent=1) + "\n", encoding="utf-8")
     predicted = _PREDICTED.validate_json(path.read_bytes())
     console.print(f"{changed.name}: predicted knee {predicted.knee}, p95 {predicted.p95_ms} at {predicted.sessions}")
     return predicted
@@ -230,15 +240,15 @@ def _repeat(url: str, clip: Path, predicted: Predicted, for_s: float, *, seed: i
     )
 
 
-def _shown(predicted: Predicted, repeat: Repeat) -> str:
+def _comparison(predicted: Predicted, repeat: Repeat) -> str:
     pairs = zip(predicted.sessions, predicted.p95_ms, repeat.p95_ms, repeat.turns, strict=True)
     return "; ".join(
-        f"{n} sessions: p95 {p95:.0f} ms (predicted {guess:.0f}), {turns} turns" for n, guess, p95, turns in pairs
+        f"{n} sessions: p95 {p95:.0f} ms (predicted {expected:.0f}), {turns} turns" for n, expected, p95, turns in pairs
     )
 
 
 def document(found: Measured) -> dict[str, Any]:
-    """What `--json` writes of a row."""
+    """Return a row as `--json` writes it."""
     return asdict(found) | {
         "knee": round(found.knee, 2),
         "knee_error": round(found.knee_error, 4),
@@ -250,7 +260,7 @@ def document(found: Measured) -> dict[str, Any]:
 
 
 def table(measured: list[Measured]) -> Table:
-    """Prediction, measurement, error and noise floor of each row."""
+    """Return the prediction, measurement, error and noise floor of each row."""
     bounds = f"knee {KNEE_WITHIN:.0%}, p95 {P95_WITHIN:.0%}"
     title = f"p95 limit {LIMIT_MS:g} ms; bounds: {bounds}; noise: half the repeats' range"
     shown = Table("row", "knee predicted", "measured", "error", "noise", "p95 error", "noise", "holds", title=title)

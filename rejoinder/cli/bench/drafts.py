@@ -1,4 +1,4 @@
-"""`rejoinder bench drafts`: callers who pause and go on, and what of the discarded drafts reaches them."""
+"""`rejoinder bench drafts`: callers who pause and continue; no discarded speculative reply may be audible."""
 
 from __future__ import annotations
 
@@ -21,31 +21,40 @@ from rejoinder.cli.bench.capacity import served
 from rejoinder.core.settings.settings import Settings, parse_settings
 from rejoinder.core.wire.formats import AudioFormat
 
-SHOWN = 10
+LISTED = 10
+"""Leaks, wrong transcripts and faults that are printed."""
 
 
 def measure(callers: int, turns: int, hesitating: float, seed: int) -> DraftFindings:
-    """All calls at once, against a server of its own on this machine."""
+    """Hold all calls concurrently with a server of its own; the parameters are those of `converse`."""
     with cluster("local"), served(settings(callers)) as url:
         return converse(url, callers=callers, turns=turns, hesitating=hesitating, seed=seed)
 
 
 def settings(callers: int) -> Settings:
-    """The server's: SETTINGS, with room for all calls on one host."""
+    """Return the server's settings: SETTINGS, with room for all calls on one host."""
     return parse_settings(SETTINGS | {"host": {"max_sessions": max(callers, Settings().host.max_sessions)}})
 
 
 def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int) -> DraftFindings:
-    """All calls at once with the server at `url` (http), which has SETTINGS."""
+    """Hold all calls concurrently and return what they heard.
+
+    Args:
+        url: Address of the server (http), which has SETTINGS.
+        callers: Number of concurrent calls.
+        turns: Turns of each call.
+        hesitating: Share of the turns with a pause inside.
+        seed: Seed of phrases, pauses and thinking times.
+    """
     speech = encode(human_phrases(), AudioFormat.PCM)
     scripts = [
         script(seed, caller=caller, turns=turns, hesitating=hesitating, phrases=len(speech.utterances))
         for caller in range(callers)
     ]
-    before, began = stage_metrics.read(url), time.monotonic()
+    before, started_at = stage_metrics.read(url), time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         held = runner.run(hold(f"{url.replace('http', 'ws', 1)}/v1", speech, scripts))
-    took_s = time.monotonic() - began
+    took_s = time.monotonic() - started_at
     stages, restarted = stage_metrics.between(before, _settled(url))
     return DraftFindings(
         callers,
@@ -59,7 +68,7 @@ def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int
 
 
 def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
-    """The server's counts once the ended calls' drafts are counted too."""
+    """Return the server's counts once the drafts of the ended calls are counted, after at most `within_s`."""
     deadline = time.monotonic() + within_s
     reading = stage_metrics.read(url)
     while time.monotonic() < deadline:
@@ -71,50 +80,50 @@ def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
 
 
 def table(found: DraftFindings) -> Table:
-    """What was said, what was tried, and what was heard."""
-    seen = found.evidence
+    """Return the counts of turns, drafts and leaks."""
+    evidence = found.evidence
     title = f"{found.callers} callers, {found.took_s:.0f} s"
-    shown = Table("what", "count", title=title)
+    table = Table("what", "count", title=title)
     rows = {
-        "turns": seen.turns,
-        "answered": seen.turns - seen.unanswered,
-        "with a pause inside": seen.hesitant,
+        "turns": evidence.turns,
+        "answered": evidence.turns - evidence.unanswered,
+        "with a pause inside": evidence.hesitant,
         "pauses inside turns": found.hesitations,
-        "taken inside a pause (premature)": seen.premature,
+        "ended inside a pause (premature)": evidence.premature,
         "drafts begun": found.drafts("begun"),
         "kept": found.drafts("kept"),
         "discarded": found.drafts("discarded"),
         "of them with audio ready": found.drafts("discarded_ready"),
-        "seconds of answers read": round(seen.judged_s),
-        "leaks": len(seen.leaks),
-        "transcripts not of what was said": len(seen.misheard),
+        "seconds of replies checked": round(evidence.judged_s),
+        "leaks": len(evidence.leaks),
+        "wrong transcripts": len(evidence.misheard),
     }
     for name, count in rows.items():
-        shown.add_row(name, str(count))
-    return shown
+        table.add_row(name, str(count))
+    return table
 
 
 def remarks(found: DraftFindings) -> Iterator[str]:
-    """The verdict in a sentence, and what speaks against it."""
-    seen = found.evidence
-    for leak in seen.leaks[:SHOWN]:
+    """Yield the leaks and other faults, and the verdict as the last line."""
+    evidence = found.evidence
+    for leak in evidence.leaks[:LISTED]:
         yield f"turn {leak.turn}: {leak.why}: {leak.found} instead of {leak.expected}, {leak.audio_s:.2f} s"
-    yield from seen.misheard[:SHOWN]
-    yield from seen.faults[:SHOWN]
-    asked = found.requests("turn_detector")
-    yield f"The turn model was asked {asked} times. The callers' frames left {found.late_ms:g} ms late (p99)."
+    yield from evidence.misheard[:LISTED]
+    yield from evidence.faults[:LISTED]
+    requests = found.requests("turn_detector")
+    yield f"Turn detector requests: {requests}. The callers' frames left {found.late_ms:g} ms late (p99)."
     if not found.tried:
         yield "Too few drafts were discarded to prove anything."
     if not found.accounted:
-        gone = ", ".join(found.restarted) or "none"
-        yield f"Not every draft that was begun was kept or discarded; replicas restarted: {gone}."
-    heard = f"{len(seen.leaks)} leaks" if seen.leaks else "nothing of a discarded revision was heard"
-    answered = f"{seen.turns - seen.unanswered} of {seen.turns} turns answered"
-    yield f"{'PASS' if found.holds else 'FAIL'}: {heard}; {answered}."
+        restarted = ", ".join(found.restarted) or "none"
+        yield f"Not every draft was kept or discarded; replicas restarted: {restarted}."
+    leaks = f"{len(evidence.leaks)} leaks" if evidence.leaks else "no discarded draft was audible"
+    answered = f"{evidence.turns - evidence.unanswered} of {evidence.turns} turns answered"
+    yield f"{'PASS' if found.holds else 'FAIL'}: {leaks}; {answered}."
 
 
 def document(found: DraftFindings) -> dict[str, Any]:
-    """What `--json` writes."""
+    """Return the document that `--json` writes."""
     host = found.stages.get("host")
     return {
         "callers": found.callers,

@@ -1,4 +1,4 @@
-"""`rejoinder bench hedging`: hedged requests against plain ones, on real Serve replicas with the emulated engine."""
+"""`rejoinder bench hedging`: hedged and plain requests, on real Serve replicas with the emulated engine."""
 
 from __future__ import annotations
 
@@ -25,35 +25,44 @@ from rejoinder.core.settings.settings import Settings, parse_settings
 
 QUESTION = LlmRequest((ChatMessage("user", "Hello"),), max_tokens=8)
 GIVE_UP_S = 20.0
-# Requests before the schedule: the hedger's window then knows what is usual, and connections are open.
+"""Seconds after which a request counts as unanswered."""
 WARM_UP = 150
+"""Requests before the schedule. They fill the hedger's window and open the connections."""
 
 
 def compare(names: str, requests: int, console: Console) -> list[HedgeComparison]:
-    """Both arms of the named cases (all, if none is)."""
+    """Measure both arms of each case on a cluster of its own.
+
+    Args:
+        names: Names of cases with commas; "": all cases.
+        requests: Requests of each arm.
+        console: Receives one line for each case.
+    """
     chosen = [_named(name) for name in names.split(",")] if names else list(CASES)
     with cluster("local"):
         return asyncio.run(_compare(chosen, requests, console))
 
 
 async def _compare(cases: Sequence[HedgeCase], requests: int, console: Console) -> list[HedgeComparison]:
-    found = []
+    comparisons = []
     for case in cases:
         off, on = [await _measured(case, requests, hedging) for hedging in (False, True)]
-        found.append(HedgeComparison(case, off, on))
-        console.print(f"{case.name}: {_shown(found[-1])}", style="dim")
-    return found
+        comparisons.append(HedgeComparison(case, off, on))
+        console.print(f"{case.name}: {_summary(comparisons[-1])}", style="dim")
+    return comparisons
 
 
 def _named(name: str) -> HedgeCase:
     for case in CASES:
         if case.name == name:
             return case
-    raise ConfigError(f"there is no case {name!r}.", f"There are {', '.join(case.name for case in CASES)}.", "--cases")
+    raise ConfigError(
+        f"there is no case {name!r}.", f"Cases: {', '.join(case.name for case in CASES)}.", field="--cases"
+    )
 
 
 def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
-    """The case as the application's settings."""
+    """Return the application's settings for one arm of a case."""
     scaling = {"min_replicas": case.replicas, "max_replicas": case.replicas}
     return parse_settings(
         {
@@ -70,9 +79,9 @@ def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
 
 
 async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
-    """One arm, in an application of its own.
+    """Measure one arm, in an application of its own.
 
-    Serve is told in a thread: its router lives on the event loop that met it first, which must go on running.
+    Serve is called in a thread: its router is bound to the event loop that first used it, which must keep running.
     """
     from ray import serve
 
@@ -94,7 +103,7 @@ async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
 
 
 class HedgeProbe:
-    """The hedger as a host has it, inside one replica."""
+    """Deployment with the hedger of a host, inside one replica."""
 
     def __init__(self, settings: Settings, handle: Any) -> None:
         from deployments.serving.handles import LlmHandle
@@ -104,28 +113,34 @@ class HedgeProbe:
         self._hedger = Hedger(LlmHandle(handle), settings, self._metrics, time.monotonic)
 
     async def measure(self, requests: int, rate: float) -> tuple[list[float], int, int, int]:
-        """Times to first token in ms from the scheduled arrivals, the unanswered, and hedges sent and won."""
+        """Replay the schedule.
+
+        Returns:
+            The TTFTs in ms from the scheduled arrivals, the number of unanswered requests, of hedges and of hedges that
+            were first.
+        """
         running = asyncio.create_task(self._hedger.run())
         try:
             await self._replay(arrivals(WARM_UP, rate, seed=0))
             before = self._hedges("sent"), self._hedges("won")
-            found = await self._replay(arrivals(requests, rate))
+            ttfts_s = await self._replay(arrivals(requests, rate))
         finally:
             running.cancel()
-        answered = [ttft_s * 1000 for ttft_s in found if math.isfinite(ttft_s)]
-        return answered, len(found) - len(answered), self._hedges("sent") - before[0], self._hedges("won") - before[1]
+        answered = [ttft_s * 1000 for ttft_s in ttfts_s if math.isfinite(ttft_s)]
+        sent, won = self._hedges("sent") - before[0], self._hedges("won") - before[1]
+        return answered, len(ttfts_s) - len(answered), sent, won
 
     async def _replay(self, schedule: Sequence[float]) -> list[float]:
-        began = time.monotonic()
+        started_at = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            asked = []
+            requests = []
             for at in schedule:
-                await asyncio.sleep(max(0.0, began + at - time.monotonic()))
-                asked.append(group.create_task(self._ttft_s(began + at)))
-        return [task.result() for task in asked]
+                await asyncio.sleep(max(0.0, started_at + at - time.monotonic()))
+                requests.append(group.create_task(self._ttft_s(started_at + at)))
+        return [task.result() for task in requests]
 
     async def _ttft_s(self, scheduled: float) -> float:
-        """Infinite if it was not answered."""
+        """Return the TTFT in seconds from the scheduled arrival; infinity if the request was not answered."""
         first = math.inf
         try:
             async for _ in self._hedger.stream(QUESTION, StageFailures(self._metrics), GenerationStats(), GIVE_UP_S):
@@ -139,7 +154,7 @@ class HedgeProbe:
 
 
 def document(found: HedgeComparison) -> dict[str, Any]:
-    """What `--json` writes of a case."""
+    """Return a case as `--json` writes it."""
     arms = {
         name: {
             "requests": len(arm.ttft_ms) + arm.unanswered,
@@ -156,19 +171,18 @@ def document(found: HedgeComparison) -> dict[str, Any]:
 
 
 def table(compared: Sequence[HedgeComparison]) -> Table:
-    """Each case, hedging off and on."""
+    """Return the cases with hedging off and on."""
     title = "time to first token, ms, hedging off / on; emulated engine on real Serve replicas"
-    shown = Table("case", "p50", "p95", "p99", "p99 falls", "extra requests", "unanswered", "holds", title=title)
+    rows = Table("case", "p50", "p95", "p99", "p99 falls", "extra requests", "unanswered", "holds", title=title)
     for found in compared:
         shares = (f"{found.off.quantile(share):.0f} / {found.on.quantile(share):.0f}" for share in (0.5, 0.95, 0.99))
-        lost = f"{found.off.unanswered} / {found.on.unanswered}"
-        shown.add_row(
-            found.case.name, *shares, f"{found.fall:.0%}", f"{found.on.extra:.1%}", lost, "yes" if found.holds else "no"
-        )
-    return shown
+        unanswered = f"{found.off.unanswered} / {found.on.unanswered}"
+        holds = "yes" if found.holds else "no"
+        rows.add_row(found.case.name, *shares, f"{found.fall:.0%}", f"{found.on.extra:.1%}", unanswered, holds)
+    return rows
 
 
-def _shown(found: HedgeComparison) -> str:
+def _summary(found: HedgeComparison) -> str:
     return (
         f"p99 {found.off.quantile(0.99):.0f} ms without, {found.on.quantile(0.99):.0f} with hedging, "
         f"{found.on.extra:.1%} more requests"

@@ -1,6 +1,6 @@
-"""`rejoinder bench latency`: what each latency technique buys, with real models, row by row.
+"""`rejoinder bench latency`: what each latency technique saves, with real models, row by row.
 
-Each conversation's turns are written as soon as it is over; a run that was stopped goes on where it was.
+The turns of a conversation are written when it ends. A run that was stopped continues with the missing turns.
 """
 
 from __future__ import annotations
@@ -35,32 +35,44 @@ LINES = (
     DemoLine("4-human-wisdom", recording="two_cities.wav@4.6"),
     DemoLine("5-synthetic-egg", "How do I boil an egg?"),
 )
-"""A conversation of five turns; the later ones have a history."""
+"""A conversation of five turns. The later ones have a history."""
 
 TIMEOUT_S = 30.0
-# A conversation whose own frames left late measured the caller; it is held again, so often in a row.
 MOST_TRIES = 6
+"""Attempts at one conversation. It is repeated if the caller's own frames left late: it then measured the caller."""
 _RECORDS = TypeAdapter(list[TurnRecord])
 
 
 def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: Console) -> list[AblationRow]:
-    """Measure the named rows (all, if none is), as far as the folder does not hold them yet."""
+    """Measure rows; turns that are in the folder are not repeated.
+
+    Args:
+        folder: Folder of the results.
+        names: Names of rows with commas; "": all rows.
+        turns: Turns of each row.
+        turns_all_on: Turns with every technique on.
+        console: Receives one line for each conversation.
+
+    Raises:
+        ConfigError: A name is unknown.
+        BackendError: This machine is too busy for a valid measurement.
+    """
     chosen = [_named(name) for name in names.split(",")] if names else list(TECHNIQUES)
     folder.mkdir(parents=True, exist_ok=True)
     baseline, *rest = [_named(ALL_ON), *(technique for technique in chosen if technique.name != ALL_ON)]
     clips = _clips(folder / "clips")
     with cluster("local"):
-        # Half before the other rows and half behind them: the machine's speed drifts.
+        # Half before the other rows and half after them, because the machine's speed drifts.
         _measure(folder, technique=baseline, clips=clips, turns=turns_all_on // 2, console=console)
         for technique in rest:
             _measure(folder, technique=technique, clips=clips, turns=turns, console=console)
         _measure(folder, technique=baseline, clips=clips, turns=turns_all_on, console=console)
-    all_on = _known(folder, baseline)
-    return [row(technique, _known(folder, technique), all_on) for technique in (baseline, *rest)]
+    all_on = _stored(folder, baseline)
+    return [row(technique, _stored(folder, technique), all_on) for technique in (baseline, *rest)]
 
 
 def _clips(folder: Path) -> list[Path]:
-    """What the callers say in every row: a synthesized voice speaks anew each time, so it speaks once a folder."""
+    """Return the caller's clips. They are made once a folder, because each synthesis gives other samples."""
     clips = [folder / f"{line.name}.wav" for line in LINES]
     if all(clip.exists() for clip in clips):
         return clips
@@ -72,38 +84,38 @@ def _named(name: str) -> Technique:
     for technique in TECHNIQUES:
         if technique.name == name:
             return technique
-    known = ", ".join(technique.name for technique in TECHNIQUES)
-    raise ConfigError(f"there is no row {name!r}.", f"There are {known}.", field="--rows")
+    names = ", ".join(technique.name for technique in TECHNIQUES)
+    raise ConfigError(f"there is no row {name!r}.", f"Rows: {names}.", field="--rows")
 
 
 def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: int, *, console: Console) -> None:
-    """Conversations until there are so many turns; each is kept when it is over."""
-    known = _known(folder, technique)
-    if len(known) >= turns:
+    """Hold conversations until there are `turns` turns. Each is written when it ends."""
+    stored = _stored(folder, technique)
+    if len(stored) >= turns:
         return
     settings = parse_settings(technique.changes)
     with served(settings) as url:
         server = ServerAddress(f"{url.replace('http', 'ws', 1)}/v1")
-        asyncio.run(_converse(server, clips, 0))  # the first of a server's life meets cold caches
+        asyncio.run(_converse(server, clips, 0))  # warm-up: the first conversation meets cold caches
         tries = 0
-        while len(known) < turns:
-            records, late_ms = asyncio.run(_converse(server, clips, 1 + len(known) // len(clips)))
+        while len(stored) < turns:
+            records, late_ms = asyncio.run(_converse(server, clips, 1 + len(stored) // len(clips)))
             if late_ms > LATENESS_LIMIT_MS:
                 tries += 1
                 if tries >= MOST_TRIES:
                     raise BackendError(f"the caller's frames left {late_ms:.1f} ms late.", "Use a quieter machine.")
-                console.print(f"held again: the caller's frames left {late_ms:.1f} ms late", style="dim")
+                console.print(f"repeated: the caller's frames left {late_ms:.1f} ms late", style="dim")
                 continue
-            known, tries = known + records, 0
+            stored, tries = stored + records, 0
             _path(folder, technique).write_text(
-                json.dumps([asdict(record) for record in known], indent=1) + "\n", encoding="utf-8"
+                json.dumps([asdict(record) for record in stored], indent=1) + "\n", encoding="utf-8"
             )
-            heard = [f"{record.voice_to_voice_ms or 0:.0f}" for record in records]
-            console.print(f"{technique.name}: {', '.join(heard)} ms ({len(known)} of {turns} turns)", style="dim")
+            times = [f"{record.voice_to_voice_ms or 0:.0f}" for record in records]
+            console.print(f"{technique.name}: {', '.join(times)} ms ({len(stored)} of {turns} turns)", style="dim")
 
 
 async def _converse(server: ServerAddress, clips: Sequence[Path], run: int) -> tuple[list[TurnRecord], float]:
-    """One conversation, and how late its frames left (ms, p99)."""
+    """Hold one conversation; return its turns and how late the caller's frames left (ms, p99)."""
     lines = [ScriptedLine(read_clip(path)) for path in clips]
     call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S), lambda _: None)
     return call.dialogue.records(run), call.lateness_ms()[0]
@@ -113,26 +125,26 @@ def _path(folder: Path, technique: Technique) -> Path:
     return folder / f"{technique.name}.json"
 
 
-def _known(folder: Path, technique: Technique) -> list[TurnRecord]:
+def _stored(folder: Path, technique: Technique) -> list[TurnRecord]:
     path = _path(folder, technique)
     return _RECORDS.validate_json(path.read_bytes()) if path.exists() else []
 
 
 def document(found: AblationRow) -> dict[str, Any]:
-    """What `--json` writes of a row."""
+    """Return a row as `--json` writes it."""
     return asdict(found)
 
 
 def engines(folder: Path) -> dict[str, str]:
-    """Which engines answered, as the server named them."""
-    records = _known(folder, _named(ALL_ON))
+    """Return the name of each stage's engine, as the server reported it."""
+    records = _stored(folder, _named(ALL_ON))
     return next((record.engines for record in records if record.engines), {})
 
 
 def table(rows: Sequence[AblationRow]) -> Table:
-    """The rows, and where their time went."""
+    """Return the rows with their latency, its stages, and the cost of each technique's absence."""
     stages = list(rows[0].stages)
-    title = "voice to voice, ms; costs: clip by clip; stages: medians; cut off: replies to half a turn"
+    title = "voice to voice, ms; costs: clip by clip; stages: medians; cut off: premature replies"
     shown = Table("without", "turns", "p50", "p95", "costs (95%)", *stages, "cut off", title=title)
     for found in rows:
         whole = found.spread

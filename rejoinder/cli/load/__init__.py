@@ -1,1 +1,4 @@
-"""`rejoinder load`: load runs, searches and the tables of bandwidth and concurrency. Start at `app.py`."""
+"""`rejoinder load`: load tests, and the tables of bandwidth and concurrency.
+
+Start reading at `app.py`, which defines the commands.
+"""

@@ -1,9 +1,8 @@
-"""`rejoinder load`: how many conversations a cluster holds, and at what latency."""
+"""`rejoinder load`: load tests of a server: how many conversations it holds, and at what latency."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -17,53 +16,54 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from rejoinder.cli.extras import need_load_extra
 from rejoinder.cli.load import bandwidth as load_bandwidth
 from rejoinder.cli.load import concurrency as load_concurrency
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.errors import ConfigError
 
-# At run time only the commands import them: plots and statistics take a second to load.
+# Imported at run time by the commands only: they need the extra `load` and take a second to load.
 if TYPE_CHECKING:
     from loadtest.generator.workers import RunProgress, Watch
     from loadtest.results.result import RunResult, Verdict
     from loadtest.scenario.scenario import Scenario
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.command()(load_bandwidth.bandwidth)
 app.command()(load_concurrency.concurrency)
 
 API_KEY = "REJOINDER_API_KEY"
+"""Environment variable with the server's API key."""
 COLOURS = {"PASS": "green", "FAIL": "bold red", "UNDECIDED": "yellow", "INVALID": "bold magenta"}
 
-Url = Annotated[str, typer.Option(help="The server's OpenAI base URL.")]
-Sessions = Annotated[int, typer.Option(min=1, help="Calls held at once.")]
-For = Annotated[str, typer.Option("--for", metavar="TIME", help="How long to measure: 60s, 10m, 1h.")]
-TierName = Annotated[Tier, typer.Option(help="The latency guide's tier to prove.")]
+Url = Annotated[str, typer.Option(help="OpenAI base URL of the server.")]
+Sessions = Annotated[int, typer.Option(min=1, help="Number of concurrent calls.")]
+For = Annotated[
+    str, typer.Option("--for", metavar="TIME", help="Duration of the measurement, for example 60s, 10m or 1h.")
+]
+TierName = Annotated[Tier, typer.Option(help="Tier of the latency guide that the calls must meet.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE|@FILE", help="Anything else of the scenario: arrivals=spike, behavior.barge_in=0.1."
+        "--set",
+        metavar="KEY=VALUE|@FILE",
+        help="Further keys of the scenario, for example arrivals=spike. May be repeated.",
     ),
 ]
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result; keys: loadtest/results/result.py.")
+    Path | None, typer.Option("--json", metavar="FILE", help="File for the result; keys: loadtest/results/result.py.")
 ]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report, one self-contained page.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="File for the report, one self-contained HTML page.")
+]
 
 
 @app.callback()
 def load() -> None:
-    """How many conversations a cluster holds, and at what latency."""
-    need_extra()
+    """Load tests of a server: how many conversations it holds, and at what latency.
 
-
-def need_extra() -> None:
-    """Raises ConfigError if what only measuring needs is not installed."""
-    wanted = ("hdrh", "matplotlib", "picows", "scipy", "simpy")
-    absent = [name for name in wanted if importlib.util.find_spec(name) is None]
-    if absent:
-        missing = ", ".join(absent)
-        raise ConfigError(f"packages are missing: {missing}.", "Run `pip install rejoinder[load]`.", field="load")
+    The commands need the extra `load`: run `pip install -e '.[load]'` in the checkout.
+    """
 
 
 @app.command()
@@ -77,13 +77,15 @@ def run(
     json_file: Json = None,
     html_file: Html = None,
 ) -> None:
-    """Hold calls against a server and judge it: the tier, the guide's components, its table of metrics.
+    """Hold calls with a server and compare its latency with the tier and the latency guide's other limits.
 
-    Every key of --set is documented in loadtest/scenario/scenario.py; REJOINDER_API_KEY is the server's key. Exit
-    status:
-    0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the generator was late, starved or lossy:
-    the system is not judged), 4 UNDECIDED (more turns needed).
+    loadtest/scenario/scenario.py documents every key of --set. The environment variable REJOINDER_API_KEY, if set,
+    is sent as the bearer token.
+
+    Exit status: 0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the load generator was late, starved or
+    lossy, so the server is not judged), 4 UNDECIDED (more turns are needed).
     """
+    need_load_extra()
     from loadtest.generator.run import run as hold
     from loadtest.judging.report import html
 
@@ -103,35 +105,41 @@ def run(
 @app.command()
 def search(
     url: Url = "ws://127.0.0.1:8000/v1",
-    start: Annotated[int, typer.Option(min=1, help="Calls of the first step.")] = 10,
-    most: Annotated[int, typer.Option(min=1, help="Search no further.")] = 1000,
+    start: Annotated[int, typer.Option(min=1, help="Number of calls of the first step.")] = 10,
+    most: Annotated[int, typer.Option(min=1, help="Largest number of calls to try.")] = 1000,
     for_: For = "60s",
     *,
     tier: TierName = Tier.GOOD,
     settings: Settings = None,
     json_file: Json = None,
 ) -> None:
-    """How many calls pass the tier: doubling, then bisection to 5%, each step with a recovery check, three repeats.
+    """Find the largest number of calls that meets the tier.
 
-    A generator process carries about 750 calls: beyond that, --set workers=2 and more. --json: holds, breaks, ending
-    (system-limited, generator-limited, ...), steps, baseline_ms, engines. Exit status: 0 if some load passed three
-    times, 3 if the generator was the limit, else 1.
+    The search doubles the calls until a step fails, then bisects to 5%. After each step it checks that the server
+    recovers. The result must pass three times. One generator process carries about 750 calls: use --set workers=2
+    or more beyond that.
+
+    --json writes holds, breaks, ending (system-limited, generator-limited, ...), steps, baseline_ms and engines.
+
+    Exit status: 0 if some number of calls passed three times, 1 if none did, 2 after an error, 3 if the load
+    generator was the limit.
     """
+    need_load_extra()
     from loadtest.generator.search import CompletedStep, SearchEnd
     from loadtest.generator.search_runner import search as find
 
     need_writable(json_file, "--json")
     console = Console(highlight=False)
 
-    def tell(taken: CompletedStep) -> None:
-        back = {None: "", True: ", recovered", False: ", did not recover"}[taken.recovered]
-        figures = "" if taken.p50_ms is None else f"p50 {taken.p50_ms:.0f} ms, p95 {taken.p95_ms:.0f} ms"
-        outcome = f"[{COLOURS[taken.outcome.value]}]{taken.outcome.value}[/]"
-        console.print(f"{taken.step.kind.value:8} {taken.step.sessions:6} calls  {outcome}  {figures}{back}")
-        for cause in taken.causes:
+    def print_step(done: CompletedStep) -> None:
+        recovery = {None: "", True: ", recovered", False: ", did not recover"}[done.recovered]
+        figures = "" if done.p50_ms is None else f"p50 {done.p50_ms:.0f} ms, p95 {done.p95_ms:.0f} ms"
+        outcome = f"[{COLOURS[done.outcome.value]}]{done.outcome.value}[/]"
+        console.print(f"{done.step.kind.value:8} {done.step.sessions:6} calls  {outcome}  {figures}{recovery}")
+        for cause in done.causes:
             console.print(f"         {cause}", style="magenta")
 
-    found = find(_scenario(url, sessions=start, for_=for_, tier=tier, settings=settings), start, most, tell)
+    found = find(_scenario(url, sessions=start, for_=for_, tier=tier, settings=settings), start, most, print_step)
     breaks = "no step failed" if found.breaks is None else f"{found.breaks} fail"
     console.print(f"Holds {found.holds} calls ({breaks}): {found.ending.value}.", style="bold")
     write_json(json_file, found)
@@ -148,7 +156,7 @@ def _scenario(url: str, sessions: int, for_: str, tier: Tier, *, settings: list[
 
 @contextmanager
 def watching(console: Console, scenario: Scenario) -> Iterator[Watch]:
-    """The live view on a terminal; elsewhere a line every ten seconds."""
+    """Yield the function that displays progress: a live view on a terminal, elsewhere a line every ten seconds."""
     from loadtest.generator.live import view
     from loadtest.scenario.schedule import plan
 
@@ -166,26 +174,26 @@ def watching(console: Console, scenario: Scenario) -> Iterator[Watch]:
 
 
 def _lines(console: Console) -> Watch:
-    told = 0
+    printed = 0
 
     def watch(progress: RunProgress) -> None:
-        nonlocal told
-        if progress.elapsed_s // 10 > told:
-            told = int(progress.elapsed_s // 10)
+        nonlocal printed
+        if progress.elapsed_s // 10 > printed:
+            printed = int(progress.elapsed_s // 10)
             counts = progress.merged.counts
             console.print(f"{progress.elapsed_s:.0f} s: {sum(progress.live.values())} calls, {counts['turns']} turns")
 
     return watch
 
 
-# -- what is printed and written --------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def show(console: Console, found: RunResult) -> None:
-    """The verdict first, then what it rests on."""
+    """Print the verdict, then the latencies, limits and counts that it follows from."""
     console.print(f"{found.outcome.value}  {found.scenario['tier']} tier", style=COLOURS[found.outcome.value])
     for line in found.causes:
-        console.print(f"  the generator was not fit: {line}", style="magenta")
+        console.print(f"  invalid load generator: {line}", style="magenta")
     for line in found.notes:
         console.print(f"  {line}", style="dim")
     console.print(latency_table(found))
@@ -200,7 +208,7 @@ def show(console: Console, found: RunResult) -> None:
     if found.memory_mb:
         first, last, most = found.memory_mb[0][1], found.memory_mb[-1][1], max(mib for _, mib in found.memory_mb)
         console.print(
-            f"  server memory, all replicas: {first:.0f} MiB at first, {last:.0f} at last, {most:.0f} at most"
+            f"  server memory, all replicas: {first:.0f} MiB at the start, {last:.0f} at the end, {most:.0f} at most"
         )
     for check in found.checks:
         style = "dim" if check.ok else "yellow" if check.warning else "bold magenta"
@@ -209,6 +217,7 @@ def show(console: Console, found: RunResult) -> None:
 
 
 def latency_table(found: RunResult) -> Table:
+    """Return the percentiles of every stage, of voice-to-voice latency and of the other times, in milliseconds."""
     from loadtest.results.result import VOICE_TO_VOICE
     from loadtest.results.turn_record import WATERFALL
 
@@ -223,6 +232,7 @@ def latency_table(found: RunResult) -> Table:
 
 
 def verdict_table(verdicts: tuple[Verdict, ...]) -> Table:
+    """Return the limits with their measured values and verdicts."""
     table = Table("limit", "source", box=None, padding=(0, 2, 0, 0))
     for heading in ("statistic", "below", "measured", "violations", "verdict"):
         table.add_column(heading, justify="right" if heading != "verdict" else "left")
@@ -244,7 +254,7 @@ def verdict_table(verdicts: tuple[Verdict, ...]) -> Table:
 
 
 def write_json(path: Path | None, found: Any) -> None:
-    """A result or a list of them."""
+    """Write a result, or a list of results, as JSON; do nothing without a path. Raise ConfigError if that fails."""
     if path:
         _write(path, json.dumps(_plain(found), indent=1) + "\n", "--json")
 
@@ -260,7 +270,7 @@ def _plain(found: Any) -> Any:
 
 
 def need_writable(path: Path | None, option: str) -> None:
-    """Raises ConfigError before the measuring if its result could not be written after it."""
+    """Raise ConfigError before a measurement if its result could not be written afterwards."""
     if path and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise _unwritable(path, "no permission, or no such folder", option)
 

@@ -1,4 +1,4 @@
-"""`rejoinder load bandwidth`: what a session costs on the wire, measured, and the guide's tables held against it."""
+"""`rejoinder load bandwidth`: measured bandwidth of a session, compared with the latency guide's tables."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rejoinder.cli.extras import need_load_extra
+
 FAILED = 1
 
 
 def bandwidth(
-    seconds: Annotated[float, typer.Option(min=4, max=120, help="Length of each media stream.")] = 24.0,
-    agents: Annotated[int, typer.Option(min=0, max=50, help="Calls to hold at once for the first server row.")] = 10,
+    seconds: Annotated[float, typer.Option(min=4, max=120, help="Length of each media stream in seconds.")] = 24.0,
+    agents: Annotated[
+        int, typer.Option(min=0, max=50, help="Concurrent calls for the first row of the server table.")
+    ] = 10,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything; keys: docs/bandwidth.md.")
+        Path | None, typer.Option("--json", metavar="FILE", help="File for all results; keys: docs/bandwidth.md.")
     ] = None,
 ) -> None:
-    """Bytes and packets per session and direction on a virtual Ethernet pair, against the formula; then the guide's
-    bandwidth tables. Needs root and Linux network namespaces. Exit status 1 if a row is beyond 3% of its formula.
+    """Measure bytes and packets of a session in each direction, and check the latency guide's bandwidth tables.
+
+    The traffic crosses a virtual Ethernet pair and is compared with a formula. It needs root and Linux network
+    namespaces.
+
+    Exit status: 0 if every row is within 3% of its formula, 1 if not, 2 after an error.
     """
-    # Only here: the codecs are an extra, and no other command may miss them.
+    need_load_extra()
     from loadtest.bandwidth import opus
     from loadtest.bandwidth.rows import TOLERANCE
     from loadtest.bandwidth.run import measure
@@ -38,17 +46,17 @@ def bandwidth(
     for table in tables(report):
         console.print(table)
         console.print()
-    console.print(f"{opus.version()}. Frames that were not IPv4, and not counted: {report.strangers}.")
+    console.print(f"{opus.version()}. Frames that are not IPv4 and were not counted: {report.strangers}.")
     if json_file:
         json_file.write_text(json.dumps(document(report), indent=1) + "\n", encoding="utf-8")
     if not report.ok:
-        console.print(f"A row is beyond {TOLERANCE:.0%} of its formula.", style="bold red")
+        console.print(f"A row differs from its formula by more than {TOLERANCE:.0%}.", style="bold red")
         raise typer.Exit(FAILED)
 
 
 @contextmanager
 def _cleaning_up() -> Iterator[None]:
-    """Let a SIGTERM unwind the stack, which removes the namespaces and ends the servers."""
+    """Turn SIGTERM into an exception, so that the namespaces are removed and the servers are stopped."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The tables and the JSON of `rejoinder load bandwidth`."""
+"""Tables and JSON of `rejoinder load bandwidth`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loadtest.bandwidth.tables import SERVERS, ServerRow
 
 WAYS: tuple[Direction, Direction] = ("up", "down")
 
-# The media sessions that stand in the server table for all that were measured: the JSON has every one.
+# Media sessions in the server table. The JSON has all that were measured.
 _SHOWN = (
     "Opus 24k, 20 ms",
     "Opus 32k, 20 ms",
@@ -27,7 +27,7 @@ _SHOWN = (
 
 
 def tables(report: BandwidthReport) -> list[Table]:
-    """What is printed, in order; each is a Markdown table."""
+    """Return the printed tables in order. Each is a Markdown table."""
     sockets = [session for session in report.sessions if session.transport.startswith("WebSocket")]
     media = [session for session in report.sessions if session not in sockets]
     return [
@@ -40,7 +40,7 @@ def tables(report: BandwidthReport) -> list[Table]:
 
 
 def document(report: BandwidthReport) -> dict[str, Any]:
-    """The JSON: every session with its rows and what follows from them, and the three tables."""
+    """Return the JSON document: every session with its rows and totals, and the guide's three tables."""
     return {
         "ok": report.ok,
         "tolerance": TOLERANCE,
@@ -79,7 +79,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _sessions(title: str, sessions: Sequence[SessionKind]) -> Table:
-    """Rates in whole IP packets without acknowledgements; `both` with them."""
+    """Return the sessions' rates in IP packets, acknowledgements excluded. The column `both` includes them."""
     columns = ["session"]
     columns += [f"{way} {what}" for way in WAYS for what in ("talking kbps", "pps", "formula", "call kbps")]
     table = _table(title, *columns, "talk share up/down", "acks/s up/down", "both kbps", "worst error")
@@ -103,7 +103,7 @@ def _worst(rows: Sequence[DirectionRow]) -> float:
 
 def _qualities(report: BandwidthReport) -> Table:
     table = _table(
-        "The guide's per-agent table (4.4): one direction while somebody speaks",
+        "The guide's per-agent table (4.4): one direction during speech",
         *("row", "guide kbps", "codec kbps", "on the wire kbps", "verdict", "would hold with"),
     )
     for row in report.qualities:

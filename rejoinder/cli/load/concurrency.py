@@ -1,4 +1,4 @@
-"""`rejoinder load concurrency`: the guide's tables of sessions, placement, cards, precisions and memory by cell."""
+"""`rejoinder load concurrency`: the guide's tables of sessions, placement, GPUs, precisions and memory, by cell."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rejoinder.cli.extras import need_load_extra
 from rejoinder.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MEASURED_ROWS = "10,100"
 IDLE, IDLE_S = "IDLE", 5.0
+"""Outcome and length in seconds of the measurement without calls."""
 STYLES = {
     "measured": "green",
     "projected": "cyan",
@@ -30,30 +32,41 @@ STYLES = {
 
 
 def concurrency(
-    url: Annotated[str, typer.Option(help="Measure session rows against this server (ws://HOST:PORT/v1).")] = "",
-    rows: Annotated[str, typer.Option(help="Session rows to run; the others are projected from them.")] = MEASURED_ROWS,
-    for_: Annotated[str, typer.Option("--for", metavar="TIME", help="How long each row is measured.")] = "30s",
+    url: Annotated[
+        str, typer.Option(help="Server for the session rows, ws://HOST:PORT/v1. Default: no session rows.")
+    ] = "",
+    rows: Annotated[
+        str, typer.Option(help="Numbers of sessions to measure, with commas. Other rows are projected from them.")
+    ] = MEASURED_ROWS,
+    for_: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="Duration of each session row, for example 30s.")
+    ] = "30s",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE|@FILE", help="Of the scenario: see load run.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE|@FILE", help="Further keys of the scenario; see load run."),
     ] = None,
     *,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the cells; keys: loadtest/capacity/concurrency.py."),
+        typer.Option("--json", metavar="FILE", help="File for the cells; keys: loadtest/capacity/concurrency.py."),
     ] = None,
 ) -> None:
-    """Every cell measured here, projected (the arithmetic is shown), published (the source is named), or not holding.
+    """Check the latency guide's tables of concurrency on this machine, cell by cell.
 
-    Engines are measured one by one on one core (about two minutes); with --url the session rows run first. A row that
-    does not hold names the configuration in which it would.
+    Each cell is measured, projected (with its arithmetic), published (with its source), not known, or does not
+    hold. A cell that does not hold names a configuration with which it would. The engines are measured one after
+    another on one core, which takes about two minutes. With --url the session rows run first.
+
+    Exit status: 0, or 2 after an error.
     """
+    need_load_extra()
     from loadtest.capacity.concurrency import ram, sessions
     from loadtest.capacity.hardware_cells import gpus, placement, quantization
     from rejoinder.cli.load.app import write_json
 
     counts = _counts(rows)
-    known = _known(_runs(url, counts, for_, settings or []) if url else [])
-    parts = (sessions(known), placement(known), gpus(), quantization(known), ram(known))
+    measured = _measurements(_runs(url, counts, for_, settings or []) if url else [])
+    parts = (sessions(measured), placement(measured), gpus(), quantization(measured), ram(measured))
     tables = [list(part) for part in parts]
     console = Console(highlight=False)
     for cells in tables:
@@ -68,7 +81,7 @@ def _counts(rows: str) -> list[int]:
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise ConfigError(f"{rows!r} are no numbers of sessions.", "For example 10,100.", field="--rows")
+        raise ConfigError(f"{rows!r} is not a list of positive numbers.", "Write for example 10,100.", field="--rows")
     return counts
 
 
@@ -80,8 +93,7 @@ def _runs(url: str, counts: Sequence[int], for_: str, settings: list[str]) -> li
     found = [_run(0, IDLE, None, idle(url, IDLE_S))]
     for count in counts:
         fixed = {"url": url, "sessions": count, "for_s": seconds(for_, "--for")}
-        wanted = scenario(fixed | {"api_key": os.environ.get(API_KEY) or "none"}, settings)
-        result, window = measure(wanted)
+        result, window = measure(scenario(fixed | {"api_key": os.environ.get(API_KEY) or "none"}, settings))
         found.append(_run(count, result.outcome.value, result, window))
     return found
 
@@ -103,8 +115,8 @@ def _run(sessions: int, outcome: str, result: RunResult | None, window: Measured
     )
 
 
-def _known(runs: list[ConcurrencyRun]) -> Measurements:
-    """Measure the engines, and draw the lines of the runs whose generator was fit."""
+def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
+    """Measure the engines, and fit lines to the valid runs."""
     from deployments.studies import engine_cost, quantization
     from loadtest.capacity.concurrency import MeasuredEngine, Measurements, Quantized
     from loadtest.capacity.footprint import line
@@ -113,26 +125,26 @@ def _known(runs: list[ConcurrencyRun]) -> Measurements:
 
     needs = engine_cost.study()
     compared = quantization.study(open_store(ModelStoreSettings()), threads=1)
-    # A run that failed used all there was, not all it needed; one whose generator was late says nothing.
-    fit = [run for run in runs if run.outcome not in ("INVALID", "FAIL")]
-    sessions = [float(run.sessions) for run in fit]
+    # A failed run shows the available resources, not the needed ones. An invalid run shows nothing.
+    valid = [run for run in runs if run.outcome not in ("INVALID", "FAIL")]
+    sessions = [float(run.sessions) for run in valid]
     return Measurements(
         engines={need.engine: MeasuredEngine(need.memory_mb, need.job_ms, need.pace) for need in needs},
         quantized=[Quantized(row.model, row.speedup, row.error, row.what) for row in compared],
         runs=[run for run in runs if run.sessions],
-        cores_line=line(sessions, [run.host_cores for run in fit]) if len(fit) > 1 else None,
-        memory_line=line(sessions, [run.host_memory_mb for run in fit]) if len(fit) > 1 else None,
+        cores_line=line(sessions, [run.host_cores for run in valid]) if len(valid) > 1 else None,
+        memory_line=line(sessions, [run.host_memory_mb for run in valid]) if len(valid) > 1 else None,
         cores=os.cpu_count() or 1,
     )
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    """One of the guide's tables."""
-    shown = Table("row", "column", "guide", "found", "status", "source", "would hold", title=f"Guide {cells[0].table}")
+    """Return the cells of one of the guide's tables, one row each."""
+    rows = Table("row", "column", "guide", "found", "status", "source", "would hold", title=f"Guide {cells[0].table}")
     for cell in cells:
         status = f"[{STYLES[cell.status.value]}]{cell.status.value}[/]"
-        shown.add_row(cell.row, cell.column, cell.guide, cell.found, status, cell.source, cell.would)
-    return shown
+        rows.add_row(cell.row, cell.column, cell.guide, cell.found, status, cell.source, cell.would)
+    return rows
 
 
 def _summary(cells: Iterable[Cell]) -> str:

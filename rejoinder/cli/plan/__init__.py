@@ -1,1 +1,1 @@
-"""`rejoinder plan`: sources of a plan's figures, the command and its tables. Start at `command.py`."""
+"""`rejoinder plan`: the command (`command.py`), the sources of its figures, and its tables."""

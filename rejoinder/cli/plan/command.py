@@ -1,4 +1,4 @@
-"""`rejoinder plan`: what to buy for so many conversations, from a calibration of a running server."""
+"""`rejoinder plan`: the hardware for a number of conversations, from a calibration of a running server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from rejoinder.cli.extras import need_load_extra
 from rejoinder.cli.plan.grouped_options import grouped
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.capacity.providers import Choice, choose
@@ -17,8 +18,9 @@ from rejoinder.core.capacity.sizing import NodeType
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings
+from rejoinder.core.settings.stages import GPU_ENGINES
 
-# At run time only the command imports them: simulation and statistics take a second to load.
+# Imported at run time by the command only: they need the extra `load` and take a second to load.
 if TYPE_CHECKING:
     from loadtest.capacity.calibration import Calibration
     from loadtest.capacity.plan import Plan
@@ -26,52 +28,70 @@ if TYPE_CHECKING:
 
 STAGES = ("stt", "llm", "tts")
 PUBLISHED_SLOTS = 16
-"""Requests that a replica passes on to a published engine at once: nobody publishes how many it takes."""
+"""Concurrent requests of one replica to a published engine. This is an assumption: no provider publishes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What `rejoinder plan` asks."""
+    """Options of `rejoinder plan`; the help of each says what it means."""
 
-    sessions: Annotated[int, typer.Option(min=1, help="Conversations at once, on average.")]
-    tier: Annotated[Tier, typer.Option(help="The latency guide's tier: its total holds at the median.")] = Tier.GOOD
-    p95_ms: Annotated[float, typer.Option(min=1, help="What 95% of the turns stay within.")] = 1200.0
-    spare: Annotated[int, typer.Option(min=0, help="Replicas and nodes that may be away: 1 is N+1.")] = 1
-    refused: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of calls that may find no place.")] = 0.005
-    calibration: Annotated[Path | None, typer.Option(help="A file that --save wrote.")] = None
-    url: Annotated[str, typer.Option(help="Calibrate this server: ws://HOST:PORT/v1.")] = ""
-    knee: Annotated[int, typer.Option(help="Sessions that the server carries, roughly: 20, 40 and 60% are run.")] = 0
-    for_s: Annotated[float, typer.Option("--for", min=10, help="Seconds of each calibration run.")] = 60.0
+    sessions: Annotated[int, typer.Option(min=1, help="Average number of concurrent conversations.")]
+    tier: Annotated[Tier, typer.Option(help="Tier of the latency guide whose total latency the median must meet.")] = (
+        Tier.GOOD
+    )
+    p95_ms: Annotated[
+        float, typer.Option(min=1, help="Limit of the 95th percentile of voice-to-voice latency, in ms.")
+    ] = 1200.0
+    spare: Annotated[int, typer.Option(min=0, help="Spare replicas of each stage and spare nodes of each group.")] = 1
+    refused: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of calls that may be refused.")] = 0.005
+    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="Calibration that --save wrote earlier.")] = (
+        None
+    )
+    url: Annotated[str, typer.Option(help="Server to calibrate with, ws://HOST:PORT/v1; needs --knee.")] = ""
+    knee: Annotated[
+        int, typer.Option(help="Rough number of sessions that the server carries. Runs hold 20, 40 and 60% of it.")
+    ] = 0
+    for_s: Annotated[float, typer.Option("--for", min=10, help="Duration of each calibration run in seconds.")] = 60.0
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE|@FILE", help="How calibration runs: see load run.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE|@FILE", help="Scenario of the calibration; see load run."),
     ] = None
-    config: Annotated[Path | None, typer.Option(help="The server's ray_config.yaml; without it, the defaults.")] = None
-    save: Annotated[Path | None, typer.Option(help="Keep the calibration.")] = None
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The server's ray_config.yaml. Default: default settings.")
+    ] = None
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="File in which to store the calibration.")] = None
     engines: Annotated[
-        str, typer.Option(help="calibrated, or published: the guide's fastest that a configuration of ours can name.")
+        str,
+        typer.Option(help="calibrated, or published: the guide's fastest providers that Rejoinder can use."),
     ] = "calibrated"
     gpus: Annotated[
-        str, typer.Option(metavar="STAGE=SHARE,...", help="GPUs a replica, for example stt=0.25,llm=1.")
+        str,
+        typer.Option(
+            metavar="STAGE=SHARE,...",
+            help="GPUs of one replica, for example llm=1. Only llm with engine vllm uses one.",
+        ),
     ] = ""
-    cpu_node: Annotated[str, typer.Option(metavar="CORES:GB", help="The machine without a GPU.")] = "16:64"
-    gpu_node: Annotated[str, typer.Option(metavar="CORES:GB:GPUS", help="The machine with them.")] = "16:64:1"
-    per_host: Annotated[int, typer.Option(min=0, help="Most sessions of a host; 0: what its core carries.")] = 0
+    cpu_node: Annotated[str, typer.Option(metavar="CORES:GB", help="Machine type without a GPU.")] = "16:64"
+    gpu_node: Annotated[str, typer.Option(metavar="CORES:GB:GPUS", help="Machine type with GPUs.")] = "16:64:1"
+    per_host: Annotated[int, typer.Option(min=0, help="Most sessions of one host. 0: as many as one core carries.")] = 0
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the plan; keys: loadtest/capacity/plan.py.")
+        Path | None, typer.Option("--json", metavar="FILE", help="File for the plan; keys: loadtest/capacity/plan.py.")
     ] = None
-    write: Annotated[Path | None, typer.Option(help="Folder for ray_config.yaml and node_groups.yaml.")] = None
+    write: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for ray_config.yaml and node_groups.yaml.")
+    ] = None
 
 
 @grouped(PlanOptions)
 def plan(options: PlanOptions) -> None:
-    """Predict a deployment from its calibration, and turn a target around into replicas, nodes and network.
+    """Compute replicas, nodes and network for a number of conversations, from a calibration of a running server.
 
-    Every figure says what it is: measured, predicted (within the calibrated range), extrapolated (outside of it),
-    published (by a provider) or given. The written configuration is ready for `rejoinder serve` and `serve deploy`.
+    Every figure is labelled measured, predicted (within the calibrated range), extrapolated (outside of it),
+    published (by a provider) or given. The written configuration works with `rejoinder serve` and `serve deploy`.
+
+    Exit status: 0, or 2 if the target cannot be planned.
     """
-    from rejoinder.cli.load.app import need_extra
-
-    need_extra()
+    need_load_extra()
     from cluster.launch import read_config
     from loadtest.capacity.inversion import CapacityTarget
     from loadtest.capacity.plan import PlanResources
@@ -79,26 +99,26 @@ def plan(options: PlanOptions) -> None:
     from rejoinder.cli.plan import tables as plan_tables
     from rejoinder.cli.plan.sources import calibrated, published
 
-    # What is mistyped is refused before minutes of calibration and simulation.
-    resources = PlanResources(
-        shares(options.gpus), options.per_host or None, engines_calibrated=options.engines == "calibrated"
-    )
+    # Check the options before minutes of calibration and simulation.
+    gpus = shares(options.gpus)
+    resources = PlanResources(gpus, options.per_host or None, engines_calibrated=options.engines == "calibrated")
     machines(options)
     base = read_config(options.config)
+    if options.engines not in ("calibrated", "published"):
+        raise ConfigError(f"unknown value {options.engines!r}.", "Use calibrated or published.", field="--engines")
+    chosen = {stage: choose(stage, options.tier, reachable=True) for stage in ("stt", "llm")}
+    refuse_unused_gpus(gpus, _planned_engines(options, base.application.args, chosen))
     found = calibrated(options, base.application.args)
     network = _network(found)
-    chosen = {stage: choose(stage, options.tier, reachable=True) for stage in ("stt", "llm")}
     if options.engines == "published":
         network = published(network, chosen, PUBLISHED_SLOTS)
-    elif options.engines != "calibrated":
-        raise ConfigError(f"{options.engines!r} is neither.", "Use calibrated or published.", field="--engines")
     target = CapacityTarget(
         options.sessions, tier=options.tier, p95_ms=options.p95_ms, spare=options.spare, refused=options.refused
     )
     made = make(found, network, target, resources)
     console = Console(highlight=False)
-    shown = {**chosen, "tts": choose("tts", options.tier)}
-    for table in plan_tables.tables(made, bill_of(options, made), shown):
+    choices = {**chosen, "tts": choose("tts", options.tier)}
+    for table in plan_tables.tables(made, bill_of(options, made), choices):
         console.print(table)
     for note in plan_tables.notes(found, made, published=options.engines == "published"):
         console.print(note, style="dim", markup=False)
@@ -106,48 +126,73 @@ def plan(options: PlanOptions) -> None:
 
 
 def _network(found: Calibration) -> TurnNetwork:
-    """Fitted; an emulated language model's replies are known exactly."""
+    """Return the network fitted to the calibration. The replies of an emulated language model are known exactly."""
     from deployments.engines.emulated import WORDS
     from loadtest.capacity.emulated_network import answer
     from loadtest.capacity.network_fit import fit
     from rejoinder.core.settings.settings import parse_settings
 
     settings = parse_settings(found.settings)
-    known = settings.llm.engine == settings.tts.engine == "emulated"
-    return fit(found, answer(settings, WORDS) if known else None)
+    emulated = settings.llm.engine == settings.tts.engine == "emulated"
+    return fit(found, answer(settings, WORDS) if emulated else None)
 
 
 def shares(text: str) -> dict[str, float]:
-    """ "stt=0.25,llm=1" as a mapping; raises ConfigError for another stage or no number."""
-    found = {}
+    """Return "stt=0.25,llm=1" as a mapping; raise ConfigError for an unknown stage or an invalid number."""
+    gpus = {}
     for part in filter(None, text.split(",")):
         stage, _, share = part.partition("=")
         try:
-            found[stage.strip()] = float(share)
+            gpus[stage.strip()] = float(share)
         except ValueError:
-            raise ConfigError(f"{part!r} is no STAGE=SHARE.", "For example stt=0.25.", field="--gpus") from None
-    unknown = sorted(set(found) - set(STAGES))
-    if unknown or any(share < 0 for share in found.values()):
-        raise ConfigError(f"{text!r} names no stage or no share.", f"Stages: {', '.join(STAGES)}.", field="--gpus")
-    return found
+            raise ConfigError(f"{part!r} is not STAGE=SHARE.", "Write for example llm=1.", field="--gpus") from None
+    unknown = sorted(set(gpus) - set(STAGES))
+    if unknown or any(share < 0 for share in gpus.values()):
+        remedy = f"Write STAGE=SHARE; stages: {', '.join(STAGES)}."
+        raise ConfigError(f"{text!r} has an unknown stage or a negative share.", remedy, field="--gpus")
+    return gpus
+
+
+def _planned_engines(options: PlanOptions, settings: Settings, chosen: Mapping[str, Choice]) -> dict[str, str]:
+    """Return the engine of each stage in the written configuration."""
+    engines: dict[str, str] = {"stt": settings.stt.engine, "llm": settings.llm.engine, "tts": settings.tts.engine}
+    if options.engines == "published":
+        engines |= {stage: str(choice.provider.settings["engine"]) for stage, choice in chosen.items()}
+    return engines
+
+
+def refuse_unused_gpus(gpus: Mapping[str, float], engines: Mapping[str, str]) -> None:
+    """Raise ConfigError if `--gpus` gives a GPU to a stage whose engine cannot use it.
+
+    Args:
+        gpus: GPUs of one replica, by stage.
+        engines: Engine of each stage.
+    """
+    for stage, share in gpus.items():
+        if share and engines[stage] not in GPU_ENGINES:
+            raise ConfigError(
+                f"num_gpus of {stage} must be 0: engine {engines[stage]} runs on the CPU.",
+                f"Leave {stage} out: only llm with engine vllm uses a GPU.",
+                field="--gpus",
+            )
 
 
 def node_type(text: str, option: str) -> NodeType:
-    """ "16:64:1" as a machine of 16 cores, 64 GB and one GPU."""
+    """Return "16:64:1" as a machine of 16 cores, 64 GB and one GPU; raise ConfigError naming the option."""
     try:
         cores, memory_gb, *gpus = (float(part) for part in text.split(":"))
         found = NodeType(text, cores, memory_gb * 1000, *gpus)
     except (ValueError, TypeError):
         found = NodeType(text, 0, 0)
     if min(found.cores, found.memory_mb) <= 0 or found.gpus < 0:
-        raise ConfigError(f"{text!r} is no machine.", "Write CORES:GB or CORES:GB:GPUS.", field=option)
+        raise ConfigError(f"{text!r} is not a machine type.", "Write CORES:GB or CORES:GB:GPUS.", field=option)
     return found
 
 
 def slots(settings: Settings) -> dict[str, int]:
-    """How many requests one replica of each stage serves at once, by its engine.
+    """Return how many requests one replica of each stage serves at once, by its engine.
 
-    Whisper decodes one batch at a time, and nobody joins it: one slot, whose service is the batch's.
+    Whisper decodes one batch at a time, which no request joins later: it has one slot with the service time of a batch.
     """
     stages: Mapping[str, SttSettings | LlmSettings | TtsSettings] = {
         "stt": settings.stt,
@@ -190,7 +235,7 @@ def _write(
 
 
 def bill_of(options: PlanOptions, made: Plan) -> Any:
-    """The plan's components on the machines that the options name."""
+    """Return the plan's components on the machine types of the options; raise ConfigError if one does not fit."""
     from cluster.plan import bill
 
     components = {name: component.sized for name, component in made.components.items()}
@@ -198,5 +243,5 @@ def bill_of(options: PlanOptions, made: Plan) -> Any:
 
 
 def machines(options: PlanOptions) -> tuple[NodeType, NodeType]:
-    """Without and with GPUs."""
+    """Return the machine types without and with GPUs."""
     return node_type(options.cpu_node, "--cpu-node"), node_type(options.gpu_node, "--gpu-node")

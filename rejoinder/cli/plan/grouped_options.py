@@ -1,4 +1,4 @@
-"""A command whose options are one dataclass: each field is an option, and the command gets the whole."""
+"""Typer commands whose options are the fields of one dataclass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ Options = TypeVar("Options")
 
 
 def grouped(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
-    """Decorates a function of one dataclass; fields are annotated as typer's parameters are."""
+    """Return a decorator that turns a function of one dataclass into a typer command.
+
+    The fields are annotated like typer's parameters. The command passes an instance of the dataclass to the function.
+    """
     hints = get_type_hints(options, include_extras=True)
     parameters = [
         inspect.Parameter(
@@ -24,8 +27,8 @@ def grouped(options: type[Options]) -> Callable[[Callable[[Options], None]], Cal
     ]
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
-        def command(**given: Any) -> None:
-            function(options(**given))
+        def command(**values: Any) -> None:
+            function(options(**values))
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
         command.__annotations__ = hints

@@ -1,4 +1,4 @@
-"""Where a plan's figures come from: a calibration file, a running server, or published latencies."""
+"""Sources of a plan's figures: a calibration file, a running server, or published latencies."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ if TYPE_CHECKING:
 
 
 def calibrated(options: PlanOptions, settings: Settings) -> Calibration:
-    """From the file, or from runs against the server; raises ConfigError unless exactly one is named."""
+    """Return the calibration of `--calibration`, or of runs with the server of `--url`.
+
+    Raises:
+        ConfigError: Not exactly one of them is given, or a run is invalid.
+    """
     if bool(options.calibration) == bool(options.url):
         raise ConfigError(
             "a plan needs one calibration.", "Give --calibration FILE, or --url URL --knee N.", field="--calibration"
         )
-    found = calibrations.load(options.calibration) if options.calibration else _run(options, settings)
+    calibration = calibrations.load(options.calibration) if options.calibration else _run(options, settings)
     if options.save:
-        calibrations.save(found, options.save)
-    return found
+        calibrations.save(calibration, options.save)
+    return calibration
 
 
 def _run(options: PlanOptions, settings: Settings) -> Calibration:
@@ -40,16 +44,16 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
 
     levels, engines, behavior = [], {}, None
     for sessions in levels_for(options.knee):
-        given = {"url": options.url, "sessions": sessions, "tier": options.tier, "for_s": options.for_s}
-        wanted = scenario(given | {"api_key": os.environ.get(API_KEY) or "none", "seed": sessions}, options.set_ or [])
-        result, window = measure(wanted)
+        fixed = {"url": options.url, "sessions": sessions, "tier": options.tier, "for_s": options.for_s}
+        level = scenario(fixed | {"api_key": os.environ.get(API_KEY) or "none", "seed": sessions}, options.set_ or [])
+        result, window = measure(level)
         if result.causes:
             causes = "; ".join(result.causes)
             raise ConfigError(
-                f"the generator was not fit at {sessions} sessions: {causes}", "Run it elsewhere.", "--url"
+                f"invalid load generator at {sessions} sessions: {causes}", "Use another machine.", "--url"
             )
         levels.append(calibrations.level(result, window))
-        engines, behavior = result.engines, wanted.behavior
+        engines, behavior = result.engines, level.behavior
     assert behavior is not None  # there are three levels
     return Calibration(
         levels=tuple(levels),
@@ -62,7 +66,15 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
 
 
 def published(network: TurnNetwork, chosen: Mapping[str, Choice], slots: int) -> TurnNetwork:
-    """The same conversations on published latencies: a fixed time each, since nobody publishes a distribution."""
+    """Return the network with published latencies for the chosen stages.
+
+    Each is a fixed time, because providers publish no distributions.
+
+    Args:
+        network: The calibrated network.
+        chosen: Provider by stage.
+        slots: Concurrent requests of each replica.
+    """
     stages = {
         name: QueueStage(1, slots, fixed(choice.provider.typical_ms / 1000), getattr(network, name).hop_s)
         for name, choice in chosen.items()

@@ -1,4 +1,4 @@
-"""The plan in tables; every figure with its basis."""
+"""Tables and notes of a plan. Every figure has its basis beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from rejoinder.core.settings.settings import Settings, parse_settings
 
 
 def tables(made: Plan, bill: Bill, chosen: Mapping[str, Choice]) -> Iterator[Table]:
-    """All of them, in the order in which they are read."""
+    """Yield the tables in the order in which they are printed.
+
+    Args:
+        made: The plan.
+        bill: Its components on nodes.
+        chosen: The guide's fastest provider by stage.
+    """
     yield _checks(made)
     yield _target(made)
     yield _components(made)
@@ -44,7 +50,7 @@ def _target(made: Plan) -> Table:
     table.add_row("sessions offered, on average", f"{target.sessions}", Basis.GIVEN.value)
     table.add_row("sessions admitted", f"{made.inverted.admitted}", Basis.PREDICTED.value)
     table.add_row("refused with all hosts", f"{made.refused[0]:.3%}", "predicted (Erlang B)")
-    table.add_row(f"refused with {target.spare} host(s) away", f"{made.refused[1]:.3%}", "predicted (Erlang B)")
+    table.add_row(f"refused without {target.spare} host(s)", f"{made.refused[1]:.3%}", "predicted (Erlang B)")
     basis = made.basis.value if made.intervals_ms else f"{made.basis.value}, no interval"
     for name, estimate, limit in (
         ("p50", found.p50_ms, f"< {target.p50_ms:g} ({target.tier.value} tier)"),
@@ -86,68 +92,74 @@ def _components(made: Plan) -> Table:
 
 
 def _nodes(made: Plan, bill: Bill) -> Table:
-    """Traffic is of the working nodes together, and of each of them on average."""
+    """Return the node groups. Traffic is the total of the working nodes, and the average of one."""
     table = Table("node group", "machine", "nodes", "Mbps", "kpps", "Mbps a node", "replicas", title="Node groups")
     for group in bill.groups:
         traffic = [made.components[name].traffic for name in group.replicas]
         mbps, kpps = sum(part.mbps for part in traffic), sum(part.pps for part in traffic) / 1000
         working = max(1, group.nodes - group.spare)
-        held = ", ".join(f"{name} {count}" for name, count in group.replicas.items())
+        replicas = ", ".join(f"{name} {count}" for name, count in group.replicas.items())
         kind = "gpu" if group.type.gpus else "cpu"
         machine = f"{group.type.cores:g} cores, {group.type.memory_mb / 1000:g} GB, {group.type.gpus:g} GPUs"
         network = (f"{mbps:.0f}", f"{kpps:.1f}", f"{mbps / working:.0f}")
-        table.add_row(kind, machine, f"{group.nodes} ({group.spare} spare)", *network, held)
+        table.add_row(kind, machine, f"{group.nodes} ({group.spare} spare)", *network, replicas)
     return table
 
 
 def _engines(chosen: Mapping[str, Choice]) -> Table:
     title = "Engines of the guide's provider tables"
     table = Table(
-        "stage", "fastest", "ours?", "latency", "limit (3.2)", "holds", "faster, not ours", "basis", title=title
+        "stage", "fastest", "usable", "latency", "limit (3.2)", "holds", "faster, not usable", "basis", title=title
     )
     for stage, choice in chosen.items():
         provider = choice.provider
         others = ", ".join(f"{row.name} {row.typical_ms:g} ms" for row in choice.passed_over)
-        shown = (f"{provider.typical_ms:g} ms", f"< {choice.limit_ms:g} ms", "yes" if choice.holds else "no")
-        ours = "yes" if provider.settings else "no deployment of ours speaks to it"
-        table.add_row(stage, provider.name, ours, *shown, others or "-", provider.source)
+        figures = (f"{provider.typical_ms:g} ms", f"< {choice.limit_ms:g} ms", "yes" if choice.holds else "no")
+        usable = "yes" if provider.settings else "no: Rejoinder has no engine for it"
+        table.add_row(stage, provider.name, usable, *figures, others or "-", provider.source)
     return table
 
 
 def _batching(calibration: Calibration) -> Iterator[str]:
-    """How each stage's services slow each other, as far as the levels show it."""
+    """Yield how much concurrent requests slow each other in each stage, as far as the levels show it."""
     for stage in STAGES:
         found = batching(calibration, stage)
         if found is None:
-            yield f"{stage} was never busy enough to tell"
+            yield f"{stage} was never busy enough to show it"
         elif found.believed:
-            yield f"{stage} takes {found.slope_s * 1000:.0f} ms longer for each neighbour"
+            yield f"{stage} takes {found.slope_s * 1000:.0f} ms longer for each concurrent request"
         else:
             yield f"{stage} shows no growth beyond noise"
 
 
 def _beyond_the_queues(settings: Settings) -> Iterator[str]:
-    """What was switched on while calibrating and is no part of the network of queues."""
+    """Yield a note for each feature that was on during calibration and is not part of the model."""
     if settings.speculation.enabled:
         yield (
-            "Drafts (speculation) were on: those thrown away are in the measured load, but this network of queues "
-            "begins replies when turns are taken, so its latencies are upper bounds."
+            "Speculative replies (drafts) were on. The discarded ones are in the measured load, but the model starts "
+            "replies at the end of the turn, so its latencies are upper bounds."
         )
     if settings.conversation.filler_after_ms:
         yield (
-            "Fillers were on: an answer waits for the one that sounds before it, which this network of queues does "
-            "not know. Calibrate with conversation.filler_after_ms: 0 if late turns matter."
+            "Fillers were on. A reply waits for the filler before it, which the model does not include. Calibrate with "
+            "conversation.filler_after_ms: 0 if late turns matter."
         )
     if settings.degradation.enabled:
         yield (
-            "Degradation was on: a session whose turns are late makes lighter replies. Beyond the calibrated levels "
-            "the system is faster than predicted and says less. Calibrate with degradation.enabled: false to see its "
+            "Degradation was on. A session with late turns gets cheaper replies, so beyond the calibrated levels the "
+            "system is faster than predicted and says less. Calibrate with degradation.enabled: false to see its "
             "queues."
         )
 
 
 def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[str]:
-    """What must be known to read the tables."""
+    """Yield the assumptions that the tables depend on.
+
+    Args:
+        calibration: The plan's calibration.
+        made: The plan.
+        published: Published latencies replace calibrated ones.
+    """
     least, most = span(calibration.levels)
     levels = ", ".join(str(level.sessions) for level in calibration.levels)
     yield (
@@ -164,11 +176,11 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
     yield f"Batching: {'; '.join(_batching(calibration))}."
     if calibration.emulated:
         stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))
-        yield f"Emulated engines ({stages}): the plan sizes the system around engines of those curves, not a model."
+        yield f"Emulated engines ({stages}): the plan is for engines with those latency curves, not for real models."
     yield from _beyond_the_queues(parse_settings(calibration.settings))
     if published:
-        yield "Published latencies are fixed times here, with an assumed number at once; measure before you buy."
+        yield "Published latencies are fixed times with an assumed concurrency. Measure before you buy."
     yield (
-        f"Cores are those used times {HEADROOM:g}; a host is filled to {HOST_CORES:g} of its core. "
+        f"Cores are the used ones times {HEADROOM:g}. A host is filled to {HOST_CORES:g} of its core. "
         "Network: TCP over IPv4, no TLS, no pure ACKs."
     )

@@ -1,4 +1,5 @@
-"""Every setting with its unit, default and range, as frozen models. The only core package that imports pydantic.
+"""Every setting with its unit, default and range, as frozen pydantic models.
 
-Start at `settings.py`, the root; `serve_file.py` reads `ray_config.yaml`.
+This is the only core package that imports pydantic. Every package may import it. Start reading at `settings.py`, which
+holds the root model `Settings`; `serve_file.py` validates a whole `ray_config.yaml`.
 """

@@ -1,4 +1,4 @@
-"""The answer cache's part of the configuration. Users import it from `rejoinder.core.settings.settings`."""
+"""Settings of the answer cache."""
 
 from __future__ import annotations
 
@@ -11,35 +11,46 @@ from rejoinder.core.settings.stages import StageSettings
 
 
 class AnswerCacheSettings(StageSettings):
-    """Answers that were given before, in one replica shared by all hosts.
+    """Cache of earlier answers, in one replica that all hosts share.
 
-    Off by default: a cached answer is as old as its entry, and the nearest question is not always the same question.
-    What may be kept and what may be said again is decided by rejoinder/core/reply/answer_cache.py.
+    Off by default: a cached answer can be stale, and a similar question is not always the same question.
+    `rejoinder/core/reply/answer_cache.py` decides which answers are kept and which questions they answer.
     """
 
     enabled: bool = False
+    """Serve answers from the cache, and keep new ones. It supports English only."""
     max_entries: int = Field(10_000, ge=1, le=100_000)
+    """Answers that the cache keeps; the least recently used one is evicted. 10,000 take at most about 40 MB."""
     ttl_s: Positive = 86_400.0
-    # Questions about the caller (I, my, numbers that identify), and those whose answer changes with time.
+    """Seconds after which an entry expires. The default is one day."""
     allow_personal: bool = False
+    """Also cache questions about the caller: those with I or my, or with identifying numbers."""
     allow_time_dependent: bool = False
-    # A question inside a conversation that reads as if it stood alone may be answered from what openings were answered.
+    """Also cache questions and answers that depend on the time, for example today's weather."""
     later_turns: bool = False
-    # Nearest questions count, not only equal ones.
+    """Also answer questions after the first turn, if they can be understood without the conversation.
+    Only answers to first questions are ever kept.
+    """
     semantic: bool = True
+    """Also match similar questions, by sentence embedding. Off: only the same words match."""
     threshold: float = Field(0.85, ge=0.5, le=1)
-    # Two questions are the same only if their content words are, in their order: at 0.85 alone 22 of 44 dangerous pairs
-    # ("on Monday", "on Tuesday") pass, with this none (`python -m benchmarks.studies.answer_study`).
+    """Least cosine similarity of a match. The default is the latency guide's (section 2.3.2)."""
     same_words: bool = True
+    """Require a similar question to have the same content words in the same order.
+    With the threshold of 0.85 alone, 22 of 44 dangerous pairs ("on Monday", "on Tuesday") match; with this, none
+    (`python -m benchmarks.studies.answer_study`).
+    """
     model: str = "all-minilm-l6-v2"
+    """Sentence embedding model, a name in the model store."""
     compute_type: Literal["int8", "float32"] = "int8"
-    # A lookup that takes longer is given up and the language model asked.
+    """Number format of the embedding model's weights."""
     call_timeout_ms: float = Field(50, ge=1, le=1000)
-    # Questions that wait for the model of sentences; more are misses.
+    """Milliseconds after which a lookup is abandoned and the language model is asked."""
     max_queue: Count = 16
+    """Questions that may wait for the embedding model; further ones count as misses."""
 
     @model_validator(mode="after")
-    def _one_for_all(self) -> AnswerCacheSettings:
+    def _single_replica(self) -> AnswerCacheSettings:
         if self.autoscaling.max_replicas != 1:
             raise ValueError("the answer cache is one replica: autoscaling.max_replicas must be 1")
         return self

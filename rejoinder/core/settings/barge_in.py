@@ -1,4 +1,4 @@
-"""The configuration's part about speech over a reply (see `rejoinder.core.turns.barge_in`)."""
+"""Settings of barge-in: speech of the caller over a reply (see `rejoinder.core.turns.barge_in`)."""
 
 from __future__ import annotations
 
@@ -15,26 +15,34 @@ STOP_WORDS: Phrases = {"en": ("stop", "wait", "hold on", "hang on", "quiet", "sh
 
 
 class BargeInSettings(Section):
-    """Speech over a reply silences it at once; words end it, and without words it goes on where it was heard last.
+    """Barge-in: any speech pauses a reply, and words end it.
 
-    Languages are those of `stt.language`; one without an entry has no backchannels and no stop words.
+    A reply that was paused by speech without words resumes where playback stopped.
     """
 
-    # So many words that are no backchannel end the reply; 0: the first sound does, for good.
     min_words: int = Field(1, ge=0, le=10)
-    # A reply that is being heard falls silent after so much speech: what ends a reply is only decided later.
+    """Words, backchannels excluded, that end a reply. 0: any speech ends it, without a pause first."""
     pause_after_ms: float = Field(64, ge=32, le=1000)
-    # It goes on after so much silence, once it is known that there were no words.
+    """Milliseconds of speech after which an audible reply is paused. The default is two voice activity windows."""
     resume_after_ms: float = Field(300, ge=0, le=5000)
-    # It goes on after so long without any word, whoever still makes a noise (LiveKit's false_interruption_timeout).
+    """Milliseconds of silence after which a paused reply resumes, if the speech contained no words."""
     confirm_timeout_ms: Positive = 2000
-    # While a reply is paused, the speech over it is transcribed so often (with `interim_transcripts.enabled`).
+    """Milliseconds without a word after which a paused reply resumes even if the noise continues.
+    The default is LiveKit's `false_interruption_timeout`.
+    """
     interim_every_ms: float = Field(400, ge=100, le=5000)
-    # Speech that repeats what the reply has just said is its own echo, also for so long behind it.
+    """Milliseconds between interim transcripts of speech over a paused reply.
+    It applies if `interim_transcripts.enabled` is true.
+    """
     echo_guard: bool = True
+    """Ignore speech that repeats the words of the current reply: it is an echo of our own audio."""
     echo_tail_ms: float = Field(1000, ge=0, le=10_000)
-    # An agreement so near to the reply's end is an answer, whatever the list says.
+    """Milliseconds after the end of a reply in which the echo guard still applies."""
     answer_window_ms: float = Field(1000, ge=0, le=10_000)
+    """Remaining playout in milliseconds below which a backchannel counts as an answer: "yeah" then takes the turn."""
     backchannels: Phrases = BACKCHANNELS
-    # They end a reply whatever else was said, and however many words are needed.
+    """Phrases that never end a reply, by `stt.language`. A language without an entry has none."""
     stop_words: Phrases = STOP_WORDS
+    """Phrases that always end a reply, whatever `min_words` says, by `stt.language`.
+    A language without an entry has none.
+    """

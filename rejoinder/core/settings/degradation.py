@@ -1,4 +1,4 @@
-"""The configuration's part about what a session does without while a stage is slow."""
+"""Settings of degradation: what a session does without while a stage is slow."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from rejoinder.core.settings.section import Count, Positive, Section
 
 
 class DegradationSettings(Section):
-    """Steps that make a session's next replies lighter after replies that came too late
-    (rejoinder/core/reply/degradation.py).
+    """Measures that make a session's next replies cheaper after late replies.
+
+    `rejoinder/core/reply/degradation.py` decides which measure follows from which slow stage.
     """
 
     enabled: bool = True
-    # The latency guide's limits that a turn and its stages are held against.
+    """Take measures after late turns. Off: every turn is served in full."""
     tier: Literal["excellent", "good", "acceptable"] = "good"
-    # Late turns in a row that take the next step, and turns in a row within the limits that take one back.
+    """Tier of the latency guide (section 3.2). A turn is late if it misses the limits of this tier."""
     late_turns: int = Field(2, ge=1, le=100)
+    """Late turns in a row after which one more measure is taken."""
     good_turns: Count = 4
-    # A session that nobody spoke in for so long begins anew, without any step.
+    """Turns in a row within the limits after which one measure is taken back."""
     reset_after_s: Positive = 300.0
+    """Seconds without a turn after which the session starts again without measures."""

@@ -1,4 +1,4 @@
-"""The configuration's part about noise in the callers' audio."""
+"""Settings of noise suppression in the callers' audio."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from rejoinder.core.settings.section import Section
 
 
 class NoiseSettings(Section):
-    """A suppressor cleans each caller's audio before anything hears it, in the host. `webrtc` is WebRTC's own."""
+    """Noise suppression in the session host, before voice activity detection and transcription."""
 
     suppressor: Literal["none", "webrtc"] = "none"
-    # Of webrtc: 9, 15, 20 and 23 dB off a room's noise (benchmarks/studies/noise_study.py).
+    """`webrtc` is WebRTC's own suppressor. Off by default: most callers' devices already suppress noise."""
     level: int = Field(2, ge=1, le=4)
+    """Strength of `webrtc`: levels 1 to 4 reduce room noise by 9, 15, 20 and 23 dB
+    (benchmarks/studies/noise_study.py).
+    """

@@ -1,4 +1,4 @@
-"""The configuration's part about how answers may begin before they are known."""
+"""Settings of openings: held phrases with which a reply begins before the language model answers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Words = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whi
 
 
 class Opening(Section):
-    """Words with which an answer may begin, whatever it will be. `when`: words of the caller's that it fits, any of
-    them; none: every question.
-    """
+    """First words of a reply that fit whatever the language model answers."""
 
     say: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+    """Text to speak. It is synthesized when a host starts."""
     when: Annotated[tuple[Words, ...], Field(max_length=32)] = ()
+    """Words or phrases of the caller of which one must occur. Empty: the opening fits every question."""
 
 
 Openings = Annotated[tuple[Opening, ...], Field(max_length=32)]
-"""In order of preference."""
+"""Openings in order of preference."""

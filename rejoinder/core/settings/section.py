@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""Base model and shared number types of the configuration."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """One part of the configuration: unknown keys are refused, values never change."""
+    """Base of every section of the configuration.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Unknown keys are refused and values are frozen. The docstring below a field is its description: the settings
+    reference is generated from it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,8 +1,8 @@
-"""Our part of the configuration, parsed once into frozen models; unknown keys are refused at every level.
+"""The root of the configuration, and the sections that do not belong to one stage.
 
-It is the `args` of the one application in `ray_config.yaml` (see `rejoinder.core.settings.serve_file`): the model
-`Settings`.
-Every field's unit is in its name; its default fits a two-core machine.
+The configuration is the `args` of the one application in `ray_config.yaml` (see
+`rejoinder.core.settings.serve_file`). It is parsed once into frozen models. Unknown keys are refused at every level. A
+field's unit is in its name. The defaults fit a two-core machine.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rejoinder.core.settings.stages import (
     TtsSettings,
     TurnDetectorSettings,
     VadSettings,
+    refuse_gpus,
 )
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
@@ -70,22 +71,38 @@ __all__ = [
 
 Texts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(max_length=32)]
 
+SHUTDOWN_MARGIN_S = 60.0
+"""Time for a call that reaches `host.session_max_s` to finish its last reply and close."""
+
 
 class SpeechSettings(Section):
-    """Voice activity hysteresis. Defaults: the latency guide's optimized column (section 1.3) where it has one."""
+    """Speech detection: thresholds on the voice activity probability of each 32 ms window.
+
+    The defaults are those of the latency guide's optimized column (section 1.3), where it has one.
+    """
 
     threshold: Fraction = 0.5
+    """Probability from which a window counts as the start of speech."""
     release_threshold: Fraction = 0.35
-    # Of a window that is much quieter than the utterance, and of one in which nothing of it is left
-    # (rejoinder/core/turns/speech_detector.py); both 0: loudness does not count.
+    """Probability below which a window counts as silence during speech; at most `threshold`."""
     drop_20db_threshold: Fraction = 0.6
+    """Probability that a window needs to count as speech if it is 30 dB quieter than the utterance.
+    The network's probability falls two or three windows after the sound does. 0: loudness does not count.
+    """
     drop_30db_threshold: Fraction = 0.98
+    """Probability that a window needs to count as speech if it is 40 dB quieter than the utterance.
+    No speech sound is that quiet. 0: loudness does not count.
+    """
     min_speech_ms: float = Field(96, ge=32, le=1000)
-    # One window: the network smooths by itself, so 64 makes 2% fewer soft ends and costs every turn 32 ms
-    # (docs/latency.md).
+    """Milliseconds of speech that start an utterance, so that a click does not."""
     soft_end_ms: float = Field(32, ge=32, le=1000)
+    """Milliseconds of silence that make a tentative end of speech. Transcription and a speculative reply start then.
+    The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms (docs/latency.md).
+    """
     prefix_padding_ms: float = Field(300, ge=0, le=2000)
+    """Milliseconds of audio before the detected start that belong to the utterance, so that no first sound is lost."""
     max_utterance_s: float = Field(30, ge=1, le=30)
+    """Seconds after which an utterance is ended and answered. Whisper transcribes at most 30 s."""
 
     @model_validator(mode="after")
     def _hysteresis(self) -> SpeechSettings:
@@ -95,25 +112,42 @@ class SpeechSettings(Section):
 
 
 class EndpointingSettings(Section):
-    """semantic_vad's decision: the silence that a budget of false cut-offs demands of a turn that may be complete."""
+    """Endpointing with `semantic_vad`: how long to wait in silence before the turn ends.
+
+    The wait follows from the probability that the turn is complete and from a budget of turns cut off
+    (rejoinder/core/turns/endpointing.py).
+    """
 
     min_silence_ms: float = Field(100, ge=0, le=2000)
+    """Shortest wait in milliseconds of silence."""
     max_silence_ms: Positive = 2000
+    """Longest wait in milliseconds of silence, for a turn that is surely unfinished."""
     complete_threshold: Fraction = 0.3
-    # The probability that a turn is taken while the caller only pauses (rejoinder/core/turns/endpointing.py).
+    """Probability of a complete turn below which the wait grows towards `max_silence_ms`."""
     cut_off_budget: float = Field(0.025, gt=0, lt=1)
-    # The mean pause inside a turn of a caller who is not known yet (benchmarks/studies/turn_curves.py).
+    """Probability, by the pause model, of ending a turn while the caller only pauses. A smaller budget makes every turn
+    wait longer. The model is optimistic: with the default of 0.025, 14.7% of the pauses in read speech were cut off, at
+    a mean delay of 335 ms (docs/endpointing.md).
+    """
     pause_ms: Positive = 220
-    # The guide's End-of-Turn Delay, optimized column (400-600 ms): the wait when no turn model answers in time.
+    """Expected mean pause inside a turn, in milliseconds, until the caller's own pauses are known
+    (benchmarks/studies/turn_curves.py).
+    """
     fallback_silence_ms: Positive = 500
+    """Wait in milliseconds of silence if the turn detector does not answer in time.
+    The default is within the latency guide's End-of-Turn Delay (optimized column, 400 to 600 ms).
+    """
     verdict_timeout_ms: Positive = 400
-    # The turn model is asked when silence has lasted so long (what it was trained on), or sooner if the transcript is
-    # there and leaves doubt. Many pauses inside a turn are over by then, and the reply waits for the transcript anyway.
+    """Milliseconds after which the turn detector's verdict is no longer waited for."""
     ask_after_ms: float = Field(200, ge=0, le=2000)
-    # A transcript that is there before the verdict and reads finished (rejoinder/core/turns/transcript_ending.py)
-    # decides with this
-    # probability, and the question is withdrawn; 0 leaves every decision to the turn model, asked at once.
+    """Milliseconds of silence after which the turn detector is asked; its training data had 200.
+    It is asked sooner if the transcript is ready and does not read finished.
+    """
     finished_probability: Fraction = 0.9
+    """Probability of a complete turn that a transcript implies if it reads finished
+    (rejoinder/core/turns/transcript_ending.py). If it is ready before the verdict, it decides alone.
+    0: the turn detector makes every decision and is asked at once.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> EndpointingSettings:
@@ -123,155 +157,257 @@ class EndpointingSettings(Section):
 
 
 class InterimTranscriptSettings(Section):
-    """Transcripts of an utterance that is still going on: what two of them agree on the language model reads ahead.
+    """Interim transcripts of an utterance in progress. The language model prefills words on which two of them agree.
 
-    Without an engine that can (`LlmSettings.reads_ahead`) there are none.
+    There are none if the language model's engine cannot prefill (`LlmSettings.reads_ahead`).
     """
 
     enabled: bool = True
+    """Transcribe while the caller speaks."""
     every_ms: float = Field(400, ge=100, le=5000)
-    # Guess as soon as the voice dips, too, and begin the reply with that guess if the dip was the end.
+    """Milliseconds between the starts of interim transcripts."""
     at_dips: bool = True
-    # Of the time that somebody speaks, at most this share is spent on guesses: the pause grows with the decode.
+    """Also transcribe as soon as the voice drops. If the drop was the end, the speculative reply starts from that
+    transcript.
+    """
     share: float = Field(0.4, gt=0, le=1)
-    # After failures the pause doubles up to this.
+    """Largest share of the speaking time for which interim transcripts occupy the recognizer.
+    The interval grows with the time that each one takes, so a busy recognizer gets fewer of them.
+    """
     max_interval_ms: float = Field(5000, ge=100, le=60_000)
+    """Longest interval in milliseconds. Each failure doubles the interval up to this."""
 
 
 class SpeculationSettings(Section):
-    """Drafts: replies begun at the soft end, before the turn is taken; nothing of one leaves the host before that."""
+    """Speculative replies: replies that start at a tentative end of speech, before the turn ends.
+
+    Nothing of one reaches the caller before the turn ends.
+    """
 
     enabled: bool = True
-    # Of one turn: a caller who pauses more often is waited for.
+    """Start replies before the turn ends."""
     max_per_turn: Count = 3
-    # No draft is begun while so many replies of the host, drafts among them, are not audible yet: they go first.
+    """Speculative replies in one turn. After that, the reply waits for the end of the turn."""
     max_concurrent: Count = 16
-    # Drafts that come to nothing: at most this share of the answered turns, and `waste_cap` more.
+    """Replies of a host that are not audible yet, from which no speculative reply starts: those replies go first."""
     waste_budget: float = Field(0.5, ge=0, le=10)
+    """Discarded speculative replies for each answered turn, on average."""
     waste_cap: Positive = 10.0
+    """Discarded speculative replies of a host allowed beyond `waste_budget`: the size of the burst."""
 
 
 class ConversationSettings(Section):
+    """What a conversation says, and how much of it the language model sees."""
+
     instructions: str = (
         "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
     )
-    # Turns in the prompt, word for word: at least so many; they leave `context_drop_turns` at a time.
+    """System prompt of a session that does not set its own."""
     context_turns: int = Field(4, ge=0, le=100)
+    """Fewest turns that the prompt holds word for word. The default is the latency guide's (section 2.3.4)."""
     context_drop_turns: int = Field(4, ge=1, le=100)
-    # Turns that leave are summarized beside the conversation, in at most so many words; 0: they are forgotten. Off by
-    # default: a summary by the default model, 135 million parameters, says things that nobody said.
+    """Turns that leave the prompt together. The prompt keeps its beginning, and with it the KV cache, in between."""
     summary_words: int = Field(0, ge=0, le=500)
+    """Most words of the summary that replaces turns which leave the prompt. 0: they are forgotten.
+    Off by default: the default model (135 million parameters) invents things in summaries.
+    """
     max_reply_tokens: int = Field(60, ge=1, le=4096)
+    """Most tokens of a reply if the client does not set a limit."""
     temperature: float = Field(0.0, ge=0, le=2)
-    # The first segment is as short as the next one's expected synthesis allows, within these
-    # (rejoinder/core/reply/first_segment.py).
+    """Sampling temperature of the language model. 0: always the most probable token."""
     first_segment_min_words: int = Field(3, ge=1, le=50)
+    """Fewest words of a reply's first segment. Within the limits, it is as short as the synthesis of the next segment
+    allows (rejoinder/core/reply/first_segment.py).
+    """
     first_segment_words: int = Field(5, ge=1, le=50)
+    """Most words of a reply's first segment. A shorter one is audible sooner."""
     segment_words: int = Field(24, ge=1, le=200)
+    """Most words of the other segments, each of which is synthesized at once."""
     playout_lead_ms: float = Field(320, ge=20, le=5000)
+    """Milliseconds of audio that are sent ahead of playout. More of it survives jitter; less is taken back at a
+    barge-in.
+    """
     apology: str = "Sorry, I had a problem. One moment, please."
-    # A failed stage is retried this long before the apology clip is played.
+    """Text of the clip that is played when a stage fails for longer than `apology_after_ms`."""
     apology_after_ms: float = Field(700, ge=0, le=10_000)
-    # A turn whose stage stays away is given up after this long, with a second apology and response.done failed.
+    """Milliseconds for which a failed stage is retried before the apology is played."""
     give_up_after_s: Positive = 60.0
-    # Said when a session begins, as soon as it is configured or the caller is heard; "": nothing.
+    """Seconds for which a failed stage is retried before the reply fails: a second apology and `response.done` with
+    status failed.
+    """
     greeting: str = Field("", max_length=300)
-    # Synthesized when a host starts, as the greeting and the apology are; a reply's segment with these words is spoken
-    # from there.
+    """Text that is spoken when a session begins, once it is configured or the caller speaks. Empty: none."""
     phrases: Texts = ("Yes.", "No.", "Sure.", "Of course.", "Okay.", "Thank you.", "You're welcome.", "Goodbye.")
-    # With the first that fits what the caller said an answer begins at once, and the model goes on behind it (actors/
-    # opening.py). None by default: they suit a service, not a conversation.
+    """Phrases that are synthesized when a host starts. A segment with the same words is played without synthesis."""
     openings: Openings = ()
-    # Said, in turns, if the first audio of an answer is predicted later than `filler_after_ms` after the caller's last
-    # speech (0: never).
+    """Phrases that start a reply at once; the model continues after the first one that fits the caller's words
+    (actors/replying/openings.py). None by default: they suit a fixed service, not an open conversation.
+    """
     fillers: Texts = ("Let me see.", "One moment.", "Just a second.")
+    """Phrases that are played in turn while a reply is late."""
     filler_after_ms: float = Field(1500, ge=0, le=60_000)
+    """Milliseconds from the end of the caller's speech to the predicted first audio, above which a filler is played.
+    0: never.
+    """
 
 
 class HedgingSettings(Section):
-    """Hedged LLM requests (load-facts section 5): the second goes out after a quantile of recent TTFT."""
+    """Hedged requests to the language model: a second replica is asked when the first token is late.
+
+    The delay is a quantile of recent times to first token (TTFT), see `rejoinder/core/resilience/hedging.py`.
+    """
 
     enabled: bool = True
+    """Ask a second replica when a first token is late."""
     budget: Fraction = 0.04
+    """Hedges and retries as a share of the requests. The hedge delay is the (1 - budget) quantile of recent TTFTs."""
     budget_cap: Positive = 10.0
+    """Unused hedges that may accumulate: the size of the burst."""
     min_samples: Count = 100
+    """TTFTs in the window from which their quantile is used, among prompts of a similar length."""
     first_token_deadline_ms: Positive = 600
+    """Hedge delay in milliseconds while there are fewer samples."""
     min_delay_ms: Positive = 20
+    """Shortest hedge delay in milliseconds, whatever the quantile is."""
     max_delay_ms: Positive = 2000
+    """Longest hedge delay in milliseconds, whatever the quantile is."""
     window_s: Positive = 30.0
-    # No hedge goes out while every other replica is known to have so many requests: it would only wait there.
+    """Seconds of TTFTs that the quantile is taken from."""
     veto_queue: Count = 8
+    """Requests at every other replica from which no hedge is sent: it would only wait in a queue."""
     cancel_timeout_s: Positive = 1.0
+    """Seconds after which an unconfirmed cancellation of the losing request is logged and counted as an error."""
 
 
 class BreakerSettings(Section):
-    """When a language model replica is taken out, and for how long (rejoinder/core/resilience/circuit_breaker.py)."""
+    """Circuit breaker of each language model replica (rejoinder/core/resilience/circuit_breaker.py)."""
 
     enabled: bool = True
-    # Nobody has heard a token from it for so long, or for `silence_factor` usual times to first token if that is more.
+    """Take replicas out of service that are silent or fail."""
     silence_ms: Positive = 700
+    """Milliseconds without a token from a replica, to any conversation, after which it is taken out.
+    It applies while a request waits for the replica. It is also the timeout of a probe.
+    """
     silence_factor: Positive = 3.0
-    # Requests that broke in a row.
+    """Multiple of the median TTFT that replaces `silence_ms` where it is longer."""
     failures: Count = 3
-    # Until it is probed; doubled by every probe that is not answered.
+    """Failed requests in a row after which a replica is taken out."""
     pause_s: Positive = 2.0
+    """Seconds until a replica that was taken out is probed. Each failed probe doubles the pause, up to 30 s."""
 
 
 class HostSettings(Section):
-    """The session host: the ingress deployment that owns the conversations."""
+    """The session host: the ingress deployment that holds the conversations."""
 
     resources: Resources = Resources()
+    """Resources that each host reserves on its node."""
     autoscaling: Autoscaling = Autoscaling(target_ongoing_requests=64)
+    """Number of hosts, and when it changes."""
     max_sessions: Count = 100
+    """Most sessions of one host; further ones are refused with HTTP 503 and Retry-After."""
     retry_after_s: Positive = 5.0
-    # The longest pause between two voice activity ticks of a busy host: it delays every edge of speech.
+    """Seconds after which a refused client should retry."""
     tick_ms: float = Field(10, ge=4, le=128)
+    """Longest pause in milliseconds between two batches of voice activity detection. It delays every speech event.
+    A longer pause makes larger batches, but from 16 windows on a window costs no less (docs/density.md).
+    """
     max_windows_per_tick: int = Field(4, ge=1, le=32)
+    """Most windows of one session that are decided in one tick, so that a backlog does not block the others."""
     audio_ring_s: float = Field(40, ge=5, le=300)
+    """Seconds of each caller's audio that are kept. It must hold the longest utterance with its padding."""
     send_queue_events: int = Field(512, ge=16, le=10_000)
+    """Events that may wait to be sent to one client. A client that reads too slowly is disconnected."""
     session_max_s: Positive = 3600.0
-    graceful_shutdown_timeout_s: Positive = 900.0
+    """Longest session in seconds; it then ends with an error event."""
+    graceful_shutdown_timeout_s: Positive = 3600.0 + SHUTDOWN_MARGIN_S
+    """Seconds for which a host that is being removed keeps its calls; Serve then kills it. It takes no new calls
+    meanwhile. At least `session_max_s`, so that no call is lost; the default adds a margin of 60 s.
+    """
     health_check_period_s: Positive = 5.0
+    """Seconds between Serve's health checks of a host."""
     health_check_timeout_s: Positive = 10.0
+    """Seconds after which an unanswered health check counts as failed."""
     max_loop_lag_ms: Positive = 2000
-    # A host that is so late for two seconds on end takes no more calls: those within would pay for them.
+    """Event-loop lag in milliseconds above which a host reports itself unhealthy, so that Serve replaces it."""
     refuse_at_loop_lag_ms: Positive = 100
-    # A host whose loop is so late is near its end, whatever it counts: add one.
+    """Event-loop lag in milliseconds above which new calls are refused, once it lasts 2 s.
+    A further call would slow down all calls of the host.
+    """
     scale_at_loop_lag_ms: Positive = 50
+    """Event-loop lag in milliseconds above which autoscaling adds a host, however few calls there are."""
     metrics_port: int = Field(0, ge=0, le=65535)
+    """Port of each host's Prometheus metrics. 0: a free port, listed by GET /metrics/targets."""
     api_keys_env: str = "REJOINDER_API_KEYS"
+    """Environment variable with the accepted API keys, separated by commas. An empty variable accepts everyone."""
+
+    @model_validator(mode="after")
+    def _cpu_only(self) -> HostSettings:
+        refuse_gpus(self.resources, "the session host")
+        return self
+
+    @model_validator(mode="after")
+    def _drain_outlasts_calls(self) -> HostSettings:
+        if self.graceful_shutdown_timeout_s < self.session_max_s:
+            raise ValueError(
+                f"graceful_shutdown_timeout_s {self.graceful_shutdown_timeout_s:g} is below session_max_s "
+                f"{self.session_max_s:g}: a host that is removed would cut off its longest calls. "
+                "Raise graceful_shutdown_timeout_s, or lower session_max_s"
+            )
+        return self
 
 
 class ModelStoreSettings(Section):
-    """Where weights lie; an empty directory means the user's cache (`~/.cache/rejoinder/models`)."""
+    """Where the model files are stored."""
 
     directory: str = ""
+    """Folder of the model files. Empty: `~/.cache/rejoinder/models`."""
     manifest: str = ""
+    """File that lists the models and their checksums. Empty: `rejoinder/store/manifest.yaml` of the package."""
 
 
 class Settings(Section):
-    """Everything Rejoinder reads: the `args` of the Serve application."""
+    """All settings of Rejoinder: the `args` of the Serve application."""
 
     models: ModelStoreSettings = ModelStoreSettings()
+    """Where the model files are stored."""
     host: HostSettings = HostSettings()
+    """Session hosts: admission, health, autoscaling."""
     vad: VadSettings = VadSettings()
+    """Voice activity detection: the stage that finds speech in the audio."""
     turn_detector: TurnDetectorSettings = TurnDetectorSettings()
+    """Turn detector: the stage that judges whether a turn is complete."""
     stt: SttSettings = SttSettings()
+    """Speech to text: the stage that transcribes utterances."""
     llm: LlmSettings = LlmSettings()
-    # Another backend: hedges and failover go there, and back to `llm` if that fails too. None: to `llm`'s replicas.
+    """Language model: the stage that writes replies."""
     llm_backup: LlmSettings | None = None
+    """Second language model, of any engine. Hedges and failover go to it, and back to `llm` if it fails too.
+    None: they go to other replicas of `llm`.
+    """
     tts: TtsSettings = TtsSettings()
+    """Text to speech: the stage that speaks replies."""
     speech: SpeechSettings = SpeechSettings()
+    """Thresholds and durations that turn voice activity into utterances."""
     endpointing: EndpointingSettings = EndpointingSettings()
+    """When a turn of the caller ends."""
     interim_transcripts: InterimTranscriptSettings = InterimTranscriptSettings()
+    """Transcripts while the caller still speaks."""
     speculation: SpeculationSettings = SpeculationSettings()
+    """Replies that start before the turn ends."""
     conversation: ConversationSettings = ConversationSettings()
+    """Prompt, reply segments, held phrases."""
     hedging: HedgingSettings = HedgingSettings()
+    """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()
+    """When a language model replica is taken out of service."""
     barge_in: BargeInSettings = BargeInSettings()
+    """How speech over a reply pauses or ends it."""
     noise: NoiseSettings = NoiseSettings()
+    """Noise suppression in the callers' audio."""
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
+    """Reuse of earlier answers, off by default."""
     degradation: DegradationSettings = DegradationSettings()
+    """Cheaper replies while a stage is slow."""
 
     @model_validator(mode="after")
     def _emulations(self) -> Settings:
@@ -286,13 +422,17 @@ class Settings(Section):
     def _cache_language(self) -> Settings:
         if self.answer_cache.enabled and self.stt.language != "en":
             raise ValueError(
-                "answer_cache judges English only; set answer_cache.enabled to false, or stt.language to en"
+                "answer_cache supports English only; set answer_cache.enabled to false, or stt.language to en"
             )
         return self
 
 
 def parse_settings(args: Mapping[str, Any]) -> Settings:
-    """Validate the application's `args`; raises ConfigError naming the first bad field."""
+    """Return the application's `args` as validated settings.
+
+    Raises:
+        ConfigError: A field is invalid; the error names the first one.
+    """
     try:
         return Settings.model_validate(dict(args))
     except ValidationError as error:
@@ -300,9 +440,17 @@ def parse_settings(args: Mapping[str, Any]) -> Settings:
 
 
 def config_error(error: ValidationError, prefix: str) -> ConfigError:
-    """The first of the errors, with the path of its field."""
+    """Return the first of pydantic's errors as a ConfigError.
+
+    Args:
+        error: What pydantic raised.
+        prefix: Path of the validated document, put before the field's own path; "" for none.
+    """
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in ((prefix,) if prefix else ()) + first["loc"])
     if first["type"] == "extra_forbidden":
         return ConfigError("unknown key.", "Remove it, or check its spelling and indentation.", field=path)
+    if first["type"] == "value_error":
+        # Raised by our own validators, whose text names the values and the fix. The input would be a whole section.
+        return ConfigError(f"{first['ctx']['error']}.", field=path)
     return ConfigError(f"{first['msg']} (got {first.get('input')!r}).", "Correct this value.", field=path)

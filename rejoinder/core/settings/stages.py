@@ -1,6 +1,6 @@
-"""The stages' part of the configuration: what each deployment is told about its engine, its resources and its replicas.
+"""Settings of the stages: engine, resources and replicas of each deployment.
 
-Users import all of it from `rejoinder.core.settings.settings`.
+Import them from `rejoinder.core.settings.settings`.
 """
 
 from __future__ import annotations
@@ -14,33 +14,61 @@ from rejoinder.core.settings.section import Count, Positive, Section
 from rejoinder.core.settings.vllm import VllmSettings
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
-"""Ray's own label of a node for the card that it has."""
+"""Label that Ray puts on a node for its kind of GPU."""
+
+GPU_ENGINES = frozenset({"vllm", "emulated"})
+"""Engines whose replicas may reserve GPUs. `emulated` may, so that placement can be tested on declared GPUs."""
 
 
 class Resources(Section):
-    """What Ray's scheduler is told (bookkeeping only: threads are each engine's own setting)."""
+    """Resources that each replica reserves with Ray's scheduler.
+
+    A reservation only chooses the node: it does not limit what a replica uses. The number of threads is a setting of
+    each engine.
+    """
 
     num_cpus: float = Field(0.1, ge=0)
+    """CPU cores to reserve. The small default lets all stages share the cores of a small machine."""
     num_gpus: float = Field(0, ge=0)
+    """GPUs to reserve; a fraction shares one GPU. Only `llm` with engine vllm uses a GPU: elsewhere it must be 0."""
     memory_mb: int = Field(0, ge=0)
+    """Memory to reserve in MiB. 0: none is reserved."""
     custom: dict[str, float] = Field(default_factory=dict)
+    """Custom Ray resources to reserve, by name, as declared with `ray start --resources`."""
     label_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that the node must have, as declared with `ray start --labels`."""
+
+
+def refuse_gpus(resources: Resources, owner: str) -> None:
+    """Raise ValueError if a component that runs on the CPU reserves GPUs; `owner` names it in the message."""
+    if resources.num_gpus:
+        raise ValueError(f"resources.num_gpus must be 0: {owner} runs on the CPU; only llm with engine vllm uses a GPU")
 
 
 class Autoscaling(Section):
-    """Serve's autoscaler, with the intervals voice needs; `max_replicas` equal to `min_replicas` fixes the count."""
+    """Autoscaling of one deployment by Ray Serve; equal `min_replicas` and `max_replicas` fix the count.
+
+    The intervals are shorter than Serve's own, because a caller notices seconds of overload.
+    """
 
     min_replicas: Count = 1
+    """Replicas that always run."""
     max_replicas: Count = 1
+    """Most replicas that may run; at least `min_replicas`."""
     target_ongoing_requests: Positive = 2.0
-    # Hosts: this share of the live calls is kept free, since a host takes seconds to start.
+    """Requests (for hosts: calls) at once for which one replica is planned."""
     headroom: float = Field(0.1, ge=0, le=2)
-    # Stages: work that waits longer than this asks for another replica.
+    """Hosts only: spare places, as a share of the live calls. A host takes seconds to start."""
     queue_delay_ms: Positive = 50.0
+    """Stages only: queueing time in milliseconds above which another replica is added."""
     upscale_delay_s: float = Field(2.0, ge=0)
+    """Seconds that a need for more replicas must last before they are added."""
     downscale_delay_s: float = Field(120.0, ge=0)
+    """Seconds that a need for fewer replicas must last before one is removed."""
     look_back_period_s: Positive = 8.0
+    """Seconds of measurements that Serve averages; more than `metrics_interval_s`."""
     metrics_interval_s: Positive = 2.0
+    """Seconds between the measurements of each replica."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Autoscaling:
@@ -52,66 +80,93 @@ class Autoscaling(Section):
 
 
 class StageSettings(Section):
-    """What every stage deployment has in common."""
+    """Settings that every stage deployment has."""
 
     resources: Resources = Resources()
+    """Resources that each replica reserves on its node."""
     autoscaling: Autoscaling = Autoscaling()
+    """Number of replicas, and when it changes."""
     max_ongoing_requests: Count = 64
+    """Requests that Serve sends to one replica at once, those in the replica's queue included."""
     threads: Count = 1
-    # Also how long a dead replica goes unnoticed by Serve; the session itself notices at once.
+    """CPU threads of each replica's engine."""
     health_check_period_s: Positive = 1.0
+    """Seconds between Serve's health checks of a replica. Sessions detect a dead replica at once, without them."""
     health_check_timeout_s: Positive = 10.0
-    # Fault injection for drills and for the tests of the waterfall: every call waits this long first.
+    """Seconds after which an unanswered health check counts as failed."""
     inject_delay_ms: float = Field(0, ge=0, le=60_000)
+    """Milliseconds that every call waits first: fault injection for drills and tests."""
 
     @property
     def reservation(self) -> Resources:
-        """What Ray's scheduler is told, with what follows from the engine."""
+        """Resources that each replica reserves, those that follow from the engine included."""
         return self.resources
 
     @property
     def most_ongoing(self) -> int:
-        """Requests that one replica takes at once, as Serve is told."""
+        """Requests that Serve sends to one replica at once."""
         return self.max_ongoing_requests
+
+    @model_validator(mode="after")
+    def _gpus_usable(self) -> StageSettings:
+        engine = getattr(self, "engine", "")
+        if engine not in GPU_ENGINES:
+            refuse_gpus(self.resources, f"engine {engine}" if engine else "this stage")
+        return self
 
 
 class VadSettings(StageSettings):
-    """Where the voice activity detector runs: inside each host, or as its own deployment."""
+    """Voice activity detection."""
 
     placement: Literal["inline", "deployment"] = "inline"
+    """`inline` runs inside each session host; `deployment` runs in replicas of its own, one network hop away."""
     call_timeout_s: Positive = 0.5
+    """Seconds after which an unanswered batch is sent again, to another replica if there is one."""
 
 
 class TurnDetectorSettings(StageSettings):
+    """Turn detector: the model that estimates from the audio whether the caller has finished."""
+
     model: str = "smart-turn-v3.2"
-    # On shared cores hearing and speaking go first: a verdict that comes too late is decided without (`endpointing`).
+    """Model of the engine, a name in the model store."""
     nice: int = Field(10, ge=0, le=19)
+    """Unix nice value of the engine's thread. On shared cores, recognition and synthesis go first. A verdict that comes
+    too late is not used (`endpointing.verdict_timeout_ms`).
+    """
 
 
 class EmulationSettings(Section):
-    """An emulated engine: a published `profile`, or a `curve` of one's own; `slots` services run at once, others wait.
-
-    `ignore_cancellation`: a cancelled request keeps its slot until it would have ended, as some engines do.
-    `full_stop`: a transcript ends like a sentence, so that words end turns; else it leaves doubt, as no word was heard.
-    `marked`: answers name the transcript that they answer, and a voice's pitch the number that it speaks
-    (rejoinder/core/measuring/audio_watermark.py).
-    """
+    """Emulated engine: a published latency profile or a latency curve of your own, and no model."""
 
     profile: str = ""
+    """Published profile, a name in `rejoinder/core/measuring/service_curves.py`. Empty: `curve` applies."""
     curve: ServiceCurve = ServiceCurve()
-    slots: int = Field(0, ge=0, description="0: the profile's, or 64")
+    """Service time of a request in milliseconds: median, spread, growth with concurrency, stalls."""
+    slots: int = Field(0, ge=0)
+    """Requests served at once; further ones wait. 0: the profile's number, or 64."""
     seed: int = 1
+    """Seed of the random service times."""
     ignore_cancellation: bool = False
+    """A cancelled request keeps its slot until it would have ended, as in some real engines."""
     full_stop: bool = False
+    """Transcripts end like a sentence, so that the text can end a turn. Off: the turn detector decides."""
     marked: bool = False
-    # A language model's answer, and its pace after the first token (0: the profile's, or 100).
+    """Replies name the transcript that they answer, and a voice's pitch encodes the number that it speaks.
+    Tests use it to detect mixed-up conversations (`rejoinder/core/measuring/audio_watermark.py`).
+    """
     tokens: Count = 24
+    """Language model only: tokens in a reply."""
     tokens_per_s: float = Field(0, ge=0)
-    # Seconds of audio that a voice makes in a second (0: the profile's, or 10).
+    """Language model only: tokens a second after the first. 0: the profile's rate, or 100."""
     speed: float = Field(0, ge=0)
+    """Voice only: seconds of audio synthesized in one second. 0: the profile's speed, or 10."""
 
     def resolve(self, stage: EmulatedStage) -> EngineProfile:
-        """The engine that this section describes; raises ValueError for a profile that the stage does not have."""
+        """Return the engine that this section describes.
+
+        Raises:
+            ValueError: The stage has no such profile.
+        """
         if self.profile and self.profile not in profiles(stage):
             raise ValueError(f"no profile {self.profile!r} for {stage}; there are {', '.join(profiles(stage))}")
         base = PROFILES[self.profile] if self.profile else EngineProfile(stage, self.curve, self.curve.describe())
@@ -126,94 +181,134 @@ class EmulationSettings(Section):
 
 
 class SttSettings(StageSettings):
-    """`short_context` decodes with frames for the utterance only; off pads every input to 30 s.
+    """Speech to text.
 
-    `first_pass_model` hears first (English only; "" for none), and `model` what it is in doubt of: words whose mean
-    log-probability is below `first_pass_min_logprob` (benchmarks/studies/quick_study.py).
+    For English, a small first-pass recognizer transcribes every utterance; Whisper transcribes again where its
+    confidence is low.
     """
 
     engine: Literal["whisper", "emulated"] = "whisper"
+    """Engine of the stage: Whisper on the CPU, or an emulation without a model."""
     emulation: EmulationSettings = EmulationSettings()
+    """Latency of the emulated engine."""
     model: str = "whisper-base"
+    """Whisper model, a name in the model store."""
     first_pass_model: str = "moonshine-tiny-en"
+    """First-pass recognizer, a name in the model store. It is used for English only. Empty: none."""
     first_pass_min_logprob: float = Field(-0.12, le=0)
+    """Mean log-probability of the first-pass words below which `model` transcribes again
+    (benchmarks/studies/quick_study.py).
+    """
     language: str = "en"
+    """Language of the callers, as a code such as en or de."""
     compute_type: Literal["int8", "float32"] = "int8"
-    # A short turn decodes hardly faster on a second core, which the turn model can use at the same time.
+    """Number format of Whisper's weights."""
     threads: Count = 1
+    """CPU threads of each replica. A second one hardly speeds up a short utterance, and the turn detector can use that
+    core at the same time.
+    """
     short_context: bool = True
+    """Encode only as many frames as the utterance needs. Off: pad every utterance to 30 s, as Whisper was trained."""
     min_frames: int = Field(500, ge=100, le=3000)
+    """Fewest frames (10 ms each) of a short context."""
     pad_frames: int = Field(100, ge=0, le=1000)
+    """Frames (10 ms each) of padding after the utterance in a short context."""
     max_queue: Count = 32
+    """Utterances that may wait for a replica; further ones are refused."""
     max_batch: int = Field(4, ge=1, le=32)
-    # Of a final transcript. Only what nobody can still wait for: dropped sooner, it would be asked for again, behind
-    # all others.
+    """Utterances that are decoded together."""
     deadline_s: Positive = 30.0
-    # A hung stage is silence until then; the longest honest decode is 30 s of speech with full padding, about 2 s.
+    """Seconds that a final transcript may wait in the queue before it is dropped. The default is long because a dropped
+    one is requested again, behind all others.
+    """
     call_timeout_s: Positive = 4.0
+    """Seconds after which a request is sent to another replica. The longest normal decode takes about 2 s: 30 s of
+    speech with full padding.
+    """
 
     @property
     def hears_twice(self) -> bool:
-        """Whether a small model hears first: there is one for English only."""
+        """True if a first-pass recognizer is used. There is one for English only."""
         return self.engine == "whisper" and bool(self.first_pass_model) and self.language == "en"
 
 
 class LlmSettings(StageSettings):
-    """`embedded` runs a small GGUF model on the CPU, through llama.cpp; `vllm` runs any model that vLLM can, in the
-    replica (section `vllm`); `openai_api` calls any OpenAI-compatible server.
+    """Language model.
+
+    `embedded` runs a small GGUF model on the CPU with llama.cpp. `vllm` runs any model that vLLM supports, inside the
+    replica. `openai_api` calls any OpenAI-compatible server.
     """
 
     engine: Literal["embedded", "vllm", "openai_api", "emulated"] = "embedded"
+    """Engine of the stage. Only `vllm` uses a GPU."""
     emulation: EmulationSettings = EmulationSettings()
-    # A name in the model store; for vllm also a folder, or a repository of the model hub.
+    """Latency of the emulated engine."""
     model: str = "smollm2-135m-instruct"
+    """Model of the engine: a name in the model store, or the server's own name with `openai_api`.
+    With `vllm` it may also be a folder or a hub repository (owner/name).
+    """
     vllm: VllmSettings = VllmSettings()
-    # llama.cpp's threads spin while they wait for each other: of two, one that shares its core holds up both (several
-    # times the time of one alone). More only on cores that nothing else uses.
+    """Settings of the engine vllm."""
     threads: Count = 1
-    # Answers that decode together, one token of each a step (embedded).
+    """CPU threads of each replica. llama.cpp's threads spin while they wait for each other, so two on shared cores take
+    several times as long as one. Use more only on cores that nothing else uses.
+    """
     slots: int = Field(4, ge=1, le=256)
-    # Of a conversation whose state is still there, only what is new is computed (embedded).
+    """Answers that one replica of the embedded engine decodes together."""
     reuse_state: bool = True
-    # On shared cores an answer is decoded faster than it is spoken, so speaking its first words goes before decoding
-    # its last: at 10 the first audio comes in 0.6 of the time it takes beside a decoder of equal priority.
+    """Embedded engine: keep the KV cache of each conversation, so that a turn computes only its new tokens."""
     nice: int = Field(10, ge=0, le=19)
+    """Unix nice value of the replica. On shared cores an answer is decoded faster than it is spoken, so synthesis goes
+    first: at 10, the first audio takes 0.6 of the time that it takes at 0.
+    """
     autoscaling: Autoscaling = Autoscaling(min_replicas=2, max_replicas=2)
+    """Number of replicas, and when it changes. Two by default, so that a slow request can be hedged."""
     max_queue: Count = 16
-    # A small model at a loss repeats itself: the embedded engine says no run of so many tokens twice (0: off).
+    """Requests that may wait for a slot of one replica; further ones are refused."""
     no_repeat_ngram: int = Field(4, ge=0, le=20)
+    """Embedded engine: length in tokens of runs that an answer may not repeat. Small models tend to repeat themselves.
+    0: off.
+    """
     coalesce_ms: float = Field(15.0, ge=0, le=500)
-    # For each token; the first is hedged long before.
+    """Milliseconds over which tokens are collected into one message of the stream."""
     call_timeout_s: Positive = 8.0
+    """Seconds without a token after which a request is sent to another replica. `hedging` acts on a late first token
+    long before.
+    """
     base_url: str = ""
+    """Address of the OpenAI-compatible server, for example http://127.0.0.1:8001/v1. `openai_api` requires it."""
     api_key_env: str = "OPENAI_API_KEY"
-    # Tell openai_api which prompts begin alike, so that it finds their state (not a server that refuses the field).
+    """Environment variable with the server's API key, for `openai_api`. A server on this machine needs none."""
     cache_hint: bool = True
+    """Send `prompt_cache_key` with `openai_api`, so that prompts that begin alike share the server's cache.
+    Turn it off for a server that refuses the field.
+    """
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether the engine keeps the state of a prompt that it was only shown."""
+        """True if the engine keeps the KV cache of a prompt that it did not answer, so that prefill is useful."""
         if self.engine == "vllm":
             return self.vllm.enable_prefix_caching
         return self.engine == "embedded" and self.reuse_state
 
     @property
     def reservation(self) -> Resources:
-        """With vLLM's cards: as many as it spreads the model over, on a node that has the kind named."""
-        card = self.vllm.profile
-        if self.engine != "vllm" or card is None:
+        """Resources that each replica reserves; for vLLM, the GPUs and the node label that follow from `vllm`."""
+        gpu = self.vllm.profile
+        if self.engine != "vllm" or gpu is None:
             return self.resources
-        wanted = self.resources.num_gpus or self.vllm.tensor_parallel_size
-        labels = {ACCELERATOR_LABEL: card.accelerator} | self.resources.label_selector
-        return self.resources.model_copy(update={"num_gpus": wanted, "label_selector": labels})
+        count = self.resources.num_gpus or self.vllm.tensor_parallel_size
+        labels = {ACCELERATOR_LABEL: gpu.accelerator} | self.resources.label_selector
+        return self.resources.model_copy(update={"num_gpus": count, "label_selector": labels})
 
     @property
     def on_card(self) -> bool:
+        """True if each replica has a GPU."""
         return self.reservation.num_gpus > 0
 
     @property
     def most_ongoing(self) -> int:
-        """At least what vLLM decodes together or lets wait, or its places would stay empty."""
+        """Requests that Serve sends to one replica at once: for vLLM, at least those that it decodes and queues."""
         if self.engine != "vllm":
             return self.max_ongoing_requests
         return max(self.max_ongoing_requests, self.vllm.places(on_card=self.on_card) + self.max_queue)
@@ -225,28 +320,36 @@ class LlmSettings(StageSettings):
         return self
 
     @model_validator(mode="after")
-    def _cards(self) -> LlmSettings:
-        given, wanted = self.reservation.num_gpus, self.vllm.tensor_parallel_size
-        if self.engine != "vllm" or given == wanted or (wanted == 1 and given == 0):
+    def _gpus_match(self) -> LlmSettings:
+        reserved, used = self.reservation.num_gpus, self.vllm.tensor_parallel_size
+        if self.engine != "vllm" or reserved == used or (used == 1 and reserved == 0):
             return self
-        if wanted > 1 or given > 1:
-            raise ValueError(f"resources.num_gpus {given:g} and vllm.tensor_parallel_size {wanted} must be equal")
-        if self.vllm.gpu_memory_utilization > given:
+        if used > 1 or reserved > 1:
+            raise ValueError(f"resources.num_gpus {reserved:g} and vllm.tensor_parallel_size {used} must be equal")
+        if self.vllm.gpu_memory_utilization > reserved:
             raise ValueError(
-                f"vllm.gpu_memory_utilization {self.vllm.gpu_memory_utilization:g} is more than the share of a card "
-                f"that resources.num_gpus {given:g} takes: lower it to that"
+                f"vllm.gpu_memory_utilization {self.vllm.gpu_memory_utilization:g} is more than the share of a GPU "
+                f"that resources.num_gpus {reserved:g} reserves: lower it to that"
             )
         return self
 
 
 class TtsSettings(StageSettings):
+    """Text to speech."""
+
     engine: Literal["piper", "emulated"] = "piper"
+    """Engine of the stage: Piper on the CPU, or an emulation without a model."""
     emulation: EmulationSettings = EmulationSettings()
+    """Latency of the emulated engine."""
     model: str = "piper-en-us-joe-medium"
+    """Voice of the engine, a name in the model store."""
     threads: Count = 2
+    """CPU threads of each replica's engine."""
     max_queue: Count = 16
+    """Segments that may wait for one replica; further ones are refused."""
     chunk_ms: int = Field(200, ge=20, le=1000)
-    # A segment is heard as soon as its first part is synthesized; off: when all of it is.
+    """Milliseconds of audio in one chunk of the stream."""
     chunked: bool = True
-    # For each chunk: a hung stage is silence until then.
+    """Stream a segment while it is synthesized. Off: a segment is sent once all of it is synthesized."""
     call_timeout_s: Positive = 3.0
+    """Seconds without a chunk after which a segment is requested from another replica."""

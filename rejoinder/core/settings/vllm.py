@@ -1,7 +1,7 @@
-"""The configuration of vLLM inside the `Llm` replica, and what vLLM is told of it.
+"""Settings of vLLM inside the `Llm` replica, and the vLLM arguments and environment that follow from them.
 
-Defaults that the latency guide gives (sections 2.3.3 and 6.3) are its values; a value of "auto" or 0 is decided by the
-card, or by its absence: without one vLLM's CPU build runs, on a few cores.
+Defaults that the latency guide states (sections 2.3.3 and 6.3) are its values. A value of "auto" or 0 is decided by the
+GPU. Without a GPU, vLLM's CPU build runs on a few cores.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES, METHODS, GpuName,
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
 
 VLLM_RELEASE = (0, 32)
-"""The release that the arguments here, the profiles and the tests hold for."""
+"""vLLM release that the arguments here, the GPU profiles and the tests are valid for."""
 GPU_SEQUENCES = 256
 """The guide's --max-num-seqs (6.3)."""
 CPU_SEQUENCES = 8
-"""On a few cores answers that decode together share their memory bandwidth: more would all be slow."""
+"""On a few cores, answers that decode together share the memory bandwidth: more of them would all be slow."""
 CPU_BLOCK_TOKENS = 32
-"""vLLM's own block on a CPU is 128 tokens, as long as a whole first prompt: nothing of it would ever be found again.
-Its kernels want a multiple of 32."""
+"""vLLM's own block on a CPU has 128 tokens, about a whole first prompt, so no prefix would ever be reused.
+Its kernels need a multiple of 32.
+"""
 BYTES_PER_GB = 1024**3
 
 
 class SpeculativeDecoding(Section):
-    """Tokens guessed ahead and checked in one step; the answer stays what it would have been.
-
-    `eagle3` guesses with a small head that was trained for the model (`model`: its folder or hub repository); `ngram`
-    with what the prompt says, and needs no weights. The guide's `--num-speculative-tokens` is 1 (2.3.3).
-    """
+    """Speculative decoding: draft tokens that the model verifies in one step. The answer does not change."""
 
     method: Literal["none", "eagle3", "ngram"] = "none"
+    """`eagle3` drafts with a small head that was trained for the model; `ngram` copies from the prompt, without
+    weights. Off by default: EAGLE-3 needs a head for the model in use.
+    """
     model: str = ""
+    """EAGLE-3 head: a folder or a hub repository. Required for `eagle3`, not allowed otherwise."""
     num_speculative_tokens: Count = 1
-    # Of `ngram`: the longest run of words that is looked up.
+    """Draft tokens a step. The default is the latency guide's (section 2.3.3)."""
     prompt_lookup_max: Count = 4
+    """Longest run of tokens that `ngram` looks up in the prompt."""
 
     @model_validator(mode="after")
     def _complete(self) -> SpeculativeDecoding:
@@ -47,7 +49,7 @@ class SpeculativeDecoding(Section):
         return self
 
     def arguments(self) -> dict[str, Any] | None:
-        """vLLM's `speculative_config`."""
+        """Return vLLM's `speculative_config`; None if the method is "none"."""
         if self.method == "none":
             return None
         options: dict[str, Any] = {"method": self.method, "num_speculative_tokens": self.num_speculative_tokens}
@@ -57,83 +59,102 @@ class SpeculativeDecoding(Section):
 
 
 class VllmSettings(Section):
-    """`llm.vllm`. `gpu` names the card that the replica runs on: the replica is placed there, and what the card cannot
-    do is refused; "none" is vLLM's CPU build, or a card that is not in the guide (then `llm.resources` places it).
-    """
+    """Settings of `llm.engine: vllm`. A value that the GPU named by `gpu` cannot run is refused."""
 
     gpu: Literal["none", GpuName] = "none"
+    """GPU that each replica runs on; Ray places the replica on a node that has it.
+    "none": vLLM's CPU build, or a GPU that is not in the latency guide, which `llm.resources` then reserves.
+    """
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the arithmetic. "auto": the GPU's own, or vLLM's choice without a known GPU."""
     quantization: Literal["auto", Quantization] = "auto"
+    """Number format of the weights. "auto": fp8 on a GPU that computes in it, else as they are stored."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
-    # Cards that share one model; the replica gets so many.
+    """Number format of the KV cache. "auto": the same as `dtype`. `fp8` halves its memory."""
     tensor_parallel_size: Count = 1
-    # Answers that decode together (0: 256 on a card, 8 without); vLLM holds others back when its memory is full.
+    """GPUs that share one model; each replica reserves this many."""
     max_num_seqs: int = Field(0, ge=0, le=4096)
+    """Answers that decode together. 0: 256 on a GPU (latency guide, section 6.3), 8 on the CPU.
+    vLLM queues further ones, and also queues while the KV cache is full.
+    """
     max_model_len: int = Field(8192, ge=256)
+    """Longest prompt and answer together, in tokens. The default is the latency guide's (section 6.3)."""
     gpu_memory_utilization: Fraction = 0.9
+    """Share of the GPU's memory for weights and KV cache. It must not exceed a fractional `num_gpus`."""
     enable_prefix_caching: bool = True
-    # Tokens of one piece of the prefix cache (0: vLLM's own on a card, 32 without).
+    """Keep the KV cache of earlier prompts, so that a turn computes only its new tokens."""
     block_tokens: int = Field(0, ge=0, le=256, multiple_of=16)
-    # No compiled graphs: a quick start and slower tokens (unset: on without a card, off with one).
+    """Tokens in one block of the prefix cache. 0: vLLM's own on a GPU, 32 on the CPU."""
     enforce_eager: bool | None = None
+    """Skip compiled graphs: a replica starts faster and decodes slower. Unset: true on the CPU, false on a GPU."""
     speculative: SpeculativeDecoding = SpeculativeDecoding()
-    # Without a card: memory for states.
+    """Speculative decoding, off by default."""
     cpu_kv_cache_gb: Positive = 1.0
-    # Of a hub repository: which commit or tag (empty: the newest).
+    """Memory for the KV cache in GiB, if the replica has no GPU."""
     revision: str = ""
-    # Billions; if known, weights that cannot fit the card are refused before anything is loaded.
+    """Commit or tag of a hub repository. Empty: the newest."""
     parameters_b: float = Field(0, ge=0)
-    # Given to the model's chat template, for example {enable_thinking: false}: thinking aloud is not for the phone.
+    """Parameters of the model in billions. If it is given, weights that do not fit the GPU are refused at start.
+    0: unknown.
+    """
     chat_template: dict[str, bool | int | str] = Field(default_factory=dict)
+    """Arguments of the model's chat template, for example {enable_thinking: false}, which avoids spoken reasoning."""
 
     @property
     def profile(self) -> GpuProfile | None:
+        """Profile of the configured GPU; None without one."""
         return None if self.gpu == "none" else GPU_PROFILES[self.gpu]
 
     @property
     def stored_as(self) -> Quantization:
-        """The number format of the weights, with "auto" decided."""
+        """Number format of the weights, with "auto" resolved."""
         if self.quantization != "auto":
             return self.quantization
         return self.profile.quantization if self.profile else "none"
 
     def places(self, *, on_card: bool) -> int:
-        """Answers that decode together."""
+        """Return how many answers decode together; `on_card`: the replica has a GPU."""
         return self.max_num_seqs or (GPU_SEQUENCES if on_card else CPU_SEQUENCES)
 
     @model_validator(mode="after")
-    def _card_can(self) -> VllmSettings:
-        card = self.profile
-        if card is None:
+    def _gpu_supports(self) -> VllmSettings:
+        gpu = self.profile
+        if gpu is None:
             return self
-        if self.stored_as not in card.runs:
-            raise ValueError(f"quantization {self.stored_as} does not run on a {card.card.name}{_instead(card)}")
-        if self.dtype == "bfloat16" and card.dtype != "bfloat16":
-            raise ValueError(f"dtype bfloat16 does not run on a {card.card.name} ({card.architecture}): use float16")
-        if self.kv_cache_dtype == "fp8" and "fp8" not in card.runs:
-            raise ValueError(f"kv_cache_dtype fp8 does not run on a {card.card.name}: use auto")
+        if self.stored_as not in gpu.runs:
+            raise ValueError(
+                f"quantization {self.stored_as} does not run on a {gpu.card.name} ({gpu.architecture}): "
+                f"it runs {', '.join(gpu.runs)}"
+            )
+        if self.dtype == "bfloat16" and gpu.dtype != "bfloat16":
+            raise ValueError(f"dtype bfloat16 does not run on a {gpu.card.name} ({gpu.architecture}): use float16")
+        if self.kv_cache_dtype == "fp8" and "fp8" not in gpu.runs:
+            raise ValueError(f"kv_cache_dtype fp8 does not run on a {gpu.card.name}: use auto")
         return self
 
     @model_validator(mode="after")
     def _weights_fit(self) -> VllmSettings:
-        card, cards = self.profile, self.tensor_parallel_size
-        if card and card.room_gb(self.parameters_b, self.stored_as, self.gpu_memory_utilization, cards) <= 0:
-            usable = card.usable_gb(self.gpu_memory_utilization, cards)
+        gpu, count = self.profile, self.tensor_parallel_size
+        if gpu and gpu.room_gb(self.parameters_b, self.stored_as, self.gpu_memory_utilization, count) <= 0:
+            usable = gpu.usable_gb(self.gpu_memory_utilization, count)
             bits = METHODS[self.stored_as].bits
             raise ValueError(
-                f"{self.parameters_b:g} billion weights of {bits} bits do not fit the {usable:.1f} GB of {cards} "
-                f"{card.card.name}: use a quantization of fewer bits, or a larger tensor_parallel_size"
+                f"{self.parameters_b:g} billion weights of {bits} bits do not fit the {usable:.1f} GB of {count} "
+                f"{gpu.card.name}: use a quantization of fewer bits, or a larger tensor_parallel_size"
             )
         return self
 
 
 def engine_arguments(model: str, settings: VllmSettings, *, on_card: bool) -> dict[str, Any]:
-    """The arguments of vLLM's AsyncEngineArgs; `model` is a folder or a hub repository.
+    """Return the arguments of vLLM's AsyncEngineArgs.
 
-    `on_card`: whether the replica has one, known to the configuration or not.
+    Args:
+        model: A folder or a hub repository.
+        settings: The section `llm.vllm`.
+        on_card: The replica has a GPU, whether or not `settings.gpu` names it.
     """
-    card = settings.profile
-    dtype = settings.dtype if settings.dtype != "auto" or card is None else card.dtype
+    gpu = settings.profile
+    dtype = settings.dtype if settings.dtype != "auto" or gpu is None else gpu.dtype
     eager = settings.enforce_eager
     arguments: dict[str, Any] = {
         "model": model,
@@ -155,27 +176,28 @@ def engine_arguments(model: str, settings: VllmSettings, *, on_card: bool) -> di
     else:
         arguments["kv_cache_memory_bytes"] = int(settings.cpu_kv_cache_gb * BYTES_PER_GB)
     if settings.tensor_parallel_size > 1:
-        # The cards are the replica's own; with Ray's executor vLLM would ask the cluster for them a second time.
+        # The replica already owns the GPUs. Ray's executor would request them from the cluster a second time.
         arguments["distributed_executor_backend"] = "mp"
     if settings.revision:
         arguments["revision"] = settings.revision
-    if guesses := settings.speculative.arguments():
-        arguments["speculative_config"] = guesses
+    if speculative := settings.speculative.arguments():
+        arguments["speculative_config"] = speculative
     return arguments
 
 
 def process_environment(threads: int, *, on_card: bool) -> dict[str, str]:
-    """What vLLM reads from the environment of the replica's process, and has no argument for."""
+    """Return the environment variables of the replica's process for which vLLM has no argument.
+
+    Args:
+        threads: Threads of the CPU build; ignored on a GPU.
+        on_card: The replica has a GPU.
+    """
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
-        # A forked engine would inherit the replica's sockets and locks; in a Ray actor vLLM spawns anyway.
+        # A forked engine would inherit the replica's sockets and locks. In a Ray actor vLLM spawns anyway.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if not on_card:
-        # Bound to cores of its own choice, two replicas on a machine would both choose the first ones.
+        # vLLM binds threads to the first cores. Two replicas on one machine would share them.
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     return environment
-
-
-def _instead(card: GpuProfile) -> str:
-    return f" ({card.architecture}): it runs {', '.join(card.runs)}"

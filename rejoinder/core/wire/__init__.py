@@ -1,5 +1,7 @@
-"""OpenAI Realtime (GA) without I/O: reading client events, the session object, conversation items, server events.
+"""The OpenAI Realtime protocol (GA) without I/O.
 
-The vocabulary of this wire is also the session's own: a session emits server events as dicts whose audio is raw
-bytes, and a transport encodes them. Source of every shape: openai-python's event models and its clients' validators.
+It holds the parsing of client events, the session object, the conversation items and the server events. A session emits
+server events as dicts whose audio is raw bytes; a transport encodes them. Everything outside `core` may import this
+package. Start reading at `client.py` and `server.py`. The shapes follow openai-python's event models and the validators
+of its clients.
 """

@@ -1,4 +1,4 @@
-"""Client events: from one JSON message to a typed event, or a CallerError that names the field."""
+"""Client events: `parse` turns one JSON message into a typed event, or a CallerError that names the field."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
-# Our own events nest six levels deep, a tool's JSON schema some more; far from Python's own limit.
+# Realtime events nest six levels deep, and a tool's JSON schema a few more. Python's own limit is far higher.
 MAX_DEPTH = 64
 MAX_EVENT_ID = 512
-# OpenAI's limit for one append (openai-realtime.md section 13), counted decoded.
+# OpenAI's limit for the decoded audio of one append.
 MAX_APPEND_BYTES = 15 * 1024 * 1024
 MAX_APPEND_CHARACTERS = MAX_APPEND_BYTES * 4 // 3 + 4
 
-# What stands before and after the audio: either order of the fields, with and without json.dumps' spaces.
+# Text before and after the audio: either order of the fields, with and without the spaces of json.dumps.
 _APPEND_SPELLINGS = tuple(
     (head.encode(), tail.encode())
     for space in ("", " ")
@@ -33,75 +33,95 @@ _APPEND_SPELLINGS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """Base of all client events; `event_id` is the client's own, echoed in errors."""
+    """Base of all client events. `event_id` is chosen by the client and echoed in errors; None if it sent none."""
 
     event_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateSession(ClientEvent):
+    """session.update: `session` holds the fields to change."""
+
     session: Fields
 
 
 @dataclass(frozen=True, slots=True)
 class AppendAudio(ClientEvent):
-    """`audio`: whole samples of the input format."""
+    """input_audio_buffer.append: `audio` holds whole samples of the input format."""
 
     audio: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class CommitAudio(ClientEvent):
-    pass
+    """input_audio_buffer.commit: end the turn now."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClearAudio(ClientEvent):
-    pass
+    """input_audio_buffer.clear: discard the audio of the current turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateItem(ClientEvent):
+    """conversation.item.create: add `item` after `previous_item_id` ("root": first, None: last)."""
+
     item: Fields
     previous_item_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteItem(ClientEvent):
+    """conversation.item.delete."""
+
     item_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class RetrieveItem(ClientEvent):
+    """conversation.item.retrieve: send the item back."""
+
     item_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TruncateItem(ClientEvent):
+    """conversation.item.truncate: the caller heard only the first `audio_end_ms` of an assistant item."""
+
     item_id: str
     audio_end_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class CreateResponse(ClientEvent):
+    """response.create: `response` holds options for this response only."""
+
     response: Fields
 
 
 @dataclass(frozen=True, slots=True)
 class CancelResponse(ClientEvent):
+    """response.cancel: stop a response; the current one if `response_id` is None."""
+
     response_id: str | None
 
 
 @dataclass(eq=False)
 class MalformedEvent(CallerError):
-    """A client event we refuse; `client_event_id` is the client's own, when it could be read."""
+    """Client event that is refused. `client_event_id` is its `event_id`, if that could be read."""
 
     client_event_id: str | None = None
 
 
 def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent:
-    """One WebSocket message to one event; raises MalformedEvent, and nothing else. `sample_bytes`: of the input
-    format.
+    """Return the event in one WebSocket message.
+
+    Args:
+        message: JSON text or its UTF-8 bytes.
+        sample_bytes: Bytes of one sample in the session's input format (2 for PCM, 1 for G.711).
+
+    Raises:
+        MalformedEvent: The message is not a valid event. No other error is raised.
     """
     appended = plain_append(message if isinstance(message, bytes) else message.encode(errors="replace"), sample_bytes)
     if appended is not None:
@@ -112,16 +132,16 @@ def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent
         return _parse(document, sample_bytes)
     except CallerError as error:
         event_id = document.get("event_id") if isinstance(document, dict) else None
-        known = event_id[:MAX_EVENT_ID] if isinstance(event_id, str) else None
-        raise MalformedEvent(error.message, error.remedy, error.code, error.param, client_event_id=known) from None
+        client_id = event_id[:MAX_EVENT_ID] if isinstance(event_id, str) else None
+        raise MalformedEvent(error.message, error.remedy, error.code, error.param, client_event_id=client_id) from None
 
 
 def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | None:
-    """The audio of an append in one of the spellings that clients use, fifty times a second; None for all else, faults
-    included.
+    """Return the audio of an append message without parsing JSON; None if the message needs the full parser.
 
-    A spelling fixes every character but the base64, and strict base64 has no quote and no escape: so what is read here
-    is what a JSON parser would read.
+    Clients send appends fifty times a second, in one of a few spellings. A spelling fixes every character except the
+    base64, and strict base64 contains no quote and no escape. So the result equals that of a JSON parser. Invalid
+    messages return None as well.
     """
     for head, tail in _APPEND_SPELLINGS:
         if message.startswith(head) and message.endswith(tail):
@@ -129,7 +149,7 @@ def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | No
             break
     else:
         return None
-    if not 0 <= size <= MAX_APPEND_CHARACTERS:  # below 0 one quote would be both head's and tail's
+    if not 0 <= size <= MAX_APPEND_CHARACTERS:  # negative: head and tail overlap
         return None
     try:
         audio = binascii.a2b_base64(message[len(head) : len(head) + size], strict_mode=True)
@@ -139,9 +159,12 @@ def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | No
 
 
 def _document(message: str | bytes) -> Any:
-    """The JSON in a message, safe to hold, to log and to send back: Unicode, finite numbers, and not too deep."""
+    """Return the JSON in a message that is safe to store, log and send back.
+
+    Raise CallerError for half surrogate pairs, numbers that are not finite, and deep nesting.
+    """
     try:
-        document = json.loads(message, parse_constant=_no_number)
+        document = json.loads(message, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise _not_json("The message is not JSON.") from None
     layer, depth = [document], 0
@@ -165,12 +188,12 @@ def _check_scalar(value: object) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _not_json("The message holds half a surrogate pair.") from None
+            raise _not_json("The message contains half a surrogate pair.") from None
     if isinstance(value, float) and not math.isfinite(value):
-        raise _not_json("The message holds a number that is not finite.")
+        raise _not_json("The message contains a number that is not finite.")
 
 
-def _no_number(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
@@ -200,8 +223,8 @@ def _parse(document: Json, sample_bytes: int) -> ClientEvent:
             fields.whole("content_index", 0, 0, 0)
             return TruncateItem(event_id, fields.text("item_id"), fields.whole("audio_end_ms", 0, 2**31))
         case "response.create":
-            wanted = fields.raw("response")
-            return CreateResponse(event_id, Fields({} if wanted is None else wanted, "response"))
+            options = fields.raw("response")
+            return CreateResponse(event_id, Fields({} if options is None else options, "response"))
         case "response.cancel":
             return CancelResponse(event_id, fields.optional_text("response_id"))
         case "output_audio_buffer.clear":
@@ -228,5 +251,5 @@ def _audio(fields: Fields, sample_bytes: int) -> bytes:
     except (binascii.Error, ValueError):
         raise refuse("audio is not base64.", "audio", remedy="Encode the samples with standard base64.") from None
     if len(audio) % sample_bytes:
-        raise refuse("audio holds half a sample.", "audio", remedy="Send 16-bit samples: an even number of bytes.")
+        raise refuse("audio ends within a sample.", "audio", remedy="Send 16-bit samples: an even number of bytes.")
     return audio

@@ -1,4 +1,4 @@
-"""Reading untrusted JSON: every refusal is a CallerError that names the field's dotted path and the fix."""
+"""Typed access to untrusted JSON. Every refusal is a CallerError with the field's dotted path and the fix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ Json = dict[str, Any]
 
 
 def refuse(message: str, param: str, *, code: str = "invalid_value", remedy: str = "") -> CallerError:
-    """The error to raise for a bad field."""
+    """Return the error to raise for a bad field; `param` is its dotted path."""
     return CallerError(message, remedy, code=code, param=param)
 
 
 class Fields:
-    """One JSON object and the path to it; unknown fields are ignored, as real clients send many."""
+    """One JSON object and its dotted path. Unknown fields are ignored, because real clients send many.
+
+    Every method that reads a field raises CallerError if the field has the wrong type or an invalid value.
+    """
 
     def __init__(self, value: object, path: str) -> None:
+        """Wrap `value`; raise CallerError if it is not an object."""
         if not isinstance(value, Mapping):
             raise refuse(f"{path} must be an object.", path, code="invalid_type")
         self._value: Mapping[str, Any] = value
@@ -28,19 +32,19 @@ class Fields:
         return name in self._value
 
     def at(self, name: str) -> str:
-        """Dotted path of a field."""
+        """Return the dotted path of a field."""
         return f"{self.path}.{name}" if self.path else name
 
     def raw(self, name: str) -> Any:
-        """The value as it came, or None."""
+        """Return the value unchecked; None if the field is absent."""
         return self._value.get(name)
 
     def child(self, name: str) -> Fields:
-        """The object under `name`; absent counts as empty."""
+        """Return the object under `name`; an absent field counts as an empty object."""
         return Fields(self._value.get(name, {}), self.at(name))
 
     def text(self, name: str, default: str | None = None, *, limit: int = 100_000) -> str:
-        """A string; required when no default is given."""
+        """Return a string of at most `limit` characters; without a default the field is required."""
         value = self._value.get(name, default)
         if value is None:
             raise refuse(f"{self.at(name)} is required.", self.at(name), code="missing_required_parameter")
@@ -51,11 +55,11 @@ class Fields:
         return value
 
     def optional_text(self, name: str) -> str | None:
-        """A string or None (absent or null)."""
+        """Return a string; None if the field is absent or null."""
         return None if self._value.get(name) is None else self.text(name)
 
     def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-        """One of `allowed`."""
+        """Return a string that is one of `allowed`; without a default the field is required."""
         value = self.text(name, default)
         if value not in allowed:
             options = ", ".join(allowed)
@@ -63,7 +67,7 @@ class Fields:
         return value
 
     def texts(self, name: str, limit: int) -> list[str]:
-        """A list of at most `limit` strings; absent or null counts as empty."""
+        """Return a list of at most `limit` strings; an absent field or null counts as an empty list."""
         value = self._value.get(name)
         if value is None:
             return []
@@ -74,7 +78,7 @@ class Fields:
         return value
 
     def flag(self, name: str, default: bool) -> bool:
-        """A boolean; null counts as absent."""
+        """Return a boolean; `default` if the field is absent or null."""
         value = self._value.get(name)
         if value is None:
             return default
@@ -83,7 +87,7 @@ class Fields:
         return value
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
-        """A finite number within [low, high]."""
+        """Return a number from `low` to `high`; without a default the field is required."""
         value = self._value.get(name, default)
         if value is None:
             raise refuse(f"{self.at(name)} is required.", self.at(name), code="missing_required_parameter")
@@ -94,14 +98,14 @@ class Fields:
         return value
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        """A whole number within [low, high]."""
+        """Return a whole number from `low` to `high`; without a default the field is required."""
         value = self.number(name, low, high, default)
         if value != int(value):
             raise refuse(f"{self.at(name)} must be a whole number.", self.at(name), code="invalid_type")
         return int(value)
 
     def items(self, name: str, limit: int) -> list[Fields]:
-        """A list of at most `limit` objects; absent or null counts as empty."""
+        """Return a list of at most `limit` objects; an absent field or null counts as an empty list."""
         value = self._value.get(name)
         if value is None:
             return []
@@ -112,5 +116,5 @@ class Fields:
         return [Fields(entry, f"{self.at(name)}[{index}]") for index, entry in enumerate(value)]
 
     def as_dict(self) -> Json:
-        """A shallow copy of the object."""
+        """Return a shallow copy of the object."""
         return dict(self._value)

@@ -1,7 +1,7 @@
-"""The audio formats of the wire, each way apart: 24 kHz PCM, and G.711 at 8 kHz.
+"""The audio formats of the wire: 24 kHz PCM and 8 kHz G.711, chosen separately for each direction.
 
-Inside, callers are heard at 16 kHz and the voice speaks at 24; every length and position is counted there, so nothing
-but the two converters below depends on the format.
+Inside, the caller's audio has 16 kHz and the reply's audio 24 kHz. Every length and position is counted at those rates,
+so only the two converters below depend on the wire format.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rejoinder.core.wire.fields import Fields, Json
 
 
 class AudioFormat(Enum):
-    """OpenAI Realtime's format types."""
+    """Format types of OpenAI Realtime."""
 
     PCM = "audio/pcm"
     PCMU = "audio/pcmu"
@@ -23,35 +23,41 @@ class AudioFormat(Enum):
 
     @property
     def law(self) -> Law | None:
-        """The G.711 law; None of PCM."""
+        """G.711 law; None for PCM."""
         return {AudioFormat.PCMU: MU_LAW, AudioFormat.PCMA: A_LAW}.get(self)
 
     @property
     def rate(self) -> int:
-        """Samples a second."""
+        """Samples a second: 24000 or 8000."""
         return WIRE_RATE if self.law is None else TELEPHONE_RATE
 
     @property
     def sample_bytes(self) -> int:
+        """Bytes of one sample: 2 for PCM, 1 for G.711."""
         return SAMPLE_BYTES if self.law is None else 1
 
     def wire(self) -> Json:
-        """As `format` in the session and in responses: only PCM has a rate."""
+        """Return the `format` object of sessions and responses. Only PCM states a rate."""
         return {"type": self.value} | ({"rate": WIRE_RATE} if self.law is None else {})
 
 
 def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
-    """The `format` beside a direction's other fields; absent or null keeps `current`."""
+    """Return the `format` field of one direction; `current` if it is absent or null. Raise CallerError if invalid."""
     if patch.raw("format") is None:
         return current
-    wanted = patch.child("format")
-    found = AudioFormat(wanted.choice("type", [known.value for known in AudioFormat]))
-    wanted.number("rate", found.rate, found.rate, found.rate)
-    return found
+    fields = patch.child("format")
+    chosen = AudioFormat(fields.choice("type", [known.value for known in AudioFormat]))
+    fields.number("rate", chosen.rate, chosen.rate, chosen.rate)
+    return chosen
 
 
 class WireDecoder:
-    """One caller's audio, from a wire format to the 16 kHz PCM of the session; `sample_bytes` is the format's."""
+    """Converter of one caller's audio from a wire format to 16 kHz PCM. It keeps the resampler's state.
+
+    Attributes:
+        format: The wire format.
+        sample_bytes: Bytes of one sample in that format.
+    """
 
     def __init__(self, wire: AudioFormat = AudioFormat.PCM) -> None:
         self.format = wire
@@ -60,12 +66,12 @@ class WireDecoder:
         self._to_stt = Resampler(WIRE_TO_STT if self._law is None else TELEPHONE_TO_STT)
 
     def __call__(self, audio: bytes) -> bytes:
-        """A message of whole samples."""
+        """Return one message, which holds whole samples, as 16-bit PCM at 16 kHz."""
         return self._to_stt(self._law.decode(audio) if self._law else audio)
 
 
 class WireEncoder:
-    """One response's audio, from the voice's 24 kHz PCM to a wire format."""
+    """Converter of one response's audio from 24 kHz PCM to a wire format. It keeps the resampler's state."""
 
     def __init__(self, wire: AudioFormat = AudioFormat.PCM) -> None:
         self.format = wire
@@ -73,5 +79,5 @@ class WireEncoder:
         self._to_telephone = Resampler(WIRE_TO_TELEPHONE)
 
     def __call__(self, pcm: bytes) -> bytes:
-        """May be empty: of G.711, up to two samples of 24 kHz wait for the next call."""
+        """Return one chunk of 24 kHz PCM in the wire format. With G.711, up to two samples wait for the next call."""
         return self._law.encode(self._to_telephone(pcm)) if self._law else pcm

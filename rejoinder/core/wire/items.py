@@ -1,7 +1,7 @@
-"""The conversation as a list of items in order, each with its id; the language model reads its text.
+"""The conversation as an ordered list of items. The language model's prompt is made from their text.
 
-Truncating an assistant item keeps only what was heard. Every lookup of an unknown id is a CallerError, so that a
-client's mistake never costs the session.
+Truncating an assistant item keeps only the words that were played. An unknown id raises CallerError, so that a client's
+mistake does not end the session.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rejoinder.core.wire.fields import Fields, Json, refuse
 ItemType = Literal["message", "function_call", "function_call_output"]
 Status = Literal["in_progress", "completed", "incomplete"]
 
-# A replayed history of a long call fits; an endless one is refused before it eats the host.
+# The replayed history of a long call fits. A limit protects the host's memory.
 MAX_ITEMS = 2000
 MAX_CONTENT_PARTS = 64
 MAX_TEXT = 100_000
@@ -30,7 +30,14 @@ _CONTENT_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item. `text` is what the model reads; `audio_ms` is the length of generated audio (0 for text)."""
+    """One item of the conversation.
+
+    Attributes:
+        text: Text or transcript for the language model; None for function calls and their outputs.
+        spoken: The item was audio; `text` is then its transcript.
+        audio_ms: Length of generated audio in milliseconds; 0 for text.
+        call: Fields of a function call or of its output.
+    """
 
     id: str
     type: ItemType = "message"
@@ -42,7 +49,10 @@ class Item:
     call: Json = field(default_factory=dict)
 
     def wire(self, *, reveal: bool = True) -> Json:
-        """The item as JSON; `reveal` False leaves a spoken user item's transcript null, as item.added must."""
+        """Return the item as JSON.
+
+        With `reveal` False the transcript of a spoken user item is null, as conversation.item.added requires.
+        """
         base: Json = {"id": self.id, "object": "realtime.item", "type": self.type, "status": self.status}
         if self.type != "message":
             return base | self.call
@@ -58,7 +68,7 @@ class Item:
 
 
 class Conversation:
-    """Items in order. Not thread-safe; owned by one session."""
+    """Ordered items of one session. Not thread-safe."""
 
     def __init__(self) -> None:
         self._items: list[Item] = []
@@ -73,8 +83,14 @@ class Conversation:
         return any(item.id == item_id for item in self._items)
 
     def insert(self, item: Item, previous_id: str | None = None) -> str | None:
-        """Add a client's item behind `previous_id` ("root": at the head, None: at the end); returns the true
-        predecessor's id.
+        """Add a client's item and return the id of the item before it; None if it is the first.
+
+        Args:
+            item: The new item.
+            previous_id: Id of the item to insert after. "root": insert first; None: append.
+
+        Raises:
+            CallerError: The item's id exists already, or `previous_id` does not.
         """
         if item.id in self:
             raise refuse(
@@ -90,36 +106,39 @@ class Conversation:
         return self.predecessor(item.id)
 
     def append(self, item: Item) -> str | None:
-        """Add an item of the session's own at the end; returns its predecessor's id. The caller's turns are never
-        refused: the session's length bounds how many there are.
+        """Add an item of the session at the end and return the id of the item before it.
+
+        There is no limit: the length of the session bounds the number of turns.
         """
         self._items.append(item)
         return self.predecessor(item.id)
 
     def predecessor(self, item_id: str) -> str | None:
-        """The id before this item, None at the head."""
+        """Return the id of the item before this one; None if it is the first. Raise CallerError for an unknown id."""
         at = self._index(item_id, "item_id")
         return self._items[at - 1].id if at else None
 
     def get(self, item_id: str, *, code: str = "invalid_value") -> Item:
+        """Return an item; raise CallerError with this code for an unknown id."""
         return self._items[self._index(item_id, "item_id", code)]
 
     def update(self, item: Item) -> None:
-        """Put a new version of an item in its place; one that was deleted meanwhile stays deleted."""
+        """Replace an item by a new version. Do nothing if the item was deleted in the meantime."""
         for at, known in enumerate(self._items):
             if known.id == item.id:
                 self._items[at] = item
 
     def delete(self, item_id: str) -> None:
+        """Remove an item; raise CallerError for an unknown id."""
         del self._items[self._index(item_id, "item_id")]
 
     def truncate(self, item_id: str, heard: str, audio_end_ms: int) -> None:
-        """Keep only what was heard of an assistant item."""
+        """Reduce an assistant item to the words and the milliseconds of audio that were played."""
         item = self.get(item_id)
         self.update(replace(item, text=heard, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
     def messages(self) -> list[ChatMessage]:
-        """What the model reads: messages with text, and tool results as system notes."""
+        """Return the messages for the language model: messages with text, and tool results as system messages."""
         found = []
         for item in self._items:
             if item.type == "message" and item.text:
@@ -138,7 +157,7 @@ class Conversation:
 
 
 def parse_item(fields: Fields, fresh_id: str) -> Item:
-    """A client's item; keeps its id, else takes `fresh_id`. Raises CallerError naming the field."""
+    """Return a client's item; it gets `fresh_id` if the client sent no id. Raise CallerError naming a bad field."""
     item_id = fields.text("id", limit=128) if fields.raw("id") else fresh_id
     kind = fields.choice("type", ("message", "function_call", "function_call_output"))
     if kind == "function_call":
@@ -178,5 +197,5 @@ def _parse_message(fields: Fields, item_id: str) -> Item:
             texts.append(part.text("text"))
     text = " ".join(t for t in texts if t)
     if len(text) > MAX_TEXT:
-        raise refuse(f"The item holds more than {MAX_TEXT} characters.", fields.at("content"))
+        raise refuse(f"The item has more than {MAX_TEXT} characters.", fields.at("content"))
     return Item(item_id, role=role, text=text, spoken=spoken)  # type: ignore[arg-type]  # choice() narrowed it

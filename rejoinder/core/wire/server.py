@@ -1,7 +1,8 @@
-"""Server events as dicts, in the shapes that openai-python's types and its peers' validators accept.
+"""Server events as dicts, in the shapes that the validators of openai-python and other clients accept.
 
-Audio in `delta` stays raw bytes here; the transport encodes it. `event_id` is stamped by `IdStamp` when an event
-leaves.
+Each function is named for the event that it returns. Audio in `delta` stays raw bytes here; the transport encodes it.
+The session adds `event_id` when it sends an event. Positions in milliseconds count from the start of the session's
+input audio.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ ResponseStatus = Literal["in_progress", "completed", "cancelled", "incomplete", 
 
 
 class IdStamp:
-    """Numbers the ids of one session, so that the core needs no randomness: `key` makes them unique."""
+    """Source of ids in one session, without randomness. The session's `key` makes them unique."""
 
     def __init__(self, key: str) -> None:
         self._key = key
         self._counts: dict[str, int] = {}
 
     def __call__(self, kind: str) -> str:
-        """A fresh id such as item_k3J9_0001."""
+        """Return a new id such as item_k3J9_0001."""
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind}_{self._key}_{count:04d}"
 
 
 def session_event(kind: Literal["created", "updated"], session: Json) -> Json:
+    """Return session.created or session.updated."""
     return {"type": f"session.{kind}", "session": session}
 
 
 def error(fault: CallerError, client_event_id: str | None) -> Json:
-    """The error envelope; the session stays open."""
+    """Return an error event for invalid input from the client; the session stays open."""
     body: Json = {"type": "invalid_request_error", "code": fault.code, "message": str(fault)}
     if fault.param:
         body["param"] = fault.param
@@ -45,7 +47,7 @@ def error(fault: CallerError, client_event_id: str | None) -> Json:
 
 
 def server_error(code: str, message: str, client_event_id: str | None = None) -> Json:
-    """The envelope of an error that is ours."""
+    """Return an error event for a failure of the server."""
     body: Json = {"type": "server_error", "code": code, "message": message}
     if client_event_id is not None:
         body["event_id"] = client_event_id
@@ -53,14 +55,17 @@ def server_error(code: str, message: str, client_event_id: str | None = None) ->
 
 
 def speech_started(item_id: str, audio_start_ms: int) -> Json:
+    """Return input_audio_buffer.speech_started."""
     return {"type": "input_audio_buffer.speech_started", "item_id": item_id, "audio_start_ms": audio_start_ms}
 
 
 def speech_stopped(item_id: str, audio_end_ms: int) -> Json:
+    """Return input_audio_buffer.speech_stopped."""
     return {"type": "input_audio_buffer.speech_stopped", "item_id": item_id, "audio_end_ms": audio_end_ms}
 
 
 def timeout_triggered(item_id: str, audio_start_ms: int, audio_end_ms: int) -> Json:
+    """Return input_audio_buffer.timeout_triggered: the caller was silent for the idle timeout."""
     return {
         "type": "input_audio_buffer.timeout_triggered",
         "item_id": item_id,
@@ -70,14 +75,17 @@ def timeout_triggered(item_id: str, audio_start_ms: int, audio_end_ms: int) -> J
 
 
 def committed(item_id: str, previous_id: str | None) -> Json:
+    """Return input_audio_buffer.committed: the turn has ended and becomes the item `item_id`."""
     return {"type": "input_audio_buffer.committed", "item_id": item_id, "previous_item_id": previous_id}
 
 
 def cleared() -> Json:
+    """Return input_audio_buffer.cleared."""
     return {"type": "input_audio_buffer.cleared"}
 
 
 def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | None) -> Json:
+    """Return conversation.item.added or .done. A spoken user item is sent without its transcript."""
     return {
         "type": f"conversation.item.{kind}",
         "item": item.wire(reveal=not (item.spoken and item.role == "user")),
@@ -86,14 +94,17 @@ def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | No
 
 
 def retrieved(item: Item) -> Json:
+    """Return conversation.item.retrieved."""
     return {"type": "conversation.item.retrieved", "item": item.wire()}
 
 
 def deleted(item_id: str) -> Json:
+    """Return conversation.item.deleted."""
     return {"type": "conversation.item.deleted", "item_id": item_id}
 
 
 def truncated(item_id: str, audio_end_ms: int) -> Json:
+    """Return conversation.item.truncated; `audio_end_ms` counts from the start of the item's audio."""
     return {
         "type": "conversation.item.truncated",
         "item_id": item_id,
@@ -103,6 +114,7 @@ def truncated(item_id: str, audio_end_ms: int) -> Json:
 
 
 def transcription_completed(item_id: str, transcript: str, seconds: float) -> Json:
+    """Return the event for the final transcript of a turn; `seconds` is the length of its audio."""
     return {
         "type": "conversation.item.input_audio_transcription.completed",
         "item_id": item_id,
@@ -113,6 +125,7 @@ def transcription_completed(item_id: str, transcript: str, seconds: float) -> Js
 
 
 def transcription_failed(item_id: str, message: str) -> Json:
+    """Return the event for a turn that could not be transcribed."""
     return {
         "type": "conversation.item.input_audio_transcription.failed",
         "item_id": item_id,
@@ -123,7 +136,15 @@ def transcription_failed(item_id: str, message: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class ResponseEvents:
-    """The events of one response with one message item, audio (`spoken`) or text."""
+    """Events of one response, which has one message item.
+
+    Attributes:
+        conversation_id: None for a response outside the conversation.
+        spoken: The response is audio with a transcript; otherwise it is text.
+        metadata: The client's own, echoed.
+        voice: Name of the voice, echoed.
+        format: Format of the audio.
+    """
 
     response_id: str
     item_id: str
@@ -134,9 +155,11 @@ class ResponseEvents:
     format: AudioFormat = AudioFormat.PCM
 
     def created(self) -> Json:
+        """Return response.created."""
         return {"type": "response.created", "response": self._response("in_progress", None)}
 
     def output_item(self, kind: Literal["added", "done"], item: Item) -> Json:
+        """Return response.output_item.added or .done."""
         return {
             "type": f"response.output_item.{kind}",
             "response_id": self.response_id,
@@ -145,19 +168,21 @@ class ResponseEvents:
         }
 
     def part(self, kind: Literal["added", "done"], text: str) -> Json:
+        """Return response.content_part.added or .done."""
         part = {"type": "audio", "transcript": text} if self.spoken else {"type": "text", "text": text}
         return self._located(f"response.content_part.{kind}") | {"part": part}
 
     def text_delta(self, delta: str) -> Json:
+        """Return the event for further text: of the transcript if the response is spoken."""
         kind = "response.output_audio_transcript.delta" if self.spoken else "response.output_text.delta"
         return self._located(kind) | {"delta": delta}
 
     def audio_delta(self, audio: bytes) -> Json:
-        """`audio` is in the response's format."""
+        """Return the event for further audio, which is in the response's format."""
         return self._located("response.output_audio.delta") | {"delta": audio}
 
     def content_done(self, text: str) -> list[Json]:
-        """The `.done` events of the content, then of its part."""
+        """Return the `.done` events of the content, then of its part."""
         if self.spoken:
             done = [
                 self._located("response.output_audio.done"),
@@ -168,6 +193,14 @@ class ResponseEvents:
         return [*done, self.part("done", text)]
 
     def done(self, status: ResponseStatus, details: Json | None, item: Item | None, usage: Json | None) -> Json:
+        """Return response.done.
+
+        Args:
+            status: Final status.
+            details: `status_details`, for example the reason of a cancellation.
+            item: The message item; None if the response produced none.
+            usage: Tokens, see `usage`.
+        """
         response = self._response(status, details)
         response["output"] = [item.wire()] if item else []
         response["usage"] = usage
@@ -201,7 +234,7 @@ class ResponseEvents:
 
 
 def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
-    """Response usage: the language model's tokens."""
+    """Return the `usage` of a response: tokens of the language model. Audio is not counted in tokens."""
     return {
         "total_tokens": prompt_tokens + completion_tokens,
         "input_tokens": prompt_tokens,

@@ -1,7 +1,7 @@
-"""The session object: what a client configured, merged field by field, and its echo.
+"""The session object: a client's configuration, merged field by field, and its JSON form.
 
-Foreign model, voice and transcription names are accepted (stock clients send OpenAI's) and echoed; our engines serve
-them all. `null` clears turn_detection, transcription and noise_reduction; an absent field changes nothing.
+Foreign model, voice and transcription names are accepted and echoed, because stock clients send OpenAI's. Our engines
+serve them all. `null` clears turn_detection, transcription and noise_reduction. An absent field changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ _AUTOMATIC = (DetectionMode.SERVER_VAD, DetectionMode.SEMANTIC_VAD)
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """The effective configuration of one session. `max_output_tokens` None means "inf"."""
+    """Effective configuration of one session, with OpenAI's field names.
+
+    Attributes:
+        output_modality: "audio" or "text".
+        max_output_tokens: Limit of one response; None means "inf".
+        transcription: The client's options, echoed; the operator chooses the recognizer. None: no transcription events.
+        noise_reduction: Echoed to the client only.
+        speed: Speaking rate, 0.25 to 1.5.
+    """
 
     model: str = "rejoinder"
     output_modality: str = "audio"
@@ -44,12 +52,21 @@ class SessionConfig:
 
     @property
     def tool_state(self) -> str:
-        """The tools and their choice as one text; "" without tools."""
+        """The tools and the tool choice as one text, for comparison; "" without tools."""
         return json.dumps([self.tools, self.tool_choice], sort_keys=True) if self.tools else ""
 
 
 def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -> SessionConfig:
-    """The configuration after a session.update; raises CallerError and changes nothing if any field is bad."""
+    """Return the configuration after a session.update.
+
+    Args:
+        config: The configuration before.
+        patch: The fields that the client sent.
+        voice_locked: Refuse another voice, because audio has already been sent.
+
+    Raises:
+        CallerError: A field is invalid. Then no field is changed.
+    """
     patch.choice("type", ("realtime",))
     audio = patch.child("audio")
     config = _merge_audio_input(config, audio.child("input"))
@@ -74,7 +91,7 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
 
 
 def modality(fields: Fields) -> str:
-    """The one entry of `output_modalities`."""
+    """Return the one entry of `output_modalities`: "audio" or "text"."""
     value = fields.raw("output_modalities")
     if value not in (["audio"], ["text"]):
         path = fields.at("output_modalities")
@@ -83,14 +100,20 @@ def modality(fields: Fields) -> str:
 
 
 def max_tokens(fields: Fields) -> int | None:
-    """`max_output_tokens`: 1 to 4096, or "inf" (None)."""
+    """Return `max_output_tokens`, 1 to 4096; None for "inf"."""
     if fields.raw("max_output_tokens") in (None, "inf"):
         return None
     return fields.whole("max_output_tokens", 1, MAX_OUTPUT_TOKENS)
 
 
 def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
-    """The session as JSON, with explicit booleans (the agents SDKs read them from here)."""
+    """Return the session as JSON, with all booleans explicit: the agents SDKs read them from here.
+
+    Args:
+        config: The configuration.
+        session_id: Id of the session.
+        expires_at: Unix time in seconds at which the session ends.
+    """
     audio_input: Json = {
         "format": config.input_format.wire(),
         "transcription": config.transcription,
@@ -130,7 +153,7 @@ def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
 
 
 def _transcription(current: Json | None, patch: Fields) -> Json | None:
-    """Only the keys that were sent come back: a stock client raises on any other."""
+    """Return the transcription options. Only keys that were sent are echoed: a stock client fails on any other."""
     if patch.raw("transcription") is None:
         return None
     fields = patch.child("transcription")
@@ -168,8 +191,8 @@ def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:
     if patch.raw("turn_detection") is None:
         return TurnDetection(mode=DetectionMode.NONE)
     fields = patch.child("turn_detection")
-    usual = DetectionMode.SERVER_VAD if current.mode is DetectionMode.NONE else current.mode
-    mode = DetectionMode(fields.choice("type", [mode.value for mode in _AUTOMATIC], usual.value))
+    default = DetectionMode.SERVER_VAD if current.mode is DetectionMode.NONE else current.mode
+    mode = DetectionMode(fields.choice("type", [mode.value for mode in _AUTOMATIC], default.value))
     base = current if current.mode is mode else TurnDetection(mode=mode)
     base = replace(
         base,
@@ -210,7 +233,7 @@ def _echo_detection(detection: TurnDetection) -> Json | None:
 
 
 def _tool(tool: Fields) -> Json:
-    """A function the model may call: the four fields of it that exist."""
+    """Return a function that the model may call, with the four fields that OpenAI defines."""
     kind = tool.choice("type", ("function",))
     found: Json = {"type": kind, "name": tool.text("name", limit=128)}
     if tool.raw("description") is not None:
@@ -222,21 +245,21 @@ def _tool(tool: Fields) -> Json:
 
 def _tool_choice(patch: Fields) -> str | Json:
     if isinstance(patch.raw("tool_choice"), dict):
-        wanted = patch.child("tool_choice")
-        return {"type": wanted.choice("type", ("function",)), "name": wanted.text("name", limit=128)}
+        choice = patch.child("tool_choice")
+        return {"type": choice.choice("type", ("function",)), "name": choice.text("name", limit=128)}
     return patch.choice("tool_choice", ("auto", "none", "required"), "auto")
 
 
 def _truncation(patch: Fields) -> str | Json:
     if not isinstance(patch.raw("truncation"), dict):
         return patch.choice("truncation", ("auto", "disabled"), "auto")
-    wanted = patch.child("truncation")
-    kind = wanted.choice("type", ("retention_ratio",))
-    found: Json = {"type": kind, "retention_ratio": wanted.number("retention_ratio", 0, 1)}
-    if wanted.raw("token_limits") is not None:
-        limits = wanted.child("token_limits")
-        found["token_limits"] = {"post_instructions": limits.whole("post_instructions", 0, 2**31)}
-    return found
+    fields = patch.child("truncation")
+    kind = fields.choice("type", ("retention_ratio",))
+    truncation: Json = {"type": kind, "retention_ratio": fields.number("retention_ratio", 0, 1)}
+    if fields.raw("token_limits") is not None:
+        limits = fields.child("token_limits")
+        truncation["token_limits"] = {"post_instructions": limits.whole("post_instructions", 0, 2**31)}
+    return truncation
 
 
 def _tracing(patch: Fields) -> str | Json | None:
@@ -244,11 +267,11 @@ def _tracing(patch: Fields) -> str | Json | None:
         return None
     if not isinstance(patch.raw("tracing"), dict):
         return patch.choice("tracing", ("auto",))
-    wanted = patch.child("tracing")
-    found: Json = {name: wanted.text(name) for name in ("workflow_name", "group_id") if wanted.raw(name) is not None}
-    if wanted.raw("metadata") is not None:
-        found["metadata"] = wanted.child("metadata").as_dict()
-    return found
+    fields = patch.child("tracing")
+    tracing: Json = {name: fields.text(name) for name in ("workflow_name", "group_id") if fields.raw(name) is not None}
+    if fields.raw("metadata") is not None:
+        tracing["metadata"] = fields.child("metadata").as_dict()
+    return tracing
 
 
 def _include(patch: Fields) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What vLLM is told follows from the configuration and the card, and what a card cannot do is refused by name."""
+"""vLLM's arguments follow from the settings and the GPU. Settings that the GPU cannot run are refused by name."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def refusal(llm: dict[str, Any]) -> ConfigError:
     return caught.value
 
 
-def test_every_card_of_the_guide_has_a_profile() -> None:
-    """The guide's five rows, by name, each with the memory of its row; and every number format has one of its rows."""
+def test_every_gpu_of_the_guide_has_a_profile() -> None:
+    """Each of the guide's five GPUs has a profile with its memory. Each number format has a precision of the guide."""
     assert [profile.card for profile in GPU_PROFILES.values()] == list(GPUS)
     assert tuple(GPU_PROFILES) == NAMES
     assert {method.precision for method in METHODS.values()} <= {precision.name for precision in PRECISIONS}
@@ -46,13 +46,13 @@ def test_every_card_of_the_guide_has_a_profile() -> None:
     ],
 )
 def test_only_ada_and_hopper_multiply_in_fp8(name: GpuName, runs: tuple[Quantization, ...]) -> None:
-    """The table, card by card: int8 and int4 run on all five, fp8 is arithmetic on two and a way to store on three."""
+    """int8 and int4 run on all five GPUs. fp8 arithmetic runs on two; the others only store weights in fp8."""
     assert GPU_PROFILES[name].runs == runs
 
 
 @given(cards, st.sampled_from(QUANTIZATIONS))
 def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, quantization: Quantization) -> None:
-    """Anything else is refused, and the refusal says what would run."""
+    """A number format that the GPU cannot run is refused with those that it can."""
     if quantization in card.runs:
         made = VllmSettings(gpu=card.name, quantization=quantization)
         assert engine_arguments("m", made, on_card=True)["quantization"] == METHODS[quantization].argument
@@ -62,8 +62,8 @@ def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, qua
 
 
 @given(cards)
-def test_the_defaults_of_a_card_run_on_it(card: GpuProfile) -> None:
-    """Nothing but its name: the number format is one that it runs, and needs no checkpoint of its own."""
+def test_the_defaults_of_a_gpu_run_on_it(card: GpuProfile) -> None:
+    """With only its name set, the number format is one that the GPU runs and that needs no special checkpoint."""
     arguments = engine_arguments("m", VllmSettings(gpu=card.name), on_card=True)
     assert arguments["dtype"] == ("float16" if card.name == "t4" else "bfloat16")
     assert arguments["quantization"] == ("fp8" if card.name in {"h100", "l4"} else None)
@@ -73,8 +73,8 @@ def test_the_defaults_of_a_card_run_on_it(card: GpuProfile) -> None:
     assert "kv_cache_memory_bytes" not in arguments
 
 
-def test_without_a_card_the_cpu_build_is_told_its_memory() -> None:
-    """No share of a card, a small batch, no compiled graphs, pieces of the cache that a short prompt fills."""
+def test_without_a_gpu_the_cpu_build_gets_its_memory() -> None:
+    """The CPU build gets KV cache memory, a small batch, small cache blocks and no compiled graphs."""
     arguments = engine_arguments("m", VllmSettings(cpu_kv_cache_gb=1.5), on_card=False)
     assert arguments["kv_cache_memory_bytes"] == 1536 * 1024 * 1024
     assert arguments["max_num_seqs"] == CPU_SEQUENCES
@@ -84,7 +84,7 @@ def test_without_a_card_the_cpu_build_is_told_its_memory() -> None:
 
 
 def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
-    """On a CPU threads are counted, not bound, and vLLM reports to nobody."""
+    """On the CPU the number of threads is set and they are not bound to cores. Usage statistics are off."""
     environment = process_environment(3, on_card=False)
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
@@ -93,7 +93,7 @@ def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
 
 
 def test_the_guides_commands_are_one_section() -> None:
-    """2.3.3 and 6.3 of the guide: EAGLE-3 with one token, fp8, 256 sequences of 8192 tokens on two cards."""
+    """Sections 2.3.3 and 6.3 of the guide: EAGLE-3 with one token, fp8, 256 sequences of 8192 tokens, two GPUs."""
     guide = {
         "gpu": "h100",
         "tensor_parallel_size": 2,
@@ -107,8 +107,8 @@ def test_the_guides_commands_are_one_section() -> None:
 
 
 @given(cards, st.integers(1, 8), st.sampled_from([{}, {"tier": "gold"}]))
-def test_a_replica_is_placed_on_its_cards(card: GpuProfile, count: int, labels: dict[str, str]) -> None:
-    """As many as the model is spread over, on nodes that Ray labels with that card, beside the labels asked for."""
+def test_a_replica_is_placed_on_its_gpus(card: GpuProfile, count: int, labels: dict[str, str]) -> None:
+    """A replica reserves `tensor_parallel_size` GPUs on a node with Ray's GPU label and the configured labels."""
     settings = VllmSettings(gpu=card.name, tensor_parallel_size=count)
     stage = LlmSettings(engine="vllm", vllm=settings, resources=Resources(label_selector=labels))
     assert stage.reservation.num_gpus == count
@@ -118,14 +118,14 @@ def test_a_replica_is_placed_on_its_cards(card: GpuProfile, count: int, labels: 
 
 
 def test_other_engines_are_placed_as_configured() -> None:
-    """The section says nothing to an engine that is not vLLM."""
+    """The section `vllm` does not change the reservation of another engine."""
     stage = LlmSettings(vllm=VllmSettings(gpu="h100"))
     assert stage.reservation == stage.resources
     assert stage.most_ongoing == stage.max_ongoing_requests
 
 
-def test_it_reads_ahead_while_it_keeps_prefixes() -> None:
-    """A prompt that was only shown is worth something if its state is kept."""
+def test_it_prefills_while_prefix_caching_is_on() -> None:
+    """Prefill is useful only if the KV cache of the prompt is kept."""
     assert LlmSettings(engine="vllm").reads_ahead
     assert not LlmSettings(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).reads_ahead
 
@@ -134,7 +134,7 @@ def test_it_reads_ahead_while_it_keeps_prefixes() -> None:
 def test_weights_are_accepted_exactly_if_they_leave_room(
     card: GpuProfile, count: int, parameters_b: float, share: float
 ) -> None:
-    """By arithmetic: bits of the weights against that share of the memory of all the cards."""
+    """Weights are refused exactly if they do not fit the configured share of the memory of all GPUs."""
     options: dict[str, Any] = {"tensor_parallel_size": count, "gpu_memory_utilization": share}
     needed = weights_gb(parameters_b, 8 if card.quantization == "fp8" else 16)
     if needed < card.card.vram_gb * share * count:
@@ -160,14 +160,14 @@ def test_weights_are_accepted_exactly_if_they_leave_room(
     ],
 )
 def test_a_refusal_names_field_and_fix(llm: dict[str, Any], field: str, says: str) -> None:
-    """Each wrong setting, by the path of its section or field, with what to write instead."""
+    """The error has the path of the section or field, and states what to write instead."""
     error = refusal(llm)
     assert error.field == field
     assert says in str(error)
 
 
-def test_a_share_of_a_card_is_allowed() -> None:
-    """Two replicas on one card, each with a share of its memory that is no more than its share of the card."""
+def test_a_share_of_a_gpu_is_allowed() -> None:
+    """Two replicas fit one GPU if each uses no more of its memory than its share of the GPU."""
     stage = parse_settings(
         {
             "llm": {
@@ -180,8 +180,8 @@ def test_a_share_of_a_card_is_allowed() -> None:
     assert stage.reservation.num_gpus == 0.5
 
 
-def test_guesses_from_the_prompt_need_no_weights() -> None:
-    """`ngram` is complete by itself."""
+def test_ngram_needs_no_weights() -> None:
+    """`ngram` is valid without a draft model."""
     assert SpeculativeDecoding(method="ngram", num_speculative_tokens=3).arguments() == {
         "method": "ngram",
         "num_speculative_tokens": 3,

@@ -1,4 +1,4 @@
-"""Messages that no honest client sends, as text or bytes: a corpus, and strategies for more."""
+"""Malformed client messages, as text or bytes: a fixed corpus and hypothesis strategies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-# One legal event of each kind, which the corpus then spoils.
+# One legal event of each kind. The corpus damages them.
 LEGAL: list[dict[str, Any]] = [
     {
         "type": "session.update",
@@ -78,7 +78,7 @@ LEGAL: list[dict[str, Any]] = [
     {"type": "response.cancel", "response_id": "x"},
 ]
 
-# What stands where something else belongs.
+# Values that replace a field of a legal event.
 POISON: list[Any] = [
     None,
     True,
@@ -146,7 +146,7 @@ def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def spoiled(event: dict[str, Any], path: tuple[Any, ...], poison: Any) -> str:
-    """The event with something else at `path`."""
+    """Return the event as JSON, with `poison` at `path`."""
     event = copy.deepcopy(event)
     place: Any = event
     for name in path[:-1]:
@@ -156,7 +156,7 @@ def spoiled(event: dict[str, Any], path: tuple[Any, ...], poison: Any) -> str:
 
 
 def without(event: dict[str, Any], path: tuple[Any, ...]) -> str:
-    """The event with nothing at `path`."""
+    """Return the event as JSON, without the field at `path`."""
     event = copy.deepcopy(event)
     place: Any = event
     for name in path[:-1]:
@@ -170,7 +170,7 @@ def _audio(encoded: str) -> str:
 
 
 def corpus() -> list[str | bytes]:
-    """Every legal event with each field missing, and with each poison in its place; and what is no event at all."""
+    """Return every legal event with each field missing or replaced by each poison, and messages that are not events."""
     messages: list[str | bytes] = [*NOT_JSON]
     messages.append('{"type": "response.create", "response": {"max_output_tokens": 1' + "0" * 400 + "}}")
     messages.append('{"type": "input_audio_buffer.commit"}'.encode("utf-16"))
@@ -194,7 +194,7 @@ trees = st.recursive(
 
 @st.composite
 def hostile(draw: st.DrawFn) -> str | bytes:
-    """A spoiled event, a random document, or random text and bytes."""
+    """Draw a damaged event, a random JSON document, or random text or bytes."""
     kind = draw(st.integers(0, 9))
     if kind == 0:
         return draw(st.text() | st.binary())

@@ -1,4 +1,4 @@
-"""Reading client events: what is legal is understood, all else is refused with the field's name, and nothing breaks."""
+"""Parsing of client events: legal ones are accepted, others are refused with the name of the field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.core.wire.hostile import LEGAL, NOT_JSON, corpus, hostile
 
 @pytest.mark.parametrize("event", LEGAL, ids=lambda event: event["type"])
 def test_every_legal_event_is_read(event: dict[str, object]) -> None:
-    """As text and as bytes, with the client's event_id."""
+    """Text and bytes give the same event, with the client's event_id."""
     message = json.dumps(event | {"event_id": "e1"})
     assert client.parse(message).event_id == "e1"
     assert type(client.parse(message.encode())) is type(client.parse(message))
@@ -31,7 +31,7 @@ def _fault(message: str | bytes) -> client.MalformedEvent | None:
 
 
 def test_the_corpus_is_refused_by_name_or_legal() -> None:
-    """More than 500 malformed messages: each is an event or a MalformedEvent with a code and a message."""
+    """Each of more than 500 messages gives an event, or a MalformedEvent with a code and a message."""
     messages = corpus()
     assert len(messages) >= 500
     faults = [fault for message in messages if (fault := _fault(message))]
@@ -43,15 +43,15 @@ def test_the_corpus_is_refused_by_name_or_legal() -> None:
 
 
 @pytest.mark.parametrize("message", NOT_JSON, ids=range(len(NOT_JSON)))
-def test_what_is_no_event_is_refused(message: str | bytes) -> None:
-    """Not JSON, no object, not Unicode, not finite, too deep."""
+def test_a_message_that_is_not_an_event_is_refused(message: str | bytes) -> None:
+    """Invalid JSON, JSON that is not an object, invalid Unicode, infinite numbers and deep nesting are refused."""
     with pytest.raises(client.MalformedEvent):
         client.parse(message)
 
 
 @given(hostile())
 def test_nothing_else_is_ever_raised(message: str | bytes) -> None:
-    """Whatever comes, parse returns an event or raises MalformedEvent."""
+    """For any message, parse returns an event or raises MalformedEvent."""
     try:
         event = client.parse(message)
     except client.MalformedEvent:
@@ -74,15 +74,15 @@ def test_nothing_else_is_ever_raised(message: str | bytes) -> None:
     ],
 )
 def test_a_refusal_names_the_field(event: dict[str, object], code: str, param: str) -> None:
-    """code and param as the wire's error envelope has them, and the client's event_id beside."""
+    """The error carries code, param and the client's event_id, and survives pickling."""
     with pytest.raises(client.MalformedEvent) as raised:
         client.parse(json.dumps(event | {"event_id": "mine"}))
     assert (raised.value.code, raised.value.param, raised.value.client_event_id) == (code, param, "mine")
     assert vars(pickle.loads(pickle.dumps(raised.value))) == vars(raised.value)
 
 
-def test_half_a_sample_depends_on_the_format() -> None:
-    """G.711 has a byte a sample, so any number of them is whole."""
+def test_a_partial_sample_depends_on_the_format() -> None:
+    """A G.711 sample is one byte, so any number of bytes is accepted."""
     append = json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"})
     event = client.parse(append, sample_bytes=1)
     assert isinstance(event, client.AppendAudio)
@@ -90,7 +90,7 @@ def test_half_a_sample_depends_on_the_format() -> None:
 
 
 def test_one_append_may_hold_fifteen_mebibytes() -> None:
-    """OpenAI's limit is ours; a sample more is refused."""
+    """An append of 15 MiB is accepted, as by OpenAI; one of three samples more is refused."""
     most = base64.b64encode(bytes(client.MAX_APPEND_BYTES)).decode()
     event = client.parse(json.dumps({"type": "input_audio_buffer.append", "audio": most}))
     assert isinstance(event, client.AppendAudio)
@@ -120,14 +120,14 @@ _SPELLED = st.builds(
 
 @st.composite
 def _damaged(draw: st.DrawFn) -> str:
-    """An append, or one with a few characters cut out anywhere."""
+    """Draw an append, intact or with up to four characters cut out."""
     message = draw(_SPELLED)
     at, cut = draw(st.integers(0, len(message))), draw(st.integers(0, 4))
     return message[:at] + message[at + cut :]
 
 
 def _outcome(message: str | bytes, sample_bytes: int) -> object:
-    """What can be told of an event: its kind, its id, and of audio the bytes; of a refusal all of it."""
+    """Return what identifies the result of `parse`: type, id and audio of an event, or all fields of a refusal."""
     try:
         event = client.parse(message, sample_bytes)
     except client.MalformedEvent as fault:
@@ -136,20 +136,20 @@ def _outcome(message: str | bytes, sample_bytes: int) -> object:
 
 
 @given(st.one_of(_damaged(), hostile()), st.sampled_from([1, 2]))
-def test_the_quick_way_to_audio_reads_what_the_parser_reads(message: str | bytes, sample_bytes: int) -> None:
-    """Every message, sound or damaged, has the same event or the same fault with and without the quick way."""
-    quick = _outcome(message, sample_bytes)
+def test_the_fast_path_for_audio_equals_the_parser(message: str | bytes, sample_bytes: int) -> None:
+    """Every message, intact or damaged, gives the same event or error with and without the fast path."""
+    fast = _outcome(message, sample_bytes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "_APPEND_SPELLINGS", ())
-        assert _outcome(message, sample_bytes) == quick
+        assert _outcome(message, sample_bytes) == fast
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
 @pytest.mark.parametrize("names", [("type", "audio"), ("audio", "type")])
-def test_common_spellings_take_the_quick_way(
+def test_common_spellings_take_the_fast_path(
     names: tuple[str, str], separators: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What json.dumps and JSON.stringify make of an append never reaches the JSON parser."""
+    """An append as json.dumps or JSON.stringify writes it does not reach the JSON parser."""
     values = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(960)).decode()}
     message = json.dumps({name: values[name] for name in names}, separators=separators)
     monkeypatch.setattr(client, "_document", lambda message: pytest.fail("parsed"))

@@ -1,4 +1,4 @@
-"""Audio keeps its length and its sound through every wire format."""
+"""Audio keeps its length and its content through every wire format."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def _tone(hertz: float, rate: int, seconds: float) -> bytes:
 
 @every_format
 def test_a_format_reads_its_own_echo(wire: AudioFormat) -> None:
-    """What the session shows of a format is accepted back, and gives the same format."""
+    """The `format` object that a session echoes is accepted and gives the same format."""
     assert parse_format(Fields({"format": wire.wire()}, "audio.input"), AudioFormat.PCM) is wire
 
 
 @every_format
 def test_an_absent_format_changes_nothing(wire: AudioFormat) -> None:
-    """Neither does null."""
+    """An absent format and null keep the current one."""
     assert parse_format(Fields({}, "x"), wire) is wire
     assert parse_format(Fields({"format": None}, "x"), wire) is wire
 
 
 @pytest.mark.parametrize(
-    ("wanted", "param"),
+    ("value", "param"),
     [
         ({"type": "audio/opus"}, "audio.input.format.type"),
         ({"rate": 24000}, "audio.input.format.type"),
@@ -44,24 +44,24 @@ def test_an_absent_format_changes_nothing(wire: AudioFormat) -> None:
         ("audio/pcmu", "audio.input.format"),
     ],
 )
-def test_a_refused_format_names_the_field(wanted: object, param: str) -> None:
-    """Dotted, as the error envelope's param has it."""
+def test_a_refused_format_names_the_field(value: object, param: str) -> None:
+    """The error's param is the dotted path of the field."""
     with pytest.raises(CallerError) as raised:
-        parse_format(Fields({"format": wanted}, "audio.input"), AudioFormat.PCM)
+        parse_format(Fields({"format": value}, "audio.input"), AudioFormat.PCM)
     assert raised.value.param == param
 
 
 @every_format
-def test_a_second_in_is_a_second_heard(wire: AudioFormat) -> None:
-    """Fifty messages of 20 ms give 16,000 samples for the ears, whatever the format."""
+def test_one_second_of_input_is_one_second_of_pcm(wire: AudioFormat) -> None:
+    """Fifty messages of 20 ms give 16,000 samples at 16 kHz in every format."""
     decode = WireDecoder(wire)
     frame = bytes(wire.rate // 50 * wire.sample_bytes)
     assert sum(len(decode(frame)) for _ in range(50)) == STT_RATE * 2
 
 
 @every_format
-def test_a_second_spoken_is_a_second_sent(wire: AudioFormat) -> None:
-    """A second of the voice, cut unevenly, is a second of the format."""
+def test_one_second_of_speech_is_one_second_of_output(wire: AudioFormat) -> None:
+    """One second of 24 kHz PCM, cut unevenly, gives one second in the wire format."""
     encode, pcm = WireEncoder(wire), bytes(WIRE_RATE * 2)
     cuts = [0, 2, 4, 2402, 7204, 30000, len(pcm)]
     sent = sum(len(encode(pcm[start:end])) for start, end in itertools.pairwise(cuts))
@@ -70,21 +70,21 @@ def test_a_second_spoken_is_a_second_sent(wire: AudioFormat) -> None:
 
 @every_format
 def test_there_and_back_sounds_the_same(wire: AudioFormat) -> None:
-    """A tone spoken to a caller and sent back by his telephone is heard 33 dB above everything else."""
-    heard = np.frombuffer(WireDecoder(wire)(WireEncoder(wire)(_tone(1020, WIRE_RATE, 1))), "<i2")[1000:-1000].astype(
+    """A tone that is encoded and decoded again is 33 dB above all distortion."""
+    decoded = np.frombuffer(WireDecoder(wire)(WireEncoder(wire)(_tone(1020, WIRE_RATE, 1))), "<i2")[1000:-1000].astype(
         float
     )
-    t = np.arange(heard.size) / STT_RATE * 2 * np.pi * 1020
+    t = np.arange(decoded.size) / STT_RATE * 2 * np.pi * 1020
     basis = np.stack([np.sin(t), np.cos(t)], axis=1)
-    fitted = basis @ np.linalg.lstsq(basis, heard, rcond=None)[0]
-    assert 10 * np.log10((fitted**2).mean() / ((heard - fitted) ** 2).mean()) > 33
+    fitted = basis @ np.linalg.lstsq(basis, decoded, rcond=None)[0]
+    assert 10 * np.log10((fitted**2).mean() / ((decoded - fitted) ** 2).mean()) > 33
     assert np.abs(fitted).max() == pytest.approx(8000, rel=0.02)
 
 
 @pytest.mark.parametrize("wire", [AudioFormat.PCMU, AudioFormat.PCMA])
-def test_a_message_is_decoded_as_its_law_says(wire: AudioFormat) -> None:
-    """The caller's bytes go through the law of the format before the filter, not another's."""
+def test_a_message_is_decoded_with_its_own_law(wire: AudioFormat) -> None:
+    """The bytes are decoded with the law of their format: a tone keeps its level."""
     assert wire.law is not None
     speech = Resampler(WIRE_TO_TELEPHONE)(_tone(440, WIRE_RATE, 0.5))
-    heard = np.frombuffer(WireDecoder(wire)(wire.law.encode(speech)), "<i2").astype(float)
-    assert np.sqrt((heard[500:] ** 2).mean()) == pytest.approx(8000 / np.sqrt(2), rel=0.02)
+    decoded = np.frombuffer(WireDecoder(wire)(wire.law.encode(speech)), "<i2").astype(float)
+    assert np.sqrt((decoded[500:] ** 2).mean()) == pytest.approx(8000 / np.sqrt(2), rel=0.02)

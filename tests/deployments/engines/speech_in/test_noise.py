@@ -134,6 +134,6 @@ def test_suppression_is_off_by_default() -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the package is missing, the error names the setting and the command that installs it."""
     monkeypatch.setitem(sys.modules, "webrtc_noise_gain", None)
-    with pytest.raises(ConfigError, match="pip install 'rejoinder\\[noise\\]'") as caught:
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[noise\]'") as caught:
         suppressors(NoiseSettings(suppressor="webrtc"))
     assert caught.value.field == "args.noise.suppressor"

@@ -1,17 +1,17 @@
-"""`rejoinder bench vad`: from ticks to rows, from rows to the table."""
+"""`rejoinder bench vad`: the rows of its ticks, and its table."""
 
 from __future__ import annotations
 
 import pytest
 
-from rejoinder.cli.bench.app import row, table
+from rejoinder.cli.bench.vad import row, table
 from tests.cli.printing import printed_rows
 
 
-def test_a_row_holds_the_median_the_95th_percentile_and_the_mean_cpu_time() -> None:
-    """Milliseconds, of ticks in any order; the percentile is a wait that was measured."""
-    taken = [(tick / 1000, 0.002) for tick in range(20, 0, -1)]
-    assert row(4, "inline", taken) == {
+def test_a_row_has_the_median_the_95th_percentile_and_the_mean_cpu_time() -> None:
+    """Times are in milliseconds, and the percentile is one of the measured waits."""
+    times = [(tick / 1000, 0.002) for tick in range(20, 0, -1)]
+    assert row(4, "inline", times) == {
         "windows": 4,
         "placement": "inline",
         "ms": pytest.approx(10.5),
@@ -21,7 +21,7 @@ def test_a_row_holds_the_median_the_95th_percentile_and_the_mean_cpu_time() -> N
 
 
 def test_the_table_compares_cpu_time_with_the_same_batch_inline() -> None:
-    """A ratio a row, 1.0 for inline itself; each size is held against its own."""
+    """Each row has the ratio to inline at the same batch size, 1.0 for inline itself."""
     rows = [
         row(windows, placement, [(0.001, cpu_s)] * 20)
         for windows, placement, cpu_s in (

@@ -1,0 +1,123 @@
+"""`rejoinder bench vad`: voice activity detection inside the host, compared with a deployment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import numpy as np
+from rich.table import Table
+
+from actors.stages.ports import VadBatch, VadPort
+from cluster.launch import cluster
+from loadtest.results.spread import spread
+from rejoinder.core.settings.settings import Settings, VadSettings
+
+BATCHES = (1, 4, 16, 64)
+"""Windows in one tick."""
+ROUNDS = 3
+WARM_UP = 50
+
+
+def measure(ticks: int) -> list[dict[str, Any]]:
+    """Measure both placements on a cluster of its own.
+
+    Args:
+        ticks: Ticks of each row.
+
+    Returns:
+        One row (see `row`) for each batch size and placement.
+    """
+    settings = Settings(vad=VadSettings(placement="deployment"))
+    with cluster("local"):
+        return asyncio.run(_run(settings, ticks))
+
+
+async def _run(settings: Settings, ticks: int) -> list[dict[str, Any]]:
+    """Measure inside a Serve replica, as a host does. In same-loop mode a handle needs a running event loop."""
+    from ray import serve
+
+    from deployments.app import stage_deployment
+    from deployments.vad import Vad
+
+    handle = stage_deployment(Vad, settings.vad).bind(settings)
+    probe = serve.deployment(VadProbe, ray_actor_options={"num_cpus": 0}).bind(settings, handle)
+    serve.start(proxy_location="Disabled")
+    running = serve.run(probe, name="bench", route_prefix=None)
+    return cast(list[dict[str, Any]], await running.measure.remote(ticks))
+
+
+class VadProbe:
+    """Deployment that measures both placements inside one replica."""
+
+    def __init__(self, settings: Settings, handle: Any) -> None:
+        """`handle` is the Serve handle of the `Vad` deployment."""
+        from deployments.local.in_process import InlineVad
+        from deployments.serving.handles import VadHandle
+        from deployments.vad import load_silero
+
+        self._placements: dict[str, VadPort] = {
+            "inline": InlineVad(load_silero(settings)),
+            "deployment": VadHandle(handle),
+        }
+
+    async def measure(self, ticks: int) -> list[dict[str, Any]]:
+        """Return one row for each batch size and placement.
+
+        The placements alternate in rounds, so that disturbances of the machine affect both.
+        """
+        rows = []
+        for windows in BATCHES:
+            samples: dict[str, list[tuple[float, float]]] = {name: [] for name in self._placements}
+            for _ in range(ROUNDS):
+                for name, vad in self._placements.items():
+                    samples[name] += await _ticks(vad.step, windows, ticks // ROUNDS)
+            rows += [row(windows, name, times) for name, times in samples.items()]
+        return rows
+
+
+async def _ticks(step: Callable[[Any], Awaitable[Any]], windows: int, ticks: int) -> list[tuple[float, float]]:
+    """Return the wait and the CPU time of each tick, in seconds."""
+    audio = np.random.default_rng(0).normal(0, 0.1, (windows, 512)).astype(np.float32).tobytes()
+    batch = VadBatch(windows, audio, bytes(windows * 320 * 4))
+    for _ in range(min(WARM_UP, ticks)):
+        await step(batch)
+    times = []
+    for _ in range(ticks):
+        started_at, cpu = time.perf_counter(), time.process_time()
+        await step(batch)
+        times.append((time.perf_counter() - started_at, time.process_time() - cpu))
+        await asyncio.sleep(0)
+    return times
+
+
+def row(windows: int, placement: str, times: list[tuple[float, float]]) -> dict[str, Any]:
+    """Return the row of one batch size and placement, as `--json` writes it.
+
+    Args:
+        windows: Windows in a tick.
+        placement: "inline" or "deployment".
+        times: Wait and CPU time of each tick, in seconds.
+    """
+    waits = spread([wait * 1000 for wait, _ in times])
+    return {
+        "windows": windows,
+        "placement": placement,
+        "ms": round(waits.median_ms, 3),
+        "p95_ms": round(waits.p95_ms, 3),
+        "cpu_ms": round(statistics.fmean(cpu_s for _, cpu_s in times) * 1000, 3),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Return a table of the rows, with the host's CPU time relative to the same batch inline."""
+    shown = Table("windows a tick", "placement", "ms", "p95 ms", "host cpu ms", "cpu against inline")
+    inline = {row["windows"]: row["cpu_ms"] for row in rows if row["placement"] == "inline"}
+    for row in rows:
+        ratio = row["cpu_ms"] / max(inline[row["windows"]], 1e-6)
+        figures = (f"{row[key]:.2f}" for key in ("ms", "p95_ms", "cpu_ms"))
+        shown.add_row(str(row["windows"]), row["placement"], *figures, f"{ratio:.1f}x")
+    return shown

@@ -1,0 +1,35 @@
+"""A host that is removed keeps its calls until they end."""
+
+from __future__ import annotations
+
+import pytest
+
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import HostSettings, parse_settings
+
+
+def test_a_shutdown_timeout_below_the_longest_session_is_refused() -> None:
+    """Serve would kill the host with calls on it; the error names both settings."""
+    with pytest.raises(ConfigError) as refused:
+        parse_settings({"host": {"graceful_shutdown_timeout_s": 900}})
+    assert refused.value.field == "args.host"
+    assert "graceful_shutdown_timeout_s 900 is below session_max_s 3600" in refused.value.message
+
+
+def test_the_default_shutdown_timeout_outlasts_the_longest_session() -> None:
+    """There is time left for the last reply of a call that lasts as long as it may."""
+    settings = HostSettings()
+    assert settings.graceful_shutdown_timeout_s > settings.session_max_s
+
+
+def test_equal_timeouts_are_accepted() -> None:
+    """The margin is a default, not a requirement."""
+    limits = {"session_max_s": 600, "graceful_shutdown_timeout_s": 600}
+    assert parse_settings({"host": limits}).host.graceful_shutdown_timeout_s == 600
+
+
+def test_an_error_of_a_section_does_not_print_the_section() -> None:
+    """The message of a check between fields names their values; the whole section would hide it."""
+    with pytest.raises(ConfigError) as refused:
+        parse_settings({"host": {"graceful_shutdown_timeout_s": 1, "metrics_port": 9}})
+    assert "metrics_port" not in str(refused.value)
