@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.results.turn_record import TurnOutcome, TurnRecord, unspoken
 from loadtest.scenario.clips import read_clip
-from rejoinder.cli.demo import MAX_WER, INTERRUPTION, QUESTIONS, faults_of, make_clips
+from rejoinder.cli.demo import INTERRUPTION, MAX_WER, QUESTIONS, faults_of, make_clips
 from rejoinder.store.model_store import ModelStore
 
 GOOD = replace(
