@@ -79,7 +79,7 @@ def node_gpus(nodes: Iterable[Mapping[str, Any]]) -> list[NodeGpus]:
 
 
 def _parse(output: str, visible: str | None) -> list[NodeGpus]:
-    """Return the GPUs in nvidia-smi's lines, equal ones together. Raise BackendError for an unexpected line."""
+    """Return the GPUs in nvidia-smi's output, grouped by kind. Raise BackendError for an unexpected line."""
     counts: Counter[NodeGpus] = Counter()
     for line in output.splitlines():
         parts = [part.strip() for part in line.split(",")]

@@ -29,13 +29,13 @@ from rejoinder.core.settings.settings import ModelStoreSettings, TtsSettings
 from rejoinder.store import ModelStore, open_store
 from rejoinder.store.human_clips import moonshine_clips
 
-HEARD_WER = 0.10
-"""Highest word error rate of a turn that counts as heard."""
+MAX_WER = 0.10
+"""Highest word error rate of a turn that counts as transcribed correctly."""
 START_TIMEOUT_S = 600.0
 INTERRUPT_AFTER_S = 1.5
 """Seconds of a reply after which the interruption starts."""
 FAILED = 1
-"""Exit status if a turn was not answered or not heard."""
+"""Exit status if a turn was not answered or not transcribed correctly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def demo(
     The last turn interrupts the third reply. Afterwards the server keeps running until Ctrl-C, unless --once is
     given.
 
-    Exit status: 0 if every turn was answered and heard with a word error rate of at most 10%, 1 if not, 2 after an
-    error.
+    Exit status: 0 if every turn was answered and transcribed with a word error rate of at most 10%, 1 if not, 2 after
+    an error.
     """
     console = Console(highlight=False)
     folder = folder or Path(tempfile.mkdtemp(prefix="rejoinder-demo-"))
@@ -98,7 +98,7 @@ def demo(
         for fault in faults:
             console.print(f"! {fault}", style="bold red", markup=False)
         if not faults:
-            console.print("Every turn was answered, and heard with at most 10% word errors.", style="bold green")
+            console.print("Every turn was answered, and transcribed with at most 10% word errors.", style="bold green")
         console.print(f"Recordings of the clips, the replies and the whole conversation: {folder}")
         if not once:
             console.print(
@@ -179,8 +179,8 @@ def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
 
 
 def faults_of(record: TurnRecord) -> Iterator[str]:
-    """Yield why a turn was not answered or not heard correctly. An apology does not count as an answer."""
+    """Yield why a turn was not answered or not transcribed correctly. An apology does not count as an answer."""
     if not record.ok:
         yield f"{record.clip} was not answered ({record.outcome})."
-    if record.wer is None or record.wer > HEARD_WER:
-        yield f"{record.clip} was heard as {record.heard!r} instead of {record.expected!r}."
+    if record.wer is None or record.wer > MAX_WER:
+        yield f"{record.clip} was transcribed as {record.heard!r} instead of {record.expected!r}."

@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.results.turn_record import TurnOutcome, TurnRecord, unspoken
 from loadtest.scenario.clips import read_clip
-from rejoinder.cli.demo import HEARD_WER, INTERRUPTION, QUESTIONS, faults_of, make_clips
+from rejoinder.cli.demo import INTERRUPTION, MAX_WER, QUESTIONS, faults_of, make_clips
 from rejoinder.store.model_store import ModelStore
 
 GOOD = replace(
@@ -23,7 +23,7 @@ GOOD = replace(
 
 @pytest.mark.parametrize(
     "record",
-    [GOOD, replace(GOOD, outcome=TurnOutcome.INTERRUPTED.value), replace(GOOD, wer=HEARD_WER)],
+    [GOOD, replace(GOOD, outcome=TurnOutcome.INTERRUPTED.value), replace(GOOD, wer=MAX_WER)],
     ids=["answered", "interrupted", "at the limit"],
 )
 def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> None:
@@ -38,9 +38,12 @@ def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> 
         (replace(GOOD, answered="Sorry.", outcome=TurnOutcome.FAILED.value), ["1.wav was not answered (failed)."]),
         (
             replace(GOOD, heard="What is it?", wer=0.5),
-            ["1.wav was heard as 'What is it?' instead of 'what is the capital of france'."],
+            ["1.wav was transcribed as 'What is it?' instead of 'what is the capital of france'."],
         ),
-        (replace(GOOD, heard="", wer=None), ["1.wav was heard as '' instead of 'what is the capital of france'."]),
+        (
+            replace(GOOD, heard="", wer=None),
+            ["1.wav was transcribed as '' instead of 'what is the capital of france'."],
+        ),
     ],
     ids=["unanswered", "apology", "misheard", "not measured"],
 )

@@ -26,10 +26,10 @@ def test_a_failed_check_is_exit_status_one(
     """doctor reports that the configured port is in use, and exits with status 1."""
     monkeypatch.setenv("COLUMNS", "200")
     config = tmp_path / "ray_config.yaml"
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         config.write_text(f"http_options: {{host: 127.0.0.1, port: {port}}}", encoding="utf-8")
         with pytest.raises(typer.Exit) as caught:
             doctor(config)

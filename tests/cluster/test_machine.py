@@ -83,10 +83,10 @@ def test_too_few_files_are_found(few_files: int) -> None:
 
 def test_a_taken_port_fails() -> None:
     """A port in use fails with its fix. A free port is ok."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        found = _findings(_at_port(taken.getsockname()[1]))["port"]
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        found = _findings(_at_port(occupied.getsockname()[1]))["port"]
     assert found.grade is Grade.FAIL
     assert "--port 0" in found.fix
     assert _findings(_at_port(free_port()))["port"].grade is Grade.OK

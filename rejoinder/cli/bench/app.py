@@ -182,8 +182,8 @@ def barge_in(
 ) -> None:
     """Measure how fast a reply stops when the caller speaks: real speech, real voice activity, emulated replies.
 
-    The time is from the first frame of the caller's speech to the last sample of the reply that a client plays
-    which flushes its buffer on speech_started.
+    The time is from the first frame of the caller's speech to the last sample of the reply that is played. The
+    client flushes its buffer on speech_started.
 
     Exit status: 0 if the 95th percentile is at most 150 ms and every history contains only words that were played,
     1 if not, 2 after an error.

@@ -224,8 +224,8 @@ class ConversationSettings(Section):
     segment_words: int = Field(24, ge=1, le=200)
     """Most words of the other segments, each of which is synthesized at once."""
     playout_lead_ms: float = Field(320, ge=20, le=5000)
-    """Milliseconds of audio that are sent ahead of playout. More of it survives jitter; less is taken back at a
-    barge-in.
+    """Milliseconds of audio that are sent ahead of playout. A longer lead tolerates more jitter. A shorter one discards
+    less audio at a barge-in.
     """
     apology: str = "Sorry, I had a problem. One moment, please."
     """Text of the clip that is played when a stage fails for longer than `apology_after_ms`."""

@@ -132,10 +132,10 @@ class Conversation:
         """Remove an item; raise CallerError for an unknown id."""
         del self._items[self._index(item_id, "item_id")]
 
-    def truncate(self, item_id: str, heard: str, audio_end_ms: int) -> None:
+    def truncate(self, item_id: str, played: str, audio_end_ms: int) -> None:
         """Reduce an assistant item to the words and the milliseconds of audio that were played."""
         item = self.get(item_id)
-        self.update(replace(item, text=heard, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
+        self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
     def messages(self) -> list[ChatMessage]:
         """Return the messages for the language model: messages with text, and tool results as system messages."""

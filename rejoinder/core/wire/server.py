@@ -37,7 +37,12 @@ def session_event(kind: Literal["created", "updated"], session: Json) -> Json:
 
 
 def error(fault: CallerError, client_event_id: str | None) -> Json:
-    """Return an error event for invalid input from the client; the session stays open."""
+    """Return an error event for invalid input; the session stays open.
+
+    Args:
+        fault: The refusal.
+        client_event_id: `event_id` of the client's event, echoed; None if it had none.
+    """
     body: Json = {"type": "invalid_request_error", "code": fault.code, "message": str(fault)}
     if fault.param:
         body["param"] = fault.param
