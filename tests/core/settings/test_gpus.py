@@ -16,8 +16,8 @@ HOSTED = {"engine": "openai_api", "base_url": "http://127.0.0.1:8001/v1"}
 @pytest.mark.parametrize(
     ("section", "stage", "owner"),
     [
-        ("vad", {}, "engine silero"),
-        ("turn_detector", {}, "engine smart_turn"),
+        ("vad", {}, "this stage"),
+        ("turn_detector", {}, "this stage"),
         ("stt", {}, "engine whisper"),
         ("llm", {}, "engine embedded"),
         ("llm", HOSTED, "engine openai_api"),

@@ -30,6 +30,7 @@ from loadtest.results.result import Latency
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.service_curves import ServiceCurve
+from rejoinder.core.settings.settings import parse_settings
 
 BEHAVIOR = CallerBehavior(think_s=0.5, think_sigma=0.3)
 ANSWER = ReplyModel(((0.05, 1.5), (0.2, 3.0)), 0.25)
@@ -170,6 +171,12 @@ def test_a_calibration_is_a_file(calibration: Calibration, tmp_path: Path) -> No
         load(tmp_path / "c.json")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none.json")
+
+
+def test_the_committed_calibration_is_valid() -> None:
+    """The calibration in docs/ loads, and its settings are valid for this version."""
+    [path] = (Path(__file__).parents[3] / "docs").rglob("calibration.json")
+    assert parse_settings(load(path).settings).stt.engine == "emulated"
 
 
 def test_levels_stand_at_20_40_and_60_percent() -> None:
