@@ -6,7 +6,8 @@ issue or source file. The versions in constraints.txt are the ones that these us
 product imports or reads a private name of a third-party package. (`loadtest/callers/compat.py` does the same for the
 load generator, which must not import `deployments`.)
 
-This module imports nothing of ours, so that every other module may import it.
+The product uses no internal of picows or starlette. This module imports nothing of ours, so that every other module may
+import it.
 """
 
 from __future__ import annotations
@@ -48,18 +49,16 @@ _PROTOCOL_ERROR = 1002
 
 
 class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped here
-    """Serve's request router, whose waiting requests a subclass can see, refuse and fail.
+    """Serve's request router with hooks to see, refuse and fail requests that wait for a replica.
 
-    Serve lets a request wait until a replica exists, without a limit:
-    https://github.com/ray-project/ray/issues/40995. The public class has no hook before routing and no way to fail a
-    request that waits. This class uses `_choose_replica_for_request`, `_pending_requests_to_fulfill`,
-    `_cancel_routing_task_for_pending_request`, `_remove_pending_request_from_indices` and `_deployment_id`.
+    Serve lets a request wait for a replica without a limit: https://github.com/ray-project/ray/issues/40995. The public
+    class has no hook for this, as https://github.com/ray-project/ray/issues/63200 describes. So this class overrides
+    `_choose_replica_for_request` and uses `_pending_requests_to_fulfill`, `_cancel_routing_task_for_pending_request`,
+    `_remove_pending_request_from_indices` and `_deployment_id`.
 
-    It also replaces `_get_pending_request_matching_internal_request_id`. Serve's version looks a request up by its
-    internal request id (https://github.com/ray-project/ray/pull/45761). All calls that one WebSocket connection makes
-    share this id, so the index holds only one of them: the other would wait for ever and keep its routing task. The
-    same index makes a router without FIFO matching lose requests in other ways:
-    https://github.com/ray-project/ray/pull/66325.
+    It also replaces `_get_pending_request_matching_internal_request_id`. Serve finds a waiting request by its internal
+    request id (https://github.com/ray-project/ray/pull/45761). All calls of one WebSocket connection share this id, and
+    Serve's index holds one of them only. The others would wait without end.
 
     Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/serve/_private/request_router/request_router.py
     """
@@ -97,13 +96,13 @@ class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped he
 
 
 def cancel_request(response: Any) -> None:
-    """Cancel a call in its replica, at whatever stage it is.
+    """Cancel a call in its replica, at whatever stage the call is.
 
-    `DeploymentResponse.cancel` cancels the future of the assignment, and the replica's result only if the caller has
-    already awaited it. In the mode in which the router runs on the caller's event loop
-    (RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0), a call that was assigned but not awaited since then goes on in its
-    replica. The gap is one iteration of the event loop; about one in some hundred cancellations meets it. This function
-    uses `_replica_result_future` to cancel the result there too.
+    `DeploymentResponse.cancel` cancels the assignment to a replica, and the replica's result if the caller has already
+    received it. If the router runs on the caller's event loop (RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0, which
+    RAY_SERVE_THROUGHPUT_OPTIMIZED implies), there is a gap of one loop iteration between the two. A call that is
+    cancelled in the gap, about one in several hundred, goes on in its replica. This function reads
+    `_replica_result_future` to cancel the result in the gap too.
 
     Upstream: https://github.com/ray-project/ray/issues/52533 (closed for the other mode by
     https://github.com/ray-project/ray/pull/52591).

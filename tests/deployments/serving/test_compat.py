@@ -108,7 +108,7 @@ async def test_a_call_gets_its_replica() -> None:
 
 
 async def test_two_calls_with_one_request_id_both_get_a_replica() -> None:
-    """Two calls that one connection makes at once share an internal request id; neither waits for ever."""
+    """Two calls that one connection makes at once share an internal request id, and both get a replica."""
     router = _router()
     calls = [_pending(ReplicaRoute(f"r{number}")) for number in range(2)]
     waiting = [asyncio.create_task(router._choose_replica_for_request(call)) for call in calls]
