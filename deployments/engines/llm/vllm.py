@@ -33,7 +33,7 @@ INSTALL = "With a GPU `pip install 'rejoinder[vllm]'`; without one see `scripts/
 
 
 class Vllm:
-    """One model. Use it only in the event loop that created it. Starting takes about half a minute."""
+    """One model in vLLM. Use it only in the event loop that created it. Starting takes about half a minute."""
 
     prefills = True
 
