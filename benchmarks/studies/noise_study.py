@@ -95,7 +95,7 @@ def main() -> None:
     print(f"{clip.name} in pink noise {SNR_DB:g} dB below it; {PASSES} passes of {speech.size / STT_RATE:.1f} s")
     make = suppressors(NoiseSettings(suppressor="webrtc"))
     assert make is not None
-    print(f"{memory_kib(make):.0f} KiB a caller")
+    print(f"{memory_kib(make):.0f} KiB per caller")
     print("level  gained dB  us/10 ms  % of a core")
     for level in LEVELS:
         row = measure(level, speech)

@@ -117,7 +117,7 @@ def _words(silence: Silence) -> TranscriptEnding:
 
 
 def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint:
-    """Apply one setting to all silences. The statistics of a caller's pauses begin anew with each clip."""
+    """Apply one setting to all silences. The statistics of a caller's pauses are reset at each clip."""
     delays, pauses, cut = [], 0, 0
     clip, pause_stats = "", PauseStats()
     for silence in silences:

@@ -124,7 +124,7 @@ class PolicyOutcome:
 
 
 def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
-    """Return when `policy` (one of POLICIES) takes the turn if the silence lasts."""
+    """Return the decision of `policy`, one of POLICIES, in one silence."""
     rules = settings.endpointing
     transcript_ms = silence.soft_ms + silence.transcribed_ms
     words = ending(silence.text, settings.stt.language)

@@ -172,7 +172,7 @@ class EmulatedLlm:
         return self._slots.in_service
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Yield the answer, one word a token. It continues after `request.prefix`.
+        """Yield the answer, one word per token. It continues after `request.prefix`.
 
         Raises Overloaded if all slots are taken and the queue is full.
         """

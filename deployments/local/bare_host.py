@@ -1,7 +1,8 @@
-"""One host with its real wire and no Ray: `python -m deployments.local.bare_host`, for measuring what a session sends.
+"""One session host without Ray: `python -m deployments.local.bare_host`. For the bandwidth benchmark only.
 
-The routes, the transport, the sessions and the web server are those of production; stt, llm and tts are emulated,
-voice activity and the turn detector are the real ones, all in this process.
+`rejoinder load bandwidth` starts it to measure what a session sends over the network. Routes, transport, sessions and
+web server are those of production. Speech-to-text, language model and text-to-speech are emulated. Voice activity and
+turn detection are real. Everything runs in this process.
 """
 
 from __future__ import annotations
@@ -35,27 +36,28 @@ from rejoinder.core.settings.settings import Settings, parse_settings
 
 @dataclass(frozen=True)
 class BareHost:
-    """A host as `http_app` wants it, open to everybody who reaches its address."""
+    """A host for `http_app` that requires no API key."""
 
     host: Host
     keys: frozenset[str] = frozenset()
 
     async def targets(self) -> list[dict[str, Any]]:
+        """Return no metrics targets: there are no replicas."""
         return []
 
 
-def emulating(stack: str) -> Settings:
-    """The default settings with the three engines of an emulated stack; raises ConfigError for an unknown profile."""
+def emulated_settings(stack: str) -> Settings:
+    """Return the default settings with the emulated engines of `stack`, a key of STACKS."""
     stages: dict[str, dict[str, Any]] = {
         stage: {"engine": "emulated", "emulation": {"profile": name}} for stage, name in STACKS[stack].items()
     }
-    # The engines share this process: none may lower everybody's priority.
+    # All engines share this process, so the language model must not lower its priority.
     stages["llm"]["nice"] = 0
     return parse_settings(stages)
 
 
 def stages_of(settings: Settings) -> Stages:
-    """The stages of settings whose stt, llm and tts are emulated, in this process."""
+    """Open the stages in this process. The settings' `stt`, `llm` and `tts` must be emulated."""
     vad, turn_detector = load_silero(settings), TurnDetector(settings)
     stt, llm, tts = EmulatedStt(settings), Llm(settings), EmulatedTts(settings)
     return Stages(
@@ -69,7 +71,14 @@ def stages_of(settings: Settings) -> Stages:
 
 
 async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str] | None = None) -> None:
-    """Until a signal ends it; `tls`: certificate and key files."""
+    """Serve until a signal ends the process.
+
+    Args:
+        settings: Settings of the host and its stages.
+        address: Address to listen on.
+        port: Port to listen on.
+        tls: Paths of the certificate and the key, or None for plain HTTP.
+    """
     stages, clock = stages_of(settings), time.monotonic
     metrics = ConversationMetrics(CollectorRegistry())
     phrases = await hold_phrases(stages, settings.conversation)
@@ -105,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     tls = (options.certificate, options.key) if options.certificate else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(emulating(options.emulate), options.address, options.port, tls))
+        runner.run(serve(emulated_settings(options.emulate), options.address, options.port, tls))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Engines that take a fixed time and never queue: what surrounds them is what a measurement with them shows."""
+"""Engines that take a fixed time and never queue. For the density benchmark (`headless.py`) only.
+
+With them, a measurement shows the cost of the code around the engines.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +24,29 @@ from actors.stages.ports import (
 )
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE
 
-HEARD = "It was the age of wisdom."
+TRANSCRIPT = "It was the age of wisdom."
 REPLY = "It is a quarter past nine."
 REPLY_S = 1.5
 CHUNK_S = 0.2
-# Audible throughout: no sample is zero.
+# No sample is zero, so every chunk counts as audible.
 _LOUD = struct.pack("<2h", 6000, -6000)
 
 
 @dataclass(frozen=True, slots=True)
 class FixedStt:
+    """Speech-to-text port that returns TRANSCRIPT after `seconds`."""
+
     seconds: float = 0.100
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        """Return TRANSCRIPT."""
         await asyncio.sleep(self.seconds)
         audio_ms = len(job.pcm) / SAMPLE_BYTES / STT_RATE * 1000
-        return Transcript(HEARD, audio_ms=audio_ms, queue_ms=0.0, decode_ms=self.seconds * 1000, avg_logprob=-0.1)
+        return Transcript(TRANSCRIPT, audio_ms=audio_ms, queue_ms=0.0, decode_ms=self.seconds * 1000, avg_logprob=-0.1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _FixedStream:
     seconds: float
     replica: str = "fixed"
 
@@ -51,7 +57,7 @@ class _Said:
 
 @dataclass(frozen=True, slots=True)
 class FixedLlm:
-    """The whole answer in one delta."""
+    """Language model port that returns REPLY in one delta after `seconds`."""
 
     seconds: float = 0.150
 
@@ -59,15 +65,17 @@ class FixedLlm:
     async def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
-        yield _Said(self.seconds)
+        """Yield a stream of one delta."""
+        yield _FixedStream(self.seconds)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
+        """Return None: there are no replicas with queues."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class FixedTts:
-    """`REPLY_S` of audio for every answer, shared by its segments as its words are."""
+    """Text-to-speech port. A segment of REPLY gets its share of REPLY_S seconds of audio."""
 
     seconds: float = 0.080
 
@@ -75,6 +83,7 @@ class FixedTts:
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Yield a stream of 24 kHz PCM in chunks of CHUNK_S seconds."""
         yield self._chunks(request.text)
 
     async def _chunks(self, text: str) -> AsyncIterator[bytes]:
@@ -87,7 +96,8 @@ class FixedTts:
 
 @dataclass(frozen=True, slots=True)
 class CertainTurn:
-    """A turn detector that is always sure, at once: for a host that is asked to trust silence alone."""
+    """Turn detector port that always returns probability 1 at once, for hosts that use silence alone."""
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
+        """Return probability 1."""
         return TurnVerdict(1.0, 0.0)

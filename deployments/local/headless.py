@@ -1,9 +1,12 @@
-"""Conversations without a network: `python -m deployments.local.headless`, for measuring the host itself.
+"""Conversations without a network: `python -m deployments.local.headless`. For the density benchmark only.
 
-The real host, sessions and voice activity detector (and with `--detector smart_turn` the real turn detector) in one
-process, and engines that take a fixed time: what is measured is what this code costs. It speaks the protocol of the
-comparison with other frameworks (`benchmarks.frameworks.contender`): records of frames come in over a local socket, and
-`{"sounds": i}` goes out when a reply begins. With `--offline FILE...` it says instead where a stream's turns end.
+The benchmark measures how many sessions one core holds. Host, sessions and voice activity detection are real, and with
+`--detector smart_turn` so is the turn detector. The other engines take a fixed time, so only the cost of the host's
+code is measured. Everything runs in one process.
+
+The process speaks the protocol of the comparison with other frameworks (`benchmarks.frameworks.contender`). Records of
+frames come in over a local socket, and `{"sounds": i}` goes out when the reply of session i becomes audible. With
+`--offline FILE...` the process prints instead where the turns of each file end.
 """
 
 from __future__ import annotations
@@ -44,12 +47,12 @@ FRAME_BYTES = 640
 RECORD = struct.Struct(f"<H{FRAME_BYTES}s")
 LENGTH = struct.Struct("<I")
 SILENCE_MS = 200
-# Audio of one reply has no such gap.
+# A longer gap in the audio separates two replies.
 SAME_REPLY_S = 0.5
 
 
 def detection(detector: str) -> TurnDetection:
-    """Silence alone, or the turn detector's word."""
+    """Return server_vad with a fixed silence for "none", else semantic_vad."""
     if detector == "none":
         return TurnDetection(mode=DetectionMode.SERVER_VAD, silence_duration_ms=SILENCE_MS)
     return TurnDetection(mode=DetectionMode.SEMANTIC_VAD)
@@ -63,62 +66,79 @@ def _configuration(detector: str) -> Json:
 
 
 class HeadlessCall:
-    """One session's other end: where its events go."""
+    """Client side of one session: it reports when a reply becomes audible."""
 
-    def __init__(self, number: int, say: Callable[[Json], None]) -> None:
+    def __init__(self, number: int, send: Callable[[Json], None]) -> None:
+        """Create the client of session `number`. `send` transmits a message to the benchmark."""
         self._number = number
-        self._say = say
+        self._send = send
         self._last = float("-inf")
 
-    def take(self, event: Json) -> None:
-        """A server event; only where a reply begins to sound is reported."""
+    def receive(self, event: Json) -> None:
+        """Receive a server event. Report the first audible audio of a reply, ignore all else."""
         pcm = event.get("delta")
         if not isinstance(pcm, bytes) or not any(pcm):
             return
         now = time.monotonic()
         before, self._last = self._last, now
         if now - before > SAME_REPLY_S:
-            self._say({"sounds": self._number})
+            self._send({"sounds": self._number})
 
 
 class Feed(asyncio.Protocol):
-    """The socket: records of frames in, JSON lines out."""
+    """The socket to the benchmark: records of frames in, JSON lines out.
+
+    Attributes:
+        sessions: The sessions that receive the frames, by number.
+        closed: Done when the benchmark has closed the socket.
+    """
 
     def __init__(self) -> None:
+        """Create the protocol; an event loop must be running."""
         self.sessions: list[Session] = []
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are transports by shape only
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from asyncio.Transport
 
-    def say(self, message: Json) -> None:
+    def send(self, message: Json) -> None:
+        """Send a message as one line of JSON."""
         assert self._transport is not None
         self._transport.write(json.dumps(message).encode() + b"\n")
 
     def data_received(self, data: bytes) -> None:
+        """Pass every complete record's frames to their sessions."""
         buffer = self._buffer
         buffer += data
-        at = 0
-        while len(buffer) - at >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(buffer, at)
-            end = at + LENGTH.size + length
+        start = 0
+        while len(buffer) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(buffer, start)
+            end = start + LENGTH.size + length
             if len(buffer) < end:
                 break
-            for number, frame in RECORD.iter_unpack(bytes(buffer[at + LENGTH.size : end])):
+            for number, frame in RECORD.iter_unpack(bytes(buffer[start + LENGTH.size : end])):
                 self.sessions[number].hear(frame)
-            at = end
-        del buffer[:at]
+            start = end
+        del buffer[:start]
 
     def connection_lost(self, fault: Exception | None) -> None:
+        """Complete `closed`."""
         if not self.closed.done():
             self.closed.set_result(None)
 
 
 async def serve(path: str, count: int, detector: str) -> None:
-    """Hold `count` conversations fed over the socket `path`, until it closes."""
-    # What is added is counted from a reply that begins when the turn is taken.
+    """Run conversations that are fed over a socket, until it closes.
+
+    Args:
+        path: Path of the Unix socket.
+        count: Number of sessions.
+        detector: "none" or "smart_turn".
+    """
+    # The benchmark measures latency from the end of turn, so replies must not begin before it.
     settings = Settings(host=HostSettings(max_sessions=count), speculation=SpeculationSettings(enabled=False))
     host = Host(_services(settings, detector))
     _, feed = await asyncio.get_running_loop().create_unix_connection(Feed, path)
@@ -133,31 +153,31 @@ async def serve(path: str, count: int, detector: str) -> None:
         feed.sessions = [await session for session in opened]
         gc.collect()
         gc.freeze()  # as the host deployment does
-        feed.say({"ready": count})
+        feed.send({"ready": count})
         await feed.closed
         for task in running:
             task.cancel()
 
 
 async def _hold(host: Host, number: int, detector: str, feed: Feed, *, opened: asyncio.Future[Session]) -> None:
-    """One conversation, until cancelled."""
+    """Run one conversation until cancelled. `opened` gets its session."""
     update = client.parse(json.dumps(_configuration(detector)))
     assert isinstance(update, client.UpdateSession)
     with host.seat():
-        async with host.converse(f"{number:012x}", HeadlessCall(number, feed.say).take, "rejoinder") as session:
+        async with host.converse(f"{number:012x}", HeadlessCall(number, feed.send).receive, "rejoinder") as session:
             await session.configure(update)
             opened.set_result(session)
             await asyncio.Event().wait()
 
 
 def _services(settings: Settings, detector: str) -> Services:
-    judge: TurnDetectorPort = CertainTurn()
+    turn_detector: TurnDetectorPort = CertainTurn()
     if detector != "none":
-        judge = DirectTurnDetector(TurnDetector(settings))
+        turn_detector = DirectTurnDetector(TurnDetector(settings))
     llm = FixedLlm()
     stages = Stages(
         InlineVad(load_silero(settings)),
-        turn_detector=judge,
+        turn_detector=turn_detector,
         stt=FixedStt(),
         llm=llm,
         tts=FixedTts(),
@@ -171,15 +191,17 @@ def _services(settings: Settings, detector: str) -> Services:
 
 
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:
-    """The edges of each file of 16 kHz PCM. Words decide: every transcript here reads finished, and is there before the
-    turn model would be asked.
+    """Return the ends of turns of each file of 16 kHz PCM, as pairs (work_ms, commit_ms) of `IdealEdge`.
+
+    With a detector, each turn has the probability of a transcript that reads finished, as TRANSCRIPT does. It is there
+    before the turn model would be queried.
     """
     settings = Settings()
     vad = load_silero(settings)
     found = []
     for file in files:
         pcm = file.read_bytes()
-        frames = [pcm[at : at + FRAME_BYTES] for at in range(0, len(pcm), FRAME_BYTES)]
+        frames = [pcm[start : start + FRAME_BYTES] for start in range(0, len(pcm), FRAME_BYTES)]
         finder = EdgeFinder(vad, lambda _: settings.endpointing.finished_probability, settings, detection(detector))
         found.append([(edge.work_ms, edge.commit_ms) for edge in finder.edges(frames, FRAME_S)])
     return found

@@ -1,7 +1,7 @@
-"""Where a stream's turns end by our own rules, as fast as it goes: what a live conversation is held against.
+"""Earliest possible ends of turns of an audio stream. For the density benchmark only, as its reference.
 
-The same ear, hysteresis and endpointing map as a session's, and the same models, without waiting for anything: a
-verdict is there at once. So an edge is the earliest that the configuration allows.
+An edge is an end of turn. It is computed with a session's audio input, speech detector and endpointing, but verdicts
+take no time. So it is the earliest end of turn that the configuration allows.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, wait_
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted
 
 Judge = Callable[[bytes], float]
+"""Returns the probability that a turn of 16 kHz PCM is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdealEdge:
-    """In ms after the first frame was due: when transcription of the turn can begin, and when the turn is taken."""
+    """One end of turn. Times are in ms after the first frame was due.
+
+    Attributes:
+        work_ms: When transcription of the turn can begin.
+        commit_ms: When the turn is taken.
+    """
 
     work_ms: float
     commit_ms: float
@@ -33,54 +39,67 @@ class IdealEdge:
 @dataclass(frozen=True, slots=True)
 class _Pending:
     end: SoftEnd
-    known_s: float
+    detected_s: float
     commit_s: float
 
 
 class EdgeFinder:
-    """One stream of frames of `frame_s`; `judge` is the turn detector, asked only under semantic_vad."""
+    """Finder of the ends of turns in one stream."""
 
     def __init__(self, vad: Silero, judge: Judge, settings: Settings, detection: TurnDetection) -> None:
+        """Create a finder.
+
+        Args:
+            vad: Voice activity model.
+            judge: Turn detector, used only with semantic_vad.
+            settings: Speech and endpointing settings.
+            detection: Mode of turn detection.
+        """
         self._vad = vad
         self._judge = judge
         self._settings = settings
         self._detection = detection
-        self._ear = AudioInput(speech_settings(settings.speech, detection), settings.host.audio_ring_s)
+        self._input = AudioInput(speech_settings(settings.speech, detection), settings.host.audio_ring_s)
         self._start = 0
         self._pending: _Pending | None = None
 
     def edges(self, frames: Iterable[bytes], frame_s: float) -> Iterator[IdealEdge]:
-        """Every turn's end, in order."""
+        """Yield every end of turn in order.
+
+        Args:
+            frames: 16 kHz PCM in frames of equal length.
+            frame_s: Duration of a frame.
+        """
         for number, frame in enumerate(frames):
             now = number * frame_s
-            self._ear.append(frame, now)
-            while (window := self._ear.window()) is not None:
+            self._input.append(frame, now)
+            while (window := self._input.window()) is not None:
                 pcm, state = window
                 states = np.frombuffer(state, np.float32)[np.newaxis]
                 probabilities, after = self._vad.step(pcm16_to_float(pcm)[np.newaxis], states)
-                for event in self._ear.decide(float(probabilities[0]), after.tobytes()):
+                for event in self._input.decide(float(probabilities[0]), after.tobytes()):
                     self._take(event, now)
             if self._pending and now >= self._pending.commit_s:
                 yield self._commit(self._pending)
 
     def _take(self, event: SpeechEvent, now: float) -> None:
         match event:
-            case SpeechStarted(at):
-                self._start = at
+            case SpeechStarted(sample):
+                self._start = sample
             case SpeechResumed():
                 self._pending = None
-            case SoftEnd(speech_end, at):
-                left = self._wait_s(event) - (at - speech_end) / STT_RATE
-                self._pending = _Pending(event, now, now + max(0.0, left))
+            case SoftEnd(speech_end, sample):
+                remaining_s = self._wait_s(event) - (sample - speech_end) / STT_RATE
+                self._pending = _Pending(event, now, now + max(0.0, remaining_s))
 
     def _wait_s(self, end: SoftEnd) -> float:
         if self._detection.mode is not DetectionMode.SEMANTIC_VAD:
             return wait_s(self._detection, self._settings.endpointing, None)
-        padding = round(self._ear.settings.prefix_padding_ms * STT_RATE / 1000)
-        heard = self._ear.pcm(self._start - padding, end.at)[-VERDICT_SAMPLES * SAMPLE_BYTES :]
-        return wait_s(self._detection, self._settings.endpointing, self._judge(heard))
+        padding = round(self._input.settings.prefix_padding_ms * STT_RATE / 1000)
+        speech = self._input.pcm(self._start - padding, end.at)[-VERDICT_SAMPLES * SAMPLE_BYTES :]
+        return wait_s(self._detection, self._settings.endpointing, self._judge(speech))
 
     def _commit(self, pending: _Pending) -> IdealEdge:
         self._pending = None
-        self._ear.turn_over(pending.end.speech_end, self._ear.processed)
-        return IdealEdge(pending.known_s * 1000, pending.commit_s * 1000)
+        self._input.turn_over(pending.end.speech_end, self._input.processed)
+        return IdealEdge(pending.detected_s * 1000, pending.commit_s * 1000)

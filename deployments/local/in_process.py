@@ -1,5 +1,6 @@
-"""The stage ports over the plain deployment classes, in one process and without Ray: for tests, and the inline
-VAD.
+"""The stage ports (`actors/stages/ports.py`) on plain deployment classes, in one process and without Ray.
+
+Session hosts use `InlineVad` in production. Tests and the benchmarks of this package use the others.
 """
 
 from __future__ import annotations
@@ -33,28 +34,41 @@ from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 
 
 class InlineVad:
-    """Silero in the caller's own thread: up to some 16 sessions cheaper than any call (see `rejoinder bench vad`)."""
+    """Voice activity port that runs Silero in the calling thread.
+
+    Up to about 16 sessions, this costs less than a call to another process (`rejoinder bench vad`).
+    """
 
     def __init__(self, engine: Silero) -> None:
+        """Create a port around `engine`."""
         self._engine = engine
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
+        """Compute one batch; it blocks the event loop meanwhile."""
         return decide(self._engine, batch)
 
 
 class DirectTurnDetector:
+    """Turn detector port on a deployment object."""
+
     def __init__(self, detector: TurnDetector) -> None:
+        """Create a port around `detector`."""
         self._detector = detector
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
+        """Return the probability that the turn is complete. `avoid` has no effect."""
         return await self._detector.predict(pcm)
 
 
 class DirectStt:
+    """Speech-to-text port on a deployment object."""
+
     def __init__(self, stt: Stt | EmulatedStt) -> None:
+        """Create a port around `stt`."""
         self._stt = stt
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
+        """Return the transcript. `avoid` has no effect."""
         return await self._stt.transcribe(job)
 
 
@@ -68,38 +82,52 @@ class _DirectStream:
 
 
 class DirectLlm:
+    """Language model port on a deployment object."""
+
     def __init__(self, llm: Llm) -> None:
+        """Create a port around `llm`."""
         self._llm = llm
 
     @asynccontextmanager
     async def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
+        """Yield the stream of deltas. `avoid` and `strict` have no effect."""
         async with aclosing(self._llm.generate(request)) as deltas:
             yield _DirectStream(deltas)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
+        """Return None: the queue length is unknown."""
         return None
 
 
 class DirectTts:
+    """Text-to-speech port on a deployment object."""
+
     def __init__(self, tts: Tts | EmulatedTts) -> None:
+        """Create a port around `tts`."""
         self._tts = tts
 
     @asynccontextmanager
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Yield the stream of 24 kHz PCM chunks. `avoid` has no effect."""
         async with aclosing(self._tts.synthesize(request)) as chunks:
             yield chunks
 
 
 class DirectAnswerCache:
+    """Answer cache port on a deployment object."""
+
     def __init__(self, cache: AnswerCache) -> None:
+        """Create a port around `cache`."""
         self._cache = cache
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
+        """Return a cached answer or None. `avoid` has no effect."""
         return await self._cache.lookup(question)
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
+        """Store an answer. `avoid` has no effect."""
         await self._cache.store(answered)

@@ -1,8 +1,8 @@
-"""What each engine needs of this machine: `python -m deployments.studies.engine_cost`.
+"""Memory and speed of each engine on this machine: `python -m deployments.studies.engine_cost`.
 
-Every engine is opened in a process of its own and works one job at a time on one thread. Memory is the process's after
-the work less before the engine was loaded; pace is how many times faster than real time the work was done (for the
-language model, tokens a second).
+Each engine runs in its own process, one job at a time on one thread. Memory is the growth of the process from before
+the engine is loaded to after the work. Pace is the speed relative to real time, and tokens per second for the language
+model.
 """
 
 from __future__ import annotations
@@ -37,8 +37,13 @@ TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class EngineCost:
-    """One engine on one core. `pace`: seconds of audio (or tokens) made or heard in a second; `job_ms`: one window,
-    clip, sentence or answer.
+    """Cost of one engine on one core.
+
+    Attributes:
+        engine: Stage name: vad, stt, llm or tts.
+        memory_mb: Growth of the process's memory.
+        job_ms: Time of one job: a window, a clip, an answer or a sentence.
+        pace: Seconds of audio (or tokens, for llm) processed per second.
     """
 
     engine: str
@@ -48,23 +53,25 @@ class EngineCost:
 
 
 Measure = Callable[[ModelStore], tuple[float, float]]
-"""Opens and works; returns milliseconds a job, and pace."""
+"""Opens an engine, runs it, and returns the milliseconds of a job and the pace."""
 
 
 def vad(store: ModelStore) -> tuple[float, float]:
+    """Measure Silero on WINDOWS single windows."""
     from deployments.engines.speech_in.silero import STATE_SIZE, Silero
 
     engine = Silero(store.path("silero-vad") / "silero_vad.onnx")
     engine.warm_up()
     window, state = np.zeros((1, VAD_WINDOW), np.float32), np.zeros((1, STATE_SIZE), np.float32)
-    began = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(WINDOWS):
         _, state = engine.step(window, state)
-    job_s = (time.perf_counter() - began) / WINDOWS
+    job_s = (time.perf_counter() - started) / WINDOWS
     return job_s * 1000, VAD_WINDOW / STT_RATE / job_s
 
 
 def stt(store: ModelStore) -> tuple[float, float]:
+    """Measure Whisper base on recordings of people, three times each."""
     from deployments.engines.stt.whisper import Whisper, WhisperOptions
     from rejoinder.store.human_clips import moonshine_clips
 
@@ -77,6 +84,7 @@ def stt(store: ModelStore) -> tuple[float, float]:
 
 
 def tts(store: ModelStore) -> tuple[float, float]:
+    """Measure Piper on one sentence."""
     from deployments.engines.piper import PiperVoice
 
     engine = PiperVoice(store.path("piper-en-us-joe-medium"), threads=1)
@@ -87,7 +95,7 @@ def tts(store: ModelStore) -> tuple[float, float]:
 
 
 def llm(store: ModelStore) -> tuple[float, float]:
-    """Measure SmolLM2-135M (4-bit) in llama.cpp: answers of TOKENS tokens, one at a time, no state reused."""
+    """Measure SmolLM2-135M (4-bit) in llama.cpp on answers of TOKENS tokens, without reuse of the KV cache."""
     from actors.stages.ports import LlmRequest
     from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
     from rejoinder.core.reply.prompt_window import ChatMessage
@@ -109,46 +117,53 @@ ENGINES: dict[str, Measure] = {"vad": vad, "stt": stt, "llm": llm, "tts": tts}
 
 
 def _timed(job: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    started = time.perf_counter()
     job()
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
-def _alone(name: str, directory: str, answers: multiprocessing.Queue[EngineCost]) -> None:
+def _measure(name: str, directory: str, results: multiprocessing.Queue[EngineCost]) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
     job_ms, pace = ENGINES[name](open_store(ModelStoreSettings(directory=directory)))
-    answers.put(EngineCost(name, (process.memory_info().rss - before) / 1e6, job_ms, pace))
+    results.put(EngineCost(name, (process.memory_info().rss - before) / 1e6, job_ms, pace))
 
 
 def study(directory: str = "") -> list[EngineCost]:
-    """All engines, one after the other; raises BackendError if one breaks."""
+    """Measure all engines, one after the other.
+
+    Args:
+        directory: Directory of the model store; empty for the user's cache.
+
+    Raises:
+        BackendError: An engine failed or took longer than TIMEOUT_S seconds.
+    """
     context = multiprocessing.get_context("spawn")
-    found = []
+    costs = []
     for name in ENGINES:
-        answers: multiprocessing.Queue[EngineCost] = context.Queue()
-        process = context.Process(target=_alone, args=(name, directory, answers))
+        results: multiprocessing.Queue[EngineCost] = context.Queue()
+        process = context.Process(target=_measure, args=(name, directory, results))
         process.start()
         process.join(TIMEOUT_S)
         if process.is_alive():
             process.kill()
         if process.exitcode != 0:
-            raise BackendError(f"the {name} engine could not be measured.", "Its own message is above.", stage=name)
-        found.append(answers.get(timeout=5))
-    return found
+            raise BackendError(f"the {name} engine could not be measured.", "See its message above.", stage=name)
+        costs.append(results.get(timeout=5))
+    return costs
 
 
 def main() -> None:
     """Run the study and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="", help="directory of the model store (default: the user's cache)")
-    parser.add_argument("--json", type=Path, help="write the needs to this file")
+    parser.add_argument("--json", type=Path, help="write the costs to this file")
     arguments = parser.parse_args()
-    found = study(arguments.models)
-    for need in found:
-        print(f"{need.engine}: {need.memory_mb:.0f} MB, {need.job_ms:.2f} ms a job, pace {need.pace:.1f}")
+    costs = study(arguments.models)
+    for cost in costs:
+        print(f"{cost.engine}: {cost.memory_mb:.0f} MB, {cost.job_ms:.2f} ms per job, pace {cost.pace:.1f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(need) for need in found], indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,16 @@ WHISPER = "whisper-base"
 
 @dataclass(frozen=True, slots=True)
 class QuantizationResult:
-    """One model. `speedup`: float32's time over int8's. `error`: int8's additional errors as a share (of words, or of
-    tokens); negative if it made fewer. `unit` is what `float32` and `int8` are, smaller is faster if it is ms.
+    """Comparison of one model's precisions.
+
+    Attributes:
+        model: Name in the model store.
+        unit: Unit of `float32` and `int8`.
+        float32: Median time with float32.
+        int8: Median time with int8.
+        speedup: Total time with float32 over total time with int8.
+        error: Additional errors of int8 as a share of the words; negative if int8 has fewer.
+        what: The error counts as text.
     """
 
     model: str
@@ -43,7 +51,13 @@ class QuantizationResult:
 
 
 def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> QuantizationResult:
-    """Median time of a clip, and word errors, by precision; the two alternate, so that noise meets both."""
+    """Measure Whisper's time and word errors in both precisions, alternating so that other load affects both.
+
+    Args:
+        store: Holds Whisper.
+        clips: Recordings with their true texts.
+        threads: Threads of each engine.
+    """
     folder = store.path(WHISPER)
     engines = {name: Whisper(folder, WhisperOptions(compute_type=name, threads=threads)) for name in PRECISIONS}
     for engine in engines.values():
@@ -53,18 +67,18 @@ def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> Quan
     for clip in clips:
         pcm = clip.pcm()
         for name, engine in engines.items():
-            began = time.perf_counter()
-            heard = engine.transcribe_batch([pcm])[0].text
-            times[name].append((time.perf_counter() - began) * 1000)
-            errors[name] += word_errors(clip.text, heard)
+            started = time.perf_counter()
+            transcript = engine.transcribe_batch([pcm])[0].text
+            times[name].append((time.perf_counter() - started) * 1000)
+            errors[name] += word_errors(clip.text, transcript)
     total = sum(len(words(clip.text)) for clip in clips)
     float32, int8 = (statistics.median(times[name]) for name in PRECISIONS)
     return QuantizationResult(
         WHISPER,
-        unit="ms a clip (median)",
+        unit="ms per clip (median)",
         float32=float32,
         int8=int8,
-        # Of sums, not of medians: what a busy replica gains.
+        # The ratio of sums, not of medians, is the gain of a busy replica.
         speedup=sum(times["float32"]) / sum(times["int8"]),
         error=(errors["int8"] - errors["float32"]) / total,
         what=f"{errors['float32']} and {errors['int8']} errors in {total} words of {len(clips)} human clips",
@@ -72,12 +86,12 @@ def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> Quan
 
 
 def study(store: ModelStore, threads: int, every_prompt: int = 10) -> list[QuantizationResult]:
-    """Return one result a model; Whisper is the only one.
+    """Return one result per model. Whisper is the only one.
 
     Args:
         store: Holds the models and the recordings.
         threads: Threads of each engine.
-        every_prompt: Take every n-th of Debian's recordings of people.
+        every_prompt: Use every Nth telephone prompt among the recordings.
     """
     clips = list(human_clips(store.path("human-clips"), every_prompt))
     return [whisper(store, clips, threads)]
@@ -90,14 +104,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the comparisons to this file")
     arguments = parser.parse_args()
-    found = study(open_store(ModelStoreSettings(directory=arguments.models)), arguments.threads)
-    for row in found:
+    results = study(open_store(ModelStoreSettings(directory=arguments.models)), arguments.threads)
+    for row in results:
         print(
             f"{row.model}: {row.float32:.1f} (float32) and {row.int8:.1f} (int8) {row.unit}, {row.speedup:.2f}x; "
             f"error {row.error:+.2%}: {row.what}"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps([asdict(row) for row in results], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.models, pytest.mark
 QUESTIONS = ("What is the capital of France?", "And what is the capital of Italy?")
 # Highest word error rates. Questions: 10%, as in the demo. Answers: 50%, because such a small model makes up names
 # ("Italiano is the capital") that no recognizer can spell. Noise or another answer would have no word right.
-HEARD_WER, SPOKEN_WER = 0.1, 0.5
+QUESTION_WER, ANSWER_WER = 0.1, 0.5
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,13 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
     turns = talk(system, clips, tmp_path / "replies")
     after = system.rest()
     assert [turn["outcome"] for turn in turns] == ["answered", "answered"]
-    assert max(turn["wer"] for turn in turns) <= HEARD_WER, [turn["heard"] for turn in turns]
+    assert max(turn["wer"] for turn in turns) <= QUESTION_WER, [turn["heard"] for turn in turns]
     assert "Paris" in turns[0]["answered"]
     assert "Ital" in turns[1]["answered"]  # the small model does not name the capital in this conversation
     assert "vLLM" in turns[0]["engines"]["llm"]
     for number, turn in enumerate(turns, 1):
         transcript = transcript_of(system, tmp_path / "replies" / f"reply-{number:02d}.wav")
-        assert word_error_rate(turn["answered"], transcript) <= SPOKEN_WER, (turn["answered"], transcript)
+        assert word_error_rate(turn["answered"], transcript) <= ANSWER_WER, (turn["answered"], transcript)
     assert turns[1]["cached_tokens"] > instruction_tokens(store)
     assert turns[1]["prompt_tokens"] > turns[1]["cached_tokens"]
     hits = after["prefix_cache_hits_total"] - before["prefix_cache_hits_total"]

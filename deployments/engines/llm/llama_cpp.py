@@ -2,7 +2,7 @@
 
 Decoding on a CPU is bound by the size of the weights, so 4-bit weights are fast. llama.cpp keeps the KV cache of each
 slot's last conversation, and the conversation's next prompt computes only its new tokens. Up to `slots` answers decode
-together, one token each a step. Up to `max_queue` requests wait, in order of arrival.
+together, one token each per step. Up to `max_queue` requests wait, in order of arrival.
 
 The library xllamacpp runs llama.cpp's server inside this process. It always opens an HTTP port. The port is on loopback
 and protected by a random key.
@@ -31,7 +31,7 @@ from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
 
-# Memory for the KV caches of conversations that lost their slot. SmolLM2 needs 23 KB a token.
+# Memory for the KV caches of conversations that lost their slot. SmolLM2 needs 23 KB per token.
 KEPT_STATES_MB = 256
 SESSION_WAIT_S = 0.1
 """How long a request waits for an earlier request of its session to leave its slot.

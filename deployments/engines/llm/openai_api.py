@@ -3,8 +3,8 @@
 Cancelling closes the connection, which such servers treat as an abort. The first text is sent at once, later text every
 `coalesce_ms`.
 
-A request with a prefix continues an answer that another replica began. vLLM can continue a message. Other
-servers start the answer again, and the text that repeats the prefix is dropped.
+A request with a prefix continues an answer that another replica began. vLLM can continue a message. Other servers start
+the answer again, and the text that repeats the prefix is dropped.
 
 Hosted servers cache prompts. They route requests with the same `prompt_cache_key` to the same cache. The key is a hash
 of the instructions, which begin every prompt. A server that refuses the field does not get it again.
@@ -31,7 +31,7 @@ UNKNOWN_FIELD = (400, 422)
 # OpenAI accepts at most 64 characters.
 CACHE_KEY_CHARACTERS = 32
 # A low estimate for English text. An answer that starts again generates its prefix again, which needs extra tokens.
-CHARACTERS_A_TOKEN = 3
+CHARACTERS_PER_TOKEN = 3
 # Timeout between two chunks of a running answer. The session has its own, shorter timeout for the first token.
 READ_S = 30.0
 
@@ -103,7 +103,7 @@ class OpenAiApi:
                 if fault.status_code not in UNKNOWN_FIELD:
                     raise
                 self._continues = False
-        repeated_tokens = len(request.prefix) // CHARACTERS_A_TOKEN
+        repeated_tokens = len(request.prefix) // CHARACTERS_PER_TOKEN
         return await self._create(request, request.max_tokens + repeated_tokens, [], {}), request.prefix
 
     async def _create(

@@ -33,7 +33,7 @@ INSTALL = "With a GPU run `pip install -e '.[vllm]'` in the checkout; without on
 
 
 class Vllm:
-    """One model. Use it only in the event loop that created it. Starting takes about half a minute."""
+    """One model in vLLM. Use it only in the event loop that created it. Starting takes about half a minute."""
 
     prefills = True
 

@@ -35,7 +35,7 @@ _FLOAT = 4
 
 
 class Silero:
-    """The network. It keeps no state of streams and is safe to call from several threads."""
+    """The Silero network. It keeps no state of streams and is safe to call from several threads."""
 
     name = "silero-vad 6 (numpy)"
 

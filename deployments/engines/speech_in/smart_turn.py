@@ -23,7 +23,7 @@ _LONGEST_S = 60.0
 
 
 class SmartTurn:
-    """One ONNX session. Safe to call from several threads."""
+    """The Smart Turn model, as one ONNX session. Safe to call from several threads."""
 
     name = "smart-turn-v3.2 (onnxruntime)"
 

@@ -61,7 +61,7 @@ class MoonshineResult:
 
 
 class Moonshine:
-    """Two ONNX sessions. Safe to call from several threads."""
+    """The Moonshine model, as two ONNX sessions. Safe to call from several threads."""
 
     def __init__(self, directory: Path, threads: int = 1) -> None:
         """Load the model.

@@ -27,7 +27,7 @@ SENTENCES = (
     "I would like to order two large pizzas and a bottle of water.",
     "Could you read me the first paragraph of the letter again?",
 )
-MOST_WORD_ERRORS = 0.10
+MAX_WORD_ERRORS = 0.10
 # People speak at 110 to 200 words a minute; this voice is a fast one (about 240, without a pause between sentences).
 SLOWEST_WPM, FASTEST_WPM = 110, 300
 
@@ -148,8 +148,8 @@ def test_what_it_says_is_understood(voice: PiperVoice, store: ModelStore) -> Non
     """Whisper transcribes the voice with a word error rate of at most 10%."""
     whisper = Whisper(store.path("whisper-base"))
     spoken = [pcm16_to_float(b"".join(voice.synthesize(sentence))) for sentence in SENTENCES]
-    heard = whisper.transcribe_batch([soxr.resample(audio, WIRE_RATE, 16_000).astype(np.float32) for audio in spoken])
-    assert pooled_error_rate([(s, h.text) for s, h in zip(SENTENCES, heard, strict=True)]) <= MOST_WORD_ERRORS
+    results = whisper.transcribe_batch([soxr.resample(audio, WIRE_RATE, 16_000).astype(np.float32) for audio in spoken])
+    assert pooled_error_rate([(s, r.text) for s, r in zip(SENTENCES, results, strict=True)]) <= MAX_WORD_ERRORS
 
 
 def test_a_folder_without_a_voice_is_refused(tmp_path: Path) -> None:
