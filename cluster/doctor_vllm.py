@@ -156,7 +156,9 @@ def _gpus(name: str, stage: LlmSettings, available: Sequence[NodeGpus]) -> Itera
         fix = f"Add GPUs, or lower {name}.autoscaling.min_replicas or {name}.vllm.tensor_parallel_size."
         yield Finding(check, Grade.FAIL, f"{found}: room for {replicas} of {least} replicas of {required}", fix)
     elif lack := _lack(stage, fitting):
-        yield Finding(check, Grade.FAIL, lack, f"Change {name}.vllm, or use a larger GPU (docs/vllm.md).")
+        yield Finding(
+            check, Grade.FAIL, lack, f"Change {name}.vllm, or use a larger GPU (docs/how-to/gpus-and-vllm.md)."
+        )
     elif smaller := [gpus for gpus in fitting if _is_smaller(stage, gpus)]:
         fix = f"Set {name}.vllm.parameters_b, so that doctor can check whether the model fits."
         fix = fix if not stage.vllm.parameters_b else f"Lower {name}.vllm.max_model_len if answers wait for memory."

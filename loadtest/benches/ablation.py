@@ -64,7 +64,7 @@ TECHNIQUES = (
     Technique(
         "early-work",
         "work starts after 64 ms of silence, by voice activity alone",
-        {"speech": {"soft_end_ms": 64, "drop_20db_threshold": 0.0, "drop_30db_threshold": 0.0}},
+        {"speech": {"soft_end_ms": 64, "drop_30db_threshold": 0.0, "drop_40db_threshold": 0.0}},
     ),
     Technique("words-decide", "the turn detector is always asked", {"endpointing": {"finished_probability": 0.0}}),
     Technique(

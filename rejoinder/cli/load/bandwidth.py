@@ -24,7 +24,8 @@ def bandwidth(
         int, typer.Option(min=0, max=50, help="Concurrent calls for the first row of the server table.")
     ] = 10,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="File for all results; keys: docs/bandwidth.md.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="File for all results; keys: docs/results/bandwidth.md."),
     ] = None,
 ) -> None:
     """Measure bytes and packets of a session in each direction, and check the latency guide's bandwidth tables.

@@ -85,11 +85,11 @@ class SpeechSettings(Section):
     """Probability from which a window counts as the start of speech."""
     release_threshold: Fraction = 0.35
     """Probability below which a window counts as silence during speech; at most `threshold`."""
-    drop_20db_threshold: Fraction = 0.6
+    drop_30db_threshold: Fraction = 0.6
     """Probability that a window needs to count as speech if it is 30 dB quieter than the utterance.
     The network's probability falls two or three windows after the sound does. 0: loudness does not count.
     """
-    drop_30db_threshold: Fraction = 0.98
+    drop_40db_threshold: Fraction = 0.98
     """Probability that a window needs to count as speech if it is 40 dB quieter than the utterance.
     No speech sound is that quiet. 0: loudness does not count.
     """
@@ -97,7 +97,7 @@ class SpeechSettings(Section):
     """Milliseconds of speech that start an utterance, so that a click does not."""
     soft_end_ms: float = Field(32, ge=32, le=1000)
     """Milliseconds of silence that make a tentative end of speech. Transcription and a speculative reply start then.
-    The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms (docs/latency.md).
+    The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms (docs/results/latency.md).
     """
     prefix_padding_ms: float = Field(300, ge=0, le=2000)
     """Milliseconds of audio before the detected start that belong to the utterance, so that no first sound is lost."""
@@ -127,7 +127,7 @@ class EndpointingSettings(Section):
     cut_off_budget: float = Field(0.025, gt=0, lt=1)
     """Probability, by the pause model, of ending a turn while the caller only pauses. A smaller budget makes every turn
     wait longer. The model is optimistic: with the default of 0.025, 14.7% of the pauses in read speech were cut off, at
-    a mean delay of 335 ms (docs/endpointing.md).
+    a mean delay of 335 ms (docs/results/endpointing.md).
     """
     pause_ms: Positive = 220
     """Expected mean pause inside a turn, in milliseconds, until the caller's own pauses are known
@@ -309,7 +309,7 @@ class HostSettings(Section):
     """Seconds after which a refused client should retry."""
     tick_ms: float = Field(10, ge=4, le=128)
     """Longest pause in milliseconds between two batches of voice activity detection. It delays every speech event.
-    A longer pause makes larger batches, but from 16 windows on a window costs no less (docs/density.md).
+    A longer pause makes larger batches, but from 16 windows on a window costs no less (docs/results/density.md).
     """
     max_windows_per_tick: int = Field(4, ge=1, le=32)
     """Most windows of one session that are decided in one tick, so that a backlog does not block the others."""

@@ -19,7 +19,7 @@ late reply.
 
 The probability of the VAD model falls slowly. It still indicates speech two or three windows after the end of a word,
 although the level of the sound has dropped by then. A window that is HUSH_DB quieter than the loudest one of the
-utterance must therefore reach `drop_20db_threshold`. A window that is GONE_DB quieter must reach `drop_30db_threshold`.
+utterance must therefore reach `drop_30db_threshold`. A window that is GONE_DB quieter must reach `drop_40db_threshold`.
 In background noise no window is this quiet, so only the usual thresholds apply.
 
 Silence is counted from `speech_end`, the end of the last window that counted as speech. A sound too short to be speech
@@ -40,12 +40,12 @@ resume as to start (192 ms and 384 ms). Here a start takes three windows by defa
 
 
 HUSH_DB = 30.0
-"""Drop of level, in dB, from which a window must reach `drop_20db_threshold`. Speech within an utterance rarely spans
+"""Drop of level, in dB, from which a window must reach `drop_30db_threshold`. Speech within an utterance rarely spans
 more, except at the ends of words. On 83 clips, nearly all of human speech, this added 5% soft ends. It brought the last
 soft end one window (32 ms) forward in two of four spoken questions."""
 
 GONE_DB = 40.0
-"""Drop of level, in dB, from which a window must reach `drop_30db_threshold`. No speech sound is this quiet beside a
+"""Drop of level, in dB, from which a window must reach `drop_40db_threshold`. No speech sound is this quiet beside a
 vowel, so the probability there comes from the model's memory of earlier windows. It stays near 1 within words, even
 during a stop consonant, so a threshold is used instead of silence at once. On 148 clips of human speech this added 17%
 soft ends and brought 44% of the last ones forward by one window. On six synthetic clips it brought five of six
@@ -166,8 +166,8 @@ def silence(state: SpeechState, now_sample: int) -> int:
 def _drop_threshold(settings: SpeechSettings, power: float, level: float) -> float:
     """Return the threshold for a window that is quieter than `level`, or 0 if it is loud enough."""
     if power < level * _GONE:
-        return max(settings.drop_20db_threshold, settings.drop_30db_threshold)
-    return settings.drop_20db_threshold if power < level * _HUSHED else 0.0
+        return max(settings.drop_30db_threshold, settings.drop_40db_threshold)
+    return settings.drop_30db_threshold if power < level * _HUSHED else 0.0
 
 
 def _dip(state: SpeechState, power: float | None, window_end: int) -> int | None:

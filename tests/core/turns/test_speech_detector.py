@@ -172,7 +172,7 @@ def test_a_high_probability_is_speech_at_any_level() -> None:
 
 @pytest.mark.parametrize("power", [GONE, DIGITAL_SILENCE])
 def test_without_sound_only_the_highest_probability_is_speech(power: float) -> None:
-    """A window that is GONE_DB quieter is speech only with a probability of at least drop_30db_threshold."""
+    """A window that is GONE_DB quieter is speech only with a probability of at least drop_40db_threshold."""
     speech = [(0.99, LOUD)] * 10
     assert edges([*speech, *[(0.95, power)] * 3])[1:] == [SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)]
     assert edges([*speech, *[(0.95, HUSHED)] * 3])[1:] == []
