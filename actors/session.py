@@ -236,8 +236,7 @@ class Session:
 
     def request_reply(self, order: ReplyRequest) -> None:
         """response.create: the machine starts it; `order` says what it changes."""
-        self._performance.order = order
-        self.step(turn_events.ReplyRequested())
+        self.step(turn_events.ReplyRequested(order))
 
     # -- the replies' side -------------------------------------------------------------------------------------------
 

@@ -30,8 +30,6 @@ class CommandExecutor:
         attention: BargeInDetector,
         post: Callable[[TurnEvent], None],
     ) -> None:
-        self.order: ReplyRequest | None = None
-        """What the client asked the next reply to be."""
         self._services = services
         self._ear = ear
         self._utterance = utterance
@@ -77,9 +75,9 @@ class CommandExecutor:
                 self._replies.draft(revision, self._utterance.hearing)
             case commands.DiscardDraft():
                 self._replies.discard()
-            case commands.StartReply(draft):
-                order, self.order = self.order, None
-                self._replies.start(order, draft)
+            case commands.StartReply(draft, request):
+                assert request is None or isinstance(request, ReplyRequest)  # the core passes it on as it got it
+                self._replies.start(request, draft)
             case commands.PauseReply():
                 self._replies.pause(since)
                 self._utterance.attend()

@@ -81,9 +81,15 @@ class CommitIdleTurn:
 
 @dataclass(frozen=True, slots=True)
 class StartReply:
-    """Answer what was committed; `draft`: the revision whose draft, if there is one, is that answer."""
+    """Start a reply.
+
+    Attributes:
+        draft: The revision whose draft becomes the reply, if there is one.
+        request: The payload of the `ReplyRequested` that asked for the reply. None if a turn started it.
+    """
 
     draft: int | None = None
+    request: object | None = None
 
 
 @dataclass(frozen=True, slots=True)

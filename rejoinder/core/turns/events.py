@@ -70,7 +70,13 @@ class ClearRequested:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequested:
-    """The client asks for a reply. No response is open then."""
+    """The client asks for a reply. No response is open then.
+
+    Attributes:
+        request: What the client asks for. The turn machine only passes it on to `StartReply`.
+    """
+
+    request: object | None = None
 
 
 @dataclass(frozen=True, slots=True)

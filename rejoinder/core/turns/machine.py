@@ -197,7 +197,7 @@ def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, 
     ended: tuple[Command, ...] = ()
     if state.agent is AgentState.PAUSED:
         state, ended = interruptions.grant(state, rules)
-    return replace(state, agent=AgentState.REPLYING), (*ended, StartReply())
+    return replace(state, agent=AgentState.REPLYING), (*ended, StartReply(request=event.request))
 
 
 def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: float) -> TurnStep:

@@ -178,7 +178,7 @@ def test_create_response_false_commits_without_answering() -> None:
     machine.speak()
     assert [type(c) for c in machine.feed(VerdictReady(0, 1.0, 40_000))] == [CommitTurn]
     assert machine.state.agent is AgentState.IDLE
-    assert machine.feed(ReplyRequested()) == [StartReply()]
+    assert machine.feed(ReplyRequested("request")) == [StartReply(request="request")]
 
 
 @pytest.mark.parametrize("rules", [SEMANTIC, SERVER, MANUAL])
