@@ -7,13 +7,13 @@ refuses with a retry hint instead of slowing those it already serves.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
 from actors.session import Session
 from actors.stages.ports import Stages, TtsRequest
+from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
@@ -22,10 +22,10 @@ from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
 
-logger = logging.getLogger(__name__)
-
 # The loop reports its own lag this often; health checks read the worst of the last interval.
 LAG_PERIOD_S = 0.5
+# A replica that is not up yet is asked once a second.
+ATTEMPT_PAUSE_S = 1.0
 
 
 class Host:
@@ -121,7 +121,7 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts: int = 60) -> HeldClips:
+async def hold_phrases(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:
     """Synthesize what is held ready, once, before any caller; raises BackendError if the voice stays away for a
     minute.
     """
@@ -129,19 +129,19 @@ async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts:
     openings = (opening.say for opening in settings.openings)
     others = (*settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
-    held = {text: await _hold(stages, text, attempts) for text in texts}
+    held = {text: await _hold(stages, text, max_attempts) for text in texts}
     return HeldClips(
         held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others)
     )
 
 
-async def _hold(stages: Stages, text: str, attempts: int) -> HeldClip:
-    last: Exception | None = None
-    for _ in range(attempts):
-        try:
-            async with stages.tts.open(TtsRequest(text)) as chunks:
-                return HeldClip(text, b"".join([chunk async for chunk in chunks]))
-        except (BackendError, Overloaded, TimeoutError) as fault:
-            last = fault
-            await asyncio.sleep(1.0)
-    raise BackendError(f"the phrase {text!r} could not be synthesized ({last}).", stage="tts")
+async def _hold(stages: Stages, text: str, max_attempts: int) -> HeldClip:
+    pause = Backoff(ATTEMPT_PAUSE_S, longest_s=ATTEMPT_PAUSE_S)
+    try:
+        async for attempt in attempts("tts", lambda _: None, max_attempts=max_attempts, pause=pause):
+            with attempt:
+                async with stages.tts.open(TtsRequest(text)) as chunks:
+                    pcm = b"".join([chunk async for chunk in chunks])
+    except BackendError as fault:
+        raise BackendError(f"the phrase {text!r} could not be synthesized: {fault}", stage="tts") from fault
+    return HeldClip(text, pcm)

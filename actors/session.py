@@ -8,7 +8,6 @@ this class decides anything about turns.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from actors.mailbox import Mailbox
 from actors.replying.replies import Replies
 from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
-from actors.stages.retry import StageFailures
+from actors.stages.retry import StageFailures, contained
 from actors.stages.services import Services
 from actors.turn_taking.barge_in import BargeInDetector
 from actors.turn_taking.command_executor import CommandExecutor
@@ -36,8 +35,6 @@ from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
 from rejoinder.core.wire.session import SessionConfig
-
-logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -151,7 +148,7 @@ class Session:
 
     def vad_failed(self) -> None:
         """Voice activity cannot be decided: if somebody may be speaking, apologise until it can."""
-        self._trouble.away("vad")
+        self._trouble.mark("vad")
         if self.state.caller is not CallerState.QUIET or self._ear.backlog_audible():
             self.replies.apologise(self._trouble)
 
@@ -165,13 +162,12 @@ class Session:
             self.step(event)
             return
         request, received = event
-        try:
-            self._clerk.answer(request, received)
-        except CallerError as fault:
-            self.reject(fault, request.event_id)
-        except Exception:  # a bug that a client found must not cost it the session
-            logger.exception("a %s could not be answered", type(request).__name__)
-            self._services.metrics.error("internal", "wire")
+        with contained("wire", self._services.metrics, what=f"the answer to {type(request).__name__}") as answer:
+            try:
+                self._clerk.answer(request, received)
+            except CallerError as fault:
+                self.reject(fault, request.event_id)
+        if answer.broke:
             self.emit(server.server_error("internal_error", "This event could not be answered.", request.event_id))
 
     def step(self, event: TurnEvent) -> None:

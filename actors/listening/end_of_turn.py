@@ -9,21 +9,18 @@ the verdict and reads finished, the question is withdrawn.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from actors.listening.interim_transcripts import InterimTranscript
 from actors.stages.ports import Priority, SttJob, Transcript
-from actors.stages.retry import FIRST_PAUSE_S, StageFailures, retry_unary
+from actors.stages.retry import FIRST_PAUSE_S, Backoff, StageFailures, StageFault, attempts, contained, retry_unary
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.end_of_turn import complete
 from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
-
-logger = logging.getLogger(__name__)
 
 # Smart Turn looks at no more (models.md); shipping more would only cost bytes.
 VERDICT_SAMPLES = 8 * STT_RATE
@@ -135,24 +132,23 @@ class EndOfTurn:
 
     async def _transcribe(self, job: SttJob, hearing: EndOfTurnRequest) -> None:
         settings = self._services.settings
-        try:
-            transcript = await retry_unary(
-                "stt",
-                lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
-                hearing.trouble,
-                attempt_s=settings.stt.call_timeout_s,
-                give_up_s=settings.conversation.give_up_after_s,
-            )
-        except BackendError as fault:
-            _settle(hearing.transcript, fault)
-        except Exception:  # a bug in a stage must not cost the caller the session
-            logger.exception("the speech-to-text port broke")
-            self._services.metrics.error("internal", "stt")
+        with contained("stt", self._services.metrics) as port:
+            try:
+                transcript = await retry_unary(
+                    "stt",
+                    lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
+                    hearing.trouble,
+                    attempt_s=settings.stt.call_timeout_s,
+                    give_up_s=settings.conversation.give_up_after_s,
+                )
+            except BackendError as fault:
+                _settle(hearing.transcript, fault)
+            else:
+                hearing.transcribed_at = self._services.clock()
+                _settle(hearing.transcript, transcript)
+                self._read_ending(transcript.text, hearing)
+        if port.broke:
             _settle(hearing.transcript, BackendError("the speech-to-text port broke.", stage="stt"))
-        else:
-            hearing.transcribed_at = self._services.clock()
-            _settle(hearing.transcript, transcript)
-            self._read_ending(transcript.text, hearing)
 
     def _read_ending(self, text: str, hearing: EndOfTurnRequest) -> None:
         """Let words that read finished decide, if the turn model has not by now, and withdraw the question."""
@@ -175,20 +171,16 @@ class EndOfTurn:
         deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
         early_ms = settings.endpointing.ask_after_ms - settings.speech.soft_end_ms
         probability: float | None = None
-        try:
-            async with asyncio.timeout_at(deadline):
-                if early_ms > 0 and settings.endpointing.finished_probability:
-                    await asyncio.wait({transcript}, timeout=early_ms / 1000)
-                async with self._services.questions.turn(deadline):
-                    heard = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
-                    probability = complete(heard, self._words(transcript))
-        except TimeoutError:
-            self._services.metrics.error("backend", "turn_detector")
-        except Overloaded:
-            self._services.metrics.error("overload", "turn_detector")
-        except Exception:  # as above
-            logger.exception("the turn detector port broke")
-            self._services.metrics.error("internal", "turn_detector")
+        with contained("turn_detector", self._services.metrics):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    if early_ms > 0 and settings.endpointing.finished_probability:
+                        await asyncio.wait({transcript}, timeout=early_ms / 1000)
+                    async with self._services.questions.turn(deadline):
+                        heard = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
+                        probability = complete(heard, self._words(transcript))
+            except (TimeoutError, Overloaded) as fault:
+                self._count(fault)
         question.answer(probability)
 
     def _words(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
@@ -199,14 +191,16 @@ class EndOfTurn:
 
     async def _verdict(self, pcm: bytes) -> float:
         """The turn model's probability, from another replica after a failure."""
-        avoid: frozenset[str] = frozenset()
-        while True:
-            try:
-                return (await self._services.stages.turn_detector.predict(pcm, avoid=avoid)).probability
-            except BackendError as fault:
-                self._services.metrics.error("backend", "turn_detector")
-                avoid = frozenset({fault.replica})
-                await asyncio.sleep(FIRST_PAUSE_S)
+        # The pause does not double: the verdict has only `verdict_timeout_ms` (400 ms by default) in all.
+        pause = Backoff(FIRST_PAUSE_S, longest_s=FIRST_PAUSE_S)
+        async for attempt in attempts("turn_detector", self._count, pause=pause, covered=(BackendError,)):
+            with attempt:
+                verdict = await self._services.stages.turn_detector.predict(pcm, avoid=attempt.avoid)
+        return verdict.probability
+
+    def _count(self, fault: StageFault) -> None:
+        kind: Literal["overload", "backend"] = "overload" if isinstance(fault, Overloaded) else "backend"
+        self._services.metrics.error(kind, "turn_detector")
 
 
 def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:

@@ -13,7 +13,6 @@ and while a reply is paused, what was said over it is guessed at more often, sin
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,12 +20,10 @@ from typing import Protocol
 from actors.listening.audio_input import AudioInput
 from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Priority, SttJob, Transcript
+from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.local_agreement import Agreement, agree
-
-logger = logging.getLogger(__name__)
-
 
 CREDIT_S = 0.15
 """Rest that a dip may put off: the last dip is worth more than the guess before it. While speech-to-text answers in 50
@@ -150,7 +147,12 @@ class InterimTranscripts:
         self._awaited = False
 
     async def _guess(self) -> None:
-        """Guess again and again, until the last one or cancelled."""
+        """Guess again and again, until the last one or cancelled; a bug in the port ends it, and not the session."""
+        with contained("stt", self._services.metrics):
+            await self._guess_on()
+            self._task = None
+
+    async def _guess_on(self) -> None:
         every_ms = self._services.settings.barge_in.interim_every_ms if self._awaited else self._settings.every_ms
         every_s = every_ms / 1000
         least_s, pause_s = 0.0, every_s
@@ -165,16 +167,11 @@ class InterimTranscripts:
                 least_s = pause_s = min(2 * pause_s, self._settings.max_interval_ms / 1000)
                 self._services.metrics.partial("failed")
                 continue
-            except Exception:  # a bug in a stage must not cost the caller the session
-                logger.exception("the speech-to-text port broke")
-                self._services.metrics.error("internal", "stt")
-                return
             took_s = self._services.clock() - began
             least_s = owed_s + took_s * (1 / self._settings.share - 1)
             pause_s = max(every_s - took_s, least_s)
             self._services.metrics.partial("heard")
             self._take(transcript, whole=low and not transcript.doubted)
-        self._task = None
 
     async def _rest(self, least_s: float, pause_s: float) -> float:
         """Pause, at least so long if the voice dips meanwhile, but for CREDIT_S; returns what is owed of that then."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Literal, Protocol
+from typing import Protocol
 
 from actors.listening.audio_input import STATE_FLOATS, AudioInput
 from actors.stages.ports import Metrics, VadBatch, VadPort, VadResult
-from actors.stages.retry import Backoff
+from actors.stages.retry import StageFault, attempts, contained
 from rejoinder.core.audio.pcm import pcm16_to_float
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.settings.settings import HostSettings
@@ -49,7 +49,7 @@ class VadTicker:
         self._metrics = metrics
         self._sessions: set[VadListener] = set()
         self._audio = asyncio.Event()
-        self._away = False
+        self._failing = False
 
     def join(self, session: VadListener) -> None:
         self._sessions.add(session)
@@ -87,43 +87,36 @@ class VadTicker:
             states=b"".join(state for _, _, state in asked),
         )
         ears = [session.ear.processed for session, _, _ in asked]
-        result = await self._insist(batch)
+        result = await self._ask(batch)
         for index, (session, _, _) in enumerate(asked):
             if session not in self._sessions or session.ear.processed != ears[index]:
                 continue  # it left, or its turn detection was switched off meanwhile
             state = result.states[index * STATE_BYTES : (index + 1) * STATE_BYTES]
             session.speech(session.ear.decide(result.probabilities[index], state))
 
-    async def _insist(self, batch: VadBatch) -> VadResult:
+    async def _ask(self, batch: VadBatch) -> VadResult:
         """Ask until some replica answers, telling the sessions while none does."""
-        avoid: frozenset[str] = frozenset()
-        pause = Backoff()
-        while True:
-            try:
+        async for attempt in attempts("vad", self._fault):
+            with contained("vad", self._metrics, quiet=self._failing) as port, attempt:
                 async with asyncio.timeout(self._attempt_s):
-                    result = await self._vad.step(batch, avoid=avoid)
+                    result = await self._vad.step(batch, avoid=attempt.avoid)
                 if len(result.probabilities) != batch.n or len(result.states) != batch.n * STATE_BYTES:
                     raise BackendError(f"an answer of the wrong size to {batch.n} windows.", stage="vad")
-            except (BackendError, Overloaded, TimeoutError) as fault:
-                if not self._away:
-                    logger.warning("voice activity detection failed: %r", fault)
-                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
-                self._failed("overload" if isinstance(fault, Overloaded) else "backend")
-                await pause()
-            except Exception:  # a bug in the port must not stop the hearing of every conversation
-                if not self._away:
-                    logger.exception("the voice activity port broke")
-                self._failed("internal")
-                await pause()
-            else:
-                if self._away:
-                    self._away = False
-                    for session in list(self._sessions):
-                        session.vad_recovered()
-                return result
+            if port.broke:
+                self._failed()
+        if self._failing:
+            self._failing = False
+            for session in list(self._sessions):
+                session.vad_recovered()
+        return result
 
-    def _failed(self, fault: Literal["backend", "overload", "internal"]) -> None:
-        self._away = True
-        self._metrics.error(fault, "vad")
+    def _fault(self, fault: StageFault) -> None:
+        if not self._failing:
+            logger.warning("voice activity detection failed: %r", fault)
+        self._metrics.error("overload" if isinstance(fault, Overloaded) else "backend", "vad")
+        self._failed()
+
+    def _failed(self) -> None:
+        self._failing = True
         for session in list(self._sessions):
             session.vad_failed()

@@ -67,7 +67,7 @@ class Fillers:
         """Once a reply: if a stage fails and the listener hears nothing for a while, say so."""
         await self._go.wait()
         while True:
-            await self._trouble.wait()
+            await self._trouble.wait_until_active()
             await asyncio.sleep(self._settings.apology_after_ms / 1000)
             if self._trouble.active and self._voice.dry():
                 self.apologised = True

@@ -7,14 +7,12 @@ keeps: the replica that served a conversation is preferred for it again (`deploy
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from actors.stages.ports import LlmRequest
+from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
-
-logger = logging.getLogger(__name__)
 
 
 class Prefill:
@@ -40,20 +38,17 @@ class Prefill:
 
     async def _read(self) -> None:
         """Read until nothing newer is there; cancelling it stops the engine."""
-        while self._next is not None:
-            request, self._next = self._next, None
-            try:
-                async with (
-                    asyncio.timeout(self._services.settings.llm.call_timeout_s),
-                    self._services.stages.llm.open(request) as stream,
-                ):
-                    async for _ in stream:
-                        pass
-            except (BackendError, Overloaded, TimeoutError):
-                self._services.metrics.error("backend", "llm_prefill")
-            except RejoinderError:
-                return  # too long a conversation: the reply will say so
-            except Exception:  # a bug in a stage must not cost the caller the session
-                logger.exception("the language model port broke")
-                self._services.metrics.error("internal", "llm")
-                return
+        with contained("llm", self._services.metrics):
+            while self._next is not None:
+                request, self._next = self._next, None
+                try:
+                    async with (
+                        asyncio.timeout(self._services.settings.llm.call_timeout_s),
+                        self._services.stages.llm.open(request) as stream,
+                    ):
+                        async for _ in stream:
+                            pass
+                except (BackendError, Overloaded, TimeoutError):
+                    self._services.metrics.error("backend", "llm_prefill")
+                except RejoinderError:
+                    return  # too long a conversation: the reply will say so

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
@@ -17,7 +16,7 @@ from actors.replying.requests import CommittedTurn, ReplyRequest
 from actors.replying.response import ResponsePhase
 from actors.replying.turn_report import report
 from actors.stages.degradation import SessionDegradation
-from actors.stages.retry import StageFailures
+from actors.stages.retry import StageFailures, contained
 from actors.stages.services import Services
 from rejoinder.core.measuring.waterfall import Marks
 from rejoinder.core.reply.answer_cache import CacheScope
@@ -26,8 +25,6 @@ from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
 from rejoinder.core.wire.server import ResponseStatus
 from rejoinder.core.wire.session import SessionConfig
-
-logger = logging.getLogger(__name__)
 
 # Responses outside the conversation that may run beside the current one.
 MAX_PARALLEL = 4
@@ -198,14 +195,12 @@ class Replies:
         self.known.add(reply)
 
     async def _run(self, reply: Reply, behind: asyncio.Task[None] | None) -> None:
-        try:
+        with contained("reply", self._services.metrics, what=f"a reply of {self._talk.id}") as body:
             if behind:
                 await asyncio.wait({behind})
                 reply.interlude.no_filler()
             await reply.run()
-        except Exception:  # the one boundary: a bug in a reply must not cost the caller the session
-            logger.exception("reply of %s broke", self._talk.id)
-            self._services.metrics.error("internal", "reply")
+        if body.broke:
             reply.abandon()
 
     def _ended(self, reply: Reply) -> None:
@@ -271,4 +266,4 @@ class Replies:
 
 async def _until_over(trouble: StageFailures) -> None:
     """A reply with nothing to say but the apology: it ends when the trouble does."""
-    await trouble.over()
+    await trouble.wait_until_over()

@@ -12,12 +12,12 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from actors.stages.ports import TtsPort, TtsRequest
-from actors.stages.retry import Backoff, StageFailures, next_timeout, patience
+from actors.stages.retry import Attempt, StageFailures, attempts, idle_timeout
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
-from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.playout import Playout
 from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
@@ -200,47 +200,30 @@ class SpeechOutput:
             await self._keep(text, held.pcm)
             self._playout.end()
             return
-        made, limit_s = 0, self._settings.attempt_s
-        avoid: frozenset[str] = frozenset()
-        pause = Backoff()
-        deadline: float | None = None
         self._listener.synthesis_started()
-        while True:
-            try:
-                await self._stream(text, made, avoid, limit_s)
-            except _Interrupted as broken:
-                if deadline is None or broken.made > made:
-                    deadline = self._clock() + self._settings.give_up_s
-                    limit_s = self._settings.attempt_s
-                made, fault = broken.made, broken.fault
-                self._trouble.failed("tts", fault)
-                if self._clock() >= deadline:
-                    raise BackendError(f"tts stayed away ({fault}).", stage="tts") from fault
-                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
-                limit_s = next_timeout(limit_s, fault, deadline - self._clock())
-                await pause()
-            else:
-                self._playout.end()
-                self._trouble.recovered("tts")
-                return
+        segment = _Segment(text)
+        settings, failed = self._settings, partial(self._trouble.failed, "tts")
+        async for attempt in attempts("tts", failed, limit_s=settings.attempt_s, give_up_s=settings.give_up_s):
+            with attempt:
+                await self._stream(segment, attempt)
+        self._playout.end()
+        self._trouble.recovered("tts")
 
-    async def _stream(self, text: str, made: int, avoid: frozenset[str], limit_s: float) -> None:
-        """Synthesize and store what lies behind the first `made` samples; raises _Interrupted."""
-        request = TtsRequest(text, self._settings.voice, self._settings.speed)
+    async def _stream(self, segment: _Segment, attempt: Attempt) -> None:
+        """Synthesize the segment and keep what lies behind the samples that are kept already."""
+        request = TtsRequest(segment.text, self._settings.voice, self._settings.speed)
         seen = 0
-        try:
-            async with patience(limit_s) as waiting, self._tts.open(request, avoid=avoid) as chunks:
-                async for pcm in chunks:
-                    waiting.pause()
-                    fresh = pcm[max(0, made - seen) * SAMPLE_BYTES :]
-                    seen += len(pcm) // SAMPLE_BYTES
-                    if fresh:
-                        self._trouble.recovered("tts")
-                        await self._keep(text if made == 0 else "", fresh)
-                        made = seen
-                    waiting.restart()
-        except (BackendError, Overloaded, TimeoutError) as fault:
-            raise _Interrupted(made, fault) from fault
+        async with idle_timeout(attempt.limit_s) as waiting, self._tts.open(request, avoid=attempt.avoid) as chunks:
+            async for pcm in chunks:
+                waiting.pause()
+                fresh = pcm[max(0, segment.kept - seen) * SAMPLE_BYTES :]
+                seen += len(pcm) // SAMPLE_BYTES
+                if fresh:
+                    self._trouble.recovered("tts")
+                    await self._keep(segment.text if segment.kept == 0 else "", fresh)
+                    segment.kept = seen
+                    attempt.progressed()
+                waiting.restart()
 
     async def _keep(self, words: str, pcm: bytes) -> None:
         while self._tape.waiting > AHEAD_S * WIRE_RATE:
@@ -282,7 +265,7 @@ class SpeechOutput:
         self._room.set()
 
 
-class _Interrupted(Exception):
-    def __init__(self, made: int, fault: BackendError | Overloaded | TimeoutError) -> None:
-        self.made = made
-        self.fault = fault
+@dataclass(slots=True)
+class _Segment:
+    text: str
+    kept: int = 0

@@ -9,15 +9,13 @@ asked for again behind the next reply, and until it is there the prompt keeps th
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from actors.stages.ports import LlmRequest
+from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import NOTHING, ChatMessage, ConversationSummary, PromptWindow, request_summary
-
-logger = logging.getLogger(__name__)
 
 # A word is two tokens at most in English; a summary that runs on is cut there.
 TOKENS_A_WORD = 2
@@ -52,18 +50,16 @@ class Summaries:
     async def _sum_up(self, leaving: tuple[ChatMessage, ...]) -> None:
         messages = request_summary(leaving, self.newest, self._words)
         request = LlmRequest(messages, max_tokens=TOKENS_A_WORD * self._words)
-        try:
-            async with (
-                asyncio.timeout(self._services.settings.conversation.give_up_after_s),
-                self._services.stages.llm.open(request) as stream,
-            ):
-                said = [delta.text async for delta in stream]
-        except (BackendError, Overloaded, TimeoutError):
-            self._services.metrics.error("backend", "llm_summary")
-        except RejoinderError:
-            return  # longer than the model reads
-        except Exception:  # a bug in a stage must not cost the caller the session
-            logger.exception("the language model port broke")
-            self._services.metrics.error("internal", "llm")
-        else:
-            self.newest = ConversationSummary("".join(said).strip(), leaving)
+        with contained("llm", self._services.metrics):
+            try:
+                async with (
+                    asyncio.timeout(self._services.settings.conversation.give_up_after_s),
+                    self._services.stages.llm.open(request) as stream,
+                ):
+                    said = [delta.text async for delta in stream]
+            except (BackendError, Overloaded, TimeoutError):
+                self._services.metrics.error("backend", "llm_summary")
+            except RejoinderError:
+                return  # longer than the model reads
+            else:
+                self.newest = ConversationSummary("".join(said).strip(), leaving)

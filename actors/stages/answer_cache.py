@@ -9,12 +9,12 @@ that much and the others nothing. Keeping is nobody's wait: a short queue of ans
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from actors.stages.hedged_llm import GenerationStats
 from actors.stages.ports import AnswerCachePort, CachedAnswer, LlmRequest, LlmUsage, Metrics, TokenDelta
+from actors.stages.retry import contained
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.answer_cache import (
     CacheHit,
@@ -26,8 +26,6 @@ from rejoinder.core.reply.answer_cache import (
     question_of,
 )
 from rejoinder.core.settings.settings import AnswerCacheSettings
-
-logger = logging.getLogger(__name__)
 
 # Answers that wait to be kept; more are not.
 KEEPING_QUEUE = 64
@@ -79,16 +77,14 @@ class AnswerCacheClient:
         while True:
             answered = await self._keeping.get()
             assert self._cache is not None  # only its questions are kept
-            try:
-                async with asyncio.timeout(STORE_TIMEOUT_S):
-                    await self._cache.store(answered)
-            except (BackendError, Overloaded, TimeoutError):
-                self._metrics.cache("dropped")
-            except Exception:  # a bug in the cache must not end the host
-                logger.exception("the answer cache's port broke")
-                self._metrics.error("internal", "answer_cache")
-            else:
-                self._metrics.cache("stored")
+            with contained("answer_cache", self._metrics):
+                try:
+                    async with asyncio.timeout(STORE_TIMEOUT_S):
+                        await self._cache.store(answered)
+                except (BackendError, Overloaded, TimeoutError):
+                    self._metrics.cache("dropped")
+                else:
+                    self._metrics.cache("stored")
 
     async def _recall(self, request: LlmRequest, asker: CacheScope, thought: GenerationStats) -> CacheHit | None:
         if self._cache is None:
@@ -108,18 +104,16 @@ class AnswerCacheClient:
         """How the lookup ended, and what it found."""
         if not self._patience.waits(self._clock()):
             return "paused", None
-        try:
-            async with asyncio.timeout(self._rules.call_timeout_ms / 1000):
-                hit = await cache.lookup(question)
-        except TimeoutError:
-            self._patience.late(self._clock())
-            return "late", None
-        except (BackendError, Overloaded):
-            self._patience.late(self._clock())
-            return "failed", None
-        except Exception:  # a bug in the cache must not cost the caller the answer
-            logger.exception("the answer cache's port broke")
-            self._metrics.error("internal", "answer_cache")
-            return "failed", None
-        self._patience.answered()
-        return (f"hit_{hit.kind}", hit) if hit else ("miss", None)
+        with contained("answer_cache", self._metrics):
+            try:
+                async with asyncio.timeout(self._rules.call_timeout_ms / 1000):
+                    hit = await cache.lookup(question)
+            except TimeoutError:
+                self._patience.late(self._clock())
+                return "late", None
+            except (BackendError, Overloaded):
+                self._patience.late(self._clock())
+                return "failed", None
+            self._patience.answered()
+            return (f"hit_{hit.kind}", hit) if hit else ("miss", None)
+        return "failed", None

@@ -14,10 +14,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from actors.stages.ports import LlmPort, LlmRequest, LlmStream, LlmUsage, Metrics, TokenDelta
 from actors.stages.replica_health import ReplicaHealth
-from actors.stages.retry import Backoff, ItemWait, StageFailures, next_timeout, patience
+from actors.stages.retry import ItemWait, StageFailures, attempts, contained, idle_timeout
 from rejoinder.core.errors import BackendError, Overloaded, StageTimeout
 from rejoinder.core.reply.answer_cache import CacheQuestion
 from rejoinder.core.resilience.hedging import (
@@ -88,8 +89,17 @@ class _Attempt:
         """Read the stream to its end; a failure is the queue's last entry."""
         self._hedger.watch.waits(self)
         try:
+            with contained("llm", self._hedger.metrics) as port:
+                await self._run(request, avoid, strict)
+            if port.broke:
+                await self._fail(BackendError("the language model port broke.", stage="llm", replica=self.replica))
+        finally:
+            self._hedger.watch.ended(self)
+
+    async def _run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
+        try:
             async with (
-                patience(self._limit_s) as waiting,
+                idle_timeout(self._limit_s) as waiting,
                 self._hedger.backend(self.number + request.small).open(request, avoid=avoid, strict=strict) as stream,
             ):
                 self._stream = stream
@@ -101,12 +111,6 @@ class _Attempt:
             await self._fail(StageTimeout(f"no token for {self._limit_s:g} s.", stage="llm", replica=self.replica))
         except (BackendError, Overloaded) as fault:
             await self._fail(fault)
-        except Exception:  # a bug in a stage must end one attempt, not every conversation of the host
-            logger.exception("the language model port broke")
-            self._hedger.metrics.error("internal", "llm")
-            await self._fail(BackendError("the language model port broke.", stage="llm", replica=self.replica))
-        finally:
-            self._hedger.watch.ended(self)
 
     async def _read(self, stream: LlmStream, waiting: ItemWait) -> None:
         async for delta in stream:
@@ -183,36 +187,32 @@ class Hedger:
     ) -> AsyncGenerator[TokenDelta, None]:
         """The answer's deltas; raises BackendError when no replica answered for `give_up_s`. Close it to stop."""
         began = self.clock()
-        failing_since: float | None = None
-        pause = Backoff()
-        limit_s = self.timeout_s
-        avoid: frozenset[str] = frozenset()
         self.policy.on_primary(began)
-        while True:
-            race = _Racing(self, request=request, avoid=avoid, thought=thought, trouble=trouble, limit_s=limit_s)
-            try:
+        async for attempt in attempts(
+            "llm",
+            partial(trouble.failed, "llm"),
+            limit_s=self.timeout_s,
+            give_up_s=give_up_s,
+            covered=(BackendError, Overloaded),
+            overload_clears_avoid=True,
+        ):
+            race = _Racing(
+                self, request=request, avoid=attempt.avoid, thought=thought, trouble=trouble, limit_s=attempt.limit_s
+            )
+            with attempt:
                 async with aclosing(race.deltas()) as deltas:
                     async for delta in deltas:
                         trouble.recovered("llm")
+                        attempt.progressed()
                         request = replace(
                             request,
                             prefix=request.prefix + delta.text,
                             max_tokens=max(1, request.max_tokens - delta.tokens),
                         )
-                        failing_since, limit_s = None, self.timeout_s
                         if delta.finish:
                             thought.finish, thought.usage = delta.finish, delta.usage
                             thought.total_ms = round((self.clock() - began) * 1000, 1)
                         yield delta
-                return
-            except (BackendError, Overloaded) as fault:
-                trouble.failed("llm", fault)
-                failing_since = failing_since if failing_since is not None else self.clock()
-                if self.clock() - failing_since >= give_up_s:
-                    raise BackendError(f"llm stayed away for {give_up_s:g} s ({fault}).", stage="llm") from fault
-                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else frozenset()
-                limit_s = next_timeout(limit_s, fault, failing_since + give_up_s - self.clock())
-                await pause()
 
     def backend(self, number: int) -> LlmPort:
         """Who serves this attempt: hedges and retries go to the other backend, if there is one.

@@ -6,18 +6,16 @@ The decisions are `rejoinder.core.resilience.circuit_breaker`; this looks at the
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from actors.stages.ports import LlmPort, LlmRequest, Metrics
-from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
+from actors.stages.retry import contained
+from rejoinder.core.errors import RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.resilience.circuit_breaker import CircuitBreaker
 from rejoinder.core.resilience.hedging import HedgePolicy
 from rejoinder.core.settings.settings import BreakerSettings
-
-logger = logging.getLogger(__name__)
 
 # Adds at most so much to the time in which a silent replica is noticed.
 LOOK_EVERY_S = 0.05
@@ -116,17 +114,15 @@ class ReplicaHealth:
         """Ask it, and only it, for a token; cancelling stops the engine."""
         others = self._breaker.known - {replica}
         request = LlmRequest(PROBE, max_tokens=1)
-        try:
-            async with (
-                asyncio.timeout(self._settings.silence_ms / 1000),
-                self._llm.open(request, avoid=others, strict=True) as stream,
-            ):
-                async for _ in stream:
-                    if stream.replica == replica:
-                        self.heard(replica)
-        except (BackendError, Overloaded, TimeoutError, RejoinderError):
-            self._metrics.error("backend", "llm_probe")
-        except Exception:  # a bug in a stage must not end the watch over all of them
-            logger.exception("the language model port broke")
-            self._metrics.error("internal", "llm")
+        with contained("llm", self._metrics):
+            try:
+                async with (
+                    asyncio.timeout(self._settings.silence_ms / 1000),
+                    self._llm.open(request, avoid=others, strict=True) as stream,
+                ):
+                    async for _ in stream:
+                        if stream.replica == replica:
+                            self.heard(replica)
+            except (RejoinderError, TimeoutError):
+                self._metrics.error("backend", "llm_probe")
         self._breaker.unanswered(replica, self._clock())

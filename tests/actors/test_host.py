@@ -199,4 +199,4 @@ async def test_the_phrases_are_held_before_anybody_calls() -> None:
     assert not (await hold_phrases(stages, settings.model_copy(update={"filler_after_ms": 0}))).fillers
     tts.fault = BackendError("gone.", stage="tts")
     with pytest.raises(BackendError, match=r"Sorry\."):
-        await hold_phrases(stages, settings, attempts=3)
+        await hold_phrases(stages, settings, max_attempts=3)
