@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from actors.replying.replies import MAX_PARALLEL
 from actors.replying.requests import ReplyRequest
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -36,16 +36,16 @@ METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 class ClientEventHandler:
     """Works for one session, on its loop."""
 
-    def __init__(self, session: Session, services: Services) -> None:
+    def __init__(self, session: Session, context: SessionContext) -> None:
         self._session = session
-        self._services = services
-        lifetime_s = services.settings.host.session_max_s
+        self._context = context
+        lifetime_s = context.services.settings.host.session_max_s
         # The wire wants a date; nothing is timed by it.
         self._expires_at = int(time.time() + lifetime_s)
 
     def greet(self) -> None:
         """session.created: the first event of every session."""
-        self._session.emit(server.session_event("created", self._echo()))
+        self._context.emit(server.session_event("created", self._echo()))
 
     def answer(self, event: client.ClientEvent, received: int) -> None:
         """Do what the client asks; `received`: the caller's audio that came before it, in samples at 16 kHz."""
@@ -56,15 +56,15 @@ class ClientEventHandler:
                 self._commit(received)
             case client.ClearAudio():
                 self._session.clear(received)
-                self._session.emit(server.cleared())
+                self._context.emit(server.cleared())
             case client.CreateItem(item=fields, previous_item_id=previous):
                 self._create_item(fields, previous)
             case client.DeleteItem(item_id=item_id):
-                self._session.conversation.delete(item_id)
-                self._session.emit(server.deleted(item_id))
+                self._context.conversation.delete(item_id)
+                self._context.emit(server.deleted(item_id))
             case client.RetrieveItem(item_id=item_id):
-                item = self._session.conversation.get(item_id, code="item_retrieve_invalid_item_id")
-                self._session.emit(server.retrieved(item))
+                item = self._context.conversation.get(item_id, code="item_retrieve_invalid_item_id")
+                self._context.emit(server.retrieved(item))
             case client.TruncateItem(item_id=item_id, audio_end_ms=end_ms):
                 self._truncate(item_id, end_ms)
             case client.CreateResponse(response=wanted):
@@ -76,13 +76,13 @@ class ClientEventHandler:
                     )
 
     def _echo(self) -> Json:
-        return wire_session.echo(self._session.config, self._session.id, self._expires_at)
+        return wire_session.echo(self._context.config, self._context.id, self._expires_at)
 
     def _update(self, patch: Fields) -> None:
         locked = self._session.replies.known.spoken
-        self._session.config = wire_session.merge(self._session.config, patch, voice_locked=locked)
+        self._context.current.value = wire_session.merge(self._context.config, patch, voice_locked=locked)
         self._session.configured()
-        self._session.emit(server.session_event("updated", self._echo()))
+        self._context.emit(server.session_event("updated", self._echo()))
 
     def _commit(self, received: int) -> None:
         if received - self._session.state.start < MIN_COMMIT_S * STT_RATE:
@@ -94,15 +94,15 @@ class ClientEventHandler:
         self._session.step(turn_events.CommitRequested(received))
 
     def _create_item(self, fields: Fields, previous: str | None) -> None:
-        if len(self._session.conversation) >= MAX_ITEMS:
+        if len(self._context.conversation) >= MAX_ITEMS:
             raise refuse("The conversation is full.", "item", remedy="Delete items first.")
-        item = parse_item(fields, self._session.stamp("item"))
-        before = self._session.conversation.insert(item, previous)
-        self._session.emit(server.item_event("added", item, before))
-        self._session.emit(server.item_event("done", item, before))
+        item = parse_item(fields, self._context.stamp("item"))
+        before = self._context.conversation.insert(item, previous)
+        self._context.emit(server.item_event("added", item, before))
+        self._context.emit(server.item_event("done", item, before))
 
     def _truncate(self, item_id: str, end_ms: int) -> None:
-        conversation: Conversation = self._session.conversation
+        conversation: Conversation = self._context.conversation
         item = conversation.get(item_id)
         if item.role != "assistant" or not item.spoken:
             raise refuse("Only spoken assistant items can be truncated.", "item_id", remedy="Name an assistant item.")
@@ -117,7 +117,7 @@ class ClientEventHandler:
                 )
             self._session.replies.known.flushed(item_id, end_ms / 1000)
             conversation.truncate(item_id, text, end_ms)
-        self._session.emit(server.truncated(item_id, end_ms))
+        self._context.emit(server.truncated(item_id, end_ms))
 
     def _create_response(self, fields: Fields) -> None:
         order = self._order(fields)
@@ -147,7 +147,7 @@ class ClientEventHandler:
         if fields.raw("instructions"):
             order = replace(order, instructions=fields.text("instructions"))
         if "max_output_tokens" in fields:
-            limit = wire_session.max_tokens(fields) or self._services.settings.conversation.max_reply_tokens
+            limit = wire_session.max_tokens(fields) or self._context.services.settings.conversation.max_reply_tokens
             order = replace(order, max_tokens=limit)
         if fields.raw("audio") is not None:
             order = replace(order, format=parse_format(fields.child("audio").child("output"), order.format))
@@ -164,7 +164,7 @@ class ClientEventHandler:
         scratch = Conversation()
         for number, entry in enumerate(fields.items("input", 200)):
             if entry.raw("type") == "item_reference":
-                scratch.insert(self._session.conversation.get(entry.text("id")))
+                scratch.insert(self._context.conversation.get(entry.text("id")))
             else:
                 scratch.insert(parse_item(entry, f"input_{number}"))
         return tuple(scratch.messages())

@@ -87,38 +87,25 @@ class Host:
         """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block;
         `tenant`: whose answers may be shared with it (`answer_cache.tenant_of`).
         """
-        session = Session(
+        async with Session.open(
             key,
             services=self.services,
             send=send,
             config=SessionConfig(model=model),
             wake_ticker=self._ticker.wake,
             tenant=tenant,
-        )
-        try:
-            async with asyncio.TaskGroup() as group:
-                running = group.create_task(session.run())
-                await session.ready()
-                self._ticker.join(session)
-                try:
-                    yield session
-                finally:
-                    self._ticker.leave(session)
-                    running.cancel()
-        except BaseExceptionGroup as faults:
-            raise _only(faults) from faults
+        ) as session:
+            self._ticker.join(session)
+            try:
+                yield session
+            finally:
+                self._ticker.leave(session)
 
     async def _watch_lag(self) -> None:
         while True:
             due = self.services.clock() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
             self._admission.note(max(0.0, self.services.clock() - due))
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What ended the conversation: the transport catches it by type."""
-    first = group.exceptions[0]
-    return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def hold_phrases(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:

@@ -8,7 +8,8 @@ this class decides anything about turns.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from actors.client_events import ClientEventHandler
@@ -21,6 +22,7 @@ from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
 from actors.stages.retry import StageFailures, contained
 from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from actors.turn_taking.barge_in import BargeInDetector
 from actors.turn_taking.command_executor import CommandExecutor
 from actors.turn_taking.utterance import CallerUtterance
@@ -30,7 +32,7 @@ from rejoinder.core.turns import machine as turns
 from rejoinder.core.turns.endpointing import DetectionMode
 from rejoinder.core.turns.events import TurnEvent, VerdictReady
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent
-from rejoinder.core.turns.state import AgentState, CallerState, TurnRules, TurnState
+from rejoinder.core.turns.state import AgentState, CallerState, TurnState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
@@ -38,10 +40,48 @@ from rejoinder.core.wire.session import SessionConfig
 
 
 class Session:
-    """`run` until cancelled; `hear` takes the caller's audio, `submit` the client's events, both on the same loop."""
+    """A live conversation; `open` makes one.
 
-    def __init__(
-        self,
+    `hear` takes the caller's audio, `submit` the client's events, both on the session's event loop.
+    """
+
+    def __init__(self, context: SessionContext, group: asyncio.TaskGroup, wake_ticker: Callable[[], None]) -> None:
+        """Build the session; `group` owns its tasks, `wake_ticker` says that audio waits for its decision."""
+        services = context.services
+        self.context = context
+        self.state = TurnState()
+        self.replies = Replies(context, group, self._reply_ended)
+        self._services = services
+        self._wake_ticker = wake_ticker
+        suppressor = services.stages.suppressor() if services.stages.suppressor else None
+        speech = speech_settings(services.settings.speech, context.config.detection)
+        self._ear = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
+        self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
+        self._clerk = ClientEventHandler(self, context)
+        self._trouble = StageFailures(services.metrics)
+        self._greeting = services.settings.conversation.greeting
+        self._attention = BargeInDetector(
+            context, self._ear, self.replies, state=lambda: self.state, post=self._mailbox.post
+        )
+        self._partials = InterimTranscripts(
+            services, ear=self._ear, group=group, reader=self.replies, judge=self._attention
+        )
+        self._utterance = CallerUtterance(context, self._ear, EndOfTurn(services, group), self._partials)
+        self._performance = CommandExecutor(
+            services,
+            ear=self._ear,
+            utterance=self._utterance,
+            replies=self.replies,
+            attention=self._attention,
+            post=self._mailbox.post,
+        )
+
+    # -- the transport's side ----------------------------------------------------------------------------------------
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
         key: str,
         services: Services,
         send: Callable[[Json], None],
@@ -49,58 +89,45 @@ class Session:
         *,
         wake_ticker: Callable[[], None],
         tenant: str = "",
-    ) -> None:
-        self.id = f"sess_{key}"
-        self.tenant = tenant
-        self.conversation = Conversation()
-        self.config = config
-        self.stamp = server.IdStamp(key)
-        self.state = TurnState()
-        self._services = services
-        self._send = send
-        self._wake_ticker = wake_ticker
-        self._ready = asyncio.Event()
-        suppressor = services.stages.suppressor() if services.stages.suppressor else None
-        speech = speech_settings(services.settings.speech, config.detection)
-        self._ear = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
-        self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
-        self._clerk = ClientEventHandler(self, services)
-        self._trouble = StageFailures(services.metrics)
-        self._greeting = services.settings.conversation.greeting
+    ) -> AsyncIterator[Session]:
+        """Yield a session that has greeted and takes audio and events.
 
-    # -- the transport's side ----------------------------------------------------------------------------------------
+        Leaving it stops every task and engine call of the session. An exception of the body is raised as it is; so is
+        what a task of the session raised, which cancels the body.
+        """
+        context = SessionContext.create(key, services=services, send=send, config=config, tenant=tenant)
+        try:
+            async with asyncio.TaskGroup() as group:
+                session = cls(context, group, wake_ticker)
+                session._clerk.greet()
+                session.replies.read_ahead()
+                group.create_task(session._take_events())
+                try:
+                    yield session
+                finally:
+                    session._close()
+                raise _SessionClosed
+        except BaseExceptionGroup as faults:
+            _raise_first(faults)
 
-    async def run(self) -> None:
-        """Live until cancelled; cancelling stops every task and engine call of this session."""
-        async with asyncio.TaskGroup() as group:
-            self.replies = Replies(self, self._services, group)
-            self._attention = BargeInDetector(self, self._services, self._ear)
-            self._attention.configured()
-            self._partials = InterimTranscripts(
-                self._services, ear=self._ear, group=group, reader=self.replies, judge=self._attention
-            )
-            self._utterance = CallerUtterance(self, self._ear, EndOfTurn(self._services, group), self._partials)
-            self._performance = CommandExecutor(
-                self._services,
-                ear=self._ear,
-                utterance=self._utterance,
-                replies=self.replies,
-                attention=self._attention,
-                post=self.post,
-            )
-            self._clerk.greet()
-            self.replies.read_ahead()
-            self._ready.set()
-            try:
-                while True:
-                    self._take(await self._mailbox.get())
-            finally:
-                self._performance.close()
-                self._ear.release()
+    async def _take_events(self) -> None:
+        """Take one event after another, until cancelled."""
+        while True:
+            self._take(await self._mailbox.get())
 
-    async def ready(self) -> None:
-        """Until the session has greeted and takes audio and events."""
-        await self._ready.wait()
+    def _close(self) -> None:
+        self._performance.close()
+        self._ear.release()
+
+    @property
+    def config(self) -> SessionConfig:
+        """The configuration in effect."""
+        return self.context.config
+
+    @property
+    def conversation(self) -> Conversation:
+        """The items of the conversation."""
+        return self.context.conversation
 
     def hear(self, pcm: bytes) -> None:
         """Take 16 kHz PCM of any length."""
@@ -127,7 +154,7 @@ class Session:
 
     def emit(self, event: Json) -> None:
         """Send a server event, stamped with its id."""
-        self._send({"event_id": self.stamp("event"), **event})
+        self.context.emit(event)
 
     # -- the ticker's side -------------------------------------------------------------------------------------------
 
@@ -172,26 +199,9 @@ class Session:
 
     def step(self, event: TurnEvent) -> None:
         """Let the turn machine decide about one event, and do as it says."""
-        self.state, wanted = turns.step(self.state, event, self.rules, self._when(event))
+        self.state, wanted = turns.step(self.state, event, self.context.turn_rules, self._when(event))
         for command in wanted:
             self._performance.perform(command, self.state.start)
-
-    @property
-    def rules(self) -> TurnRules:
-        """What the client and the operator configured about turns."""
-        settings = self._services.settings
-        return TurnRules(
-            self.config.detection,
-            settings.endpointing,
-            settings.speech.max_utterance_s,
-            drafts=settings.speculation.enabled and self.config.output_modality == "audio",
-            barge_in=settings.barge_in,
-            min_speech_ms=settings.speech.min_speech_ms,
-        )
-
-    def post(self, event: TurnEvent) -> None:
-        """Let the turn machine decide about an event when its time comes."""
-        self._mailbox.post(event)
 
     def _when(self, event: TurnEvent) -> float:
         """The instant an event speaks of: what was decided about audio counts from its arrival, not from its tick."""
@@ -236,7 +246,20 @@ class Session:
 
     # -- the replies' side -------------------------------------------------------------------------------------------
 
-    def reply_ended(self, reply: Reply) -> None:
+    def _reply_ended(self, reply: Reply) -> None:
         """The reply's audio was heard to its end, or it failed."""
         if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())
+
+
+class _SessionClosed(Exception):
+    """Raised in a session's task group to cancel its tasks."""
+
+
+def _raise_first(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise the first exception of a group of groups, unless the session was closed."""
+    first = group.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if not isinstance(first, _SessionClosed):
+        raise first from group

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Protocol
 
 from actors.replying.drafts import Draft, Prompt
 from actors.replying.prefill import Prefill
 from actors.replying.requests import CommittedTurn, ReplyRequest
 from actors.replying.summaries import Summaries
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply import prompt_window as context
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.wire import server
-from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.items import Conversation
-from rejoinder.core.wire.session import SessionConfig
-
-
-class PromptSession(Protocol):
-    """The session as its prompts see it."""
-
-    id: str
-    conversation: Conversation
-    config: SessionConfig
-
-    def emit(self, event: Json) -> None: ...
 
 
 class Prompts:
     """Of one session; its tasks live in the session's group."""
 
-    def __init__(self, talk: PromptSession, services: Services, group: asyncio.TaskGroup) -> None:
-        self._talk = talk
-        self._services = services
+    def __init__(self, context: SessionContext, group: asyncio.TaskGroup) -> None:
+        self._context = context
+        self._services = services = context.services
         self._group = group
         self._pending: set[asyncio.Task[None]] = set()
         self.summaries = Summaries(services, group)
-        self.prefill = Prefill(services, group, talk.id)
+        self.prefill = Prefill(services, group, context.id)
 
     def expect(self, turn: CommittedTurn) -> None:
         """A turn was committed; when its transcript is there, it goes into the conversation and to the client."""
@@ -74,24 +60,24 @@ class Prompts:
     def now(self, order: ReplyRequest, said: str = "") -> Prompt:
         """The prompt as the conversation stands, and the words `said` as its newest turn."""
         newest = [ChatMessage("user", said)] if said else []
-        turns = self._talk.conversation.messages() + newest
+        turns = self._context.conversation.messages() + newest
         return self.summaries.window.prompt(order.instructions, turns, self.summaries.newest)
 
     def _left_open(self) -> bool:
         """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""
-        messages = self._talk.conversation.messages()
+        messages = self._context.conversation.messages()
         return bool(messages) and messages[-1].role == "user"
 
     async def _transcribed(self, turn: CommittedTurn) -> None:
-        wanted = self._talk.config.transcription is not None
+        wanted = self._context.config.transcription is not None
         try:
             transcript = await asyncio.shield(turn.hearing.transcript)
         except BackendError as fault:
             self._services.metrics.error("backend", "stt")
             if wanted:
-                self._talk.emit(server.transcription_failed(turn.item.id, str(fault)))
+                self._context.emit(server.transcription_failed(turn.item.id, str(fault)))
             return
-        self._talk.conversation.update(replace(turn.item, text=transcript.text))
+        self._context.conversation.update(replace(turn.item, text=transcript.text))
         self._services.journal.write("heard", {"item": turn.item.id, "text": transcript.text})
         if wanted:
-            self._talk.emit(server.transcription_completed(turn.item.id, transcript.text, turn.hearing.seconds))
+            self._context.emit(server.transcription_completed(turn.item.id, transcript.text, turn.hearing.seconds))

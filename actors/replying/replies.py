@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
 
 from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.drafts import Draft, Drafts, Prompt, ReplyTerms
@@ -17,44 +16,30 @@ from actors.replying.response import ResponsePhase
 from actors.replying.turn_report import report
 from actors.stages.degradation import SessionDegradation
 from actors.stages.retry import StageFailures, contained
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.measuring.waterfall import Marks
 from rejoinder.core.reply.answer_cache import CacheScope
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.items import Conversation
 from rejoinder.core.wire.server import ResponseStatus
-from rejoinder.core.wire.session import SessionConfig
 
 # Responses outside the conversation that may run beside the current one.
 MAX_PARALLEL = 4
 
 
-class ReplySession(Protocol):
-    """The session as its replies see it."""
-
-    id: str
-    tenant: str
-    conversation: Conversation
-    config: SessionConfig
-    stamp: server.IdStamp
-
-    def emit(self, event: Json) -> None: ...
-    def reply_ended(self, reply: Reply) -> None: ...
-
-
 class Replies:
     """Not thread-safe; its tasks live in the session's group."""
 
-    def __init__(self, talk: ReplySession, services: Services, group: asyncio.TaskGroup) -> None:
+    def __init__(self, context: SessionContext, group: asyncio.TaskGroup, ended: Callable[[Reply], None]) -> None:
+        """`ended` is told of every reply that was heard to its end, failed or was cut."""
         self.current: Reply | None = None
-        self.conversation = talk.conversation
         self.known = RecentReplies()
-        self._talk = talk
-        self._services = services
+        self._context = context
+        self._services = services = context.services
+        self._on_end = ended
         self._group = group
         self._unanswered: CommittedTurn | None = None
-        self._prompts = Prompts(talk, services, group)
+        self._prompts = Prompts(context, group)
         self.summaries = self._prompts.summaries
         self._running: dict[Reply, asyncio.Task[None]] = {}
         self.policy = SessionDegradation(services)
@@ -64,10 +49,6 @@ class Replies:
         """A turn was committed; its transcript is on the way."""
         self._unanswered = turn
         self._prompts.expect(turn)
-
-    def emit(self, event: Json) -> None:
-        """The replies' way to the wire."""
-        self._talk.emit(event)
 
     # -- starting and ending ---------------------------------------------------------------------------------------
 
@@ -80,7 +61,7 @@ class Replies:
     def _carry_out(self, draft: Draft) -> None:
         prompt = partial(self._prompts.of_draft, draft)
         plan = self._plan(draft.terms.order, prompt, draft.hearing.trouble, lambda: draft.turn)
-        draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
+        draft.reply = Reply(plan, self._context, Marks(), drafted=True)
         draft.task = self._group.create_task(self._run(draft.reply, behind=None))
 
     def read_ahead(self, said: str = "", *, whole: bool = False) -> None:
@@ -108,7 +89,7 @@ class Replies:
         trouble = turn.hearing.trouble if turn else StageFailures(self._services.metrics)
         prompt = partial(self._prompts.of_turn, turn, wanted, asked=order is not None)
         plan = self._plan(wanted, prompt, trouble, lambda: turn)
-        reply = Reply(plan, self._services, self, turn.marks if turn else Marks())
+        reply = Reply(plan, self._context, turn.marks if turn else Marks())
         if turn:
             turn.waited_for_end(self._services.clock())
         behind = None
@@ -136,7 +117,7 @@ class Replies:
         if self.current is not None and self.current in self._running:
             return
         plan = self._plan(self.standing_order(), partial(_until_over, trouble), trouble, lambda: None)
-        self.current = Reply(plan, self._services, self, Marks())
+        self.current = Reply(plan, self._context, Marks())
         self._launch(self.current, self._group.create_task(self._run(self.current, behind=None)))
 
     def cut(self, reason: str, since: float | None) -> None:
@@ -195,7 +176,7 @@ class Replies:
         self.known.add(reply)
 
     async def _run(self, reply: Reply, behind: asyncio.Task[None] | None) -> None:
-        with contained("reply", self._services.metrics, what=f"a reply of {self._talk.id}") as body:
+        with contained("reply", self._services.metrics, what=f"a reply of {self._context.id}") as body:
             if behind:
                 await asyncio.wait({behind})
                 reply.interlude.no_filler()
@@ -205,14 +186,14 @@ class Replies:
 
     def _ended(self, reply: Reply) -> None:
         del self._running[reply]
-        self.summaries.prepare(self.conversation.messages())
-        self._talk.reply_ended(reply)
+        self.summaries.prepare(self._context.conversation.messages())
+        self._on_end(reply)
 
     # -- what a reply answers --------------------------------------------------------------------------------------
 
     def standing_order(self) -> ReplyRequest:
         """The order that the session's configuration makes; a response.create changes single fields of it."""
-        config = self._talk.config
+        config = self._context.config
         settings = self._services.settings.conversation
         return ReplyRequest(
             spoken=config.output_modality == "audio",
@@ -222,7 +203,7 @@ class Replies:
         )
 
     def _terms(self, order: ReplyRequest) -> ReplyTerms:
-        return ReplyTerms(order, self._talk.config.voice, self._talk.config.speed)
+        return ReplyTerms(order, self._context.config.voice, self._context.config.speed)
 
     def _plan(
         self,
@@ -232,11 +213,11 @@ class Replies:
         answered: Callable[[], CommittedTurn | None],
     ) -> ReplyPlan:
         """`answered`: the turn, as far as it is known when the reply ends."""
-        config, stamp = self._talk.config, self._talk.stamp
+        config, stamp = self._context.config, self._context.stamp
         events = server.ResponseEvents(
             response_id=stamp("resp"),
             item_id=stamp("item"),
-            conversation_id=None if order.aside else f"conv_{self._talk.id}",
+            conversation_id=None if order.aside else f"conv_{self._context.id}",
             spoken=order.spoken,
             metadata=order.metadata,
             voice=config.voice,
@@ -246,8 +227,8 @@ class Replies:
         def told(reply: Reply, status: ResponseStatus) -> Json:
             return report(self._services, answered(), reply, status)
 
-        asker, limit, policy = CacheScope(self._talk.tenant, config.tool_state), order.max_tokens, self.policy
-        talk, speed, voice = self._talk.id, config.speed, config.voice
+        asker, limit, policy = CacheScope(self._context.tenant, config.tool_state), order.max_tokens, self.policy
+        talk, speed, voice = self._context.id, config.speed, config.voice
         return ReplyPlan(
             events,
             prompt=prompt,

@@ -19,13 +19,13 @@ from functools import partial
 from actors.replying.fillers import Fillers
 from actors.replying.openings import opened, opening_of
 from actors.replying.requests import CommittedTurn
-from actors.replying.response import Response, ResponseChannel, ResponseEnd, ResponsePhase
+from actors.replying.response import Response, ResponseEnd, ResponsePhase
 from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
 from actors.stages.degradation import SessionDegradation
 from actors.stages.hedged_llm import GenerationStats
 from actors.stages.ports import LlmRequest
 from actors.stages.retry import StageFailures
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, RejoinderError
 from rejoinder.core.measuring.waterfall import Marks, Stage
@@ -68,15 +68,14 @@ class Reply:
     One that is `drafted` emits nothing before `release`.
     """
 
-    def __init__(
-        self, plan: ReplyPlan, services: Services, channel: ResponseChannel, marks: Marks, *, drafted: bool = False
-    ) -> None:
+    def __init__(self, plan: ReplyPlan, context: SessionContext, marks: Marks, *, drafted: bool = False) -> None:
+        services = context.services
         self.plan = plan
         self.drafted = drafted
         self.marks = marks
         self.steps = plan.policy.steps
         self.thought = GenerationStats()
-        self.response = Response(plan.events, channel)
+        self.response = Response(plan.events, context)
         self.ready_at: float | None = None
         self.first_output_at: float | None = None
         self.answer_from_ms: int | None = None

@@ -9,6 +9,7 @@ The order of the events is openai-realtime.md's, section 5.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -43,9 +44,11 @@ class ResponseEnd:
 class ResponseChannel(Protocol):
     """The session as a response sees it."""
 
-    conversation: Conversation
+    @property
+    def conversation(self) -> Conversation: ...
 
-    def emit(self, event: Json) -> None: ...
+    @property
+    def emit(self) -> Callable[[Json], None]: ...
 
 
 def claim(channel: ResponseChannel, item_id: str) -> None:

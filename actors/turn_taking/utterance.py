@@ -4,40 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from actors.listening.audio_input import AudioInput
 from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.replying.requests import CommittedTurn
 from actors.replying.response import claim
+from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.measuring.waterfall import Marks, Stage
 from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire import server
-from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.items import Conversation, Item
+from rejoinder.core.wire.items import Item
 
 # What the language model reads of a caller who lets the idle timeout pass; shown as the item's transcript.
 SILENCE = "(silence)"
-
-
-class UtteranceSession(Protocol):
-    """The session as the caller's utterance sees it."""
-
-    conversation: Conversation
-    stamp: server.IdStamp
-
-    def emit(self, event: Json) -> None: ...
 
 
 class CallerUtterance:
     """The one that is under way; after its commit, the next."""
 
     def __init__(
-        self, talk: UtteranceSession, ear: AudioInput, listening: EndOfTurn, partials: InterimTranscripts
+        self, context: SessionContext, ear: AudioInput, listening: EndOfTurn, partials: InterimTranscripts
     ) -> None:
-        self._talk = talk
+        self._context = context
         self._ear = ear
         self._listening = listening
         self._partials = partials
@@ -46,9 +36,9 @@ class CallerUtterance:
 
     def announce(self, start: int) -> None:
         """The caller speaks, since sample `start`."""
-        self._item_id = self._talk.stamp("item")
+        self._item_id = self._context.stamp("item")
         self._partials.begin(start - self._padding)
-        self._talk.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
+        self._context.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
 
     def hear(self, start: int, end: int, judged: Callable[[float | None], None] | None) -> None:
         """Find out what was said in [start, end), and with `judged` whether it was all."""
@@ -96,8 +86,8 @@ class CallerUtterance:
         self._partials.end()
         self._ear.turn_over(speech_end, end)
         if item_id is not None:
-            self._talk.emit(server.speech_stopped(item_id, _ms(end)))
-            self._talk.emit(server.cleared())
+            self._context.emit(server.speech_stopped(item_id, _ms(end)))
+            self._context.emit(server.cleared())
 
     def commit(self, turn: CommitTurn) -> CommittedTurn:
         """Make it a turn of the conversation, and tell the client."""
@@ -106,11 +96,11 @@ class CallerUtterance:
             self.hear(turn.start, turn.end, None)
         hearing, self._hearing = self.hearing, None
         self._partials.end()
-        item = Item(self._item_id or self._talk.stamp("item"), spoken=True, text=None)
-        claim(self._talk, item.id)
+        item = Item(self._item_id or self._context.stamp("item"), spoken=True, text=None)
+        claim(self._context, item.id)
         self._ear.turn_over(turn.speech_end, turn.end)
         if self._item_id is not None:
-            self._talk.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
+            self._context.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
         self._add(item)
         self._item_id = None
         began = self._ear.arrival(turn.speech_end) or hearing.began
@@ -118,16 +108,16 @@ class CallerUtterance:
 
     def commit_silence(self, start: int, end: int) -> None:
         """The caller said nothing for so long that this is its turn."""
-        item_id = self._talk.stamp("item")
-        claim(self._talk, item_id)
-        self._talk.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
+        item_id = self._context.stamp("item")
+        claim(self._context, item_id)
+        self._context.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
         self._add(Item(item_id, spoken=True, text=SILENCE))
 
     def _add(self, item: Item) -> None:
-        previous = self._talk.conversation.append(item)
-        self._talk.emit(server.committed(item.id, previous))
-        self._talk.emit(server.item_event("added", item, previous))
-        self._talk.emit(server.item_event("done", item, previous))
+        previous = self._context.conversation.append(item)
+        self._context.emit(server.committed(item.id, previous))
+        self._context.emit(server.item_event("added", item, previous))
+        self._context.emit(server.item_event("done", item, previous))
 
     @property
     def _padding(self) -> int:

@@ -88,13 +88,19 @@ class Caller:
     def __init__(self) -> None:
         self.events: list[tuple[float, dict[str, Any]]] = []
         self.silent = False
+        self.listeners: list[Callable[[dict[str, Any], float], None]] = []
+        """Each gets every event and the time of its arrival."""
         self._news = asyncio.Event()
         self._ids = itertools.count(1)
 
     def take(self, event: dict[str, Any]) -> None:
-        if not self.silent:
-            self.events.append((asyncio.get_running_loop().time(), event))
-            self._news.set()
+        if self.silent:
+            return
+        now = asyncio.get_running_loop().time()
+        self.events.append((now, event))
+        self._news.set()
+        for listener in self.listeners:
+            listener(event, now)
 
     def check(self) -> None:
         """Every event is one that stock clients understand, and came when it may."""

@@ -38,13 +38,7 @@ class Listener:
     truncations: list[asyncio.Task[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        take = self.caller.take
-
-        def both(event: dict[str, Any]) -> None:
-            take(event)
-            self.take(event, asyncio.get_running_loop().time())
-
-        self.caller.session._send = both
+        self.caller.listeners.append(self.take)
 
     def take(self, event: dict[str, Any], now: float) -> None:
         if event["type"] == "response.output_audio.delta":
