@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from actors.replying.replies import MAX_PARALLEL
+from actors.replying.replies import MAX_OUT_OF_BAND
 from actors.replying.requests import ReplyRequest
 from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import STT_RATE
@@ -43,11 +43,11 @@ class ClientEventHandler:
         # The wire wants a date; nothing is timed by it.
         self._expires_at = int(time.time() + lifetime_s)
 
-    def greet(self) -> None:
+    def announce_session(self) -> None:
         """session.created: the first event of every session."""
         self._context.emit(server.session_event("created", self._echo()))
 
-    def answer(self, event: client.ClientEvent, received: int) -> None:
+    def handle(self, event: client.ClientEvent, received: int) -> None:
         """Do what the client asks; `received`: the caller's audio that came before it, in samples at 16 kHz."""
         match event:
             case client.UpdateSession(session=patch):
@@ -67,8 +67,8 @@ class ClientEventHandler:
                 self._context.emit(server.retrieved(item))
             case client.TruncateItem(item_id=item_id, audio_end_ms=end_ms):
                 self._truncate(item_id, end_ms)
-            case client.CreateResponse(response=wanted):
-                self._create_response(wanted)
+            case client.CreateResponse(response=fields):
+                self._create_response(fields)
             case client.CancelResponse(response_id=response_id):
                 if not self._session.replies.cancel(response_id):
                     raise CallerError(
@@ -79,7 +79,7 @@ class ClientEventHandler:
         return wire_session.echo(self._context.config, self._context.id, self._expires_at)
 
     def _update(self, patch: Fields) -> None:
-        locked = self._session.replies.known.spoken
+        locked = self._session.replies.recent.spoken
         self._context.current.value = wire_session.merge(self._context.config, patch, voice_locked=locked)
         self._session.configured()
         self._context.emit(server.session_event("updated", self._echo()))
@@ -106,7 +106,7 @@ class ClientEventHandler:
         item = conversation.get(item_id)
         if item.role != "assistant" or not item.spoken:
             raise refuse("Only spoken assistant items can be truncated.", "item_id", remedy="Name an assistant item.")
-        heard = self._session.replies.known.heard(item_id, end_ms / 1000)
+        heard = self._session.replies.recent.heard(item_id, end_ms / 1000)
         if heard is not None:
             text, length_ms = heard
             if end_ms > length_ms + TRUNCATE_SLACK_MS:
@@ -115,21 +115,21 @@ class ClientEventHandler:
                     "audio_end_ms",
                     remedy="Send how much of it was played.",
                 )
-            self._session.replies.known.flushed(item_id, end_ms / 1000)
+            self._session.replies.recent.flushed(item_id, end_ms / 1000)
             conversation.truncate(item_id, text, end_ms)
         self._context.emit(server.truncated(item_id, end_ms))
 
     def _create_response(self, fields: Fields) -> None:
-        order = self._order(fields)
+        request = self._reply_request(fields)
         replies = self._session.replies
-        if order.aside:
-            if replies.asides >= MAX_PARALLEL:
+        if request.out_of_band:
+            if replies.out_of_band_count >= MAX_OUT_OF_BAND:
                 raise CallerError(
-                    f"{MAX_PARALLEL} responses outside the conversation are active.",
+                    f"{MAX_OUT_OF_BAND} responses outside the conversation are active.",
                     "Wait for one to finish.",
                     code="rate_limit_exceeded",
                 )
-            replies.start(order)
+            replies.start(request)
             return
         if self._session.busy:
             raise CallerError(
@@ -137,27 +137,27 @@ class ClientEventHandler:
                 "Wait until it is finished, or cancel it.",
                 code="conversation_already_has_active_response",
             )
-        self._session.request_reply(order)
+        self._session.request_reply(request)
 
-    def _order(self, fields: Fields) -> ReplyRequest:
+    def _reply_request(self, fields: Fields) -> ReplyRequest:
         """The session's standing order with what this response.create changes."""
-        order = self._session.replies.standing_order()
+        request = self._session.replies.default_request()
         if "output_modalities" in fields:
-            order = replace(order, spoken=wire_session.modality(fields) == "audio")
+            request = replace(request, spoken=wire_session.modality(fields) == "audio")
         if fields.raw("instructions"):
-            order = replace(order, instructions=fields.text("instructions"))
+            request = replace(request, instructions=fields.text("instructions"))
         if "max_output_tokens" in fields:
             limit = wire_session.max_tokens(fields) or self._context.services.settings.conversation.max_reply_tokens
-            order = replace(order, max_tokens=limit)
+            request = replace(request, max_tokens=limit)
         if fields.raw("audio") is not None:
-            order = replace(order, format=parse_format(fields.child("audio").child("output"), order.format))
+            request = replace(request, format=parse_format(fields.child("audio").child("output"), request.format))
         if fields.raw("metadata") is not None:
-            order = replace(order, metadata=_metadata(fields.child("metadata")))
+            request = replace(request, metadata=_metadata(fields.child("metadata")))
         if fields.raw("conversation") is not None:
-            order = replace(order, aside=fields.choice("conversation", ("auto", "none")) == "none")
+            request = replace(request, out_of_band=fields.choice("conversation", ("auto", "none")) == "none")
         if fields.raw("input") is not None:
-            order = replace(order, prompt=self._input(fields))
-        return order
+            request = replace(request, prompt=self._input(fields))
+        return request
 
     def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
         """`input` replaces the conversation as context; item references are looked up in it."""

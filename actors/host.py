@@ -55,7 +55,7 @@ class Host:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ticker.run())
             group.create_task(self.services.hedger.run())
-            group.create_task(self.services.recall.run())
+            group.create_task(self.services.answer_cache.run())
             group.create_task(self._watch_lag())
 
     @contextmanager

@@ -55,24 +55,24 @@ class Session:
         self._wake_ticker = wake_ticker
         suppressor = services.stages.suppressor() if services.stages.suppressor else None
         speech = speech_settings(services.settings.speech, context.config.detection)
-        self._ear = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
+        self._audio_input = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
-        self._clerk = ClientEventHandler(self, context)
-        self._trouble = StageFailures(services.metrics)
-        self._greeting = services.settings.conversation.greeting
-        self._attention = BargeInDetector(
-            context, self._ear, self.replies, state=lambda: self.state, post=self._mailbox.post
+        self._client_events = ClientEventHandler(self, context)
+        self._vad_failures = StageFailures(services.metrics)
+        self._pending_greeting = services.settings.conversation.greeting
+        self._barge_in = BargeInDetector(
+            context, self._audio_input, self.replies, state=lambda: self.state, post=self._mailbox.post
         )
-        self._partials = InterimTranscripts(
-            services, ear=self._ear, group=group, reader=self.replies, judge=self._attention
+        self._interims = InterimTranscripts(
+            services, audio_input=self._audio_input, group=group, reader=self.replies, barge_in=self._barge_in
         )
-        self._utterance = CallerUtterance(context, self._ear, EndOfTurn(services, group), self._partials)
-        self._performance = CommandExecutor(
+        self._utterance = CallerUtterance(context, self._audio_input, EndOfTurn(services, group), self._interims)
+        self._executor = CommandExecutor(
             services,
-            ear=self._ear,
+            audio_input=self._audio_input,
             utterance=self._utterance,
             replies=self.replies,
-            attention=self._attention,
+            barge_in=self._barge_in,
             post=self._mailbox.post,
         )
 
@@ -99,7 +99,7 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 session = cls(context, group, wake_ticker)
-                session._clerk.greet()
+                session._client_events.announce_session()
                 session.replies.read_ahead()
                 group.create_task(session._take_events())
                 try:
@@ -113,11 +113,11 @@ class Session:
     async def _take_events(self) -> None:
         """Take one event after another, until cancelled."""
         while True:
-            self._take(await self._mailbox.get())
+            self._handle(await self._mailbox.get())
 
     def _close(self) -> None:
-        self._performance.close()
-        self._ear.release()
+        self._executor.close()
+        self._audio_input.release()
 
     @property
     def config(self) -> SessionConfig:
@@ -132,15 +132,15 @@ class Session:
     def hear(self, pcm: bytes) -> None:
         """Take 16 kHz PCM of any length."""
         self._greet()
-        self._ear.append(pcm, self._services.clock())
+        self._audio_input.append(pcm, self._services.clock())
         if self.config.detection.mode is DetectionMode.NONE:
-            self._ear.skip()
-            self._performance.caught_up()
+            self._audio_input.skip()
+            self._executor.caught_up()
         self._wake_ticker()
 
     async def submit(self, event: client.ClientEvent) -> None:
         """Take a client event; waits while the mailbox is full. Audio received until now comes before it."""
-        await self._mailbox.submit((event, self._ear.received))
+        await self._mailbox.submit((event, self._audio_input.received))
 
     async def configure(self, event: client.UpdateSession) -> None:
         """Take a session.update, and wait until it was answered: how the audio behind it is read depends on it."""
@@ -159,58 +159,58 @@ class Session:
     # -- the ticker's side -------------------------------------------------------------------------------------------
 
     @property
-    def ear(self) -> AudioInput:
-        return self._ear
+    def audio_input(self) -> AudioInput:
+        return self._audio_input
 
     def speech(self, events: tuple[SpeechEvent, ...]) -> None:
         """The ticker decided a window."""
         for event in events:
             self._mailbox.post(event)
-        if self._ear.dip == self._ear.processed and not events:  # else the transcript of all is due
-            self._partials.hasten()
-        if self._ear.in_speech:
-            self._mailbox.post(turn_events.AudioProcessed(self._ear.processed))
-        self._attention.tune()
-        self._performance.caught_up()
+        if self._audio_input.dip == self._audio_input.processed and not events:  # else the transcript of all is due
+            self._interims.dip_started()
+        if self._audio_input.in_speech:
+            self._mailbox.post(turn_events.AudioProcessed(self._audio_input.processed))
+        self._barge_in.tune()
+        self._executor.caught_up()
 
     def vad_failed(self) -> None:
         """Voice activity cannot be decided: if somebody may be speaking, apologise until it can."""
-        self._trouble.mark("vad")
-        if self.state.caller is not CallerState.QUIET or self._ear.backlog_audible():
-            self.replies.apologise(self._trouble)
+        self._vad_failures.mark("vad")
+        if self.state.caller is not CallerState.QUIET or self._audio_input.backlog_audible():
+            self.replies.apologise(self._vad_failures)
 
     def vad_recovered(self) -> None:
-        self._trouble.recovered("vad")
+        self._vad_failures.recovered("vad")
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def _take(self, event: TurnEvent | tuple[client.ClientEvent, int]) -> None:
+    def _handle(self, event: TurnEvent | tuple[client.ClientEvent, int]) -> None:
         if not isinstance(event, tuple):
             self.step(event)
             return
-        request, received = event
-        with contained("wire", self._services.metrics, what=f"the answer to {type(request).__name__}") as answer:
+        client_event, received = event
+        with contained("wire", self._services.metrics, what=f"the answer to {type(client_event).__name__}") as handling:
             try:
-                self._clerk.answer(request, received)
+                self._client_events.handle(client_event, received)
             except CallerError as fault:
-                self.reject(fault, request.event_id)
-        if answer.broke:
-            self.emit(server.server_error("internal_error", "This event could not be answered.", request.event_id))
+                self.reject(fault, client_event.event_id)
+        if handling.broke:
+            self.emit(server.server_error("internal_error", "This event could not be answered.", client_event.event_id))
 
     def step(self, event: TurnEvent) -> None:
         """Let the turn machine decide about one event, and do as it says."""
-        self.state, wanted = turns.step(self.state, event, self.context.turn_rules, self._when(event))
-        for command in wanted:
-            self._performance.perform(command, self.state.start)
+        self.state, commands = turns.step(self.state, event, self.context.turn_rules, self._occurred_at(event))
+        for command in commands:
+            self._executor.execute(command, self.state.start)
 
-    def _when(self, event: TurnEvent) -> float:
+    def _occurred_at(self, event: TurnEvent) -> float:
         """The instant an event speaks of: what was decided about audio counts from its arrival, not from its tick."""
-        arrived = None
+        arrived_at = None
         if isinstance(event, SoftEnd):
-            arrived = self._ear.arrival(event.at)
+            arrived_at = self._audio_input.arrival(event.at)
         elif isinstance(event, VerdictReady):
-            arrived = self._ear.arrival(event.processed)
-        return self._services.clock() if arrived is None else arrived
+            arrived_at = self._audio_input.arrival(event.processed)
+        return self._services.clock() if arrived_at is None else arrived_at
 
     # -- the clerk's side --------------------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Session:
 
     def configured(self) -> None:
         """The configuration changed: hear by it from the next window on."""
-        self._attention.configured()
+        self._barge_in.configured()
         self.replies.read_ahead()
         self._greet()
 
@@ -229,20 +229,20 @@ class Session:
         """Once, when the client has said how it listens, or speaks without having said so; a conversation that has
         begun, or is held in writing, needs no greeting.
         """
-        greeting, self._greeting = self._greeting, ""
+        greeting, self._pending_greeting = self._pending_greeting, ""
         if greeting and not len(self.conversation) and not self.busy:
-            order = self.replies.standing_order()
-            if order.spoken:
-                self.request_reply(replace(order, said=greeting))
+            request = self.replies.default_request()
+            if request.spoken:
+                self.request_reply(replace(request, text=greeting))
 
     def clear(self, end: int) -> None:
         """Drop the caller's audio before sample `end` that is not committed yet."""
         self.step(turn_events.ClearRequested(end))
-        self._utterance.drop(end)
+        self._utterance.clear(end)
 
-    def request_reply(self, order: ReplyRequest) -> None:
+    def request_reply(self, request: ReplyRequest) -> None:
         """response.create: the machine starts it; `order` says what it changes."""
-        self.step(turn_events.ReplyRequested(order))
+        self.step(turn_events.ReplyRequested(request))
 
     # -- the replies' side -------------------------------------------------------------------------------------------
 

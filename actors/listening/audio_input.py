@@ -36,11 +36,11 @@ def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> Speec
     """
     if detection.mode is not DetectionMode.SERVER_VAD:
         return settings
-    gap = settings.threshold - settings.release_threshold
+    hysteresis = settings.threshold - settings.release_threshold
     return settings.model_copy(
         update={
             "threshold": detection.threshold,
-            "release_threshold": max(0.0, detection.threshold - gap),
+            "release_threshold": max(0.0, detection.threshold - hysteresis),
             "prefix_padding_ms": detection.prefix_padding_ms,
             "soft_end_ms": min(settings.soft_end_ms, max(detection.silence_duration_ms, WINDOW_MS)),
         }
@@ -59,20 +59,20 @@ class MessageArrivals:
 
     def note(self, end: int, now: float) -> None:
         """A message arrived now; the stream then ended at sample `end`."""
-        place = self._count % ARRIVALS
-        self._ends[place], self._at[place] = end, now
+        slot = self._count % ARRIVALS
+        self._ends[slot], self._at[slot] = end, now
         self._count += 1
 
-    def of(self, sample: int) -> float | None:
+    def at(self, sample: int) -> float | None:
         """When the stream first reached `sample`, None if it has not, or if that is forgotten."""
-        found = None
-        for number in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
+        arrived_at = None
+        for index in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
             # Newest first: what is asked for came a moment ago.
-            place = number % ARRIVALS
-            if self._ends[place] < sample:
+            slot = index % ARRIVALS
+            if self._ends[slot] < sample:
                 break
-            found = self._at[place]
-        return found
+            arrived_at = self._at[slot]
+        return arrived_at
 
 
 class AudioInput:
@@ -112,7 +112,7 @@ class AudioInput:
 
     def arrival(self, sample: int) -> float | None:
         """When all audio before `sample` had arrived (monotonic), None if that is forgotten."""
-        return self._arrivals.of(sample)
+        return self._arrivals.at(sample)
 
     def backlog_audible(self) -> bool:
         """Whether the audio that waits for its decision is loud enough to be somebody speaking."""

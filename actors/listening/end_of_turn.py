@@ -32,18 +32,18 @@ JUDGING = 1
 class VerdictRequest:
     """Whether the caller has finished; the first answer counts."""
 
-    def __init__(self, judged: Callable[[float | None], None]) -> None:
-        self._judged: Callable[[float | None], None] | None = judged
+    def __init__(self, on_verdict: Callable[[float | None], None]) -> None:
+        self._on_verdict: Callable[[float | None], None] | None = on_verdict
 
     @property
     def open(self) -> bool:
-        return self._judged is not None
+        return self._on_verdict is not None
 
     def answer(self, probability: float | None) -> None:
         """Report it, once."""
-        judged, self._judged = self._judged, None
-        if judged is not None:
-            judged(probability)
+        on_verdict, self._on_verdict = self._on_verdict, None
+        if on_verdict is not None:
+            on_verdict(probability)
 
 
 @dataclass(slots=True)
@@ -54,18 +54,18 @@ class EndOfTurnRequest:
     words, begun before.
     """
 
-    began: float
+    started_at: float
     seconds: float
-    trouble: StageFailures
+    failures: StageFailures
     transcript: asyncio.Future[Transcript]
-    guess: InterimTranscript | None = None
-    question: VerdictRequest | None = None
-    words_decided: bool = False
+    interim: InterimTranscript | None = None
+    verdict: VerdictRequest | None = None
+    decided_by_transcript: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
 
     @property
-    def known(self) -> bool:
+    def transcribed(self) -> bool:
         """Whether the transcript is there."""
         return self.transcript.done() and not self.transcript.cancelled() and not self.transcript.exception()
 
@@ -74,16 +74,16 @@ class EndOfTurnRequest:
 
         Raises as `transcript` does.
         """
-        if self.guess is not None:
-            either: set[asyncio.Future[Any]] = {self.guess.heard, self.transcript}
+        if self.interim is not None:
+            either: set[asyncio.Future[Any]] = {self.interim.transcript, self.transcript}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            guessed = None if self.transcript.done() else self.guess.heard.result()
-            if guessed is not None and guessed.text and not guessed.doubted:
-                return guessed.text, max(self.began, self.guess.at)
+            early = None if self.transcript.done() else self.interim.transcript.result()
+            if early is not None and early.text and not early.doubted:
+                return early.text, max(self.started_at, self.interim.at)
         transcript = await asyncio.shield(self.transcript)
-        return transcript.text, self.transcribed_at or self.began
+        return transcript.text, self.transcribed_at or self.started_at
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Cancel what still runs: queued work leaves at once, a running batch's result is dropped."""
         self.transcript.cancel()
         for task in self.tasks:
@@ -100,68 +100,70 @@ class EndOfTurn:
     def start(
         self,
         pcm: bytes,
-        judged: Callable[[float | None], None] | None,
-        now: Callable[[], bytes] | None = None,
-        tokens: tuple[int, ...] = (),
+        on_verdict: Callable[[float | None], None] | None,
+        audio_until_now: Callable[[], bytes] | None = None,
+        prefix_tokens: tuple[int, ...] = (),
         *,
-        guess: InterimTranscript | None = None,
+        interim: InterimTranscript | None = None,
     ) -> EndOfTurnRequest:
         """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
         knows). `now` has the same audio and the silence since, for the turn model; `tokens` are those of the newest
         partial, and `guess` is a partial of the same words.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        trouble = StageFailures(self._services.metrics)
-        hearing = EndOfTurnRequest(
+        failures = StageFailures(self._services.metrics)
+        request = EndOfTurnRequest(
             self._services.clock(),
             seconds=len(pcm) / SAMPLE_BYTES / STT_RATE,
-            trouble=trouble,
+            failures=failures,
             transcript=transcript,
-            guess=guess,
+            interim=interim,
         )
-        hearing.tasks.append(
+        request.tasks.append(
             self._group.create_task(
-                self._transcribe(SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, tokens), hearing)
+                self._transcribe(
+                    SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, prefix_tokens), request
+                )
             )
         )
-        if judged is not None:
-            hearing.question = VerdictRequest(judged)
-            judging = self._judge(now or (lambda: pcm), hearing.question, transcript)
-            hearing.tasks.append(self._group.create_task(judging))
-        return hearing
+        if on_verdict is not None:
+            request.verdict = VerdictRequest(on_verdict)
+            judge = self._judge(audio_until_now or (lambda: pcm), request.verdict, transcript)
+            request.tasks.append(self._group.create_task(judge))
+        return request
 
-    async def _transcribe(self, job: SttJob, hearing: EndOfTurnRequest) -> None:
+    async def _transcribe(self, job: SttJob, request: EndOfTurnRequest) -> None:
         settings = self._services.settings
         with contained("stt", self._services.metrics) as port:
             try:
                 transcript = await retry_unary(
                     "stt",
                     lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
-                    hearing.trouble,
+                    request.failures,
                     attempt_s=settings.stt.call_timeout_s,
                     give_up_s=settings.conversation.give_up_after_s,
                 )
             except BackendError as fault:
-                _settle(hearing.transcript, fault)
+                _settle(request.transcript, fault)
             else:
-                hearing.transcribed_at = self._services.clock()
-                _settle(hearing.transcript, transcript)
-                self._read_ending(transcript.text, hearing)
+                request.transcribed_at = self._services.clock()
+                _settle(request.transcript, transcript)
+                self._read_ending(transcript.text, request)
         if port.broke:
-            _settle(hearing.transcript, BackendError("the speech-to-text port broke.", stage="stt"))
+            _settle(request.transcript, BackendError("the speech-to-text port broke.", stage="stt"))
 
-    def _read_ending(self, text: str, hearing: EndOfTurnRequest) -> None:
+    def _read_ending(self, text: str, request: EndOfTurnRequest) -> None:
         """Let words that read finished decide, if the turn model has not by now, and withdraw the question."""
-        settings, question = self._services.settings, hearing.question
-        if question is None or not question.open or not settings.endpointing.finished_probability:
+        settings, verdict = self._services.settings, request.verdict
+        if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
             return
         if ending(text, settings.stt.language) is TranscriptEnding.FINISHED:
-            hearing.words_decided = True
-            question.answer(settings.endpointing.finished_probability)
-            hearing.tasks[JUDGING].cancel()
+            request.decided_by_transcript = True
+            verdict.answer(settings.endpointing.finished_probability)
+            request.tasks[JUDGING].cancel()
 
     async def _judge(
-        self, audio: Callable[[], bytes], question: VerdictRequest, transcript: asyncio.Future[Transcript]
+        self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> None:
         """Wait for cheaper evidence, then ask, all within the verdict's own time; then silence alone decides.
 
@@ -176,20 +178,20 @@ class EndOfTurn:
                 async with asyncio.timeout_at(deadline):
                     if early_ms > 0 and settings.endpointing.finished_probability:
                         await asyncio.wait({transcript}, timeout=early_ms / 1000)
-                    async with self._services.questions.turn(deadline):
-                        heard = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
-                        probability = complete(heard, self._words(transcript))
+                    async with self._services.turn_detector_queue.slot(deadline):
+                        judged = await self._predict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
+                        probability = complete(judged, self._ending(transcript))
             except (TimeoutError, Overloaded) as fault:
                 self._count(fault)
-        question.answer(probability)
+        verdict.answer(probability)
 
-    def _words(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
+    def _ending(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
         """How the transcript ends, if it is there."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None
         return ending(transcript.result().text, self._services.settings.stt.language)
 
-    async def _verdict(self, pcm: bytes) -> float:
+    async def _predict(self, pcm: bytes) -> float:
         """The turn model's probability, from another replica after a failure."""
         # The pause does not double: the verdict has only `verdict_timeout_ms` (400 ms by default) in all.
         pause = Backoff(FIRST_PAUSE_S, longest_s=FIRST_PAUSE_S)

@@ -37,14 +37,14 @@ class InterimTranscript:
     """
 
     until: int
-    heard: asyncio.Future[Transcript | None]
+    transcript: asyncio.Future[Transcript | None]
     at: float = 0.0
 
 
 class InterimReader(Protocol):
     """Who has the language model read ahead."""
 
-    policy: SessionDegradation
+    degradation: SessionDegradation
 
     def read_ahead(self, said: str, *, whole: bool) -> None:
         """The words that are likely have changed; with `whole` they may be all."""
@@ -54,7 +54,7 @@ class InterimReader(Protocol):
 class InterimJudge(Protocol):
     """Who draws conclusions from guesses."""
 
-    def guessed(self, newest: str, sure: str) -> None:
+    def interim_transcribed(self, latest: str, stable: str) -> None:
         """Each guess while a reply waits for the words, and what is sure."""
         ...
 
@@ -65,27 +65,27 @@ class InterimTranscripts:
     def __init__(
         self,
         services: Services,
-        ear: AudioInput,
+        audio_input: AudioInput,
         group: asyncio.TaskGroup,
         reader: InterimReader,
         *,
-        judge: InterimJudge,
+        barge_in: InterimJudge,
     ) -> None:
         self._services = services
         self._settings = services.settings.interim_transcripts
         self._reads_ahead = services.settings.llm.reads_ahead
-        self._ear = ear
+        self._audio_input = audio_input
         self._group = group
-        self._reader = reader
-        self._judge = judge
-        self._awaited = False
-        self._known = Agreement()
+        self._prefill_reader = reader
+        self._barge_in = barge_in
+        self._reply_waits = False
+        self._agreement = Agreement()
         self._tokens: tuple[int, ...] = ()
         self._start = 0
-        self._read = ("", False)
+        self._last_read = ("", False)
         self._newest: InterimTranscript | None = None
-        self._dipped = asyncio.Event()
-        self._last = False
+        self._dip_seen = asyncio.Event()
+        self._final_pending = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -99,37 +99,37 @@ class InterimTranscripts:
         self._start = start
         self.resume()
 
-    def attend(self) -> None:
+    def prioritize(self) -> None:
         """A reply waits for the words of this utterance."""
-        self._awaited = True
+        self._reply_waits = True
         self.pause()
         self.resume()
 
-    def hasten(self) -> None:
+    def dip_started(self) -> None:
         """The voice has dipped: guess now, if the share of time that guesses may take allows it."""
         if self._settings.at_dips:
-            self._dipped.set()
+            self._dip_seen.set()
 
     def settle(self, dip: int | None) -> InterimTranscript | None:
         """The caller has stopped, and the final transcript goes first. Returns the guess at all that was said before
         the voice dipped at sample `dip` (None: it did not), if there is one; if it is under way, it goes on.
         """
-        guess = self._newest
-        if not self._settings.at_dips or dip is None or guess is None or guess.until < dip:
+        interim = self._newest
+        if not self._settings.at_dips or dip is None or interim is None or interim.until < dip:
             self.pause()
             return None
-        if guess.heard.done():
+        if interim.transcript.done():
             self.pause()
-        self._last = True
-        return guess
+        self._final_pending = True
+        return interim
 
     def resume(self) -> None:
         """The caller goes on after a pause; what is sure of the utterance stays so."""
-        self._last = False
-        self._dipped.clear()
-        wanted = self._awaited or (self._reads_ahead and self._reader.policy.speculates)
-        if self._settings.enabled and wanted and self._task is None:
-            self._task = self._group.create_task(self._guess())
+        self._final_pending = False
+        self._dip_seen.clear()
+        useful = self._reply_waits or (self._reads_ahead and self._prefill_reader.degradation.speculates)
+        if self._settings.enabled and useful and self._task is None:
+            self._task = self._group.create_task(self._run())
 
     def pause(self) -> None:
         """Stop guessing, and drop the guess that is under way."""
@@ -140,69 +140,72 @@ class InterimTranscripts:
     def end(self) -> None:
         """The utterance is over."""
         self.pause()
-        self._known = Agreement()
+        self._agreement = Agreement()
         self._tokens = ()
-        self._read = ("", False)
+        self._last_read = ("", False)
         self._newest = None
-        self._awaited = False
+        self._reply_waits = False
 
-    async def _guess(self) -> None:
+    async def _run(self) -> None:
         """Guess again and again, until the last one or cancelled; a bug in the port ends it, and not the session."""
         with contained("stt", self._services.metrics):
-            await self._guess_on()
+            await self._transcribe_repeatedly()
             self._task = None
 
-    async def _guess_on(self) -> None:
-        every_ms = self._services.settings.barge_in.interim_every_ms if self._awaited else self._settings.every_ms
-        every_s = every_ms / 1000
-        least_s, pause_s = 0.0, every_s
-        while not self._last:
-            owed_s = await self._rest(least_s, pause_s)
-            self._dipped.clear()
-            low = self._settings.at_dips and self._ear.dip is not None
-            began = self._services.clock()
+    async def _transcribe_repeatedly(self) -> None:
+        barge_in_settings = self._services.settings.barge_in
+        interval_ms = barge_in_settings.interim_every_ms if self._reply_waits else self._settings.every_ms
+        interval_s = interval_ms / 1000
+        least_s, pause_s = 0.0, interval_s
+        while not self._final_pending:
+            skipped_s = await self._pause(least_s, pause_s)
+            self._dip_seen.clear()
+            in_dip = self._settings.at_dips and self._audio_input.dip is not None
+            started_at = self._services.clock()
             try:
-                transcript = await self._ask(every_s)
+                transcript = await self._transcribe(interval_s)
             except (BackendError, Overloaded, TimeoutError):
                 least_s = pause_s = min(2 * pause_s, self._settings.max_interval_ms / 1000)
                 self._services.metrics.partial("failed")
                 continue
-            took_s = self._services.clock() - began
-            least_s = owed_s + took_s * (1 / self._settings.share - 1)
-            pause_s = max(every_s - took_s, least_s)
+            took_s = self._services.clock() - started_at
+            least_s = skipped_s + took_s * (1 / self._settings.share - 1)
+            pause_s = max(interval_s - took_s, least_s)
             self._services.metrics.partial("heard")
-            self._take(transcript, whole=low and not transcript.doubted)
+            self._use(transcript, whole=in_dip and not transcript.doubted)
 
-    async def _rest(self, least_s: float, pause_s: float) -> float:
+    async def _pause(self, least_s: float, pause_s: float) -> float:
         """Pause, at least so long if the voice dips meanwhile, but for CREDIT_S; returns what is owed of that then."""
         due = self._services.clock() + least_s
         strict_s = max(0.0, least_s - CREDIT_S)
         await asyncio.sleep(strict_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s - strict_s):
-                await self._dipped.wait()
+                await self._dip_seen.wait()
         return max(0.0, due - self._services.clock())
 
-    async def _ask(self, deadline_s: float) -> Transcript:
+    async def _transcribe(self, deadline_s: float) -> Transcript:
         """One guess at the utterance as it is now."""
-        self._newest = guess = InterimTranscript(self._ear.received, asyncio.get_running_loop().create_future())
-        job = SttJob(self._ear.pcm(self._start, guess.until), Priority.PARTIAL, deadline_s, self._tokens)
-        heard: Transcript | None = None
+        self._newest = interim = InterimTranscript(
+            self._audio_input.received, asyncio.get_running_loop().create_future()
+        )
+        job = SttJob(self._audio_input.pcm(self._start, interim.until), Priority.PARTIAL, deadline_s, self._tokens)
+        transcript: Transcript | None = None
         try:
             async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
-                heard = await self._services.stages.stt.transcribe(job)
+                transcript = await self._services.stages.stt.transcribe(job)
         finally:
-            guess.at = self._services.clock()
-            guess.heard.set_result(heard)
-        return heard
+            interim.at = self._services.clock()
+            interim.transcript.set_result(transcript)
+        return transcript
 
-    def _take(self, transcript: Transcript, *, whole: bool) -> None:
+    def _use(self, transcript: Transcript, *, whole: bool) -> None:
         """`whole`: its last word is no half of another."""
         self._tokens = transcript.tokens
-        self._known = agree(self._known, transcript.text)
-        likely = transcript.text if whole else self._known.likely
-        if self._reads_ahead and (likely, whole) != self._read:
-            self._read = (likely, whole)
-            self._reader.read_ahead(likely, whole=whole)
-        if self._awaited:
-            self._judge.guessed(transcript.text, self._known.text)
+        self._agreement = agree(self._agreement, transcript.text)
+        likely = transcript.text if whole else self._agreement.likely
+        if self._reads_ahead and (likely, whole) != self._last_read:
+            self._last_read = (likely, whole)
+            self._prefill_reader.read_ahead(likely, whole=whole)
+        if self._reply_waits:
+            self._barge_in.interim_transcribed(transcript.text, self._agreement.text)

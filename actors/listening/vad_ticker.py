@@ -33,7 +33,7 @@ class VadListener(Protocol):
     """A session as the ticker sees it."""
 
     @property
-    def ear(self) -> AudioInput: ...
+    def audio_input(self) -> AudioInput: ...
     def speech(self, events: tuple[SpeechEvent, ...]) -> None: ...
     def vad_failed(self) -> None: ...
     def vad_recovered(self) -> None: ...
@@ -73,30 +73,30 @@ class VadTicker:
     async def tick(self) -> None:
         """Decide the waiting windows, as far as one tick may; asks for another tick if some remain."""
         for _ in range(self._settings.max_windows_per_tick):
-            waiting = [session for session in self._sessions if session.ear.backlog]
-            if not waiting:
+            backlogged = [session for session in self._sessions if session.audio_input.backlog]
+            if not backlogged:
                 return
-            await self._decide(waiting)
+            await self._decide(backlogged)
         self._audio.set()
 
-    async def _decide(self, waiting: list[VadListener]) -> None:
-        asked = [(session, *window) for session in waiting if (window := session.ear.window()) is not None]
+    async def _decide(self, backlogged: list[VadListener]) -> None:
+        windows = [(session, *window) for session in backlogged if (window := session.audio_input.window()) is not None]
         batch = VadBatch(
-            n=len(asked),
-            windows=pcm16_to_float(b"".join([pcm for _, pcm, _ in asked])).tobytes(),
-            states=b"".join(state for _, _, state in asked),
+            n=len(windows),
+            windows=pcm16_to_float(b"".join([pcm for _, pcm, _ in windows])).tobytes(),
+            states=b"".join(state for _, _, state in windows),
         )
-        ears = [session.ear.processed for session, _, _ in asked]
-        result = await self._ask(batch)
-        for index, (session, _, _) in enumerate(asked):
-            if session not in self._sessions or session.ear.processed != ears[index]:
+        positions = [session.audio_input.processed for session, _, _ in windows]
+        result = await self._step(batch)
+        for index, (session, _, _) in enumerate(windows):
+            if session not in self._sessions or session.audio_input.processed != positions[index]:
                 continue  # it left, or its turn detection was switched off meanwhile
             state = result.states[index * STATE_BYTES : (index + 1) * STATE_BYTES]
-            session.speech(session.ear.decide(result.probabilities[index], state))
+            session.speech(session.audio_input.decide(result.probabilities[index], state))
 
-    async def _ask(self, batch: VadBatch) -> VadResult:
+    async def _step(self, batch: VadBatch) -> VadResult:
         """Ask until some replica answers, telling the sessions while none does."""
-        async for attempt in attempts("vad", self._fault):
+        async for attempt in attempts("vad", self._on_failure):
             with contained("vad", self._metrics, quiet=self._failing) as port, attempt:
                 async with asyncio.timeout(self._attempt_s):
                     result = await self._vad.step(batch, avoid=attempt.avoid)
@@ -110,7 +110,7 @@ class VadTicker:
                 session.vad_recovered()
         return result
 
-    def _fault(self, fault: StageFault) -> None:
+    def _on_failure(self, fault: StageFault) -> None:
         if not self._failing:
             logger.warning("voice activity detection failed: %r", fault)
         self._metrics.error("overload" if isinstance(fault, Overloaded) else "backend", "vad")

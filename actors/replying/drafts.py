@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.reply import Reply
-from actors.replying.requests import CommittedTurn, ReplyRequest
+from actors.replying.requests import CommittedTurn, ReplyTerms
 from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Metrics
 from rejoinder.core.measuring.waterfall import Stage
@@ -22,15 +21,6 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.turns.local_agreement import same_words
 
 Prompt = tuple[ChatMessage, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyTerms:
-    """All that decides how a turn is answered, beside the conversation itself."""
-
-    order: ReplyRequest
-    voice: str
-    speed: float
 
 
 class Draft:
@@ -42,57 +32,59 @@ class Draft:
     reply: Reply
     task: asyncio.Task[None]
 
-    def __init__(self, revision: int, hearing: EndOfTurnRequest, terms: ReplyTerms) -> None:
+    def __init__(self, revision: int, end_of_turn: EndOfTurnRequest, terms: ReplyTerms) -> None:
         self.revision = revision
-        self.hearing = hearing
+        self.end_of_turn = end_of_turn
         self.terms = terms
         self.turn: CommittedTurn | None = None
-        self.asked: Prompt | None = None
-        self._worded_at = 0.0
-        self._taken = asyncio.Event()
+        self.sent_prompt: Prompt | None = None
+        self._transcribed_at = 0.0
+        self._released = asyncio.Event()
 
-    async def said(self) -> str:
+    async def transcript(self) -> str:
         """What the caller said, or "" once the turn was taken: then the conversation knows.
 
         That nothing was said is no reason to ask the model before the turn is taken.
         """
-        text, at = await self.hearing.words()
-        if self.turn is None and text:
-            self._worded_at = at
-            return text
-        await self._taken.wait()
+        transcript, transcribed_at = await self.end_of_turn.words()
+        if self.turn is None and transcript:
+            self._transcribed_at = transcribed_at
+            return transcript
+        await self._released.wait()
         return ""
 
     def answers(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> bool:
         """Whether it answers a turn of this revision; `prompt` says what the model is to be asked by now."""
         if self.revision != revision or self.terms != terms or self.task.done():
             return False
-        if self.asked is None:
+        if self.sent_prompt is None:
             return True
         # Words that were only guessed, and that nobody has confirmed yet, are not answered.
-        return self.hearing.known and not self.misheard(prompt)
+        return self.end_of_turn.transcribed and not self.prompt_differs(prompt)
 
-    def misheard(self, prompt: Callable[[str], Prompt]) -> bool:
+    def prompt_differs(self, prompt: Callable[[str], Prompt]) -> bool:
         """Whether the model was asked other words than the (known) transcript's, or behind another conversation.
 
         A guess may have ended with another mark.
         """
-        wanted = prompt(self.hearing.transcript.result().text)
-        if self.asked is None or self.asked == wanted:
+        expected = prompt(self.end_of_turn.transcript.result().text)
+        if self.sent_prompt is None or self.sent_prompt == expected:
             return False
-        if not wanted:
+        if not expected:
             return True
-        (*asked, last), (*due, newest) = self.asked, wanted
-        return asked != due or last.role != newest.role or not same_words(last.content, newest.content)
+        (*sent_history, sent_last), (*expected_history, expected_last) = self.sent_prompt, expected
+        if sent_history != expected_history or sent_last.role != expected_last.role:
+            return True
+        return not same_words(sent_last.content, expected_last.content)
 
-    def take(self, turn: CommittedTurn, now: float) -> None:
+    def release(self, turn: CommittedTurn, now: float) -> None:
         """Let it out, as the answer to `turn`."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
-        if self.asked is not None:
-            turn.marks.end(Stage.STT, self._worded_at)
+        if self.sent_prompt is not None:
+            turn.marks.end(Stage.STT, self._transcribed_at)
         self.reply.release(turn.marks)
-        self._taken.set()
+        self._released.set()
 
 
 class Drafts:
@@ -100,9 +92,9 @@ class Drafts:
     be one.
     """
 
-    def __init__(self, speculation: DraftBudget, metrics: Metrics, policy: SessionDegradation) -> None:
-        self._speculation = speculation
-        self._policy = policy
+    def __init__(self, budget: DraftBudget, metrics: Metrics, degradation: SessionDegradation) -> None:
+        self._budget = budget
+        self._degradation = degradation
         self._metrics = metrics
         self._draft: Draft | None = None
         self._of_this_turn = 0
@@ -114,7 +106,7 @@ class Drafts:
     def begin(
         self,
         revision: int,
-        hearing: EndOfTurnRequest,
+        end_of_turn: EndOfTurnRequest,
         terms: ReplyTerms,
         prompt: Callable[[str], Prompt],
         *,
@@ -123,23 +115,23 @@ class Drafts:
         """Have a draft carried out, unless there may be none now; and once more, with the words of the transcript, if
         it began with others. `prompt` says what the model is to be asked when the caller said so.
         """
-        declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else DraftDeclined.DEGRADATION
+        declined = self._budget.begin(self._of_this_turn) if self._degradation.speculates else DraftDeclined.DEGRADATION
         if declined:
             self._metrics.draft(f"declined_{declined.value}")
             return
         self._of_this_turn += 1
         self._metrics.draft("begun")
-        self._draft = draft = Draft(revision, hearing, terms)
+        self._draft = draft = Draft(revision, end_of_turn, terms)
         carry_out(draft)
-        hearing.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
+        end_of_turn.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
 
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
         """The transcript is there. Whoever was misheard is answered anew: one bet still, which is paid already."""
-        if draft is not self._draft or not draft.hearing.known or not draft.misheard(prompt):
+        if draft is not self._draft or not draft.end_of_turn.transcribed or not draft.prompt_differs(prompt):
             return
         self._metrics.draft("renewed")
         draft.task.cancel()
-        self._draft = Draft(draft.revision, draft.hearing, draft.terms)
+        self._draft = Draft(draft.revision, draft.end_of_turn, draft.terms)
         carry_out(self._draft)
 
     def discard(self) -> None:
@@ -154,11 +146,11 @@ class Drafts:
     def answer(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> Draft | None:
         """A turn is being answered: its draft, which is then the caller's to `take`, or None, and none is left."""
         self._of_this_turn = 0
-        self._speculation.answered()
+        self._budget.answered()
         if self._draft is None or not self._draft.answers(revision, terms, prompt):
             self.discard()
             return None
         draft, self._draft = self._draft, None
-        self._speculation.kept()
+        self._budget.kept()
         self._metrics.draft("kept")
         return draft

@@ -30,34 +30,34 @@ def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings
     return opening_for(openings, prompt) if events.spoken and events.conversation_id else ""
 
 
-async def opened(
-    opening: str, services: Services, request: LlmRequest, trouble: StageFailures, *, thought: GenerationStats
+async def stream_after_opening(
+    opening: str, services: Services, request: LlmRequest, failures: StageFailures, *, stats: GenerationStats
 ) -> AsyncGenerator[TokenDelta, None]:
     """The opening as one delta of its own, then what the model says behind it. Close it to stop.
 
     A model that takes the opening for the whole answer is asked again without it.
     """
-    stream, within_s = services.hedger.stream, services.settings.conversation.give_up_after_s
+    stream, give_up_s = services.hedger.stream, services.settings.conversation.give_up_after_s
     if not opening:
-        async with aclosing(stream(request, trouble, thought, within_s)) as deltas:
+        async with aclosing(stream(request, failures, stats, give_up_s)) as deltas:
             async for delta in deltas:
                 yield delta
         return
-    thought.opened = True
+    stats.opened = True
     yield TokenDelta(opening, 0)
     for prefix in (opening, ""):
-        said = ""
-        async with aclosing(stream(replace(request, prefix=prefix), trouble, thought, within_s)) as deltas:
+        generated = ""
+        async with aclosing(stream(replace(request, prefix=prefix), failures, stats, give_up_s)) as deltas:
             async for delta in deltas:
-                space = "" if said or _attached(delta.text) else " "
-                said += delta.text
-                if not said.strip() and prefix and delta.finish:
+                space = "" if generated or _needs_no_space(delta.text) else " "
+                generated += delta.text
+                if not generated.strip() and prefix and delta.finish:
                     break
                 yield replace(delta, text=space + delta.text)
-        if said.strip():
+        if generated.strip():
             return
 
 
-def _attached(text: str) -> bool:
+def _needs_no_space(text: str) -> bool:
     """Whether it needs no space before it."""
     return not text or text[0].isspace() or text[0] in CLOSING

@@ -30,13 +30,13 @@ class Prefill:
         settings = self._services.settings
         if not settings.llm.reads_ahead or not messages:
             return
-        if self._services.speculation.thinking >= settings.speculation.max_concurrent:
+        if self._services.draft_budget.thinking >= settings.speculation.max_concurrent:
             return
         self._next = LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole)
         if self._task is None or self._task.done():
-            self._task = self._group.create_task(self._read())
+            self._task = self._group.create_task(self._run())
 
-    async def _read(self) -> None:
+    async def _run(self) -> None:
         """Read until nothing newer is there; cancelling it stops the engine."""
         with contained("llm", self._services.metrics):
             while self._next is not None:

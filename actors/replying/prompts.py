@@ -12,7 +12,7 @@ from actors.replying.summaries import Summaries
 from actors.stages.session_context import SessionContext
 from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import Stage
-from rejoinder.core.reply import prompt_window as context
+from rejoinder.core.reply import prompt_window
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.wire import server
 
@@ -34,50 +34,50 @@ class Prompts:
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def of_turn(self, turn: CommittedTurn | None, order: ReplyRequest, *, asked: bool) -> Prompt | None:
+    async def for_turn(self, turn: CommittedTurn | None, request: ReplyRequest, *, requested: bool) -> Prompt | None:
         """The prompt once every committed turn is transcribed; None if nobody said or asked for anything."""
-        if order.prompt is not None:
-            return context.window(order.instructions, order.prompt, len(order.prompt) or 1)
+        if request.prompt is not None:
+            return prompt_window.window(request.instructions, request.prompt, len(request.prompt) or 1)
         if self._pending:
             await asyncio.wait(self._pending)
         if turn:
-            transcript = await asyncio.shield(turn.hearing.transcript)
-            turn.marks.end(Stage.STT, turn.hearing.transcribed_at or self._services.clock())
-            if not (transcript.text or asked or self._left_open()):
+            transcript = await asyncio.shield(turn.end_of_turn.transcript)
+            turn.marks.end(Stage.STT, turn.end_of_turn.transcribed_at or self._services.clock())
+            if not (transcript.text or requested or self._ends_with_caller()):
                 return None
-        return self.now(order)
+        return self.current(request)
 
-    async def of_draft(self, draft: Draft) -> Prompt | None:
+    async def for_draft(self, draft: Draft) -> Prompt | None:
         """What the committed turn's prompt will be, if nothing happens before it is committed."""
-        said = await draft.said()
+        transcript = await draft.transcript()
         if self._pending:
             await asyncio.wait(self._pending)
         if draft.turn:
-            return await self.of_turn(draft.turn, draft.terms.order, asked=False)
-        draft.asked = self.now(draft.terms.order, said)
-        return draft.asked
+            return await self.for_turn(draft.turn, draft.terms.request, requested=False)
+        draft.sent_prompt = self.current(draft.terms.request, transcript)
+        return draft.sent_prompt
 
-    def now(self, order: ReplyRequest, said: str = "") -> Prompt:
+    def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
         """The prompt as the conversation stands, and the words `said` as its newest turn."""
-        newest = [ChatMessage("user", said)] if said else []
+        newest = [ChatMessage("user", transcript)] if transcript else []
         turns = self._context.conversation.messages() + newest
-        return self.summaries.window.prompt(order.instructions, turns, self.summaries.newest)
+        return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
 
-    def _left_open(self) -> bool:
+    def _ends_with_caller(self) -> bool:
         """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""
         messages = self._context.conversation.messages()
         return bool(messages) and messages[-1].role == "user"
 
     async def _transcribed(self, turn: CommittedTurn) -> None:
-        wanted = self._context.config.transcription is not None
+        asked_for = self._context.config.transcription is not None
         try:
-            transcript = await asyncio.shield(turn.hearing.transcript)
+            transcript = await asyncio.shield(turn.end_of_turn.transcript)
         except BackendError as fault:
             self._services.metrics.error("backend", "stt")
-            if wanted:
+            if asked_for:
                 self._context.emit(server.transcription_failed(turn.item.id, str(fault)))
             return
         self._context.conversation.update(replace(turn.item, text=transcript.text))
         self._services.journal.write("heard", {"item": turn.item.id, "text": transcript.text})
-        if wanted:
-            self._context.emit(server.transcription_completed(turn.item.id, transcript.text, turn.hearing.seconds))
+        if asked_for:
+            self._context.emit(server.transcription_completed(turn.item.id, transcript.text, turn.end_of_turn.seconds))

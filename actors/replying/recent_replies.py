@@ -21,8 +21,8 @@ class RecentReplies:
         """Its item may be named from now on."""
         self._replies[reply.plan.events.item_id] = reply
         while len(self._replies) > REMEMBERED:
-            _, forgotten = self._replies.popitem(last=False)
-            self._spoken = self._spoken or forgotten.audio_ms > 0
+            _, oldest = self._replies.popitem(last=False)
+            self._spoken = self._spoken or oldest.audio_ms > 0
 
     @property
     def spoken(self) -> bool:
@@ -31,7 +31,7 @@ class RecentReplies:
 
     def heard(self, item_id: str, at_s: float) -> tuple[str, int] | None:
         """What was heard of an assistant item by `at_s`, and its audio's length in ms; None if not remembered."""
-        return (reply.heard(at_s), reply.audio_ms) if (reply := self._replies.get(item_id)) else None
+        return (reply.heard_text(at_s), reply.audio_ms) if (reply := self._replies.get(item_id)) else None
 
     def flushed(self, item_id: str, at_s: float) -> None:
         """The client stopped playing an assistant item at `at_s`; if it is paused, it goes on from there."""

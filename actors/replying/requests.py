@@ -25,25 +25,25 @@ class ReplyRequest:
     max_tokens: int
     metadata: Json | None = None
     prompt: tuple[ChatMessage, ...] | None = None
-    aside: bool = False
+    out_of_band: bool = False
     format: AudioFormat = AudioFormat.PCM
-    said: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedTurn:
     """A committed turn: its item, what is being heard of it, its marks, and when its last speech arrived."""
 
-    turn: CommitTurn
+    command: CommitTurn
     item: Item
-    hearing: EndOfTurnRequest
+    end_of_turn: EndOfTurnRequest
     marks: Marks
-    began: float
+    speech_ended_at: float
 
     def waited_for_end(self, now: float) -> None:
         """A reply that starts with the commit waited for the verdict, or for the words if they decided."""
-        decided_from = self.hearing.transcribed_at if self.hearing.words_decided else None
-        self.marks.start(Stage.ENDPOINT, decided_from or self.hearing.began)
+        decided_from = self.end_of_turn.transcribed_at if self.end_of_turn.decided_by_transcript else None
+        self.marks.start(Stage.ENDPOINT, decided_from or self.end_of_turn.started_at)
         self.marks.end(Stage.ENDPOINT, now)
 
     def held_reply(self, ready_at: float | None, now: float) -> None:
@@ -51,3 +51,12 @@ class CommittedTurn:
         if ready_at is not None:
             self.marks.start(Stage.ENDPOINT, ready_at)
             self.marks.end(Stage.ENDPOINT, now)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTerms:
+    """All that decides how a turn is answered, beside the conversation itself."""
+
+    request: ReplyRequest
+    voice: str
+    speed: float

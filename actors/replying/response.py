@@ -51,7 +51,7 @@ class ResponseChannel(Protocol):
     def emit(self) -> Callable[[Json], None]: ...
 
 
-def claim(channel: ResponseChannel, item_id: str) -> None:
+def claim_item_id(channel: ResponseChannel, item_id: str) -> None:
     """Before an item of our own goes in: one that a client made under our next id gives way."""
     if item_id in channel.conversation:
         channel.conversation.delete(item_id)
@@ -65,7 +65,7 @@ class Response:
         self.events = events
         self.phase = ResponsePhase.UNSEEN
         self._channel = channel
-        self._said: list[str] = []
+        self._words: list[str] = []
         self._encode = WireEncoder(events.format)
 
     @property
@@ -79,7 +79,7 @@ class Response:
         self.phase = ResponsePhase.OPEN
         events, emit = self.events, self._channel.emit
         item = Item(events.item_id, role="assistant", spoken=events.spoken, status="in_progress")
-        claim(self._channel, item.id)
+        claim_item_id(self._channel, item.id)
         emit(events.created())
         emit(events.output_item("added", item))
         if events.conversation_id is not None:
@@ -92,7 +92,7 @@ class Response:
         if self.ended or not text:
             return
         self.open()
-        self._said.append(text)
+        self._words.append(text)
         self._channel.emit(self.events.text_delta(text))
 
     def audio(self, pcm: bytes) -> None:
@@ -110,19 +110,19 @@ class Response:
         if not seen:
             return
         events, emit = self.events, self._channel.emit
-        for event in events.content_done("".join(self._said)):
+        for event in events.content_done("".join(self._words)):
             emit(event)
-        item = self.remember(ending.text, ending.audio_ms, complete=ending.status == "completed")
+        item = self.update_item(ending.text, ending.audio_ms, complete=ending.status == "completed")
         if events.conversation_id is not None and item.id in self._channel.conversation:
             previous = self._channel.conversation.predecessor(item.id)
             emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
         emit(events.output_item("done", item))
-        used = ending.usage or LlmUsage(0, 0)
-        counts = usage(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+        tokens = ending.usage or LlmUsage(0, 0)
+        counts = usage(tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens)
         done = events.done(ending.status, ending.details, item, counts)
         emit(done | ({"rejoinder": ending.report} if ending.report else {}))
 
-    def remember(self, text: str, audio_ms: int, *, complete: bool) -> Item:
+    def update_item(self, text: str, audio_ms: int, *, complete: bool) -> Item:
         """What the conversation keeps of it, also after its end."""
         item = Item(
             self.events.item_id,

@@ -75,28 +75,28 @@ class SpeechOutput:
         listener: SpeechListener,
         settings: SpeechOutputSettings,
         *,
-        trouble: StageFailures,
+        failures: StageFailures,
         clock: Clock,
-        go: asyncio.Event,
+        released: asyncio.Event,
     ) -> None:
         self._tts = tts
         self._phrases = phrases
-        self._go = go
+        self._released = released
         self._listener = listener
         self._settings = settings
-        self._trouble = trouble
+        self._failures = failures
         self._clock = clock
         self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
-        self._tape = ReplayBuffer(round((settings.lead_s + LAG_S) * WIRE_RATE))
+        self._buffer = ReplayBuffer(round((settings.lead_s + LAG_S) * WIRE_RATE))
         self._playout = Playout(settings.lead_s)
         # Half the lead at most: one delta is heard while the next is on its way.
         self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
         self._synthesized = False
-        self._resumed_s = 0.0
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
+        self._resumed_at_s = 0.0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._changed = asyncio.Event()
+        self._has_room = asyncio.Event()
 
     @property
     def audio_ms(self) -> int:
@@ -121,8 +121,8 @@ class SpeechOutput:
         self._playout.begin("")
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
-        self._tape.add(ReplayPiece(clip.text, clip.pcm, answers=False))
-        self._wake.set()
+        self._buffer.add(ReplayPiece(clip.text, clip.pcm, answers=False))
+        self._changed.set()
 
     async def say_last(self, clip: HeldClip) -> None:
         """After `run` failed: send what was synthesized, then a held clip, and nothing more."""
@@ -130,53 +130,53 @@ class SpeechOutput:
         self._synthesized = True
         await self._deliver()
 
-    def dry(self) -> bool:
+    def drained(self) -> bool:
         """Whether the listener hears nothing and nothing is ready to be heard."""
-        drained = not self._tape.waiting and self._playout.finish(self._clock()) <= self._clock()
-        return drained and self._flows.is_set()
+        all_heard = not self._buffer.waiting and self._playout.finish(self._clock()) <= self._clock()
+        return all_heard and self._flowing.is_set()
 
     def pause(self) -> None:
         """Send nothing from now on: the listener flushes what it holds."""
-        self._flows.clear()
-        self._tape.wind(self._playout.flush(self._clock()))
+        self._flowing.clear()
+        self._buffer.wind(self._playout.flush(self._clock()))
 
     def flushed(self, at_s: float) -> None:
         """The listener says that it stopped at `at_s`; only a paused voice goes back there."""
-        if self._flows.is_set():
+        if self._flowing.is_set():
             return
-        at = max(self._tape.oldest, round(self.where(at_s) * WIRE_RATE))
-        self._tape.wind(self._playout.flush(self._clock(), at))
+        position = max(self._buffer.oldest, round(self.listener_position_s(at_s) * WIRE_RATE))
+        self._buffer.wind(self._playout.flush(self._clock(), position))
 
-    def where(self, at_s: float) -> float:
+    def listener_position_s(self, at_s: float) -> float:
         """The position of a listener who says that it stopped at `at_s`: into the audio, or, as some clients count,
         into what it was sent since the last flush; whichever is nearer to our own reckoning.
         """
         reckoned_s = self._playout.position_s(self._clock())
-        return min((at_s, self._resumed_s + at_s), key=lambda at: abs(at - reckoned_s))
+        return min((at_s, self._resumed_at_s + at_s), key=lambda position: abs(position - reckoned_s))
 
     def resume(self) -> None:
         """Go on behind the last sample that was heard."""
-        self._resumed_s = self._playout.position_s(self._clock())
-        self._flows.set()
-        self._wake.set()
+        self._resumed_at_s = self._playout.position_s(self._clock())
+        self._flowing.set()
+        self._changed.set()
 
     def silence(self) -> str:
         """Drop what was not sent; returns what was heard of the answer."""
-        self._tape.clear()
-        return self.heard()
+        self._buffer.clear()
+        return self.heard_text()
 
-    def said(self) -> str:
+    def sent_text(self) -> str:
         """The words of the answer whose audio was sent, heard already or about to be."""
         return self._playout.heard_text(self._playout.reached_s)
 
-    def heard(self, at_s: float | None = None) -> str:
+    def heard_text(self, at_s: float | None = None) -> str:
         """The words played by now, or by `at_s` seconds into the audio if the client says so."""
         return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
 
-    def newest(self, before_s: float, behind_s: float) -> str:
+    def words_around(self, before_s: float, after_s: float) -> str:
         """The words around the listener's position."""
         position_s = self._playout.position_s(self._clock())
-        return self._playout.words_between(position_s - before_s, position_s + behind_s)
+        return self._playout.words_between(position_s - before_s, position_s + after_s)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -185,76 +185,76 @@ class SpeechOutput:
 
     async def _synthesize(self) -> None:
         while (text := await self._segments.get()) is not None:
-            await self._speak(text)
-            await self._go.wait()
+            await self._synthesize_segment(text)
+            await self._released.wait()
         self._synthesized = True
-        self._wake.set()
+        self._changed.set()
 
-    async def _speak(self, text: str) -> None:
+    async def _synthesize_segment(self, text: str) -> None:
         """One segment: from what is held, or synthesized, and then asked again on another replica if it fails, without
         repeating what was made already.
         """
-        held = self._phrases.of(text) if self._settings.speed == 1 else None
-        if held:
+        clip = self._phrases.of(text) if self._settings.speed == 1 else None
+        if clip:
             self._listener.synthesis_started()
-            await self._keep(text, held.pcm)
+            await self._enqueue(text, clip.pcm)
             self._playout.end()
             return
         self._listener.synthesis_started()
         segment = _Segment(text)
-        settings, failed = self._settings, partial(self._trouble.failed, "tts")
+        settings, failed = self._settings, partial(self._failures.failed, "tts")
         async for attempt in attempts("tts", failed, limit_s=settings.attempt_s, give_up_s=settings.give_up_s):
             with attempt:
-                await self._stream(segment, attempt)
+                await self._synthesize_rest(segment, attempt)
         self._playout.end()
-        self._trouble.recovered("tts")
+        self._failures.recovered("tts")
 
-    async def _stream(self, segment: _Segment, attempt: Attempt) -> None:
+    async def _synthesize_rest(self, segment: _Segment, attempt: Attempt) -> None:
         """Synthesize the segment and keep what lies behind the samples that are kept already."""
         request = TtsRequest(segment.text, self._settings.voice, self._settings.speed)
         seen = 0
         async with idle_timeout(attempt.limit_s) as waiting, self._tts.open(request, avoid=attempt.avoid) as chunks:
             async for pcm in chunks:
                 waiting.pause()
-                fresh = pcm[max(0, segment.kept - seen) * SAMPLE_BYTES :]
+                fresh = pcm[max(0, segment.enqueued - seen) * SAMPLE_BYTES :]
                 seen += len(pcm) // SAMPLE_BYTES
                 if fresh:
-                    self._trouble.recovered("tts")
-                    await self._keep(segment.text if segment.kept == 0 else "", fresh)
-                    segment.kept = seen
+                    self._failures.recovered("tts")
+                    await self._enqueue(segment.text if segment.enqueued == 0 else "", fresh)
+                    segment.enqueued = seen
                     attempt.progressed()
                 waiting.restart()
 
-    async def _keep(self, words: str, pcm: bytes) -> None:
-        while self._tape.waiting > AHEAD_S * WIRE_RATE:
-            self._room.clear()
-            await self._room.wait()
+    async def _enqueue(self, words: str, pcm: bytes) -> None:
+        while self._buffer.waiting > AHEAD_S * WIRE_RATE:
+            self._has_room.clear()
+            await self._has_room.wait()
         if words:
             self._playout.begin(words)
             self._listener.first_audio_ready()
         self._playout.add(len(pcm) // SAMPLE_BYTES)
-        self._tape.add(ReplayPiece(words, pcm))
-        self._wake.set()
+        self._buffer.add(ReplayPiece(words, pcm))
+        self._changed.set()
 
     async def _deliver(self) -> None:
         """Send all that is made, until the listener has heard it."""
-        await self._go.wait()
+        await self._released.wait()
         while True:
-            await self._flows.wait()
+            await self._flowing.wait()
             now = self._clock()
-            if self._tape.waiting:
-                wanted = min(self._tape.waiting, self._delta)
-                if (wait_s := self._playout.wait_s(wanted, now)) > 0:
+            if self._buffer.waiting:
+                samples = min(self._buffer.waiting, self._delta)
+                if (wait_s := self._playout.wait_s(samples, now)) > 0:
                     await asyncio.sleep(wait_s)
                 else:
-                    self._send(self._tape.take(wanted), now)
+                    self._send(self._buffer.take(samples), now)
             elif not self._synthesized:
-                self._wake.clear()
-                await self._wake.wait()
+                self._changed.clear()
+                await self._changed.wait()
             elif (left_s := self._playout.finish(now) - now) > 0:
                 await asyncio.sleep(left_s)
             else:
-                self._tape.clear()  # nothing is sent again: an ended reply is remembered without its audio
+                self._buffer.clear()  # nothing is sent again: an ended reply is remembered without its audio
                 return
 
     def _send(self, piece: ReplayPiece, now: float) -> None:
@@ -262,10 +262,10 @@ class SpeechOutput:
         if piece.words:
             self._listener.speaking(piece.words)
         self._listener.audio(piece.pcm, answers=piece.answers)
-        self._room.set()
+        self._has_room.set()
 
 
 @dataclass(slots=True)
 class _Segment:
     text: str
-    kept: int = 0
+    enqueued: int = 0

@@ -37,9 +37,9 @@ class Summaries:
         """A reply was heard: have what will leave with the next turn summed up, if nothing else is to be done."""
         speculation = self._services.settings.speculation
         leaving = self.window.leaving(turns, self.newest)
-        if leaving and self._services.speculation.thinking < speculation.max_concurrent:
+        if leaving and self._services.draft_budget.thinking < speculation.max_concurrent:
             self.withdraw()
-            self._task = self._group.create_task(self._sum_up(leaving))
+            self._task = self._group.create_task(self._summarize(leaving))
 
     def withdraw(self) -> None:
         """The caller speaks: cancelling stops the engine."""
@@ -47,7 +47,7 @@ class Summaries:
             self._task.cancel()
             self._task = None
 
-    async def _sum_up(self, leaving: tuple[ChatMessage, ...]) -> None:
+    async def _summarize(self, leaving: tuple[ChatMessage, ...]) -> None:
         messages = request_summary(leaving, self.newest, self._words)
         request = LlmRequest(messages, max_tokens=TOKENS_A_WORD * self._words)
         with contained("llm", self._services.metrics):
@@ -56,10 +56,10 @@ class Summaries:
                     asyncio.timeout(self._services.settings.conversation.give_up_after_s),
                     self._services.stages.llm.open(request) as stream,
                 ):
-                    said = [delta.text async for delta in stream]
+                    parts = [delta.text async for delta in stream]
             except (BackendError, Overloaded, TimeoutError):
                 self._services.metrics.error("backend", "llm_summary")
             except RejoinderError:
                 return  # longer than the model reads
             else:
-                self.newest = ConversationSummary("".join(said).strip(), leaving)
+                self.newest = ConversationSummary("".join(parts).strip(), leaving)

@@ -36,46 +36,46 @@ class AnswerCacheClient:
     """One for all conversations of a host. `run` for the host's life."""
 
     def __init__(
-        self, cache: AnswerCachePort | None, rules: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
+        self, cache: AnswerCachePort | None, settings: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._cache = cache
-        self._rules = rules
+        self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._patience = LookupBackoff()
-        self._keeping: asyncio.Queue[CachedAnswer] = asyncio.Queue(KEEPING_QUEUE)
+        self._backoff = LookupBackoff()
+        self._to_store: asyncio.Queue[CachedAnswer] = asyncio.Queue(KEEPING_QUEUE)
 
     async def stream(
         self,
         request: LlmRequest,
-        asker: CacheScope,
-        thought: GenerationStats,
+        scope: CacheScope,
+        stats: GenerationStats,
         ask: Callable[[], AsyncGenerator[TokenDelta, None]],
     ) -> AsyncGenerator[TokenDelta, None]:
         """A kept answer as one delta, or what `ask` says. Close it to stop; a lookup under way is then cancelled."""
-        hit = await self._recall(request, asker, thought)
+        hit = await self._find(request, scope, stats)
         if hit is None:
             async with aclosing(ask()) as deltas:
                 async for delta in deltas:
                     yield delta
             return
-        thought.finish, thought.usage = "stop", LlmUsage(0, 0)
-        yield TokenDelta(hit.answer, 0, "stop", thought.usage)
+        stats.finish, stats.usage = "stop", LlmUsage(0, 0)
+        yield TokenDelta(hit.answer, 0, "stop", stats.usage)
 
-    def keep(self, thought: GenerationStats, answer: str) -> None:
+    def keep(self, stats: GenerationStats, answer: str) -> None:
         """An answer was given to its end and heard to its end: keep it if it may be kept and is not kept already."""
-        question = thought.question
-        if question is None or thought.finish != "stop" or not keeps(question, answer, self._rules):
+        question = stats.question
+        if question is None or stats.finish != "stop" or not keeps(question, answer, self._settings):
             return
         try:
-            self._keeping.put_nowait(CachedAnswer(question, answer))
+            self._to_store.put_nowait(CachedAnswer(question, answer))
         except asyncio.QueueFull:
             self._metrics.cache("dropped")
 
     async def run(self) -> None:
         """Hand what is to be kept to the cache, until cancelled."""
         while True:
-            answered = await self._keeping.get()
+            answered = await self._to_store.get()
             assert self._cache is not None  # only its questions are kept
             with contained("answer_cache", self._metrics):
                 try:
@@ -86,34 +86,34 @@ class AnswerCacheClient:
                 else:
                     self._metrics.cache("stored")
 
-    async def _recall(self, request: LlmRequest, asker: CacheScope, thought: GenerationStats) -> CacheHit | None:
+    async def _find(self, request: LlmRequest, scope: CacheScope, stats: GenerationStats) -> CacheHit | None:
         if self._cache is None:
             return None
-        question = question_of(request.messages, request.max_tokens, asker, self._rules)
+        question = question_of(request.messages, request.max_tokens, scope, self._settings)
         if isinstance(question, CacheRefusal):
-            thought.cache = question.value
-            self._metrics.cache(thought.cache)
+            stats.cache = question.value
+            self._metrics.cache(stats.cache)
             return None
-        thought.cache, hit = await self._look_up(self._cache, question)
-        self._metrics.cache(thought.cache)
+        stats.cache, hit = await self._look_up(self._cache, question)
+        self._metrics.cache(stats.cache)
         if hit is None and not request.small:  # what a smaller model says must not outlive the need for it
-            thought.question = question
+            stats.question = question
         return hit
 
     async def _look_up(self, cache: AnswerCachePort, question: CacheQuestion) -> tuple[str, CacheHit | None]:
         """How the lookup ended, and what it found."""
-        if not self._patience.waits(self._clock()):
+        if not self._backoff.waits(self._clock()):
             return "paused", None
         with contained("answer_cache", self._metrics):
             try:
-                async with asyncio.timeout(self._rules.call_timeout_ms / 1000):
+                async with asyncio.timeout(self._settings.call_timeout_ms / 1000):
                     hit = await cache.lookup(question)
             except TimeoutError:
-                self._patience.late(self._clock())
+                self._backoff.late(self._clock())
                 return "late", None
             except (BackendError, Overloaded):
-                self._patience.late(self._clock())
+                self._backoff.late(self._clock())
                 return "failed", None
-            self._patience.answered()
+            self._backoff.answered()
             return (f"hit_{hit.kind}", hit) if hit else ("miss", None)
         return "failed", None

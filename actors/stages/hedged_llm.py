@@ -77,8 +77,8 @@ class _Attempt:
         self._limit_s = limit_s
         self._stream: LlmStream | None = None
         self._replica = ""
-        self._speaking = False
-        self.waits_since = hedger.clock()
+        self._has_first_token = False
+        self.waiting_since = hedger.clock()
 
     @property
     def replica(self) -> str:
@@ -87,14 +87,14 @@ class _Attempt:
 
     async def run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         """Read the stream to its end; a failure is the queue's last entry."""
-        self._hedger.watch.waits(self)
+        self._hedger.replica_health.add(self)
         try:
             with contained("llm", self._hedger.metrics) as port:
                 await self._run(request, avoid, strict)
             if port.broke:
                 await self._fail(BackendError("the language model port broke.", stage="llm", replica=self.replica))
         finally:
-            self._hedger.watch.ended(self)
+            self._hedger.replica_health.remove(self)
 
     async def _run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         try:
@@ -115,11 +115,11 @@ class _Attempt:
     async def _read(self, stream: LlmStream, waiting: ItemWait) -> None:
         async for delta in stream:
             waiting.pause()
-            self._hedger.watch.heard(stream.replica)
+            self._hedger.replica_health.token_received(stream.replica)
             await self.deltas.put(delta)
-            self.waits_since = self._hedger.clock()
-            if not self._speaking:
-                self._speaking = True
+            self.waiting_since = self._hedger.clock()
+            if not self._has_first_token:
+                self._has_first_token = True
                 self._report(FirstToken(self.number))
             if delta.finish:
                 return
@@ -129,16 +129,16 @@ class _Attempt:
     async def _fail(self, fault: Fault) -> None:
         if isinstance(fault, BackendError):
             self._replica = fault.replica or self._replica
-            self._hedger.watch.failed(self.replica)
+            self._hedger.replica_health.failed(self.replica)
         self.fault = fault
         await self.deltas.put(fault)
-        if not self._speaking:
+        if not self._has_first_token:
             self._report(AttemptFailed(self.number))
 
     def abandon(self) -> None:
         """Its replica has fallen silent: another is asked beside it, or goes on with what it has begun to say."""
-        self._hedger.watch.ended(self)
-        if not self._speaking:
+        self._hedger.replica_health.remove(self)
+        if not self._has_first_token:
             self._report(ReplicaSilent(self.number))
             return
         fault = BackendError("the replica fell silent.", stage="llm", replica=self.replica)
@@ -167,7 +167,9 @@ class Hedger:
         self._backup = backup
         self._settings = settings.hedging
         self.policy = HedgePolicy(settings.hedging)
-        self.watch = ReplicaHealth(llm, settings=settings.breaker, policy=self.policy, metrics=metrics, clock=clock)
+        self.replica_health = ReplicaHealth(
+            llm, settings=settings.breaker, policy=self.policy, metrics=metrics, clock=clock
+        )
         self.metrics = metrics
         self.clock = clock
         self.timeout_s = settings.llm.call_timeout_s
@@ -180,29 +182,29 @@ class Hedger:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._running.set()
-            await self.watch.run(group)
+            await self.replica_health.run(group)
 
     async def stream(
-        self, request: LlmRequest, trouble: StageFailures, thought: GenerationStats, give_up_s: float
+        self, request: LlmRequest, failures: StageFailures, stats: GenerationStats, give_up_s: float
     ) -> AsyncGenerator[TokenDelta, None]:
         """The answer's deltas; raises BackendError when no replica answered for `give_up_s`. Close it to stop."""
         began = self.clock()
         self.policy.on_primary(began)
         async for attempt in attempts(
             "llm",
-            partial(trouble.failed, "llm"),
+            partial(failures.failed, "llm"),
             limit_s=self.timeout_s,
             give_up_s=give_up_s,
             covered=(BackendError, Overloaded),
             overload_clears_avoid=True,
         ):
             race = _Racing(
-                self, request=request, avoid=attempt.avoid, thought=thought, trouble=trouble, limit_s=attempt.limit_s
+                self, request=request, avoid=attempt.avoid, stats=stats, failures=failures, limit_s=attempt.limit_s
             )
             with attempt:
                 async with aclosing(race.deltas()) as deltas:
                     async for delta in deltas:
-                        trouble.recovered("llm")
+                        failures.recovered("llm")
                         attempt.progressed()
                         request = replace(
                             request,
@@ -210,8 +212,8 @@ class Hedger:
                             max_tokens=max(1, request.max_tokens - delta.tokens),
                         )
                         if delta.finish:
-                            thought.finish, thought.usage = delta.finish, delta.usage
-                            thought.total_ms = round((self.clock() - began) * 1000, 1)
+                            stats.finish, stats.usage = delta.finish, delta.usage
+                            stats.total_ms = round((self.clock() - began) * 1000, 1)
                         yield delta
 
     def backend(self, number: int) -> LlmPort:
@@ -266,18 +268,18 @@ class _Racing:
         hedger: Hedger,
         request: LlmRequest,
         avoid: frozenset[str],
-        thought: GenerationStats,
+        stats: GenerationStats,
         *,
-        trouble: StageFailures,
+        failures: StageFailures,
         limit_s: float,
     ) -> None:
         self._hedger = hedger
         self._limit_s = limit_s
-        self._trouble = trouble
+        self._failures = failures
         self._request = request
         self._tokens = prompt_tokens(sum(len(message.content) for message in request.messages))
         self._avoid = avoid
-        self._thought = thought
+        self._stats = stats
         self._race = Race()
         self._attempts: list[_Attempt] = []
         self._events: asyncio.Queue[RaceEvent] = asyncio.Queue()
@@ -312,7 +314,7 @@ class _Racing:
             event = await self._next()
             if isinstance(event, AttemptFailed) and (fault := self._attempts[event.attempt].fault):
                 # The retry may have to wait for a replacement: the listener must not wait for that in silence.
-                self._trouble.failed("llm", fault)
+                self._failures.failed("llm", fault)
 
     async def _next(self) -> RaceEvent:
         """The next thing that happens; a hedge that is vetoed does not, and is due again after its delay."""
@@ -330,7 +332,7 @@ class _Racing:
                 hedge = len(self._race.running) > 1
                 await self._start(number, strict=hedge)
                 if hedge:
-                    self._thought.hedged = True
+                    self._stats.hedged = True
                     self._attempts[number].hedge = True
                     hedger.metrics.hedge("sent")
             case UseAttempt(number, ttft_s):
@@ -357,7 +359,11 @@ class _Racing:
     @property
     def _used(self) -> frozenset[str]:
         """Replicas that a further attempt does not go to."""
-        return self._avoid | {other.replica for other in self._attempts if other.replica} | self._hedger.watch.avoid
+        return (
+            self._avoid
+            | {other.replica for other in self._attempts if other.replica}
+            | self._hedger.replica_health.avoid
+        )
 
     def _arm(self) -> None:
         """Have a hedge fall due after its delay from now."""

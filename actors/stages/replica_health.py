@@ -25,7 +25,7 @@ PROBE = (ChatMessage("user", "Hello"),)
 class WaitingStream(Protocol):
     """A stream that waits for its next token."""
 
-    waits_since: float
+    waiting_since: float
 
     @property
     def replica(self) -> str:
@@ -56,22 +56,22 @@ class ReplicaHealth:
         self._clock = clock
         self._breaker = CircuitBreaker(settings)
         self._waiting: set[WaitingStream] = set()
-        self._woken = asyncio.Event()
+        self._wake = asyncio.Event()
 
     @property
     def avoid(self) -> frozenset[str]:
         """Replicas that are taken out."""
         return self._breaker.avoid
 
-    def waits(self, stream: WaitingStream) -> None:
+    def add(self, stream: WaitingStream) -> None:
         """A stream was asked for."""
         self._waiting.add(stream)
-        self._woken.set()
+        self._wake.set()
 
-    def ended(self, stream: WaitingStream) -> None:
+    def remove(self, stream: WaitingStream) -> None:
         self._waiting.discard(stream)
 
-    def heard(self, replica: str) -> None:
+    def token_received(self, replica: str) -> None:
         """A token came."""
         if self._breaker.heard(replica, self._clock()):
             self._metrics.breaker("closed")
@@ -84,31 +84,31 @@ class ReplicaHealth:
     async def run(self, group: asyncio.TaskGroup) -> None:
         """Look while somebody waits or something is taken out, until cancelled; probes are tasks of the group."""
         while True:
-            self._woken.clear()
+            self._wake.clear()
             if not self._waiting and not self.avoid:
-                await self._woken.wait()
+                await self._wake.wait()
             self._look()
             for replica in self._breaker.due(self._clock()):
                 group.create_task(self._probe(replica))
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _look(self) -> None:
-        longest: dict[str, float] = {}
+        waiting_since_by_replica: dict[str, float] = {}
         for stream in self._waiting:
             if stream.replica:
-                since = longest.get(stream.replica, stream.waits_since)
-                longest[stream.replica] = min(since, stream.waits_since)
+                since = waiting_since_by_replica.get(stream.replica, stream.waiting_since)
+                waiting_since_by_replica[stream.replica] = min(since, stream.waiting_since)
         now = self._clock()
         usual_s = self._settings.silence_factor * self._policy.usual_s(now)
         idle_timeout_s = max(self._settings.silence_ms / 1000, usual_s)
-        for replica in self._breaker.silent(longest, idle_timeout_s, now):
+        for replica in self._breaker.silent(waiting_since_by_replica, idle_timeout_s, now):
             self._opened()
             for stream in [stream for stream in self._waiting if stream.replica == replica]:
                 stream.abandon()
 
     def _opened(self) -> None:
         self._metrics.breaker("opened")
-        self._woken.set()
+        self._wake.set()
 
     async def _probe(self, replica: str) -> None:
         """Ask it, and only it, for a token; cancelling stops the engine."""
@@ -122,7 +122,7 @@ class ReplicaHealth:
                 ):
                     async for _ in stream:
                         if stream.replica == replica:
-                            self.heard(replica)
+                            self.token_received(replica)
             except (RejoinderError, TimeoutError):
                 self._metrics.error("backend", "llm_probe")
         self._breaker.unanswered(replica, self._clock())

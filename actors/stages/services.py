@@ -26,11 +26,11 @@ class Services:
     metrics: Metrics
     journal: Journal
     clock: Callable[[], float]
-    speculation: DraftBudget
-    recall: AnswerCacheClient
-    questions: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
-    foresight: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
-    pace: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
+    draft_budget: DraftBudget
+    answer_cache: AnswerCacheClient
+    turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
+    latency_estimator: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
+    first_segment_sizer: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
 
     @classmethod
     def over(
@@ -45,8 +45,8 @@ class Services:
     ) -> Services:
         """Those of a host whose conversations use `stages`."""
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
-        speculation = DraftBudget(settings.speculation)
-        recall = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)
+        draft_budget = DraftBudget(settings.speculation)
+        answer_cache = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)
         return cls(
             stages,
             settings=settings,
@@ -55,6 +55,6 @@ class Services:
             metrics=metrics,
             journal=journal,
             clock=clock,
-            speculation=speculation,
-            recall=recall,
+            draft_budget=draft_budget,
+            answer_cache=answer_cache,
         )

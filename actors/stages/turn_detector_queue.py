@@ -18,18 +18,18 @@ class TurnDetectorQueue:
     """Deadlines are the event loop's seconds."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
-        self._line: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue(at_once)
+        self._queue: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue(at_once)
 
     @asynccontextmanager
-    async def turn(self, deadline: float) -> AsyncIterator[None]:
+    async def slot(self, deadline: float) -> AsyncIterator[None]:
         """Wait for a place and hold it; raises Overloaded as soon as no answer can be there by the deadline.
 
         Cancelling it withdraws the question.
         """
         loop = asyncio.get_running_loop()
         ticket: asyncio.Future[None] = loop.create_future()
-        self._line.join(ticket, deadline)
-        self._call(loop.time())
+        self._queue.join(ticket, deadline)
+        self._admit(loop.time())
         answered = False
         try:
             await ticket
@@ -38,12 +38,12 @@ class TurnDetectorQueue:
         finally:
             # A question that was withdrawn says nothing about how long answers take; one cut off says it was longer.
             now = loop.time()
-            self._line.leave(ticket, now, learn=answered or now >= deadline)
-            self._call(now)
+            self._queue.leave(ticket, now, learn=answered or now >= deadline)
+            self._admit(now)
 
-    def _call(self, now: float) -> None:
-        served, late = self._line.calls(now)
-        for ticket in served:
+    def _admit(self, now: float) -> None:
+        admitted, late = self._queue.calls(now)
+        for ticket in admitted:
             if not ticket.done():
                 ticket.set_result(None)
         for ticket in late:

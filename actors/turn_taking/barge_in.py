@@ -26,7 +26,7 @@ class BargeInDetector:
     def __init__(
         self,
         context: SessionContext,
-        ear: AudioInput,
+        audio_input: AudioInput,
         replies: Replies,
         *,
         state: Callable[[], TurnState],
@@ -39,43 +39,43 @@ class BargeInDetector:
         self._replies = replies
         self._state = state
         self._post = post
-        self._ear = ear
-        self._usual = self._keen = ear.settings
-        self._hearing: EndOfTurnRequest | None = None
-        self.denied_as = SpeechReading.NO_WORDS
+        self._audio_input = audio_input
+        self._normal = self._sensitive = audio_input.settings
+        self._end_of_turn: EndOfTurnRequest | None = None
+        self.rejected_as = SpeechReading.NO_WORDS
         """How the newest words were read that were not meant for us."""
         self.configured()
 
     def configured(self) -> None:
         """The client's turn detection changed: hear by it from the next window on."""
-        self._usual = speech_settings(self._services.settings.speech, self._context.turn_rules.detection)
-        soonest_ms = min(self._usual.min_speech_ms, self._settings.pause_after_ms)
-        self._keen = self._usual.model_copy(update={"min_speech_ms": soonest_ms})
+        self._normal = speech_settings(self._services.settings.speech, self._context.turn_rules.detection)
+        soonest_ms = min(self._normal.min_speech_ms, self._settings.pause_after_ms)
+        self._sensitive = self._normal.model_copy(update={"min_speech_ms": soonest_ms})
         self.tune()
 
     def tune(self) -> None:
         """Believe speech sooner while it would only pause a reply that is being heard."""
         state = self._state()
-        keen = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._replies.audible
-        self._ear.settings = self._keen if keen and self._context.turn_rules.pauses else self._usual
+        sensitive = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._replies.audible
+        self._audio_input.settings = self._sensitive if sensitive and self._context.turn_rules.pauses else self._normal
 
     def begin(self) -> None:
         """The caller begins to speak."""
-        self._hearing = None
-        self.denied_as = SpeechReading.NO_WORDS
+        self._end_of_turn = None
+        self.rejected_as = SpeechReading.NO_WORDS
 
-    def await_words(self, revision: int, hearing: EndOfTurnRequest) -> None:
+    def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
         """Report the words of an utterance that has to prove itself, when they are known."""
         if self._state().claim is not BargeInCheck.NOT_NEEDED:
-            self._hearing = hearing
-            hearing.transcript.add_done_callback(lambda transcript: self._known(revision, transcript))
+            self._end_of_turn = end_of_turn
+            end_of_turn.transcript.add_done_callback(lambda transcript: self._transcribed(revision, transcript))
 
-    def nobody_knows(self, revision: int) -> None:
+    def words_overdue(self, revision: int) -> None:
         """The words may be overdue. If that is because speech-to-text fails, the caller is not to pay for it."""
-        if self._state().claim is BargeInCheck.OVERDUE and self._hearing and self._hearing.trouble.active:
-            self._post(TranscriptReady(revision, meant=True, processed=self._ear.processed))
+        if self._state().claim is BargeInCheck.OVERDUE and self._end_of_turn and self._end_of_turn.failures.active:
+            self._post(TranscriptReady(revision, meant=True, processed=self._audio_input.processed))
 
-    def guessed(self, newest: str, sure: str) -> None:
+    def interim_transcribed(self, latest: str, stable: str) -> None:
         """A transcript of what was said so far, and its words that hardly change any more.
 
         An unsure word may be an invention, so it ends nothing; but it speaks for waiting.
@@ -83,29 +83,29 @@ class BargeInDetector:
         state = self._state()
         if state.claim is BargeInCheck.NOT_NEEDED:
             return
-        spoken = self._services.settings.stt.language
-        if stops(newest, self._settings, spoken) or (sure and self._meant(sure)):
+        language = self._services.settings.stt.language
+        if stops(latest, self._settings, language) or (stable and self._meant(stable)):
             self._post(InterimReady(state.revision, meant=True))
-        elif not self._meant(newest):
+        elif not self._meant(latest):
             self._post(InterimReady(state.revision, meant=False))
 
-    def _known(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
+    def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
             return  # forgotten
         meant = transcript.exception() is not None or self._meant(transcript.result().text)
-        self._post(TranscriptReady(revision, meant, self._ear.processed))
+        self._post(TranscriptReady(revision, meant, self._audio_input.processed))
 
     def _meant(self, text: str) -> bool:
-        found = read(text, self._floor(), self._settings, self._services.settings.stt.language)
-        if found is not SpeechReading.MEANT:
-            self.denied_as = found
-        return found is SpeechReading.MEANT
+        reading = read(text, self._agent_speech(), self._settings, self._services.settings.stt.language)
+        if reading is not SpeechReading.MEANT:
+            self.rejected_as = reading
+        return reading is SpeechReading.MEANT
 
-    def _floor(self) -> AgentSpeech:
+    def _agent_speech(self) -> AgentSpeech:
         agent, rules = self._state().agent, self._context.turn_rules
-        over = agent is AgentState.PAUSED or (agent is AgentState.REPLYING and rules.pauses)
+        interrupting = agent is AgentState.PAUSED or (agent is AgentState.REPLYING and rules.pauses)
         reply = self._replies.current
         if reply is None:
-            return AgentSpeech("", over, math.inf)
-        words, left_s = reply.saying(SPOKEN_BEFORE_S, SPOKEN_BEHIND_S)
-        return AgentSpeech(words, over, left_s)
+            return AgentSpeech("", interrupting, math.inf)
+        text, left_s = reply.words_around(SPOKEN_BEFORE_S, SPOKEN_BEHIND_S)
+        return AgentSpeech(text, interrupting, left_s)

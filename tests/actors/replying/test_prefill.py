@@ -125,7 +125,7 @@ async def test_a_busy_host_reads_nothing_ahead() -> None:
     """Replies that somebody waits for have the engine to themselves."""
     play = Play(settings=Settings(speculation=SpeculationSettings(max_concurrent=1)))
     async with play.open() as host:
-        host.services.speculation.think()
+        host.services.draft_budget.think()
         async with host.converse("test", lambda _: None, "rejoinder"):
             pass
     assert play.llm.prefills == []

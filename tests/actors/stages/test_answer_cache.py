@@ -311,16 +311,16 @@ async def test_a_voice_that_fails_leaves_nothing() -> None:
 @virtual
 async def test_what_the_small_model_answers_is_not_kept() -> None:
     """It must not outlive the need for it; what the usual one answers is."""
-    recall = AnswerCacheClient(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
+    answer_cache = AnswerCacheClient(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
 
     async def ask() -> AsyncGenerator[TokenDelta, None]:
         yield TokenDelta(ANSWER, finish="stop")
 
     kept = {}
     for small in (False, True):
-        thought = GenerationStats()
+        stats = GenerationStats()
         request = LlmRequest((ChatMessage("system", "Be kind."), ChatMessage("user", OPENING)), small=small)
-        async for _ in recall.stream(request, NOBODY, thought, ask):
+        async for _ in answer_cache.stream(request, NOBODY, stats, ask):
             pass
-        kept[small] = thought.question is not None
+        kept[small] = stats.question is not None
     assert kept == {False: True, True: False}

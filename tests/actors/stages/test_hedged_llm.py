@@ -53,11 +53,11 @@ class Desk:
 
     async def ask(self, give_up_s: float = 60.0, request: LlmRequest = REQUEST) -> tuple[str, float, GenerationStats]:
         """The answer, its time to first token, and what is known of it."""
-        began, first, words, thought = now(), 0.0, "", GenerationStats()
-        async for delta in self.hedger.stream(request, StageFailures(self.metrics), thought, give_up_s):
+        began, first, words, stats = now(), 0.0, "", GenerationStats()
+        async for delta in self.hedger.stream(request, StageFailures(self.metrics), stats, give_up_s):
             first = first or now() - began
             words += delta.text
-        return words, first, thought
+        return words, first, stats
 
     def count(self, outcome: str) -> int:
         return self.metrics.counts[f"hedge {outcome}"]
@@ -67,11 +67,11 @@ class Desk:
 async def test_a_slow_first_token_is_hedged_on_another_replica() -> None:
     """After the first-token deadline b is asked, answers first, and a is cancelled."""
     async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.08})).open() as desk:
-        words, ttft, thought = await desk.ask()
+        words, ttft, stats = await desk.ask()
         await asyncio.sleep(0.1)
     assert words == desk.llm.answer
     assert ttft == pytest.approx(0.6 + 0.08)
-    assert thought.hedged
+    assert stats.hedged
     assert [replica for replica, _ in desk.llm.requests] == ["a", "b"]
     assert (desk.count("sent"), desk.count("won"), desk.count("wasted")) == (1, 1, 0)
     assert desk.llm.running == 0
@@ -82,9 +82,9 @@ async def test_with_another_backend_the_hedge_goes_there() -> None:
     """The primary's own replicas are left alone; the backup's first token wins, and the answer is its own."""
     backup = WordyLlm(ttft_s={"z": 0.05}, answer="From elsewhere.")
     async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.01}), backup=backup).open() as desk:
-        words, ttft, thought = await desk.ask()
+        words, ttft, stats = await desk.ask()
         await asyncio.sleep(0.1)
-    assert (words, thought.hedged) == ("From elsewhere.", True)
+    assert (words, stats.hedged) == ("From elsewhere.", True)
     assert ttft == pytest.approx(0.6 + 0.05)
     assert [replica for replica, _ in desk.llm.requests] == ["a"]
     assert (desk.llm.running, backup.running) == (0, 0)
@@ -114,8 +114,8 @@ async def test_a_request_for_the_small_model_goes_to_the_backup_first() -> None:
         assert (await desk.ask(request=small))[0] == "In short."
         assert desk.llm.requests == []
         backup.ttft_s = {"z": 5.0}
-        words, ttft, thought = await desk.ask(request=small)
-        assert (words, thought.hedged) == (desk.llm.answer, True)
+        words, ttft, stats = await desk.ask(request=small)
+        assert (words, stats.hedged) == (desk.llm.answer, True)
         assert ttft == pytest.approx(0.6 + 0.08)
         backup.dead.add("z")
         assert (await desk.ask(request=small))[0] == desk.llm.answer
@@ -132,8 +132,8 @@ async def test_a_hedge_is_vetoed_where_it_would_only_wait() -> None:
         await asyncio.sleep(1.3)
         assert (desk.count("sent"), desk.count("vetoed")) == (0, 2)
         llm.queued = 0
-        _, ttft, thought = await asked
-    assert thought.hedged
+        _, ttft, stats = await asked
+    assert stats.hedged
     assert ttft == pytest.approx(3 * 0.6 + 0.08)
     assert desk.count("sent") == 1
 
@@ -142,10 +142,10 @@ async def test_a_hedge_is_vetoed_where_it_would_only_wait() -> None:
 async def test_a_hedge_that_loses_is_wasted_and_cancelled() -> None:
     """The primary answers first after all."""
     async with Desk(WordyLlm(ttft_s={"a": 0.65, "b": 0.3})).open() as desk:
-        _, ttft, thought = await desk.ask()
+        _, ttft, stats = await desk.ask()
         await asyncio.sleep(0.1)
     assert ttft == pytest.approx(0.65)
-    assert thought.hedged
+    assert stats.hedged
     assert (desk.count("sent"), desk.count("won"), desk.count("wasted")) == (1, 0, 1)
     assert desk.llm.running == 0
 
@@ -154,8 +154,8 @@ async def test_a_hedge_that_loses_is_wasted_and_cancelled() -> None:
 async def test_a_quick_answer_is_not_hedged() -> None:
     """Below the deadline there is one request."""
     async with Desk(WordyLlm(ttft_s={"a": 0.5, "b": 0.01})).open() as desk:
-        _, _, thought = await desk.ask()
-    assert not thought.hedged
+        _, _, stats = await desk.ask()
+    assert not stats.hedged
     assert len(desk.llm.requests) == 1
 
 
@@ -170,8 +170,8 @@ async def test_the_delay_is_the_deadline_first_and_a_quantile_after_enough_sampl
         await desk.ask()
         assert desk.hedger.policy.delay_s(now()) == pytest.approx(0.1, rel=0.02)
         desk.llm.ttft_s["a"] = 3.0
-        _, ttft, thought = await desk.ask()
-    assert thought.hedged
+        _, ttft, stats = await desk.ask()
+    assert stats.hedged
     assert ttft == pytest.approx(0.2, abs=0.01)
 
 

@@ -41,9 +41,9 @@ class Script:
             self.running.remove(number)
 
 
-async def ask(script: Script, trouble: StageFailures | None = None) -> int:
-    trouble = trouble or StageFailures(CountingMetrics())
-    return await retry_unary("stt", script, trouble, attempt_s=ATTEMPT_S, give_up_s=GIVE_UP_S)
+async def ask(script: Script, failures: StageFailures | None = None) -> int:
+    failures = failures or StageFailures(CountingMetrics())
+    return await retry_unary("stt", script, failures, attempt_s=ATTEMPT_S, give_up_s=GIVE_UP_S)
 
 
 def now() -> float:
@@ -54,27 +54,27 @@ def now() -> float:
 async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
     """The next one avoids who failed, and the trouble is over with the answer."""
     metrics = CountingMetrics()
-    trouble = StageFailures(metrics)
+    failures = StageFailures(metrics)
     script = Script([(0.1, BackendError("gone.", stage="stt", replica="a")), (0.1, Overloaded("full.")), (0.1, None)])
-    assert await ask(script, trouble) == 2
+    assert await ask(script, failures) == 2
     assert script.avoided == [frozenset(), frozenset({"a"}), frozenset({"a"})]
-    assert not trouble.active
+    assert not failures.active
     assert metrics.counts == Counter({"backend stt": 1, "overload stt": 1})
 
 
 @virtual
 async def test_a_late_attempt_keeps_its_place() -> None:
     """The answer that comes after the time-out counts, although a second attempt is under way by then."""
-    trouble = StageFailures(CountingMetrics())
+    failures = StageFailures(CountingMetrics())
     script = Script([(ATTEMPT_S + 1, None), (30, None)])
     began = now()
-    asking = asyncio.create_task(ask(script, trouble))
+    asking = asyncio.create_task(ask(script, failures))
     await asyncio.sleep(ATTEMPT_S + 0.5)
-    late = trouble.active
+    late = failures.active
     assert script.running == {0, 1}
     assert await asking == 0
     assert now() - began == pytest.approx(ATTEMPT_S + 1)
-    assert (late, trouble.active) == (True, False)
+    assert (late, failures.active) == (True, False)
     assert script.running == set()
 
 
