@@ -1,9 +1,11 @@
-"""The host's side of the answer cache: what it is asked before the language model, and what it is given to keep.
+"""The host's client of the answer cache: lookups before the language model is asked, and storing what it answered.
 
-A lookup has `call_timeout_ms`, in which nothing else happens; then the language model is asked as if there were no
-cache, and after three that came to nothing lookups pause (`LookupBackoff`): a cache that is slow or dead costs a few
-turns
-that much and the others nothing. Keeping is nobody's wait: a short queue of answers, a task of the host's.
+A lookup has `call_timeout_ms`. After that, or after a failure, the language model is asked as if there were no cache.
+After three such lookups in a row lookups pause for a while (`LookupBackoff`), so a slow or dead cache delays only a few
+turns. Storing delays nobody: answers go through a short queue to a task of the host.
+
+Outcomes for `Metrics.cache`: "hit_" and the kind of `CacheHit`, "miss", "late", "failed", "paused", "refused_" and a
+reason (`CacheRefusal`), "stored", "dropped".
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from rejoinder.core.reply.answer_cache import (
 )
 from rejoinder.core.settings.settings import AnswerCacheSettings
 
-# Answers that wait to be kept; more are not.
-KEEPING_QUEUE = 64
+# Answers that may wait to be stored; further ones are dropped.
+STORE_QUEUE = 64
 STORE_TIMEOUT_S = 2.0
 
 
 class AnswerCacheClient:
-    """One for all conversations of a host. `run` for the host's life."""
+    """Answer cache client of one host, shared by its conversations. `run` must run for the host's life."""
 
     def __init__(
         self, cache: AnswerCachePort | None, settings: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
@@ -43,7 +45,7 @@ class AnswerCacheClient:
         self._metrics = metrics
         self._clock = clock
         self._backoff = LookupBackoff()
-        self._to_store: asyncio.Queue[CachedAnswer] = asyncio.Queue(KEEPING_QUEUE)
+        self._to_store: asyncio.Queue[CachedAnswer] = asyncio.Queue(STORE_QUEUE)
 
     async def stream(
         self,
@@ -52,7 +54,14 @@ class AnswerCacheClient:
         stats: GenerationStats,
         ask: Callable[[], AsyncGenerator[TokenDelta, None]],
     ) -> AsyncGenerator[TokenDelta, None]:
-        """A kept answer as one delta, or what `ask` says. Close it to stop; a lookup under way is then cancelled."""
+        """Yield the cached answer as one delta, or the deltas of `ask`. Close it to stop; that also cancels a lookup.
+
+        Args:
+            request: What the language model would be asked.
+            scope: Who may share the answer.
+            stats: Filled with the outcome of the lookup, and for a hit with finish and usage.
+            ask: Opens the language model's stream; called after a miss.
+        """
         hit = await self._find(request, scope, stats)
         if hit is None:
             async with aclosing(ask()) as deltas:
@@ -63,7 +72,10 @@ class AnswerCacheClient:
         yield TokenDelta(hit.answer, 0, "stop", stats.usage)
 
     def keep(self, stats: GenerationStats, answer: str) -> None:
-        """An answer was given to its end and heard to its end: keep it if it may be kept and is not kept already."""
+        """Queue a finished answer for storing, unless it may not be shared or was a hit. Never blocks.
+
+        Call it only for an answer that the caller heard to its end.
+        """
         question = stats.question
         if question is None or stats.finish != "stop" or not keeps(question, answer, self._settings):
             return
@@ -73,10 +85,10 @@ class AnswerCacheClient:
             self._metrics.cache("dropped")
 
     async def run(self) -> None:
-        """Hand what is to be kept to the cache, until cancelled."""
+        """Store queued answers until cancelled. An answer that cannot be stored within STORE_TIMEOUT_S is dropped."""
         while True:
             answered = await self._to_store.get()
-            assert self._cache is not None  # only its questions are kept
+            assert self._cache is not None  # without a cache no question is ever asked, so nothing is queued
             with contained("answer_cache", self._metrics):
                 try:
                     async with asyncio.timeout(STORE_TIMEOUT_S):
@@ -96,12 +108,12 @@ class AnswerCacheClient:
             return None
         stats.cache, hit = await self._look_up(self._cache, question)
         self._metrics.cache(stats.cache)
-        if hit is None and not request.small:  # what a smaller model says must not outlive the need for it
+        if hit is None and not request.small:  # a smaller model's answer must not outlast the slow phase
             stats.question = question
         return hit
 
     async def _look_up(self, cache: AnswerCachePort, question: CacheQuestion) -> tuple[str, CacheHit | None]:
-        """How the lookup ended, and what it found."""
+        """Return the outcome of a lookup, and the hit if there is one."""
         if not self._backoff.waits(self._clock()):
             return "paused", None
         with contained("answer_cache", self._metrics):

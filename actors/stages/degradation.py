@@ -1,5 +1,6 @@
-"""What one session does without while a stage is slow: `rejoinder.core.reply.degradation` decides, this applies it
-to replies.
+"""Degradation measures of one session while a stage is slow.
+
+`rejoinder.core.reply.degradation` decides; this module applies the measures to replies.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ Measures = frozenset[DegradationMeasure]
 
 
 class SessionDegradation:
-    """Of one session. A reply keeps the steps with which it began."""
+    """Degradation measures of one session. A reply keeps the measures that were in force when it began."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -22,16 +23,16 @@ class SessionDegradation:
 
     @property
     def measures(self) -> Measures:
-        """Those in force for what begins now."""
+        """The measures in force for a reply that begins now."""
         return self._policy.steps(self._services.clock())
 
     @property
     def speculates(self) -> bool:
-        """Whether work may be done before it is sure to be needed."""
+        """True while work may be started before it is certain to be needed."""
         return DegradationMeasure.NO_SPECULATION not in self.measures
 
     def segmenter(self, measures: Measures) -> Segmenter:
-        """How an answer is cut for the voice."""
+        """Return the segmenter that cuts an answer for text-to-speech."""
         settings = self._services.settings.conversation
         longest = settings.first_segment_words
         shortest = min(settings.first_segment_min_words, longest)
@@ -41,14 +42,19 @@ class SessionDegradation:
         return Segmenter(first_words, settings.segment_words)
 
     def filler_after_ms(self, measures: Measures) -> float:
-        """When a caller should hear something; 0: never mind."""
+        """Return the time from the caller's last speech to a filler, in ms; 0 means no filler."""
         default_ms = self._services.settings.conversation.filler_after_ms
         return (
             min(default_ms, total_limit_ms(self._policy.tier)) if DegradationMeasure.FILLER in measures else default_ms
         )
 
     def observe(self, divided: Waterfall, *, drafted: bool) -> None:
-        """A turn was answered by its engines."""
+        """Record an answered turn whose audio came from the engines, and count the measures that it adds.
+
+        Args:
+            divided: The turn's stage durations.
+            drafted: Whether the reply was speculative. A ready reply that only waited for the end of turn was not slow.
+        """
         now, before = self._services.clock(), self.measures
         held = drafted and divided.stages_s[Stage.ENDPOINT] > 0
         self._policy.observe(divided.stages_s, now, held=held)

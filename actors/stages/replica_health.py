@@ -1,6 +1,6 @@
-"""Watching the language model's replicas: one that falls silent is left, and tried again by requests of our own.
+"""Health of the language model's replicas: a silent one is taken out of use, and probed until it answers again.
 
-The decisions are `rejoinder.core.resilience.circuit_breaker`; this looks at the streams that wait, and performs them.
+`rejoinder.core.resilience.circuit_breaker` decides; this watches the waiting streams and carries the decisions out.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ from rejoinder.core.resilience.circuit_breaker import CircuitBreaker
 from rejoinder.core.resilience.hedging import HedgePolicy
 from rejoinder.core.settings.settings import BreakerSettings
 
-# Adds at most so much to the time in which a silent replica is noticed.
-LOOK_EVERY_S = 0.05
+# Interval of the checks. It adds at most this much to the time until a silent replica is noticed.
+CHECK_EVERY_S = 0.05
 PROBE = (ChatMessage("user", "Hello"),)
 
 
 class WaitingStream(Protocol):
-    """A stream that waits for its next token."""
+    """A stream that waits for its next token.
+
+    Attributes:
+        waiting_since: Monotonic time of its last token, or of its start.
+    """
 
     waiting_since: float
 
     @property
     def replica(self) -> str:
-        """Who owes it; "" while none is chosen."""
+        """Id of the replica that serves it; "" while none is chosen."""
         ...
 
     def abandon(self) -> None:
-        """Its replica has fallen silent."""
+        """Give its replica up: the replica has fallen silent. Must not block."""
         ...
 
 
 class ReplicaHealth:
-    """One for all conversations of a host."""
+    """Circuit breaker over the language model's replicas, shared by all conversations of a host."""
 
     def __init__(
         self,
@@ -60,39 +64,40 @@ class ReplicaHealth:
 
     @property
     def avoid(self) -> frozenset[str]:
-        """Replicas that are taken out."""
+        """The replicas that are out of use."""
         return self._breaker.avoid
 
     def add(self, stream: WaitingStream) -> None:
-        """A stream was asked for."""
+        """Watch a stream that was just opened."""
         self._waiting.add(stream)
         self._wake.set()
 
     def remove(self, stream: WaitingStream) -> None:
+        """Stop watching a stream."""
         self._waiting.discard(stream)
 
     def token_received(self, replica: str) -> None:
-        """A token came."""
+        """Record a token of `replica`; it closes an open breaker."""
         if self._breaker.heard(replica, self._clock()):
             self._metrics.breaker("closed")
 
     def failed(self, replica: str) -> None:
-        """A request of this replica broke."""
+        """Record a failed request of `replica`; "" is ignored."""
         if replica and self._breaker.failed(replica, self._clock()):
             self._opened()
 
     async def run(self, group: asyncio.TaskGroup) -> None:
-        """Look while somebody waits or something is taken out, until cancelled; probes are tasks of the group."""
+        """Check while a stream waits or a replica is out of use, until cancelled. Probes run as tasks of `group`."""
         while True:
             self._wake.clear()
             if not self._waiting and not self.avoid:
                 await self._wake.wait()
-            self._look()
+            self._check()
             for replica in self._breaker.due(self._clock()):
                 group.create_task(self._probe(replica))
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         waiting_since_by_replica: dict[str, float] = {}
         for stream in self._waiting:
             if stream.replica:
@@ -111,7 +116,7 @@ class ReplicaHealth:
         self._wake.set()
 
     async def _probe(self, replica: str) -> None:
-        """Ask it, and only it, for a token; cancelling stops the engine."""
+        """Ask this replica, and only this one, for a token. Cancelling stops the engine."""
         others = self._breaker.known - {replica}
         request = LlmRequest(PROBE, max_tokens=1)
         with contained("llm", self._metrics):

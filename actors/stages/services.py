@@ -1,4 +1,4 @@
-"""What every conversation of a host shares."""
+"""What all conversations of a host share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,22 @@ from rejoinder.core.settings.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`clock` is monotonic seconds; `phrases` are spoken without any engine."""
+    """Shared services of one host.
+
+    Attributes:
+        stages: The engines, by port.
+        settings: The configuration of the application.
+        hedger: Client of the language model.
+        phrases: Clips that are spoken without an engine: apology, fillers, greeting and set phrases.
+        metrics: Receiver of measurements.
+        journal: Record of turns.
+        clock: Monotonic seconds.
+        draft_budget: Budget of speculative replies.
+        answer_cache: Client of the answer cache.
+        turn_detector_queue: Admits requests to the turn detector.
+        latency_estimator: Predicts a reply's first audio, for fillers.
+        first_segment_sizer: Chooses the length of a reply's first segment.
+    """
 
     stages: Stages
     settings: Settings
@@ -43,7 +58,7 @@ class Services:
         journal: Journal,
         clock: Callable[[], float],
     ) -> Services:
-        """Those of a host whose conversations use `stages`."""
+        """Return the services of a host whose conversations use `stages`."""
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
         draft_budget = DraftBudget(settings.speculation)
         answer_cache = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)
