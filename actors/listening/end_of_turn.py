@@ -1,9 +1,9 @@
-"""From a soft end to words: the transcript and the turn verdict of one revision, running at once.
+"""The end-of-turn request: the final transcript and the turn verdict of one tentative end of speech, concurrently.
 
-The turn model is the dearest of all that a turn needs, so cheaper evidence goes first. A pause may end by itself; a
-transcript may read finished. The model is asked when the transcript is there and leaves doubt, or when the silence has
-lasted `ask_after_ms` without one, through the host's few places for questions; and if the transcript then comes before
-the verdict and reads finished, the question is withdrawn.
+The turn model is the most expensive call of a turn, so cheaper evidence comes first. A pause may end by itself. A
+transcript may read finished. The turn model is asked when the transcript is there and does not read finished, or when
+the silence has lasted `ask_after_ms` without a transcript, and then through the host's queue (`TurnDetectorQueue`). If
+the transcript comes before the verdict and reads finished, the request to the turn model is withdrawn.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.end_of_turn import complete
 from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 
-# Smart Turn looks at no more (models.md); shipping more would only cost bytes.
+# Smart Turn uses at most the last 8 s.
 VERDICT_SAMPLES = 8 * STT_RATE
 
-# A hearing's tasks: the transcript first, then the question.
+# Position of the verdict's task in `EndOfTurnRequest.tasks`; the transcript's task is before it.
 JUDGING = 1
 
 
 class VerdictRequest:
-    """Whether the caller has finished; the first answer counts."""
+    """Request for the turn verdict. The first answer counts."""
 
     def __init__(self, on_verdict: Callable[[float | None], None]) -> None:
         self._on_verdict: Callable[[float | None], None] | None = on_verdict
 
     @property
     def open(self) -> bool:
+        """True until the verdict is answered."""
         return self._on_verdict is not None
 
     def answer(self, probability: float | None) -> None:
-        """Report it, once."""
+        """Report the probability that the turn is complete, once; None means unknown."""
         on_verdict, self._on_verdict = self._on_verdict, None
         if on_verdict is not None:
             on_verdict(probability)
@@ -48,10 +49,18 @@ class VerdictRequest:
 
 @dataclass(slots=True)
 class EndOfTurnRequest:
-    """What is being learned about one revision's audio. `began` and `transcribed_at` are monotonic seconds.
+    """What is being found out about one revision's audio. Times are monotonic seconds.
 
-    `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away. `guess`: at the same
-    words, begun before.
+    Attributes:
+        started_at: When the request was made.
+        seconds: Length of the audio.
+        failures: The stages that fail for it.
+        transcript: Resolves to the transcript, or raises BackendError when speech-to-text gave up.
+        interim: An interim transcript that covers the same words, if there is one.
+        verdict: The request for the turn verdict; None if there is none.
+        decided_by_transcript: The transcript read finished and answered the verdict.
+        tasks: The transcript's task, then the verdict's.
+        transcribed_at: When the transcript was there; None until then.
     """
 
     started_at: float
@@ -66,13 +75,17 @@ class EndOfTurnRequest:
 
     @property
     def transcribed(self) -> bool:
-        """Whether the transcript is there."""
+        """True once the transcript is there."""
         return self.transcript.done() and not self.transcript.cancelled() and not self.transcript.exception()
 
     async def words(self) -> tuple[str, float]:
-        """What was said, as soon as it is known: by a guess that is in no doubt, or by the transcript; and since when.
+        """Return the words as soon as they are known, and the monotonic time since when.
 
-        Raises as `transcript` does.
+        They come from an interim transcript without low confidence, or from the final one. Cancelling leaves the
+        request running.
+
+        Raises:
+            BackendError: Speech-to-text gave up.
         """
         if self.interim is not None:
             either: set[asyncio.Future[Any]] = {self.interim.transcript, self.transcript}
@@ -84,14 +97,14 @@ class EndOfTurnRequest:
         return transcript.text, self.transcribed_at or self.started_at
 
     def cancel(self) -> None:
-        """Cancel what still runs: queued work leaves at once, a running batch's result is dropped."""
+        """Cancel what still runs. A queued transcript leaves its queue; the result of a running batch is dropped."""
         self.transcript.cancel()
         for task in self.tasks:
             task.cancel()
 
 
 class EndOfTurn:
-    """Starts hearings on behalf of one session; its tasks live in the session's group and never fail it."""
+    """Starts the end-of-turn requests of one session. Their tasks belong to the session's group and never fail it."""
 
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
         self._services = services
@@ -106,9 +119,15 @@ class EndOfTurn:
         *,
         interim: InterimTranscript | None = None,
     ) -> EndOfTurnRequest:
-        """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
-        knows). `now` has the same audio and the silence since, for the turn model; `tokens` are those of the newest
-        partial, and `guess` is a partial of the same words.
+        """Start a request.
+
+        Args:
+            pcm: 16 kHz PCM of the utterance, to transcribe.
+            on_verdict: Gets the probability that the turn is complete, or None if it is unknown. Without it there is no
+                verdict.
+            audio_until_now: Returns the same audio and the silence since, for the turn model; by default `pcm`.
+            prefix_tokens: Tokens of the newest interim transcript.
+            interim: An interim transcript that covers the same words.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         failures = StageFailures(self._services.metrics)
@@ -150,10 +169,10 @@ class EndOfTurn:
                 _settle(request.transcript, transcript)
                 self._read_ending(transcript.text, request)
         if port.broke:
-            _settle(request.transcript, BackendError("the speech-to-text port broke.", stage="stt"))
+            _settle(request.transcript, BackendError("unexpected exception.", stage="stt"))
 
     def _read_ending(self, text: str, request: EndOfTurnRequest) -> None:
-        """Let words that read finished decide, if the turn model has not by now, and withdraw the question."""
+        """Answer an open verdict if the transcript reads finished, and withdraw the request to the turn model."""
         settings, verdict = self._services.settings, request.verdict
         if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
             return
@@ -165,9 +184,9 @@ class EndOfTurn:
     async def _judge(
         self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> None:
-        """Wait for cheaper evidence, then ask, all within the verdict's own time; then silence alone decides.
+        """Wait for cheaper evidence, then ask the turn model, all within `verdict_timeout_ms`.
 
-        Cancelling it withdraws the question.
+        After that silence alone decides. Cancelling it withdraws the request.
         """
         settings = self._services.settings
         deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
@@ -186,13 +205,13 @@ class EndOfTurn:
         verdict.answer(probability)
 
     def _ending(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
-        """How the transcript ends, if it is there."""
+        """Return how the transcript ends; None if it is not there."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None
         return ending(transcript.result().text, self._services.settings.stt.language)
 
     async def _predict(self, pcm: bytes) -> float:
-        """The turn model's probability, from another replica after a failure."""
+        """Return the turn model's probability, from another replica after a failure."""
         # The pause does not double: the verdict has only `verdict_timeout_ms` (400 ms by default) in all.
         pause = Backoff(FIRST_PAUSE_S, longest_s=FIRST_PAUSE_S)
         async for attempt in attempts("turn_detector", self._count, pause=pause, covered=(BackendError,)):
@@ -207,9 +226,9 @@ class EndOfTurn:
 
 def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:
     if future.done():
-        return  # forgotten meanwhile
+        return  # the request was cancelled
     if isinstance(outcome, BackendError):
         future.set_exception(outcome)
-        future.exception()  # whoever awaits it reports it; if nobody does, it must not warn as never retrieved
+        future.exception()  # marks it as retrieved: without a reader asyncio would log a warning
     else:
         future.set_result(outcome)

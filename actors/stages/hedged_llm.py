@@ -213,7 +213,9 @@ class Hedger:
     async def stream(
         self, request: LlmRequest, failures: StageFailures, stats: GenerationStats, give_up_s: float
     ) -> AsyncGenerator[TokenDelta, None]:
-        """Yield the answer's deltas. Close the generator to stop every attempt; so does cancelling the task that reads it.
+        """Yield the answer's deltas.
+
+        Closing the generator, or cancelling the task that reads it, stops every attempt.
 
         Args:
             request: What to ask for.

@@ -1,4 +1,4 @@
-"""Listening while we speak: how soon speech is believed, and whether its words are meant for us."""
+"""Barge-in detection: how soon speech over a reply counts as speech, and whether its words address the agent."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from rejoinder.core.turns.barge_in import AgentSpeech, SpeechReading, read, stop
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
-# What of our own speech may come back as an echo: what was just heard, and what the listener hears while it is said.
+# The part of the reply that may come back as an echo, in seconds before and after the listener's position.
 SPOKEN_BEFORE_S = 10.0
 SPOKEN_BEHIND_S = 1.0
 
 
 class BargeInDetector:
-    """Of one session; not thread-safe."""
+    """Barge-in detection of one session; not thread-safe.
+
+    Attributes:
+        rejected_as: Why the last utterance was rejected as a barge-in.
+    """
 
     def __init__(
         self,
@@ -32,7 +36,15 @@ class BargeInDetector:
         state: Callable[[], TurnState],
         post: Callable[[TurnEvent], None],
     ) -> None:
-        """`state` returns the turn machine's state; `post` takes events for it."""
+        """Create the detector and configure the audio input.
+
+        Args:
+            context: The session.
+            audio_input: Its speech settings are exchanged by `tune`.
+            replies: The session's replies.
+            state: Returns the turn machine's state.
+            post: Takes events for the turn machine.
+        """
         self._context = context
         self._services = context.services
         self._settings = context.services.settings.barge_in
@@ -43,42 +55,50 @@ class BargeInDetector:
         self._normal = self._sensitive = audio_input.settings
         self._end_of_turn: EndOfTurnRequest | None = None
         self.rejected_as = SpeechReading.NO_WORDS
-        """How the newest words were read that were not meant for us."""
         self.configured()
 
     def configured(self) -> None:
-        """The client's turn detection changed: hear by it from the next window on."""
+        """Apply the client's turn detection from the next window on."""
         self._normal = speech_settings(self._services.settings.speech, self._context.turn_rules.detection)
         soonest_ms = min(self._normal.min_speech_ms, self._settings.pause_after_ms)
         self._sensitive = self._normal.model_copy(update={"min_speech_ms": soonest_ms})
         self.tune()
 
     def tune(self) -> None:
-        """Believe speech sooner while it would only pause a reply that is being heard."""
+        """Choose how soon speech counts: sooner while a reply is audible and speech would only pause it."""
         state = self._state()
         sensitive = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._replies.audible
         self._audio_input.settings = self._sensitive if sensitive and self._context.turn_rules.pauses else self._normal
 
     def begin(self) -> None:
-        """The caller begins to speak."""
+        """Start on a new utterance."""
         self._end_of_turn = None
         self.rejected_as = SpeechReading.NO_WORDS
 
     def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
-        """Report the words of an utterance that has to prove itself, when they are known."""
+        """Post the reading of the utterance's words when they are there, if it is checked for barge-in.
+
+        Args:
+            revision: The revision that the words belong to.
+            end_of_turn: The request that transcribes them.
+        """
         if self._state().claim is not BargeInCheck.NOT_NEEDED:
             self._end_of_turn = end_of_turn
             end_of_turn.transcript.add_done_callback(lambda transcript: self._transcribed(revision, transcript))
 
     def words_overdue(self, revision: int) -> None:
-        """The words may be overdue. If that is because speech-to-text fails, the caller is not to pay for it."""
+        """Accept the utterance if its words are overdue because speech-to-text fails.
+
+        The caller may have said something, and must not be ignored for our failure.
+        """
         if self._state().claim is BargeInCheck.OVERDUE and self._end_of_turn and self._end_of_turn.failures.active:
             self._post(TranscriptReady(revision, meant=True, processed=self._audio_input.processed))
 
     def interim_transcribed(self, latest: str, stable: str) -> None:
-        """A transcript of what was said so far, and its words that hardly change any more.
+        """Post the reading of an interim transcript. See `InterimJudge`.
 
-        An unsure word may be an invention, so it ends nothing; but it speaks for waiting.
+        Words that are not stable may be wrong, so they never end the reply. They only keep it paused. A stop command
+        always ends it.
         """
         state = self._state()
         if state.claim is BargeInCheck.NOT_NEEDED:
@@ -91,7 +111,7 @@ class BargeInDetector:
 
     def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
-            return  # forgotten
+            return  # the caller went on; a newer request has the words
         meant = transcript.exception() is not None or self._meant(transcript.result().text)
         self._post(TranscriptReady(revision, meant, self._audio_input.processed))
 

@@ -1,4 +1,4 @@
-"""Carrying out what the turn machine commands, and the one timer that it sets."""
+"""Execution of the turn machine's commands, and the one timer that the machine sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rejoinder.core.turns.events import IdleTimeout, SilenceElapsed, TurnEvent, 
 
 
 class CommandExecutor:
-    """Of one session; `post` takes the events that come of it. Not thread-safe."""
+    """Executes the commands of one session's turn machine; not thread-safe."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class CommandExecutor:
         barge_in: BargeInDetector,
         post: Callable[[TurnEvent], None],
     ) -> None:
+        """Create the executor; `post` takes the events that the commands cause."""
         self._services = services
         self._audio_input = audio_input
         self._utterance = utterance
@@ -37,11 +38,11 @@ class CommandExecutor:
         self._barge_in = barge_in
         self._post = post
         self._timer: asyncio.TimerHandle | None = None
-        # The revision whose required silence passed while audio still waited for its decision.
+        # The revision whose required silence elapsed while received audio was still undecided.
         self._elapsed_revision: int | None = None
 
     def execute(self, command: Command, utterance_start: int) -> None:
-        """Do it; the caller's utterance began at sample `start`."""
+        """Execute a command; `utterance_start` is the sample where the caller's utterance began."""
         match command:
             case commands.AnnounceSpeech(start):
                 self._barge_in.begin()
@@ -69,14 +70,14 @@ class CommandExecutor:
                 self._execute_reply(command, self._audio_input.arrival(utterance_start + 1))
 
     def _execute_reply(self, command: Command, interrupted_at: float | None) -> None:
-        """`since`: when the caller's utterance arrived."""
+        """Execute a command about replies; `interrupted_at` is when the caller's utterance arrived (monotonic)."""
         match command:
             case commands.StartDraft(revision):
                 self._replies.draft(revision, self._utterance.request)
             case commands.DiscardDraft():
                 self._replies.discard()
             case commands.StartReply(draft, request):
-                assert request is None or isinstance(request, ReplyRequest)  # the core passes it on as it got it
+                assert request is None or isinstance(request, ReplyRequest)  # the core does not touch it
                 self._replies.start(request, draft)
             case commands.PauseReply():
                 self._replies.pause(interrupted_at)
@@ -87,12 +88,12 @@ class CommandExecutor:
                 self._replies.cut(reason, interrupted_at)
 
     def caught_up(self) -> None:
-        """Audio was decided: what waited for that may be over."""
+        """Check the elapsed silence again, because audio was decided."""
         if self._elapsed_revision is not None:
             self._silence_elapsed(self._elapsed_revision)
 
     def close(self) -> None:
-        """Nothing is waited for any more."""
+        """Cancel the timer."""
         if self._timer:
             self._timer.cancel()
 
@@ -100,14 +101,17 @@ class CommandExecutor:
         self._post(VerdictReady(revision, probability, self._audio_input.processed))
 
     def _silence_elapsed(self, revision: int) -> None:
-        """The required silence has passed, if what is still undecided says so too: the next tick will tell."""
+        """Post that the required silence has elapsed.
+
+        While undecided audio may still hold speech it only notes the revision; `caught_up` then checks again.
+        """
         self._elapsed_revision = revision if self._audio_input.backlog else None
         if self._elapsed_revision is None:
             self._barge_in.words_overdue(revision)
             self._post(SilenceElapsed(revision))
 
     def _wake_at(self, at: float, act: Callable[[], None]) -> None:
-        """Do something at a monotonic time; the machine waits for one thing at a time."""
+        """Call `act` at a monotonic time. The machine waits for one thing at a time, so this replaces the timer."""
         self.close()
         delay = max(0.0, at - self._services.clock())
         self._timer = asyncio.get_running_loop().call_later(delay, act)

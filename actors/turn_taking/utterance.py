@@ -1,4 +1,4 @@
-"""What the caller is saying: announced, heard, and made a turn of the conversation."""
+"""What the caller is saying: announced on the wire, transcribed, and committed as a turn of the conversation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire import server
 from rejoinder.core.wire.items import Item
 
-# What the language model reads of a caller who lets the idle timeout pass; shown as the item's transcript.
+# Text of the turn that an idle timeout commits, for the language model and as the item's transcript.
 SILENCE = "(silence)"
 
 
 class CallerUtterance:
-    """The one that is under way; after its commit, the next."""
+    """The caller's current utterance; after its commit, the next one."""
 
     def __init__(
         self, context: SessionContext, audio_input: AudioInput, end_of_turn: EndOfTurn, interims: InterimTranscripts
@@ -35,13 +35,13 @@ class CallerUtterance:
         self._request: EndOfTurnRequest | None = None
 
     def announce(self, start: int) -> None:
-        """The caller speaks, since sample `start`."""
+        """Tell the client that the caller speaks since sample `start`."""
         self._item_id = self._context.stamp("item")
         self._interims.begin(start - self._padding)
         self._context.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
-        """Find out what was said in [start, end), and with `judged` whether it was all."""
+        """Start the end-of-turn request for samples [start, end); with `on_verdict` it judges the turn too."""
         padded_start = start - self._padding
         pcm = self._audio_input.pcm(padded_start, end)
         interim = self._interims.settle(self._audio_input.dip)
@@ -53,35 +53,35 @@ class CallerUtterance:
         request.transcript.add_done_callback(lambda _: self._transcribed(request))
 
     def _transcribed(self, request: EndOfTurnRequest) -> None:
-        """Its transcript is there, or nobody waits for it any more: a guess comes too late."""
+        """Stop interim transcripts, because the final transcript is there or was cancelled."""
         if self._request is request:
             self._interims.pause()
 
     @property
     def request(self) -> EndOfTurnRequest:
-        """What `hear` began."""
-        assert self._request is not None  # the machine asks for Hear before it asks for anything about it
+        """The end-of-turn request that `transcribe` started."""
+        assert self._request is not None  # the machine commands Transcribe before anything that needs its result
         return self._request
 
     def cancel_request(self) -> None:
-        """Drop what is being found out about the end: there is more to hear."""
+        """Cancel the end-of-turn request, because the caller speaks on."""
         if self._request:
             self._request.cancel()
             self._request = None
             self._interims.resume()
 
     def clear(self, end: int) -> None:
-        """The client wants no turn made of what came before sample `end`."""
+        """Drop the audio before sample `end`, because the client cleared it."""
         self._item_id = None
         self._interims.end()
         self._audio_input.turn_over(end, end)
 
     def prioritize(self) -> None:
-        """A reply waits for this utterance's words."""
+        """Transcribe more often, because a paused reply waits for this utterance's words."""
         self._interims.prioritize()
 
     def dismiss(self, speech_end: int, end: int) -> None:
-        """It was no turn: the client hears of its end, and that nothing is made of it."""
+        """End the utterance without a turn, and tell the client. See `AudioInput.turn_over` for the samples."""
         item_id, self._item_id = self._item_id, None
         self._interims.end()
         self._audio_input.turn_over(speech_end, end)
@@ -90,7 +90,10 @@ class CallerUtterance:
             self._context.emit(server.cleared())
 
     def commit(self, turn: CommitTurn) -> CommittedTurn:
-        """Make it a turn of the conversation, and tell the client."""
+        """Make the utterance a turn of the conversation, and tell the client.
+
+        Starts the end-of-turn request if the command says that there was none for this audio.
+        """
         if not turn.heard:
             self.cancel_request()
             self.transcribe(turn.start, turn.end, None)
@@ -113,7 +116,7 @@ class CallerUtterance:
         )
 
     def commit_silence(self, start: int, end: int) -> None:
-        """The caller said nothing for so long that this is its turn."""
+        """Make the silence of samples [start, end) a turn, because the caller let the idle timeout pass."""
         item_id = self._context.stamp("item")
         claim_item_id(self._context, item_id)
         self._context.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
@@ -131,7 +134,7 @@ class CallerUtterance:
 
 
 def _marks(speech_ended_at: float, request: EndOfTurnRequest) -> Marks:
-    """Of a turn whose reply is still to come: the transcript ends STT."""
+    """Return the marks of a turn whose transcript is still to come; the transcript ends Stage.STT."""
     marks = Marks()
     marks.start(Stage.SILENCE, speech_ended_at)
     marks.end(Stage.SILENCE, request.started_at)
