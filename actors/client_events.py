@@ -1,6 +1,7 @@
-"""What a client asks of its session: configuration, conversation items, audio commits and responses.
+"""Handling of client events: configuration, conversation items, audio commits and responses.
 
-Every method answers one client event or raises CallerError before it changed anything.
+Every handler answers one client event, or raises CallerError before it has changed anything. "Section" in a comment
+means a section of openai-realtime.md.
 """
 
 from __future__ import annotations
@@ -25,30 +26,38 @@ from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
 if TYPE_CHECKING:
     from actors.session import Session
 
-# OpenAI refuses to commit less (openai-realtime.md section 3).
+# OpenAI refuses to commit less audio.
 MIN_COMMIT_S = 0.1
-# A client's clock may run a little ahead of ours: what lies this far beyond the audio's end is taken for its end.
+# A client's clock may run ahead of ours. A truncation up to this far behind the audio's end counts as its end.
 TRUNCATE_SLACK_MS = 500
-# OpenAI's bounds on metadata (section 13).
+# OpenAI's limits on metadata.
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 
 
 class ClientEventHandler:
-    """Works for one session, on its loop."""
+    """Handles the client events of one session, on the session's event loop."""
 
     def __init__(self, session: Session, context: SessionContext) -> None:
         self._session = session
         self._context = context
         lifetime_s = context.services.settings.host.session_max_s
-        # The wire wants a date; nothing is timed by it.
+        # The wire format needs a date. The transport ends the session by its own timer.
         self._expires_at = int(time.time() + lifetime_s)
 
     def announce_session(self) -> None:
-        """session.created: the first event of every session."""
+        """Send session.created, the first event of every session."""
         self._context.emit(server.session_event("created", self._echo()))
 
     def handle(self, event: client.ClientEvent, received: int) -> None:
-        """Do what the client asks; `received`: the caller's audio that came before it, in samples at 16 kHz."""
+        """Handle one client event.
+
+        Args:
+            event: The event.
+            received: Samples of the caller's audio at 16 kHz that arrived before it.
+
+        Raises:
+            CallerError: The event is refused; nothing has changed.
+        """
         match event:
             case client.UpdateSession(session=patch):
                 self._update(patch)
@@ -140,7 +149,7 @@ class ClientEventHandler:
         self._session.request_reply(request)
 
     def _reply_request(self, fields: Fields) -> ReplyRequest:
-        """The session's standing order with what this response.create changes."""
+        """Return the session's default request with the changes of a response.create."""
         request = self._session.replies.default_request()
         if "output_modalities" in fields:
             request = replace(request, spoken=wire_session.modality(fields) == "audio")
@@ -160,7 +169,7 @@ class ClientEventHandler:
         return request
 
     def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
-        """`input` replaces the conversation as context; item references are looked up in it."""
+        """Return the context that `input` gives in place of the conversation; item references are looked up in it."""
         scratch = Conversation()
         for number, entry in enumerate(fields.items("input", 200)):
             if entry.raw("type") == "item_reference":

@@ -1,7 +1,7 @@
-"""The home of the sessions of one process: admission, the shared tick, the held phrases, and their ends.
+"""The host of the sessions of one process: admission, the shared voice activity tick, and the held clips.
 
-A session is an object, not a process. Admission is decided here, before a connection is upgraded: a host that is full
-refuses with a retry hint instead of slowing those it already serves.
+A session is an object, not a process. Admission is decided before a connection is upgraded. A full host refuses with a
+retry hint instead of slowing the sessions that it already has.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
 
-# The loop reports its own lag this often; health checks read the worst of the last interval.
+# Interval at which the event loop's lag is measured.
 LAG_PERIOD_S = 0.5
-# A replica that is not up yet is asked once a second.
+# Pause between attempts to synthesize a held clip, while the text-to-speech replica starts.
 ATTEMPT_PAUSE_S = 1.0
 
 
 class Host:
-    """`run` for the life of the process; `seat` before a connection is upgraded, `converse` after."""
+    """The sessions of one process. `run` must run for the life of the process.
+
+    Call `seat` before a connection is upgraded, `converse` after.
+    """
 
     def __init__(self, services: Services) -> None:
         self.services = services
@@ -42,16 +45,16 @@ class Host:
 
     @property
     def live(self) -> int:
-        """Conversations admitted and not yet over."""
+        """Number of conversations that hold a seat."""
         return self._seats
 
     @property
     def loop_lag_s(self) -> float:
-        """How late this process's event loop was at the newest look."""
+        """How late this process's event loop was at the newest measurement, in seconds."""
         return self._admission.lag_s
 
     async def run(self) -> None:
-        """Tick and watch the loop until cancelled."""
+        """Run the shared tasks and measure the event loop's lag, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ticker.run())
             group.create_task(self.services.hedger.run())
@@ -60,7 +63,11 @@ class Host:
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """Hold one place for a conversation; raises Overloaded when all are taken, or this process is late already."""
+        """Hold a seat for a conversation.
+
+        Raises:
+            Overloaded: All seats are taken, or the event loop is late (`refuse_at_loop_lag_ms`). It has a retry hint.
+        """
         refusal = self._admission.refusal(self._seats)
         if refusal:
             self.services.metrics.refused(refusal.value)
@@ -84,8 +91,15 @@ class Host:
     async def converse(
         self, key: str, send: Callable[[Json], None], model: str, tenant: str = ""
     ) -> AsyncIterator[Session]:
-        """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block;
-        `tenant`: whose answers may be shared with it (`answer_cache.tenant_of`).
+        """Hold a live session. Leaving it stops everything that the session started.
+
+        Exceptions of the body, and of the session's own tasks, are raised without an exception group.
+
+        Args:
+            key: Makes the session's ids unique on this host.
+            send: Takes the server events. It must not block.
+            model: The model name that the session reports.
+            tenant: Digest of the API key (`answer_cache.tenant_of`). Sessions of one tenant share cached answers.
         """
         async with Session.open(
             key,
@@ -109,8 +123,15 @@ class Host:
 
 
 async def hold_phrases(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:
-    """Synthesize what is held ready, once, before any caller; raises BackendError if the voice stays away for a
-    minute.
+    """Synthesize the clips that are held ready, once, before the first call.
+
+    Args:
+        stages: Only `tts` is used.
+        settings: The texts: apology, fillers, set phrases, openings and greeting.
+        max_attempts: Attempts at each text, one second apart.
+
+    Raises:
+        BackendError: A text could not be synthesized.
     """
     fillers = settings.fillers if settings.filler_after_ms else ()
     openings = (opening.say for opening in settings.openings)

@@ -1,7 +1,6 @@
-"""One conversation: a mailbox, the turn machine, and the tasks that carry out what it decides.
+"""One conversation: a mailbox, the turn machine, and the collaborators that carry out what it decides.
 
-The loop takes one event, asks `rejoinder.core.turns.machine.step` what it means, and performs the commands. Nothing
-else in
+The loop takes one event, asks `rejoinder.core.turns.machine.step` for the commands, and executes them. Nothing else in
 this class decides anything about turns.
 """
 
@@ -40,13 +39,25 @@ from rejoinder.core.wire.session import SessionConfig
 
 
 class Session:
-    """A live conversation; `open` makes one.
+    """A live conversation, complete after construction. `open` makes one.
 
-    `hear` takes the caller's audio, `submit` the client's events, both on the session's event loop.
+    All methods must be called on the session's event loop.
+
+    Attributes:
+        context: What the session shares with its collaborators.
+        state: The turn machine's state.
+        replies: The session's replies.
+        audio_input: The caller's audio.
     """
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup, wake_ticker: Callable[[], None]) -> None:
-        """Build the session; `group` owns its tasks, `wake_ticker` says that audio waits for its decision."""
+        """Build the session and its collaborators; use `open` instead.
+
+        Args:
+            context: Identity, conversation, wire and services.
+            group: Owns all tasks of the session.
+            wake_ticker: Called when audio waits for its voice activity decision.
+        """
         services = context.services
         self.context = context
         self.state = TurnState()
@@ -55,28 +66,28 @@ class Session:
         self._wake_ticker = wake_ticker
         suppressor = services.stages.suppressor() if services.stages.suppressor else None
         speech = speech_settings(services.settings.speech, context.config.detection)
-        self._audio_input = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
+        self.audio_input = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._client_events = ClientEventHandler(self, context)
         self._vad_failures = StageFailures(services.metrics)
         self._pending_greeting = services.settings.conversation.greeting
         self._barge_in = BargeInDetector(
-            context, self._audio_input, self.replies, state=lambda: self.state, post=self._mailbox.post
+            context, self.audio_input, self.replies, state=lambda: self.state, post=self._mailbox.post
         )
         self._interims = InterimTranscripts(
-            services, audio_input=self._audio_input, group=group, reader=self.replies, barge_in=self._barge_in
+            services, audio_input=self.audio_input, group=group, reader=self.replies, barge_in=self._barge_in
         )
-        self._utterance = CallerUtterance(context, self._audio_input, EndOfTurn(services, group), self._interims)
+        self._utterance = CallerUtterance(context, self.audio_input, EndOfTurn(services, group), self._interims)
         self._executor = CommandExecutor(
             services,
-            audio_input=self._audio_input,
+            audio_input=self.audio_input,
             utterance=self._utterance,
             replies=self.replies,
             barge_in=self._barge_in,
             post=self._mailbox.post,
         )
 
-    # -- the transport's side ----------------------------------------------------------------------------------------
+    # -- for the transport -------------------------------------------------------------------------------------------
 
     @classmethod
     @asynccontextmanager
@@ -90,10 +101,18 @@ class Session:
         wake_ticker: Callable[[], None],
         tenant: str = "",
     ) -> AsyncIterator[Session]:
-        """Yield a session that has greeted and takes audio and events.
+        """Yield a session that has sent session.created and takes audio and events.
 
-        Leaving it stops every task and engine call of the session. An exception of the body is raised as it is; so is
-        what a task of the session raised, which cancels the body.
+        Leaving it cancels every task and engine call of the session. An exception of the body is raised as it is. A bug
+        in a task of the session cancels the body and is raised in its place.
+
+        Args:
+            key: Makes the session's ids unique on the host.
+            services: What all sessions of the host share.
+            send: Takes the server events. It must not block.
+            config: The configuration to start with.
+            wake_ticker: Called when audio waits for its voice activity decision.
+            tenant: Digest of the API key. Tenants share no cached answers.
         """
         context = SessionContext.create(key, services=services, send=send, config=config, tenant=tenant)
         try:
@@ -111,13 +130,13 @@ class Session:
             _raise_first(faults)
 
     async def _take_events(self) -> None:
-        """Take one event after another, until cancelled."""
+        """Handle one event after another, until cancelled."""
         while True:
             self._handle(await self._mailbox.get())
 
     def _close(self) -> None:
         self._executor.close()
-        self._audio_input.release()
+        self.audio_input.release()
 
     @property
     def config(self) -> SessionConfig:
@@ -130,56 +149,55 @@ class Session:
         return self.context.conversation
 
     def hear(self, pcm: bytes) -> None:
-        """Take 16 kHz PCM of any length."""
+        """Append 16 kHz PCM of any length to the caller's audio."""
         self._greet()
-        self._audio_input.append(pcm, self._services.clock())
+        self.audio_input.append(pcm, self._services.clock())
         if self.config.detection.mode is DetectionMode.NONE:
-            self._audio_input.skip()
+            self.audio_input.skip()
             self._executor.caught_up()
         self._wake_ticker()
 
     async def submit(self, event: client.ClientEvent) -> None:
-        """Take a client event; waits while the mailbox is full. Audio received until now comes before it."""
-        await self._mailbox.submit((event, self._audio_input.received))
+        """Queue a client event; wait while the mailbox is full. It applies after all audio received until now."""
+        await self._mailbox.submit((event, self.audio_input.received))
 
     async def configure(self, event: client.UpdateSession) -> None:
-        """Take a session.update, and wait until it was answered: how the audio behind it is read depends on it."""
+        """Submit a session.update and wait until it is answered, because it decides how the audio after it is read."""
         await self.submit(event)
         await self._mailbox.answered()
 
     def reject(self, fault: CallerError, client_event_id: str | None) -> None:
-        """Answer a client event that could not be taken; the session goes on."""
+        """Answer a client event that was refused. The session goes on."""
         self._services.metrics.error("caller", "wire")
         self.emit(server.error(fault, client_event_id))
 
     def emit(self, event: Json) -> None:
-        """Send a server event, stamped with its id."""
+        """Send a server event, stamped with its event_id."""
         self.context.emit(event)
 
-    # -- the ticker's side -------------------------------------------------------------------------------------------
-
-    @property
-    def audio_input(self) -> AudioInput:
-        return self._audio_input
+    # -- for the ticker ----------------------------------------------------------------------------------------------
 
     def speech(self, events: tuple[SpeechEvent, ...]) -> None:
-        """The ticker decided a window."""
+        """See `VadListener.speech`."""
         for event in events:
             self._mailbox.post(event)
-        if self._audio_input.dip == self._audio_input.processed and not events:  # else the transcript of all is due
+        if (
+            self.audio_input.dip == self.audio_input.processed and not events
+        ):  # an event would start the final transcript
             self._interims.dip_started()
-        if self._audio_input.in_speech:
-            self._mailbox.post(turn_events.AudioProcessed(self._audio_input.processed))
+        if self.audio_input.in_speech:
+            self._mailbox.post(turn_events.AudioProcessed(self.audio_input.processed))
         self._barge_in.tune()
         self._executor.caught_up()
 
     def vad_failed(self) -> None:
-        """Voice activity cannot be decided: if somebody may be speaking, apologise until it can."""
+        """See `VadListener.vad_failed`. Apologise if the caller may be speaking."""
         self._vad_failures.mark("vad")
-        if self.state.caller is not CallerState.QUIET or self._audio_input.backlog_audible():
+        if self.state.caller is not CallerState.QUIET or self.audio_input.backlog_audible():
             self.replies.apologise(self._vad_failures)
 
     def vad_recovered(self) -> None:
+        """See `VadListener.vad_recovered`."""
         self._vad_failures.recovered("vad")
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -198,36 +216,40 @@ class Session:
             self.emit(server.server_error("internal_error", "This event could not be answered.", client_event.event_id))
 
     def step(self, event: TurnEvent) -> None:
-        """Let the turn machine decide about one event, and do as it says."""
+        """Advance the turn machine by one event and execute its commands."""
         self.state, commands = turns.step(self.state, event, self.context.turn_rules, self._occurred_at(event))
         for command in commands:
             self._executor.execute(command, self.state.start)
 
     def _occurred_at(self, event: TurnEvent) -> float:
-        """The instant an event speaks of: what was decided about audio counts from its arrival, not from its tick."""
+        """Return the monotonic time that an event refers to.
+
+        A decision about audio counts from the audio's arrival, not from the tick that decided it.
+        """
         arrived_at = None
         if isinstance(event, SoftEnd):
-            arrived_at = self._audio_input.arrival(event.at)
+            arrived_at = self.audio_input.arrival(event.at)
         elif isinstance(event, VerdictReady):
-            arrived_at = self._audio_input.arrival(event.processed)
+            arrived_at = self.audio_input.arrival(event.processed)
         return self._services.clock() if arrived_at is None else arrived_at
 
-    # -- the clerk's side --------------------------------------------------------------------------------------------
+    # -- for the client event handler --------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
-        """Whether a response of the conversation is open on the wire."""
+        """True while a response of the conversation is open on the wire."""
         return self.replies.current is not None and self.replies.current.open
 
     def configured(self) -> None:
-        """The configuration changed: hear by it from the next window on."""
+        """Apply a changed configuration from the next window on."""
         self._barge_in.configured()
         self.replies.read_ahead()
         self._greet()
 
     def _greet(self) -> None:
-        """Once, when the client has said how it listens, or speaks without having said so; a conversation that has
-        begun, or is held in writing, needs no greeting.
+        """Speak the greeting, once: after the first session.update, or with the first audio.
+
+        A conversation that has items already, or that is in text, gets no greeting.
         """
         greeting, self._pending_greeting = self._pending_greeting, ""
         if greeting and not len(self.conversation) and not self.busy:
@@ -236,18 +258,19 @@ class Session:
                 self.request_reply(replace(request, text=greeting))
 
     def clear(self, end: int) -> None:
-        """Drop the caller's audio before sample `end` that is not committed yet."""
+        """Drop the caller's audio before sample `end` that is not committed."""
         self.step(turn_events.ClearRequested(end))
         self._utterance.clear(end)
 
     def request_reply(self, request: ReplyRequest) -> None:
-        """response.create: the machine starts it; `order` says what it changes."""
+        """Start the reply that a response.create asks for."""
         self.step(turn_events.ReplyRequested(request))
 
-    # -- the replies' side -------------------------------------------------------------------------------------------
-
     def _reply_ended(self, reply: Reply) -> None:
-        """The reply's audio was heard to its end, or it failed."""
+        """Tell the turn machine that the current reply ended.
+
+        It was heard to its end, failed, or was cancelled by the client.
+        """
         if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())
 

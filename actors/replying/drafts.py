@@ -1,8 +1,8 @@
-"""Replies begun before their turn was taken, and what they assumed about the conversation.
+"""Speculative replies ("drafts"): begun before the end of turn, and the assumptions that they depend on.
 
-A draft asks the model what the committed turn would have it asked. If that is no longer so when the turn is taken (the
-client changed the instructions, or put an item into the conversation meanwhile), it is no answer to it. One that was
-begun with a guess at the caller's words is begun again if the transcript has others.
+A draft sends the language model the prompt that the committed turn would send. If that prompt has changed when the turn
+is committed (new instructions, a new item), the draft does not answer the turn and is discarded. A draft that began
+with an interim transcript is begun again if the final transcript has other words.
 """
 
 from __future__ import annotations
@@ -24,9 +24,18 @@ Prompt = tuple[ChatMessage, ...]
 
 
 class Draft:
-    """Of one revision. `asked`: the prompt that the model was given; None before it was asked anything.
+    """Speculative reply to one revision.
 
-    `reply` and `task` are set as soon as both exist.
+    `reply` and `task` are assigned right after construction, because both need the draft.
+
+    Attributes:
+        reply: The reply.
+        task: Runs the reply. Cancelling it stops its engines.
+        revision: The revision that it answers.
+        end_of_turn: The request that transcribes the revision.
+        terms: The terms of the reply.
+        turn: The committed turn that it answers; None before `release`.
+        sent_prompt: The prompt that the language model got; None before that.
     """
 
     reply: Reply
@@ -42,9 +51,9 @@ class Draft:
         self._released = asyncio.Event()
 
     async def transcript(self) -> str:
-        """What the caller said, or "" once the turn was taken: then the conversation knows.
+        """Return the caller's words, or "" once the turn is committed: then the conversation holds them.
 
-        That nothing was said is no reason to ask the model before the turn is taken.
+        An empty transcript does not start the language model before the commit: the call waits for `release` then.
         """
         transcript, transcribed_at = await self.end_of_turn.words()
         if self.turn is None and transcript:
@@ -54,18 +63,25 @@ class Draft:
         return ""
 
     def answers(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> bool:
-        """Whether it answers a turn of this revision; `prompt` says what the model is to be asked by now."""
+        """Return True if the draft answers a turn of `revision`.
+
+        Args:
+            revision: The revision of the committed turn; None matches no draft.
+            terms: The terms in effect now.
+            prompt: Returns the prompt for the caller's words, as the conversation is now.
+        """
         if self.revision != revision or self.terms != terms or self.task.done():
             return False
         if self.sent_prompt is None:
             return True
-        # Words that were only guessed, and that nobody has confirmed yet, are not answered.
+        # Words of an interim transcript must be confirmed by the final one.
         return self.end_of_turn.transcribed and not self.prompt_differs(prompt)
 
     def prompt_differs(self, prompt: Callable[[str], Prompt]) -> bool:
-        """Whether the model was asked other words than the (known) transcript's, or behind another conversation.
+        """Return True if the final transcript makes another prompt than the language model got.
 
-        A guess may have ended with another mark.
+        The transcript must be there. The last words are compared without case and punctuation, because an interim
+        transcript may end differently.
         """
         expected = prompt(self.end_of_turn.transcript.result().text)
         if self.sent_prompt is None or self.sent_prompt == expected:
@@ -78,7 +94,7 @@ class Draft:
         return not same_words(sent_last.content, expected_last.content)
 
     def release(self, turn: CommittedTurn, now: float) -> None:
-        """Let it out, as the answer to `turn`."""
+        """Let the reply out as the answer to `turn`, at monotonic time `now`."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.sent_prompt is not None:
@@ -88,8 +104,9 @@ class Draft:
 
 
 class Drafts:
-    """One session's; there is at most one draft, `speculation` and the session's `policy` say whether there may
-    be one.
+    """The draft of one session; there is at most one.
+
+    The host's budget and the session's degradation may decline a draft.
     """
 
     def __init__(self, budget: DraftBudget, metrics: Metrics, degradation: SessionDegradation) -> None:
@@ -101,6 +118,7 @@ class Drafts:
 
     @property
     def drafting(self) -> bool:
+        """True while there is a draft."""
         return self._draft is not None
 
     def begin(
@@ -112,8 +130,14 @@ class Drafts:
         *,
         carry_out: Callable[[Draft], None],
     ) -> None:
-        """Have a draft carried out, unless there may be none now; and once more, with the words of the transcript, if
-        it began with others. `prompt` says what the model is to be asked when the caller said so.
+        """Begin a draft, unless it is declined; begin it again if the final transcript has other words.
+
+        Args:
+            revision: The revision to answer.
+            end_of_turn: The request that transcribes the revision.
+            terms: The terms of the reply.
+            prompt: Returns the prompt for the caller's words, as the conversation is now.
+            carry_out: Creates the draft's reply and task.
         """
         declined = self._budget.begin(self._of_this_turn) if self._degradation.speculates else DraftDeclined.DEGRADATION
         if declined:
@@ -126,7 +150,7 @@ class Drafts:
         end_of_turn.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
 
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
-        """The transcript is there. Whoever was misheard is answered anew: one bet still, which is paid already."""
+        """Begin the draft again if the final transcript differs. It costs no further budget."""
         if draft is not self._draft or not draft.end_of_turn.transcribed or not draft.prompt_differs(prompt):
             return
         self._metrics.draft("renewed")
@@ -135,16 +159,19 @@ class Drafts:
         carry_out(self._draft)
 
     def discard(self) -> None:
-        """Stop the draft, if there is one: nothing of it was seen, nothing of it remains."""
+        """Cancel the draft, if there is one. Nothing of it was sent."""
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
-            if draft.reply.ready_at is not None:  # it had been synthesized: the gate alone kept it back
+            if draft.reply.ready_at is not None:  # its first audio was ready to be sent
                 self._metrics.draft("discarded_ready")
             draft.task.cancel()
 
     def answer(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> Draft | None:
-        """A turn is being answered: its draft, which is then the caller's to `take`, or None, and none is left."""
+        """Return the draft that answers a turn; otherwise discard it and return None.
+
+        The caller must `release` it. See `Draft.answers` for the arguments.
+        """
         self._of_this_turn = 0
         self._budget.answered()
         if self._draft is None or not self._draft.answers(revision, terms, prompt):

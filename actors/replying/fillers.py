@@ -1,5 +1,6 @@
-"""What a caller hears of a reply before its answer: nothing, as a rule; an apology if a stage fails; a filler if the
-answer is predicted to be late. Both are held clips: no engine is asked, and they are no part of the answer.
+"""What a caller may hear before the answer: an apology for a failing stage, or a filler for a late answer.
+
+Both are held clips. They need no engine and are not part of the answer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from rejoinder.core.reply.held_clips import HeldClip
 
 
 class Fillers:
-    """One reply's; before `go` it plays nothing. Its tasks live in the reply's group, from `begin` to `end`."""
+    """Apology and filler of one reply. Their tasks belong to the reply's group, from `begin` to `end`.
+
+    Attributes:
+        apologised: The apology was played.
+        filler_started_at: When a filler started (monotonic); None if there was none.
+        spoken_text: The words of the clips that were played, because their echo may come back through the microphone.
+    """
 
     def __init__(
         self,
@@ -29,11 +36,18 @@ class Fillers:
         *,
         filler_after_ms: float,
     ) -> None:
+        """Create them for one reply.
+
+        Args:
+            services: The held clips, settings and estimators are used.
+            speech: Plays the clips.
+            failures: The failing stages of the reply's turn.
+            released: Set when the reply may be heard. Nothing plays before.
+            filler_after_ms: Time from the caller's last speech within which something should be heard; 0 for no filler.
+        """
         self.apologised = False
         self.filler_started_at: float | None = None
-        """When a filler began."""
         self.spoken_text = ""
-        """The words of what was played: a listener's microphone may bring them back."""
         self._services = services
         self._settings = services.settings.conversation
         self._speech = speech
@@ -47,24 +61,30 @@ class Fillers:
     def begin(
         self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered_turn: Callable[[], CommittedTurn | None]
     ) -> None:
-        """Watch the reply: `marks` has the steps to its answer, `answered` the turn that it answers."""
+        """Start to watch the reply.
+
+        Args:
+            group: Owns the tasks.
+            marks: Returns the stage times of the reply.
+            answered_turn: Returns the turn that the reply answers; None if it answers no speech.
+        """
         self._tasks = [group.create_task(self._apologise()), group.create_task(self._fill(marks, answered_turn))]
 
     def disable_filler(self) -> None:
-        """The caller has just heard something else of ours (an apology)."""
+        """Play no filler, because the caller has just heard something else (an apology)."""
         self._enabled = False
 
     def end(self) -> None:
-        """All was said."""
+        """Stop, because all of the reply was heard."""
         for task in self._tasks:
             task.cancel()
 
     def step_changed(self) -> None:
-        """A step towards the answer began or ended."""
+        """Predict the first audio again, because a stage began or ended."""
         self._step_changed.set()
 
     async def _apologise(self) -> None:
-        """Once a reply: if a stage fails and the listener hears nothing for a while, say so."""
+        """Play the apology, once, if a stage keeps failing and nothing is audible."""
         await self._released.wait()
         while True:
             await self._failures.wait_until_active()
@@ -75,8 +95,9 @@ class Fillers:
                 return
 
     async def _fill(self, marks: Callable[[], Marks], answered_turn: Callable[[], CommittedTurn | None]) -> None:
-        """Once a reply: if its first audio is predicted to come later than `filler_after_ms` after the caller's last
-        speech, play a filler. Where nobody spoke nobody waits.
+        """Play a filler, once, if the first audio is predicted to miss the deadline.
+
+        Replies that answer no speech get no filler.
         """
         await self._released.wait()
         turn, services = answered_turn(), self._services
@@ -101,7 +122,7 @@ class Fillers:
 
 
 async def _wait_for_change(step_changed: asyncio.Event, seconds: float) -> None:
-    """Until something moves, or for so long."""
+    """Wait until a stage changes, at most `seconds` (which may be infinite)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds if math.isfinite(seconds) else None):
             await step_changed.wait()

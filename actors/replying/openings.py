@@ -1,7 +1,7 @@
-"""Answers that begin before they are known: a held opening is spoken at once, and the model goes on behind it.
+"""Openings: the start of an answer that is spoken from a held clip at once, and that the language model continues.
 
-The opening is the beginning of the answer: it is in the history as far as it was heard, and the model is given it as
-its own first words (`LlmRequest.prefix`), so that it neither repeats nor contradicts them.
+The opening is part of the answer. It is in the history as far as it was heard, and the language model gets it as its
+own first words (`LlmRequest.prefix`), so it neither repeats nor contradicts them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.openings import Opening
 from rejoinder.core.wire.server import ResponseEvents
 
-# A continuation that begins with one of these belongs to the word before it.
+# A continuation that begins with one of these needs no space before it.
 CLOSING = frozenset(".,;:!?)'\"\u2019\u201d\u2026")
 
 
 def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings: tuple[Opening, ...]) -> str:
-    """How the answer to this prompt is to begin; "" for one in writing or outside the conversation: nobody waits for
-    its first sound.
+    """Return the opening of the answer to a prompt; "" for none.
+
+    Replies in text or outside the conversation have none, because no listener waits for their first sound.
     """
     return opening_for(openings, prompt) if events.spoken and events.conversation_id else ""
 
@@ -33,9 +34,19 @@ def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings
 async def stream_after_opening(
     opening: str, services: Services, request: LlmRequest, failures: StageFailures, *, stats: GenerationStats
 ) -> AsyncGenerator[TokenDelta, None]:
-    """The opening as one delta of its own, then what the model says behind it. Close it to stop.
+    """Yield the opening as its own delta, then the language model's continuation. Close the generator to stop.
 
     A model that takes the opening for the whole answer is asked again without it.
+
+    Args:
+        opening: The opening; "" for none.
+        services: The hedger and the settings are used.
+        request: What to ask for.
+        failures: Told of failures and recovery.
+        stats: Filled while the generation runs.
+
+    Raises:
+        BackendError: See `Hedger.stream`.
     """
     stream, give_up_s = services.hedger.stream, services.settings.conversation.give_up_after_s
     if not opening:
@@ -59,5 +70,5 @@ async def stream_after_opening(
 
 
 def _needs_no_space(text: str) -> bool:
-    """Whether it needs no space before it."""
+    """Return True if the text is written without a space before it."""
     return not text or text[0].isspace() or text[0] in CLOSING

@@ -1,4 +1,4 @@
-"""What the language model is asked: the conversation so far, once every turn of it is transcribed."""
+"""Prompts for the language model: the conversation so far, once every turn of it is transcribed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rejoinder.core.wire import server
 
 
 class Prompts:
-    """Of one session; its tasks live in the session's group."""
+    """Prompts of one session. Its tasks belong to the session's group."""
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup) -> None:
         self._context = context
@@ -29,13 +29,24 @@ class Prompts:
         self.prefill = Prefill(services, group, context.id)
 
     def expect(self, turn: CommittedTurn) -> None:
-        """A turn was committed; when its transcript is there, it goes into the conversation and to the client."""
+        """Add a committed turn's transcript to the conversation when it is there, and send it to the client."""
         task = self._group.create_task(self._transcribed(turn))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
     async def for_turn(self, turn: CommittedTurn | None, request: ReplyRequest, *, requested: bool) -> Prompt | None:
-        """The prompt once every committed turn is transcribed; None if nobody said or asked for anything."""
+        """Return the prompt once every committed turn is transcribed; None if there is nothing to answer.
+
+        Cancelling it leaves the transcripts running.
+
+        Args:
+            turn: The turn to answer; None if the client asked without one.
+            request: What the reply is asked to be.
+            requested: Whether the client asked for the reply. Then an empty transcript is answered too.
+
+        Raises:
+            BackendError: The turn could not be transcribed.
+        """
         if request.prompt is not None:
             return prompt_window.window(request.instructions, request.prompt, len(request.prompt) or 1)
         if self._pending:
@@ -48,7 +59,10 @@ class Prompts:
         return self.current(request)
 
     async def for_draft(self, draft: Draft) -> Prompt | None:
-        """What the committed turn's prompt will be, if nothing happens before it is committed."""
+        """Return the prompt that the turn will have if nothing changes before its commit.
+
+        After the commit it is the turn's own. Cancelling it leaves the transcripts running.
+        """
         transcript = await draft.transcript()
         if self._pending:
             await asyncio.wait(self._pending)
@@ -58,13 +72,19 @@ class Prompts:
         return draft.sent_prompt
 
     def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
-        """The prompt as the conversation stands, and the words `said` as its newest turn."""
+        """Return the prompt of the conversation as it is now.
+
+        A `transcript` that is not empty is its newest turn.
+        """
         newest = [ChatMessage("user", transcript)] if transcript else []
         turns = self._context.conversation.messages() + newest
         return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
 
     def _ends_with_caller(self) -> bool:
-        """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""
+        """Return True if the conversation ends with the caller.
+
+        A noise may have cut the reply to that turn off, and must not leave it unanswered.
+        """
         messages = self._context.conversation.messages()
         return bool(messages) and messages[-1].role == "user"
 

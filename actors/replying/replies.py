@@ -1,4 +1,4 @@
-"""The replies of one session: which is current, what each answers, and the transcripts they wait for."""
+"""The replies of one session: the current one, what each answers, and the transcripts they wait for."""
 
 from __future__ import annotations
 
@@ -23,15 +23,22 @@ from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseStatus
 
-# Responses outside the conversation that may run beside the current one.
+# Responses outside the conversation that may run at the same time.
 MAX_OUT_OF_BAND = 4
 
 
 class Replies:
-    """Not thread-safe; its tasks live in the session's group."""
+    """The replies of one session. Not thread-safe; its tasks belong to the session's group.
+
+    Attributes:
+        current: The conversation's newest reply, running or ended; None at first and after a barge-in.
+        recent: The replies that the client may still refer to.
+        summaries: Summaries of the turns that leave the prompt.
+        degradation: The session's degradation measures.
+    """
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup, ended: Callable[[Reply], None]) -> None:
-        """`ended` is told of every reply that was heard to its end, failed or was cut."""
+        """Create them without a reply; `ended` is called with every reply that has ended."""
         self.current: Reply | None = None
         self.recent = RecentReplies()
         self._context = context
@@ -46,14 +53,14 @@ class Replies:
         self._drafts = Drafts(services.draft_budget, services.metrics, self.degradation)
 
     def expect(self, turn: CommittedTurn) -> None:
-        """A turn was committed; its transcript is on the way."""
+        """Add a committed turn, whose transcript is under way."""
         self._unanswered = turn
         self._prompts.expect(turn)
 
     # -- starting and ending ---------------------------------------------------------------------------------------
 
     def draft(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
-        """Begin the answer to what is being heard, and let nothing of it out."""
+        """Begin the speculative reply to a revision. Nothing of it is sent."""
         request = self.default_request()
         prompt = partial(self._prompts.current, request)
         self._drafts.begin(revision, end_of_turn, self._terms(request), prompt, carry_out=self._start_draft)
@@ -65,20 +72,21 @@ class Replies:
         draft.task = self._group.create_task(self._run(draft.reply, previous=None))
 
     def read_ahead(self, transcript: str = "", *, whole: bool = False) -> None:
-        """Let the language model read what it will be asked, as far as that is known: the caller has said so much, and
-        with `whole` perhaps no more.
-        """
+        """Prefill the prompt with the caller's words so far, unless a draft is under way; `whole`: they may be all."""
         if not self._drafts.drafting:
             self._prompts.prefill.start(self._prompts.current(self.default_request(), transcript), whole=whole)
 
     def discard(self) -> None:
-        """Drop the draft: there is more to hear, or nobody to answer."""
+        """Discard the draft, if there is one."""
         self._drafts.discard()
 
     def start(self, requested: ReplyRequest | None = None, draft: int | None = None) -> None:
-        """Answer what was committed last; `order`: because the client asked for it, so it hears of it at once.
+        """Start the reply to the turn that was committed last.
 
-        `draft`: the revision whose draft is the answer, if there is one and it still holds.
+        Args:
+            requested: What the client asked for; None if the turn started the reply. A requested response opens at
+                once.
+            draft: The revision whose draft answers the turn, if it still holds.
         """
         turn: CommittedTurn | None = None
         request = requested or self.default_request()
@@ -101,7 +109,7 @@ class Replies:
         self._launch(reply, self._group.create_task(self._run(reply, previous)))
 
     def _release_draft(self, turn: CommittedTurn, request: ReplyRequest, revision: int | None) -> bool:
-        """Let the turn's draft out, if there is one that answers it, and nothing else is being said (an apology)."""
+        """Release the draft that answers the turn, if there is one and no other reply (an apology) is running."""
         idle = self.current is None or self.current not in self._running
         terms, prompt = self._terms(request), partial(self._prompts.current, request)
         draft = self._drafts.answer(revision if idle else None, terms, prompt)
@@ -113,7 +121,7 @@ class Replies:
         return True
 
     def apologise(self, failures: StageFailures) -> None:
-        """Speak the apology if `trouble` lasts and nothing else is being said."""
+        """Play the apology if the failures last, unless a reply is running."""
         if self.current is not None and self.current in self._running:
             return
         plan = self._plan(self._terms(self.default_request()), partial(_until_over, failures), failures, lambda: None)
@@ -121,7 +129,12 @@ class Replies:
         self._launch(self.current, self._group.create_task(self._run(self.current, previous=None)))
 
     def cut(self, reason: str, interrupted_at: float | None) -> None:
-        """Silence what is being said and stop its engines; `since`: when the caller's interrupting speech arrived."""
+        """Silence the running replies and stop their engines.
+
+        Args:
+            reason: The reason on the wire.
+            interrupted_at: When the caller's interrupting speech arrived (monotonic); None if it is not known.
+        """
         late_s = None if interrupted_at is None else self._services.clock() - interrupted_at
         self.current = None
         for reply in self._speaking:
@@ -131,28 +144,35 @@ class Replies:
             self._stop(reply, reason, stop_s)
 
     def pause(self, interrupted_at: float | None) -> None:
-        """Silence what is being said, until `resume` or `cut`; `since`: when the caller's speech arrived."""
+        """Silence the running replies until `resume` or `cut`. See `cut` for `interrupted_at`."""
         stop_s = 0.0 if interrupted_at is None else self._services.clock() - interrupted_at
         for reply in self._speaking:
             reply.pause(stop_s)
 
     def resume(self) -> None:
-        """Go on with what was paused."""
+        """Continue the paused replies."""
         for reply in self._speaking:
             reply.resume()
 
     @property
     def _speaking(self) -> list[Reply]:
-        """The replies of the conversation that are under way."""
+        """The running replies of the conversation."""
         return [reply for reply in self._running if reply.plan.events.conversation_id is not None]
 
     @property
     def audible(self) -> bool:
-        """Whether a reply of the conversation is being heard."""
+        """True while a reply of the conversation is being heard."""
         return self.current is not None and self.current.audible
 
     def cancel(self, response_id: str | None) -> bool:
-        """response.cancel: True if there was a reply to cancel, of which the client then hears the end."""
+        """Cancel a reply for a response.cancel, and close its response.
+
+        Args:
+            response_id: The response; None for the current one.
+
+        Returns:
+            False if there is no such reply.
+        """
         for reply in list(self._running):
             named = reply is self.current if response_id is None else reply.plan.events.response_id == response_id
             if reply.open and named:
@@ -163,6 +183,7 @@ class Replies:
 
     @property
     def out_of_band_count(self) -> int:
+        """Number of open responses outside the conversation."""
         return sum(1 for reply in self._running if reply.open and reply.plan.events.conversation_id is None)
 
     def _stop(self, reply: Reply, reason: str, stop_s: float | None = None) -> None:
@@ -171,7 +192,7 @@ class Replies:
 
     def _launch(self, reply: Reply, task: asyncio.Task[None]) -> None:
         self._running[reply] = task
-        # Not at the task's own end: one that is cancelled before its first step has none.
+        # A callback, because a task that is cancelled before its first step runs no `finally`.
         task.add_done_callback(lambda _: self._ended(reply))
         self.recent.add(reply)
 
@@ -192,7 +213,7 @@ class Replies:
     # -- what a reply answers --------------------------------------------------------------------------------------
 
     def default_request(self) -> ReplyRequest:
-        """The order that the session's configuration makes; a response.create changes single fields of it."""
+        """Return the request that the session's configuration makes. A response.create changes single fields of it."""
         config = self._context.config
         settings = self._services.settings.conversation
         return ReplyRequest(
@@ -212,7 +233,10 @@ class Replies:
         failures: StageFailures,
         answered_turn: Callable[[], CommittedTurn | None],
     ) -> ReplyPlan:
-        """`answered`: the turn, as far as it is known when the reply ends."""
+        """Return the plan of a reply.
+
+        `answered_turn` is evaluated when the turn is needed, because a draft gets its turn late.
+        """
         request, stamp = terms.request, self._context.stamp
         events = server.ResponseEvents(
             response_id=stamp("resp"),
@@ -240,5 +264,5 @@ class Replies:
 
 
 async def _until_over(failures: StageFailures) -> None:
-    """A reply with nothing to say but the apology: it ends when the trouble does."""
+    """Be the prompt of a reply that only apologises: there is nothing to answer once the failures are over."""
     await failures.wait_until_over()

@@ -1,10 +1,11 @@
-"""One reply, from the prompt to the last sample: think, speak, deliver.
+"""One reply, from the prompt to the last audible sample: generate, speak, deliver.
 
-The response opens on the wire with its first words or audio (or earlier, if the client asked for it): a turn whose
-transcript turns out empty leaves no trace. A draft does all of this up to its first segment's audio and then waits to
-be released; until then nothing of it shows, and dropping it is cancelling its task. A stage that fails is asked again
-(see `retry`, `voice`, `hedge`); if nothing is audible soon after the failure, the held apology is spoken and the answer
-follows in the same response once the stage is back.
+The response opens on the wire with its first words or audio, or at once if the client asked for it. A turn whose
+transcript turns out empty leaves no trace. A draft does all of this up to its first segment's audio, and then waits for
+`release`. Until then nothing of it is sent, and cancelling its task drops it.
+
+A failed stage call is repeated (`actors.stages.retry`). If nothing is audible soon after a failure, the held apology is
+played, and the answer follows in the same response once the stage is back.
 """
 
 from __future__ import annotations
@@ -41,11 +42,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
-    """What to answer and how. `prompt` waits for the transcript; None from it means that there is nothing to answer.
+    """What to answer, and how.
 
-    `trouble` is the turn's: it may have begun before the reply, when the transcript's replica failed. `report` makes
-    the `rejoinder` field of response.done, once, if the client saw the response. `said`: what to say, if that is known
-    and nobody is to be asked. `answered`: the turn that it answers, as far as that is known.
+    Attributes:
+        events: Makes the wire events of the response.
+        prompt: Waits for the transcript and returns the prompt; None means that there is nothing to answer.
+        report: Makes the `rejoinder` field of response.done. Called once, if the client saw the response.
+        terms: The request, the voice and the speed.
+        failures: The turn's failing stages. They may have failed before the reply began.
+        degradation: The session's degradation measures.
+        cache_scope: Who may share the answer.
+        answered_turn: Returns the turn that the reply answers; None if it answers none, or is a draft without a turn
+            yet.
     """
 
     events: ResponseEvents
@@ -59,9 +67,23 @@ class ReplyPlan:
 
 
 class Reply:
-    """`run` once; `cut` at any time. Afterwards `open` is False and the conversation holds what was heard.
+    """One reply. `run` it once; `cut` it at any time.
 
-    One that is `drafted` emits nothing before `release`.
+    Afterwards `open` is False, and the conversation holds what was heard. A drafted reply sends nothing before
+    `release`.
+
+    Attributes:
+        plan: What it answers.
+        drafted: It is speculative.
+        marks: Its stage times; from `release` on, the turn's.
+        measures: Degradation measures in force when it began.
+        generation: Facts about the generation.
+        response: Its response on the wire.
+        ready_at: When its first audio was ready (monotonic).
+        first_output_at: When its first answer audio or text was sent (monotonic).
+        answer_from_ms: Length of the audio before the answer.
+        stop_s: From the interrupting speech to silence, in seconds; None while it is not interrupted.
+        fillers: Its apology and filler.
     """
 
     def __init__(self, plan: ReplyPlan, context: SessionContext, marks: Marks, *, drafted: bool = False) -> None:
@@ -101,28 +123,30 @@ class Reply:
 
     @property
     def open(self) -> bool:
-        """Whether the wire's response may still get events."""
+        """True while the response may still get events."""
         return not self.response.ended
 
     @property
     def answer(self) -> str:
-        """The whole answer, heard or not, without apologies."""
+        """The whole answer, heard or not, without apologies and fillers."""
         return "".join(self._text).strip()
 
     @property
     def audio_ms(self) -> int:
-        """Length of the audio sent so far."""
+        """Length of the audio sent so far, in ms."""
         return self._speech.audio_ms
 
     def release(self, marks: Marks) -> None:
-        """The turn was taken: let it out. What was noted until now goes into the turn's own `marks`."""
+        """Let a drafted reply out. The stage times measured so far are added to the turn's `marks`."""
         marks.join(self.marks)
         self.marks = marks
         self._released.set()
 
     async def run(self) -> None:
-        """Speak the reply to its end. Cancelling it (after `cut`, if it was released) stops every engine that works
-        for it.
+        """Run the reply to its end.
+
+        Cancelling it stops every engine that works for it. Call `cut` before, if it was released: it closes the
+        response.
         """
         self._services.draft_budget.think()
         try:
@@ -133,34 +157,40 @@ class Reply:
         finally:
             if self.first_output_at is None:
                 self._services.draft_budget.thought()
-        if not self.fillers.apologised:  # else something went wrong on the way to it
+        if not self.fillers.apologised:  # after an apology the answer may have been affected by the failure
             self._services.answer_cache.keep(self.generation, self.answer)
 
     @property
     def audible(self) -> bool:
-        """Whether it has begun to be heard, and its end is not heard yet."""
+        """True from the first audio of the answer until its end was heard."""
         return self.plan.events.spoken and self.open and self.first_output_at is not None
 
     def pause(self, stop_s: float) -> None:
-        """Silence at once, until `resume` or `cut`; the engines go on. `stop_s`: since the speech that caused it.
+        """Fall silent at once, until `resume` or `cut`; the engines go on. A reply in text is not paused.
 
-        An answer in writing disturbs nobody who speaks.
+        Args:
+            stop_s: Seconds since the arrival of the speech that caused it.
         """
         if self.plan.events.spoken:
             self._speech.pause()
             self.stop_s = stop_s
 
     def flushed(self, at_s: float) -> None:
-        """The client says that it stopped playing at `at_s`: if this is paused, it goes on from there."""
+        """Record that the client stopped playing at `at_s`. A paused reply resumes from there."""
         self._speech.flushed(at_s)
 
     def resume(self) -> None:
-        """Go on behind the last sample that was heard."""
+        """Continue after the last sample that was heard."""
         self.stop_s = None
         self._speech.resume()
 
     def cut(self, reason: str, stop_s: float | None = None) -> None:
-        """Silence at once: nothing of this reply is sent after this call. `stop_s`: since the speech that cut it."""
+        """Fall silent at once and close the response; nothing of the reply is sent after this call.
+
+        Args:
+            reason: The reason on the wire.
+            stop_s: Seconds since the arrival of the speech that cut it; None if no speech did.
+        """
         heard_text = self._speech.silence() if self.plan.events.spoken else self.answer
         if self.open:
             self.stop_s = stop_s
@@ -169,24 +199,29 @@ class Reply:
             self.response.update_item(heard_text, self.audio_ms, complete=False)
 
     def heard_text(self, at_s: float) -> str:
-        """The words of the answer that a client has heard who stopped at `at_s`."""
+        """Return the text of the answer that a client heard which stopped at `at_s`."""
         return self._speech.heard_text(self._speech.listener_position_s(at_s))
 
     def words_around(self, before_s: float, after_s: float) -> tuple[str, float]:
-        """The words around the listener's position, and how much is still to be heard (infinite: not known yet)."""
+        """Return the words around the listener's position, clips included, and the seconds still to be heard.
+
+        The seconds are infinite while more is being synthesized. `before_s` and `after_s` bound the words.
+        """
         return f"{self.fillers.spoken_text} {self._speech.words_around(before_s, after_s)}".strip(), self._speech.left_s
 
-    # -- what the voice reports ------------------------------------------------------------------------------------
+    # -- reports of the speech output ------------------------------------------------------------------------------
 
     def synthesis_started(self) -> None:
+        """See `SpeechListener.synthesis_started`."""
         self._mark(None, Stage.TTS_FIRST_AUDIO)
 
     def first_audio_ready(self) -> None:
+        """See `SpeechListener.first_audio_ready`."""
         self.ready_at = self.ready_at or self._services.clock()
         self._mark(Stage.TTS_FIRST_AUDIO, Stage.DELIVERY)
 
     def _mark(self, ended: Stage | None, started: Stage | None) -> None:
-        """Note that the one is over and the other begun."""
+        """Record the end of one stage and the start of another."""
         now = self._services.clock()
         if ended:
             self.marks.end(ended, now)
@@ -195,10 +230,12 @@ class Reply:
         self.fillers.step_changed()
 
     def speaking(self, text: str) -> None:
+        """See `SpeechListener.speaking`."""
         self.response.words(text if self._segments == 0 else f" {text}")
         self._segments += 1
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
+        """See `SpeechListener.audio`."""
         self.response.audio(pcm)
         if answers:
             if self.answer_from_ms is None:
@@ -232,7 +269,7 @@ class Reply:
             self._close("completed", None, self.answer)
 
     async def _generate(self) -> bool:
-        """Ask the language model and hand on what it says; False if there was nothing to answer."""
+        """Ask the language model and hand its text on. Return False if there was nothing to answer."""
         prompt = await self.plan.prompt()
         if prompt is None:
             return False
@@ -261,7 +298,7 @@ class Reply:
                 self._text.append(delta.text)
                 await self._output(delta.text, [opening] if held else segmenter.push(delta.text))
         await self._output("", segmenter.flush())
-        if self.generation.usage:  # a model said it, and no cache
+        if self.generation.usage:  # None unless the stream finished; a cache hit has zero tokens and counts too
             self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
 
@@ -278,7 +315,7 @@ class Reply:
     # -- its end ---------------------------------------------------------------------------------------------------
 
     async def _fail(self, fault: Exception) -> None:
-        """Say that it failed, with no engine at all; what was said until then stays in the conversation."""
+        """Play the apology and close the response as failed. What was sent stays in the conversation."""
         stage = (fault.stage if isinstance(fault, BackendError) else "") or "reply"
         expected = isinstance(fault, RejoinderError)
         logger.error("reply failed: %s", fault, exc_info=None if expected else fault)
@@ -291,7 +328,7 @@ class Reply:
         self._close("failed", details, self._speech.sent_text() if self.plan.events.spoken else self.answer)
 
     def abandon(self) -> None:
-        """End the response where it stands, after a bug of our own."""
+        """Close the response as it is, after a bug of our own."""
         self._close("failed", INTERNAL, self._speech.sent_text() if self.plan.events.spoken else self.answer)
 
     def _close(self, status: ResponseStatus, details: Json | None, text: str) -> None:
@@ -319,7 +356,7 @@ def _failure(code: str, message: str) -> Json:
     return {"type": "failed", "error": {"type": "server_error", "code": code, "message": message}}
 
 
-INTERNAL = _failure("internal_error", "The reply failed for an internal reason; the session goes on.")
+INTERNAL = _failure("internal_error", "The reply failed for an internal reason. The session goes on.")
 
 
 def _first_exception(group: ExceptionGroup[Exception]) -> Exception:

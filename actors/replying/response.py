@@ -1,10 +1,10 @@
-"""One response on the wire and its item in the conversation: it opens once, closes once, and is silent afterwards.
+"""One response on the wire and its item in the conversation. It opens once, closes once, and sends nothing afterwards.
 
     UNSEEN ----- open ----> OPEN ---- close ----> CLOSED
        |                                            ^
-       +------------------- close ------------------+   nothing was sent, so nothing is said of its end
+       +------------------- close ------------------+   nothing was sent, so its end is not sent either
 
-The order of the events is openai-realtime.md's, section 5.
+The order of the events is section 5 of openai-realtime.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, 
 
 
 class ResponsePhase(Enum):
-    """How much of the response the client knows."""
+    """What the client has seen of the response."""
 
     UNSEEN = "unseen"
     OPEN = "open"
@@ -31,7 +31,16 @@ class ResponsePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ResponseEnd:
-    """How a response ends. `text` is what the conversation keeps of it; `report` goes to our own clients."""
+    """How a response ends.
+
+    Attributes:
+        status: Status on the wire.
+        details: `status_details` on the wire.
+        text: What the conversation keeps of it.
+        audio_ms: Length of the audio that was sent.
+        usage: Token counts.
+        report: The `rejoinder` field, for our own clients.
+    """
 
     status: ResponseStatus
     details: Json | None
@@ -42,24 +51,28 @@ class ResponseEnd:
 
 
 class ResponseChannel(Protocol):
-    """The session as a response sees it."""
+    """What a response needs of its session; `SessionContext` provides it."""
 
     @property
-    def conversation(self) -> Conversation: ...
+    def conversation(self) -> Conversation:
+        """The items of the conversation."""
+        ...
 
     @property
-    def emit(self) -> Callable[[Json], None]: ...
+    def emit(self) -> Callable[[Json], None]:
+        """Sends a server event."""
+        ...
 
 
 def claim_item_id(channel: ResponseChannel, item_id: str) -> None:
-    """Before an item of our own goes in: one that a client made under our next id gives way."""
+    """Make room for an item of ours: delete a client's item that has our next id."""
     if item_id in channel.conversation:
         channel.conversation.delete(item_id)
         channel.emit(deleted(item_id))
 
 
 class Response:
-    """Not thread-safe; owned by one reply."""
+    """One response with one message item; owned by one reply. Not thread-safe."""
 
     def __init__(self, events: ResponseEvents, channel: ResponseChannel) -> None:
         self.events = events
@@ -70,10 +83,11 @@ class Response:
 
     @property
     def ended(self) -> bool:
+        """True once it is closed."""
         return self.phase is ResponsePhase.CLOSED
 
     def open(self) -> None:
-        """Announce the response, unless that was done, or it has ended."""
+        """Send the start of the response, unless it is open or closed."""
         if self.phase is not ResponsePhase.UNSEEN:
             return
         self.phase = ResponsePhase.OPEN
@@ -88,7 +102,7 @@ class Response:
         emit(events.part("added", ""))
 
     def words(self, text: str) -> None:
-        """More of the text, or of what the voice says."""
+        """Send more of the text, or of the audio's transcript. Opens the response."""
         if self.ended or not text:
             return
         self.open()
@@ -96,7 +110,7 @@ class Response:
         self._channel.emit(self.events.text_delta(text))
 
     def audio(self, pcm: bytes) -> None:
-        """More of the voice, as 24 kHz PCM."""
+        """Send more of the audio, given as 24 kHz PCM. Opens the response."""
         if self.ended:
             return
         self.open()
@@ -104,7 +118,7 @@ class Response:
             self._channel.emit(self.events.audio_delta(audio))
 
     def close(self, ending: ResponseEnd) -> None:
-        """Tell the client how it ended; of a response that it never saw it hears nothing."""
+        """Send the end of the response, unless the client never saw it."""
         seen = self.phase is ResponsePhase.OPEN
         self.phase = ResponsePhase.CLOSED
         if not seen:
@@ -123,7 +137,7 @@ class Response:
         emit(done | ({"rejoinder": ending.report} if ending.report else {}))
 
     def update_item(self, text: str, audio_ms: int, *, complete: bool) -> Item:
-        """What the conversation keeps of it, also after its end."""
+        """Store what the conversation keeps of the response, and return its item. Also allowed after the end."""
         item = Item(
             self.events.item_id,
             role="assistant",

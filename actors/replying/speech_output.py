@@ -1,9 +1,13 @@
-"""Speaking: segments become audio, audio is paced to the listener, and what was heard is known at every instant.
+"""Speech output of a reply: segments become audio, paced to the listener, and the heard text is known at any time.
 
-Two loops share a bounded tape of audio: one synthesizes segments in order, the other releases audio at most
-`playout_lead_ms` ahead of the listener, so that a barge-in has little to take back and the history stays true. A paused
-voice releases nothing; when it is resumed it goes on behind the last sample that was heard.
-Nothing limits a stream on Ray's path, so the tape's own bound (`AHEAD_S`) is what stops synthesis from running away.
+Two loops share a bounded buffer. One synthesizes segments in order. The other sends audio at most `playout_lead_ms`
+ahead of the listener, so a barge-in leaves little to take back and the history stays true. A paused output sends
+nothing, and resumes after the last sample that was heard.
+
+Nothing limits a stream on Ray's path, so the bound of the buffer (`AHEAD_S`) is what stops synthesis from running
+ahead.
+
+`Playout` models the listener, `ReplayBuffer` holds the audio. `pause` and `flushed` must move both positions together.
 """
 
 from __future__ import annotations
@@ -24,35 +28,46 @@ from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
 
 Clock = Callable[[], float]
 
-# Audio is synthesized at most this far ahead of what was sent: a long answer costs 1.4 MB, not its whole length.
+# Synthesis runs at most this far ahead of what was sent, so a long answer holds at most 1.4 MB.
 AHEAD_S = 30.0
-# One delta a tenth of a second: ten messages a second, not fifty; the first one goes out as soon as it exists.
+# Length of a delta: ten messages a second. The first delta is sent as soon as there is audio.
 DELTA_S = 0.1
+# Segments that may wait for synthesis.
 SEGMENT_QUEUE = 8
-# A listener's own buffer and the way to it: so much less than we reckon it may have heard when it flushes.
+# Network delay and the client's own buffer: a client that flushes may have heard this much less than the model says.
 LAG_S = 1.5
 
 
 class SpeechListener(Protocol):
-    """What the voice tells its reply."""
+    """What the speech output reports to its reply."""
 
     def speaking(self, text: str) -> None:
-        """The first audio of a segment (or clip) is about to be sent."""
+        """Handle that the first audio of this segment or clip is about to be sent."""
         ...
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
-        """Send this audio now; `answers` is False for a clip."""
+        """Send this 24 kHz PCM now; `answers` is False for a clip and for audio that is sent again."""
         ...
 
-    def synthesis_started(self) -> None: ...
+    def synthesis_started(self) -> None:
+        """Handle that a segment's synthesis starts."""
+        ...
 
-    def first_audio_ready(self) -> None: ...
+    def first_audio_ready(self) -> None:
+        """Handle that a segment's first audio is ready."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechOutputSettings:
-    """`attempt_s` bounds the wait for each chunk of audio (longer after it was late), `give_up_s` the whole of a
-    segment's trouble.
+    """Settings of one speech output.
+
+    Attributes:
+        lead_s: How far audio may be sent ahead of the listener.
+        attempt_s: Idle timeout of a synthesis stream; it grows after timeouts.
+        give_up_s: Time without new audio of a segment after which a failure is final.
+        voice: Name of the voice.
+        speed: Speaking rate relative to the voice's own.
     """
 
     lead_s: float
@@ -63,9 +78,9 @@ class SpeechOutputSettings:
 
 
 class SpeechOutput:
-    """One reply's speech. `run` ends when all was heard; cancelling it stops the engine at its next chunk.
+    """Speech of one reply. `run` ends when all of it was heard.
 
-    Before `go` is set nothing is sent, and only the first segment is synthesized.
+    Before `released` is set nothing is sent, and only the first segment is synthesized.
     """
 
     def __init__(
@@ -79,6 +94,17 @@ class SpeechOutput:
         clock: Clock,
         released: asyncio.Event,
     ) -> None:
+        """Create an output without segments.
+
+        Args:
+            tts: The engine.
+            phrases: Clips for segments that need no engine.
+            listener: Sends the audio, and is told of progress.
+            settings: See there.
+            failures: Told of failures and recovery.
+            clock: Monotonic seconds.
+            released: Set when the reply may be heard.
+        """
         self._tts = tts
         self._phrases = phrases
         self._released = released
@@ -89,7 +115,7 @@ class SpeechOutput:
         self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
         self._buffer = ReplayBuffer(round((settings.lead_s + LAG_S) * WIRE_RATE))
         self._playout = Playout(settings.lead_s)
-        # Half the lead at most: one delta is heard while the next is on its way.
+        # At most half the lead, so that one delta plays while the next is on its way.
         self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
         self._synthesized = False
         self._resumed_at_s = 0.0
@@ -105,19 +131,19 @@ class SpeechOutput:
 
     @property
     def left_s(self) -> float:
-        """What is still to be heard, as far as that is known."""
+        """Seconds of audio that are still to be heard; infinite while more is being synthesized."""
         return self._playout.left_s(self._clock()) if self._synthesized else math.inf
 
     async def say(self, text: str) -> None:
-        """Queue a segment; waits while SEGMENT_QUEUE of them wait for synthesis."""
+        """Queue a segment; wait while SEGMENT_QUEUE segments wait for synthesis."""
         await self._segments.put(text)
 
     async def finish(self) -> None:
-        """No segment follows."""
+        """Say that no segment follows. Waits like `say`."""
         await self._segments.put(None)
 
     def play(self, clip: HeldClip) -> None:
-        """Speak a held clip behind the audio that is already there; its words are no part of the answer."""
+        """Play a held clip after the audio that is already there. Its words are not part of the answer."""
         self._playout.begin("")
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
@@ -125,60 +151,67 @@ class SpeechOutput:
         self._changed.set()
 
     async def say_last(self, clip: HeldClip) -> None:
-        """After `run` failed: send what was synthesized, then a held clip, and nothing more."""
+        """Send what was synthesized, then a clip, and nothing more. For use after `run` failed."""
         self.play(clip)
         self._synthesized = True
         await self._deliver()
 
     def drained(self) -> bool:
-        """Whether the listener hears nothing and nothing is ready to be heard."""
+        """Return True if the listener hears nothing and no audio is ready to be sent."""
         all_heard = not self._buffer.waiting and self._playout.finish(self._clock()) <= self._clock()
         return all_heard and self._flowing.is_set()
 
     def pause(self) -> None:
-        """Send nothing from now on: the listener flushes what it holds."""
+        """Send nothing from now on. The listener flushes its buffer."""
         self._flowing.clear()
         self._buffer.wind(self._playout.flush(self._clock()))
 
     def flushed(self, at_s: float) -> None:
-        """The listener says that it stopped at `at_s`; only a paused voice goes back there."""
+        """Move a paused output to where the listener says that it stopped. Ignored while audio flows."""
         if self._flowing.is_set():
             return
         position = max(self._buffer.oldest, round(self.listener_position_s(at_s) * WIRE_RATE))
         self._buffer.wind(self._playout.flush(self._clock(), position))
 
     def listener_position_s(self, at_s: float) -> float:
-        """The position of a listener who says that it stopped at `at_s`: into the audio, or, as some clients count,
-        into what it was sent since the last flush; whichever is nearer to our own reckoning.
+        """Return the position in the audio of a listener that says it stopped at `at_s`.
+
+        Some clients count from the start of the audio, others from their last flush. The interpretation nearer to the
+        playout model wins.
         """
         reckoned_s = self._playout.position_s(self._clock())
         return min((at_s, self._resumed_at_s + at_s), key=lambda position: abs(position - reckoned_s))
 
     def resume(self) -> None:
-        """Go on behind the last sample that was heard."""
+        """Continue after the last sample that was heard."""
         self._resumed_at_s = self._playout.position_s(self._clock())
         self._flowing.set()
         self._changed.set()
 
     def silence(self) -> str:
-        """Drop what was not sent; returns what was heard of the answer."""
+        """Drop what was not sent. Return the text of the answer that was heard."""
         self._buffer.clear()
         return self.heard_text()
 
     def sent_text(self) -> str:
-        """The words of the answer whose audio was sent, heard already or about to be."""
+        """Return the text of the answer whose audio was sent."""
         return self._playout.heard_text(self._playout.reached_s)
 
     def heard_text(self, at_s: float | None = None) -> str:
-        """The words played by now, or by `at_s` seconds into the audio if the client says so."""
+        """Return the text of the answer that was heard by now, or until `at_s` seconds into the audio."""
         return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
 
     def words_around(self, before_s: float, after_s: float) -> str:
-        """The words around the listener's position."""
+        """Return the words from `before_s` before the listener's position to `after_s` after it."""
         position_s = self._playout.position_s(self._clock())
         return self._playout.words_between(position_s - before_s, position_s + after_s)
 
     async def run(self) -> None:
+        """Synthesize and send all segments until the last was heard. Cancelling stops the engine at its next chunk.
+
+        Raises:
+            ExceptionGroup: Holds the BackendError of a segment that could not be synthesized.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._synthesize())
             group.create_task(self._deliver())
@@ -191,8 +224,9 @@ class SpeechOutput:
         self._changed.set()
 
     async def _synthesize_segment(self, text: str) -> None:
-        """One segment: from what is held, or synthesized, and then asked again on another replica if it fails, without
-        repeating what was made already.
+        """Make the audio of one segment, from a held clip or by synthesis.
+
+        A failed synthesis is repeated on another replica; the samples that are already enqueued are skipped.
         """
         clip = self._phrases.of(text) if self._settings.speed == 1 else None
         if clip:
@@ -210,7 +244,7 @@ class SpeechOutput:
         self._failures.recovered("tts")
 
     async def _synthesize_rest(self, segment: _Segment, attempt: Attempt) -> None:
-        """Synthesize the segment and keep what lies behind the samples that are kept already."""
+        """Synthesize the segment and enqueue what comes after the samples that were enqueued before."""
         request = TtsRequest(segment.text, self._settings.voice, self._settings.speed)
         seen = 0
         async with idle_timeout(attempt.limit_s) as waiting, self._tts.open(request, avoid=attempt.avoid) as chunks:
@@ -237,7 +271,7 @@ class SpeechOutput:
         self._changed.set()
 
     async def _deliver(self) -> None:
-        """Send all that is made, until the listener has heard it."""
+        """Send all audio, until the listener has heard it."""
         await self._released.wait()
         while True:
             await self._flowing.wait()
@@ -254,7 +288,7 @@ class SpeechOutput:
             elif (left_s := self._playout.finish(now) - now) > 0:
                 await asyncio.sleep(left_s)
             else:
-                self._buffer.clear()  # nothing is sent again: an ended reply is remembered without its audio
+                self._buffer.clear()  # an ended reply is remembered without its audio
                 return
 
     def _send(self, piece: ReplayPiece, now: float) -> None:

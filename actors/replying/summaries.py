@@ -1,9 +1,8 @@
-"""Summing up what leaves the prompt, beside the conversation and in nobody's way.
+"""Summaries of the turns that leave the prompt, made in the background.
 
-A summary is asked for when a reply has been heard, ahead of the turn that needs it, and not while the host has too many
-replies to think about. The caller's speech withdraws the request: the language model has a question to read now. It is
-asked for again behind the next reply, and until it is there the prompt keeps the turns themselves
-(`rejoinder/core/reply/prompt_window.py`).
+A summary is requested when a reply has been heard, ahead of the turn that needs it, unless the host is busy with
+replies. The caller's speech cancels the request, because the language model must answer first. It is made again after
+the next reply. Until then the prompt keeps the turns themselves (`rejoinder/core/reply/prompt_window.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +16,17 @@ from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import NOTHING, ChatMessage, ConversationSummary, PromptWindow, request_summary
 
-# A word is two tokens at most in English; a summary that runs on is cut there.
+# English needs at most two tokens a word. A longer summary is cut there.
 TOKENS_A_WORD = 2
 
 
 class Summaries:
-    """Of one session: `newest` is the last that was made."""
+    """Summaries of one session.
+
+    Attributes:
+        window: Chooses the turns of the prompt.
+        newest: The last summary that was made.
+    """
 
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
         settings = services.settings.conversation
@@ -34,7 +38,7 @@ class Summaries:
         self.newest = NOTHING
 
     def prepare(self, turns: Sequence[ChatMessage]) -> None:
-        """A reply was heard: have what will leave with the next turn summed up, if nothing else is to be done."""
+        """Summarize the turns that will leave the prompt with the next turn, unless the host is busy."""
         speculation = self._services.settings.speculation
         leaving = self.window.leaving(turns, self.newest)
         if leaving and self._services.draft_budget.thinking < speculation.max_concurrent:
@@ -42,7 +46,7 @@ class Summaries:
             self._task = self._group.create_task(self._summarize(leaving))
 
     def withdraw(self) -> None:
-        """The caller speaks: cancelling stops the engine."""
+        """Cancel the summary under way, because the caller speaks. That stops the engine."""
         if self._task:
             self._task.cancel()
             self._task = None
@@ -60,6 +64,6 @@ class Summaries:
             except (BackendError, Overloaded, TimeoutError):
                 self._services.metrics.error("backend", "llm_summary")
             except RejoinderError:
-                return  # longer than the model reads
+                return  # longer than the model's context
             else:
                 self.newest = ConversationSummary("".join(parts).strip(), leaving)

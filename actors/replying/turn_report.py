@@ -1,4 +1,4 @@
-"""What a reply reports at its end: the turn's waterfall and facts, for our own clients, the metrics and the journal."""
+"""The report at the end of a reply: stage times and facts, for our own clients, the metrics and the journal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ from rejoinder.core.wire.server import ResponseStatus
 
 
 def report(services: Services, turn: CommittedTurn | None, reply: Reply, status: ResponseStatus) -> Json:
-    """Report it, and return the `rejoinder` field of response.done.
+    """Record the end of a reply in metrics and journal; return the `rejoinder` field of response.done.
 
-    `drafted`: begun before its turn was taken. `cache`: what the answer cache said. `opened`: it began with an
-    opening. `answer_from_ms`: so much of the audio comes before the answer (an apology, a filler). `filler_ms`: from
-    the caller's last speech to a filler. `policy`: what it was made without (rejoinder/core/reply/degradation.py).
+    The field has these facts:
+
+    - `interrupted`: the reply was cancelled. `stop_ms`: from the arrival of the interrupting speech to silence.
+    - `hedged`: a hedge was sent. `drafted`: the reply was speculative. `opened`: it began with an opening.
+    - `cache`: outcome of the answer cache lookup. `degradation`: measures in force for the reply.
+    - `answer_from_ms`: length of the audio before the answer (an apology, a filler).
+    - `filler_ms`: from the caller's last speech to a filler. `llm_total_ms`: from the request to the last delta.
+    - `engines`: name of the engine of each stage.
+    - For an audible reply to a turn: `item_id`, `speech_end_ms`, `server_ms`, `unattributed_ms`, `stages_ms`, `raw_ms`.
+
+    Args:
+        services: Receivers of the measurements.
+        turn: The turn that was answered; None without one.
+        reply: The reply.
+        status: Its status on the wire.
     """
     filler_started_at = reply.fillers.filler_started_at
     facts: Json = {
