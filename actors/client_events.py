@@ -1,7 +1,7 @@
 """Handling of client events: configuration, conversation items, audio commits and responses.
 
-Every handler answers one client event, or raises CallerError before it has changed anything. "Section" in a comment
-means a section of openai-realtime.md.
+Every handler answers one client event, or raises CallerError before it has changed anything. Event names, error codes
+and limits are those of OpenAI's Realtime API (https://platform.openai.com/docs/api-reference/realtime-client-events).
 """
 
 from __future__ import annotations

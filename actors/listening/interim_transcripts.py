@@ -50,7 +50,7 @@ class InterimReader(Protocol):
 
     degradation: SessionDegradation
 
-    def read_ahead(self, said: str, *, whole: bool) -> None:
+    def read_ahead(self, transcript: str, *, whole: bool) -> None:
         """Prefill a prompt with these words of the caller, because they have changed; `whole`: they may be all."""
         ...
 

@@ -249,7 +249,7 @@ class Reply:
             self.marks.end(Stage.DELIVERY, self.first_output_at)
             self._services.first_segment_sizer.voiced(self.marks, self.first_output_at)
 
-    # -- the work --------------------------------------------------------------------------------------------------
+    # -- generation ------------------------------------------------------------------------------------------------
 
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -312,7 +312,7 @@ class Reply:
             self._mark(Stage.FIRST_SEGMENT, None)
             await self._speech.say(segment)
 
-    # -- its end ---------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     async def _fail(self, fault: Exception) -> None:
         """Play the apology and close the response as failed. What was sent stays in the conversation."""

@@ -4,7 +4,8 @@
        |                                            ^
        +------------------- close ------------------+   nothing was sent, so its end is not sent either
 
-The order of the events is section 5 of openai-realtime.md.
+The order of the events is that of OpenAI's Realtime API
+(https://platform.openai.com/docs/api-reference/realtime-server-events).
 """
 
 from __future__ import annotations

@@ -179,8 +179,8 @@ class SpeechOutput:
         Some clients count from the start of the audio, others from their last flush. The interpretation nearer to the
         playout model wins.
         """
-        reckoned_s = self._playout.position_s(self._clock())
-        return min((at_s, self._resumed_at_s + at_s), key=lambda position: abs(position - reckoned_s))
+        modelled_s = self._playout.position_s(self._clock())
+        return min((at_s, self._resumed_at_s + at_s), key=lambda position: abs(position - modelled_s))
 
     def resume(self) -> None:
         """Continue after the last sample that was heard."""

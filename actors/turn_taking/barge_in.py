@@ -104,18 +104,18 @@ class BargeInDetector:
         if state.claim is BargeInCheck.NOT_NEEDED:
             return
         language = self._services.settings.stt.language
-        if stops(latest, self._settings, language) or (stable and self._meant(stable)):
+        if stops(latest, self._settings, language) or (stable and self._addresses_agent(stable)):
             self._post(InterimReady(state.revision, meant=True))
-        elif not self._meant(latest):
+        elif not self._addresses_agent(latest):
             self._post(InterimReady(state.revision, meant=False))
 
     def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
             return  # the caller went on; a newer request has the words
-        meant = transcript.exception() is not None or self._meant(transcript.result().text)
+        meant = transcript.exception() is not None or self._addresses_agent(transcript.result().text)
         self._post(TranscriptReady(revision, meant, self._audio_input.processed))
 
-    def _meant(self, text: str) -> bool:
+    def _addresses_agent(self, text: str) -> bool:
         reading = read(text, self._agent_speech(), self._settings, self._services.settings.stt.language)
         if reading is not SpeechReading.MEANT:
             self.rejected_as = reading

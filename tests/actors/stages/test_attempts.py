@@ -19,7 +19,7 @@ FULL = Overloaded("full.")
 
 
 def ignore(fault: StageFault) -> None:
-    """Report no failure."""
+    """Do nothing with a failure."""
 
 
 def now() -> float:
@@ -53,7 +53,7 @@ async def test_the_pause_doubles_up_to_a_limit() -> None:
 
 @virtual
 async def test_an_attempt_avoids_the_replica_that_failed_last() -> None:
-    """A fault without a replica changes nothing, unless an overload clears the list."""
+    """The next attempt avoids the last failed replica. An overload clears the list only if it is asked to."""
     on_a, on_b = frozenset({"a"}), frozenset({"b"})
     faults: list[Exception | None] = [ON_A, FULL, BackendError("gone.", stage="tts", replica="b"), TimeoutError(), None]
     assert await avoided(attempts("tts", ignore), faults) == [frozenset(), on_a, on_a, on_b, on_b]
@@ -71,7 +71,7 @@ async def test_every_failure_is_reported_once() -> None:
 
 @virtual
 async def test_the_time_to_give_up_counts_from_the_first_failure_since_progress() -> None:
-    """Ten seconds of failures are final. Progress starts the ten seconds anew."""
+    """Ten seconds of failures are final; progress starts the ten seconds anew."""
     began = now()
 
     async def fail_for_ever() -> None:
@@ -92,7 +92,7 @@ async def test_the_time_to_give_up_counts_from_the_first_failure_since_progress(
 
 @virtual
 async def test_a_number_of_attempts_is_final() -> None:
-    """No pause follows the last attempt."""
+    """The last attempt's failure is raised without a further pause."""
     began = now()
     with pytest.raises(BackendError, match="in 3 attempts"):
         await avoided(attempts("tts", ignore, max_attempts=3, pause=Backoff(1, longest_s=1)), [ON_A] * 3)
@@ -101,7 +101,7 @@ async def test_a_number_of_attempts_is_final() -> None:
 
 @virtual
 async def test_the_idle_timeout_doubles_after_a_timeout_only() -> None:
-    """It never exceeds the time that is left, and progress resets it."""
+    """The idle timeout doubles after a timeout, never exceeds the time that is left, and progress resets it."""
     limits = []
     late = StageTimeout("late.", stage="tts", replica="a")
     script = iter([late, ON_A, TimeoutError(), late, late, None])
@@ -125,7 +125,7 @@ async def test_other_exceptions_propagate() -> None:
 
 
 def test_a_contained_exception_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """The code behind the block runs, and can ask whether the block broke."""
+    """A contained exception is logged and counted, and the code after the block can tell that it happened."""
     metrics = CountingMetrics()
     with contained("llm", metrics) as port:
         raise ZeroDivisionError
