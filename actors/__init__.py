@@ -1,5 +1,6 @@
 """The asynchronous shell of a conversation: sessions, and the tasks that carry out what the core decides.
 
-Start reading at `session.py` (one conversation) and `host.py` (all conversations of one process). `deployments` and
-everything above it may import this package; it imports `rejoinder.core` and `rejoinder.store` only.
+Start at `host.py` (all conversations of one process), then `session.py` (one conversation). The packages below it build
+on each other in this order: `stages`, `listening`, `replying`, `turn_taking`. `deployments` and everything above it may
+import this package. It imports `rejoinder.core` and `rejoinder.store` only.
 """

@@ -1,6 +1,7 @@
-"""What a client asks of its session: configuration, conversation items, audio commits and responses.
+"""Handling of client events: configuration, conversation items, audio commits and responses.
 
-Every method answers one client event or raises CallerError before it changed anything.
+Every handler answers one client event, or raises CallerError before it has changed anything. Event names, error codes
+and limits are those of OpenAI's Realtime API (https://platform.openai.com/docs/api-reference/realtime-client-events).
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from actors.replying.replies import MAX_PARALLEL
+from actors.replying.replies import MAX_OUT_OF_BAND
 from actors.replying.requests import ReplyRequest
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -25,30 +26,38 @@ from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
 if TYPE_CHECKING:
     from actors.session import Session
 
-# OpenAI refuses to commit less (openai-realtime.md section 3).
+# OpenAI refuses to commit less audio.
 MIN_COMMIT_S = 0.1
-# A client's clock may run a little ahead of ours: what lies this far beyond the audio's end is taken for its end.
+# A client's clock may run ahead of ours. A truncation up to this far behind the audio's end counts as its end.
 TRUNCATE_SLACK_MS = 500
-# OpenAI's bounds on metadata (section 13).
+# OpenAI's limits on metadata.
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 
 
 class ClientEventHandler:
-    """Works for one session, on its loop."""
+    """Handles the client events of one session, on the session's event loop."""
 
-    def __init__(self, session: Session, services: Services) -> None:
+    def __init__(self, session: Session, context: SessionContext) -> None:
         self._session = session
-        self._services = services
-        lifetime_s = services.settings.host.session_max_s
-        # The wire wants a date; nothing is timed by it.
+        self._context = context
+        lifetime_s = context.services.settings.host.session_max_s
+        # The wire format needs a date. The transport ends the session by its own timer.
         self._expires_at = int(time.time() + lifetime_s)
 
-    def greet(self) -> None:
-        """session.created: the first event of every session."""
-        self._session.emit(server.session_event("created", self._echo()))
+    def announce_session(self) -> None:
+        """Send session.created, the first event of every session."""
+        self._context.emit(server.session_event("created", self._echo()))
 
-    def answer(self, event: client.ClientEvent, received: int) -> None:
-        """Do what the client asks; `received`: the caller's audio that came before it, in samples at 16 kHz."""
+    def handle(self, event: client.ClientEvent, received: int) -> None:
+        """Handle one client event.
+
+        Args:
+            event: The event.
+            received: Samples of the caller's audio at 16 kHz that arrived before it.
+
+        Raises:
+            CallerError: The event is refused; nothing has changed.
+        """
         match event:
             case client.UpdateSession(session=patch):
                 self._update(patch)
@@ -56,19 +65,19 @@ class ClientEventHandler:
                 self._commit(received)
             case client.ClearAudio():
                 self._session.clear(received)
-                self._session.emit(server.cleared())
+                self._context.emit(server.cleared())
             case client.CreateItem(item=fields, previous_item_id=previous):
                 self._create_item(fields, previous)
             case client.DeleteItem(item_id=item_id):
-                self._session.conversation.delete(item_id)
-                self._session.emit(server.deleted(item_id))
+                self._context.conversation.delete(item_id)
+                self._context.emit(server.deleted(item_id))
             case client.RetrieveItem(item_id=item_id):
-                item = self._session.conversation.get(item_id, code="item_retrieve_invalid_item_id")
-                self._session.emit(server.retrieved(item))
+                item = self._context.conversation.get(item_id, code="item_retrieve_invalid_item_id")
+                self._context.emit(server.retrieved(item))
             case client.TruncateItem(item_id=item_id, audio_end_ms=end_ms):
                 self._truncate(item_id, end_ms)
-            case client.CreateResponse(response=wanted):
-                self._create_response(wanted)
+            case client.CreateResponse(response=fields):
+                self._create_response(fields)
             case client.CancelResponse(response_id=response_id):
                 if not self._session.replies.cancel(response_id):
                     raise CallerError(
@@ -76,13 +85,13 @@ class ClientEventHandler:
                     )
 
     def _echo(self) -> Json:
-        return wire_session.echo(self._session.config, self._session.id, self._expires_at)
+        return wire_session.echo(self._context.config, self._context.id, self._expires_at)
 
     def _update(self, patch: Fields) -> None:
-        locked = self._session.replies.known.spoken
-        self._session.config = wire_session.merge(self._session.config, patch, voice_locked=locked)
+        locked = self._session.replies.recent.spoken
+        self._context.current.value = wire_session.merge(self._context.config, patch, voice_locked=locked)
         self._session.configured()
-        self._session.emit(server.session_event("updated", self._echo()))
+        self._context.emit(server.session_event("updated", self._echo()))
 
     def _commit(self, received: int) -> None:
         if received - self._session.state.start < MIN_COMMIT_S * STT_RATE:
@@ -94,19 +103,19 @@ class ClientEventHandler:
         self._session.step(turn_events.CommitRequested(received))
 
     def _create_item(self, fields: Fields, previous: str | None) -> None:
-        if len(self._session.conversation) >= MAX_ITEMS:
+        if len(self._context.conversation) >= MAX_ITEMS:
             raise refuse("The conversation is full.", "item", remedy="Delete items first.")
-        item = parse_item(fields, self._session.stamp("item"))
-        before = self._session.conversation.insert(item, previous)
-        self._session.emit(server.item_event("added", item, before))
-        self._session.emit(server.item_event("done", item, before))
+        item = parse_item(fields, self._context.stamp("item"))
+        before = self._context.conversation.insert(item, previous)
+        self._context.emit(server.item_event("added", item, before))
+        self._context.emit(server.item_event("done", item, before))
 
     def _truncate(self, item_id: str, end_ms: int) -> None:
-        conversation: Conversation = self._session.conversation
+        conversation: Conversation = self._context.conversation
         item = conversation.get(item_id)
         if item.role != "assistant" or not item.spoken:
             raise refuse("Only spoken assistant items can be truncated.", "item_id", remedy="Name an assistant item.")
-        heard = self._session.replies.known.heard(item_id, end_ms / 1000)
+        heard = self._session.replies.recent.heard(item_id, end_ms / 1000)
         if heard is not None:
             text, length_ms = heard
             if end_ms > length_ms + TRUNCATE_SLACK_MS:
@@ -115,21 +124,21 @@ class ClientEventHandler:
                     "audio_end_ms",
                     remedy="Send how much of it was played.",
                 )
-            self._session.replies.known.flushed(item_id, end_ms / 1000)
+            self._session.replies.recent.flushed(item_id, end_ms / 1000)
             conversation.truncate(item_id, text, end_ms)
-        self._session.emit(server.truncated(item_id, end_ms))
+        self._context.emit(server.truncated(item_id, end_ms))
 
     def _create_response(self, fields: Fields) -> None:
-        order = self._order(fields)
+        request = self._reply_request(fields)
         replies = self._session.replies
-        if order.aside:
-            if replies.asides >= MAX_PARALLEL:
+        if request.out_of_band:
+            if replies.out_of_band_count >= MAX_OUT_OF_BAND:
                 raise CallerError(
-                    f"{MAX_PARALLEL} responses outside the conversation are active.",
+                    f"{MAX_OUT_OF_BAND} responses outside the conversation are active.",
                     "Wait for one to finish.",
                     code="rate_limit_exceeded",
                 )
-            replies.start(order)
+            replies.start(request)
             return
         if self._session.busy:
             raise CallerError(
@@ -137,34 +146,34 @@ class ClientEventHandler:
                 "Wait until it is finished, or cancel it.",
                 code="conversation_already_has_active_response",
             )
-        self._session.request_reply(order)
+        self._session.request_reply(request)
 
-    def _order(self, fields: Fields) -> ReplyRequest:
-        """The session's standing order with what this response.create changes."""
-        order = self._session.replies.standing_order()
+    def _reply_request(self, fields: Fields) -> ReplyRequest:
+        """Return the session's default request with the changes of a response.create."""
+        request = self._session.replies.default_request()
         if "output_modalities" in fields:
-            order = replace(order, spoken=wire_session.modality(fields) == "audio")
+            request = replace(request, spoken=wire_session.modality(fields) == "audio")
         if fields.raw("instructions"):
-            order = replace(order, instructions=fields.text("instructions"))
+            request = replace(request, instructions=fields.text("instructions"))
         if "max_output_tokens" in fields:
-            limit = wire_session.max_tokens(fields) or self._services.settings.conversation.max_reply_tokens
-            order = replace(order, max_tokens=limit)
+            limit = wire_session.max_tokens(fields) or self._context.services.settings.conversation.max_reply_tokens
+            request = replace(request, max_tokens=limit)
         if fields.raw("audio") is not None:
-            order = replace(order, format=parse_format(fields.child("audio").child("output"), order.format))
+            request = replace(request, format=parse_format(fields.child("audio").child("output"), request.format))
         if fields.raw("metadata") is not None:
-            order = replace(order, metadata=_metadata(fields.child("metadata")))
+            request = replace(request, metadata=_metadata(fields.child("metadata")))
         if fields.raw("conversation") is not None:
-            order = replace(order, aside=fields.choice("conversation", ("auto", "none")) == "none")
+            request = replace(request, out_of_band=fields.choice("conversation", ("auto", "none")) == "none")
         if fields.raw("input") is not None:
-            order = replace(order, prompt=self._input(fields))
-        return order
+            request = replace(request, prompt=self._input(fields))
+        return request
 
     def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
-        """`input` replaces the conversation as context; item references are looked up in it."""
+        """Return the context that `input` gives in place of the conversation; item references are looked up in it."""
         scratch = Conversation()
         for number, entry in enumerate(fields.items("input", 200)):
             if entry.raw("type") == "item_reference":
-                scratch.insert(self._session.conversation.get(entry.text("id")))
+                scratch.insert(self._context.conversation.get(entry.text("id")))
             else:
                 scratch.insert(parse_item(entry, f"input_{number}"))
         return tuple(scratch.messages())

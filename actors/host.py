@@ -1,19 +1,19 @@
-"""The home of the sessions of one process: admission, the shared tick, the held phrases, and their ends.
+"""The host of the sessions of one process: admission, the shared voice activity tick, and the held clips.
 
-A session is an object, not a process. Admission is decided here, before a connection is upgraded: a host that is full
-refuses with a retry hint instead of slowing those it already serves.
+A session is an object, not a process. Admission is decided before a connection is upgraded. A full host refuses with a
+retry hint instead of slowing the sessions that it already has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
 from actors.session import Session
 from actors.stages.ports import Stages, TtsRequest
+from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
@@ -22,14 +22,17 @@ from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
 
-logger = logging.getLogger(__name__)
-
-# The loop reports its own lag this often; health checks read the worst of the last interval.
+# Interval at which the event loop's lag is measured.
 LAG_PERIOD_S = 0.5
+# Pause between attempts to synthesize a held clip, while the text-to-speech replica starts.
+ATTEMPT_PAUSE_S = 1.0
 
 
 class Host:
-    """`run` for the life of the process; `seat` before a connection is upgraded, `converse` after."""
+    """The sessions of one process. `run` must run for the life of the process.
+
+    Call `seat` before a connection is upgraded, `converse` after.
+    """
 
     def __init__(self, services: Services) -> None:
         self.services = services
@@ -42,25 +45,29 @@ class Host:
 
     @property
     def live(self) -> int:
-        """Conversations admitted and not yet over."""
+        """Number of conversations that hold a seat."""
         return self._seats
 
     @property
     def loop_lag_s(self) -> float:
-        """How late this process's event loop was at the newest look."""
+        """How late this process's event loop was at the newest measurement, in seconds."""
         return self._admission.lag_s
 
     async def run(self) -> None:
-        """Tick and watch the loop until cancelled."""
+        """Run the shared tasks and measure the event loop's lag, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ticker.run())
             group.create_task(self.services.hedger.run())
-            group.create_task(self.services.recall.run())
+            group.create_task(self.services.answer_cache.run())
             group.create_task(self._watch_lag())
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """Hold one place for a conversation; raises Overloaded when all are taken, or this process is late already."""
+        """Hold a seat for a conversation.
+
+        Raises:
+            Overloaded: All seats are taken, or the event loop is late (`refuse_at_loop_lag_ms`). It has a retry hint.
+        """
         refusal = self._admission.refusal(self._seats)
         if refusal:
             self.services.metrics.refused(refusal.value)
@@ -84,29 +91,29 @@ class Host:
     async def converse(
         self, key: str, send: Callable[[Json], None], model: str, tenant: str = ""
     ) -> AsyncIterator[Session]:
-        """A live session; leaving stops everything it had begun. `key` must be unique, `send` must not block;
-        `tenant`: whose answers may be shared with it (`answer_cache.tenant_of`).
+        """Hold a live session. Leaving it stops everything that the session started.
+
+        Exceptions of the body, and of the session's own tasks, are raised without an exception group.
+
+        Args:
+            key: Makes the session's ids unique on this host.
+            send: Takes the server events. It must not block.
+            model: The model name that the session reports.
+            tenant: Digest of the API key (`answer_cache.tenant_of`). Sessions of one tenant share cached answers.
         """
-        session = Session(
+        async with Session.open(
             key,
             services=self.services,
             send=send,
             config=SessionConfig(model=model),
             wake_ticker=self._ticker.wake,
             tenant=tenant,
-        )
-        try:
-            async with asyncio.TaskGroup() as group:
-                running = group.create_task(session.run())
-                await session.ready()
-                self._ticker.join(session)
-                try:
-                    yield session
-                finally:
-                    self._ticker.leave(session)
-                    running.cancel()
-        except BaseExceptionGroup as faults:
-            raise _only(faults) from faults
+        ) as session:
+            self._ticker.join(session)
+            try:
+                yield session
+            finally:
+                self._ticker.leave(session)
 
     async def _watch_lag(self) -> None:
         while True:
@@ -115,33 +122,34 @@ class Host:
             self._admission.note(max(0.0, self.services.clock() - due))
 
 
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What ended the conversation: the transport catches it by type."""
-    first = group.exceptions[0]
-    return _only(first) if isinstance(first, BaseExceptionGroup) else first
+async def hold_phrases(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:
+    """Synthesize the clips that are held ready, once, before the first call.
 
+    Args:
+        stages: Only `tts` is used.
+        settings: The texts: apology, fillers, set phrases, openings and greeting.
+        max_attempts: Attempts at each text, one second apart.
 
-async def hold_phrases(stages: Stages, settings: ConversationSettings, attempts: int = 60) -> HeldClips:
-    """Synthesize what is held ready, once, before any caller; raises BackendError if the voice stays away for a
-    minute.
+    Raises:
+        BackendError: A text could not be synthesized.
     """
     fillers = settings.fillers if settings.filler_after_ms else ()
     openings = (opening.say for opening in settings.openings)
     others = (*settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
-    held = {text: await _hold(stages, text, attempts) for text in texts}
+    held = {text: await _hold(stages, text, max_attempts) for text in texts}
     return HeldClips(
         held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others)
     )
 
 
-async def _hold(stages: Stages, text: str, attempts: int) -> HeldClip:
-    last: Exception | None = None
-    for _ in range(attempts):
-        try:
-            async with stages.tts.open(TtsRequest(text)) as chunks:
-                return HeldClip(text, b"".join([chunk async for chunk in chunks]))
-        except (BackendError, Overloaded, TimeoutError) as fault:
-            last = fault
-            await asyncio.sleep(1.0)
-    raise BackendError(f"the phrase {text!r} could not be synthesized ({last}).", stage="tts")
+async def _hold(stages: Stages, text: str, max_attempts: int) -> HeldClip:
+    pause = Backoff(ATTEMPT_PAUSE_S, longest_s=ATTEMPT_PAUSE_S)
+    try:
+        async for attempt in attempts("tts", lambda _: None, max_attempts=max_attempts, pause=pause):
+            with attempt:
+                async with stages.tts.open(TtsRequest(text)) as chunks:
+                    pcm = b"".join([chunk async for chunk in chunks])
+    except BackendError as fault:
+        raise BackendError(f"the phrase {text!r} could not be synthesized: {fault}", stage="tts") from fault
+    return HeldClip(text, pcm)

@@ -1,9 +1,9 @@
 """A session's mailbox: two lanes, control before client.
 
-What the system itself reports (speech edges, verdicts, ended replies) must never wait behind a client that floods us,
-so it has its own lane; there are at most a handful of such events in flight, each from one known task. The client's
-lane is bounded, and its overflow policy is backpressure: the transport stops reading the socket until the session
-caught up.
+Control events come from the system itself: speech edges, verdicts, ended replies. They must never wait behind a client
+that floods the session. A handful are in flight at most, each from one known task, so their lane has no bound. The
+client's lane is bounded and applies backpressure: the transport stops reading the socket until the session has caught
+up.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Generic, TypeVar
 Control = TypeVar("Control")
 Client = TypeVar("Client")
 
+# Client events that may wait.
 CLIENT_LANE = 64
 
 
 class Mailbox(Generic[Control, Client]):
-    """One consumer; any task of the session's loop may post."""
+    """Mailbox with one consumer. Any task of the session's event loop may post."""
 
     def __init__(self, client_lane: int = CLIENT_LANE) -> None:
         self._control: deque[Control] = deque()
@@ -31,12 +32,12 @@ class Mailbox(Generic[Control, Client]):
         self._answered = asyncio.Event()
 
     def post(self, event: Control) -> None:
-        """Add a system event; never blocks."""
+        """Add a control event. Never blocks."""
         self._control.append(event)
         self._filled.set()
 
     async def submit(self, event: Client) -> None:
-        """Add a client event, waiting for room; cancelling it adds nothing."""
+        """Add a client event; wait while its lane is full. Cancelling the wait adds nothing."""
         while len(self._client) >= self._client_lane:
             self._room.clear()
             await self._room.wait()
@@ -45,11 +46,14 @@ class Mailbox(Generic[Control, Client]):
         self._filled.set()
 
     async def answered(self) -> None:
-        """Until the consumer is done with every client event submitted so far; there must have been one."""
+        """Wait until the consumer has handled every client event submitted so far. There must have been one."""
         await self._answered.wait()
 
     async def get(self) -> Control | Client:
-        """The next event, control first; cancelling it loses nothing. The one before is done with."""
+        """Return the next event, control events first. Calling it says that the previous event is handled.
+
+        Cancelling it loses no event.
+        """
         if not self._client:
             self._answered.set()
         while True:

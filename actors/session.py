@@ -1,15 +1,14 @@
-"""One conversation: a mailbox, the turn machine, and the tasks that carry out what it decides.
+"""One conversation: a mailbox, the turn machine, and the collaborators that carry out what it decides.
 
-The loop takes one event, asks `rejoinder.core.turns.machine.step` what it means, and performs the commands. Nothing
-else in
+The loop takes one event, asks `rejoinder.core.turns.machine.step` for the commands, and executes them. Nothing else in
 this class decides anything about turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from actors.client_events import ClientEventHandler
@@ -20,8 +19,9 @@ from actors.mailbox import Mailbox
 from actors.replying.replies import Replies
 from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
-from actors.stages.retry import StageFailures
+from actors.stages.retry import StageFailures, contained
 from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from actors.turn_taking.barge_in import BargeInDetector
 from actors.turn_taking.command_executor import CommandExecutor
 from actors.turn_taking.utterance import CallerUtterance
@@ -31,20 +31,68 @@ from rejoinder.core.turns import machine as turns
 from rejoinder.core.turns.endpointing import DetectionMode
 from rejoinder.core.turns.events import TurnEvent, VerdictReady
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent
-from rejoinder.core.turns.state import AgentState, CallerState, TurnRules, TurnState
+from rejoinder.core.turns.state import AgentState, CallerState, TurnState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
 from rejoinder.core.wire.session import SessionConfig
 
-logger = logging.getLogger(__name__)
-
 
 class Session:
-    """`run` until cancelled; `hear` takes the caller's audio, `submit` the client's events, both on the same loop."""
+    """A live conversation, complete after construction. `open` makes one.
 
-    def __init__(
-        self,
+    All methods must be called on the session's event loop.
+
+    Attributes:
+        context: What the session shares with its collaborators.
+        state: The turn machine's state.
+        replies: The session's replies.
+        audio_input: The caller's audio.
+    """
+
+    def __init__(self, context: SessionContext, group: asyncio.TaskGroup, wake_ticker: Callable[[], None]) -> None:
+        """Build the session and its collaborators; use `open` instead.
+
+        Args:
+            context: Identity, conversation, wire and services.
+            group: Owns all tasks of the session.
+            wake_ticker: Called when audio waits for its voice activity decision.
+        """
+        services = context.services
+        self.context = context
+        self.state = TurnState()
+        self.replies = Replies(context, group, self._reply_ended)
+        self._services = services
+        self._wake_ticker = wake_ticker
+        suppressor = services.stages.suppressor() if services.stages.suppressor else None
+        speech = speech_settings(services.settings.speech, context.config.detection)
+        self.audio_input = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
+        self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
+        self._client_events = ClientEventHandler(self, context)
+        self._vad_failures = StageFailures(services.metrics)
+        self._pending_greeting = services.settings.conversation.greeting
+        self._barge_in = BargeInDetector(
+            context, self.audio_input, self.replies, state=lambda: self.state, post=self._mailbox.post
+        )
+        self._interims = InterimTranscripts(
+            services, audio_input=self.audio_input, group=group, reader=self.replies, barge_in=self._barge_in
+        )
+        self._utterance = CallerUtterance(context, self.audio_input, EndOfTurn(services, group), self._interims)
+        self._executor = CommandExecutor(
+            services,
+            audio_input=self.audio_input,
+            utterance=self._utterance,
+            replies=self.replies,
+            barge_in=self._barge_in,
+            post=self._mailbox.post,
+        )
+
+    # -- for the transport -------------------------------------------------------------------------------------------
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
         key: str,
         services: Services,
         send: Callable[[Json], None],
@@ -52,196 +100,189 @@ class Session:
         *,
         wake_ticker: Callable[[], None],
         tenant: str = "",
-    ) -> None:
-        self.id = f"sess_{key}"
-        self.tenant = tenant
-        self.conversation = Conversation()
-        self.config = config
-        self.stamp = server.IdStamp(key)
-        self.state = TurnState()
-        self._services = services
-        self._send = send
-        self._wake_ticker = wake_ticker
-        self._ready = asyncio.Event()
-        suppressor = services.stages.suppressor() if services.stages.suppressor else None
-        speech = speech_settings(services.settings.speech, config.detection)
-        self._ear = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
-        self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
-        self._clerk = ClientEventHandler(self, services)
-        self._trouble = StageFailures(services.metrics)
-        self._greeting = services.settings.conversation.greeting
+    ) -> AsyncIterator[Session]:
+        """Yield a session that has sent session.created and takes audio and events.
 
-    # -- the transport's side ----------------------------------------------------------------------------------------
+        Leaving it cancels every task and engine call of the session. An exception of the body is raised as it is. A bug
+        in a task of the session cancels the body and is raised in its place.
 
-    async def run(self) -> None:
-        """Live until cancelled; cancelling stops every task and engine call of this session."""
-        async with asyncio.TaskGroup() as group:
-            self.replies = Replies(self, self._services, group)
-            self._attention = BargeInDetector(self, self._services, self._ear)
-            self._attention.configured()
-            self._partials = InterimTranscripts(
-                self._services, ear=self._ear, group=group, reader=self.replies, judge=self._attention
-            )
-            self._utterance = CallerUtterance(self, self._ear, EndOfTurn(self._services, group), self._partials)
-            self._performance = CommandExecutor(
-                self._services,
-                ear=self._ear,
-                utterance=self._utterance,
-                replies=self.replies,
-                attention=self._attention,
-                post=self.post,
-            )
-            self._clerk.greet()
-            self.replies.read_ahead()
-            self._ready.set()
-            try:
-                while True:
-                    self._take(await self._mailbox.get())
-            finally:
-                self._performance.close()
-                self._ear.release()
+        Args:
+            key: Makes the session's ids unique on the host.
+            services: What all sessions of the host share.
+            send: Takes the server events. It must not block.
+            config: The configuration to start with.
+            wake_ticker: Called when audio waits for its voice activity decision.
+            tenant: Digest of the API key. Tenants share no cached answers.
+        """
+        context = SessionContext.create(key, services=services, send=send, config=config, tenant=tenant)
+        try:
+            async with asyncio.TaskGroup() as group:
+                session = cls(context, group, wake_ticker)
+                session._client_events.announce_session()
+                session.replies.read_ahead()
+                group.create_task(session._take_events())
+                try:
+                    yield session
+                finally:
+                    session._close()
+                raise _SessionClosed
+        except BaseExceptionGroup as faults:
+            _raise_first(faults)
 
-    async def ready(self) -> None:
-        """Until the session has greeted and takes audio and events."""
-        await self._ready.wait()
+    async def _take_events(self) -> None:
+        """Handle one event after another, until cancelled."""
+        while True:
+            self._handle(await self._mailbox.get())
+
+    def _close(self) -> None:
+        self._executor.close()
+        self.audio_input.release()
+
+    @property
+    def config(self) -> SessionConfig:
+        """The configuration in effect."""
+        return self.context.config
+
+    @property
+    def conversation(self) -> Conversation:
+        """The items of the conversation."""
+        return self.context.conversation
 
     def hear(self, pcm: bytes) -> None:
-        """Take 16 kHz PCM of any length."""
+        """Append 16 kHz PCM of any length to the caller's audio."""
         self._greet()
-        self._ear.append(pcm, self._services.clock())
+        self.audio_input.append(pcm, self._services.clock())
         if self.config.detection.mode is DetectionMode.NONE:
-            self._ear.skip()
-            self._performance.caught_up()
+            self.audio_input.skip()
+            self._executor.caught_up()
         self._wake_ticker()
 
     async def submit(self, event: client.ClientEvent) -> None:
-        """Take a client event; waits while the mailbox is full. Audio received until now comes before it."""
-        await self._mailbox.submit((event, self._ear.received))
+        """Queue a client event; wait while the mailbox is full. It applies after all audio received until now."""
+        await self._mailbox.submit((event, self.audio_input.received))
 
     async def configure(self, event: client.UpdateSession) -> None:
-        """Take a session.update, and wait until it was answered: how the audio behind it is read depends on it."""
+        """Submit a session.update and wait until it is answered, because it decides how the audio after it is read."""
         await self.submit(event)
         await self._mailbox.answered()
 
     def reject(self, fault: CallerError, client_event_id: str | None) -> None:
-        """Answer a client event that could not be taken; the session goes on."""
+        """Answer a client event that was refused. The session goes on."""
         self._services.metrics.error("caller", "wire")
         self.emit(server.error(fault, client_event_id))
 
     def emit(self, event: Json) -> None:
-        """Send a server event, stamped with its id."""
-        self._send({"event_id": self.stamp("event"), **event})
+        """Send a server event, stamped with its event_id."""
+        self.context.emit(event)
 
-    # -- the ticker's side -------------------------------------------------------------------------------------------
-
-    @property
-    def ear(self) -> AudioInput:
-        return self._ear
+    # -- for the ticker ----------------------------------------------------------------------------------------------
 
     def speech(self, events: tuple[SpeechEvent, ...]) -> None:
-        """The ticker decided a window."""
+        """See `VadListener.speech`."""
         for event in events:
             self._mailbox.post(event)
-        if self._ear.dip == self._ear.processed and not events:  # else the transcript of all is due
-            self._partials.hasten()
-        if self._ear.in_speech:
-            self._mailbox.post(turn_events.AudioProcessed(self._ear.processed))
-        self._attention.tune()
-        self._performance.caught_up()
+        if (
+            self.audio_input.dip == self.audio_input.processed and not events
+        ):  # an event would start the final transcript
+            self._interims.dip_started()
+        if self.audio_input.in_speech:
+            self._mailbox.post(turn_events.AudioProcessed(self.audio_input.processed))
+        self._barge_in.tune()
+        self._executor.caught_up()
 
     def vad_failed(self) -> None:
-        """Voice activity cannot be decided: if somebody may be speaking, apologise until it can."""
-        self._trouble.away("vad")
-        if self.state.caller is not CallerState.QUIET or self._ear.backlog_audible():
-            self.replies.apologise(self._trouble)
+        """See `VadListener.vad_failed`. Apologise if the caller may be speaking."""
+        self._vad_failures.mark("vad")
+        if self.state.caller is not CallerState.QUIET or self.audio_input.backlog_audible():
+            self.replies.apologise(self._vad_failures)
 
     def vad_recovered(self) -> None:
-        self._trouble.recovered("vad")
+        """See `VadListener.vad_recovered`."""
+        self._vad_failures.recovered("vad")
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def _take(self, event: TurnEvent | tuple[client.ClientEvent, int]) -> None:
+    def _handle(self, event: TurnEvent | tuple[client.ClientEvent, int]) -> None:
         if not isinstance(event, tuple):
             self.step(event)
             return
-        request, received = event
-        try:
-            self._clerk.answer(request, received)
-        except CallerError as fault:
-            self.reject(fault, request.event_id)
-        except Exception:  # a bug that a client found must not cost it the session
-            logger.exception("a %s could not be answered", type(request).__name__)
-            self._services.metrics.error("internal", "wire")
-            self.emit(server.server_error("internal_error", "This event could not be answered.", request.event_id))
+        client_event, received = event
+        with contained("wire", self._services.metrics, what=f"the answer to {type(client_event).__name__}") as handling:
+            try:
+                self._client_events.handle(client_event, received)
+            except CallerError as fault:
+                self.reject(fault, client_event.event_id)
+        if handling.broke:
+            self.emit(server.server_error("internal_error", "This event could not be answered.", client_event.event_id))
 
     def step(self, event: TurnEvent) -> None:
-        """Let the turn machine decide about one event, and do as it says."""
-        self.state, wanted = turns.step(self.state, event, self.rules, self._when(event))
-        for command in wanted:
-            self._performance.perform(command, self.state.start)
+        """Advance the turn machine by one event and execute its commands."""
+        self.state, commands = turns.step(self.state, event, self.context.turn_rules, self._occurred_at(event))
+        for command in commands:
+            self._executor.execute(command, self.state.start)
 
-    @property
-    def rules(self) -> TurnRules:
-        """What the client and the operator configured about turns."""
-        settings = self._services.settings
-        return TurnRules(
-            self.config.detection,
-            settings.endpointing,
-            settings.speech.max_utterance_s,
-            drafts=settings.speculation.enabled and self.config.output_modality == "audio",
-            barge_in=settings.barge_in,
-            min_speech_ms=settings.speech.min_speech_ms,
-        )
+    def _occurred_at(self, event: TurnEvent) -> float:
+        """Return the monotonic time that an event refers to.
 
-    def post(self, event: TurnEvent) -> None:
-        """Let the turn machine decide about an event when its time comes."""
-        self._mailbox.post(event)
-
-    def _when(self, event: TurnEvent) -> float:
-        """The instant an event speaks of: what was decided about audio counts from its arrival, not from its tick."""
-        arrived = None
+        A decision about audio counts from the audio's arrival, not from the tick that decided it.
+        """
+        arrived_at = None
         if isinstance(event, SoftEnd):
-            arrived = self._ear.arrival(event.at)
+            arrived_at = self.audio_input.arrival(event.at)
         elif isinstance(event, VerdictReady):
-            arrived = self._ear.arrival(event.processed)
-        return self._services.clock() if arrived is None else arrived
+            arrived_at = self.audio_input.arrival(event.processed)
+        return self._services.clock() if arrived_at is None else arrived_at
 
-    # -- the clerk's side --------------------------------------------------------------------------------------------
+    # -- for the client event handler --------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
-        """Whether a response of the conversation is open on the wire."""
+        """True while a response of the conversation is open on the wire."""
         return self.replies.current is not None and self.replies.current.open
 
     def configured(self) -> None:
-        """The configuration changed: hear by it from the next window on."""
-        self._attention.configured()
+        """Apply a changed configuration from the next window on."""
+        self._barge_in.configured()
         self.replies.read_ahead()
         self._greet()
 
     def _greet(self) -> None:
-        """Once, when the client has said how it listens, or speaks without having said so; a conversation that has
-        begun, or is held in writing, needs no greeting.
+        """Speak the greeting, once: after the first session.update, or with the first audio.
+
+        A conversation that has items already, or that is in text, gets no greeting.
         """
-        greeting, self._greeting = self._greeting, ""
+        greeting, self._pending_greeting = self._pending_greeting, ""
         if greeting and not len(self.conversation) and not self.busy:
-            order = self.replies.standing_order()
-            if order.spoken:
-                self.request_reply(replace(order, said=greeting))
+            request = self.replies.default_request()
+            if request.spoken:
+                self.request_reply(replace(request, text=greeting))
 
     def clear(self, end: int) -> None:
-        """Drop the caller's audio before sample `end` that is not committed yet."""
+        """Drop the caller's audio before sample `end` that is not committed."""
         self.step(turn_events.ClearRequested(end))
-        self._utterance.drop(end)
+        self._utterance.clear(end)
 
-    def request_reply(self, order: ReplyRequest) -> None:
-        """response.create: the machine starts it; `order` says what it changes."""
-        self._performance.order = order
-        self.step(turn_events.ReplyRequested())
+    def request_reply(self, request: ReplyRequest) -> None:
+        """Start the reply that a response.create asks for."""
+        self.step(turn_events.ReplyRequested(request))
 
-    # -- the replies' side -------------------------------------------------------------------------------------------
+    def _reply_ended(self, reply: Reply) -> None:
+        """Tell the turn machine that the current reply ended.
 
-    def reply_ended(self, reply: Reply) -> None:
-        """The reply's audio was heard to its end, or it failed."""
+        It was heard to its end, failed, or was cancelled by the client.
+        """
         if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())
+
+
+class _SessionClosed(Exception):
+    """Raised in a session's task group to cancel its tasks."""
+
+
+def _raise_first(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise the first exception of a group of groups, unless the session was closed."""
+    first = group.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if not isinstance(first, _SessionClosed):
+        raise first from group

@@ -1,7 +1,7 @@
-"""One caller's hearing: the audio ring, the windows that wait for voice activity, and the speech edges.
+"""Audio of one caller: the ring buffer, the windows that wait for voice activity detection, and the speech edges.
 
-Synchronous and without a clock. The host asks every ear for its next window, decides them all in one batch, and gives
-each its probability back; a tick that failed is asked again, since an ear moves on only when it is answered.
+Synchronous and without a clock. The host asks every input for its next window, decides them all in one batch, and gives
+each input its probability back. An input moves on only when its window was decided, so a failed tick can be repeated.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from rejoinder.core.turns.speech_detector import SpeechEvent, SpeechPhase, Speec
 STATE_FLOATS = 320
 _FRESH = np.zeros(STATE_FLOATS, np.float32).tobytes()
 
-# One voice activity window: no silence can be known sooner.
+# One voice activity window, the resolution of every silence.
 WINDOW_MS = VAD_WINDOW * 1000 // STT_RATE
 
-# Arrival times are kept for this many appended messages: 20 s of 20 ms messages.
+# Number of appended messages whose arrival times are kept: 20 s of 20 ms messages.
 ARRIVALS = 1000
 
-# Louder than a quiet room on a telephone; only asked while voice activity detection itself is away.
+# Louder than a quiet room on a telephone. Used only while voice activity detection itself fails.
 AUDIBLE_DBFS = -45.0
 
 
 def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> SpeechSettings:
-    """The operator's hysteresis as the client's turn detection changes it.
+    """Return the operator's speech settings as the client's turn detection changes them.
 
-    server_vad brings its own threshold and padding. Its silence is kept exactly, so the soft end comes no later.
+    server_vad brings its own threshold and padding. Its silence is kept exactly, so the tentative end of speech
+    (`soft_end_ms`) comes no later than that. The hysteresis between threshold and release threshold stays.
     """
     if detection.mode is not DetectionMode.SERVER_VAD:
         return settings
-    gap = settings.threshold - settings.release_threshold
+    hysteresis = settings.threshold - settings.release_threshold
     return settings.model_copy(
         update={
             "threshold": detection.threshold,
-            "release_threshold": max(0.0, detection.threshold - gap),
+            "release_threshold": max(0.0, detection.threshold - hysteresis),
             "prefix_padding_ms": detection.prefix_padding_ms,
             "soft_end_ms": min(settings.soft_end_ms, max(detection.silence_duration_ms, WINDOW_MS)),
         }
@@ -48,7 +49,7 @@ def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> Speec
 
 
 class MessageArrivals:
-    """When the newest messages arrived: flat arrays, since a thousand pairs of objects would be 0.1 MB a call."""
+    """Arrival times of the newest messages, in flat arrays: a thousand pairs of objects would cost 0.1 MB a call."""
 
     __slots__ = ("_at", "_count", "_ends")
 
@@ -58,27 +59,38 @@ class MessageArrivals:
         self._count = 0
 
     def note(self, end: int, now: float) -> None:
-        """A message arrived now; the stream then ended at sample `end`."""
-        place = self._count % ARRIVALS
-        self._ends[place], self._at[place] = end, now
+        """Record that a message arrived at monotonic time `now` and that the stream then ended at sample `end`."""
+        slot = self._count % ARRIVALS
+        self._ends[slot], self._at[slot] = end, now
         self._count += 1
 
-    def of(self, sample: int) -> float | None:
-        """When the stream first reached `sample`, None if it has not, or if that is forgotten."""
-        found = None
-        for number in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
-            # Newest first: what is asked for came a moment ago.
-            place = number % ARRIVALS
-            if self._ends[place] < sample:
+    def at(self, sample: int) -> float | None:
+        """Return when the stream first reached `sample`; None if it has not, or if that is too long ago."""
+        arrived_at = None
+        for index in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
+            # Newest first, because the sample asked for arrived a moment ago.
+            slot = index % ARRIVALS
+            if self._ends[slot] < sample:
                 break
-            found = self._at[place]
-        return found
+            arrived_at = self._at[slot]
+        return arrived_at
 
 
 class AudioInput:
-    """`settings` may be exchanged between turns; sample indices count from the session's start at 16 kHz."""
+    """Audio of one caller. Sample indices count from the session's start at 16 kHz.
+
+    Attributes:
+        settings: Thresholds and durations of speech detection. They may change at any window.
+    """
 
     def __init__(self, settings: SpeechSettings, ring_s: float, suppressor: NoiseSuppressor | None = None) -> None:
+        """Create an empty input.
+
+        Args:
+            settings: See the class.
+            ring_s: Seconds of audio to hold.
+            suppressor: Cleans all audio before it is held; None without noise suppression.
+        """
         self.settings = settings
         self._suppressor = suppressor
         self._ring = AudioRing(ring_s, STT_RATE)
@@ -89,21 +101,24 @@ class AudioInput:
 
     @property
     def received(self) -> int:
-        """Samples received so far."""
+        """Number of samples received."""
         return self._ring.end
 
     @property
     def processed(self) -> int:
-        """Samples whose voice activity is decided."""
+        """Number of samples whose voice activity is decided."""
         return self._decided
 
     @property
     def backlog(self) -> bool:
-        """Whether at least one whole window waits."""
+        """True while at least one whole window waits for its decision."""
         return self._ring.end - self._decided >= VAD_WINDOW
 
     def append(self, pcm: bytes, now: float) -> None:
-        """Take 16 kHz PCM; what falls out of the ring before it was decided is skipped, oldest first."""
+        """Append 16 kHz PCM that arrived at monotonic time `now`.
+
+        Audio that leaves the ring before it was decided is skipped, oldest first.
+        """
         self._ring.append(self._suppressor.clean(pcm) if self._suppressor else pcm)
         self._arrivals.note(self._ring.end, now)
         if self._decided < self._ring.start:
@@ -111,22 +126,30 @@ class AudioInput:
             self._vad_state = _FRESH
 
     def arrival(self, sample: int) -> float | None:
-        """When all audio before `sample` had arrived (monotonic), None if that is forgotten."""
-        return self._arrivals.of(sample)
+        """Return the monotonic time when all audio before `sample` had arrived; None if it is no longer known."""
+        return self._arrivals.at(sample)
 
     def backlog_audible(self) -> bool:
-        """Whether the audio that waits for its decision is loud enough to be somebody speaking."""
+        """Return True if the undecided audio is loud enough to be speech."""
         waiting = self._ring.slice(self._decided, self._ring.end)
         return len(waiting) > 0 and rms_dbfs(waiting) > AUDIBLE_DBFS
 
     def window(self) -> tuple[bytes, bytes] | None:
-        """The next undecided window, 16-bit PCM, and the state before it."""
+        """Return the next undecided window as 16-bit PCM and the detector's state before it; None if there is none."""
         if not self.backlog:
             return None
         return self._ring.slice(self._decided, self._decided + VAD_WINDOW), self._vad_state
 
     def decide(self, probability: float, state: bytes) -> tuple[SpeechEvent, ...]:
-        """Answer the window last asked for; returns the speech edges that it made."""
+        """Take the decision on the window that `window` returned last.
+
+        Args:
+            probability: Probability of speech, in [0, 1].
+            state: The detector's state after the window (320 float32 values).
+
+        Returns:
+            The speech edges that the window made.
+        """
         self._vad_state = state
         self._decided += VAD_WINDOW
         power: float | None = None
@@ -139,35 +162,40 @@ class AudioInput:
         return events
 
     def skip(self) -> None:
-        """Pass over all audio received so far without deciding it (turn detection is off)."""
+        """Pass over all audio received so far without deciding it, because turn detection is off."""
         self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
 
     @property
     def dip(self) -> int | None:
-        """Since when the caller's voice has been low in the middle of an utterance: the sample behind the first low
-        window of those that are the newest, None if the newest is not low.
+        """The first sample after the first window of the current dip in the caller's voice; None without one.
+
+        A dip is a stretch of low energy in the middle of an utterance that reaches to the newest window.
         """
         return self._speech.dip
 
     @property
     def in_speech(self) -> bool:
-        """Whether speech was heard that no turn was made of yet."""
+        """True while an utterance is under way that is not yet a turn."""
         return self._speech.phase not in (SpeechPhase.SILENCE, SpeechPhase.ONSET)
 
     def turn_over(self, speech_end: int, end: int) -> None:
-        """A turn was made of (or the client dropped) the audio before `end`, whose speech ended at `speech_end`.
+        """End the utterance: the audio before sample `end` became a turn, or was dropped.
 
-        What follows is a new utterance, unless it began already: windows are decided ahead of the session's loop.
+        What follows is a new utterance, unless that has already begun: windows are decided ahead of the session's loop.
+
+        Args:
+            speech_end: The sample where the utterance's speech ended.
+            end: The sample where the turn ended.
         """
         passed = max(0, min(end, self._ring.end) - self._decided)
-        self._decided += passed - passed % VAD_WINDOW  # whole windows: the detector's context stays unbroken
+        self._decided += passed - passed % VAD_WINDOW  # whole windows keep the detector's context unbroken
         if self._speech.speech_end <= speech_end:
             self._speech = committed(self._speech)
 
     def release(self) -> None:
-        """Give the audio's memory back: an ended session waits for the garbage collector, a megabyte should not."""
+        """Free the ring buffer (about 1 MB), because an ended session waits for the garbage collector."""
         self._ring = AudioRing(VAD_WINDOW / STT_RATE, STT_RATE)
 
     def pcm(self, start: int, end: int) -> bytes:
-        """16 kHz PCM of [start, end), as far as it is still held."""
+        """Return 16 kHz PCM of samples [start, end), as far as it is still held."""
         return self._ring.slice(start, end)

@@ -1,100 +1,110 @@
-"""From a soft end to words: the transcript and the turn verdict of one revision, running at once.
+"""The end-of-turn request: the final transcript and the turn verdict of one tentative end of speech, concurrently.
 
-The turn model is the dearest of all that a turn needs, so cheaper evidence goes first. A pause may end by itself; a
-transcript may read finished. The model is asked when the transcript is there and leaves doubt, or when the silence has
-lasted `ask_after_ms` without one, through the host's few places for questions; and if the transcript then comes before
-the verdict and reads finished, the question is withdrawn.
+The turn model is the most expensive call of a turn, so cheaper evidence comes first. A pause may end by itself. A
+transcript may read finished. The turn model is asked when the transcript is there and does not read finished, or when
+the silence has lasted `ask_after_ms` without a transcript, and then through the host's queue (`TurnDetectorQueue`). If
+the transcript comes before the verdict and reads finished, the request to the turn model is withdrawn.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from actors.listening.interim_transcripts import InterimTranscript
 from actors.stages.ports import Priority, SttJob, Transcript
-from actors.stages.retry import FIRST_PAUSE_S, StageFailures, retry_unary
+from actors.stages.retry import FIRST_PAUSE_S, Backoff, StageFailures, StageFault, attempts, contained, retry_unary
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.end_of_turn import complete
 from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 
-logger = logging.getLogger(__name__)
-
-# Smart Turn looks at no more (models.md); shipping more would only cost bytes.
+# Smart Turn uses at most the last 8 s.
 VERDICT_SAMPLES = 8 * STT_RATE
 
-# A hearing's tasks: the transcript first, then the question.
+# Position of the verdict's task in `EndOfTurnRequest.tasks`; the transcript's task is before it.
 JUDGING = 1
 
 
 class VerdictRequest:
-    """Whether the caller has finished; the first answer counts."""
+    """Request for the turn verdict. The first answer counts."""
 
-    def __init__(self, judged: Callable[[float | None], None]) -> None:
-        self._judged: Callable[[float | None], None] | None = judged
+    def __init__(self, on_verdict: Callable[[float | None], None]) -> None:
+        self._on_verdict: Callable[[float | None], None] | None = on_verdict
 
     @property
     def open(self) -> bool:
-        return self._judged is not None
+        """True until the verdict is answered."""
+        return self._on_verdict is not None
 
     def answer(self, probability: float | None) -> None:
-        """Report it, once."""
-        judged, self._judged = self._judged, None
-        if judged is not None:
-            judged(probability)
+        """Report the probability that the turn is complete, once; None means unknown."""
+        on_verdict, self._on_verdict = self._on_verdict, None
+        if on_verdict is not None:
+            on_verdict(probability)
 
 
 @dataclass(slots=True)
 class EndOfTurnRequest:
-    """What is being learned about one revision's audio. `began` and `transcribed_at` are monotonic seconds.
+    """What is being found out about one revision's audio. Times are monotonic seconds.
 
-    `transcript` resolves to the text, or raises BackendError when speech-to-text stayed away. `guess`: at the same
-    words, begun before.
+    Attributes:
+        started_at: When the request was made.
+        seconds: Length of the audio.
+        failures: The stages that fail for it.
+        transcript: Resolves to the transcript, or raises BackendError when speech-to-text gave up.
+        interim: An interim transcript that covers the same words, if there is one.
+        verdict: The request for the turn verdict; None if there is none.
+        decided_by_transcript: The transcript read finished and answered the verdict.
+        tasks: The transcript's task, then the verdict's.
+        transcribed_at: When the transcript was there; None until then.
     """
 
-    began: float
+    started_at: float
     seconds: float
-    trouble: StageFailures
+    failures: StageFailures
     transcript: asyncio.Future[Transcript]
-    guess: InterimTranscript | None = None
-    question: VerdictRequest | None = None
-    words_decided: bool = False
+    interim: InterimTranscript | None = None
+    verdict: VerdictRequest | None = None
+    decided_by_transcript: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
 
     @property
-    def known(self) -> bool:
-        """Whether the transcript is there."""
+    def transcribed(self) -> bool:
+        """True once the transcript is there."""
         return self.transcript.done() and not self.transcript.cancelled() and not self.transcript.exception()
 
     async def words(self) -> tuple[str, float]:
-        """What was said, as soon as it is known: by a guess that is in no doubt, or by the transcript; and since when.
+        """Return the words as soon as they are known, and the monotonic time since when.
 
-        Raises as `transcript` does.
+        They come from an interim transcript without low confidence, or from the final one. Cancelling leaves the
+        request running.
+
+        Raises:
+            BackendError: Speech-to-text gave up.
         """
-        if self.guess is not None:
-            either: set[asyncio.Future[Any]] = {self.guess.heard, self.transcript}
+        if self.interim is not None:
+            either: set[asyncio.Future[Any]] = {self.interim.transcript, self.transcript}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            guessed = None if self.transcript.done() else self.guess.heard.result()
-            if guessed is not None and guessed.text and not guessed.doubted:
-                return guessed.text, max(self.began, self.guess.at)
+            early = None if self.transcript.done() else self.interim.transcript.result()
+            if early is not None and early.text and not early.doubted:
+                return early.text, max(self.started_at, self.interim.at)
         transcript = await asyncio.shield(self.transcript)
-        return transcript.text, self.transcribed_at or self.began
+        return transcript.text, self.transcribed_at or self.started_at
 
-    def forget(self) -> None:
-        """Cancel what still runs: queued work leaves at once, a running batch's result is dropped."""
+    def cancel(self) -> None:
+        """Cancel what still runs. A queued transcript leaves its queue; the result of a running batch is dropped."""
         self.transcript.cancel()
         for task in self.tasks:
             task.cancel()
 
 
 class EndOfTurn:
-    """Starts hearings on behalf of one session; its tasks live in the session's group and never fail it."""
+    """Starts the end-of-turn requests of one session. Their tasks belong to the session's group and never fail it."""
 
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
         self._services = services
@@ -103,117 +113,122 @@ class EndOfTurn:
     def start(
         self,
         pcm: bytes,
-        judged: Callable[[float | None], None] | None,
-        now: Callable[[], bytes] | None = None,
-        tokens: tuple[int, ...] = (),
+        on_verdict: Callable[[float | None], None] | None,
+        audio_until_now: Callable[[], bytes] | None = None,
+        prefix_tokens: tuple[int, ...] = (),
         *,
-        guess: InterimTranscript | None = None,
+        interim: InterimTranscript | None = None,
     ) -> EndOfTurnRequest:
-        """Transcribe `pcm`, and if `judged` is given find out how probable it is that this was all (None: nobody
-        knows). `now` has the same audio and the silence since, for the turn model; `tokens` are those of the newest
-        partial, and `guess` is a partial of the same words.
+        """Start a request.
+
+        Args:
+            pcm: 16 kHz PCM of the utterance, to transcribe.
+            on_verdict: Gets the probability that the turn is complete, or None if it is unknown. Without it there is no
+                verdict.
+            audio_until_now: Returns the same audio and the silence since, for the turn model; by default `pcm`.
+            prefix_tokens: Tokens of the newest interim transcript.
+            interim: An interim transcript that covers the same words.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        trouble = StageFailures(self._services.metrics)
-        hearing = EndOfTurnRequest(
+        failures = StageFailures(self._services.metrics)
+        request = EndOfTurnRequest(
             self._services.clock(),
             seconds=len(pcm) / SAMPLE_BYTES / STT_RATE,
-            trouble=trouble,
+            failures=failures,
             transcript=transcript,
-            guess=guess,
+            interim=interim,
         )
-        hearing.tasks.append(
+        request.tasks.append(
             self._group.create_task(
-                self._transcribe(SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, tokens), hearing)
+                self._transcribe(
+                    SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, prefix_tokens), request
+                )
             )
         )
-        if judged is not None:
-            hearing.question = VerdictRequest(judged)
-            judging = self._judge(now or (lambda: pcm), hearing.question, transcript)
-            hearing.tasks.append(self._group.create_task(judging))
-        return hearing
+        if on_verdict is not None:
+            request.verdict = VerdictRequest(on_verdict)
+            judge = self._judge(audio_until_now or (lambda: pcm), request.verdict, transcript)
+            request.tasks.append(self._group.create_task(judge))
+        return request
 
-    async def _transcribe(self, job: SttJob, hearing: EndOfTurnRequest) -> None:
+    async def _transcribe(self, job: SttJob, request: EndOfTurnRequest) -> None:
         settings = self._services.settings
-        try:
-            transcript = await retry_unary(
-                "stt",
-                lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
-                hearing.trouble,
-                attempt_s=settings.stt.call_timeout_s,
-                give_up_s=settings.conversation.give_up_after_s,
-            )
-        except BackendError as fault:
-            _settle(hearing.transcript, fault)
-        except Exception:  # a bug in a stage must not cost the caller the session
-            logger.exception("the speech-to-text port broke")
-            self._services.metrics.error("internal", "stt")
-            _settle(hearing.transcript, BackendError("the speech-to-text port broke.", stage="stt"))
-        else:
-            hearing.transcribed_at = self._services.clock()
-            _settle(hearing.transcript, transcript)
-            self._read_ending(transcript.text, hearing)
+        with contained("stt", self._services.metrics) as port:
+            try:
+                transcript = await retry_unary(
+                    "stt",
+                    lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
+                    request.failures,
+                    attempt_s=settings.stt.call_timeout_s,
+                    give_up_s=settings.conversation.give_up_after_s,
+                )
+            except BackendError as fault:
+                _settle(request.transcript, fault)
+            else:
+                request.transcribed_at = self._services.clock()
+                _settle(request.transcript, transcript)
+                self._read_ending(transcript.text, request)
+        if port.broke:
+            _settle(request.transcript, BackendError("unexpected exception.", stage="stt"))
 
-    def _read_ending(self, text: str, hearing: EndOfTurnRequest) -> None:
-        """Let words that read finished decide, if the turn model has not by now, and withdraw the question."""
-        settings, question = self._services.settings, hearing.question
-        if question is None or not question.open or not settings.endpointing.finished_probability:
+    def _read_ending(self, text: str, request: EndOfTurnRequest) -> None:
+        """Answer an open verdict if the transcript reads finished, and withdraw the request to the turn model."""
+        settings, verdict = self._services.settings, request.verdict
+        if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
             return
         if ending(text, settings.stt.language) is TranscriptEnding.FINISHED:
-            hearing.words_decided = True
-            question.answer(settings.endpointing.finished_probability)
-            hearing.tasks[JUDGING].cancel()
+            request.decided_by_transcript = True
+            verdict.answer(settings.endpointing.finished_probability)
+            request.tasks[JUDGING].cancel()
 
     async def _judge(
-        self, audio: Callable[[], bytes], question: VerdictRequest, transcript: asyncio.Future[Transcript]
+        self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> None:
-        """Wait for cheaper evidence, then ask, all within the verdict's own time; then silence alone decides.
+        """Wait for cheaper evidence, then ask the turn model, all within `verdict_timeout_ms`.
 
-        Cancelling it withdraws the question.
+        After that silence alone decides. Cancelling it withdraws the request.
         """
         settings = self._services.settings
         deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
         early_ms = settings.endpointing.ask_after_ms - settings.speech.soft_end_ms
         probability: float | None = None
-        try:
-            async with asyncio.timeout_at(deadline):
-                if early_ms > 0 and settings.endpointing.finished_probability:
-                    await asyncio.wait({transcript}, timeout=early_ms / 1000)
-                async with self._services.questions.turn(deadline):
-                    heard = await self._verdict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
-                    probability = complete(heard, self._words(transcript))
-        except TimeoutError:
-            self._services.metrics.error("backend", "turn_detector")
-        except Overloaded:
-            self._services.metrics.error("overload", "turn_detector")
-        except Exception:  # as above
-            logger.exception("the turn detector port broke")
-            self._services.metrics.error("internal", "turn_detector")
-        question.answer(probability)
+        with contained("turn_detector", self._services.metrics):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    if early_ms > 0 and settings.endpointing.finished_probability:
+                        await asyncio.wait({transcript}, timeout=early_ms / 1000)
+                    async with self._services.turn_detector_queue.slot(deadline):
+                        judged = await self._predict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
+                        probability = complete(judged, self._ending(transcript))
+            except (TimeoutError, Overloaded) as fault:
+                self._count(fault)
+        verdict.answer(probability)
 
-    def _words(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
-        """How the transcript ends, if it is there."""
+    def _ending(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
+        """Return how the transcript ends; None if it is not there."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None
         return ending(transcript.result().text, self._services.settings.stt.language)
 
-    async def _verdict(self, pcm: bytes) -> float:
-        """The turn model's probability, from another replica after a failure."""
-        avoid: frozenset[str] = frozenset()
-        while True:
-            try:
-                return (await self._services.stages.turn_detector.predict(pcm, avoid=avoid)).probability
-            except BackendError as fault:
-                self._services.metrics.error("backend", "turn_detector")
-                avoid = frozenset({fault.replica})
-                await asyncio.sleep(FIRST_PAUSE_S)
+    async def _predict(self, pcm: bytes) -> float:
+        """Return the turn model's probability, from another replica after a failure."""
+        # The pause does not double: the verdict has only `verdict_timeout_ms` (400 ms by default) in all.
+        pause = Backoff(FIRST_PAUSE_S, longest_s=FIRST_PAUSE_S)
+        async for attempt in attempts("turn_detector", self._count, pause=pause, covered=(BackendError,)):
+            with attempt:
+                verdict = await self._services.stages.turn_detector.predict(pcm, avoid=attempt.avoid)
+        return verdict.probability
+
+    def _count(self, fault: StageFault) -> None:
+        kind: Literal["overload", "backend"] = "overload" if isinstance(fault, Overloaded) else "backend"
+        self._services.metrics.error(kind, "turn_detector")
 
 
 def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:
     if future.done():
-        return  # forgotten meanwhile
+        return  # the request was cancelled
     if isinstance(outcome, BackendError):
         future.set_exception(outcome)
-        future.exception()  # whoever awaits it reports it; if nobody does, it must not warn as never retrieved
+        future.exception()  # marks it as retrieved: without a reader asyncio would log a warning
     else:
         future.set_result(outcome)

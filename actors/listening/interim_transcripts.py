@@ -1,19 +1,18 @@
-"""Hearing while the caller speaks: guesses at the utterance so far, and the words on which two of them agree.
+"""Interim transcripts: what the caller has said so far, while the caller still speaks.
 
-A guess is taken now and then, and as soon as the voice dips (`rejoinder/core/turns/speech_detector.py`): if the dip
-was the end, its
-words are known before the silence is, and the reply can begin with them. The final transcript judges that.
+Speech-to-text transcribes the utterance now and then, and as soon as the voice dips
+(`rejoinder/core/turns/speech_detector.py`). If the dip is the end of the turn, its words are known before the silence
+is over, and the reply can begin with them. The final transcript then confirms or replaces them.
 
-One guess is under way at a time, each takes the audio as it is when it starts, and the pause behind it grows with what
-it took: so a loaded speech-to-text stage is asked less often by itself, and one that refuses is left alone for longer.
-Nothing depends on a guess. The language model reads ahead what is likely (by a wrong word it only loses the reading);
-and while a reply is paused, what was said over it is guessed at more often, since words end the reply.
+One interim transcript is under way at a time. It covers the audio up to its start. The pause after it grows with the
+time that it took, so a loaded speech-to-text stage gets fewer requests; after a refusal the pause doubles. Nothing
+depends on an interim transcript. The language model prefills the words that two of them agree on, and a wrong word
+costs only that prefill. While a reply is paused they come more often, because words end the reply.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,191 +20,218 @@ from typing import Protocol
 from actors.listening.audio_input import AudioInput
 from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Priority, SttJob, Transcript
+from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.local_agreement import Agreement, agree
 
-logger = logging.getLogger(__name__)
-
-
 CREDIT_S = 0.15
-"""Rest that a dip may put off: the last dip is worth more than the guess before it. While speech-to-text answers in 50
-ms that is two guesses at once; when it takes 300, most of the rest is kept."""
+"""Part of the pause that a dip may postpone, in seconds. The transcript at the last dip is worth more than the one
+before it. With 50 ms of speech-to-text this allows two transcripts in a row; with 300 ms most of the pause remains."""
 
 
 @dataclass(slots=True, eq=False)
 class InterimTranscript:
-    """At what was said before sample `until`. `heard` resolves to None if it fails or is cancelled; `at`: when it was
-    there (monotonic).
+    """Transcript of the utterance before sample `until`, under way or done.
+
+    Attributes:
+        until: Sample where its audio ends.
+        transcript: Resolves to the transcript, or to None if it failed or was cancelled.
+        at: Monotonic time when it resolved.
     """
 
     until: int
-    heard: asyncio.Future[Transcript | None]
+    transcript: asyncio.Future[Transcript | None]
     at: float = 0.0
 
 
 class InterimReader(Protocol):
-    """Who has the language model read ahead."""
+    """The replies, as far as interim transcripts use them."""
 
-    policy: SessionDegradation
+    degradation: SessionDegradation
 
-    def read_ahead(self, said: str, *, whole: bool) -> None:
-        """The words that are likely have changed; with `whole` they may be all."""
+    def read_ahead(self, transcript: str, *, whole: bool) -> None:
+        """Prefill a prompt with these words of the caller, because they have changed; `whole`: they may be all."""
         ...
 
 
 class InterimJudge(Protocol):
-    """Who draws conclusions from guesses."""
+    """The barge-in detector, as far as interim transcripts use it."""
 
-    def guessed(self, newest: str, sure: str) -> None:
-        """Each guess while a reply waits for the words, and what is sure."""
+    def interim_transcribed(self, latest: str, stable: str) -> None:
+        """Take an interim transcript while a reply waits for the caller's words.
+
+        Args:
+            latest: All its words.
+            stable: The words at its beginning that two transcripts agreed on.
+        """
         ...
 
 
 class InterimTranscripts:
-    """Of one session. `begin` with an utterance, `settle` at a soft end, `resume` when it was none, `end` with it."""
+    """Interim transcripts of one session.
+
+    Call `begin` when an utterance starts, `settle` at a tentative end of speech, `resume` when the caller goes on, and
+    `end` when the utterance is over.
+    """
 
     def __init__(
         self,
         services: Services,
-        ear: AudioInput,
+        audio_input: AudioInput,
         group: asyncio.TaskGroup,
         reader: InterimReader,
         *,
-        judge: InterimJudge,
+        barge_in: InterimJudge,
     ) -> None:
         self._services = services
         self._settings = services.settings.interim_transcripts
         self._reads_ahead = services.settings.llm.reads_ahead
-        self._ear = ear
+        self._audio_input = audio_input
         self._group = group
-        self._reader = reader
-        self._judge = judge
-        self._awaited = False
-        self._known = Agreement()
+        self._prefill_reader = reader
+        self._barge_in = barge_in
+        self._reply_waits = False
+        self._agreement = Agreement()
         self._tokens: tuple[int, ...] = ()
         self._start = 0
-        self._read = ("", False)
+        self._last_read = ("", False)
         self._newest: InterimTranscript | None = None
-        self._dipped = asyncio.Event()
-        self._last = False
+        self._dip_seen = asyncio.Event()
+        self._final_pending = False
         self._task: asyncio.Task[None] | None = None
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The engine's own of the newest guess: the final transcript mostly begins with them."""
+        """The engine's tokens of the newest interim transcript. The final transcript mostly begins with them."""
         return self._tokens
 
     def begin(self, start: int) -> None:
-        """An utterance has begun; its audio is that from sample `start` on."""
+        """Start on an utterance whose audio begins at sample `start`."""
         self.end()
         self._start = start
         self.resume()
 
-    def attend(self) -> None:
-        """A reply waits for the words of this utterance."""
-        self._awaited = True
+    def prioritize(self) -> None:
+        """Transcribe more often, because a paused reply waits for the words of this utterance."""
+        self._reply_waits = True
         self.pause()
         self.resume()
 
-    def hasten(self) -> None:
-        """The voice has dipped: guess now, if the share of time that guesses may take allows it."""
+    def dip_started(self) -> None:
+        """Transcribe now, because the voice dipped, if the share of time for interim transcripts allows it."""
         if self._settings.at_dips:
-            self._dipped.set()
+            self._dip_seen.set()
 
     def settle(self, dip: int | None) -> InterimTranscript | None:
-        """The caller has stopped, and the final transcript goes first. Returns the guess at all that was said before
-        the voice dipped at sample `dip` (None: it did not), if there is one; if it is under way, it goes on.
+        """Stop, because the caller paused and the final transcript has priority.
+
+        Args:
+            dip: The sample where the voice dipped; None if it did not.
+
+        Returns:
+            The interim transcript that covers all speech before the dip, if there is one. If it is under way, it goes
+            on.
         """
-        guess = self._newest
-        if not self._settings.at_dips or dip is None or guess is None or guess.until < dip:
+        interim = self._newest
+        if not self._settings.at_dips or dip is None or interim is None or interim.until < dip:
             self.pause()
             return None
-        if guess.heard.done():
+        if interim.transcript.done():
             self.pause()
-        self._last = True
-        return guess
+        self._final_pending = True
+        return interim
 
     def resume(self) -> None:
-        """The caller goes on after a pause; what is sure of the utterance stays so."""
-        self._last = False
-        self._dipped.clear()
-        wanted = self._awaited or (self._reads_ahead and self._reader.policy.speculates)
-        if self._settings.enabled and wanted and self._task is None:
-            self._task = self._group.create_task(self._guess())
+        """Go on, because the caller speaks on after a pause. The words that are stable stay so."""
+        self._final_pending = False
+        self._dip_seen.clear()
+        useful = self._reply_waits or (self._reads_ahead and self._prefill_reader.degradation.speculates)
+        if self._settings.enabled and useful and self._task is None:
+            self._task = self._group.create_task(self._run())
 
     def pause(self) -> None:
-        """Stop guessing, and drop the guess that is under way."""
+        """Stop, and cancel the transcript that is under way."""
         if self._task:
             self._task.cancel()
             self._task = None
 
     def end(self) -> None:
-        """The utterance is over."""
+        """Stop, and forget the utterance."""
         self.pause()
-        self._known = Agreement()
+        self._agreement = Agreement()
         self._tokens = ()
-        self._read = ("", False)
+        self._last_read = ("", False)
         self._newest = None
-        self._awaited = False
+        self._reply_waits = False
 
-    async def _guess(self) -> None:
-        """Guess again and again, until the last one or cancelled."""
-        every_ms = self._services.settings.barge_in.interim_every_ms if self._awaited else self._settings.every_ms
-        every_s = every_ms / 1000
-        least_s, pause_s = 0.0, every_s
-        while not self._last:
-            owed_s = await self._rest(least_s, pause_s)
-            self._dipped.clear()
-            low = self._settings.at_dips and self._ear.dip is not None
-            began = self._services.clock()
+    async def _run(self) -> None:
+        """Transcribe repeatedly, until settled or cancelled.
+
+        A bug behind the port ends it, and not the session.
+        """
+        with contained("stt", self._services.metrics):
+            await self._transcribe_repeatedly()
+            self._task = None
+
+    async def _transcribe_repeatedly(self) -> None:
+        barge_in_settings = self._services.settings.barge_in
+        interval_ms = barge_in_settings.interim_every_ms if self._reply_waits else self._settings.every_ms
+        interval_s = interval_ms / 1000
+        least_s, pause_s = 0.0, interval_s
+        while not self._final_pending:
+            skipped_s = await self._pause(least_s, pause_s)
+            self._dip_seen.clear()
+            in_dip = self._settings.at_dips and self._audio_input.dip is not None
+            started_at = self._services.clock()
             try:
-                transcript = await self._ask(every_s)
+                transcript = await self._transcribe(interval_s)
             except (BackendError, Overloaded, TimeoutError):
                 least_s = pause_s = min(2 * pause_s, self._settings.max_interval_ms / 1000)
                 self._services.metrics.partial("failed")
                 continue
-            except Exception:  # a bug in a stage must not cost the caller the session
-                logger.exception("the speech-to-text port broke")
-                self._services.metrics.error("internal", "stt")
-                return
-            took_s = self._services.clock() - began
-            least_s = owed_s + took_s * (1 / self._settings.share - 1)
-            pause_s = max(every_s - took_s, least_s)
+            took_s = self._services.clock() - started_at
+            least_s = skipped_s + took_s * (1 / self._settings.share - 1)
+            pause_s = max(interval_s - took_s, least_s)
             self._services.metrics.partial("heard")
-            self._take(transcript, whole=low and not transcript.doubted)
-        self._task = None
+            self._use(transcript, whole=in_dip and not transcript.doubted)
 
-    async def _rest(self, least_s: float, pause_s: float) -> float:
-        """Pause, at least so long if the voice dips meanwhile, but for CREDIT_S; returns what is owed of that then."""
+    async def _pause(self, least_s: float, pause_s: float) -> float:
+        """Sleep for `pause_s`, or until the voice dips; a dip ends the sleep at most CREDIT_S before `least_s`.
+
+        Returns:
+            The seconds of `least_s` that were skipped.
+        """
         due = self._services.clock() + least_s
         strict_s = max(0.0, least_s - CREDIT_S)
         await asyncio.sleep(strict_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s - strict_s):
-                await self._dipped.wait()
+                await self._dip_seen.wait()
         return max(0.0, due - self._services.clock())
 
-    async def _ask(self, deadline_s: float) -> Transcript:
-        """One guess at the utterance as it is now."""
-        self._newest = guess = InterimTranscript(self._ear.received, asyncio.get_running_loop().create_future())
-        job = SttJob(self._ear.pcm(self._start, guess.until), Priority.PARTIAL, deadline_s, self._tokens)
-        heard: Transcript | None = None
+    async def _transcribe(self, deadline_s: float) -> Transcript:
+        """Return a transcript of the utterance as it is now."""
+        self._newest = interim = InterimTranscript(
+            self._audio_input.received, asyncio.get_running_loop().create_future()
+        )
+        job = SttJob(self._audio_input.pcm(self._start, interim.until), Priority.PARTIAL, deadline_s, self._tokens)
+        transcript: Transcript | None = None
         try:
             async with asyncio.timeout(self._services.settings.stt.call_timeout_s):
-                heard = await self._services.stages.stt.transcribe(job)
+                transcript = await self._services.stages.stt.transcribe(job)
         finally:
-            guess.at = self._services.clock()
-            guess.heard.set_result(heard)
-        return heard
+            interim.at = self._services.clock()
+            interim.transcript.set_result(transcript)
+        return transcript
 
-    def _take(self, transcript: Transcript, *, whole: bool) -> None:
-        """`whole`: its last word is no half of another."""
+    def _use(self, transcript: Transcript, *, whole: bool) -> None:
+        """Hand the words on; `whole`: the last word is not cut off."""
         self._tokens = transcript.tokens
-        self._known = agree(self._known, transcript.text)
-        likely = transcript.text if whole else self._known.likely
-        if self._reads_ahead and (likely, whole) != self._read:
-            self._read = (likely, whole)
-            self._reader.read_ahead(likely, whole=whole)
-        if self._awaited:
-            self._judge.guessed(transcript.text, self._known.text)
+        self._agreement = agree(self._agreement, transcript.text)
+        likely = transcript.text if whole else self._agreement.likely
+        if self._reads_ahead and (likely, whole) != self._last_read:
+            self._last_read = (likely, whole)
+            self._prefill_reader.read_ahead(likely, whole=whole)
+        if self._reply_waits:
+            self._barge_in.interim_transcribed(transcript.text, self._agreement.text)

@@ -1,20 +1,20 @@
-"""The voice activity tick: the finished windows of all sessions of a host, decided in one batch.
+"""The voice activity tick: one batch decides the waiting windows of all sessions of a host.
 
-One tick is in flight at a time. A tick takes one window of each session that has one, and repeats (each stream's
-windows depend on the state before them) up to `max_windows_per_tick` times. An ear moves on only when its window was
-decided, so a tick that failed is repeated with the same states, on another replica, and no audio is lost while its
-ring lasts.
+One tick is in flight at a time. A tick takes one window of each session that has one, and repeats up to
+`max_windows_per_tick` times, because each window of a stream depends on the state before it. An audio input moves on
+only when its window was decided. A failed tick is repeated with the same states on another replica, and no audio is
+lost while it fits into the ring.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Literal, Protocol
+from typing import Protocol
 
 from actors.listening.audio_input import STATE_FLOATS, AudioInput
 from actors.stages.ports import Metrics, VadBatch, VadPort, VadResult
-from actors.stages.retry import Backoff
+from actors.stages.retry import StageFault, attempts, contained
 from rejoinder.core.audio.pcm import pcm16_to_float
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.settings.settings import HostSettings
@@ -22,43 +22,57 @@ from rejoinder.core.turns.speech_detector import SpeechEvent
 
 logger = logging.getLogger(__name__)
 
-# A host with few sessions decides each window as it arrives; the pause between ticks grows with the sessions up to
-# `tick_ms`. The pause is every caller's wait, so it is short: at 100 sessions 10 ms gather 31 windows, and from 16 on a
-# window costs no less (59 us against 123 alone, docs/density.md).
+# The pause between ticks grows with the sessions, up to `tick_ms`. Every caller waits for it, so it is short: at 100
+# sessions 10 ms gather 31 windows, and batches of more than 16 windows cost no less per window (59 us; 123 us for a
+# batch of one, docs/density.md). A host with few sessions decides each window as it arrives.
 SPACING_S_PER_SESSION = 0.002
 STATE_BYTES = STATE_FLOATS * 4
 
 
 class VadListener(Protocol):
-    """A session as the ticker sees it."""
+    """What the ticker needs of a session."""
 
     @property
-    def ear(self) -> AudioInput: ...
-    def speech(self, events: tuple[SpeechEvent, ...]) -> None: ...
-    def vad_failed(self) -> None: ...
-    def vad_recovered(self) -> None: ...
+    def audio_input(self) -> AudioInput:
+        """The session's audio."""
+        ...
+
+    def speech(self, events: tuple[SpeechEvent, ...]) -> None:
+        """Handle the speech edges of a window that was just decided; often there are none."""
+        ...
+
+    def vad_failed(self) -> None:
+        """Handle a failed tick. Called after each failed attempt."""
+        ...
+
+    def vad_recovered(self) -> None:
+        """Handle the first successful tick after failed ones."""
+        ...
 
 
 class VadTicker:
-    """`run` for the host's life; sessions join and leave at any time."""
+    """The tick of one host. `run` must run for the host's life; sessions join and leave at any time."""
 
     def __init__(self, vad: VadPort, settings: HostSettings, attempt_s: float, metrics: Metrics) -> None:
+        """Create a ticker without sessions; `attempt_s` bounds each call of the port, in seconds."""
         self._vad = vad
         self._settings = settings
         self._attempt_s = attempt_s
         self._metrics = metrics
         self._sessions: set[VadListener] = set()
         self._audio = asyncio.Event()
-        self._away = False
+        self._failing = False
 
     def join(self, session: VadListener) -> None:
+        """Decide this session's windows from the next tick on."""
         self._sessions.add(session)
 
     def leave(self, session: VadListener) -> None:
+        """Stop deciding this session's windows. A decision under way is dropped."""
         self._sessions.discard(session)
 
     def wake(self) -> None:
-        """Some session received audio."""
+        """Start a tick, because a session received audio."""
         self._audio.set()
 
     async def run(self) -> None:
@@ -71,59 +85,52 @@ class VadTicker:
             await asyncio.sleep(min(self._settings.tick_ms / 1000, spacing))
 
     async def tick(self) -> None:
-        """Decide the waiting windows, as far as one tick may; asks for another tick if some remain."""
+        """Decide the waiting windows, as many as one tick may. Schedule another tick if some remain."""
         for _ in range(self._settings.max_windows_per_tick):
-            waiting = [session for session in self._sessions if session.ear.backlog]
-            if not waiting:
+            backlogged = [session for session in self._sessions if session.audio_input.backlog]
+            if not backlogged:
                 return
-            await self._decide(waiting)
+            await self._decide(backlogged)
         self._audio.set()
 
-    async def _decide(self, waiting: list[VadListener]) -> None:
-        asked = [(session, *window) for session in waiting if (window := session.ear.window()) is not None]
+    async def _decide(self, backlogged: list[VadListener]) -> None:
+        windows = [(session, *window) for session in backlogged if (window := session.audio_input.window()) is not None]
         batch = VadBatch(
-            n=len(asked),
-            windows=pcm16_to_float(b"".join([pcm for _, pcm, _ in asked])).tobytes(),
-            states=b"".join(state for _, _, state in asked),
+            n=len(windows),
+            windows=pcm16_to_float(b"".join([pcm for _, pcm, _ in windows])).tobytes(),
+            states=b"".join(state for _, _, state in windows),
         )
-        ears = [session.ear.processed for session, _, _ in asked]
-        result = await self._insist(batch)
-        for index, (session, _, _) in enumerate(asked):
-            if session not in self._sessions or session.ear.processed != ears[index]:
-                continue  # it left, or its turn detection was switched off meanwhile
+        positions = [session.audio_input.processed for session, _, _ in windows]
+        result = await self._step(batch)
+        for index, (session, _, _) in enumerate(windows):
+            if session not in self._sessions or session.audio_input.processed != positions[index]:
+                continue  # the session left, or its turn detection was switched off
             state = result.states[index * STATE_BYTES : (index + 1) * STATE_BYTES]
-            session.speech(session.ear.decide(result.probabilities[index], state))
+            session.speech(session.audio_input.decide(result.probabilities[index], state))
 
-    async def _insist(self, batch: VadBatch) -> VadResult:
-        """Ask until some replica answers, telling the sessions while none does."""
-        avoid: frozenset[str] = frozenset()
-        pause = Backoff()
-        while True:
-            try:
+    async def _step(self, batch: VadBatch) -> VadResult:
+        """Repeat the call until a replica answers, and tell the sessions while none does."""
+        async for attempt in attempts("vad", self._on_failure):
+            with contained("vad", self._metrics, quiet=self._failing) as port, attempt:
                 async with asyncio.timeout(self._attempt_s):
-                    result = await self._vad.step(batch, avoid=avoid)
+                    result = await self._vad.step(batch, avoid=attempt.avoid)
                 if len(result.probabilities) != batch.n or len(result.states) != batch.n * STATE_BYTES:
-                    raise BackendError(f"an answer of the wrong size to {batch.n} windows.", stage="vad")
-            except (BackendError, Overloaded, TimeoutError) as fault:
-                if not self._away:
-                    logger.warning("voice activity detection failed: %r", fault)
-                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
-                self._failed("overload" if isinstance(fault, Overloaded) else "backend")
-                await pause()
-            except Exception:  # a bug in the port must not stop the hearing of every conversation
-                if not self._away:
-                    logger.exception("the voice activity port broke")
-                self._failed("internal")
-                await pause()
-            else:
-                if self._away:
-                    self._away = False
-                    for session in list(self._sessions):
-                        session.vad_recovered()
-                return result
+                    raise BackendError(f"the result for {batch.n} windows has the wrong size.", stage="vad")
+            if port.broke:
+                self._failed()
+        if self._failing:
+            self._failing = False
+            for session in list(self._sessions):
+                session.vad_recovered()
+        return result
 
-    def _failed(self, fault: Literal["backend", "overload", "internal"]) -> None:
-        self._away = True
-        self._metrics.error(fault, "vad")
+    def _on_failure(self, fault: StageFault) -> None:
+        if not self._failing:
+            logger.warning("voice activity detection failed: %r", fault)
+        self._metrics.error("overload" if isinstance(fault, Overloaded) else "backend", "vad")
+        self._failed()
+
+    def _failed(self) -> None:
+        self._failing = True
         for session in list(self._sessions):
             session.vad_failed()

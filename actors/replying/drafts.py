@@ -1,19 +1,18 @@
-"""Replies begun before their turn was taken, and what they assumed about the conversation.
+"""Speculative replies ("drafts"): begun before the end of turn, and the assumptions that they depend on.
 
-A draft asks the model what the committed turn would have it asked. If that is no longer so when the turn is taken (the
-client changed the instructions, or put an item into the conversation meanwhile), it is no answer to it. One that was
-begun with a guess at the caller's words is begun again if the transcript has others.
+A draft sends the language model the prompt that the committed turn would send. If that prompt has changed when the turn
+is committed (new instructions, a new item), the draft does not answer the turn and is discarded. A draft that began
+with an interim transcript is begun again if the final transcript has other words.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.reply import Reply
-from actors.replying.requests import CommittedTurn, ReplyRequest
+from actors.replying.requests import CommittedTurn, ReplyTerms
 from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Metrics
 from rejoinder.core.measuring.waterfall import Stage
@@ -24,141 +23,161 @@ from rejoinder.core.turns.local_agreement import same_words
 Prompt = tuple[ChatMessage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyTerms:
-    """All that decides how a turn is answered, beside the conversation itself."""
-
-    order: ReplyRequest
-    voice: str
-    speed: float
-
-
 class Draft:
-    """Of one revision. `asked`: the prompt that the model was given; None before it was asked anything.
+    """Speculative reply to one revision.
 
-    `reply` and `task` are set as soon as both exist.
+    `reply` and `task` are assigned right after construction, because both need the draft.
+
+    Attributes:
+        reply: The reply.
+        task: Runs the reply. Cancelling it stops its engines.
+        revision: The revision that it answers.
+        end_of_turn: The request that transcribes the revision.
+        terms: The terms of the reply.
+        turn: The committed turn that it answers; None before `release`.
+        sent_prompt: The prompt that the language model got; None before that.
     """
 
     reply: Reply
     task: asyncio.Task[None]
 
-    def __init__(self, revision: int, hearing: EndOfTurnRequest, terms: ReplyTerms) -> None:
+    def __init__(self, revision: int, end_of_turn: EndOfTurnRequest, terms: ReplyTerms) -> None:
         self.revision = revision
-        self.hearing = hearing
+        self.end_of_turn = end_of_turn
         self.terms = terms
         self.turn: CommittedTurn | None = None
-        self.asked: Prompt | None = None
-        self._worded_at = 0.0
-        self._taken = asyncio.Event()
+        self.sent_prompt: Prompt | None = None
+        self._transcribed_at = 0.0
+        self._released = asyncio.Event()
 
-    async def said(self) -> str:
-        """What the caller said, or "" once the turn was taken: then the conversation knows.
+    async def transcript(self) -> str:
+        """Return the caller's words, or "" once the turn is committed: then the conversation holds them.
 
-        That nothing was said is no reason to ask the model before the turn is taken.
+        An empty transcript does not start the language model before the commit: the call waits for `release` then.
         """
-        text, at = await self.hearing.words()
-        if self.turn is None and text:
-            self._worded_at = at
-            return text
-        await self._taken.wait()
+        transcript, transcribed_at = await self.end_of_turn.words()
+        if self.turn is None and transcript:
+            self._transcribed_at = transcribed_at
+            return transcript
+        await self._released.wait()
         return ""
 
     def answers(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> bool:
-        """Whether it answers a turn of this revision; `prompt` says what the model is to be asked by now."""
+        """Return True if the draft answers a turn of `revision`.
+
+        Args:
+            revision: The revision of the committed turn; None matches no draft.
+            terms: The terms in effect now.
+            prompt: Returns the prompt for the caller's words, as the conversation is now.
+        """
         if self.revision != revision or self.terms != terms or self.task.done():
             return False
-        if self.asked is None:
+        if self.sent_prompt is None:
             return True
-        # Words that were only guessed, and that nobody has confirmed yet, are not answered.
-        return self.hearing.known and not self.misheard(prompt)
+        # Words of an interim transcript must be confirmed by the final one.
+        return self.end_of_turn.transcribed and not self.prompt_differs(prompt)
 
-    def misheard(self, prompt: Callable[[str], Prompt]) -> bool:
-        """Whether the model was asked other words than the (known) transcript's, or behind another conversation.
+    def prompt_differs(self, prompt: Callable[[str], Prompt]) -> bool:
+        """Return True if the final transcript makes another prompt than the language model got.
 
-        A guess may have ended with another mark.
+        The transcript must be there. The last words are compared without case and punctuation, because an interim
+        transcript may end differently.
         """
-        wanted = prompt(self.hearing.transcript.result().text)
-        if self.asked is None or self.asked == wanted:
+        expected = prompt(self.end_of_turn.transcript.result().text)
+        if self.sent_prompt is None or self.sent_prompt == expected:
             return False
-        if not wanted:
+        if not expected:
             return True
-        (*asked, last), (*due, newest) = self.asked, wanted
-        return asked != due or last.role != newest.role or not same_words(last.content, newest.content)
+        (*sent_history, sent_last), (*expected_history, expected_last) = self.sent_prompt, expected
+        if sent_history != expected_history or sent_last.role != expected_last.role:
+            return True
+        return not same_words(sent_last.content, expected_last.content)
 
-    def take(self, turn: CommittedTurn, now: float) -> None:
-        """Let it out, as the answer to `turn`."""
+    def release(self, turn: CommittedTurn, now: float) -> None:
+        """Let the reply out as the answer to `turn`, at monotonic time `now`."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
-        if self.asked is not None:
-            turn.marks.end(Stage.STT, self._worded_at)
+        if self.sent_prompt is not None:
+            turn.marks.end(Stage.STT, self._transcribed_at)
         self.reply.release(turn.marks)
-        self._taken.set()
+        self._released.set()
 
 
 class Drafts:
-    """One session's; there is at most one draft, `speculation` and the session's `policy` say whether there may
-    be one.
+    """The draft of one session; there is at most one.
+
+    The host's budget and the session's degradation may decline a draft.
     """
 
-    def __init__(self, speculation: DraftBudget, metrics: Metrics, policy: SessionDegradation) -> None:
-        self._speculation = speculation
-        self._policy = policy
+    def __init__(self, budget: DraftBudget, metrics: Metrics, degradation: SessionDegradation) -> None:
+        self._budget = budget
+        self._degradation = degradation
         self._metrics = metrics
         self._draft: Draft | None = None
         self._of_this_turn = 0
 
     @property
     def drafting(self) -> bool:
+        """True while there is a draft."""
         return self._draft is not None
 
     def begin(
         self,
         revision: int,
-        hearing: EndOfTurnRequest,
+        end_of_turn: EndOfTurnRequest,
         terms: ReplyTerms,
         prompt: Callable[[str], Prompt],
         *,
         carry_out: Callable[[Draft], None],
     ) -> None:
-        """Have a draft carried out, unless there may be none now; and once more, with the words of the transcript, if
-        it began with others. `prompt` says what the model is to be asked when the caller said so.
+        """Begin a draft, unless it is declined; begin it again if the final transcript has other words.
+
+        Args:
+            revision: The revision to answer.
+            end_of_turn: The request that transcribes the revision.
+            terms: The terms of the reply.
+            prompt: Returns the prompt for the caller's words, as the conversation is now.
+            carry_out: Creates the draft's reply and task.
         """
-        declined = self._speculation.begin(self._of_this_turn) if self._policy.speculates else DraftDeclined.DEGRADATION
+        declined = self._budget.begin(self._of_this_turn) if self._degradation.speculates else DraftDeclined.DEGRADATION
         if declined:
             self._metrics.draft(f"declined_{declined.value}")
             return
         self._of_this_turn += 1
         self._metrics.draft("begun")
-        self._draft = draft = Draft(revision, hearing, terms)
+        self._draft = draft = Draft(revision, end_of_turn, terms)
         carry_out(draft)
-        hearing.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
+        end_of_turn.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
 
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
-        """The transcript is there. Whoever was misheard is answered anew: one bet still, which is paid already."""
-        if draft is not self._draft or not draft.hearing.known or not draft.misheard(prompt):
+        """Begin the draft again if the final transcript differs. It costs no further budget."""
+        if draft is not self._draft or not draft.end_of_turn.transcribed or not draft.prompt_differs(prompt):
             return
         self._metrics.draft("renewed")
         draft.task.cancel()
-        self._draft = Draft(draft.revision, draft.hearing, draft.terms)
+        self._draft = Draft(draft.revision, draft.end_of_turn, draft.terms)
         carry_out(self._draft)
 
     def discard(self) -> None:
-        """Stop the draft, if there is one: nothing of it was seen, nothing of it remains."""
+        """Cancel the draft, if there is one. Nothing of it was sent."""
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
-            if draft.reply.ready_at is not None:  # it had been synthesized: the gate alone kept it back
+            if draft.reply.ready_at is not None:  # its first audio was ready to be sent
                 self._metrics.draft("discarded_ready")
             draft.task.cancel()
 
     def answer(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> Draft | None:
-        """A turn is being answered: its draft, which is then the caller's to `take`, or None, and none is left."""
+        """Return the draft that answers a turn; otherwise discard it and return None.
+
+        The caller must `release` it. See `Draft.answers` for the arguments.
+        """
         self._of_this_turn = 0
-        self._speculation.answered()
+        self._budget.answered()
         if self._draft is None or not self._draft.answers(revision, terms, prompt):
             self.discard()
             return None
         draft, self._draft = self._draft, None
-        self._speculation.kept()
+        self._budget.kept()
         self._metrics.draft("kept")
         return draft

@@ -1,5 +1,6 @@
-"""What a caller hears of a reply before its answer: nothing, as a rule; an apology if a stage fails; a filler if the
-answer is predicted to be late. Both are held clips: no engine is asked, and they are no part of the answer.
+"""What a caller may hear before the answer: an apology for a failing stage, or a filler for a late answer.
+
+Both are held clips. They need no engine and are not part of the answer.
 """
 
 from __future__ import annotations
@@ -18,90 +19,110 @@ from rejoinder.core.reply.held_clips import HeldClip
 
 
 class Fillers:
-    """One reply's; before `go` it plays nothing. Its tasks live in the reply's group, from `begin` to `end`."""
+    """Apology and filler of one reply. Their tasks belong to the reply's group, from `begin` to `end`.
+
+    Attributes:
+        apologised: The apology was played.
+        filler_started_at: When a filler started (monotonic); None if there was none.
+        spoken_text: The words of the clips that were played, because their echo may come back through the microphone.
+    """
 
     def __init__(
         self,
         services: Services,
-        voice: SpeechOutput,
-        trouble: StageFailures,
-        go: asyncio.Event,
+        speech: SpeechOutput,
+        failures: StageFailures,
+        released: asyncio.Event,
         *,
         filler_after_ms: float,
     ) -> None:
+        """Create them for one reply.
+
+        Args:
+            services: The held clips, settings and estimators are used.
+            speech: Plays the clips.
+            failures: The failing stages of the reply's turn.
+            released: Set when the reply may be heard. Nothing plays before.
+            filler_after_ms: Time from the caller's last speech within which something should be heard; 0 for no filler.
+        """
         self.apologised = False
-        self.filler_at: float | None = None
-        """When a filler began."""
-        self.said = ""
-        """The words of what was played: a listener's microphone may bring them back."""
+        self.filler_started_at: float | None = None
+        self.spoken_text = ""
         self._services = services
         self._settings = services.settings.conversation
-        self._voice = voice
-        self._trouble = trouble
-        self._go = go
-        self._moved = asyncio.Event()
+        self._speech = speech
+        self._failures = failures
+        self._released = released
+        self._step_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._filler_after_s = filler_after_ms / 1000
-        self._fills = bool(services.phrases.fillers) and filler_after_ms > 0
+        self._enabled = bool(services.phrases.fillers) and filler_after_ms > 0
 
     def begin(
-        self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered: Callable[[], CommittedTurn | None]
+        self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered_turn: Callable[[], CommittedTurn | None]
     ) -> None:
-        """Watch the reply: `marks` has the steps to its answer, `answered` the turn that it answers."""
-        self._tasks = [group.create_task(self._apologise()), group.create_task(self._fill(marks, answered))]
+        """Start to watch the reply.
 
-    def no_filler(self) -> None:
-        """The caller has just heard something else of ours (an apology)."""
-        self._fills = False
+        Args:
+            group: Owns the tasks.
+            marks: Returns the stage times of the reply.
+            answered_turn: Returns the turn that the reply answers; None if it answers no speech.
+        """
+        self._tasks = [group.create_task(self._apologise()), group.create_task(self._fill(marks, answered_turn))]
+
+    def disable_filler(self) -> None:
+        """Play no filler, because the caller has just heard something else (an apology)."""
+        self._enabled = False
 
     def end(self) -> None:
-        """All was said."""
+        """Stop, because all of the reply was heard."""
         for task in self._tasks:
             task.cancel()
 
-    def moved(self) -> None:
-        """A step towards the answer began or ended."""
-        self._moved.set()
+    def step_changed(self) -> None:
+        """Predict the first audio again, because a stage began or ended."""
+        self._step_changed.set()
 
     async def _apologise(self) -> None:
-        """Once a reply: if a stage fails and the listener hears nothing for a while, say so."""
-        await self._go.wait()
+        """Play the apology, once, if a stage keeps failing and nothing is audible."""
+        await self._released.wait()
         while True:
-            await self._trouble.wait()
+            await self._failures.wait_until_active()
             await asyncio.sleep(self._settings.apology_after_ms / 1000)
-            if self._trouble.active and self._voice.dry():
+            if self._failures.active and self._speech.drained():
                 self.apologised = True
                 self._play(self._services.phrases.apology)
                 return
 
-    async def _fill(self, marks: Callable[[], Marks], answered: Callable[[], CommittedTurn | None]) -> None:
-        """Once a reply: if its first audio is predicted to come later than `filler_after_ms` after the caller's last
-        speech, play a filler. Where nobody spoke nobody waits.
+    async def _fill(self, marks: Callable[[], Marks], answered_turn: Callable[[], CommittedTurn | None]) -> None:
+        """Play a filler, once, if the first audio is predicted to miss the deadline.
+
+        Replies that answer no speech get no filler.
         """
-        await self._go.wait()
-        turn, services = answered(), self._services
-        if turn is None or not self._fills:
+        await self._released.wait()
+        turn, services = answered_turn(), self._services
+        if turn is None or not self._enabled:
             return
-        deadline = turn.began + self._filler_after_s
+        deadline = turn.speech_ended_at + self._filler_after_s
         while True:
-            self._moved.clear()
+            self._step_changed.clear()
             now = services.clock()
-            due = services.foresight.filler_due(marks(), deadline, now)
+            due = services.latency_estimator.filler_due(marks(), deadline, now)
             if due <= now:
                 break
-            await _first_of(self._moved, due - now)
-        if self._voice.dry() and not self.apologised:
-            self.filler_at = now
-            services.metrics.filler(now - turn.began)
+            await _wait_for_change(self._step_changed, due - now)
+        if self._speech.drained() and not self.apologised:
+            self.filler_started_at = now
+            services.metrics.filler(now - turn.speech_ended_at)
             self._play(services.phrases.next_filler())
 
     def _play(self, clip: HeldClip) -> None:
-        self.said = f"{self.said} {clip.text}".strip()
-        self._voice.play(clip)
+        self.spoken_text = f"{self.spoken_text} {clip.text}".strip()
+        self._speech.play(clip)
 
 
-async def _first_of(moved: asyncio.Event, seconds: float) -> None:
-    """Until something moves, or for so long."""
+async def _wait_for_change(step_changed: asyncio.Event, seconds: float) -> None:
+    """Wait until a stage changes, at most `seconds` (which may be infinite)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds if math.isfinite(seconds) else None):
-            await moved.wait()
+            await step_changed.wait()

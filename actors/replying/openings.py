@@ -1,7 +1,7 @@
-"""Answers that begin before they are known: a held opening is spoken at once, and the model goes on behind it.
+"""Openings: the start of an answer that is spoken from a held clip at once, and that the language model continues.
 
-The opening is the beginning of the answer: it is in the history as far as it was heard, and the model is given it as
-its own first words (`LlmRequest.prefix`), so that it neither repeats nor contradicts them.
+The opening is part of the answer. It is in the history as far as it was heard, and the language model gets it as its
+own first words (`LlmRequest.prefix`), so it neither repeats nor contradicts them.
 """
 
 from __future__ import annotations
@@ -19,45 +19,56 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.openings import Opening
 from rejoinder.core.wire.server import ResponseEvents
 
-# A continuation that begins with one of these belongs to the word before it.
+# A continuation that begins with one of these needs no space before it.
 CLOSING = frozenset(".,;:!?)'\"\u2019\u201d\u2026")
 
 
 def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings: tuple[Opening, ...]) -> str:
-    """How the answer to this prompt is to begin; "" for one in writing or outside the conversation: nobody waits for
-    its first sound.
+    """Return the opening of the answer to a prompt; "" for none.
+
+    Replies in text or outside the conversation have none, because no listener waits for their first sound.
     """
     return opening_for(openings, prompt) if events.spoken and events.conversation_id else ""
 
 
-async def opened(
-    opening: str, services: Services, request: LlmRequest, trouble: StageFailures, *, thought: GenerationStats
+async def stream_after_opening(
+    opening: str, services: Services, request: LlmRequest, failures: StageFailures, *, stats: GenerationStats
 ) -> AsyncGenerator[TokenDelta, None]:
-    """The opening as one delta of its own, then what the model says behind it. Close it to stop.
+    """Yield the opening as its own delta, then the language model's continuation. Close the generator to stop.
 
     A model that takes the opening for the whole answer is asked again without it.
+
+    Args:
+        opening: The opening; "" for none.
+        services: The hedger and the settings are used.
+        request: What to ask for.
+        failures: Told of failures and recovery.
+        stats: Filled while the generation runs.
+
+    Raises:
+        BackendError: See `Hedger.stream`.
     """
-    stream, within_s = services.hedger.stream, services.settings.conversation.give_up_after_s
+    stream, give_up_s = services.hedger.stream, services.settings.conversation.give_up_after_s
     if not opening:
-        async with aclosing(stream(request, trouble, thought, within_s)) as deltas:
+        async with aclosing(stream(request, failures, stats, give_up_s)) as deltas:
             async for delta in deltas:
                 yield delta
         return
-    thought.opened = True
+    stats.opened = True
     yield TokenDelta(opening, 0)
     for prefix in (opening, ""):
-        said = ""
-        async with aclosing(stream(replace(request, prefix=prefix), trouble, thought, within_s)) as deltas:
+        generated = ""
+        async with aclosing(stream(replace(request, prefix=prefix), failures, stats, give_up_s)) as deltas:
             async for delta in deltas:
-                space = "" if said or _attached(delta.text) else " "
-                said += delta.text
-                if not said.strip() and prefix and delta.finish:
+                space = "" if generated or _needs_no_space(delta.text) else " "
+                generated += delta.text
+                if not generated.strip() and prefix and delta.finish:
                     break
                 yield replace(delta, text=space + delta.text)
-        if said.strip():
+        if generated.strip():
             return
 
 
-def _attached(text: str) -> bool:
-    """Whether it needs no space before it."""
+def _needs_no_space(text: str) -> bool:
+    """Return True if the text is written without a space before it."""
     return not text or text[0].isspace() or text[0] in CLOSING

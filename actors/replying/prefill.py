@@ -1,24 +1,22 @@
-"""Reading ahead: the language model computes the state of a prompt before anybody asks for its answer.
+"""Prefill: the language model computes the KV cache of a prompt before its answer is needed.
 
-One request of a session is under way at a time, the newest wins, and nothing waits for it. It is worth what the engine
-keeps: the replica that served a conversation is preferred for it again (`deployments/serving/router.py`).
+One prefill of a session is under way at a time, the newest wins, and nothing waits for it. It helps if the same replica
+serves the turn: the replica that served a conversation is preferred for it (`deployments/serving/router.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from actors.stages.ports import LlmRequest
+from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
 
-logger = logging.getLogger(__name__)
-
 
 class Prefill:
-    """Of one session."""
+    """Prefills of one session."""
 
     def __init__(self, services: Services, group: asyncio.TaskGroup, session: str) -> None:
         self._services = services
@@ -28,32 +26,34 @@ class Prefill:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, messages: tuple[ChatMessage, ...], *, whole: bool = False) -> None:
-        """Have these read, unless the host is busy with replies that somebody waits for; `whole`: none goes on."""
+        """Prefill a prompt, unless the host is busy with replies or the engine cannot.
+
+        Args:
+            messages: The prompt.
+            whole: The last message is complete; otherwise it may go on.
+        """
         settings = self._services.settings
         if not settings.llm.reads_ahead or not messages:
             return
-        if self._services.speculation.thinking >= settings.speculation.max_concurrent:
+        if self._services.draft_budget.thinking >= settings.speculation.max_concurrent:
             return
         self._next = LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole)
         if self._task is None or self._task.done():
-            self._task = self._group.create_task(self._read())
+            self._task = self._group.create_task(self._run())
 
-    async def _read(self) -> None:
-        """Read until nothing newer is there; cancelling it stops the engine."""
-        while self._next is not None:
-            request, self._next = self._next, None
-            try:
-                async with (
-                    asyncio.timeout(self._services.settings.llm.call_timeout_s),
-                    self._services.stages.llm.open(request) as stream,
-                ):
-                    async for _ in stream:
-                        pass
-            except (BackendError, Overloaded, TimeoutError):
-                self._services.metrics.error("backend", "llm_prefill")
-            except RejoinderError:
-                return  # too long a conversation: the reply will say so
-            except Exception:  # a bug in a stage must not cost the caller the session
-                logger.exception("the language model port broke")
-                self._services.metrics.error("internal", "llm")
-                return
+    async def _run(self) -> None:
+        """Prefill until there is no newer prompt. Cancelling stops the engine."""
+        with contained("llm", self._services.metrics):
+            while self._next is not None:
+                request, self._next = self._next, None
+                try:
+                    async with (
+                        asyncio.timeout(self._services.settings.llm.call_timeout_s),
+                        self._services.stages.llm.open(request) as stream,
+                    ):
+                        async for _ in stream:
+                            pass
+                except (BackendError, Overloaded, TimeoutError):
+                    self._services.metrics.error("backend", "llm_prefill")
+                except RejoinderError:
+                    return  # the prompt is too long: the reply will report that

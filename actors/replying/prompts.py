@@ -1,97 +1,103 @@
-"""What the language model is asked: the conversation so far, once every turn of it is transcribed."""
+"""Prompts for the language model: the conversation so far, once every turn of it is transcribed."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Protocol
 
 from actors.replying.drafts import Draft, Prompt
 from actors.replying.prefill import Prefill
 from actors.replying.requests import CommittedTurn, ReplyRequest
 from actors.replying.summaries import Summaries
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import Stage
-from rejoinder.core.reply import prompt_window as context
+from rejoinder.core.reply import prompt_window
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.wire import server
-from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.items import Conversation
-from rejoinder.core.wire.session import SessionConfig
-
-
-class PromptSession(Protocol):
-    """The session as its prompts see it."""
-
-    id: str
-    conversation: Conversation
-    config: SessionConfig
-
-    def emit(self, event: Json) -> None: ...
 
 
 class Prompts:
-    """Of one session; its tasks live in the session's group."""
+    """Prompts of one session. Its tasks belong to the session's group."""
 
-    def __init__(self, talk: PromptSession, services: Services, group: asyncio.TaskGroup) -> None:
-        self._talk = talk
-        self._services = services
+    def __init__(self, context: SessionContext, group: asyncio.TaskGroup) -> None:
+        self._context = context
+        self._services = services = context.services
         self._group = group
         self._pending: set[asyncio.Task[None]] = set()
         self.summaries = Summaries(services, group)
-        self.prefill = Prefill(services, group, talk.id)
+        self.prefill = Prefill(services, group, context.id)
 
     def expect(self, turn: CommittedTurn) -> None:
-        """A turn was committed; when its transcript is there, it goes into the conversation and to the client."""
+        """Add a committed turn's transcript to the conversation when it is there, and send it to the client."""
         task = self._group.create_task(self._transcribed(turn))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def of_turn(self, turn: CommittedTurn | None, order: ReplyRequest, *, asked: bool) -> Prompt | None:
-        """The prompt once every committed turn is transcribed; None if nobody said or asked for anything."""
-        if order.prompt is not None:
-            return context.window(order.instructions, order.prompt, len(order.prompt) or 1)
+    async def for_turn(self, turn: CommittedTurn | None, request: ReplyRequest, *, requested: bool) -> Prompt | None:
+        """Return the prompt once every committed turn is transcribed; None if there is nothing to answer.
+
+        Cancelling it leaves the transcripts running.
+
+        Args:
+            turn: The turn to answer; None if the client asked without one.
+            request: What the reply is asked to be.
+            requested: Whether the client asked for the reply. Then an empty transcript is answered too.
+
+        Raises:
+            BackendError: The turn could not be transcribed.
+        """
+        if request.prompt is not None:
+            return prompt_window.window(request.instructions, request.prompt, len(request.prompt) or 1)
         if self._pending:
             await asyncio.wait(self._pending)
         if turn:
-            transcript = await asyncio.shield(turn.hearing.transcript)
-            turn.marks.end(Stage.STT, turn.hearing.transcribed_at or self._services.clock())
-            if not (transcript.text or asked or self._left_open()):
+            transcript = await asyncio.shield(turn.end_of_turn.transcript)
+            turn.marks.end(Stage.STT, turn.end_of_turn.transcribed_at or self._services.clock())
+            if not (transcript.text or requested or self._ends_with_caller()):
                 return None
-        return self.now(order)
+        return self.current(request)
 
-    async def of_draft(self, draft: Draft) -> Prompt | None:
-        """What the committed turn's prompt will be, if nothing happens before it is committed."""
-        said = await draft.said()
+    async def for_draft(self, draft: Draft) -> Prompt | None:
+        """Return the prompt that the turn will have if nothing changes before its commit.
+
+        After the commit it is the turn's own. Cancelling it leaves the transcripts running.
+        """
+        transcript = await draft.transcript()
         if self._pending:
             await asyncio.wait(self._pending)
         if draft.turn:
-            return await self.of_turn(draft.turn, draft.terms.order, asked=False)
-        draft.asked = self.now(draft.terms.order, said)
-        return draft.asked
+            return await self.for_turn(draft.turn, draft.terms.request, requested=False)
+        draft.sent_prompt = self.current(draft.terms.request, transcript)
+        return draft.sent_prompt
 
-    def now(self, order: ReplyRequest, said: str = "") -> Prompt:
-        """The prompt as the conversation stands, and the words `said` as its newest turn."""
-        newest = [ChatMessage("user", said)] if said else []
-        turns = self._talk.conversation.messages() + newest
-        return self.summaries.window.prompt(order.instructions, turns, self.summaries.newest)
+    def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
+        """Return the prompt of the conversation as it is now.
 
-    def _left_open(self) -> bool:
-        """Whether the conversation ends with the caller: a noise that cut the answer off is no reason to keep it."""
-        messages = self._talk.conversation.messages()
+        A `transcript` that is not empty is its newest turn.
+        """
+        newest = [ChatMessage("user", transcript)] if transcript else []
+        turns = self._context.conversation.messages() + newest
+        return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
+
+    def _ends_with_caller(self) -> bool:
+        """Return True if the conversation ends with the caller.
+
+        A noise may have cut the reply to that turn off, and must not leave it unanswered.
+        """
+        messages = self._context.conversation.messages()
         return bool(messages) and messages[-1].role == "user"
 
     async def _transcribed(self, turn: CommittedTurn) -> None:
-        wanted = self._talk.config.transcription is not None
+        asked_for = self._context.config.transcription is not None
         try:
-            transcript = await asyncio.shield(turn.hearing.transcript)
+            transcript = await asyncio.shield(turn.end_of_turn.transcript)
         except BackendError as fault:
             self._services.metrics.error("backend", "stt")
-            if wanted:
-                self._talk.emit(server.transcription_failed(turn.item.id, str(fault)))
+            if asked_for:
+                self._context.emit(server.transcription_failed(turn.item.id, str(fault)))
             return
-        self._talk.conversation.update(replace(turn.item, text=transcript.text))
+        self._context.conversation.update(replace(turn.item, text=transcript.text))
         self._services.journal.write("heard", {"item": turn.item.id, "text": transcript.text})
-        if wanted:
-            self._talk.emit(server.transcription_completed(turn.item.id, transcript.text, turn.hearing.seconds))
+        if asked_for:
+            self._context.emit(server.transcription_completed(turn.item.id, transcript.text, turn.end_of_turn.seconds))

@@ -1,4 +1,4 @@
-"""The replies that a client may still speak of."""
+"""The recent replies of a session, which the client may still refer to."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from collections import OrderedDict
 
 from actors.replying.reply import Reply
 
-# Cut replies whose heard text a client may still ask to correct by conversation.item.truncate.
+# Replies that a conversation.item.truncate may still name.
 REMEMBERED = 16
 
 
 class RecentReplies:
-    """The newest REMEMBERED of one session, by their items' ids."""
+    """The newest REMEMBERED replies of one session, by the ids of their items."""
 
     def __init__(self) -> None:
         self._replies: OrderedDict[str, Reply] = OrderedDict()
         self._spoken = False
 
     def add(self, reply: Reply) -> None:
-        """Its item may be named from now on."""
+        """Remember a reply, and forget the oldest beyond REMEMBERED."""
         self._replies[reply.plan.events.item_id] = reply
         while len(self._replies) > REMEMBERED:
-            _, forgotten = self._replies.popitem(last=False)
-            self._spoken = self._spoken or forgotten.audio_ms > 0
+            _, oldest = self._replies.popitem(last=False)
+            self._spoken = self._spoken or oldest.audio_ms > 0
 
     @property
     def spoken(self) -> bool:
-        """Whether the client was ever sent our voice."""
+        """True once the client was sent any audio of a reply."""
         return self._spoken or any(reply.audio_ms for reply in self._replies.values())
 
     def heard(self, item_id: str, at_s: float) -> tuple[str, int] | None:
-        """What was heard of an assistant item by `at_s`, and its audio's length in ms; None if not remembered."""
-        return (reply.heard(at_s), reply.audio_ms) if (reply := self._replies.get(item_id)) else None
+        """Return the text heard of an assistant item until `at_s`, and its audio's length in ms.
+
+        None means that the item is not remembered.
+        """
+        return (reply.heard_text(at_s), reply.audio_ms) if (reply := self._replies.get(item_id)) else None
 
     def flushed(self, item_id: str, at_s: float) -> None:
-        """The client stopped playing an assistant item at `at_s`; if it is paused, it goes on from there."""
+        """Record that the client stopped playing an assistant item at `at_s`. A paused reply resumes from there."""
         if reply := self._replies.get(item_id):
             reply.flushed(at_s)

@@ -1,150 +1,141 @@
-"""The replies of one session: which is current, what each answers, and the transcripts they wait for."""
+"""The replies of one session: the current one, what each answers, and the transcripts they wait for."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
 
 from actors.listening.end_of_turn import EndOfTurnRequest
-from actors.replying.drafts import Draft, Drafts, Prompt, ReplyTerms
+from actors.replying.drafts import Draft, Drafts, Prompt
 from actors.replying.prompts import Prompts
 from actors.replying.recent_replies import RecentReplies
 from actors.replying.reply import Reply, ReplyPlan
-from actors.replying.requests import CommittedTurn, ReplyRequest
+from actors.replying.requests import CommittedTurn, ReplyRequest, ReplyTerms
 from actors.replying.response import ResponsePhase
 from actors.replying.turn_report import report
 from actors.stages.degradation import SessionDegradation
-from actors.stages.retry import StageFailures
-from actors.stages.services import Services
+from actors.stages.retry import StageFailures, contained
+from actors.stages.session_context import SessionContext
 from rejoinder.core.measuring.waterfall import Marks
 from rejoinder.core.reply.answer_cache import CacheScope
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.items import Conversation
 from rejoinder.core.wire.server import ResponseStatus
-from rejoinder.core.wire.session import SessionConfig
 
-logger = logging.getLogger(__name__)
-
-# Responses outside the conversation that may run beside the current one.
-MAX_PARALLEL = 4
-
-
-class ReplySession(Protocol):
-    """The session as its replies see it."""
-
-    id: str
-    tenant: str
-    conversation: Conversation
-    config: SessionConfig
-    stamp: server.IdStamp
-
-    def emit(self, event: Json) -> None: ...
-    def reply_ended(self, reply: Reply) -> None: ...
+# Responses outside the conversation that may run at the same time.
+MAX_OUT_OF_BAND = 4
 
 
 class Replies:
-    """Not thread-safe; its tasks live in the session's group."""
+    """The replies of one session. Not thread-safe; its tasks belong to the session's group.
 
-    def __init__(self, talk: ReplySession, services: Services, group: asyncio.TaskGroup) -> None:
+    Attributes:
+        current: The conversation's newest reply, running or ended; None at first and after a barge-in.
+        recent: The replies that the client may still refer to.
+        summaries: Summaries of the turns that leave the prompt.
+        degradation: The session's degradation measures.
+    """
+
+    def __init__(self, context: SessionContext, group: asyncio.TaskGroup, ended: Callable[[Reply], None]) -> None:
+        """Create them without a reply; `ended` is called with every reply that has ended."""
         self.current: Reply | None = None
-        self.conversation = talk.conversation
-        self.known = RecentReplies()
-        self._talk = talk
-        self._services = services
+        self.recent = RecentReplies()
+        self._context = context
+        self._services = services = context.services
+        self._on_end = ended
         self._group = group
         self._unanswered: CommittedTurn | None = None
-        self._prompts = Prompts(talk, services, group)
+        self._prompts = Prompts(context, group)
         self.summaries = self._prompts.summaries
         self._running: dict[Reply, asyncio.Task[None]] = {}
-        self.policy = SessionDegradation(services)
-        self._drafts = Drafts(services.speculation, services.metrics, self.policy)
+        self.degradation = SessionDegradation(services)
+        self._drafts = Drafts(services.draft_budget, services.metrics, self.degradation)
 
     def expect(self, turn: CommittedTurn) -> None:
-        """A turn was committed; its transcript is on the way."""
+        """Add a committed turn, whose transcript is under way."""
         self._unanswered = turn
         self._prompts.expect(turn)
 
-    def emit(self, event: Json) -> None:
-        """The replies' way to the wire."""
-        self._talk.emit(event)
-
     # -- starting and ending ---------------------------------------------------------------------------------------
 
-    def draft(self, revision: int, hearing: EndOfTurnRequest) -> None:
-        """Begin the answer to what is being heard, and let nothing of it out."""
-        order = self.standing_order()
-        prompt = partial(self._prompts.now, order)
-        self._drafts.begin(revision, hearing, self._terms(order), prompt, carry_out=self._carry_out)
+    def draft(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
+        """Begin the speculative reply to a revision. Nothing of it is sent."""
+        request = self.default_request()
+        prompt = partial(self._prompts.current, request)
+        self._drafts.begin(revision, end_of_turn, self._terms(request), prompt, carry_out=self._start_draft)
 
-    def _carry_out(self, draft: Draft) -> None:
-        prompt = partial(self._prompts.of_draft, draft)
-        plan = self._plan(draft.terms.order, prompt, draft.hearing.trouble, lambda: draft.turn)
-        draft.reply = Reply(plan, self._services, self, Marks(), drafted=True)
-        draft.task = self._group.create_task(self._run(draft.reply, behind=None))
+    def _start_draft(self, draft: Draft) -> None:
+        prompt = partial(self._prompts.for_draft, draft)
+        plan = self._plan(draft.terms, prompt, draft.end_of_turn.failures, lambda: draft.turn)
+        draft.reply = Reply(plan, self._context, Marks(), drafted=True)
+        draft.task = self._group.create_task(self._run(draft.reply, previous=None))
 
-    def read_ahead(self, said: str = "", *, whole: bool = False) -> None:
-        """Let the language model read what it will be asked, as far as that is known: the caller has said so much, and
-        with `whole` perhaps no more.
-        """
+    def read_ahead(self, transcript: str = "", *, whole: bool = False) -> None:
+        """Prefill the prompt with the caller's words so far, unless a draft is under way; `whole`: they may be all."""
         if not self._drafts.drafting:
-            self._prompts.prefill.start(self._prompts.now(self.standing_order(), said), whole=whole)
+            self._prompts.prefill.start(self._prompts.current(self.default_request(), transcript), whole=whole)
 
     def discard(self) -> None:
-        """Drop the draft: there is more to hear, or nobody to answer."""
+        """Discard the draft, if there is one."""
         self._drafts.discard()
 
-    def start(self, order: ReplyRequest | None = None, draft: int | None = None) -> None:
-        """Answer what was committed last; `order`: because the client asked for it, so it hears of it at once.
+    def start(self, requested: ReplyRequest | None = None, draft: int | None = None) -> None:
+        """Start the reply to the turn that was committed last.
 
-        `draft`: the revision whose draft is the answer, if there is one and it still holds.
+        Args:
+            requested: What the client asked for; None if the turn started the reply. A requested response opens at
+                once.
+            draft: The revision whose draft answers the turn, if it still holds.
         """
         turn: CommittedTurn | None = None
-        wanted = order or self.standing_order()
-        if not wanted.aside:
+        request = requested or self.default_request()
+        if not request.out_of_band:
             turn, self._unanswered = self._unanswered, None
-        if turn and self._released(turn, wanted, draft):
+        if turn and self._release_draft(turn, request, draft):
             return
-        trouble = turn.hearing.trouble if turn else StageFailures(self._services.metrics)
-        prompt = partial(self._prompts.of_turn, turn, wanted, asked=order is not None)
-        plan = self._plan(wanted, prompt, trouble, lambda: turn)
-        reply = Reply(plan, self._services, self, turn.marks if turn else Marks())
+        failures = turn.end_of_turn.failures if turn else StageFailures(self._services.metrics)
+        prompt = partial(self._prompts.for_turn, turn, request, requested=requested is not None)
+        plan = self._plan(self._terms(request), prompt, failures, lambda: turn)
+        reply = Reply(plan, self._context, turn.marks if turn else Marks())
         if turn:
             turn.waited_for_end(self._services.clock())
-        behind = None
-        if not wanted.aside:
-            behind = self._running.get(self.current) if self.current else None
+        previous = None
+        if not request.out_of_band:
+            previous = self._running.get(self.current) if self.current else None
             self.current = reply
-        if order:
+        if requested:
             reply.response.open()
-        self._launch(reply, self._group.create_task(self._run(reply, behind)))
+        self._launch(reply, self._group.create_task(self._run(reply, previous)))
 
-    def _released(self, turn: CommittedTurn, order: ReplyRequest, revision: int | None) -> bool:
-        """Let the turn's draft out, if there is one that answers it, and nothing else is being said (an apology)."""
-        free = self.current is None or self.current not in self._running
-        terms, prompt = self._terms(order), partial(self._prompts.now, order)
-        draft = self._drafts.answer(revision if free else None, terms, prompt)
+    def _release_draft(self, turn: CommittedTurn, request: ReplyRequest, revision: int | None) -> bool:
+        """Release the draft that answers the turn, if there is one and no other reply (an apology) is running."""
+        idle = self.current is None or self.current not in self._running
+        terms, prompt = self._terms(request), partial(self._prompts.current, request)
+        draft = self._drafts.answer(revision if idle else None, terms, prompt)
         if draft is None:
             return False
-        draft.take(turn, self._services.clock())
+        draft.release(turn, self._services.clock())
         self.current = draft.reply
         self._launch(draft.reply, draft.task)
         return True
 
-    def apologise(self, trouble: StageFailures) -> None:
-        """Speak the apology if `trouble` lasts and nothing else is being said."""
+    def apologise(self, failures: StageFailures) -> None:
+        """Play the apology if the failures last, unless a reply is running."""
         if self.current is not None and self.current in self._running:
             return
-        plan = self._plan(self.standing_order(), partial(_until_over, trouble), trouble, lambda: None)
-        self.current = Reply(plan, self._services, self, Marks())
-        self._launch(self.current, self._group.create_task(self._run(self.current, behind=None)))
+        plan = self._plan(self._terms(self.default_request()), partial(_until_over, failures), failures, lambda: None)
+        self.current = Reply(plan, self._context, Marks())
+        self._launch(self.current, self._group.create_task(self._run(self.current, previous=None)))
 
-    def cut(self, reason: str, since: float | None) -> None:
-        """Silence what is being said and stop its engines; `since`: when the caller's interrupting speech arrived."""
-        late_s = None if since is None else self._services.clock() - since
+    def cut(self, reason: str, interrupted_at: float | None) -> None:
+        """Silence the running replies and stop their engines.
+
+        Args:
+            reason: The reason on the wire.
+            interrupted_at: When the caller's interrupting speech arrived (monotonic); None if it is not known.
+        """
+        late_s = None if interrupted_at is None else self._services.clock() - interrupted_at
         self.current = None
         for reply in self._speaking:
             stop_s = late_s if reply.stop_s is None else reply.stop_s
@@ -152,29 +143,36 @@ class Replies:
                 self._services.metrics.interrupted(stop_s)
             self._stop(reply, reason, stop_s)
 
-    def pause(self, since: float | None) -> None:
-        """Silence what is being said, until `resume` or `cut`; `since`: when the caller's speech arrived."""
-        stop_s = 0.0 if since is None else self._services.clock() - since
+    def pause(self, interrupted_at: float | None) -> None:
+        """Silence the running replies until `resume` or `cut`. See `cut` for `interrupted_at`."""
+        stop_s = 0.0 if interrupted_at is None else self._services.clock() - interrupted_at
         for reply in self._speaking:
             reply.pause(stop_s)
 
     def resume(self) -> None:
-        """Go on with what was paused."""
+        """Continue the paused replies."""
         for reply in self._speaking:
             reply.resume()
 
     @property
     def _speaking(self) -> list[Reply]:
-        """The replies of the conversation that are under way."""
+        """The running replies of the conversation."""
         return [reply for reply in self._running if reply.plan.events.conversation_id is not None]
 
     @property
     def audible(self) -> bool:
-        """Whether a reply of the conversation is being heard."""
+        """True while a reply of the conversation is being heard."""
         return self.current is not None and self.current.audible
 
     def cancel(self, response_id: str | None) -> bool:
-        """response.cancel: True if there was a reply to cancel, of which the client then hears the end."""
+        """Cancel a reply for a response.cancel, and close its response.
+
+        Args:
+            response_id: The response; None for the current one.
+
+        Returns:
+            False if there is no such reply.
+        """
         for reply in list(self._running):
             named = reply is self.current if response_id is None else reply.plan.events.response_id == response_id
             if reply.open and named:
@@ -184,7 +182,8 @@ class Replies:
         return False
 
     @property
-    def asides(self) -> int:
+    def out_of_band_count(self) -> int:
+        """Number of open responses outside the conversation."""
         return sum(1 for reply in self._running if reply.open and reply.plan.events.conversation_id is None)
 
     def _stop(self, reply: Reply, reason: str, stop_s: float | None = None) -> None:
@@ -193,31 +192,29 @@ class Replies:
 
     def _launch(self, reply: Reply, task: asyncio.Task[None]) -> None:
         self._running[reply] = task
-        # Not at the task's own end: one that is cancelled before its first step has none.
+        # A callback, because a task that is cancelled before its first step runs no `finally`.
         task.add_done_callback(lambda _: self._ended(reply))
-        self.known.add(reply)
+        self.recent.add(reply)
 
-    async def _run(self, reply: Reply, behind: asyncio.Task[None] | None) -> None:
-        try:
-            if behind:
-                await asyncio.wait({behind})
-                reply.interlude.no_filler()
+    async def _run(self, reply: Reply, previous: asyncio.Task[None] | None) -> None:
+        with contained("reply", self._services.metrics, what=f"a reply of {self._context.id}") as body:
+            if previous:
+                await asyncio.wait({previous})
+                reply.fillers.disable_filler()
             await reply.run()
-        except Exception:  # the one boundary: a bug in a reply must not cost the caller the session
-            logger.exception("reply of %s broke", self._talk.id)
-            self._services.metrics.error("internal", "reply")
+        if body.broke:
             reply.abandon()
 
     def _ended(self, reply: Reply) -> None:
         del self._running[reply]
-        self.summaries.prepare(self.conversation.messages())
-        self._talk.reply_ended(reply)
+        self.summaries.prepare(self._context.conversation.messages())
+        self._on_end(reply)
 
     # -- what a reply answers --------------------------------------------------------------------------------------
 
-    def standing_order(self) -> ReplyRequest:
-        """The order that the session's configuration makes; a response.create changes single fields of it."""
-        config = self._talk.config
+    def default_request(self) -> ReplyRequest:
+        """Return the request that the session's configuration makes. A response.create changes single fields of it."""
+        config = self._context.config
         settings = self._services.settings.conversation
         return ReplyRequest(
             spoken=config.output_modality == "audio",
@@ -226,49 +223,46 @@ class Replies:
             format=config.output_format,
         )
 
-    def _terms(self, order: ReplyRequest) -> ReplyTerms:
-        return ReplyTerms(order, self._talk.config.voice, self._talk.config.speed)
+    def _terms(self, request: ReplyRequest) -> ReplyTerms:
+        return ReplyTerms(request, self._context.config.voice, self._context.config.speed)
 
     def _plan(
         self,
-        order: ReplyRequest,
+        terms: ReplyTerms,
         prompt: Callable[[], Awaitable[Prompt | None]],
-        trouble: StageFailures,
-        answered: Callable[[], CommittedTurn | None],
+        failures: StageFailures,
+        answered_turn: Callable[[], CommittedTurn | None],
     ) -> ReplyPlan:
-        """`answered`: the turn, as far as it is known when the reply ends."""
-        config, stamp = self._talk.config, self._talk.stamp
+        """Return the plan of a reply.
+
+        `answered_turn` is evaluated when the turn is needed, because a draft gets its turn late.
+        """
+        request, stamp = terms.request, self._context.stamp
         events = server.ResponseEvents(
             response_id=stamp("resp"),
             item_id=stamp("item"),
-            conversation_id=None if order.aside else f"conv_{self._talk.id}",
-            spoken=order.spoken,
-            metadata=order.metadata,
-            voice=config.voice,
-            format=order.format,
+            conversation_id=None if request.out_of_band else f"conv_{self._context.id}",
+            spoken=request.spoken,
+            metadata=request.metadata,
+            voice=terms.voice,
+            format=request.format,
         )
 
-        def told(reply: Reply, status: ResponseStatus) -> Json:
-            return report(self._services, answered(), reply, status)
+        def report_end(reply: Reply, status: ResponseStatus) -> Json:
+            return report(self._services, answered_turn(), reply, status)
 
-        asker, limit, policy = CacheScope(self._talk.tenant, config.tool_state), order.max_tokens, self.policy
-        talk, speed, voice = self._talk.id, config.speed, config.voice
         return ReplyPlan(
             events,
+            terms=terms,
             prompt=prompt,
-            report=told,
-            trouble=trouble,
-            max_tokens=limit,
-            session=talk,
-            policy=policy,
-            speed=speed,
-            voice=voice,
-            asker=asker,
-            said=order.said,
-            answered=answered,
+            report=report_end,
+            failures=failures,
+            degradation=self.degradation,
+            cache_scope=CacheScope(self._context.tenant, self._context.config.tool_state),
+            answered_turn=answered_turn,
         )
 
 
-async def _until_over(trouble: StageFailures) -> None:
-    """A reply with nothing to say but the apology: it ends when the trouble does."""
-    await trouble.over()
+async def _until_over(failures: StageFailures) -> None:
+    """Be the prompt of a reply that only apologises: there is nothing to answer once the failures are over."""
+    await failures.wait_until_over()

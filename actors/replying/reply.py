@@ -1,10 +1,11 @@
-"""One reply, from the prompt to the last sample: think, speak, deliver.
+"""One reply, from the prompt to the last audible sample: generate, speak, deliver.
 
-The response opens on the wire with its first words or audio (or earlier, if the client asked for it): a turn whose
-transcript turns out empty leaves no trace. A draft does all of this up to its first segment's audio and then waits to
-be released; until then nothing of it shows, and dropping it is cancelling its task. A stage that fails is asked again
-(see `retry`, `voice`, `hedge`); if nothing is audible soon after the failure, the held apology is spoken and the answer
-follows in the same response once the stage is back.
+The response opens on the wire with its first words or audio, or at once if the client asked for it. A turn whose
+transcript turns out empty leaves no trace. A draft does all of this up to its first segment's audio, and then waits for
+`release`. Until then nothing of it is sent, and cancelling its task drops it.
+
+A failed stage call is repeated (`actors.stages.retry`). If nothing is audible soon after a failure, the held apology is
+played, and the answer follows in the same response once the stage is back.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from actors.replying.fillers import Fillers
-from actors.replying.openings import opened, opening_of
-from actors.replying.requests import CommittedTurn
-from actors.replying.response import Response, ResponseChannel, ResponseEnd, ResponsePhase
+from actors.replying.openings import opening_of, stream_after_opening
+from actors.replying.requests import CommittedTurn, ReplyTerms
+from actors.replying.response import Response, ResponseEnd, ResponsePhase
 from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
 from actors.stages.degradation import SessionDegradation
 from actors.stages.hedged_llm import GenerationStats
 from actors.stages.ports import LlmRequest
 from actors.stages.retry import StageFailures
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import BackendError, RejoinderError
 from rejoinder.core.measuring.waterfall import Marks, Stage
-from rejoinder.core.reply.answer_cache import NOBODY, CacheScope
+from rejoinder.core.reply.answer_cache import CacheScope
 from rejoinder.core.reply.degradation import DegradationMeasure
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings
@@ -41,168 +42,200 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
-    """What to answer and how. `prompt` waits for the transcript; None from it means that there is nothing to answer.
+    """What to answer, and how.
 
-    `trouble` is the turn's: it may have begun before the reply, when the transcript's replica failed. `report` makes
-    the `rejoinder` field of response.done, once, if the client saw the response. `said`: what to say, if that is known
-    and nobody is to be asked. `answered`: the turn that it answers, as far as that is known.
+    Attributes:
+        events: Makes the wire events of the response.
+        prompt: Waits for the transcript and returns the prompt; None means that there is nothing to answer.
+        report: Makes the `rejoinder` field of response.done. Called once, if the client saw the response.
+        terms: The request, the voice and the speed.
+        failures: The turn's failing stages. They may have failed before the reply began.
+        degradation: The session's degradation measures.
+        cache_scope: Who may share the answer.
+        answered_turn: Returns the turn that the reply answers; None if it answers none, or is a draft without a turn
+            yet.
     """
 
     events: ResponseEvents
     prompt: Callable[[], Awaitable[tuple[ChatMessage, ...] | None]]
     report: Callable[[Reply, ResponseStatus], Json]
-    trouble: StageFailures
-    max_tokens: int
-    session: str
-    policy: SessionDegradation
-    speed: float = 1.0
-    voice: str = "default"
-    asker: CacheScope = NOBODY
-    said: str = ""
-    answered: Callable[[], CommittedTurn | None] = lambda: None
+    terms: ReplyTerms
+    failures: StageFailures
+    degradation: SessionDegradation
+    cache_scope: CacheScope
+    answered_turn: Callable[[], CommittedTurn | None]
 
 
 class Reply:
-    """`run` once; `cut` at any time. Afterwards `open` is False and the conversation holds what was heard.
+    """One reply. `run` it once; `cut` it at any time.
 
-    One that is `drafted` emits nothing before `release`.
+    Afterwards `open` is False, and the conversation holds what was heard. A drafted reply sends nothing before
+    `release`.
+
+    Attributes:
+        plan: What it answers.
+        drafted: It is speculative.
+        marks: Its stage times; from `release` on, the turn's.
+        measures: Degradation measures in force when it began.
+        generation: Facts about the generation.
+        response: Its response on the wire.
+        ready_at: When its first audio was ready (monotonic).
+        first_output_at: When its first answer audio or text was sent (monotonic).
+        answer_from_ms: Length of the audio before the answer.
+        stop_s: From the interrupting speech to silence, in seconds; None while it is not interrupted.
+        fillers: Its apology and filler.
     """
 
-    def __init__(
-        self, plan: ReplyPlan, services: Services, channel: ResponseChannel, marks: Marks, *, drafted: bool = False
-    ) -> None:
+    def __init__(self, plan: ReplyPlan, context: SessionContext, marks: Marks, *, drafted: bool = False) -> None:
+        services = context.services
         self.plan = plan
         self.drafted = drafted
         self.marks = marks
-        self.steps = plan.policy.steps
-        self.thought = GenerationStats()
-        self.response = Response(plan.events, channel)
+        self.measures = plan.degradation.measures
+        self.generation = GenerationStats()
+        self.response = Response(plan.events, context)
         self.ready_at: float | None = None
         self.first_output_at: float | None = None
         self.answer_from_ms: int | None = None
         self.stop_s: float | None = None
+        self._session_id = context.id
         self._services = services
-        self._trouble = plan.trouble
+        self._failures = plan.failures
         self._text: list[str] = []
         self._segments = 0
-        self._go = asyncio.Event()
+        self._released = asyncio.Event()
         if not drafted:
-            self._go.set()
+            self._released.set()
         tts, phrases, clock = services.stages.tts, services.phrases, services.clock
-        self._voice = SpeechOutput(
+        self._speech = SpeechOutput(
             tts,
             phrases=phrases,
             listener=self,
-            settings=_manner(services.settings, plan),
-            trouble=self._trouble,
+            settings=_speech_settings(services.settings, plan),
+            failures=self._failures,
             clock=clock,
-            go=self._go,
+            released=self._released,
         )
-        filler_ms = plan.policy.filler_after_ms(self.steps)
-        self.interlude = Fillers(
-            services, voice=self._voice, trouble=self._trouble, go=self._go, filler_after_ms=filler_ms
+        filler_ms = plan.degradation.filler_after_ms(self.measures)
+        self.fillers = Fillers(
+            services, speech=self._speech, failures=self._failures, released=self._released, filler_after_ms=filler_ms
         )
 
     @property
     def open(self) -> bool:
-        """Whether the wire's response may still get events."""
+        """True while the response may still get events."""
         return not self.response.ended
 
     @property
     def answer(self) -> str:
-        """The whole answer, heard or not, without apologies."""
+        """The whole answer, heard or not, without apologies and fillers."""
         return "".join(self._text).strip()
 
     @property
     def audio_ms(self) -> int:
-        """Length of the audio sent so far."""
-        return self._voice.audio_ms
+        """Length of the audio sent so far, in ms."""
+        return self._speech.audio_ms
 
     def release(self, marks: Marks) -> None:
-        """The turn was taken: let it out. What was noted until now goes into the turn's own `marks`."""
+        """Let a drafted reply out. The stage times measured so far are added to the turn's `marks`."""
         marks.join(self.marks)
         self.marks = marks
-        self._go.set()
+        self._released.set()
 
     async def run(self) -> None:
-        """Speak the reply to its end. Cancelling it (after `cut`, if it was released) stops every engine that works
-        for it.
+        """Run the reply to its end.
+
+        Cancelling it stops every engine that works for it. Call `cut` before, if it was released: it closes the
+        response.
         """
-        self._services.speculation.think()
+        self._services.draft_budget.think()
         try:
-            await self._run()
+            await self._run_tasks()
         except ExceptionGroup as group:
-            await self._go.wait()
-            await self._fail(_first(group))
+            await self._released.wait()
+            await self._fail(_first_exception(group))
         finally:
             if self.first_output_at is None:
-                self._services.speculation.thought()
-        if not self.interlude.apologised:  # else something went wrong on the way to it
-            self._services.recall.keep(self.thought, self.answer)
+                self._services.draft_budget.thought()
+        if not self.fillers.apologised:  # after an apology the answer may have been affected by the failure
+            self._services.answer_cache.keep(self.generation, self.answer)
 
     @property
     def audible(self) -> bool:
-        """Whether it has begun to be heard, and its end is not heard yet."""
+        """True from the first audio of the answer until its end was heard."""
         return self.plan.events.spoken and self.open and self.first_output_at is not None
 
     def pause(self, stop_s: float) -> None:
-        """Silence at once, until `resume` or `cut`; the engines go on. `stop_s`: since the speech that caused it.
+        """Fall silent at once, until `resume` or `cut`; the engines go on. A reply in text is not paused.
 
-        An answer in writing disturbs nobody who speaks.
+        Args:
+            stop_s: Seconds since the arrival of the speech that caused it.
         """
         if self.plan.events.spoken:
-            self._voice.pause()
+            self._speech.pause()
             self.stop_s = stop_s
 
     def flushed(self, at_s: float) -> None:
-        """The client says that it stopped playing at `at_s`: if this is paused, it goes on from there."""
-        self._voice.flushed(at_s)
+        """Record that the client stopped playing at `at_s`. A paused reply resumes from there."""
+        self._speech.flushed(at_s)
 
     def resume(self) -> None:
-        """Go on behind the last sample that was heard."""
+        """Continue after the last sample that was heard."""
         self.stop_s = None
-        self._voice.resume()
+        self._speech.resume()
 
     def cut(self, reason: str, stop_s: float | None = None) -> None:
-        """Silence at once: nothing of this reply is sent after this call. `stop_s`: since the speech that cut it."""
-        heard = self._voice.silence() if self.plan.events.spoken else self.answer
+        """Fall silent at once and close the response; nothing of the reply is sent after this call.
+
+        Args:
+            reason: The reason on the wire.
+            stop_s: Seconds since the arrival of the speech that cut it; None if no speech did.
+        """
+        heard_text = self._speech.silence() if self.plan.events.spoken else self.answer
         if self.open:
             self.stop_s = stop_s
-            self._close("cancelled", {"type": "cancelled", "reason": reason}, heard)
+            self._close("cancelled", {"type": "cancelled", "reason": reason}, heard_text)
         else:
-            self.response.remember(heard, self.audio_ms, complete=False)
+            self.response.update_item(heard_text, self.audio_ms, complete=False)
 
-    def heard(self, at_s: float) -> str:
-        """The words of the answer that a client has heard who stopped at `at_s`."""
-        return self._voice.heard(self._voice.where(at_s))
+    def heard_text(self, at_s: float) -> str:
+        """Return the text of the answer that a client heard which stopped at `at_s`."""
+        return self._speech.heard_text(self._speech.listener_position_s(at_s))
 
-    def saying(self, before_s: float, behind_s: float) -> tuple[str, float]:
-        """The words around the listener's position, and how much is still to be heard (infinite: not known yet)."""
-        return f"{self.interlude.said} {self._voice.newest(before_s, behind_s)}".strip(), self._voice.left_s
+    def words_around(self, before_s: float, after_s: float) -> tuple[str, float]:
+        """Return the words around the listener's position, clips included, and the seconds still to be heard.
 
-    # -- what the voice reports ------------------------------------------------------------------------------------
+        The seconds are infinite while more is being synthesized. `before_s` and `after_s` bound the words.
+        """
+        return f"{self.fillers.spoken_text} {self._speech.words_around(before_s, after_s)}".strip(), self._speech.left_s
+
+    # -- reports of the speech output ------------------------------------------------------------------------------
 
     def synthesis_started(self) -> None:
-        self._steps(None, Stage.TTS_FIRST_AUDIO)
+        """See `SpeechListener.synthesis_started`."""
+        self._mark(None, Stage.TTS_FIRST_AUDIO)
 
     def first_audio_ready(self) -> None:
+        """See `SpeechListener.first_audio_ready`."""
         self.ready_at = self.ready_at or self._services.clock()
-        self._steps(Stage.TTS_FIRST_AUDIO, Stage.DELIVERY)
+        self._mark(Stage.TTS_FIRST_AUDIO, Stage.DELIVERY)
 
-    def _steps(self, over: Stage | None, begun: Stage | None) -> None:
-        """Note that the one is over and the other begun."""
+    def _mark(self, ended: Stage | None, started: Stage | None) -> None:
+        """Record the end of one stage and the start of another."""
         now = self._services.clock()
-        if over:
-            self.marks.end(over, now)
-        if begun:
-            self.marks.start(begun, now)
-        self.interlude.moved()
+        if ended:
+            self.marks.end(ended, now)
+        if started:
+            self.marks.start(started, now)
+        self.fillers.step_changed()
 
     def speaking(self, text: str) -> None:
+        """See `SpeechListener.speaking`."""
         self.response.words(text if self._segments == 0 else f" {text}")
         self._segments += 1
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
+        """See `SpeechListener.audio`."""
         self.response.audio(pcm)
         if answers:
             if self.answer_from_ms is None:
@@ -212,85 +245,91 @@ class Reply:
     def _delivered(self) -> None:
         if self.first_output_at is None:
             self.first_output_at = self._services.clock()
-            self._services.speculation.thought()
+            self._services.draft_budget.thought()
             self.marks.end(Stage.DELIVERY, self.first_output_at)
-            self._services.pace.voiced(self.marks, self.first_output_at)
+            self._services.first_segment_sizer.voiced(self.marks, self.first_output_at)
 
-    # -- the work --------------------------------------------------------------------------------------------------
+    # -- generation ------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
+    async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
-            speaking = group.create_task(self._voice.run()) if self.plan.events.spoken else None
+            speaking = group.create_task(self._speech.run()) if self.plan.events.spoken else None
             if speaking:
-                self.interlude.begin(group, lambda: self.marks, self.plan.answered)
-            thought = await self._think()
-            await self._voice.finish()
+                self.fillers.begin(group, lambda: self.marks, self.plan.answered_turn)
+            answered = await self._generate()
+            await self._speech.finish()
             if speaking:
                 await speaking
-            self.interlude.end()
-        if thought:
+            self.fillers.end()
+        if answered:
             self.response.open()
-        if self.thought.finish == "length":
+        if self.generation.finish == "length":
             self._close("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}, self.answer)
         else:
             self._close("completed", None, self.answer)
 
-    async def _think(self) -> bool:
-        """Ask the language model and hand on what it says; False if there was nothing to answer."""
+    async def _generate(self) -> bool:
+        """Ask the language model and hand its text on. Return False if there was nothing to answer."""
         prompt = await self.plan.prompt()
         if prompt is None:
             return False
-        if self.plan.said:
-            self._text.append(self.plan.said)
-            await self._take(self.plan.said, [self.plan.said])
+        if text := self.plan.terms.request.text:
+            self._text.append(text)
+            await self._output(text, [text])
             return True
         settings = self._services.settings.conversation
-        small, talk = DegradationMeasure.SMALL_MODEL in self.steps, self.plan.session
-        request = LlmRequest(prompt, self.plan.max_tokens, settings.temperature, session=talk, small=small)
-        segmenter = self.plan.policy.segmenter(self.steps)
+        request = LlmRequest(
+            prompt,
+            self.plan.terms.request.max_tokens,
+            settings.temperature,
+            session=self._session_id,
+            small=DegradationMeasure.SMALL_MODEL in self.measures,
+        )
+        segmenter = self.plan.degradation.segmenter(self.measures)
         opening = opening_of(self.plan.events, prompt, settings.openings)
-        self._steps(None, None if opening else Stage.LLM_FIRST_TOKEN)
-        ask = partial(opened, opening, self._services, request, self._trouble, thought=self.thought)
-        async with aclosing(self._services.recall.stream(request, self.plan.asker, self.thought, ask)) as deltas:
+        self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
+        ask = partial(stream_after_opening, opening, self._services, request, self._failures, stats=self.generation)
+        stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
+        async with aclosing(stream) as deltas:
             async for delta in deltas:
                 if not self._text:
-                    self._steps(Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT)
+                    self._mark(Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT)
                 held = not self._text and delta.text == opening
                 self._text.append(delta.text)
-                await self._take(delta.text, [opening] if held else segmenter.push(delta.text))
-        await self._take("", segmenter.flush())
-        if self.thought.usage:  # a model said it, and no cache
-            self._services.pace.thought(self.marks, len(self.answer.split()), self._services.clock())
+                await self._output(delta.text, [opening] if held else segmenter.push(delta.text))
+        await self._output("", segmenter.flush())
+        if self.generation.usage:  # None unless the stream finished; a cache hit has zero tokens and counts too
+            self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
 
-    async def _take(self, text: str, segments: list[str]) -> None:
+    async def _output(self, text: str, segments: list[str]) -> None:
         if not self.plan.events.spoken:
             self.response.words(text)
             if text:
                 self._delivered()
             return
         for segment in segments:
-            self._steps(Stage.FIRST_SEGMENT, None)
-            await self._voice.say(segment)
+            self._mark(Stage.FIRST_SEGMENT, None)
+            await self._speech.say(segment)
 
-    # -- its end ---------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     async def _fail(self, fault: Exception) -> None:
-        """Say that it failed, with no engine at all; what was said until then stays in the conversation."""
+        """Play the apology and close the response as failed. What was sent stays in the conversation."""
         stage = (fault.stage if isinstance(fault, BackendError) else "") or "reply"
-        known = isinstance(fault, RejoinderError)
-        logger.error("reply failed: %s", fault, exc_info=None if known else fault)
-        self._services.metrics.error("backend" if known else "internal", stage)
-        self.thought.question = None
+        expected = isinstance(fault, RejoinderError)
+        logger.error("reply failed: %s", fault, exc_info=None if expected else fault)
+        self._services.metrics.error("backend" if expected else "internal", stage)
+        self.generation.question = None
         if self.plan.events.spoken:
-            await self._voice.say_last(self._services.phrases.apology)
+            await self._speech.say_last(self._services.phrases.apology)
         self.response.open()
-        details = _failure(f"{stage}_unavailable", str(fault)) if known else INTERNAL
-        self._close("failed", details, self._voice.said() if self.plan.events.spoken else self.answer)
+        details = _failure(f"{stage}_unavailable", str(fault)) if expected else INTERNAL
+        self._close("failed", details, self._speech.sent_text() if self.plan.events.spoken else self.answer)
 
     def abandon(self) -> None:
-        """End the response where it stands, after a bug of our own."""
-        self._close("failed", INTERNAL, self._voice.said() if self.plan.events.spoken else self.answer)
+        """Close the response as it is, after a bug of our own."""
+        self._close("failed", INTERNAL, self._speech.sent_text() if self.plan.events.spoken else self.answer)
 
     def _close(self, status: ResponseStatus, details: Json | None, text: str) -> None:
         if self.response.ended:
@@ -298,18 +337,18 @@ class Reply:
         report = self.plan.report(self, status) if self.response.phase is ResponsePhase.OPEN else None
         self.response.close(
             ResponseEnd(
-                status, details=details, text=text, audio_ms=self.audio_ms, usage=self.thought.usage, report=report
+                status, details=details, text=text, audio_ms=self.audio_ms, usage=self.generation.usage, report=report
             )
         )
 
 
-def _manner(settings: Settings, plan: ReplyPlan) -> SpeechOutputSettings:
+def _speech_settings(settings: Settings, plan: ReplyPlan) -> SpeechOutputSettings:
     return SpeechOutputSettings(
         lead_s=settings.conversation.playout_lead_ms / 1000,
         attempt_s=settings.tts.call_timeout_s,
         give_up_s=settings.conversation.give_up_after_s,
-        voice=plan.voice,
-        speed=plan.speed,
+        voice=plan.terms.voice,
+        speed=plan.terms.speed,
     )
 
 
@@ -317,9 +356,9 @@ def _failure(code: str, message: str) -> Json:
     return {"type": "failed", "error": {"type": "server_error", "code": code, "message": message}}
 
 
-INTERNAL = _failure("internal_error", "The reply failed for an internal reason; the session goes on.")
+INTERNAL = _failure("internal_error", "The reply failed for an internal reason. The session goes on.")
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def _first_exception(group: ExceptionGroup[Exception]) -> Exception:
     fault = group.exceptions[0]
-    return _first(fault) if isinstance(fault, ExceptionGroup) else fault
+    return _first_exception(fault) if isinstance(fault, ExceptionGroup) else fault

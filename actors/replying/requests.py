@@ -1,4 +1,4 @@
-"""What a reply is asked for: the client's or the session's order, and the turn that it answers."""
+"""What a reply is asked for: the client's or the session's request, and the turn that it answers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ from rejoinder.core.wire.items import Item
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequest:
-    """What a response.create asks beyond the session's own configuration; `prompt` replaces the conversation.
+    """What a response.create, or the session's configuration, asks a reply to be.
 
-    `said`: the reply's words, if they are known (a greeting).
+    Attributes:
+        spoken: Audio with a transcript; otherwise text.
+        instructions: The system message.
+        max_tokens: Most tokens to generate.
+        metadata: The client's metadata, returned with the response.
+        prompt: Replaces the conversation; None uses the conversation.
+        out_of_band: The response is no part of the conversation (`conversation: "none"`).
+        format: Audio format on the wire.
+        text: The words of the reply, if they are known (the greeting). The language model is not asked then.
     """
 
     spoken: bool
@@ -25,29 +33,49 @@ class ReplyRequest:
     max_tokens: int
     metadata: Json | None = None
     prompt: tuple[ChatMessage, ...] | None = None
-    aside: bool = False
+    out_of_band: bool = False
     format: AudioFormat = AudioFormat.PCM
-    said: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedTurn:
-    """A committed turn: its item, what is being heard of it, its marks, and when its last speech arrived."""
+    """A turn of the caller that is part of the conversation.
 
-    turn: CommitTurn
+    Attributes:
+        command: The turn machine's command that committed it.
+        item: Its item in the conversation; the text follows with the transcript.
+        end_of_turn: The request that transcribes it.
+        marks: Stage times of the turn and its reply.
+        speech_ended_at: When the caller's last speech arrived (monotonic).
+    """
+
+    command: CommitTurn
     item: Item
-    hearing: EndOfTurnRequest
+    end_of_turn: EndOfTurnRequest
     marks: Marks
-    began: float
+    speech_ended_at: float
 
     def waited_for_end(self, now: float) -> None:
-        """A reply that starts with the commit waited for the verdict, or for the words if they decided."""
-        decided_from = self.hearing.transcribed_at if self.hearing.words_decided else None
-        self.marks.start(Stage.ENDPOINT, decided_from or self.hearing.began)
+        """Record that the reply starts now, at the commit: until then it waited for the end-of-turn decision.
+
+        The wait counts from the transcript if the transcript decided, otherwise from the tentative end of speech.
+        """
+        decided_from = self.end_of_turn.transcribed_at if self.end_of_turn.decided_by_transcript else None
+        self.marks.start(Stage.ENDPOINT, decided_from or self.end_of_turn.started_at)
         self.marks.end(Stage.ENDPOINT, now)
 
     def held_reply(self, ready_at: float | None, now: float) -> None:
-        """A draft waited for it since its audio was ready; if that was not yet so, not at all."""
+        """Record how long a speculative reply was ready before the commit; nothing if it was not ready (None)."""
         if ready_at is not None:
             self.marks.start(Stage.ENDPOINT, ready_at)
             self.marks.end(Stage.ENDPOINT, now)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTerms:
+    """Everything besides the conversation that decides how a turn is answered. Equal terms give the same reply."""
+
+    request: ReplyRequest
+    voice: str
+    speed: float

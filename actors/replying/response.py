@@ -1,14 +1,16 @@
-"""One response on the wire and its item in the conversation: it opens once, closes once, and is silent afterwards.
+"""One response on the wire and its item in the conversation. It opens once, closes once, and sends nothing afterwards.
 
     UNSEEN ----- open ----> OPEN ---- close ----> CLOSED
        |                                            ^
-       +------------------- close ------------------+   nothing was sent, so nothing is said of its end
+       +------------------- close ------------------+   nothing was sent, so its end is not sent either
 
-The order of the events is openai-realtime.md's, section 5.
+The order of the events is that of OpenAI's Realtime API
+(https://platform.openai.com/docs/api-reference/realtime-server-events).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -21,7 +23,7 @@ from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, 
 
 
 class ResponsePhase(Enum):
-    """How much of the response the client knows."""
+    """What the client has seen of the response."""
 
     UNSEEN = "unseen"
     OPEN = "open"
@@ -30,7 +32,16 @@ class ResponsePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ResponseEnd:
-    """How a response ends. `text` is what the conversation keeps of it; `report` goes to our own clients."""
+    """How a response ends.
+
+    Attributes:
+        status: Status on the wire.
+        details: `status_details` on the wire.
+        text: What the conversation keeps of it.
+        audio_ms: Length of the audio that was sent.
+        usage: Token counts.
+        report: The `rejoinder` field, for our own clients.
+    """
 
     status: ResponseStatus
     details: Json | None
@@ -41,42 +52,49 @@ class ResponseEnd:
 
 
 class ResponseChannel(Protocol):
-    """The session as a response sees it."""
+    """What a response needs of its session; `SessionContext` provides it."""
 
-    conversation: Conversation
+    @property
+    def conversation(self) -> Conversation:
+        """The items of the conversation."""
+        ...
 
-    def emit(self, event: Json) -> None: ...
+    @property
+    def emit(self) -> Callable[[Json], None]:
+        """Sends a server event."""
+        ...
 
 
-def claim(channel: ResponseChannel, item_id: str) -> None:
-    """Before an item of our own goes in: one that a client made under our next id gives way."""
+def claim_item_id(channel: ResponseChannel, item_id: str) -> None:
+    """Make room for an item of ours: delete a client's item that has our next id."""
     if item_id in channel.conversation:
         channel.conversation.delete(item_id)
         channel.emit(deleted(item_id))
 
 
 class Response:
-    """Not thread-safe; owned by one reply."""
+    """One response with one message item; owned by one reply. Not thread-safe."""
 
     def __init__(self, events: ResponseEvents, channel: ResponseChannel) -> None:
         self.events = events
         self.phase = ResponsePhase.UNSEEN
         self._channel = channel
-        self._said: list[str] = []
+        self._words: list[str] = []
         self._encode = WireEncoder(events.format)
 
     @property
     def ended(self) -> bool:
+        """True once it is closed."""
         return self.phase is ResponsePhase.CLOSED
 
     def open(self) -> None:
-        """Announce the response, unless that was done, or it has ended."""
+        """Send the start of the response, unless it is open or closed."""
         if self.phase is not ResponsePhase.UNSEEN:
             return
         self.phase = ResponsePhase.OPEN
         events, emit = self.events, self._channel.emit
         item = Item(events.item_id, role="assistant", spoken=events.spoken, status="in_progress")
-        claim(self._channel, item.id)
+        claim_item_id(self._channel, item.id)
         emit(events.created())
         emit(events.output_item("added", item))
         if events.conversation_id is not None:
@@ -85,15 +103,15 @@ class Response:
         emit(events.part("added", ""))
 
     def words(self, text: str) -> None:
-        """More of the text, or of what the voice says."""
+        """Send more of the text, or of the audio's transcript. Opens the response."""
         if self.ended or not text:
             return
         self.open()
-        self._said.append(text)
+        self._words.append(text)
         self._channel.emit(self.events.text_delta(text))
 
     def audio(self, pcm: bytes) -> None:
-        """More of the voice, as 24 kHz PCM."""
+        """Send more of the audio, given as 24 kHz PCM. Opens the response."""
         if self.ended:
             return
         self.open()
@@ -101,26 +119,26 @@ class Response:
             self._channel.emit(self.events.audio_delta(audio))
 
     def close(self, ending: ResponseEnd) -> None:
-        """Tell the client how it ended; of a response that it never saw it hears nothing."""
+        """Send the end of the response, unless the client never saw it."""
         seen = self.phase is ResponsePhase.OPEN
         self.phase = ResponsePhase.CLOSED
         if not seen:
             return
         events, emit = self.events, self._channel.emit
-        for event in events.content_done("".join(self._said)):
+        for event in events.content_done("".join(self._words)):
             emit(event)
-        item = self.remember(ending.text, ending.audio_ms, complete=ending.status == "completed")
+        item = self.update_item(ending.text, ending.audio_ms, complete=ending.status == "completed")
         if events.conversation_id is not None and item.id in self._channel.conversation:
             previous = self._channel.conversation.predecessor(item.id)
             emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
         emit(events.output_item("done", item))
-        used = ending.usage or LlmUsage(0, 0)
-        counts = usage(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+        tokens = ending.usage or LlmUsage(0, 0)
+        counts = usage(tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens)
         done = events.done(ending.status, ending.details, item, counts)
         emit(done | ({"rejoinder": ending.report} if ending.report else {}))
 
-    def remember(self, text: str, audio_ms: int, *, complete: bool) -> Item:
-        """What the conversation keeps of it, also after its end."""
+    def update_item(self, text: str, audio_ms: int, *, complete: bool) -> Item:
+        """Store what the conversation keeps of the response, and return its item. Also allowed after the end."""
         item = Item(
             self.events.item_id,
             role="assistant",

@@ -1,9 +1,13 @@
-"""Speaking: segments become audio, audio is paced to the listener, and what was heard is known at every instant.
+"""Speech output of a reply: segments become audio, paced to the listener, and the heard text is known at any time.
 
-Two loops share a bounded tape of audio: one synthesizes segments in order, the other releases audio at most
-`playout_lead_ms` ahead of the listener, so that a barge-in has little to take back and the history stays true. A paused
-voice releases nothing; when it is resumed it goes on behind the last sample that was heard.
-Nothing limits a stream on Ray's path, so the tape's own bound (`AHEAD_S`) is what stops synthesis from running away.
+Two loops share a bounded buffer. One synthesizes segments in order. The other sends audio at most `playout_lead_ms`
+ahead of the listener, so a barge-in leaves little to take back and the history stays true. A paused output sends
+nothing, and resumes after the last sample that was heard.
+
+Nothing limits a stream on Ray's path, so the bound of the buffer (`AHEAD_S`) is what stops synthesis from running
+ahead.
+
+`Playout` models the listener, `ReplayBuffer` holds the audio. `pause` and `flushed` must move both positions together.
 """
 
 from __future__ import annotations
@@ -12,47 +16,58 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from actors.stages.ports import TtsPort, TtsRequest
-from actors.stages.retry import Backoff, StageFailures, next_timeout, patience
+from actors.stages.retry import Attempt, StageFailures, attempts, idle_timeout
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
-from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.playout import Playout
 from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
 
 Clock = Callable[[], float]
 
-# Audio is synthesized at most this far ahead of what was sent: a long answer costs 1.4 MB, not its whole length.
+# Synthesis runs at most this far ahead of what was sent, so a long answer holds at most 1.4 MB.
 AHEAD_S = 30.0
-# One delta a tenth of a second: ten messages a second, not fifty; the first one goes out as soon as it exists.
+# Length of a delta: ten messages a second. The first delta is sent as soon as there is audio.
 DELTA_S = 0.1
+# Segments that may wait for synthesis.
 SEGMENT_QUEUE = 8
-# A listener's own buffer and the way to it: so much less than we reckon it may have heard when it flushes.
+# Network delay and the client's own buffer: a client that flushes may have heard this much less than the model says.
 LAG_S = 1.5
 
 
 class SpeechListener(Protocol):
-    """What the voice tells its reply."""
+    """What the speech output reports to its reply."""
 
     def speaking(self, text: str) -> None:
-        """The first audio of a segment (or clip) is about to be sent."""
+        """Handle that the first audio of this segment or clip is about to be sent."""
         ...
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
-        """Send this audio now; `answers` is False for a clip."""
+        """Send this 24 kHz PCM now; `answers` is False for a clip and for audio that is sent again."""
         ...
 
-    def synthesis_started(self) -> None: ...
+    def synthesis_started(self) -> None:
+        """Handle that a segment's synthesis starts."""
+        ...
 
-    def first_audio_ready(self) -> None: ...
+    def first_audio_ready(self) -> None:
+        """Handle that a segment's first audio is ready."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechOutputSettings:
-    """`attempt_s` bounds the wait for each chunk of audio (longer after it was late), `give_up_s` the whole of a
-    segment's trouble.
+    """Settings of one speech output.
+
+    Attributes:
+        lead_s: How far audio may be sent ahead of the listener.
+        attempt_s: Idle timeout of a synthesis stream; it grows after timeouts.
+        give_up_s: Time without new audio of a segment after which a failure is final.
+        voice: Name of the voice.
+        speed: Speaking rate relative to the voice's own.
     """
 
     lead_s: float
@@ -63,9 +78,9 @@ class SpeechOutputSettings:
 
 
 class SpeechOutput:
-    """One reply's speech. `run` ends when all was heard; cancelling it stops the engine at its next chunk.
+    """Speech of one reply. `run` ends when all of it was heard.
 
-    Before `go` is set nothing is sent, and only the first segment is synthesized.
+    Before `released` is set nothing is sent, and only the first segment is synthesized.
     """
 
     def __init__(
@@ -75,28 +90,39 @@ class SpeechOutput:
         listener: SpeechListener,
         settings: SpeechOutputSettings,
         *,
-        trouble: StageFailures,
+        failures: StageFailures,
         clock: Clock,
-        go: asyncio.Event,
+        released: asyncio.Event,
     ) -> None:
+        """Create an output without segments.
+
+        Args:
+            tts: The engine.
+            phrases: Clips for segments that need no engine.
+            listener: Sends the audio, and is told of progress.
+            settings: See there.
+            failures: Told of failures and recovery.
+            clock: Monotonic seconds.
+            released: Set when the reply may be heard.
+        """
         self._tts = tts
         self._phrases = phrases
-        self._go = go
+        self._released = released
         self._listener = listener
         self._settings = settings
-        self._trouble = trouble
+        self._failures = failures
         self._clock = clock
         self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
-        self._tape = ReplayBuffer(round((settings.lead_s + LAG_S) * WIRE_RATE))
+        self._buffer = ReplayBuffer(round((settings.lead_s + LAG_S) * WIRE_RATE))
         self._playout = Playout(settings.lead_s)
-        # Half the lead at most: one delta is heard while the next is on its way.
+        # At most half the lead, so that one delta plays while the next is on its way.
         self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
         self._synthesized = False
-        self._resumed_s = 0.0
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
+        self._resumed_at_s = 0.0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._changed = asyncio.Event()
+        self._has_room = asyncio.Event()
 
     @property
     def audio_ms(self) -> int:
@@ -105,173 +131,164 @@ class SpeechOutput:
 
     @property
     def left_s(self) -> float:
-        """What is still to be heard, as far as that is known."""
+        """Seconds of audio that are still to be heard; infinite while more is being synthesized."""
         return self._playout.left_s(self._clock()) if self._synthesized else math.inf
 
     async def say(self, text: str) -> None:
-        """Queue a segment; waits while SEGMENT_QUEUE of them wait for synthesis."""
+        """Queue a segment; wait while SEGMENT_QUEUE segments wait for synthesis."""
         await self._segments.put(text)
 
     async def finish(self) -> None:
-        """No segment follows."""
+        """Say that no segment follows. Waits like `say`."""
         await self._segments.put(None)
 
     def play(self, clip: HeldClip) -> None:
-        """Speak a held clip behind the audio that is already there; its words are no part of the answer."""
+        """Play a held clip after the audio that is already there. Its words are not part of the answer."""
         self._playout.begin("")
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
-        self._tape.add(ReplayPiece(clip.text, clip.pcm, answers=False))
-        self._wake.set()
+        self._buffer.add(ReplayPiece(clip.text, clip.pcm, answers=False))
+        self._changed.set()
 
     async def say_last(self, clip: HeldClip) -> None:
-        """After `run` failed: send what was synthesized, then a held clip, and nothing more."""
+        """Send what was synthesized, then a clip, and nothing more. For use after `run` failed."""
         self.play(clip)
         self._synthesized = True
         await self._deliver()
 
-    def dry(self) -> bool:
-        """Whether the listener hears nothing and nothing is ready to be heard."""
-        drained = not self._tape.waiting and self._playout.finish(self._clock()) <= self._clock()
-        return drained and self._flows.is_set()
+    def drained(self) -> bool:
+        """Return True if the listener hears nothing and no audio is ready to be sent."""
+        all_heard = not self._buffer.waiting and self._playout.finish(self._clock()) <= self._clock()
+        return all_heard and self._flowing.is_set()
 
     def pause(self) -> None:
-        """Send nothing from now on: the listener flushes what it holds."""
-        self._flows.clear()
-        self._tape.wind(self._playout.flush(self._clock()))
+        """Send nothing from now on. The listener flushes its buffer."""
+        self._flowing.clear()
+        self._buffer.wind(self._playout.flush(self._clock()))
 
     def flushed(self, at_s: float) -> None:
-        """The listener says that it stopped at `at_s`; only a paused voice goes back there."""
-        if self._flows.is_set():
+        """Move a paused output to where the listener says that it stopped. Ignored while audio flows."""
+        if self._flowing.is_set():
             return
-        at = max(self._tape.oldest, round(self.where(at_s) * WIRE_RATE))
-        self._tape.wind(self._playout.flush(self._clock(), at))
+        position = max(self._buffer.oldest, round(self.listener_position_s(at_s) * WIRE_RATE))
+        self._buffer.wind(self._playout.flush(self._clock(), position))
 
-    def where(self, at_s: float) -> float:
-        """The position of a listener who says that it stopped at `at_s`: into the audio, or, as some clients count,
-        into what it was sent since the last flush; whichever is nearer to our own reckoning.
+    def listener_position_s(self, at_s: float) -> float:
+        """Return the position in the audio of a listener that says it stopped at `at_s`.
+
+        Some clients count from the start of the audio, others from their last flush. The interpretation nearer to the
+        playout model wins.
         """
-        reckoned_s = self._playout.position_s(self._clock())
-        return min((at_s, self._resumed_s + at_s), key=lambda at: abs(at - reckoned_s))
+        modelled_s = self._playout.position_s(self._clock())
+        return min((at_s, self._resumed_at_s + at_s), key=lambda position: abs(position - modelled_s))
 
     def resume(self) -> None:
-        """Go on behind the last sample that was heard."""
-        self._resumed_s = self._playout.position_s(self._clock())
-        self._flows.set()
-        self._wake.set()
+        """Continue after the last sample that was heard."""
+        self._resumed_at_s = self._playout.position_s(self._clock())
+        self._flowing.set()
+        self._changed.set()
 
     def silence(self) -> str:
-        """Drop what was not sent; returns what was heard of the answer."""
-        self._tape.clear()
-        return self.heard()
+        """Drop what was not sent. Return the text of the answer that was heard."""
+        self._buffer.clear()
+        return self.heard_text()
 
-    def said(self) -> str:
-        """The words of the answer whose audio was sent, heard already or about to be."""
+    def sent_text(self) -> str:
+        """Return the text of the answer whose audio was sent."""
         return self._playout.heard_text(self._playout.reached_s)
 
-    def heard(self, at_s: float | None = None) -> str:
-        """The words played by now, or by `at_s` seconds into the audio if the client says so."""
+    def heard_text(self, at_s: float | None = None) -> str:
+        """Return the text of the answer that was heard by now, or until `at_s` seconds into the audio."""
         return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
 
-    def newest(self, before_s: float, behind_s: float) -> str:
-        """The words around the listener's position."""
+    def words_around(self, before_s: float, after_s: float) -> str:
+        """Return the words from `before_s` before the listener's position to `after_s` after it."""
         position_s = self._playout.position_s(self._clock())
-        return self._playout.words_between(position_s - before_s, position_s + behind_s)
+        return self._playout.words_between(position_s - before_s, position_s + after_s)
 
     async def run(self) -> None:
+        """Synthesize and send all segments until the last was heard. Cancelling stops the engine at its next chunk.
+
+        Raises:
+            ExceptionGroup: Holds the BackendError of a segment that could not be synthesized.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._synthesize())
             group.create_task(self._deliver())
 
     async def _synthesize(self) -> None:
         while (text := await self._segments.get()) is not None:
-            await self._speak(text)
-            await self._go.wait()
+            await self._synthesize_segment(text)
+            await self._released.wait()
         self._synthesized = True
-        self._wake.set()
+        self._changed.set()
 
-    async def _speak(self, text: str) -> None:
-        """One segment: from what is held, or synthesized, and then asked again on another replica if it fails, without
-        repeating what was made already.
+    async def _synthesize_segment(self, text: str) -> None:
+        """Make the audio of one segment, from a held clip or by synthesis.
+
+        A failed synthesis is repeated on another replica; the samples that are already enqueued are skipped.
         """
-        held = self._phrases.of(text) if self._settings.speed == 1 else None
-        if held:
+        clip = self._phrases.of(text) if self._settings.speed == 1 else None
+        if clip:
             self._listener.synthesis_started()
-            await self._keep(text, held.pcm)
+            await self._enqueue(text, clip.pcm)
             self._playout.end()
             return
-        made, limit_s = 0, self._settings.attempt_s
-        avoid: frozenset[str] = frozenset()
-        pause = Backoff()
-        deadline: float | None = None
         self._listener.synthesis_started()
-        while True:
-            try:
-                await self._stream(text, made, avoid, limit_s)
-            except _Interrupted as broken:
-                if deadline is None or broken.made > made:
-                    deadline = self._clock() + self._settings.give_up_s
-                    limit_s = self._settings.attempt_s
-                made, fault = broken.made, broken.fault
-                self._trouble.failed("tts", fault)
-                if self._clock() >= deadline:
-                    raise BackendError(f"tts stayed away ({fault}).", stage="tts") from fault
-                avoid = frozenset({fault.replica}) if isinstance(fault, BackendError) else avoid
-                limit_s = next_timeout(limit_s, fault, deadline - self._clock())
-                await pause()
-            else:
-                self._playout.end()
-                self._trouble.recovered("tts")
-                return
+        segment = _Segment(text)
+        settings, failed = self._settings, partial(self._failures.failed, "tts")
+        async for attempt in attempts("tts", failed, limit_s=settings.attempt_s, give_up_s=settings.give_up_s):
+            with attempt:
+                await self._synthesize_rest(segment, attempt)
+        self._playout.end()
+        self._failures.recovered("tts")
 
-    async def _stream(self, text: str, made: int, avoid: frozenset[str], limit_s: float) -> None:
-        """Synthesize and store what lies behind the first `made` samples; raises _Interrupted."""
-        request = TtsRequest(text, self._settings.voice, self._settings.speed)
+    async def _synthesize_rest(self, segment: _Segment, attempt: Attempt) -> None:
+        """Synthesize the segment and enqueue what comes after the samples that were enqueued before."""
+        request = TtsRequest(segment.text, self._settings.voice, self._settings.speed)
         seen = 0
-        try:
-            async with patience(limit_s) as waiting, self._tts.open(request, avoid=avoid) as chunks:
-                async for pcm in chunks:
-                    waiting.pause()
-                    fresh = pcm[max(0, made - seen) * SAMPLE_BYTES :]
-                    seen += len(pcm) // SAMPLE_BYTES
-                    if fresh:
-                        self._trouble.recovered("tts")
-                        await self._keep(text if made == 0 else "", fresh)
-                        made = seen
-                    waiting.restart()
-        except (BackendError, Overloaded, TimeoutError) as fault:
-            raise _Interrupted(made, fault) from fault
+        async with idle_timeout(attempt.limit_s) as waiting, self._tts.open(request, avoid=attempt.avoid) as chunks:
+            async for pcm in chunks:
+                waiting.pause()
+                fresh = pcm[max(0, segment.enqueued - seen) * SAMPLE_BYTES :]
+                seen += len(pcm) // SAMPLE_BYTES
+                if fresh:
+                    self._failures.recovered("tts")
+                    await self._enqueue(segment.text if segment.enqueued == 0 else "", fresh)
+                    segment.enqueued = seen
+                    attempt.progressed()
+                waiting.restart()
 
-    async def _keep(self, words: str, pcm: bytes) -> None:
-        while self._tape.waiting > AHEAD_S * WIRE_RATE:
-            self._room.clear()
-            await self._room.wait()
+    async def _enqueue(self, words: str, pcm: bytes) -> None:
+        while self._buffer.waiting > AHEAD_S * WIRE_RATE:
+            self._has_room.clear()
+            await self._has_room.wait()
         if words:
             self._playout.begin(words)
             self._listener.first_audio_ready()
         self._playout.add(len(pcm) // SAMPLE_BYTES)
-        self._tape.add(ReplayPiece(words, pcm))
-        self._wake.set()
+        self._buffer.add(ReplayPiece(words, pcm))
+        self._changed.set()
 
     async def _deliver(self) -> None:
-        """Send all that is made, until the listener has heard it."""
-        await self._go.wait()
+        """Send all audio, until the listener has heard it."""
+        await self._released.wait()
         while True:
-            await self._flows.wait()
+            await self._flowing.wait()
             now = self._clock()
-            if self._tape.waiting:
-                wanted = min(self._tape.waiting, self._delta)
-                if (wait_s := self._playout.wait_s(wanted, now)) > 0:
+            if self._buffer.waiting:
+                samples = min(self._buffer.waiting, self._delta)
+                if (wait_s := self._playout.wait_s(samples, now)) > 0:
                     await asyncio.sleep(wait_s)
                 else:
-                    self._send(self._tape.take(wanted), now)
+                    self._send(self._buffer.take(samples), now)
             elif not self._synthesized:
-                self._wake.clear()
-                await self._wake.wait()
+                self._changed.clear()
+                await self._changed.wait()
             elif (left_s := self._playout.finish(now) - now) > 0:
                 await asyncio.sleep(left_s)
             else:
-                self._tape.clear()  # nothing is sent again: an ended reply is remembered without its audio
+                self._buffer.clear()  # an ended reply is remembered without its audio
                 return
 
     def _send(self, piece: ReplayPiece, now: float) -> None:
@@ -279,10 +296,10 @@ class SpeechOutput:
         if piece.words:
             self._listener.speaking(piece.words)
         self._listener.audio(piece.pcm, answers=piece.answers)
-        self._room.set()
+        self._has_room.set()
 
 
-class _Interrupted(Exception):
-    def __init__(self, made: int, fault: BackendError | Overloaded | TimeoutError) -> None:
-        self.made = made
-        self.fault = fault
+@dataclass(slots=True)
+class _Segment:
+    text: str
+    enqueued: int = 0

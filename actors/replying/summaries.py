@@ -1,30 +1,32 @@
-"""Summing up what leaves the prompt, beside the conversation and in nobody's way.
+"""Summaries of the turns that leave the prompt, made in the background.
 
-A summary is asked for when a reply has been heard, ahead of the turn that needs it, and not while the host has too many
-replies to think about. The caller's speech withdraws the request: the language model has a question to read now. It is
-asked for again behind the next reply, and until it is there the prompt keeps the turns themselves
-(`rejoinder/core/reply/prompt_window.py`).
+A summary is requested when a reply has been heard, ahead of the turn that needs it, unless the host is busy with
+replies. The caller's speech cancels the request, because the language model must answer first. It is made again after
+the next reply. Until then the prompt keeps the turns themselves (`rejoinder/core/reply/prompt_window.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from actors.stages.ports import LlmRequest
+from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import NOTHING, ChatMessage, ConversationSummary, PromptWindow, request_summary
 
-logger = logging.getLogger(__name__)
-
-# A word is two tokens at most in English; a summary that runs on is cut there.
+# English needs at most two tokens a word. A longer summary is cut there.
 TOKENS_A_WORD = 2
 
 
 class Summaries:
-    """Of one session: `newest` is the last that was made."""
+    """Summaries of one session.
+
+    Attributes:
+        window: Chooses the turns of the prompt.
+        newest: The last summary that was made.
+    """
 
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
         settings = services.settings.conversation
@@ -36,34 +38,32 @@ class Summaries:
         self.newest = NOTHING
 
     def prepare(self, turns: Sequence[ChatMessage]) -> None:
-        """A reply was heard: have what will leave with the next turn summed up, if nothing else is to be done."""
+        """Summarize the turns that will leave the prompt with the next turn, unless the host is busy."""
         speculation = self._services.settings.speculation
         leaving = self.window.leaving(turns, self.newest)
-        if leaving and self._services.speculation.thinking < speculation.max_concurrent:
+        if leaving and self._services.draft_budget.thinking < speculation.max_concurrent:
             self.withdraw()
-            self._task = self._group.create_task(self._sum_up(leaving))
+            self._task = self._group.create_task(self._summarize(leaving))
 
     def withdraw(self) -> None:
-        """The caller speaks: cancelling stops the engine."""
+        """Cancel the summary under way, because the caller speaks. That stops the engine."""
         if self._task:
             self._task.cancel()
             self._task = None
 
-    async def _sum_up(self, leaving: tuple[ChatMessage, ...]) -> None:
+    async def _summarize(self, leaving: tuple[ChatMessage, ...]) -> None:
         messages = request_summary(leaving, self.newest, self._words)
         request = LlmRequest(messages, max_tokens=TOKENS_A_WORD * self._words)
-        try:
-            async with (
-                asyncio.timeout(self._services.settings.conversation.give_up_after_s),
-                self._services.stages.llm.open(request) as stream,
-            ):
-                said = [delta.text async for delta in stream]
-        except (BackendError, Overloaded, TimeoutError):
-            self._services.metrics.error("backend", "llm_summary")
-        except RejoinderError:
-            return  # longer than the model reads
-        except Exception:  # a bug in a stage must not cost the caller the session
-            logger.exception("the language model port broke")
-            self._services.metrics.error("internal", "llm")
-        else:
-            self.newest = ConversationSummary("".join(said).strip(), leaving)
+        with contained("llm", self._services.metrics):
+            try:
+                async with (
+                    asyncio.timeout(self._services.settings.conversation.give_up_after_s),
+                    self._services.stages.llm.open(request) as stream,
+                ):
+                    parts = [delta.text async for delta in stream]
+            except (BackendError, Overloaded, TimeoutError):
+                self._services.metrics.error("backend", "llm_summary")
+            except RejoinderError:
+                return  # longer than the model's context
+            else:
+                self.newest = ConversationSummary("".join(parts).strip(), leaving)

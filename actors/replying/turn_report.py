@@ -1,4 +1,4 @@
-"""What a reply reports at its end: the turn's waterfall and facts, for our own clients, the metrics and the journal."""
+"""The report at the end of a reply: stage times and facts, for our own clients, the metrics and the journal."""
 
 from __future__ import annotations
 
@@ -12,49 +12,63 @@ from rejoinder.core.wire.server import ResponseStatus
 
 
 def report(services: Services, turn: CommittedTurn | None, reply: Reply, status: ResponseStatus) -> Json:
-    """Report it, and return the `rejoinder` field of response.done.
+    """Record the end of a reply in metrics and journal; return the `rejoinder` field of response.done.
 
-    `drafted`: begun before its turn was taken. `cache`: what the answer cache said. `opened`: it began with an
-    opening. `answer_from_ms`: so much of the audio comes before the answer (an apology, a filler). `filler_ms`: from
-    the caller's last speech to a filler. `policy`: what it was made without (rejoinder/core/reply/degradation.py).
+    The field has these facts:
+
+    - `interrupted`: the reply was cancelled. `stop_ms`: from the arrival of the interrupting speech to silence.
+    - `hedged`: a hedge was sent. `drafted`: the reply was speculative. `opened`: it began with an opening.
+    - `cache`: outcome of the answer cache lookup. `degradation`: measures in force for the reply.
+    - `answer_from_ms`: length of the audio before the answer (an apology, a filler).
+    - `filler_ms`: from the caller's last speech to a filler. `llm_total_ms`: from the request to the last delta.
+    - `engines`: name of the engine of each stage.
+    - For an audible reply to a turn: `item_id`, `speech_end_ms`, `server_ms`, `unattributed_ms`, `stages_ms`, `raw_ms`.
+
+    Args:
+        services: Receivers of the measurements.
+        turn: The turn that was answered; None without one.
+        reply: The reply.
+        status: Its status on the wire.
     """
-    filler_at = reply.interlude.filler_at
+    filler_started_at = reply.fillers.filler_started_at
     facts: Json = {
         "interrupted": status == "cancelled",
         "stop_ms": None if reply.stop_s is None else round(reply.stop_s * 1000, 1),
-        "hedged": reply.thought.hedged,
+        "hedged": reply.generation.hedged,
         "drafted": reply.drafted,
-        "cache": reply.thought.cache,
-        "opened": reply.thought.opened,
-        "degradation": sorted(step.value for step in reply.steps),
+        "cache": reply.generation.cache,
+        "opened": reply.generation.opened,
+        "degradation": sorted(measure.value for measure in reply.measures),
         "answer_from_ms": reply.answer_from_ms,
-        "filler_ms": None if turn is None or filler_at is None else round((filler_at - turn.began) * 1000, 1),
-        "llm_total_ms": reply.thought.total_ms,
+        "filler_ms": None
+        if turn is None or filler_started_at is None
+        else round((filler_started_at - turn.speech_ended_at) * 1000, 1),
+        "llm_total_ms": reply.generation.total_ms,
         "engines": services.stages.engines,
     }
     if turn and reply.first_output_at is not None:
-        divided = waterfall(turn.marks, turn.began, reply.first_output_at)
-        facts |= _timing(turn, divided)
-        by_engines = not (reply.thought.cache or "").startswith("hit") and not reply.thought.opened
+        times = waterfall(turn.marks, turn.speech_ended_at, reply.first_output_at)
+        facts |= _timing(turn, times)
+        by_engines = not (reply.generation.cache or "").startswith("hit") and not reply.generation.opened
         if by_engines:
-            reply.plan.policy.observe(divided, drafted=reply.drafted)
+            reply.plan.degradation.observe(times, drafted=reply.drafted)
         if status in ("completed", "incomplete"):
-            stages_s = {stage.value: seconds for stage, seconds in divided.stages_s.items()}
-            raw_s = {stage.value: seconds for stage, seconds in divided.raw_s.items()}
+            stages_s = {stage.value: seconds for stage, seconds in times.stages_s.items()}
+            raw_s = {stage.value: seconds for stage, seconds in times.raw_s.items()}
             if by_engines:
-                services.foresight.observe(divided.raw_s, services.clock())
-            services.metrics.turn(divided.total_s, stages_s, raw_s=raw_s, engines=services.stages.engines)
+                services.latency_estimator.observe(times.raw_s, services.clock())
+            services.metrics.turn(times.total_s, stages_s, raw_s=raw_s, engines=services.stages.engines)
     services.journal.write("replied", facts | {"status": status, "text": reply.answer})
     return facts
 
 
-def _timing(turn: CommittedTurn, divided: Waterfall) -> Json:
-    stages = divided.as_ms()
+def _timing(turn: CommittedTurn, times: Waterfall) -> Json:
+    stages = times.as_ms()
     return {
         "item_id": turn.item.id,
-        "speech_end_ms": round(turn.turn.speech_end * 1000 / STT_RATE, 1),
-        "server_ms": round(divided.total_s * 1000, 1),
+        "speech_end_ms": round(turn.command.speech_end * 1000 / STT_RATE, 1),
+        "server_ms": round(times.total_s * 1000, 1),
         "unattributed_ms": stages.pop("unattributed"),
         "stages_ms": stages,
-        "raw_ms": {stage.value: round(seconds * 1000, 1) for stage, seconds in divided.raw_s.items()},
+        "raw_ms": {stage.value: round(seconds * 1000, 1) for stage, seconds in times.raw_s.items()},
     }

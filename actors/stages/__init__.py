@@ -1,5 +1,5 @@
-"""How a conversation calls the stages: their ports, retries, hedging and replica health.
+"""How a conversation calls the stages: ports, retries, hedging, replica health and what the sessions of a host share.
 
-Start at `ports.py`, the protocols that `deployments` implements. Every other package of `actors` imports this one; it
-imports the core only.
+Start at `ports.py`, the protocols that `deployments` implements, then `retry.py`. Every other package of `actors` may
+import this one. It imports the core only.
 """

@@ -1,20 +1,22 @@
-"""The host's side of the answer cache: what it is asked before the language model, and what it is given to keep.
+"""The host's client of the answer cache: lookups before the language model is asked, and storing what it answered.
 
-A lookup has `call_timeout_ms`, in which nothing else happens; then the language model is asked as if there were no
-cache, and after three that came to nothing lookups pause (`LookupBackoff`): a cache that is slow or dead costs a few
-turns
-that much and the others nothing. Keeping is nobody's wait: a short queue of answers, a task of the host's.
+A lookup has `call_timeout_ms`. After that, or after a failure, the language model is asked as if there were no cache.
+After three such lookups in a row lookups pause for a while (`LookupBackoff`), so a slow or dead cache delays only a few
+turns. Storing delays nobody: answers go through a short queue to a task of the host.
+
+Outcomes for `Metrics.cache`: "hit_" and the kind of `CacheHit`, "miss", "late", "failed", "paused", "refused_" and a
+reason (`CacheRefusal`), "stored", "dropped".
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from actors.stages.hedged_llm import GenerationStats
 from actors.stages.ports import AnswerCachePort, CachedAnswer, LlmRequest, LlmUsage, Metrics, TokenDelta
+from actors.stages.retry import contained
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.answer_cache import (
     CacheHit,
@@ -27,99 +29,103 @@ from rejoinder.core.reply.answer_cache import (
 )
 from rejoinder.core.settings.settings import AnswerCacheSettings
 
-logger = logging.getLogger(__name__)
-
-# Answers that wait to be kept; more are not.
-KEEPING_QUEUE = 64
+# Answers that may wait to be stored; further ones are dropped.
+STORE_QUEUE = 64
 STORE_TIMEOUT_S = 2.0
 
 
 class AnswerCacheClient:
-    """One for all conversations of a host. `run` for the host's life."""
+    """Answer cache client of one host, shared by its conversations. `run` must run for the host's life."""
 
     def __init__(
-        self, cache: AnswerCachePort | None, rules: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
+        self, cache: AnswerCachePort | None, settings: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._cache = cache
-        self._rules = rules
+        self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._patience = LookupBackoff()
-        self._keeping: asyncio.Queue[CachedAnswer] = asyncio.Queue(KEEPING_QUEUE)
+        self._backoff = LookupBackoff()
+        self._to_store: asyncio.Queue[CachedAnswer] = asyncio.Queue(STORE_QUEUE)
 
     async def stream(
         self,
         request: LlmRequest,
-        asker: CacheScope,
-        thought: GenerationStats,
+        scope: CacheScope,
+        stats: GenerationStats,
         ask: Callable[[], AsyncGenerator[TokenDelta, None]],
     ) -> AsyncGenerator[TokenDelta, None]:
-        """A kept answer as one delta, or what `ask` says. Close it to stop; a lookup under way is then cancelled."""
-        hit = await self._recall(request, asker, thought)
+        """Yield the cached answer as one delta, or the deltas of `ask`. Close it to stop; that also cancels a lookup.
+
+        Args:
+            request: What the language model would be asked.
+            scope: Who may share the answer.
+            stats: Filled with the outcome of the lookup, and for a hit with finish and usage.
+            ask: Opens the language model's stream; called after a miss.
+        """
+        hit = await self._find(request, scope, stats)
         if hit is None:
             async with aclosing(ask()) as deltas:
                 async for delta in deltas:
                     yield delta
             return
-        thought.finish, thought.usage = "stop", LlmUsage(0, 0)
-        yield TokenDelta(hit.answer, 0, "stop", thought.usage)
+        stats.finish, stats.usage = "stop", LlmUsage(0, 0)
+        yield TokenDelta(hit.answer, 0, "stop", stats.usage)
 
-    def keep(self, thought: GenerationStats, answer: str) -> None:
-        """An answer was given to its end and heard to its end: keep it if it may be kept and is not kept already."""
-        question = thought.question
-        if question is None or thought.finish != "stop" or not keeps(question, answer, self._rules):
+    def keep(self, stats: GenerationStats, answer: str) -> None:
+        """Queue a finished answer for storing, unless it may not be shared or was a hit. Never blocks.
+
+        Call it only for an answer that the caller heard to its end.
+        """
+        question = stats.question
+        if question is None or stats.finish != "stop" or not keeps(question, answer, self._settings):
             return
         try:
-            self._keeping.put_nowait(CachedAnswer(question, answer))
+            self._to_store.put_nowait(CachedAnswer(question, answer))
         except asyncio.QueueFull:
             self._metrics.cache("dropped")
 
     async def run(self) -> None:
-        """Hand what is to be kept to the cache, until cancelled."""
+        """Store queued answers until cancelled. An answer that cannot be stored within STORE_TIMEOUT_S is dropped."""
         while True:
-            answered = await self._keeping.get()
-            assert self._cache is not None  # only its questions are kept
-            try:
-                async with asyncio.timeout(STORE_TIMEOUT_S):
-                    await self._cache.store(answered)
-            except (BackendError, Overloaded, TimeoutError):
-                self._metrics.cache("dropped")
-            except Exception:  # a bug in the cache must not end the host
-                logger.exception("the answer cache's port broke")
-                self._metrics.error("internal", "answer_cache")
-            else:
-                self._metrics.cache("stored")
+            answered = await self._to_store.get()
+            assert self._cache is not None  # without a cache no question is ever asked, so nothing is queued
+            with contained("answer_cache", self._metrics):
+                try:
+                    async with asyncio.timeout(STORE_TIMEOUT_S):
+                        await self._cache.store(answered)
+                except (BackendError, Overloaded, TimeoutError):
+                    self._metrics.cache("dropped")
+                else:
+                    self._metrics.cache("stored")
 
-    async def _recall(self, request: LlmRequest, asker: CacheScope, thought: GenerationStats) -> CacheHit | None:
+    async def _find(self, request: LlmRequest, scope: CacheScope, stats: GenerationStats) -> CacheHit | None:
         if self._cache is None:
             return None
-        question = question_of(request.messages, request.max_tokens, asker, self._rules)
+        question = question_of(request.messages, request.max_tokens, scope, self._settings)
         if isinstance(question, CacheRefusal):
-            thought.cache = question.value
-            self._metrics.cache(thought.cache)
+            stats.cache = question.value
+            self._metrics.cache(stats.cache)
             return None
-        thought.cache, hit = await self._look_up(self._cache, question)
-        self._metrics.cache(thought.cache)
-        if hit is None and not request.small:  # what a smaller model says must not outlive the need for it
-            thought.question = question
+        stats.cache, hit = await self._look_up(self._cache, question)
+        self._metrics.cache(stats.cache)
+        if hit is None and not request.small:  # a smaller model's answer must not outlast the slow phase
+            stats.question = question
         return hit
 
     async def _look_up(self, cache: AnswerCachePort, question: CacheQuestion) -> tuple[str, CacheHit | None]:
-        """How the lookup ended, and what it found."""
-        if not self._patience.waits(self._clock()):
+        """Return the outcome of a lookup, and the hit if there is one."""
+        if not self._backoff.waits(self._clock()):
             return "paused", None
-        try:
-            async with asyncio.timeout(self._rules.call_timeout_ms / 1000):
-                hit = await cache.lookup(question)
-        except TimeoutError:
-            self._patience.late(self._clock())
-            return "late", None
-        except (BackendError, Overloaded):
-            self._patience.late(self._clock())
-            return "failed", None
-        except Exception:  # a bug in the cache must not cost the caller the answer
-            logger.exception("the answer cache's port broke")
-            self._metrics.error("internal", "answer_cache")
-            return "failed", None
-        self._patience.answered()
-        return (f"hit_{hit.kind}", hit) if hit else ("miss", None)
+        with contained("answer_cache", self._metrics):
+            try:
+                async with asyncio.timeout(self._settings.call_timeout_ms / 1000):
+                    hit = await cache.lookup(question)
+            except TimeoutError:
+                self._backoff.late(self._clock())
+                return "late", None
+            except (BackendError, Overloaded):
+                self._backoff.late(self._clock())
+                return "failed", None
+            self._backoff.answered()
+            return (f"hit_{hit.kind}", hit) if hit else ("miss", None)
+        return "failed", None

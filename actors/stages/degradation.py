@@ -1,5 +1,6 @@
-"""What one session does without while a stage is slow: `rejoinder.core.reply.degradation` decides, this applies it
-to replies.
+"""Degradation measures of one session while a stage is slow.
+
+`rejoinder.core.reply.degradation` decides; this module applies the measures to replies.
 """
 
 from __future__ import annotations
@@ -10,45 +11,52 @@ from rejoinder.core.measuring.waterfall import Stage, Waterfall
 from rejoinder.core.reply.degradation import DegradationMeasure, DegradationPolicy
 from rejoinder.core.reply.segmenter import Segmenter
 
-Steps = frozenset[DegradationMeasure]
+Measures = frozenset[DegradationMeasure]
 
 
 class SessionDegradation:
-    """Of one session. A reply keeps the steps with which it began."""
+    """Degradation measures of one session. A reply keeps the measures that were in force when it began."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._ladder = DegradationPolicy(services.settings.degradation, small=services.stages.llm_backup is not None)
+        self._policy = DegradationPolicy(services.settings.degradation, small=services.stages.llm_backup is not None)
 
     @property
-    def steps(self) -> Steps:
-        """Those in force for what begins now."""
-        return self._ladder.steps(self._services.clock())
+    def measures(self) -> Measures:
+        """The measures in force for a reply that begins now."""
+        return self._policy.steps(self._services.clock())
 
     @property
     def speculates(self) -> bool:
-        """Whether work may be done before it is sure to be needed."""
-        return DegradationMeasure.NO_SPECULATION not in self.steps
+        """True while work may be started before it is certain to be needed."""
+        return DegradationMeasure.NO_SPECULATION not in self.measures
 
-    def segmenter(self, steps: Steps) -> Segmenter:
-        """How an answer is cut for the voice."""
+    def segmenter(self, measures: Measures) -> Segmenter:
+        """Return the segmenter that cuts an answer for text-to-speech."""
         settings = self._services.settings.conversation
-        most = settings.first_segment_words
-        least = min(settings.first_segment_min_words, most)
-        if DegradationMeasure.SHORT_SEGMENT in steps:
-            return Segmenter(least, settings.segment_words, clauses=True)
-        first_words = self._services.pace.first_words(least, most, self._services.clock())
+        longest = settings.first_segment_words
+        shortest = min(settings.first_segment_min_words, longest)
+        if DegradationMeasure.SHORT_SEGMENT in measures:
+            return Segmenter(shortest, settings.segment_words, clauses=True)
+        first_words = self._services.first_segment_sizer.first_words(shortest, longest, self._services.clock())
         return Segmenter(first_words, settings.segment_words)
 
-    def filler_after_ms(self, steps: Steps) -> float:
-        """When a caller should hear something; 0: never mind."""
-        usual_ms = self._services.settings.conversation.filler_after_ms
-        return min(usual_ms, total_limit_ms(self._ladder.tier)) if DegradationMeasure.FILLER in steps else usual_ms
+    def filler_after_ms(self, measures: Measures) -> float:
+        """Return the time from the caller's last speech to a filler, in ms; 0 means no filler."""
+        default_ms = self._services.settings.conversation.filler_after_ms
+        return (
+            min(default_ms, total_limit_ms(self._policy.tier)) if DegradationMeasure.FILLER in measures else default_ms
+        )
 
     def observe(self, divided: Waterfall, *, drafted: bool) -> None:
-        """A turn was answered by its engines."""
-        now, before = self._services.clock(), self.steps
+        """Record an answered turn whose audio came from the engines, and count the measures that it adds.
+
+        Args:
+            divided: The turn's stage durations.
+            drafted: Whether the reply was speculative. A ready reply that only waited for the end of turn was not slow.
+        """
+        now, before = self._services.clock(), self.measures
         held = drafted and divided.stages_s[Stage.ENDPOINT] > 0
-        self._ladder.observe(divided.stages_s, now, held=held)
-        for step in self.steps - before:
-            self._services.metrics.degradation(step.value)
+        self._policy.observe(divided.stages_s, now, held=held)
+        for measure in self.measures - before:
+            self._services.metrics.degradation(measure.value)

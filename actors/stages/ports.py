@@ -1,8 +1,24 @@
-"""What a conversation needs from the outside: one Protocol per stage, and the values that cross it.
+"""The ports of the stages: one Protocol per stage, and the values that cross it.
 
-`deployments/` implements the stage ports twice with the same classes: directly (one process, no Ray) and behind
-Serve handles. Values are frozen and small: they travel as pickles between processes, audio always as `bytes`
-(PCM, signed 16-bit little-endian, mono), because an ndarray costs 1.6 times the CPU on Ray's path.
+Read this page first when you add an engine. `deployments` implements each port twice: directly, in one process and
+without Ray (`deployments/local/in_process.py`), and behind Ray Serve handles (`deployments/serving/handles.py`). An
+engine lives in a Serve deployment behind these classes.
+
+Audio is `bytes`: mono PCM, signed 16-bit little-endian, unless a field says otherwise. Values are frozen and small,
+because they travel between processes as pickles. An ndarray would cost 1.6 times the CPU on Ray's path.
+
+Rules that hold for every port:
+
+- `avoid` names replicas that the call should not use, by the ids that `BackendError.replica` and `LlmStream.replica`
+  report. An implementation may ignore it when no other replica exists.
+- A port raises `BackendError` (with `stage`, and `replica` where it is known) when a replica failed, died or is too
+  late, and `Overloaded` when a bounded queue is full. `StageTimeout` and `DeadlineExceeded` are BackendErrors. The
+  session repeats a call after these and after `TimeoutError` (`actors.stages.retry.attempts`).
+- A port raises `CallerError` when the request itself is wrong, for example a prompt longer than the context. It is not
+  repeated.
+- Any other exception is a bug. The session logs and counts it and goes on (`actors.stages.retry.contained`).
+- Cancelling a call, or leaving a stream's context manager, must free the engine soon. The session sets the timeouts;
+  a port needs none of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +34,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 
 
 class Priority(Enum):
-    """Order inside the speech-to-text queue: finals first, partials only when none waits."""
+    """Rank of a job in the speech-to-text queue: finals go first, interim jobs run only when no final waits."""
 
     FINAL = 0
     PARTIAL = 1
@@ -26,10 +42,13 @@ class Priority(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VadBatch:
-    """`n` windows of 512 samples at 16 kHz and the state of each stream before it.
+    """One window of 512 samples at 16 kHz from each of `n` audio streams.
 
-    `windows`: float32 bytes, shape (n, 512), in [-1, 1]. `states`: float32 bytes, shape (n, 320): 256 recurrent
-    values (2 x 128) and the 64 samples that precede the window. All zeros starts a stream.
+    Attributes:
+        n: Number of windows, one per stream.
+        windows: float32 values, shape (n, 512), in [-1, 1].
+        states: float32 values, shape (n, 320): the state of each stream before its window. A state is 256 recurrent
+            values (2 x 128) and the 64 samples that precede the window. All zeros starts a stream.
     """
 
     n: int
@@ -39,7 +58,12 @@ class VadBatch:
 
 @dataclass(frozen=True, slots=True)
 class VadResult:
-    """Speech probability of each window (`n` values in [0, 1]) and the states to send with the next windows."""
+    """Result for one `VadBatch`, in its order.
+
+    Attributes:
+        probabilities: Probability of speech in each window; n values in [0, 1].
+        states: float32 values, shape (n, 320): the states to send with each stream's next window.
+    """
 
     probabilities: tuple[float, ...]
     states: bytes
@@ -47,7 +71,12 @@ class VadResult:
 
 @dataclass(frozen=True, slots=True)
 class TurnVerdict:
-    """`probability` that the caller's turn is complete, in [0, 1], and the inference time."""
+    """The turn detector's verdict.
+
+    Attributes:
+        probability: Probability that the caller's turn is complete, in [0, 1].
+        inference_ms: Time that the model took.
+    """
 
     probability: float
     inference_ms: float
@@ -55,9 +84,14 @@ class TurnVerdict:
 
 @dataclass(frozen=True, slots=True)
 class SttJob:
-    """One utterance: 16 kHz PCM. Dropped with DeadlineExceeded if it has not started within `deadline_s`.
+    """One utterance to transcribe.
 
-    `guess`: the `tokens` of a transcript of its beginning, for an engine that can use them.
+    Attributes:
+        pcm: 16 kHz PCM.
+        priority: FINAL for a transcript that a turn waits for, PARTIAL for an interim transcript.
+        deadline_s: A job that has not started within this time is dropped with DeadlineExceeded.
+        guess: `Transcript.tokens` of an earlier transcript of the same utterance's beginning, for an engine that can
+            use them. Empty if there is none.
     """
 
     pcm: bytes
@@ -68,10 +102,19 @@ class SttJob:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """`text` is stripped and may be empty. `full_padding`: a guard repeated the decode with 30 s of frames.
+    """What speech-to-text found in one job.
 
-    `repeated`: a small model heard it first and was in doubt. `doubted`: so it is, but a partial is heard only once.
-    `tokens`: the engine's own (`SttJob.guess`).
+    Attributes:
+        text: The words, without surrounding white space. Empty if there are none.
+        audio_ms: Length of the audio.
+        queue_ms: Time in the queue.
+        decode_ms: Time of the batch that held the job.
+        avg_logprob: Mean log-probability of the tokens.
+        full_padding: A guard repeated the decode with 30 s of padding.
+        repeated: The first-pass recognizer had low confidence, and the final recognizer decoded the job again.
+        doubted: The first-pass recognizer had low confidence and the text is its own, because an interim job is
+            decoded only once.
+        tokens: The engine's own token ids, for `SttJob.guess`.
     """
 
     text: str
@@ -87,16 +130,18 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class LlmRequest:
-    """One generation. Temperature 0 is greedy.
+    """One generation.
 
-    `prefix` is the start of the answer that was already received (from a replica that then failed): the engine goes
-    on behind it and returns only what follows, so nothing is spoken twice.
-
-    `session`: whose conversation it is; the replica that served it before may still hold its state. `prefill`: nothing
-    is to be said; the engine computes the state of the messages, whose last may go on unless they are `whole`, or does
-    nothing.
-
-    `small`: the backup is to answer first, if there is one.
+    Attributes:
+        messages: The prompt: system message, then the turns.
+        max_tokens: Most tokens to generate; 0 for a prefill.
+        temperature: Sampling temperature; 0 is greedy.
+        prefix: Start of the answer that was already received, for example from a replica that failed. The engine
+            continues after it and returns only what follows, so no word is spoken twice.
+        session: Id of the conversation. The replica that served it before may still hold its KV cache.
+        prefill: Compute the KV cache of `messages` and generate nothing. An engine that cannot, does nothing.
+        whole: For a prefill: the last message is complete. Otherwise it may go on, so the engine must not close it.
+        small: Send the first attempt to the backup model, if there is one.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -111,7 +156,14 @@ class LlmRequest:
 
 @dataclass(frozen=True, slots=True)
 class LlmUsage:
-    """`queue_s`: how long the request waited for the engine to begin; None if the engine does not say."""
+    """Token counts of one generation.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt, cached ones included.
+        completion_tokens: Tokens generated.
+        cached_tokens: Prompt tokens that came from the KV cache.
+        queue_s: Seconds until the engine began; None if it does not say.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -121,7 +173,14 @@ class LlmUsage:
 
 @dataclass(frozen=True, slots=True)
 class TokenDelta:
-    """`tokens` tokens of text, coalesced. The last delta of a stream carries `finish` and `usage`."""
+    """A piece of a generation; the concatenated texts are the answer.
+
+    Attributes:
+        text: May be empty.
+        tokens: Number of tokens in `text`; an engine may coalesce several.
+        finish: Set on the last delta of a stream only: "stop" at the end of the answer, "length" at `max_tokens`.
+        usage: Set on the last delta only.
+    """
 
     text: str
     tokens: int = 1
@@ -131,7 +190,13 @@ class TokenDelta:
 
 @dataclass(frozen=True, slots=True)
 class TtsRequest:
-    """`text` is one speakable segment; audio comes back as PCM at 24 kHz."""
+    """One segment to speak.
+
+    Attributes:
+        text: One speakable segment, at most a sentence.
+        voice: Name of the voice.
+        speed: Speaking rate relative to the voice's own.
+    """
 
     text: str
     voice: str = "default"
@@ -142,51 +207,101 @@ ANYWHERE: frozenset[str] = frozenset()
 
 
 class VadPort(Protocol):
+    """Voice activity detection."""
+
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
-        """One batched tick; pure, so a failed one is repeated with the same states on any replica."""
+        """Return the speech probability of every window of a batch.
+
+        The call is pure: the states travel with it. After a failure the session repeats it with the same states, on
+        any replica. A result of the wrong size counts as a failure.
+        """
         ...
 
 
 class TurnDetectorPort(Protocol):
+    """Semantic end-of-turn detection."""
+
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
-        """Judge up to the last 8 s of 16 kHz PCM, ending in the silence just heard."""
+        """Return the probability that the caller's turn is complete.
+
+        The call is pure. Cancelling it must take a queued request out of the queue at once.
+
+        Args:
+            pcm: At most the last 8 s of 16 kHz PCM. It ends with the silence that was just received.
+            avoid: See the module.
+        """
         ...
 
 
 class SttPort(Protocol):
+    """Speech-to-text."""
+
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        """Cancelling removes a queued job at once; a running batch finishes and its result is dropped."""
+        """Return the transcript of one utterance.
+
+        The call is pure. The session may run a second one for the same audio next to a late one. Cancelling removes a
+        queued job at once; a batch that already runs finishes and its result is dropped.
+
+        Raises:
+            DeadlineExceeded: The job did not start within its deadline.
+        """
         ...
 
 
 class LlmStream(Protocol):
-    """A running generation: iterate it for deltas; leaving its context manager stops the engine."""
+    """A running generation: iterate it for its deltas.
+
+    The last delta carries `finish`. A stream that ends without one counts as a failure of its replica.
+    """
 
     @property
     def replica(self) -> str:
-        """Which replica (or backend) serves it; known before the first token, "" while none is chosen."""
+        """Id of the replica or backend that serves the request; known before the first token, "" until then."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
+    def __aiter__(self) -> AsyncIterator[TokenDelta]:
+        """Return the iterator over the deltas. It raises what the module says, at any delta."""
+        ...
 
 
 class LlmPort(Protocol):
+    """A language model."""
+
     def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AbstractAsyncContextManager[LlmStream]:
-        """Start generating on a replica not in `avoid`; `strict` waits for one to exist (a hedge needs another)."""
+        """Open a generation; leaving the context manager stops the engine.
+
+        The stream's iterator may be slow to read: the engine must stand that, or wait. The session bounds the wait for
+        the opening and for each delta.
+
+        Args:
+            request: What to generate.
+            avoid: See the module.
+            strict: Wait until a replica outside `avoid` exists, instead of using one of `avoid`. A hedge sets it,
+                because it is worth something only on another replica.
+        """
         ...
 
     def queue(self, avoid: frozenset[str]) -> int | None:
-        """The least number of requests that a replica not in `avoid` was last known to have; None: nothing is known."""
+        """Return the shortest queue among the replicas outside `avoid`, in requests, as last reported.
+
+        None means that it is not known. The call must not block.
+        """
         ...
 
 
 class TtsPort(Protocol):
+    """Text-to-speech."""
+
     def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Stream the segment's audio; leaving the context manager stops it at the next chunk."""
+        """Open the audio of one segment; leaving the context manager stops the engine at its next chunk.
+
+        The iterator yields 24 kHz PCM in chunks of any length. After a failure the session opens the segment again and
+        skips as many samples as it already has, so an engine should speak the same text the same way each time.
+        """
         ...
 
 
@@ -199,27 +314,39 @@ class CachedAnswer:
 
 
 class AnswerCachePort(Protocol):
+    """The answer cache that all hosts share."""
+
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
-        """An answer that was given before, or None."""
+        """Return an answer that was stored before, or None."""
         ...
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
-        """Keep an answer; whether it may be kept was decided before."""
+        """Store an answer. The caller has already decided that it may be shared."""
         ...
 
 
 class NoiseSuppressor(Protocol):
-    """Takes the noise out of one caller's audio, in the host and at once."""
+    """Noise suppression for the audio of one caller; runs synchronously in the host."""
 
     def clean(self, pcm: bytes) -> bytes:
-        """16 kHz PCM of any length in; the same audio, a constant time behind, out."""
+        """Return the cleaned 16 kHz PCM: as many bytes as it gets, delayed by a constant time."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The five stages of one deployment, its answer cache and its second language model if it has them, by port, and
-    which engine stands behind each (for reports).
+    """The stages that a host uses.
+
+    Attributes:
+        vad: Voice activity detection.
+        turn_detector: End-of-turn detection.
+        stt: Speech-to-text.
+        llm: The language model.
+        tts: Text-to-speech.
+        engines: Name of the engine of each stage, for reports.
+        answers: The answer cache; None without one.
+        suppressor: Makes the noise suppressor of one session; None without noise suppression.
+        llm_backup: A second language model for hedges and retries; None without one.
     """
 
     vad: VadPort
@@ -234,7 +361,10 @@ class Stages:
 
 
 class Metrics(Protocol):
-    """Where a conversation's numbers go. Labels are closed sets; no caller text ever becomes one."""
+    """Receiver of a conversation's measurements. Labels come from closed sets; caller text never becomes a label.
+
+    No method may block or raise.
+    """
 
     def turn(
         self,
@@ -244,54 +374,80 @@ class Metrics(Protocol):
         raw_s: dict[str, float],
         engines: dict[str, str],
     ) -> None:
-        """A turn was answered; `stages_s`: shares that sum to it, `raw_s`: the stages' own durations."""
+        """Record an answered turn.
+
+        Args:
+            voice_to_voice_s: Seconds from the caller's last speech to the first audio of the answer.
+            stages_s: Each stage's share of the turn; overlapped time counts once.
+            raw_s: Each stage's own duration, overlapped time included.
+            engines: Name of the engine of each stage.
+        """
         ...
 
-    def session_opened(self) -> None: ...
-    def session_closed(self, duration_s: float) -> None: ...
-    def refused(self, reason: str) -> None: ...
-    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None: ...
+    def session_opened(self) -> None:
+        """Count a conversation that was admitted."""
+        ...
+
+    def session_closed(self, duration_s: float) -> None:
+        """Record the end of a conversation."""
+        ...
+
+    def refused(self, reason: str) -> None:
+        """Count a call that was not admitted; `reason` is a value of `AdmissionRefusal`."""
+        ...
+
+    def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
+        """Count what became of a hedge."""
+        ...
+
     def hedge_delay(self, delay_s: float) -> None:
-        """How long this request waits for its first token before it is hedged."""
+        """Record how long the newest request waits for its first token before it is hedged."""
         ...
 
     def partial(self, outcome: Literal["heard", "failed"]) -> None:
-        """A transcript of an utterance that is still going on."""
+        """Count an interim transcript."""
         ...
 
     def draft(self, outcome: str) -> None:
-        """A reply was begun before its turn was taken (begun), and then kept or discarded; or there was to be none
-        (declined_...: rejoinder/core/reply/draft_budget.py).
+        """Count a step of a speculative reply.
+
+        `outcome` is "begun", "renewed", "kept", "discarded", "discarded_ready", or "declined_" and a value of
+        `DraftDeclined`.
         """
         ...
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
-        """A language model replica was taken out, or brought back."""
+        """Count a language model replica that was taken out of use, or brought back."""
         ...
 
     def cache(self, outcome: str) -> None:
-        """A question was looked up in the answer cache, or was not to be, or its answer was kept
-        (actors/stages/answer_cache.py).
-        """
+        """Count an answer cache lookup or store; `actors/stages/answer_cache.py` has the outcomes."""
         ...
 
     def filler(self, after_s: float) -> None:
-        """A filler began so long after the caller's last speech."""
+        """Record a filler that began `after_s` seconds after the caller's last speech."""
         ...
 
     def degradation(self, measure: str) -> None:
-        """A session does without something because a stage is slow (rejoinder/core/reply/degradation.py)."""
+        """Count a degradation measure that a session took; a value of `DegradationMeasure`."""
         ...
 
-    def interrupted(self, stop_s: float) -> None: ...
+    def interrupted(self, stop_s: float) -> None:
+        """Record a barge-in: `stop_s` is the time from the arrival of the caller's speech to silence."""
+        ...
+
     def overheard(self, reading: str) -> None:
-        """Speech over or just behind a reply was no turn (why: rejoinder/core/turns/barge_in.py)."""
+        """Count speech over or just after a reply that was not a turn; a value of `SpeechReading`."""
         ...
 
-    def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None: ...
+    def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
+        """Count an error: whose fault it was, and the stage where it happened."""
+        ...
 
 
 class Journal(Protocol):
-    """The session's own record of its turns, for the operator; never holds audio."""
+    """Record of the turns of a session, for the operator. It never holds audio."""
 
-    def write(self, kind: str, fields: dict[str, object]) -> None: ...
+    def write(self, kind: str, fields: dict[str, object]) -> None:
+        """Append an entry; `fields` must be JSON-serializable."""
+        ...

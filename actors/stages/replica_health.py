@@ -1,46 +1,48 @@
-"""Watching the language model's replicas: one that falls silent is left, and tried again by requests of our own.
+"""Health of the language model's replicas: a silent one is taken out of use, and probed until it answers again.
 
-The decisions are `rejoinder.core.resilience.circuit_breaker`; this looks at the streams that wait, and performs them.
+`rejoinder.core.resilience.circuit_breaker` decides; this watches the waiting streams and carries the decisions out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from actors.stages.ports import LlmPort, LlmRequest, Metrics
-from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
+from actors.stages.retry import contained
+from rejoinder.core.errors import RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.resilience.circuit_breaker import CircuitBreaker
 from rejoinder.core.resilience.hedging import HedgePolicy
 from rejoinder.core.settings.settings import BreakerSettings
 
-logger = logging.getLogger(__name__)
-
-# Adds at most so much to the time in which a silent replica is noticed.
-LOOK_EVERY_S = 0.05
+# Interval of the checks. It adds at most this much to the time until a silent replica is noticed.
+CHECK_EVERY_S = 0.05
 PROBE = (ChatMessage("user", "Hello"),)
 
 
 class WaitingStream(Protocol):
-    """A stream that waits for its next token."""
+    """A stream that waits for its next token.
 
-    waits_since: float
+    Attributes:
+        waiting_since: Monotonic time of its last token, or of its start.
+    """
+
+    waiting_since: float
 
     @property
     def replica(self) -> str:
-        """Who owes it; "" while none is chosen."""
+        """Id of the replica that serves it; "" while none is chosen."""
         ...
 
     def abandon(self) -> None:
-        """Its replica has fallen silent."""
+        """Give its replica up: the replica has fallen silent. Must not block."""
         ...
 
 
 class ReplicaHealth:
-    """One for all conversations of a host."""
+    """Circuit breaker over the language model's replicas, shared by all conversations of a host."""
 
     def __init__(
         self,
@@ -58,75 +60,74 @@ class ReplicaHealth:
         self._clock = clock
         self._breaker = CircuitBreaker(settings)
         self._waiting: set[WaitingStream] = set()
-        self._woken = asyncio.Event()
+        self._wake = asyncio.Event()
 
     @property
     def avoid(self) -> frozenset[str]:
-        """Replicas that are taken out."""
+        """The replicas that are out of use."""
         return self._breaker.avoid
 
-    def waits(self, stream: WaitingStream) -> None:
-        """A stream was asked for."""
+    def add(self, stream: WaitingStream) -> None:
+        """Watch a stream that was just opened."""
         self._waiting.add(stream)
-        self._woken.set()
+        self._wake.set()
 
-    def ended(self, stream: WaitingStream) -> None:
+    def remove(self, stream: WaitingStream) -> None:
+        """Stop watching a stream."""
         self._waiting.discard(stream)
 
-    def heard(self, replica: str) -> None:
-        """A token came."""
+    def token_received(self, replica: str) -> None:
+        """Record a token of `replica`; it closes an open breaker."""
         if self._breaker.heard(replica, self._clock()):
             self._metrics.breaker("closed")
 
     def failed(self, replica: str) -> None:
-        """A request of this replica broke."""
+        """Record a failed request of `replica`; "" is ignored."""
         if replica and self._breaker.failed(replica, self._clock()):
             self._opened()
 
     async def run(self, group: asyncio.TaskGroup) -> None:
-        """Look while somebody waits or something is taken out, until cancelled; probes are tasks of the group."""
+        """Check while a stream waits or a replica is out of use, until cancelled. Probes run as tasks of `group`."""
         while True:
-            self._woken.clear()
+            self._wake.clear()
             if not self._waiting and not self.avoid:
-                await self._woken.wait()
-            self._look()
+                await self._wake.wait()
+            self._check()
             for replica in self._breaker.due(self._clock()):
                 group.create_task(self._probe(replica))
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S)
 
-    def _look(self) -> None:
-        longest: dict[str, float] = {}
+    def _check(self) -> None:
+        waiting_since_by_replica: dict[str, float] = {}
         for stream in self._waiting:
             if stream.replica:
-                since = longest.get(stream.replica, stream.waits_since)
-                longest[stream.replica] = min(since, stream.waits_since)
+                since = waiting_since_by_replica.get(stream.replica, stream.waiting_since)
+                waiting_since_by_replica[stream.replica] = min(since, stream.waiting_since)
         now = self._clock()
         usual_s = self._settings.silence_factor * self._policy.usual_s(now)
         idle_timeout_s = max(self._settings.silence_ms / 1000, usual_s)
-        for replica in self._breaker.silent(longest, idle_timeout_s, now):
+        for replica in self._breaker.silent(waiting_since_by_replica, idle_timeout_s, now):
             self._opened()
             for stream in [stream for stream in self._waiting if stream.replica == replica]:
                 stream.abandon()
 
     def _opened(self) -> None:
         self._metrics.breaker("opened")
-        self._woken.set()
+        self._wake.set()
 
     async def _probe(self, replica: str) -> None:
-        """Ask it, and only it, for a token; cancelling stops the engine."""
+        """Ask this replica, and only this one, for a token. Cancelling stops the engine."""
         others = self._breaker.known - {replica}
         request = LlmRequest(PROBE, max_tokens=1)
-        try:
-            async with (
-                asyncio.timeout(self._settings.silence_ms / 1000),
-                self._llm.open(request, avoid=others, strict=True) as stream,
-            ):
-                async for _ in stream:
-                    if stream.replica == replica:
-                        self.heard(replica)
-        except (BackendError, Overloaded, TimeoutError, RejoinderError):
-            self._metrics.error("backend", "llm_probe")
-        except Exception:  # a bug in a stage must not end the watch over all of them
-            logger.exception("the language model port broke")
-            self._metrics.error("internal", "llm")
+        with contained("llm", self._metrics):
+            try:
+                async with (
+                    asyncio.timeout(self._settings.silence_ms / 1000),
+                    self._llm.open(request, avoid=others, strict=True) as stream,
+                ):
+                    async for _ in stream:
+                        if stream.replica == replica:
+                            self.token_received(replica)
+            except (RejoinderError, TimeoutError):
+                self._metrics.error("backend", "llm_probe")
         self._breaker.unanswered(replica, self._clock())

@@ -1,30 +1,41 @@
-"""Asking a stage again when its replica failed: on another one, until it answers or the turn is given up.
+"""Retries, timeouts and error containment for calls to the stages.
 
-Ray Serve never retries an accepted request, so this is the only place where one is repeated. Unary calls (voice
-activity, turn verdict, transcript) are pure, so repeating is safe; streams carry on from what was already received
-(see `hedge` and `voice`).
+Ray Serve never retries a request that a replica accepted, so this module is the only place that repeats one.
+`attempts` paces the retries of one call. `retry_unary` runs a unary call with it. Streams use `attempts` directly and
+resume after what they already received (`actors.stages.hedged_llm`, `actors.replying.speech_output`). `contained` is
+the boundary that turns a bug behind a port into a logged and counted error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from types import TracebackType
 from typing import Generic, TypeVar
 
-from actors.stages.ports import Metrics
+from actors.stages.ports import ANYWHERE, Metrics
 from rejoinder.core.errors import BackendError, Overloaded, StageTimeout
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Pause between attempts: short, because a second replica is usually there; doubling, because a replacement takes
-# seconds.
+# The failures that a port promises. Any other exception from a port is a bug.
+StageFault = BackendError | Overloaded | TimeoutError
+STAGE_FAULTS: tuple[type[Exception], ...] = (BackendError, Overloaded, TimeoutError)
+
+# The pause starts short, because a second replica is usually available. It doubles, because starting a replacement
+# replica takes seconds.
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
 
 
 class StageFailures:
-    """Which stages fail a turn right now; the reply watches it to apologise in time."""
+    """The stages that currently fail one turn. The reply watches it to apologise in time."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -35,166 +46,401 @@ class StageFailures:
 
     @property
     def active(self) -> bool:
+        """True while at least one stage fails."""
         return bool(self._failing)
 
-    def failed(self, stage: str, fault: BackendError | Overloaded | TimeoutError) -> None:
-        """A call of `stage` failed and will be repeated."""
-        self.away(stage)
+    def failed(self, stage: str, fault: StageFault) -> None:
+        """Record a failed call of `stage` that will be repeated, and count the error."""
+        self.mark(stage)
         self._metrics.error("overload" if isinstance(fault, Overloaded) else "backend", stage)
 
-    def away(self, stage: str) -> None:
-        """A stage that many conversations share is failing; who asks it counts the error, once."""
+    def mark(self, stage: str) -> None:
+        """Record that `stage` fails, without counting an error.
+
+        For a stage that many conversations share: its caller counts the error once for all of them.
+        """
         self._failing.add(stage)
         self._began.set()
         self._over.clear()
 
     def recovered(self, stage: str) -> None:
-        """The stage answered again."""
+        """Record that `stage` answered again."""
         self._failing.discard(stage)
         if not self._failing:
             self._began.clear()
             self._over.set()
 
-    async def wait(self) -> None:
-        """Until some stage fails."""
+    async def wait_until_active(self) -> None:
+        """Wait until some stage fails."""
         await self._began.wait()
 
-    async def over(self) -> None:
-        """Until no stage fails."""
+    async def wait_until_over(self) -> None:
+        """Wait until no stage fails."""
         await self._over.wait()
 
 
 class ItemWait:
-    """The wait for a stream's next item, while `patience` lasts."""
+    """The timeout on a stream's next item, inside `idle_timeout`."""
 
     def __init__(self, timeout: asyncio.Timeout, limit_s: float) -> None:
         self._timeout = timeout
         self._limit_s = limit_s
 
     def pause(self) -> None:
-        """What takes time now is not the stream."""
+        """Stop the timeout while the caller works on an item."""
         self._timeout.reschedule(None)
 
     def restart(self) -> None:
-        """The next item is awaited."""
+        """Start the timeout for the next item."""
         self._timeout.reschedule(asyncio.get_running_loop().time() + self._limit_s)
 
 
 @asynccontextmanager
-async def patience(limit_s: float) -> AsyncIterator[ItemWait]:
-    """Open and read a stream inside: TimeoutError once it, or its next item, was awaited for `limit_s`."""
+async def idle_timeout(limit_s: float) -> AsyncIterator[ItemWait]:
+    """Bound the wait for a stream's opening and for each of its items; open and read the stream inside.
+
+    Raises:
+        TimeoutError: The opening or the next item took longer than `limit_s`.
+    """
     async with asyncio.timeout(limit_s) as timeout:
         yield ItemWait(timeout, limit_s)
 
 
 class Backoff:
-    """The growing pause between attempts."""
+    """A pause that doubles from `first_s` up to `longest_s`."""
 
-    def __init__(self) -> None:
-        self._next_s = FIRST_PAUSE_S
+    def __init__(self, first_s: float = FIRST_PAUSE_S, longest_s: float = LONGEST_PAUSE_S) -> None:
+        self._next_s = first_s
+        self._longest_s = longest_s
 
     async def __call__(self) -> None:
+        """Sleep for the current pause and double it."""
         await asyncio.sleep(self._next_s)
-        self._next_s = min(self._next_s * 2, LONGEST_PAUSE_S)
+        self._next_s = min(self._next_s * 2, self._longest_s)
 
 
 def next_timeout(limit_s: float, fault: Exception, left_s: float) -> float:
-    """What to allow a stream that is asked for again after `fault`: twice as long if that was lateness, but no more
-    than is `left_s`.
+    """Return the idle timeout for the next attempt at a stream.
 
-    It has lost its place in the queue. If the stage needs longer than `limit_s` for all that it has to do, attempts of
-    that length would all end in vain, and it would be busy with nothing else.
+    After a timeout it is twice `limit_s`, but at most the `left_s` seconds until the caller gives up. The repeated
+    request has lost its place in the queue. If the stage needs longer than `limit_s` for its whole queue, attempts of
+    that length would all fail and keep the stage busy.
     """
     return min(2 * limit_s, max(limit_s, left_s)) if isinstance(fault, StageTimeout | TimeoutError) else limit_s
+
+
+class Attempt:
+    """One attempt at a call; a context manager that takes a stage fault as the attempt's failure.
+
+    Inside the `with` block, a fault that the retries cover ends the block and is reported. Any other exception
+    propagates. A block that ends without an exception ends the retries.
+
+    Attributes:
+        avoid: Replicas that this attempt should not use.
+        limit_s: Idle timeout for this attempt, in seconds.
+    """
+
+    def __init__(self, retries: Attempts, avoid: frozenset[str], limit_s: float) -> None:
+        self.avoid = avoid
+        self.limit_s = limit_s
+        self._retries = retries
+
+    def failed(self, fault: StageFault) -> None:
+        """Report a failure of this attempt, or of an earlier one that still runs."""
+        self._retries.note_failure(fault)
+
+    def progressed(self) -> None:
+        """Report progress: the time until giving up and the idle timeout start anew at the next failure."""
+        self._retries.note_progress()
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if fault is None:
+            self._retries.note_success()
+        elif isinstance(fault, BackendError | Overloaded | TimeoutError) and self._retries.covers(fault):
+            self.failed(fault)
+            return True
+        return False
+
+
+class Attempts:
+    """The attempts at one call; see `attempts`."""
+
+    def __init__(
+        self,
+        stage: str,
+        on_failure: Callable[[StageFault], None],
+        *,
+        limit_s: float,
+        give_up_s: float,
+        max_attempts: int | None,
+        pause: Backoff,
+        covered: tuple[type[Exception], ...],
+        overload_clears_avoid: bool,
+    ) -> None:
+        self.last: StageFault | None = None
+        self._stage = stage
+        self._on_failure = on_failure
+        self._first_limit_s = self._limit_s = limit_s
+        self._give_up_s = give_up_s
+        self._max_attempts = max_attempts
+        self._pause = pause
+        self._covered = covered
+        self._overload_clears_avoid = overload_clears_avoid
+        self._avoid = ANYWHERE
+        self._deadline: float | None = None
+        self._count = 0
+        self._done = False
+
+    def __aiter__(self) -> Attempts:
+        return self
+
+    async def __anext__(self) -> Attempt:
+        """Return the next attempt, after a pause unless it is the first; cancelling starts none.
+
+        Raises:
+            BackendError: `give_up_s` or `max_attempts` is used up; its cause is the last failure.
+            StopAsyncIteration: The previous attempt succeeded.
+        """
+        if self._done:
+            raise StopAsyncIteration
+        if self._count:
+            self._check_limits()
+            await self._pause()
+        self._count += 1
+        return Attempt(self, self._avoid, self._limit_s)
+
+    def covers(self, fault: Exception) -> bool:
+        """Return True if the call is repeated after this exception."""
+        return isinstance(fault, self._covered)
+
+    def note_success(self) -> None:
+        """End the iteration."""
+        self._done = True
+
+    def note_progress(self) -> None:
+        """Start the time until giving up and the idle timeout anew."""
+        self._deadline = None
+        self._limit_s = self._first_limit_s
+
+    def note_failure(self, fault: StageFault) -> None:
+        """Report a failure, and choose the next attempt's replicas and idle timeout."""
+        now = asyncio.get_running_loop().time()
+        if self._deadline is None:
+            self._deadline = now + self._give_up_s
+        self.last = fault
+        self._on_failure(fault)
+        if isinstance(fault, BackendError):
+            self._avoid = frozenset({fault.replica})
+        elif isinstance(fault, Overloaded) and self._overload_clears_avoid:
+            self._avoid = ANYWHERE
+        self._limit_s = next_timeout(self._limit_s, fault, self._deadline - now)
+
+    def _check_limits(self) -> None:
+        late = self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline
+        if late or self._count == self._max_attempts:
+            tried = f"for {self._give_up_s:g} s" if late else f"in {self._count} attempts"
+            raise BackendError(f"{self._stage} did not answer {tried} ({self.last}).", stage=self._stage) from self.last
+
+
+def attempts(
+    stage: str,
+    on_failure: Callable[[StageFault], None],
+    *,
+    limit_s: float = math.inf,
+    give_up_s: float = math.inf,
+    max_attempts: int | None = None,
+    pause: Backoff | None = None,
+    covered: tuple[type[Exception], ...] = STAGE_FAULTS,
+    overload_clears_avoid: bool = False,
+) -> Attempts:
+    """Return an asynchronous iterator over the attempts at one call of a stage.
+
+    It pauses between attempts, and ends after an attempt whose `with` block ended without an exception:
+
+        async for attempt in attempts("tts", on_failure, give_up_s=60):
+            with attempt:
+                result = await call(avoid=attempt.avoid)
+        use(result)
+
+    Each attempt avoids the replica that failed last. Breaking out of the loop needs no clean-up.
+
+    Args:
+        stage: The stage's name, for the error message.
+        on_failure: Called with each failure, before the pause.
+        limit_s: Idle timeout of a stream, in seconds. `Attempt.limit_s` starts with it and grows after timeouts
+            (`next_timeout`). The caller applies it.
+        give_up_s: Seconds from the first failure since the last progress. After that the next failure is final.
+        max_attempts: Number of attempts after which the failure is final; None means no limit.
+        pause: The pause between attempts; the default grows from FIRST_PAUSE_S to LONGEST_PAUSE_S.
+        covered: The exceptions that are repeated.
+        overload_clears_avoid: Whether an `Overloaded` lets the next attempt use the replica that failed before it.
+
+    Raises:
+        BackendError: From the iteration, when a limit is used up.
+    """
+    return Attempts(
+        stage,
+        on_failure,
+        limit_s=limit_s,
+        give_up_s=give_up_s,
+        max_attempts=max_attempts,
+        pause=pause or Backoff(),
+        covered=covered,
+        overload_clears_avoid=overload_clears_avoid,
+    )
 
 
 async def retry_unary(
     stage: str,
     call: Callable[[frozenset[str]], Awaitable[Result]],
-    trouble: StageFailures,
+    failures: StageFailures,
     *,
     attempt_s: float,
     give_up_s: float,
 ) -> Result:
-    """Repeat `call(avoid)` until it succeeds; raises BackendError after `give_up_s`. Cancelling stops what runs."""
-    attempts = _Attempts(stage, call, trouble, attempt_s)
+    """Return the first successful result of `call(avoid)`; cancelling stops every running attempt.
+
+    A failed attempt is repeated. Next to a late attempt a second one is started, and the late one goes on: see
+    `_UnaryAttempts`. The call must be pure, because it may run more than once.
+
+    Args:
+        stage: The stage's name, for `failures` and the error message.
+        call: Starts one attempt that does not use the replicas in its argument.
+        failures: Told of every failure, and of the recovery.
+        attempt_s: Seconds after which an attempt counts as late.
+        give_up_s: Seconds from the start of the call. A unary call makes no progress, so unlike in `attempts` the
+            limit also ends an attempt that is still running.
+
+    Raises:
+        BackendError: No attempt succeeded within `give_up_s`.
+        Exception: What `call` raised, if it is no stage fault.
+    """
+    unary = _UnaryAttempts(stage, call, failures, attempt_s)
     try:
         async with asyncio.timeout(give_up_s):
-            return await attempts.answer()
+            return await unary.result()
     except TimeoutError:
-        raise BackendError(
-            f"{stage} stayed away for {give_up_s:g} s ({attempts.last}).", stage=stage
-        ) from attempts.last
+        raise BackendError(f"{stage} did not answer for {give_up_s:g} s ({unary.last}).", stage=stage) from unary.last
     finally:
-        await attempts.stop()
+        await unary.stop()
 
 
-class _Attempts(Generic[Result]):
-    """At one call: a failed attempt is repeated, and beside a late one a second is made.
+class _UnaryAttempts(Generic[Result]):
+    """The attempts at one unary call: a failed one is repeated, and a late one gets a second one next to it.
 
-    The first attempt that is late is kept. Where a stage has too much to do, the callers who have waited longest would
-    else go to the end of its queue, again and again, and be answered last or never.
+    The first late attempt is kept. When a stage has too much to do, a caller who gave up its place would go to the end
+    of the queue again and again, and the callers who waited longest would be answered last or never.
     """
 
     def __init__(
-        self, stage: str, call: Callable[[frozenset[str]], Awaitable[Result]], trouble: StageFailures, attempt_s: float
+        self, stage: str, call: Callable[[frozenset[str]], Awaitable[Result]], failures: StageFailures, attempt_s: float
     ) -> None:
-        self.last: Exception | None = None
-        self._stage = stage
         self._call = call
-        self._trouble = trouble
         self._attempt_s = attempt_s
-        self._avoid: frozenset[str] = frozenset()
         self._running: list[asyncio.Future[Result]] = []
+        self._attempts = attempts(stage, partial(failures.failed, stage))
+        self._recovered = partial(failures.recovered, stage)
 
-    async def answer(self) -> Result:
-        """Of the attempt that succeeds first; raises what is no failure of a backend."""
-        pause = Backoff()
-        while True:
-            newest = asyncio.ensure_future(self._call(self._avoid))
-            self._running.append(newest)
-            if (winner := await self._settled(newest)) is not None:
-                self._trouble.recovered(self._stage)
-                return winner.result()
-            await pause()
+    @property
+    def last(self) -> StageFault | None:
+        """The latest failure."""
+        return self._attempts.last
+
+    async def result(self) -> Result:
+        """Return the first successful result. Exceptions that are no stage faults propagate."""
+        async for attempt in self._attempts:
+            with attempt:
+                winner = await self._first(attempt)
+        self._recovered()
+        return winner.result()
 
     async def stop(self) -> None:
-        """Cancel what still runs."""
-        for attempt in self._running:
-            attempt.cancel()
+        """Cancel the attempts that still run and wait for their ends."""
+        for running in self._running:
+            running.cancel()
         if self._running:
             await asyncio.wait(self._running)
 
-    async def _settled(self, newest: asyncio.Future[Result]) -> asyncio.Future[Result] | None:
-        """The first to succeed; None when the newest attempt has failed or is late."""
+    async def _first(self, attempt: Attempt) -> asyncio.Future[Result]:
+        """Start an attempt. Return the first one that ends without a stage fault.
+
+        Raises:
+            BackendError, Overloaded, TimeoutError: The newest attempt failed, or is late.
+        """
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._attempt_s
-        while newest in self._running:
-            left_s = max(0.0, due - loop.time())
+        newest = asyncio.ensure_future(self._call(attempt.avoid))
+        self._running.append(newest)
+        late_at = loop.time() + self._attempt_s
+        while True:
+            left_s = max(0.0, late_at - loop.time())
             done, _ = await asyncio.wait(self._running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            for attempt in done:
-                if not self._failed(attempt):
-                    return attempt
+            for finished in done - {newest}:
+                if (fault := _stage_fault(finished)) is None:
+                    return finished
+                self._running.remove(finished)
+                attempt.failed(fault)
+            if newest in done:
+                if (fault := _stage_fault(newest)) is None:
+                    return newest
+                self._running.remove(newest)
+                raise fault
             if not done:
-                self._note(TimeoutError(f"no answer for {self._attempt_s:g} s"))
                 if newest is not self._running[0]:
                     self._running.remove(newest)
                     newest.cancel()
                     await asyncio.wait({newest})
-                break
-        return None
+                raise TimeoutError(f"no answer for {self._attempt_s:g} s")
 
-    def _failed(self, attempt: asyncio.Future[Result]) -> bool:
-        """Whether it has, as backends do; then it is noted, and no more among those that run."""
-        fault = attempt.exception()
-        if not isinstance(fault, BackendError | Overloaded | TimeoutError):
+
+def _stage_fault(finished: asyncio.Future[Result]) -> StageFault | None:
+    fault = finished.exception()
+    return fault if isinstance(fault, BackendError | Overloaded | TimeoutError) else None
+
+
+class Containment:
+    """The block that `contained` guards.
+
+    Attributes:
+        broke: True if the block ended with an exception.
+    """
+
+    def __init__(self, stage: str, metrics: Metrics, what: str, quiet: bool) -> None:
+        self.broke = False
+        self._stage = stage
+        self._metrics = metrics
+        self._what = what
+        self._quiet = quiet
+
+    def __enter__(self) -> Containment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(fault, Exception):
             return False
-        self._running.remove(attempt)
-        if isinstance(fault, BackendError):
-            self._avoid = frozenset({fault.replica})
-        self._note(fault)
+        self.broke = True
+        self._metrics.error("internal", self._stage)
+        if not self._quiet:
+            logger.error("unexpected exception in %s", self._what, exc_info=fault)
         return True
 
-    def _note(self, fault: BackendError | Overloaded | TimeoutError) -> None:
-        self.last = fault
-        self._trouble.failed(self._stage, fault)
+
+def contained(stage: str, metrics: Metrics, *, what: str = "", quiet: bool = False) -> Containment:
+    """Return a context manager that logs and counts any exception of its block, and goes on after the block.
+
+    It is the one boundary against bugs: a bug behind a port must not end a session or the host. Handle the failures
+    that the port promises inside the block. Cancellation passes through.
+
+    Args:
+        stage: Label of the error count (`Metrics.error("internal", stage)`).
+        metrics: Counts the error.
+        what: What the log message names; by default the stage's port.
+        quiet: Whether to count the exception without logging it.
+    """
+    return Containment(stage, metrics, what or f"the {stage} port", quiet)

@@ -1,4 +1,4 @@
-"""What every conversation of a host shares."""
+"""What all conversations of a host share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,22 @@ from rejoinder.core.settings.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`clock` is monotonic seconds; `phrases` are spoken without any engine."""
+    """Shared services of one host.
+
+    Attributes:
+        stages: The engines, by port.
+        settings: The configuration of the application.
+        hedger: Client of the language model.
+        phrases: Clips that are spoken without an engine: apology, fillers, greeting and set phrases.
+        metrics: Receiver of measurements.
+        journal: Record of turns.
+        clock: Monotonic seconds.
+        draft_budget: Budget of speculative replies.
+        answer_cache: Client of the answer cache.
+        turn_detector_queue: Admits requests to the turn detector.
+        latency_estimator: Predicts a reply's first audio, for fillers.
+        first_segment_sizer: Chooses the length of a reply's first segment.
+    """
 
     stages: Stages
     settings: Settings
@@ -26,11 +41,11 @@ class Services:
     metrics: Metrics
     journal: Journal
     clock: Callable[[], float]
-    speculation: DraftBudget
-    recall: AnswerCacheClient
-    questions: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
-    foresight: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
-    pace: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
+    draft_budget: DraftBudget
+    answer_cache: AnswerCacheClient
+    turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
+    latency_estimator: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
+    first_segment_sizer: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
 
     @classmethod
     def over(
@@ -43,10 +58,10 @@ class Services:
         journal: Journal,
         clock: Callable[[], float],
     ) -> Services:
-        """Those of a host whose conversations use `stages`."""
+        """Return the services of a host whose conversations use `stages`."""
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
-        speculation = DraftBudget(settings.speculation)
-        recall = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)
+        draft_budget = DraftBudget(settings.speculation)
+        answer_cache = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)
         return cls(
             stages,
             settings=settings,
@@ -55,6 +70,6 @@ class Services:
             metrics=metrics,
             journal=journal,
             clock=clock,
-            speculation=speculation,
-            recall=recall,
+            draft_budget=draft_budget,
+            answer_cache=answer_cache,
         )

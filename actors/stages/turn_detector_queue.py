@@ -1,4 +1,4 @@
-"""The host's questions to the turn model: a few at once, the newest first, and none that would be answered too late."""
+"""The host's requests to the turn detector: a few at once, newest first, and none that would be answered too late."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from contextlib import asynccontextmanager
 from rejoinder.core.errors import Overloaded
 from rejoinder.core.resilience.deadline_queue import DeadlineQueue
 
-# One is being answered while the next is on its way: more would only wait in the turn model's queue, and can be
-# withdrawn here for less.
+# Two keep the model busy: one runs while the next is on its way. More would wait in the model's own queue, where
+# withdrawing a request costs more than here.
 AT_ONCE = 2
 
 
 class TurnDetectorQueue:
-    """Deadlines are the event loop's seconds."""
+    """Admission of one host's turn detector requests. Deadlines are seconds of the event loop's clock."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
-        self._line: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue(at_once)
+        self._queue: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue(at_once)
 
     @asynccontextmanager
-    async def turn(self, deadline: float) -> AsyncIterator[None]:
-        """Wait for a place and hold it; raises Overloaded as soon as no answer can be there by the deadline.
+    async def slot(self, deadline: float) -> AsyncIterator[None]:
+        """Wait for a slot and hold it; make the request inside. Cancelling gives the slot or the place in the queue up.
 
-        Cancelling it withdraws the question.
+        Raises:
+            Overloaded: No answer can arrive by `deadline`.
         """
         loop = asyncio.get_running_loop()
         ticket: asyncio.Future[None] = loop.create_future()
-        self._line.join(ticket, deadline)
-        self._call(loop.time())
+        self._queue.join(ticket, deadline)
+        self._admit(loop.time())
         answered = False
         try:
             await ticket
             yield
             answered = True
         finally:
-            # A question that was withdrawn says nothing about how long answers take; one cut off says it was longer.
+            # A withdrawn request tells nothing about the service time. One that hit its deadline sets a lower bound.
             now = loop.time()
-            self._line.leave(ticket, now, learn=answered or now >= deadline)
-            self._call(now)
+            self._queue.leave(ticket, now, learn=answered or now >= deadline)
+            self._admit(now)
 
-    def _call(self, now: float) -> None:
-        served, late = self._line.calls(now)
-        for ticket in served:
+    def _admit(self, now: float) -> None:
+        admitted, late = self._queue.calls(now)
+        for ticket in admitted:
             if not ticket.done():
                 ticket.set_result(None)
         for ticket in late:
             if not ticket.done():
-                ticket.set_exception(Overloaded("the turn model has more questions than it can answer in time."))
+                ticket.set_exception(Overloaded("the turn detector has more requests than it can answer in time."))

@@ -1,4 +1,5 @@
 """Carries out the commands of the turn machine (`rejoinder.core.turns`) and detects barge-in.
 
-Start at `command_executor.py`. The topmost package of `actors`: only `actors.session` imports it.
+Start at `command_executor.py`. It imports the other packages of `actors` and the core; only the modules of `actors`
+import it.
 """

@@ -1,112 +1,137 @@
-"""Listening while we speak: how soon speech is believed, and whether its words are meant for us."""
+"""Barge-in detection: how soon speech over a reply counts as speech, and whether its words address the agent."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from typing import Protocol
+from collections.abc import Callable
 
 from actors.listening.audio_input import AudioInput, speech_settings
 from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.replies import Replies
 from actors.stages.ports import Transcript
-from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.turns.barge_in import AgentSpeech, SpeechReading, read, stops
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
-from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnRules, TurnState
+from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
-# What of our own speech may come back as an echo: what was just heard, and what the listener hears while it is said.
+# The part of the reply that may come back as an echo, in seconds before and after the listener's position.
 SPOKEN_BEFORE_S = 10.0
 SPOKEN_BEHIND_S = 1.0
 
 
-class BargeInSession(Protocol):
-    """The session as its attention sees it."""
-
-    replies: Replies
-
-    @property
-    def rules(self) -> TurnRules: ...
-
-    @property
-    def state(self) -> TurnState: ...
-
-    def post(self, event: TurnEvent) -> None: ...
-
-
 class BargeInDetector:
-    """Of one session; not thread-safe."""
+    """Barge-in detection of one session; not thread-safe.
 
-    def __init__(self, talk: BargeInSession, services: Services, ear: AudioInput) -> None:
-        self._talk = talk
-        self._services = services
-        self._settings = services.settings.barge_in
-        self._ear = ear
-        self._usual = self._keen = ear.settings
-        self._hearing: EndOfTurnRequest | None = None
-        self.denied_as = SpeechReading.NO_WORDS
-        """How the newest words were read that were not meant for us."""
+    Attributes:
+        rejected_as: Why the last utterance was rejected as a barge-in.
+    """
+
+    def __init__(
+        self,
+        context: SessionContext,
+        audio_input: AudioInput,
+        replies: Replies,
+        *,
+        state: Callable[[], TurnState],
+        post: Callable[[TurnEvent], None],
+    ) -> None:
+        """Create the detector and configure the audio input.
+
+        Args:
+            context: The session.
+            audio_input: Its speech settings are exchanged by `tune`.
+            replies: The session's replies.
+            state: Returns the turn machine's state.
+            post: Takes events for the turn machine.
+        """
+        self._context = context
+        self._services = context.services
+        self._settings = context.services.settings.barge_in
+        self._replies = replies
+        self._state = state
+        self._post = post
+        self._audio_input = audio_input
+        self._normal = self._sensitive = audio_input.settings
+        self._end_of_turn: EndOfTurnRequest | None = None
+        self.rejected_as = SpeechReading.NO_WORDS
+        self.configured()
 
     def configured(self) -> None:
-        """The client's turn detection changed: hear by it from the next window on."""
-        self._usual = speech_settings(self._services.settings.speech, self._talk.rules.detection)
-        soonest_ms = min(self._usual.min_speech_ms, self._settings.pause_after_ms)
-        self._keen = self._usual.model_copy(update={"min_speech_ms": soonest_ms})
+        """Apply the client's turn detection from the next window on."""
+        self._normal = speech_settings(self._services.settings.speech, self._context.turn_rules.detection)
+        soonest_ms = min(self._normal.min_speech_ms, self._settings.pause_after_ms)
+        self._sensitive = self._normal.model_copy(update={"min_speech_ms": soonest_ms})
         self.tune()
 
     def tune(self) -> None:
-        """Believe speech sooner while it would only pause a reply that is being heard."""
-        state = self._talk.state
-        keen = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._talk.replies.audible
-        self._ear.settings = self._keen if keen and self._talk.rules.pauses_replies else self._usual
+        """Choose how soon speech counts: sooner while a reply is audible and speech would only pause it."""
+        state = self._state()
+        sensitive = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._replies.audible
+        self._audio_input.settings = (
+            self._sensitive if sensitive and self._context.turn_rules.pauses_replies else self._normal
+        )
 
     def begin(self) -> None:
-        """The caller begins to speak."""
-        self._hearing = None
-        self.denied_as = SpeechReading.NO_WORDS
+        """Start on a new utterance."""
+        self._end_of_turn = None
+        self.rejected_as = SpeechReading.NO_WORDS
 
-    def await_words(self, revision: int, hearing: EndOfTurnRequest) -> None:
-        """Report the words of an utterance that has to prove itself, when they are known."""
-        if self._talk.state.barge_in_check is not BargeInCheck.NOT_NEEDED:
-            self._hearing = hearing
-            hearing.transcript.add_done_callback(lambda transcript: self._known(revision, transcript))
+    def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
+        """Post the reading of the utterance's words when they are there, if it is checked for barge-in.
 
-    def nobody_knows(self, revision: int) -> None:
-        """The words may be overdue. If that is because speech-to-text fails, the caller is not to pay for it."""
-        if self._talk.state.barge_in_check is BargeInCheck.OVERDUE and self._hearing and self._hearing.trouble.active:
-            self._talk.post(TranscriptReady(revision, addressed=True, processed=self._ear.processed))
-
-    def guessed(self, newest: str, sure: str) -> None:
-        """A transcript of what was said so far, and its words that hardly change any more.
-
-        An unsure word may be an invention, so it ends nothing; but it speaks for waiting.
+        Args:
+            revision: The revision that the words belong to.
+            end_of_turn: The request that transcribes them.
         """
-        state = self._talk.state
+        if self._state().barge_in_check is not BargeInCheck.NOT_NEEDED:
+            self._end_of_turn = end_of_turn
+            end_of_turn.transcript.add_done_callback(lambda transcript: self._transcribed(revision, transcript))
+
+    def words_overdue(self, revision: int) -> None:
+        """Accept the utterance if its words are overdue because speech-to-text fails.
+
+        The caller may have said something, and must not be ignored for our failure.
+        """
+        if (
+            self._state().barge_in_check is BargeInCheck.OVERDUE
+            and self._end_of_turn
+            and self._end_of_turn.failures.active
+        ):
+            self._post(TranscriptReady(revision, addressed=True, processed=self._audio_input.processed))
+
+    def interim_transcribed(self, latest: str, stable: str) -> None:
+        """Post the reading of an interim transcript. See `InterimJudge`.
+
+        Words that are not stable may be wrong, so they never end the reply. They only keep it paused. A stop command
+        always ends it.
+        """
+        state = self._state()
         if state.barge_in_check is BargeInCheck.NOT_NEEDED:
             return
-        spoken = self._services.settings.stt.language
-        if stops(newest, self._settings, spoken) or (sure and self._meant(sure)):
-            self._talk.post(InterimReady(state.revision, addressed=True))
-        elif not self._meant(newest):
-            self._talk.post(InterimReady(state.revision, addressed=False))
+        language = self._services.settings.stt.language
+        if stops(latest, self._settings, language) or (stable and self._addresses_agent(stable)):
+            self._post(InterimReady(state.revision, addressed=True))
+        elif not self._addresses_agent(latest):
+            self._post(InterimReady(state.revision, addressed=False))
 
-    def _known(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
+    def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
-            return  # forgotten
-        meant = transcript.exception() is not None or self._meant(transcript.result().text)
-        self._talk.post(TranscriptReady(revision, meant, self._ear.processed))
+            return  # the caller went on; a newer request has the words
+        addressed = transcript.exception() is not None or self._addresses_agent(transcript.result().text)
+        self._post(TranscriptReady(revision, addressed, self._audio_input.processed))
 
-    def _meant(self, text: str) -> bool:
-        found = read(text, self._floor(), self._settings, self._services.settings.stt.language)
-        if found is not SpeechReading.ADDRESSED:
-            self.denied_as = found
-        return found is SpeechReading.ADDRESSED
+    def _addresses_agent(self, text: str) -> bool:
+        reading = read(text, self._agent_speech(), self._settings, self._services.settings.stt.language)
+        if reading is not SpeechReading.ADDRESSED:
+            self.rejected_as = reading
+        return reading is SpeechReading.ADDRESSED
 
-    def _floor(self) -> AgentSpeech:
-        agent, rules = self._talk.state.agent, self._talk.rules
-        over = agent is AgentState.PAUSED or (agent is AgentState.REPLYING and rules.pauses_replies)
-        reply = self._talk.replies.current
+    def _agent_speech(self) -> AgentSpeech:
+        agent, rules = self._state().agent, self._context.turn_rules
+        interrupting = agent is AgentState.PAUSED or (agent is AgentState.REPLYING and rules.pauses_replies)
+        reply = self._replies.current
         if reply is None:
-            return AgentSpeech("", over, math.inf)
-        words, left_s = reply.saying(SPOKEN_BEFORE_S, SPOKEN_BEHIND_S)
-        return AgentSpeech(words, over, left_s)
+            return AgentSpeech("", interrupting, math.inf)
+        text, left_s = reply.words_around(SPOKEN_BEFORE_S, SPOKEN_BEHIND_S)
+        return AgentSpeech(text, interrupting, left_s)

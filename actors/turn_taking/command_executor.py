@@ -1,4 +1,4 @@
-"""Carrying out what the turn machine commands, and the one timer that it sets."""
+"""Execution of the turn machine's commands, and the one timer that the machine sets."""
 
 from __future__ import annotations
 
@@ -18,98 +18,100 @@ from rejoinder.core.turns.events import IdleTimeout, SilenceElapsed, TurnEvent, 
 
 
 class CommandExecutor:
-    """Of one session; `post` takes the events that come of it. Not thread-safe."""
+    """Executes the commands of one session's turn machine; not thread-safe."""
 
     def __init__(
         self,
         services: Services,
-        ear: AudioInput,
+        audio_input: AudioInput,
         utterance: CallerUtterance,
         replies: Replies,
         *,
-        attention: BargeInDetector,
+        barge_in: BargeInDetector,
         post: Callable[[TurnEvent], None],
     ) -> None:
-        self.order: ReplyRequest | None = None
-        """What the client asked the next reply to be."""
+        """Create the executor; `post` takes the events that the commands cause."""
         self._services = services
-        self._ear = ear
+        self._audio_input = audio_input
         self._utterance = utterance
         self._replies = replies
-        self._attention = attention
+        self._barge_in = barge_in
         self._post = post
         self._timer: asyncio.TimerHandle | None = None
-        # The revision whose required silence passed while audio still waited for its decision.
-        self._overdue: int | None = None
+        # The revision whose required silence elapsed while received audio was still undecided.
+        self._elapsed_revision: int | None = None
 
-    def perform(self, command: Command, start: int) -> None:
-        """Do it; the caller's utterance began at sample `start`."""
+    def execute(self, command: Command, utterance_start: int) -> None:
+        """Execute a command; `utterance_start` is the sample where the caller's utterance began."""
         match command:
-            case commands.AnnounceSpeech(begun):
-                self._attention.begin()
+            case commands.AnnounceSpeech(start):
+                self._barge_in.begin()
                 self._replies.summaries.withdraw()
-                self._utterance.announce(begun)
-            case commands.Transcribe(revision, begun, end, judge):
-                self._utterance.hear(begun, end, partial(self._judged, revision) if judge else None)
-                self._attention.await_words(revision, self._utterance.hearing)
+                self._utterance.announce(start)
+            case commands.Transcribe(revision, start, end, judge):
+                self._utterance.transcribe(start, end, partial(self._on_verdict, revision) if judge else None)
+                self._barge_in.await_words(revision, self._utterance.request)
             case commands.CancelRevision():
                 self._replies.discard()
-                self._utterance.forget()
+                self._utterance.cancel_request()
             case commands.WaitUntil(revision, at):
-                self._wake_at(at, partial(self._wait_over, revision))
+                self._wake_at(at, partial(self._silence_elapsed, revision))
             case commands.CommitTurn():
                 self._replies.expect(self._utterance.commit(command))
             case commands.StartIdleTimer(revision, at):
-                quiet = self._ear.received
-                self._wake_at(at, lambda: self._post(IdleTimeout(revision, quiet, self._ear.received)))
-            case commands.CommitIdleTurn(begun, end):
-                self._utterance.commit_silence(begun, end)
+                quiet_from = self._audio_input.received
+                self._wake_at(at, lambda: self._post(IdleTimeout(revision, quiet_from, self._audio_input.received)))
+            case commands.CommitIdleTurn(start, end):
+                self._utterance.commit_silence(start, end)
             case commands.DismissUtterance(speech_end, end):
                 self._utterance.dismiss(speech_end, end)
-                self._services.metrics.overheard(self._attention.denied_as.value)
+                self._services.metrics.overheard(self._barge_in.rejected_as.value)
             case _:
-                self._perform_reply(command, self._ear.arrival(start + 1))
+                self._execute_reply(command, self._audio_input.arrival(utterance_start + 1))
 
-    def _perform_reply(self, command: Command, since: float | None) -> None:
-        """`since`: when the caller's utterance arrived."""
+    def _execute_reply(self, command: Command, interrupted_at: float | None) -> None:
+        """Execute a command about replies; `interrupted_at` is when the caller's utterance arrived (monotonic)."""
         match command:
             case commands.StartDraft(revision):
-                self._replies.draft(revision, self._utterance.hearing)
+                self._replies.draft(revision, self._utterance.request)
             case commands.DiscardDraft():
                 self._replies.discard()
-            case commands.StartReply(draft):
-                order, self.order = self.order, None
-                self._replies.start(order, draft)
+            case commands.StartReply(draft, request):
+                assert request is None or isinstance(request, ReplyRequest)  # the core does not touch it
+                self._replies.start(request, draft)
             case commands.PauseReply():
-                self._replies.pause(since)
-                self._utterance.attend()
+                self._replies.pause(interrupted_at)
+                self._utterance.prioritize()
             case commands.ResumeReply():
                 self._replies.resume()
             case commands.CancelReply(reason):
-                self._replies.cut(reason, since)
+                self._replies.cut(reason, interrupted_at)
 
     def caught_up(self) -> None:
-        """Audio was decided: what waited for that may be over."""
-        if self._overdue is not None:
-            self._wait_over(self._overdue)
+        """Check the elapsed silence again, because audio was decided."""
+        if self._elapsed_revision is not None:
+            self._silence_elapsed(self._elapsed_revision)
 
     def close(self) -> None:
-        """Nothing is waited for any more."""
+        """Cancel the timer."""
         if self._timer:
             self._timer.cancel()
 
-    def _judged(self, revision: int, probability: float | None) -> None:
-        self._post(VerdictReady(revision, probability, self._ear.processed))
+    def _on_verdict(self, revision: int, probability: float | None) -> None:
+        self._post(VerdictReady(revision, probability, self._audio_input.processed))
 
-    def _wait_over(self, revision: int) -> None:
-        """The required silence has passed, if what is still undecided says so too: the next tick will tell."""
-        self._overdue = revision if self._ear.backlog else None
-        if self._overdue is None:
-            self._attention.nobody_knows(revision)
+    def _silence_elapsed(self, revision: int) -> None:
+        """Post that the required silence has elapsed.
+
+        While undecided audio may still hold speech it only notes the revision; `caught_up` then checks again.
+        """
+        self._elapsed_revision = revision if self._audio_input.backlog else None
+        if self._elapsed_revision is None:
+            self._barge_in.words_overdue(revision)
             self._post(SilenceElapsed(revision))
 
     def _wake_at(self, at: float, act: Callable[[], None]) -> None:
-        """Do something at a monotonic time; the machine waits for one thing at a time."""
+        """Call `act` at a monotonic time. The machine waits for one thing at a time, so this replaces the timer."""
         self.close()
         delay = max(0.0, at - self._services.clock())
         self._timer = asyncio.get_running_loop().call_later(delay, act)

@@ -1,145 +1,144 @@
-"""What the caller is saying: announced, heard, and made a turn of the conversation."""
+"""What the caller is saying: announced on the wire, transcribed, and committed as a turn of the conversation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from actors.listening.audio_input import AudioInput
 from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.replying.requests import CommittedTurn
-from actors.replying.response import claim
+from actors.replying.response import claim_item_id
+from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.measuring.waterfall import Marks, Stage
 from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire import server
-from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.items import Conversation, Item
+from rejoinder.core.wire.items import Item
 
-# What the language model reads of a caller who lets the idle timeout pass; shown as the item's transcript.
+# Text of the turn that an idle timeout commits, for the language model and as the item's transcript.
 SILENCE = "(silence)"
 
 
-class UtteranceSession(Protocol):
-    """The session as the caller's utterance sees it."""
-
-    conversation: Conversation
-    stamp: server.IdStamp
-
-    def emit(self, event: Json) -> None: ...
-
-
 class CallerUtterance:
-    """The one that is under way; after its commit, the next."""
+    """The caller's current utterance; after its commit, the next one."""
 
     def __init__(
-        self, talk: UtteranceSession, ear: AudioInput, listening: EndOfTurn, partials: InterimTranscripts
+        self, context: SessionContext, audio_input: AudioInput, end_of_turn: EndOfTurn, interims: InterimTranscripts
     ) -> None:
-        self._talk = talk
-        self._ear = ear
-        self._listening = listening
-        self._partials = partials
+        self._context = context
+        self._audio_input = audio_input
+        self._end_of_turn = end_of_turn
+        self._interims = interims
         self._item_id: str | None = None
-        self._hearing: EndOfTurnRequest | None = None
+        self._request: EndOfTurnRequest | None = None
 
     def announce(self, start: int) -> None:
-        """The caller speaks, since sample `start`."""
-        self._item_id = self._talk.stamp("item")
-        self._partials.begin(start - self._padding)
-        self._talk.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
+        """Tell the client that the caller speaks since sample `start`."""
+        self._item_id = self._context.stamp("item")
+        self._interims.begin(start - self._padding)
+        self._context.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
 
-    def hear(self, start: int, end: int, judged: Callable[[float | None], None] | None) -> None:
-        """Find out what was said in [start, end), and with `judged` whether it was all."""
-        begin = start - self._padding
-        heard = self._ear.pcm(begin, end)
-        guess = self._partials.settle(self._ear.dip)
-        since = partial(self._ear.pcm, begin)
-        hearing = self._listening.start(
-            heard, judged, lambda: since(self._ear.processed), self._partials.tokens, guess=guess
+    def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
+        """Start the end-of-turn request for samples [start, end); with `on_verdict` it judges the turn too."""
+        padded_start = start - self._padding
+        pcm = self._audio_input.pcm(padded_start, end)
+        interim = self._interims.settle(self._audio_input.dip)
+        audio_from = partial(self._audio_input.pcm, padded_start)
+        request = self._end_of_turn.start(
+            pcm, on_verdict, lambda: audio_from(self._audio_input.processed), self._interims.tokens, interim=interim
         )
-        self._hearing = hearing
-        hearing.transcript.add_done_callback(lambda _: self._known(hearing))
+        self._request = request
+        request.transcript.add_done_callback(lambda _: self._transcribed(request))
 
-    def _known(self, hearing: EndOfTurnRequest) -> None:
-        """Its transcript is there, or nobody waits for it any more: a guess comes too late."""
-        if self._hearing is hearing:
-            self._partials.pause()
+    def _transcribed(self, request: EndOfTurnRequest) -> None:
+        """Stop interim transcripts, because the final transcript is there or was cancelled."""
+        if self._request is request:
+            self._interims.pause()
 
     @property
-    def hearing(self) -> EndOfTurnRequest:
-        """What `hear` began."""
-        assert self._hearing is not None  # the machine asks for Hear before it asks for anything about it
-        return self._hearing
+    def request(self) -> EndOfTurnRequest:
+        """The end-of-turn request that `transcribe` started."""
+        assert self._request is not None  # the machine commands Transcribe before anything that needs its result
+        return self._request
 
-    def forget(self) -> None:
-        """Drop what is being found out about the end: there is more to hear."""
-        if self._hearing:
-            self._hearing.forget()
-            self._hearing = None
-            self._partials.resume()
+    def cancel_request(self) -> None:
+        """Cancel the end-of-turn request, because the caller speaks on."""
+        if self._request:
+            self._request.cancel()
+            self._request = None
+            self._interims.resume()
 
-    def drop(self, end: int) -> None:
-        """The client wants no turn made of what came before sample `end`."""
+    def clear(self, end: int) -> None:
+        """Drop the audio before sample `end`, because the client cleared it."""
         self._item_id = None
-        self._partials.end()
-        self._ear.turn_over(end, end)
+        self._interims.end()
+        self._audio_input.turn_over(end, end)
 
-    def attend(self) -> None:
-        """A reply waits for this utterance's words."""
-        self._partials.attend()
+    def prioritize(self) -> None:
+        """Transcribe more often, because a paused reply waits for this utterance's words."""
+        self._interims.prioritize()
 
     def dismiss(self, speech_end: int, end: int) -> None:
-        """It was no turn: the client hears of its end, and that nothing is made of it."""
+        """End the utterance without a turn, and tell the client. See `AudioInput.turn_over` for the samples."""
         item_id, self._item_id = self._item_id, None
-        self._partials.end()
-        self._ear.turn_over(speech_end, end)
+        self._interims.end()
+        self._audio_input.turn_over(speech_end, end)
         if item_id is not None:
-            self._talk.emit(server.speech_stopped(item_id, _ms(end)))
-            self._talk.emit(server.cleared())
+            self._context.emit(server.speech_stopped(item_id, _ms(end)))
+            self._context.emit(server.cleared())
 
     def commit(self, turn: CommitTurn) -> CommittedTurn:
-        """Make it a turn of the conversation, and tell the client."""
+        """Make the utterance a turn of the conversation, and tell the client.
+
+        Starts the end-of-turn request if the command says that there was none for this audio.
+        """
         if not turn.transcript_requested:
-            self.forget()
-            self.hear(turn.start, turn.end, None)
-        hearing, self._hearing = self.hearing, None
-        self._partials.end()
-        item = Item(self._item_id or self._talk.stamp("item"), spoken=True, text=None)
-        claim(self._talk, item.id)
-        self._ear.turn_over(turn.speech_end, turn.end)
+            self.cancel_request()
+            self.transcribe(turn.start, turn.end, None)
+        request, self._request = self.request, None
+        self._interims.end()
+        item = Item(self._item_id or self._context.stamp("item"), spoken=True, text=None)
+        claim_item_id(self._context, item.id)
+        self._audio_input.turn_over(turn.speech_end, turn.end)
         if self._item_id is not None:
-            self._talk.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
+            self._context.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
         self._add(item)
         self._item_id = None
-        began = self._ear.arrival(turn.speech_end) or hearing.began
-        return CommittedTurn(turn, item=item, hearing=hearing, marks=_marks(began, hearing), began=began)
+        speech_ended_at = self._audio_input.arrival(turn.speech_end) or request.started_at
+        return CommittedTurn(
+            turn,
+            item=item,
+            end_of_turn=request,
+            marks=_marks(speech_ended_at, request),
+            speech_ended_at=speech_ended_at,
+        )
 
     def commit_silence(self, start: int, end: int) -> None:
-        """The caller said nothing for so long that this is its turn."""
-        item_id = self._talk.stamp("item")
-        claim(self._talk, item_id)
-        self._talk.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
+        """Make the silence of samples [start, end) a turn, because the caller let the idle timeout pass."""
+        item_id = self._context.stamp("item")
+        claim_item_id(self._context, item_id)
+        self._context.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
         self._add(Item(item_id, spoken=True, text=SILENCE))
 
     def _add(self, item: Item) -> None:
-        previous = self._talk.conversation.append(item)
-        self._talk.emit(server.committed(item.id, previous))
-        self._talk.emit(server.item_event("added", item, previous))
-        self._talk.emit(server.item_event("done", item, previous))
+        previous = self._context.conversation.append(item)
+        self._context.emit(server.committed(item.id, previous))
+        self._context.emit(server.item_event("added", item, previous))
+        self._context.emit(server.item_event("done", item, previous))
 
     @property
     def _padding(self) -> int:
-        return round(self._ear.settings.prefix_padding_ms * STT_RATE / 1000)
+        return round(self._audio_input.settings.prefix_padding_ms * STT_RATE / 1000)
 
 
-def _marks(began: float, hearing: EndOfTurnRequest) -> Marks:
-    """Of a turn whose reply is still to come: the transcript ends STT."""
+def _marks(speech_ended_at: float, request: EndOfTurnRequest) -> Marks:
+    """Return the marks of a turn whose transcript is still to come; the transcript ends Stage.STT."""
     marks = Marks()
-    marks.start(Stage.SILENCE, began)
-    marks.end(Stage.SILENCE, hearing.began)
-    marks.start(Stage.STT, hearing.began)
+    marks.start(Stage.SILENCE, speech_ended_at)
+    marks.end(Stage.SILENCE, request.started_at)
+    marks.start(Stage.STT, request.started_at)
     return marks
 
 

@@ -1,4 +1,4 @@
-"""How tests ask a session for something and read the answer."""
+"""Helpers with which tests send events to a session and read the answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.actors.stage_play import Caller, Play
 
-# The events of a committed turn, in their order.
+# The events of a committed turn, in order.
 TURN = [
     "input_audio_buffer.speech_started",
     "input_audio_buffer.speech_stopped",
@@ -15,7 +15,7 @@ TURN = [
     "conversation.item.added",
     "conversation.item.done",
 ]
-# The last events of a spoken response, complete or cut.
+# The last events of a spoken response, completed or cut, in order.
 RESPONSE_ENDS = [
     "response.output_audio.done",
     "response.output_audio_transcript.done",
@@ -27,23 +27,23 @@ RESPONSE_ENDS = [
 
 
 def server_vad(**fields: object) -> dict[str, object]:
-    """A session.update's session that asks for server_vad."""
+    """Return a session.update's session that asks for server_vad."""
     return detection({"type": "server_vad"} | fields)
 
 
 def detection(value: object) -> dict[str, object]:
-    """A session.update's session with this turn detection."""
+    """Return a session.update's session with this turn detection."""
     return {"type": "realtime", "audio": {"input": {"turn_detection": value}}}
 
 
 def message(text: str, role: str = "user", **fields: object) -> dict[str, object]:
-    """A message item."""
+    """Return a message item."""
     kind = "output_text" if role == "assistant" else "input_text"
     return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]} | fields
 
 
 async def refused(caller: Caller, **event: Any) -> dict[str, Any]:
-    """The error that answers an event, which names the event."""
+    """Send an event that is refused, and return the error that names it."""
     errors = len(caller.of("error"))
     event_id = await caller.ask(**event)
     error: dict[str, Any] = (await caller.until("error", errors + 1))["error"]
@@ -53,15 +53,15 @@ async def refused(caller: Caller, **event: Any) -> dict[str, Any]:
 
 
 async def settled(caller: Caller) -> None:
-    """Until everything that was asked is answered."""
+    """Wait until every event sent so far is handled."""
     await asyncio.sleep(0.001)
 
 
 def prompts(play: Play) -> list[list[tuple[str, str]]]:
-    """The conversation that each request to the language model held, without the instructions."""
+    """Return the conversation in each request to the language model, without the instructions."""
     return [[(message.role, message.content) for message in request.messages[1:]] for _, request in play.llm.requests]
 
 
 def ids(caller: Caller) -> list[str]:
-    """The conversation's items."""
+    """Return the ids of the conversation's items."""
     return [item.id for item in caller.session.conversation]

@@ -1,5 +1,8 @@
-"""Stages that behave like the real ones in time and failure, with simple physics: loudness is speech, and what is said
-is written in a script. `fault`, while set, is what every call raises; the first `hangs` calls never answer."""
+"""Fake stages with the timing and failures of real ones, and simple physics.
+
+Loud audio is speech, and a script has the words. While `fault` is set, every call raises it. The first `hangs` calls
+never answer.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from rejoinder.core.errors import BackendError
 
 @dataclass
 class LoudnessVad:
-    """Probability 0.95 for a window with energy, 0.02 without."""
+    """Voice activity by energy: probability 0.95 for a loud window, 0.02 for a quiet one."""
 
     fault: Exception | None = None
     delay_s: float = 0.0
@@ -49,20 +52,24 @@ class LoudnessVad:
 
 @dataclass
 class ScriptedTurn:
-    """Verdicts in order, the last one for ever; None hangs until it is cancelled."""
+    """Turn detector that returns `probabilities` in order, the last one for ever. None hangs until it is cancelled.
+
+    `received` has the audio of each call, `withdrawn` counts cancelled calls, `most_at_once` is the largest number of
+    concurrent calls.
+    """
 
     probabilities: deque[float | None] = field(default_factory=lambda: deque([0.98]))
     delay_s: float = 0.04
     fault: Exception | None = None
-    heard: list[bytes] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list)
     withdrawn: int = 0
     running: int = 0
-    most: int = 0
+    most_at_once: int = 0
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
-        self.heard.append(pcm)
+        self.received.append(pcm)
         self.running += 1
-        self.most = max(self.most, self.running)
+        self.most_at_once = max(self.most_at_once, self.running)
         try:
             return await self._judge()
         except asyncio.CancelledError:
@@ -72,8 +79,8 @@ class ScriptedTurn:
             self.running -= 1
 
     @property
-    def asked(self) -> int:
-        return len(self.heard)
+    def calls(self) -> int:
+        return len(self.received)
 
     async def _judge(self) -> TurnVerdict:
         await asyncio.sleep(self.delay_s)
@@ -86,14 +93,15 @@ class ScriptedTurn:
 
 
 def open_words() -> ScriptedStt:
-    """A transcript that ends open, so that the turn model has the word."""
+    """Return speech-to-text whose transcript ends open, so that the turn detector decides."""
     return ScriptedStt(deque(["What time is it and"]))
 
 
 @dataclass
 class ScriptedStt:
-    """Texts in order, the last one for ever. `failures`: how many calls fail first. A partial is a guess at the text
-    that comes next; `partials` has their jobs.
+    """Speech-to-text that returns `texts` in order, the last one for ever. The first `failures` calls fail.
+
+    An interim transcript has the text that comes next. `partials` has the interim jobs, `jobs` the final ones.
     """
 
     texts: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
@@ -148,7 +156,7 @@ class _Script:
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
         await self._think()
         for number, word in enumerate(self.words):
-            while self.replica in self.stopped:  # noqa: ASYNC110  # tests put it in and out of a plain set
+            while self.replica in self.stopped:  # noqa: ASYNC110  # `stopped` is a plain set that tests change
                 await asyncio.sleep(0.01)
             if number == self.break_after:
                 raise BackendError("died.", stage="llm", replica=self.replica)
@@ -173,10 +181,10 @@ ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who w
 
 @dataclass
 class WordyLlm:
-    """Says `answer` word by word, from replica a unless it is avoided. `ttft_s`, `break_after` are by replica.
+    """Language model that says `answer` word by word, on replica a unless it is avoided.
 
-    A replica in `dead` refuses, one in `stubborn` goes on for 5 s after it was cancelled, one in `stopped` is silent
-    meanwhile, as a process does that was sent SIGSTOP.
+    `ttft_s` and `break_after` (words before a failure) are by replica. A replica in `dead` refuses. One in `stubborn`
+    goes on for 5 s after it was cancelled. One in `stopped` is silent while it is there, like a process after SIGSTOP.
     """
 
     answer: str = ANSWER
@@ -242,7 +250,10 @@ class WordyLlm:
 
 @dataclass
 class ToneTts:
-    """80 ms a character of a quiet tone, after `delay_s`; fails `failures` times after `fail_after` chunks."""
+    """Text-to-speech of 80 ms of quiet tone a character, after `delay_s`.
+
+    It fails `failures` times, each time after `fail_after` chunks.
+    """
 
     delay_s: float = 0.05
     failures: int = 0
@@ -281,19 +292,19 @@ CHUNK_SAMPLES = 1920
 
 
 def voice_chunk(number: int) -> bytes:
-    """80 ms of a segment's tone: no two chunks of one segment are the same, so that a test sees every repetition."""
+    """Return 80 ms of a segment's tone. No two chunks of a segment are equal, so a test sees every repetition."""
     at = np.arange(number * CHUNK_SAMPLES, (number + 1) * CHUNK_SAMPLES)
     return bytes((np.sin(at * 0.1) * 3000).astype("<i2").tobytes())
 
 
 def voice(text: str) -> bytes:
-    """All the audio of a segment."""
+    """Return all the audio of a segment."""
     return b"".join(voice_chunk(number) for number in range(len(text)))
 
 
 @dataclass
 class CountingMetrics:
-    """Remembers what was reported."""
+    """Metrics that count what they get."""
 
     counts: Counter[str] = field(default_factory=Counter)
     turns: list[dict[str, float]] = field(default_factory=list)
@@ -353,5 +364,7 @@ class CountingMetrics:
 
 
 class SilentJournal:
+    """Journal that keeps nothing."""
+
     def write(self, kind: str, fields: dict[str, object]) -> None:
-        """Forget it."""
+        """Do nothing."""

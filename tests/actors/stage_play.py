@@ -1,4 +1,4 @@
-"""A host in one process with fake stages, and a caller who speaks to it in real (virtual) time."""
+"""A host in one process with fake stages, and a caller who talks to it in (virtual) real time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.actors.wire_rules import Wire
 
 FRAME_S = 0.02
 _TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
-# 24 dB below: a dip, in which voice activity still hears speech.
+# 24 dB quieter: a dip that voice activity still takes for speech.
 _MURMUR = (np.sin(np.arange(320) * 0.2) * 505).astype("<i2").tobytes()
 _HUSH = bytes(640)
 APOLOGY_PCM = _TONE * 50
@@ -32,7 +32,7 @@ APOLOGY_PCM = _TONE * 50
 
 @dataclass
 class Play:
-    """The stages, by role, and the host that uses them."""
+    """The fake stages, by role, and the host that uses them."""
 
     settings: Settings = field(default_factory=Settings)
     vad: LoudnessVad = field(default_factory=LoudnessVad)
@@ -50,7 +50,7 @@ class Play:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
-        """A running host."""
+        """Yield a running host."""
         clock = asyncio.get_running_loop().time
         asked = (self.vad, self.turn, self.stt, self.llm, self.tts)
         stages = Stages(*asked, {"llm": "fake"}, self.answers, self.suppressor, self.backup)
@@ -68,7 +68,7 @@ class Play:
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[Caller]:
-        """A conversation with a running host, and its caller; at its end all events must have been legal."""
+        """Yield the caller of one conversation with a running host. At the end, check that all events were legal."""
         async with self.open() as host:
             caller = Caller()
             async with host.converse("test", caller.take, "rejoinder") as session:
@@ -81,39 +81,49 @@ class Play:
 
 
 class Caller:
-    """Speaks in 20 ms frames, is silent in between, and remembers every event with its time."""
+    """A caller who sends 20 ms frames and remembers every event with its time."""
 
     session: Session
 
     def __init__(self) -> None:
         self.events: list[tuple[float, dict[str, Any]]] = []
         self.silent = False
+        self.listeners: list[Callable[[dict[str, Any], float], None]] = []
+        """Each gets every event and the time of its arrival."""
         self._news = asyncio.Event()
         self._ids = itertools.count(1)
 
     def take(self, event: dict[str, Any]) -> None:
-        if not self.silent:
-            self.events.append((asyncio.get_running_loop().time(), event))
-            self._news.set()
+        """Take a server event."""
+        if self.silent:
+            return
+        now = asyncio.get_running_loop().time()
+        self.events.append((now, event))
+        self._news.set()
+        for listener in self.listeners:
+            listener(event, now)
 
     def check(self) -> None:
-        """Every event is one that stock clients understand, and came when it may."""
+        """Check that every event is one that stock clients understand, and came when it may."""
         wire = Wire()
         for _, event in self.events:
             wire.take(event)
         wire.finish()
 
     async def speak(self, seconds: float) -> None:
+        """Send loud audio in real time."""
         await self._send(_TONE, seconds)
 
     async def murmur(self, seconds: float) -> None:
+        """Send quiet speech in real time: a dip in the voice."""
         await self._send(_MURMUR, seconds)
 
     async def hush(self, seconds: float) -> None:
+        """Send silence in real time."""
         await self._send(_HUSH, seconds)
 
     def pour(self, *seconds: float) -> None:
-        """Send speech and silence in turn, all in one message, faster than real time."""
+        """Send speech and silence in turn, in one message, faster than real time."""
         frames = [(_HUSH if number % 2 else _TONE) * round(length / FRAME_S) for number, length in enumerate(seconds)]
         self.session.hear(b"".join(frames))
 
@@ -123,13 +133,13 @@ class Caller:
             self.session.hear(frame)
 
     async def ask(self, **event: Any) -> str:
-        """Send a client event as JSON, the way a transport does; returns its id."""
+        """Send a client event as JSON, as a transport does, and return its id."""
         event_id = f"c{next(self._ids)}"
         await self.throw(json.dumps({"event_id": event_id} | event))
         return event_id
 
     async def throw(self, message: str | bytes) -> None:
-        """Hand a message to the session as a transport does, whatever it is."""
+        """Hand any message to the session, as a transport does."""
         try:
             event = client.parse(message)
         except client.MalformedEvent as fault:
@@ -141,7 +151,7 @@ class Caller:
             await self.session.submit(event)
 
     async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
-        """The `count`-th event of a type, waiting for it (at most two minutes)."""
+        """Wait for the `count`-th event of a type, at most two minutes, and return it."""
         async with asyncio.timeout(120):
             while len(self.of(kind)) < count:
                 self._news.clear()
@@ -149,7 +159,7 @@ class Caller:
         return self.of(kind)[count - 1]
 
     async def listen(self, kind: str, count: int = 1) -> dict[str, Any]:
-        """The `count`-th event of a type, while the line carries silence, as a caller's does."""
+        """Like `until`, while the line carries silence, as a real caller's does."""
         hush = asyncio.create_task(self.hush(120))
         try:
             return await self.until(kind, count)
@@ -157,28 +167,30 @@ class Caller:
             hush.cancel()
 
     async def say(self, seconds: float = 1.0) -> dict[str, Any]:
-        """Speak, and listen to the whole of the answer."""
+        """Speak, listen to the whole reply, and return its response.done."""
         heard = len(self.of("response.done"))
         await self.speak(seconds)
         return await self.listen("response.done", heard + 1)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
+        """Return the events of a type."""
         return [event for _, event in self.events if event["type"] == kind]
 
     def at(self, kind: str, count: int = 1) -> float:
+        """Return the time of the `count`-th event of a type."""
         return [at for at, event in self.events if event["type"] == kind][count - 1]
 
     @property
     def types(self) -> list[str]:
-        """The event types in order, repeats in a row once."""
+        """The event types in order, with consecutive repeats once."""
         return [kind for kind, _ in itertools.groupby(event["type"] for _, event in self.events)]
 
     @property
     def audio(self) -> bytes:
-        """All that was sent to be heard."""
+        """All audio that was sent to the caller."""
         return b"".join(event["delta"] for event in self.of("response.output_audio.delta"))
 
     @property
     def transcript(self) -> str:
-        """All that was said, apologies included."""
+        """All text that was spoken, apologies included."""
         return "".join(event["delta"] for event in self.of("response.output_audio_transcript.delta"))

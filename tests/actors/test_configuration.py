@@ -1,4 +1,4 @@
-"""session.update: what stock clients send is taken, merged and echoed; what is wrong changes nothing."""
+"""session.update: what stock clients send is accepted, merged and echoed; a wrong field changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def configure(caller: Caller, **session: object) -> dict[str, Any]:
 
 @virtual
 async def test_updates_merge_and_the_echo_is_whole() -> None:
-    """An absent field stays as it was, null clears, and session.updated carries everything."""
+    """An absent field keeps its value, null clears it, and session.updated carries the whole configuration."""
     async with Play().call() as caller:
         first = caller.of("session.created")[0]["session"]
         assert first["audio"]["input"]["turn_detection"] == {
@@ -75,7 +75,7 @@ async def test_null_and_empty_clear() -> None:
         assert {name: echoed["audio"]["input"][name] for name in cleared} == cleared
 
 
-# What each stock client sends first (openai-realtime.md section 2); none may be refused.
+# The first session.update of each stock client. None may be refused.
 STOCK = {
     "agents JS": {
         "model": "gpt-realtime-2.1",
@@ -125,7 +125,7 @@ STOCK = {
 @pytest.mark.parametrize("session", STOCK.values(), ids=list(STOCK))
 @virtual
 async def test_what_stock_clients_send_first_is_taken(session: dict[str, Any]) -> None:
-    """Each is answered by session.updated with explicit booleans, and holds a turn."""
+    """The first session.update of each stock client is answered with explicit booleans, and a turn is held after it."""
     async with Play().call() as caller:
         echoed = await configure(caller, **session)
         assert echoed["audio"]["input"]["turn_detection"]["interrupt_response"] is True
@@ -163,7 +163,7 @@ async def test_what_stock_clients_send_first_is_taken(session: dict[str, Any]) -
 )
 @virtual
 async def test_a_bad_field_leaves_the_whole_configuration_as_it_was(session: dict[str, Any], param: str) -> None:
-    """Not even the good fields beside it are taken; the error names the bad one."""
+    """A bad field changes nothing, not even the good fields next to it, and the error names it."""
     async with Play().call() as caller:
         before = caller.session.config
         error = await refused(
@@ -176,7 +176,7 @@ async def test_a_bad_field_leaves_the_whole_configuration_as_it_was(session: dic
 
 @virtual
 async def test_the_voice_is_locked_once_it_was_heard() -> None:
-    """It may change until the first audio; then the same name is taken and another refused."""
+    """The voice may change until the first audio. After that the same name is accepted and another is refused."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(
@@ -200,7 +200,7 @@ async def test_the_voice_is_locked_once_it_was_heard() -> None:
 
 @virtual
 async def test_an_empty_commit_is_refused() -> None:
-    """Under 100 ms of audio: input_audio_buffer_commit_empty, and no item."""
+    """A commit of less than 100 ms of audio is input_audio_buffer_commit_empty and makes no item."""
     async with Play().call() as caller:
         await caller.hush(0.08)
         error = await refused(caller, type="input_audio_buffer.commit")

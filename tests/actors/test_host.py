@@ -1,4 +1,4 @@
-"""The host: admission, sessions that end without a trace, and one tick for all of them."""
+"""The host: admission, sessions that end without a trace, and one tick for all sessions."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tests.actors.virtual_time import virtual
 
 
 class Gone(Exception):
-    """The transport's own."""
+    """The transport's own exception."""
 
 
 def drop(event: dict[str, Any]) -> None:
-    """Nobody listens."""
+    """Drop the event."""
 
 
 @virtual
 async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is_free() -> None:
-    """Overloaded with retry_after_s, counted; leaving frees the seat, also by an error."""
+    """A full host raises Overloaded with retry_after_s and counts it. Leaving frees the seat, also through an error."""
     play = Play(Settings(host=HostSettings(max_sessions=2, retry_after_s=7)))
     async with play.open() as host:
         with host.seat():
@@ -50,13 +50,14 @@ async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is
 
 @virtual
 async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
-    """A clock that outruns the loop's sleeps makes every look late: new calls are refused with a hint and counted, and
-    those within go on, and looks in time open the door again.
+    """A late event loop refuses new calls with a hint and counts them; running calls go on. It admits again when in
+    time.
     """
     loop = asyncio.get_running_loop()
     play = Play(Settings(host=HostSettings(refuse_at_loop_lag_ms=100, retry_after_s=7)))
     async with play.open() as host:
         with host.seat():
+            # A clock that runs twice as fast as the loop's sleeps makes every measurement late.
             host.services = replace(host.services, clock=lambda: 2 * loop.time())
             await asyncio.sleep(3)
             with pytest.raises(Overloaded) as refused, host.seat():
@@ -70,7 +71,7 @@ async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
 
 
 async def _hold(host: Host, number: int) -> weakref.ref[Session]:
-    """Open a session, get into one of five states, and vanish."""
+    """Open a session, bring it into one of five states, and leave."""
     caller = Caller()
     with host.seat():
         async with host.converse(f"s{number}", caller.take, "rejoinder") as session:
@@ -90,7 +91,7 @@ async def _hold(host: Host, number: int) -> weakref.ref[Session]:
 
 @virtual
 async def test_two_hundred_sessions_leave_nothing() -> None:
-    """Opened, spoken to and left in any state: no task, no session, no seat, no running engine call."""
+    """Sessions that are left in any state leave no task, no object, no seat and no running engine call."""
     play = Play(Settings(host=HostSettings(max_sessions=200)))
     async with play.open() as host:
         await asyncio.sleep(0.01)
@@ -108,8 +109,8 @@ async def test_two_hundred_sessions_leave_nothing() -> None:
 
 
 @virtual
-async def test_what_ends_a_conversation_is_raised_bare() -> None:
-    """The transport catches its own exception by type, whatever task group it went through."""
+async def test_the_transport_gets_its_own_exception() -> None:
+    """The transport's own exception is raised without an exception group."""
     async with Play().open() as host:
         with pytest.raises(Gone):
             async with host.converse("x", drop, "rejoinder"):
@@ -118,7 +119,7 @@ async def test_what_ends_a_conversation_is_raised_bare() -> None:
 
 @virtual
 async def test_cancelling_a_conversation_ends_it() -> None:
-    """The transport's task is cancelled while it waits: so is the session, and cancellation goes on."""
+    """Cancelling the transport's task ends the session, and the cancellation propagates."""
     play = Play()
     async with play.open() as host:
         inside = asyncio.Event()
@@ -139,8 +140,8 @@ async def test_cancelling_a_conversation_ends_it() -> None:
 
 
 @virtual
-async def test_sessions_do_not_hear_each_other() -> None:
-    """Fifty callers who speak at different times are batched into common ticks, and each is heard as if alone."""
+async def test_sessions_in_one_batch_are_independent() -> None:
+    """Fifty callers who speak at different times share ticks, and each gets the same speech edges as alone."""
     play = Play()
 
     async def converse(host: Host, number: int) -> list[int]:
@@ -161,12 +162,14 @@ async def test_sessions_do_not_hear_each_other() -> None:
         edges = await asyncio.gather(*(converse(host, number) for number in range(50)))
     for number, (start_ms, end_ms) in enumerate(edges):
         assert start_ms == pytest.approx(max(0, 100 * number - 300), abs=32)
-        assert end_ms == pytest.approx(100 * number + 500 + 300, abs=64)  # 300 ms: what such an end asks for
+        assert end_ms == pytest.approx(
+            100 * number + 500 + 300, abs=64
+        )  # 300 ms: the silence that this ending requires
 
 
 @virtual
-async def test_a_wrong_answer_of_voice_activity_is_a_failed_tick() -> None:
-    """Too few probabilities, or states cut off: asked again, and no session is confused."""
+async def test_a_vad_result_of_the_wrong_size_is_a_failed_tick() -> None:
+    """A result with too few probabilities counts as a failure and is asked for again; no session is confused."""
 
     class Torn(LoudnessVad):
         torn = 3
@@ -184,8 +187,10 @@ async def test_a_wrong_answer_of_voice_activity_is_a_failed_tick() -> None:
 
 
 @virtual
-async def test_the_phrases_are_held_before_anybody_calls() -> None:
-    """Each is synthesized once, retried while the voice is not up yet; without a voice the host does not open."""
+async def test_held_clips_are_synthesized_before_the_first_call() -> None:
+    """Each clip is synthesized once, with retries while text-to-speech starts. Without text-to-speech the host does not
+    open.
+    """
     tts = ToneTts(failures=2)
     stages = Stages(LoudnessVad(), turn_detector=ScriptedTurn(), stt=ScriptedStt(), llm=WordyLlm(), tts=tts)
     settings = ConversationSettings(apology="Sorry.", greeting="Hello.", phrases=("Yes.", "Wait."), fillers=("Wait.",))
@@ -199,4 +204,4 @@ async def test_the_phrases_are_held_before_anybody_calls() -> None:
     assert not (await hold_phrases(stages, settings.model_copy(update={"filler_after_ms": 0}))).fillers
     tts.fault = BackendError("gone.", stage="tts")
     with pytest.raises(BackendError, match=r"Sorry\."):
-        await hold_phrases(stages, settings, attempts=3)
+        await hold_phrases(stages, settings, max_attempts=3)

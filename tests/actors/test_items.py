@@ -1,4 +1,4 @@
-"""The conversation's items, as a client makes, deletes, reads and truncates them."""
+"""Conversation items that a client creates, deletes, retrieves and truncates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_items_stand_where_the_client_puts_them() -> None:
-    """Appended, at the root, behind another; each event names the true predecessor."""
+    """Items are appended, put at the root or after another item, and each event names the true predecessor."""
     async with Play().call() as caller:
         await caller.ask(type="conversation.item.create", item=message("b", id="b"))
         await caller.ask(type="conversation.item.create", item=message("a", id="a"), previous_item_id="root")
@@ -22,7 +22,7 @@ async def test_items_stand_where_the_client_puts_them() -> None:
 
 @virtual
 async def test_a_tool_result_reaches_the_model() -> None:
-    """Replayed function calls and their outputs are kept, echoed and read."""
+    """Replayed function calls and their outputs are kept, echoed and part of the prompt."""
     play = Play()
     async with play.call() as caller:
         call = {"type": "function_call", "id": "f", "call_id": "c1", "name": "time", "arguments": "{}"}
@@ -37,7 +37,7 @@ async def test_a_tool_result_reaches_the_model() -> None:
 
 @virtual
 async def test_errors_about_items_change_nothing() -> None:
-    """Duplicate ids, unknown ids, images, audio without words: each refused with the code that clients know."""
+    """Duplicate ids, unknown ids, images and audio without a transcript are refused with the code that clients know."""
     async with Play().call() as caller:
         await caller.ask(type="conversation.item.create", item=message("a", id="a"))
         error = await refused(caller, type="conversation.item.create", item=message("again", id="a"))
@@ -56,7 +56,7 @@ async def test_errors_about_items_change_nothing() -> None:
 
 @virtual
 async def test_a_full_conversation_refuses_items_but_not_the_caller() -> None:
-    """A client's endless replay is refused; the caller's own turns still fit."""
+    """A full conversation refuses the client's items; the caller's own turns still fit."""
     async with Play().call() as caller:
         for _ in range(2000):
             await caller.ask(type="conversation.item.create", item=message("x"))
@@ -68,7 +68,7 @@ async def test_a_full_conversation_refuses_items_but_not_the_caller() -> None:
 
 @virtual
 async def test_a_deleted_item_is_forgotten() -> None:
-    """item.deleted, and the model does not read it any more."""
+    """A deleted item leaves the prompt."""
     play = Play()
     async with play.call() as caller:
         for text in ("a", "b"):
@@ -82,7 +82,7 @@ async def test_a_deleted_item_is_forgotten() -> None:
 
 @virtual
 async def test_a_reply_deleted_while_it_is_spoken_stays_deleted() -> None:
-    """Its response ends as ever; the conversation does not get it back, and no item.done is told of it."""
+    """The response ends as usual; the conversation does not get the item back, and no item.done names it."""
     async with Play().call() as caller:
         await caller.ask(type="response.create")
         await caller.until("response.output_audio.delta")
@@ -93,19 +93,19 @@ async def test_a_reply_deleted_while_it_is_spoken_stays_deleted() -> None:
 
 @virtual
 async def test_retrieve_shows_the_transcript() -> None:
-    """item.added keeps a spoken item's transcript null; retrieved, it is filled in."""
+    """item.added has a null transcript for a spoken item; item.retrieved has the transcript."""
     async with Play().call() as caller:
         await caller.say()
         question = caller.of("conversation.item.added")[0]["item"]
         assert question["content"] == [{"type": "input_audio", "transcript": None}]
         await caller.ask(type="conversation.item.retrieve", item_id=question["id"])
-        shown = await caller.until("conversation.item.retrieved")
-        assert shown["item"]["content"] == [{"type": "input_audio", "transcript": "What time is it?"}]
+        retrieved = await caller.until("conversation.item.retrieved")
+        assert retrieved["item"]["content"] == [{"type": "input_audio", "transcript": "What time is it?"}]
 
 
 @virtual
-async def test_the_client_may_guess_our_next_id() -> None:
-    """An item of the client's under the id of the caller's next turn gives way; the turn is held."""
+async def test_a_client_item_with_our_next_id_is_replaced() -> None:
+    """A client's item with the id of the caller's next turn is deleted, and the turn is held."""
     play = Play()
     async with play.call() as caller:
         for number in range(7, 13):
@@ -118,7 +118,7 @@ async def test_the_client_may_guess_our_next_id() -> None:
 
 @virtual
 async def test_truncate_corrects_what_was_heard() -> None:
-    """Of a cut reply the client knows best what was played: the model reads that, and a little overshoot is clamped."""
+    """After a barge-in the client's truncate sets the heard text of the reply; a small overshoot is clamped."""
     play = Play()
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -142,7 +142,7 @@ async def test_truncate_corrects_what_was_heard() -> None:
 
 @virtual
 async def test_a_completed_reply_can_be_truncated() -> None:
-    """Also after response.done: the unheard words leave the context."""
+    """A truncate after response.done removes the unheard words from the prompt."""
     play = Play()
     async with play.call() as caller:
         done = await caller.say()
@@ -158,7 +158,7 @@ async def test_a_completed_reply_can_be_truncated() -> None:
 
 @virtual
 async def test_only_spoken_assistant_items_can_be_truncated() -> None:
-    """A user's item, a text, an unknown id: errors."""
+    """Truncating a user's item, a text item or an unknown id is an error."""
     async with Play().call() as caller:
         await caller.ask(type="conversation.item.create", item=message("a", id="a"))
         await caller.ask(type="conversation.item.create", item=message("b", "assistant", id="b"))

@@ -1,4 +1,4 @@
-"""Two lanes: what the system reports goes first, what the client sends waits for room."""
+"""Two lanes: control events go first, client events wait for room."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_control_comes_before_client_and_each_in_order() -> None:
-    """Whatever order they were put in."""
+    """Control events come first, and each lane keeps its order."""
     box: Mailbox[str, int] = Mailbox()
     await box.submit(1)
     box.post("a")
@@ -21,7 +21,7 @@ async def test_control_comes_before_client_and_each_in_order() -> None:
 
 @virtual
 async def test_a_full_client_lane_holds_the_client_back_and_not_the_system() -> None:
-    """submit waits until one was taken, first come first served; post never waits."""
+    """`submit` waits until an event is taken, in order; `post` never waits."""
     box: Mailbox[str, int] = Mailbox(client_lane=2)
     arrived: list[int] = []
 
@@ -43,7 +43,7 @@ async def test_a_full_client_lane_holds_the_client_back_and_not_the_system() -> 
 
 @virtual
 async def test_a_cancelled_submit_adds_nothing() -> None:
-    """A vanished client's last event does not arrive, and does not hold the lane."""
+    """A cancelled `submit` adds no event and does not block the lane."""
     box: Mailbox[str, int] = Mailbox(client_lane=1)
     await box.submit(1)
     waiting = asyncio.create_task(box.submit(2))
@@ -57,7 +57,7 @@ async def test_a_cancelled_submit_adds_nothing() -> None:
 
 @virtual
 async def test_a_cancelled_get_loses_nothing() -> None:
-    """Also if an event arrived in the very moment of the cancellation."""
+    """A cancelled `get` loses no event, not even one that arrives at the same moment."""
     box: Mailbox[str, int] = Mailbox()
     for early in (False, True):
         waiting = asyncio.create_task(box.get())

@@ -1,4 +1,4 @@
-"""A conversation in one process with fake stages, in virtual time: whole turns, and what is told of them."""
+"""Whole turns of a conversation in one process, with fake stages and in virtual time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
-    """A spoken question is answered, each event exactly where openai-realtime.md section 5 puts it."""
+    """A spoken question is answered, and every event comes in the order of the Realtime API."""
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -41,7 +41,7 @@ async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
 
 @virtual
 async def test_the_speech_edges_are_in_input_buffer_time() -> None:
-    """audio_start_ms includes the prefix padding, audio_end_ms the silence that ended the turn; both to a window."""
+    """audio_start_ms includes the prefix padding, audio_end_ms the silence that ended the turn, both to one window."""
     async with Play().call() as caller:
         await caller.hush(1.0)
         await caller.say(1.0)
@@ -51,7 +51,7 @@ async def test_the_speech_edges_are_in_input_buffer_time() -> None:
 
 @virtual
 async def test_a_second_turn_reads_the_first() -> None:
-    """The prompt grows by what was said and answered."""
+    """The second turn's prompt has the first question and its answer."""
     play = Play(stt=ScriptedStt(deque(["What time is it?", "And tomorrow?"])))
     async with play.call() as caller:
         await caller.say()
@@ -61,8 +61,8 @@ async def test_a_second_turn_reads_the_first() -> None:
 
 
 @virtual
-async def test_transcripts_are_told_to_those_who_ask() -> None:
-    """Transcription events come only when configured, for the item of the turn, with its length."""
+async def test_transcripts_are_sent_when_configured() -> None:
+    """Transcription events come only when configured, for the turn's item, with the length of its audio."""
     play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
     async with play.call() as caller:
         await caller.say()
@@ -72,15 +72,15 @@ async def test_transcripts_are_told_to_those_who_ask() -> None:
             type="session.update", session={"type": "realtime", "audio": {"input": {"transcription": transcription}}}
         )
         await caller.say(2.0)
-    (told,) = caller.of("conversation.item.input_audio_transcription.completed")
-    assert told["transcript"] == "Two."
-    assert told["item_id"] == caller.of("input_audio_buffer.committed")[1]["item_id"]
-    assert told["usage"]["seconds"] == pytest.approx(2.4, abs=0.05)
+    (completed,) = caller.of("conversation.item.input_audio_transcription.completed")
+    assert completed["transcript"] == "Two."
+    assert completed["item_id"] == caller.of("input_audio_buffer.committed")[1]["item_id"]
+    assert completed["usage"]["seconds"] == pytest.approx(2.4, abs=0.05)
 
 
 @virtual
 async def test_a_long_answer_that_hits_its_limit_is_incomplete() -> None:
-    """max_output_tokens: what was generated is spoken, the response says why it ends."""
+    """An answer that reaches max_output_tokens is spoken, and its response is incomplete for that reason."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "max_output_tokens": 5})
@@ -94,7 +94,7 @@ async def test_a_long_answer_that_hits_its_limit_is_incomplete() -> None:
 @pytest.mark.parametrize("lead_ms", [20, 60, 320, 2000])
 @virtual
 async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead(lead_ms: int) -> None:
-    """No sample leaves more than playout_lead_ms before it is heard, all arrive, and the listener never waits."""
+    """No sample is sent more than playout_lead_ms before it is heard, all are sent, and the listener never runs dry."""
     settings = Settings(conversation=ConversationSettings(playout_lead_ms=lead_ms))
     play = Play(settings, tts=ToneTts(delay_s=0.02))
     async with play.call() as caller:
@@ -112,7 +112,7 @@ async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead(lead_ms: 
 
 @virtual
 async def test_an_answer_without_words_is_complete() -> None:
-    """A model that says nothing leaves a completed response without audio, and the next turn is held."""
+    """A model that generates nothing gives a completed response without audio, and the next turn is held."""
     play = Play(llm=WordyLlm(answer=""))
     async with play.call() as caller:
         done = await caller.say()

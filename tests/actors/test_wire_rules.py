@@ -1,4 +1,4 @@
-"""The rules that every test conversation is checked by do find what they are there to find."""
+"""The rules that check every test conversation find the errors that they are meant to find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 @cache
 def conversation() -> tuple[Json, ...]:
-    """What a caller who barges in hears, until the second answer has ended."""
+    """Return the events of a caller who barges in, until the second response has ended."""
 
     async def play() -> tuple[Json, ...]:
         async with Play().call() as caller:
@@ -45,13 +45,13 @@ STRUCTURE = sorted({event["type"] for event in conversation()} - {"response.outp
 
 
 def test_the_real_conversation_is_legal() -> None:
-    """The others fail for what is changed in it."""
+    """The unchanged conversation breaks no rule, so the other tests fail only for what they change."""
     check(list(conversation()))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in STRUCTURE if kind != "input_audio_buffer.speech_started"])
 def test_a_missing_event_is_found(kind: str) -> None:
-    """Any event but an audio delta, left out once."""
+    """A conversation without any one of its events is illegal, audio deltas aside."""
     events = list(conversation())
     del events[first(kind)]
     with pytest.raises((AssertionError, ValueError)):
@@ -60,7 +60,7 @@ def test_a_missing_event_is_found(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", STRUCTURE)
 def test_a_repeated_event_is_found(kind: str) -> None:
-    """Any event twice, even under a fresh event id, save announcements that a clear could have voided."""
+    """A repeated event is illegal, even under a fresh event id, except announcements that a clear could have voided."""
     events = list(conversation())
     again = copy.deepcopy(events[first(kind)]) | {"event_id": "fresh"}
     if kind in ("session.created", "input_audio_buffer.speech_started"):
@@ -90,15 +90,15 @@ def test_a_repeated_event_is_found(kind: str) -> None:
     ],
 )
 def test_a_spoiled_event_is_found(kind: str, spoil: Any) -> None:
-    """A wrong type, a null, an id of something else."""
+    """An event with a wrong type, a null or the id of something else is illegal."""
     events = copy.deepcopy(list(conversation()))
     spoil(events[first(kind)])
     with pytest.raises((AssertionError, ValueError, KeyError)):
         check(events)
 
 
-def test_a_delta_behind_the_end_is_found() -> None:
-    """No delta of a response may follow its response.done."""
+def test_a_delta_after_the_end_is_found() -> None:
+    """A delta after its response.done is illegal."""
     events = list(conversation())
     events.insert(first("response.done") + 1, events[first("response.output_audio.delta")] | {"event_id": "fresh"})
     with pytest.raises(AssertionError):

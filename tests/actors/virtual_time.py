@@ -1,4 +1,7 @@
-"""An event loop whose clock jumps to the next timer: hours of conversation in milliseconds, and the same every time."""
+"""An event loop whose clock jumps to the next timer.
+
+Hours of conversation take milliseconds, and every run is the same.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ Arguments = ParamSpec("Arguments")
 
 
 class _JumpingSelector(selectors.SelectSelector):
-    """Instead of waiting for a timer, moves the clock to it."""
+    """Selector that moves the clock to the next timer instead of waiting for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +24,7 @@ class _JumpingSelector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("every task waits for something that no timer will bring: the test is stuck")
+            raise RuntimeError("the test is stuck: no task is ready and no timer is set")
         ready = super().select(0)
         if not ready:
             self.now += max(0.0, timeout)
@@ -29,6 +32,8 @@ class _JumpingSelector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
+    """Event loop in virtual time, which starts at 1000 s."""
+
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
@@ -38,13 +43,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtual(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine in virtual time."""
+    """Run a coroutine in virtual time and return its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 
 def virtual(test: Callable[Arguments, Coroutine[Any, Any, None]]) -> Callable[Arguments, None]:
-    """Run an asynchronous test in virtual time."""
+    """Decorate an asynchronous test so that it runs in virtual time."""
 
     @functools.wraps(test)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:

@@ -1,5 +1,7 @@
-"""What every conversation must look like from outside: openai-python's own types, and the rules of
-openai-realtime.md, sections 4 to 6, that types cannot say."""
+"""What every conversation must look like on the wire.
+
+The types are those of openai-python. The rules are those of OpenAI's Realtime API that types cannot express.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from openai.types.realtime import RealtimeServerEvent
 Json = dict[str, Any]
 
 MAX_FRAME_BYTES = 1024 * 1024
-# Where null means something (section 6); everywhere else a field is left out.
+# Fields where null has a meaning. Everywhere else an empty field is left out.
 NULLABLE = {"previous_item_id", "transcript", "status_details", "usage", "metadata"}
 NULLABLE_IN_SESSION = {"turn_detection", "transcription", "noise_reduction", "tracing", "idle_timeout_ms"}
 
@@ -28,7 +30,7 @@ MODELS = _models()
 
 
 def on_the_wire(event: Json) -> Json:
-    """The event as a transport sends it."""
+    """Return the event as a transport sends it."""
     if isinstance(event.get("delta"), bytes):
         assert event["delta"], "an audio delta without audio"
         event = event | {"delta": base64.b64encode(event["delta"]).decode()}
@@ -39,7 +41,7 @@ def on_the_wire(event: Json) -> Json:
 
 
 def nulls(value: Any, path: str = "") -> Iterator[str]:
-    """The dotted paths of all nulls."""
+    """Yield the dotted paths of all nulls."""
     if value is None:
         yield path
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -48,18 +50,18 @@ def nulls(value: Any, path: str = "") -> Iterator[str]:
 
 
 def check_shape(event: Json) -> None:
-    """One event: its type is openai-python's, and it holds no null that a client would stumble over."""
+    """Check one event: it has openai-python's type, and no null that a client does not expect."""
     MODELS[event["type"]].model_validate(event, strict=True)
     assert isinstance(event["event_id"], str)
     for path in nulls(event):
         name, inside_session = path.rsplit(".", 1)[-1], path.startswith("session.")
-        # What the client sent inside its tools is the client's own, and `rejoinder` is our own clients'.
+        # Tools are echoed as the client sent them, and `rejoinder` is a field for our own clients.
         own = path.startswith(("session.tools.", "session.tracing.metadata.", "rejoinder."))
         assert own or name in NULLABLE or (inside_session and name in NULLABLE_IN_SESSION), f"{event['type']}: {path}"
 
 
 class _Response:
-    """The events of one response must follow this order; deltas may repeat."""
+    """The required order of the events of one response; deltas may repeat."""
 
     def __init__(self, created: Json) -> None:
         response = created["response"]
@@ -115,7 +117,7 @@ class _Response:
 
 
 class Wire:
-    """Takes a conversation's server events in order; asserts that each may come now."""
+    """Takes the server events of a conversation in order, and asserts that each may come now."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -128,7 +130,7 @@ class Wire:
         self._expected: list[tuple[str, str]] = []
 
     def take(self, event: Json) -> None:
-        """The next event, as it left the session."""
+        """Check the next event, as it left the session."""
         event = on_the_wire(event)
         check_shape(event)
         kind = event["type"]
@@ -140,13 +142,13 @@ class Wire:
         self._follow_items(kind, event)
 
     def finish(self) -> None:
-        """The conversation is over, by the client's will: a response may be open still, an item half told may not."""
+        """Check the end: a response may still be open, but a turn's events must be complete."""
         assert not self._expected, f"{self._expected[0]} never came"
 
     def _follow_caller(self, kind: str, event: Json) -> None:
         committed = ("input_audio_buffer.committed", self._ended_speech)
         if kind == "input_audio_buffer.cleared" and self._expected[:1] == [committed]:
-            self._expected = []  # it was no turn
+            self._expected = []  # the utterance was dismissed
         if self._expected:
             found = (kind, event.get("item_id") or event.get("item", {}).get("id"))
             assert found == self._expected.pop(0), f"{found} came in the middle of a commit"

@@ -97,7 +97,8 @@ class SpeechSettings(Section):
     """Milliseconds of speech that start an utterance, so that a click does not."""
     soft_end_ms: float = Field(32, ge=32, le=1000)
     """Milliseconds of silence that make a tentative end of speech. Transcription and a speculative reply start then.
-    The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms (docs/results/latency.md).
+    The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms
+    (docs/results/latency.md).
     """
     prefix_padding_ms: float = Field(300, ge=0, le=2000)
     """Milliseconds of audio before the detected start that belong to the utterance, so that no first sound is lost."""

@@ -1,4 +1,4 @@
-"""A session with a noise suppressor hears what that lets through."""
+"""The audio input with a noise suppressor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.actors.virtual_time import virtual
 
 
 class Gate:
-    """Lets through what is loud, after `after` messages."""
+    """Noise suppressor that silences the first `after` messages."""
 
     def __init__(self, after: int) -> None:
         self._left = after
@@ -20,8 +20,8 @@ class Gate:
 
 
 @virtual
-async def test_nothing_hears_what_the_suppressor_takes_out() -> None:
-    """Neither voice activity nor speech-to-text; each caller has a suppressor of its own."""
+async def test_suppressed_audio_reaches_no_stage() -> None:
+    """Neither voice activity nor speech-to-text gets suppressed audio, and each session has its own suppressor."""
     made: list[Gate] = []
 
     def make() -> Gate:

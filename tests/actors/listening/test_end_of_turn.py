@@ -1,4 +1,4 @@
-"""When a turn is over: resumed speech, verdicts, silences, and audio faster than real time."""
+"""When a turn ends: resumed speech, verdicts, silences, and audio faster than real time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
-    """A pause that was no end: the transcript job is cancelled, nothing of it reaches the wire, and the final
-    transcript covers the whole utterance."""
+    """After a pause inside a sentence the transcript job is cancelled, nothing of it reaches the wire, and the final
+    transcript covers the whole utterance.
+    """
     play = Play(turn=ScriptedTurn(deque([0.3, 0.98])), stt=ScriptedStt(delay_s=0.6))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -38,31 +39,31 @@ async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
 
 @virtual
 async def test_an_unfinished_sentence_is_waited_for() -> None:
-    """A low probability and an open ending wait much longer than the fallback."""
+    """A low probability and an open ending require much more silence than the fallback."""
     play = Play(turn=ScriptedTurn(deque([0.02])), stt=open_words())
     async with play.call() as caller:
         await caller.speak(1.0)
-        spoke = asyncio.get_running_loop().time()
+        last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    asked_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, TranscriptEnding.OPEN))
-    assert asked_s > 1.2
-    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(asked_s, abs=0.04)
+    required_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, TranscriptEnding.OPEN))
+    assert required_s > 1.2
+    assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(required_s, abs=0.04)
 
 
 @virtual
 async def test_a_verdict_that_hangs_leaves_the_fallback_silence() -> None:
-    """The turn model has 400 ms; then 500 ms of silence decide, and the hanging call is cancelled."""
+    """A verdict that takes more than 400 ms is cancelled, and 500 ms of silence end the turn."""
     play = Play(turn=ScriptedTurn(deque([None])), stt=open_words())
     async with play.call() as caller:
         await caller.speak(1.0)
-        spoke = asyncio.get_running_loop().time()
+        last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.5, abs=0.04)
+    assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(0.5, abs=0.04)
     assert play.metrics.counts["backend turn_detector"] == 1
 
 
 @virtual
-async def test_words_that_turn_out_to_be_none_are_not_answered() -> None:
+async def test_an_empty_transcript_is_not_answered() -> None:
     """An empty transcript leaves no response on the wire, and the next turn is answered."""
     play = Play(stt=ScriptedStt(deque(["", "What time is it?"])))
     async with play.call() as caller:
@@ -77,21 +78,21 @@ async def test_words_that_turn_out_to_be_none_are_not_answered() -> None:
 @pytest.mark.parametrize("silence_ms", [200, 500, 700, 1500])
 @virtual
 async def test_server_vad_commits_after_exactly_its_silence(silence_ms: int) -> None:
-    """speech_stopped comes when the silence is over, whatever the turn model would have said, and says so."""
+    """speech_stopped comes exactly when server_vad's silence is over, whatever the turn detector would say."""
     play = Play(turn=ScriptedTurn(deque([0.0])))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=silence_ms))
         await caller.speak(1.0)
-        spoke = asyncio.get_running_loop().time()
+        last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.speech_stopped")
-    # Speech ends with the window that holds its last sample, which arrives with its message: up to 32 and 20 ms later.
-    assert 0 <= caller.at(TURN[1]) - spoke - silence_ms / 1000 <= 0.052 + 1e-6
+    # Speech ends with the window of its last sample (up to 32 ms later), which arrives with its message (up to 20 ms).
+    assert 0 <= caller.at(TURN[1]) - last_sound_at - silence_ms / 1000 <= 0.052 + 1e-6
     assert 0 <= caller.of(TURN[1])[0]["audio_end_ms"] - 1000 - silence_ms <= 32
 
 
 @virtual
 async def test_server_vad_commits_when_the_client_stops_sending() -> None:
-    """A muted client sends nothing: the wall clock takes the turn in time."""
+    """The wall clock ends the turn of a client that stops sending."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
@@ -103,8 +104,8 @@ async def test_server_vad_commits_when_the_client_stops_sending() -> None:
 
 
 @virtual
-async def test_server_vad_answers_what_comes_faster_than_real_time() -> None:
-    """Two questions in one message of ten seconds: two turns, the second over the first's answer."""
+async def test_server_vad_handles_audio_faster_than_real_time() -> None:
+    """Two questions in one message of ten seconds are two turns; the second interrupts the answer to the first."""
     play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
@@ -124,7 +125,7 @@ async def test_server_vad_answers_what_comes_faster_than_real_time() -> None:
 
 @virtual
 async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
-    """Message size means nothing: the same turn as at real time, only sooner."""
+    """Audio in one large message makes the same turn as in real time, only sooner."""
     play = Play()
     async with play.call() as caller:
         caller.pour(3.0, 1.0)
@@ -137,7 +138,7 @@ async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
 
 @virtual
 async def test_an_endless_utterance_becomes_turns() -> None:
-    """At max_utterance_s what was said so far is a turn; the caller, still speaking, begins the next."""
+    """An utterance is committed at max_utterance_s; the caller who speaks on begins the next turn."""
     play = Play()
     async with play.call() as caller:
         await caller.speak(40)
@@ -148,75 +149,79 @@ async def test_an_endless_utterance_becomes_turns() -> None:
 
 @virtual
 async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None:
-    """The transcript is there first and ends like a question: it decides, and the question is withdrawn."""
+    """A transcript that reads finished before the verdict ends the turn, and the request to the turn detector is
+    withdrawn.
+    """
     turn = ScriptedTurn(deque([0.02]), delay_s=0.35)
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.25))
     async with play.call() as caller:
         await caller.speak(1.0)
-        spoke = asyncio.get_running_loop().time()
+        last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
         await caller.listen("response.done")
-    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.032 + 0.25, abs=0.05)
+    assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(0.032 + 0.25, abs=0.05)
     assert turn.withdrawn == 1
 
 
 @virtual
 async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
-    """The turn model answered before the transcript came: its word counts, whatever the words look like."""
+    """A verdict before the transcript decides, even if the transcript reads finished."""
     play = Play(turn=ScriptedTurn(deque([0.02]), delay_s=0.04), stt=ScriptedStt(delay_s=0.4))
     async with play.call() as caller:
         await caller.speak(1.0)
-        spoke = asyncio.get_running_loop().time()
+        last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    asked_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, None))
-    assert asked_s > 0.8
-    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(asked_s, abs=0.04)
+    required_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, None))
+    assert required_s > 0.8
+    assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(required_s, abs=0.04)
 
 
 @virtual
-@pytest.mark.parametrize(("pause_s", "asked"), [(0.12, 1), (0.4, 2)])
-async def test_a_short_pause_costs_no_question(pause_s: float, asked: int) -> None:
-    """Speech that goes on before `ask_after_ms` is never asked about; a longer silence is, and so is the end."""
-    turn = ScriptedTurn(deque([0.0, 0.98]) if asked == 2 else deque([0.98]))
+@pytest.mark.parametrize(("pause_s", "calls"), [(0.12, 1), (0.4, 2)])
+async def test_a_short_pause_asks_no_verdict(pause_s: float, calls: int) -> None:
+    """A pause shorter than `ask_after_ms` costs no request to the turn detector; a longer one and the end do."""
+    turn = ScriptedTurn(deque([0.0, 0.98]) if calls == 2 else deque([0.98]))
     play = Play(turn=turn, stt=ScriptedStt(deque(["What time is it and"]), delay_s=0.5))
     async with play.call() as caller:
         await caller.speak(0.5)
         await caller.hush(pause_s)
         await caller.speak(0.5)
         await caller.listen("response.done")
-    assert turn.asked == asked
+    assert turn.calls == calls
     assert len(caller.of("input_audio_buffer.committed")) == 1
 
 
 @virtual
-async def test_words_in_doubt_are_asked_about_at_once() -> None:
-    """A quick transcript that decides nothing: the question goes out with it, not after the rest of the wait."""
-    rules = EndpointingSettings(cut_off_budget=0.99)  # a verdict takes the turn when it comes
+async def test_an_undecided_transcript_asks_the_turn_detector_at_once() -> None:
+    """A quick transcript that decides nothing sends the request to the turn detector at once."""
+    rules = EndpointingSettings(cut_off_budget=0.99)  # any verdict ends the turn at once
     words = ScriptedStt(deque(["What time is it and"]), delay_s=0.03)
     play = Play(Settings(endpointing=rules), turn=ScriptedTurn(delay_s=0.04), stt=words)
     async with play.call() as caller:
         await caller.speak(1.0)
-        spoke = asyncio.get_running_loop().time()
+        last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    assert caller.at("input_audio_buffer.committed") - spoke == pytest.approx(0.032 + 0.03 + 0.04, abs=0.04)
+    assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(0.032 + 0.03 + 0.04, abs=0.04)
 
 
 @virtual
-async def test_the_turn_model_hears_the_silence_too() -> None:
-    """It judges the utterance and all the silence until it is asked: what it was trained on."""
+async def test_the_turn_detector_gets_the_silence_too() -> None:
+    """The turn detector gets the utterance and the silence until the request, as in its training data."""
     turn = ScriptedTurn()
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.6))
     async with play.call() as caller:
         await caller.speak(1.0)
         await caller.listen("response.done")
-    (heard,) = turn.heard
+    (received,) = turn.received
     padding_s = play.settings.speech.prefix_padding_ms / 1000
-    assert len(heard) / 32_000 == pytest.approx(min(padding_s, 0.02) + 1.0 + 0.2, abs=0.08)
+    assert len(received) / 32_000 == pytest.approx(min(padding_s, 0.02) + 1.0 + 0.2, abs=0.08)
 
 
 @virtual
-async def test_a_host_asks_few_questions_at_once() -> None:
-    """More callers than places: the others' questions wait, and those whose words read finished are never asked."""
+async def test_a_host_limits_concurrent_verdicts() -> None:
+    """At most AT_ONCE requests to the turn detector run; a waiting request whose transcript reads finished is
+    withdrawn.
+    """
     turn = ScriptedTurn(delay_s=0.12)
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.3))
     async with play.open() as host, contextlib.AsyncExitStack() as calls:
@@ -224,6 +229,6 @@ async def test_a_host_asks_few_questions_at_once() -> None:
         for number, caller in enumerate(callers):
             caller.session = await calls.enter_async_context(host.converse(f"c{number}", caller.take, "rejoinder"))
         await asyncio.gather(*(caller.say(1.0) for caller in callers))
-    assert turn.most <= AT_ONCE
-    assert turn.asked < len(callers)
+    assert turn.most_at_once <= AT_ONCE
+    assert turn.calls < len(callers)
     assert all(len(caller.of("input_audio_buffer.committed")) == 1 for caller in callers)

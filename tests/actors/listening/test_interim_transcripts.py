@@ -1,4 +1,4 @@
-"""Guesses where the voice dips, and drafts that begin with them."""
+"""Interim transcripts at dips in the voice, and drafts that begin with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.actors.fakes import ScriptedStt, ScriptedTurn
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
-# Words decide nothing, and a turn model in doubt asks for half a second of silence.
+# The transcript decides nothing, and an undecided turn detector requires half a second of silence.
 PATIENT = EndpointingSettings(finished_probability=0, pause_ms=272)
 AT_DIPS = Settings(endpointing=PATIENT, interim_transcripts=InterimTranscriptSettings(every_ms=5000))
 BY_THE_CLOCK = AT_DIPS.model_copy(
@@ -25,7 +25,10 @@ BY_THE_CLOCK = AT_DIPS.model_copy(
 
 @dataclass
 class Listener(ScriptedStt):
-    """Guesses `guesses` in turn (the last for ever), each in `guess_s`; `doubted`: and is not sure of it."""
+    """Speech-to-text whose interim transcripts are `guesses` in order (the last for ever), each after `guess_s`.
+
+    `doubted`: they have low confidence. `fails`: they fail.
+    """
 
     guesses: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
     guess_s: float = 0.05
@@ -47,11 +50,12 @@ class Listener(ScriptedStt):
 
 
 def scene(settings: Settings = AT_DIPS, stt: ScriptedStt | None = None) -> Play:
+    """Return a play with these settings, whose turn detector is undecided."""
     return Play(settings=settings, turn=ScriptedTurn(deque([0.5])), stt=stt or Listener())
 
 
 async def say(caller: Caller) -> float:
-    """Speak with a falling voice; returns when the last sound was sent."""
+    """Speak with a falling voice, and return when the last sound was sent."""
     await caller.hush(0.5)
     await caller.speak(1.0)
     await caller.murmur(0.12)
@@ -59,8 +63,8 @@ async def say(caller: Caller) -> float:
 
 
 @virtual
-async def test_a_guess_is_taken_where_the_voice_dips() -> None:
-    """By the clock none would be due; it has all that was said, and only one is taken a dip."""
+async def test_a_dip_causes_an_interim_transcript() -> None:
+    """A dip causes one interim transcript of all that was said, although none is due by the clock."""
     for settings, expected in ((AT_DIPS, 1), (BY_THE_CLOCK, 0)):
         play = scene(settings)
         async with play.call() as caller:
@@ -71,8 +75,10 @@ async def test_a_guess_is_taken_where_the_voice_dips() -> None:
 
 
 @virtual
-async def test_the_draft_begins_with_the_guess() -> None:
-    """With the soft end, and not 150 ms later with the transcript; its words were read ahead, and they are all."""
+async def test_a_draft_begins_with_the_interim_transcript() -> None:
+    """The draft begins at the tentative end of speech, not 150 ms later with the final transcript; its prompt was
+    prefilled.
+    """
     asked: dict[str, float] = {}
     for name, settings in (("with it", AT_DIPS), ("behind", BY_THE_CLOCK)):
         play = scene(settings)
@@ -95,8 +101,10 @@ async def test_the_draft_begins_with_the_guess() -> None:
 
 
 @virtual
-async def test_a_guess_that_is_under_way_at_the_soft_end_is_waited_for() -> None:
-    """It comes before the transcript does: the draft begins with it."""
+async def test_an_interim_transcript_under_way_at_the_pause_is_awaited() -> None:
+    """A draft begins with an interim transcript that arrives between the tentative end of speech and the final
+    transcript.
+    """
     play = scene(stt=Listener(guess_s=0.15))
     async with play.call() as caller:
         await say(caller)
@@ -108,8 +116,8 @@ async def test_a_guess_that_is_under_way_at_the_soft_end_is_waited_for() -> None
 
 
 @virtual
-async def test_a_dip_soon_behind_a_guess_is_not_missed() -> None:
-    """A guess by the clock has just ended; the rest that is due is put off."""
+async def test_a_dip_right_after_an_interim_transcript_is_not_missed() -> None:
+    """A dip right after an interim transcript starts the next one; the rest of the pause is postponed."""
     play = scene(AT_DIPS.model_copy(update={"interim_transcripts": InterimTranscriptSettings(every_ms=1000)}))
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -121,8 +129,10 @@ async def test_a_dip_soon_behind_a_guess_is_not_missed() -> None:
 
 
 @virtual
-async def test_dips_one_after_another_take_no_more_than_the_share() -> None:
-    """Twenty dips in 3.6 s, and guesses of 200 ms for 40% of that time: the rest is put off, and not forgotten."""
+async def test_many_dips_keep_the_share_of_time() -> None:
+    """With twenty dips in 3.6 s and 200 ms a transcript, 40% of the time goes to interim transcripts: pauses are
+    postponed, not dropped.
+    """
     play = scene(stt=Listener(guess_s=0.2))
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -134,8 +144,8 @@ async def test_dips_one_after_another_take_no_more_than_the_share() -> None:
 
 
 @virtual
-async def test_a_last_guess_that_fails_is_the_last() -> None:
-    """Behind a soft end nobody guesses at silence, however long the transcript takes."""
+async def test_no_interim_transcript_starts_after_the_pause() -> None:
+    """After a tentative end of speech no interim transcript starts, however long the final transcript takes."""
     stt = Listener(guess_s=0.15, delay_s=1.0)
     play = scene(
         AT_DIPS.model_copy(update={"interim_transcripts": InterimTranscriptSettings(every_ms=200, share=1)}), stt
@@ -153,8 +163,8 @@ async def test_a_last_guess_that_fails_is_the_last() -> None:
 
 
 @virtual
-async def test_words_that_were_misheard_are_answered_anew() -> None:
-    """The transcript has others: the client hears one reply, to these."""
+async def test_other_words_in_the_final_transcript_renew_the_draft() -> None:
+    """A final transcript with other words begins the draft again, and the client hears one reply, to these words."""
     play = scene(stt=Listener(texts=deque(["What time is it in Rome?"])))
     async with play.call() as caller:
         await say(caller)
@@ -168,8 +178,8 @@ async def test_words_that_were_misheard_are_answered_anew() -> None:
 
 
 @virtual
-async def test_another_mark_at_the_end_is_no_other_turn() -> None:
-    """The transcript ends with a comma: the draft is kept, and the conversation has the transcript."""
+async def test_other_punctuation_keeps_the_draft() -> None:
+    """A final transcript with other punctuation keeps the draft; the conversation has the final transcript."""
     play = scene(stt=Listener(guesses=deque(["Tell me the time."]), texts=deque(["tell me the time,"])))
     async with play.call() as caller:
         await say(caller)
@@ -181,8 +191,8 @@ async def test_another_mark_at_the_end_is_no_other_turn() -> None:
 
 
 @virtual
-async def test_noise_that_was_taken_for_words_is_not_answered() -> None:
-    """The guess had words and the transcript has none."""
+async def test_an_interim_transcript_of_noise_is_not_answered() -> None:
+    """An interim transcript with words is not answered if the final transcript is empty."""
     play = scene(stt=Listener(texts=deque([""])))
     async with play.call() as caller:
         await say(caller)
@@ -201,8 +211,8 @@ async def test_noise_that_was_taken_for_words_is_not_answered() -> None:
     ids=["doubted", "failed", "empty"],
 )
 @virtual
-async def test_a_guess_that_is_worth_nothing_is_not_believed(stt: Listener) -> None:
-    """The reply begins with the transcript, as without it."""
+async def test_an_unreliable_interim_transcript_starts_no_draft(stt: Listener) -> None:
+    """A failed, empty or low-confidence interim transcript starts no draft; the final transcript does."""
     play = scene(stt=stt)
     async with play.call() as caller:
         await say(caller)
@@ -214,8 +224,8 @@ async def test_a_guess_that_is_worth_nothing_is_not_believed(stt: Listener) -> N
 
 
 @virtual
-async def test_a_transcript_that_is_late_is_not_replaced_by_a_guess() -> None:
-    """The turn is taken before speech-to-text has confirmed the guess: the reply waits for the words."""
+async def test_an_unconfirmed_interim_transcript_is_not_answered() -> None:
+    """A turn that ends before the interim transcript is confirmed is answered from the final transcript."""
     play = scene(stt=Listener(texts=deque(["What time is it in Rome?"]), delay_s=1.0))
     async with play.call() as caller:
         await say(caller)

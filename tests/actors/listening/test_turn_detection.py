@@ -1,4 +1,4 @@
-"""Who commits the turn and who asks for the reply: the detection modes and their flags."""
+"""Who commits the turn and who asks for the reply: the turn detection modes and their flags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_without_turn_detection_the_client_commits_and_asks() -> None:
-    """turn_detection null: no speech events; commit makes the item, response.create the answer."""
+    """Without turn detection there are no speech events; commit makes the item and response.create the reply."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=detection(None))
@@ -34,7 +34,7 @@ async def test_without_turn_detection_the_client_commits_and_asks() -> None:
 
 @virtual
 async def test_a_client_may_end_the_turn_before_the_silence_does() -> None:
-    """A commit in a VAD mode takes all audio received, once; the audio behind it is the next utterance."""
+    """A commit in a VAD mode takes all audio received, once; later audio is the next utterance."""
     play = Play()
     async with play.call() as caller:
         caller.pour(2.0)
@@ -48,7 +48,7 @@ async def test_a_client_may_end_the_turn_before_the_silence_does() -> None:
 
 @virtual
 async def test_create_response_false_leaves_the_answer_to_the_client() -> None:
-    """The turn is committed, nothing more; response.create answers it."""
+    """With create_response=false the turn is only committed; response.create answers it."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=detection({"type": "semantic_vad", "create_response": False}))
@@ -63,7 +63,7 @@ async def test_create_response_false_leaves_the_answer_to_the_client() -> None:
 
 @virtual
 async def test_cleared_audio_is_not_answered() -> None:
-    """input_audio_buffer.clear in the middle of an utterance: no turn of it, and the next is heard from its start."""
+    """input_audio_buffer.clear during an utterance makes no turn of it, and the next utterance is complete."""
     play = Play()
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -76,7 +76,7 @@ async def test_cleared_audio_is_not_answered() -> None:
 
 @virtual
 async def test_an_idle_caller_is_spoken_to() -> None:
-    """server_vad's idle_timeout_ms: counted from the end of playback, the silence is committed and answered."""
+    """server_vad's idle_timeout_ms counts from the end of playback; then the silence is committed and answered."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(idle_timeout_ms=5000))
@@ -93,7 +93,7 @@ async def test_an_idle_caller_is_spoken_to() -> None:
 
 @virtual
 async def test_an_idle_timeout_ends_with_the_first_word() -> None:
-    """A caller who speaks in time is not asked again."""
+    """A caller who speaks before the idle timeout is not asked again."""
     async with Play().call() as caller:
         await caller.ask(type="session.update", session=server_vad(idle_timeout_ms=5000))
         await caller.say()
@@ -104,7 +104,7 @@ async def test_an_idle_timeout_ends_with_the_first_word() -> None:
 
 @virtual
 async def test_audio_that_waits_for_its_decision_holds_the_commit_back() -> None:
-    """The wall clock takes no turn while undecided audio might hold speech, and takes it as soon as it holds none."""
+    """The wall clock ends no turn while undecided audio may hold speech, and ends it as soon as it holds none."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))

@@ -1,4 +1,4 @@
-"""The waterfall blames the stage that was slow, and no other."""
+"""The waterfall attributes time to the stage that was slow, and to no other."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ async def _report(play: Play) -> dict[str, Any]:
     return report
 
 
-# The turn model decides alone: nothing that it does depends on the transcript.
+# The turn detector decides alone, independently of the transcript.
 INDEPENDENT = Settings(
-    # A verdict takes the turn at once: a silence that it asks for would hide a part of its own time.
+    # Any verdict ends the turn at once. A required silence would hide a part of the verdict's own time.
     endpointing=EndpointingSettings(
         finished_probability=0.0, verdict_timeout_ms=2000, min_silence_ms=0, cut_off_budget=0.99
     ),
@@ -33,7 +33,7 @@ DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})
 
 
 def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S) -> Play:
-    """A play with one engine that takes `extra_s` longer."""
+    """Return a play with one engine that takes `extra_s` longer."""
     play = Play(settings=settings)
     if name == "endpoint":
         play.turn.delay_s += extra_s
@@ -48,10 +48,10 @@ def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S)
 
 @pytest.mark.parametrize("name", ["endpoint", "stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
-    """200 ms more in one engine: its stage has them, every other is as before or covered more, the parts sum up."""
+    """200 ms more in one engine appear in its own stage only, and the shares still sum up to the turn."""
     usual, slow = run_virtual(_report(_slow("none"))), run_virtual(_report(_slow(name)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
-    # A verdict runs beside the transcript, which is only seen as far as it takes longer.
+    # The verdict overlaps the transcript, so only what it takes longer is visible.
     covered = usual["stages_ms"]["stt"] if name == "endpoint" else 0.0
     assert slow["server_ms"] - usual["server_ms"] == pytest.approx(EXTRA_S * 1000 - covered, abs=32)
     assert grown.pop(name) == pytest.approx(EXTRA_S * 1000, abs=32)
@@ -65,7 +65,7 @@ def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_of_a_draft_grows_its_own_stage_only(name: str) -> None:
-    """The same of a reply that was begun before its turn was taken, and not ready when it was."""
+    """The same holds for a draft that is not ready at the commit."""
     usual, slow = run_virtual(_report(_slow("none", DRAFTING))), run_virtual(_report(_slow(name, DRAFTING)))
     assert usual["drafted"]
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
@@ -74,8 +74,8 @@ def test_a_slow_engine_of_a_draft_grows_its_own_stage_only(name: str) -> None:
     assert all(growth <= 1.0 for growth in grown.values()), grown
 
 
-def test_a_decision_later_than_its_draft_is_blamed_for_what_it_took_beyond() -> None:
-    """A draft that is ready waits for the decision: that wait is ENDPOINT's, and nothing else grows."""
+def test_the_wait_of_a_ready_draft_is_endpointing() -> None:
+    """The time that a ready draft waits for the decision is ENDPOINT's, and no other stage grows."""
     usual = run_virtual(_report(_slow("none", DRAFTING)))
     slow = run_virtual(_report(_slow("endpoint", DRAFTING, extra_s=0.5)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
@@ -86,7 +86,7 @@ def test_a_decision_later_than_its_draft_is_blamed_for_what_it_took_beyond() -> 
 
 
 def test_the_waterfall_is_what_the_fakes_take() -> None:
-    """Each stage's share is its fake's own time; the metrics are told the same."""
+    """Each stage's share is its fake's own time, and the metrics get the same."""
     play = Play()
     report = run_virtual(_report(play))
     raw = report["raw_ms"]
@@ -95,13 +95,13 @@ def test_the_waterfall_is_what_the_fakes_take() -> None:
     assert raw["first_segment"] == pytest.approx(2 * 20, abs=0.2)
     assert raw["tts_first_audio"] == pytest.approx(50, abs=0.2)
     assert raw["delivery"] == pytest.approx(0, abs=0.2)
-    (told,) = play.metrics.turns
-    assert told["total"] * 1000 == pytest.approx(report["server_ms"], abs=0.1)
-    assert told["stt"] * 1000 == pytest.approx(report["stages_ms"]["stt"], abs=0.1)
+    (recorded,) = play.metrics.turns
+    assert recorded["total"] * 1000 == pytest.approx(report["server_ms"], abs=0.1)
+    assert recorded["stt"] * 1000 == pytest.approx(report["stages_ms"]["stt"], abs=0.1)
 
 
-def test_a_turn_that_its_words_decided_waited_for_the_transcript() -> None:
-    """The transcript came before any verdict and read finished: its time is STT's, not the decision's."""
+def test_a_turn_that_the_transcript_decided_waited_for_it() -> None:
+    """When the transcript decides the end of turn, its time is STT's and not ENDPOINT's."""
     report = run_virtual(_report(Play()))
     assert report["stages_ms"]["stt"] == pytest.approx(150, abs=1)
     assert report["stages_ms"]["endpoint"] <= 1

@@ -1,4 +1,4 @@
-"""Replies begun before their turn is taken: what they save, and that nothing of them shows too early."""
+"""Speculative replies: what they save, and that nothing of them is sent too early."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tests.actors.fakes import ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
 from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import run_virtual, virtual
 
-# With this mean pause a turn model in doubt asks for half a second of silence.
+# With this mean pause an undecided turn detector requires half a second of silence.
 EAGER = Settings(endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
 NO_DRAFTS = EAGER.model_copy(update={"speculation": SpeculationSettings(enabled=False)})
 
 
 def hesitant(settings: Settings = EAGER) -> Play:
-    """A turn model in doubt: half a second of silence ends a turn."""
+    """Return a play whose turn detector is undecided, so half a second of silence ends a turn."""
     return Play(settings=settings, turn=ScriptedTurn(deque([0.5])))
 
 
 @virtual
 async def test_a_draft_overlaps_the_wait_and_its_audio_comes_with_the_commit() -> None:
-    """Transcript 150, first token 80, segment 40, voice 50 ms all pass within the half second that silence takes."""
+    """Transcript (150 ms), first token (80), segment (40) and first audio (50) fit into half a second of silence."""
     waits: dict[bool, float] = {}
     for settings in (EAGER, NO_DRAFTS):
         play = hesitant(settings)
@@ -48,8 +48,8 @@ async def test_a_draft_overlaps_the_wait_and_its_audio_comes_with_the_commit() -
 
 
 @virtual
-async def test_the_waterfall_of_a_held_draft_blames_the_decision() -> None:
-    """The reply was ready before the turn was taken: from then on the turn waited for the decision alone."""
+async def test_a_held_draft_waits_for_the_decision_alone() -> None:
+    """From the moment that a draft is ready, the turn waits for the end-of-turn decision alone."""
     play = hesitant()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -65,7 +65,7 @@ async def test_the_waterfall_of_a_held_draft_blames_the_decision() -> None:
 
 @virtual
 async def test_resumed_speech_discards_the_draft_and_stops_its_engines() -> None:
-    """What was made for half a sentence leaves no event, no history, and no engine running."""
+    """A discarded draft leaves no event, no history and no running engine."""
     play = hesitant()
     play.stt = ScriptedStt(deque(["I would like", "I would like a taxi."]))
     async with play.call() as caller:
@@ -86,12 +86,12 @@ async def test_resumed_speech_discards_the_draft_and_stops_its_engines() -> None
 
 @virtual
 async def test_a_draft_that_is_discarded_before_its_audio_is_not_counted_as_ready() -> None:
-    """The caller goes on before anything is synthesized: the gate had nothing to keep back."""
+    """A draft that is discarded before its first audio counts as discarded, and not as ready."""
     play = hesitant()
     async with play.call() as caller:
         await caller.hush(0.5)
         await caller.speak(1.0)
-        await caller.hush(0.15)  # the transcript alone takes as long
+        await caller.hush(0.15)  # as long as the transcript alone
         await caller.say(0.5)
     assert play.metrics.counts["draft discarded"] == 1
     assert play.metrics.counts["draft discarded_ready"] == 0
@@ -99,7 +99,7 @@ async def test_a_draft_that_is_discarded_before_its_audio_is_not_counted_as_read
 
 @virtual
 async def test_only_the_first_segment_of_a_draft_is_spoken_before_the_commit() -> None:
-    """A draft that may be thrown away costs one segment of synthesis, not a whole answer."""
+    """Before the commit a draft synthesizes one segment only."""
     play = hesitant()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -111,8 +111,8 @@ async def test_only_the_first_segment_of_a_draft_is_spoken_before_the_commit() -
 
 
 @virtual
-async def test_a_draft_that_the_client_overtook_is_no_answer() -> None:
-    """New instructions between the soft end and the commit: the reply is asked for anew, with them."""
+async def test_a_draft_with_outdated_instructions_is_discarded() -> None:
+    """New instructions before the commit discard the draft, and the reply follows them."""
     play = hesitant()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -127,7 +127,7 @@ async def test_a_draft_that_the_client_overtook_is_no_answer() -> None:
 
 @virtual
 async def test_silence_after_noise_is_not_drafted() -> None:
-    """A transcript without words asks the model nothing before the turn is taken, and nothing after it."""
+    """An empty transcript starts no generation before or after the commit."""
     play = hesitant()
     play.stt = ScriptedStt(deque([""]))
     async with play.call() as caller:
@@ -140,7 +140,7 @@ async def test_silence_after_noise_is_not_drafted() -> None:
 
 @virtual
 async def test_a_draft_that_fails_says_so_only_after_the_commit() -> None:
-    """An engine that is away while a draft needs it is the committed turn's trouble: the answer follows its return."""
+    """A stage failure during a draft is handled after the commit, and the answer follows."""
     play = hesitant()
     play.tts = ToneTts(failures=2)
     async with play.call() as caller:
@@ -152,7 +152,7 @@ async def test_a_draft_that_fails_says_so_only_after_the_commit() -> None:
 
 @virtual
 async def test_a_draft_waits_behind_an_apology_that_is_being_spoken() -> None:
-    """Voice activity was away while the caller spoke: the apology is a response of its own, one at a time."""
+    """An apology for a VAD failure is its own response, and the draft's response does not overlap it."""
     play = Play(settings=EAGER, stt=ScriptedStt(delay_s=0.02), apology=APOLOGY_PCM * 4)
     play.llm = WordyLlm(ttft_s={"a": 0.02, "b": 0.02}, gap_s=0.001)
     async with play.call() as caller:
@@ -168,7 +168,7 @@ async def test_a_draft_waits_behind_an_apology_that_is_being_spoken() -> None:
 
 @virtual
 async def test_server_vad_is_drafted_too_and_keeps_its_silence() -> None:
-    """The exact silence that the client asked for passes before anything is sent; the answer is ready then."""
+    """With server_vad the answer is ready when the exact silence is over, and nothing is sent before."""
     play = hesitant()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=700))
@@ -185,7 +185,7 @@ async def test_server_vad_is_drafted_too_and_keeps_its_silence() -> None:
 
 @dataclass
 class CountingStt:
-    """Hears how long the caller spoke: the transcript is the number of loud frames."""
+    """Speech-to-text whose transcript is the number of loud frames."""
 
     delays: random.Random
     jobs: list[SttJob] = field(default_factory=list)
@@ -199,14 +199,14 @@ class CountingStt:
 
 
 def loud_frames(pcm: bytes) -> int:
-    """20 ms frames with energy, murmured ones among them."""
+    """Return the number of 20 ms frames with energy, murmured ones included."""
     frames = np.frombuffer(pcm[: len(pcm) // 640 * 640], "<i2").reshape(-1, 320)
     return int((np.abs(frames).max(axis=1) > 300).sum())
 
 
 @dataclass
 class EchoLlm(WordyLlm):
-    """Answers with what was said, so that a reply shows which revision it answers."""
+    """Language model that repeats the caller's words, so a reply shows which revision it answers."""
 
     @asynccontextmanager
     async def open(
@@ -218,7 +218,7 @@ class EchoLlm(WordyLlm):
 
 
 async def _wander(caller: Caller, rng: random.Random) -> None:
-    """A caller who hesitates: speech and pauses of any length, among them those that a draft needs."""
+    """Speak and pause at random, with pauses long enough for drafts."""
     await caller.hush(0.5)
     for _ in range(20):
         for _ in range(rng.randint(1, 4)):
@@ -231,21 +231,21 @@ async def _wander(caller: Caller, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_no_word_of_a_discarded_revision_reaches_the_client(seed: int) -> None:
-    """Fifty callers, twenty turns each, pauses at random: every answer that was sent answers the whole of its turn."""
+    """With random pauses every answer that was sent answers the whole of its turn."""
     counts = run_virtual(_answers_are_whole(seed))
     assert counts["draft discarded"] > 0, "nobody went on after a pause: nothing was tried"
 
 
 @pytest.mark.parametrize("seed", range(50, 70))
-def test_no_word_of_a_wrong_guess_reaches_the_client(seed: int) -> None:
-    """The same, with guesses that hear a part of it: drafts begin with some words, and end with others."""
+def test_no_word_of_a_wrong_interim_transcript_reaches_the_client(seed: int) -> None:
+    """The same holds for drafts that begin with a wrong interim transcript."""
     counts = run_virtual(_answers_are_whole(seed))
     assert counts["draft renewed"] > 0, "no guess was wrong"
 
 
 async def _answers_are_whole(seed: int) -> Counter[str]:
     rng = random.Random(seed)
-    # The language model of this test repeats the caller's words: they are no echo.
+    # The language model repeats the caller's words, which must not count as an echo.
     play = hesitant(EAGER.model_copy(update={"barge_in": BargeInSettings(echo_guard=False)}))
     play.turn = ScriptedTurn(deque([rng.choice([0.3, 0.5, 0.7, 0.9, None]) for _ in range(100)]), delay_s=0.05)
     play.stt = CountingStt(random.Random(seed + 1))  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What is spoken without an engine: greeting, held phrases, and fillers."""
+"""Speech without an engine: greeting, set phrases and fillers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def settings(drafts: bool = False, **conversation: Any) -> Settings:
 
 
 def slow(ttft_s: float, **kept: Any) -> Play:
-    """A language model that takes so long to its first token."""
+    """Return a language model that takes this long to its first token."""
     play = Play(settings=settings(**kept), fillers=(FILLER,))
     play.llm = WordyLlm(ttft_s={"a": ttft_s, "b": ttft_s})
     return play
 
 
 def filler_at(caller: Caller) -> float:
-    """When the filler began, counted from the caller's last speech: one second of it after half a second."""
+    """Return when the filler began, in seconds after the caller's last speech (one second of speech after half a
+    second).
+    """
     found = next(at for at, event in caller.events if event.get("delta") == FILLER.text)
     return found - (caller.events[0][0] + 1.5)
 
@@ -46,7 +48,9 @@ def filler_at(caller: Caller) -> float:
 
 @virtual
 async def test_a_late_answer_is_preceded_by_a_filler() -> None:
-    """Once, within the budget, in the same response; neither history nor latency knows of it."""
+    """A late answer is preceded by one filler, within the budget and in the same response; history and latency ignore
+    it.
+    """
     play = slow(4.0)
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -69,7 +73,7 @@ async def test_a_late_answer_is_preceded_by_a_filler() -> None:
 
 @virtual
 async def test_an_answer_within_the_budget_has_none() -> None:
-    """Nor one that is late only because it is long."""
+    """An answer within the budget has no filler, even if it is long."""
     play = slow(0.8)
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -81,7 +85,7 @@ async def test_an_answer_within_the_budget_has_none() -> None:
 
 @virtual
 async def test_a_host_that_has_grown_slow_fills_at_once() -> None:
-    """After seven answers of four seconds the next is predicted to be late as soon as it is asked for."""
+    """After seven answers of four seconds the next one gets a filler as soon as it is requested."""
     play = slow(4.0)
     waits = []
     async with play.call() as caller:
@@ -97,7 +101,7 @@ async def test_a_host_that_has_grown_slow_fills_at_once() -> None:
 
 @virtual
 async def test_a_noise_is_not_answered_by_a_filler() -> None:
-    """However late the transcript is, a turn without words leaves no trace."""
+    """A turn without words gets no filler, however late its transcript is."""
     play = slow(0.1)
     play.stt = ScriptedStt(deque([""]), delay_s=3.0)
     async with play.call() as caller:
@@ -110,7 +114,7 @@ async def test_a_noise_is_not_answered_by_a_filler() -> None:
 
 @virtual
 async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
-    """The draft asked long ago; the silence that the client demands is not interrupted by us."""
+    """A draft plays no filler before its commit."""
     play = slow(5.0, drafts=True)
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=3000))
@@ -125,7 +129,7 @@ async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
 
 @virtual
 async def test_a_discarded_draft_leaves_no_filler() -> None:
-    """The caller went on: nothing of the draft, and the next one's time counts from the new end of speech."""
+    """A discarded draft plays no filler, and the next one's time counts from the new end of speech."""
     play = slow(1.3, drafts=True)
     play.turn = ScriptedTurn(deque([0.0]))
     play.settings = play.settings.model_copy(update={"endpointing": EndpointingSettings(finished_probability=0)})
@@ -142,7 +146,7 @@ async def test_a_discarded_draft_leaves_no_filler() -> None:
 
 @virtual
 async def test_the_caller_interrupts_a_filler() -> None:
-    """It ends like any reply, and nothing of the turn is left in the history but what they said."""
+    """A barge-in ends a filler like any reply, and the history has only the caller's turn."""
     play = slow(30.0)
     play.fillers = (HeldClip(FILLER.text, FILLER.pcm * 8),)
     async with play.call() as caller:
@@ -160,8 +164,8 @@ async def test_the_caller_interrupts_a_filler() -> None:
 
 
 @virtual
-async def test_after_an_apology_nobody_hears_a_filler() -> None:
-    """Voice activity was away and the apology is a response of its own: the answer may follow it without more words."""
+async def test_an_apology_is_followed_by_no_filler() -> None:
+    """An answer that follows an apology has no filler."""
     play = slow(2.5)
     play.apology = APOLOGY_PCM * 3
     async with play.call() as caller:
@@ -177,7 +181,7 @@ async def test_after_an_apology_nobody_hears_a_filler() -> None:
 
 @virtual
 async def test_the_echo_of_a_filler_is_no_turn() -> None:
-    """A microphone that brings it back interrupts nothing: the answer comes as if it had been silent."""
+    """A filler's echo in the microphone interrupts nothing."""
     play = slow(6.0)
     play.stt = ScriptedStt(deque(["What time is it?", "Let me see."]))
     async with play.call() as caller:
@@ -192,7 +196,7 @@ async def test_the_echo_of_a_filler_is_no_turn() -> None:
 
 @virtual
 async def test_a_failing_stage_apologises_after_a_filler() -> None:
-    """The two do not speak over each other, and each comes once."""
+    """Filler and apology each come once and do not overlap."""
     play = slow(0.1)
     play.llm.fault = BackendError("gone.", stage="llm")
     play.settings = settings(apology_after_ms=3000)
@@ -210,7 +214,7 @@ async def test_a_failing_stage_apologises_after_a_filler() -> None:
 @pytest.mark.parametrize("after_ms", [0])
 @virtual
 async def test_switched_off_there_is_none(after_ms: float) -> None:
-    """The switch of the ablation; nor is anything said to a client that asked in writing."""
+    """With `filler_after_ms` 0 there is no filler, and neither is there one for a reply in text."""
     play = slow(4.0, filler_after_ms=after_ms)
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -229,7 +233,7 @@ async def test_switched_off_there_is_none(after_ms: float) -> None:
 
 @virtual
 async def test_a_segment_with_the_words_of_a_phrase_is_spoken_from_what_is_held() -> None:
-    """The first word of the answer costs no synthesis; the rest is made as ever."""
+    """A segment with the words of a held clip costs no synthesis."""
     play = Play(settings=settings(), phrases=(SURE,), llm=WordyLlm("Sure. The train leaves at noon."))
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -243,7 +247,7 @@ async def test_a_segment_with_the_words_of_a_phrase_is_spoken_from_what_is_held(
 
 @virtual
 async def test_at_another_speed_it_is_synthesized() -> None:
-    """What is held was spoken at the usual one."""
+    """At another speed the held clips are not used."""
     play = Play(settings=settings(), phrases=(SURE,), llm=WordyLlm("Sure. The train leaves at noon."))
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "audio": {"output": {"speed": 1.2}}})
@@ -261,7 +265,7 @@ def greeting(**kept: Any) -> Play:
 
 @virtual
 async def test_a_configured_session_is_greeted_from_what_is_held() -> None:
-    """A response as any, without any engine; the model knows what was said."""
+    """The greeting is a normal response without any engine, and it is part of the prompt."""
     play = greeting()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad())
@@ -279,8 +283,8 @@ async def test_a_configured_session_is_greeted_from_what_is_held() -> None:
 
 
 @virtual
-async def test_who_speaks_without_configuring_is_greeted_too() -> None:
-    """The first audio shows that somebody listens; speaking over the greeting cuts it off."""
+async def test_a_caller_who_speaks_first_is_greeted_too() -> None:
+    """Audio before any session.update starts the greeting, and speech over it cuts it."""
     play = greeting()
     play.phrases = (HeldClip(GREETING.text, GREETING.pcm * 5),)
     async with play.call() as caller:
@@ -293,7 +297,7 @@ async def test_who_speaks_without_configuring_is_greeted_too() -> None:
 
 @virtual
 async def test_a_conversation_in_writing_or_under_way_is_not_greeted() -> None:
-    """Text sessions, and clients that bring a history."""
+    """Text sessions, and clients that bring a history, get no greeting."""
     play = greeting()
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "output_modalities": ["text"]})
@@ -306,8 +310,8 @@ async def test_a_conversation_in_writing_or_under_way_is_not_greeted() -> None:
 
 
 @virtual
-async def test_without_a_greeting_nobody_is_greeted() -> None:
-    """The default."""
+async def test_the_greeting_is_off_by_default() -> None:
+    """By default there is no greeting."""
     play = Play(tts=ToneTts())
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad())

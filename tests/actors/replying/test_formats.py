@@ -1,4 +1,4 @@
-"""Formats of a conversation: what a response announces is what it carries, and times do not depend on it."""
+"""Audio formats: a response carries the format that it announces, and times do not depend on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ G711 = pytest.mark.parametrize("wire", [AudioFormat.PCMU, AudioFormat.PCMA], ids
 @G711
 @virtual
 async def test_a_direction_changes_alone(wire: AudioFormat) -> None:
-    """The echo shows the format of each direction, and G.711 without a rate."""
+    """Each direction has its own format, and the echo shows G.711 without a rate."""
     async with Play().call() as caller:
         echoed = await configure(caller, audio={"output": {"format": {"type": wire.value}}})
         assert echoed["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
@@ -28,7 +28,7 @@ async def test_a_direction_changes_alone(wire: AudioFormat) -> None:
 @G711
 @virtual
 async def test_an_answer_is_a_sixth_of_the_bytes(wire: AudioFormat) -> None:
-    """response.created and .done name the format, and the same answer has one byte where 24 kHz PCM has six."""
+    """response.created and response.done name the format, and G.711 has one byte for six of 24 kHz PCM."""
     async with Play().call() as caller:
         await caller.say()
         plain = len(caller.audio)
@@ -42,7 +42,7 @@ async def test_an_answer_is_a_sixth_of_the_bytes(wire: AudioFormat) -> None:
 
 @virtual
 async def test_a_response_keeps_the_format_it_began_with() -> None:
-    """A change in the middle of an answer holds for the next one."""
+    """A change of format applies to the next response."""
     async with Play().call() as caller:
         await caller.speak(1)
         await caller.listen("response.output_audio.delta")
@@ -57,7 +57,7 @@ async def test_a_response_keeps_the_format_it_began_with() -> None:
 
 @virtual
 async def test_one_response_may_have_a_format_of_its_own() -> None:
-    """response.create's audio.output.format holds for that response; the session's stays."""
+    """response.create's audio.output.format applies to that response only."""
     async with Play().call() as caller:
         wanted = {"audio": {"output": {"format": {"type": "audio/pcma"}}}}
         await caller.ask(type="response.create", response=wanted)

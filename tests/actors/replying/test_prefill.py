@@ -1,4 +1,4 @@
-"""Partial transcripts, and what the language model is given to read before anybody asks for an answer."""
+"""Interim transcripts, and the prompts that the language model prefills before an answer is requested."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.actors.virtual_time import virtual
 
 
 @virtual
-async def test_the_instructions_are_read_when_a_session_begins_and_when_they_change() -> None:
-    """The first turn does not pay for the system prompt."""
+async def test_the_instructions_are_prefilled() -> None:
+    """The instructions are prefilled when a session begins and when they change."""
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.1)
@@ -36,8 +36,8 @@ async def test_the_instructions_are_read_when_a_session_begins_and_when_they_cha
 
 
 @virtual
-async def test_words_that_two_guesses_agree_on_are_read_ahead() -> None:
-    """Two partials while the caller speaks, then their agreement without its newest word, under the session's name."""
+async def test_stable_words_are_prefilled() -> None:
+    """The words that two interim transcripts agree on, without the newest, are prefilled under the session's id."""
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -51,8 +51,8 @@ async def test_words_that_two_guesses_agree_on_are_read_ahead() -> None:
 
 
 @virtual
-async def test_nobody_guesses_at_silence() -> None:
-    """At a soft end the guessing stops, and goes on with the caller."""
+async def test_there_are_no_interim_transcripts_of_silence() -> None:
+    """Interim transcripts stop at a tentative end of speech and resume with the caller."""
     play = Play(Settings(barge_in=BargeInSettings(min_words=0)))
     async with play.call() as caller:
         await caller.speak(0.4)
@@ -67,7 +67,7 @@ async def test_nobody_guesses_at_silence() -> None:
 
 @dataclass
 class Refusing(ScriptedStt):
-    """Has no time for guesses."""
+    """Speech-to-text that refuses interim transcripts."""
 
     refused: list[float] = field(default_factory=list)
 
@@ -79,8 +79,8 @@ class Refusing(ScriptedStt):
 
 
 @virtual
-async def test_a_stage_that_refuses_is_asked_less_and_less() -> None:
-    """Each refusal doubles the pause; the turn itself is answered as ever."""
+async def test_refusals_slow_interim_transcripts_down() -> None:
+    """Each refusal doubles the pause between interim transcripts; the turn is answered normally."""
     stt = Refusing()
     play = Play(stt=stt)
     async with play.call() as caller:
@@ -100,8 +100,8 @@ async def test_a_stage_that_refuses_is_asked_less_and_less() -> None:
     ],
 )
 @virtual
-async def test_without_an_engine_that_keeps_what_it_reads_nothing_is_done(settings: Settings) -> None:
-    """No guesses that nobody uses, no prompts that nobody keeps."""
+async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) -> None:
+    """Without an engine that keeps a prefilled prompt there are no interim transcripts and no prefills."""
     play = Play(settings=settings)
     async with play.call() as caller:
         await caller.say(2.0)
@@ -110,8 +110,8 @@ async def test_without_an_engine_that_keeps_what_it_reads_nothing_is_done(settin
 
 
 @virtual
-async def test_switched_off_there_are_no_guesses() -> None:
-    """The switch of the ablation; the instructions are still read."""
+async def test_interim_transcripts_can_be_switched_off() -> None:
+    """Interim transcripts can be switched off; the instructions are still prefilled."""
     play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:
         await caller.say(2.0)
@@ -120,11 +120,11 @@ async def test_switched_off_there_are_no_guesses() -> None:
 
 
 @virtual
-async def test_a_busy_host_reads_nothing_ahead() -> None:
-    """Replies that somebody waits for have the engine to themselves."""
+async def test_a_busy_host_prefills_nothing() -> None:
+    """A host with `max_concurrent` replies under way prefills nothing."""
     play = Play(settings=Settings(speculation=SpeculationSettings(max_concurrent=1)))
     async with play.open() as host:
-        host.services.speculation.think()
+        host.services.draft_budget.think()
         async with host.converse("test", lambda _: None, "rejoinder"):
             pass
     assert play.llm.prefills == []

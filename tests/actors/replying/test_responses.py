@@ -1,4 +1,4 @@
-"""Responses that a client asks for, cancels, or runs beside the conversation."""
+"""Responses that a client requests, cancels, or runs outside the conversation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_a_conversation_in_text() -> None:
-    """Text in, text out: no audio is made, and the deltas are the answer."""
+    """A text request is answered in text: no audio is made, and the deltas are the answer."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="conversation.item.create", item=message("Hello."))
@@ -43,7 +43,7 @@ async def test_a_conversation_in_text() -> None:
 
 @virtual
 async def test_a_session_may_be_in_text_for_good() -> None:
-    """output_modalities of the session: a spoken question is answered in text."""
+    """With output_modalities ["text"] a spoken question is answered in text."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "output_modalities": ["text"]})
@@ -55,7 +55,7 @@ async def test_a_session_may_be_in_text_for_good() -> None:
 
 @virtual
 async def test_a_requested_response_is_announced_at_once() -> None:
-    """response.created comes with the request, not with the first word: clients wait for it with a timeout."""
+    """response.created follows the request at once, because clients wait for it with a timeout."""
     async with Play(llm=WordyLlm(ttft_s={"a": 5.0})).call() as caller:
         await caller.ask(type="response.create", response={"metadata": {"client_event_id": "x"}})
         await settled(caller)
@@ -66,14 +66,14 @@ async def test_a_requested_response_is_announced_at_once() -> None:
 
 @virtual
 async def test_a_second_response_is_refused_while_one_is_open() -> None:
-    """conversation_already_has_active_response, with the event's id; the first goes on."""
+    """A second response.create gets conversation_already_has_active_response with its event id; the first goes on."""
     async with Play().call() as caller:
         await caller.ask(type="response.create")
         error = await refused(caller, type="response.create")
         assert error["code"] == "conversation_already_has_active_response"
         done = await caller.until("response.done")
         assert done["response"]["status"] == "completed"
-        # The rest of it is still being heard, but on the wire it has ended.
+        # The client may still play its audio, but the response has ended on the wire.
         await caller.ask(type="response.create")
         await caller.until("response.done", 2)
     assert len(caller.of("error")) == 1
@@ -81,7 +81,7 @@ async def test_a_second_response_is_refused_while_one_is_open() -> None:
 
 @virtual
 async def test_a_response_is_cancelled_by_the_client() -> None:
-    """Nothing of it follows, the conversation keeps what was heard, and another may start at once."""
+    """After response.cancel no delta follows, the conversation keeps what was heard, and another may start at once."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="response.create")
@@ -98,7 +98,7 @@ async def test_a_response_is_cancelled_by_the_client() -> None:
 
 @virtual
 async def test_a_response_cancelled_before_its_first_step_leaves_the_floor() -> None:
-    """Both events in one breath: the client hears of the end, and the next turn is answered."""
+    """A response that is cancelled right after its request ends on the wire, and the next turn is answered."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="response.create")
@@ -112,7 +112,7 @@ async def test_a_response_cancelled_before_its_first_step_leaves_the_floor() -> 
 
 @virtual
 async def test_a_turns_reply_can_be_cancelled_before_its_first_word() -> None:
-    """The client that asks to cancel is told of a response that it had not seen yet, and of its end."""
+    """Cancelling a reply that is not on the wire yet sends its start and its end."""
     async with Play(llm=WordyLlm(ttft_s={"a": 1.0})).call() as caller:
         await caller.speak(1.0)
         await caller.listen("input_audio_buffer.committed")
@@ -125,7 +125,7 @@ async def test_a_turns_reply_can_be_cancelled_before_its_first_word() -> None:
 
 @virtual
 async def test_cancelling_nothing_is_an_error_that_clients_know() -> None:
-    """response_cancel_not_active, its message as livekit matches it; also by the id of a response that has ended."""
+    """Cancelling without a response is response_cancel_not_active, with the message that livekit matches."""
     async with Play().call() as caller:
         error = await refused(caller, type="response.cancel")
         assert error["code"] == "response_cancel_not_active"
@@ -137,7 +137,7 @@ async def test_cancelling_nothing_is_an_error_that_clients_know() -> None:
 
 @virtual
 async def test_a_response_outside_the_conversation_runs_beside_it() -> None:
-    """conversation "none": its own input, metadata echoed, nothing added to the conversation, in parallel."""
+    """A response with conversation "none" has its own input, echoes its metadata, adds no item and runs in parallel."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="conversation.item.create", item=message("Hello.", id="hello"))
@@ -168,7 +168,7 @@ async def test_a_response_outside_the_conversation_runs_beside_it() -> None:
 
 @virtual
 async def test_a_barge_in_leaves_a_response_outside_the_conversation_alone() -> None:
-    """It answers a client's question, not the caller's."""
+    """A barge-in does not cut a response outside the conversation."""
     async with Play(llm=WordyLlm(gap_s=0.2)).call() as caller:
         await caller.ask(type="response.create", response={"conversation": "none", "output_modalities": ["text"]})
         await caller.speak(1.0)
@@ -178,7 +178,7 @@ async def test_a_barge_in_leaves_a_response_outside_the_conversation_alone() -> 
 
 @virtual
 async def test_responses_outside_the_conversation_are_limited() -> None:
-    """One session cannot fill the language model's queue."""
+    """A session may run only a few responses outside the conversation at once."""
     async with Play().call() as caller:
         for _ in range(4):
             await caller.ask(type="response.create", response={"conversation": "none"})
@@ -201,8 +201,8 @@ async def test_responses_outside_the_conversation_are_limited() -> None:
     ],
 )
 @virtual
-async def test_an_order_that_cannot_be_filled_starts_nothing(response: dict[str, object], param: str) -> None:
-    """The error names the field, and no response was created."""
+async def test_a_wrong_response_create_starts_nothing(response: dict[str, object], param: str) -> None:
+    """A response.create with a wrong field gets an error that names it, and starts no response."""
     play = Play()
     async with play.call() as caller:
         error = await refused(caller, type="response.create", response=response)

@@ -1,4 +1,4 @@
-"""Turns that leave the prompt are summed up beside the conversation."""
+"""Summaries of the turns that leave the prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUMMED_UP = Settings(conversation=ConversationSettings(context_turns=2, context_
 SUMMARY = "The caller wants a taxi."
 
 
-class _Said:
+class _OneDelta:
     """A stream of one delta."""
 
     replica = "a"
@@ -32,10 +32,10 @@ class _Said:
 
 @dataclass
 class SummingLlm(WordyLlm):
-    """Answers as ever, and sums up at once, or fails to; `asked` are the requests for summaries."""
+    """Language model that also summarizes, at once, or fails to; `summary_requests` has the requests."""
 
     fails: bool = False
-    asked: list[LlmRequest] = field(default_factory=list)
+    summary_requests: list[LlmRequest] = field(default_factory=list)
 
     @asynccontextmanager
     async def open(
@@ -45,14 +45,14 @@ class SummingLlm(WordyLlm):
             async with super().open(request, avoid=avoid, strict=strict) as stream:
                 yield stream
             return
-        self.asked.append(request)
+        self.summary_requests.append(request)
         if self.fails:
             raise BackendError("gone.", stage="llm")
-        yield _Said()
+        yield _OneDelta()
 
 
 async def converse(llm: WordyLlm, settings: Settings, turns: int) -> tuple[Play, list[list[str]]]:
-    """The play, and each prompt's messages."""
+    """Hold the conversation, and return the play and the messages of each prompt."""
     play = Play(settings=settings, stt=ScriptedStt(deque(f"Question {at}, please." for at in range(turns))))
     play.llm = llm
     async with play.call() as caller:
@@ -64,36 +64,39 @@ async def converse(llm: WordyLlm, settings: Settings, turns: int) -> tuple[Play,
 
 
 @virtual
-async def test_the_window_slides_onto_a_summary() -> None:
-    """Ahead of the fourth turn the first two are summed up, and the fourth prompt has the summary in their place; ahead
-    of the sixth the summary goes on from there.
+async def test_a_summary_replaces_the_turns_that_leave() -> None:
+    """Before the fourth turn the first two are summarized, and the fourth prompt has the summary instead of them.
+    Before the sixth the summary is extended.
     """
     llm = SummingLlm()
     _, prompts = await converse(llm, SUMMED_UP, 5)
-    assert len(llm.asked) == 2
-    assert llm.asked[1].messages[1].content.splitlines()[:2] == [f"Before: {SUMMARY}", "user: Question 2, please."]
-    assert llm.asked[0].messages[1].content.splitlines()[0] == "user: Question 0, please."
+    assert len(llm.summary_requests) == 2
+    assert llm.summary_requests[1].messages[1].content.splitlines()[:2] == [
+        f"Before: {SUMMARY}",
+        "user: Question 2, please.",
+    ]
+    assert llm.summary_requests[0].messages[1].content.splitlines()[0] == "user: Question 0, please."
     assert any("Question 0" in content for content in prompts[2])
     assert any(SUMMARY in content for content in prompts[3])
     assert not any("Question 0" in content or "Question 1" in content for content in prompts[3])
     assert any("Question 2" in content for content in prompts[3])
-    assert prompts[4][:2] == prompts[3][:2]  # the beginning stays, and with it the engine's state
+    assert prompts[4][:2] == prompts[3][:2]  # an unchanged beginning keeps the engine's KV cache
 
 
 @virtual
-async def test_without_a_summary_nothing_is_lost_at_once() -> None:
-    """A model that cannot sum up costs nothing: the turns stay, and it is asked again behind the next reply."""
+async def test_a_failed_summary_keeps_the_turns() -> None:
+    """When the summary fails the turns stay in the prompt, and it is requested again after the next reply."""
     llm = SummingLlm(fails=True)
     play, prompts = await converse(llm, SUMMED_UP, 5)
-    assert len(llm.asked) >= 2
+    assert len(llm.summary_requests) >= 2
     assert any("Question 0" in content for content in prompts[3])
     assert play.metrics.counts["backend llm_summary"] >= 2
 
 
 @virtual
-async def test_off_nobody_is_asked() -> None:
-    """The default."""
+async def test_summaries_are_off_by_default() -> None:
+    """By default no summary is requested."""
     llm = SummingLlm()
     forgetting = Settings(conversation=ConversationSettings(context_turns=2, context_drop_turns=2))
     await converse(llm, forgetting, 5)
-    assert llm.asked == []
+    assert llm.summary_requests == []

@@ -1,4 +1,4 @@
-"""The answer cache in a conversation: what it answers, what it costs, and what it is given to keep."""
+"""The answer cache in a conversation: what it answers, what a lookup costs, and which answers are stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
 RULES = AnswerCacheSettings(enabled=True, semantic=False)
-# The reply begins when the turn is taken, so that what a lookup costs is seen.
+# Without drafts the reply begins at the commit, so the cost of a lookup is visible.
 PLAIN = Settings(answer_cache=RULES, speculation=SpeculationSettings(enabled=False))
 OPENING = "Where is the main entrance?"
 LOOKUP_S = 0.005
@@ -31,7 +31,7 @@ LOOKUP_S = 0.005
 
 @dataclass
 class SharedCache:
-    """The real index behind a call that takes `delay_s`; `fault`, while set, is what every call raises."""
+    """The real index behind a call that takes `delay_s`. While `fault` is set, every call raises it."""
 
     delay_s: float = LOOKUP_S
     fault: Exception | None = None
@@ -63,7 +63,7 @@ def play_of(cache: SharedCache | None, text: str = OPENING, settings: Settings =
 
 
 async def first_answer(play: Play) -> dict[str, Any]:
-    """One call, one question, its answer heard to the end."""
+    """Ask one question in one call, listen to the whole answer, and return its response.done."""
     async with play.call() as caller:
         await caller.hush(0.5)
         done = await caller.say(1.0)
@@ -72,13 +72,13 @@ async def first_answer(play: Play) -> dict[str, Any]:
 
 
 def waited_s(caller: Caller) -> float:
-    """From the commit to the first audio."""
+    """Return the seconds from the commit to the first audio."""
     return caller.at("response.output_audio.delta") - caller.at("input_audio_buffer.committed")
 
 
 @virtual
 async def test_a_hit_never_asks_the_language_model() -> None:
-    """The second caller, on another host, gets the first one's answer, by ear and in the conversation."""
+    """A caller on another host gets the first caller's answer, in audio and history, without a generation."""
     cache = SharedCache()
     first, second = play_of(cache), play_of(cache)
     missed = await first_answer(first)
@@ -95,7 +95,7 @@ async def test_a_hit_never_asks_the_language_model() -> None:
 
 @virtual
 async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
-    """First token and the first segment's words take as long as the lookup; the waterfall has no hole."""
+    """A hit's first token takes as long as the lookup, and no time of the turn is unattributed."""
     cache = SharedCache()
     waits, done = {}, {}
     for kind in ("miss", "hit_exact"):
@@ -114,7 +114,7 @@ async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
 
 @virtual
 async def test_a_late_cache_costs_its_deadline_and_then_nothing() -> None:
-    """A cache that never answers: three callers wait 50 ms each, who comes next does not."""
+    """A cache that never answers delays three turns by 50 ms each, and the next one not at all."""
     waits: list[float] = []
     silent = SharedCache(delay_s=3600)
     async with play_of(None).call() as caller:
@@ -139,7 +139,7 @@ async def test_a_late_cache_costs_its_deadline_and_then_nothing() -> None:
 
 @virtual
 async def test_a_dead_cache_is_a_miss() -> None:
-    """Its replica is gone: the answer comes as without a cache, and no apology."""
+    """A failed lookup leads to a normal answer, without an apology."""
     play = play_of(SharedCache(fault=BackendError("gone.", stage="answer_cache")))
     done = await first_answer(play)
     assert done["response"]["status"] == "completed"
@@ -149,8 +149,8 @@ async def test_a_dead_cache_is_a_miss() -> None:
 
 
 @virtual
-async def test_without_a_cache_nothing_is_said_of_one() -> None:
-    """The default: no lookup, no count."""
+async def test_without_a_cache_nothing_is_counted() -> None:
+    """By default there is no lookup and no count."""
     play = play_of(None, settings=Settings())
     done = await first_answer(play)
     assert done["rejoinder"]["cache"] is None
@@ -161,8 +161,8 @@ async def test_without_a_cache_nothing_is_said_of_one() -> None:
     ("text", "outcome"), [("What is in my basket?", "refused_personal"), ("Are you open today?", "refused_time")]
 )
 @virtual
-async def test_what_may_not_be_shared_is_neither_looked_up_nor_kept(text: str, outcome: str) -> None:
-    """The answer comes from the language model, and stays with the caller."""
+async def test_private_questions_are_not_looked_up_or_stored(text: str, outcome: str) -> None:
+    """A question that may not be shared is answered by the language model, and is not stored."""
     cache = SharedCache()
     play = play_of(cache, text)
     done = await first_answer(play)
@@ -174,7 +174,7 @@ async def test_what_may_not_be_shared_is_neither_looked_up_nor_kept(text: str, o
 
 @virtual
 async def test_only_the_opening_of_a_conversation_is_kept() -> None:
-    """The second question was asked in the light of the first."""
+    """Only the first question of a conversation is stored; a later one depends on the turns before it."""
     cache = SharedCache()
     play = play_of(cache)
     async with play.call() as caller:
@@ -189,7 +189,7 @@ async def test_only_the_opening_of_a_conversation_is_kept() -> None:
 
 @virtual
 async def test_an_answer_that_was_cut_is_not_kept() -> None:
-    """Barge-in, whether or not the language model had finished."""
+    """An answer cut by barge-in is not stored, even if the language model had finished."""
     cache = SharedCache()
     play = play_of(cache)
     async with play.call() as caller:
@@ -206,7 +206,7 @@ async def test_an_answer_that_was_cut_is_not_kept() -> None:
 
 @virtual
 async def test_an_answer_that_reached_its_limit_is_not_kept() -> None:
-    """Half an answer is none."""
+    """An incomplete answer is not stored."""
     cache = SharedCache()
     settings = PLAIN.model_copy(update={"conversation": PLAIN.conversation.model_copy(update={"max_reply_tokens": 4})})
     done = await first_answer(play_of(cache, settings=settings))
@@ -215,8 +215,8 @@ async def test_an_answer_that_reached_its_limit_is_not_kept() -> None:
 
 
 @virtual
-async def test_an_answer_behind_an_apology_is_not_kept() -> None:
-    """Something went wrong on the way to it."""
+async def test_an_answer_after_an_apology_is_not_stored() -> None:
+    """An answer that follows an apology is not stored."""
     cache = SharedCache()
     play = play_of(cache)
     play.llm = WordyLlm(fault=BackendError("gone.", stage="llm"))
@@ -233,7 +233,7 @@ async def test_an_answer_behind_an_apology_is_not_kept() -> None:
 
 @virtual
 async def test_tenants_and_prompts_do_not_share_answers() -> None:
-    """Another API key, or other instructions: another answer."""
+    """Another API key or other instructions get their own answer."""
     cache = SharedCache()
     play = play_of(cache)
     found: list[str] = []
@@ -257,18 +257,18 @@ async def _outcome(host: Host, tenant: str, instructions: str) -> str:
 
 # -- drafts ------------------------------------------------------------------------------------------------------------
 
-# With this mean pause a turn model in doubt asks for half a second of silence.
+# With this mean pause an undecided turn detector requires half a second of silence.
 EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
 
 
 def hesitant(cache: SharedCache, *texts: str) -> Play:
-    """Half a second of silence ends a turn, so that drafts are ready before."""
+    """Return a play in which half a second of silence ends a turn, so that drafts are ready before."""
     return Play(settings=EAGER, stt=ScriptedStt(deque(texts)), turn=ScriptedTurn(deque([0.5])), answers=cache)
 
 
 @virtual
 async def test_a_draft_is_answered_from_the_cache_and_a_missed_one_is_kept() -> None:
-    """Lookup and first audio pass within the silence; what was said to the end is kept."""
+    """A draft's lookup and first audio fit into the silence, and a draft that missed is stored at its end."""
     cache = SharedCache()
     for outcome in ("miss", "hit_exact"):
         play = hesitant(cache, OPENING)
@@ -283,7 +283,7 @@ async def test_a_draft_is_answered_from_the_cache_and_a_missed_one_is_kept() -> 
 
 @virtual
 async def test_nothing_of_a_discarded_draft_is_kept() -> None:
-    """Half a question was drafted and thrown away; only the whole one's answer stays."""
+    """A discarded draft is not stored; the answer to the whole question is."""
     cache = SharedCache()
     play = hesitant(cache, "Where is the", "Where is the side entrance?")
     async with play.call() as caller:
@@ -297,8 +297,8 @@ async def test_nothing_of_a_discarded_draft_is_kept() -> None:
 
 
 @virtual
-async def test_a_voice_that_fails_leaves_nothing() -> None:
-    """The language model had finished, but nobody heard its answer."""
+async def test_an_unspoken_answer_is_not_stored() -> None:
+    """An answer that could not be spoken is not stored."""
     cache = SharedCache()
     settings = PLAIN.model_copy(update={"conversation": PLAIN.conversation.model_copy(update={"give_up_after_s": 1.0})})
     play = play_of(cache, settings=settings)
@@ -309,18 +309,18 @@ async def test_a_voice_that_fails_leaves_nothing() -> None:
 
 
 @virtual
-async def test_what_the_small_model_answers_is_not_kept() -> None:
-    """It must not outlive the need for it; what the usual one answers is."""
-    recall = AnswerCacheClient(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
+async def test_answers_of_the_small_model_are_not_stored() -> None:
+    """Answers of the small model are not stored; those of the usual model are."""
+    answer_cache = AnswerCacheClient(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
 
     async def ask() -> AsyncGenerator[TokenDelta, None]:
         yield TokenDelta(ANSWER, finish="stop")
 
     kept = {}
     for small in (False, True):
-        thought = GenerationStats()
+        stats = GenerationStats()
         request = LlmRequest((ChatMessage("system", "Be kind."), ChatMessage("user", OPENING)), small=small)
-        async for _ in recall.stream(request, NOBODY, thought, ask):
+        async for _ in answer_cache.stream(request, NOBODY, stats, ask):
             pass
-        kept[small] = thought.question is not None
+        kept[small] = stats.question is not None
     assert kept == {False: True, True: False}

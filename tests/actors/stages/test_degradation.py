@@ -1,4 +1,4 @@
-"""A session does without what a slow stage makes too dear, and has it back when the stage has recovered."""
+"""A session takes a degradation measure while a stage is slow, and ends it when the stage has recovered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILLER = HeldClip("Let me see.", b"\x11\x11" * 12_000)
 
 
 def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> Play:
-    """Every stage within its limit."""
+    """Return a play in which every stage keeps its limit."""
     play = Play(settings=Settings(degradation=degradation, speculation=SpeculationSettings(enabled=drafts)))
     play.stt = ScriptedStt(delay_s=0.1)
     play.llm = WordyLlm(ttft_s={"a": 0.08}, answer=CLAUSES)
@@ -25,17 +25,17 @@ def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> 
 
 
 async def turns(caller: Caller, count: int) -> list[Any]:
-    """The policy that each of so many replies reports."""
-    told = []
+    """Hold `count` turns and return the measures that each reply reports."""
+    reported = []
     for _ in range(count):
         await caller.hush(1.0)
-        told.append((await caller.say(2.0))["rejoinder"]["degradation"])
-    return told
+        reported.append((await caller.say(2.0))["rejoinder"]["degradation"])
+    return reported
 
 
 @virtual
-async def test_a_session_in_time_does_without_nothing() -> None:
-    """And reports so."""
+async def test_a_session_in_time_takes_no_measure() -> None:
+    """A session without late turns takes no measure and reports none."""
     play = quick(drafts=True)
     async with play.call() as caller:
         assert await turns(caller, 4) == [[]] * 4
@@ -44,27 +44,29 @@ async def test_a_session_in_time_does_without_nothing() -> None:
 
 @virtual
 async def test_a_slow_language_model_is_replaced_by_the_backup_and_comes_back() -> None:
-    """After two late turns the backup answers; after four good ones the model is asked again."""
+    """After two late turns the backup model answers; after four good ones the primary is asked again."""
     play = quick()
     play.llm.ttft_s = {"a": 2.0}
     play.backup = WordyLlm(ttft_s={"z": 0.08}, answer="In short: noon.")
     async with play.call() as caller:
         assert await turns(caller, LATE) == [[]] * LATE
         play.llm.ttft_s = {"a": 0.08}
-        asked = len(play.llm.requests)
+        requested = len(play.llm.requests)
         assert await turns(caller, GOOD) == [["small_model"]] * GOOD
-        assert len(play.llm.requests) == asked
+        assert len(play.llm.requests) == requested
         assert caller.transcript.endswith("In short: noon.")
         assert await turns(caller, 1) == [[]]
-        assert len(play.llm.requests) == asked + 1
+        assert len(play.llm.requests) == requested + 1
         assert caller.transcript.endswith(CLAUSES)
     assert play.metrics.counts["degradation small_model"] == 1
     assert (play.llm.running, play.backup.running) == (0, 0)
 
 
 @virtual
-async def test_a_slow_voice_is_given_shorter_segments() -> None:
-    """The shortest first one, then clause by clause; and sentences again when it has recovered."""
+async def test_slow_speech_output_gets_shorter_segments() -> None:
+    """With slow text-to-speech the first segment is short and the rest is cut by clause; after recovery by sentence
+    again.
+    """
     play = quick()
     play.tts = ToneTts(delay_s=0.8)
     whole = ["The sun stands high above", "the town, and lunch is ready for everyone, if they want some."]
@@ -82,8 +84,8 @@ async def test_a_slow_voice_is_given_shorter_segments() -> None:
 
 
 @virtual
-async def test_a_loaded_speech_to_text_is_spared_drafts_and_guesses() -> None:
-    """Until it answers in time again."""
+async def test_slow_speech_to_text_gets_no_speculative_work() -> None:
+    """While speech-to-text is late there are no drafts and no interim transcripts."""
     play = quick(drafts=True)
     play.stt.delay_s = 1.0
     async with play.call() as caller:
@@ -102,8 +104,8 @@ async def test_a_loaded_speech_to_text_is_spared_drafts_and_guesses() -> None:
 
 
 @virtual
-async def test_without_a_backup_the_caller_is_told_sooner_to_wait() -> None:
-    """A filler comes at the tier's limit, not at `filler_after_ms`."""
+async def test_without_a_backup_a_filler_comes_sooner() -> None:
+    """Without a backup model a filler comes at the tier's limit instead of `filler_after_ms`."""
     play = quick()
     play.llm.ttft_s = {"a": 0.9}
     play.fillers = (FILLER,)
@@ -119,7 +121,7 @@ async def test_without_a_backup_the_caller_is_told_sooner_to_wait() -> None:
 
 @virtual
 async def test_other_sessions_of_the_host_are_left_as_they_are() -> None:
-    """Who had late turns is answered by the backup, who had none by the model, at the same time."""
+    """Only the session with late turns uses the backup; another one uses the primary at the same time."""
     play = quick()
     play.llm.ttft_s = {"a": 2.0}
     play.backup = WordyLlm(ttft_s={"z": 0.08}, answer="In short: noon.")
@@ -138,7 +140,7 @@ async def test_other_sessions_of_the_host_are_left_as_they_are() -> None:
 
 @virtual
 async def test_a_policy_that_is_off_changes_nothing() -> None:
-    """However late every turn is."""
+    """With degradation off no measure is taken, however late every turn is."""
     play = quick(drafts=True, degradation=DegradationSettings(enabled=False))
     play.llm.ttft_s, play.stt.delay_s = {"a": 2.0}, 1.0
     async with play.call() as caller:

@@ -1,4 +1,4 @@
-"""Stages that fail: the same turn is answered, nothing is said twice, and silence never lasts."""
+"""Failing stages: the same turn is answered, nothing is spoken twice, and silence stays short."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def statuses(caller: Caller) -> list[str]:
 
 
 def sound(play: Play) -> bytes:
-    """The audio of all segments that were asked for, each once."""
+    """Return the audio of all segments that were requested, each once."""
     return b"".join(voice(text) for text in dict.fromkeys(play.tts.texts))
 
 
 @virtual
 async def test_a_transcript_that_fails_once_is_asked_again_elsewhere() -> None:
-    """The turn is answered as if nothing had been, by a replica other than the one that failed."""
+    """A transcript that fails once is requested from another replica, and the turn is answered normally."""
     play = Play(stt=ScriptedStt(failures=1))
     async with play.call() as caller:
         await caller.say()
@@ -72,8 +72,8 @@ async def test_a_transcript_that_fails_once_is_asked_again_elsewhere() -> None:
 
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
-async def test_a_stage_that_is_away_is_apologised_for_and_waited_for(name: str) -> None:
-    """The apology is audible within 1.5 s of the failure, and the same response goes on with the answer."""
+async def test_a_failing_stage_is_apologised_for_and_awaited(name: str) -> None:
+    """The apology is audible within 1.5 s of the failure, and the same response continues with the answer."""
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -90,14 +90,14 @@ async def test_a_stage_that_is_away_is_apologised_for_and_waited_for(name: str) 
     assert caller.transcript == f"{APOLOGY} {ANSWER}"
     assert caller.audio == APOLOGY_PCM + sound(play)
     assert done["response"]["output"][0]["content"][0]["transcript"] == ANSWER
-    # The apology is not the answer: the turn took as long as the caller waited for the latter.
+    # The turn lasts until the answer's first audio; the apology does not end it.
     assert done["rejoinder"]["server_ms"] > 3000
     assert done["rejoinder"]["unattributed_ms"] <= 5
 
 
 @virtual
-async def test_the_answer_comes_from_the_replica_that_lives() -> None:
-    """Replica a is dead: b answers, and the caller hears no apology."""
+async def test_another_replica_answers_for_a_dead_one() -> None:
+    """When replica a is dead, b answers without an apology."""
     play = Play(llm=WordyLlm(dead={"a"}))
     async with play.call() as caller:
         await caller.say()
@@ -107,8 +107,8 @@ async def test_the_answer_comes_from_the_replica_that_lives() -> None:
 
 @pytest.mark.parametrize("words", range(1, 16))
 @virtual
-async def test_an_answer_that_breaks_off_is_carried_on_elsewhere(words: int) -> None:
-    """After any number of words: b gets what was received as prefix; nothing is repeated or lost."""
+async def test_a_broken_answer_is_continued_elsewhere(words: int) -> None:
+    """After any number of words b gets the received text as prefix; nothing is repeated or lost."""
     play = Play(llm=WordyLlm(break_after={"a": words}))
     async with play.call() as caller:
         done = await caller.say()
@@ -124,8 +124,8 @@ async def test_an_answer_that_breaks_off_is_carried_on_elsewhere(words: int) -> 
 
 @pytest.mark.parametrize("chunks", [0, 1, 5, 10])
 @virtual
-async def test_a_voice_that_breaks_inside_a_segment_resumes_there(chunks: int) -> None:
-    """The segment is made again; what the listener has of it already is left out, to the sample."""
+async def test_a_broken_segment_resumes_where_it_broke(chunks: int) -> None:
+    """The segment is synthesized again without the samples that exist already."""
     play = Play(tts=ToneTts(failures=1, fail_after=chunks))
     async with play.call() as caller:
         await caller.say()
@@ -136,8 +136,10 @@ async def test_a_voice_that_breaks_inside_a_segment_resumes_there(chunks: int) -
 
 
 @virtual
-async def test_a_caller_whose_voice_activity_is_lost_is_heard_in_the_end() -> None:
-    """It breaks while they speak: an apology within 1.5 s, and once it is back the turn is answered, no audio lost."""
+async def test_a_vad_failure_during_speech_loses_no_audio() -> None:
+    """A VAD failure while the caller speaks gives an apology within 1.5 s; after it the turn is answered without lost
+    audio.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -159,8 +161,8 @@ async def test_a_caller_whose_voice_activity_is_lost_is_heard_in_the_end() -> No
 
 
 @virtual
-async def test_a_quiet_caller_hears_nothing_of_lost_voice_activity() -> None:
-    """Nobody speaks, so nobody is answered, and nothing is apologised for."""
+async def test_a_vad_failure_in_silence_is_not_audible() -> None:
+    """A VAD failure in silence causes no apology."""
     play = Play()
     async with play.call() as caller:
         play.vad.fault = GONE
@@ -172,8 +174,8 @@ async def test_a_quiet_caller_hears_nothing_of_lost_voice_activity() -> None:
 
 
 @virtual
-async def test_a_caller_who_begins_while_voice_activity_is_lost_is_heard() -> None:
-    """Loud audio waits undecided: an apology, then the turn."""
+async def test_speech_during_a_vad_failure_is_answered() -> None:
+    """A caller who begins during a VAD failure gets an apology, and then the turn is answered."""
     play = Play()
     async with play.call() as caller:
         play.vad.fault = TimeoutError()
@@ -185,8 +187,8 @@ async def test_a_caller_who_begins_while_voice_activity_is_lost_is_heard() -> No
 
 
 @virtual
-async def test_a_turn_model_that_is_away_costs_the_fallback_silence() -> None:
-    """The verdict is an optimisation: without it, and with words that decide nothing, 500 ms of silence do."""
+async def test_a_failing_turn_detector_costs_the_fallback_silence() -> None:
+    """Without a verdict, and with a transcript that decides nothing, 500 ms of silence end the turn."""
     play = Play(stt=open_words())
     async with play.call() as caller:
         play.turn.fault = Overloaded("full.")
@@ -201,8 +203,8 @@ async def test_a_turn_model_that_is_away_costs_the_fallback_silence() -> None:
 @pytest.mark.parametrize("fault", [GONE, Overloaded("full.")], ids=["away", "overloaded"])
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
-async def test_a_stage_that_stays_away_fails_the_turn_and_not_the_session(name: str, fault: Exception) -> None:
-    """After give_up_after_s: a second apology, response.done failed; the next turn is answered."""
+async def test_a_dead_stage_fails_the_turn_and_not_the_session(name: str, fault: Exception) -> None:
+    """After give_up_after_s the caller gets a second apology and a failed response; the next turn is answered."""
     play = Play(settings=GIVES_UP_SOON)
     async with play.call() as caller:
         STAGES[name](play, fault)
@@ -220,8 +222,8 @@ async def test_a_stage_that_stays_away_fails_the_turn_and_not_the_session(name: 
 
 
 @virtual
-async def test_a_transcript_that_never_comes_is_told_as_failed() -> None:
-    """A client that asked for transcription learns that there is none."""
+async def test_a_failed_transcript_is_reported() -> None:
+    """A client that asked for transcription gets a failed event."""
     play = Play(settings=GIVES_UP_SOON)
     async with play.call() as caller:
         transcription = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
@@ -234,7 +236,7 @@ async def test_a_transcript_that_never_comes_is_told_as_failed() -> None:
 
 @virtual
 async def test_an_answer_that_is_given_up_keeps_what_was_said() -> None:
-    """The first sentence was heard: the next turn's prompt has it, and not the rest."""
+    """A failed answer keeps the sentence that was heard, and only that, in the next prompt."""
     play = Play(settings=GIVES_UP_SOON, llm=WordyLlm(break_after={"a": 5}, gap_s=0.5))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -251,8 +253,8 @@ async def test_an_answer_that_is_given_up_keeps_what_was_said() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 @virtual
-async def test_a_bug_in_a_stage_does_not_cost_the_session(name: str) -> None:
-    """An exception that no port promises: logged and counted as ours; the session holds its next turn."""
+async def test_a_bug_in_a_stage_does_not_end_the_session(name: str) -> None:
+    """An exception that no port promises is counted as internal, and the session holds its next turn."""
     play = Play(settings=GIVES_UP_SOON, stt=open_words())
     async with play.call() as caller:
         STAGES[name](play, BUG)
@@ -269,7 +271,7 @@ async def test_a_bug_in_a_stage_does_not_cost_the_session(name: str) -> None:
 
 @virtual
 async def test_a_transcript_that_fails_is_apologised_for_in_manual_mode_too() -> None:
-    """The client committed and asked itself: the same apology, the same answer."""
+    """A failing transcript of a turn that the client committed gets the same apology and the same answer."""
     play = Play()
     async with play.call() as caller:
         manual = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
@@ -287,7 +289,7 @@ async def test_a_transcript_that_fails_is_apologised_for_in_manual_mode_too() ->
 
 @virtual
 async def test_an_apology_gives_way_to_the_caller() -> None:
-    """Speech over the apology cuts it off, like any reply, and both turns are answered once the stage is back."""
+    """Speech over the apology cuts it, and both turns are answered once the stage is back."""
     play = Play()
     async with play.call() as caller:
         play.llm.fault = GONE
@@ -306,7 +308,7 @@ async def test_an_apology_gives_way_to_the_caller() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
-    """A call that never answers, be it while its stream is opened, is asked again after call_timeout_s."""
+    """A call that never answers, even while its stream opens, is repeated after call_timeout_s."""
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}})
     play = Play(hedgeless, stt=ScriptedStt(hangs=name == "stt"), llm=WordyLlm(hangs=name == "llm"))
     play.tts.hangs = int(name == "tts")
@@ -321,8 +323,8 @@ async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llm", "tts"])
 @virtual
-async def test_a_stage_slower_than_its_time_out_is_heard_in_the_end(name: str) -> None:
-    """Whoever is asked for again has more time: else a stage with too much to do would never answer anybody."""
+async def test_a_stage_slower_than_its_timeout_answers_in_the_end(name: str) -> None:
+    """A repeated stream gets more time, so a stage that is slower than its timeout answers in the end."""
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}, "breaker": {"silence_ms": 60_000}})
     slow_s = 1.5 * getattr(hedgeless, name).call_timeout_s
     play = Play(hedgeless)

@@ -1,4 +1,4 @@
-"""A language model replica that stops: nobody waits for it long, and it comes back when it answers again."""
+"""A silent replica of the language model is left quickly, and used again when it answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.actors.stages.test_hedged_llm import Desk
 from tests.actors.virtual_time import virtual
 
 BREAKER = BreakerSettings()
-# No hedge is paid for: what helps is the breaker alone.
+# Without a hedging budget only the breaker can help.
 POOR = HedgingSettings(budget=0.0)
 
 
-async def _known(desk: Desk) -> None:
-    """Both replicas have answered once."""
+async def _both_answer_once(desk: Desk) -> None:
+    """Let both replicas answer once."""
     await desk.ask()
     slow, desk.llm.ttft_s = desk.llm.ttft_s, {"b": 0.08}
     await desk.ask()
@@ -27,10 +27,10 @@ async def _known(desk: Desk) -> None:
 
 
 @virtual
-async def test_a_replica_that_stops_before_its_first_token_is_asked_beside() -> None:
-    """After 0.7 s of silence another answers, although the hedging budget is empty."""
+async def test_a_silent_replica_gets_a_second_attempt_next_to_it() -> None:
+    """After 0.7 s of silence another replica answers, although the hedging budget is empty."""
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
-        await _known(desk)
+        await _both_answer_once(desk)
         desk.llm.stopped.add("a")
         words, ttft, _ = await desk.ask()
     assert words == desk.llm.answer
@@ -39,10 +39,10 @@ async def test_a_replica_that_stops_before_its_first_token_is_asked_beside() -> 
 
 
 @virtual
-async def test_a_replica_that_stops_in_the_middle_is_continued_elsewhere() -> None:
-    """The rest comes from another replica, behind what was received, within a second."""
+async def test_a_replica_that_stops_in_an_answer_is_replaced() -> None:
+    """Another replica continues after the received text, within a second."""
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
-        await _known(desk)
+        await _both_answer_once(desk)
         asyncio.get_running_loop().call_later(0.15, desk.llm.stopped.add, "a")
         began = asyncio.get_running_loop().time()
         words, _, _ = await desk.ask()
@@ -54,10 +54,10 @@ async def test_a_replica_that_stops_in_the_middle_is_continued_elsewhere() -> No
 
 
 @virtual
-async def test_it_gets_no_caller_until_a_probe_is_answered() -> None:
-    """While it is out everybody is served elsewhere at once; a probe of our own brings it back."""
+async def test_a_silent_replica_is_probed_before_it_serves_again() -> None:
+    """While a replica is out of use others serve at once; a probe brings it back."""
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
-        await _known(desk)
+        await _both_answer_once(desk)
         desk.llm.stopped.add("a")
         await desk.ask()
         asked = len(desk.llm.requests)
@@ -76,8 +76,8 @@ async def test_it_gets_no_caller_until_a_probe_is_answered() -> None:
 
 
 @virtual
-async def test_the_only_replica_is_waited_for() -> None:
-    """Nobody else could answer: a slow replica is no reason to ask it again."""
+async def test_the_only_replica_is_not_abandoned() -> None:
+    """A slow replica is not abandoned when there is no other."""
     async with Desk(WordyLlm(ttft_s={"a": 3.0}), POOR, BREAKER).open() as desk:
         words, ttft, _ = await desk.ask()
     assert words == desk.llm.answer
@@ -86,11 +86,11 @@ async def test_the_only_replica_is_waited_for() -> None:
 
 
 @virtual
-async def test_a_loaded_replica_that_speaks_to_others_is_not_silent() -> None:
-    """As long as anybody hears a token of it, it is slow and not stopped."""
+async def test_a_replica_that_serves_others_is_not_silent() -> None:
+    """A replica that sends tokens to any request is not silent."""
     llm = WordyLlm(gap_s=0.3)
     async with Desk(llm, POOR, BREAKER).open() as desk:
-        await _known(desk)
+        await _both_answer_once(desk)
         talking = asyncio.create_task(desk.ask())
         await asyncio.sleep(0.2)
         llm.ttft_s = {"a": 2.5, "b": 0.08}
@@ -103,7 +103,7 @@ async def test_a_loaded_replica_that_speaks_to_others_is_not_silent() -> None:
 
 @virtual
 async def test_a_caller_is_not_left_in_silence_when_a_replica_stops() -> None:
-    """Stopped while its reply is being made: the listener's audio never pauses for 1.5 s."""
+    """When a replica stops during a reply, the listener's audio never pauses for 1.5 s."""
     play = Play(llm=WordyLlm(gap_s=0.1))
     async with play.call() as caller:
         await caller.hush(0.5)

@@ -1,4 +1,4 @@
-"""Calls that fail are repeated, calls that are late keep their place, and nothing runs on when the answer is there."""
+"""Unary retries: failed calls are repeated, late calls keep their place, and nothing runs on after the answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIVE_UP_S = 60.0
 
 @dataclass
 class Script:
-    """Each attempt takes its seconds, and then answers with its number or raises."""
+    """A call whose n-th attempt takes `steps[n]` seconds, and then returns n or raises."""
 
     steps: list[tuple[float, Exception | None]]
     avoided: list[frozenset[str]] = field(default_factory=list)
@@ -41,9 +41,9 @@ class Script:
             self.running.remove(number)
 
 
-async def ask(script: Script, trouble: StageFailures | None = None) -> int:
-    trouble = trouble or StageFailures(CountingMetrics())
-    return await retry_unary("stt", script, trouble, attempt_s=ATTEMPT_S, give_up_s=GIVE_UP_S)
+async def ask(script: Script, failures: StageFailures | None = None) -> int:
+    failures = failures or StageFailures(CountingMetrics())
+    return await retry_unary("stt", script, failures, attempt_s=ATTEMPT_S, give_up_s=GIVE_UP_S)
 
 
 def now() -> float:
@@ -52,35 +52,35 @@ def now() -> float:
 
 @virtual
 async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
-    """The next one avoids who failed, and the trouble is over with the answer."""
+    """The next attempt avoids the failed replica, and the stage has recovered with the answer."""
     metrics = CountingMetrics()
-    trouble = StageFailures(metrics)
+    failures = StageFailures(metrics)
     script = Script([(0.1, BackendError("gone.", stage="stt", replica="a")), (0.1, Overloaded("full.")), (0.1, None)])
-    assert await ask(script, trouble) == 2
+    assert await ask(script, failures) == 2
     assert script.avoided == [frozenset(), frozenset({"a"}), frozenset({"a"})]
-    assert not trouble.active
+    assert not failures.active
     assert metrics.counts == Counter({"backend stt": 1, "overload stt": 1})
 
 
 @virtual
 async def test_a_late_attempt_keeps_its_place() -> None:
-    """The answer that comes after the time-out counts, although a second attempt is under way by then."""
-    trouble = StageFailures(CountingMetrics())
+    """An answer after the timeout counts, although a second attempt is under way by then."""
+    failures = StageFailures(CountingMetrics())
     script = Script([(ATTEMPT_S + 1, None), (30, None)])
     began = now()
-    asking = asyncio.create_task(ask(script, trouble))
+    asking = asyncio.create_task(ask(script, failures))
     await asyncio.sleep(ATTEMPT_S + 0.5)
-    late = trouble.active
+    late = failures.active
     assert script.running == {0, 1}
     assert await asking == 0
     assert now() - began == pytest.approx(ATTEMPT_S + 1)
-    assert (late, trouble.active) == (True, False)
+    assert (late, failures.active) == (True, False)
     assert script.running == set()
 
 
 @virtual
 async def test_the_second_attempt_may_be_first() -> None:
-    """A hung replica is overtaken by another."""
+    """The second attempt overtakes a hung replica."""
     script = Script([(1000, None), (0.5, None)])
     began = now()
     assert await ask(script) == 1
@@ -90,7 +90,7 @@ async def test_the_second_attempt_may_be_first() -> None:
 
 @virtual
 async def test_there_are_never_more_than_two() -> None:
-    """Of many late ones the first and the newest run; the first is still heard."""
+    """Of many late attempts only the first and the newest run, and the first can still answer."""
     script = Script([(5 * ATTEMPT_S, None), (1000, None)])
     assert await ask(script) == 0
     assert len(script.avoided) > 3
@@ -99,7 +99,7 @@ async def test_there_are_never_more_than_two() -> None:
 
 @virtual
 async def test_a_late_attempt_that_fails_does_not_stop_the_second() -> None:
-    """It is noted, and nobody begins a third."""
+    """The failure of the late attempt starts no third one."""
     fault = BackendError("gone.", stage="stt", replica="a")
     script = Script([(ATTEMPT_S + 1, fault), (2, None)])
     assert await ask(script) == 1
@@ -108,10 +108,10 @@ async def test_a_late_attempt_that_fails_does_not_stop_the_second() -> None:
 
 @virtual
 async def test_it_gives_up_with_the_last_reason() -> None:
-    """After `give_up_s`, and nothing runs on."""
+    """After `give_up_s` the error has the last failure, and no attempt runs on."""
     script = Script([(0.1, BackendError("no luck.", stage="stt"))])
     began = now()
-    with pytest.raises(BackendError, match=r"stayed away for 60 s \(no luck"):
+    with pytest.raises(BackendError, match=r"did not answer for 60 s \(no luck"):
         await ask(script)
     assert now() - began == pytest.approx(GIVE_UP_S)
     assert script.running == set()
@@ -119,7 +119,7 @@ async def test_it_gives_up_with_the_last_reason() -> None:
 
 @virtual
 async def test_cancelling_stops_all_attempts() -> None:
-    """The late one too."""
+    """Cancelling the call cancels every attempt, the late one too."""
     script = Script([(1000, None)])
     asking = asyncio.create_task(ask(script))
     await asyncio.sleep(ATTEMPT_S + 1)
@@ -130,8 +130,8 @@ async def test_cancelling_stops_all_attempts() -> None:
 
 
 @virtual
-async def test_what_is_no_failure_of_a_backend_is_raised() -> None:
-    """A bug is not repeated."""
+async def test_a_bug_is_raised() -> None:
+    """A bug is raised at once and not repeated."""
     with pytest.raises(ZeroDivisionError):
         await ask(Script([(0.1, ZeroDivisionError())]))
 
@@ -140,8 +140,8 @@ CALLERS, PLACES, SERVICE_S = 21, 2, 0.5
 
 
 @virtual
-async def test_a_crowd_is_served_in_its_order() -> None:
-    """More callers at once than are served within one attempt's time: none waits longer than all before it take."""
+async def test_many_callers_are_served_in_order() -> None:
+    """With more callers than one attempt's time can serve, none waits longer than all callers before it take."""
     served = [0.0] * CALLERS
     free = asyncio.Semaphore(PLACES)
     began = now()

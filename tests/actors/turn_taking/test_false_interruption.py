@@ -1,4 +1,4 @@
-"""Speech over a reply that turns out to be none: the reply goes on where it was heard last."""
+"""Speech over a reply that does not address the agent: the reply resumes where it was heard last."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from tests.actors.virtual_time import run_virtual, virtual
 
 WHOLE = voice("It is noon.") + voice("The sun stands high, and lunch is ready for everyone who wants some.")
 QUESTION = "What time is it?"
-# A millisecond, in which a client says where it stopped.
+# One millisecond, the resolution of audio_end_ms.
 SLACK_BYTES = 2 * WIRE_RATE // 1000
 
 
 @dataclass
 class Listener:
-    """A client as real ones are: it flushes when the server hears speech, and, if it `tells`, says what it played."""
+    """A client that flushes when the server detects speech. With `tells` it reports what it played, as real clients do.
+
+    `late_s` is its network delay; `playbacks` has the audio by item.
+    """
 
     caller: Caller
     tells: bool = False
@@ -38,13 +41,7 @@ class Listener:
     truncations: list[asyncio.Task[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        take = self.caller.take
-
-        def both(event: dict[str, Any]) -> None:
-            take(event)
-            self.take(event, asyncio.get_running_loop().time())
-
-        self.caller.session._send = both
+        self.caller.listeners.append(self.take)
 
     def take(self, event: dict[str, Any], now: float) -> None:
         if event["type"] == "response.output_audio.delta":
@@ -66,7 +63,7 @@ class Listener:
 
 @asynccontextmanager
 async def answering(play: Play) -> AsyncIterator[Caller]:
-    """A call in which an answer begins to be heard."""
+    """Yield a caller who begins to hear an answer."""
     async with play.call() as caller:
         await caller.speak(1.0)
         await caller.listen("response.output_audio.delta")
@@ -74,7 +71,7 @@ async def answering(play: Play) -> AsyncIterator[Caller]:
 
 
 async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[Caller, Listener]:
-    """A question, `over_s` of sound two seconds into the answer, and the rest of it."""
+    """Ask, make `over_s` of sound two seconds into the answer, and listen to the rest."""
     async with play.call() as caller:
         listener = Listener(caller, **behavior)
         await caller.speak(1.0)
@@ -87,7 +84,7 @@ async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[C
 
 
 def whole(heard: bytes, slack: int = 2) -> bool:
-    """Whether that is the answer's audio, but for so many bytes lost or repeated at one seam."""
+    """Return True if this is the answer's audio, with at most `slack` bytes lost or repeated at one seam."""
     off = len(heard) - len(WHOLE)
     seam = next((at for at in range(0, len(heard), 2) if heard[at : at + 2] != WHOLE[at : at + 2]), len(heard))
     return abs(off) <= slack and heard[seam + max(off, 0) + slack :] == WHOLE[seam + max(off, 0) + slack - off :]
@@ -95,9 +92,9 @@ def whole(heard: bytes, slack: int = 2) -> bool:
 
 @pytest.mark.parametrize("text", ["", "Mm-hm.", "The sun stands high"], ids=["a noise", "a backchannel", "an echo"])
 @virtual
-async def test_what_is_no_interruption_leaves_nothing_behind(text: str) -> None:
-    """The reply is paused, resumed from the last sample heard, and completed; there is no turn, item or answer of the
-    sound, whose end the client hears of.
+async def test_a_false_interruption_leaves_no_trace(text: str) -> None:
+    """The reply is paused, resumed from the last sample heard, and completed. The sound makes no turn, item or answer,
+    and the client gets its end.
     """
     play = Play(stt=ScriptedStt(deque([QUESTION, text])))
     caller, listener = await overheard(play)
@@ -123,8 +120,8 @@ async def test_what_is_no_interruption_leaves_nothing_behind(text: str) -> None:
 
 
 @virtual
-async def test_the_client_is_silent_from_the_first_sound_until_it_is_known_to_be_none() -> None:
-    """Two windows of speech pause it; 300 ms of silence behind it resume it."""
+async def test_a_false_interruption_pauses_the_reply_briefly() -> None:
+    """Two windows of speech pause the reply, and 300 ms of silence after the sound resume it."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     caller, _ = await overheard(play, over_s=0.4)
     paused = caller.at("input_audio_buffer.speech_started", 2)
@@ -136,8 +133,8 @@ async def test_the_client_is_silent_from_the_first_sound_until_it_is_known_to_be
 
 
 @virtual
-async def test_a_click_costs_no_transcript() -> None:
-    """A sound of 60 ms is none by its length: at most three windows, where four are speech."""
+async def test_a_click_is_not_transcribed() -> None:
+    """A sound of 60 ms (at most three windows, where four are speech) is not transcribed."""
     settings = Settings(speech=SpeechSettings(min_speech_ms=128))
     play = Play(settings, stt=ScriptedStt(deque([QUESTION, "Never asked."])))
     caller, listener = await overheard(play, over_s=0.06)
@@ -147,8 +144,8 @@ async def test_a_click_costs_no_transcript() -> None:
 
 
 @virtual
-async def test_a_client_that_says_where_it_stopped_is_believed() -> None:
-    """Its audio comes 150 ms late: what it lacks by that is sent again too, and the whole text stays."""
+async def test_a_client_may_report_where_it_stopped() -> None:
+    """A client whose audio arrives 150 ms late gets what it lacks again, and the whole text stays."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     caller, listener = await overheard(play, tells=True, late_s=0.15)
     [done] = caller.of("response.done")
@@ -158,8 +155,8 @@ async def test_a_client_that_says_where_it_stopped_is_believed() -> None:
 
 
 @virtual
-async def test_a_sound_in_the_reply_s_last_moment_does_not_cost_its_end() -> None:
-    """All audio was sent and is still being heard: the response is open, and goes on like any other."""
+async def test_a_sound_after_the_last_delta_keeps_the_end() -> None:
+    """After the last delta, while it still plays, the response is open and resumes like any other."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with play.call() as caller:
         listener = Listener(caller)
@@ -174,8 +171,8 @@ async def test_a_sound_in_the_reply_s_last_moment_does_not_cost_its_end() -> Non
 
 
 @virtual
-async def test_a_transcript_that_never_comes_does_not_silence_us() -> None:
-    """confirm_timeout_ms after the sound the reply goes on."""
+async def test_a_missing_transcript_resumes_the_reply() -> None:
+    """Without a transcript the reply resumes confirm_timeout_ms after the sound."""
     stt = ScriptedStt(deque([QUESTION]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -190,8 +187,8 @@ async def test_a_transcript_that_never_comes_does_not_silence_us() -> None:
 
 
 @virtual
-async def test_words_that_speech_to_text_is_slow_to_find_are_not_lost() -> None:
-    """The stage is busy for three seconds: the reply goes on meanwhile, and then the caller is answered."""
+async def test_words_of_slow_speech_to_text_are_answered() -> None:
+    """While speech-to-text takes three seconds the reply resumes; then the caller's words are answered."""
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -203,8 +200,8 @@ async def test_words_that_speech_to_text_is_slow_to_find_are_not_lost() -> None:
 
 
 @virtual
-async def test_a_caller_does_not_pay_for_a_speech_to_text_stage_that_fails() -> None:
-    """Nobody can say what was said: it is taken for a turn, and answered once the stage is back."""
+async def test_failing_speech_to_text_counts_a_sound_as_a_turn() -> None:
+    """When speech-to-text fails the sound counts as a turn, which is answered once the stage is back."""
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -218,8 +215,8 @@ async def test_a_caller_does_not_pay_for_a_speech_to_text_stage_that_fails() -> 
 
 
 @virtual
-async def test_a_noise_that_goes_on_is_spoken_over() -> None:
-    """Four seconds of a sound without words: after two the reply is heard again."""
+async def test_the_reply_resumes_over_a_long_noise() -> None:
+    """During four seconds of sound without words the reply resumes after two."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with answering(play) as caller:
         await caller.hush(1.0)
@@ -233,7 +230,7 @@ async def test_a_noise_that_goes_on_is_spoken_over() -> None:
 
 @virtual
 async def test_words_end_the_reply_while_the_caller_goes_on() -> None:
-    """The engines stop long before the caller does."""
+    """Words in an interim transcript end the reply long before the caller stops."""
     play = Play(stt=ScriptedStt(deque([QUESTION, "No, I wanted to know the day and the month."])))
     async with answering(play) as caller:
         await caller.hush(1.0)
@@ -244,8 +241,8 @@ async def test_words_end_the_reply_while_the_caller_goes_on() -> None:
 
 
 @virtual
-async def test_our_echo_is_not_answered_where_nothing_interrupts() -> None:
-    """interrupt_response=false: a turn of the caller's is answered behind the reply, our own words are not."""
+async def test_an_echo_is_not_answered_without_interruption() -> None:
+    """With interrupt_response=false the caller's turn is answered after the reply, and the reply's own echo is not."""
     play = Play(stt=ScriptedStt(deque([QUESTION, "The sun stands high and lunch", "And tomorrow?"])))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(interrupt_response=False))
@@ -263,7 +260,7 @@ async def test_our_echo_is_not_answered_where_nothing_interrupts() -> None:
 
 @virtual
 async def test_a_client_that_cancels_a_paused_reply_is_obeyed() -> None:
-    """response.cancel while it is paused: it ends, and the sound behind it is no turn."""
+    """response.cancel ends a paused reply, and the sound that paused it is no turn."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with answering(play) as caller:
         await caller.hush(1.0)
@@ -280,9 +277,9 @@ SOUNDS = ("", "Mm-hm.", "Yeah, okay.", "")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_is_heard_is_what_was_said(seed: int) -> None:
-    """Callers who interrupt at random, with words or without: every completed answer was heard whole, every cancelled
-    one to where the history says, and after its end nothing of it is heard.
+def test_random_interruptions_keep_audio_and_history_consistent(seed: int) -> None:
+    """With interruptions at random, completed answers were heard whole, cancelled ones as far as the history says, and
+    nothing of a response is heard after its end.
     """
     cancelled, completed = run_virtual(_interrupt_at_random(seed))
     assert cancelled + completed >= 4
@@ -308,6 +305,6 @@ async def _interrupt_at_random(seed: int) -> tuple[int, int]:
         else:
             said = "".join(part["transcript"] for part in item["content"])
             assert ANSWER.startswith(said)
-            # A word counts when its share of its segment was played: never more than was heard of the audio.
+            # A word counts as heard when its share of its segment was played, so the text never exceeds the audio.
             assert len(said) * 1920 * 2 <= len(heard) + 2 * 1920 * 2
     return statuses.count("cancelled"), statuses.count("completed")

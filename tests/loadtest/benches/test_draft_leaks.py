@@ -111,7 +111,7 @@ def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
         draft(self, revision, hearing)
         begun = self._drafts._draft
         if begun:
-            begun.reply._go.set()
+            begun.reply._released.set()
 
     patch.setattr(Replies, "draft", open_at_once)
 
@@ -134,7 +134,7 @@ def _let_out_late(patch: pytest.MonkeyPatch) -> None:
     def release(self: Drafts) -> None:
         draft, self._draft = self._draft, None
         if draft:
-            draft.reply._go.set()
+            draft.reply._released.set()
 
     patch.setattr(Drafts, "discard", release)
 

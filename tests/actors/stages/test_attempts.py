@@ -1,0 +1,156 @@
+"""`attempts` paces retries and ends them; `contained` keeps a bug behind a port from spreading."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from actors.stages.retry import LONGEST_PAUSE_S, Attempts, Backoff, StageFault, attempts, contained
+from rejoinder.core.errors import BackendError, Overloaded, StageTimeout
+from tests.actors.fakes import CountingMetrics
+from tests.actors.virtual_time import virtual
+
+ON_A = BackendError("gone.", stage="tts", replica="a")
+FULL = Overloaded("full.")
+
+
+def ignore(fault: StageFault) -> None:
+    """Do nothing with a failure."""
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def avoided(retries: Attempts, faults: list[Exception | None]) -> list[frozenset[str]]:
+    """Let each attempt raise its fault, and return the replicas that each attempt avoids."""
+    found = []
+    script = iter(faults)
+    async for attempt in retries:
+        found.append(attempt.avoid)
+        with attempt:
+            if fault := next(script):
+                raise fault
+    return found
+
+
+@virtual
+async def test_the_pause_doubles_up_to_a_limit() -> None:
+    """The first attempt starts at once. The pauses are 20, 40, 80, 160, 320, 500 and 500 ms."""
+    started: list[float] = []
+    async for attempt in attempts("tts", ignore):
+        started.append(now())
+        with attempt:
+            if len(started) < 8:
+                raise ON_A
+    pauses = [later - earlier for earlier, later in pairwise(started)]
+    assert pauses == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, LONGEST_PAUSE_S, LONGEST_PAUSE_S])
+
+
+@virtual
+async def test_an_attempt_avoids_the_replica_that_failed_last() -> None:
+    """The next attempt avoids the last failed replica. An overload clears the list only if it is asked to."""
+    on_a, on_b = frozenset({"a"}), frozenset({"b"})
+    faults: list[Exception | None] = [ON_A, FULL, BackendError("gone.", stage="tts", replica="b"), TimeoutError(), None]
+    assert await avoided(attempts("tts", ignore), faults) == [frozenset(), on_a, on_a, on_b, on_b]
+    cleared = attempts("tts", ignore, overload_clears_avoid=True)
+    assert await avoided(cleared, faults) == [frozenset(), on_a, frozenset(), on_b, on_b]
+
+
+@virtual
+async def test_every_failure_is_reported_once() -> None:
+    """`on_failure` gets each fault in order."""
+    seen: list[StageFault] = []
+    await avoided(attempts("tts", seen.append), [ON_A, FULL, None])
+    assert seen == [ON_A, FULL]
+
+
+@virtual
+async def test_the_time_to_give_up_counts_from_the_first_failure_since_progress() -> None:
+    """Ten seconds of failures are final; progress starts the ten seconds anew."""
+    began = now()
+
+    async def fail_for_ever() -> None:
+        progressed = False
+        async for attempt in attempts("tts", ignore, give_up_s=10, pause=Backoff(1, longest_s=1)):
+            with attempt:
+                if not progressed and now() - began > 8:
+                    attempt.progressed()
+                    progressed = True
+                raise ON_A
+
+    with pytest.raises(BackendError, match=r"tts did not answer for 10 s \(gone") as raised:
+        await fail_for_ever()
+    assert now() - began == pytest.approx(9 + 10)
+    assert raised.value.__cause__ is ON_A
+    assert raised.value.stage == "tts"
+
+
+@virtual
+async def test_a_number_of_attempts_is_final() -> None:
+    """The last attempt's failure is raised without a further pause."""
+    began = now()
+    with pytest.raises(BackendError, match="in 3 attempts"):
+        await avoided(attempts("tts", ignore, max_attempts=3, pause=Backoff(1, longest_s=1)), [ON_A] * 3)
+    assert now() - began == pytest.approx(2)
+
+
+@virtual
+async def test_the_idle_timeout_doubles_after_a_timeout_only() -> None:
+    """The idle timeout doubles after a timeout, never exceeds the time that is left, and progress resets it."""
+    limits = []
+    late = StageTimeout("late.", stage="tts", replica="a")
+    script = iter([late, ON_A, TimeoutError(), late, late, None])
+    async for attempt in attempts("tts", ignore, limit_s=4, give_up_s=30, pause=Backoff(0, longest_s=0)):
+        limits.append(attempt.limit_s)
+        with attempt:
+            if len(limits) == 5:
+                attempt.progressed()
+            if fault := next(script):
+                raise fault
+    assert limits == [4, 8, 8, 16, 30, 8]
+
+
+@virtual
+async def test_other_exceptions_propagate() -> None:
+    """A bug is not repeated, and neither is a fault that is not covered."""
+    with pytest.raises(ZeroDivisionError):
+        await avoided(attempts("tts", ignore), [ZeroDivisionError()])
+    with pytest.raises(Overloaded):
+        await avoided(attempts("tts", ignore, covered=(BackendError,)), [ON_A, FULL])
+
+
+def test_a_contained_exception_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """A contained exception is logged and counted, and the code after the block can tell that it happened."""
+    metrics = CountingMetrics()
+    with contained("llm", metrics) as port:
+        raise ZeroDivisionError
+    assert port.broke
+    with contained("llm", metrics) as port:
+        pass
+    assert not port.broke
+    assert metrics.counts == Counter({"internal llm": 1})
+    [record] = caplog.records
+    assert (record.levelno, record.message) == (logging.ERROR, "unexpected exception in the llm port")
+    assert record.exc_info is not None
+
+
+@virtual
+async def test_cancellation_is_not_contained() -> None:
+    """A cancelled task ends, and nothing is counted."""
+    metrics = CountingMetrics()
+
+    async def guarded() -> None:
+        with contained("llm", metrics):
+            await asyncio.sleep(1)
+
+    task = asyncio.create_task(guarded())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert not metrics.counts
