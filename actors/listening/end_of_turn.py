@@ -19,8 +19,8 @@ from actors.stages.retry import FIRST_PAUSE_S, Backoff, StageFailures, StageFaul
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.turns.end_of_turn import complete
-from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
+from rejoinder.core.turns.end_of_turn import end_of_turn_probability
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
 
 # Smart Turn uses at most the last 8 s.
 VERDICT_SAMPLES = 8 * STT_RATE
@@ -176,7 +176,7 @@ class EndOfTurn:
         settings, verdict = self._services.settings, request.verdict
         if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
             return
-        if ending(text, settings.stt.language) is TranscriptEnding.FINISHED:
+        if classify_ending(text, settings.stt.language) is TranscriptEnding.FINISHED:
             request.decided_by_transcript = True
             verdict.answer(settings.endpointing.finished_probability)
             request.tasks[JUDGING].cancel()
@@ -199,7 +199,7 @@ class EndOfTurn:
                         await asyncio.wait({transcript}, timeout=early_ms / 1000)
                     async with self._services.turn_detector_queue.slot(deadline):
                         judged = await self._predict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
-                        probability = complete(judged, self._ending(transcript))
+                        probability = end_of_turn_probability(judged, self._ending(transcript))
             except (TimeoutError, Overloaded) as fault:
                 self._count(fault)
         verdict.answer(probability)
@@ -208,7 +208,7 @@ class EndOfTurn:
         """Return how the transcript ends; None if it is not there."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None
-        return ending(transcript.result().text, self._services.settings.stt.language)
+        return classify_ending(transcript.result().text, self._services.settings.stt.language)
 
     async def _predict(self, pcm: bytes) -> float:
         """Return the turn model's probability, from another replica after a failure."""

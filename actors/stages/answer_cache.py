@@ -24,7 +24,7 @@ from rejoinder.core.reply.answer_cache import (
     CacheRefusal,
     CacheScope,
     LookupBackoff,
-    keeps,
+    may_store,
     question_of,
 )
 from rejoinder.core.settings.settings import AnswerCacheSettings
@@ -77,7 +77,7 @@ class AnswerCacheClient:
         Call it only for an answer that the caller heard to its end.
         """
         question = stats.question
-        if question is None or stats.finish != "stop" or not keeps(question, answer, self._settings):
+        if question is None or stats.finish != "stop" or not may_store(question, answer, self._settings):
             return
         try:
             self._to_store.put_nowait(CachedAnswer(question, answer))

@@ -11,7 +11,7 @@ from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.replies import Replies
 from actors.stages.ports import Transcript
 from actors.stages.session_context import SessionContext
-from rejoinder.core.turns.barge_in import AgentSpeech, SpeechReading, read, stops
+from rejoinder.core.turns.barge_in import AgentSpeech, SpeechKind, classify_speech, has_stop_word
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
@@ -54,7 +54,7 @@ class BargeInDetector:
         self._audio_input = audio_input
         self._normal = self._sensitive = audio_input.settings
         self._end_of_turn: EndOfTurnRequest | None = None
-        self.rejected_as = SpeechReading.NO_WORDS
+        self.rejected_as = SpeechKind.NO_WORDS
         self.configured()
 
     def configured(self) -> None:
@@ -75,7 +75,7 @@ class BargeInDetector:
     def begin(self) -> None:
         """Start on a new utterance."""
         self._end_of_turn = None
-        self.rejected_as = SpeechReading.NO_WORDS
+        self.rejected_as = SpeechKind.NO_WORDS
 
     def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
         """Post the reading of the utterance's words when they are there, if it is checked for barge-in.
@@ -110,7 +110,7 @@ class BargeInDetector:
         if state.barge_in_check is BargeInCheck.NOT_NEEDED:
             return
         language = self._services.settings.stt.language
-        if stops(latest, self._settings, language) or (stable and self._addresses_agent(stable)):
+        if has_stop_word(latest, self._settings, language) or (stable and self._addresses_agent(stable)):
             self._post(InterimReady(state.revision, addressed=True))
         elif not self._addresses_agent(latest):
             self._post(InterimReady(state.revision, addressed=False))
@@ -122,10 +122,10 @@ class BargeInDetector:
         self._post(TranscriptReady(revision, addressed, self._audio_input.processed))
 
     def _addresses_agent(self, text: str) -> bool:
-        reading = read(text, self._agent_speech(), self._settings, self._services.settings.stt.language)
-        if reading is not SpeechReading.ADDRESSED:
+        reading = classify_speech(text, self._agent_speech(), self._settings, self._services.settings.stt.language)
+        if reading is not SpeechKind.ADDRESSED:
             self.rejected_as = reading
-        return reading is SpeechReading.ADDRESSED
+        return reading is SpeechKind.ADDRESSED
 
     def _agent_speech(self) -> AgentSpeech:
         agent, rules = self._state().agent, self._context.turn_rules

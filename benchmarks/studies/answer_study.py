@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deployments.engines.minilm import MiniLm
-from rejoinder.core.reply.question_matching import normal, same_question
+from rejoinder.core.reply.question_matching import normalize, same_question
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
@@ -126,7 +126,7 @@ def judge(engine: MiniLm) -> list[Judged]:
     for same, pairs in ((True, PARAPHRASES), (False, NEAR_MISSES)):
         for one, other in pairs:
             cosine = float(engine.embed(one) @ engine.embed(other))
-            words = normal(one) == normal(other) or same_question(one, other)
+            words = normalize(one) == normalize(other) or same_question(one, other)
             found.append(Judged(one, other=other, same=same, cosine=cosine, words=words))
     return found
 

@@ -27,9 +27,9 @@ import numpy.typing as npt
 
 from benchmarks.studies.turn_study import Silence
 from rejoinder.core.settings.settings import EndpointingSettings, Settings
-from rejoinder.core.turns.end_of_turn import WEIGHTS, FusionWeights, complete, evidence
-from rejoinder.core.turns.endpointing import PauseStats, TurnDetection, wait_s
-from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
+from rejoinder.core.turns.end_of_turn import WEIGHTS, FusionWeights, end_of_turn_probability, regression_inputs
+from rejoinder.core.turns.endpointing import PauseStats, TurnDetection, endpoint_silence_s
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
 
 Floats = npt.NDArray[np.float64]
 Rule = Callable[[Silence, PauseStats, float], float]
@@ -60,7 +60,7 @@ class CurvePoint:
 def fit(silences: Sequence[Silence]) -> FusionWeights:
     """Fit the probability of an end by logistic regression, regularized towards PRIOR."""
     labelled = [silence for silence in silences if silence.resumed_ms is None or is_pause(silence)]
-    inputs = np.array([evidence(silence.later, _words(silence)) for silence in labelled])
+    inputs = np.array([regression_inputs(silence.later, _words(silence)) for silence in labelled])
     ended = np.array([silence.resumed_ms is None for silence in labelled], np.float64)
     prior, penalty = np.array(astuple(PRIOR)), np.diag(astuple(PRECISION))
     weights = prior
@@ -102,18 +102,18 @@ def fused(weights: FusionWeights, settings: Settings) -> Rule:
         if words is TranscriptEnding.FINISHED and endpointing.finished_probability:
             return max(transcript_ms, _wait_ms(endpointing, endpointing.finished_probability, pauses))
         query_ms = max(silence.soft_ms, min(endpointing.ask_after_ms, transcript_ms))
-        probability = complete(silence.later, words, weights)
+        probability = end_of_turn_probability(silence.later, words, weights)
         return max(query_ms + silence.judged_ms, _wait_ms(endpointing, probability, pauses))
 
     return rule
 
 
 def _wait_ms(settings: EndpointingSettings, probability: float | None, pauses: PauseStats) -> float:
-    return wait_s(TurnDetection(), settings, probability, pauses) * 1000
+    return endpoint_silence_s(TurnDetection(), settings, probability, pauses) * 1000
 
 
 def _words(silence: Silence) -> TranscriptEnding:
-    return ending(silence.text)
+    return classify_ending(silence.text)
 
 
 def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint:

@@ -35,8 +35,8 @@ from deployments.vad import load_silero
 from rejoinder.core.audio.pcm import STT_RATE, VAD_WINDOW, Samples, pcm16_to_float
 from rejoinder.core.measuring.wer import words
 from rejoinder.core.settings.settings import Settings, SpeechSettings
-from rejoinder.core.turns.end_of_turn import complete
-from rejoinder.core.turns.endpointing import TurnDetection, wait_s
+from rejoinder.core.turns.end_of_turn import end_of_turn_probability
+from rejoinder.core.turns.endpointing import TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.speech_detector import (
     RESUME_WINDOWS,
     SoftEnd,
@@ -46,7 +46,7 @@ from rejoinder.core.turns.speech_detector import (
     SpeechState,
     step,
 )
-from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
 from rejoinder.store import open_store
 from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.human_corpus import human_clips, missing_packages
@@ -127,11 +127,11 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
     """Return the decision of `policy`, one of POLICIES, in one silence."""
     rules = settings.endpointing
     transcript_ms = silence.soft_ms + silence.transcribed_ms
-    words = ending(silence.text, settings.stt.language)
+    words = classify_ending(silence.text, settings.stt.language)
     finished = words is TranscriptEnding.FINISHED
     if policy == "always":
         verdict_ms = silence.soft_ms + silence.judged_ms
-        fused = complete(silence.probability, words if transcript_ms <= verdict_ms else None)
+        fused = end_of_turn_probability(silence.probability, words if transcript_ms <= verdict_ms else None)
         return Decision(_taken_ms(settings, fused, verdict_ms), asked=True)
     query_ms = max(silence.soft_ms, min(rules.ask_after_ms, transcript_ms))
     lasts = silence.resumed_ms is None or silence.resumed_ms > query_ms
@@ -142,13 +142,16 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
         return Decision(_taken_ms(settings, None, silence.soft_ms + rules.verdict_timeout_ms), asked)
     verdict_ms = query_ms + silence.judged_ms
     return Decision(
-        _taken_ms(settings, complete(silence.later, words if transcript_ms <= verdict_ms else None), verdict_ms), asked
+        _taken_ms(
+            settings, end_of_turn_probability(silence.later, words if transcript_ms <= verdict_ms else None), verdict_ms
+        ),
+        asked,
     )
 
 
 def _taken_ms(settings: Settings, probability: float | None, decided_ms: float) -> float:
     """Return the silence after which the turn is taken, if `probability` is known after `decided_ms` of silence."""
-    return max(decided_ms, wait_s(TurnDetection(), settings.endpointing, probability) * 1000)
+    return max(decided_ms, endpoint_silence_s(TurnDetection(), settings.endpointing, probability) * 1000)
 
 
 def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> PolicyOutcome:

@@ -16,7 +16,7 @@ from actors.listening.end_of_turn import VERDICT_SAMPLES
 from deployments.engines.speech_in.silero import Silero
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, pcm16_to_float
 from rejoinder.core.settings.settings import Settings
-from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, wait_s
+from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted
 
 Judge = Callable[[bytes], float]
@@ -94,10 +94,10 @@ class EdgeFinder:
 
     def _wait_s(self, end: SoftEnd) -> float:
         if self._detection.mode is not DetectionMode.SEMANTIC_VAD:
-            return wait_s(self._detection, self._settings.endpointing, None)
+            return endpoint_silence_s(self._detection, self._settings.endpointing, None)
         padding = round(self._input.settings.prefix_padding_ms * STT_RATE / 1000)
         speech = self._input.pcm(self._start - padding, end.at)[-VERDICT_SAMPLES * SAMPLE_BYTES :]
-        return wait_s(self._detection, self._settings.endpointing, self._judge(speech))
+        return endpoint_silence_s(self._detection, self._settings.endpointing, self._judge(speech))
 
     def _commit(self, pending: _Pending) -> IdealEdge:
         self._pending = None

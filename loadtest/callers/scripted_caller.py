@@ -39,7 +39,7 @@ from openai.types.realtime import ResponseDoneEvent as ResponseDone
 from pydantic import ValidationError
 
 from loadtest.callers.scripted_turn import ReceivedReply, ScriptedTurn
-from loadtest.results.turn_record import ServerReport, TurnRecord, unspoken
+from loadtest.results.turn_record import ServerReport, TurnRecord, unanswered_record
 from loadtest.scenario.clips import Clip
 from loadtest.scenario.microphone import Microphone
 from rejoinder.core.audio.pcm import WIRE_RATE
@@ -309,7 +309,7 @@ class ScriptedCaller:
         """
         last = len(self._turns) - 1
         begun = [turn.record(self._transcripts, number == last, run) for number, turn in enumerate(self._turns)]
-        rest = [unspoken(line.clip.name, line.clip.expected, run) for line in self.lines[len(begun) :]]
+        rest = [unanswered_record(line.clip.name, line.clip.expected, run) for line in self.lines[len(begun) :]]
         return begun + rest
 
 

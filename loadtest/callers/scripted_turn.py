@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from loadtest.callers.loudspeaker import Loudspeaker
-from loadtest.results.turn_record import ServerReport, TurnOutcome, TurnRecord, stages_ms, unspoken
+from loadtest.results.turn_record import ServerReport, TurnOutcome, TurnRecord, stages_ms, unanswered_record
 from loadtest.scenario.microphone import Microphone, SpokenClip
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.measuring.wer import word_error_rate, words
@@ -103,7 +103,7 @@ class ScriptedTurn:
         reference = clip.expected or ""
         transcript = " ".join(filter(None, (transcripts.get(item) for item in self.items)))
         record = replace(
-            unspoken(clip.name, clip.expected, run),
+            unanswered_record(clip.name, clip.expected, run),
             heard=transcript,
             outcome=outcome.value,
             rtt_ms=round(median(self.rtts_s) * 1000, 2) if self.rtts_s else None,

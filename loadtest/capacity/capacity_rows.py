@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from loadtest.capacity.calibration import Calibration
-from loadtest.capacity.emulated_network import answer, stage
+from loadtest.capacity.emulated_network import emulated_reply, emulated_stage
 from loadtest.capacity.network_fit import STAGES, fit, with_calibrated_hops
 from loadtest.capacity.prediction import knee, predict
 from loadtest.capacity.queueing import QueueStage
@@ -66,15 +66,15 @@ def _stt(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
 
     The punctuation ends turns, so the turn detector uses no CPU of this machine.
     """
-    stage = _stage(replicas, slots, **curve)
-    stage["emulation"] |= {"full_stop": True}
-    return stage
+    emulated_stage = _stage(replicas, slots, **curve)
+    emulated_stage["emulation"] |= {"full_stop": True}
+    return emulated_stage
 
 
 def _llm(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
-    stage = _stage(replicas, slots, **curve)
-    stage["emulation"] |= {"tokens": 4, "tokens_per_s": 100}
-    return stage
+    emulated_stage = _stage(replicas, slots, **curve)
+    emulated_stage["emulation"] |= {"tokens": 4, "tokens_per_s": 100}
+    return emulated_stage
 
 
 BASE: dict[str, Any] = {
@@ -240,8 +240,8 @@ def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]
         words: Vocabulary of the emulated language model.
     """
     settings = settings_of(calibration.settings, changed.changes)
-    fitted = fit(calibration, answer(parse_settings(calibration.settings), words))
-    stages: dict[str, QueueStage] = {name: stage(settings, name) for name in STAGES if name in changed.changes}
+    fitted = fit(calibration, emulated_reply(parse_settings(calibration.settings), words))
+    stages: dict[str, QueueStage] = {name: emulated_stage(settings, name) for name in STAGES if name in changed.changes}
     return with_calibrated_hops(fitted, stages)
 
 

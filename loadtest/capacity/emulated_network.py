@@ -37,7 +37,7 @@ def section(settings: Settings, name: EmulatedStage) -> SttSettings | LlmSetting
     return stages[name]
 
 
-def stage(settings: Settings, name: EmulatedStage) -> QueueStage:
+def emulated_stage(settings: Settings, name: EmulatedStage) -> QueueStage:
     """Return replicas, slots and service curve of an emulated stage.
 
     The number of replicas is `autoscaling.min_replicas`, so the stage must have a fixed number of them. Raises
@@ -48,7 +48,7 @@ def stage(settings: Settings, name: EmulatedStage) -> QueueStage:
     return QueueStage(configured.autoscaling.min_replicas, profile.slots, Curved(profile.curve))
 
 
-def answer(settings: Settings, words: Sequence[str]) -> ReplyModel:
+def emulated_reply(settings: Settings, words: Sequence[str]) -> ReplyModel:
     """Return the reply of an emulated language model that repeats `words`, segmented like in the host.
 
     Raises ConfigError unless the language model is emulated.

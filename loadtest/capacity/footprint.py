@@ -62,7 +62,7 @@ class LinearFit:
         return self.at_none + self.each * sessions
 
 
-def line(sessions: list[float], values: list[float]) -> LinearFit:
+def fit_line(sessions: list[float], values: list[float]) -> LinearFit:
     """Fit a line by least squares, with both coefficients at least 0. A single point gives a line through 0."""
     x, y = np.array(sessions), np.array(values)
     through_zero = LinearFit(0.0, float((x @ y) / (x @ x)))
@@ -105,8 +105,8 @@ def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
     """
     levels = calibration.levels
     sessions = [level.sessions / level.hosts for level in levels]
-    cores = line(sessions, [level.host_cores / level.hosts for level in levels])
-    memory = line(sessions, [level.host_memory_mb for level in levels])
+    cores = fit_line(sessions, [level.host_cores / level.hosts for level in levels])
+    memory = fit_line(sessions, [level.host_memory_mb for level in levels])
     room = (HOST_CORES - cores.at_none) / cores.each if cores.each else math.inf
     capacity = int(min(room, most or math.inf, 10_000))
     if capacity < 1:

@@ -262,6 +262,6 @@ def with_calibrated_hops(network: TurnNetwork, stages: dict[str, QueueStage]) ->
     return network.with_stages(changed)
 
 
-def span(levels: Sequence[Level]) -> tuple[int, int]:
+def session_range(levels: Sequence[Level]) -> tuple[int, int]:
     """Return the lowest and highest calibrated number of sessions."""
     return min(level.sessions for level in levels), max(level.sessions for level in levels)

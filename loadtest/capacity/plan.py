@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from loadtest.capacity import footprint
 from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.inversion import CapacityTarget, SolvedReplicas, invert
-from loadtest.capacity.network_fit import STAGES, span
+from loadtest.capacity.network_fit import STAGES, session_range
 from loadtest.capacity.prediction import Estimate, Prediction, predict, predicted_knee, refused
 from loadtest.capacity.turn_network import TurnNetwork
 from rejoinder.core.capacity.sizing import Basis, SizedComponent, Traffic, basis_at, hosts
@@ -157,7 +157,7 @@ def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Kne
     return Knee(
         sessions=sessions,
         bound="the hosts' core" if by_core < by_slots else f"the slots of {at_knee.bottleneck}",
-        basis=basis_at(sessions, *span(calibration.levels)),
+        basis=basis_at(sessions, *session_range(calibration.levels)),
         turns_per_s=at_knee.turns_per_s.value,
     )
 
@@ -171,7 +171,7 @@ def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found:
     levels = calibration.levels
     rate = max(max(check.measured["turns_per_s"], check.predicted["turns_per_s"]) for check in checked)
     bases = [
-        basis_at(found.admitted, *span(levels)),
+        basis_at(found.admitted, *session_range(levels)),
         basis_at(found.prediction.turns_per_s.value, 0.0, rate),
     ]
     for stage in STAGES:
@@ -214,7 +214,7 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
     found = invert(network, target, admitted)
     per_s = found.prediction.turns_per_s.value
     session = footprint.edge_traffic(calibration.most)
-    basis = basis_at(admitted, *span(calibration.levels))
+    basis = basis_at(admitted, *session_range(calibration.levels))
     checked = checks(calibration, network)
     whole = target_basis(calibration, checked, found) if resources.engines_calibrated else Basis.EXTRAPOLATED
     components = {"host": PlannedComponent(sized_hosts, session.times(admitted), host.basis)}

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loadtest.generator.run import run
-from loadtest.generator.stage_metrics import Reading, StageCounts, between, read
-from loadtest.generator.workers import RunProgress, Watch
+from loadtest.generator.stage_metrics import Reading, StageCounts, difference, read
+from loadtest.generator.workers import ProgressCallback, RunProgress
 from loadtest.results.result import RunResult
 from loadtest.scenario import schedule
 from loadtest.scenario.scenario import Scenario
@@ -85,7 +85,7 @@ class WindowWatcher:
             raise BackendError(
                 "the run ended before the end of its measured time.", "See the generator's output for the cause."
             )
-        stages, changed = between(self._first.replicas, self._last.replicas)
+        stages, changed = difference(self._first.replicas, self._last.replicas)
         return MeasuredWindow(
             for_s=self._last.at - self._first.at,
             stages=stages,
@@ -96,7 +96,7 @@ class WindowWatcher:
         )
 
 
-def measure(scenario: Scenario, watch: Watch = lambda _: None) -> tuple[RunResult, MeasuredWindow]:
+def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tuple[RunResult, MeasuredWindow]:
     """Run a scenario and read the replicas' metrics meanwhile. Raise as `run` and `WindowWatcher.window` do."""
     frozen = schedule.plan(scenario)
     watcher = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
@@ -118,7 +118,7 @@ def idle(url: str, for_s: float) -> MeasuredWindow:
     """
     before, started_at = read(http_root(url)), time.monotonic()
     time.sleep(for_s)
-    stages, changed = between(before, read(http_root(url)))
+    stages, changed = difference(before, read(http_root(url)))
     return MeasuredWindow(
         time.monotonic() - started_at, stages, tuple(changed), bytes_sent=0, bytes_received=0, frames_sent=0
     )

@@ -21,7 +21,7 @@ from loadtest.callers.turn_outcomes import REGION
 from loadtest.generator.assignment import WorkerAssignment, scenario_document
 from loadtest.generator.self_check import failure_causes
 from loadtest.generator.server_view import MemoryWatch, ServerView
-from loadtest.generator.workers import RunProgress, Watch, run_workers
+from loadtest.generator.workers import ProgressCallback, RunProgress, run_workers
 from loadtest.judging import verdicts
 from loadtest.results.result import CURVE, Counts, Latency, Region, RunResult, emulated
 from loadtest.scenario import schedule
@@ -34,7 +34,7 @@ START_IN_S = 3.0
 """Time between the start of the workers and the start of the run, in which the workers load their modules and clips."""
 
 
-def run(scenario: Scenario, watch: Watch = lambda _: None) -> RunResult:
+def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResult:
     """Run a scenario and return its result.
 
     Args:

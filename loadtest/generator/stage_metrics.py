@@ -166,7 +166,7 @@ def parse(text: str, stage: str) -> ReplicaCounts:
     )
 
 
-def between(before: Reading, after: Reading) -> tuple[dict[str, StageCounts], list[str]]:
+def difference(before: Reading, after: Reading) -> tuple[dict[str, StageCounts], list[str]]:
     """Return the counts of each stage between two readings, and the replicas that are in only one of them."""
     both = [replica for replica in after if replica in before]
     changed = sorted(set(before) ^ set(after))

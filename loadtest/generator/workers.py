@@ -33,7 +33,7 @@ MAX_SLICES = 240
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 
-Watch = Callable[["RunProgress"], None]
+ProgressCallback = Callable[["RunProgress"], None]
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ def _percentile_ms(recorded: HdrHistogram, percentile: float) -> float | None:
     return round(recorded.get_value_at_percentile(percentile) / 1000, 1) if recorded.get_total_count() else None
 
 
-async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress, watch: Watch) -> None:
+async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress, watch: ProgressCallback) -> None:
     """Run one worker process for each assignment until all are done. Cancelling the task stops them.
 
     Args:
@@ -170,7 +170,9 @@ async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress
     progress.stolen = (stolen - stolen_before) / max(1, total - total_before)
 
 
-async def _follow_worker(number: int, assignment: WorkerAssignment, progress: RunProgress, watch: Watch) -> None:
+async def _follow_worker(
+    number: int, assignment: WorkerAssignment, progress: RunProgress, watch: ProgressCallback
+) -> None:
     address = assignment.scenario.ray_address
     # Close the generator here, so that the process has ended when this function returns or raises.
     async with aclosing(

@@ -95,7 +95,7 @@ class TurnRecord:
         return self.outcome in (TurnOutcome.ANSWERED.value, TurnOutcome.INTERRUPTED.value)
 
 
-def unspoken(clip: str, expected: str | None, run: int) -> TurnRecord:
+def unanswered_record(clip: str, expected: str | None, run: int) -> TurnRecord:
     """Return the record of a clip that has no transcript and no reply: its outcome is unanswered.
 
     Args:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.results.turn_record import TurnOutcome, TurnRecord, unspoken
+from loadtest.results.turn_record import TurnOutcome, TurnRecord, unanswered_record
 from loadtest.scenario.clips import read_clip
 from rejoinder.cli.demo import INTERRUPTION, MAX_WER, QUESTIONS, faults_of, make_clips
 from rejoinder.store.model_store import ModelStore
 
 GOOD = replace(
-    unspoken("1.wav", "what is the capital of france", run=1),
+    unanswered_record("1.wav", "what is the capital of france", run=1),
     heard="What is the capital of France?",
     answered="Paris.",
     outcome=TurnOutcome.ANSWERED.value,

@@ -41,7 +41,7 @@ from loadtest.capacity.capacity_rows import (
     row,
     settings_of,
 )
-from loadtest.capacity.emulated_network import stage
+from loadtest.capacity.emulated_network import emulated_stage
 from loadtest.capacity.network_fit import STAGES
 from loadtest.generator.measuring import measure
 from loadtest.scenario.clips import write_wave
@@ -177,7 +177,7 @@ def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Cal
     calibration = Calibration(
         levels=tuple(levels),
         engines=result.engines,
-        slots={name: stage(settings, name).slots for name in STAGES},
+        slots={name: emulated_stage(settings, name).slots for name in STAGES},
         behavior=BEHAVIOR,
         settings=settings.model_dump(mode="json"),
     )

@@ -55,7 +55,7 @@ def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         held = runner.run(hold(f"{url.replace('http', 'ws', 1)}/v1", speech, scripts))
     took_s = time.monotonic() - started_at
-    stages, restarted = stage_metrics.between(before, _settled(url))
+    stages, restarted = stage_metrics.difference(before, _settled(url))
     return DraftFindings(
         callers,
         hesitations=hesitations(scripts),

@@ -24,7 +24,7 @@ from rejoinder.core.errors import ConfigError
 
 # Imported at run time by the commands only: they need the extra `load` and take a second to load.
 if TYPE_CHECKING:
-    from loadtest.generator.workers import RunProgress, Watch
+    from loadtest.generator.workers import ProgressCallback, RunProgress
     from loadtest.results.result import RunResult, Verdict
     from loadtest.scenario.scenario import Scenario
 
@@ -155,7 +155,7 @@ def _scenario(url: str, sessions: int, for_: str, tier: Tier, *, settings: list[
 
 
 @contextmanager
-def watching(console: Console, scenario: Scenario) -> Iterator[Watch]:
+def watching(console: Console, scenario: Scenario) -> Iterator[ProgressCallback]:
     """Yield the function that displays progress: a live view on a terminal, elsewhere a line every ten seconds."""
     from loadtest.generator.live import view
     from loadtest.scenario.schedule import plan
@@ -173,7 +173,7 @@ def watching(console: Console, scenario: Scenario) -> Iterator[Watch]:
         yield watch
 
 
-def _lines(console: Console) -> Watch:
+def _lines(console: Console) -> ProgressCallback:
     printed = 0
 
     def watch(progress: RunProgress) -> None:

@@ -119,7 +119,7 @@ def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
     """Measure the engines, and fit lines to the valid runs."""
     from deployments.studies import engine_cost, quantization
     from loadtest.capacity.concurrency import MeasuredEngine, Measurements, Quantized
-    from loadtest.capacity.footprint import line
+    from loadtest.capacity.footprint import fit_line
     from rejoinder.core.settings.settings import ModelStoreSettings
     from rejoinder.store import open_store
 
@@ -132,8 +132,8 @@ def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
         engines={need.engine: MeasuredEngine(need.memory_mb, need.job_ms, need.pace) for need in needs},
         quantized=[Quantized(row.model, row.speedup, row.error, row.what) for row in compared],
         runs=[run for run in runs if run.sessions],
-        cores_line=line(sessions, [run.host_cores for run in valid]) if len(valid) > 1 else None,
-        memory_line=line(sessions, [run.host_memory_mb for run in valid]) if len(valid) > 1 else None,
+        cores_line=fit_line(sessions, [run.host_cores for run in valid]) if len(valid) > 1 else None,
+        memory_line=fit_line(sessions, [run.host_memory_mb for run in valid]) if len(valid) > 1 else None,
         cores=os.cpu_count() or 1,
     )
 

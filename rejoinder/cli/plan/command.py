@@ -128,13 +128,13 @@ def plan(options: PlanOptions) -> None:
 def _network(found: Calibration) -> TurnNetwork:
     """Return the network fitted to the calibration. The replies of an emulated language model are known exactly."""
     from deployments.engines.emulated import WORDS
-    from loadtest.capacity.emulated_network import answer
+    from loadtest.capacity.emulated_network import emulated_reply
     from loadtest.capacity.network_fit import fit
     from rejoinder.core.settings.settings import parse_settings
 
     settings = parse_settings(found.settings)
     emulated = settings.llm.engine == settings.tts.engine == "emulated"
-    return fit(found, answer(settings, WORDS) if emulated else None)
+    return fit(found, emulated_reply(settings, WORDS) if emulated else None)
 
 
 def shares(text: str) -> dict[str, float]:

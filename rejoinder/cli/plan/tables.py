@@ -9,7 +9,7 @@ from rich.table import Table
 from cluster.plan import Bill
 from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.footprint import HEADROOM, HOST_CORES
-from loadtest.capacity.network_fit import STAGES, batching, span
+from loadtest.capacity.network_fit import STAGES, batching, session_range
 from loadtest.capacity.plan import Plan
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.capacity.sizing import Basis
@@ -160,7 +160,7 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         made: The plan.
         published: Published latencies replace calibrated ones.
     """
-    least, most = span(calibration.levels)
+    least, most = session_range(calibration.levels)
     levels = ", ".join(str(level.sessions) for level in calibration.levels)
     yield (
         f"Calibrated at {levels} sessions on {calibration.machine or 'an unnamed machine'}; beyond {least} to {most} "

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.question_matching import (
     content_words,
-    normal,
+    normalize,
     personal,
     stands_alone,
     tells,
@@ -134,7 +134,7 @@ def question_of(
         if not rules.later_turns or any(message.role == "system" for message in later) or not stands_alone(text):
             return CacheRefusal.CONTEXT
         before = before[: turns[0]]
-    if not normal(text) or len(text) > LONGEST_QUESTION:
+    if not normalize(text) or len(text) > LONGEST_QUESTION:
         return CacheRefusal.LENGTH
     if not rules.allow_personal and personal(text):
         return CacheRefusal.PERSONAL
@@ -143,7 +143,7 @@ def question_of(
     return CacheQuestion(_scope(before, max_tokens, asker), text, opening=not turns)
 
 
-def keeps(question: CacheQuestion, answer: str, rules: AnswerCacheSettings) -> bool:
+def may_store(question: CacheQuestion, answer: str, rules: AnswerCacheSettings) -> bool:
     """Return True if a complete answer to this question may be stored."""
     if not question.opening or not answer.strip() or len(answer) > LONGEST_ANSWER:
         return False
@@ -195,7 +195,7 @@ class AnswerIndex:
 
     def exact(self, question: CacheQuestion, now: float) -> CacheHit | None:
         """Return the answer to a question with the same normal form, or None."""
-        entry = self._live((question.scope, normal(question.text)), now)
+        entry = self._live((question.scope, normalize(question.text)), now)
         return CacheHit(entry.answer, "exact") if entry else None
 
     def comparable(self, question: CacheQuestion) -> bool:
@@ -229,7 +229,7 @@ class AnswerIndex:
             answer: The complete answer.
             now: The current time.
         """
-        key = (question.scope, normal(question.text))
+        key = (question.scope, normalize(question.text))
         if key in self._entries:
             self._drop(key)
         elif not self._free:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from rejoinder.core.capacity.budgets import Component, Tier, component_limit_ms
 from rejoinder.core.measuring.waterfall import Marks, Stage
-from rejoinder.core.reply.question_matching import normal
+from rejoinder.core.reply.question_matching import normalize
 from rejoinder.core.resilience.hedging import TtftWindow
 
 WINDOW_S = 300.0
@@ -63,11 +63,11 @@ class HeldClips:
         self.apology = apology
         self.fillers = fillers
         self._played = 0
-        self._by_words = {normal(clip.text): clip for clip in (apology, *fillers, *others)}
+        self._by_words = {normalize(clip.text): clip for clip in (apology, *fillers, *others)}
 
     def of(self, text: str) -> HeldClip | None:
         """Return the clip with these words, or None. Case and punctuation are ignored."""
-        return self._by_words.get(normal(text))
+        return self._by_words.get(normalize(text))
 
     def next_filler(self) -> HeldClip:
         """Return the next filler in rotation. There must be at least one filler."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rejoinder.core.reply.prompt_window import ChatMessage
-from rejoinder.core.reply.question_matching import normal
+from rejoinder.core.reply.question_matching import normalize
 from rejoinder.core.settings.openings import Opening
 
 
@@ -21,14 +21,14 @@ def opening_for(openings: Sequence[Opening], prompt: Sequence[ChatMessage]) -> s
     if not openings or not prompt or prompt[-1].role != "user":
         return ""
     question = prompt[-1].content
-    previous = normal(next((message.content for message in reversed(prompt) if message.role == "assistant"), ""))
+    previous = normalize(next((message.content for message in reversed(prompt) if message.role == "assistant"), ""))
     matching = (opening.say for opening in openings if _matches(opening, question))
-    return next((say for say in matching if not f"{previous} ".startswith(f"{normal(say)} ")), "")
+    return next((say for say in matching if not f"{previous} ".startswith(f"{normalize(say)} ")), "")
 
 
 def _matches(opening: Opening, question: str) -> bool:
     """Return True if the question contains one of the opening's phrases. Without phrases, any question matches."""
     if not opening.when:
         return question.rstrip().endswith("?")
-    padded = f" {normal(question)} "
-    return any(f" {normal(words)} " in padded for words in opening.when)
+    padded = f" {normalize(question)} "
+    return any(f" {normalize(words)} " in padded for words in opening.when)

@@ -84,7 +84,7 @@ _CONTINUATIONS = frozenset({"and", "or", "but", "so", "because", "yes", "no", "y
 _LEAST_WORDS_ALONE = 4
 
 
-def normal(text: str) -> str:
+def normalize(text: str) -> str:
     """Return the text as exact matches compare it: words in lower case, without the punctuation around them.
 
     Punctuation inside words stays, and so do signs that begin a number ("-3", "$5", "3.5").
@@ -130,7 +130,7 @@ def personal(text: str) -> bool:
 
 def time_dependent(text: str) -> bool:
     """Return True if the answer to a question changes with time, such as "now", prices, weather or "this week"."""
-    words = _full_forms(normal(text))
+    words = _full_forms(normalize(text))
     if _TIME_WORDS.intersection(words):
         return True
     joined = f" {' '.join(words)} "
@@ -144,7 +144,7 @@ def stands_alone(text: str) -> bool:
 
     It must not refer to anything said before, and must not be elliptic.
     """
-    words = _full_forms(normal(text))
+    words = _full_forms(normalize(text))
     if len(words) < _LEAST_WORDS_ALONE or words[0] in _CONTINUATIONS or words[1] == "about":
         return False
     return not _POINTERS.intersection(words)
@@ -152,7 +152,7 @@ def stands_alone(text: str) -> bool:
 
 def _impersonal(text: str) -> list[str]:
     """Return the words without a polite request around them."""
-    return _POLITE_START.sub("", " ".join(_full_forms(normal(text)))).split()
+    return _POLITE_START.sub("", " ".join(_full_forms(normalize(text)))).split()
 
 
 def _full_forms(text: str) -> list[str]:

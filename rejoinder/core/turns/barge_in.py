@@ -16,7 +16,7 @@ from rejoinder.core.settings.barge_in import BargeInSettings, Phrases
 from rejoinder.core.turns.echo_guard import is_echo
 
 
-class SpeechReading(Enum):
+class SpeechKind(Enum):
     """Class of an utterance over a reply. Values are labels of the metric `rejoinder_dismissed_speech_total`."""
 
     ADDRESSED = "addressed"
@@ -41,7 +41,7 @@ class AgentSpeech:
     remaining_s: float
 
 
-def read(text: str, agent: AgentSpeech, settings: BargeInSettings, language: str) -> SpeechReading:
+def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, language: str) -> SpeechKind:
     """Classify the transcript of speech over a reply, or just after one.
 
     Args:
@@ -51,21 +51,21 @@ def read(text: str, agent: AgentSpeech, settings: BargeInSettings, language: str
         language: Language code of the phrase lists.
     """
     heard = words(text)
-    if stops(text, settings, language):
-        return SpeechReading.ADDRESSED
+    if has_stop_word(text, settings, language):
+        return SpeechKind.ADDRESSED
     if settings.echo_guard and is_echo(heard, words(agent.text)):
-        return SpeechReading.ECHO
+        return SpeechKind.ECHO
     if not agent.interrupted or not settings.min_words:
-        return SpeechReading.ADDRESSED
+        return SpeechKind.ADDRESSED
     if heard and agent.remaining_s * 1000 <= settings.answer_window_ms:
-        return SpeechReading.ADDRESSED
+        return SpeechKind.ADDRESSED
     counted = len(heard) - sum(_phrase_lengths(heard, settings.backchannels, language))
     if counted >= settings.min_words:
-        return SpeechReading.ADDRESSED
-    return SpeechReading.BACKCHANNEL if heard and not counted else SpeechReading.NO_WORDS
+        return SpeechKind.ADDRESSED
+    return SpeechKind.BACKCHANNEL if heard and not counted else SpeechKind.NO_WORDS
 
 
-def stops(text: str, settings: BargeInSettings, language: str) -> bool:
+def has_stop_word(text: str, settings: BargeInSettings, language: str) -> bool:
     """Return True if the transcript contains a stop word of the language."""
     return bool(_phrase_lengths(words(text), settings.stop_words, language))
 

@@ -38,7 +38,9 @@ WEIGHTS = FusionWeights(bias=0.61, turn_model=0.49, finished=-0.41, open=-0.62)
 with a full stop."""
 
 
-def complete(turn_model: float, words: TranscriptEnding | None, weights: FusionWeights = WEIGHTS) -> float:
+def end_of_turn_probability(
+    turn_model: float, words: TranscriptEnding | None, weights: FusionWeights = WEIGHTS
+) -> float:
     """Return the probability that the turn is over.
 
     Args:
@@ -47,11 +49,11 @@ def complete(turn_model: float, words: TranscriptEnding | None, weights: FusionW
         weights: The weights of the regression.
     """
     factors = (weights.bias, weights.turn_model, weights.finished, weights.open)
-    log_odds = sum(factor * value for factor, value in zip(factors, evidence(turn_model, words), strict=True))
+    log_odds = sum(factor * value for factor, value in zip(factors, regression_inputs(turn_model, words), strict=True))
     return 1 / (1 + math.exp(-log_odds))
 
 
-def evidence(turn_model: float, words: TranscriptEnding | None) -> tuple[float, float, float, float]:
+def regression_inputs(turn_model: float, words: TranscriptEnding | None) -> tuple[float, float, float, float]:
     """Return the inputs of the regression, in the order of the fields of `FusionWeights`."""
     clamped = min(max(turn_model, _LEAST), 1 - _LEAST)
     return (

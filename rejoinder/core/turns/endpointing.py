@@ -88,7 +88,7 @@ class PauseStats:
         return (USUAL_WEIGHT * usual_s + self.total_s) / (USUAL_WEIGHT + self.count)
 
 
-def wait_s(
+def endpoint_silence_s(
     detection: TurnDetection,
     settings: EndpointingSettings,
     probability: float | None,

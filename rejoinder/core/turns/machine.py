@@ -49,7 +49,7 @@ A turn, event by event
 2. `SoftEnd` is a tentative end of speech: a short silence, often within a sentence. The caller is ENDPOINTING.
    `Transcribe` requests the transcript, and with semantic_vad the verdict of the turn detector. `StartDraft` starts a
    speculative reply.
-3. The required silence is decided (`endpointing.wait_s`). With server_vad it is configured, so it is known at once.
+3. The required silence is decided (`endpointing.endpoint_silence_s`). With server_vad it is configured, so it is known at once.
    With semantic_vad it follows from the probability in `VerdictReady`. `WaitUntil` then sets a timer for the rest.
 4. `AudioProcessed` or `SilenceElapsed` reports that the silence has passed. `CommitTurn` makes the utterance a turn,
    and `StartReply` starts the reply or releases the draft. The caller is QUIET, and the agent is REPLYING.
@@ -113,7 +113,7 @@ from rejoinder.core.turns.commands import (
     Transcribe,
     WaitUntil,
 )
-from rejoinder.core.turns.endpointing import DetectionMode, wait_s
+from rejoinder.core.turns.endpointing import DetectionMode, endpoint_silence_s
 from rejoinder.core.turns.events import (
     AudioProcessed,
     ClearRequested,
@@ -227,7 +227,7 @@ def _verdict_ready(state: TurnState, event: VerdictReady, rules: TurnRules, now:
 def _decide_silence(
     state: TurnState, rules: TurnRules, probability: float | None, processed: int, *, now: float
 ) -> TurnStep:
-    silence_s = wait_s(rules.detection, rules.endpointing, probability, state.pauses)
+    silence_s = endpoint_silence_s(rules.detection, rules.endpointing, probability, state.pauses)
     return _schedule_commit(replace(state, required_silence_s=silence_s), rules, processed, now)
 
 

@@ -34,7 +34,7 @@ _OPEN_WORDS = frozenset(
 )
 
 
-def ending(text: str, language: str = "en") -> TranscriptEnding:
+def classify_ending(text: str, language: str = "en") -> TranscriptEnding:
     """Return how a transcript ends. A text without words is DOUBTFUL.
 
     Args:

@@ -10,8 +10,8 @@ import pytest
 
 from actors.stages.turn_detector_queue import AT_ONCE
 from rejoinder.core.settings.settings import EndpointingSettings, Settings
-from rejoinder.core.turns.end_of_turn import complete
-from rejoinder.core.turns.endpointing import TurnDetection, wait_s
+from rejoinder.core.turns.end_of_turn import end_of_turn_probability
+from rejoinder.core.turns.endpointing import TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.transcript_ending import TranscriptEnding
 from tests.actors.asking import TURN, prompts, server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, open_words
@@ -45,7 +45,9 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
         await caller.speak(1.0)
         last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    required_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, TranscriptEnding.OPEN))
+    required_s = endpoint_silence_s(
+        TurnDetection(), EndpointingSettings(), end_of_turn_probability(0.02, TranscriptEnding.OPEN)
+    )
     assert required_s > 1.2
     assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(required_s, abs=0.04)
 
@@ -171,7 +173,7 @@ async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
         await caller.speak(1.0)
         last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
-    required_s = wait_s(TurnDetection(), EndpointingSettings(), complete(0.02, None))
+    required_s = endpoint_silence_s(TurnDetection(), EndpointingSettings(), end_of_turn_probability(0.02, None))
     assert required_s > 0.8
     assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(required_s, abs=0.04)
 

@@ -19,7 +19,7 @@ from benchmarks.studies.turn_curves import (
 )
 from benchmarks.studies.turn_study import Silence, sentence_over
 from rejoinder.core.settings.settings import Settings
-from rejoinder.core.turns.end_of_turn import WEIGHTS, complete
+from rejoinder.core.turns.end_of_turn import WEIGHTS, end_of_turn_probability
 from rejoinder.core.turns.endpointing import PauseStats
 from rejoinder.core.turns.transcript_ending import TranscriptEnding
 
@@ -107,8 +107,8 @@ def test_the_fit_follows_a_reliable_turn_model() -> None:
         for model in [float(np.clip(rng.normal(0.85 if end else 0.15, 0.1), 0.01, 0.99))]
     ]
     weights = fit(silences)
-    assert complete(0.9, TranscriptEnding.DOUBTFUL, weights) > 0.8
-    assert complete(0.1, TranscriptEnding.DOUBTFUL, weights) < 0.2
+    assert end_of_turn_probability(0.9, TranscriptEnding.DOUBTFUL, weights) > 0.8
+    assert end_of_turn_probability(0.1, TranscriptEnding.DOUBTFUL, weights) < 0.2
     found = cross_validated(lambda fitted: fused(fitted, Settings()), 0.05, silences)
     assert found.cut < point(fixed, found.delay_ms, silences).cut + 0.05
 

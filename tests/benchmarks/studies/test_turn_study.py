@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.studies.turn_study import Decision, Silence, decide, outcome
 from rejoinder.core.settings.settings import Settings
-from rejoinder.core.turns.end_of_turn import complete
-from rejoinder.core.turns.endpointing import TurnDetection, wait_s
+from rejoinder.core.turns.end_of_turn import end_of_turn_probability
+from rejoinder.core.turns.endpointing import TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.transcript_ending import TranscriptEnding
 
 SETTINGS = Settings()
@@ -37,7 +37,7 @@ def silence(
 
 def due_ms(turn_model: float, words: TranscriptEnding | None) -> float:
     """Return the silence in ms that endpointing waits for with this evidence."""
-    return wait_s(TurnDetection(), SETTINGS.endpointing, complete(turn_model, words)) * 1000
+    return endpoint_silence_s(TurnDetection(), SETTINGS.endpointing, end_of_turn_probability(turn_model, words)) * 1000
 
 
 def test_always_follows_the_turn_model() -> None:

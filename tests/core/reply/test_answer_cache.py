@@ -21,7 +21,7 @@ from rejoinder.core.reply.answer_cache import (
     CacheScope,
     LookupBackoff,
     Vector,
-    keeps,
+    may_store,
     question_of,
     tenant_of,
 )
@@ -110,7 +110,7 @@ def test_a_later_question_may_be_answered_but_not_stored() -> None:
     talk = (SYSTEM, ChatMessage("user", "Hello."), ChatMessage("assistant", "Hi."))
     later = question(*talk, ASKED, rules=rules)
     assert later.scope == question(SYSTEM, ASKED).scope
-    assert not keeps(later, "On the left.", rules)
+    assert not may_store(later, "On the left.", rules)
     assert refused(*talk, ChatMessage("user", "And where is that?"), rules=rules) is CacheRefusal.CONTEXT
     assert (
         refused(*talk, ChatMessage("system", "Result of the tool call: 7"), ASKED, rules=rules) is CacheRefusal.CONTEXT
@@ -129,11 +129,11 @@ def test_personal_and_time_dependent_questions_need_permission() -> None:
 def test_a_time_dependent_answer_is_not_stored() -> None:
     """An answer is not stored if it is time-dependent, empty, or too long."""
     asked = question(SYSTEM, ASKED)
-    assert keeps(asked, "On the left.", RULES)
-    assert not keeps(asked, "It is closed today.", RULES)
-    assert keeps(asked, "It is closed today.", AnswerCacheSettings(allow_time_dependent=True))
-    assert not keeps(asked, "  ", RULES)
-    assert not keeps(asked, "a" * (LONGEST_ANSWER + 1), RULES)
+    assert may_store(asked, "On the left.", RULES)
+    assert not may_store(asked, "It is closed today.", RULES)
+    assert may_store(asked, "It is closed today.", AnswerCacheSettings(allow_time_dependent=True))
+    assert not may_store(asked, "  ", RULES)
+    assert not may_store(asked, "a" * (LONGEST_ANSWER + 1), RULES)
 
 
 @pytest.mark.parametrize("text", ["", " ?!", "why " * 200])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rejoinder.core.reply.question_matching import (
     content_words,
-    normal,
+    normalize,
     personal,
     same_question,
     stands_alone,
@@ -24,10 +24,10 @@ WORDS = st.lists(
 
 @given(st.text(max_size=80))
 def test_the_normal_form_is_stable(text: str) -> None:
-    """`normal` is idempotent, and ignores surrounding space."""
-    once = normal(text)
-    assert normal(once) == once
-    assert normal(f"  {text}\t") == once
+    """`normalize` is idempotent, and ignores surrounding space."""
+    once = normalize(text)
+    assert normalize(once) == once
+    assert normalize(f"  {text}\t") == once
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_the_normal_form_is_stable(text: str) -> None:
 )
 def test_signs_of_numbers_stay(one: str, other: str) -> None:
     """Signs of numbers are kept, so different calculations are different questions."""
-    assert normal(one) != normal(other)
+    assert normalize(one) != normalize(other)
 
 
 def test_punctuation_around_words_does_not_count() -> None:
     """Punctuation around words and case are ignored, as transcripts of two callers differ in them."""
-    assert normal("Hello, what are your opening hours?") == normal("hello what are your opening hours")
+    assert normalize("Hello, what are your opening hours?") == normalize("hello what are your opening hours")
 
 
 @pytest.mark.parametrize(

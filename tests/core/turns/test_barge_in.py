@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rejoinder.core.measuring.wer import words
 from rejoinder.core.settings.settings import BargeInSettings
-from rejoinder.core.turns.barge_in import AgentSpeech, SpeechReading, read
+from rejoinder.core.turns.barge_in import AgentSpeech, SpeechKind, classify_speech
 from rejoinder.core.turns.echo_guard import is_echo
 
 REPLY = "The next train to Reading leaves at ten past four from platform three, and it takes twenty minutes."
@@ -21,8 +21,8 @@ vocabulary = st.lists(st.sampled_from(VOCABULARY), max_size=12)
 reply_words = st.lists(st.text("abcdefgh", min_size=4, max_size=7), min_size=1, max_size=30)
 
 
-def reading(text: str, agent: AgentSpeech = OVER, language: str = "en", **changes: object) -> SpeechReading:
-    return read(text, agent, SETTINGS.model_copy(update=changes), language)
+def reading(text: str, agent: AgentSpeech = OVER, language: str = "en", **changes: object) -> SpeechKind:
+    return classify_speech(text, agent, SETTINGS.model_copy(update=changes), language)
 
 
 @pytest.mark.parametrize(
@@ -30,26 +30,26 @@ def reading(text: str, agent: AgentSpeech = OVER, language: str = "en", **change
 )
 def test_words_are_addressed_to_the_agent(text: str) -> None:
     """One word that is not a backchannel makes an utterance addressed to the agent, even after backchannels."""
-    assert reading(text) is SpeechReading.ADDRESSED
+    assert reading(text) is SpeechKind.ADDRESSED
 
 
 @pytest.mark.parametrize("text", ["Mm-hm.", "Yeah, okay.", "Uh-huh", "I see. Right."])
 def test_backchannels_do_not_interrupt(text: str) -> None:
     """An utterance of backchannels only is a backchannel, whatever their number."""
-    assert reading(text) is SpeechReading.BACKCHANNEL
+    assert reading(text) is SpeechKind.BACKCHANNEL
 
 
 def test_a_backchannel_at_the_end_of_a_reply_is_an_answer() -> None:
     """ "Yeah" in the last second of a reply, or after it, is addressed to the agent. Noise is not."""
-    assert reading("Yeah.", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechReading.ADDRESSED
-    assert reading("Yeah.", AFTER) is SpeechReading.ADDRESSED
-    assert reading("", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechReading.NO_WORDS
+    assert reading("Yeah.", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechKind.ADDRESSED
+    assert reading("Yeah.", AFTER) is SpeechKind.ADDRESSED
+    assert reading("", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechKind.NO_WORDS
 
 
 @pytest.mark.parametrize("text", ["", "...", " - "])
 def test_a_noise_has_no_words(text: str) -> None:
     """Empty text and punctuation, as recognizers write for noise, are classified as NO_WORDS."""
-    assert reading(text) is SpeechReading.NO_WORDS
+    assert reading(text) is SpeechKind.NO_WORDS
 
 
 def test_min_words_sets_the_number_of_words() -> None:
@@ -57,16 +57,16 @@ def test_min_words_sets_the_number_of_words() -> None:
 
     With 0, any sound is addressed to the agent.
     """
-    assert reading("Which one", min_words=3) is SpeechReading.NO_WORDS
-    assert reading("Which one then", min_words=3) is SpeechReading.ADDRESSED
-    assert reading("Wait", min_words=3) is SpeechReading.ADDRESSED
-    assert reading("", min_words=0) is SpeechReading.ADDRESSED
+    assert reading("Which one", min_words=3) is SpeechKind.NO_WORDS
+    assert reading("Which one then", min_words=3) is SpeechKind.ADDRESSED
+    assert reading("Wait", min_words=3) is SpeechKind.ADDRESSED
+    assert reading("", min_words=0) is SpeechKind.ADDRESSED
 
 
 def test_languages_have_lists_of_their_own() -> None:
     """English backchannels are words in German, unless the operator lists them for German."""
-    assert reading("Okay", language="de") is SpeechReading.ADDRESSED
-    assert reading("Genau", language="de", backchannels={"de": ("genau",)}) is SpeechReading.BACKCHANNEL
+    assert reading("Okay", language="de") is SpeechKind.ADDRESSED
+    assert reading("Genau", language="de", backchannels={"de": ("genau",)}) is SpeechKind.BACKCHANNEL
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_languages_have_lists_of_their_own() -> None:
 )
 def test_words_of_the_reply_are_an_echo(text: str) -> None:
     """A part of the reply is an echo, also with one word misrecognized or with the first and last words cut."""
-    assert reading(text) is SpeechReading.ECHO
-    assert reading(text, AFTER) is SpeechReading.ECHO
-    assert reading(text, echo_guard=False) is SpeechReading.ADDRESSED
+    assert reading(text) is SpeechKind.ECHO
+    assert reading(text, AFTER) is SpeechKind.ECHO
+    assert reading(text, echo_guard=False) is SpeechKind.ADDRESSED
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_words_of_the_reply_are_an_echo(text: str) -> None:
 )
 def test_a_caller_may_use_words_of_the_reply(text: str) -> None:
     """Words of the reply in another order, far apart, or among other words are the caller's."""
-    assert reading(text) is SpeechReading.ADDRESSED
+    assert reading(text) is SpeechKind.ADDRESSED
 
 
 @given(reply_words, st.data())
@@ -118,12 +118,12 @@ def test_a_stop_word_always_passes(before: list[str], stop: str, after: list[str
     """A stop word makes any utterance addressed to the agent, whatever the other words and `min_words`."""
     text = " ".join([*before, stop, *after])
     agent = AgentSpeech(text, interrupted=True, remaining_s=9.0)
-    assert reading(text, agent, min_words=needed) is SpeechReading.ADDRESSED
+    assert reading(text, agent, min_words=needed) is SpeechKind.ADDRESSED
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_classified(text: str, spoken: str) -> None:
     """Any text is classified without an error. Over a reply, text without words is always NO_WORDS."""
     result = reading(text, AgentSpeech(spoken, interrupted=True, remaining_s=9.0))
-    assert result in SpeechReading
-    assert words(text) or result is SpeechReading.NO_WORDS
+    assert result in SpeechKind
+    assert words(text) or result is SpeechKind.NO_WORDS

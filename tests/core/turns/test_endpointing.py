@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.settings.settings import EndpointingSettings
-from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, PauseStats, TurnDetection, wait_s
+from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, PauseStats, TurnDetection, endpoint_silence_s
 
 probabilities = st.floats(0, 1)
 waits = st.lists(st.floats(1, 2000), min_size=3, max_size=3).map(sorted)
@@ -49,7 +49,9 @@ def test_passes_through_the_configured_points(probability: float | None, expecte
     It meets the maximum, the fallback and the minimum, is linear below the threshold, and clamps invalid
     probabilities.
     """
-    assert wait_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(expected_s, abs=0.001)
+    assert endpoint_silence_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(
+        expected_s, abs=0.001
+    )
 
 
 @given(probability=st.floats(0.3, 0.97), pauses=st.lists(st.floats(0.05, 3.0), max_size=20))
@@ -63,7 +65,7 @@ def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
     for seconds in pauses:
         pauses_so_far = pauses_so_far.with_pause(seconds)
     rules = EndpointingSettings(max_silence_ms=60_000)
-    wait = wait_s(TurnDetection(eagerness="low"), rules, probability, pauses_so_far)
+    wait = endpoint_silence_s(TurnDetection(eagerness="low"), rules, probability, pauses_so_far)
     mean_s = pauses_so_far.mean_s(rules.pause_ms / 1000)
     cut = (1 - probability) * math.exp(-math.pi / 4 * (wait / mean_s) ** 2)
     if wait < 8.0:
@@ -76,21 +78,23 @@ def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
 def test_long_pauses_lengthen_the_silence(probability: float, pause_s: float) -> None:
     """Pauses longer than the default mean never shorten the silence."""
     rules = EndpointingSettings()
-    long_s = wait_s(TurnDetection(), rules, probability, PauseStats().with_pause(pause_s).with_pause(pause_s))
-    assert long_s >= wait_s(TurnDetection(), rules, probability, PauseStats()) - 1e-12
+    long_s = endpoint_silence_s(
+        TurnDetection(), rules, probability, PauseStats().with_pause(pause_s).with_pause(pause_s)
+    )
+    assert long_s >= endpoint_silence_s(TurnDetection(), rules, probability, PauseStats()) - 1e-12
 
 
 @given(settings(), probabilities, probabilities)
 def test_falls_with_the_probability(chosen: EndpointingSettings, one: float, other: float) -> None:
     """A higher probability never requires a longer silence."""
     low, high = sorted((one, other))
-    assert wait_s(TurnDetection(), chosen, high) <= wait_s(TurnDetection(), chosen, low) + 1e-12
+    assert endpoint_silence_s(TurnDetection(), chosen, high) <= endpoint_silence_s(TurnDetection(), chosen, low) + 1e-12
 
 
 @given(settings(), probabilities)
 def test_stays_within_the_configured_bounds(chosen: EndpointingSettings, probability: float) -> None:
     """The silence lies between the configured minimum and maximum for every probability."""
-    wait = wait_s(TurnDetection(), chosen, probability)
+    wait = endpoint_silence_s(TurnDetection(), chosen, probability)
     assert chosen.min_silence_ms / 1000 - 1e-12 <= wait <= chosen.max_silence_ms / 1000 + 1e-12
 
 
@@ -98,12 +102,12 @@ def test_stays_within_the_configured_bounds(chosen: EndpointingSettings, probabi
 def test_server_vad_waits_exactly_the_configured_silence(silence_ms: int, probability: float | None) -> None:
     """With server_vad, the silence is the client's, whatever the turn detector says."""
     detection = TurnDetection(DetectionMode.SERVER_VAD, silence_duration_ms=silence_ms)
-    assert wait_s(detection, EndpointingSettings(), probability) == silence_ms / 1000
+    assert endpoint_silence_s(detection, EndpointingSettings(), probability) == silence_ms / 1000
 
 
 def test_without_turn_detection_silence_never_ends_a_turn() -> None:
     """With turn detection off, only the client ends a turn."""
-    assert wait_s(TurnDetection(DetectionMode.NONE), EndpointingSettings(), 1.0) == math.inf
+    assert endpoint_silence_s(TurnDetection(DetectionMode.NONE), EndpointingSettings(), 1.0) == math.inf
 
 
 @pytest.mark.parametrize(("eagerness", "longest_s"), [("low", 8), ("medium", 4), ("high", 2), ("auto", 2)])
@@ -112,12 +116,12 @@ def test_eagerness_sets_the_longest_silence(eagerness: str, longest_s: float) ->
 
     With `auto` it is never longer than the configured maximum.
     """
-    assert wait_s(TurnDetection(eagerness=eagerness), EndpointingSettings(), 0.0) == longest_s
+    assert endpoint_silence_s(TurnDetection(eagerness=eagerness), EndpointingSettings(), 0.0) == longest_s
 
 
 def test_auto_is_capped_like_medium() -> None:
     """A higher configured maximum does not raise `auto` above the 4 s of the OpenAI Realtime reference."""
-    assert wait_s(TurnDetection(), EndpointingSettings(max_silence_ms=9000), 0.0) == 4.0
+    assert endpoint_silence_s(TurnDetection(), EndpointingSettings(max_silence_ms=9000), 0.0) == 4.0
 
 
 @given(detections, settings(), probabilities, probabilities)
@@ -126,15 +130,16 @@ def test_semantic_vad_is_monotone_and_bounded(
 ) -> None:
     """For every eagerness the silence falls with the probability and stays below the eagerness's maximum."""
     low, high = sorted((one, other))
-    assert wait_s(detection, chosen, high) <= wait_s(detection, chosen, low) + 1e-12
-    assert 0 <= wait_s(detection, chosen, low) <= MAX_WAIT_S[detection.eagerness] + 1e-12
-    assert wait_s(detection, chosen, None) <= MAX_WAIT_S[detection.eagerness]
+    assert endpoint_silence_s(detection, chosen, high) <= endpoint_silence_s(detection, chosen, low) + 1e-12
+    assert 0 <= endpoint_silence_s(detection, chosen, low) <= MAX_WAIT_S[detection.eagerness] + 1e-12
+    assert endpoint_silence_s(detection, chosen, None) <= MAX_WAIT_S[detection.eagerness]
 
 
 @given(settings(), st.none() | probabilities)
 def test_more_eager_never_waits_longer(chosen: EndpointingSettings, probability: float | None) -> None:
     """For every verdict, high is not longer than medium, and medium is not longer than low."""
     by_name = [
-        wait_s(replace(TurnDetection(), eagerness=name), chosen, probability) for name in ("high", "medium", "low")
+        endpoint_silence_s(replace(TurnDetection(), eagerness=name), chosen, probability)
+        for name in ("high", "medium", "low")
     ]
     assert by_name == sorted(by_name)

@@ -24,7 +24,7 @@ from rejoinder.core.turns.commands import (
     Transcribe,
     WaitUntil,
 )
-from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, wait_s
+from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.events import (
     AudioProcessed,
     ClearRequested,
@@ -359,7 +359,7 @@ def test_a_turn_ends_after_its_required_silence(rules: TurnRules, story: list[Tu
                 assert command.end - command.start >= 30 * RATE
                 continue
             judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
-            wait = wait_s(rules.detection, rules.endpointing, probability if judged else None)
+            wait = endpoint_silence_s(rules.detection, rules.endpointing, probability if judged else None)
             assert command.end == command.speech_end + round(wait * RATE)
             processed = {VerdictReady: "processed", AudioProcessed: "processed", SoftEnd: "at"}.get(type(event))
             if processed:
@@ -379,5 +379,5 @@ def test_a_higher_probability_never_waits_longer(first: float, second: float) ->
         machine.speak()
         machine.feed(VerdictReady(0, probability, 33_000))
         decided_s = machine.state.required_silence_s
-        silences_s.append(decided_s if decided_s is not None else wait_s(TurnDetection(), ENDPOINTING, 1.0))
+        silences_s.append(decided_s if decided_s is not None else endpoint_silence_s(TurnDetection(), ENDPOINTING, 1.0))
     assert silences_s[0] >= silences_s[1]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
 
 
 @pytest.mark.parametrize(
@@ -29,17 +29,17 @@ from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
 )
 def test_endings(text: str, expected: TranscriptEnding) -> None:
     """Punctuation and the last word decide. A text of one or two words, or without punctuation, is DOUBTFUL."""
-    assert ending(text) is expected
+    assert classify_ending(text) is expected
 
 
 def test_other_languages_use_punctuation_only() -> None:
     """The English word list does not apply to other languages."""
-    assert ending("Das ist ein die.", "de") is TranscriptEnding.FINISHED
-    assert ending("Gib mir in.", "de") is ending("Gib mir am.", "de") is TranscriptEnding.FINISHED
-    assert ending("Give it in.", "en") is TranscriptEnding.OPEN
+    assert classify_ending("Das ist ein die.", "de") is TranscriptEnding.FINISHED
+    assert classify_ending("Gib mir in.", "de") is classify_ending("Gib mir am.", "de") is TranscriptEnding.FINISHED
+    assert classify_ending("Give it in.", "en") is TranscriptEnding.OPEN
 
 
 @given(st.text())
 def test_every_text_has_an_ending(text: str) -> None:
     """Any text is classified without an error, and surrounding space changes nothing."""
-    assert ending(f"  {text}\n") is ending(text)
+    assert classify_ending(f"  {text}\n") is classify_ending(text)

@@ -16,7 +16,7 @@ from rejoinder.core.errors import Overloaded
 from rejoinder.core.measuring import audio_watermark as marking
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings, parse_settings
-from rejoinder.core.turns.transcript_ending import TranscriptEnding, ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
 from tests.actors.virtual_time import virtual
 
 QUESTION = (ChatMessage("user", "What is the capital of France?"),)
@@ -57,7 +57,7 @@ async def test_an_emulated_transcript_reads_finished_only_with_full_stop(
 ) -> None:
     """Without `full_stop` the transcript's ending is undecided, so the turn model decides."""
     transcript = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
-    assert ending(transcript.text) is ends
+    assert classify_ending(transcript.text) is ends
 
 
 @virtual

@@ -18,7 +18,7 @@ from rejoinder.core.measuring.waterfall import UNATTRIBUTED
 from rejoinder.core.reply.degradation import DegradationMeasure
 from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.settings.settings import StageSettings
-from rejoinder.core.turns.barge_in import SpeechReading
+from rejoinder.core.turns.barge_in import SpeechKind
 from tests.system.harness.served import metric
 
 
@@ -77,7 +77,7 @@ def test_the_help_texts_explain_the_labels() -> None:
     for name, values in (
         ("rejoinder_sessions_refused_total", AdmissionRefusal),
         ("rejoinder_degradation_steps_total", DegradationMeasure),
-        ("rejoinder_dismissed_speech_total", set(SpeechReading) - {SpeechReading.ADDRESSED}),
+        ("rejoinder_dismissed_speech_total", set(SpeechKind) - {SpeechKind.ADDRESSED}),
     ):
         assert all(value.value in HOST_HELP[name] for value in values), name
     assert all(text.endswith(".") and text[0].isupper() for text in (HOST_HELP | REPLICA_HELP).values())

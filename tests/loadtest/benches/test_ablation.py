@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from loadtest.benches.ablation import ALL_ON, TECHNIQUES, difference, row
-from loadtest.results.turn_record import WATERFALL, TurnRecord, unspoken
+from loadtest.results.turn_record import WATERFALL, TurnRecord, unanswered_record
 from rejoinder.core.settings.settings import Settings, parse_settings
 
 TECHNIQUE = TECHNIQUES[1]
@@ -17,7 +17,7 @@ TECHNIQUE = TECHNIQUES[1]
 def turn(ms: float, premature: int = 0, clip: str = "clip") -> TurnRecord:
     """Return an answered turn whose whole latency is silence."""
     shares = dict.fromkeys(WATERFALL, 0.0) | {"silence": ms}
-    known = unspoken(clip, None, 1)
+    known = unanswered_record(clip, None, 1)
     return replace(known, voice_to_voice_ms=ms, stages_ms=shares, outcome="answered", premature_replies=premature)
 
 
@@ -51,7 +51,7 @@ def test_a_technique_without_effect_has_zero_in_its_interval() -> None:
 
 def test_unanswered_and_premature_turns_are_counted() -> None:
     """A row counts unanswered turns and premature replies, which have no latency of their own."""
-    records = [*turns(600), unspoken("clip", None, 1), turn(600, premature=2)]
+    records = [*turns(600), unanswered_record("clip", None, 1), turn(600, premature=2)]
     found = row(TECHNIQUE, records, turns(600))
     assert (found.unanswered, found.premature) == (1, 2)
 
@@ -65,7 +65,7 @@ def test_the_interval_is_deterministic() -> None:
 def test_a_row_needs_answered_turns() -> None:
     """A row without an answered turn, or without a common clip, raises ValueError."""
     with pytest.raises(ValueError, match="answered"):
-        row(TECHNIQUE, [unspoken("clip", None, 1)], turns(600))
+        row(TECHNIQUE, [unanswered_record("clip", None, 1)], turns(600))
     with pytest.raises(ValueError, match="no clip"):
         row(TECHNIQUE, [turn(600, clip="other")], turns(600))
 

@@ -20,7 +20,7 @@ from loadtest.capacity.calibration import (
     save,
     time_distribution,
 )
-from loadtest.capacity.network_fit import batching, fit, log_normal, span, with_calibrated_hops
+from loadtest.capacity.network_fit import batching, fit, log_normal, session_range, with_calibrated_hops
 from loadtest.capacity.prediction import predict, predicted_knee
 from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import Curved, Quantiles, fixed, sampled
@@ -188,7 +188,7 @@ def test_levels_stand_at_20_40_and_60_percent() -> None:
 
 def test_the_range_is_that_of_the_levels(calibration: Calibration) -> None:
     """The calibrated range is from the fewest to the most measured sessions."""
-    assert span(calibration.levels) == (6, 18)
+    assert session_range(calibration.levels) == (6, 18)
 
 
 def test_printed_percentiles_are_a_distribution() -> None:

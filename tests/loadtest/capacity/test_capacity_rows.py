@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deployments.engines.emulated import WORDS
 from loadtest.capacity.capacity_rows import BASE, ROWS, Measured, Predicted, Repeat, crossing, row, settings_of
-from loadtest.capacity.emulated_network import answer, stage
+from loadtest.capacity.emulated_network import emulated_reply, emulated_stage
 from loadtest.capacity.network_fit import STAGES
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import parse_settings
@@ -82,7 +82,7 @@ def test_every_row_is_a_configuration(name: str) -> None:
     base = settings_of(BASE, {})
     assert changed != base
     for stage_name in STAGES:
-        found = stage(changed, stage_name)
+        found = emulated_stage(changed, stage_name)
         section = getattr(changed, stage_name)
         assert (found.replicas, found.slots) == (section.autoscaling.max_replicas, section.emulation.slots)
 
@@ -91,7 +91,7 @@ def test_an_answer_is_segmented_like_in_the_host() -> None:
     """The first segment is complete at the burst of its fifth word, and the audio has the length of the text."""
     emulated = {"engine": "emulated", "emulation": {"tokens": 24, "tokens_per_s": 100}}
     settings = parse_settings({"llm": emulated, "tts": {"engine": "emulated"}})
-    found = answer(settings, WORDS)
+    found = emulated_reply(settings, WORDS)
     text = " ".join(WORDS[:24])
     assert found.segments[0][0] == pytest.approx(0.04)
     assert found.segments[0][1] == pytest.approx(len(" ".join(WORDS[:5])) / 15)
@@ -103,4 +103,4 @@ def test_an_answer_is_segmented_like_in_the_host() -> None:
 def test_only_emulated_stages_have_a_network() -> None:
     """A real engine raises ConfigError with the field, because its settings do not contain its service times."""
     with pytest.raises(ConfigError, match=r"args\.stt\.engine"):
-        stage(parse_settings({}), "stt")
+        emulated_stage(parse_settings({}), "stt")

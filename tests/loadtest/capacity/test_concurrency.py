@@ -16,7 +16,7 @@ from loadtest.capacity.concurrency import (
     ram,
     sessions,
 )
-from loadtest.capacity.footprint import LinearFit, line
+from loadtest.capacity.footprint import LinearFit, fit_line
 from loadtest.capacity.hardware_cells import gpus, placement, quantization
 from rejoinder.core.capacity.hardware import GPUS, PLACEMENTS, RAM, SESSION_ROWS
 
@@ -129,7 +129,7 @@ def test_memory_of_large_models_is_arithmetic() -> None:
 
 def test_lines_are_not_negative() -> None:
     """A falling quantity is fitted by a constant. A line that would start below 0 goes through 0."""
-    assert line([10, 20], [3, 2]) == LinearFit(2.5, 0.0)
-    assert line([10, 20], [1, 4]).at_none == 0
-    assert line([10, 20, 30], [1.5, 2.5, 3.5]).at(40) == pytest.approx(4.5)
-    assert line([10], [2]).at(5) == pytest.approx(1)
+    assert fit_line([10, 20], [3, 2]) == LinearFit(2.5, 0.0)
+    assert fit_line([10, 20], [1, 4]).at_none == 0
+    assert fit_line([10, 20, 30], [1.5, 2.5, 3.5]).at(40) == pytest.approx(4.5)
+    assert fit_line([10], [2]).at(5) == pytest.approx(1)

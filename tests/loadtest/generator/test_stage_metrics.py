@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from deployments.serving.metrics import ConversationMetrics, ReplicaMetrics
-from loadtest.generator.stage_metrics import Histogram, ReplicaCounts, between, parse, read
+from loadtest.generator.stage_metrics import Histogram, ReplicaCounts, difference, parse, read
 from rejoinder.core.errors import BackendError
 
 
@@ -67,7 +67,7 @@ def test_only_the_run_counts() -> None:
     one.serve(0.1, 0.5, times=2)
     two.serve(0.1, 0.7, times=2)
     two.cancel()
-    stages, changed = between(before, {"a": one.counts(), "b": two.counts()})
+    stages, changed = difference(before, {"a": one.counts(), "b": two.counts()})
     stt = stages["stt"]
     assert (stt.replicas, stt.service.count, stt.requests, changed) == (2, 4, 5, [])
     assert stt.service.mean_s == pytest.approx(0.6)
@@ -79,7 +79,7 @@ def test_a_replica_that_started_or_ended_is_named() -> None:
     before = {"old": old.counts(), "kept": kept.counts()}
     new.serve(0, 1)
     kept.serve(0, 2)
-    stages, changed = between(before, {"new": new.counts(), "kept": kept.counts()})
+    stages, changed = difference(before, {"new": new.counts(), "kept": kept.counts()})
     assert changed == ["new", "old"]
     assert (stages["llm"].replicas, stages["llm"].service.count) == (1, 1)
 
@@ -93,7 +93,7 @@ def test_the_drafts_and_ends_of_a_run_are_summed_over_replicas() -> None:
     two.draft("begun", "discarded")
     stage.serve(0, 0.1)
     stage.cancel()
-    stages, _ = between(before, {"a": one.counts(), "b": two.counts(), "c": stage.counts()})
+    stages, _ = difference(before, {"a": one.counts(), "b": two.counts(), "c": stage.counts()})
     assert stages["host"].drafts == {"begun": 2, "kept": 1, "discarded": 1, "discarded_ready": 0}
     assert stages["tts"].ends == {"done": 1, "cancelled": 1}
 

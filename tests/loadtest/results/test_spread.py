@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtest.results.spread import spread, spreads
-from loadtest.results.turn_record import unspoken
+from loadtest.results.turn_record import unanswered_record
 
 
 def test_the_95th_percentile_is_a_value_that_was_measured() -> None:
@@ -20,4 +20,4 @@ def test_no_values_have_no_spread() -> None:
     """An empty list raises ValueError. Turns without latencies give an empty table."""
     with pytest.raises(ValueError, match="no values"):
         spread([])
-    assert spreads([unspoken("a.wav", None, 1)]) == {}
+    assert spreads([unanswered_record("a.wav", None, 1)]) == {}
