@@ -122,7 +122,7 @@ class Host:
             self._admission.note(max(0.0, self.services.clock() - due))
 
 
-async def hold_phrases(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:
+async def synthesize_held_clips(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:
     """Synthesize the clips that are held ready, once, before the first call.
 
     Args:

@@ -148,7 +148,7 @@ class Session:
         """The items of the conversation."""
         return self.context.conversation
 
-    def hear(self, pcm: bytes) -> None:
+    def append_audio(self, pcm: bytes) -> None:
         """Append 16 kHz PCM of any length to the caller's audio."""
         self._greet()
         self.audio_input.append(pcm, self._services.clock())

@@ -121,7 +121,7 @@ def needed_models(document: ServeFile) -> list[str]:
     settings = document.application.args
     needed_by_name = {
         settings.stt.model: settings.stt.engine == "whisper",
-        settings.stt.first_pass_model: settings.stt.hears_twice,
+        settings.stt.first_pass_model: settings.stt.has_first_pass,
         settings.llm.model: settings.llm.engine == "embedded",
         settings.tts.model: settings.tts.engine == "piper",
         settings.answer_cache.model: settings.answer_cache.enabled and settings.answer_cache.semantic,

@@ -71,12 +71,12 @@ def vllm_checks(settings: Settings, packages: Installed, gpus: Callable[[], Sequ
     """
     stages = {"llm": settings.llm, "llm_backup": settings.llm_backup}
     served = {name: stage for name, stage in stages.items() if stage is not None and stage.engine == "vllm"}
-    on_gpus = {name: stage for name, stage in served.items() if stage.on_card}
+    on_gpus = {name: stage for name, stage in served.items() if stage.on_gpu}
     available, failures = _available(on_gpus, gpus)
-    for on_card in sorted({stage.on_card for stage in served.values()}):
+    for on_gpu in sorted({stage.on_gpu for stage in served.values()}):
         nodes = {found.node for found in available}
         with_gpus = [(machine, package) for machine, package in packages if machine in nodes]
-        yield from _packages(with_gpus if on_card and with_gpus else packages, on_card)
+        yield from _packages(with_gpus if on_gpu and with_gpus else packages, on_gpu)
     for name, stage in served.items():
         yield from _folder(name, stage)
     yield from failures
@@ -109,25 +109,25 @@ def _available(
         return [], [Finding("GPUs", Grade.FAIL, error.message, error.remedy or fix)]
 
 
-def _packages(packages: Installed, on_card: bool) -> Iterator[Finding]:
+def _packages(packages: Installed, on_gpu: bool) -> Iterator[Finding]:
     """Yield one finding for all machines with the same result."""
     groups: dict[Finding, set[str]] = {}
     for machine, package in packages:
-        groups.setdefault(_package(package, on_card), set()).add(machine)
+        groups.setdefault(_package(package, on_gpu), set()).add(machine)
     for finding, machines in groups.items():
         where = "" if machines == {HERE} else f" on {', '.join(sorted(machines))}"
         yield replace(finding, found=finding.found + where)
 
 
-def _package(package: Package | None, on_card: bool) -> Finding:
-    check, install = "package vllm", f"Run {INSTALL_GPU if on_card else INSTALL_CPU}."
+def _package(package: Package | None, on_gpu: bool) -> Finding:
+    check, install = "package vllm", f"Run {INSTALL_GPU if on_gpu else INSTALL_CPU}."
     if package is None:
         return Finding(check, Grade.FAIL, "not installed", install)
     if package.release < VLLM_RELEASE:
         return Finding(check, Grade.FAIL, f"{package}, older than {RELEASE}", install)
-    if on_card and package.for_cpus:
+    if on_gpu and package.for_cpus:
         return Finding(check, Grade.FAIL, f"{package} is the build for CPUs", f"Uninstall it and run {INSTALL_GPU}.")
-    if not on_card and not package.for_cpus:
+    if not on_gpu and not package.for_cpus:
         fix = f"Set llm.vllm.gpu, or llm.resources.num_gpus: 1, or run {INSTALL_CPU}."
         return Finding(check, Grade.FAIL, f"{package} is the build for GPUs, and no GPU is configured", fix)
     if package.release != VLLM_RELEASE:
@@ -195,11 +195,13 @@ def _without(stage: LlmSettings, available: Sequence[NodeGpus]) -> list[NodeGpus
 
 def _lack(stage: LlmSettings, fitting: Sequence[NodeGpus]) -> str:
     """Return why a GPU cannot run the configured number format or model; "" if all can."""
-    settings, method = stage.vllm, METHODS[stage.vllm.stored_as]
+    settings, method = stage.vllm, METHODS[stage.vllm.weights_format]
     for gpus in fitting:
         if gpus.capability is not None and gpus.capability < method.least_capability:
             needed = method.least_capability / 10
-            return f"{gpus.kind} has compute capability {gpus.capability / 10}; {settings.stored_as} needs {needed}"
+            return (
+                f"{gpus.kind} has compute capability {gpus.capability / 10}; {settings.weights_format} needs {needed}"
+            )
         weights = weights_gb(settings.parameters_b, method.bits) / settings.tensor_parallel_size
         if gpus.memory_gb is not None and weights >= gpus.memory_gb * settings.gpu_memory_utilization:
             share = f"{settings.gpu_memory_utilization:g} of the {gpus.memory_gb:.0f} GB of {gpus.kind}"

@@ -79,7 +79,7 @@ def stage_deployment(cls: type, stage: StageSettings, name: str = "") -> serve.D
         cls,
         name=name or cls.__name__,
         ray_actor_options=_actor(stage.reservation),
-        max_ongoing_requests=stage.most_ongoing,
+        max_ongoing_requests=stage.ongoing_limit,
         health_check_period_s=stage.health_check_period_s,
         health_check_timeout_s=stage.health_check_timeout_s,
         request_router_config=RequestRouterConfig(request_router_class=ROUTER),

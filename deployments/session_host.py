@@ -15,7 +15,7 @@ from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from actors.host import Host, hold_phrases
+from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
 from deployments.engines.speech_in.noise import suppressors
@@ -72,7 +72,7 @@ class SessionHost:
         self._targets = TtlCache(self._find_targets, TARGETS_S)
         stages = await self._stages()
         clock = time.monotonic
-        phrases = await hold_phrases(stages, settings.conversation)
+        phrases = await synthesize_held_clips(stages, settings.conversation)
         self.host = Host(
             Services.over(
                 stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock

@@ -48,7 +48,7 @@ class Stt(StageDeployment):
             pad_frames=stage.pad_frames,
         )
         store = open_store(settings.models)
-        first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.hears_twice else None
+        first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.has_first_pass else None
         self._engine = SttCascade(Whisper(store.path(stage.model), options), first_pass, stage.first_pass_min_logprob)
         self._engine.warm_up()
         self._max_batch = stage.max_batch
@@ -97,7 +97,7 @@ class Stt(StageDeployment):
     async def _decode(self, batch: list[_Waiting], began: float) -> None:
         clips = [np.frombuffer(waiting.job.pcm, "<i2") for waiting in batch]
         first = batch[0].job
-        partial = first.priority is Priority.PARTIAL  # all jobs of a batch have the same priority
+        partial = first.priority is Priority.INTERIM  # all jobs of a batch have the same priority
         try:
             results = await self._worker.run(
                 lambda: self._engine.transcribe_batch(clips, partial=partial, guess=first.guess)
@@ -120,7 +120,7 @@ class Stt(StageDeployment):
                         avg_logprob=result.avg_logprob,
                         full_padding=result.full_padding,
                         repeated=result.repeated,
-                        doubted=result.low_confidence,
+                        low_confidence=result.low_confidence,
                         tokens=result.tokens,
                     )
                 )

@@ -178,7 +178,7 @@ class AudioInput:
         """True while an utterance is under way that is not yet a turn."""
         return self._speech.phase not in (SpeechPhase.SILENCE, SpeechPhase.ONSET)
 
-    def turn_over(self, speech_end: int, end: int) -> None:
+    def end_turn(self, speech_end: int, end: int) -> None:
         """End the utterance: the audio before sample `end` became a turn, or was dropped.
 
         What follows is a new utterance, unless that has already begun: windows are decided ahead of the session's loop.

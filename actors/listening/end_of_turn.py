@@ -91,7 +91,7 @@ class EndOfTurnRequest:
             either: set[asyncio.Future[Any]] = {self.interim.transcript, self.transcript}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             early = None if self.transcript.done() else self.interim.transcript.result()
-            if early is not None and early.text and not early.doubted:
+            if early is not None and early.text and not early.low_confidence:
                 return early.text, max(self.started_at, self.interim.at)
         transcript = await asyncio.shield(self.transcript)
         return transcript.text, self.transcribed_at or self.started_at

@@ -86,7 +86,7 @@ class InterimTranscripts:
     ) -> None:
         self._services = services
         self._settings = services.settings.interim_transcripts
-        self._reads_ahead = services.settings.llm.reads_ahead
+        self._reads_ahead = services.settings.llm.supports_prefill
         self._audio_input = audio_input
         self._group = group
         self._prefill_reader = reader
@@ -188,13 +188,13 @@ class InterimTranscripts:
                 transcript = await self._transcribe(interval_s)
             except (BackendError, Overloaded, TimeoutError):
                 least_s = pause_s = min(2 * pause_s, self._settings.max_interval_ms / 1000)
-                self._services.metrics.partial("failed")
+                self._services.metrics.interim_transcript("failed")
                 continue
             took_s = self._services.clock() - started_at
             least_s = skipped_s + took_s * (1 / self._settings.share - 1)
             pause_s = max(interval_s - took_s, least_s)
-            self._services.metrics.partial("heard")
-            self._use(transcript, whole=in_dip and not transcript.doubted)
+            self._services.metrics.interim_transcript("heard")
+            self._use(transcript, whole=in_dip and not transcript.low_confidence)
 
     async def _pause(self, least_s: float, pause_s: float) -> float:
         """Sleep for `pause_s`, or until the voice dips; a dip ends the sleep at most CREDIT_S before `least_s`.
@@ -215,7 +215,7 @@ class InterimTranscripts:
         self._newest = interim = InterimTranscript(
             self._audio_input.received, asyncio.get_running_loop().create_future()
         )
-        job = SttJob(self._audio_input.pcm(self._start, interim.until), Priority.PARTIAL, deadline_s, self._tokens)
+        job = SttJob(self._audio_input.pcm(self._start, interim.until), Priority.INTERIM, deadline_s, self._tokens)
         transcript: Transcript | None = None
         try:
             async with asyncio.timeout(self._services.settings.stt.call_timeout_s):

@@ -33,7 +33,7 @@ class Prefill:
             whole: The last message is complete; otherwise it may go on.
         """
         settings = self._services.settings
-        if not settings.llm.reads_ahead or not messages:
+        if not settings.llm.supports_prefill or not messages:
             return
         if self._services.draft_budget.thinking >= settings.speculation.max_concurrent:
             return

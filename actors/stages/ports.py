@@ -37,7 +37,7 @@ class Priority(Enum):
     """Rank of a job in the speech-to-text queue: finals go first, interim jobs run only when no final waits."""
 
     FINAL = 0
-    PARTIAL = 1
+    INTERIM = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class SttJob:
 
     Attributes:
         pcm: 16 kHz PCM.
-        priority: FINAL for a transcript that a turn waits for, PARTIAL for an interim transcript.
+        priority: FINAL for a transcript that a turn waits for, INTERIM for an interim transcript.
         deadline_s: A job that has not started within this time is dropped with DeadlineExceeded.
         guess: `Transcript.tokens` of an earlier transcript of the same utterance's beginning, for an engine that can
             use them. Empty if there is none.
@@ -112,7 +112,7 @@ class Transcript:
         avg_logprob: Mean log-probability of the tokens.
         full_padding: A guard repeated the decode with 30 s of padding.
         repeated: The first-pass recognizer had low confidence, and the final recognizer decoded the job again.
-        doubted: The first-pass recognizer had low confidence and the text is its own, because an interim job is
+        low_confidence: The first-pass recognizer had low confidence and the text is its own, because an interim job is
             decoded only once.
         tokens: The engine's own token ids, for `SttJob.guess`.
     """
@@ -124,7 +124,7 @@ class Transcript:
     avg_logprob: float
     full_padding: bool = False
     repeated: bool = False
-    doubted: bool = False
+    low_confidence: bool = False
     tokens: tuple[int, ...] = ()
 
 
@@ -404,7 +404,7 @@ class Metrics(Protocol):
         """Record how long the newest request waits for its first token before it is hedged."""
         ...
 
-    def partial(self, outcome: Literal["heard", "failed"]) -> None:
+    def interim_transcript(self, outcome: Literal["heard", "failed"]) -> None:
         """Count an interim transcript."""
         ...
 
@@ -436,7 +436,7 @@ class Metrics(Protocol):
         """Record a barge-in: `stop_s` is the time from the arrival of the caller's speech to silence."""
         ...
 
-    def overheard(self, reading: str) -> None:
+    def dismissed_speech(self, reading: str) -> None:
         """Count speech over or just after a reply that was not a turn; a value of `SpeechReading`."""
         ...
 

@@ -74,17 +74,17 @@ class CallerUtterance:
         """Drop the audio before sample `end`, because the client cleared it."""
         self._item_id = None
         self._interims.end()
-        self._audio_input.turn_over(end, end)
+        self._audio_input.end_turn(end, end)
 
     def prioritize(self) -> None:
         """Transcribe more often, because a paused reply waits for this utterance's words."""
         self._interims.prioritize()
 
     def dismiss(self, speech_end: int, end: int) -> None:
-        """End the utterance without a turn, and tell the client. See `AudioInput.turn_over` for the samples."""
+        """End the utterance without a turn, and tell the client. See `AudioInput.end_turn` for the samples."""
         item_id, self._item_id = self._item_id, None
         self._interims.end()
-        self._audio_input.turn_over(speech_end, end)
+        self._audio_input.end_turn(speech_end, end)
         if item_id is not None:
             self._context.emit(server.speech_stopped(item_id, _ms(end)))
             self._context.emit(server.cleared())
@@ -101,7 +101,7 @@ class CallerUtterance:
         self._interims.end()
         item = Item(self._item_id or self._context.stamp("item"), spoken=True, text=None)
         claim_item_id(self._context, item.id)
-        self._audio_input.turn_over(turn.speech_end, turn.end)
+        self._audio_input.end_turn(turn.speech_end, turn.end)
         if self._item_id is not None:
             self._context.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
         self._add(item)

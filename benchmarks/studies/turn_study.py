@@ -200,7 +200,9 @@ class StudyListener:
         self._vad: Silero = load_silero(settings)
         self._turn = SmartTurn(store.path(settings.turn_detector.model) / "smart-turn-v3.2-cpu.onnx", threads)
         main_recognizer = Whisper(store.path(settings.stt.model), WhisperOptions(threads=threads))
-        first_pass = Moonshine(store.path(settings.stt.first_pass_model), threads) if settings.stt.hears_twice else None
+        first_pass = (
+            Moonshine(store.path(settings.stt.first_pass_model), threads) if settings.stt.has_first_pass else None
+        )
         self._stt = SttCascade(main_recognizer, first_pass, settings.stt.first_pass_min_logprob)
         self._turn.warm_up()
         self._stt.warm_up()

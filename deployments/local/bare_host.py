@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from actors.host import Host, hold_phrases
+from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
@@ -81,7 +81,7 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
     """
     stages, clock = stages_of(settings), time.monotonic
     metrics = ConversationMetrics(CollectorRegistry())
-    phrases = await hold_phrases(stages, settings.conversation)
+    phrases = await synthesize_held_clips(stages, settings.conversation)
     host = Host(
         Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)
     )

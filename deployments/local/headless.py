@@ -120,7 +120,7 @@ class Feed(asyncio.Protocol):
             if len(buffer) < end:
                 break
             for number, frame in RECORD.iter_unpack(bytes(buffer[start + LENGTH.size : end])):
-                self.sessions[number].hear(frame)
+                self.sessions[number].append_audio(frame)
             start = end
         del buffer[:start]
 

@@ -101,5 +101,5 @@ class EdgeFinder:
 
     def _commit(self, pending: _Pending) -> IdealEdge:
         self._pending = None
-        self._input.turn_over(pending.end.speech_end, self._input.processed)
+        self._input.end_turn(pending.end.speech_end, self._input.processed)
         return IdealEdge(pending.detected_s * 1000, pending.commit_s * 1000)

@@ -210,7 +210,7 @@ class ConversationMetrics:
         """Set the delay in seconds before the newest request is hedged."""
         self._hedge_delay.set(delay_s)
 
-    def partial(self, outcome: Literal["heard", "failed"]) -> None:
+    def interim_transcript(self, outcome: Literal["heard", "failed"]) -> None:
         """Count an interim transcript."""
         self._partials.labels(outcome).inc()
 
@@ -238,7 +238,7 @@ class ConversationMetrics:
         """Observe a barge-in that silenced the reply after `stop_s` seconds."""
         self._stops.observe(stop_s)
 
-    def overheard(self, reading: str) -> None:
+    def dismissed_speech(self, reading: str) -> None:
         """Count a dismissed utterance. `reading`, the label `reason`, is a value of `SpeechReading`."""
         self._dismissed.labels(reading).inc()
 

@@ -48,7 +48,7 @@ class SttQueue(Generic[Job]):
 
         Args:
             job: The job. It must not be in the queue already.
-            priority: Final or interim (`Priority.PARTIAL`).
+            priority: Final or interim (`Priority.INTERIM`).
             deadline_s: Time in seconds after which the job expires.
             now: The current time in seconds.
 
@@ -103,8 +103,8 @@ class SttQueue(Generic[Job]):
         return batch, expired
 
     def _displace(self, priority: Priority) -> Job:
-        partials = [entry for entry in self._waiting.values() if entry.rank[0] == Priority.PARTIAL.value]
-        if priority is Priority.PARTIAL or not partials:
+        partials = [entry for entry in self._waiting.values() if entry.rank[0] == Priority.INTERIM.value]
+        if priority is Priority.INTERIM or not partials:
             raise Overloaded("The speech-to-text queue is full.", "Try again.", retry_after_s=1.0, resource="stt")
         youngest = max(partials)
         self.remove(youngest.job)

@@ -168,7 +168,7 @@ class RealtimeSocket:
         audio = client.plain_append(message, self._decode.sample_bytes)
         if audio is None:
             return False
-        session.hear(self._decode(audio))
+        session.append_audio(self._decode(audio))
         return True
 
     async def _take(self, session: Session, message: str | bytes) -> None:
@@ -178,7 +178,7 @@ class RealtimeSocket:
             session.reject(fault, fault.client_event_id)
             return
         if isinstance(event, client.AppendAudio):
-            session.hear(self._decode(event.audio))
+            session.append_audio(self._decode(event.audio))
         elif isinstance(event, client.UpdateSession):
             await session.configure(event)
             if self._decode.format is not session.config.input_format:

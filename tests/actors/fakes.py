@@ -115,7 +115,7 @@ class ScriptedStt:
     cancelled: int = 0
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        if job.priority is Priority.PARTIAL:
+        if job.priority is Priority.INTERIM:
             self.partials.append(job)
             await asyncio.sleep(self.delay_s)
             return Transcript(
@@ -335,7 +335,7 @@ class CountingMetrics:
     def hedge_delay(self, delay_s: float) -> None:
         self.counts["hedge_delay"] += 1
 
-    def partial(self, outcome: Literal["heard", "failed"]) -> None:
+    def interim_transcript(self, outcome: Literal["heard", "failed"]) -> None:
         self.counts[f"partial {outcome}"] += 1
 
     def draft(self, outcome: str) -> None:
@@ -356,7 +356,7 @@ class CountingMetrics:
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)
 
-    def overheard(self, reading: str) -> None:
+    def dismissed_speech(self, reading: str) -> None:
         self.counts[f"overheard {reading}"] += 1
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:

@@ -125,12 +125,12 @@ class Caller:
     def pour(self, *seconds: float) -> None:
         """Send speech and silence in turn, in one message, faster than real time."""
         frames = [(_HUSH if number % 2 else _TONE) * round(length / FRAME_S) for number, length in enumerate(seconds)]
-        self.session.hear(b"".join(frames))
+        self.session.append_audio(b"".join(frames))
 
     async def _send(self, frame: bytes, seconds: float) -> None:
         for _ in range(round(seconds / FRAME_S)):
             await asyncio.sleep(FRAME_S)
-            self.session.hear(frame)
+            self.session.append_audio(frame)
 
     async def ask(self, **event: Any) -> str:
         """Send a client event as JSON, as a transport does, and return its id."""
@@ -146,7 +146,7 @@ class Caller:
             self.session.reject(fault, fault.client_event_id)
             return
         if isinstance(event, client.AppendAudio):
-            self.session.hear(event.audio)
+            self.session.append_audio(event.audio)
         else:
             await self.session.submit(event)
 

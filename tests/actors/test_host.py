@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.host import Host, hold_phrases
+from actors.host import Host, synthesize_held_clips
 from actors.session import Session
 from actors.stages.ports import Stages
 from rejoinder.core.errors import BackendError, Overloaded
@@ -194,14 +194,14 @@ async def test_held_clips_are_synthesized_before_the_first_call() -> None:
     tts = ToneTts(failures=2)
     stages = Stages(LoudnessVad(), turn_detector=ScriptedTurn(), stt=ScriptedStt(), llm=WordyLlm(), tts=tts)
     settings = ConversationSettings(apology="Sorry.", greeting="Hello.", phrases=("Yes.", "Wait."), fillers=("Wait.",))
-    phrases = await hold_phrases(stages, settings)
+    phrases = await synthesize_held_clips(stages, settings)
     assert phrases.apology == HeldClip("Sorry.", voice("Sorry."))
     assert [clip.text for clip in phrases.fillers] == ["Wait."]
     for text in ("Hello.", "Yes.", "Wait."):
         assert phrases.of(text) == HeldClip(text, voice(text))
     assert sorted(set(tts.texts)) == ["Hello.", "Sorry.", "Wait.", "Yes."]
     assert len(tts.texts) == 4 + 2
-    assert not (await hold_phrases(stages, settings.model_copy(update={"filler_after_ms": 0}))).fillers
+    assert not (await synthesize_held_clips(stages, settings.model_copy(update={"filler_after_ms": 0}))).fillers
     tts.fault = BackendError("gone.", stage="tts")
     with pytest.raises(BackendError, match=r"Sorry\."):
-        await hold_phrases(stages, settings, max_attempts=3)
+        await synthesize_held_clips(stages, settings, max_attempts=3)

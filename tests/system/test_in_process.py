@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soxr
 
-from actors.host import Host, hold_phrases
+from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
 from deployments.llm import Llm
@@ -47,7 +47,7 @@ def stages() -> Stages:
 @asynccontextmanager
 async def _call(stages: Stages, metrics: CountingMetrics) -> AsyncIterator[Caller]:
     """Hold a call on a host of its own."""
-    phrases = await hold_phrases(stages, SETTINGS.conversation)
+    phrases = await synthesize_held_clips(stages, SETTINGS.conversation)
     host = Host(
         Services.over(
             stages, settings=SETTINGS, phrases=phrases, metrics=metrics, journal=SilentJournal(), clock=time.monotonic
@@ -72,7 +72,7 @@ async def _say(caller: Caller, pcm: bytes) -> None:
     for start in range(0, 60 * STT_RATE * 2, frame):
         due += 0.02
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        caller.session.hear(clip[start : start + frame].ljust(frame, b"\0"))
+        caller.session.append_audio(clip[start : start + frame].ljust(frame, b"\0"))
 
 
 async def test_a_turn_with_real_engines(stages: Stages, question: bytes) -> None:

@@ -58,7 +58,7 @@ def test_every_profile_is_accepted(profile: GpuProfile, quantization: Any) -> No
         revision="main",
         speculative=SpeculativeDecoding(method="eagle3", model=HEAD),
     )
-    arguments = engine_arguments(MODEL, settings, on_card=True)
+    arguments = engine_arguments(MODEL, settings, on_gpu=True)
     read, made = parsed(arguments), AsyncEngineArgs(**arguments)
     for name, value in arguments.items():
         assert getattr(read, name) == value, name
@@ -67,7 +67,7 @@ def test_every_profile_is_accepted(profile: GpuProfile, quantization: Any) -> No
 
 def test_the_arguments_without_a_card_are_accepted() -> None:
     """vLLM's parser accepts the CPU build's arguments, with speculative decoding from the prompt (ngram)."""
-    arguments = engine_arguments(MODEL, VllmSettings(speculative=SpeculativeDecoding(method="ngram")), on_card=False)
+    arguments = engine_arguments(MODEL, VllmSettings(speculative=SpeculativeDecoding(method="ngram")), on_gpu=False)
     read = parsed(arguments)
     assert {name: getattr(read, name) for name in arguments} == arguments
 
@@ -79,7 +79,7 @@ def test_the_parser_refuses_wrong_arguments(change: dict[str, Any], capsys: pyte
     So the tests above prove that the arguments are valid.
     """
     with pytest.raises(SystemExit):
-        parsed({**engine_arguments(MODEL, VllmSettings(), on_card=False), **change})
+        parsed({**engine_arguments(MODEL, VllmSettings(), on_gpu=False), **change})
     assert next(iter(change)).replace("_", "-") in capsys.readouterr().err
 
 

@@ -48,7 +48,7 @@ class Vllm:
             ConfigError: vLLM is not installed, or does not start with these settings.
         """
         self._stage = stage
-        self._places = stage.vllm.places(on_card=stage.on_card)
+        self._places = stage.vllm.places(on_gpu=stage.on_gpu)
         self._guard = ProcessGuard()
         with self._guard.watching():
             self._engine: Any = _start(model, stage)
@@ -168,8 +168,8 @@ class VllmMetrics(Collector):
 def _start(model: str, stage: LlmSettings) -> Any:
     if find_spec("vllm") is None:
         raise ConfigError("engine vllm needs the package vllm.", INSTALL, field="args.llm.engine")
-    on_card = stage.on_card
-    os.environ.update(process_environment(stage.threads, on_card=on_card))
+    on_gpu = stage.on_gpu
+    os.environ.update(process_environment(stage.threads, on_gpu=on_gpu))
     # vLLM's loggers print one line for each converted tensor.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if Path(model).is_dir():
@@ -178,7 +178,7 @@ def _start(model: str, stage: LlmSettings) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = AsyncEngineArgs(**engine_arguments(model, stage.vllm, on_card=on_card))
+        arguments = AsyncEngineArgs(**engine_arguments(model, stage.vllm, on_gpu=on_gpu))
         return AsyncLLM.from_engine_args(arguments)
     except ImportError as error:
         raise ConfigError(f"vLLM cannot be imported: {error}.", INSTALL, field="args.llm.engine") from error

@@ -205,7 +205,7 @@ def slots(settings: Settings) -> dict[str, int]:
         if isinstance(stage, LlmSettings) and stage.engine == "embedded":
             found[name] = stage.slots
         elif isinstance(stage, LlmSettings) and stage.engine == "vllm":
-            found[name] = stage.vllm.places(on_card=stage.on_card)
+            found[name] = stage.vllm.places(on_gpu=stage.on_gpu)
         elif stage.engine == "emulated":
             found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # the three are its names
         else:

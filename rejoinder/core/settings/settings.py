@@ -160,7 +160,7 @@ class EndpointingSettings(Section):
 class InterimTranscriptSettings(Section):
     """Interim transcripts of an utterance in progress. The language model prefills words on which two of them agree.
 
-    There are none if the language model's engine cannot prefill (`LlmSettings.reads_ahead`).
+    There are none if the language model's engine cannot prefill (`LlmSettings.supports_prefill`).
     """
 
     enabled: bool = True

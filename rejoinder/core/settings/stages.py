@@ -103,7 +103,7 @@ class StageSettings(Section):
         return self.resources
 
     @property
-    def most_ongoing(self) -> int:
+    def ongoing_limit(self) -> int:
         """Requests that Serve sends to one replica at once."""
         return self.max_ongoing_requests
 
@@ -197,7 +197,7 @@ class SttSettings(StageSettings):
     """First-pass recognizer, a name in the model store. It is used for English only. Empty: none."""
     first_pass_min_logprob: float = Field(-0.12, le=0)
     """Mean log-probability of the first-pass words below which `model` transcribes again
-    (benchmarks/studies/quick_study.py).
+    (benchmarks/studies/first_pass_study.py).
     """
     language: str = "en"
     """Language of the callers, as a code such as en or de."""
@@ -227,7 +227,7 @@ class SttSettings(StageSettings):
     """
 
     @property
-    def hears_twice(self) -> bool:
+    def has_first_pass(self) -> bool:
         """True if a first-pass recognizer is used. There is one for English only."""
         return self.engine == "whisper" and bool(self.first_pass_model) and self.language == "en"
 
@@ -285,7 +285,7 @@ class LlmSettings(StageSettings):
     """
 
     @property
-    def reads_ahead(self) -> bool:
+    def supports_prefill(self) -> bool:
         """True if the engine keeps the KV cache of a prompt that it did not answer, so that prefill is useful."""
         if self.engine == "vllm":
             return self.vllm.enable_prefix_caching
@@ -302,16 +302,16 @@ class LlmSettings(StageSettings):
         return self.resources.model_copy(update={"num_gpus": count, "label_selector": labels})
 
     @property
-    def on_card(self) -> bool:
+    def on_gpu(self) -> bool:
         """True if each replica has a GPU."""
         return self.reservation.num_gpus > 0
 
     @property
-    def most_ongoing(self) -> int:
+    def ongoing_limit(self) -> int:
         """Requests that Serve sends to one replica at once: for vLLM, at least those that it decodes and queues."""
         if self.engine != "vllm":
             return self.max_ongoing_requests
-        return max(self.max_ongoing_requests, self.vllm.places(on_card=self.on_card) + self.max_queue)
+        return max(self.max_ongoing_requests, self.vllm.places(on_gpu=self.on_gpu) + self.max_queue)
 
     @model_validator(mode="after")
     def _backend(self) -> LlmSettings:

@@ -106,24 +106,24 @@ class VllmSettings(Section):
         return None if self.gpu == "none" else GPU_PROFILES[self.gpu]
 
     @property
-    def stored_as(self) -> Quantization:
+    def weights_format(self) -> Quantization:
         """Number format of the weights, with "auto" resolved."""
         if self.quantization != "auto":
             return self.quantization
         return self.profile.quantization if self.profile else "none"
 
-    def places(self, *, on_card: bool) -> int:
-        """Return how many answers decode together; `on_card`: the replica has a GPU."""
-        return self.max_num_seqs or (GPU_SEQUENCES if on_card else CPU_SEQUENCES)
+    def places(self, *, on_gpu: bool) -> int:
+        """Return how many answers decode together; `on_gpu`: the replica has a GPU."""
+        return self.max_num_seqs or (GPU_SEQUENCES if on_gpu else CPU_SEQUENCES)
 
     @model_validator(mode="after")
     def _gpu_supports(self) -> VllmSettings:
         gpu = self.profile
         if gpu is None:
             return self
-        if self.stored_as not in gpu.runs:
+        if self.weights_format not in gpu.runs:
             raise ValueError(
-                f"quantization {self.stored_as} does not run on a {gpu.card.name} ({gpu.architecture}): "
+                f"quantization {self.weights_format} does not run on a {gpu.card.name} ({gpu.architecture}): "
                 f"it runs {', '.join(gpu.runs)}"
             )
         if self.dtype == "bfloat16" and gpu.dtype != "bfloat16":
@@ -135,9 +135,9 @@ class VllmSettings(Section):
     @model_validator(mode="after")
     def _weights_fit(self) -> VllmSettings:
         gpu, count = self.profile, self.tensor_parallel_size
-        if gpu and gpu.room_gb(self.parameters_b, self.stored_as, self.gpu_memory_utilization, count) <= 0:
+        if gpu and gpu.room_gb(self.parameters_b, self.weights_format, self.gpu_memory_utilization, count) <= 0:
             usable = gpu.usable_gb(self.gpu_memory_utilization, count)
-            bits = METHODS[self.stored_as].bits
+            bits = METHODS[self.weights_format].bits
             raise ValueError(
                 f"{self.parameters_b:g} billion weights of {bits} bits do not fit the {usable:.1f} GB of {count} "
                 f"{gpu.card.name}: use a quantization of fewer bits, or a larger tensor_parallel_size"
@@ -145,13 +145,13 @@ class VllmSettings(Section):
         return self
 
 
-def engine_arguments(model: str, settings: VllmSettings, *, on_card: bool) -> dict[str, Any]:
+def engine_arguments(model: str, settings: VllmSettings, *, on_gpu: bool) -> dict[str, Any]:
     """Return the arguments of vLLM's AsyncEngineArgs.
 
     Args:
         model: A folder or a hub repository.
         settings: The section `llm.vllm`.
-        on_card: The replica has a GPU, whether or not `settings.gpu` names it.
+        on_gpu: The replica has a GPU, whether or not `settings.gpu` names it.
     """
     gpu = settings.profile
     dtype = settings.dtype if settings.dtype != "auto" or gpu is None else gpu.dtype
@@ -159,19 +159,19 @@ def engine_arguments(model: str, settings: VllmSettings, *, on_card: bool) -> di
     arguments: dict[str, Any] = {
         "model": model,
         "dtype": dtype,
-        "quantization": METHODS[settings.stored_as].argument,
+        "quantization": METHODS[settings.weights_format].argument,
         "kv_cache_dtype": settings.kv_cache_dtype,
         "tensor_parallel_size": settings.tensor_parallel_size,
-        "max_num_seqs": settings.places(on_card=on_card),
+        "max_num_seqs": settings.places(on_gpu=on_gpu),
         "max_model_len": settings.max_model_len,
         "enable_prefix_caching": settings.enable_prefix_caching,
-        "enforce_eager": not on_card if eager is None else eager,
+        "enforce_eager": not on_gpu if eager is None else eager,
         "enable_log_requests": False,
     }
-    block = settings.block_tokens or (0 if on_card else CPU_BLOCK_TOKENS)
+    block = settings.block_tokens or (0 if on_gpu else CPU_BLOCK_TOKENS)
     if block:
         arguments["block_size"] = block
-    if on_card:
+    if on_gpu:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     else:
         arguments["kv_cache_memory_bytes"] = int(settings.cpu_kv_cache_gb * BYTES_PER_GB)
@@ -185,19 +185,19 @@ def engine_arguments(model: str, settings: VllmSettings, *, on_card: bool) -> di
     return arguments
 
 
-def process_environment(threads: int, *, on_card: bool) -> dict[str, str]:
+def process_environment(threads: int, *, on_gpu: bool) -> dict[str, str]:
     """Return the environment variables of the replica's process for which vLLM has no argument.
 
     Args:
         threads: Threads of the CPU build; ignored on a GPU.
-        on_card: The replica has a GPU.
+        on_gpu: The replica has a GPU.
     """
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         # A forked engine would inherit the replica's sockets and locks. In a Ray actor vLLM spawns anyway.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
-    if not on_card:
+    if not on_gpu:
         # vLLM binds threads to the first cores. Two replicas on one machine would share them.
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     return environment

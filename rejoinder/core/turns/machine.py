@@ -49,7 +49,8 @@ A turn, event by event
 2. `SoftEnd` is a tentative end of speech: a short silence, often within a sentence. The caller is ENDPOINTING.
    `Transcribe` requests the transcript, and with semantic_vad the verdict of the turn detector. `StartDraft` starts a
    speculative reply.
-3. The required silence is decided (`endpointing.endpoint_silence_s`). With server_vad it is configured, so it is known at once.
+3. The required silence is decided (`endpointing.endpoint_silence_s`). With server_vad it is configured, so it is
+known at once.
    With semantic_vad it follows from the probability in `VerdictReady`. `WaitUntil` then sets a timer for the rest.
 4. `AudioProcessed` or `SilenceElapsed` reports that the silence has passed. `CommitTurn` makes the utterance a turn,
    and `StartReply` starts the reply or releases the draft. The caller is QUIET, and the agent is REPLYING.

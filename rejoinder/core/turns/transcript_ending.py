@@ -15,7 +15,7 @@ class TranscriptEnding(Enum):
 
     FINISHED = "finished"
     OPEN = "open"
-    DOUBTFUL = "doubtful"
+    UNCLEAR = "unclear"
 
 
 LEAST_WORDS = 3
@@ -35,7 +35,7 @@ _OPEN_WORDS = frozenset(
 
 
 def classify_ending(text: str, language: str = "en") -> TranscriptEnding:
-    """Return how a transcript ends. A text without words is DOUBTFUL.
+    """Return how a transcript ends. A text without words is UNCLEAR.
 
     Args:
         text: The transcript so far.
@@ -45,10 +45,10 @@ def classify_ending(text: str, language: str = "en") -> TranscriptEnding:
     words = [word.strip(".,;:!?\u2026\u2013\u2014-\"'").lower() for word in stripped.split()]
     words = [word for word in words if word]
     if not words:
-        return TranscriptEnding.DOUBTFUL
+        return TranscriptEnding.UNCLEAR
     open_word = language == "en" and words[-1] in _OPEN_WORDS and not stripped.endswith(_QUESTION)
     if stripped.endswith(_TRAILING_OFF) or open_word:
         return TranscriptEnding.OPEN
     if len(words) >= LEAST_WORDS and stripped.endswith((_QUESTION, *_FULL_STOPS)):
         return TranscriptEnding.FINISHED
-    return TranscriptEnding.DOUBTFUL
+    return TranscriptEnding.UNCLEAR

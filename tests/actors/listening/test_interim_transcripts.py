@@ -27,16 +27,16 @@ BY_THE_CLOCK = AT_DIPS.model_copy(
 class Listener(ScriptedStt):
     """Speech-to-text whose interim transcripts are `guesses` in order (the last for ever), each after `guess_s`.
 
-    `doubted`: they have low confidence. `fails`: they fail.
+    `low_confidence`: they have low confidence. `fails`: they fail.
     """
 
     guesses: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
     guess_s: float = 0.05
-    doubted: bool = False
+    low_confidence: bool = False
     fails: bool = False
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        if job.priority is not Priority.PARTIAL:
+        if job.priority is not Priority.INTERIM:
             return await super().transcribe(job, avoid=avoid)
         self.partials.append(job)
         await asyncio.sleep(self.guess_s)
@@ -46,7 +46,7 @@ class Listener(ScriptedStt):
         heard = Transcript(
             text, audio_ms=len(job.pcm) / 32, queue_ms=0.0, decode_ms=self.guess_s * 1000, avg_logprob=-0.2
         )
-        return replace(heard, doubted=self.doubted)
+        return replace(heard, low_confidence=self.low_confidence)
 
 
 def scene(settings: Settings = AT_DIPS, stt: ScriptedStt | None = None) -> Play:
@@ -204,11 +204,11 @@ async def test_an_interim_transcript_of_noise_is_not_answered() -> None:
 @pytest.mark.parametrize(
     "stt",
     [
-        Listener(doubted=True),
+        Listener(low_confidence=True),
         Listener(fails=True),
         Listener(guesses=deque([""])),
     ],
-    ids=["doubted", "failed", "empty"],
+    ids=["low_confidence", "failed", "empty"],
 )
 @virtual
 async def test_an_unreliable_interim_transcript_starts_no_draft(stt: Listener) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.host import hold_phrases
+from actors.host import synthesize_held_clips
 from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.settings.settings import ConversationSettings, Opening, Settings, SpeculationSettings
 from tests.actors.asking import prompts
@@ -143,7 +143,7 @@ async def test_openings_are_held_when_a_host_starts() -> None:
     """Openings are synthesized when the host starts, and need no engine later."""
     scene = play()
     async with scene.open() as host:
-        phrases = await hold_phrases(host.services.stages, scene.settings.conversation)
+        phrases = await synthesize_held_clips(host.services.stages, scene.settings.conversation)
     held = phrases.of(OPENING)
     assert held is not None
     assert held.pcm == voice(OPENING)

@@ -72,7 +72,7 @@ class Refusing(ScriptedStt):
     refused: list[float] = field(default_factory=list)
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        if job.priority is Priority.PARTIAL:
+        if job.priority is Priority.INTERIM:
             self.refused.append(asyncio.get_running_loop().time())
             raise Overloaded("full.", resource="stt")
         return await super().transcribe(job, avoid=avoid)

@@ -107,8 +107,8 @@ def test_the_fit_follows_a_reliable_turn_model() -> None:
         for model in [float(np.clip(rng.normal(0.85 if end else 0.15, 0.1), 0.01, 0.99))]
     ]
     weights = fit(silences)
-    assert end_of_turn_probability(0.9, TranscriptEnding.DOUBTFUL, weights) > 0.8
-    assert end_of_turn_probability(0.1, TranscriptEnding.DOUBTFUL, weights) < 0.2
+    assert end_of_turn_probability(0.9, TranscriptEnding.UNCLEAR, weights) > 0.8
+    assert end_of_turn_probability(0.1, TranscriptEnding.UNCLEAR, weights) < 0.2
     found = cross_validated(lambda fitted: fused(fitted, Settings()), 0.05, silences)
     assert found.cut < point(fixed, found.delay_ms, silences).cut + 0.05
 

@@ -55,7 +55,7 @@ def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, qua
     """A number format that the GPU cannot run is refused with those that it can."""
     if quantization in card.runs:
         made = VllmSettings(gpu=card.name, quantization=quantization)
-        assert engine_arguments("m", made, on_card=True)["quantization"] == METHODS[quantization].argument
+        assert engine_arguments("m", made, on_gpu=True)["quantization"] == METHODS[quantization].argument
     else:
         with pytest.raises(ValidationError, match=f"{quantization} does not run on a {card.card.name}.*{card.runs[1]}"):
             VllmSettings(gpu=card.name, quantization=quantization)
@@ -64,7 +64,7 @@ def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, qua
 @given(cards)
 def test_the_defaults_of_a_gpu_run_on_it(card: GpuProfile) -> None:
     """With only its name set, the number format is one that the GPU runs and that needs no special checkpoint."""
-    arguments = engine_arguments("m", VllmSettings(gpu=card.name), on_card=True)
+    arguments = engine_arguments("m", VllmSettings(gpu=card.name), on_gpu=True)
     assert arguments["dtype"] == ("float16" if card.name == "t4" else "bfloat16")
     assert arguments["quantization"] == ("fp8" if card.name in {"h100", "l4"} else None)
     assert not METHODS[card.quantization].checkpoint
@@ -75,7 +75,7 @@ def test_the_defaults_of_a_gpu_run_on_it(card: GpuProfile) -> None:
 
 def test_without_a_gpu_the_cpu_build_gets_its_memory() -> None:
     """The CPU build gets KV cache memory, a small batch, small cache blocks and no compiled graphs."""
-    arguments = engine_arguments("m", VllmSettings(cpu_kv_cache_gb=1.5), on_card=False)
+    arguments = engine_arguments("m", VllmSettings(cpu_kv_cache_gb=1.5), on_gpu=False)
     assert arguments["kv_cache_memory_bytes"] == 1536 * 1024 * 1024
     assert arguments["max_num_seqs"] == CPU_SEQUENCES
     assert arguments["enforce_eager"]
@@ -85,11 +85,11 @@ def test_without_a_gpu_the_cpu_build_gets_its_memory() -> None:
 
 def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
     """On the CPU the number of threads is set and they are not bound to cores. Usage statistics are off."""
-    environment = process_environment(3, on_card=False)
+    environment = process_environment(3, on_gpu=False)
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
-    assert "OMP_NUM_THREADS" not in process_environment(3, on_card=True)
+    assert "OMP_NUM_THREADS" not in process_environment(3, on_gpu=True)
 
 
 def test_the_guides_commands_are_one_section() -> None:
@@ -100,7 +100,7 @@ def test_the_guides_commands_are_one_section() -> None:
         "speculative": {"method": "eagle3", "model": "some/head"},
     }
     stage = parse_settings({"llm": {"engine": "vllm", "model": "Qwen/Qwen3-8B", "vllm": guide}}).llm
-    arguments = engine_arguments(stage.model, stage.vllm, on_card=stage.on_card)
+    arguments = engine_arguments(stage.model, stage.vllm, on_gpu=stage.on_gpu)
     assert arguments["speculative_config"] == {"method": "eagle3", "num_speculative_tokens": 1, "model": "some/head"}
     assert (arguments["quantization"], arguments["max_num_seqs"], arguments["max_model_len"]) == ("fp8", 256, 8192)
     assert (arguments["tensor_parallel_size"], arguments["distributed_executor_backend"]) == (2, "mp")
@@ -113,21 +113,21 @@ def test_a_replica_is_placed_on_its_gpus(card: GpuProfile, count: int, labels: d
     stage = LlmSettings(engine="vllm", vllm=settings, resources=Resources(label_selector=labels))
     assert stage.reservation.num_gpus == count
     assert stage.reservation.label_selector == {ACCELERATOR_LABEL: card.accelerator, **labels}
-    assert stage.on_card
-    assert stage.most_ongoing == GPU_SEQUENCES + stage.max_queue
+    assert stage.on_gpu
+    assert stage.ongoing_limit == GPU_SEQUENCES + stage.max_queue
 
 
 def test_other_engines_are_placed_as_configured() -> None:
     """The section `vllm` does not change the reservation of another engine."""
     stage = LlmSettings(vllm=VllmSettings(gpu="h100"))
     assert stage.reservation == stage.resources
-    assert stage.most_ongoing == stage.max_ongoing_requests
+    assert stage.ongoing_limit == stage.max_ongoing_requests
 
 
 def test_it_prefills_while_prefix_caching_is_on() -> None:
     """Prefill is useful only if the KV cache of the prompt is kept."""
-    assert LlmSettings(engine="vllm").reads_ahead
-    assert not LlmSettings(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).reads_ahead
+    assert LlmSettings(engine="vllm").supports_prefill
+    assert not LlmSettings(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).supports_prefill
 
 
 @given(cards, st.integers(1, 4), st.floats(0.1, 200), st.floats(0.1, 1.0))

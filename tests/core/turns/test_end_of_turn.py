@@ -21,6 +21,6 @@ def test_the_probability_rises_with_the_turn_detector(one: float, other: float, 
 
 @given(opinions)
 def test_an_open_ending_lowers_the_probability(turn_model: float) -> None:
-    """An OPEN ending lowers the probability. A DOUBTFUL ending has the same effect as no transcript."""
+    """An OPEN ending lowers the probability. An UNCLEAR ending has the same effect as no transcript."""
     assert end_of_turn_probability(turn_model, TranscriptEnding.OPEN) < end_of_turn_probability(turn_model, None)
-    assert end_of_turn_probability(turn_model, TranscriptEnding.DOUBTFUL) == end_of_turn_probability(turn_model, None)
+    assert end_of_turn_probability(turn_model, TranscriptEnding.UNCLEAR) == end_of_turn_probability(turn_model, None)

@@ -21,14 +21,14 @@ from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_en
         ("Well, the thing is...", TranscriptEnding.OPEN),
         ("It was the best of times,", TranscriptEnding.OPEN),
         ("My number is four five -", TranscriptEnding.OPEN),
-        ("Yes.", TranscriptEnding.DOUBTFUL),
-        ("my number is four five", TranscriptEnding.DOUBTFUL),
-        ("", TranscriptEnding.DOUBTFUL),
-        (" . ", TranscriptEnding.DOUBTFUL),
+        ("Yes.", TranscriptEnding.UNCLEAR),
+        ("my number is four five", TranscriptEnding.UNCLEAR),
+        ("", TranscriptEnding.UNCLEAR),
+        (" . ", TranscriptEnding.UNCLEAR),
     ],
 )
 def test_endings(text: str, expected: TranscriptEnding) -> None:
-    """Punctuation and the last word decide. A text of one or two words, or without punctuation, is DOUBTFUL."""
+    """Punctuation and the last word decide. A text of one or two words, or without punctuation, is UNCLEAR."""
     assert classify_ending(text) is expected
 
 

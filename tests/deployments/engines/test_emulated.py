@@ -51,7 +51,7 @@ async def test_slots_bound_what_is_served_at_once() -> None:
 
 
 @virtual
-@pytest.mark.parametrize(("full_stop", "ends"), [(False, TranscriptEnding.DOUBTFUL), (True, TranscriptEnding.FINISHED)])
+@pytest.mark.parametrize(("full_stop", "ends"), [(False, TranscriptEnding.UNCLEAR), (True, TranscriptEnding.FINISHED)])
 async def test_an_emulated_transcript_reads_finished_only_with_full_stop(
     full_stop: bool, ends: TranscriptEnding
 ) -> None:

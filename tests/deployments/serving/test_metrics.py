@@ -55,7 +55,7 @@ def test_every_event_is_counted() -> None:
     metrics.error("backend", "llm")
     metrics.cache("hit_exact")
     metrics.filler(1.4)
-    metrics.overheard("no_words")
+    metrics.dismissed_speech("no_words")
     metrics.degradation("filler")
     assert _value(registry, "rejoinder_sessions_live") == 1
     assert _value(registry, "rejoinder_session_seconds_sum") == 3.0

@@ -37,9 +37,9 @@ class QueueMachine(RuleBasedStateMachine):
         """A full queue accepts a final job in place of its youngest interim job, and refuses any other job."""
         self.made += 1
         job = Job(self.made, priority, self.now + deadline_s)
-        partials = [other for other in self.waiting if other.priority is Priority.PARTIAL]
+        partials = [other for other in self.waiting if other.priority is Priority.INTERIM]
         full = len(self.waiting) == LIMIT
-        if full and (priority is Priority.PARTIAL or not partials):
+        if full and (priority is Priority.INTERIM or not partials):
             with pytest.raises(Overloaded):
                 self.queue.push(job, priority, deadline_s, self.now)
             return

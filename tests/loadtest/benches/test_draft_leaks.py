@@ -74,7 +74,7 @@ def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
     async def send(message: bytes) -> None:
         event = client.parse(message)
         if isinstance(event, client.AppendAudio):
-            session.hear(decode(event.audio))
+            session.append_audio(decode(event.audio))
         else:
             await session.submit(event)
 

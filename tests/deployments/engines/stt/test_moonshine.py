@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.studies.quick_study import HEADER, cascade, describe, study
+from benchmarks.studies.first_pass_study import HEADER, cascade, describe, study
 from deployments.engines.pcm import Pcm
 from deployments.engines.stt.cascade import CascadeResult, SttCascade
 from deployments.engines.stt.moonshine import Decoding, Moonshine, read_vocabulary
@@ -175,6 +175,6 @@ def test_a_missing_model_is_a_model_error(tmp_path: Path) -> None:
 
 def test_other_languages_have_no_first_pass() -> None:
     """The first-pass recognizer exists for English only."""
-    assert SttSettings().hears_twice
-    assert not SttSettings(language="de").hears_twice
-    assert not SttSettings(first_pass_model="").hears_twice
+    assert SttSettings().has_first_pass
+    assert not SttSettings(language="de").has_first_pass
+    assert not SttSettings(first_pass_model="").has_first_pass

@@ -1,4 +1,4 @@
-"""Accuracy of the first-pass recognizer: `python -m benchmarks.studies.quick_study`.
+"""Accuracy of the first-pass recognizer: `python -m benchmarks.studies.first_pass_study`.
 
 The study transcribes each clip of human speech with both recognizers. It then evaluates the cascade for every
 threshold: a first-pass transcript below the threshold is replaced by the main recognizer's. A clip's time is the sum of
