@@ -30,7 +30,7 @@ def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
     command += ["--repeats", "1", "--for", "25", "--json", str(tmp_path / "rows.json")]
     for _ in range(ATTEMPTS):
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=190, check=False)
-        if "the generator was not fit" not in run.stderr:
+        if "invalid load generator" not in run.stderr:
             break
     assert (tmp_path / "rows.json").exists(), run.stdout + run.stderr
     found = json.loads((tmp_path / "rows.json").read_text())[0]

@@ -161,7 +161,7 @@ def test_a_folder_without_a_voice_is_refused(tmp_path: Path) -> None:
 def test_without_piper_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without piper-tts, the error names the extra to install."""
     monkeypatch.setattr(builtins, "__import__", _refusing("piper", builtins.__import__))
-    with pytest.raises(ConfigError, match=r"rejoinder\[piper\]"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[piper\]'"):
         PiperVoice(tmp_path)
 
 

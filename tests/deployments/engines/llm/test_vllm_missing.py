@@ -15,6 +15,6 @@ from rejoinder.core.settings.settings import parse_settings
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
     """The error comes before any process starts and before any model is looked up on the hub."""
     settings = parse_settings({"llm": {"engine": "vllm", "model": "some/model"}})
-    with pytest.raises(ConfigError, match="rejoinder\\[vllm\\]") as caught:
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[vllm\]'") as caught:
         open_engine(settings)
     assert caught.value.field == "args.llm.engine"
