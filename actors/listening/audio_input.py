@@ -167,7 +167,7 @@ class AudioInput:
 
     @property
     def dip(self) -> int | None:
-        """The first sample after the first window of the current dip in the caller's voice; None without one.
+        """Sample where the first window of the current dip ends; None while there is no dip.
 
         A dip is a stretch of low energy in the middle of an utterance that reaches to the newest window.
         """

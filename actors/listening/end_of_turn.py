@@ -49,12 +49,12 @@ class VerdictRequest:
 
 @dataclass(slots=True)
 class EndOfTurnRequest:
-    """What is being found out about one revision's audio. Times are monotonic seconds.
+    """A request for the transcript and the turn verdict of one revision. Times are monotonic seconds.
 
     Attributes:
         started_at: When the request was made.
         seconds: Length of the audio.
-        failures: The stages that fail for it.
+        failures: The stages that fail for this request.
         transcript: Resolves to the transcript, or raises BackendError when speech-to-text gave up.
         interim: An interim transcript that covers the same words, if there is one.
         verdict: The request for the turn verdict; None if there is none.

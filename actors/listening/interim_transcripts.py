@@ -46,7 +46,7 @@ class InterimTranscript:
 
 
 class InterimReader(Protocol):
-    """The replies, as far as interim transcripts use them."""
+    """What interim transcripts need of the session's replies: prefilling a prompt."""
 
     degradation: SessionDegradation
 
@@ -56,7 +56,7 @@ class InterimReader(Protocol):
 
 
 class InterimJudge(Protocol):
-    """The barge-in detector, as far as interim transcripts use it."""
+    """What interim transcripts need of the barge-in detector."""
 
     def interim_transcribed(self, latest: str, stable: str) -> None:
         """Take an interim transcript while a reply waits for the caller's words.

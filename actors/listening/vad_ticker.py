@@ -51,7 +51,7 @@ class VadListener(Protocol):
 
 
 class VadTicker:
-    """The tick of one host. `run` must run for the host's life; sessions join and leave at any time."""
+    """Voice activity ticker of one host. `run` must run for the host's life; sessions join and leave at any time."""
 
     def __init__(self, vad: VadPort, settings: HostSettings, attempt_s: float, metrics: Metrics) -> None:
         """Create a ticker without sessions; `attempt_s` bounds each call of the port, in seconds."""

@@ -94,7 +94,7 @@ class Draft:
         return not same_words(sent_last.content, expected_last.content)
 
     def release(self, turn: CommittedTurn, now: float) -> None:
-        """Let the reply out as the answer to `turn`, at monotonic time `now`."""
+        """Release the reply as the answer to `turn`, at monotonic time `now`. From then on it is sent."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.sent_prompt is not None:

@@ -36,10 +36,10 @@ class Fillers:
         *,
         filler_after_ms: float,
     ) -> None:
-        """Create them for one reply.
+        """Create the apology and filler of one reply.
 
         Args:
-            services: The held clips, settings and estimators are used.
+            services: Source of the held clips, the settings and the estimators.
             speech: Plays the clips.
             failures: The failing stages of the reply's turn.
             released: Set when the reply may be heard. Nothing plays before.

@@ -42,7 +42,7 @@ async def stream_after_opening(
         opening: The opening; "" for none.
         services: The hedger and the settings are used.
         request: What to ask for.
-        failures: Told of failures and recovery.
+        failures: Records failures and recovery.
         stats: Filled while the generation runs.
 
     Raises:

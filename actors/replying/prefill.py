@@ -42,7 +42,7 @@ class Prefill:
             self._task = self._group.create_task(self._run())
 
     async def _run(self) -> None:
-        """Prefill until there is no newer prompt. Cancelling stops the engine."""
+        """Prefill the newest prompt until none is newer. Cancelling stops the engine."""
         with contained("llm", self._services.metrics):
             while self._next is not None:
                 request, self._next = self._next, None

@@ -38,7 +38,7 @@ class Replies:
     """
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup, ended: Callable[[Reply], None]) -> None:
-        """Create them without a reply; `ended` is called with every reply that has ended."""
+        """Create the replies of a session, none at first; `ended` is called with every reply that ends."""
         self.current: Reply | None = None
         self.recent = RecentReplies()
         self._context = context

@@ -137,7 +137,7 @@ class Reply:
         return self._speech.audio_ms
 
     def release(self, marks: Marks) -> None:
-        """Let a drafted reply out. The stage times measured so far are added to the turn's `marks`."""
+        """Start to send a drafted reply. The stage times measured so far are added to the turn's `marks`."""
         marks.join(self.marks)
         self.marks = marks
         self._released.set()

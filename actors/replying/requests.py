@@ -23,7 +23,7 @@ class ReplyRequest:
         max_tokens: Most tokens to generate.
         metadata: The client's metadata, returned with the response.
         prompt: Replaces the conversation; None uses the conversation.
-        out_of_band: The response is no part of the conversation (`conversation: "none"`).
+        out_of_band: The response is not part of the conversation (`conversation: "none"`).
         format: Audio format on the wire.
         text: The words of the reply, if they are known (the greeting). The language model is not asked then.
     """

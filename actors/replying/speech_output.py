@@ -39,10 +39,10 @@ LAG_S = 1.5
 
 
 class SpeechListener(Protocol):
-    """What the speech output reports to its reply."""
+    """The reply's side of the speech output: sends the audio and records progress. No method may block."""
 
     def speaking(self, text: str) -> None:
-        """Handle that the first audio of this segment or clip is about to be sent."""
+        """Called right before the first audio of this segment or clip is sent."""
         ...
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
@@ -50,11 +50,11 @@ class SpeechListener(Protocol):
         ...
 
     def synthesis_started(self) -> None:
-        """Handle that a segment's synthesis starts."""
+        """Called when the synthesis of a segment starts."""
         ...
 
     def first_audio_ready(self) -> None:
-        """Handle that a segment's first audio is ready."""
+        """Called when the first audio of a segment is ready."""
         ...
 
 
@@ -99,9 +99,9 @@ class SpeechOutput:
         Args:
             tts: The engine.
             phrases: Clips for segments that need no engine.
-            listener: Sends the audio, and is told of progress.
-            settings: See there.
-            failures: Told of failures and recovery.
+            listener: Sends the audio and records progress.
+            settings: Pacing, timeouts and voice.
+            failures: Records failures and recovery of text-to-speech.
             clock: Monotonic seconds.
             released: Set when the reply may be heard.
         """

@@ -2,7 +2,7 @@
 
 A lookup has `call_timeout_ms`. After that, or after a failure, the language model is asked as if there were no cache.
 After three such lookups in a row lookups pause for a while (`LookupBackoff`), so a slow or dead cache delays only a few
-turns. Storing delays nobody: answers go through a short queue to a task of the host.
+turns. Storing delays no turn: answers go through a short queue to a task of the host.
 
 Outcomes for `Metrics.cache`: "hit_" and the kind of `CacheHit`, "miss", "late", "failed", "paused", "refused_" and a
 reason (`CacheRefusal`), "stored", "dropped".

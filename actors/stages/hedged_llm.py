@@ -219,7 +219,7 @@ class Hedger:
 
         Args:
             request: What to ask for.
-            failures: Told of every failure, and of the recovery.
+            failures: Records every failure, and the recovery.
             stats: Filled while the generation runs.
             give_up_s: Seconds of failures without a delta in between, after which the next failure is final.
 
@@ -359,7 +359,7 @@ class _Racing:
                 self._failures.failed("llm", fault)
 
     async def _next(self) -> RaceEvent:
-        """Return the next event. A vetoed hedge is no event; it falls due again after its delay."""
+        """Return the next event. A vetoed hedge is skipped; it falls due again after its delay."""
         while True:
             event = await self._events.get()
             number = len(self._attempts) + self._request.small

@@ -311,14 +311,14 @@ async def retry_unary(
     Args:
         stage: The stage's name, for `failures` and the error message.
         call: Starts one attempt that does not use the replicas in its argument.
-        failures: Told of every failure, and of the recovery.
+        failures: Records every failure, and the recovery.
         attempt_s: Seconds after which an attempt counts as late.
         give_up_s: Seconds from the start of the call. A unary call makes no progress, so unlike in `attempts` the
             limit also ends an attempt that is still running.
 
     Raises:
         BackendError: No attempt succeeded within `give_up_s`.
-        Exception: What `call` raised, if it is no stage fault.
+        Exception: What `call` raised, if it is not a stage fault.
     """
     unary = _UnaryAttempts(stage, call, failures, attempt_s)
     try:
@@ -352,7 +352,7 @@ class _UnaryAttempts(Generic[Result]):
         return self._attempts.last
 
     async def result(self) -> Result:
-        """Return the first successful result. Exceptions that are no stage faults propagate."""
+        """Return the first successful result. Other exceptions than stage faults propagate."""
         async for attempt in self._attempts:
             with attempt:
                 winner = await self._first(attempt)

@@ -88,7 +88,7 @@ class CommandExecutor:
                 self._replies.cut(reason, interrupted_at)
 
     def caught_up(self) -> None:
-        """Check the elapsed silence again, because audio was decided."""
+        """Check again whether the required silence has elapsed, because more audio was decided."""
         if self._elapsed_revision is not None:
             self._silence_elapsed(self._elapsed_revision)
 

@@ -260,7 +260,7 @@ async def test_an_echo_is_not_answered_without_interruption() -> None:
 
 @virtual
 async def test_a_client_that_cancels_a_paused_reply_is_obeyed() -> None:
-    """response.cancel ends a paused reply, and the sound that paused it is no turn."""
+    """response.cancel ends a paused reply, and the sound that paused it is not a turn."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with answering(play) as caller:
         await caller.hush(1.0)
