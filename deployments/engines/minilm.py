@@ -21,7 +21,7 @@ PULL = "Run `rejoinder models pull`, which also converts it."
 
 
 class MiniLm:
-    """One model in memory. Call it from one thread."""
+    """The MiniLM model in memory. Call it from one thread."""
 
     def __init__(self, directory: Path, threads: int = 1, compute_type: str = "int8") -> None:
         """Load the model.

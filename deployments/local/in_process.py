@@ -49,7 +49,7 @@ class InlineVad:
 
 
 class DirectTurnDetector:
-    """Turn detector port on a deployment object."""
+    """Turn detector port that calls a `TurnDetector` object in this process."""
 
     def __init__(self, detector: TurnDetector) -> None:
         """Create a port around `detector`."""
@@ -61,7 +61,7 @@ class DirectTurnDetector:
 
 
 class DirectStt:
-    """Speech-to-text port on a deployment object."""
+    """Speech-to-text port that calls an `Stt` object in this process."""
 
     def __init__(self, stt: Stt | EmulatedStt) -> None:
         """Create a port around `stt`."""
@@ -82,7 +82,7 @@ class _DirectStream:
 
 
 class DirectLlm:
-    """Language model port on a deployment object."""
+    """Language model port that calls an `Llm` object in this process."""
 
     def __init__(self, llm: Llm) -> None:
         """Create a port around `llm`."""
@@ -102,7 +102,7 @@ class DirectLlm:
 
 
 class DirectTts:
-    """Text-to-speech port on a deployment object."""
+    """Text-to-speech port that calls a `Tts` object in this process."""
 
     def __init__(self, tts: Tts | EmulatedTts) -> None:
         """Create a port around `tts`."""
@@ -118,7 +118,7 @@ class DirectTts:
 
 
 class DirectAnswerCache:
-    """Answer cache port on a deployment object."""
+    """Answer cache port that calls an `AnswerCache` object in this process."""
 
     def __init__(self, cache: AnswerCache) -> None:
         """Create a port around `cache`."""

@@ -69,7 +69,7 @@ class LlamaCppOptions:
 
 
 class LlamaCpp:
-    """One model in memory. Not thread-safe: use it from one event loop."""
+    """One GGUF model in memory. Not thread-safe: use it from one event loop."""
 
     prefills = True
 
@@ -162,7 +162,7 @@ class LlamaCpp:
     def _generate(self, request: LlmRequest, prompt: str, queue_s: float) -> AsyncGenerator[TokenDelta]:
         def complete(writer: DeltaWriter) -> tuple[Literal["stop", "length"], LlmUsage]:
             answer = _Answer(writer, silent=request.prefill)
-            self._server.handle_completions(self._body(request, prompt), answer.take)
+            self._server.handle_completions(self._body(request, prompt), answer.on_chunk)
             return answer.end(queue_s)
 
         return thread_stream(self._threads, complete, self._options.coalesce_ms / 1000)
@@ -190,7 +190,7 @@ class LlamaCpp:
 
 
 class _Answer:
-    """Parser of one generation's chunks. `take` runs in the engine's thread."""
+    """Parser of one generation's chunks. `on_chunk` runs in the engine's thread."""
 
     def __init__(self, writer: DeltaWriter, *, silent: bool) -> None:
         """Create a parser that writes text to `writer`. `silent` drops the text: a prefill yields one token too."""
@@ -200,7 +200,7 @@ class _Answer:
         self._usage: dict[str, Any] = {}
         self._fault: dict[str, Any] | None = None
 
-    def take(self, chunk: Any) -> bool:
+    def on_chunk(self, chunk: Any) -> bool:
         """Parse one chunk; return True to stop the engine."""
         if self._writer.stopped:
             return True

@@ -18,7 +18,7 @@ from deployments.engines.stt.whisper import WhisperResult
 
 
 class Recognizer(Protocol):
-    """The main recognizer. `name` is for reports."""
+    """Protocol of a main recognizer. `name` appears in reports."""
 
     name: str
 
