@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 # The pause between ticks grows with the sessions, up to `tick_ms`. Every caller waits for it, so it is short: at 100
 # sessions 10 ms gather 31 windows, and batches of more than 16 windows cost no less per window (59 us; 123 us for a
-# batch of one, docs/density.md). A host with few sessions decides each window as it arrives.
+# batch of one, docs/results/density.md). A host with few sessions decides each window as it arrives.
 SPACING_S_PER_SESSION = 0.002
 STATE_BYTES = STATE_FLOATS * 4
 
