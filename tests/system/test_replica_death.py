@@ -18,7 +18,7 @@ import pytest
 from tests.system.harness.served import Served, kill_holder, serving
 from tests.system.harness.wire_caller import calling
 
-pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
 STAGES = ["vad", "turn_detector", "stt", "llm", "tts"]
 # Added delay of the stages whose requests are too short to be killed during one.

@@ -16,7 +16,7 @@ import pytest
 from tests.system.harness.served import Served, kill_holder, metric, serving
 from tests.system.harness.wire_caller import calling
 
-pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
 SILENT_S = 1.5
 BACK_S = 30.0

@@ -24,7 +24,7 @@ from tests.system.harness.served import Served, metric, serving
 from tests.system.harness.watching import Gauges, cpu_share, wait_until
 from tests.system.harness.wire_caller import calling
 
-pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(240)]
 
 STORY = "Tell me a very long story about a brave little fox and all her friends."
 TOKENS = 1000

@@ -18,7 +18,7 @@ from tests.system.harness.lab import PUPPETS, LabClient, deploy
 from tests.system.harness.nodes import head
 from tests.system.harness.watching import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.timeout(180)]
 
 # A call that nothing delays takes milliseconds, but the machine may be busy.
 PROMPT_S = 2.0

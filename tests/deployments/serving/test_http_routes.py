@@ -23,7 +23,7 @@ from tests.system.harness.served import Served, metric, serving
 from tests.system.harness.watching import wait_until
 from tests.system.harness.wire_caller import WireCaller, calling, realtime_url
 
-pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(240)]
 
 KEY = "alpha"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
