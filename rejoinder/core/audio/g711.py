@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 _INT16 = np.arange(-32_768, 32_768)
 _SEGMENTS = 8
-# Puts a table of samples in ascending order (`_INT16`) into the order of their 16 bits read as unsigned.
+# An index that puts a table of samples in ascending order (`_INT16`) into the order of their 16 bits read as unsigned.
 _BY_BITS = np.arange(65_536, dtype="<u2").view("<i2").astype(np.int64) + 32_768
 
 

@@ -32,7 +32,8 @@ SAMPLE_BYTES = 2
 """Bytes of a sample of 16-bit PCM."""
 
 AUDIBLE_DBFS = -45.0
-"""Minimum level of a frame that counts as sound: above the noise of a quiet room (-60), below quiet speech (-35)."""
+"""Minimum level in dBFS of a frame that counts as sound: above the noise of a quiet room (-60), below quiet speech
+(-35)."""
 
 AUDIBLE_FRAME_MS = 5.0
 """Default length of a frame in milliseconds. It is shorter than any measured stage, and contains at least half a period

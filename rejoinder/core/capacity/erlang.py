@@ -117,7 +117,7 @@ class Queue:
         """Return the quantile of the wait in seconds, over all requests.
 
         It is 0 if at least the share `quantile` of the requests does not wait, and infinite if the utilisation is 1 or
-        more. The wait of those that wait is taken as exponential, which is exact for exponential service.
+        more. The wait of requests that wait is taken as exponential, which is exact for exponential service.
 
         Raises:
             ValueError: `quantile` is not in [0, 1).
