@@ -21,7 +21,8 @@ class Transcribe:
         revision: The revision that the result belongs to.
         start: First sample.
         end: Sample after the last one.
-        detect_end_of_turn: Whether to judge also if the turn is over, and answer that with `VerdictReady`.
+        detect_end_of_turn: Whether to determine also the probability that the turn is over, and answer with
+            `VerdictReady`.
     """
 
     revision: int

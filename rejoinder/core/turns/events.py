@@ -1,4 +1,4 @@
-"""Events of the turn machine. Speech edges are defined in `rejoinder.core.turns.speech_detector`.
+"""Events of the turn machine. Events of speech are defined in `rejoinder.core.turns.speech_detector`.
 
 Sample indices count the caller's audio at 16 kHz. `processed` is the sample up to which voice activity is decided. An
 event that carries an old `revision` is a result for audio that has since changed, and is ignored.
