@@ -126,8 +126,7 @@ def plan(options: PlanOptions) -> None:
 
 
 def _network(found: Calibration) -> TurnNetwork:
-    """Return the model of the stages' queues, fitted to the calibration. Replies of an emulated LLM are known exactly.
-    """
+    """Return the model of the stages' queues, fitted to the calibration. Emulated replies are known exactly."""
     from deployments.engines.emulated import WORDS
     from loadtest.capacity.emulated_network import emulated_reply
     from loadtest.capacity.network_fit import fit
@@ -208,7 +207,7 @@ def slots(settings: Settings) -> dict[str, int]:
         elif isinstance(stage, LlmSettings) and stage.engine == "vllm":
             found[name] = stage.vllm.places(on_gpu=stage.on_gpu)
         elif stage.engine == "emulated":
-            found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # the three are its names
+            found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # stt, llm or tts
         else:
             found[name] = stage.max_ongoing_requests if stage.engine == "openai_api" else 1
     return found

@@ -54,7 +54,7 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
             )
         levels.append(calibrations.level(result, window))
         engines, behavior = result.engines, level.behavior
-    assert behavior is not None  # there are three levels
+    assert behavior is not None  # `levels_for` returns three levels
     return Calibration(
         levels=tuple(levels),
         engines=engines,

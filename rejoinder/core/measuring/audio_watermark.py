@@ -29,7 +29,7 @@ MARKS = 400
 """Largest mark, in tenths of a second: 40 s. Its tone has 4.4 kHz."""
 
 WINDOW = WIRE_RATE // 100
-"""Samples of a window (10 ms)."""
+"""Number of samples in a window (10 ms at 24 kHz)."""
 
 _OFF_GRID_HZ = 3.0
 # Largest residual of a pure tone. Rounding to 16 bits leaves 0.0003 at -20 dBFS. Two tones in a window, or a jump of

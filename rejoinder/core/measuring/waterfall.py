@@ -81,7 +81,7 @@ class Marks:
     def spans(self, finish: float) -> dict[Stage, tuple[float, float]]:
         """Return the (start, end) of each stage that has started, in pipeline order.
 
-        An open stage lasts until `finish`.
+        A stage that has not ended lasts until `finish`.
         """
         return {
             stage: (self._starts[stage], max(self._starts[stage], self._ends.get(stage, finish)))

@@ -56,7 +56,11 @@ LONGEST_PAUSE_S = 60.0
 
 
 class CacheRefusal(Enum):
-    """Reason why a question is neither looked up nor stored. Values are metric labels."""
+    """Reason why a question is neither looked up nor stored. Values are metric labels.
+
+    CONTEXT: its answer may depend on the conversation. PERSONAL: it is about the caller. TIME: its answer changes with
+    time. LENGTH: it has no words or is too long.
+    """
 
     CONTEXT = "refused_context"
     PERSONAL = "refused_personal"

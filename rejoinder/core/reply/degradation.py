@@ -33,7 +33,7 @@ WAITING = (Stage.SILENCE, Stage.ENDPOINT)
 
 
 class DegradationMeasure(Enum):
-    """Measure that makes a session's replies lighter. Values are metric labels."""
+    """Measure that makes a session's replies cheaper, see the table of this module. Values are metric labels."""
 
     SHORT_SEGMENT = "short_segment"
     NO_SPECULATION = "no_speculation"
@@ -56,7 +56,7 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class DegradationLevel:
-    """Number of measures of one remedy that are applied, and of the turns since that number changed.
+    """State of one remedy: how many of its measures are applied, and how many turns were late or good since then.
 
     Attributes:
         recovery_turns: Number of good turns in a row after which a measure is lifted.

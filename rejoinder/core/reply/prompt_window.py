@@ -103,7 +103,7 @@ class PromptWindow:
 def request_summary(
     leaving: Sequence[ChatMessage], summary: ConversationSummary, words: int
 ) -> tuple[ChatMessage, ...]:
-    """Return the prompt that asks a language model for a summary of `leaving`.
+    """Return the prompt with which a language model summarizes the messages `leaving`.
 
     Args:
         leaving: The messages to summarize.

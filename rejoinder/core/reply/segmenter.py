@@ -45,7 +45,7 @@ _EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)|`+|(?<!\w)_+|_+(?!\w)")
 
 
 class WordBoundary(Enum):
-    """Kind of boundary after a word."""
+    """Kind of boundary after a word, see the table of this module."""
 
     PLAIN = "plain"
     BOUND = "bound"

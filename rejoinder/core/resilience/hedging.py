@@ -202,7 +202,8 @@ class HedgePolicy:
 
 
 class RacePhase(Enum):
-    """Phase of a race. READY: before the first attempt. WON and LOST are final."""
+    """Phase of a race. READY: no attempt was sent. RUNNING: attempts run. WON: one has a token. LOST: all have failed.
+    """
 
     READY = "ready"
     RUNNING = "running"

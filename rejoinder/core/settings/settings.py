@@ -72,7 +72,7 @@ __all__ = [
 Texts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(max_length=32)]
 
 SHUTDOWN_MARGIN_S = 60.0
-"""Time for a call that reaches `host.session_max_s` to finish its last reply and close."""
+"""Seconds that a call which reaches `host.session_max_s` has to finish its last reply and to close."""
 
 
 class SpeechSettings(Section):

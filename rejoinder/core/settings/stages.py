@@ -118,7 +118,7 @@ class StageSettings(Section):
 
 
 class VadSettings(StageSettings):
-    """Voice activity detection."""
+    """Settings of voice activity detection."""
 
     placement: Literal["inline", "deployment"] = "inline"
     """`inline` runs inside each session host; `deployment` runs in separate replicas, one network hop away."""
@@ -127,7 +127,7 @@ class VadSettings(StageSettings):
 
 
 class TurnDetectorSettings(StageSettings):
-    """Turn detector: the model that estimates from the audio whether the caller has finished."""
+    """Settings of the turn detector, the model that estimates from the audio whether the caller has finished."""
 
     model: str = "smart-turn-v3.2"
     """Model of the engine, a name in the model store."""
@@ -183,7 +183,7 @@ class EmulationSettings(Section):
 
 
 class SttSettings(StageSettings):
-    """Speech to text.
+    """Settings of speech to text.
 
     For English, a small first-pass recognizer transcribes every utterance; Whisper transcribes again where its
     confidence is low.
@@ -235,7 +235,7 @@ class SttSettings(StageSettings):
 
 
 class LlmSettings(StageSettings):
-    """Language model.
+    """Settings of the language model.
 
     `embedded` runs a small GGUF model on the CPU with llama.cpp. `vllm` runs any model that vLLM supports, inside the
     replica. `openai_api` calls any OpenAI-compatible server.
@@ -340,7 +340,7 @@ class LlmSettings(StageSettings):
 
 
 class TtsSettings(StageSettings):
-    """Text to speech."""
+    """Settings of text to speech."""
 
     engine: Literal["piper", "emulated"] = "piper"
     """Engine of the stage: Piper on the CPU, or an emulation without a model."""

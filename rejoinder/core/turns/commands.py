@@ -102,7 +102,7 @@ class StartReply:
 
     Attributes:
         draft: The revision whose draft becomes the reply, if there is one.
-        request: The payload of the `ReplyRequested` that asked for the reply. None if a turn started it.
+        request: The `request` of the `ReplyRequested` that caused the reply. None if a turn caused it.
     """
 
     draft: int | None = None

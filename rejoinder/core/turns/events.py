@@ -88,7 +88,7 @@ class ReplyRequested:
     """The client asks for a reply (response.create). The session sends this only while no response is open.
 
     Attributes:
-        request: What the client asks for. The turn machine only passes it on to `StartReply`.
+        request: The client's options of the reply. The turn machine only copies them to `StartReply`.
     """
 
     request: object | None = None

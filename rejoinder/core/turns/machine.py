@@ -321,7 +321,7 @@ def _clear_requested(state: TurnState, event: ClearRequested, rules: TurnRules, 
 
 
 def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> TurnStep:
-    """Start the reply that the client asks for. It replaces a paused one."""
+    """Start the reply that the client requests. It replaces a paused reply."""
     cancelled: tuple[Command, ...] = ()
     if state.agent is AgentState.PAUSED:
         state, cancelled = interruptions.accept(state, rules)

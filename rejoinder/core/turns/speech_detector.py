@@ -64,7 +64,8 @@ LEVEL_DECAY = 10 ** (-0.2 / 10)
 
 
 class SpeechPhase(Enum):
-    """Phase of the detector. In ONSET and RESUMING, the newest speech is still too short to be reported."""
+    """Phase of the detector, see the diagram of this module. In ONSET and RESUMING, the newest speech is still too
+    short to be reported."""
 
     SILENCE = "silence"
     ONSET = "onset"
@@ -83,7 +84,8 @@ class SpeechState:
         run_start: First sample of the newest run of speech windows.
         speech_end: Sample after the last window that counted as speech.
         level: Power of the loudest window of the utterance, decayed by LEVEL_DECAY.
-        dip: Sample after the first window of the current dip. None if the last window was not in a dip.
+        dip: Sample after the first window of the current dip (a fall of the level by DIP_DB). None if there is no dip
+            now.
     """
 
     phase: SpeechPhase = SpeechPhase.SILENCE

@@ -26,7 +26,7 @@ class IdStamp:
         self._counts: dict[str, int] = {}
 
     def __call__(self, kind: str) -> str:
-        """Return a new id such as item_k3J9_0001."""
+        """Return a new id of this kind, for example item_k3J9_0001."""
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind}_{self._key}_{count:04d}"
 
