@@ -202,8 +202,7 @@ class HedgePolicy:
 
 
 class RacePhase(Enum):
-    """Phase of a race. READY: no attempt was sent. RUNNING: attempts run. WON: one has a token. LOST: all have failed.
-    """
+    """Phase of a race. READY: no attempt was sent. RUNNING: attempts run. WON: one has a token. LOST: all failed."""
 
     READY = "ready"
     RUNNING = "running"

@@ -64,8 +64,10 @@ LEVEL_DECAY = 10 ** (-0.2 / 10)
 
 
 class SpeechPhase(Enum):
-    """Phase of the detector, see the diagram of this module. In ONSET and RESUMING, the newest speech is still too
-    short to be reported."""
+    """Phase of the detector, see the diagram of this module.
+
+    In ONSET and RESUMING, the newest speech is still too short to be reported.
+    """
 
     SILENCE = "silence"
     ONSET = "onset"
