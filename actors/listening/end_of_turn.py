@@ -1,4 +1,4 @@
-"""The end-of-turn request: the final transcript and the turn verdict of one tentative end of speech, concurrently.
+"""Requests at a tentative end of speech: the final transcript, and the verdict that `core.turns.end_of_turn` computes.
 
 The turn model is the most expensive call of a turn, so cheaper evidence comes first. A pause may end by itself. A
 transcript may read finished. The turn model is asked when the transcript is there and does not read finished, or when

@@ -1,4 +1,4 @@
-"""Barge-in detection: how soon speech over a reply counts as speech, and whether its words address the agent."""
+"""Barge-in detection of a session: it applies the rules of `core.turns.barge_in` to its transcripts."""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ class DemoLine:
     """One line of the caller.
 
     Attributes:
-        name: Name of its WAV file.
+        name: Name of its WAV file, without the suffix.
         text: Text for the Piper voice; "" for a recording.
-        recording: Name of a clip of `human_clips`; "" for synthetic speech.
+        recording: Name of a human clip (`HumanClip.name`); "" for synthetic speech.
     """
 
     name: str
@@ -75,7 +75,7 @@ def demo(
     ] = None,
     port: Annotated[int, typer.Option(help="HTTP port of the server. If it is in use, a free one is taken.")] = 8000,
 ) -> None:
-    """Start the server, hold a conversation of four turns, and print the latency of each turn by stage.
+    """Start the server, have a conversation of four turns with it, and print the latency of each turn by stage.
 
     The last turn interrupts the third reply. Afterwards the server keeps running until Ctrl-C, unless --once is
     given.
@@ -110,7 +110,7 @@ def demo(
 
 
 def make_clips(folder: Path, store: ModelStore, questions: Sequence[DemoLine] = QUESTIONS) -> list[Path]:
-    """Write each question as a WAV file with its text in a .txt file beside it, and return the WAV paths.
+    """Write each question as a WAV file, and its text as a .txt file of the same name. Return the WAV paths.
 
     Args:
         folder: Folder for the files.
@@ -135,7 +135,7 @@ def make_clips(folder: Path, store: ModelStore, questions: Sequence[DemoLine] = 
 
 @contextmanager
 def _server(port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Run `rejoinder serve` as a user would; yield its process and its OpenAI base URL. Stop it at the end."""
+    """Start `rejoinder serve`; yield its process and its OpenAI base URL, and stop it at the end."""
     if not _is_free(port):
         port = free_port()
     command = [sys.executable, "-m", "rejoinder.cli", "serve", "--port", str(port), "--address", "local"]
@@ -179,7 +179,7 @@ def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
 
 
 def faults_of(record: TurnRecord) -> Iterator[str]:
-    """Yield why a turn was not answered or not transcribed correctly. An apology does not count as an answer."""
+    """Yield a sentence for each fault of a turn: no answer (an apology is none), or too many wrong words."""
     if not record.ok:
         yield f"{record.clip} was not answered ({record.outcome})."
     if record.wer is None or record.wer > MAX_WER:

@@ -28,7 +28,7 @@ Form = Annotated[
 
 
 class Bars:
-    """`PullProgress` that draws one bar for each model on a terminal, and prints a line for each outcome."""
+    """`PullProgress` that draws a progress bar for each model on a terminal, and prints a line for each outcome."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -51,7 +51,7 @@ class Bars:
         self._bars.stop()
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
-        """Show the progress of one activity."""
+        """Show the progress of one activity. If `total_bytes` is 0, the amount is unknown."""
         if model not in self._tasks:
             self._tasks[model] = self._bars.add_task("", model=model, total=None)
         self._bars.update(self._tasks[model], description=activity, completed=done_bytes, total=total_bytes or None)
@@ -92,7 +92,7 @@ def pull(names: Names = None, directory: Directory = "", local: From = None, for
 def verify(names: Names = None, directory: Directory = "") -> None:
     """Verify the SHA-256 of every file.
 
-    Exit status: 0 if all files are right, 2 if one is missing or damaged.
+    Exit status: 0 if all files are complete and undamaged, 2 if one is missing or damaged.
     """
     store = _open(directory)
     with Bars(Console()) as bars:

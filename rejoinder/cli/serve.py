@@ -70,7 +70,7 @@ def _with_port(document: ServeFile, port: int | None) -> ServeFile:
 
 
 def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
-    """Return the document with the engines of an emulated stack; raise ConfigError if there is no such stack."""
+    """Return the document with emulated engines of this stack. Raise ConfigError if there is no such stack."""
     if stack is None:
         return document
     if stack not in STACKS:
@@ -84,7 +84,7 @@ def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
 
 
 def _check_models(document: ServeFile) -> None:
-    """Raise ConfigError if models, or the package of the noise suppressor, are missing. Nothing is started yet."""
+    """Raise ConfigError if models, or the package of the noise suppressor, are missing, before anything is started."""
     settings = document.application.args
     suppressors(settings.noise)
     store = open_store(settings.models)

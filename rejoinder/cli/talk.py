@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadtest.results.turn_record import TurnRecord
 
 UNATTRIBUTED_LIMIT_MS = 5.0
-"""Time of a turn that belongs to no stage. More than this indicates a fault of the measurement or the system."""
+"""Limit of the time of a turn that belongs to no stage, in ms. More indicates a fault of the measurement or system."""
 BAR_WIDTH = 40
 
 NOT_ANSWERED = 1
@@ -70,7 +70,7 @@ def talk(
     clip to the first audible sample of the reply. The environment variable REJOINDER_API_KEY, if set, is sent as
     the bearer token.
 
-    Exit status: 0 if every turn was answered, 1 if not, 2 if the conversation could not be held.
+    Exit status: 0 if every turn was answered, 1 if not, 2 if there was no conversation because of an error.
 
     --json writes one object a turn with the keys heard, answered, voice_to_voice_ms, stages_ms (silence, endpoint,
     stt, llm_first_token, first_segment, tts_first_audio, delivery, unattributed; their sum is voice_to_voice_ms),
@@ -105,7 +105,7 @@ def talk(
 
 
 def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:
-    """Return the clips with their barge-ins; raise ConfigError naming the bad option or file."""
+    """Return the lines to speak: each clip, and when it interrupts. Raise ConfigError naming a bad option or file."""
     from loadtest.callers.scripted_caller import ScriptedLine
     from loadtest.scenario.clips import read_clip
 
@@ -189,7 +189,7 @@ def _waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
 
 
 def _bar(begin_ms: float, share_ms: float, total_ms: float) -> str:
-    """Return a stage's bar on the scale of its turn, indented by the stages before it."""
+    """Return a bar of characters for a stage, in proportion to the turn, indented by the stages before it."""
     scale = BAR_WIDTH / max(total_ms, 1.0)
     left, right = (round(min(max(0.0, edge), total_ms) * scale) for edge in (begin_ms, begin_ms + share_ms))
     return " " * left + ("█" * (right - left) or ("▏" if share_ms > 0 else ""))

@@ -2,5 +2,5 @@
 
 Every other package may import this one. It imports only numpy, and pydantic in `settings`. Start reading at
 `turns/machine.py` (turn-taking), `resilience/hedging.py` (hedged requests) and `settings/settings.py` (the
-configuration). `errors.py` holds the typed errors.
+configuration). `errors.py` defines the typed errors.
 """

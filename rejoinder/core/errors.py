@@ -1,7 +1,7 @@
 """Typed errors, one class for each kind of cause: the caller, the configuration, a backend, a model file, overload.
 
-Every error states what is wrong and what to do about it. The code that reports an error (the wire protocol for a
-session, the command line for a user) chooses its answer by the class alone.
+Every error states what is wrong and what to do about it. The code that reports an error (the wire protocol to a client,
+the command line to a user) decides only by the class how to report it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class RejoinderError(Exception):
 
     Attributes:
         message: What is wrong.
-        remedy: One sentence that a user can act on; "" if there is none.
+        remedy: What the user can do about it, in one sentence; "" if nothing.
     """
 
     message: str
@@ -72,12 +72,12 @@ class BackendError(RejoinderError):
 
 @dataclass(eq=False)
 class StageTimeout(BackendError):
-    """A stage that did not answer within its timeout."""
+    """Failure of a stage that did not answer within its timeout."""
 
 
 @dataclass(eq=False)
 class DeadlineExceeded(BackendError):
-    """Queued work that was dropped because its deadline passed before it started."""
+    """Failure of a queued request that was dropped because its deadline passed before its work started."""
 
 
 @dataclass(eq=False)
@@ -101,7 +101,7 @@ class ModelError(RejoinderError):
 
 @dataclass(eq=False)
 class Overloaded(RejoinderError):
-    """Refusal because a bounded resource is full.
+    """Refusal of a request because a limited resource is full.
 
     Attributes:
         retry_after_s: Seconds after which the caller should retry.

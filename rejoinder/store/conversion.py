@@ -23,13 +23,13 @@ from rejoinder.store.progress import Report
 from rejoinder.store.verification import sha256_of, write_stamps
 
 Converter = Callable[[ConversionForm, Path, Path], None]
-"""Called with (form, source folder, destination folder). It writes the destination.
+"""Function of (form, source folder, destination folder) that writes the converted model to the destination.
 
 It raises ModelError, or OSError on a full disk.
 """
 
 CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
-# Increase it when a converting module changes its output.
+# Version of `convert_model`. Increase it when that module changes its output.
 RECIPE = 1
 KEY_DIGITS = 16
 
@@ -53,7 +53,7 @@ def convert_in_subprocess(form: ConversionForm, source: Path, destination: Path)
     """
     root = str(Path(rejoinder.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    # Without this, the converters look up a local folder on the hub.
+    # Without HF_HUB_OFFLINE, the converters look up a local folder on the hub.
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     command = (sys.executable, "-m", "rejoinder.store.convert_model", form, str(source), str(destination))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -66,7 +66,17 @@ def convert_in_subprocess(form: ConversionForm, source: Path, destination: Path)
 
 
 def build(form: ConversionForm, source: Path, staging: Path, *, convert: Converter, report: Report) -> Path:
-    """Convert the files in `source` below `staging`, stamp the result, and return its folder."""
+    """Convert the model in the folder `source` into a new folder below `staging`, and return that folder.
+
+    The result has a stamp (see `verification`), so that later changes of its files are noticed.
+
+    Args:
+        form: The form to convert to.
+        source: Folder of the verified model files.
+        staging: Folder for work in progress.
+        convert: Converts the files.
+        report: Receives the progress.
+    """
     report(f"converting to {form}", 0, 0)
     result = staging / form
     convert(form, source, result)

@@ -37,10 +37,10 @@ _MOONSHINE_CUTS = (
 
 @dataclass(frozen=True, slots=True)
 class HumanClip:
-    """One utterance: the part of an audio file from `start_s` to `end_s` (None: its end).
+    """One utterance: the part of an audio file from `start_s` to `end_s` seconds (None: to its end).
 
     Attributes:
-        source: Package that the file comes from.
+        source: Name of the package that the file comes from.
         name: Name for reports.
         path: A WAV file, or a .raw file of 16-bit PCM at 16 kHz.
         text: The words that are spoken.
@@ -54,7 +54,7 @@ class HumanClip:
     end_s: float | None = None
 
     def pcm(self, wanted_rate: int = STT_RATE) -> npt.NDArray[np.int16]:
-        """Return its mono samples, resampled to `wanted_rate` (Hz)."""
+        """Return the mono samples of the utterance as 16-bit PCM, resampled to `wanted_rate` Hz."""
         rate, samples = _read(self.path)
         end = None if self.end_s is None else round(self.end_s * rate)
         audio = soxr.resample(samples[round(self.start_s * rate) : end], rate, wanted_rate)
@@ -63,7 +63,7 @@ class HumanClip:
 
 
 def moonshine_clips(folder: Path) -> list[HumanClip]:
-    """Return the utterances in `folder`, the model `human-clips` of the store."""
+    """Return the utterances of the model `human-clips` of the store, which is in `folder`."""
     return [
         HumanClip("moonshine", name=f"{file}@{start_s:g}", path=folder / file, text=text, start_s=start_s, end_s=end_s)
         for file, start_s, end_s, text in _MOONSHINE_CUTS

@@ -7,8 +7,8 @@
 | asterisk | telephone prompts, 8 kHz | 1 | Debian `asterisk-core-sounds-en`, `-en-wav` |
 | moonshine | Dickens and Beckett read aloud | 2 | model store, `human-clips` |
 
-Texts come from the packages' own transcripts, where they have one. Prompts with a mark for a tone or a key are left
-out. So are clips over 20 s, which are longer than a caller's turn.
+Texts come from the packages' own transcripts, where they have one. Prompts whose text contains a sign for a tone or a
+key are left out. So are clips over 20 s, which are longer than a caller's turn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ALSA = Path("/usr/share/sounds/alsa")
 _ASTERISK = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _ASTERISK_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 
-# Debian's packages, and one file of each that is read here. An image that strips /usr/share/doc has no texts.
+# Debian's packages, and one file of each whose presence shows that it is installed. Some images lack /usr/share/doc.
 _PACKAGES = {
     "pocketsphinx-testdata": _POCKETSPHINX / "goforward.raw",
     "alsa-utils": _ALSA / "Front_Center.wav",
@@ -64,7 +64,7 @@ def human_clips(moonshine: Path, every_prompt: int = 1) -> list[HumanClip]:
 
     Args:
         moonshine: Folder of the model `human-clips`.
-        every_prompt: Use every n-th telephone prompt only.
+        every_prompt: n, to use every n-th telephone prompt only.
     """
     return [*moonshine_clips(moonshine), *debian_clips(every_prompt)]
 

@@ -12,7 +12,7 @@ from rejoinder.store.progress import Report
 
 @contextmanager
 def exclusive(path: Path, report: Report) -> Iterator[None]:
-    """Hold the lock file `path`; wait while another process has it. The kernel releases the lock of a dead process."""
+    """Lock the file `path` while the context is open, after other processes release it. A dead process releases it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
         try:

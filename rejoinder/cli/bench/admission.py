@@ -19,11 +19,11 @@ from rejoinder.core.settings.settings import Settings
 
 _ADMITTED = TypeAdapter(AdmissionResult)
 Serving = Callable[[Settings], AbstractContextManager[str]]
-"""Serves the application with these settings while the context is open, and yields its URL."""
+"""Context manager that serves the application with these settings while it is open, and yields its URL (http)."""
 
 
 def stored(folder: Path) -> AdmissionResult:
-    """Return the prediction and the repeats in `folder`. The prediction is written before the first measurement."""
+    """Return the prediction and the repeats that are stored in `folder`. A missing prediction is made and written."""
     path = _path(folder)
     if not path.exists():
         path.write_text(json.dumps(asdict(AdmissionResult(ADMISSION.refused)), indent=1) + "\n", encoding="utf-8")
@@ -31,13 +31,13 @@ def stored(folder: Path) -> AdmissionResult:
 
 
 def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, console: Console) -> AdmissionResult:
-    """Measure the missing repeats, write each one to `folder`, and return all of them.
+    """Measure the repeats that are not in `folder` yet, write each one there, and return all of them.
 
     Args:
         folder: Folder of the results.
         repeats: Number of repeats.
         for_s: Duration of each repeat in seconds; at least 60 s are measured.
-        serving: Serves the application.
+        serving: Serves the application with the given settings.
         console: Receives one line for each repeat.
 
     Raises:
@@ -62,7 +62,7 @@ def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, cons
 
 
 def scenario(url: str, for_s: float, seed: int) -> Scenario:
-    """Return a scenario of silent calls with Poisson arrivals and a fixed length. All of the run is measured."""
+    """Return a scenario of silent calls with Poisson arrivals and a fixed length. The whole run is measured."""
     return Scenario(
         url=f"{url.replace('http', 'ws', 1)}/v1",
         sessions=ADMISSION.max_sessions,
@@ -77,7 +77,7 @@ def scenario(url: str, for_s: float, seed: int) -> Scenario:
 
 
 def summary(result: AdmissionResult) -> str:
-    """Return one line with the columns of the other rows' table."""
+    """Return the result as one line of text: prediction, measurement, error, noise, and whether the bound is met."""
     return (
         f"{ADMISSION_ROW}: refused {result.predicted:.1%} predicted (Erlang B), {result.measured:.1%} measured, "
         f"error {result.error:+.1%}, noise {result.noise:.1%}, {'holds' if result.holds else 'does not hold'}"

@@ -1,4 +1,4 @@
-"""`rejoinder bench`: measurements that decide a default, each compared with its alternative in the same run."""
+"""`rejoinder bench`: commands that measure a default setting and its alternatives, or check a claim, in one run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.console import Console
 
 from rejoinder.cli.extras import need_load_extra
 
-# The commands import their measurements: Ray and the load generator take seconds to load, and need the extra `load`.
+# Each command imports its own measurement, because Ray and the load generator take seconds to load, and need the extra
+# `load`.
 
 FAILED = 1
 """Exit status if a result is outside its bound."""
@@ -36,10 +37,10 @@ def vad(
         typer.Option("--json", metavar="FILE", help="File for the rows: windows, placement, ms, p95_ms, cpu_ms."),
     ] = None,
 ) -> None:
-    """Measure where voice activity detection should run: inside the host, or in a deployment of its own.
+    """Measure where voice activity detection should run: inside the host, or in a separate deployment.
 
-    A tick has one window of each session. `ms` is the median wait for the result, `host cpu ms` the CPU time of the
-    host process alone.
+    A tick is one batch with one window of each session. `ms` is the median wait for the result, `host cpu ms` the CPU
+    time of the host process alone.
 
     Exit status: 0, or 2 after an error.
     """
@@ -128,11 +129,11 @@ def hedging(
         Path | None, typer.Option("--json", metavar="FILE", help="File for the cases: off, on, p99_fall, holds.")
     ] = None,
 ) -> None:
-    """Compare hedged with plain language model requests: stalls, a log-normal tail, and a saturated stage.
+    """Compare language model requests with and without hedging: stalls, a log-normal tail, and a saturated stage.
 
-    Both arms have the same arrival schedule, on real Serve replicas with the emulated engine.
+    Both runs have the same arrival schedule, on real Serve replicas with the emulated engine.
 
-    Exit status: 0 if every case holds, 1 if not, 2 after an error.
+    Exit status: 0 if every case is within its limits, 1 if not, 2 after an error.
     """
     from rejoinder.cli.bench import hedging as bench_hedging
 

@@ -30,14 +30,14 @@ OVER = (
     DemoLine("5-synthetic-stop", "Stop please. What is the capital of Italy?"),
     DemoLine("6-synthetic-wait", "Wait, I meant the other one."),
 )
-"""Clips that are spoken over the replies."""
+"""Clips with which the caller interrupts the replies."""
 
 CALLERS = 3
 TIMEOUT_S = 20.0
 
 
 def measure(count: int) -> Stops:
-    """Measure `count` interruptions, divided among the callers, with a server of its own."""
+    """Start a server, measure `count` interruptions, divided among CALLERS callers, and return them."""
     with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work, cluster("local"):
         question, *clips = make_clips(Path(work), open_store(ModelStoreSettings()), (QUESTION, *OVER))
         with served(parse_settings(SETTINGS)) as url:
@@ -46,7 +46,7 @@ def measure(count: int) -> Stops:
 
 
 async def _interrupt(server: ServerAddress, question: Clip, clips: list[Clip], count: int) -> Stops:
-    await _converse(server, script(question, clips, 1, 0))  # warm-up: the first conversation meets cold caches
+    await _converse(server, script(question, clips, 1, 0))  # warm-up: the first conversation is slower
     shares = [count // CALLERS + (number < count % CALLERS) for number in range(CALLERS)]
     scripts = [script(question, clips, share, sum(shares[:number])) for number, share in enumerate(shares) if share]
     calls = await asyncio.gather(*(_converse(server, lines) for lines in scripts))
@@ -55,7 +55,7 @@ async def _interrupt(server: ServerAddress, question: Clip, clips: list[Clip], c
 
 
 async def _converse(server: ServerAddress, lines: list[ScriptedLine]) -> HeldCall:
-    """Hold one conversation; the caller leaves during its last reply. Raise BackendError if it fails."""
+    """Have one conversation; the caller hangs up during its last reply. Raise BackendError if it fails."""
     call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S, leaves=True), lambda _: None)
     if call.dialogue.faults:
         raise BackendError(f"the conversation failed: {call.dialogue.faults[0]}")
@@ -63,7 +63,7 @@ async def _converse(server: ServerAddress, lines: list[ScriptedLine]) -> HeldCal
 
 
 def table(stops: Stops) -> Table:
-    """Return the spread of each part of the time, in milliseconds."""
+    """Return a table of the median, the 95th percentile and the maximum of each part of the time, in milliseconds."""
     rows = Table("ms", "p50", "p95", "most", title=f"{len(stops.found)} of {stops.asked} interruptions")
     for name, part in stops.spreads().items():
         rows.add_row(name, *(f"{value:.0f}" for value in (part.median_ms, part.p95_ms, part.most_ms)))
@@ -71,7 +71,7 @@ def table(stops: Stops) -> Table:
 
 
 def verdict(stops: Stops) -> str:
-    """Return the verdict in one sentence, and a second one if the callers were late."""
+    """Return the verdict in one sentence, and a second sentence if the callers sent their audio late."""
     true = f"{len(stops.found) - stops.untrue} of {len(stops.found)} histories contain only words that were played"
     text = f"{'PASS' if stops.holds else 'FAIL'}: p95 from first frame to silence, limit {LIMIT_MS:.0f} ms; {true}."
     if stops.late_ms <= LATENESS_LIMIT_MS:

@@ -18,7 +18,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import AnswerCacheSettings, Settings
 
 LIMIT_MS = 50.0
-"""Limit of a hit at the 95th percentile."""
+"""Limit of the 95th percentile of the time of a lookup that finds an answer, in milliseconds."""
 
 SCOPE = "bench"
 # The stored questions, their paraphrases, and questions without an answer in the cache.
@@ -28,9 +28,9 @@ KEPT, AGAIN, OTHER = (
     "Where is the car park of building {}?",
 )
 WARM_UP = 20
-"""Lookups before each measurement."""
+"""Number of lookups before each measurement."""
 STORING = 8
-"""Answers that are stored concurrently."""
+"""Number of answers that are stored concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class CacheRow:
 
     Attributes:
         what: Name of the row.
-        spread: Times in milliseconds.
-        found: Every lookup had the expected result: the right answer, or none for a miss.
+        spread: Distribution of the times, in milliseconds.
+        found: True if every lookup had the expected result: the right answer, or none for a miss.
     """
 
     what: str
@@ -48,7 +48,7 @@ class CacheRow:
     found: bool = True
 
     def document(self) -> dict[str, Any]:
-        """Return the row as `--json` writes it."""
+        """Return the row as a dict, in the form that `--json` writes."""
         figures = {"ms": self.spread.median_ms, "p95_ms": self.spread.p95_ms, "most_ms": self.spread.most_ms}
         return {"what": self.what, "count": self.spread.count, "found": self.found} | {
             name: round(value, 2) for name, value in figures.items()
@@ -57,7 +57,7 @@ class CacheRow:
 
 @dataclass(frozen=True, slots=True)
 class CacheResults:
-    """The rows, and the name of each stage's engine."""
+    """The measured rows, and the name of the engine of each stage."""
 
     rows: list[CacheRow]
     engines: dict[str, str]
@@ -70,12 +70,12 @@ class CacheResults:
 
 
 def measure(entries: int, lookups: int, answers: int) -> CacheResults:
-    """Measure on a cluster of its own.
+    """Start a local Ray cluster, measure each kind of lookup, and return the results.
 
     Args:
-        entries: Answers in the cache.
-        lookups: Lookups of each kind.
-        answers: First tokens of the language model.
+        entries: Number of answers in the cache.
+        lookups: Number of lookups of each kind.
+        answers: Number of first tokens of the language model to measure.
     """
     settings = Settings(answer_cache=AnswerCacheSettings(enabled=True, max_entries=max(entries, 1)))
     with cluster("local"):
@@ -98,7 +98,7 @@ async def _run(settings: Settings, entries: int, lookups: int, answers: int) -> 
 
 
 class CacheProbe:
-    """Deployment with the handles of a host, inside one replica."""
+    """Serve deployment that measures from inside a replica, with the same handles to the stages as a session host."""
 
     def __init__(self, cache: Any, llm: Any, settings: Settings) -> None:
         from deployments.serving.handles import AnswerCacheHandle, LlmHandle
@@ -138,7 +138,7 @@ class CacheProbe:
         return CacheRow(what, spread([ms for ms, _ in times]), all(right for _, right in times))
 
     async def _first_token_ms(self, number: int) -> float:
-        """Return the TTFT of a conversation's first turn. From the second call on, the instructions are cached."""
+        """Return the TTFT of a conversation's first turn in ms. After the first call the instructions are cached."""
         prompt = (ChatMessage("system", self._settings.instructions), ChatMessage("user", OTHER.format(number)))
         started_at = time.perf_counter()
         async with self._llm.open(LlmRequest(prompt, self._settings.max_reply_tokens, session=f"s{number}")) as stream:
@@ -158,7 +158,7 @@ def _question(form: str, number: int) -> CacheQuestion:
 
 
 def table(found: CacheResults) -> Table:
-    """Return the rows with their times in milliseconds."""
+    """Return a table of the rows with their times in milliseconds."""
     rows = Table(
         "answer", "times", "p50 ms", "p95 ms", "most ms", "found", title="inside a replica, through Serve handles"
     )

@@ -1,7 +1,7 @@
 """`rejoinder bench capacity`: the capacity plan checked on this machine, row by row.
 
-One folder holds the calibration, each row's prediction (written before the row is measured), and each finished repeat.
-A run that was stopped continues with the missing steps.
+A row is one configuration of the system. One folder contains the calibration, each row's prediction (written before the
+row is measured), and each finished repeat. A run that was stopped continues with the missing steps.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ from rejoinder.core.settings.settings import Settings
 
 BEHAVIOR = CallerBehavior(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
 BASE_KNEE = 29
-"""Sessions that the base configuration carries, from its settings. It only determines the calibration levels."""
+"""Approximate maximum number of sessions of the base configuration. It only determines the calibration levels."""
 
 CLIP = "two_cities.wav@4.6"
 CLIP_S = (0.2, 1.72)
-"""Seconds from and to: "it was the age of wisdom", without a pause that endpointing could take for the end."""
+"""Start and end in the clip, in seconds: "it was the age of wisdom", without a pause that could end the turn."""
 
 _MEASURED = TypeAdapter(Measured)
 _PREDICTED = TypeAdapter(Predicted)
@@ -67,7 +67,7 @@ _PREDICTED = TypeAdapter(Predicted)
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """The measured rows, and the admission row; None if it was not requested."""
+    """The measured rows, and the result of the admission row, or None if it was not requested."""
 
     rows: list[Measured]
     admission: AdmissionResult | None
@@ -89,8 +89,8 @@ def validate(folder: Path, rows: str, repeats: int, for_s: float) -> Validated:
 
     Args:
         folder: Folder of the results.
-        rows: Names with commas; "": all rows.
-        repeats: Measurements of each row; 0: only predict.
+        rows: Names of rows, separated by commas; "": all rows.
+        repeats: Number of measurements of each row; 0: only predict.
         for_s: Duration of each run in seconds.
 
     Raises:
@@ -186,7 +186,7 @@ def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Cal
 
 
 def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Measured:
-    """Return the row's prediction and the repeats in `folder`."""
+    """Return the row's prediction and its repeats that are stored in `folder`."""
     path = folder / f"measured-{changed.name}.json"
     if path.exists():
         return _MEASURED.validate_json(path.read_bytes())
@@ -196,7 +196,7 @@ def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, consol
 def _measured(
     folder: Path, result: Measured, calibration: Calibration, how: tuple[Path, float, int], *, console: Console
 ) -> Measured:
-    """Measure the missing repeats. Each is written when it is finished."""
+    """Measure the missing repeats. Each is written to `folder` when it is finished. `how`: clip, seconds, repeats."""
     clip, for_s, repeats = how
     predicted = result.predicted
     if len(result.repeats) >= repeats:
@@ -248,7 +248,7 @@ def _comparison(predicted: Predicted, repeat: Repeat) -> str:
 
 
 def document(found: Measured) -> dict[str, Any]:
-    """Return a row as `--json` writes it."""
+    """Return a row as a dict, in the form that `--json` writes."""
     return asdict(found) | {
         "knee": round(found.knee, 2),
         "knee_error": round(found.knee_error, 4),
@@ -260,7 +260,7 @@ def document(found: Measured) -> dict[str, Any]:
 
 
 def table(measured: list[Measured]) -> Table:
-    """Return the prediction, measurement, error and noise floor of each row."""
+    """Return a table of each row's prediction, measurement, error, and noise (half the range of its repeats)."""
     bounds = f"knee {KNEE_WITHIN:.0%}, p95 {P95_WITHIN:.0%}"
     title = f"p95 limit {LIMIT_MS:g} ms; bounds: {bounds}; noise: half the repeats' range"
     shown = Table("row", "knee predicted", "measured", "error", "noise", "p95 error", "noise", "holds", title=title)

@@ -22,27 +22,27 @@ from rejoinder.core.settings.settings import Settings, parse_settings
 from rejoinder.core.wire.formats import AudioFormat
 
 LISTED = 10
-"""Leaks, wrong transcripts and faults that are printed."""
+"""Maximum number of leaks, wrong transcripts and faults that are printed."""
 
 
 def measure(callers: int, turns: int, hesitating: float, seed: int) -> DraftFindings:
-    """Hold all calls concurrently with a server of its own; the parameters are those of `converse`."""
+    """Start a server, make all calls concurrently, and return what they heard. For the parameters, see `converse`."""
     with cluster("local"), served(settings(callers)) as url:
         return converse(url, callers=callers, turns=turns, hesitating=hesitating, seed=seed)
 
 
 def settings(callers: int) -> Settings:
-    """Return the server's settings: SETTINGS, with room for all calls on one host."""
+    """Return SETTINGS with `host.max_sessions` large enough for this number of callers."""
     return parse_settings(SETTINGS | {"host": {"max_sessions": max(callers, Settings().host.max_sessions)}})
 
 
 def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int) -> DraftFindings:
-    """Hold all calls concurrently and return what they heard.
+    """Make all calls concurrently and return what they heard.
 
     Args:
         url: Address of the server (http), which has SETTINGS.
         callers: Number of concurrent calls.
-        turns: Turns of each call.
+        turns: Number of turns of each call.
         hesitating: Share of the turns with a pause inside.
         seed: Seed of phrases, pauses and thinking times.
     """
@@ -68,7 +68,7 @@ def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int
 
 
 def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
-    """Return the server's counts once the drafts of the ended calls are counted, after at most `within_s`."""
+    """Return the server's counts when they no longer change after the calls, or after `within_s` seconds."""
     deadline = time.monotonic() + within_s
     reading = stage_metrics.read(url)
     while time.monotonic() < deadline:
@@ -80,7 +80,7 @@ def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
 
 
 def table(found: DraftFindings) -> Table:
-    """Return the counts of turns, drafts and leaks."""
+    """Return a table of the counts of turns, drafts and leaks."""
     evidence = found.evidence
     title = f"{found.callers} callers, {found.took_s:.0f} s"
     table = Table("what", "count", title=title)

@@ -1,4 +1,4 @@
-"""`rejoinder bench hedging`: hedged and plain requests, on real Serve replicas with the emulated engine."""
+"""`rejoinder bench hedging`: requests with and without hedging, on real Serve replicas with the emulated engine."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ QUESTION = LlmRequest((ChatMessage("user", "Hello"),), max_tokens=8)
 GIVE_UP_S = 20.0
 """Seconds after which a request counts as unanswered."""
 WARM_UP = 150
-"""Requests before the schedule. They fill the hedger's window and open the connections."""
+"""Number of requests before the measurement. They fill the hedger's window of TTFTs and open the connections."""
 
 
 def compare(names: str, requests: int, console: Console) -> list[HedgeComparison]:
-    """Measure both arms of each case on a cluster of its own.
+    """Start a local Ray cluster, and measure each case in two arms: with hedging off and on.
 
     Args:
-        names: Names of cases with commas; "": all cases.
-        requests: Requests of each arm.
+        names: Names of cases, separated by commas; "": all cases.
+        requests: Number of requests of each arm.
         console: Receives one line for each case.
     """
     chosen = [_named(name) for name in names.split(",")] if names else list(CASES)
@@ -62,7 +62,7 @@ def _named(name: str) -> HedgeCase:
 
 
 def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
-    """Return the application's settings for one arm of a case."""
+    """Return the application's settings for one arm of a case. `hedging`: True for the arm with hedging."""
     scaling = {"min_replicas": case.replicas, "max_replicas": case.replicas}
     return parse_settings(
         {
@@ -79,7 +79,7 @@ def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
 
 
 async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
-    """Measure one arm, in an application of its own.
+    """Measure one arm in a separate Serve application.
 
     Serve is called in a thread: its router is bound to the event loop that first used it, which must keep running.
     """
@@ -103,7 +103,7 @@ async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
 
 
 class HedgeProbe:
-    """Deployment with the hedger of a host, inside one replica."""
+    """Serve deployment that sends requests from inside a replica, with the same hedger as a session host."""
 
     def __init__(self, settings: Settings, handle: Any) -> None:
         from deployments.serving.handles import LlmHandle
@@ -113,7 +113,7 @@ class HedgeProbe:
         self._hedger = Hedger(LlmHandle(handle), settings, self._metrics, time.monotonic)
 
     async def measure(self, requests: int, rate: float) -> tuple[list[float], int, int, int]:
-        """Replay the schedule.
+        """Send requests at the scheduled times: `requests` of them, at `rate` per second.
 
         Returns:
             The TTFTs in ms from the scheduled arrivals, the number of unanswered requests, of hedges and of hedges that
@@ -154,7 +154,7 @@ class HedgeProbe:
 
 
 def document(found: HedgeComparison) -> dict[str, Any]:
-    """Return a case as `--json` writes it."""
+    """Return a case as a dict, in the form that `--json` writes."""
     arms = {
         name: {
             "requests": len(arm.ttft_ms) + arm.unanswered,
@@ -171,7 +171,7 @@ def document(found: HedgeComparison) -> dict[str, Any]:
 
 
 def table(compared: Sequence[HedgeComparison]) -> Table:
-    """Return the cases with hedging off and on."""
+    """Return a table of the cases, each with hedging off and on."""
     title = "time to first token, ms, hedging off / on; emulated engine on real Serve replicas"
     rows = Table("case", "p50", "p95", "p99", "p99 falls", "extra requests", "unanswered", "holds", title=title)
     for found in compared:

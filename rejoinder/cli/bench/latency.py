@@ -1,6 +1,7 @@
 """`rejoinder bench latency`: what each latency technique saves, with real models, row by row.
 
-The turns of a conversation are written when it ends. A run that was stopped continues with the missing turns.
+A row is the system with all latency techniques, or without one of them. The turns of a conversation are written when it
+ends. A run that was stopped continues with the missing turns.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ LINES = (
 
 TIMEOUT_S = 30.0
 MOST_TRIES = 6
-"""Attempts at one conversation. It is repeated if the caller's own frames left late: it then measured the caller."""
+"""Maximum number of attempts at one conversation. It is repeated if the caller itself sent its audio frames late."""
 _RECORDS = TypeAdapter(list[TurnRecord])
 
 
 def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: Console) -> list[AblationRow]:
-    """Measure rows; turns that are in the folder are not repeated.
+    """Measure rows, and return them; turns that are in the folder are not repeated.
 
     Args:
         folder: Folder of the results.
-        names: Names of rows with commas; "": all rows.
-        turns: Turns of each row.
-        turns_all_on: Turns with every technique on.
+        names: Names of rows, separated by commas; "": all rows.
+        turns: Number of turns of each row.
+        turns_all_on: Number of turns with every technique on.
         console: Receives one line for each conversation.
 
     Raises:
@@ -72,7 +73,7 @@ def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: 
 
 
 def _clips(folder: Path) -> list[Path]:
-    """Return the caller's clips. They are made once a folder, because each synthesis gives other samples."""
+    """Return the paths of the caller's clips, made once per folder, because each synthesis gives other samples."""
     clips = [folder / f"{line.name}.wav" for line in LINES]
     if all(clip.exists() for clip in clips):
         return clips
@@ -89,14 +90,14 @@ def _named(name: str) -> Technique:
 
 
 def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: int, *, console: Console) -> None:
-    """Hold conversations until there are `turns` turns. Each is written when it ends."""
+    """Have conversations until `turns` turns are stored. Each conversation is stored when it ends."""
     stored = _stored(folder, technique)
     if len(stored) >= turns:
         return
     settings = parse_settings(technique.changes)
     with served(settings) as url:
         server = ServerAddress(f"{url.replace('http', 'ws', 1)}/v1")
-        asyncio.run(_converse(server, clips, 0))  # warm-up: the first conversation meets cold caches
+        asyncio.run(_converse(server, clips, 0))  # warm-up: the first conversation is slower
         tries = 0
         while len(stored) < turns:
             records, late_ms = asyncio.run(_converse(server, clips, 1 + len(stored) // len(clips)))
@@ -115,7 +116,7 @@ def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: i
 
 
 async def _converse(server: ServerAddress, clips: Sequence[Path], run: int) -> tuple[list[TurnRecord], float]:
-    """Hold one conversation; return its turns and how late the caller's frames left (ms, p99)."""
+    """Have one conversation. Return its turns, and the p99 of the lateness of the caller's frames in ms."""
     lines = [ScriptedLine(read_clip(path)) for path in clips]
     call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S), lambda _: None)
     return call.dialogue.records(run), call.lateness_ms()[0]
@@ -131,7 +132,7 @@ def _stored(folder: Path, technique: Technique) -> list[TurnRecord]:
 
 
 def document(found: AblationRow) -> dict[str, Any]:
-    """Return a row as `--json` writes it."""
+    """Return a row as a dict, in the form that `--json` writes."""
     return asdict(found)
 
 
@@ -142,7 +143,7 @@ def engines(folder: Path) -> dict[str, str]:
 
 
 def table(rows: Sequence[AblationRow]) -> Table:
-    """Return the rows with their latency, its stages, and the cost of each technique's absence."""
+    """Return a table of the rows: latency, its stages, and how much longer a turn takes without the technique."""
     stages = list(rows[0].stages)
     title = "voice to voice, ms; costs: clip by clip; stages: medians; cut off: premature replies"
     shown = Table("without", "turns", "p50", "p95", "costs (95%)", *stages, "cut off", title=title)

@@ -1,4 +1,4 @@
-"""`rejoinder bench vad`: voice activity detection inside the host, compared with a deployment of its own."""
+"""`rejoinder bench vad`: voice activity detection inside the host, compared with a separate deployment."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from loadtest.results.spread import spread
 from rejoinder.core.settings.settings import Settings, VadSettings
 
 BATCHES = (1, 4, 16, 64)
-"""Windows in one tick."""
+"""Numbers of windows in one tick (one batch) that are measured."""
 ROUNDS = 3
 WARM_UP = 50
 
 
 def measure(ticks: int) -> list[dict[str, Any]]:
-    """Measure both placements on a cluster of its own.
+    """Start a local Ray cluster and measure both placements: inside the host, and in a separate deployment.
 
     Args:
-        ticks: Ticks of each row.
+        ticks: Number of ticks of each row.
 
     Returns:
         One row (see `row`) for each batch size and placement.
@@ -51,10 +51,10 @@ async def _run(settings: Settings, ticks: int) -> list[dict[str, Any]]:
 
 
 class VadProbe:
-    """Deployment that measures both placements inside one replica."""
+    """Serve deployment that measures both placements from inside a replica."""
 
     def __init__(self, settings: Settings, handle: Any) -> None:
-        """`handle` is the Serve handle of the `Vad` deployment."""
+        """Load the model for the placement `inline`. `handle` is the Serve handle of the `Vad` deployment."""
         from deployments.local.in_process import InlineVad
         from deployments.serving.handles import VadHandle
         from deployments.vad import load_silero
@@ -98,7 +98,7 @@ def row(windows: int, placement: str, times: list[tuple[float, float]]) -> dict[
     """Return the row of one batch size and placement, as `--json` writes it.
 
     Args:
-        windows: Windows in a tick.
+        windows: Number of windows in a tick.
         placement: "inline" or "deployment".
         times: Wait and CPU time of each tick, in seconds.
     """

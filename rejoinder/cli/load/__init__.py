@@ -1,4 +1,4 @@
-"""`rejoinder load`: load tests, and the tables of bandwidth and concurrency.
+"""`rejoinder load`: load tests, and checks of the latency guide's tables of bandwidth and concurrency.
 
 Start reading at `app.py`, which defines the commands.
 """

@@ -1,4 +1,4 @@
-"""`rejoinder load`: load tests of a server: how many conversations it holds, and at what latency."""
+"""`rejoinder load`: load tests of a server: how many concurrent conversations it serves, and at what latency."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Html = Annotated[
 
 @app.callback()
 def load() -> None:
-    """Load tests of a server: how many conversations it holds, and at what latency.
+    """Load tests of a server: how many concurrent conversations it serves, and at what latency.
 
     The commands need the extra `load`: run `pip install -e '.[load]'` in the checkout.
     """
@@ -77,12 +77,12 @@ def run(
     json_file: Json = None,
     html_file: Html = None,
 ) -> None:
-    """Hold calls with a server and compare its latency with the tier and the latency guide's other limits.
+    """Make calls to a server and compare its latency with the tier and the latency guide's other limits.
 
     loadtest/scenario/scenario.py documents every key of --set. The environment variable REJOINDER_API_KEY, if set,
     is sent as the bearer token.
 
-    Exit status: 0 PASS, 1 FAIL, 2 the run could not be held, 3 INVALID (the load generator was late, starved or
+    Exit status: 0 PASS, 1 FAIL, 2 the calls could not be made, 3 INVALID (the load generator was late, starved or
     lossy, so the server is not judged), 4 UNDECIDED (more turns are needed).
     """
     need_load_extra()
@@ -116,7 +116,7 @@ def search(
     """Find the largest number of calls that meets the tier.
 
     The search doubles the calls until a step fails, then bisects to 5%. After each step it checks that the server
-    recovers. The result must pass three times. One generator process carries about 750 calls: use --set workers=2
+    recovers. The result must pass three times. One generator process makes at most about 750 calls: use --set workers=2
     or more beyond that.
 
     --json writes holds, breaks, ending (system-limited, generator-limited, ...), steps, baseline_ms and engines.
@@ -217,7 +217,7 @@ def show(console: Console, found: RunResult) -> None:
 
 
 def latency_table(found: RunResult) -> Table:
-    """Return the percentiles of every stage, of voice-to-voice latency and of the other times, in milliseconds."""
+    """Return a table of percentiles in ms: of every stage, of voice-to-voice latency and of the other times."""
     from loadtest.results.result import VOICE_TO_VOICE
     from loadtest.results.turn_record import WATERFALL
 
@@ -232,7 +232,7 @@ def latency_table(found: RunResult) -> Table:
 
 
 def verdict_table(verdicts: tuple[Verdict, ...]) -> Table:
-    """Return the limits with their measured values and verdicts."""
+    """Return a table of the limits, each with its measured value and its verdict."""
     table = Table("limit", "source", box=None, padding=(0, 2, 0, 0))
     for heading in ("statistic", "below", "measured", "violations", "verdict"):
         table.add_column(heading, justify="right" if heading != "verdict" else "left")
@@ -270,7 +270,7 @@ def _plain(found: Any) -> Any:
 
 
 def need_writable(path: Path | None, option: str) -> None:
-    """Raise ConfigError before a measurement if its result could not be written afterwards."""
+    """Raise ConfigError if `path` cannot be written, so that no measurement is lost. `option` is named in the error."""
     if path and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise _unwritable(path, "no permission, or no such folder", option)
 

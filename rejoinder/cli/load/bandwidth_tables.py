@@ -16,7 +16,7 @@ from loadtest.bandwidth.tables import SERVERS, ServerRow
 
 WAYS: tuple[Direction, Direction] = ("up", "down")
 
-# Media sessions in the server table. The JSON has all that were measured.
+# Names of the RTP sessions that the server table contains. The JSON document contains all that were measured.
 _SHOWN = (
     "Opus 24k, 20 ms",
     "Opus 32k, 20 ms",
@@ -27,7 +27,7 @@ _SHOWN = (
 
 
 def tables(report: BandwidthReport) -> list[Table]:
-    """Return the printed tables in order. Each is a Markdown table."""
+    """Return the tables to print, in order, with the borders of Markdown tables."""
     sockets = [session for session in report.sessions if session.transport.startswith("WebSocket")]
     media = [session for session in report.sessions if session not in sockets]
     return [
@@ -79,7 +79,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _sessions(title: str, sessions: Sequence[SessionKind]) -> Table:
-    """Return the sessions' rates in IP packets, acknowledgements excluded. The column `both` includes them."""
+    """Return a table of the sessions' rates at IP level, without acknowledgements. The column `both` includes them."""
     columns = ["session"]
     columns += [f"{way} {what}" for way in WAYS for what in ("talking kbps", "pps", "formula", "call kbps")]
     table = _table(title, *columns, "talk share up/down", "acks/s up/down", "both kbps", "worst error")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MEASURED_ROWS = "10,100"
 IDLE, IDLE_S = "IDLE", 5.0
-"""Outcome and length in seconds of the measurement without calls."""
+"""Name and length in seconds of the measurement without calls."""
 STYLES = {
     "measured": "green",
     "projected": "cyan",
@@ -116,7 +116,7 @@ def _run(sessions: int, outcome: str, result: RunResult | None, window: Measured
 
 
 def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
-    """Measure the engines, and fit lines to the valid runs."""
+    """Measure the engines, and fit lines to the host's cores and memory by sessions, from the valid runs."""
     from deployments.studies import engine_cost, quantization
     from loadtest.capacity.concurrency import MeasuredEngine, Measurements, Quantized
     from loadtest.capacity.footprint import fit_line
@@ -125,7 +125,8 @@ def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
 
     needs = engine_cost.study()
     compared = quantization.study(open_store(ModelStoreSettings()), threads=1)
-    # A failed run shows the available resources, not the needed ones. An invalid run shows nothing.
+    # In a failed run the server used all resources that it had, and not those that it needs. An invalid run shows
+    # nothing.
     valid = [run for run in runs if run.outcome not in ("INVALID", "FAIL")]
     sessions = [float(run.sessions) for run in valid]
     return Measurements(
@@ -139,7 +140,7 @@ def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    """Return the cells of one of the guide's tables, one row each."""
+    """Return a table with one row for each cell of one of the guide's tables."""
     rows = Table("row", "column", "guide", "found", "status", "source", "would hold", title=f"Guide {cells[0].table}")
     for cell in cells:
         status = f"[{STYLES[cell.status.value]}]{cell.status.value}[/]"

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 STAGES = ("stt", "llm", "tts")
 PUBLISHED_SLOTS = 16
-"""Concurrent requests of one replica to a published engine. This is an assumption: no provider publishes it."""
+"""Number of concurrent requests that one replica sends to a provider. An assumption: no provider publishes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """Options of `rejoinder plan`; the help of each says what it means."""
+    """Options of `rejoinder plan`. The `help` of each field is its documentation."""
 
     sessions: Annotated[int, typer.Option(min=1, help="Average number of concurrent conversations.")]
     tier: Annotated[Tier, typer.Option(help="Tier of the latency guide whose total latency the median must meet.")] = (
@@ -126,7 +126,7 @@ def plan(options: PlanOptions) -> None:
 
 
 def _network(found: Calibration) -> TurnNetwork:
-    """Return the network fitted to the calibration. The replies of an emulated language model are known exactly."""
+    """Return the model of the stages' queues, fitted to the calibration. Emulated replies are known exactly."""
     from deployments.engines.emulated import WORDS
     from loadtest.capacity.emulated_network import emulated_reply
     from loadtest.capacity.network_fit import fit
@@ -190,9 +190,9 @@ def node_type(text: str, option: str) -> NodeType:
 
 
 def slots(settings: Settings) -> dict[str, int]:
-    """Return how many requests one replica of each stage serves at once, by its engine.
+    """Return how many requests one replica serves at once, for each stage (stt, llm, tts) with its configured engine.
 
-    Whisper decodes one batch at a time, which no request joins later: it has one slot with the service time of a batch.
+    Whisper has one slot, whose service time is that of a batch, because it decodes one batch at a time.
     """
     stages: Mapping[str, SttSettings | LlmSettings | TtsSettings] = {
         "stt": settings.stt,
@@ -207,7 +207,7 @@ def slots(settings: Settings) -> dict[str, int]:
         elif isinstance(stage, LlmSettings) and stage.engine == "vllm":
             found[name] = stage.vllm.places(on_gpu=stage.on_gpu)
         elif stage.engine == "emulated":
-            found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # the three are its names
+            found[name] = stage.emulation.resolve(name).slots  # type: ignore[arg-type]  # stt, llm or tts
         else:
             found[name] = stage.max_ongoing_requests if stage.engine == "openai_api" else 1
     return found
@@ -235,7 +235,7 @@ def _write(
 
 
 def bill_of(options: PlanOptions, made: Plan) -> Any:
-    """Return the plan's components on the machine types of the options; raise ConfigError if one does not fit."""
+    """Return the nodes for the plan, of the machine types in the options. Raise ConfigError if a replica is too big."""
     from cluster.plan import bill
 
     components = {name: component.sized for name, component in made.components.items()}
@@ -243,5 +243,5 @@ def bill_of(options: PlanOptions, made: Plan) -> Any:
 
 
 def machines(options: PlanOptions) -> tuple[NodeType, NodeType]:
-    """Return the machine types without and with GPUs."""
+    """Return the machine type without GPUs and the one with GPUs, from the options."""
     return node_type(options.cpu_node, "--cpu-node"), node_type(options.gpu_node, "--gpu-node")

@@ -26,7 +26,7 @@ def calibrated(options: PlanOptions, settings: Settings) -> Calibration:
     """Return the calibration of `--calibration`, or of runs with the server of `--url`.
 
     Raises:
-        ConfigError: Not exactly one of them is given, or a run is invalid.
+        ConfigError: Neither or both options are given, or a run is invalid.
     """
     if bool(options.calibration) == bool(options.url):
         raise ConfigError(
@@ -54,7 +54,7 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
             )
         levels.append(calibrations.level(result, window))
         engines, behavior = result.engines, level.behavior
-    assert behavior is not None  # there are three levels
+    assert behavior is not None  # `levels_for` returns three levels
     return Calibration(
         levels=tuple(levels),
         engines=engines,
@@ -66,14 +66,14 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
 
 
 def published(network: TurnNetwork, chosen: Mapping[str, Choice], slots: int) -> TurnNetwork:
-    """Return the network with published latencies for the chosen stages.
+    """Return the model of the stages' queues with published latencies for the chosen stages.
 
     Each is a fixed time, because providers publish no distributions.
 
     Args:
-        network: The calibrated network.
+        network: The model of the stages' queues, fitted to a calibration.
         chosen: Provider by stage.
-        slots: Concurrent requests of each replica.
+        slots: Number of concurrent requests of each replica.
     """
     stages = {
         name: QueueStage(1, slots, fixed(choice.provider.typical_ms / 1000), getattr(network, name).hop_s)

@@ -1,4 +1,4 @@
-"""Tables and notes of a plan. Every figure has its basis beside it."""
+"""Tables and notes of a plan. Every figure has its basis (`sizing.Basis`) in the same row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tables(made: Plan, bill: Bill, chosen: Mapping[str, Choice]) -> Iterator[Tab
 
     Args:
         made: The plan.
-        bill: Its components on nodes.
+        bill: Its replicas on nodes.
         chosen: The guide's fastest provider by stage.
     """
     yield _checks(made)
@@ -92,7 +92,7 @@ def _components(made: Plan) -> Table:
 
 
 def _nodes(made: Plan, bill: Bill) -> Table:
-    """Return the node groups. Traffic is the total of the working nodes, and the average of one."""
+    """Return a table of the node groups. `Mbps` is the total of all nodes except spare ones, `Mbps a node` the mean."""
     table = Table("node group", "machine", "nodes", "Mbps", "kpps", "Mbps a node", "replicas", title="Node groups")
     for group in bill.groups:
         traffic = [made.components[name].traffic for name in group.replicas]
@@ -121,7 +121,7 @@ def _engines(chosen: Mapping[str, Choice]) -> Table:
 
 
 def _batching(calibration: Calibration) -> Iterator[str]:
-    """Yield how much concurrent requests slow each other in each stage, as far as the levels show it."""
+    """Yield a phrase for each stage: how much longer a request takes for each other request at the same time."""
     for stage in STAGES:
         found = batching(calibration, stage)
         if found is None:
@@ -133,7 +133,7 @@ def _batching(calibration: Calibration) -> Iterator[str]:
 
 
 def _beyond_the_queues(settings: Settings) -> Iterator[str]:
-    """Yield a note for each feature that was on during calibration and is not part of the model."""
+    """Yield a note for each feature that was on during calibration and that the model of the queues ignores."""
     if settings.speculation.enabled:
         yield (
             "Speculative replies (drafts) were on. The discarded ones are in the measured load, but the model starts "

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 _INT16 = np.arange(-32_768, 32_768)
 _SEGMENTS = 8
-# The encoding table is indexed by the 16 bits of a sample, read as unsigned.
+# An index that puts a table of samples in ascending order (`_INT16`) into the order of their 16 bits read as unsigned.
 _BY_BITS = np.arange(65_536, dtype="<u2").view("<i2").astype(np.int64) + 32_768
 
 
@@ -25,7 +25,7 @@ class Law:
     Attributes:
         name: Name of the law.
         codes: The code of each sample, indexed by its 16 bits read as unsigned.
-        values: The sample of each code.
+        values: The 16-bit sample of each code, indexed by the code.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Law:
 
 
 def _segment(magnitude: npt.NDArray[np.int64], first_end: int) -> npt.NDArray[np.int64]:
-    """Return the segment of each magnitude. The first one ends before `first_end`, and each other is twice as long."""
+    """Return the number of each magnitude's segment, 0 to 7. Segment n is below `first_end` * 2**n."""
     ends = first_end << np.arange(_SEGMENTS - 1)
     return np.searchsorted(ends, magnitude, side="right")
 

@@ -5,8 +5,8 @@ in [-1, 1). A position in a stream is the index of a sample since the start of t
 buffer. Such an index stays valid when old audio is dropped, when messages are split or merged, and when it is stored in
 an event. `AudioRing` is addressed this way.
 
-`first_audible` and `last_audible` are for measurements only, such as when a caller stopped or a reply started. They are
-an energy gate: a short frame counts as sound if its root mean square reaches a threshold. They are exact to one frame.
+`first_audible` and `last_audible` are for measurements only, such as when a caller stopped or a reply started. They
+compare levels: a short frame counts as sound if its root mean square reaches a threshold. They are exact to one frame.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ TELEPHONE_RATE = 8_000
 """Sample rate of G.711, in Hz: the other formats on the wire."""
 
 VAD_WINDOW = 512
-"""Samples of a voice activity window at STT_RATE (32 ms): the only size that Silero accepts at 16 kHz."""
+"""Samples in one window of voice activity detection at STT_RATE (32 ms). Silero accepts no other size at 16 kHz."""
 
 SAMPLE_BYTES = 2
 """Bytes of a sample of 16-bit PCM."""
 
 AUDIBLE_DBFS = -45.0
-"""Level of a frame of sound: above the noise of a quiet room (-60) and of synthesis, below quiet speech (-35)."""
+"""Minimum level in dBFS of a frame that counts as sound: above the noise of a quiet room (-60), below quiet speech
+(-35)."""
 
 AUDIBLE_FRAME_MS = 5.0
-"""Default frame in milliseconds: shorter than any measured stage, and one period of 200 Hz. For a deeper voice it still
-contains half a period."""
+"""Default length of a frame in milliseconds. It is shorter than any measured stage, and contains at least half a period
+of a voice from 100 Hz."""
 
 Samples = npt.NDArray[np.float32]
 
@@ -60,10 +61,10 @@ def float_to_pcm16(samples: npt.ArrayLike) -> bytes:
 
 
 class AudioRing:
-    """Ring buffer of the last `seconds` of a stream, addressed by absolute sample index.
+    """Ring buffer of the last `seconds` of a stream of `rate` samples per second, addressed by absolute sample index.
 
-    A message costs one copy, because every caller sends fifty of them a second. All memory is allocated at once, so
-    that the memory of a host is known when it admits a call, and does not grow later.
+    Every caller sends fifty messages a second, so adding one only copies its bytes. All memory is allocated when the
+    ring is created, so the memory of a host is known when it admits a call, and does not grow later.
     """
 
     __slots__ = ("_capacity", "_memory", "end")
@@ -163,7 +164,7 @@ def _frame(rate: int, frame_ms: float) -> int:
 
 
 def _sounds(samples: Samples, frame: int, threshold_dbfs: float) -> npt.NDArray[np.bool_]:
-    """Return which frames reach the threshold. A short last frame is judged by its own samples."""
+    """Return one boolean per frame: True if its level reaches the threshold. The last frame may be shorter."""
     if not samples.size:
         return np.zeros(0, dtype=np.bool_)
     starts = np.arange(0, samples.size, frame)

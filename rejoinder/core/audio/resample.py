@@ -1,9 +1,10 @@
 """Resampling between the wire's sample rates and the 16 kHz of the speech models, without holding audio back.
 
 Streaming resampler libraries work in blocks. soxr's stream, fed with 20 ms frames, holds back 5 to 38 ms of audio (MQ),
-or 2.5 to 20 ms (LQ). Only QQ holds back none, but it folds everything above 8 kHz into the speech band at -2 dB. This
-delay would add to every turn. The ratios here are fixed, so a polyphase FIR filter is enough: raise the rate by `up`,
-low-pass, and keep every `down`-th sample, computing only the samples that are kept. Its delay is half the filter.
+or 2.5 to 20 ms (LQ). Only QQ holds back none, but it aliases everything above 8 kHz into the speech band at -2 dB.
+Audio held back would delay every turn. The ratios here are fixed, so a polyphase FIR filter is enough: raise the rate
+by `up`, low-pass, and keep every `down`-th sample, computing only the samples that are kept. Its delay is half the
+length of the filter, 1 ms for 24 to 16 kHz.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from rejoinder.core.audio.pcm import TELEPHONE_RATE, WIRE_RATE
 
 KAISER_BETA = 5.0
-"""Shape of the window: about 55 dB in the stop band. G.711 itself has 38 dB of signal to quantization noise."""
+"""Beta of the Kaiser window: about 55 dB of attenuation. G.711 itself has 38 dB of signal to quantization noise."""
 
 
 GROUP = 8
@@ -77,11 +78,12 @@ WIRE_TO_STT = LowPassFilter(WIRE_RATE, up=2, down=3, cutoff_hz=7_300, taps=96)
 
 TELEPHONE_TO_STT = LowPassFilter(TELEPHONE_RATE, up=2, down=1, cutoff_hz=3_900, taps=64)
 WIRE_TO_TELEPHONE = LowPassFilter(WIRE_RATE, up=1, down=3, cutoff_hz=3_900, taps=96)
-"""8 to 16 kHz, and 24 to 8 kHz. Both keep telephone speech (to 3.4 kHz) and remove images and aliases from 4.4 kHz."""
+"""The two filters for G.711: 8 to 16 kHz, and 24 to 8 kHz. Both keep telephone speech (to 3.4 kHz) and remove images
+and aliases from 4.4 kHz."""
 
 
 class Resampler:
-    """Streaming resampler. Each call returns all output that its input determines. Not thread-safe.
+    """Streaming resampler. Each call returns all output samples that the input so far determines. Not thread-safe.
 
     Every caller sends fifty messages a second. So the blocks of a message are filtered by one matrix product, and the
     rest by a second, small one. It computes in float64, so that the split into messages changes no sample.
@@ -95,7 +97,7 @@ class Resampler:
     def __call__(self, pcm: bytes) -> bytes:
         """Return the next output as 16-bit PCM.
 
-        Fewer than `down` input samples are kept for the next call.
+        Fewer than `down` of the new input samples wait for the next call.
 
         Args:
             pcm: 16-bit PCM of any length, in whole samples.

@@ -58,7 +58,7 @@ class Metric(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Limit of a whole turn in one tier."""
+    """Limit of a whole turn in one tier, in milliseconds, with the guide's section and the statistic that it limits."""
 
     tier: Tier
     limit_ms: float
@@ -68,7 +68,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Limit of one component in one tier."""
+    """Limit of one component in one tier, in milliseconds (section 3.1 or 3.2)."""
 
     component: Component
     tier: Tier
@@ -79,7 +79,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Target of one component in 1.1, without a tier."""
+    """Target of one component in section 1.1 of the guide, in milliseconds. It belongs to no tier."""
 
     component: Component
     limit_ms: float
@@ -89,7 +89,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Target of a metric, and the threshold of its alert."""
+    """Target of a metric and the threshold of its alert, in milliseconds (section 7.1 of the guide)."""
 
     metric: Metric
     target_ms: float
@@ -120,10 +120,10 @@ TARGETS = (
 GOALS = tuple(
     Goal(component, limit_ms) for component, limit_ms in zip(Component, (100, 200, 150, 300, 100, 30), strict=True)
 )
-"""The last column of 1.1. For reports only."""
+"""Targets of the components, from the last column of section 1.1. For reports only."""
 
 GOAL_TOTAL_MS = 800.0
-"""The total in the same column of 1.1."""
+"""Target of a whole turn in milliseconds, from the last column of section 1.1."""
 
 ALERTS = (
     Alert(Metric.END_TO_END, 800, 1200),
@@ -155,8 +155,8 @@ def alert(metric: Metric) -> Alert:
     return _ALERTS[metric]
 
 
-# A percentile in the last, open bucket is read as that bucket's lower bound. Without these two bounds no percentile
-# could exceed the highest limit, so its alert could not fire.
+# Prometheus reports a percentile in the last, open bucket as that bucket's lower bound. Without these two bounds no
+# percentile could exceed the highest limit, so its alert could not fire.
 _BEYOND_MS = (5_000.0, 10_000.0)
 
 
@@ -168,4 +168,5 @@ def _histogram_buckets_s() -> tuple[float, ...]:
 
 
 HISTOGRAM_BUCKETS_S = _histogram_buckets_s()
-"""Bucket bounds in seconds: every limit, so that the share of turns within it is exact, and two bounds beyond."""
+"""Bucket bounds of the latency histograms in seconds: every limit of the guide, so that the share of turns within it is
+exact, and two larger bounds."""

@@ -3,7 +3,7 @@
 A session that finds the cluster full is refused, so Erlang B applies. A request that finds all slots of a stage busy
 waits, so Erlang C applies. Erlang C assumes exponential service. Allen and Cunneen's formula corrects it for other
 distributions by their squared coefficient of variation. Offered load is in Erlangs: arrivals per second times the
-seconds that each one holds a slot.
+seconds that each arrival occupies a slot.
 
 Both use the recursion B(0) = 1, B(n) = a B(n-1) / (n + a B(n-1)), which does not overflow and needs no factorials.
 """
@@ -37,9 +37,16 @@ def blocking(offered: float, slots: int) -> float:
 
 
 def waiting(offered: float, slots: int) -> float:
-    """Return the share of Poisson arrivals that must wait (Erlang C).
+    """Return the share of Poisson arrivals that must wait for a slot (Erlang C).
 
-    It is 1 if the load reaches the number of slots.
+    It is 1 if the offered load reaches the number of slots.
+
+    Args:
+        offered: Offered load in Erlangs.
+        slots: Number of slots.
+
+    Raises:
+        ValueError: The load is not a finite number of at least 0, or there are fewer than 0 slots.
     """
     blocked = blocking(offered, slots)
     if offered >= slots:
@@ -49,6 +56,10 @@ def waiting(offered: float, slots: int) -> float:
 
 def slots_for_blocking(offered: float, most: float) -> int:
     """Return the smallest number of slots that refuse at most the share `most` of the arrivals.
+
+    Args:
+        offered: Offered load in Erlangs.
+        most: Maximum share of refused arrivals, in (0, 1].
 
     Raises:
         ValueError: `most` is not in (0, 1], or more than MAX_SLOTS are needed.
@@ -71,7 +82,7 @@ class Queue:
 
     Attributes:
         arrivals_per_s: Requests per second.
-        service_s: Mean time that a request holds a slot.
+        service_s: Mean time that a request occupies a slot, in seconds.
         slots: Number of slots.
         scv: Squared coefficient of variation of the service time: 0 if it is fixed, 1 if it is exponential.
     """
@@ -88,14 +99,14 @@ class Queue:
 
     @property
     def utilisation(self) -> float:
-        """Share of the slots in use. There is no steady state at 1 or above."""
+        """Mean share of the slots in use. At 1 or more the queue grows without limit."""
         return self.offered / self.slots
 
     @property
     def mean_wait_s(self) -> float:
-        """Mean wait by Allen and Cunneen's approximation, exact for exponential service.
+        """Mean wait in seconds, by Allen and Cunneen's approximation, which is exact for exponential service.
 
-        Infinite without a steady state.
+        It is infinite if the utilisation is 1 or more.
         """
         if self.utilisation >= 1:
             return math.inf
@@ -103,9 +114,10 @@ class Queue:
         return waiting(self.offered, self.slots) / spare_per_s * (1 + self.scv) / 2
 
     def wait_s(self, quantile: float) -> float:
-        """Return the quantile of the wait in seconds, over all requests. It is 0 if enough requests do not wait.
+        """Return the quantile of the wait in seconds, over all requests.
 
-        The wait of those that wait is taken as exponential, which is exact for exponential service.
+        It is 0 if at least the share `quantile` of the requests does not wait, and infinite if the utilisation is 1 or
+        more. The wait of requests that wait is taken as exponential, which is exact for exponential service.
 
         Raises:
             ValueError: `quantile` is not in [0, 1).

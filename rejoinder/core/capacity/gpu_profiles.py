@@ -1,8 +1,8 @@
 """What each GPU of the latency guide (section 4.2) can run in vLLM: number formats, and the default one.
 
 Memory and the guide's own words are in `rejoinder.core.capacity.hardware`. Compute capabilities are NVIDIA's. The
-capabilities that vLLM needs are its own `get_min_capability` of each method (0.32). tests/vllm/test_vllm_arguments.py
-compares this table with vLLM.
+minimum capability of each number format is what vLLM 0.32 returns from `get_min_capability`.
+tests/vllm/test_vllm_arguments.py compares this table with vLLM.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ FP8_CAPABILITY = 89
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to store the weights of a model.
+    """A number format for the weights of a model, which vLLM calls a quantization method.
 
     Attributes:
         bits: Bits per weight.
-        least_capability: Lowest compute capability, as ten times the version (80 for 8.0).
+        least_capability: Lowest compute capability of a GPU that can run it, as ten times the version (80 for 8.0).
         argument: Its name in vLLM's arguments. None for no argument.
         checkpoint: Whether the checkpoint must have this format. If not, vLLM converts any model while it loads it.
         precision: The row of the guide's section 4.2 that it belongs to.
-        note: What it does, for reports.
-        below_capability: Lowest compute capability at which another method replaces it.
+        note: A description for reports.
+        below_capability: Lowest compute capability of a GPU on which another method replaces it.
     """
 
     bits: int
@@ -95,7 +95,7 @@ METHODS: dict[Quantization, Method] = {
 
 @dataclass(frozen=True, slots=True)
 class GpuProfile:
-    """A GPU, and what it can run.
+    """A GPU, and the number formats that vLLM can run on it.
 
     Attributes:
         name: Its name in the settings.
@@ -113,7 +113,7 @@ class GpuProfile:
 
     @property
     def dtype(self) -> Literal["bfloat16", "float16"]:
-        """The 16-bit format for its arithmetic."""
+        """The 16-bit number format in which vLLM computes on this GPU."""
         return "bfloat16" if self.capability >= BFLOAT16_CAPABILITY else "float16"
 
     @property
@@ -126,7 +126,7 @@ class GpuProfile:
 
     @property
     def runs(self) -> tuple[Quantization, ...]:
-        """The number formats that it has arithmetic or kernels for."""
+        """The number formats of weights that vLLM can run on this GPU."""
         return tuple(
             name
             for name, method in METHODS.items()

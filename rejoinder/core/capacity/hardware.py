@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a component runs best, and where else it can run (4.1)."""
+    """The hardware that a component runs on best, and an alternative (section 4.1 of the guide)."""
 
     component: str
     recommended: str
@@ -27,7 +27,7 @@ PLACEMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU (4.2).
+    """A GPU (section 4.2 of the guide).
 
     Attributes:
         name: Its name.
@@ -58,7 +58,7 @@ GPUS = (
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Speedup of a number format over FP32, and its loss of quality (4.2).
+    """Speedup of a number format over FP32, and its loss of quality (section 4.2 of the guide).
 
     Attributes:
         name: Its name.
@@ -89,7 +89,16 @@ PRECISIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Ram:
-    """Memory of a component in MB (4.3). `parameters_b`: parameters of a language model, in billions."""
+    """Memory that a component needs, in MB (section 4.3 of the guide).
+
+    Attributes:
+        component: Its name in the guide.
+        minimum_mb: Minimum.
+        recommended_mb: Recommendation.
+        production_mb: Recommendation for production.
+        parameters_b: Parameters of a language model, in billions. 0 for other components.
+        section: The section of the guide.
+    """
 
     component: str
     minimum_mb: int
@@ -110,10 +119,10 @@ RAM = (
 )
 
 SESSION_ROWS = (10, 100, 1_000, 10_000)
-"""Numbers of concurrent agents in 4.4."""
+"""Numbers of concurrent agents for which section 4.4 has a row."""
 
 JOBS_PER_WORKER = (10, 20)
-"""Values of max_concurrent_jobs in 5.2 and 5.5."""
+"""Values of max_concurrent_jobs (sessions of one agent worker) in sections 5.2 and 5.5."""
 
 
 def weights_gb(parameters_b: float, bits: int) -> float:

@@ -20,8 +20,8 @@ class Provider:
     Attributes:
         stage: The stage that it serves.
         name: Its name in the guide.
-        low_ms: Lower end of its latency. "<300" counts as 300.
-        high_ms: Upper end of its latency.
+        low_ms: Lower end of its latency in milliseconds. "<300" counts as 300.
+        high_ms: Upper end of its latency in milliseconds.
         section: The section of the guide.
         hosted: Whether it is reached over the network, so that it needs no machine.
         note: Further words of the guide.
@@ -39,7 +39,7 @@ class Provider:
 
     @property
     def typical_ms(self) -> float:
-        """The middle of the published range."""
+        """The middle of the published range of latencies, in milliseconds."""
         return (self.low_ms + self.high_ms) / 2
 
     @property
@@ -118,7 +118,7 @@ class Choice:
 
     Attributes:
         provider: The provider.
-        limit_ms: Limit of the stage in the tier (section 3.2 of the guide).
+        limit_ms: Limit of the stage in the tier, in milliseconds (section 3.2 of the guide).
         passed_over: Faster providers that no engine of this system supports.
     """
 
@@ -135,7 +135,7 @@ class Choice:
 def choose(
     stage: EmulatedStage, tier: Tier, rows: Sequence[Provider] = PROVIDERS, *, reachable: bool = False
 ) -> Choice:
-    """Return the fastest provider of a stage.
+    """Return the provider of a stage with the lowest typical latency.
 
     Args:
         stage: The stage.
@@ -144,7 +144,7 @@ def choose(
         reachable: Whether to choose only among providers that an engine of this system supports.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No provider of this stage can be chosen.
     """
     ordered = sorted((row for row in rows if row.stage == stage), key=lambda row: (row.typical_ms, row.name))
     chosen = next((row for row in ordered if row.settings or not reachable), None)

@@ -2,8 +2,9 @@
 
 Hosts refuse sessions, so Erlang B gives the number of sessions to admit: enough that at most a given share of the
 offered ones is refused. Stages make requests wait, so Erlang C gives the slots of each stage: enough that its wait fits
-into what the target leaves beside the service times. The result is a first estimate. The simulated network then
-corrects it, because the formulas assume one queue for all replicas and ignore that waiting callers ask less often.
+into the time that the target leaves after the service times. The result is a first estimate. A simulation of all queues
+(`loadtest.capacity`) then corrects it, because the formulas assume one queue for all replicas and ignore that waiting
+callers ask less often.
 
 Every figure carries its basis, because a plan may mix measured and published numbers.
 """
@@ -36,7 +37,7 @@ class Basis(Enum):
 
 
 def basis_at(value: float, least: float, most: float) -> Basis:
-    """Return the basis of a prediction at `value`, from measurements between `least` and `most`."""
+    """Return PREDICTED if `value` is in the measured range from `least` to `most`, else EXTRAPOLATED."""
     return Basis.PREDICTED if least <= value <= most else Basis.EXTRAPOLATED
 
 
@@ -75,7 +76,7 @@ class StageWork:
 
     Attributes:
         requests_per_turn: Requests to the stage.
-        hold_s: Mean time that each one holds a slot, in seconds.
+        hold_s: Mean time that a request occupies a slot, in seconds.
         scv: Squared coefficient of variation of that time.
     """
 
@@ -84,13 +85,19 @@ class StageWork:
     scv: float
 
     def queue(self, turns_per_s: float) -> Queue:
-        """Return the stage's queue at this many turns per second, with one slot."""
+        """Return the stage's queue at this many turns per second. It has one slot (see `slots_for_wait` for more)."""
         return Queue(turns_per_s * self.requests_per_turn, self.hold_s, 1, self.scv)
 
 
 @dataclass(frozen=True, slots=True)
 class SizedComponent:
-    """Replicas of a component. `needed` carry the target, and `spare` more replace replicas that are away."""
+    """Number of replicas of a component.
+
+    Attributes:
+        unit: One replica.
+        needed: Replicas that the target needs.
+        spare: Additional replicas, for the time when others fail or restart.
+    """
 
     unit: ReplicaUnit
     needed: int
@@ -118,13 +125,16 @@ class SizedComponent:
 
 
 def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int) -> tuple[SizedComponent, int]:
-    """Return the hosts for a number of sessions, and the sessions that the needed ones admit.
+    """Size the hosts.
 
     Args:
         offered_sessions: Mean number of sessions if none were refused.
         refused: Share of the sessions that may be refused.
         unit: One host. Its slots are sessions.
         spare: Additional hosts.
+
+    Returns:
+        The hosts, and the number of sessions that they admit without the spare hosts.
     """
     admitted = slots_for_blocking(offered_sessions, refused)
     needed = max(1, math.ceil(admitted / unit.slots))
@@ -142,7 +152,7 @@ def replicas(work: StageWork, unit: ReplicaUnit, turns_per_s: float, most_wait_s
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """A type of machine. `reserve` is the share of its cores and memory that stays free for the system."""
+    """A type of machine. `reserve` is the share of its cores and memory that stays free for the operating system."""
 
     name: str
     cores: float
@@ -153,7 +163,7 @@ class NodeType:
 
 @dataclass(frozen=True, slots=True)
 class NodeGroup:
-    """Machines of one type, and what they run.
+    """Machines of one type, and the replicas that they run.
 
     Attributes:
         type: The type of machine.
@@ -169,7 +179,7 @@ class NodeGroup:
 
 
 def node_group(node: NodeType, components: Sequence[SizedComponent], spare: int) -> NodeGroup:
-    """Return the nodes that hold all replicas of some components, with `spare` nodes more.
+    """Return enough nodes for all replicas of the components, and `spare` additional nodes.
 
     Replicas are placed largest first, each into the first node with room for it.
 
@@ -204,7 +214,7 @@ def _fits(needed: tuple[float, ...], room: Sequence[float]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Network traffic of one session or of many, in kilobits and packets per second, as seen from a component."""
+    """Network traffic in kilobits and packets per second. `in` and `out` are received and sent by a component."""
 
     in_kbps: float
     out_kbps: float
@@ -237,8 +247,8 @@ def messages(bytes_in: float, bytes_out: float, in_per_s: float, out_per_s: floa
     """Return the TCP traffic of messages of a given size and rate, with headers and without pure ACKs.
 
     Args:
-        bytes_in: Size of a received message.
-        bytes_out: Size of a sent message.
+        bytes_in: Size of a received message in bytes.
+        bytes_out: Size of a sent message in bytes.
         in_per_s: Received messages per second.
         out_per_s: Sent messages per second.
     """

@@ -5,9 +5,9 @@ every sentence, and a marked voice plays each segment as a tone whose pitch enco
 
     "... transcript of 3.4 seconds"  ->  "Heard 3.4 seconds."  ->  a pure tone of BASE_HZ + 34 * STEP_HZ
 
-Each revision of a turn is longer than the one before, so each sounds different. The reader splits the audio into
-windows of 10 ms and reads each by itself. A sampled sine obeys x[n+1] + x[n-1] = 2 cos(w) x[n]. From the 240 samples of
-a window, w follows with an error far below one step. Audio that is not a pure tone on the grid is read as None.
+Each revision of a turn is longer than the one before, so each sounds different. `read` splits the audio into windows of
+10 ms and decodes each by itself. A sampled sine obeys x[n+1] + x[n-1] = 2 cos(w) x[n]. From the 240 samples of a
+window, w follows with an error far below one step. Audio that is not a pure tone on the grid is read as None.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ BASE_HZ = 400
 """Frequency of mark 0, in Hz."""
 
 STEP_HZ = 10
-"""Distance of two marks, in Hz."""
+"""Distance between the tones of two consecutive marks, in Hz."""
 
 MARKS = 400
-"""Largest mark: 40 seconds in tenths, at 4.4 kHz."""
+"""Largest mark, in tenths of a second: 40 s. Its tone has 4.4 kHz."""
 
 WINDOW = WIRE_RATE // 100
-"""Samples of a window (10 ms)."""
+"""Number of samples in a window (10 ms at 24 kHz)."""
 
 _OFF_GRID_HZ = 3.0
 # Largest residual of a pure tone. Rounding to 16 bits leaves 0.0003 at -20 dBFS. Two tones in a window, or a jump of
@@ -39,12 +39,12 @@ _SECONDS = re.compile(r"\b(\d+)\.(\d) seconds")
 
 
 def transcript(seconds: float, end: str = "") -> str:
-    """Return the emulated transcript of this many seconds of audio."""
+    """Return the emulated transcript of this many seconds of audio, followed by `end`."""
     return f"This is an emulated transcript of {seconds:.1f} seconds{end}"
 
 
 def answer(mark: int) -> tuple[str, ...]:
-    """Return the words of one sentence of a marked answer, which contains `mark` as seconds.
+    """Return the words of one sentence of a marked answer, which contains `mark` tenths of a second as seconds.
 
     Each sentence is a segment.
     """

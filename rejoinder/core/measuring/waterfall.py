@@ -1,21 +1,21 @@
 """Waterfall of a turn: divides its time among its stages.
 
 Every stage leaves two marks on one monotonic clock of one process. A waterfall divides the time from the caller's last
-sample to the reply's first sample among the stages, so that the parts sum to the whole. Each instant belongs to exactly
+sample to the reply's first sample among the stages, so that the parts sum to the whole. Each point in time belongs to
 one stage, or to none. Time that belongs to none is `unattributed`: it is the overhead of the system and must stay near
 zero.
 
 Some stages run in parallel. After the tentative end of speech the turn detector decides (ENDPOINT) while the transcript
-is made (STT), and the reply waits for both. An instant that several stages cover belongs to the earliest one in
-pipeline order. So of two parallel stages the first one counts in full. The second one counts with the time it took
-beyond the first, which is the time saved if it took none.
+is made (STT), and the reply waits for both. Time that several stages cover belongs to the earliest one in pipeline
+order. So of two parallel stages the first one counts in full. The second one counts only with the time that it took
+beyond the end of the first. The turn would be that much shorter if the second stage took no time.
 
 This rule attributes a delay to its cause. If one stage takes d longer, and the stages that wait for it shift by d, then
 that stage grows by at most d, and no other stage grows. It grows by exactly d if it was the last one to end of its
 parallel group.
 
-The marks must tell what was waited for. A reply that is prepared before the commit overlaps ENDPOINT without waiting
-for it. ENDPOINT then starts when the reply is ready and held back, and not at the tentative end of speech.
+The marks must show what the reply waited for. A reply that is prepared before the commit overlaps ENDPOINT without
+waiting for it. ENDPOINT then starts when the reply is ready and held back, and not at the tentative end of speech.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Marks:
     def spans(self, finish: float) -> dict[Stage, tuple[float, float]]:
         """Return the (start, end) of each stage that has started, in pipeline order.
 
-        An open stage lasts until `finish`.
+        A stage that has not ended lasts until `finish`.
         """
         return {
             stage: (self._starts[stage], max(self._starts[stage], self._ends.get(stage, finish)))

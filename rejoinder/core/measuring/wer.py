@@ -55,7 +55,7 @@ def word_errors(expected: str, heard: str) -> int:
 def word_error_rate(expected: str, heard: str) -> float:
     """Return the errors per expected word.
 
-    0 is perfect, and values above 1 are possible. If no words are expected, it is 0 or infinity.
+    0 is perfect, and values above 1 are possible. If no words are expected, it is 0, or infinity if any are heard.
     """
     return pooled_error_rate([(expected, heard)])
 
@@ -63,7 +63,8 @@ def word_error_rate(expected: str, heard: str) -> float:
 def pooled_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
     """Return the errors per expected word of all (expected, heard) pairs together.
 
-    Every word counts the same, whatever the length of its text. If no words are expected, it is 0 or infinity.
+    Every word counts the same, whatever the length of its text. If no words are expected, it is 0, or infinity if any
+    are heard.
     """
     errors = length = 0
     for expected, heard in pairs:

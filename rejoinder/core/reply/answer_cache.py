@@ -4,10 +4,11 @@ An answer depends on everything in the prompt. Entries are therefore found only 
 it except the newest question: the tenant, the system prompt, the tools and their results, the greeting, and the maximum
 length. Only the question itself is left to compare.
 
-Which questions. Only the answer to an opening is stored: a question before which the caller has said nothing in this
-prompt. The answer to a later question may depend on the conversation. Such a question is never stored, and by default
-not looked up. With `later_turns`, one that stands alone may be answered from openings. Questions about the caller, and
-questions whose answer changes with time, are refused unless the settings allow them (see `question_matching`).
+Which questions. Only the answer to a first question (`opening`) is stored: a question before which the caller has said
+nothing in this prompt. The answer to a later question may depend on the conversation. It is never stored, and by
+default not looked up. With `later_turns`, a later question that can be understood by itself may get the stored answer
+to a first question. Questions about the caller, and questions whose answer changes with time, are refused unless the
+settings allow them (see `question_matching`).
 
 Lookup. The first match is by the normal form of the question. With vectors, the second is the nearest question of the
 scope, if its similarity reaches the threshold and its content words are the same (`same_words`).
@@ -45,7 +46,7 @@ LONGEST_ANSWER = 2000
 """Maximum characters of an answer. It limits 10,000 entries to about 40 MB, vectors included."""
 
 LATE_IN_A_ROW = 3
-"""Late lookups in a row that stop lookups for a while."""
+"""Number of late lookups in a row after which lookups pause."""
 
 PAUSE_S = 5.0
 """First pause of the lookups, in seconds."""
@@ -55,7 +56,11 @@ LONGEST_PAUSE_S = 60.0
 
 
 class CacheRefusal(Enum):
-    """Reason why a question is neither looked up nor stored. Values are metric labels."""
+    """Reason why a question is neither looked up nor stored. Values are metric labels.
+
+    CONTEXT: its answer may depend on the conversation. PERSONAL: it is about the caller. TIME: its answer changes with
+    time. LENGTH: it has no words or is too long.
+    """
 
     CONTEXT = "refused_context"
     PERSONAL = "refused_personal"
@@ -65,7 +70,7 @@ class CacheRefusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CacheScope:
-    """The parts of the scope that are not in the prompt.
+    """The facts that an answer depends on and that are not in the prompt: a part of its scope.
 
     Attributes:
         tenant: Digest of the API key. Empty if there are no keys.
@@ -84,9 +89,9 @@ class CacheQuestion:
     """A question that may be looked up.
 
     Attributes:
-        scope: Digest of everything else that the answer depends on.
+        scope: Digest of everything except the question that the answer depends on.
         text: The question.
-        opening: Whether its answer may be stored.
+        opening: Whether it is a first question, so that its answer may be stored.
     """
 
     scope: str
@@ -117,12 +122,12 @@ def tenant_of(key: str) -> str:
 def question_of(
     prompt: Sequence[ChatMessage], max_tokens: int, asker: CacheScope, rules: AnswerCacheSettings
 ) -> CacheQuestion | CacheRefusal:
-    """Return the question at the end of a prompt, or why it must not be looked up.
+    """Return the question at the end of a prompt, or the reason why it must not be looked up.
 
     Args:
         prompt: The prompt of the reply.
         max_tokens: Maximum length of the answer. It is a part of the scope.
-        asker: The other parts of the scope.
+        asker: The parts of the scope that are not in the prompt.
         rules: What the settings allow.
     """
     if not prompt or prompt[-1].role != "user":
@@ -177,8 +182,8 @@ class _Entry:
 class AnswerIndex:
     """Index of stored answers. Not thread-safe.
 
-    It holds at most `max_entries` answers, each for `ttl_s`. The least recently used answer is dropped first. Times are
-    seconds of one clock.
+    It stores at most `max_entries` answers, each for `ttl_s` seconds. The least recently used answer is dropped first.
+    Times are seconds of one clock.
     """
 
     def __init__(self, rules: AnswerCacheSettings, dimensions: int) -> None:
@@ -248,7 +253,7 @@ class AnswerIndex:
         return len(dropped)
 
     def _group(self, question: CacheQuestion) -> Group | None:
-        """Return the key of the questions that may match this one, or None if none may.
+        """Return the key of the questions that may match this one, or None if no question may.
 
         These are the questions of its scope with the same content words. With `same_words` off, all questions of its
         scope.
@@ -280,7 +285,7 @@ class AnswerIndex:
 
 
 class LookupBackoff:
-    """Backoff of cache lookups that come too late: LATE_IN_A_ROW of them stop lookups for PAUSE_S seconds.
+    """Backoff of cache lookups: after LATE_IN_A_ROW late or failed ones in a row, lookups pause for PAUSE_S seconds.
 
     Each further late lookup doubles the pause, up to LONGEST_PAUSE_S. Not thread-safe.
     """
@@ -295,7 +300,7 @@ class LookupBackoff:
         return now >= self._until
 
     def answered(self) -> None:
-        """Record a lookup that came in time. The backoff starts anew."""
+        """Record a lookup that was answered in time. The next pause is PAUSE_S again."""
         self._late, self._pause_s = 0, PAUSE_S
 
     def late(self, now: float) -> None:

@@ -1,12 +1,12 @@
-"""Degradation policy: what a session gives up while one of its stages is too slow.
+"""Degradation policy: what the replies of a session omit while one of its stages is too slow.
 
-A turn is late if its processing time exceeds the total of the latency tier. The wait for the end of the turn does not
-count. A reply that was ready before the end of its turn is not late. In a late turn, each group of stages that exceeds
-its own limit is to blame. Each group has its measures, which are applied one after another:
+A turn is late if its processing time, without the wait for the end of the turn, reaches the limit of the latency tier
+(`is_late`). A reply that was ready before the end of its turn is not late. In a late turn, each group of stages that
+exceeds its own limit is to blame. Each group has its measures, which are applied one after another:
 
     stages to blame              measures               effect
     STT                          NO_SPECULATION         no drafts, and no interim transcripts
-    LLM first token              SMALL_MODEL, FILLER    the backup model answers, if there is one; fillers at the limit
+    LLM first token              SMALL_MODEL, FILLER    the backup model answers, if there is one; fillers play earlier
     first segment, first audio   SHORT_SEGMENT          shortest first segment, then a segment per clause
 
 `late_turns` late turns in a row apply one more measure, and `good_turns` others in a row lift one. If a stage becomes
@@ -26,14 +26,14 @@ from rejoinder.core.reply.held_clips import EXPECTED_S
 from rejoinder.core.settings.settings import DegradationSettings
 
 MAX_RECOVERY_FACTOR = 4
-"""Largest number of good turns that lift a measure, as a multiple of `good_turns`."""
+"""Maximum number of good turns in a row that a recovery takes, as a multiple of `good_turns`."""
 
 WAITING = (Stage.SILENCE, Stage.ENDPOINT)
 """Stages that wait for the end of the turn. Their length is a decision and not a sign of load."""
 
 
 class DegradationMeasure(Enum):
-    """Measure that makes a session's replies lighter. Values are metric labels."""
+    """Measure that makes a session's replies cheaper, see the table of this module. Values are metric labels."""
 
     SHORT_SEGMENT = "short_segment"
     NO_SPECULATION = "no_speculation"
@@ -43,26 +43,26 @@ class DegradationMeasure(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Measures to apply, in order, if `stages` take `limit_s` seconds or more together."""
+    """A group of stages, and the measures to apply, in order, if they take `limit_s` seconds or more together."""
 
     stages: tuple[Stage, ...]
     limit_s: float
     measures: tuple[DegradationMeasure, ...]
 
     def blames(self, shares_s: Mapping[Stage, float]) -> bool:
-        """Return True if the stages exceeded their limit in a turn of these shares, in seconds."""
+        """Return True if the stages reached their limit in a turn. `shares_s` is the time of each stage in seconds."""
         return sum(shares_s.get(stage, 0.0) for stage in self.stages) >= self.limit_s
 
 
 @dataclass(frozen=True, slots=True)
 class DegradationLevel:
-    """How many measures of one remedy are applied, and for how long the turns have been late or good.
+    """State of one remedy: how many of its measures are applied, and how many turns were late or good since then.
 
     Attributes:
-        recovery_turns: Good turns in a row that lift a measure.
-        level: Measures that are applied.
-        late: Late turns in a row since the last change.
-        good: Other turns in a row since the last change.
+        recovery_turns: Number of good turns in a row after which a measure is lifted.
+        level: Number of measures that are applied.
+        late: Number of late turns in a row since the last change.
+        good: Number of turns in a row, since the last change, that were not late because of these stages.
         lifted: Whether the last change lifted a measure.
     """
 
@@ -104,7 +104,7 @@ class DegradationPolicy:
     """
 
     def __init__(self, rules: DegradationSettings, *, small: bool) -> None:
-        """Create the policy. `small` tells whether there is a backup model."""
+        """Create the policy. `small`: True if there is a backup model."""
         self.tier = Tier(rules.tier)
         self._rules = rules
         self._remedies = remedies(self.tier, small=small)
@@ -142,16 +142,26 @@ class DegradationPolicy:
 
 
 def is_late(shares_s: Mapping[Stage, float], tier: Tier) -> bool:
-    """Return True if the processing time of a turn exceeds the tier's total.
+    """Return True if the processing time of a turn reaches the limit of the tier.
 
-    The wait for the end of the turn is left out of both.
+    The processing time is the sum of all stages except WAITING. The limit is the tier's total (section 3.1 of the
+    latency guide) minus its limit for voice activity detection (section 3.2), for example 800 - 200 = 600 ms.
+
+    Args:
+        shares_s: The time of each stage, in seconds.
+        tier: The latency tier.
     """
     spent_s = sum(seconds for stage, seconds in shares_s.items() if stage not in WAITING)
     return spent_s * 1000 >= total_limit_ms(tier) - component_limit_ms(Component.VAD, tier)
 
 
 def remedies(tier: Tier, *, small: bool) -> tuple[Remedy, ...]:
-    """Return the remedies of a latency tier. `small` tells whether there is a backup model."""
+    """Return one `Remedy` per group of stages, with the limits of a latency tier (section 3.2 of the latency guide).
+
+    Args:
+        tier: The latency tier.
+        small: Whether there is a backup model. If not, the measure SMALL_MODEL is left out.
+    """
 
     def limit_s(component: Component) -> float:
         return component_limit_ms(component, tier) / 1000

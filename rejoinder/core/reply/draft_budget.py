@@ -18,7 +18,7 @@ class DraftDeclined(Enum):
     """Reason why a draft is not started. Values are metric labels.
 
     OFF: drafts are disabled. TURN: the turn has had `max_per_turn` drafts. BUSY: `max_concurrent` replies are not
-    audible yet. BUDGET: too many drafts were lost. DEGRADATION: the session does without drafts.
+    audible yet. BUDGET: too many drafts were lost. DEGRADATION: a degradation measure forbids drafts.
     """
 
     OFF = "off"
@@ -67,7 +67,7 @@ class DraftBudget:
         return None
 
     def kept(self) -> None:
-        """Record that a draft has become the answer of its turn. It is refunded."""
+        """Record that a draft has become the answer of its turn, and refund its cost."""
         self._tokens = min(self._settings.waste_cap, self._tokens + 1)
 
     def answered(self) -> None:

@@ -24,13 +24,13 @@ RESERVE_S = 0.25
 """Seconds for what the estimates leave out: the network, and a second segment that is completed late."""
 
 QUANTILE = 0.9
-"""Quantile of the measured times that the estimate uses."""
+"""Quantile of the measured times that is used for `word_s` and `voice_s`."""
 
 WINDOW_S = 300.0
 """Seconds for which a measured time counts."""
 
 LEAST_SAMPLES = 3
-"""Minimum measurements of each time."""
+"""Minimum number of measurements of each time. With fewer, the longest first segment is used."""
 
 
 class FirstSegmentSizer:
@@ -56,9 +56,14 @@ class FirstSegmentSizer:
             self._voice_s.observe(voice[1] - voice[0], now)
 
     def first_words(self, least: int, most: int, now: float) -> int:
-        """Return the number of words of the first segment, between `least` and `most`.
+        """Return the number of words for the first segment of a reply.
 
-        It is `most` with fewer than LEAST_SAMPLES samples, or if the model is slower than speech.
+        It is `most` with fewer than LEAST_SAMPLES measurements, or if the model is slower than speech.
+
+        Args:
+            least: Minimum number of words.
+            most: Maximum number of words.
+            now: Monotonic time in seconds.
         """
         if min(self._word_s.count(now), self._voice_s.count(now)) < LEAST_SAMPLES:
             return most

@@ -1,13 +1,14 @@
-"""Held clips: speech that is synthesized in advance, and when a filler is worth playing.
+"""Prepared clips (held clips): speech that is synthesized in advance, and the time at which a filler is played.
 
-Held clips are the apology, the greeting, the fillers, and short phrases that are frequent in answers ("Sure."). A host
-synthesizes them once, when it starts. A segment of a reply with the same words is played from here.
+Prepared clips are the apology, the greeting, the fillers, and short phrases that are frequent in answers ("Sure."). A
+host synthesizes them once, when it starts. A segment of a reply with the same words is played from here.
 
 A filler tells a caller that a late answer is coming. If the answer is about to start, a filler would only delay it. So
 a filler is due only if the first audio is predicted to miss the budget. The prediction adds the typical times of the
 remaining stages: the median of recent turns, or the latency guide's target before there are enough turns. The running
-stage counts with its typical time from its start, and with at least the time it has taken. The estimate grows while no
-stage completes. So a filler is due no later than the budget minus the typical time of the later stages.
+stage counts with its typical time from its start, and with at least the time that it has taken. So the predicted time
+moves back while no stage completes, and a filler is due no later than the budget minus the typical time of the later
+stages.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from rejoinder.core.reply.question_matching import normalize
 from rejoinder.core.resilience.hedging import TtftWindow
 
 WINDOW_S = 300.0
-"""Seconds for which the duration of a stage counts."""
+"""Seconds for which a measured duration of a stage counts for the median."""
 
 FEWEST_TURNS = 5
-"""Minimum turns for a median."""
+"""Minimum number of turns for a median."""
 
 STEPS = (Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT, Stage.TTS_FIRST_AUDIO)
 """The stages between a question and the first audio of its answer, in order. Fillers start only after the first of
@@ -49,7 +50,7 @@ class HeldClip:
 
 
 class HeldClips:
-    """All held clips of a host. Not thread-safe.
+    """All prepared clips of a host. Not thread-safe.
 
     Attributes:
         apology: Played if a reply fails.
@@ -59,7 +60,7 @@ class HeldClips:
     def __init__(
         self, apology: HeldClip, fillers: tuple[HeldClip, ...] = (), others: tuple[HeldClip, ...] = ()
     ) -> None:
-        """Create the collection. Clips in `others` can only be found by their words."""
+        """Create the collection. The clips in `others` are found by their words only."""
         self.apology = apology
         self.fillers = fillers
         self._played = 0
@@ -96,11 +97,13 @@ class StageLatencyEstimator:
         return window.quantile(0.5, now) if window.count(now) >= FEWEST_TURNS else EXPECTED_S[stage]
 
     def filler_due(self, marks: Marks, deadline: float, now: float) -> float:
-        """Return when a filler is due if no other stage completes until then, or infinity if none is needed.
+        """Return the time at which to play a filler if no stage completes before, or infinity if none is needed.
+
+        Call it again when a stage completes.
 
         Args:
             marks: The stages of the turn so far.
-            deadline: When the caller should hear something, by the latency budget.
+            deadline: Monotonic time in seconds by which the caller should hear something.
             now: Monotonic time in seconds.
         """
         if marks.started(STEPS[0]) is None:

@@ -27,7 +27,7 @@ def opening_for(openings: Sequence[Opening], prompt: Sequence[ChatMessage]) -> s
 
 
 def _matches(opening: Opening, question: str) -> bool:
-    """Return True if the question contains one of the opening's phrases. Without phrases, any question matches."""
+    """Return True if the question contains one of the opening's phrases, or, without phrases, ends with "?"."""
     if not opening.when:
         return question.rstrip().endswith("?")
     padded = f" {normalize(question)} "

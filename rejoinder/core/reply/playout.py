@@ -1,7 +1,7 @@
-"""Playout: what has been sent of a reply, and what the caller has heard. No clock.
+"""Playout: what has been sent of a reply, and what the caller has heard. The current time is an argument.
 
-Synthesis is faster than speech, so audio waits here and is sent a little ahead of the caller's position. This lead
-absorbs jitter. Audio that is not sent yet can still be cancelled when the caller interrupts.
+Synthesis is faster than speech, so audio is queued and sent a little ahead of the position that the caller hears. This
+lead absorbs jitter. Audio that is not sent yet can still be cancelled when the caller interrupts.
 
 The caller's position is a model. Playback starts when the first sample is sent, runs in real time, and stops while
 there is nothing to play (an underrun). The model keeps an anchor: a time, and the samples played until then. It is
@@ -67,13 +67,13 @@ class Playout:
         self._complete = len(self._segments)
 
     def add(self, samples: int) -> None:
-        """Queue audio of the current segment. Audio before the first `begin` has no text."""
+        """Record that this many samples of the current segment are queued. Without a segment they have no text."""
         if self._segments:
             self._segments[-1].samples += samples
         self._added += samples
 
     def wait_s(self, samples: int, now: float) -> float:
-        """Return the seconds until this many more samples may be sent.
+        """Return the number of seconds until this many more samples may be sent.
 
         They may be sent as soon as they fit into the lead, or as soon as the caller has heard all audio sent so far.
         """
@@ -81,7 +81,7 @@ class Playout:
         return max(0, min(ahead, ahead + samples - self._lead)) / self._rate
 
     def sent(self, samples: int, now: float) -> None:
-        """Record that queued audio was sent.
+        """Record that this many queued samples were sent.
 
         Raises:
             ValueError: Fewer samples than this are queued.
@@ -94,9 +94,10 @@ class Playout:
         self._reached = max(self._reached, self._sent)
 
     def flush(self, now: float, heard: int | None = None) -> int:
-        """Record that the client has dropped all audio it had not played. Return the next sample to send.
+        """Record that the client has dropped all audio that it had not played.
 
-        The position stops there until the next `sent`.
+        The caller's position stops there until the next `sent`. Return this position: the index of the next sample to
+        send.
 
         Args:
             now: Monotonic time in seconds.
@@ -107,19 +108,24 @@ class Playout:
         return at
 
     def words_between(self, start_s: float, end_s: float) -> str:
-        """Return the words of which any part lies between two positions, joined by single spaces."""
+        """Return the words that are spoken, even if only in part, between two positions, joined by single spaces.
+
+        Args:
+            start_s: First position, in seconds of audio since the start of the reply.
+            end_s: Second position.
+        """
         first = len(self.heard_text(start_s).split())
         last = len(self.heard_text(end_s).split())
         words = [word for segment in self._segments for word in segment.words]
         return " ".join(words[first : last + 1])
 
     def position_s(self, now: float) -> float:
-        """Return how many seconds of audio the caller has heard. It never exceeds what was sent."""
+        """Return how many seconds of the reply's audio the caller has heard. It never exceeds what was sent."""
         return self._played(now) / self._rate
 
     @property
     def reached_s(self) -> float:
-        """How many seconds of audio were ever sent, whether heard or flushed."""
+        """How many seconds of the reply's audio were sent in total, including audio that the client dropped later."""
         return self._reached / self._rate
 
     def left_s(self, now: float) -> float:
@@ -127,11 +133,13 @@ class Playout:
         return (self._added - self._played(now)) / self._rate
 
     def finish(self, now: float) -> float:
-        """Return when all audio sent so far will have been played. It is `now` if it has been played."""
+        """Return the monotonic time at which the last sample sent so far is played, or `now` if it has been played."""
         return now + (self._sent - self._played(now)) / self._rate
 
     def heard_text(self, position_s: float) -> str:
-        """Return the words that are played in full at `position_s`, joined by single spaces.
+        """Return the words that are played in full at a position, joined by single spaces.
+
+        `position_s` is in seconds of audio since the start of the reply.
 
         Words of a complete segment without audio were never heard, because its synthesis has failed.
         """

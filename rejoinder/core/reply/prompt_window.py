@@ -59,7 +59,7 @@ class PromptWindow:
     """Sliding window over the turns of a conversation.
 
     Attributes:
-        keep_turns: Minimum turns in the prompt.
+        keep_turns: Minimum number of turns in the prompt.
         drop_turns: How many turns are dropped at a time.
         summarized: Whether dropped turns are replaced by a summary.
     """
@@ -91,7 +91,7 @@ class PromptWindow:
     def leaving(self, turns: Sequence[ChatMessage], summary: ConversationSummary = NOTHING) -> tuple[ChatMessage, ...]:
         """Return the messages that a new summary must cover before the caller's next turn.
 
-        Return none if `summary` covers them, or if summaries are off.
+        Return an empty tuple if `summary` covers them, or if summaries are off.
         """
         if not self.summarized:
             return ()
@@ -103,12 +103,12 @@ class PromptWindow:
 def request_summary(
     leaving: Sequence[ChatMessage], summary: ConversationSummary, words: int
 ) -> tuple[ChatMessage, ...]:
-    """Return the prompt that asks a language model for a summary of `leaving`.
+    """Return the prompt with which a language model summarizes the messages `leaving`.
 
     Args:
         leaving: The messages to summarize.
         summary: The previous summary. If it covers the first messages, it replaces them in the prompt.
-        words: Maximum words of the summary.
+        words: Maximum number of words of the summary.
     """
     previous = summary if summary.text and summary.of(leaving) else NOTHING
     lines = [f"Before: {previous.text}"] if previous.text else []
@@ -143,7 +143,7 @@ def _with_words(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 def _dropped(messages: Sequence[ChatMessage], keep_turns: int, drop_turns: int) -> int:
-    """Return how many messages have been dropped from the window."""
+    """Return how many messages at the beginning of the conversation are not in the prompt."""
     starts = [index for index, message in enumerate(messages) if message.role == "user"]
     turns = max(0, len(starts) - max(keep_turns, 1)) // drop_turns * drop_turns
     return starts[turns] if turns else 0

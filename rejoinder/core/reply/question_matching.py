@@ -3,8 +3,8 @@
 Sentence embeddings are close for questions that differ in the one word that matters ("on Monday", "on Tuesday"; "with a
 receipt", "without"). A rule on words therefore applies too: both questions must have the same content words in the same
 order, and at least two of them. Articles, plain auxiliaries, "you", "what" and requests ("please tell me") are not
-content. Negations, prepositions, tenses, other question words and numbers are. Words are stemmed roughly. In doubt the
-rule treats questions as different, and the language model answers.
+content words. Negations, prepositions, tenses, other question words and numbers are. Words are compared by their
+approximate stems. If unsure, the rule treats two questions as different, so that the language model answers.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def tells(content: tuple[str, ...]) -> bool:
 
 
 def content_words(text: str) -> tuple[str, ...]:
-    """Return the content words of a question, roughly stemmed."""
+    """Return the approximate stems of the content words of a question, in order."""
     words = _joined(_impersonal(text))
     return tuple(_stem(word) for word in words if word not in _STOP_WORDS)
 
@@ -142,7 +142,7 @@ def time_dependent(text: str) -> bool:
 def stands_alone(text: str) -> bool:
     """Return True if a question can be understood without the conversation before it.
 
-    It must not refer to anything said before, and must not be elliptic.
+    It must not refer to anything said before, and must not be a shortened question such as "And on Sunday?".
     """
     words = _full_forms(normalize(text))
     if len(words) < _LEAST_WORDS_ALONE or words[0] in _CONTINUATIONS or words[1] == "about":

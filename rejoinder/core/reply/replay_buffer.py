@@ -18,9 +18,9 @@ class ReplayPiece:
     """Audio of one segment or clip, as 16-bit PCM.
 
     Attributes:
-        words: The text that begins with this audio. Empty within a segment, and for replayed audio.
+        words: The text whose speech begins with this audio. Empty within a segment, and for replayed audio.
         pcm: The audio.
-        answers: Whether this is new audio of the answer. False for held clips and for replayed audio.
+        answers: Whether this is new audio of the answer. False for prepared clips and for replayed audio.
     """
 
     words: str
@@ -36,7 +36,7 @@ class ReplayPiece:
 class ReplayBuffer:
     """Queue of a reply's audio that can be rewound. Not thread-safe.
 
-    Positions are samples since the start of the reply. At least the last `keep` samples taken can be replayed.
+    Positions are sample indices since the start of the reply. The last `keep` samples taken can be replayed.
     """
 
     def __init__(self, keep: int) -> None:
@@ -46,7 +46,7 @@ class ReplayBuffer:
         self._taken = bytearray()
         self._reached = 0
         self.position = 0
-        """The next sample to take."""
+        """Index of the next sample to take."""
 
     @property
     def waiting(self) -> int:
@@ -55,7 +55,7 @@ class ReplayBuffer:
 
     @property
     def oldest(self) -> int:
-        """The first sample that `wind` can go back to."""
+        """Index of the first sample that `wind` can go back to."""
         return self._reached - len(self._taken) // SAMPLE_BYTES
 
     def add(self, piece: ReplayPiece) -> None:
@@ -91,7 +91,7 @@ class ReplayBuffer:
         return ReplayPiece("", pcm, answers=False)
 
     def wind(self, position: int) -> None:
-        """Go back, or forward again, to a sample between `oldest` and the last one taken.
+        """Set the next sample to take, between `oldest` and the end of the audio taken so far.
 
         Raises:
             ValueError: The sample is not in this range.

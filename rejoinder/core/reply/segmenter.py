@@ -1,10 +1,10 @@
 """Segmenter: splits the token stream of a reply into segments for speech synthesis.
 
-The first segment decides when the caller hears something, so it is short. Later segments have the play time of the
-first one to be made, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is
-complete when whitespace or the end follows it, and decisions use complete words only. So the segments do not depend on
-how the text was split into tokens. Numbers ("3.5", "1,000") and words are never split, and a segment is never delayed
-by more than the whitespace after its last word.
+The first segment decides when the caller hears something, so it is short. Later segments are synthesized while the
+first one plays, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is complete
+when whitespace or the end follows it, and decisions use complete words only. So the segments do not depend on how the
+text was split into tokens. Numbers ("3.5", "1,000") and words are never split, and a segment is never delayed by more
+than the whitespace after its last word.
 
 Each complete word has a boundary after it:
 
@@ -14,8 +14,8 @@ Each complete word has a boundary after it:
     PLAIN      anything else            the end only if the limit is reached and no clause ended
 
 A newline always ends a sentence (list items, headings). Words without anything to speak, such as a dash or a stray
-quotation mark, are joined to a neighbour and are never a segment of their own. Markdown is removed: emphasis, code
-marks, headings and bullets. Text in scripts without spaces between words becomes one segment at its end.
+quotation mark, are joined to a neighbour and are never a separate segment. Markdown is removed: emphasis, code marks,
+headings and bullets. Text in scripts without spaces between words becomes one segment at its end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 MIN_CLAUSE_WORDS = 2
-"""Minimum words of a clause that is a segment. "Sure," plays for only 0.3 s, too short to prepare the next segment."""
+"""Minimum words of a clause that becomes a segment. "Sure," plays for 0.3 s, too short to prepare the next segment."""
 
 ABBREVIATIONS = """
     mr mrs ms mx dr prof rev gen col capt lt sgt hon gov sen rep pres st sr jr vs cf approx
@@ -45,7 +45,7 @@ _EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)|`+|(?<!\w)_+|_+(?!\w)")
 
 
 class WordBoundary(Enum):
-    """Kind of boundary after a word."""
+    """Kind of boundary after a word, see the table of this module."""
 
     PLAIN = "plain"
     BOUND = "bound"
@@ -67,8 +67,9 @@ class _Word:
 class Segmenter:
     """Segmenter of one reply. Not thread-safe.
 
-    Only words that are bound together can exceed a limit. Joined by spaces, the segments are the whole text with single
-    spaces and without its markdown. At most signs that are not spoken are missing at the end.
+    A segment exceeds its maximum number of words only if its words must not be separated (BOUND). Joined by spaces, the
+    segments are the whole text with single spaces and without its markdown. Only signs that are not spoken can be
+    missing at the end.
     """
 
     def __init__(self, first_words: int, words: int, *, clauses: bool = False) -> None:
@@ -122,7 +123,7 @@ class Segmenter:
         return [self._cut(len(self._open))] if self._spoken(len(self._open)) else []
 
     def _size(self) -> int:
-        """Return how many of the open words form a segment now, or 0."""
+        """Return how many of the collected words form a segment now, or 0 if more words are needed."""
         whole = len(self._open)
         spoken = self._spoken(whole)
         if not spoken:

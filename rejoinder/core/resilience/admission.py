@@ -1,8 +1,9 @@
 """Admission control of a host: refuses calls when it is full, or when its event loop is overloaded.
 
 The number of places is planned in advance. The lag of the event loop shows how much capacity the machine really has
-now. A single late measurement is noise, such as a garbage collection or a burst of a neighbour. If every measurement of
-two seconds is late, the loop has no capacity left, and every further call would slow down all others.
+now. A single late measurement is noise, for example a garbage collection or a burst of work in another process. If
+every measurement of two seconds is late, the loop has no capacity left, and every further call would slow down all
+others.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections import deque
 from enum import Enum
 
 LOOKS = 4
-"""Measurements in a row that must be late. The host measures twice a second, so this is two seconds."""
+"""Late measurements in a row after which calls are refused. The host measures twice a second, so this is two seconds.
+"""
 
 
 class AdmissionRefusal(Enum):
-    """Reason why a call is refused. FULL: all places are taken. LATE: the event loop is overloaded."""
+    """Reason why a call is refused. FULL: the host has no free place. LATE: its event loop is overloaded."""
 
     FULL = "full"
     LATE = "late"
@@ -40,7 +42,7 @@ class Admission:
         return self._lags[-1] if self._lags else 0.0
 
     def refusal(self, taken: int) -> AdmissionRefusal | None:
-        """Return why the next call is refused while `taken` calls are live, or None if it is admitted."""
+        """Return why a new call is refused while the host has `taken` calls, or None if it is admitted."""
         if taken >= self._places:
             return AdmissionRefusal.FULL
         late = len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s

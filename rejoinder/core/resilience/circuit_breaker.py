@@ -22,7 +22,7 @@ from enum import Enum
 from rejoinder.core.settings.settings import BreakerSettings
 
 MOST_PROBES = 6
-"""Failed probes after which a replica is removed."""
+"""Number of failed probes after which a replica is removed."""
 
 LONGEST_PAUSE_S = 30.0
 """Longest pause between two probes of a replica, in seconds."""

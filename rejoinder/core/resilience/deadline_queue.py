@@ -2,8 +2,8 @@
 
 A first-come, first-served queue collapses just above capacity. Every request waits until little time is left, gets a
 place, and misses its deadline while it is being served. The newest request has the most time left, so it is served
-first. A request is dropped if its remaining time is below the mean service time. A stricter cut (mean + 2 sigma) served
-one sixth fewer requests.
+first. A request is dropped if its remaining time is below the mean service time. A stricter limit (mean + 2 sigma)
+served one sixth fewer requests.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Ticket = TypeVar("Ticket")
 class DeadlineQueue(Generic[Ticket]):
     """Deadline-aware queue with a fixed number of places, newest ticket first. Not thread-safe.
 
-    Tickets are chosen by the user, and each is in the queue once. Deadlines and `now` are seconds of the same
-    clock.
+    A ticket is any hashable object that stands for one request. Each is in the queue once. Deadlines and `now` are
+    seconds of the same clock.
     """
 
     def __init__(self, places: int) -> None:
@@ -44,7 +44,8 @@ class DeadlineQueue(Generic[Ticket]):
         Args:
             ticket: The ticket. Unknown tickets are ignored.
             now: The current time.
-            learn: Whether the time since it got its place counts as a service time. False if it was withdrawn early.
+            learn: Whether the time since the ticket got its place counts as a service time. False if the request was
+                withdrawn early.
         """
         self._waiting.pop(ticket, None)
         started_at = self._served.pop(ticket, None)
@@ -52,10 +53,13 @@ class DeadlineQueue(Generic[Ticket]):
             self._observe(now - started_at)
 
     def calls(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
-        """Fill the free places, and return the tickets that are served from now on and those that were dropped.
+        """Fill the free places with waiting tickets, and drop those that would be late.
 
-        A ticket is dropped if its remaining time is below the mean service time. If no ticket is being served,
-        the newest one is served in any case. Otherwise an estimate that is too long could never be corrected.
+        A ticket is dropped if its remaining time is below the mean service time. If no ticket is being served, the
+        newest one is served in any case. Otherwise a mean service time that is too long could never be corrected.
+
+        Returns:
+            The tickets that are served from now on, and the tickets that were dropped.
         """
         served: list[Ticket] = []
         late: list[Ticket] = []

@@ -1,4 +1,4 @@
-r"""Hedged requests: when a second attempt is sent, what hedging may cost, and which attempt is used.
+r"""Hedged requests: when a second attempt is sent, how many are allowed, and which attempt is used.
 
 A hedge is a second attempt on another replica while the first one is still running. It shortens the tail of the time to
 first token (TTFT), for example if a replica is stalled or its queue is long. It does not help if the request itself is
@@ -21,8 +21,8 @@ cancelled. There is no switch after the first token, because its audio is alread
                               |    \
          HedgeDue, AttemptFailed    +-- AttemptFailed, none left --> LOST
 
-The histogram of the window has logarithmic buckets, as DDSketch. A quantile is within RELATIVE_ERROR of the exact order
-statistic at any scale, and a slice takes a few hundred integers.
+The histogram of the window has logarithmic buckets, like DDSketch. A quantile is within RELATIVE_ERROR of the exact
+order statistic at any scale, and a slice takes a few hundred integers.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ RELATIVE_ERROR = 0.01
 """Largest relative error of a quantile of `TtftWindow`."""
 
 SLICES = 3
-"""Slices of the window. The oldest one is dropped at a time, as in Finagle."""
+"""Number of slices of the window. When a new slice begins, the oldest one is dropped, as in Finagle."""
 
 PROMPT_BANDS = (256, 1024, 4096)
-"""Limits of the prompt sizes, in tokens: a voice agent's first turns, its later turns, prompts with documents, longer
-ones."""
+"""Bounds between the bands of prompt size, in tokens. The four bands are a voice agent's first turns, its later turns,
+prompts with documents, and longer prompts."""
 
 CHARACTERS_A_TOKEN = 4
 """Approximate characters per token of English text. This is exact enough for bands that differ by a factor of four."""
 
 MAX_ATTEMPTS = 3
-"""Most attempts of a request: the primary and two hedges or retries. gRPC's hedging has a limit of 5."""
+"""Maximum number of attempts of a request: the first and two hedges or retries. gRPC's hedging has a limit of 5."""
 
 USUAL_SAMPLES = 10
-"""Minimum samples for a median TTFT."""
+"""Minimum number of samples for a median TTFT."""
 
 MAX_RUNNING = 2
-"""Most attempts that run at the same time. A third one would add load when the stage is already overloaded."""
+"""Maximum number of attempts that run at the same time. A third would add load to a stage that is overloaded."""
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _SHORTEST_S = 1e-6
-# A budget of 0.1 must buy one token after ten requests, although ten times 0.1 is a little less than 1.
+# A budget of 0.1 must give one token after ten requests, although the sum of ten times 0.1 is a little less than 1.
 _ROUNDING = 1e-9
 
 
@@ -72,7 +72,7 @@ def prompt_tokens(characters: int) -> int:
 class TtftWindow:
     """Sliding window of times to first token, for quantiles.
 
-    It holds at least the last two thirds of `window_s` seconds, and at most all of it.
+    It covers at least the last two thirds of `window_s` seconds, and at most all of them.
     """
 
     def __init__(self, window_s: float, slices: int = SLICES) -> None:
@@ -112,7 +112,7 @@ class TtftWindow:
         return 2 * _GAMMA**bucket / (_GAMMA + 1)
 
     def _forget(self, now: float) -> int:
-        """Drop the slices that have left the window, and return the number of the slice that holds `now`."""
+        """Drop the slices that have left the window, and return the number of the slice that contains `now`."""
         current = math.floor(now / self._slice_s)
         while self._slices and self._slices[0][0] <= current - self._kept:
             self._slices.popleft()
@@ -195,13 +195,14 @@ class HedgePolicy:
         """Return True if a hedge would only wait in a queue.
 
         Args:
-            queue: Requests at the least busy of the other replicas. None if it is unknown: then a hedge is not vetoed.
+            queue: Number of requests at the least busy of the other replicas. None if it is unknown: then the result is
+                False.
         """
         return queue is not None and queue >= self._settings.veto_queue
 
 
 class RacePhase(Enum):
-    """Phase of a race. READY: before the first attempt. WON and LOST are final."""
+    """Phase of a race. READY: no attempt was sent. RUNNING: attempts run. WON: one has a token. LOST: all failed."""
 
     READY = "ready"
     RUNNING = "running"
@@ -216,7 +217,7 @@ class Race:
     Attributes:
         phase: The phase of the race.
         sent_at: When each attempt was sent, in monotonic seconds.
-        running: The attempts that have neither failed nor been cancelled.
+        running: The numbers of the attempts that have neither failed nor been cancelled.
     """
 
     phase: RacePhase = RacePhase.READY
@@ -236,14 +237,14 @@ class HedgeDue:
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """The attempt has produced its first token."""
+    """The attempt with this number has produced its first token."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The attempt has ended without a first token."""
+    """The attempt with this number has ended without a first token."""
 
     attempt: int
 
@@ -260,7 +261,7 @@ class ReplicaSilent:
 
 @dataclass(frozen=True, slots=True)
 class StartHedge:
-    """Start this attempt on a replica that no earlier attempt has used."""
+    """Start the attempt with this number, on a replica that no earlier attempt of the request has used."""
 
     attempt: int
 

@@ -21,7 +21,9 @@ class BargeInSettings(Section):
     """
 
     min_words: int = Field(1, ge=0, le=10)
-    """Words, backchannels excluded, that end a reply. 0: any speech ends it, without a pause first."""
+    """Number of words, backchannels excluded, from which speech ends a reply. 0: any speech ends it, without a pause
+    first.
+    """
     pause_after_ms: float = Field(64, ge=32, le=1000)
     """Milliseconds of speech after which an audible reply is paused. The default is two voice activity windows."""
     resume_after_ms: float = Field(300, ge=0, le=5000)
@@ -35,13 +37,13 @@ class BargeInSettings(Section):
     It applies if `interim_transcripts.enabled` is true.
     """
     echo_guard: bool = True
-    """Ignore speech that repeats the words of the current reply: it is an echo of our own audio."""
+    """Ignore speech that repeats the words of the current reply: it is an echo of the agent's audio."""
     echo_tail_ms: float = Field(1000, ge=0, le=10_000)
     """Milliseconds after the end of a reply in which the echo guard still applies."""
     answer_window_ms: float = Field(1000, ge=0, le=10_000)
-    """Remaining playout in milliseconds below which a backchannel counts as an answer: "yeah" then takes the turn."""
+    """Milliseconds before the end of a reply in which a backchannel counts as an answer: "yeah" then ends the reply."""
     backchannels: Phrases = BACKCHANNELS
-    """Phrases that never end a reply, by `stt.language`. A language without an entry has none."""
+    """Phrases that do not end a reply, by `stt.language`. A language without an entry has none."""
     stop_words: Phrases = STOP_WORDS
     """Phrases that always end a reply, whatever `min_words` says, by `stt.language`.
     A language without an entry has none.

@@ -1,4 +1,4 @@
-"""Settings of openings: held phrases with which a reply begins before the language model answers."""
+"""Settings of openings: prepared phrases with which a reply begins before the language model answers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ Words = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whi
 
 
 class Opening(Section):
-    """First words of a reply that fit whatever the language model answers."""
+    """First words of a reply. They must fit whatever the language model answers after them."""
 
     say: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
     """Text to speak. It is synthesized when a host starts."""
     when: Annotated[tuple[Words, ...], Field(max_length=32)] = ()
-    """Words or phrases of the caller of which one must occur. Empty: the opening fits every question."""
+    """Words or phrases. The opening is used if the caller's words contain one of them.
+    Empty: it is used for every text of the caller that ends with a question mark.
+    """
 
 
 Openings = Annotated[tuple[Opening, ...], Field(max_length=32)]

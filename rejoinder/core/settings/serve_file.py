@@ -1,6 +1,6 @@
 """The one configuration file, `ray_config.yaml`.
 
-It is a stock Ray Serve config, valid for `serve deploy`. Its one application is Rejoinder, with our `Settings` as its
+It is a stock Ray Serve config, valid for `serve deploy`. Its one application is Rejoinder, with `Settings` as its
 `args`.
 """
 
@@ -30,7 +30,7 @@ class LoggingOptions(Section):
     encoding: Literal["TEXT", "JSON"] = "TEXT"
     """Format of log lines: plain text, or one JSON object a line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Least severity that is logged."""
+    """Lowest severity that is logged."""
     enable_access_log: bool = False
     """Log every request. Off by default: each stage call is a request, dozens in a turn."""
     logs_dir: str | None = None

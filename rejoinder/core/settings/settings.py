@@ -72,7 +72,7 @@ __all__ = [
 Texts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(max_length=32)]
 
 SHUTDOWN_MARGIN_S = 60.0
-"""Time for a call that reaches `host.session_max_s` to finish its last reply and close."""
+"""Seconds that a call which reaches `host.session_max_s` has to finish its last reply and to close."""
 
 
 class SpeechSettings(Section):
@@ -86,15 +86,15 @@ class SpeechSettings(Section):
     release_threshold: Fraction = 0.35
     """Probability below which a window counts as silence during speech; at most `threshold`."""
     drop_30db_threshold: Fraction = 0.6
-    """Probability that a window needs to count as speech if it is 30 dB quieter than the utterance.
-    The network's probability falls two or three windows after the sound does. 0: loudness does not count.
+    """Probability that a window needs to count as speech if it is 30 dB quieter than the utterance. The model's
+    probability falls two or three windows after the sound does. 0: the level of the window is ignored.
     """
     drop_40db_threshold: Fraction = 0.98
-    """Probability that a window needs to count as speech if it is 40 dB quieter than the utterance.
-    No speech sound is that quiet. 0: loudness does not count.
+    """Probability that a window needs to count as speech if it is 40 dB quieter than the utterance. No speech sound is
+    that quiet. 0: the level of the window is ignored.
     """
     min_speech_ms: float = Field(96, ge=32, le=1000)
-    """Milliseconds of speech that start an utterance, so that a click does not."""
+    """Milliseconds of speech from which an utterance starts. A shorter sound, such as a click, starts none."""
     soft_end_ms: float = Field(32, ge=32, le=1000)
     """Milliseconds of silence that make a tentative end of speech. Transcription and a speculative reply start then.
     The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms
@@ -120,11 +120,12 @@ class EndpointingSettings(Section):
     """
 
     min_silence_ms: float = Field(100, ge=0, le=2000)
-    """Shortest wait in milliseconds of silence."""
+    """Shortest silence, in milliseconds, that ends a turn."""
     max_silence_ms: Positive = 2000
-    """Longest wait in milliseconds of silence, for a turn that is surely unfinished."""
+    """Silence, in milliseconds, that ends a turn which the turn detector is sure is incomplete. No turn waits longer.
+    """
     complete_threshold: Fraction = 0.3
-    """Probability of a complete turn below which the wait grows towards `max_silence_ms`."""
+    """Probability of a complete turn below which the silence that ends a turn grows towards `max_silence_ms`."""
     cut_off_budget: float = Field(0.025, gt=0, lt=1)
     """Probability, by the pause model, of ending a turn while the caller only pauses. A smaller budget makes every turn
     wait longer. The model is optimistic: with the default of 0.025, 14.7% of the pauses in read speech were cut off, at
@@ -135,19 +136,19 @@ class EndpointingSettings(Section):
     (benchmarks/studies/turn_curves.py).
     """
     fallback_silence_ms: Positive = 500
-    """Wait in milliseconds of silence if the turn detector does not answer in time.
-    The default is within the latency guide's End-of-Turn Delay (optimized column, 400 to 600 ms).
+    """Silence, in milliseconds, that ends a turn if the turn detector does not answer in time. The default is within
+    the latency guide's End-of-Turn Delay (optimized column, 400 to 600 ms).
     """
     verdict_timeout_ms: Positive = 400
-    """Milliseconds after which the turn detector's verdict is no longer waited for."""
+    """Timeout of the turn detector in milliseconds. After it, `fallback_silence_ms` applies."""
     ask_after_ms: float = Field(200, ge=0, le=2000)
-    """Milliseconds of silence after which the turn detector is asked; its training data had 200.
-    It is asked sooner if the transcript is ready and does not read finished.
+    """Milliseconds of silence after which the turn detector is called. Its training data had 200. It is called sooner
+    if the transcript is available and does not look complete.
     """
     finished_probability: Fraction = 0.9
-    """Probability of a complete turn that a transcript implies if it reads finished
-    (rejoinder/core/turns/transcript_ending.py). If it is ready before the verdict, it decides alone.
-    0: the turn detector makes every decision and is asked at once.
+    """Probability of a complete turn that is assumed if the transcript looks complete, as a sentence with a full stop
+    does (rejoinder/core/turns/transcript_ending.py). If it is available first, the turn detector's result is not used.
+    0: the turn detector makes every decision and is called at once.
     """
 
     @model_validator(mode="after")
@@ -158,9 +159,10 @@ class EndpointingSettings(Section):
 
 
 class InterimTranscriptSettings(Section):
-    """Interim transcripts of an utterance in progress. The language model prefills words on which two of them agree.
+    """Interim transcripts of an utterance in progress.
 
-    There are none if the language model's engine cannot prefill (`LlmSettings.supports_prefill`).
+    The language model prefills the words that two of them in a row have in common. There are no interim transcripts if
+    the language model's engine cannot prefill (`LlmSettings.supports_prefill`).
     """
 
     enabled: bool = True
@@ -168,33 +170,35 @@ class InterimTranscriptSettings(Section):
     every_ms: float = Field(400, ge=100, le=5000)
     """Milliseconds between the starts of interim transcripts."""
     at_dips: bool = True
-    """Also transcribe as soon as the voice drops. If the drop was the end, the speculative reply starts from that
-    transcript.
+    """Also transcribe as soon as the voice falls by 20 dB. If that was the end of the turn, the speculative reply
+    starts from this transcript.
     """
     share: float = Field(0.4, gt=0, le=1)
-    """Largest share of the speaking time for which interim transcripts occupy the recognizer.
-    The interval grows with the time that each one takes, so a busy recognizer gets fewer of them.
+    """Maximum share of the speaking time in which the recognizer works on interim transcripts. The interval grows with
+    the time that each one takes, so a busy recognizer gets fewer of them.
     """
     max_interval_ms: float = Field(5000, ge=100, le=60_000)
-    """Longest interval in milliseconds. Each failure doubles the interval up to this."""
+    """Longest time between the starts of interim transcripts, in milliseconds. Each failure doubles the time up to
+    this.
+    """
 
 
 class SpeculationSettings(Section):
     """Speculative replies: replies that start at a tentative end of speech, before the turn ends.
 
-    Nothing of one reaches the caller before the turn ends.
+    The caller hears nothing of a speculative reply before the turn ends.
     """
 
     enabled: bool = True
     """Start replies before the turn ends."""
     max_per_turn: Count = 3
-    """Speculative replies in one turn. After that, the reply waits for the end of the turn."""
+    """Maximum number of speculative replies in one turn. After that, the reply waits for the end of the turn."""
     max_concurrent: Count = 16
-    """Replies of a host that are not audible yet, from which no speculative reply starts: those replies go first."""
+    """Number of replies of a host that are not audible yet, from which no further speculative reply starts."""
     waste_budget: float = Field(0.5, ge=0, le=10)
-    """Discarded speculative replies for each answered turn, on average."""
+    """Maximum number of discarded speculative replies per answered turn, on average."""
     waste_cap: Positive = 10.0
-    """Discarded speculative replies of a host allowed beyond `waste_budget`: the size of the burst."""
+    """Maximum number of discarded speculative replies of a host beyond `waste_budget`, for a short burst."""
 
 
 class ConversationSettings(Section):
@@ -205,25 +209,28 @@ class ConversationSettings(Section):
     )
     """System prompt of a session that does not set its own."""
     context_turns: int = Field(4, ge=0, le=100)
-    """Fewest turns that the prompt holds word for word. The default is the latency guide's (section 2.3.4)."""
+    """Minimum number of turns that are in the prompt word for word. The default is the latency guide's (section 2.3.4).
+    """
     context_drop_turns: int = Field(4, ge=1, le=100)
-    """Turns that leave the prompt together. The prompt keeps its beginning, and with it the KV cache, in between."""
+    """Number of turns that leave the prompt at once. In between, the beginning of the prompt and its KV cache stay
+    valid.
+    """
     summary_words: int = Field(0, ge=0, le=500)
-    """Most words of the summary that replaces turns which leave the prompt. 0: they are forgotten.
+    """Maximum number of words of the summary that replaces turns which leave the prompt. 0: they are forgotten.
     Off by default: the default model (135 million parameters) invents things in summaries.
     """
     max_reply_tokens: int = Field(60, ge=1, le=4096)
-    """Most tokens of a reply if the client does not set a limit."""
+    """Maximum number of tokens of a reply if the client does not set a limit."""
     temperature: float = Field(0.0, ge=0, le=2)
     """Sampling temperature of the language model. 0: always the most probable token."""
     first_segment_min_words: int = Field(3, ge=1, le=50)
-    """Fewest words of a reply's first segment. Within the limits, it is as short as the synthesis of the next segment
-    allows (rejoinder/core/reply/first_segment.py).
+    """Minimum number of words of a reply's first segment. Between this and `first_segment_words`, it is as short as the
+    synthesis of the next segment allows (rejoinder/core/reply/first_segment.py).
     """
     first_segment_words: int = Field(5, ge=1, le=50)
-    """Most words of a reply's first segment. A shorter one is audible sooner."""
+    """Maximum number of words of a reply's first segment. A shorter first segment is audible sooner."""
     segment_words: int = Field(24, ge=1, le=200)
-    """Most words of the other segments, each of which is synthesized at once."""
+    """Maximum number of words of the other segments, each of which is synthesized in one request."""
     playout_lead_ms: float = Field(320, ge=20, le=5000)
     """Milliseconds of audio that are sent ahead of playout. A longer lead tolerates more jitter. A shorter one discards
     less audio at a barge-in.
@@ -237,15 +244,17 @@ class ConversationSettings(Section):
     status failed.
     """
     greeting: str = Field("", max_length=300)
-    """Text that is spoken when a session begins, once it is configured or the caller speaks. Empty: none."""
+    """Text that is spoken at the beginning of a session, when the client has configured it or the caller speaks.
+    Empty: no greeting.
+    """
     phrases: Texts = ("Yes.", "No.", "Sure.", "Of course.", "Okay.", "Thank you.", "You're welcome.", "Goodbye.")
     """Phrases that are synthesized when a host starts. A segment with the same words is played without synthesis."""
     openings: Openings = ()
-    """Phrases that start a reply at once; the model continues after the first one that fits the caller's words
-    (actors/replying/openings.py). None by default: they suit a fixed service, not an open conversation.
+    """Phrases that start a reply at once. The first one that fits the caller's words is spoken, and the model continues
+    after it (actors/replying/openings.py). None by default: they suit a fixed service, not an open conversation.
     """
     fillers: Texts = ("Let me see.", "One moment.", "Just a second.")
-    """Phrases that are played in turn while a reply is late."""
+    """Phrases that are played while a reply is late, one after another in rotation."""
     filler_after_ms: float = Field(1500, ge=0, le=60_000)
     """Milliseconds from the end of the caller's speech to the predicted first audio, above which a filler is played.
     0: never.
@@ -253,21 +262,23 @@ class ConversationSettings(Section):
 
 
 class HedgingSettings(Section):
-    """Hedged requests to the language model: a second replica is asked when the first token is late.
+    """Hedged requests to the language model: a second replica gets the request when the first token is late.
 
     The delay is a quantile of recent times to first token (TTFT), see `rejoinder/core/resilience/hedging.py`.
     """
 
     enabled: bool = True
-    """Ask a second replica when a first token is late."""
+    """Send the request to a second replica when a first token is late."""
     budget: Fraction = 0.04
-    """Hedges and retries as a share of the requests. The hedge delay is the (1 - budget) quantile of recent TTFTs."""
+    """Maximum number of hedges and retries, as a share of the requests. The hedge delay is the (1 - budget) quantile of
+    recent TTFTs.
+    """
     budget_cap: Positive = 10.0
-    """Unused hedges that may accumulate: the size of the burst."""
+    """Maximum number of unused hedges that accumulate for a short burst."""
     min_samples: Count = 100
-    """TTFTs in the window from which their quantile is used, among prompts of a similar length."""
+    """Number of TTFTs of prompts of a similar length from which their quantile is used."""
     first_token_deadline_ms: Positive = 600
-    """Hedge delay in milliseconds while there are fewer samples."""
+    """Hedge delay in milliseconds while there are fewer than `min_samples` TTFTs."""
     min_delay_ms: Positive = 20
     """Shortest hedge delay in milliseconds, whatever the quantile is."""
     max_delay_ms: Positive = 2000
@@ -275,7 +286,7 @@ class HedgingSettings(Section):
     window_s: Positive = 30.0
     """Seconds of TTFTs that the quantile is taken from."""
     veto_queue: Count = 8
-    """Requests at every other replica from which no hedge is sent: it would only wait in a queue."""
+    """Number of requests at each of the other replicas from which no hedge is sent: it would only wait in a queue."""
     cancel_timeout_s: Positive = 1.0
     """Seconds after which an unconfirmed cancellation of the losing request is logged and counted as an error."""
 
@@ -284,28 +295,28 @@ class BreakerSettings(Section):
     """Circuit breaker of each language model replica (rejoinder/core/resilience/circuit_breaker.py)."""
 
     enabled: bool = True
-    """Take replicas out of service that are silent or fail."""
+    """Send no requests to replicas that are silent or fail."""
     silence_ms: Positive = 700
     """Milliseconds without a token from a replica, to any conversation, after which it is taken out.
     It applies while a request waits for the replica. It is also the timeout of a probe.
     """
     silence_factor: Positive = 3.0
-    """Multiple of the median TTFT that replaces `silence_ms` where it is longer."""
+    """Multiple of the median TTFT that is used instead of `silence_ms` if it is longer."""
     failures: Count = 3
-    """Failed requests in a row after which a replica is taken out."""
+    """Number of failed requests in a row after which a replica is taken out."""
     pause_s: Positive = 2.0
     """Seconds until a replica that was taken out is probed. Each failed probe doubles the pause, up to 30 s."""
 
 
 class HostSettings(Section):
-    """The session host: the ingress deployment that holds the conversations."""
+    """The session host: the ingress deployment that runs the conversations."""
 
     resources: Resources = Resources()
     """Resources that each host reserves on its node."""
     autoscaling: Autoscaling = Autoscaling(target_ongoing_requests=64)
     """Number of hosts, and when it changes."""
     max_sessions: Count = 100
-    """Most sessions of one host; further ones are refused with HTTP 503 and Retry-After."""
+    """Maximum number of sessions of one host. Further ones are refused with HTTP 503 and Retry-After."""
     retry_after_s: Positive = 5.0
     """Seconds after which a refused client should retry."""
     tick_ms: float = Field(10, ge=4, le=128)
@@ -313,15 +324,15 @@ class HostSettings(Section):
     A longer pause makes larger batches, but from 16 windows on a window costs no less (docs/results/density.md).
     """
     max_windows_per_tick: int = Field(4, ge=1, le=32)
-    """Most windows of one session that are decided in one tick, so that a backlog does not block the others."""
+    """Maximum number of windows of one session in one batch, so that its backlog does not delay the other sessions."""
     audio_ring_s: float = Field(40, ge=5, le=300)
-    """Seconds of each caller's audio that are kept. It must hold the longest utterance with its padding."""
+    """Seconds of each caller's audio that are kept. It must be at least the longest utterance with its padding."""
     send_queue_events: int = Field(512, ge=16, le=10_000)
-    """Events that may wait to be sent to one client. A client that reads too slowly is disconnected."""
+    """Maximum number of events that wait to be sent to one client. A client that reads too slowly is disconnected."""
     session_max_s: Positive = 3600.0
     """Longest session in seconds; it then ends with an error event."""
     graceful_shutdown_timeout_s: Positive = 3600.0 + SHUTDOWN_MARGIN_S
-    """Seconds for which a host that is being removed keeps its calls; Serve then kills it. It takes no new calls
+    """Seconds for which a host that is being removed continues its calls; Serve then kills it. It takes no new calls
     meanwhile. At least `session_max_s`, so that no call is lost; the default adds a margin of 60 s.
     """
     health_check_period_s: Positive = 5.0
@@ -335,7 +346,7 @@ class HostSettings(Section):
     A further call would slow down all calls of the host.
     """
     scale_at_loop_lag_ms: Positive = 50
-    """Event-loop lag in milliseconds above which autoscaling adds a host, however few calls there are."""
+    """Event-loop lag in milliseconds above which autoscaling adds a host, even if it has few calls."""
     metrics_port: int = Field(0, ge=0, le=65535)
     """Port of each host's Prometheus metrics. 0: a free port, listed by GET /metrics/targets."""
     api_keys_env: str = "REJOINDER_API_KEYS"
@@ -396,7 +407,7 @@ class Settings(Section):
     speculation: SpeculationSettings = SpeculationSettings()
     """Replies that start before the turn ends."""
     conversation: ConversationSettings = ConversationSettings()
-    """Prompt, reply segments, held phrases."""
+    """Prompt, reply segments, prepared phrases."""
     hedging: HedgingSettings = HedgingSettings()
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()
@@ -444,7 +455,7 @@ def config_error(error: ValidationError, prefix: str) -> ConfigError:
     """Return the first of pydantic's errors as a ConfigError.
 
     Args:
-        error: What pydantic raised.
+        error: The error that pydantic raised.
         prefix: Path of the validated document, put before the field's own path; "" for none.
     """
     first = error.errors(include_url=False)[0]
@@ -452,6 +463,7 @@ def config_error(error: ValidationError, prefix: str) -> ConfigError:
     if first["type"] == "extra_forbidden":
         return ConfigError("unknown key.", "Remove it, or check its spelling and indentation.", field=path)
     if first["type"] == "value_error":
-        # Raised by our own validators, whose text names the values and the fix. The input would be a whole section.
+        # Raised by the validators of this package, whose text names the values and the fix. The input is not printed,
+        # because it is a whole section.
         return ConfigError(f"{first['ctx']['error']}.", field=path)
     return ConfigError(f"{first['msg']} (got {first.get('input')!r}).", "Correct this value.", field=path)

@@ -28,11 +28,11 @@ class Resources(Section):
     """
 
     num_cpus: float = Field(0.1, ge=0)
-    """CPU cores to reserve. The small default lets all stages share the cores of a small machine."""
+    """Number of CPU cores to reserve. The small default lets all stages share the cores of a small machine."""
     num_gpus: float = Field(0, ge=0)
-    """GPUs to reserve; a fraction shares one GPU. Only `llm` with engine vllm uses a GPU: elsewhere it must be 0."""
+    """Number of GPUs to reserve; a fraction shares one GPU. It must be 0 except for `llm` with engine vllm."""
     memory_mb: int = Field(0, ge=0)
-    """Memory to reserve in MiB. 0: none is reserved."""
+    """Memory to reserve, in MiB. 0: no memory is reserved."""
     custom: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources to reserve, by name, as declared with `ray start --resources`."""
     label_selector: dict[str, str] = Field(default_factory=dict)
@@ -52,13 +52,15 @@ class Autoscaling(Section):
     """
 
     min_replicas: Count = 1
-    """Replicas that always run."""
+    """Minimum number of replicas."""
     max_replicas: Count = 1
-    """Most replicas that may run; at least `min_replicas`."""
+    """Maximum number of replicas; at least `min_replicas`."""
     target_ongoing_requests: Positive = 2.0
-    """Requests (for hosts: calls) at once for which one replica is planned."""
+    """Number of concurrent requests (for hosts: calls) for which one replica is planned."""
     headroom: float = Field(0.1, ge=0, le=2)
-    """Hosts only: spare places, as a share of the live calls. A host takes seconds to start."""
+    """Hosts only: free places for further calls, as a share of the current calls, because a host takes seconds to
+    start.
+    """
     queue_delay_ms: Positive = 50.0
     """Stages only: queueing time in milliseconds above which another replica is added."""
     upscale_delay_s: float = Field(2.0, ge=0)
@@ -66,7 +68,7 @@ class Autoscaling(Section):
     downscale_delay_s: float = Field(120.0, ge=0)
     """Seconds that a need for fewer replicas must last before one is removed."""
     look_back_period_s: Positive = 8.0
-    """Seconds of measurements that Serve averages; more than `metrics_interval_s`."""
+    """Seconds over which Serve averages the measurements; more than `metrics_interval_s`."""
     metrics_interval_s: Positive = 2.0
     """Seconds between the measurements of each replica."""
 
@@ -87,24 +89,24 @@ class StageSettings(Section):
     autoscaling: Autoscaling = Autoscaling()
     """Number of replicas, and when it changes."""
     max_ongoing_requests: Count = 64
-    """Requests that Serve sends to one replica at once, those in the replica's queue included."""
+    """Maximum number of requests that Serve sends to one replica at once, including those in the replica's queue."""
     threads: Count = 1
-    """CPU threads of each replica's engine."""
+    """Number of CPU threads of each replica's engine."""
     health_check_period_s: Positive = 1.0
     """Seconds between Serve's health checks of a replica. Sessions detect a dead replica at once, without them."""
     health_check_timeout_s: Positive = 10.0
     """Seconds after which an unanswered health check counts as failed."""
     inject_delay_ms: float = Field(0, ge=0, le=60_000)
-    """Milliseconds that every call waits first: fault injection for drills and tests."""
+    """Milliseconds by which every call is delayed: fault injection for drills and tests."""
 
     @property
     def reservation(self) -> Resources:
-        """Resources that each replica reserves, those that follow from the engine included."""
+        """Resources that each replica reserves, including those that follow from the engine."""
         return self.resources
 
     @property
     def ongoing_limit(self) -> int:
-        """Requests that Serve sends to one replica at once."""
+        """Maximum number of requests that Serve sends to one replica at once."""
         return self.max_ongoing_requests
 
     @model_validator(mode="after")
@@ -116,16 +118,16 @@ class StageSettings(Section):
 
 
 class VadSettings(StageSettings):
-    """Voice activity detection."""
+    """Settings of voice activity detection."""
 
     placement: Literal["inline", "deployment"] = "inline"
-    """`inline` runs inside each session host; `deployment` runs in replicas of its own, one network hop away."""
+    """`inline` runs inside each session host; `deployment` runs in separate replicas, one network hop away."""
     call_timeout_s: Positive = 0.5
     """Seconds after which an unanswered batch is sent again, to another replica if there is one."""
 
 
 class TurnDetectorSettings(StageSettings):
-    """Turn detector: the model that estimates from the audio whether the caller has finished."""
+    """Settings of the turn detector, the model that estimates from the audio whether the caller has finished."""
 
     model: str = "smart-turn-v3.2"
     """Model of the engine, a name in the model store."""
@@ -136,30 +138,30 @@ class TurnDetectorSettings(StageSettings):
 
 
 class EmulationSettings(Section):
-    """Emulated engine: a published latency profile or a latency curve of your own, and no model."""
+    """Emulated engine: a published latency profile or your own latency curve, without a model."""
 
     profile: str = ""
     """Published profile, a name in `rejoinder/core/measuring/service_curves.py`. Empty: `curve` applies."""
     curve: ServiceCurve = ServiceCurve()
     """Service time of a request in milliseconds: median, spread, growth with concurrency, stalls."""
     slots: int = Field(0, ge=0)
-    """Requests served at once; further ones wait. 0: the profile's number, or 64."""
+    """Number of requests that are served at once. Further ones wait. 0: the number of the profile, or 64."""
     seed: int = 1
     """Seed of the random service times."""
     ignore_cancellation: bool = False
-    """A cancelled request keeps its slot until it would have ended, as in some real engines."""
+    """True: a cancelled request occupies its slot until it would have ended, as in some real engines."""
     full_stop: bool = False
-    """Transcripts end like a sentence, so that the text can end a turn. Off: the turn detector decides."""
+    """True: transcripts end with a full stop, so that they look complete. False: the turn detector decides."""
     marked: bool = False
-    """Replies name the transcript that they answer, and a voice's pitch encodes the number that it speaks.
-    Tests use it to detect mixed-up conversations (`rejoinder/core/measuring/audio_watermark.py`).
+    """True: replies name the transcript that they answer, and the pitch of the voice encodes the number that it speaks.
+    Tests use this to detect mixed-up conversations (`rejoinder/core/measuring/audio_watermark.py`).
     """
     tokens: Count = 24
-    """Language model only: tokens in a reply."""
+    """Language model only: number of tokens in a reply."""
     tokens_per_s: float = Field(0, ge=0)
-    """Language model only: tokens a second after the first. 0: the profile's rate, or 100."""
+    """Language model only: tokens per second after the first token. 0: the rate of the profile, or 100."""
     speed: float = Field(0, ge=0)
-    """Voice only: seconds of audio synthesized in one second. 0: the profile's speed, or 10."""
+    """Voice only: seconds of audio that are synthesized per second. 0: the speed of the profile, or 10."""
 
     def resolve(self, stage: EmulatedStage) -> EngineProfile:
         """Return the engine that this section describes.
@@ -181,7 +183,7 @@ class EmulationSettings(Section):
 
 
 class SttSettings(StageSettings):
-    """Speech to text.
+    """Settings of speech to text.
 
     For English, a small first-pass recognizer transcribes every utterance; Whisper transcribes again where its
     confidence is low.
@@ -192,9 +194,9 @@ class SttSettings(StageSettings):
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "whisper-base"
-    """Whisper model, a name in the model store."""
+    """Whisper model: a name in the model store."""
     first_pass_model: str = "moonshine-tiny-en"
-    """First-pass recognizer, a name in the model store. It is used for English only. Empty: none."""
+    """First-pass recognizer: a name in the model store. It is used for English only. Empty: no first pass."""
     first_pass_min_logprob: float = Field(-0.12, le=0)
     """Mean log-probability of the first-pass words below which `model` transcribes again
     (benchmarks/studies/first_pass_study.py).
@@ -204,22 +206,22 @@ class SttSettings(StageSettings):
     compute_type: Literal["int8", "float32"] = "int8"
     """Number format of Whisper's weights."""
     threads: Count = 1
-    """CPU threads of each replica. A second one hardly speeds up a short utterance, and the turn detector can use that
-    core at the same time.
+    """Number of CPU threads of each replica. A second thread hardly speeds up a short utterance, and the turn detector
+    can use that core at the same time.
     """
     short_context: bool = True
-    """Encode only as many frames as the utterance needs. Off: pad every utterance to 30 s, as Whisper was trained."""
+    """Encode only as many frames as the utterance needs. Off: pad every utterance to 30 s, as in Whisper's training."""
     min_frames: int = Field(500, ge=100, le=3000)
-    """Fewest frames (10 ms each) of a short context."""
+    """Minimum number of frames (10 ms each) with `short_context`."""
     pad_frames: int = Field(100, ge=0, le=1000)
-    """Frames (10 ms each) of padding after the utterance in a short context."""
+    """Number of frames (10 ms each) of padding after the utterance with `short_context`."""
     max_queue: Count = 32
-    """Utterances that may wait for a replica; further ones are refused."""
+    """Maximum number of utterances that wait in a replica. Further ones are refused."""
     max_batch: int = Field(4, ge=1, le=32)
-    """Utterances that are decoded together."""
+    """Maximum number of utterances that are decoded together."""
     deadline_s: Positive = 30.0
     """Seconds that a final transcript may wait in the queue before it is dropped. The default is long because a dropped
-    one is requested again, behind all others.
+    request is sent again and then waits after all others.
     """
     call_timeout_s: Positive = 4.0
     """Seconds after which a request is sent to another replica. The longest normal decode takes about 2 s: 30 s of
@@ -233,7 +235,7 @@ class SttSettings(StageSettings):
 
 
 class LlmSettings(StageSettings):
-    """Language model.
+    """Settings of the language model.
 
     `embedded` runs a small GGUF model on the CPU with llama.cpp. `vllm` runs any model that vLLM supports, inside the
     replica. `openai_api` calls any OpenAI-compatible server.
@@ -250,11 +252,11 @@ class LlmSettings(StageSettings):
     vllm: VllmSettings = VllmSettings()
     """Settings of the engine vllm."""
     threads: Count = 1
-    """CPU threads of each replica. llama.cpp's threads spin while they wait for each other, so two on shared cores take
-    several times as long as one. Use more only on cores that nothing else uses.
+    """Number of CPU threads of each replica. llama.cpp's threads spin while they wait for each other, so two on shared
+    cores take several times as long as one. Use more only on cores that nothing else uses.
     """
     slots: int = Field(4, ge=1, le=256)
-    """Answers that one replica of the embedded engine decodes together."""
+    """Maximum number of answers that one replica of the embedded engine decodes together."""
     reuse_state: bool = True
     """Embedded engine: keep the KV cache of each conversation, so that a turn computes only its new tokens."""
     nice: int = Field(10, ge=0, le=19)
@@ -264,24 +266,24 @@ class LlmSettings(StageSettings):
     autoscaling: Autoscaling = Autoscaling(min_replicas=2, max_replicas=2)
     """Number of replicas, and when it changes. Two by default, so that a slow request can be hedged."""
     max_queue: Count = 16
-    """Requests that may wait for a slot of one replica; further ones are refused."""
+    """Maximum number of requests that wait for a slot of one replica. Further ones are refused."""
     no_repeat_ngram: int = Field(4, ge=0, le=20)
-    """Embedded engine: length in tokens of runs that an answer may not repeat. Small models tend to repeat themselves.
+    """Embedded engine: an answer never repeats a sequence of this many tokens. Small models tend to repeat themselves.
     0: off.
     """
     coalesce_ms: float = Field(15.0, ge=0, le=500)
-    """Milliseconds over which tokens are collected into one message of the stream."""
+    """Milliseconds for which tokens are collected before they are sent as one message."""
     call_timeout_s: Positive = 8.0
-    """Seconds without a token after which a request is sent to another replica. `hedging` acts on a late first token
-    long before.
+    """Seconds without a token after which a request is sent to another replica. `hedging` reacts to a late first token
+    much sooner.
     """
     base_url: str = ""
     """Address of the OpenAI-compatible server, for example http://127.0.0.1:8001/v1. `openai_api` requires it."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the server's API key, for `openai_api`. A server on this machine needs none."""
     cache_hint: bool = True
-    """Send `prompt_cache_key` with `openai_api`, so that prompts that begin alike share the server's cache.
-    Turn it off for a server that refuses the field.
+    """Send `prompt_cache_key` with `openai_api`, so that prompts with the same beginning share the server's cache. Turn
+    it off for a server that refuses the field.
     """
 
     @property
@@ -308,7 +310,10 @@ class LlmSettings(StageSettings):
 
     @property
     def ongoing_limit(self) -> int:
-        """Requests that Serve sends to one replica at once: for vLLM, at least those that it decodes and queues."""
+        """Maximum number of requests that Serve sends to one replica at once.
+
+        For vLLM, it is at least the number of requests that a replica decodes and queues.
+        """
         if self.engine != "vllm":
             return self.max_ongoing_requests
         return max(self.max_ongoing_requests, self.vllm.places(on_gpu=self.on_gpu) + self.max_queue)
@@ -335,18 +340,18 @@ class LlmSettings(StageSettings):
 
 
 class TtsSettings(StageSettings):
-    """Text to speech."""
+    """Settings of text to speech."""
 
     engine: Literal["piper", "emulated"] = "piper"
     """Engine of the stage: Piper on the CPU, or an emulation without a model."""
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "piper-en-us-joe-medium"
-    """Voice of the engine, a name in the model store."""
+    """Voice of the engine: a name in the model store."""
     threads: Count = 2
-    """CPU threads of each replica's engine."""
+    """Number of CPU threads of each replica's engine."""
     max_queue: Count = 16
-    """Segments that may wait for one replica; further ones are refused."""
+    """Maximum number of segments that wait in one replica. Further ones are refused."""
     chunk_ms: int = Field(200, ge=20, le=1000)
     """Milliseconds of audio in one chunk of the stream."""
     chunked: bool = True

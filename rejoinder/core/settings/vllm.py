@@ -16,12 +16,13 @@ from rejoinder.core.settings.section import Count, Fraction, Positive, Section
 VLLM_RELEASE = (0, 32)
 """vLLM release that the arguments here, the GPU profiles and the tests are valid for."""
 GPU_SEQUENCES = 256
-"""The guide's --max-num-seqs (6.3)."""
+"""Default of `max_num_seqs` on a GPU: the latency guide's --max-num-seqs (section 6.3)."""
 CPU_SEQUENCES = 8
-"""On a few cores, answers that decode together share the memory bandwidth: more of them would all be slow."""
+"""Default of `max_num_seqs` on the CPU. Answers that decode together share the memory bandwidth, so more would be slow.
+"""
 CPU_BLOCK_TOKENS = 32
-"""vLLM's own block on a CPU has 128 tokens, about a whole first prompt, so no prefix would ever be reused.
-Its kernels need a multiple of 32.
+"""Default of `block_tokens` on the CPU. vLLM's own 128 tokens are about a whole first prompt, so no prefix would be
+reused. Its kernels need a multiple of 32.
 """
 BYTES_PER_GB = 1024**3
 
@@ -36,9 +37,9 @@ class SpeculativeDecoding(Section):
     model: str = ""
     """EAGLE-3 head: a folder or a hub repository. Required for `eagle3`, not allowed otherwise."""
     num_speculative_tokens: Count = 1
-    """Draft tokens a step. The default is the latency guide's (section 2.3.3)."""
+    """Number of draft tokens per step. The default is the latency guide's (section 2.3.3)."""
     prompt_lookup_max: Count = 4
-    """Longest run of tokens that `ngram` looks up in the prompt."""
+    """Maximum length, in tokens, of the sequence that `ngram` looks up in the prompt."""
 
     @model_validator(mode="after")
     def _complete(self) -> SpeculativeDecoding:
@@ -68,14 +69,14 @@ class VllmSettings(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the arithmetic. "auto": the GPU's own, or vLLM's choice without a known GPU."""
     quantization: Literal["auto", Quantization] = "auto"
-    """Number format of the weights. "auto": fp8 on a GPU that computes in it, else as they are stored."""
+    """Number format of the weights. "auto": fp8 on a GPU that supports fp8 arithmetic, else as the model is stored."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     """Number format of the KV cache. "auto": the same as `dtype`. `fp8` halves its memory."""
     tensor_parallel_size: Count = 1
-    """GPUs that share one model; each replica reserves this many."""
+    """Number of GPUs that share one model. Each replica reserves this many."""
     max_num_seqs: int = Field(0, ge=0, le=4096)
-    """Answers that decode together. 0: 256 on a GPU (latency guide, section 6.3), 8 on the CPU.
-    vLLM queues further ones, and also queues while the KV cache is full.
+    """Maximum number of answers that decode together. 0: 256 on a GPU (latency guide, section 6.3), 8 on the CPU. vLLM
+    queues further requests, and also queues requests while the KV cache is full.
     """
     max_model_len: int = Field(8192, ge=256)
     """Longest prompt and answer together, in tokens. The default is the latency guide's (section 6.3)."""
@@ -84,15 +85,15 @@ class VllmSettings(Section):
     enable_prefix_caching: bool = True
     """Keep the KV cache of earlier prompts, so that a turn computes only its new tokens."""
     block_tokens: int = Field(0, ge=0, le=256, multiple_of=16)
-    """Tokens in one block of the prefix cache. 0: vLLM's own on a GPU, 32 on the CPU."""
+    """Number of tokens in one block of the prefix cache. 0: vLLM's default on a GPU, 32 on the CPU."""
     enforce_eager: bool | None = None
-    """Skip compiled graphs: a replica starts faster and decodes slower. Unset: true on the CPU, false on a GPU."""
+    """Do not compile graphs: a replica starts faster and decodes slower. Unset: true on the CPU, false on a GPU."""
     speculative: SpeculativeDecoding = SpeculativeDecoding()
     """Speculative decoding, off by default."""
     cpu_kv_cache_gb: Positive = 1.0
     """Memory for the KV cache in GiB, if the replica has no GPU."""
     revision: str = ""
-    """Commit or tag of a hub repository. Empty: the newest."""
+    """Commit or tag of the hub repository. Empty: the newest commit."""
     parameters_b: float = Field(0, ge=0)
     """Parameters of the model in billions. If it is given, weights that do not fit the GPU are refused at start.
     0: unknown.
@@ -102,7 +103,7 @@ class VllmSettings(Section):
 
     @property
     def profile(self) -> GpuProfile | None:
-        """Profile of the configured GPU; None without one."""
+        """Profile of the configured GPU, or None if `gpu` is "none"."""
         return None if self.gpu == "none" else GPU_PROFILES[self.gpu]
 
     @property
@@ -113,7 +114,7 @@ class VllmSettings(Section):
         return self.profile.quantization if self.profile else "none"
 
     def places(self, *, on_gpu: bool) -> int:
-        """Return how many answers decode together; `on_gpu`: the replica has a GPU."""
+        """Return the maximum number of answers that decode together. `on_gpu`: True if the replica has a GPU."""
         return self.max_num_seqs or (GPU_SEQUENCES if on_gpu else CPU_SEQUENCES)
 
     @model_validator(mode="after")
@@ -151,7 +152,7 @@ def engine_arguments(model: str, settings: VllmSettings, *, on_gpu: bool) -> dic
     Args:
         model: A folder or a hub repository.
         settings: The section `llm.vllm`.
-        on_gpu: The replica has a GPU, whether or not `settings.gpu` names it.
+        on_gpu: True if the replica has a GPU, whether or not `settings.gpu` names it.
     """
     gpu = settings.profile
     dtype = settings.dtype if settings.dtype != "auto" or gpu is None else gpu.dtype
@@ -190,7 +191,7 @@ def process_environment(threads: int, *, on_gpu: bool) -> dict[str, str]:
 
     Args:
         threads: Threads of the CPU build; ignored on a GPU.
-        on_gpu: The replica has a GPU.
+        on_gpu: True if the replica has a GPU.
     """
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
@@ -198,6 +199,6 @@ def process_environment(threads: int, *, on_gpu: bool) -> dict[str, str]:
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if not on_gpu:
-        # vLLM binds threads to the first cores. Two replicas on one machine would share them.
+        # By default vLLM binds its threads to the first cores. Two replicas on one machine would share these cores.
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     return environment

@@ -1,4 +1,4 @@
-"""Classification of speech over a reply, or just after one: addressed to the agent, or not.
+"""Barge-in, its words: classifies the transcript of speech over a reply (`interruptions` acts on the result).
 
 The turn machine cancels a paused reply only for speech that is ADDRESSED. Noise, backchannels ("mm-hm") and echoes of
 the reply are not. Speech with a stop word is always ADDRESSED, even if it may be an echo: a caller must be able to stop
@@ -17,7 +17,11 @@ from rejoinder.core.turns.echo_guard import is_echo
 
 
 class SpeechKind(Enum):
-    """Class of an utterance over a reply. Values are labels of the metric `rejoinder_dismissed_speech_total`."""
+    """Class of an utterance over a reply.
+
+    ADDRESSED: it is meant for the agent. NO_WORDS: noise, or too few words. BACKCHANNEL: only backchannels. ECHO: the
+    agent's own voice. Values are labels of the metric `rejoinder_dismissed_speech_total`.
+    """
 
     ADDRESSED = "addressed"
     NO_WORDS = "no_words"
@@ -47,7 +51,7 @@ def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, la
     Args:
         text: The transcript, whole or interim.
         agent: The agent's speech at the same time.
-        settings: Word counts, phrase lists and the echo guard.
+        settings: The number of words that ends a reply, phrase lists, and whether the echo guard is on.
         language: Language code of the phrase lists.
     """
     heard = words(text)

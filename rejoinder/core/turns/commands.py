@@ -21,7 +21,8 @@ class Transcribe:
         revision: The revision that the result belongs to.
         start: First sample.
         end: Sample after the last one.
-        detect_end_of_turn: Whether to judge also if the turn is over, and answer that with `VerdictReady`.
+        detect_end_of_turn: Whether to determine also the probability that the turn is over, and answer with
+            `VerdictReady`.
     """
 
     revision: int
@@ -101,7 +102,7 @@ class StartReply:
 
     Attributes:
         draft: The revision whose draft becomes the reply, if there is one.
-        request: The payload of the `ReplyRequested` that asked for the reply. None if a turn started it.
+        request: The `request` of the `ReplyRequested` that caused the reply. None if a turn caused it.
     """
 
     draft: int | None = None

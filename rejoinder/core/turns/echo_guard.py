@@ -1,9 +1,10 @@
 """Echo guard: detects by its words that an utterance is the agent's own voice.
 
-Without echo cancellation, the caller's microphone picks up the reply from the loudspeaker. Its energy does not tell it
-from a caller, but its words do. An utterance is an echo if nearly all of its words occur in the current reply, in the
-same order and close together. One word in five may differ, because the recognizer makes errors on an echo. The first
-and the last word may be cut, because the utterance starts and ends at any point of the reply.
+Without echo cancellation, the caller's microphone picks up the reply from the loudspeaker. Its level does not
+distinguish it from the caller's voice, but its words do. An utterance is an echo if nearly all of its words occur in
+the current reply, in the same order and close together. One word in five may differ, because the recognizer makes
+errors on an echo. The first and the last word may be cut, because the utterance starts and ends at any point of the
+reply.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import math
 from collections.abc import Sequence
 
 SHARE = 0.8
-"""Share of the utterance's words that must occur in the reply. With fewer than five words, all must occur."""
+"""Share of the utterance's words that must occur in the reply. Of fewer than five words, all must occur."""
 
 SLACK = 0.5
 """Extra words of the reply that are searched for a match, as a share of the utterance's length."""
 
 FRAGMENT = 3
-"""Minimum letters of a cut word that can match the beginning or end of a whole word."""
+"""Minimum number of letters of a cut word that may match the beginning or end of a whole word."""
 
 
 def is_echo(heard: Sequence[str], spoken: Sequence[str]) -> bool:
-    """Return True if `heard` repeats a part of `spoken`. Both are words normalized by `wer.words`."""
+    """Return True if the words `heard` repeat a part of the words `spoken`. Both are normalized by `wer.words`."""
     needed = _needed(len(heard))
     if not heard or needed > len(spoken):
         return False

@@ -1,8 +1,9 @@
-"""Probability that the turn is over, from the turn detector's probability and the transcript's ending.
+"""Probability that a turn is over (`endpointing` computes the silence that ends the turn from it).
 
-The turn detector uses prosody, and the transcript's ending uses grammar. Their errors differ, so a logistic regression
-combines them: the log-odds of the turn detector are weighted, and an offset is added for a finished or open ending. The
-weights are fitted on human speech (`python -m benchmarks.studies.turn_curves`).
+It combines the turn detector's probability and the transcript's ending. The turn detector uses prosody, and the
+transcript's ending uses grammar. Their errors differ, so a logistic regression
+combines them: the log-odds of the turn detector are weighted, and an offset is added if the transcript looks complete
+(FINISHED) or incomplete (OPEN). The weights are fitted on human speech (`python -m benchmarks.studies.turn_curves`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class FusionWeights:
     """Weights of the logistic regression, in log-odds.
 
     Attributes:
-        bias: Added always.
-        turn_model: Factor of the turn detector's log-odds.
+        bias: Always added.
+        turn_model: Factor by which the turn detector's log-odds are multiplied.
         finished: Added if the transcript's ending is FINISHED.
         open: Added if the transcript's ending is OPEN.
     """

@@ -1,4 +1,4 @@
-"""Endpointing: the silence that ends a turn.
+"""Endpointing: the length of silence that ends a turn, given the probability of `end_of_turn` that it is over.
 
 A fixed silence is the largest part of most systems' response time. A yes-or-no verdict with a long fallback is not
 better, because one wrong "incomplete" costs seconds. This module computes the silence from a budget of false cut-offs.
@@ -17,7 +17,7 @@ silence rises linearly to `max_silence_ms` at p = 0. It is never shorter than `m
 The function is monotone, so a higher probability never lengthens the silence. It is continuous, so a small change of
 the probability changes the silence by milliseconds. Without a verdict, the silence is `fallback_silence_ms`.
 
-`TurnDetection` holds what the client configured. `server_vad` requires an exact silence and ignores the turn detector.
+`TurnDetection` is the client's configuration. `server_vad` requires an exact silence and ignores the turn detector.
 `semantic_vad` uses the function above, and its eagerness sets the longest silence.
 """
 
@@ -84,7 +84,7 @@ class PauseStats:
         return PauseStats(self.count + 1, self.total_s + seconds)
 
     def mean_s(self, usual_s: float) -> float:
-        """Return the mean pause in seconds, weighted with `usual_s` as USUAL_WEIGHT pauses."""
+        """Return the mean pause in seconds. It includes USUAL_WEIGHT assumed pauses of `usual_s` seconds."""
         return (USUAL_WEIGHT * usual_s + self.total_s) / (USUAL_WEIGHT + self.count)
 
 

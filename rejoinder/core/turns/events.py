@@ -1,4 +1,4 @@
-"""Events of the turn machine. Speech edges are defined in `rejoinder.core.turns.speech_detector`.
+"""Events of the turn machine. Events of speech are defined in `rejoinder.core.turns.speech_detector`.
 
 Sample indices count the caller's audio at 16 kHz. `processed` is the sample up to which voice activity is decided. An
 event that carries an old `revision` is a result for audio that has since changed, and is ignored.
@@ -88,7 +88,7 @@ class ReplyRequested:
     """The client asks for a reply (response.create). The session sends this only while no response is open.
 
     Attributes:
-        request: What the client asks for. The turn machine only passes it on to `StartReply`.
+        request: The client's options of the reply. The turn machine only copies them to `StartReply`.
     """
 
     request: object | None = None

@@ -1,11 +1,11 @@
-"""Barge-in: the part of the turn machine that handles speech over a reply.
+"""Barge-in, its effect on the reply: the part of the turn machine that uses the result of `barge_in`.
 
 The first sound over a reply pauses it (`PauseReply`), because a pause can be undone. The utterance is then checked by
 its words. Words that are addressed to the agent pass the check, and the reply is cancelled (`CancelReply`). If the
 utterance ends without such words, it is dismissed (`DismissUtterance`), and the reply is resumed from the last sample
 that was heard (`ResumeReply`).
 
-`BargeInCheck` holds the progress of the check:
+`BargeInCheck` is the progress of the check:
 
     PENDING   addressed words          -> NOT_NEEDED  CancelReply. The utterance continues like any other.
     PENDING   no addressed words       -> REJECTED    resume_after_ms of silence dismiss the utterance.
@@ -19,7 +19,7 @@ If speech resumes after a tentative end, the check is PENDING again, because the
 
 Two timeouts keep a reply from staying paused. Both are `confirm_timeout_ms`:
 
-- Noise that goes on without words for this long resumes the reply. Words in it can still cancel the reply.
+- After this time of noise without words, the reply is resumed. Words that follow can still cancel it.
 - If the transcript takes this long after the tentative end of speech, the reply is resumed. The utterance stays open,
   so that a slow speech-to-text stage does not cost the caller a turn.
 
@@ -63,14 +63,14 @@ def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules
 
 
 def _needs_check(state: TurnState, rules: TurnRules, now: float) -> bool:
-    """Return True if speech that starts now may be noise or an echo."""
+    """Return True if speech that starts now may be noise or an echo, so that its words must be checked."""
     if state.agent is AgentState.IDLE:
         return rules.barge_in.echo_guard and now - state.reply_ended_at < rules.barge_in.echo_tail_ms / 1000
     return rules.pauses_replies or (rules.barge_in.echo_guard and not rules.detection.interrupt_response)
 
 
 def too_short(state: TurnState, speech_end: int, rules: TurnRules) -> bool:
-    """Return True if the utterance is checked, and is shorter than `min_speech_ms` at sample `speech_end`."""
+    """Return True if the utterance needs a check, and its sound until sample `speech_end` is under `min_speech_ms`."""
     return (
         state.barge_in_check is not BargeInCheck.NOT_NEEDED
         and speech_end - state.start < rules.min_speech_ms * STT_RATE / 1000
@@ -102,7 +102,7 @@ def accept(state: TurnState, rules: TurnRules) -> TurnStep:
 
 
 def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: float) -> TurnStep:
-    """Judge the words so far of an utterance that goes on."""
+    """Check the words of an utterance that the caller has not ended yet."""
     if event.revision != state.revision or state.barge_in_check is BargeInCheck.NOT_NEEDED:
         return state, ()
     if event.addressed:

@@ -1,4 +1,4 @@
-"""Stable words of an utterance that is still going on (LocalAgreement-2).
+"""Stable words of an utterance in progress (LocalAgreement-2).
 
 Each interim transcript covers the whole utterance so far, and its last words change with every transcript. The words
 that two transcripts in a row have in common, without the last of them, rarely change later (Macháček, Dabre and Bojar
@@ -14,7 +14,7 @@ _MARKS = ".,;:!?\u2026\u2013\u2014-\"'()"
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Interim transcripts of one utterance so far.
+    """The words of an utterance in progress, after its interim transcripts so far.
 
     Attributes:
         newest: The words of the newest transcript.

@@ -49,9 +49,9 @@ A turn, event by event
 2. `SoftEnd` is a tentative end of speech: a short silence, often within a sentence. The caller is ENDPOINTING.
    `Transcribe` requests the transcript, and with semantic_vad the verdict of the turn detector. `StartDraft` starts a
    speculative reply.
-3. The required silence is decided (`endpointing.endpoint_silence_s`). With server_vad it is configured, so it is
-known at once.
-   With semantic_vad it follows from the probability in `VerdictReady`. `WaitUntil` then sets a timer for the rest.
+3. The required silence is decided (`endpointing.endpoint_silence_s`). With server_vad it is configured, so it is known
+   at once. With semantic_vad it follows from the probability in `VerdictReady`. `WaitUntil` then sets a timer for the
+   rest.
 4. `AudioProcessed` or `SilenceElapsed` reports that the silence has passed. `CommitTurn` makes the utterance a turn,
    and `StartReply` starts the reply or releases the draft. The caller is QUIET, and the agent is REPLYING.
 5. `ReplyEnded` reports the end of playout. The agent is IDLE. `StartIdleTimer` follows if an idle timeout is set.
@@ -170,7 +170,7 @@ def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) ->
 
 
 def _restarted(check: BargeInCheck) -> BargeInCheck:
-    """Return the check with its result withdrawn, because there is new speech to judge."""
+    """Return the check after new speech: PENDING again, because its old result is invalid, or still NOT_NEEDED."""
     return BargeInCheck.NOT_NEEDED if check is BargeInCheck.NOT_NEEDED else BargeInCheck.PENDING
 
 
@@ -278,7 +278,7 @@ def _commit(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
 
 
 def _commit_requested(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> TurnStep:
-    """Commit the audio up to the client's sample. The client's word replaces the barge-in check."""
+    """Commit the audio up to the client's sample. The client's request replaces the barge-in check."""
     requested = state.caller is CallerState.ENDPOINTING and state.transcript_requested_at > -math.inf
     turn = CommitTurn(
         state.revision,
@@ -291,9 +291,9 @@ def _commit_requested(state: TurnState, event: CommitRequested, rules: TurnRules
 
 
 def _finish_turn(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bool) -> TurnStep:
-    """Commit `turn`, and with `reply` answer it now or after the reply that is under way."""
+    """Commit `turn`. If `reply` is True, answer it now, or after the reply that is under way."""
     cancelled: tuple[Command, ...] = ()
-    if state.barge_in_check is not BargeInCheck.NOT_NEEDED:  # ended by the client or by its length: no words needed
+    if state.barge_in_check is not BargeInCheck.NOT_NEEDED:  # ended by the client or by its length: no check
         state, cancelled = interruptions.accept(state, rules)
     state = replace(
         state, caller=CallerState.QUIET, revision=state.revision + 1, start=turn.end, required_silence_s=None
@@ -321,7 +321,7 @@ def _clear_requested(state: TurnState, event: ClearRequested, rules: TurnRules, 
 
 
 def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> TurnStep:
-    """Start the reply that the client asks for. It replaces a paused one."""
+    """Start the reply that the client requests. It replaces a paused reply."""
     cancelled: tuple[Command, ...] = ()
     if state.agent is AgentState.PAUSED:
         state, cancelled = interruptions.accept(state, rules)

@@ -1,4 +1,4 @@
-"""Speech detector: turns speech probabilities into speech edges, with hysteresis over 32 ms windows.
+"""Speech detector: finds where speech starts, ends and resumes, from the speech probability of each 32 ms window.
 
 Two thresholds keep a window of medium probability from toggling the result. Outside speech, a window must reach
 `threshold` to count as speech. Inside speech, it must only reach `release_threshold`. Two durations filter short
@@ -35,8 +35,9 @@ from rejoinder.core.audio.pcm import STT_RATE, VAD_WINDOW
 from rejoinder.core.settings.settings import SpeechSettings
 
 RESUME_WINDOWS = 2
-"""Windows of speech that resume an utterance (64 ms). Hugging Face speech-to-speech requires half as much speech to
-resume as to start (192 ms and 384 ms). Here a start takes three windows by default, so a resumption takes two."""
+"""Number of windows of speech that resume an utterance (64 ms). Hugging Face speech-to-speech requires half as much
+speech to resume as to start (192 ms and 384 ms). Here a start takes three windows by default, so a resumption takes
+two."""
 
 
 HUSH_DB = 30.0
@@ -45,11 +46,11 @@ more, except at the ends of words. On 83 clips, nearly all of human speech, this
 soft end one window (32 ms) forward in two of four spoken questions."""
 
 GONE_DB = 40.0
-"""Drop of level, in dB, from which a window must reach `drop_40db_threshold`. No speech sound is this quiet beside a
+"""Drop of level, in dB, from which a window must reach `drop_40db_threshold`. No speech sound is this quiet next to a
 vowel, so the probability there comes from the model's memory of earlier windows. It stays near 1 within words, even
 during a stop consonant, so a threshold is used instead of silence at once. On 148 clips of human speech this added 17%
-soft ends and brought 44% of the last ones forward by one window. On six synthetic clips it brought five of six
-forward."""
+soft ends and brought 44% of the last ones forward by one window. On six synthetic clips it brought five of six forward.
+"""
 
 DIP_DB = 20.0
 """Drop of level, in dB, that counts as a dip: a stop consonant, the end of a word, or the end of the utterance. An
@@ -63,7 +64,10 @@ LEVEL_DECAY = 10 ** (-0.2 / 10)
 
 
 class SpeechPhase(Enum):
-    """Phase of the detector. In ONSET and RESUMING, the newest speech is still too short to be reported."""
+    """Phase of the detector, see the diagram of this module.
+
+    In ONSET and RESUMING, the newest speech is still too short to be reported.
+    """
 
     SILENCE = "silence"
     ONSET = "onset"
@@ -82,7 +86,8 @@ class SpeechState:
         run_start: First sample of the newest run of speech windows.
         speech_end: Sample after the last window that counted as speech.
         level: Power of the loudest window of the utterance, decayed by LEVEL_DECAY.
-        dip: Sample after the first window of the current dip. None if the last window was not in a dip.
+        dip: Sample after the first window of the current dip (a fall of the level by DIP_DB). None if there is no dip
+            now.
     """
 
     phase: SpeechPhase = SpeechPhase.SILENCE
@@ -130,7 +135,7 @@ _HOLDING = frozenset({SpeechPhase.ONSET, SpeechPhase.SPEECH, SpeechPhase.RESUMIN
 def step(
     state: SpeechState, settings: SpeechSettings, probability: float, window_end: int, *, power: float | None = None
 ) -> Step:
-    """Return the state after one window, and the speech edges that it causes.
+    """Return the state after one window, and the speech events that it causes.
 
     Args:
         state: The state before the window.
@@ -159,7 +164,7 @@ def committed(state: SpeechState) -> SpeechState:
 
 
 def silence(state: SpeechState, now_sample: int) -> int:
-    """Return the samples since the last speech, or since the start of the call if there was none."""
+    """Return the number of samples since the last speech, or since the start of the call if there was none."""
     return max(0, now_sample - state.speech_end)
 
 

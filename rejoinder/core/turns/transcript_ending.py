@@ -1,8 +1,8 @@
-"""Classification of a transcript's ending: does the text read as if the turn is over?
+"""Classification of a transcript's ending: does the text look complete?
 
-Speech recognition punctuates as in written sentences. A finished ending is weak evidence by itself, but it comes for
-free, and the silence after it adds to it. An open or unclear ending decides nothing: the turn detector is asked then.
-The word list is English. In other languages only the punctuation counts.
+Speech recognition punctuates as in written sentences. A FINISHED ending is weak evidence by itself, but it costs
+nothing, and the silence after it adds to it. After an OPEN or UNCLEAR ending, the turn detector decides. The word list
+is English. In other languages only the punctuation counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 
 class TranscriptEnding(Enum):
-    """Ending of a transcript: a complete sentence, a sentence that must continue, or neither for certain."""
+    """Ending of a transcript. FINISHED: a complete sentence. OPEN: a sentence that must continue. UNCLEAR: neither."""
 
     FINISHED = "finished"
     OPEN = "open"
@@ -19,7 +19,8 @@ class TranscriptEnding(Enum):
 
 
 LEAST_WORDS = 3
-"""Minimum words of a FINISHED ending. A shorter text may be only a beginning ("Yes." of "Yes. And then ...")."""
+"""Minimum number of words of a FINISHED text. A shorter text may be only a beginning ("Yes." of "Yes. And then ...").
+"""
 
 _QUESTION = "?"
 _FULL_STOPS = (".", "!")

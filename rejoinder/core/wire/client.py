@@ -13,7 +13,7 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
-# Realtime events nest six levels deep, and a tool's JSON schema a few more. Python's own limit is far higher.
+# Limit of nested levels. Realtime events nest six levels deep, and a tool's JSON schema a few more.
 MAX_DEPTH = 64
 MAX_EVENT_ID = 512
 # OpenAI's limit for the decoded audio of one append.
@@ -33,21 +33,21 @@ _APPEND_SPELLINGS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """Base of all client events. `event_id` is chosen by the client and echoed in errors; None if it sent none."""
+    """Base of all client events. `event_id` is the client's id of the event, repeated in errors, or None."""
 
     event_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateSession(ClientEvent):
-    """session.update: `session` holds the fields to change."""
+    """session.update: change the fields of the session that are in `session`."""
 
     session: Fields
 
 
 @dataclass(frozen=True, slots=True)
 class AppendAudio(ClientEvent):
-    """input_audio_buffer.append: `audio` holds whole samples of the input format."""
+    """input_audio_buffer.append: add `audio`, which consists of whole samples in the session's input format."""
 
     audio: bytes
 
@@ -72,7 +72,7 @@ class CreateItem(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class DeleteItem(ClientEvent):
-    """conversation.item.delete."""
+    """conversation.item.delete: remove the item from the conversation."""
 
     item_id: str
 
@@ -94,7 +94,7 @@ class TruncateItem(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class CreateResponse(ClientEvent):
-    """response.create: `response` holds options for this response only."""
+    """response.create: start a response. `response` contains options for this response only."""
 
     response: Fields
 

@@ -1,7 +1,7 @@
 """The audio formats of the wire: 24 kHz PCM and 8 kHz G.711, chosen separately for each direction.
 
-Inside, the caller's audio has 16 kHz and the reply's audio 24 kHz. Every length and position is counted at those rates,
-so only the two converters below depend on the wire format.
+Inside the system, the caller's audio has 16 kHz and the reply's audio 24 kHz. Every length and position is counted at
+those rates, so only the two converters below depend on the wire format.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AudioFormat(Enum):
 
 
 def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
-    """Return the `format` field of one direction; `current` if it is absent or null. Raise CallerError if invalid."""
+    """Return the client's `format` of one direction, or `current` if it sent none. Raise CallerError if invalid."""
     if patch.raw("format") is None:
         return current
     fields = patch.child("format")
@@ -66,7 +66,7 @@ class WireDecoder:
         self._to_stt = Resampler(WIRE_TO_STT if self._law is None else TELEPHONE_TO_STT)
 
     def __call__(self, audio: bytes) -> bytes:
-        """Return one message, which holds whole samples, as 16-bit PCM at 16 kHz."""
+        """Return the audio of one message, which consists of whole samples, as 16-bit PCM at 16 kHz."""
         return self._to_stt(self._law.decode(audio) if self._law else audio)
 
 

@@ -16,7 +16,7 @@ from rejoinder.core.wire.fields import Fields, Json, refuse
 ItemType = Literal["message", "function_call", "function_call_output"]
 Status = Literal["in_progress", "completed", "incomplete"]
 
-# The replayed history of a long call fits. A limit protects the host's memory.
+# These limits protect the host's memory. The history of a long call, which a client may send again, is within them.
 MAX_ITEMS = 2000
 MAX_CONTENT_PARTS = 64
 MAX_TEXT = 100_000
@@ -34,7 +34,7 @@ class Item:
 
     Attributes:
         text: Text or transcript for the language model; None for function calls and their outputs.
-        spoken: The item was audio; `text` is then its transcript.
+        spoken: True if the item was audio; `text` is then its transcript.
         audio_ms: Length of generated audio in milliseconds; 0 for text.
         call: Fields of a function call or of its output.
     """
@@ -108,7 +108,7 @@ class Conversation:
     def append(self, item: Item) -> str | None:
         """Add an item of the session at the end and return the id of the item before it.
 
-        There is no limit: the length of the session bounds the number of turns.
+        MAX_ITEMS does not apply, because the length of the session limits the number of turns.
         """
         self._items.append(item)
         return self.predecessor(item.id)
@@ -119,7 +119,7 @@ class Conversation:
         return self._items[at - 1].id if at else None
 
     def get(self, item_id: str, *, code: str = "invalid_value") -> Item:
-        """Return an item; raise CallerError with this code for an unknown id."""
+        """Return the item with this id; raise CallerError with the error code `code` if it is unknown."""
         return self._items[self._index(item_id, "item_id", code)]
 
     def update(self, item: Item) -> None:

@@ -1,7 +1,7 @@
 """Server events as dicts, in the shapes that the validators of openai-python and other clients accept.
 
-Each function is named for the event that it returns. Audio in `delta` stays raw bytes here; the transport encodes it.
-The session adds `event_id` when it sends an event. Positions in milliseconds count from the start of the session's
+Each function has the name of the event that it returns. Audio in `delta` stays raw bytes here; the transport encodes
+it. The session adds `event_id` when it sends an event. Positions in milliseconds count from the start of the session's
 input audio.
 """
 
@@ -26,7 +26,7 @@ class IdStamp:
         self._counts: dict[str, int] = {}
 
     def __call__(self, kind: str) -> str:
-        """Return a new id such as item_k3J9_0001."""
+        """Return a new id of this kind, for example item_k3J9_0001."""
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind}_{self._key}_{count:04d}"
 
@@ -60,12 +60,12 @@ def server_error(code: str, message: str, client_event_id: str | None = None) ->
 
 
 def speech_started(item_id: str, audio_start_ms: int) -> Json:
-    """Return input_audio_buffer.speech_started."""
+    """Return input_audio_buffer.speech_started: the caller has started to speak."""
     return {"type": "input_audio_buffer.speech_started", "item_id": item_id, "audio_start_ms": audio_start_ms}
 
 
 def speech_stopped(item_id: str, audio_end_ms: int) -> Json:
-    """Return input_audio_buffer.speech_stopped."""
+    """Return input_audio_buffer.speech_stopped: the caller has stopped speaking."""
     return {"type": "input_audio_buffer.speech_stopped", "item_id": item_id, "audio_end_ms": audio_end_ms}
 
 
@@ -145,9 +145,9 @@ class ResponseEvents:
 
     Attributes:
         conversation_id: None for a response outside the conversation.
-        spoken: The response is audio with a transcript; otherwise it is text.
-        metadata: The client's own, echoed.
-        voice: Name of the voice, echoed.
+        spoken: True if the response is audio with a transcript, False if it is text.
+        metadata: The client's metadata, repeated in the events.
+        voice: Name of the voice, repeated in the events.
         format: Format of the audio.
     """
 
@@ -178,16 +178,16 @@ class ResponseEvents:
         return self._located(f"response.content_part.{kind}") | {"part": part}
 
     def text_delta(self, delta: str) -> Json:
-        """Return the event for further text: of the transcript if the response is spoken."""
+        """Return the event with the next piece of text, or of the transcript if the response is spoken."""
         kind = "response.output_audio_transcript.delta" if self.spoken else "response.output_text.delta"
         return self._located(kind) | {"delta": delta}
 
     def audio_delta(self, audio: bytes) -> Json:
-        """Return the event for further audio, which is in the response's format."""
+        """Return the event with the next piece of audio, in the format of the response."""
         return self._located("response.output_audio.delta") | {"delta": audio}
 
     def content_done(self, text: str) -> list[Json]:
-        """Return the `.done` events of the content, then of its part."""
+        """Return the events that end the content: `.done` of the audio or text, then of the content part."""
         if self.spoken:
             done = [
                 self._located("response.output_audio.done"),
@@ -204,7 +204,7 @@ class ResponseEvents:
             status: Final status.
             details: `status_details`, for example the reason of a cancellation.
             item: The message item; None if the response produced none.
-            usage: Tokens, see `usage`.
+            usage: Numbers of tokens, from the function `usage`.
         """
         response = self._response(status, details)
         response["output"] = [item.wire()] if item else []
@@ -239,7 +239,7 @@ class ResponseEvents:
 
 
 def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
-    """Return the `usage` of a response: tokens of the language model. Audio is not counted in tokens."""
+    """Return the `usage` of a response: numbers of tokens of the language model. Audio is not counted in tokens."""
     return {
         "total_tokens": prompt_tokens + completion_tokens,
         "input_tokens": prompt_tokens,

@@ -1,7 +1,8 @@
 """The session object: a client's configuration, merged field by field, and its JSON form.
 
-Foreign model, voice and transcription names are accepted and echoed, because stock clients send OpenAI's. Our engines
-serve them all. `null` clears turn_detection, transcription and noise_reduction. An absent field changes nothing.
+Names of any model, voice and transcription model are accepted and repeated to the client, because stock clients send
+OpenAI's names. They do not change which engines serve the session. `null` clears turn_detection, transcription and
+noise_reduction. An absent field changes nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class SessionConfig:
     Attributes:
         output_modality: "audio" or "text".
         max_output_tokens: Limit of one response; None means "inf".
-        transcription: The client's options, echoed; the operator chooses the recognizer. None: no transcription events.
-        noise_reduction: Echoed to the client only.
+        transcription: The client's options, repeated to it; the operator chooses the recognizer. None: no transcription
+            events.
+        noise_reduction: The client's options, repeated to it and otherwise ignored.
         speed: Speaking rate, 0.25 to 1.5.
     """
 
@@ -62,7 +64,7 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
     Args:
         config: The configuration before.
         patch: The fields that the client sent.
-        voice_locked: Refuse another voice, because audio has already been sent.
+        voice_locked: True to refuse another voice, because audio has already been sent.
 
     Raises:
         CallerError: A field is invalid. Then no field is changed.
@@ -91,7 +93,7 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
 
 
 def modality(fields: Fields) -> str:
-    """Return the one entry of `output_modalities`: "audio" or "text"."""
+    """Return the only entry of `output_modalities`: "audio" or "text". Raise CallerError for any other value."""
     value = fields.raw("output_modalities")
     if value not in (["audio"], ["text"]):
         path = fields.at("output_modalities")
@@ -100,14 +102,18 @@ def modality(fields: Fields) -> str:
 
 
 def max_tokens(fields: Fields) -> int | None:
-    """Return `max_output_tokens`, 1 to 4096; None for "inf"."""
+    """Return max_output_tokens (1 to 4096), or None if it is absent, null or "inf".
+
+    Raises:
+        CallerError: It has any other value.
+    """
     if fields.raw("max_output_tokens") in (None, "inf"):
         return None
     return fields.whole("max_output_tokens", 1, MAX_OUTPUT_TOKENS)
 
 
 def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
-    """Return the session as JSON, with all booleans explicit: the agents SDKs read them from here.
+    """Return the session as JSON. It contains all booleans, because OpenAI's agents SDKs read them from it.
 
     Args:
         config: The configuration.
