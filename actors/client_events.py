@@ -1,7 +1,8 @@
 """Handling of client events: configuration, conversation items, audio commits and responses.
 
-Every handler answers one client event, or raises CallerError before it has changed anything. Event names, error codes
-and limits are those of OpenAI's Realtime API (https://platform.openai.com/docs/api-reference/realtime-client-events).
+Every handler carries out one client event, or raises CallerError before it has changed anything. Event names, error
+codes and limits are those of OpenAI's Realtime API
+(https://platform.openai.com/docs/api-reference/realtime-client-events).
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
 if TYPE_CHECKING:
     from actors.session import Session
 
-# OpenAI refuses to commit less audio.
+# Minimum length of a commit, in seconds. OpenAI refuses a shorter one.
 MIN_COMMIT_S = 0.1
-# A client's clock may run ahead of ours. A truncation up to this far behind the audio's end counts as its end.
+# A client's playback clock may run fast. A truncation up to this many ms after the end of the audio is taken as a
+# truncation at its end.
 TRUNCATE_SLACK_MS = 500
-# OpenAI's limits on metadata.
+# OpenAI's limits on metadata: number of pairs, characters of a key, characters of a value.
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 
 
@@ -41,7 +43,7 @@ class ClientEventHandler:
         self._session = session
         self._context = context
         lifetime_s = context.services.settings.host.session_max_s
-        # The wire format needs a date. The transport ends the session by its own timer.
+        # Sent to the client only (seconds since 1970). The transport ends the session by its own timer.
         self._expires_at = int(time.time() + lifetime_s)
 
     def announce_session(self) -> None:
@@ -53,7 +55,7 @@ class ClientEventHandler:
 
         Args:
             event: The event.
-            received: Samples of the caller's audio at 16 kHz that arrived before it.
+            received: Number of samples of the caller's audio (16 kHz) that arrived before the event.
 
         Raises:
             CallerError: The event is refused; nothing has changed.
@@ -149,7 +151,7 @@ class ClientEventHandler:
         self._session.request_reply(request)
 
     def _reply_request(self, fields: Fields) -> ReplyRequest:
-        """Return the session's default request with the changes of a response.create."""
+        """Return the session's default request, changed by the fields of a response.create."""
         request = self._session.replies.default_request()
         if "output_modalities" in fields:
             request = replace(request, spoken=wire_session.modality(fields) == "audio")
@@ -169,7 +171,10 @@ class ClientEventHandler:
         return request
 
     def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
-        """Return the context that `input` gives in place of the conversation; item references are looked up in it."""
+        """Return the messages of the field `input`, which replace the conversation in the prompt.
+
+        An item reference in `input` is replaced by that item of the conversation.
+        """
         scratch = Conversation()
         for number, entry in enumerate(fields.items("input", 200)):
             if entry.raw("type") == "item_reference":

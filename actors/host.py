@@ -1,7 +1,7 @@
-"""The host of the sessions of one process: admission, the shared voice activity tick, and the held clips.
+"""All sessions of one process: admission, the shared voice activity tick, and the prepared clips (held clips).
 
-A session is an object, not a process. Admission is decided before a connection is upgraded. A full host refuses with a
-retry hint instead of slowing the sessions that it already has.
+A session is an object, not a process. Admission is decided before a connection is upgraded to a WebSocket. A full
+host refuses a call with a retry hint, so that the sessions that it already has do not become slower.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
 
-# Interval at which the event loop's lag is measured.
+# Interval between two measurements of the event loop's lag, in seconds.
 LAG_PERIOD_S = 0.5
-# Pause between attempts to synthesize a held clip, while the text-to-speech replica starts.
+# Pause between two attempts to synthesize a prepared clip, in seconds. Text-to-speech may still be starting.
 ATTEMPT_PAUSE_S = 1.0
 
 
 class Host:
-    """The sessions of one process. `run` must run for the life of the process.
+    """Runs all sessions of this process.
 
-    Call `seat` before a connection is upgraded, `converse` after.
+    Keep `run` running. Before a connection is upgraded, reserve a place with `seat`, which raises Overloaded. After the
+    upgrade, call `converse`.
     """
 
     def __init__(self, services: Services) -> None:
@@ -45,16 +46,16 @@ class Host:
 
     @property
     def live(self) -> int:
-        """Number of conversations that hold a seat."""
+        """Number of reserved places (seats), one per conversation."""
         return self._seats
 
     @property
     def loop_lag_s(self) -> float:
-        """How late this process's event loop was at the newest measurement, in seconds."""
+        """Delay of this process's event loop at the newest measurement, in seconds."""
         return self._admission.lag_s
 
     async def run(self) -> None:
-        """Run the shared tasks and measure the event loop's lag, until cancelled."""
+        """Run the tasks that all sessions share, and measure the event loop's lag, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ticker.run())
             group.create_task(self.services.hedger.run())
@@ -63,10 +64,11 @@ class Host:
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """Hold a seat for a conversation.
+        """Reserve a place (seat) for one conversation. Leaving the context manager frees the place.
 
         Raises:
-            Overloaded: All seats are taken, or the event loop is late (`refuse_at_loop_lag_ms`). It has a retry hint.
+            Overloaded: All places are taken, or the event loop is late by more than `refuse_at_loop_lag_ms`. The
+                exception has a retry hint (`retry_after_s`).
         """
         refusal = self._admission.refusal(self._seats)
         if refusal:
@@ -91,13 +93,14 @@ class Host:
     async def converse(
         self, key: str, send: Callable[[Json], None], model: str, tenant: str = ""
     ) -> AsyncIterator[Session]:
-        """Hold a live session. Leaving it stops everything that the session started.
+        """Yield a running session. Leaving the context manager stops everything that the session started.
 
-        Exceptions of the body, and of the session's own tasks, are raised without an exception group.
+        An exception of the `async with` block, or of a task of the session, is raised as it is, without an exception
+        group around it.
 
         Args:
             key: Makes the session's ids unique on this host.
-            send: Takes the server events. It must not block.
+            send: Called with each server event. It must not block.
             model: The model name that the session reports.
             tenant: Digest of the API key (`answer_cache.tenant_of`). Sessions of one tenant share cached answers.
         """
@@ -123,12 +126,12 @@ class Host:
 
 
 async def synthesize_held_clips(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:
-    """Synthesize the clips that are held ready, once, before the first call.
+    """Synthesize and return the prepared clips (held clips) of a host. Call it once, before the first conversation.
 
     Args:
-        stages: Only `tts` is used.
-        settings: The texts: apology, fillers, set phrases, openings and greeting.
-        max_attempts: Attempts at each text, one second apart.
+        stages: Only the port `tts` is used.
+        settings: Has the texts: apology, fillers, set phrases, openings and greeting.
+        max_attempts: Maximum number of attempts per text, with a pause of one second between them.
 
     Raises:
         BackendError: A text could not be synthesized.

@@ -1,9 +1,9 @@
-"""A session's mailbox: two lanes, control before client.
+"""A session's mailbox. It has two lanes, and control events are handled before client events.
 
-Control events come from the system itself: speech edges, verdicts, ended replies. They must never wait behind a client
-that floods the session. A handful are in flight at most, each from one known task, so their lane has no bound. The
-client's lane is bounded and applies backpressure: the transport stops reading the socket until the session has caught
-up.
+Control events come from the session's own tasks: starts and ends of speech, verdicts, ended replies. They must not wait
+because a client floods the session. Only a few of them wait at any time, each from one known task, so their lane has no
+limit. The lane of the client's events is limited and applies backpressure: while it is full, the transport does not
+read the socket.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Generic, TypeVar
 Control = TypeVar("Control")
 Client = TypeVar("Client")
 
-# Client events that may wait.
+# Maximum number of client events that wait in a mailbox.
 CLIENT_LANE = 64
 
 
 class Mailbox(Generic[Control, Client]):
-    """Mailbox with one consumer. Any task of the session's event loop may post."""
+    """Mailbox with one consumer, the session. Any task of the session's event loop may add events."""
 
     def __init__(self, client_lane: int = CLIENT_LANE) -> None:
         self._control: deque[Control] = deque()
@@ -37,7 +37,7 @@ class Mailbox(Generic[Control, Client]):
         self._filled.set()
 
     async def submit(self, event: Client) -> None:
-        """Add a client event; wait while its lane is full. Cancelling the wait adds nothing."""
+        """Add a client event; wait while its lane is full. If the wait is cancelled, the event is not added."""
         while len(self._client) >= self._client_lane:
             self._room.clear()
             await self._room.wait()
@@ -46,13 +46,13 @@ class Mailbox(Generic[Control, Client]):
         self._filled.set()
 
     async def answered(self) -> None:
-        """Wait until the consumer has handled every client event submitted so far. There must have been one."""
+        """Wait until the consumer has handled every client event submitted so far. Submit at least one before."""
         await self._answered.wait()
 
     async def get(self) -> Control | Client:
-        """Return the next event, control events first. Calling it says that the previous event is handled.
+        """Wait for the next event and return it, control events first.
 
-        Cancelling it loses no event.
+        The call also means that the consumer has handled the previous event. Cancelling it loses no event.
         """
         if not self._client:
             self._answered.set()

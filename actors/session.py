@@ -1,7 +1,7 @@
-"""One conversation: a mailbox, the turn machine, and the collaborators that carry out what it decides.
+"""One conversation: its mailbox, the turn machine, and the objects that carry out the machine's commands.
 
-The loop takes one event, asks `rejoinder.core.turns.machine.step` for the commands, and executes them. Nothing else in
-this class decides anything about turns.
+The loop takes one event from the mailbox, passes it to `rejoinder.core.turns.machine.step`, and executes the commands
+that `step` returns. Nothing else in this class decides anything about turns.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from rejoinder.core.wire.session import SessionConfig
 
 
 class Session:
-    """A live conversation, complete after construction. `open` makes one.
+    """One running conversation. Create it with `open`.
 
     All methods must be called on the session's event loop.
 
     Attributes:
-        context: What the session shares with its collaborators.
+        context: Identity, conversation, wire and services of the session.
         state: The turn machine's state.
         replies: The session's replies.
         audio_input: The caller's audio.
     """
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup, wake_ticker: Callable[[], None]) -> None:
-        """Build the session and its collaborators; use `open` instead.
+        """Build the session and its parts. Callers use `open` instead.
 
         Args:
             context: Identity, conversation, wire and services.
             group: Owns all tasks of the session.
-            wake_ticker: Called when audio waits for its voice activity decision.
+            wake_ticker: Called when received audio waits for its voice activity decision.
         """
         services = context.services
         self.context = context
@@ -101,18 +101,19 @@ class Session:
         wake_ticker: Callable[[], None],
         tenant: str = "",
     ) -> AsyncIterator[Session]:
-        """Yield a session that has sent session.created and takes audio and events.
+        """Yield a session that has sent session.created and accepts audio and events.
 
-        Leaving it cancels every task and engine call of the session. An exception of the body is raised as it is. A bug
-        in a task of the session cancels the body and is raised in its place.
+        Leaving the context manager cancels every task and engine call of the session. An exception of the `async with`
+        block is raised as it is. An unexpected exception in a task of the session cancels the block and is raised
+        instead.
 
         Args:
             key: Makes the session's ids unique on the host.
             services: What all sessions of the host share.
-            send: Takes the server events. It must not block.
+            send: Called with each server event. It must not block.
             config: The configuration to start with.
-            wake_ticker: Called when audio waits for its voice activity decision.
-            tenant: Digest of the API key. Tenants share no cached answers.
+            wake_ticker: Called when received audio waits for its voice activity decision.
+            tenant: Digest of the API key. Only sessions of one tenant share cached answers.
         """
         context = SessionContext.create(key, services=services, send=send, config=config, tenant=tenant)
         try:
@@ -149,7 +150,7 @@ class Session:
         return self.context.conversation
 
     def append_audio(self, pcm: bytes) -> None:
-        """Append 16 kHz PCM of any length to the caller's audio."""
+        """Append 16-bit PCM at 16 kHz, of any length, to the caller's audio."""
         self._greet()
         self.audio_input.append(pcm, self._services.clock())
         if self.config.detection.mode is DetectionMode.NONE:
@@ -158,32 +159,32 @@ class Session:
         self._wake_ticker()
 
     async def submit(self, event: client.ClientEvent) -> None:
-        """Queue a client event; wait while the mailbox is full. It applies after all audio received until now."""
+        """Queue a client event; wait while the mailbox is full. The event applies after all audio received so far."""
         await self._mailbox.submit((event, self.audio_input.received))
 
     async def configure(self, event: client.UpdateSession) -> None:
-        """Submit a session.update and wait until it is answered, because it decides how the audio after it is read."""
+        """Submit a session.update and wait until it is handled, because it decides how later audio is decoded."""
         await self.submit(event)
         await self._mailbox.answered()
 
     def reject(self, fault: CallerError, client_event_id: str | None) -> None:
-        """Answer a client event that was refused. The session goes on."""
+        """Send an error for a client event that was refused. The session continues."""
         self._services.metrics.error("caller", "wire")
         self.emit(server.error(fault, client_event_id))
 
     def emit(self, event: Json) -> None:
-        """Send a server event, stamped with its event_id."""
+        """Add an event_id to a server event and send it."""
         self.context.emit(event)
 
     # -- for the ticker ----------------------------------------------------------------------------------------------
 
     def speech(self, events: tuple[SpeechEvent, ...]) -> None:
-        """See `VadListener.speech`."""
+        """Handle the speech edges of a window that was just decided (`VadListener.speech`)."""
         for event in events:
             self._mailbox.post(event)
         if (
             self.audio_input.dip == self.audio_input.processed and not events
-        ):  # an event would start the final transcript
+        ):  # a speech edge would start the final transcript
             self._interims.dip_started()
         if self.audio_input.in_speech:
             self._mailbox.post(turn_events.AudioProcessed(self.audio_input.processed))
@@ -191,13 +192,13 @@ class Session:
         self._executor.caught_up()
 
     def vad_failed(self) -> None:
-        """See `VadListener.vad_failed`. Apologise if the caller may be speaking."""
+        """Handle a failed tick (`VadListener.vad_failed`): apologise if the caller may be speaking."""
         self._vad_failures.mark("vad")
         if self.state.caller is not CallerState.QUIET or self.audio_input.backlog_audible():
             self.replies.apologise(self._vad_failures)
 
     def vad_recovered(self) -> None:
-        """See `VadListener.vad_recovered`."""
+        """Handle the first successful tick after failed ones (`VadListener.vad_recovered`)."""
         self._vad_failures.recovered("vad")
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -222,9 +223,9 @@ class Session:
             self._executor.execute(command, self.state.start)
 
     def _occurred_at(self, event: TurnEvent) -> float:
-        """Return the monotonic time that an event refers to.
+        """Return the monotonic time of an event, in seconds.
 
-        A decision about audio counts from the audio's arrival, not from the tick that decided it.
+        For a decision about audio this is when the audio arrived, and not when the decision was made.
         """
         arrived_at = None
         if isinstance(event, SoftEnd):
@@ -241,7 +242,7 @@ class Session:
         return self.replies.current is not None and self.replies.current.open
 
     def configured(self) -> None:
-        """Apply a changed configuration from the next window on."""
+        """Apply a changed configuration from the next voice activity window on."""
         self._barge_in.configured()
         self.replies.read_ahead()
         self._greet()
@@ -249,7 +250,7 @@ class Session:
     def _greet(self) -> None:
         """Speak the greeting, once: after the first session.update, or with the first audio.
 
-        A conversation that has items already, or that is in text, gets no greeting.
+        A conversation that already has items, or whose replies are text, gets no greeting.
         """
         greeting, self._pending_greeting = self._pending_greeting, ""
         if greeting and not len(self.conversation) and not self.busy:
@@ -258,18 +259,18 @@ class Session:
                 self.request_reply(replace(request, text=greeting))
 
     def clear(self, end: int) -> None:
-        """Drop the caller's audio before sample `end` that is not committed."""
+        """Drop the uncommitted audio of the caller before sample `end`."""
         self.step(turn_events.ClearRequested(end))
         self._utterance.clear(end)
 
     def request_reply(self, request: ReplyRequest) -> None:
-        """Start the reply that a response.create asks for."""
+        """Start the reply that a response.create requests."""
         self.step(turn_events.ReplyRequested(request))
 
     def _reply_ended(self, reply: Reply) -> None:
-        """Tell the turn machine that the current reply ended.
+        """Tell the turn machine that `reply` ended, if it is the current one.
 
-        It was heard to its end, failed, or was cancelled by the client.
+        A reply ends when it was heard to its end, has failed, or was cancelled by the client.
         """
         if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())
@@ -280,7 +281,7 @@ class _SessionClosed(Exception):
 
 
 def _raise_first(group: BaseExceptionGroup[BaseException]) -> None:
-    """Raise the first exception of a group of groups, unless the session was closed."""
+    """Raise the first exception of nested groups, unless it only says that the session was closed."""
     first = group.exceptions[0]
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]

@@ -1,6 +1,6 @@
 """From the caller's audio to the end of a turn.
 
-Holds the audio input, the voice activity tick, interim transcripts and the end-of-turn request. Start at
+Contains the audio input, the voice activity tick, interim transcripts and the end-of-turn request. Start at
 `audio_input.py`, then `end_of_turn.py`. It imports `actors.stages` and the core; `actors.replying`,
 `actors.turn_taking` and the modules of `actors` may import it.
 """

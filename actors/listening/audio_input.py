@@ -1,7 +1,8 @@
 """Audio of one caller: the ring buffer, the windows that wait for voice activity detection, and the speech edges.
 
-Synchronous and without a clock. The host asks every input for its next window, decides them all in one batch, and gives
-each input its probability back. An input moves on only when its window was decided, so a failed tick can be repeated.
+A speech edge is a start or an end of speech. The module is synchronous and has no clock. The host takes the next window
+of every audio input, has all windows decided in one batch, and passes each input its speech probability. An input moves
+to its next window only when the current one was decided, so a failed batch can be repeated.
 """
 
 from __future__ import annotations
@@ -19,21 +20,23 @@ from rejoinder.core.turns.speech_detector import SpeechEvent, SpeechPhase, Speec
 STATE_FLOATS = 320
 _FRESH = np.zeros(STATE_FLOATS, np.float32).tobytes()
 
-# One voice activity window, the resolution of every silence.
+# Length of one voice activity window, in ms. Silence is measured in whole windows.
 WINDOW_MS = VAD_WINDOW * 1000 // STT_RATE
 
 # Number of appended messages whose arrival times are kept: 20 s of 20 ms messages.
 ARRIVALS = 1000
 
-# Louder than a quiet room on a telephone. Used only while voice activity detection itself fails.
+# Level in dBFS above which audio may be speech: louder than a quiet room on a telephone. Used only while voice activity
+# detection fails.
 AUDIBLE_DBFS = -45.0
 
 
 def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> SpeechSettings:
-    """Return the operator's speech settings as the client's turn detection changes them.
+    """Return the operator's speech settings, changed by the client's turn detection.
 
-    server_vad brings its own threshold and padding. Its silence is kept exactly, so the tentative end of speech
-    (`soft_end_ms`) comes no later than that. The hysteresis between threshold and release threshold stays.
+    With server_vad the client sets the threshold, the padding and the silence that ends a turn. This silence is kept
+    exactly, so the tentative end of speech (`soft_end_ms`) comes no later. The distance between threshold and release
+    threshold does not change.
     """
     if detection.mode is not DetectionMode.SERVER_VAD:
         return settings
@@ -49,7 +52,7 @@ def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> Speec
 
 
 class MessageArrivals:
-    """Arrival times of the newest messages, in flat arrays: a thousand pairs of objects would cost 0.1 MB a call."""
+    """Arrival times of the newest messages, in flat arrays: a thousand pairs of objects would take 0.1 MB per call."""
 
     __slots__ = ("_at", "_count", "_ends")
 
@@ -59,16 +62,16 @@ class MessageArrivals:
         self._count = 0
 
     def note(self, end: int, now: float) -> None:
-        """Record that a message arrived at monotonic time `now` and that the stream then ended at sample `end`."""
+        """Record that a message arrived at monotonic time `now` and extended the stream to sample `end`."""
         slot = self._count % ARRIVALS
         self._ends[slot], self._at[slot] = end, now
         self._count += 1
 
     def at(self, sample: int) -> float | None:
-        """Return when the stream first reached `sample`; None if it has not, or if that is too long ago."""
+        """Return the monotonic time at which the stream reached `sample`; None if it has not, or if it is forgotten."""
         arrived_at = None
         for index in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
-            # Newest first, because the sample asked for arrived a moment ago.
+            # Newest first, because a caller usually asks for a sample that has just arrived.
             slot = index % ARRIVALS
             if self._ends[slot] < sample:
                 break
@@ -77,19 +80,19 @@ class MessageArrivals:
 
 
 class AudioInput:
-    """Audio of one caller. Sample indices count from the session's start at 16 kHz.
+    """Audio of one caller. Sample indices are at 16 kHz and count from the session's start.
 
     Attributes:
-        settings: Thresholds and durations of speech detection. They may change at any window.
+        settings: Thresholds and durations of speech detection. They may be replaced between any two windows.
     """
 
     def __init__(self, settings: SpeechSettings, ring_s: float, suppressor: NoiseSuppressor | None = None) -> None:
         """Create an empty input.
 
         Args:
-            settings: See the class.
-            ring_s: Seconds of audio to hold.
-            suppressor: Cleans all audio before it is held; None without noise suppression.
+            settings: Thresholds and durations of speech detection.
+            ring_s: Seconds of audio to keep.
+            suppressor: Removes noise from all audio before it is stored; None for no noise suppression.
         """
         self.settings = settings
         self._suppressor = suppressor
@@ -101,23 +104,23 @@ class AudioInput:
 
     @property
     def received(self) -> int:
-        """Number of samples received."""
+        """Number of samples received since the session's start."""
         return self._ring.end
 
     @property
     def processed(self) -> int:
-        """Number of samples whose voice activity is decided."""
+        """Number of samples, from the session's start, whose voice activity is decided."""
         return self._decided
 
     @property
     def backlog(self) -> bool:
-        """True while at least one whole window waits for its decision."""
+        """True while at least one complete window waits for its decision."""
         return self._ring.end - self._decided >= VAD_WINDOW
 
     def append(self, pcm: bytes, now: float) -> None:
-        """Append 16 kHz PCM that arrived at monotonic time `now`.
+        """Append 16-bit PCM at 16 kHz that arrived at monotonic time `now`.
 
-        Audio that leaves the ring before it was decided is skipped, oldest first.
+        Audio that leaves the ring buffer before it was decided is skipped.
         """
         self._ring.append(self._suppressor.clean(pcm) if self._suppressor else pcm)
         self._arrivals.note(self._ring.end, now)
@@ -135,20 +138,20 @@ class AudioInput:
         return len(waiting) > 0 and rms_dbfs(waiting) > AUDIBLE_DBFS
 
     def window(self) -> tuple[bytes, bytes] | None:
-        """Return the next undecided window as 16-bit PCM and the detector's state before it; None if there is none."""
+        """Return the next undecided window (16-bit PCM) and the detector's state before it; None if no window waits."""
         if not self.backlog:
             return None
         return self._ring.slice(self._decided, self._decided + VAD_WINDOW), self._vad_state
 
     def decide(self, probability: float, state: bytes) -> tuple[SpeechEvent, ...]:
-        """Take the decision on the window that `window` returned last.
+        """Apply the detector's decision to the window that `window` returned last.
 
         Args:
             probability: Probability of speech, in [0, 1].
             state: The detector's state after the window (320 float32 values).
 
         Returns:
-            The speech edges that the window made.
+            The starts and ends of speech that follow from this decision; often none.
         """
         self._vad_state = state
         self._decided += VAD_WINDOW
@@ -162,30 +165,31 @@ class AudioInput:
         return events
 
     def skip(self) -> None:
-        """Pass over all audio received so far without deciding it, because turn detection is off."""
+        """Skip all audio received so far without a decision, because turn detection is off."""
         self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
 
     @property
     def dip(self) -> int | None:
-        """Sample where the first window of the current dip ends; None while there is no dip.
+        """Sample at which the first window of the current dip ends; None if there is no dip now.
 
-        A dip is a stretch of low energy in the middle of an utterance that reaches to the newest window.
+        A dip is a fall of the voice by 20 dB during an utterance. It is current while it includes the newest window.
         """
         return self._speech.dip
 
     @property
     def in_speech(self) -> bool:
-        """True while an utterance is under way that is not yet a turn."""
+        """True during an utterance that has not become a turn yet."""
         return self._speech.phase not in (SpeechPhase.SILENCE, SpeechPhase.ONSET)
 
     def end_turn(self, speech_end: int, end: int) -> None:
-        """End the utterance: the audio before sample `end` became a turn, or was dropped.
+        """End the utterance, because the audio before sample `end` became a turn or was dropped.
 
-        What follows is a new utterance, unless that has already begun: windows are decided ahead of the session's loop.
+        Later speech begins a new utterance. If the detector has already found speech after `speech_end`, that
+        utterance continues: windows may be decided before the session handles the end.
 
         Args:
-            speech_end: The sample where the utterance's speech ended.
-            end: The sample where the turn ended.
+            speech_end: The sample at which the utterance's speech ended.
+            end: The sample at which the turn ended.
         """
         passed = max(0, min(end, self._ring.end) - self._decided)
         self._decided += passed - passed % VAD_WINDOW  # whole windows keep the detector's context unbroken
@@ -193,9 +197,9 @@ class AudioInput:
             self._speech = committed(self._speech)
 
     def release(self) -> None:
-        """Free the ring buffer (about 1 MB), because an ended session waits for the garbage collector."""
+        """Free the ring buffer (about 1 MB): an ended session stays in memory until it is garbage-collected."""
         self._ring = AudioRing(VAD_WINDOW / STT_RATE, STT_RATE)
 
     def pcm(self, start: int, end: int) -> bytes:
-        """Return 16 kHz PCM of samples [start, end), as far as it is still held."""
+        """Return samples [start, end) as 16-bit PCM at 16 kHz, as far as the ring buffer still has them."""
         return self._ring.slice(start, end)

@@ -1,9 +1,10 @@
 """Requests at a tentative end of speech: the final transcript, and the verdict that `core.turns.end_of_turn` computes.
 
-The turn model is the most expensive call of a turn, so cheaper evidence comes first. A pause may end by itself. A
-transcript may read finished. The turn model is asked when the transcript is there and does not read finished, or when
-the silence has lasted `ask_after_ms` without a transcript, and then through the host's queue (`TurnDetectorQueue`). If
-the transcript comes before the verdict and reads finished, the request to the turn model is withdrawn.
+The turn detector is the most expensive call of a turn, so cheaper evidence is used first. The caller may resume after
+a short pause, and the transcript may already look complete. The turn detector is called if the transcript is available
+and does not look complete, or if the silence has lasted `ask_after_ms` without a transcript. The call waits in the
+host's queue (`TurnDetectorQueue`). If a transcript that looks complete arrives before the verdict, the call is
+cancelled.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.end_of_turn import end_of_turn_probability
 from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
 
-# Smart Turn uses at most the last 8 s.
+# Maximum audio for the turn detector, in samples. The model (Smart Turn) uses at most the last 8 s.
 VERDICT_SAMPLES = 8 * STT_RATE
 
-# Position of the verdict's task in `EndOfTurnRequest.tasks`; the transcript's task is before it.
+# Index of the verdict's task in `EndOfTurnRequest.tasks`. The transcript's task has index 0.
 JUDGING = 1
 
 
 class VerdictRequest:
-    """Request for the turn verdict. The first answer counts."""
+    """Request for the turn verdict: the probability that the turn is complete. It is answered once."""
 
     def __init__(self, on_verdict: Callable[[float | None], None]) -> None:
         self._on_verdict: Callable[[float | None], None] | None = on_verdict
 
     @property
     def open(self) -> bool:
-        """True until the verdict is answered."""
+        """True until `answer` was called."""
         return self._on_verdict is not None
 
     def answer(self, probability: float | None) -> None:
-        """Report the probability that the turn is complete, once; None means unknown."""
+        """Report the probability that the turn is complete; None if it is unknown. Later calls are ignored."""
         on_verdict, self._on_verdict = self._on_verdict, None
         if on_verdict is not None:
             on_verdict(probability)
@@ -53,14 +54,14 @@ class EndOfTurnRequest:
 
     Attributes:
         started_at: When the request was made.
-        seconds: Length of the audio.
-        failures: The stages that fail for this request.
-        transcript: Resolves to the transcript, or raises BackendError when speech-to-text gave up.
-        interim: An interim transcript that covers the same words, if there is one.
+        seconds: Length of the audio, in seconds.
+        failures: The stages that currently fail for this request.
+        transcript: Future of the final transcript. It raises BackendError if all attempts at speech-to-text failed.
+        interim: An interim transcript of all the speech in this audio; None if there is none.
         verdict: The request for the turn verdict; None if there is none.
-        decided_by_transcript: The transcript read finished and answered the verdict.
-        tasks: The transcript's task, then the verdict's.
-        transcribed_at: When the transcript was there; None until then.
+        decided_by_transcript: True if the transcript looked complete and answered the verdict.
+        tasks: The task that gets the transcript, then the task that gets the verdict, if one was requested.
+        transcribed_at: When the transcript became available; None before.
     """
 
     started_at: float
@@ -75,17 +76,17 @@ class EndOfTurnRequest:
 
     @property
     def transcribed(self) -> bool:
-        """True once the transcript is there."""
+        """True once the transcript is available. It stays False if the request failed or was cancelled."""
         return self.transcript.done() and not self.transcript.cancelled() and not self.transcript.exception()
 
     async def words(self) -> tuple[str, float]:
-        """Return the words as soon as they are known, and the monotonic time since when.
+        """Wait for the caller's words. Return them and the monotonic time at which they became known.
 
-        They come from an interim transcript without low confidence, or from the final one. Cancelling leaves the
-        request running.
+        The words are those of `interim`, unless its confidence is low or it is empty; otherwise those of the final
+        transcript. Cancelling this call leaves the request running.
 
         Raises:
-            BackendError: Speech-to-text gave up.
+            BackendError: All attempts at speech-to-text failed.
         """
         if self.interim is not None:
             either: set[asyncio.Future[Any]] = {self.interim.transcript, self.transcript}
@@ -97,14 +98,14 @@ class EndOfTurnRequest:
         return transcript.text, self.transcribed_at or self.started_at
 
     def cancel(self) -> None:
-        """Cancel what still runs. A queued transcript leaves its queue; the result of a running batch is dropped."""
+        """Cancel both tasks. A queued speech-to-text job leaves its queue; the result of a running one is dropped."""
         self.transcript.cancel()
         for task in self.tasks:
             task.cancel()
 
 
 class EndOfTurn:
-    """Starts the end-of-turn requests of one session. Their tasks belong to the session's group and never fail it."""
+    """Starts the end-of-turn requests of one session. Their tasks run in the session's group and never raise."""
 
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
         self._services = services
@@ -119,15 +120,15 @@ class EndOfTurn:
         *,
         interim: InterimTranscript | None = None,
     ) -> EndOfTurnRequest:
-        """Start a request.
+        """Start a request and return it at once.
 
         Args:
-            pcm: 16 kHz PCM of the utterance, to transcribe.
-            on_verdict: Gets the probability that the turn is complete, or None if it is unknown. Without it there is no
-                verdict.
-            audio_until_now: Returns the same audio and the silence since, for the turn model; by default `pcm`.
-            prefix_tokens: Tokens of the newest interim transcript.
-            interim: An interim transcript that covers the same words.
+            pcm: The utterance to transcribe, as 16-bit PCM at 16 kHz.
+            on_verdict: Called once with the probability that the turn is complete, or with None if it is unknown. If
+                this argument is None, no verdict is requested.
+            audio_until_now: Returns the utterance and the silence after it, for the turn detector; by default `pcm`.
+            prefix_tokens: Tokens of the newest interim transcript, as a guess of the final transcript's beginning.
+            interim: An interim transcript of all the speech in `pcm`; None if there is none.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         failures = StageFailures(self._services.metrics)
@@ -172,7 +173,7 @@ class EndOfTurn:
             _settle(request.transcript, BackendError("unexpected exception.", stage="stt"))
 
     def _read_ending(self, text: str, request: EndOfTurnRequest) -> None:
-        """Answer an open verdict if the transcript reads finished, and withdraw the request to the turn model."""
+        """If the transcript looks complete and no verdict is known, answer the verdict and cancel the turn detector."""
         settings, verdict = self._services.settings, request.verdict
         if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
             return
@@ -184,9 +185,10 @@ class EndOfTurn:
     async def _judge(
         self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> None:
-        """Wait for cheaper evidence, then ask the turn model, all within `verdict_timeout_ms`.
+        """Wait for cheaper evidence, then call the turn detector, all within `verdict_timeout_ms`.
 
-        After that silence alone decides. Cancelling it withdraws the request.
+        After this time the verdict is None (unknown), and the length of the silence decides. Cancelling this task
+        cancels the call.
         """
         settings = self._services.settings
         deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
@@ -205,13 +207,13 @@ class EndOfTurn:
         verdict.answer(probability)
 
     def _ending(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
-        """Return how the transcript ends; None if it is not there."""
+        """Return whether the transcript looks complete, incomplete or unclear; None if there is no transcript yet."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None
         return classify_ending(transcript.result().text, self._services.settings.stt.language)
 
     async def _predict(self, pcm: bytes) -> float:
-        """Return the turn model's probability, from another replica after a failure."""
+        """Return the turn detector's probability that the turn is complete. Call another replica after a failure."""
         # The pause does not double: the verdict has only `verdict_timeout_ms` (400 ms by default) in all.
         pause = Backoff(FIRST_PAUSE_S, longest_s=FIRST_PAUSE_S)
         async for attempt in attempts("turn_detector", self._count, pause=pause, covered=(BackendError,)):
@@ -229,6 +231,6 @@ def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendErr
         return  # the request was cancelled
     if isinstance(outcome, BackendError):
         future.set_exception(outcome)
-        future.exception()  # marks it as retrieved: without a reader asyncio would log a warning
+        future.exception()  # marks it as retrieved: asyncio logs a warning for an exception that nothing reads
     else:
         future.set_result(outcome)

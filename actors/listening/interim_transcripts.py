@@ -1,13 +1,14 @@
 """Interim transcripts: what the caller has said so far, while the caller still speaks.
 
-Speech-to-text transcribes the utterance now and then, and as soon as the voice dips
-(`rejoinder/core/turns/speech_detector.py`). If the dip is the end of the turn, its words are known before the silence
-is over, and the reply can begin with them. The final transcript then confirms or replaces them.
+Speech-to-text transcribes the utterance so far at intervals, and as soon as the voice dips: falls by 20 dB
+(`rejoinder/core/turns/speech_detector.py`). If the dip is the end of the turn, the words of the turn are known before
+the silence is over, and a speculative reply can begin with them. The final transcript then confirms or replaces them.
 
-One interim transcript is under way at a time. It covers the audio up to its start. The pause after it grows with the
-time that it took, so a loaded speech-to-text stage gets fewer requests; after a refusal the pause doubles. Nothing
-depends on an interim transcript. The language model prefills the words that two of them agree on, and a wrong word
-costs only that prefill. While a reply is paused they come more often, because words end the reply.
+One interim transcript is under way at a time. It covers the audio received before it was requested. The pause after it
+grows with the time that it took, so a loaded speech-to-text stage gets fewer requests. After a failure the pause
+doubles. A missing interim transcript breaks nothing. The language model prefills the words that two interim transcripts
+agree on, and a wrong word costs only that prefill. While a reply is paused, interim transcripts are requested more
+often, because words addressed to the agent end the reply.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.local_agreement import Agreement, agree
 
 CREDIT_S = 0.15
-"""Part of the pause that a dip may postpone, in seconds. The transcript at the last dip is worth more than the one
-before it. With 50 ms of speech-to-text this allows two transcripts in a row; with 300 ms most of the pause remains."""
+"""How much of the pause between two interim transcripts a dip may skip, in seconds. The skipped part is added to the
+next pause. The transcript at the last dip is worth more than the one before it. If speech-to-text takes 50 ms, this
+allows two transcripts in a row; if it takes 300 ms, most of the pause remains."""
 
 
 @dataclass(slots=True, eq=False)
 class InterimTranscript:
-    """Transcript of the utterance before sample `until`, under way or done.
+    """Transcript of an utterance that still continues; requested or complete.
 
     Attributes:
-        until: Sample where its audio ends.
-        transcript: Resolves to the transcript, or to None if it failed or was cancelled.
-        at: Monotonic time when it resolved.
+        until: Sample (16 kHz) at which the transcribed audio ends.
+        transcript: Future of the transcript. Its result is None if the request failed or was cancelled.
+        at: Monotonic time at which the future got its result; 0 before.
     """
 
     until: int
@@ -46,24 +48,29 @@ class InterimTranscript:
 
 
 class InterimReader(Protocol):
-    """What interim transcripts need of the session's replies: prefilling a prompt."""
+    """What interim transcripts need from the session's replies: to prefill a prompt with the words."""
 
     degradation: SessionDegradation
 
     def read_ahead(self, transcript: str, *, whole: bool) -> None:
-        """Prefill a prompt with these words of the caller, because they have changed; `whole`: they may be all."""
+        """Let the language model prefill a prompt that ends with the caller's words so far.
+
+        Args:
+            transcript: The words.
+            whole: True if the caller may have said all words of the turn; False if the last word may be cut off.
+        """
         ...
 
 
 class InterimJudge(Protocol):
-    """What interim transcripts need of the barge-in detector."""
+    """What interim transcripts need from the barge-in detector."""
 
     def interim_transcribed(self, latest: str, stable: str) -> None:
-        """Take an interim transcript while a reply waits for the caller's words.
+        """Handle an interim transcript while a paused reply waits for the caller's words.
 
         Args:
-            latest: All its words.
-            stable: The words at its beginning that two transcripts agreed on.
+            latest: All words of the transcript.
+            stable: The words at the beginning of the utterance that two transcripts in a row agreed on.
         """
         ...
 
@@ -71,8 +78,8 @@ class InterimJudge(Protocol):
 class InterimTranscripts:
     """Interim transcripts of one session.
 
-    Call `begin` when an utterance starts, `settle` at a tentative end of speech, `resume` when the caller goes on, and
-    `end` when the utterance is over.
+    Call `begin` when an utterance starts, `settle` at a tentative end of speech, `resume` when the caller continues,
+    and `end` when the utterance is over.
     """
 
     def __init__(
@@ -103,11 +110,11 @@ class InterimTranscripts:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The engine's tokens of the newest interim transcript. The final transcript mostly begins with them."""
+        """Token ids of the newest interim transcript, for `SttJob.guess`. The final one usually begins with them."""
         return self._tokens
 
     def begin(self, start: int) -> None:
-        """Start on an utterance whose audio begins at sample `start`."""
+        """Start interim transcripts of an utterance whose audio begins at sample `start` (16 kHz)."""
         self.end()
         self._start = start
         self.resume()
@@ -119,19 +126,19 @@ class InterimTranscripts:
         self.resume()
 
     def dip_started(self) -> None:
-        """Transcribe now, because the voice dipped, if the share of time for interim transcripts allows it."""
+        """Transcribe now, because the voice dipped, if the setting `share` (of the time) allows it."""
         if self._settings.at_dips:
             self._dip_seen.set()
 
     def settle(self, dip: int | None) -> InterimTranscript | None:
-        """Stop, because the caller paused and the final transcript has priority.
+        """Start no more interim transcripts, because the caller paused and the final transcript has priority.
 
         Args:
-            dip: The sample where the voice dipped; None if it did not.
+            dip: The sample at which the voice dipped; None if it did not.
 
         Returns:
-            The interim transcript that covers all speech before the dip, if there is one. If it is under way, it goes
-            on.
+            The interim transcript of all speech before the dip, which may still be under way. None if there is none;
+            then an interim transcript that is under way is cancelled.
         """
         interim = self._newest
         if not self._settings.at_dips or dip is None or interim is None or interim.until < dip:
@@ -143,7 +150,7 @@ class InterimTranscripts:
         return interim
 
     def resume(self) -> None:
-        """Go on, because the caller speaks on after a pause. The words that are stable stay so."""
+        """Continue interim transcripts, because the caller continues after a pause. Stable words stay stable."""
         self._final_pending = False
         self._dip_seen.clear()
         useful = self._reply_waits or (self._reads_ahead and self._prefill_reader.degradation.speculates)
@@ -151,13 +158,13 @@ class InterimTranscripts:
             self._task = self._group.create_task(self._run())
 
     def pause(self) -> None:
-        """Stop, and cancel the transcript that is under way."""
+        """Stop interim transcripts, and cancel one that is under way. `resume` continues."""
         if self._task:
             self._task.cancel()
             self._task = None
 
     def end(self) -> None:
-        """Stop, and forget the utterance."""
+        """Stop interim transcripts and forget the utterance, because it is over."""
         self.pause()
         self._agreement = Agreement()
         self._tokens = ()
@@ -166,9 +173,9 @@ class InterimTranscripts:
         self._reply_waits = False
 
     async def _run(self) -> None:
-        """Transcribe repeatedly, until settled or cancelled.
+        """Transcribe repeatedly, until `settle` or cancellation.
 
-        A bug behind the port ends it, and not the session.
+        An unexpected exception of the port ends the transcripts, but not the session.
         """
         with contained("stt", self._services.metrics):
             await self._transcribe_repeatedly()
@@ -197,10 +204,12 @@ class InterimTranscripts:
             self._use(transcript, whole=in_dip and not transcript.low_confidence)
 
     async def _pause(self, least_s: float, pause_s: float) -> float:
-        """Sleep for `pause_s`, or until the voice dips; a dip ends the sleep at most CREDIT_S before `least_s`.
+        """Sleep for `pause_s` seconds, or until the voice dips.
+
+        A dip may end the sleep before `least_s` seconds are over, but at most CREDIT_S before.
 
         Returns:
-            The seconds of `least_s` that were skipped.
+            The seconds of `least_s` that were skipped because of a dip.
         """
         due = self._services.clock() + least_s
         strict_s = max(0.0, least_s - CREDIT_S)
@@ -211,7 +220,7 @@ class InterimTranscripts:
         return max(0.0, due - self._services.clock())
 
     async def _transcribe(self, deadline_s: float) -> Transcript:
-        """Return a transcript of the utterance as it is now."""
+        """Return a transcript of the utterance so far."""
         self._newest = interim = InterimTranscript(
             self._audio_input.received, asyncio.get_running_loop().create_future()
         )
@@ -226,7 +235,7 @@ class InterimTranscripts:
         return transcript
 
     def _use(self, transcript: Transcript, *, whole: bool) -> None:
-        """Hand the words on; `whole`: the last word is not cut off."""
+        """Pass the words to prefill and to the barge-in detector; `whole` means that the last word is not cut off."""
         self._tokens = transcript.tokens
         self._agreement = agree(self._agreement, transcript.text)
         likely = transcript.text if whole else self._agreement.likely

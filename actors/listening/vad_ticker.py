@@ -1,9 +1,9 @@
 """The voice activity tick: one batch decides the waiting windows of all sessions of a host.
 
 One tick is in flight at a time. A tick takes one window of each session that has one, and repeats up to
-`max_windows_per_tick` times, because each window of a stream depends on the state before it. An audio input moves on
-only when its window was decided. A failed tick is repeated with the same states on another replica, and no audio is
-lost while it fits into the ring.
+`max_windows_per_tick` times, because each window of a stream depends on the state before it. An audio input moves to
+its next window only when the current one was decided. A failed tick is repeated with the same states on another
+replica, and no audio is lost as long as it fits into the ring buffer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rejoinder.core.turns.speech_detector import SpeechEvent
 
 logger = logging.getLogger(__name__)
 
-# The pause between ticks grows with the sessions, up to `tick_ms`. Every caller waits for it, so it is short: at 100
+# Pause between ticks, in seconds per session; in all at most `tick_ms`. It delays every caller, so it is short: at 100
 # sessions 10 ms gather 31 windows, and batches of more than 16 windows cost no less per window (59 us; 123 us for a
 # batch of one, docs/results/density.md). A host with few sessions decides each window as it arrives.
 SPACING_S_PER_SESSION = 0.002
@@ -30,7 +30,7 @@ STATE_BYTES = STATE_FLOATS * 4
 
 
 class VadListener(Protocol):
-    """What the ticker needs of a session."""
+    """What the ticker needs from a session: its audio, and methods that handle the results."""
 
     @property
     def audio_input(self) -> AudioInput:
@@ -51,7 +51,7 @@ class VadListener(Protocol):
 
 
 class VadTicker:
-    """Voice activity ticker of one host. `run` must run for the host's life; sessions join and leave at any time."""
+    """Voice activity ticker of one host. Keep `run` running. Sessions may join and leave at any time."""
 
     def __init__(self, vad: VadPort, settings: HostSettings, attempt_s: float, metrics: Metrics) -> None:
         """Create a ticker without sessions; `attempt_s` bounds each call of the port, in seconds."""
@@ -68,7 +68,7 @@ class VadTicker:
         self._sessions.add(session)
 
     def leave(self, session: VadListener) -> None:
-        """Stop deciding this session's windows. A decision under way is dropped."""
+        """Stop deciding this session's windows. The result of a decision under way is dropped."""
         self._sessions.discard(session)
 
     def wake(self) -> None:
@@ -76,7 +76,7 @@ class VadTicker:
         self._audio.set()
 
     async def run(self) -> None:
-        """Tick until cancelled."""
+        """Run ticks until cancelled. A tick starts when a session has received audio."""
         while True:
             await self._audio.wait()
             self._audio.clear()
@@ -85,7 +85,7 @@ class VadTicker:
             await asyncio.sleep(min(self._settings.tick_ms / 1000, spacing))
 
     async def tick(self) -> None:
-        """Decide the waiting windows, as many as one tick may. Schedule another tick if some remain."""
+        """Decide at most `max_windows_per_tick` waiting windows per session. Schedule another tick if needed."""
         for _ in range(self._settings.max_windows_per_tick):
             backlogged = [session for session in self._sessions if session.audio_input.backlog]
             if not backlogged:
@@ -109,7 +109,7 @@ class VadTicker:
             session.speech(session.audio_input.decide(result.probabilities[index], state))
 
     async def _step(self, batch: VadBatch) -> VadResult:
-        """Repeat the call until a replica answers, and tell the sessions while none does."""
+        """Return the result of a batch. Repeat the call until a replica answers; tell the sessions of failures."""
         async for attempt in attempts("vad", self._on_failure):
             with contained("vad", self._metrics, quiet=self._failing) as port, attempt:
                 async with asyncio.timeout(self._attempt_s):

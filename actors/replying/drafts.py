@@ -1,4 +1,4 @@
-"""Speculative replies ("drafts"): begun before the end of turn, and the assumptions that they depend on.
+"""Speculative replies ("drafts"), which begin before the end of turn, and the conditions under which they are used.
 
 A draft sends the language model the prompt that the committed turn would send. If that prompt has changed when the turn
 is committed (new instructions, a new item), the draft does not answer the turn and is discarded. A draft that began
@@ -30,12 +30,12 @@ class Draft:
 
     Attributes:
         reply: The reply.
-        task: Runs the reply. Cancelling it stops its engines.
-        revision: The revision that it answers.
+        task: Runs the reply. Cancelling the task stops the engines that work for the reply.
+        revision: The revision that the draft answers.
         end_of_turn: The request that transcribes the revision.
         terms: The terms of the reply.
-        turn: The committed turn that it answers; None before `release`.
-        sent_prompt: The prompt that the language model got; None before that.
+        turn: The committed turn that the draft answers; None before `release`.
+        sent_prompt: The prompt that was sent to the language model; None until then.
     """
 
     reply: Reply
@@ -51,9 +51,10 @@ class Draft:
         self._released = asyncio.Event()
 
     async def transcript(self) -> str:
-        """Return the caller's words, or "" once the turn is committed: then the conversation holds them.
+        """Wait for the caller's words and return them; "" if the turn is committed by then.
 
-        An empty transcript does not start the language model before the commit: the call waits for `release` then.
+        After the commit the conversation contains the words. If the transcript is empty, the call waits for `release`
+        and returns "", so the language model does not start before the commit.
         """
         transcript, transcribed_at = await self.end_of_turn.words()
         if self.turn is None and transcript:
@@ -68,7 +69,7 @@ class Draft:
         Args:
             revision: The revision of the committed turn; None matches no draft.
             terms: The terms in effect now.
-            prompt: Returns the prompt for the caller's words, as the conversation is now.
+            prompt: Returns the prompt for the conversation as it is now and these words of the caller.
         """
         if self.revision != revision or self.terms != terms or self.task.done():
             return False
@@ -78,10 +79,10 @@ class Draft:
         return self.end_of_turn.transcribed and not self.prompt_differs(prompt)
 
     def prompt_differs(self, prompt: Callable[[str], Prompt]) -> bool:
-        """Return True if the final transcript makes another prompt than the language model got.
+        """Return True if the final transcript gives another prompt than the one that was sent to the language model.
 
-        The transcript must be there. The last words are compared without case and punctuation, because an interim
-        transcript may end differently.
+        Call this only if the final transcript is available. The words of the caller are compared without case and
+        punctuation, because an interim transcript may differ in them.
         """
         expected = prompt(self.end_of_turn.transcript.result().text)
         if self.sent_prompt is None or self.sent_prompt == expected:
@@ -94,7 +95,7 @@ class Draft:
         return not same_words(sent_last.content, expected_last.content)
 
     def release(self, turn: CommittedTurn, now: float) -> None:
-        """Release the reply as the answer to `turn`, at monotonic time `now`. From then on it is sent."""
+        """Use the reply as the answer to `turn`: it is sent from now on; `now` is the monotonic time."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.sent_prompt is not None:
@@ -106,7 +107,7 @@ class Draft:
 class Drafts:
     """The draft of one session; there is at most one.
 
-    The host's budget and the session's degradation may decline a draft.
+    The host's budget of drafts and the session's degradation measures may prevent a draft.
     """
 
     def __init__(self, budget: DraftBudget, metrics: Metrics, degradation: SessionDegradation) -> None:
@@ -130,14 +131,16 @@ class Drafts:
         *,
         carry_out: Callable[[Draft], None],
     ) -> None:
-        """Begin a draft, unless it is declined; begin it again if the final transcript has other words.
+        """Begin a draft, if the budget and the degradation measures allow one.
+
+        It is begun again if the final transcript has other words.
 
         Args:
             revision: The revision to answer.
             end_of_turn: The request that transcribes the revision.
             terms: The terms of the reply.
-            prompt: Returns the prompt for the caller's words, as the conversation is now.
-            carry_out: Creates the draft's reply and task.
+            prompt: Returns the prompt for the conversation as it is now and these words of the caller.
+            carry_out: Assigns `reply` and `task` of a new draft.
         """
         declined = self._budget.begin(self._of_this_turn) if self._degradation.speculates else DraftDeclined.DEGRADATION
         if declined:
@@ -150,7 +153,7 @@ class Drafts:
         end_of_turn.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
 
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
-        """Begin the draft again if the final transcript differs. It costs no further budget."""
+        """Begin the draft again if the final transcript has other words. The budget is not charged again."""
         if draft is not self._draft or not draft.end_of_turn.transcribed or not draft.prompt_differs(prompt):
             return
         self._metrics.draft("renewed")
@@ -159,7 +162,7 @@ class Drafts:
         carry_out(self._draft)
 
     def discard(self) -> None:
-        """Cancel the draft, if there is one. Nothing of it was sent."""
+        """Cancel the draft, if there is one. No part of it was sent."""
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
@@ -170,7 +173,7 @@ class Drafts:
     def answer(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> Draft | None:
         """Return the draft that answers a turn; otherwise discard it and return None.
 
-        The caller must `release` it. See `Draft.answers` for the arguments.
+        The caller must call `release` on the returned draft. See `Draft.answers` for the arguments.
         """
         self._of_this_turn = 0
         self._budget.answered()

@@ -1,6 +1,6 @@
-"""What a caller may hear before the answer: an apology for a failing stage, or a filler for a late answer.
+"""Sounds that a caller may hear before the answer: an apology for a failing stage, or a filler for a late answer.
 
-Both are held clips. They need no engine and are not part of the answer.
+Both are prepared clips (held clips). They need no engine and are not part of the answer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rejoinder.core.reply.held_clips import HeldClip
 
 
 class Fillers:
-    """Apology and filler of one reply. Their tasks belong to the reply's group, from `begin` to `end`.
+    """Apology and filler of one reply. Call `begin` when the reply starts, and `end` when it was heard.
 
     Attributes:
-        apologised: The apology was played.
-        filler_started_at: When a filler started (monotonic); None if there was none.
+        apologised: True if the apology was played.
+        filler_started_at: Monotonic time at which a filler started; None if there was none.
         spoken_text: The words of the clips that were played, because their echo may come back through the microphone.
     """
 
@@ -39,11 +39,11 @@ class Fillers:
         """Create the apology and filler of one reply.
 
         Args:
-            services: Source of the held clips, the settings and the estimators.
+            services: Has the prepared clips, the settings and the latency estimator.
             speech: Plays the clips.
-            failures: The failing stages of the reply's turn.
-            released: Set when the reply may be heard. Nothing plays before.
-            filler_after_ms: Time from the caller's last speech within which something should be heard; 0 for no filler.
+            failures: The stages that currently fail for the reply's turn.
+            released: Set when the reply may be heard. Nothing is played before.
+            filler_after_ms: Maximum time, in ms, from the caller's last speech to audio of the reply; 0 for no filler.
         """
         self.apologised = False
         self.filler_started_at: float | None = None
@@ -61,7 +61,7 @@ class Fillers:
     def begin(
         self, group: asyncio.TaskGroup, marks: Callable[[], Marks], answered_turn: Callable[[], CommittedTurn | None]
     ) -> None:
-        """Start to watch the reply.
+        """Start the tasks that play the apology and the filler if they are needed.
 
         Args:
             group: Owns the tasks.
@@ -75,12 +75,12 @@ class Fillers:
         self._enabled = False
 
     def end(self) -> None:
-        """Stop, because all of the reply was heard."""
+        """Stop the tasks, because all of the reply was heard."""
         for task in self._tasks:
             task.cancel()
 
     def step_changed(self) -> None:
-        """Predict the first audio again, because a stage began or ended."""
+        """Predict again when the first audio will be ready, because a stage began or ended."""
         self._step_changed.set()
 
     async def _apologise(self) -> None:
@@ -95,9 +95,9 @@ class Fillers:
                 return
 
     async def _fill(self, marks: Callable[[], Marks], answered_turn: Callable[[], CommittedTurn | None]) -> None:
-        """Play a filler, once, if the first audio is predicted to miss the deadline.
+        """Play a filler, once, if the first audio is predicted to come later than `filler_after_ms`.
 
-        Replies that answer no speech get no filler.
+        A reply that answers no speech gets no filler.
         """
         await self._released.wait()
         turn, services = answered_turn(), self._services
@@ -122,7 +122,7 @@ class Fillers:
 
 
 async def _wait_for_change(step_changed: asyncio.Event, seconds: float) -> None:
-    """Wait until a stage changes, at most `seconds` (which may be infinite)."""
+    """Wait until `step_changed` is set, for at most `seconds` (which may be infinite)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds if math.isfinite(seconds) else None):
             await step_changed.wait()

@@ -1,7 +1,7 @@
-"""Openings: the start of an answer that is spoken from a held clip at once, and that the language model continues.
+"""Openings: beginnings of answers. An opening is played from a prepared clip at once; the language model continues it.
 
-The opening is part of the answer. It is in the history as far as it was heard, and the language model gets it as its
-own first words (`LlmRequest.prefix`), so it neither repeats nor contradicts them.
+The opening is part of the answer. The conversation keeps it as far as it was heard. The language model gets it as the
+first words of its answer (`LlmRequest.prefix`), so it neither repeats nor contradicts them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.openings import Opening
 from rejoinder.core.wire.server import ResponseEvents
 
-# A continuation that begins with one of these needs no space before it.
+# A continuation that begins with one of these characters needs no space before it.
 CLOSING = frozenset(".,;:!?)'\"\u2019\u201d\u2026")
 
 
 def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings: tuple[Opening, ...]) -> str:
-    """Return the opening of the answer to a prompt; "" for none.
+    """Return the opening of the answer to a prompt, out of the configured `openings`; "" for none.
 
     Replies in text or outside the conversation have none, because no listener waits for their first sound.
     """
@@ -34,19 +34,19 @@ def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings
 async def stream_after_opening(
     opening: str, services: Services, request: LlmRequest, failures: StageFailures, *, stats: GenerationStats
 ) -> AsyncGenerator[TokenDelta, None]:
-    """Yield the opening as its own delta, then the language model's continuation. Close the generator to stop.
+    """Yield the opening as one delta, then the deltas of the language model. Close the generator to stop.
 
-    A model that takes the opening for the whole answer is asked again without it.
+    If the model adds nothing to the opening, the request is repeated without it.
 
     Args:
         opening: The opening; "" for none.
         services: The hedger and the settings are used.
-        request: What to ask for.
-        failures: Records failures and recovery.
-        stats: Filled while the generation runs.
+        request: The request for the whole answer.
+        failures: Records failures and recovery of the language model.
+        stats: Filled in while the generation runs.
 
     Raises:
-        BackendError: See `Hedger.stream`.
+        BackendError: All attempts failed for `give_up_after_s` seconds.
     """
     stream, give_up_s = services.hedger.stream, services.settings.conversation.give_up_after_s
     if not opening:

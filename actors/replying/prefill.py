@@ -1,7 +1,8 @@
 """Prefill: the language model computes the KV cache of a prompt before its answer is needed.
 
-One prefill of a session is under way at a time, the newest wins, and nothing waits for it. It helps if the same replica
-serves the turn: the replica that served a conversation is preferred for it (`deployments/serving/router.py`).
+One prefill of a session is under way at a time. Of the prompts that wait, only the newest is prefilled. No reply waits
+for a prefill. A prefill helps only if the same replica answers the turn, so the router prefers the replica that served
+the conversation before (`deployments/serving/router.py`).
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ class Prefill:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, messages: tuple[ChatMessage, ...], *, whole: bool = False) -> None:
-        """Prefill a prompt, unless the host is busy with replies or the engine cannot.
+        """Start to prefill a prompt, unless the host is busy with replies or the engine does not support it.
 
         Args:
             messages: The prompt.
-            whole: The last message is complete; otherwise it may go on.
+            whole: True if the last message is complete; False if more words may follow.
         """
         settings = self._services.settings
         if not settings.llm.supports_prefill or not messages:
@@ -42,7 +43,7 @@ class Prefill:
             self._task = self._group.create_task(self._run())
 
     async def _run(self) -> None:
-        """Prefill the newest prompt until none is newer. Cancelling stops the engine."""
+        """Prefill the newest prompt, and repeat until there is no newer one. Cancelling stops the engine."""
         with contained("llm", self._services.metrics):
             while self._next is not None:
                 request, self._next = self._next, None

@@ -1,4 +1,4 @@
-"""Prompts for the language model: the conversation so far, once every turn of it is transcribed."""
+"""Prompts for the language model: the conversation so far. A prompt waits until every turn is transcribed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rejoinder.core.wire import server
 
 
 class Prompts:
-    """Prompts of one session. Its tasks belong to the session's group."""
+    """Prompts of one session. The tasks of this object belong to the session's group."""
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup) -> None:
         self._context = context
@@ -29,20 +29,23 @@ class Prompts:
         self.prefill = Prefill(services, group, context.id)
 
     def expect(self, turn: CommittedTurn) -> None:
-        """Add a committed turn's transcript to the conversation when it is there, and send it to the client."""
+        """Add the transcript of a committed turn to the conversation once it is available.
+
+        It is also sent to the client, if the client configured transcription.
+        """
         task = self._group.create_task(self._transcribed(turn))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
     async def for_turn(self, turn: CommittedTurn | None, request: ReplyRequest, *, requested: bool) -> Prompt | None:
-        """Return the prompt once every committed turn is transcribed; None if there is nothing to answer.
+        """Wait until every committed turn is transcribed and return the prompt; None if there is nothing to answer.
 
-        Cancelling it leaves the transcripts running.
+        Cancelling the wait leaves the transcription running.
 
         Args:
-            turn: The turn to answer; None if the client asked without one.
-            request: What the reply is asked to be.
-            requested: Whether the client asked for the reply. Then an empty transcript is answered too.
+            turn: The turn to answer; None if the client requested a reply without a new turn.
+            request: The request that the reply fulfils.
+            requested: Whether the client requested the reply. Then a turn with an empty transcript is answered too.
 
         Raises:
             BackendError: The turn could not be transcribed.
@@ -59,9 +62,10 @@ class Prompts:
         return self.current(request)
 
     async def for_draft(self, draft: Draft) -> Prompt | None:
-        """Return the prompt that the turn will have if nothing changes before its commit.
+        """Wait for the caller's words and return the prompt for a draft; None if there is nothing to answer.
 
-        After the commit it is the turn's own. Cancelling it leaves the transcripts running.
+        Before the commit it is the prompt that the turn will have if nothing changes. After the commit it is the turn's
+        prompt, as `for_turn` returns it. Cancelling the wait leaves the transcription running.
         """
         transcript = await draft.transcript()
         if self._pending:
@@ -74,16 +78,16 @@ class Prompts:
     def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
         """Return the prompt of the conversation as it is now.
 
-        A `transcript` that is not empty is its newest turn.
+        If `transcript` is not empty, it is added as the newest turn of the caller.
         """
         newest = [ChatMessage("user", transcript)] if transcript else []
         turns = self._context.conversation.messages() + newest
         return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
 
     def _ends_with_caller(self) -> bool:
-        """Return True if the conversation ends with the caller.
+        """Return True if the last message of the conversation is from the caller.
 
-        A noise may have cut the reply to that turn off, and must not leave it unanswered.
+        A noise may have ended the reply to that turn before it began. The turn must still be answered.
         """
         messages = self._context.conversation.messages()
         return bool(messages) and messages[-1].role == "user"

@@ -1,4 +1,4 @@
-"""The recent replies of a session, which the client may still refer to."""
+"""The recent replies of a session, to which the client may still refer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from actors.replying.reply import Reply
 
-# Replies that a conversation.item.truncate may still name.
+# Maximum number of replies that a conversation.item.truncate may still refer to.
 REMEMBERED = 16
 
 
@@ -26,17 +26,25 @@ class RecentReplies:
 
     @property
     def spoken(self) -> bool:
-        """True once the client was sent any audio of a reply."""
+        """True once any audio of a reply was sent to the client."""
         return self._spoken or any(reply.audio_ms for reply in self._replies.values())
 
     def heard(self, item_id: str, at_s: float) -> tuple[str, int] | None:
-        """Return the text heard of an assistant item until `at_s`, and its audio's length in ms.
+        """Return the text of an assistant item that was heard, and the length of its audio in ms.
 
-        None means that the item is not remembered.
+        Args:
+            item_id: The item of a reply.
+            at_s: Position in its audio at which the client stopped, in seconds.
+
+        Returns:
+            None if the item is not among the recent replies.
         """
         return (reply.heard_text(at_s), reply.audio_ms) if (reply := self._replies.get(item_id)) else None
 
     def flushed(self, item_id: str, at_s: float) -> None:
-        """Record that the client stopped playing an assistant item at `at_s`. A paused reply resumes from there."""
+        """Record that the client stopped playing an assistant item `at_s` seconds into its audio.
+
+        A paused reply resumes from there.
+        """
         if reply := self._replies.get(item_id):
             reply.flushed(at_s)

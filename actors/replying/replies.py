@@ -1,4 +1,4 @@
-"""The replies of one session: the current one, what each answers, and the transcripts they wait for."""
+"""The replies of one session: starts, pauses, cancels and ends them, and knows the current one."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseStatus
 
-# Responses outside the conversation that may run at the same time.
+# Maximum number of responses outside the conversation that run at the same time.
 MAX_OUT_OF_BAND = 4
 
 
 class Replies:
-    """The replies of one session. Not thread-safe; its tasks belong to the session's group.
+    """The replies of one session. Not thread-safe. Their tasks belong to the session's group.
 
     Attributes:
         current: The conversation's newest reply, running or ended; None at first and after a barge-in.
-        recent: The replies that the client may still refer to.
+        recent: The replies to which the client may still refer.
         summaries: Summaries of the turns that leave the prompt.
         degradation: The session's degradation measures.
     """
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup, ended: Callable[[Reply], None]) -> None:
-        """Create the replies of a session, none at first; `ended` is called with every reply that ends."""
+        """Create an empty set of replies; `ended` is called with every reply that ends."""
         self.current: Reply | None = None
         self.recent = RecentReplies()
         self._context = context
@@ -53,14 +53,14 @@ class Replies:
         self._drafts = Drafts(services.draft_budget, services.metrics, self.degradation)
 
     def expect(self, turn: CommittedTurn) -> None:
-        """Add a committed turn, whose transcript is under way."""
+        """Accept a committed turn as the next one to answer. Its transcript may still be under way."""
         self._unanswered = turn
         self._prompts.expect(turn)
 
     # -- starting and ending ---------------------------------------------------------------------------------------
 
     def draft(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
-        """Begin the speculative reply to a revision. Nothing of it is sent."""
+        """Begin the speculative reply to a revision. No part of it is sent before `start` uses it."""
         request = self.default_request()
         prompt = partial(self._prompts.current, request)
         self._drafts.begin(revision, end_of_turn, self._terms(request), prompt, carry_out=self._start_draft)
@@ -72,7 +72,7 @@ class Replies:
         draft.task = self._group.create_task(self._run(draft.reply, previous=None))
 
     def read_ahead(self, transcript: str = "", *, whole: bool = False) -> None:
-        """Prefill the prompt with the caller's words so far, unless a draft is under way; `whole`: they may be all."""
+        """Prefill the prompt with the caller's words so far, unless a draft is under way. See `InterimReader`."""
         if not self._drafts.drafting:
             self._prompts.prefill.start(self._prompts.current(self.default_request(), transcript), whole=whole)
 
@@ -84,9 +84,9 @@ class Replies:
         """Start the reply to the turn that was committed last.
 
         Args:
-            requested: What the client asked for; None if the turn started the reply. A requested response opens at
-                once.
-            draft: The revision whose draft answers the turn, if it still holds.
+            requested: The client's request; None if the end of the turn starts the reply. A requested response opens
+                at once.
+            draft: The revision whose draft answers the turn, if the draft is still valid; None for no draft.
         """
         turn: CommittedTurn | None = None
         request = requested or self.default_request()
@@ -109,7 +109,10 @@ class Replies:
         self._launch(reply, self._group.create_task(self._run(reply, previous)))
 
     def _release_draft(self, turn: CommittedTurn, request: ReplyRequest, revision: int | None) -> bool:
-        """Release the draft that answers the turn, if there is one and no other reply (an apology) is running."""
+        """Use the draft that answers the turn, if there is one and no other reply (an apology) is running.
+
+        Return True if a draft is used.
+        """
         idle = self.current is None or self.current not in self._running
         terms, prompt = self._terms(request), partial(self._prompts.current, request)
         draft = self._drafts.answer(revision if idle else None, terms, prompt)
@@ -121,7 +124,7 @@ class Replies:
         return True
 
     def apologise(self, failures: StageFailures) -> None:
-        """Play the apology if the failures last, unless a reply is running."""
+        """Start a reply that plays only the apology, if the failures last. Does nothing while a reply is running."""
         if self.current is not None and self.current in self._running:
             return
         plan = self._plan(self._terms(self.default_request()), partial(_until_over, failures), failures, lambda: None)
@@ -129,11 +132,11 @@ class Replies:
         self._launch(self.current, self._group.create_task(self._run(self.current, previous=None)))
 
     def cut(self, reason: str, interrupted_at: float | None) -> None:
-        """Silence the running replies and stop their engines.
+        """Cancel the running replies of the conversation: stop their audio and their engines.
 
         Args:
-            reason: The reason on the wire.
-            interrupted_at: When the caller's interrupting speech arrived (monotonic); None if it is not known.
+            reason: The reason in `status_details` on the wire.
+            interrupted_at: Monotonic time at which the interrupting speech arrived; None if it is not known.
         """
         late_s = None if interrupted_at is None else self._services.clock() - interrupted_at
         self.current = None
@@ -144,7 +147,11 @@ class Replies:
             self._stop(reply, reason, stop_s)
 
     def pause(self, interrupted_at: float | None) -> None:
-        """Silence the running replies until `resume` or `cut`. See `cut` for `interrupted_at`."""
+        """Pause the audio of the running replies until `resume` or `cut`.
+
+        Args:
+            interrupted_at: Monotonic time at which the interrupting speech arrived; None if it is not known.
+        """
         stop_s = 0.0 if interrupted_at is None else self._services.clock() - interrupted_at
         for reply in self._speaking:
             reply.pause(stop_s)
@@ -165,13 +172,13 @@ class Replies:
         return self.current is not None and self.current.audible
 
     def cancel(self, response_id: str | None) -> bool:
-        """Cancel a reply for a response.cancel, and close its response.
+        """Cancel a reply because the client sent response.cancel, and close its response.
 
         Args:
-            response_id: The response; None for the current one.
+            response_id: Id of the response; None for the current one.
 
         Returns:
-            False if there is no such reply.
+            False if there is no such response, or it has ended.
         """
         for reply in list(self._running):
             named = reply is self.current if response_id is None else reply.plan.events.response_id == response_id
@@ -213,7 +220,7 @@ class Replies:
     # -- what a reply answers --------------------------------------------------------------------------------------
 
     def default_request(self) -> ReplyRequest:
-        """Return the request that the session's configuration makes. A response.create changes single fields of it."""
+        """Return the reply request of the session's configuration. A response.create may change single fields."""
         config = self._context.config
         settings = self._services.settings.conversation
         return ReplyRequest(
@@ -235,7 +242,7 @@ class Replies:
     ) -> ReplyPlan:
         """Return the plan of a reply.
 
-        `answered_turn` is evaluated when the turn is needed, because a draft gets its turn late.
+        `answered_turn` is a function, because a draft gets its turn only after it has begun.
         """
         request, stamp = terms.request, self._context.stamp
         events = server.ResponseEvents(
@@ -264,5 +271,8 @@ class Replies:
 
 
 async def _until_over(failures: StageFailures) -> None:
-    """Be the prompt of a reply that only apologises: there is nothing to answer once the failures are over."""
+    """Wait until no stage fails, and return no prompt.
+
+    This is the prompt of a reply that only apologises: it ends with the failures and answers nothing.
+    """
     await failures.wait_until_over()

@@ -1,11 +1,11 @@
-"""One reply, from the prompt to the last audible sample: generate, speak, deliver.
+"""One reply, from the prompt to the last audible sample: generation, synthesis, delivery.
 
-The response opens on the wire with its first words or audio, or at once if the client asked for it. A turn whose
-transcript turns out empty leaves no trace. A draft does all of this up to its first segment's audio, and then waits for
-`release`. Until then nothing of it is sent, and cancelling its task drops it.
+The response opens on the wire with its first words or audio, or at once if the client requested it. For a turn
+with an empty transcript no event is sent. A draft does all of this up to its first segment's audio, and then waits for
+`release`. No part of it is sent before, and cancelling its task discards it.
 
-A failed stage call is repeated (`actors.stages.retry`). If nothing is audible soon after a failure, the held apology is
-played, and the answer follows in the same response once the stage is back.
+A failed stage call is repeated (`actors.stages.retry`). If nothing is audible soon after a failure, the apology is
+played from a prepared clip. The answer follows in the same response once the stage works again.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
-    """What to answer, and how.
+    """Everything that a reply needs to know: what it answers, and how.
 
     Attributes:
-        events: Makes the wire events of the response.
+        events: Creates the wire events of the response.
         prompt: Waits for the transcript and returns the prompt; None means that there is nothing to answer.
-        report: Makes the `rejoinder` field of response.done. Called once, if the client saw the response.
+        report: Returns the `rejoinder` field of response.done. Called once, if the client saw the response.
         terms: The request, the voice and the speed.
-        failures: The turn's failing stages. They may have failed before the reply began.
+        failures: The stages that currently fail for the turn. They may have failed before the reply began.
         degradation: The session's degradation measures.
-        cache_scope: Who may share the answer.
-        answered_turn: Returns the turn that the reply answers; None if it answers none, or is a draft without a turn
-            yet.
+        cache_scope: The tenant and the tools. Only conversations with the same ones share the answer.
+        answered_turn: Returns the turn that the reply answers. None if it answers no turn, or is a draft of a turn that
+            is not committed.
     """
 
     events: ResponseEvents
@@ -67,23 +67,23 @@ class ReplyPlan:
 
 
 class Reply:
-    """One reply. `run` it once; `cut` it at any time.
+    """One reply. Call `run` once. `cut` cancels the reply at any time.
 
-    Afterwards `open` is False, and the conversation holds what was heard. A drafted reply sends nothing before
+    After either, `open` is False and the conversation contains what was heard. A drafted reply sends nothing before
     `release`.
 
     Attributes:
-        plan: What it answers.
-        drafted: It is speculative.
-        marks: Its stage times; from `release` on, the turn's.
-        measures: Degradation measures in force when it began.
+        plan: What the reply answers, and how.
+        drafted: True if the reply is speculative.
+        marks: Stage times of the reply; from `release` on, of the turn.
+        measures: Degradation measures in force when the reply began.
         generation: Facts about the generation.
-        response: Its response on the wire.
-        ready_at: When its first audio was ready (monotonic).
-        first_output_at: When its first answer audio or text was sent (monotonic).
-        answer_from_ms: Length of the audio before the answer.
-        stop_s: From the interrupting speech to silence, in seconds; None while it is not interrupted.
-        fillers: Its apology and filler.
+        response: The response on the wire.
+        ready_at: Monotonic time at which the first audio was ready; None before.
+        first_output_at: Monotonic time at which the first audio or text of the answer was sent; None before.
+        answer_from_ms: Length of the audio before the answer (apology, filler), in ms; None before the answer.
+        stop_s: Seconds from the arrival of the interrupting speech until the reply stopped; None if not interrupted.
+        fillers: The apology and the filler.
     """
 
     def __init__(self, plan: ReplyPlan, context: SessionContext, marks: Marks, *, drafted: bool = False) -> None:
@@ -128,7 +128,7 @@ class Reply:
 
     @property
     def answer(self) -> str:
-        """The whole answer, heard or not, without apologies and fillers."""
+        """All text of the answer so far, heard or not, without apologies and fillers."""
         return "".join(self._text).strip()
 
     @property
@@ -145,8 +145,8 @@ class Reply:
     async def run(self) -> None:
         """Run the reply to its end.
 
-        Cancelling it stops every engine that works for it. Call `cut` before, if it was released: it closes the
-        response.
+        Cancelling stops every engine that works for the reply. If the reply was released, call `cut` first, because
+        it closes the response.
         """
         self._services.draft_budget.think()
         try:
@@ -157,7 +157,7 @@ class Reply:
         finally:
             if self.first_output_at is None:
                 self._services.draft_budget.thought()
-        if not self.fillers.apologised:  # after an apology the answer may have been affected by the failure
+        if not self.fillers.apologised:  # the failure that led to an apology may have affected the answer
             self._services.answer_cache.keep(self.generation, self.answer)
 
     @property
@@ -166,17 +166,17 @@ class Reply:
         return self.plan.events.spoken and self.open and self.first_output_at is not None
 
     def pause(self, stop_s: float) -> None:
-        """Fall silent at once, until `resume` or `cut`; the engines go on. A reply in text is not paused.
+        """Stop sending audio until `resume` or `cut`. The engines continue. A reply in text is not paused.
 
         Args:
-            stop_s: Seconds since the arrival of the speech that caused it.
+            stop_s: Seconds since the arrival of the speech that caused the pause.
         """
         if self.plan.events.spoken:
             self._speech.pause()
             self.stop_s = stop_s
 
     def flushed(self, at_s: float) -> None:
-        """Record that the client stopped playing at `at_s`. A paused reply resumes from there."""
+        """Record that the client stopped playing `at_s` seconds into the audio. A paused reply resumes from there."""
         self._speech.flushed(at_s)
 
     def resume(self) -> None:
@@ -185,11 +185,11 @@ class Reply:
         self._speech.resume()
 
     def cut(self, reason: str, stop_s: float | None = None) -> None:
-        """Fall silent at once and close the response; nothing of the reply is sent after this call.
+        """Stop sending audio and close the response. No part of the reply is sent after this call.
 
         Args:
-            reason: The reason on the wire.
-            stop_s: Seconds since the arrival of the speech that cut it; None if no speech did.
+            reason: The reason in `status_details` on the wire.
+            stop_s: Seconds since the arrival of the interrupting speech; None if no speech interrupted the reply.
         """
         heard_text = self._speech.silence() if self.plan.events.spoken else self.answer
         if self.open:
@@ -199,29 +199,30 @@ class Reply:
             self.response.update_item(heard_text, self.audio_ms, complete=False)
 
     def heard_text(self, at_s: float) -> str:
-        """Return the text of the answer that a client heard which stopped at `at_s`."""
+        """Return the text of the answer that was heard, if the client stopped `at_s` seconds into the audio."""
         return self._speech.heard_text(self._speech.listener_position_s(at_s))
 
     def words_around(self, before_s: float, after_s: float) -> tuple[str, float]:
-        """Return the words around the listener's position, clips included, and the seconds still to be heard.
+        """Return the words around the listener's position, and how many seconds of audio are still to be heard.
 
-        The seconds are infinite while more is being synthesized. `before_s` and `after_s` bound the words.
+        The words are those from `before_s` seconds before the position to `after_s` seconds after it, and those of all
+        clips that were played. The seconds are infinite while more audio is being synthesized.
         """
         return f"{self.fillers.spoken_text} {self._speech.words_around(before_s, after_s)}".strip(), self._speech.left_s
 
     # -- reports of the speech output ------------------------------------------------------------------------------
 
     def synthesis_started(self) -> None:
-        """See `SpeechListener.synthesis_started`."""
+        """Record that the synthesis of a segment has started (`SpeechListener`)."""
         self._mark(None, Stage.TTS_FIRST_AUDIO)
 
     def first_audio_ready(self) -> None:
-        """See `SpeechListener.first_audio_ready`."""
+        """Record that the first audio of a segment is ready (`SpeechListener`)."""
         self.ready_at = self.ready_at or self._services.clock()
         self._mark(Stage.TTS_FIRST_AUDIO, Stage.DELIVERY)
 
     def _mark(self, ended: Stage | None, started: Stage | None) -> None:
-        """Record the end of one stage and the start of another."""
+        """Record the end of one stage and the start of another, now; None for no stage."""
         now = self._services.clock()
         if ended:
             self.marks.end(ended, now)
@@ -230,12 +231,12 @@ class Reply:
         self.fillers.step_changed()
 
     def speaking(self, text: str) -> None:
-        """See `SpeechListener.speaking`."""
+        """Send the words of a segment or clip whose audio follows (`SpeechListener`)."""
         self.response.words(text if self._segments == 0 else f" {text}")
         self._segments += 1
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
-        """See `SpeechListener.audio`."""
+        """Send 16-bit PCM at 24 kHz (`SpeechListener`); `answers` is True for audio of the answer."""
         self.response.audio(pcm)
         if answers:
             if self.answer_from_ms is None:
@@ -269,7 +270,7 @@ class Reply:
             self._close("completed", None, self.answer)
 
     async def _generate(self) -> bool:
-        """Ask the language model and hand its text on. Return False if there was nothing to answer."""
+        """Send the prompt to the language model and output its text. Return False if there is nothing to answer."""
         prompt = await self.plan.prompt()
         if prompt is None:
             return False
@@ -315,7 +316,7 @@ class Reply:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     async def _fail(self, fault: Exception) -> None:
-        """Play the apology and close the response as failed. What was sent stays in the conversation."""
+        """Play the apology and close the response as failed. The text that was sent stays in the conversation."""
         stage = (fault.stage if isinstance(fault, BackendError) else "") or "reply"
         expected = isinstance(fault, RejoinderError)
         logger.error("reply failed: %s", fault, exc_info=None if expected else fault)
@@ -328,7 +329,7 @@ class Reply:
         self._close("failed", details, self._speech.sent_text() if self.plan.events.spoken else self.answer)
 
     def abandon(self) -> None:
-        """Close the response as it is, after a bug of our own."""
+        """Close the response as failed, because of an unexpected exception in this program."""
         self._close("failed", INTERNAL, self._speech.sent_text() if self.plan.events.spoken else self.answer)
 
     def _close(self, status: ResponseStatus, details: Json | None, text: str) -> None:

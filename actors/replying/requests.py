@@ -1,4 +1,4 @@
-"""What a reply is asked for: the client's or the session's request, and the turn that it answers."""
+"""The request that a reply fulfils, and the turn of the caller that it answers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rejoinder.core.wire.items import Item
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequest:
-    """What a response.create, or the session's configuration, asks a reply to be.
+    """Properties of one reply, as the session's configuration or a response.create requests them.
 
     Attributes:
-        spoken: Audio with a transcript; otherwise text.
-        instructions: The system message.
-        max_tokens: Most tokens to generate.
-        metadata: The client's metadata, returned with the response.
-        prompt: Replaces the conversation; None uses the conversation.
-        out_of_band: The response is not part of the conversation (`conversation: "none"`).
+        spoken: True for audio with a transcript; False for text.
+        instructions: The system message of the prompt.
+        max_tokens: Maximum number of tokens to generate.
+        metadata: The client's metadata, returned with the response; None if there is none.
+        prompt: Messages that replace the conversation in the prompt; None to use the conversation.
+        out_of_band: True if the response is not part of the conversation (`conversation: "none"`).
         format: Audio format on the wire.
-        text: The words of the reply, if they are known (the greeting). The language model is not asked then.
+        text: The words of the reply, if they are known before (the greeting). Then the language model is not called.
     """
 
     spoken: bool
@@ -43,9 +43,9 @@ class CommittedTurn:
     """A turn of the caller that is part of the conversation.
 
     Attributes:
-        command: The turn machine's command that committed it.
-        item: Its item in the conversation; the text follows with the transcript.
-        end_of_turn: The request that transcribes it.
+        command: The command of the turn machine that committed the turn.
+        item: The turn's item in the conversation. Its text is added when the transcript is available.
+        end_of_turn: The request that transcribes the turn.
         marks: Stage times of the turn and its reply.
         speech_ended_at: When the caller's last speech arrived (monotonic).
     """
@@ -57,16 +57,23 @@ class CommittedTurn:
     speech_ended_at: float
 
     def waited_for_end(self, now: float) -> None:
-        """Record that the reply starts now, at the commit: until then it waited for the end-of-turn decision.
+        """Record the wait for the end-of-turn decision as Stage.ENDPOINT. It ends at `now`, when the reply starts.
 
-        The wait counts from the transcript if the transcript decided, otherwise from the tentative end of speech.
+        It begins with the transcript if the transcript decided, otherwise with the tentative end of speech. `now` is in
+        monotonic seconds.
         """
         decided_from = self.end_of_turn.transcribed_at if self.end_of_turn.decided_by_transcript else None
         self.marks.start(Stage.ENDPOINT, decided_from or self.end_of_turn.started_at)
         self.marks.end(Stage.ENDPOINT, now)
 
     def held_reply(self, ready_at: float | None, now: float) -> None:
-        """Record how long a speculative reply was ready before the commit; nothing if it was not ready (None)."""
+        """Record as Stage.ENDPOINT how long a speculative reply was ready before the commit.
+
+        Args:
+            ready_at: Monotonic time at which its first audio was ready; None if it is not ready. Then nothing is
+                recorded.
+            now: Monotonic time of the commit.
+        """
         if ready_at is not None:
             self.marks.start(Stage.ENDPOINT, ready_at)
             self.marks.end(Stage.ENDPOINT, now)
@@ -74,7 +81,10 @@ class CommittedTurn:
 
 @dataclass(frozen=True, slots=True)
 class ReplyTerms:
-    """Everything besides the conversation that decides how a turn is answered. Equal terms give the same reply."""
+    """Everything that decides how a turn is answered, except the conversation: request, voice and speed.
+
+    Two replies to the same conversation with equal terms are interchangeable.
+    """
 
     request: ReplyRequest
     voice: str

@@ -1,4 +1,4 @@
-"""One response on the wire and its item in the conversation. It opens once, closes once, and sends nothing afterwards.
+"""One response on the wire and its item in the conversation. It opens once and closes once. Then it sends nothing.
 
     UNSEEN ----- open ----> OPEN ---- close ----> CLOSED
        |                                            ^
@@ -23,7 +23,7 @@ from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, 
 
 
 class ResponsePhase(Enum):
-    """What the client has seen of the response."""
+    """What the client has seen of the response: nothing, its start, or its end."""
 
     UNSEEN = "unseen"
     OPEN = "open"
@@ -37,10 +37,10 @@ class ResponseEnd:
     Attributes:
         status: Status on the wire.
         details: `status_details` on the wire.
-        text: What the conversation keeps of it.
+        text: The text that the conversation keeps.
         audio_ms: Length of the audio that was sent.
-        usage: Token counts.
-        report: The `rejoinder` field, for our own clients.
+        usage: Token counts of the language model; None if they are not known.
+        report: The `rejoinder` field of response.done, for Rejoinder's clients; None for no field.
     """
 
     status: ResponseStatus
@@ -52,7 +52,7 @@ class ResponseEnd:
 
 
 class ResponseChannel(Protocol):
-    """What a response needs of its session; `SessionContext` provides it."""
+    """What a response needs from its session. `SessionContext` implements it."""
 
     @property
     def conversation(self) -> Conversation:
@@ -61,19 +61,19 @@ class ResponseChannel(Protocol):
 
     @property
     def emit(self) -> Callable[[Json], None]:
-        """Sends a server event."""
+        """Function that sends a server event."""
         ...
 
 
 def claim_item_id(channel: ResponseChannel, item_id: str) -> None:
-    """Make room for an item of ours: delete a client's item that has our next id."""
+    """Delete the client's item with this id, if there is one, because the server is about to add an item with it."""
     if item_id in channel.conversation:
         channel.conversation.delete(item_id)
         channel.emit(deleted(item_id))
 
 
 class Response:
-    """One response with one message item; owned by one reply. Not thread-safe."""
+    """One response with one message item. It belongs to one reply. Not thread-safe."""
 
     def __init__(self, events: ResponseEvents, channel: ResponseChannel) -> None:
         self.events = events
@@ -84,7 +84,7 @@ class Response:
 
     @property
     def ended(self) -> bool:
-        """True once it is closed."""
+        """True once the response is closed."""
         return self.phase is ResponsePhase.CLOSED
 
     def open(self) -> None:
@@ -103,7 +103,7 @@ class Response:
         emit(events.part("added", ""))
 
     def words(self, text: str) -> None:
-        """Send more of the text, or of the audio's transcript. Opens the response."""
+        """Send the next words of the text, or of the audio's transcript. Opens the response if needed."""
         if self.ended or not text:
             return
         self.open()
@@ -111,7 +111,7 @@ class Response:
         self._channel.emit(self.events.text_delta(text))
 
     def audio(self, pcm: bytes) -> None:
-        """Send more of the audio, given as 24 kHz PCM. Opens the response."""
+        """Send the next audio, given as 16-bit PCM at 24 kHz. Opens the response if needed."""
         if self.ended:
             return
         self.open()
@@ -138,7 +138,13 @@ class Response:
         emit(done | ({"rejoinder": ending.report} if ending.report else {}))
 
     def update_item(self, text: str, audio_ms: int, *, complete: bool) -> Item:
-        """Store what the conversation keeps of the response, and return its item. Also allowed after the end."""
+        """Replace the response's item in the conversation, and return the new item. Also allowed after the end.
+
+        Args:
+            text: The text that the conversation keeps.
+            audio_ms: Length of the audio that was sent, in ms.
+            complete: True for the status "completed", False for "incomplete".
+        """
         item = Item(
             self.events.item_id,
             role="assistant",

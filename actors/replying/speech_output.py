@@ -1,13 +1,14 @@
-"""Speech output of a reply: segments become audio, paced to the listener, and the heard text is known at any time.
+"""Speech output of a reply: synthesizes segments, sends the audio in time, and knows which text was heard.
 
 Two loops share a bounded buffer. One synthesizes segments in order. The other sends audio at most `playout_lead_ms`
-ahead of the listener, so a barge-in leaves little to take back and the history stays true. A paused output sends
-nothing, and resumes after the last sample that was heard.
+before the listener plays it. So little audio is sent in vain before a barge-in, and the history contains only what was
+heard. A paused output sends nothing, and resumes after the last sample that was heard.
 
-Nothing limits a stream on Ray's path, so the bound of the buffer (`AHEAD_S`) is what stops synthesis from running
-ahead.
+Ray does not slow down a stream that is read slowly. Only the limit of the buffer (`AHEAD_S`) stops synthesis from
+running far ahead.
 
-`Playout` models the listener, `ReplayBuffer` holds the audio. `pause` and `flushed` must move both positions together.
+`Playout` estimates the listener's position in the audio, and `ReplayBuffer` stores the audio. `pause` and `flushed`
+must move the positions of both.
 """
 
 from __future__ import annotations
@@ -28,25 +29,26 @@ from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
 
 Clock = Callable[[], float]
 
-# Synthesis runs at most this far ahead of what was sent, so a long answer holds at most 1.4 MB.
+# Maximum audio, in seconds, that is synthesized and not sent yet, so a long answer takes at most 1.4 MB of memory.
 AHEAD_S = 30.0
-# Length of a delta: ten messages a second. The first delta is sent as soon as there is audio.
+# Length of an audio delta, in seconds: ten messages a second. The first delta is sent as soon as there is audio.
 DELTA_S = 0.1
-# Segments that may wait for synthesis.
+# Maximum number of segments that wait for synthesis.
 SEGMENT_QUEUE = 8
-# Network delay and the client's own buffer: a client that flushes may have heard this much less than the model says.
+# Network delay and the client's buffer, in seconds: a client that flushes may have heard this much less than `Playout`
+# estimates.
 LAG_S = 1.5
 
 
 class SpeechListener(Protocol):
-    """The reply's side of the speech output: sends the audio and records progress. No method may block."""
+    """What the speech output needs from its reply: to send the audio and record progress. No method may block."""
 
     def speaking(self, text: str) -> None:
-        """Called right before the first audio of this segment or clip is sent."""
+        """Called right before the first audio of a segment or clip is sent; `text` has its words."""
         ...
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
-        """Send this 24 kHz PCM now; `answers` is False for a clip and for audio that is sent again."""
+        """Send 16-bit PCM at 24 kHz now; `answers` is False for a clip and for audio that is sent again."""
         ...
 
     def synthesis_started(self) -> None:
@@ -63,9 +65,9 @@ class SpeechOutputSettings:
     """Settings of one speech output.
 
     Attributes:
-        lead_s: How far audio may be sent ahead of the listener.
-        attempt_s: Idle timeout of a synthesis stream; it grows after timeouts.
-        give_up_s: Time without new audio of a segment after which a failure is final.
+        lead_s: Maximum time, in seconds, that audio is sent before the listener plays it.
+        attempt_s: First idle timeout of a synthesis stream, in seconds; it grows after timeouts.
+        give_up_s: Seconds without new audio of a segment after which a failure is final.
         voice: Name of the voice.
         speed: Speaking rate relative to the voice's own.
     """
@@ -98,11 +100,11 @@ class SpeechOutput:
 
         Args:
             tts: The engine.
-            phrases: Clips for segments that need no engine.
+            phrases: The prepared clips. A segment with the words of a clip needs no engine.
             listener: Sends the audio and records progress.
             settings: Pacing, timeouts and voice.
             failures: Records failures and recovery of text-to-speech.
-            clock: Monotonic seconds.
+            clock: Returns the monotonic time, in seconds.
             released: Set when the reply may be heard.
         """
         self._tts = tts
@@ -126,7 +128,7 @@ class SpeechOutput:
 
     @property
     def audio_ms(self) -> int:
-        """Length of the audio sent so far."""
+        """Length of the audio sent so far, in ms."""
         return round(self._playout.reached_s * 1000)
 
     @property
@@ -139,11 +141,11 @@ class SpeechOutput:
         await self._segments.put(text)
 
     async def finish(self) -> None:
-        """Say that no segment follows. Waits like `say`."""
+        """Tell the output that no segment follows. Waits like `say`."""
         await self._segments.put(None)
 
     def play(self, clip: HeldClip) -> None:
-        """Play a held clip after the audio that is already there. Its words are not part of the answer."""
+        """Play a prepared clip after the audio that was queued before. Its words are not part of the answer."""
         self._playout.begin("")
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
@@ -151,33 +153,36 @@ class SpeechOutput:
         self._changed.set()
 
     async def say_last(self, clip: HeldClip) -> None:
-        """Send what was synthesized, then a clip, and nothing more. For use after `run` failed."""
+        """Send the audio that was synthesized, then a clip, and nothing more. Call this only after `run` failed."""
         self.play(clip)
         self._synthesized = True
         await self._deliver()
 
     def drained(self) -> bool:
-        """Return True if the listener hears nothing and no audio is ready to be sent."""
+        """Return True if the listener hears nothing, no audio waits to be sent, and the output is not paused."""
         all_heard = not self._buffer.waiting and self._playout.finish(self._clock()) <= self._clock()
         return all_heard and self._flowing.is_set()
 
     def pause(self) -> None:
-        """Send nothing from now on. The listener flushes its buffer."""
+        """Send nothing until `resume`. The client is expected to drop the audio that it has not played."""
         self._flowing.clear()
         self._buffer.wind(self._playout.flush(self._clock()))
 
     def flushed(self, at_s: float) -> None:
-        """Move a paused output to where the listener says that it stopped. Ignored while audio flows."""
+        """Set the position of a paused output to `at_s`, where the client says that it stopped (seconds of audio).
+
+        Ignored unless the output is paused.
+        """
         if self._flowing.is_set():
             return
         position = max(self._buffer.oldest, round(self.listener_position_s(at_s) * WIRE_RATE))
         self._buffer.wind(self._playout.flush(self._clock(), position))
 
     def listener_position_s(self, at_s: float) -> float:
-        """Return the position in the audio of a listener that says it stopped at `at_s`.
+        """Return the position in the audio, in seconds, at which a client stopped that reports `at_s` seconds.
 
-        Some clients count from the start of the audio, others from their last flush. The interpretation nearer to the
-        playout model wins.
+        Some clients count from the start of the audio, others from their last flush. The interpretation that is nearer
+        to the position that `Playout` estimates is used.
         """
         modelled_s = self._playout.position_s(self._clock())
         return min((at_s, self._resumed_at_s + at_s), key=lambda position: abs(position - modelled_s))
@@ -189,7 +194,7 @@ class SpeechOutput:
         self._changed.set()
 
     def silence(self) -> str:
-        """Drop what was not sent. Return the text of the answer that was heard."""
+        """Drop the audio that was not sent. Return the text of the answer that was heard."""
         self._buffer.clear()
         return self.heard_text()
 
@@ -198,11 +203,11 @@ class SpeechOutput:
         return self._playout.heard_text(self._playout.reached_s)
 
     def heard_text(self, at_s: float | None = None) -> str:
-        """Return the text of the answer that was heard by now, or until `at_s` seconds into the audio."""
+        """Return the text of the answer that was heard until now, or in the first `at_s` seconds of the audio."""
         return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
 
     def words_around(self, before_s: float, after_s: float) -> str:
-        """Return the words from `before_s` before the listener's position to `after_s` after it."""
+        """Return the words from `before_s` seconds before the listener's position to `after_s` seconds after it."""
         position_s = self._playout.position_s(self._clock())
         return self._playout.words_between(position_s - before_s, position_s + after_s)
 
@@ -210,7 +215,7 @@ class SpeechOutput:
         """Synthesize and send all segments until the last was heard. Cancelling stops the engine at its next chunk.
 
         Raises:
-            ExceptionGroup: Holds the BackendError of a segment that could not be synthesized.
+            ExceptionGroup: Contains the BackendError of a segment that could not be synthesized.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._synthesize())
@@ -224,7 +229,7 @@ class SpeechOutput:
         self._changed.set()
 
     async def _synthesize_segment(self, text: str) -> None:
-        """Make the audio of one segment, from a held clip or by synthesis.
+        """Queue the audio of one segment, from a prepared clip or by synthesis.
 
         A failed synthesis is repeated on another replica; the samples that are already enqueued are skipped.
         """
@@ -244,7 +249,7 @@ class SpeechOutput:
         self._failures.recovered("tts")
 
     async def _synthesize_rest(self, segment: _Segment, attempt: Attempt) -> None:
-        """Synthesize the segment and enqueue what comes after the samples that were enqueued before."""
+        """Synthesize the segment, skip the samples that are already enqueued, and enqueue the others."""
         request = TtsRequest(segment.text, self._settings.voice, self._settings.speed)
         seen = 0
         async with idle_timeout(attempt.limit_s) as waiting, self._tts.open(request, avoid=attempt.avoid) as chunks:
@@ -288,7 +293,7 @@ class SpeechOutput:
             elif (left_s := self._playout.finish(now) - now) > 0:
                 await asyncio.sleep(left_s)
             else:
-                self._buffer.clear()  # an ended reply is remembered without its audio
+                self._buffer.clear()  # an ended reply stays in memory without its audio
                 return
 
     def _send(self, piece: ReplayPiece, now: float) -> None:

@@ -1,8 +1,8 @@
 """Summaries of the turns that leave the prompt, made in the background.
 
-A summary is requested when a reply has been heard, ahead of the turn that needs it, unless the host is busy with
-replies. The caller's speech cancels the request, because the language model must answer first. It is made again after
-the next reply. Until then the prompt keeps the turns themselves (`rejoinder/core/reply/prompt_window.py`).
+A summary is requested when a reply has been heard, before the turn that needs it, unless the host is busy with
+replies. The caller's speech cancels the request, because the language model must answer first. The request is repeated
+after the next reply. Until then the turns stay in the prompt (`rejoinder/core/reply/prompt_window.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import NOTHING, ChatMessage, ConversationSummary, PromptWindow, request_summary
 
-# English needs at most two tokens a word. A longer summary is cut there.
+# Maximum number of tokens per word of a summary. English rarely needs more; a longer summary is cut off.
 TOKENS_A_WORD = 2
 
 
@@ -24,8 +24,8 @@ class Summaries:
     """Summaries of one session.
 
     Attributes:
-        window: Chooses the turns of the prompt.
-        newest: The last summary that was made.
+        window: Chooses the turns that are in the prompt.
+        newest: The last summary that was made; NOTHING before the first.
     """
 
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
@@ -38,7 +38,10 @@ class Summaries:
         self.newest = NOTHING
 
     def prepare(self, turns: Sequence[ChatMessage]) -> None:
-        """Summarize the turns that will leave the prompt with the next turn, unless the host is busy."""
+        """Start a summary of the turns that leave the prompt with the next turn, unless the host is busy.
+
+        `turns` are the messages of the whole conversation. If no turn leaves, nothing is started.
+        """
         speculation = self._services.settings.speculation
         leaving = self.window.leaving(turns, self.newest)
         if leaving and self._services.draft_budget.thinking < speculation.max_concurrent:
@@ -46,7 +49,7 @@ class Summaries:
             self._task = self._group.create_task(self._summarize(leaving))
 
     def withdraw(self) -> None:
-        """Cancel the summary under way, because the caller speaks. That stops the engine."""
+        """Cancel a summary that is under way, because the caller speaks. This stops the engine."""
         if self._task:
             self._task.cancel()
             self._task = None
@@ -64,6 +67,6 @@ class Summaries:
             except (BackendError, Overloaded, TimeoutError):
                 self._services.metrics.error("backend", "llm_summary")
             except RejoinderError:
-                return  # longer than the model's context
+                return  # the turns are longer than the model's context
             else:
                 self.newest = ConversationSummary("".join(parts).strip(), leaving)

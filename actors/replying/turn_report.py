@@ -1,4 +1,4 @@
-"""The report at the end of a reply: stage times and facts, for our own clients, the metrics and the journal."""
+"""The report at the end of a reply: stage times and facts, for Rejoinder's clients, the metrics and the journal."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ def report(services: Services, turn: CommittedTurn | None, reply: Reply, status:
 
     The field has these facts:
 
-    - `interrupted`: the reply was cancelled. `stop_ms`: from the arrival of the interrupting speech to silence.
-    - `hedged`: a hedge was sent. `drafted`: the reply was speculative. `opened`: it began with an opening.
+    - `interrupted`: whether the reply was cancelled. `stop_ms`: time from the arrival of the interrupting speech until
+      the reply stopped.
+    - `hedged`: whether a hedge was sent. `drafted`: whether the reply was speculative. `opened`: whether it began with
+      an opening.
     - `cache`: outcome of the answer cache lookup. `degradation`: measures in force for the reply.
     - `answer_from_ms`: length of the audio before the answer (an apology, a filler).
-    - `filler_ms`: from the caller's last speech to a filler. `llm_total_ms`: from the request to the last delta.
+    - `filler_ms`: time from the caller's last speech to a filler. `llm_total_ms`: time from the request to the language
+      model until its last delta.
     - `engines`: name of the engine of each stage.
-    - For an audible reply to a turn: `item_id`, `speech_end_ms`, `server_ms`, `unattributed_ms`, `stages_ms`, `raw_ms`.
+    - Only if a turn was answered audibly or in text: `item_id` of the turn, `speech_end_ms` (position of the end of
+      speech in the caller's audio), `server_ms` (total time), `unattributed_ms`, `stages_ms` (each stage's share) and
+      `raw_ms` (each stage's full duration).
 
     Args:
         services: Receivers of the measurements.
-        turn: The turn that was answered; None without one.
+        turn: The turn that was answered; None if the reply answers no turn.
         reply: The reply.
-        status: Its status on the wire.
+        status: The status of its response on the wire.
     """
     filler_started_at = reply.fillers.filler_started_at
     facts: Json = {

@@ -1,8 +1,8 @@
-"""The host's client of the answer cache: lookups before the language model is asked, and storing what it answered.
+"""The host's client of the answer cache. It looks an answer up before the language model is called, and stores answers.
 
-A lookup has `call_timeout_ms`. After that, or after a failure, the language model is asked as if there were no cache.
-After three such lookups in a row lookups pause for a while (`LookupBackoff`), so a slow or dead cache delays only a few
-turns. Storing delays no turn: answers go through a short queue to a task of the host.
+A lookup may take `call_timeout_ms`. After that, or after a failure, the language model is called as if there were no
+cache. After three such lookups in a row no lookup is made for some time (`LookupBackoff`), so a slow or dead cache
+delays only a few turns. Storing delays no turn: answers go through a short queue to a task of the host.
 
 Outcomes for `Metrics.cache`: "hit_" and the kind of `CacheHit`, "miss", "late", "failed", "paused", "refused_" and a
 reason (`CacheRefusal`), "stored", "dropped".
@@ -29,13 +29,13 @@ from rejoinder.core.reply.answer_cache import (
 )
 from rejoinder.core.settings.settings import AnswerCacheSettings
 
-# Answers that may wait to be stored; further ones are dropped.
+# Maximum number of answers that wait to be stored. Further answers are dropped.
 STORE_QUEUE = 64
 STORE_TIMEOUT_S = 2.0
 
 
 class AnswerCacheClient:
-    """Answer cache client of one host, shared by its conversations. `run` must run for the host's life."""
+    """Answer cache client of one host, shared by its conversations. Keep `run` running."""
 
     def __init__(
         self, cache: AnswerCachePort | None, settings: AnswerCacheSettings, metrics: Metrics, clock: Callable[[], float]
@@ -54,13 +54,15 @@ class AnswerCacheClient:
         stats: GenerationStats,
         ask: Callable[[], AsyncGenerator[TokenDelta, None]],
     ) -> AsyncGenerator[TokenDelta, None]:
-        """Yield the cached answer as one delta, or the deltas of `ask`. Close it to stop; that also cancels a lookup.
+        """Yield the cached answer as one delta, or else the deltas of `ask`.
+
+        Closing the generator stops the language model and cancels a lookup.
 
         Args:
-            request: What the language model would be asked.
-            scope: Who may share the answer.
-            stats: Filled with the outcome of the lookup, and for a hit with finish and usage.
-            ask: Opens the language model's stream; called after a miss.
+            request: The request for the language model.
+            scope: The tenant and the tools. Only conversations with the same ones share the answer.
+            stats: Filled with the outcome of the lookup, and after a hit with `finish` and `usage`.
+            ask: Opens the language model's stream. Called unless the cache has an answer.
         """
         hit = await self._find(request, scope, stats)
         if hit is None:
@@ -72,9 +74,9 @@ class AnswerCacheClient:
         yield TokenDelta(hit.answer, 0, "stop", stats.usage)
 
     def keep(self, stats: GenerationStats, answer: str) -> None:
-        """Queue a finished answer for storing, unless it may not be shared or was a hit. Never blocks.
+        """Queue a finished answer to be stored, unless it may not be shared or came from the cache. Never blocks.
 
-        Call it only for an answer that the caller heard to its end.
+        Call this only for an answer that was heard to its end.
         """
         question = stats.question
         if question is None or stats.finish != "stop" or not may_store(question, answer, self._settings):
@@ -88,7 +90,7 @@ class AnswerCacheClient:
         """Store queued answers until cancelled. An answer that cannot be stored within STORE_TIMEOUT_S is dropped."""
         while True:
             answered = await self._to_store.get()
-            assert self._cache is not None  # without a cache no question is ever asked, so nothing is queued
+            assert self._cache is not None  # without a cache no question is set, so nothing is queued
             with contained("answer_cache", self._metrics):
                 try:
                     async with asyncio.timeout(STORE_TIMEOUT_S):
@@ -108,12 +110,12 @@ class AnswerCacheClient:
             return None
         stats.cache, hit = await self._look_up(self._cache, question)
         self._metrics.cache(stats.cache)
-        if hit is None and not request.small:  # a smaller model's answer must not outlast the slow phase
+        if hit is None and not request.small:  # a small model's answer is meant for slow phases only
             stats.question = question
         return hit
 
     async def _look_up(self, cache: AnswerCachePort, question: CacheQuestion) -> tuple[str, CacheHit | None]:
-        """Return the outcome of a lookup, and the hit if there is one."""
+        """Return the outcome of a lookup (see the module), and the hit; None if there is no hit."""
         if not self._backoff.waits(self._clock()):
             return "paused", None
         with contained("answer_cache", self._metrics):

@@ -1,6 +1,6 @@
-"""Degradation measures of one session while a stage is slow.
+"""Degradation measures of one session: what its replies omit while a stage is slow.
 
-`rejoinder.core.reply.degradation` decides; this module applies the measures to replies.
+`rejoinder.core.reply.degradation` decides which measures are in force. This module applies them to replies.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class SessionDegradation:
 
     @property
     def speculates(self) -> bool:
-        """True while work may be started before it is certain to be needed."""
+        """True while drafts and interim transcripts are allowed: work that may turn out not to be needed."""
         return DegradationMeasure.NO_SPECULATION not in self.measures
 
     def segmenter(self, measures: Measures) -> Segmenter:
-        """Return the segmenter that cuts an answer for text-to-speech."""
+        """Return the segmenter that divides an answer into segments for text-to-speech, under these measures."""
         settings = self._services.settings.conversation
         longest = settings.first_segment_words
         shortest = min(settings.first_segment_min_words, longest)
@@ -42,18 +42,18 @@ class SessionDegradation:
         return Segmenter(first_words, settings.segment_words)
 
     def filler_after_ms(self, measures: Measures) -> float:
-        """Return the time from the caller's last speech to a filler, in ms; 0 means no filler."""
+        """Return the maximum time from the caller's last speech to a filler, in ms; 0 means no filler."""
         default_ms = self._services.settings.conversation.filler_after_ms
         return (
             min(default_ms, total_limit_ms(self._policy.tier)) if DegradationMeasure.FILLER in measures else default_ms
         )
 
     def observe(self, divided: Waterfall, *, drafted: bool) -> None:
-        """Record an answered turn whose audio came from the engines, and count the measures that it adds.
+        """Record an answered turn whose audio came from the engines. Count the measures that it puts in force.
 
         Args:
-            divided: The turn's stage durations.
-            drafted: Whether the reply was speculative. A ready reply that only waited for the end of turn was not slow.
+            divided: The stage durations of the turn.
+            drafted: Whether the reply was speculative. If it was ready before the end of turn, the turn is not late.
         """
         now, before = self._services.clock(), self.measures
         held = drafted and divided.stages_s[Stage.ENDPOINT] > 0

@@ -1,9 +1,10 @@
-"""Hedged requests to the language model: `rejoinder.core.resilience.hedging` decides, this carries it out.
+"""Hedged requests to the language model. `rejoinder.core.resilience.hedging` decides; this module makes the requests.
 
-Each attempt is a task that reads one replica's stream into its own queue. The first token picks the winner. The losers
-are cancelled, and their ends are awaited by another task, within a bound, so a loser that does not stop delays no
-caller. When the winner itself fails, another replica continues the answer after the text that was already received, so
-nothing is spoken twice.
+A hedge is a second request for the same answer to another replica, sent if the first token is late. Each attempt is a
+task that reads one replica's stream into its own queue. The attempt with the first token is used. The others are
+cancelled, and a separate task waits for their ends, so an attempt that does not stop delays no caller. If the replica
+of the used attempt fails, another replica continues the answer after the text that was already received, so nothing is
+spoken twice.
 """
 
 from __future__ import annotations
@@ -43,22 +44,22 @@ from rejoinder.core.settings.settings import Settings
 logger = logging.getLogger(__name__)
 
 Fault = BackendError | Overloaded
-# Deltas in an attempt's queue. A reader is never this far behind; the bound stops a stream that ignores backpressure.
+# Maximum number of deltas in an attempt's queue. No reader is this slow: the limit stops a stream that never ends.
 DELTA_QUEUE = 1024
 
 
 @dataclass(slots=True)
 class GenerationStats:
-    """What is known about one reply's generation; filled while it runs.
+    """Facts about one reply's generation, filled in while it runs.
 
     Attributes:
-        hedged: A hedge was sent.
-        opened: The reply began with a held opening.
-        total_ms: Time to the last delta.
+        hedged: True if a hedge was sent.
+        opened: True if the reply began with an opening from a prepared clip.
+        total_ms: Time from the request to the last delta, in ms; None until the end.
         usage: Token counts; None until the end.
-        finish: "stop" or "length"; None until the end.
-        cache: Outcome of the answer cache lookup; None if there was none.
-        question: The question, if its answer may be stored.
+        finish: "stop" or "length" (see `TokenDelta`); None until the end.
+        cache: Outcome of the answer cache lookup; None if there was no lookup.
+        question: The question, if the answer may be stored in the answer cache; otherwise None.
     """
 
     hedged: bool = False
@@ -71,10 +72,17 @@ class GenerationStats:
 
 
 class _Attempt:
-    """One stream of one replica. `task` ends when the stream does; cancelling it cancels the request."""
+    """One request to one replica. `task` reads its stream to the end; cancelling the task cancels the request."""
 
     def __init__(self, number: int, hedger: Hedger, report: Callable[[RaceEvent], None], limit_s: float) -> None:
-        """Create attempt `number` (0 is the primary); `limit_s` bounds the wait for each token."""
+        """Create attempt `number` (0 is the primary).
+
+        Args:
+            number: Position among the attempts at one answer.
+            hedger: The client that the attempt belongs to.
+            report: Called with events of the race to the first token.
+            limit_s: Maximum wait for each token, in seconds.
+        """
         self.number = number
         self.hedge = False
         self.fault: Fault | None = None
@@ -90,16 +98,16 @@ class _Attempt:
 
     @property
     def replica(self) -> str:
-        """Id of the replica that serves or served it; "" while none is chosen."""
+        """Id of the replica that serves or has served the request; "" while no replica is chosen."""
         return self._replica or (self._stream.replica if self._stream else "")
 
     async def run(self, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
-        """Read the stream to its end. A failure becomes the queue's last entry.
+        """Read the stream to its end. A failure becomes the last entry of the queue `deltas`.
 
         Args:
-            request: What to ask for.
-            avoid: Replicas not to use.
-            strict: Wait for a replica outside `avoid`.
+            request: The request.
+            avoid: Ids of replicas that should not be used.
+            strict: True to wait for a replica outside `avoid`, as `LlmPort.open` describes.
         """
         self._hedger.replica_health.add(self)
         try:
@@ -120,7 +128,7 @@ class _Attempt:
                 try:
                     await self._read(stream, waiting)
                 finally:
-                    self._replica = stream.replica  # a closed stream may have forgotten it
+                    self._replica = stream.replica  # a closed stream may no longer know it
         except TimeoutError:
             await self._fail(StageTimeout(f"no token for {self._limit_s:g} s.", stage="llm", replica=self.replica))
         except (BackendError, Overloaded) as fault:
@@ -150,9 +158,10 @@ class _Attempt:
             self._report(AttemptFailed(self.number))
 
     def abandon(self) -> None:
-        """Give the attempt's replica up, because it has fallen silent.
+        """Stop using the attempt's replica, because it has stopped sending tokens.
 
-        Before the first token the race starts another attempt next to it. After the first token the answer fails over.
+        Before the first token, another attempt is started and this one continues. After the first token, this attempt
+        fails and another replica continues the answer.
         """
         self._hedger.replica_health.remove(self)
         if not self._has_first_token:
@@ -168,7 +177,7 @@ class _Attempt:
 class Hedger:
     """Client of the language model for all conversations of a host.
 
-    They share the latency samples and the hedging budget. `run` must run for the host's life.
+    The conversations share the latency samples and the hedging budget. Keep `run` running.
     """
 
     def __init__(
@@ -186,8 +195,8 @@ class Hedger:
             llm: The primary backend.
             settings: The sections `hedging`, `breaker` and `llm` are used.
             metrics: Receiver of measurements.
-            clock: Monotonic seconds.
-            backup: Another backend, which serves every second attempt.
+            clock: Returns the monotonic time, in seconds.
+            backup: Another backend, which serves every second attempt; None if there is none.
         """
         self._llm = llm
         self._backup = backup
@@ -204,7 +213,7 @@ class Hedger:
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Own the attempts' tasks until cancelled. Cancelling stops them all."""
+        """Run the tasks of all attempts, and the health checks of the replicas, until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._running.set()
@@ -218,13 +227,13 @@ class Hedger:
         Closing the generator, or cancelling the task that reads it, stops every attempt.
 
         Args:
-            request: What to ask for.
+            request: The request.
             failures: Records every failure, and the recovery.
-            stats: Filled while the generation runs.
-            give_up_s: Seconds of failures without a delta in between, after which the next failure is final.
+            stats: Filled in while the generation runs.
+            give_up_s: Seconds of failures without a delta, after which the next failure is final.
 
         Raises:
-            BackendError: No replica answered for `give_up_s`.
+            BackendError: All attempts failed for `give_up_s` seconds.
         """
         began = self.clock()
         self.policy.on_primary(began)
@@ -255,20 +264,20 @@ class Hedger:
                         yield delta
 
     def backend(self, number: int) -> LlmPort:
-        """Return the backend of an attempt: hedges and retries alternate between the two, if there are two.
+        """Return the backend for attempt `number`: the primary for even numbers, the backup (if any) for odd ones.
 
-        A request for the small model counts from 1, so its first attempt goes to the backup.
+        The attempts of a request for the small model are numbered from 1, so the first one goes to the backup.
         """
         return self._backup if self._backup and number % 2 else self._llm
 
     async def start(self, attempt: _Attempt, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
-        """Start an attempt's task; waits until `run` runs."""
+        """Start an attempt's task. Waits until `run` has started."""
         await self._running.wait()
         assert self._group is not None
         attempt.task = self._group.create_task(attempt.run(request, avoid, strict))
 
     def retire(self, attempt: _Attempt) -> None:
-        """Cancel an attempt. Another task awaits its end and reports one later than `cancel_timeout_s`. Idempotent."""
+        """Cancel an attempt without waiting. An end later than `cancel_timeout_s` is logged and counted. Idempotent."""
         task = attempt.task
         if task is None or task.done() or task in self._retiring or self._group is None:
             return
@@ -284,14 +293,19 @@ class Hedger:
             logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
 
     def vetoed(self, number: int, avoid: frozenset[str]) -> bool:
-        """Return True, and count it, if every replica that the hedge could use has a long queue (`veto_queue`)."""
+        """Return True, and count a veto, if all replicas for the hedge have long queues (`veto_queue`).
+
+        Args:
+            number: The number of the attempt that the hedge would be.
+            avoid: Ids of replicas that the hedge would not use.
+        """
         vetoed = self.policy.vetoed(self.backend(number).queue(avoid))
         if vetoed:
             self.metrics.hedge("vetoed")
         return vetoed
 
     def spend(self, now: float) -> bool:
-        """Return True if the budget of all conversations pays for another attempt, and take it from the budget."""
+        """Return True and charge the hedging budget, if it allows another attempt; otherwise return False."""
         granted = self.policy.try_spend(now)
         if not granted:
             self.metrics.hedge("budget_exhausted")
@@ -299,7 +313,7 @@ class Hedger:
 
 
 class _Racing:
-    """One race to the first token, then the winner's deltas."""
+    """The attempts at one answer: a race to the first token, then the deltas of the attempt that sent it."""
 
     def __init__(
         self,
@@ -324,10 +338,10 @@ class _Racing:
         self._timer: asyncio.TimerHandle | None = None
 
     async def deltas(self) -> AsyncGenerator[TokenDelta, None]:
-        """Run the race, then yield the winner's deltas.
+        """Run the race, then yield the deltas of the attempt with the first token (the winner).
 
         Raises:
-            BackendError, Overloaded: Every attempt failed (the last failure), or the winner failed.
+            BackendError, Overloaded: Every attempt failed (then this is the last failure), or the winner failed.
         """
         try:
             winner = await self._winner()
@@ -355,11 +369,11 @@ class _Racing:
                 return self._attempts[self._race.running[0]]
             event = await self._next()
             if isinstance(event, AttemptFailed) and (fault := self._attempts[event.attempt].fault):
-                # The retry may have to wait for a replacement replica. Record the failure so that the reply apologises.
+                # A retry may have to wait for a replacement replica. The recorded failure makes the reply apologise.
                 self._failures.failed("llm", fault)
 
     async def _next(self) -> RaceEvent:
-        """Return the next event. A vetoed hedge is skipped; it falls due again after its delay."""
+        """Wait for the next event of the race and return it. A vetoed hedge is due again after the hedge delay."""
         while True:
             event = await self._events.get()
             number = len(self._attempts) + self._request.small
@@ -400,7 +414,7 @@ class _Racing:
 
     @property
     def _used(self) -> frozenset[str]:
-        """Replicas that a further attempt does not use."""
+        """Ids of the replicas that a further attempt should not use."""
         return (
             self._avoid
             | {other.replica for other in self._attempts if other.replica}
@@ -408,7 +422,7 @@ class _Racing:
         )
 
     def _arm(self) -> None:
-        """Schedule a hedge after the policy's delay from now."""
+        """Schedule a hedge, due after the hedge delay from now."""
         if self._timer:
             self._timer.cancel()
         delay_s = self._hedger.policy.delay_s(self._hedger.clock(), self._tokens)

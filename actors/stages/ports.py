@@ -1,11 +1,11 @@
-"""The ports of the stages: one Protocol per stage, and the values that cross it.
+"""The ports of the stages: one Protocol per stage, and the types of its arguments and results.
 
 Read this page first when you add an engine. `deployments` implements each port twice: directly, in one process and
 without Ray (`deployments/local/in_process.py`), and behind Ray Serve handles (`deployments/serving/handles.py`). An
 engine lives in a Serve deployment behind these classes.
 
 Audio is `bytes`: mono PCM, signed 16-bit little-endian, unless a field says otherwise. Values are frozen and small,
-because they travel between processes as pickles. An ndarray would cost 1.6 times the CPU on Ray's path.
+because they are pickled and sent between processes. With Ray, an ndarray would cost 1.6 times as much CPU.
 
 Rules that hold for every port:
 
@@ -14,11 +14,11 @@ Rules that hold for every port:
 - A port raises `BackendError` (with `stage`, and `replica` where it is known) when a replica failed, died or is too
   late, and `Overloaded` when a bounded queue is full. `StageTimeout` and `DeadlineExceeded` are BackendErrors. The
   session repeats a call after these and after `TimeoutError` (`actors.stages.retry.attempts`).
-- A port raises `CallerError` when the request itself is wrong, for example a prompt longer than the context. It is not
-  repeated.
-- Any other exception is a bug. The session logs and counts it and goes on (`actors.stages.retry.contained`).
+- A port raises `CallerError` when the request itself is wrong, for example a prompt longer than the context. The
+  call is not repeated.
+- Any other exception is a bug. The session logs and counts it, and continues (`actors.stages.retry.contained`).
 - Cancelling a call, or leaving a stream's context manager, must free the engine soon. The session sets the timeouts;
-  a port needs none of its own.
+  a port needs no timeouts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 
 
 class Priority(Enum):
-    """Rank of a job in the speech-to-text queue: finals go first, interim jobs run only when no final waits."""
+    """Rank of a job in the speech-to-text queue. An interim job runs only while no final job waits."""
 
     FINAL = 0
     INTERIM = 1
@@ -58,7 +58,7 @@ class VadBatch:
 
 @dataclass(frozen=True, slots=True)
 class VadResult:
-    """Result for one `VadBatch`, in its order.
+    """Result for one `VadBatch`, with the streams in the same order.
 
     Attributes:
         probabilities: Probability of speech in each window; n values in [0, 1].
@@ -75,7 +75,7 @@ class TurnVerdict:
 
     Attributes:
         probability: Probability that the caller's turn is complete, in [0, 1].
-        inference_ms: Time that the model took.
+        inference_ms: Time that the model took, in ms.
     """
 
     probability: float
@@ -87,9 +87,9 @@ class SttJob:
     """One utterance to transcribe.
 
     Attributes:
-        pcm: 16 kHz PCM.
+        pcm: 16-bit PCM at 16 kHz.
         priority: FINAL for a transcript that a turn waits for, INTERIM for an interim transcript.
-        deadline_s: A job that has not started within this time is dropped with DeadlineExceeded.
+        deadline_s: A job that has not started within this many seconds is dropped with DeadlineExceeded.
         guess: `Transcript.tokens` of an earlier transcript of the same utterance's beginning, for an engine that can
             use them. Empty if there is none.
     """
@@ -102,18 +102,18 @@ class SttJob:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What speech-to-text found in one job.
+    """Result of one speech-to-text job.
 
     Attributes:
         text: The words, without surrounding white space. Empty if there are none.
-        audio_ms: Length of the audio.
-        queue_ms: Time in the queue.
-        decode_ms: Time of the batch that held the job.
-        avg_logprob: Mean log-probability of the tokens.
-        full_padding: A guard repeated the decode with 30 s of padding.
-        repeated: The first-pass recognizer had low confidence, and the final recognizer decoded the job again.
-        low_confidence: The first-pass recognizer had low confidence and the text is its own, because an interim job is
-            decoded only once.
+        audio_ms: Length of the audio, in ms.
+        queue_ms: Time that the job spent in the queue, in ms.
+        decode_ms: Time that the engine took for the batch with this job, in ms.
+        avg_logprob: Mean log-probability of the tokens (natural logarithm).
+        full_padding: True if Whisper decoded the audio padded to 30 s.
+        repeated: True if the first-pass recognizer had low confidence and the second recognizer decoded the job again.
+        low_confidence: True if the first-pass recognizer had low confidence and the text is still its result, because
+            an interim job is decoded only once.
         tokens: The engine's own token ids, for `SttJob.guess`.
     """
 
@@ -130,18 +130,20 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class LlmRequest:
-    """One generation.
+    """Request for one generation of the language model.
 
     Attributes:
         messages: The prompt: system message, then the turns.
-        max_tokens: Most tokens to generate; 0 for a prefill.
+        max_tokens: Maximum number of tokens to generate; 0 for a prefill.
         temperature: Sampling temperature; 0 is greedy.
         prefix: Start of the answer that was already received, for example from a replica that failed. The engine
             continues after it and returns only what follows, so no word is spoken twice.
         session: Id of the conversation. The replica that served it before may still hold its KV cache.
-        prefill: Compute the KV cache of `messages` and generate nothing. An engine that cannot, does nothing.
-        whole: For a prefill: the last message is complete. Otherwise it may go on, so the engine must not close it.
-        small: Send the first attempt to the backup model, if there is one.
+        prefill: True to compute the KV cache of `messages` and generate nothing. An engine that cannot do this ignores
+            the request.
+        whole: For a prefill: True if the last message is complete. Otherwise more words may follow, so the engine must
+            not add the end of the message to the prompt.
+        small: True to send the first attempt to the backup model, if there is one.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -162,7 +164,7 @@ class LlmUsage:
         prompt_tokens: Tokens of the prompt, cached ones included.
         completion_tokens: Tokens generated.
         cached_tokens: Prompt tokens that came from the KV cache.
-        queue_s: Seconds until the engine began; None if it does not say.
+        queue_s: Seconds that the request waited in the engine's queue; None if the engine does not report it.
     """
 
     prompt_tokens: int
@@ -176,10 +178,10 @@ class TokenDelta:
     """A piece of a generation; the concatenated texts are the answer.
 
     Attributes:
-        text: May be empty.
-        tokens: Number of tokens in `text`; an engine may coalesce several.
+        text: The next characters of the answer; may be empty.
+        tokens: Number of tokens in `text`. An engine may send several tokens in one delta.
         finish: Set on the last delta of a stream only: "stop" at the end of the answer, "length" at `max_tokens`.
-        usage: Set on the last delta only.
+        usage: Token counts. Set on the last delta only.
     """
 
     text: str
@@ -212,8 +214,8 @@ class VadPort(Protocol):
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
         """Return the speech probability of every window of a batch.
 
-        The call is pure: the states travel with it. After a failure the session repeats it with the same states, on
-        any replica. A result of the wrong size counts as a failure.
+        The call has no side effects: the states are part of the batch and of the result. After a failure the session
+        repeats it with the same states, on any replica. A result of the wrong size counts as a failure.
         """
         ...
 
@@ -224,11 +226,12 @@ class TurnDetectorPort(Protocol):
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Return the probability that the caller's turn is complete.
 
-        The call is pure. Cancelling it must take a queued request out of the queue at once.
+        The call has no side effects. Cancelling it must remove a queued request from the queue at once.
 
         Args:
-            pcm: At most the last 8 s of 16 kHz PCM. It ends with the silence that was just received.
-            avoid: See the module.
+            pcm: At most the last 8 s of the utterance, as 16-bit PCM at 16 kHz. It ends with the silence received so
+                far.
+            avoid: Ids of replicas that should not be used.
         """
         ...
 
@@ -239,8 +242,8 @@ class SttPort(Protocol):
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance.
 
-        The call is pure. The session may run a second one for the same audio next to a late one. Cancelling removes a
-        queued job at once; a batch that already runs finishes and its result is dropped.
+        The call has no side effects. While one call is late, the session may make a second call for the same audio.
+        Cancelling removes a queued job at once. A batch that already runs is completed, and the result is dropped.
 
         Raises:
             DeadlineExceeded: The job did not start within its deadline.
@@ -249,7 +252,7 @@ class SttPort(Protocol):
 
 
 class LlmStream(Protocol):
-    """A running generation: iterate it for its deltas.
+    """A running generation. Iterate over it to get its deltas.
 
     The last delta carries `finish`. A stream that ends without one counts as a failure of its replica.
     """
@@ -260,7 +263,7 @@ class LlmStream(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[TokenDelta]:
-        """Return the iterator over the deltas. It raises what the module says, at any delta."""
+        """Return the iterator over the deltas. It may raise BackendError or Overloaded at any delta."""
         ...
 
 
@@ -272,21 +275,21 @@ class LlmPort(Protocol):
     ) -> AbstractAsyncContextManager[LlmStream]:
         """Open a generation; leaving the context manager stops the engine.
 
-        The stream's iterator may be slow to read: the engine must stand that, or wait. The session bounds the wait for
-        the opening and for each delta.
+        The session may read the stream slowly, and then the engine must buffer deltas or wait. The session limits the
+        time to the opening and to each delta.
 
         Args:
             request: What to generate.
-            avoid: See the module.
-            strict: Wait until a replica outside `avoid` exists, instead of using one of `avoid`. A hedge sets it,
-                because it is worth something only on another replica.
+            avoid: Ids of replicas that should not be used.
+            strict: True to wait until a replica outside `avoid` exists, instead of using a replica in `avoid`. Set for
+                hedges, because a hedge is useful only on another replica.
         """
         ...
 
     def queue(self, avoid: frozenset[str]) -> int | None:
-        """Return the shortest queue among the replicas outside `avoid`, in requests, as last reported.
+        """Return the number of requests in the shortest queue of the replicas outside `avoid`, as last reported.
 
-        None means that it is not known. The call must not block.
+        None means that the number is not known. The call must not block.
         """
         ...
 
@@ -299,15 +302,15 @@ class TtsPort(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open the audio of one segment; leaving the context manager stops the engine at its next chunk.
 
-        The iterator yields 24 kHz PCM in chunks of any length. After a failure the session opens the segment again and
-        skips as many samples as it already has, so an engine should speak the same text the same way each time.
+        The iterator yields 16-bit PCM at 24 kHz in chunks of any length. After a failure the session opens the segment
+        again and skips as many samples as it already has. So an engine should return the same audio for the same text.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """A complete answer to a question."""
+    """A complete answer of the language model, and the question."""
 
     question: CacheQuestion
     answer: str
@@ -329,7 +332,7 @@ class NoiseSuppressor(Protocol):
     """Noise suppression for the audio of one caller; runs synchronously in the host."""
 
     def clean(self, pcm: bytes) -> bytes:
-        """Return the cleaned 16 kHz PCM: as many bytes as it gets, delayed by a constant time."""
+        """Return 16-bit PCM at 16 kHz without the noise: as many bytes as `pcm`, delayed by a constant time."""
         ...
 
 
@@ -344,9 +347,9 @@ class Stages:
         llm: The language model.
         tts: Text-to-speech.
         engines: Name of the engine of each stage, for reports.
-        answers: The answer cache; None without one.
-        suppressor: Makes the noise suppressor of one session; None without noise suppression.
-        llm_backup: A second language model for hedges and retries; None without one.
+        answers: The answer cache; None if there is none.
+        suppressor: Returns a new noise suppressor for one session; None for no noise suppression.
+        llm_backup: A second language model for hedges and retries; None if there is none.
     """
 
     vad: VadPort
@@ -361,7 +364,7 @@ class Stages:
 
 
 class Metrics(Protocol):
-    """Receiver of a conversation's measurements. Labels come from closed sets; caller text never becomes a label.
+    """Receiver of a conversation's measurements. Labels have a fixed set of values. Text of a caller is never a label.
 
     No method may block or raise.
     """
@@ -378,8 +381,8 @@ class Metrics(Protocol):
 
         Args:
             voice_to_voice_s: Seconds from the caller's last speech to the first audio of the answer.
-            stages_s: Each stage's share of the turn; overlapped time counts once.
-            raw_s: Each stage's own duration, overlapped time included.
+            stages_s: Each stage's share of the turn, in seconds. Time in which stages overlap counts for one of them.
+            raw_s: Each stage's full duration, in seconds.
             engines: Name of the engine of each stage.
         """
         ...
@@ -389,7 +392,7 @@ class Metrics(Protocol):
         ...
 
     def session_closed(self, duration_s: float) -> None:
-        """Record the end of a conversation."""
+        """Record the end of a conversation that lasted `duration_s` seconds."""
         ...
 
     def refused(self, reason: str) -> None:
@@ -397,15 +400,15 @@ class Metrics(Protocol):
         ...
 
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
-        """Count what became of a hedge."""
+        """Count the outcome of a hedge, or why none was sent (budget exhausted, vetoed because of long queues)."""
         ...
 
     def hedge_delay(self, delay_s: float) -> None:
-        """Record how long the newest request waits for its first token before it is hedged."""
+        """Record the current hedge delay: seconds that a request waits for its first token before it is hedged."""
         ...
 
     def interim_transcript(self, outcome: Literal["heard", "failed"]) -> None:
-        """Count an interim transcript."""
+        """Count an interim transcript that was received or has failed."""
         ...
 
     def draft(self, outcome: str) -> None:
@@ -417,11 +420,11 @@ class Metrics(Protocol):
         ...
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
-        """Count a language model replica that was taken out of use, or brought back."""
+        """Count a language model replica that was taken out of use ("opened") or is used again ("closed")."""
         ...
 
     def cache(self, outcome: str) -> None:
-        """Count an answer cache lookup or store; `actors/stages/answer_cache.py` has the outcomes."""
+        """Count an answer cache lookup or store; `actors/stages/answer_cache.py` lists the outcomes."""
         ...
 
     def filler(self, after_s: float) -> None:
@@ -429,25 +432,25 @@ class Metrics(Protocol):
         ...
 
     def degradation(self, measure: str) -> None:
-        """Count a degradation measure that a session took; a value of `DegradationMeasure`."""
+        """Count a degradation measure that is now in force in a session; a value of `DegradationMeasure`."""
         ...
 
     def interrupted(self, stop_s: float) -> None:
-        """Record a barge-in: `stop_s` is the time from the arrival of the caller's speech to silence."""
+        """Record a barge-in; `stop_s` is the time from the arrival of the caller's speech until the reply stopped."""
         ...
 
     def dismissed_speech(self, reading: str) -> None:
-        """Count speech over or just after a reply that was not a turn; a value of `SpeechReading`."""
+        """Count speech over or just after a reply that was not a turn; `reading` is a value of `SpeechKind`."""
         ...
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
-        """Count an error: whose fault it was, and the stage where it happened."""
+        """Count an error; `fault` says who caused it, and `stage` where it happened."""
         ...
 
 
 class Journal(Protocol):
-    """Record of the turns of a session, for the operator. It never holds audio."""
+    """Receiver of records about turns, for the operator. A record never contains audio."""
 
     def write(self, kind: str, fields: dict[str, object]) -> None:
-        """Append an entry; `fields` must be JSON-serializable."""
+        """Append a record of this kind ("heard", "replied"); `fields` must be JSON-serializable."""
         ...

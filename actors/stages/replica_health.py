@@ -1,6 +1,6 @@
-"""Health of the language model's replicas: a silent one is taken out of use, and probed until it answers again.
+"""Health of the language model's replicas. A replica that sends no tokens is taken out of use until it answers a probe.
 
-`rejoinder.core.resilience.circuit_breaker` decides; this watches the waiting streams and carries the decisions out.
+`rejoinder.core.resilience.circuit_breaker` decides. This module watches the waiting streams and sends the probes.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from rejoinder.core.resilience.circuit_breaker import CircuitBreaker
 from rejoinder.core.resilience.hedging import HedgePolicy
 from rejoinder.core.settings.settings import BreakerSettings
 
-# Interval of the checks. It adds at most this much to the time until a silent replica is noticed.
+# Interval of the checks, in seconds. A silent replica is noticed at most this much late.
 CHECK_EVERY_S = 0.05
 PROBE = (ChatMessage("user", "Hello"),)
 
 
 class WaitingStream(Protocol):
-    """A stream that waits for its next token.
+    """A language model stream that waits for its next token.
 
     Attributes:
-        waiting_since: Monotonic time of its last token, or of its start.
+        waiting_since: Monotonic time of the stream's last token; before the first token, of its start.
     """
 
     waiting_since: float
 
     @property
     def replica(self) -> str:
-        """Id of the replica that serves it; "" while none is chosen."""
+        """Id of the replica that serves the stream; "" while no replica is chosen."""
         ...
 
     def abandon(self) -> None:
-        """Give its replica up: the replica has fallen silent. Must not block."""
+        """Stop using the stream's replica, because it has stopped sending tokens. Must not block."""
         ...
 
 
 class ReplicaHealth:
-    """Circuit breaker over the language model's replicas, shared by all conversations of a host."""
+    """Circuit breaker of the language model's replicas, shared by all conversations of a host. Keep `run` running."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ReplicaHealth:
 
     @property
     def avoid(self) -> frozenset[str]:
-        """The replicas that are out of use."""
+        """Ids of the replicas that are out of use."""
         return self._breaker.avoid
 
     def add(self, stream: WaitingStream) -> None:
@@ -77,17 +77,20 @@ class ReplicaHealth:
         self._waiting.discard(stream)
 
     def token_received(self, replica: str) -> None:
-        """Record a token of `replica`; it closes an open breaker."""
+        """Record that `replica` sent a token. A replica that was out of use is used again."""
         if self._breaker.heard(replica, self._clock()):
             self._metrics.breaker("closed")
 
     def failed(self, replica: str) -> None:
-        """Record a failed request of `replica`; "" is ignored."""
+        """Record a failed request to `replica`; "" (unknown) is ignored."""
         if replica and self._breaker.failed(replica, self._clock()):
             self._opened()
 
     async def run(self, group: asyncio.TaskGroup) -> None:
-        """Check while a stream waits or a replica is out of use, until cancelled. Probes run as tasks of `group`."""
+        """Check the replicas regularly, and probe those that are out of use, until cancelled.
+
+        It sleeps while no stream waits and no replica is out of use. Probes run as tasks of `group`.
+        """
         while True:
             self._wake.clear()
             if not self._waiting and not self.avoid:
@@ -116,7 +119,7 @@ class ReplicaHealth:
         self._wake.set()
 
     async def _probe(self, replica: str) -> None:
-        """Ask this replica, and only this one, for a token. Cancelling stops the engine."""
+        """Send this replica, and no other, a request for one token. Cancelling stops the engine."""
         others = self._breaker.known - {replica}
         request = LlmRequest(PROBE, max_tokens=1)
         with contained("llm", self._metrics):

@@ -1,9 +1,9 @@
 """Retries, timeouts and error containment for calls to the stages.
 
-Ray Serve never retries a request that a replica accepted, so this module is the only place that repeats one.
-`attempts` paces the retries of one call. `retry_unary` runs a unary call with it. Streams use `attempts` directly and
-resume after what they already received (`actors.stages.hedged_llm`, `actors.replying.speech_output`). `contained` is
-the boundary that turns a bug behind a port into a logged and counted error.
+Ray Serve never retries a request that a replica accepted, so this module is the only place that repeats requests.
+`attempts` paces the retries of one call. `retry_unary` repeats a unary call (one request, one result) with it. Streams
+use `attempts` directly and resume after what they already received (`actors.stages.hedged_llm`,
+`actors.replying.speech_output`). `contained` turns a bug behind a port into a logged and counted error.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# The failures that a port promises. Any other exception from a port is a bug.
+# The exceptions that a port may raise for failures ("stage faults"). Any other exception from a port is a bug.
 StageFault = BackendError | Overloaded | TimeoutError
 STAGE_FAULTS: tuple[type[Exception], ...] = (BackendError, Overloaded, TimeoutError)
 
-# The pause starts short, because a second replica is usually available. It doubles, because starting a replacement
-# replica takes seconds.
+# Pauses between attempts, in seconds. The first pause is short, because a second replica is usually available. Later
+# pauses double, because starting a replacement replica takes seconds.
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
 
 
 class StageFailures:
-    """The stages that currently fail one turn. The reply watches it to apologise in time."""
+    """The stages whose calls currently fail for one turn. The reply waits for failures here, to apologise in time."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -57,37 +57,37 @@ class StageFailures:
     def mark(self, stage: str) -> None:
         """Record that `stage` fails, without counting an error.
 
-        For a stage that many conversations share: its caller counts the error once for all of them.
+        Used if one failed call concerns many conversations: the caller then counts the error once.
         """
         self._failing.add(stage)
         self._began.set()
         self._over.clear()
 
     def recovered(self, stage: str) -> None:
-        """Record that `stage` answered again."""
+        """Record that a call of `stage` succeeded. Ignored if the stage did not fail."""
         self._failing.discard(stage)
         if not self._failing:
             self._began.clear()
             self._over.set()
 
     async def wait_until_active(self) -> None:
-        """Wait until some stage fails."""
+        """Wait until at least one stage fails; return at once if one does."""
         await self._began.wait()
 
     async def wait_until_over(self) -> None:
-        """Wait until no stage fails."""
+        """Wait until no stage fails; return at once if none does."""
         await self._over.wait()
 
 
 class ItemWait:
-    """The timeout on a stream's next item, inside `idle_timeout`."""
+    """The running timeout of `idle_timeout`, which bounds the wait for a stream's next item."""
 
     def __init__(self, timeout: asyncio.Timeout, limit_s: float) -> None:
         self._timeout = timeout
         self._limit_s = limit_s
 
     def pause(self) -> None:
-        """Stop the timeout while the caller works on an item."""
+        """Stop the timeout while the caller processes an item."""
         self._timeout.reschedule(None)
 
     def restart(self) -> None:
@@ -97,43 +97,45 @@ class ItemWait:
 
 @asynccontextmanager
 async def idle_timeout(limit_s: float) -> AsyncIterator[ItemWait]:
-    """Bound the wait for a stream's opening and for each of its items; open and read the stream inside.
+    """Bound the wait for a stream's opening and for each of its items. Open and read the stream inside the context.
+
+    For each item, call `pause` when it has arrived and `restart` before waiting for the next one.
 
     Raises:
-        TimeoutError: The opening or the next item took longer than `limit_s`.
+        TimeoutError: The opening or the next item took longer than `limit_s` seconds.
     """
     async with asyncio.timeout(limit_s) as timeout:
         yield ItemWait(timeout, limit_s)
 
 
 class Backoff:
-    """A pause that doubles from `first_s` up to `longest_s`."""
+    """A pause that doubles with each call, from `first_s` up to `longest_s` seconds."""
 
     def __init__(self, first_s: float = FIRST_PAUSE_S, longest_s: float = LONGEST_PAUSE_S) -> None:
         self._next_s = first_s
         self._longest_s = longest_s
 
     async def __call__(self) -> None:
-        """Sleep for the current pause and double it."""
+        """Sleep for the current pause, and double the next one."""
         await asyncio.sleep(self._next_s)
         self._next_s = min(self._next_s * 2, self._longest_s)
 
 
 def next_timeout(limit_s: float, fault: Exception, left_s: float) -> float:
-    """Return the idle timeout for the next attempt at a stream.
+    """Return the idle timeout in seconds for the next attempt at a stream, after `fault`.
 
-    After a timeout it is twice `limit_s`, but at most the `left_s` seconds until the caller gives up. The repeated
-    request has lost its place in the queue. If the stage needs longer than `limit_s` for its whole queue, attempts of
-    that length would all fail and keep the stage busy.
+    After a timeout it is twice `limit_s`, but at most `left_s`, the seconds until the last failure is final. A repeated
+    request starts at the end of the queue. If the queue takes longer than `limit_s`, attempts of that length would all
+    fail and only keep the stage busy.
     """
     return min(2 * limit_s, max(limit_s, left_s)) if isinstance(fault, StageTimeout | TimeoutError) else limit_s
 
 
 class Attempt:
-    """One attempt at a call; a context manager that takes a stage fault as the attempt's failure.
+    """One attempt at a call. Make the call in a `with` block of the attempt.
 
-    Inside the `with` block, a fault that the retries cover ends the block and is reported. Any other exception
-    propagates. A block that ends without an exception ends the retries.
+    If the block raises a covered exception (see `attempts`), the attempt has failed: the exception is reported and not
+    propagated. Any other exception propagates. A block that ends without an exception ends the retries.
 
     Attributes:
         avoid: Replicas that this attempt should not use.
@@ -146,11 +148,11 @@ class Attempt:
         self._retries = retries
 
     def failed(self, fault: StageFault) -> None:
-        """Report a failure of this attempt, or of an earlier one that still runs."""
+        """Report a failure of this attempt, or of an earlier attempt that still runs."""
         self._retries.note_failure(fault)
 
     def progressed(self) -> None:
-        """Report progress: the time until giving up and the idle timeout start anew at the next failure."""
+        """Report progress. `give_up_s` counts from the next failure, and the idle timeout has its first value again."""
         self._retries.note_progress()
 
     def __enter__(self) -> Attempt:
@@ -200,10 +202,10 @@ class Attempts:
         return self
 
     async def __anext__(self) -> Attempt:
-        """Return the next attempt, after a pause unless it is the first; cancelling starts none.
+        """Return the next attempt, after a pause unless it is the first. If the pause is cancelled, no attempt starts.
 
         Raises:
-            BackendError: `give_up_s` or `max_attempts` is used up; its cause is the last failure.
+            BackendError: `give_up_s` or `max_attempts` is used up. The cause of the exception is the last failure.
             StopAsyncIteration: The previous attempt succeeded.
         """
         if self._done:
@@ -219,16 +221,16 @@ class Attempts:
         return isinstance(fault, self._covered)
 
     def note_success(self) -> None:
-        """End the iteration."""
+        """Record that an attempt succeeded, which ends the iteration."""
         self._done = True
 
     def note_progress(self) -> None:
-        """Start the time until giving up and the idle timeout anew."""
+        """Count `give_up_s` from the next failure, and reset the idle timeout to its first value."""
         self._deadline = None
         self._limit_s = self._first_limit_s
 
     def note_failure(self, fault: StageFault) -> None:
-        """Report a failure, and choose the next attempt's replicas and idle timeout."""
+        """Report a failure. Choose the replicas that the next attempt avoids, and its idle timeout."""
         now = asyncio.get_running_loop().time()
         if self._deadline is None:
             self._deadline = now + self._give_up_s
@@ -274,14 +276,14 @@ def attempts(
         on_failure: Called with each failure, before the pause.
         limit_s: Idle timeout of a stream, in seconds. `Attempt.limit_s` starts with it and grows after timeouts
             (`next_timeout`). The caller applies it.
-        give_up_s: Seconds from the first failure since the last progress. After that the next failure is final.
+        give_up_s: Seconds from the first failure (or the first after progress). A later failure is final.
         max_attempts: Number of attempts after which the failure is final; None means no limit.
         pause: The pause between attempts; the default grows from FIRST_PAUSE_S to LONGEST_PAUSE_S.
-        covered: The exceptions that are repeated.
-        overload_clears_avoid: Whether an `Overloaded` lets the next attempt use the replica that failed before it.
+        covered: The exceptions after which the call is repeated.
+        overload_clears_avoid: True if, after an `Overloaded`, the next attempt may use every replica again.
 
     Raises:
-        BackendError: From the iteration, when a limit is used up.
+        BackendError: Raised by the iteration if `give_up_s` or `max_attempts` is used up.
     """
     return Attempts(
         stage,
@@ -303,22 +305,21 @@ async def retry_unary(
     attempt_s: float,
     give_up_s: float,
 ) -> Result:
-    """Return the first successful result of `call(avoid)`; cancelling stops every running attempt.
+    """Return the first successful result of `call(avoid)`. Cancelling stops every running attempt.
 
-    A failed attempt is repeated. Next to a late attempt a second one is started, and the late one goes on: see
-    `_UnaryAttempts`. The call must be pure, because it may run more than once.
+    A failed attempt is repeated. If an attempt is late, a second one is started and the late one continues (see
+    `_UnaryAttempts`). The call must have no side effects, because it may run more than once.
 
     Args:
         stage: The stage's name, for `failures` and the error message.
         call: Starts one attempt that does not use the replicas in its argument.
-        failures: Records every failure, and the recovery.
+        failures: Records every failed attempt, and the success.
         attempt_s: Seconds after which an attempt counts as late.
-        give_up_s: Seconds from the start of the call. A unary call makes no progress, so unlike in `attempts` the
-            limit also ends an attempt that is still running.
+        give_up_s: Seconds from the start of the call after which it fails. Running attempts are then cancelled.
 
     Raises:
         BackendError: No attempt succeeded within `give_up_s`.
-        Exception: What `call` raised, if it is not a stage fault.
+        Exception: Any exception of `call` that is not a BackendError, Overloaded or TimeoutError is raised as it is.
     """
     unary = _UnaryAttempts(stage, call, failures, attempt_s)
     try:
@@ -331,10 +332,10 @@ async def retry_unary(
 
 
 class _UnaryAttempts(Generic[Result]):
-    """The attempts at one unary call: a failed one is repeated, and a late one gets a second one next to it.
+    """The attempts at one unary call. A failed attempt is repeated. If an attempt is late, a second one is started.
 
-    The first late attempt is kept. When a stage has too much to do, a caller who gave up its place would go to the end
-    of the queue again and again, and the callers who waited longest would be answered last or never.
+    The first late attempt continues. In an overloaded stage, a request that is cancelled and repeated starts at the end
+    of the queue each time, so the requests that have waited longest would be answered last or never.
     """
 
     def __init__(
@@ -348,11 +349,11 @@ class _UnaryAttempts(Generic[Result]):
 
     @property
     def last(self) -> StageFault | None:
-        """The latest failure."""
+        """The latest failure; None if there was none."""
         return self._attempts.last
 
     async def result(self) -> Result:
-        """Return the first successful result. Other exceptions than stage faults propagate."""
+        """Return the first successful result. Exceptions that are not stage faults propagate."""
         async for attempt in self._attempts:
             with attempt:
                 winner = await self._first(attempt)
@@ -360,14 +361,14 @@ class _UnaryAttempts(Generic[Result]):
         return winner.result()
 
     async def stop(self) -> None:
-        """Cancel the attempts that still run and wait for their ends."""
+        """Cancel the attempts that still run, and wait until they have ended."""
         for running in self._running:
             running.cancel()
         if self._running:
             await asyncio.wait(self._running)
 
     async def _first(self, attempt: Attempt) -> asyncio.Future[Result]:
-        """Start an attempt. Return the first one that ends without a stage fault.
+        """Start an attempt. Return the first of all running attempts that ends without a stage fault.
 
         Raises:
             BackendError, Overloaded, TimeoutError: The newest attempt failed, or is late.
@@ -403,10 +404,10 @@ def _stage_fault(finished: asyncio.Future[Result]) -> StageFault | None:
 
 
 class Containment:
-    """The block that `contained` guards.
+    """Context manager that `contained` returns.
 
     Attributes:
-        broke: True if the block ended with an exception.
+        broke: True if the `with` block raised an exception.
     """
 
     def __init__(self, stage: str, metrics: Metrics, what: str, quiet: bool) -> None:
@@ -432,15 +433,15 @@ class Containment:
 
 
 def contained(stage: str, metrics: Metrics, *, what: str = "", quiet: bool = False) -> Containment:
-    """Return a context manager that logs and counts any exception of its block, and goes on after the block.
+    """Return a context manager that logs and counts any exception of its block, and does not propagate it.
 
-    It is the one boundary against bugs: a bug behind a port must not end a session or the host. Handle the failures
-    that the port promises inside the block. Cancellation passes through.
+    This is the only protection against bugs: a bug behind a port must not end a session or the host. Handle the
+    failures that a port may raise (stage faults) inside the block. Cancellation propagates.
 
     Args:
         stage: Label of the error count (`Metrics.error("internal", stage)`).
         metrics: Counts the error.
-        what: What the log message names; by default the stage's port.
+        what: Where the exception occurred, for the log message; by default the stage's port.
         quiet: Whether to count the exception without logging it.
     """
     return Containment(stage, metrics, what or f"the {stage} port", quiet)

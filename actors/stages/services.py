@@ -1,4 +1,4 @@
-"""What all conversations of a host share."""
+"""The services of a host, which all its conversations share."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Services:
     """Shared services of one host.
 
     Attributes:
-        stages: The engines, by port.
+        stages: The ports to the engines.
         settings: The configuration of the application.
-        hedger: Client of the language model.
-        phrases: Clips that are spoken without an engine: apology, fillers, greeting and set phrases.
+        hedger: Client of the language model, with hedged requests.
+        phrases: The prepared clips (held clips): apology, fillers, greeting, openings and set phrases.
         metrics: Receiver of measurements.
-        journal: Record of turns.
-        clock: Monotonic seconds.
-        draft_budget: Budget of speculative replies.
+        journal: Receives the records of turns.
+        clock: Returns the monotonic time, in seconds.
+        draft_budget: Limits speculative replies.
         answer_cache: Client of the answer cache.
-        turn_detector_queue: Admits requests to the turn detector.
-        latency_estimator: Predicts a reply's first audio, for fillers.
+        turn_detector_queue: Limits the concurrent requests to the turn detector.
+        latency_estimator: Predicts when a reply's first audio will be ready, for fillers.
         first_segment_sizer: Chooses the length of a reply's first segment.
     """
 
@@ -58,7 +58,7 @@ class Services:
         journal: Journal,
         clock: Callable[[], float],
     ) -> Services:
-        """Return the services of a host whose conversations use `stages`."""
+        """Return the services of a host whose conversations use `stages`; see the class for the arguments."""
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
         draft_budget = DraftBudget(settings.speculation)
         answer_cache = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)

@@ -1,4 +1,4 @@
-"""What the collaborators of one session share."""
+"""Objects that the parts of one session share: identity, conversation, wire, services and configuration."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ class SessionContext:
     """Identity, conversation, wire and services of one session.
 
     Attributes:
-        id: The session's wire id, "sess_" and the key of the connection.
-        tenant: Digest of the API key (`answer_cache.tenant_of`), "" without keys. Tenants share no cached answers.
+        id: The session's id on the wire: "sess_" and the key of the connection.
+        tenant: Digest of the API key (`answer_cache.tenant_of`), "" if there are no keys. Only
+            sessions of one tenant share cached answers.
         conversation: The items of the conversation.
         stamp: Makes the ids of events, items and responses.
-        emit: Sends a server event, stamped with its event_id. It never blocks.
-        services: What all sessions of the host share.
-        current: Holds the configuration in effect.
+        emit: Adds an event_id to a server event and sends it. It never blocks.
+        services: The services that all sessions of the host share.
+        current: Holder of the configuration in effect.
     """
 
     id: str
@@ -53,10 +54,10 @@ class SessionContext:
 
         Args:
             key: Makes the session's ids unique on the host.
-            services: What all sessions of the host share.
-            send: Takes the stamped server events. It must not block.
+            services: The services that all sessions of the host share.
+            send: Called with each server event, which has its event_id. It must not block.
             config: The configuration to start with.
-            tenant: See `SessionContext`.
+            tenant: Digest of the API key; "" if there are no keys.
         """
         stamp = IdStamp(key)
 
@@ -80,7 +81,7 @@ class SessionContext:
 
     @property
     def turn_rules(self) -> TurnRules:
-        """What the client and the operator configured about turns, in effect now."""
+        """The rules of turn taking in effect now, as the client and the operator configured them."""
         config, settings = self.config, self.services.settings
         return TurnRules(
             config.detection,

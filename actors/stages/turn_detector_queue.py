@@ -1,4 +1,4 @@
-"""The host's requests to the turn detector: a few at once, newest first, and none that would be answered too late."""
+"""Queue of a host's turn detector requests. A few run at once, the newest starts first, and late ones are refused."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from contextlib import asynccontextmanager
 from rejoinder.core.errors import Overloaded
 from rejoinder.core.resilience.deadline_queue import DeadlineQueue
 
-# Two keep the model busy: one runs while the next is on its way. More would wait in the model's own queue, where
-# withdrawing a request costs more than here.
+# Maximum number of requests that run at once. Two keep the model busy: one runs while the next is sent. More would wait
+# in the model's own queue, where cancelling a request costs more than in this one.
 AT_ONCE = 2
 
 
 class TurnDetectorQueue:
-    """Admission of one host's turn detector requests. Deadlines are seconds of the event loop's clock."""
+    """Admits the turn detector requests of one host. Deadlines are times of the event loop's clock, in seconds."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
         self._queue: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue(at_once)
 
     @asynccontextmanager
     async def slot(self, deadline: float) -> AsyncIterator[None]:
-        """Wait for a slot and hold it; make the request inside. Cancelling gives the slot or the place in the queue up.
+        """Wait for a slot, and occupy it while the caller makes its request inside the context manager.
+
+        Cancelling frees the slot, or leaves the queue.
 
         Raises:
             Overloaded: No answer can arrive by `deadline`.
@@ -37,7 +39,8 @@ class TurnDetectorQueue:
             yield
             answered = True
         finally:
-            # A withdrawn request tells nothing about the service time. One that hit its deadline sets a lower bound.
+            # The queue learns the service time. A cancelled request tells nothing about it. A request that reached its
+            # deadline took at least this long.
             now = loop.time()
             self._queue.leave(ticket, now, learn=answered or now >= deadline)
             self._admit(now)

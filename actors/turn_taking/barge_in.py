@@ -15,7 +15,7 @@ from rejoinder.core.turns.barge_in import AgentSpeech, SpeechKind, classify_spee
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
-# The part of the reply that may come back as an echo, in seconds before and after the listener's position.
+# The part of the reply that may come back as an echo: seconds before and after the position that the listener hears.
 SPOKEN_BEFORE_S = 10.0
 SPOKEN_BEHIND_S = 1.0
 
@@ -24,7 +24,7 @@ class BargeInDetector:
     """Barge-in detection of one session; not thread-safe.
 
     Attributes:
-        rejected_as: Why the last utterance was rejected as a barge-in.
+        rejected_as: Kind of speech as which the last utterance was rejected, if it was not a barge-in.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class BargeInDetector:
 
         Args:
             context: The session.
-            audio_input: Its speech settings are exchanged by `tune`.
+            audio_input: The caller's audio. `tune` replaces its speech settings.
             replies: The session's replies.
             state: Returns the turn machine's state.
-            post: Takes events for the turn machine.
+            post: Sends an event to the turn machine.
         """
         self._context = context
         self._services = context.services
@@ -58,14 +58,14 @@ class BargeInDetector:
         self.configured()
 
     def configured(self) -> None:
-        """Apply the client's turn detection from the next window on."""
+        """Apply the client's turn detection settings from the next voice activity window on."""
         self._normal = speech_settings(self._services.settings.speech, self._context.turn_rules.detection)
         soonest_ms = min(self._normal.min_speech_ms, self._settings.pause_after_ms)
         self._sensitive = self._normal.model_copy(update={"min_speech_ms": soonest_ms})
         self.tune()
 
     def tune(self) -> None:
-        """Choose how soon speech counts: sooner while a reply is audible and speech would only pause it."""
+        """Choose how long a sound must be to count as speech: shorter while it would pause an audible reply."""
         state = self._state()
         sensitive = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._replies.audible
         self._audio_input.settings = (
@@ -73,25 +73,25 @@ class BargeInDetector:
         )
 
     def begin(self) -> None:
-        """Start on a new utterance."""
+        """Forget the last utterance, because a new one has begun."""
         self._end_of_turn = None
         self.rejected_as = SpeechKind.NO_WORDS
 
     def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
-        """Post the reading of the utterance's words when they are there, if it is checked for barge-in.
+        """If the utterance needs a barge-in check, post `TranscriptReady` once `end_of_turn` has its transcript.
 
         Args:
-            revision: The revision that the words belong to.
-            end_of_turn: The request that transcribes them.
+            revision: The revision that is transcribed.
+            end_of_turn: The request that transcribes it.
         """
         if self._state().barge_in_check is not BargeInCheck.NOT_NEEDED:
             self._end_of_turn = end_of_turn
             end_of_turn.transcript.add_done_callback(lambda transcript: self._transcribed(revision, transcript))
 
     def words_overdue(self, revision: int) -> None:
-        """Accept the utterance if its words are overdue because speech-to-text fails.
+        """If speech-to-text fails and the transcript is overdue, post that the utterance addresses the agent.
 
-        The caller may have said something, and must not be ignored for our failure.
+        The caller may have said something, which must not be ignored because of a failure of the server.
         """
         if (
             self._state().barge_in_check is BargeInCheck.OVERDUE
@@ -101,10 +101,10 @@ class BargeInDetector:
             self._post(TranscriptReady(revision, addressed=True, processed=self._audio_input.processed))
 
     def interim_transcribed(self, latest: str, stable: str) -> None:
-        """Post the reading of an interim transcript. See `InterimJudge`.
+        """Post `InterimReady` if an interim transcript decides the check so far.
 
-        Words that are not stable may be wrong, so they never end the reply. They only keep it paused. A stop command
-        always ends it.
+        Words that are not stable may be wrong, so they only keep the reply paused and do not end it. A stop command
+        ("Stop.") always ends it. See `InterimJudge` for the arguments.
         """
         state = self._state()
         if state.barge_in_check is BargeInCheck.NOT_NEEDED:
@@ -117,7 +117,7 @@ class BargeInDetector:
 
     def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
-            return  # the caller went on; a newer request has the words
+            return  # the caller continued; a newer request transcribes these words too
         addressed = transcript.exception() is not None or self._addresses_agent(transcript.result().text)
         self._post(TranscriptReady(revision, addressed, self._audio_input.processed))
 

@@ -30,7 +30,7 @@ class CommandExecutor:
         barge_in: BargeInDetector,
         post: Callable[[TurnEvent], None],
     ) -> None:
-        """Create the executor; `post` takes the events that the commands cause."""
+        """Create the executor; `post` sends an event that a command caused to the turn machine."""
         self._services = services
         self._audio_input = audio_input
         self._utterance = utterance
@@ -42,7 +42,7 @@ class CommandExecutor:
         self._elapsed_revision: int | None = None
 
     def execute(self, command: Command, utterance_start: int) -> None:
-        """Execute a command; `utterance_start` is the sample where the caller's utterance began."""
+        """Execute a command; `utterance_start` is the sample (16 kHz) at which the caller's utterance began."""
         match command:
             case commands.AnnounceSpeech(start):
                 self._barge_in.begin()
@@ -70,14 +70,14 @@ class CommandExecutor:
                 self._execute_reply(command, self._audio_input.arrival(utterance_start + 1))
 
     def _execute_reply(self, command: Command, interrupted_at: float | None) -> None:
-        """Execute a command about replies; `interrupted_at` is when the caller's utterance arrived (monotonic)."""
+        """Execute a command about replies; `interrupted_at` is the monotonic time when the caller's speech arrived."""
         match command:
             case commands.StartDraft(revision):
                 self._replies.draft(revision, self._utterance.request)
             case commands.DiscardDraft():
                 self._replies.discard()
             case commands.StartReply(draft, request):
-                assert request is None or isinstance(request, ReplyRequest)  # the core does not touch it
+                assert request is None or isinstance(request, ReplyRequest)  # the core passes it through unchanged
                 self._replies.start(request, draft)
             case commands.PauseReply():
                 self._replies.pause(interrupted_at)
@@ -88,7 +88,7 @@ class CommandExecutor:
                 self._replies.cut(reason, interrupted_at)
 
     def caught_up(self) -> None:
-        """Check again whether the required silence has elapsed, because more audio was decided."""
+        """Check again whether the required silence has elapsed, because voice activity of more audio was decided."""
         if self._elapsed_revision is not None:
             self._silence_elapsed(self._elapsed_revision)
 
@@ -103,7 +103,8 @@ class CommandExecutor:
     def _silence_elapsed(self, revision: int) -> None:
         """Post that the required silence has elapsed.
 
-        While undecided audio may still hold speech it only notes the revision; `caught_up` then checks again.
+        Undecided audio may still contain speech. While there is some, only the revision is stored, and `caught_up`
+        checks again.
         """
         self._elapsed_revision = revision if self._audio_input.backlog else None
         if self._elapsed_revision is None:
@@ -111,7 +112,7 @@ class CommandExecutor:
             self._post(SilenceElapsed(revision))
 
     def _wake_at(self, at: float, act: Callable[[], None]) -> None:
-        """Call `act` at a monotonic time. The machine waits for one thing at a time, so this replaces the timer."""
+        """Call `act` at monotonic time `at`. An earlier timer is cancelled: the machine waits for one time only."""
         self.close()
         delay = max(0.0, at - self._services.clock())
         self._timer = asyncio.get_running_loop().call_later(delay, act)

@@ -1,4 +1,4 @@
-"""What the caller is saying: announced on the wire, transcribed, and committed as a turn of the conversation."""
+"""The caller's utterance: announced on the wire, transcribed, and committed as a turn of the conversation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire import server
 from rejoinder.core.wire.items import Item
 
-# Text of the turn that an idle timeout commits, for the language model and as the item's transcript.
+# The user's text in the turn that an idle timeout commits, for the language model and as the item's transcript.
 SILENCE = "(silence)"
 
 
 class CallerUtterance:
-    """The caller's current utterance; after its commit, the next one."""
+    """The caller's current utterance. After its commit or dismissal the object represents the next one."""
 
     def __init__(
         self, context: SessionContext, audio_input: AudioInput, end_of_turn: EndOfTurn, interims: InterimTranscripts
@@ -35,13 +35,13 @@ class CallerUtterance:
         self._request: EndOfTurnRequest | None = None
 
     def announce(self, start: int) -> None:
-        """Tell the client that the caller speaks since sample `start`."""
+        """Tell the client that the caller has been speaking since sample `start` (16 kHz)."""
         self._item_id = self._context.stamp("item")
         self._interims.begin(start - self._padding)
         self._context.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
-        """Start the end-of-turn request for samples [start, end); with `on_verdict` it judges the turn too."""
+        """Start the end-of-turn request for samples [start, end). With `on_verdict` it also gets the turn verdict."""
         padded_start = start - self._padding
         pcm = self._audio_input.pcm(padded_start, end)
         interim = self._interims.settle(self._audio_input.dip)
@@ -53,7 +53,7 @@ class CallerUtterance:
         request.transcript.add_done_callback(lambda _: self._transcribed(request))
 
     def _transcribed(self, request: EndOfTurnRequest) -> None:
-        """Stop interim transcripts, because the final transcript is there or was cancelled."""
+        """Stop interim transcripts, because the final transcript is available or was cancelled."""
         if self._request is request:
             self._interims.pause()
 
@@ -64,7 +64,7 @@ class CallerUtterance:
         return self._request
 
     def cancel_request(self) -> None:
-        """Cancel the end-of-turn request, because the caller speaks on."""
+        """Cancel the end-of-turn request, because the caller continues."""
         if self._request:
             self._request.cancel()
             self._request = None
@@ -77,11 +77,11 @@ class CallerUtterance:
         self._audio_input.end_turn(end, end)
 
     def prioritize(self) -> None:
-        """Transcribe more often, because a paused reply waits for this utterance's words."""
+        """Request interim transcripts more often, because a paused reply waits for the words of this utterance."""
         self._interims.prioritize()
 
     def dismiss(self, speech_end: int, end: int) -> None:
-        """End the utterance without a turn, and tell the client. See `AudioInput.end_turn` for the samples."""
+        """End the utterance without a turn, and tell the client. See `AudioInput.end_turn` for the two samples."""
         item_id, self._item_id = self._item_id, None
         self._interims.end()
         self._audio_input.end_turn(speech_end, end)
@@ -92,7 +92,7 @@ class CallerUtterance:
     def commit(self, turn: CommitTurn) -> CommittedTurn:
         """Make the utterance a turn of the conversation, and tell the client.
 
-        Starts the end-of-turn request if the command says that there was none for this audio.
+        Starts the end-of-turn request first if the command says that none was made for this audio.
         """
         if not turn.transcript_requested:
             self.cancel_request()
@@ -116,7 +116,7 @@ class CallerUtterance:
         )
 
     def commit_silence(self, start: int, end: int) -> None:
-        """Make the silence of samples [start, end) a turn, because the caller let the idle timeout pass."""
+        """Make samples [start, end), which are silence, a turn: the caller said nothing during the idle timeout."""
         item_id = self._context.stamp("item")
         claim_item_id(self._context, item_id)
         self._context.emit(server.timeout_triggered(item_id, _ms(start), _ms(end)))
@@ -134,7 +134,7 @@ class CallerUtterance:
 
 
 def _marks(speech_ended_at: float, request: EndOfTurnRequest) -> Marks:
-    """Return the marks of a turn whose transcript is still to come; the transcript ends Stage.STT."""
+    """Return the stage times of a turn that is not transcribed yet. Stage.STT has started; the transcript ends it."""
     marks = Marks()
     marks.start(Stage.SILENCE, speech_ended_at)
     marks.end(Stage.SILENCE, request.started_at)

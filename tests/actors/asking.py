@@ -1,4 +1,4 @@
-"""Helpers with which tests send events to a session and read the answers."""
+"""Helpers that send client events to a session in tests, and read the server's events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.actors.stage_play import Caller, Play
 
-# The events of a committed turn, in order.
+# Types of the events of a committed turn, in order.
 TURN = [
     "input_audio_buffer.speech_started",
     "input_audio_buffer.speech_stopped",
@@ -15,7 +15,7 @@ TURN = [
     "conversation.item.added",
     "conversation.item.done",
 ]
-# The last events of a spoken response, completed or cut, in order.
+# Types of the last events of a spoken response (completed or cancelled), in order.
 RESPONSE_ENDS = [
     "response.output_audio.done",
     "response.output_audio_transcript.done",
@@ -27,23 +27,23 @@ RESPONSE_ENDS = [
 
 
 def server_vad(**fields: object) -> dict[str, object]:
-    """Return a session.update's session that asks for server_vad."""
+    """Return the `session` field of a session.update that configures server_vad."""
     return detection({"type": "server_vad"} | fields)
 
 
 def detection(value: object) -> dict[str, object]:
-    """Return a session.update's session with this turn detection."""
+    """Return the `session` field of a session.update with this turn detection."""
     return {"type": "realtime", "audio": {"input": {"turn_detection": value}}}
 
 
 def message(text: str, role: str = "user", **fields: object) -> dict[str, object]:
-    """Return a message item."""
+    """Return a message item as a client sends it."""
     kind = "output_text" if role == "assistant" else "input_text"
     return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]} | fields
 
 
 async def refused(caller: Caller, **event: Any) -> dict[str, Any]:
-    """Send an event that is refused, and return the error that names it."""
+    """Send an event that the session refuses. Return the error, which names the event's id."""
     errors = len(caller.of("error"))
     event_id = await caller.ask(**event)
     error: dict[str, Any] = (await caller.until("error", errors + 1))["error"]
@@ -53,15 +53,15 @@ async def refused(caller: Caller, **event: Any) -> dict[str, Any]:
 
 
 async def settled(caller: Caller) -> None:
-    """Wait until every event sent so far is handled."""
+    """Wait until the session has handled every event sent so far."""
     await asyncio.sleep(0.001)
 
 
 def prompts(play: Play) -> list[list[tuple[str, str]]]:
-    """Return the conversation in each request to the language model, without the instructions."""
+    """Return the (role, text) messages of each request to the language model, without the instructions."""
     return [[(message.role, message.content) for message in request.messages[1:]] for _, request in play.llm.requests]
 
 
 def ids(caller: Caller) -> list[str]:
-    """Return the ids of the conversation's items."""
+    """Return the ids of the conversation's items, in order."""
     return [item.id for item in caller.session.conversation]

@@ -1,7 +1,7 @@
-"""Fake stages with the timing and failures of real ones, and simple physics.
+"""Fake stages with configurable delays and failures.
 
-Loud audio is speech, and a script has the words. While `fault` is set, every call raises it. The first `hangs` calls
-never answer.
+For the fakes loud audio is speech, and its words come from a list. While `fault` is set, every call raises it. The
+first `hangs` calls never return.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rejoinder.core.errors import BackendError
 
 @dataclass
 class LoudnessVad:
-    """Voice activity by energy: probability 0.95 for a loud window, 0.02 for a quiet one."""
+    """Fake voice activity detection: probability 0.95 for a loud window, 0.02 for a quiet one."""
 
     fault: Exception | None = None
     delay_s: float = 0.0
@@ -52,7 +52,7 @@ class LoudnessVad:
 
 @dataclass
 class ScriptedTurn:
-    """Turn detector that returns `probabilities` in order, the last one for ever. None hangs until it is cancelled.
+    """Fake turn detector that returns `probabilities` in order, and repeats the last. For None the call never returns.
 
     `received` has the audio of each call, `withdrawn` counts cancelled calls, `most_at_once` is the largest number of
     concurrent calls.
@@ -93,15 +93,15 @@ class ScriptedTurn:
 
 
 def open_words() -> ScriptedStt:
-    """Return speech-to-text whose transcript ends open, so that the turn detector decides."""
+    """Return a fake speech-to-text whose transcript looks incomplete, so that the turn detector decides."""
     return ScriptedStt(deque(["What time is it and"]))
 
 
 @dataclass
 class ScriptedStt:
-    """Speech-to-text that returns `texts` in order, the last one for ever. The first `failures` calls fail.
+    """Fake speech-to-text that returns `texts` in order, and repeats the last. The first `failures` calls fail.
 
-    An interim transcript has the text that comes next. `partials` has the interim jobs, `jobs` the final ones.
+    An interim transcript has the text of the next final one. `partials` has the interim jobs, `jobs` the final jobs.
     """
 
     texts: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
@@ -181,10 +181,11 @@ ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who w
 
 @dataclass
 class WordyLlm:
-    """Language model that says `answer` word by word, on replica a unless it is avoided.
+    """Fake language model that generates `answer` word by word, on replica a unless the call avoids it.
 
-    `ttft_s` and `break_after` (words before a failure) are by replica. A replica in `dead` refuses. One in `stubborn`
-    goes on for 5 s after it was cancelled. One in `stopped` is silent while it is there, like a process after SIGSTOP.
+    `ttft_s` and `break_after` (number of words before a failure) have a value per replica. A replica in `dead` fails
+    each request. A replica in `stubborn` continues for 5 s after cancellation. A replica in `stopped` sends nothing
+    until it is removed from the set, like a process after SIGSTOP.
     """
 
     answer: str = ANSWER
@@ -250,9 +251,9 @@ class WordyLlm:
 
 @dataclass
 class ToneTts:
-    """Text-to-speech of 80 ms of quiet tone a character, after `delay_s`.
+    """Fake text-to-speech: 80 ms of quiet tone per character, after `delay_s` seconds.
 
-    It fails `failures` times, each time after `fail_after` chunks.
+    It fails `failures` times, each time after `fail_after` chunks of a segment.
     """
 
     delay_s: float = 0.05
@@ -292,19 +293,19 @@ CHUNK_SAMPLES = 1920
 
 
 def voice_chunk(number: int) -> bytes:
-    """Return 80 ms of a segment's tone. No two chunks of a segment are equal, so a test sees every repetition."""
+    """Return chunk `number` of a segment's tone: 80 ms. All chunks differ, so that a test finds a repetition."""
     at = np.arange(number * CHUNK_SAMPLES, (number + 1) * CHUNK_SAMPLES)
     return bytes((np.sin(at * 0.1) * 3000).astype("<i2").tobytes())
 
 
 def voice(text: str) -> bytes:
-    """Return all the audio of a segment."""
+    """Return all audio that `ToneTts` makes of a segment."""
     return b"".join(voice_chunk(number) for number in range(len(text)))
 
 
 @dataclass
 class CountingMetrics:
-    """Metrics that count what they get."""
+    """Metrics that count each call by its name and labels, and keep the recorded values."""
 
     counts: Counter[str] = field(default_factory=Counter)
     turns: list[dict[str, float]] = field(default_factory=list)
@@ -364,7 +365,7 @@ class CountingMetrics:
 
 
 class SilentJournal:
-    """Journal that keeps nothing."""
+    """Journal that drops every record."""
 
     def write(self, kind: str, fields: dict[str, object]) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""A host in one process with fake stages, and a caller who talks to it in (virtual) real time."""
+"""A host in one process with fake stages, and a test caller who sends it audio in real time (of a virtual clock)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.actors.wire_rules import Wire
 
 FRAME_S = 0.02
 _TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
-# 24 dB quieter: a dip that voice activity still takes for speech.
+# 24 dB quieter than _TONE: a dip that the fake voice activity detection still takes for speech.
 _MURMUR = (np.sin(np.arange(320) * 0.2) * 505).astype("<i2").tobytes()
 _HUSH = bytes(640)
 APOLOGY_PCM = _TONE * 50
@@ -32,7 +32,7 @@ APOLOGY_PCM = _TONE * 50
 
 @dataclass
 class Play:
-    """The fake stages, by role, and the host that uses them."""
+    """A scenario: the fake stages, by role, and the host that uses them."""
 
     settings: Settings = field(default_factory=Settings)
     vad: LoudnessVad = field(default_factory=LoudnessVad)
@@ -68,7 +68,7 @@ class Play:
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[Caller]:
-        """Yield the caller of one conversation with a running host. At the end, check that all events were legal."""
+        """Yield the caller of one conversation with a running host. At the end, check all events with `wire_rules`."""
         async with self.open() as host:
             caller = Caller()
             async with host.converse("test", caller.take, "rejoinder") as session:
@@ -81,7 +81,7 @@ class Play:
 
 
 class Caller:
-    """A caller who sends 20 ms frames and remembers every event with its time."""
+    """A test caller who sends 20 ms frames of audio and stores every server event with its time."""
 
     session: Session
 
@@ -89,12 +89,12 @@ class Caller:
         self.events: list[tuple[float, dict[str, Any]]] = []
         self.silent = False
         self.listeners: list[Callable[[dict[str, Any], float], None]] = []
-        """Each gets every event and the time of its arrival."""
+        """Functions that are called with every server event and the time of its arrival."""
         self._news = asyncio.Event()
         self._ids = itertools.count(1)
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take a server event."""
+        """Store a server event; the session calls this for each event."""
         if self.silent:
             return
         now = asyncio.get_running_loop().time()
@@ -104,7 +104,7 @@ class Caller:
             listener(event, now)
 
     def check(self) -> None:
-        """Check that every event is one that stock clients understand, and came when it may."""
+        """Check with `wire_rules` that every event has a correct shape and came at a permitted position."""
         wire = Wire()
         for _, event in self.events:
             wire.take(event)
@@ -115,7 +115,7 @@ class Caller:
         await self._send(_TONE, seconds)
 
     async def murmur(self, seconds: float) -> None:
-        """Send quiet speech in real time: a dip in the voice."""
+        """Send quiet speech in real time: a dip."""
         await self._send(_MURMUR, seconds)
 
     async def hush(self, seconds: float) -> None:
@@ -123,7 +123,7 @@ class Caller:
         await self._send(_HUSH, seconds)
 
     def pour(self, *seconds: float) -> None:
-        """Send speech and silence in turn, in one message, faster than real time."""
+        """Send speech and silence alternately, for these seconds each, in one message and at once."""
         frames = [(_HUSH if number % 2 else _TONE) * round(length / FRAME_S) for number, length in enumerate(seconds)]
         self.session.append_audio(b"".join(frames))
 
@@ -139,7 +139,7 @@ class Caller:
         return event_id
 
     async def throw(self, message: str | bytes) -> None:
-        """Hand any message to the session, as a transport does."""
+        """Pass any message to the session, as a transport does."""
         try:
             event = client.parse(message)
         except client.MalformedEvent as fault:
@@ -151,7 +151,7 @@ class Caller:
             await self.session.submit(event)
 
     async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
-        """Wait for the `count`-th event of a type, at most two minutes, and return it."""
+        """Wait for the `count`-th event of a type, for at most two minutes, and return it."""
         async with asyncio.timeout(120):
             while len(self.of(kind)) < count:
                 self._news.clear()
@@ -159,7 +159,7 @@ class Caller:
         return self.of(kind)[count - 1]
 
     async def listen(self, kind: str, count: int = 1) -> dict[str, Any]:
-        """Like `until`, while the line carries silence, as a real caller's does."""
+        """Send silence, as a real caller does, until the `count`-th event of a type arrives, and return it."""
         hush = asyncio.create_task(self.hush(120))
         try:
             return await self.until(kind, count)
@@ -167,13 +167,13 @@ class Caller:
             hush.cancel()
 
     async def say(self, seconds: float = 1.0) -> dict[str, Any]:
-        """Speak, listen to the whole reply, and return its response.done."""
+        """Speak, send silence until the reply has ended, and return its response.done."""
         heard = len(self.of("response.done"))
         await self.speak(seconds)
         return await self.listen("response.done", heard + 1)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """Return the events of a type."""
+        """Return the received events of a type, in order."""
         return [event for _, event in self.events if event["type"] == kind]
 
     def at(self, kind: str, count: int = 1) -> float:
@@ -182,7 +182,7 @@ class Caller:
 
     @property
     def types(self) -> list[str]:
-        """The event types in order, with consecutive repeats once."""
+        """The types of the received events in order. Equal types in a row appear once."""
         return [kind for kind, _ in itertools.groupby(event["type"] for _, event in self.events)]
 
     @property
@@ -192,5 +192,5 @@ class Caller:
 
     @property
     def transcript(self) -> str:
-        """All text that was spoken, apologies included."""
+        """All transcript text that was sent to the caller, apologies and fillers included."""
         return "".join(event["delta"] for event in self.of("response.output_audio_transcript.delta"))

@@ -1,4 +1,4 @@
-"""session.update: what stock clients send is accepted, merged and echoed; a wrong field changes nothing."""
+"""session.update: updates of common client libraries are accepted, merged and echoed. A wrong field changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def configure(caller: Caller, **session: object) -> dict[str, Any]:
 
 @virtual
 async def test_updates_merge_and_the_echo_is_whole() -> None:
-    """An absent field keeps its value, null clears it, and session.updated carries the whole configuration."""
+    """An absent field keeps its value, null clears the field, and session.updated has the whole configuration."""
     async with Play().call() as caller:
         first = caller.of("session.created")[0]["session"]
         assert first["audio"]["input"]["turn_detection"] == {
@@ -62,7 +62,7 @@ async def test_updates_merge_and_the_echo_is_whole() -> None:
 
 @virtual
 async def test_null_and_empty_clear() -> None:
-    """null clears turn_detection, transcription and noise_reduction; "" the instructions; [] the tools."""
+    """null clears turn_detection, transcription and noise_reduction; "" clears the instructions, and [] the tools."""
     async with Play().call() as caller:
         tools = [{"type": "function", "name": "time", "description": "The time."}]
         audio = {"input": {"transcription": {"model": "whisper-1"}, "noise_reduction": {"type": "far_field"}}}
@@ -75,7 +75,7 @@ async def test_null_and_empty_clear() -> None:
         assert {name: echoed["audio"]["input"][name] for name in cleared} == cleared
 
 
-# The first session.update of each stock client. None may be refused.
+# The first session.update of each common client library. All must be accepted.
 STOCK = {
     "agents JS": {
         "model": "gpt-realtime-2.1",
@@ -125,7 +125,9 @@ STOCK = {
 @pytest.mark.parametrize("session", STOCK.values(), ids=list(STOCK))
 @virtual
 async def test_what_stock_clients_send_first_is_taken(session: dict[str, Any]) -> None:
-    """The first session.update of each stock client is answered with explicit booleans, and a turn is held after it."""
+    """The first session.update of each common client library is accepted, the echo has explicit booleans, and a spoken
+    question is then answered.
+    """
     async with Play().call() as caller:
         echoed = await configure(caller, **session)
         assert echoed["audio"]["input"]["turn_detection"]["interrupt_response"] is True
@@ -163,7 +165,7 @@ async def test_what_stock_clients_send_first_is_taken(session: dict[str, Any]) -
 )
 @virtual
 async def test_a_bad_field_leaves_the_whole_configuration_as_it_was(session: dict[str, Any], param: str) -> None:
-    """A bad field changes nothing, not even the good fields next to it, and the error names it."""
+    """If one field of an update is wrong, no field is changed, and the error names the wrong field."""
     async with Play().call() as caller:
         before = caller.session.config
         error = await refused(
@@ -200,7 +202,7 @@ async def test_the_voice_is_locked_once_it_was_heard() -> None:
 
 @virtual
 async def test_an_empty_commit_is_refused() -> None:
-    """A commit of less than 100 ms of audio is input_audio_buffer_commit_empty and makes no item."""
+    """A commit of less than 100 ms of audio gives the error input_audio_buffer_commit_empty and creates no item."""
     async with Play().call() as caller:
         await caller.hush(0.08)
         error = await refused(caller, type="input_audio_buffer.commit")

@@ -1,4 +1,4 @@
-"""The host: admission, sessions that end without a trace, and one tick for all sessions."""
+"""The host: admission, sessions that leave nothing when they end, and one voice activity tick for all sessions."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from tests.actors.virtual_time import virtual
 
 
 class Gone(Exception):
-    """The transport's own exception."""
+    """Exception that a transport raises."""
 
 
 def drop(event: dict[str, Any]) -> None:
-    """Drop the event."""
+    """Ignore a server event."""
 
 
 @virtual
 async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is_free() -> None:
-    """A full host raises Overloaded with retry_after_s and counts it. Leaving frees the seat, also through an error."""
+    """A full host raises Overloaded with retry_after_s and counts the refusal. A place (seat) is free again when its
+    conversation ends, also if it ends with an exception.
+    """
     play = Play(Settings(host=HostSettings(max_sessions=2, retry_after_s=7)))
     async with play.open() as host:
         with host.seat():
@@ -50,8 +52,8 @@ async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is
 
 @virtual
 async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
-    """A late event loop refuses new calls with a hint and counts them; running calls go on. It admits again when in
-    time.
+    """While its event loop is late, a host refuses new calls with a retry hint and counts the refusals. Running calls
+    continue. Once the loop is in time, calls are admitted again.
     """
     loop = asyncio.get_running_loop()
     play = Play(Settings(host=HostSettings(refuse_at_loop_lag_ms=100, retry_after_s=7)))
@@ -71,7 +73,7 @@ async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
 
 
 async def _hold(host: Host, number: int) -> weakref.ref[Session]:
-    """Open a session, bring it into one of five states, and leave."""
+    """Open a session, bring it into one of five states (by `number`), leave, and return a weak reference to it."""
     caller = Caller()
     with host.seat():
         async with host.converse(f"s{number}", caller.take, "rejoinder") as session:
@@ -91,7 +93,7 @@ async def _hold(host: Host, number: int) -> weakref.ref[Session]:
 
 @virtual
 async def test_two_hundred_sessions_leave_nothing() -> None:
-    """Sessions that are left in any state leave no task, no object, no seat and no running engine call."""
+    """When a session ends in any state, its tasks, its objects, its place (seat) and its engine calls are gone."""
     play = Play(Settings(host=HostSettings(max_sessions=200)))
     async with play.open() as host:
         await asyncio.sleep(0.01)
@@ -110,7 +112,7 @@ async def test_two_hundred_sessions_leave_nothing() -> None:
 
 @virtual
 async def test_the_transport_gets_its_own_exception() -> None:
-    """The transport's own exception is raised without an exception group."""
+    """An exception of the transport inside `converse` is raised as it is, without an exception group."""
     async with Play().open() as host:
         with pytest.raises(Gone):
             async with host.converse("x", drop, "rejoinder"):
@@ -119,7 +121,7 @@ async def test_the_transport_gets_its_own_exception() -> None:
 
 @virtual
 async def test_cancelling_a_conversation_ends_it() -> None:
-    """Cancelling the transport's task ends the session, and the cancellation propagates."""
+    """Cancelling the transport's task inside `converse` ends the session, and the cancellation propagates."""
     play = Play()
     async with play.open() as host:
         inside = asyncio.Event()
@@ -141,7 +143,7 @@ async def test_cancelling_a_conversation_ends_it() -> None:
 
 @virtual
 async def test_sessions_in_one_batch_are_independent() -> None:
-    """Fifty callers who speak at different times share ticks, and each gets the same speech edges as alone."""
+    """Fifty callers who speak at different times share ticks. Each gets the same starts and ends of speech as alone."""
     play = Play()
 
     async def converse(host: Host, number: int) -> list[int]:
@@ -164,12 +166,14 @@ async def test_sessions_in_one_batch_are_independent() -> None:
         assert start_ms == pytest.approx(max(0, 100 * number - 300), abs=32)
         assert end_ms == pytest.approx(
             100 * number + 500 + 300, abs=64
-        )  # 300 ms: the silence that this ending requires
+        )  # 300 ms: the silence that this transcript requires
 
 
 @virtual
 async def test_a_vad_result_of_the_wrong_size_is_a_failed_tick() -> None:
-    """A result with too few probabilities counts as a failure and is asked for again; no session is confused."""
+    """A voice activity result with too few probabilities counts as a failure. The call is repeated, and every session
+    gets its own result.
+    """
 
     class Torn(LoudnessVad):
         torn = 3
@@ -188,8 +192,8 @@ async def test_a_vad_result_of_the_wrong_size_is_a_failed_tick() -> None:
 
 @virtual
 async def test_held_clips_are_synthesized_before_the_first_call() -> None:
-    """Each clip is synthesized once, with retries while text-to-speech starts. Without text-to-speech the host does not
-    open.
+    """Each prepared clip is synthesized once, with retries while text-to-speech starts. If text-to-speech never works,
+    `synthesize_held_clips` raises BackendError.
     """
     tts = ToneTts(failures=2)
     stages = Stages(LoudnessVad(), turn_detector=ScriptedTurn(), stt=ScriptedStt(), llm=WordyLlm(), tts=tts)

@@ -1,4 +1,4 @@
-"""Malformed and hostile messages each get an error or have a legal effect, and the session holds the next turn."""
+"""A malformed or hostile message gets an error or has a legal effect, and the session still answers the next turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import run_virtual, virtual
 from tests.core.wire.hostile import corpus, hostile
 
-# The configuration that a turn needs. Hostile messages may have changed all of it legally.
+# The configuration that a spoken turn needs. Hostile messages may have changed every field of it legally.
 USUAL = {
     "type": "realtime",
     "output_modalities": ["audio"],
@@ -21,7 +21,7 @@ USUAL = {
 
 
 async def throw(caller: Caller, message: str | bytes) -> int:
-    """Throw one message and return how many errors answered it."""
+    """Send one message and return the number of errors that it caused."""
     errors = len(caller.of("error"))
     await caller.throw(message)
     await asyncio.sleep(0.001)
@@ -29,7 +29,7 @@ async def throw(caller: Caller, message: str | bytes) -> int:
 
 
 async def hold_a_turn(play: Play, caller: Caller) -> None:
-    """Check that the session works: end what was begun, and have a spoken question answered."""
+    """Check that the session works: cancel what earlier messages began, and have a spoken question answered."""
     await asyncio.sleep(60)
     await caller.ask(type="input_audio_buffer.clear")
     await caller.ask(type="session.update", session=USUAL)
@@ -41,7 +41,7 @@ async def hold_a_turn(play: Play, caller: Caller) -> None:
 
 @virtual
 async def test_the_corpus_costs_an_error_each_at_most() -> None:
-    """More than 500 malformed messages in one session: each gets at most one error, and none hits a bug."""
+    """Each of more than 500 malformed messages in one session gets at most one error, and none an internal error."""
     play = Play()
     messages = corpus()
     async with play.call() as caller:
@@ -64,5 +64,5 @@ async def _storm(messages: list[str | bytes]) -> None:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(hostile(), min_size=1, max_size=12))
 def test_no_sequence_of_messages_costs_the_next_turn(messages: list[str | bytes]) -> None:
-    """After any sequence of messages every event was legal, and the next question is answered."""
+    """After any sequence of malformed messages all server events are legal, and the next question is answered."""
     run_virtual(_storm(messages))

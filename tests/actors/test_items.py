@@ -9,7 +9,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_items_stand_where_the_client_puts_them() -> None:
-    """Items are appended, put at the root or after another item, and each event names the true predecessor."""
+    """Items are appended, inserted at the start or after another item, and each event names the real predecessor."""
     async with Play().call() as caller:
         await caller.ask(type="conversation.item.create", item=message("b", id="b"))
         await caller.ask(type="conversation.item.create", item=message("a", id="a"), previous_item_id="root")
@@ -22,7 +22,7 @@ async def test_items_stand_where_the_client_puts_them() -> None:
 
 @virtual
 async def test_a_tool_result_reaches_the_model() -> None:
-    """Replayed function calls and their outputs are kept, echoed and part of the prompt."""
+    """Function calls and outputs that a client adds are stored, echoed and part of the prompt."""
     play = Play()
     async with play.call() as caller:
         call = {"type": "function_call", "id": "f", "call_id": "c1", "name": "time", "arguments": "{}"}
@@ -37,7 +37,9 @@ async def test_a_tool_result_reaches_the_model() -> None:
 
 @virtual
 async def test_errors_about_items_change_nothing() -> None:
-    """Duplicate ids, unknown ids, images and audio without a transcript are refused with the code that clients know."""
+    """Items with duplicate or unknown ids, images, or audio without a transcript get OpenAI's error code and change
+    nothing.
+    """
     async with Play().call() as caller:
         await caller.ask(type="conversation.item.create", item=message("a", id="a"))
         error = await refused(caller, type="conversation.item.create", item=message("again", id="a"))
@@ -56,7 +58,7 @@ async def test_errors_about_items_change_nothing() -> None:
 
 @virtual
 async def test_a_full_conversation_refuses_items_but_not_the_caller() -> None:
-    """A full conversation refuses the client's items; the caller's own turns still fit."""
+    """If the conversation is full, items of the client are refused. Spoken turns of the caller are still added."""
     async with Play().call() as caller:
         for _ in range(2000):
             await caller.ask(type="conversation.item.create", item=message("x"))
@@ -68,7 +70,7 @@ async def test_a_full_conversation_refuses_items_but_not_the_caller() -> None:
 
 @virtual
 async def test_a_deleted_item_is_forgotten() -> None:
-    """A deleted item leaves the prompt."""
+    """A deleted item is no longer in the prompt."""
     play = Play()
     async with play.call() as caller:
         for text in ("a", "b"):
@@ -82,7 +84,9 @@ async def test_a_deleted_item_is_forgotten() -> None:
 
 @virtual
 async def test_a_reply_deleted_while_it_is_spoken_stays_deleted() -> None:
-    """The response ends as usual; the conversation does not get the item back, and no item.done names it."""
+    """If the client deletes the item of a reply that is being spoken, the response ends as usual, the item is not added
+    again, and no conversation.item.done names it.
+    """
     async with Play().call() as caller:
         await caller.ask(type="response.create")
         await caller.until("response.output_audio.delta")
@@ -93,7 +97,7 @@ async def test_a_reply_deleted_while_it_is_spoken_stays_deleted() -> None:
 
 @virtual
 async def test_retrieve_shows_the_transcript() -> None:
-    """item.added has a null transcript for a spoken item; item.retrieved has the transcript."""
+    """For a spoken item, conversation.item.added has a null transcript and conversation.item.retrieved the words."""
     async with Play().call() as caller:
         await caller.say()
         question = caller.of("conversation.item.added")[0]["item"]
@@ -105,7 +109,7 @@ async def test_retrieve_shows_the_transcript() -> None:
 
 @virtual
 async def test_a_client_item_with_our_next_id_is_replaced() -> None:
-    """A client's item with the id of the caller's next turn is deleted, and the turn is held."""
+    """If a client's item has the id of the caller's next turn, that item is deleted and the turn is answered."""
     play = Play()
     async with play.call() as caller:
         for number in range(7, 13):
@@ -118,7 +122,9 @@ async def test_a_client_item_with_our_next_id_is_replaced() -> None:
 
 @virtual
 async def test_truncate_corrects_what_was_heard() -> None:
-    """After a barge-in the client's truncate sets the heard text of the reply; a small overshoot is clamped."""
+    """After a barge-in the client's truncate sets the heard text of the reply. A position slightly after the end of the
+    audio counts as the end.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.speak(1.0)

@@ -1,4 +1,4 @@
-"""Two lanes: control events go first, client events wait for room."""
+"""The mailbox of a session: control events are handled first, and client events wait while their lane is full."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_control_comes_before_client_and_each_in_order() -> None:
-    """Control events come first, and each lane keeps its order."""
+    """Control events are returned before client events, and the events of each lane keep their order."""
     box: Mailbox[str, int] = Mailbox()
     await box.submit(1)
     box.post("a")
@@ -21,7 +21,7 @@ async def test_control_comes_before_client_and_each_in_order() -> None:
 
 @virtual
 async def test_a_full_client_lane_holds_the_client_back_and_not_the_system() -> None:
-    """`submit` waits until an event is taken, in order; `post` never waits."""
+    """If the client lane is full, `submit` waits until an event was taken, and order is kept; `post` never waits."""
     box: Mailbox[str, int] = Mailbox(client_lane=2)
     arrived: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Whole turns of a conversation in one process, with fake stages and in virtual time."""
+"""Complete turns of a conversation in one process, with fake stages and in virtual time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
-    """A spoken question is answered, and every event comes in the order of the Realtime API."""
+    """A spoken question is answered, and the events have the order of OpenAI's Realtime API."""
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -41,7 +41,9 @@ async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
 
 @virtual
 async def test_the_speech_edges_are_in_input_buffer_time() -> None:
-    """audio_start_ms includes the prefix padding, audio_end_ms the silence that ended the turn, both to one window."""
+    """audio_start_ms includes the prefix padding, and audio_end_ms the silence that ended the turn, both exact to one
+    voice activity window (32 ms).
+    """
     async with Play().call() as caller:
         await caller.hush(1.0)
         await caller.say(1.0)
@@ -51,7 +53,7 @@ async def test_the_speech_edges_are_in_input_buffer_time() -> None:
 
 @virtual
 async def test_a_second_turn_reads_the_first() -> None:
-    """The second turn's prompt has the first question and its answer."""
+    """The prompt of the second turn contains the first question and its answer."""
     play = Play(stt=ScriptedStt(deque(["What time is it?", "And tomorrow?"])))
     async with play.call() as caller:
         await caller.say()
@@ -62,7 +64,7 @@ async def test_a_second_turn_reads_the_first() -> None:
 
 @virtual
 async def test_transcripts_are_sent_when_configured() -> None:
-    """Transcription events come only when configured, for the turn's item, with the length of its audio."""
+    """Transcription events are sent only if configured. They name the item of the turn and the length of its audio."""
     play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
     async with play.call() as caller:
         await caller.say()
@@ -80,7 +82,7 @@ async def test_transcripts_are_sent_when_configured() -> None:
 
 @virtual
 async def test_a_long_answer_that_hits_its_limit_is_incomplete() -> None:
-    """An answer that reaches max_output_tokens is spoken, and its response is incomplete for that reason."""
+    """An answer that reaches max_output_tokens is spoken, and its response has status incomplete with that reason."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "max_output_tokens": 5})
@@ -94,7 +96,7 @@ async def test_a_long_answer_that_hits_its_limit_is_incomplete() -> None:
 @pytest.mark.parametrize("lead_ms", [20, 60, 320, 2000])
 @virtual
 async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead(lead_ms: int) -> None:
-    """No sample is sent more than playout_lead_ms before it is heard, all are sent, and the listener never runs dry."""
+    """All samples are sent, none more than playout_lead_ms before it is heard, and the listener always has audio."""
     settings = Settings(conversation=ConversationSettings(playout_lead_ms=lead_ms))
     play = Play(settings, tts=ToneTts(delay_s=0.02))
     async with play.call() as caller:
@@ -112,7 +114,7 @@ async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead(lead_ms: 
 
 @virtual
 async def test_an_answer_without_words_is_complete() -> None:
-    """A model that generates nothing gives a completed response without audio, and the next turn is held."""
+    """If the model generates nothing, the response is completed without audio, and the next turn is answered."""
     play = Play(llm=WordyLlm(answer=""))
     async with play.call() as caller:
         done = await caller.say()

@@ -1,4 +1,4 @@
-"""The rules that check every test conversation find the errors that they are meant to find."""
+"""The rules of `wire_rules`, which check every test conversation, find wrong conversations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 @cache
 def conversation() -> tuple[Json, ...]:
-    """Return the events of a caller who barges in, until the second response has ended."""
+    """Return the server events of a conversation with a barge-in, until the second response has ended."""
 
     async def play() -> tuple[Json, ...]:
         async with Play().call() as caller:
@@ -45,13 +45,13 @@ STRUCTURE = sorted({event["type"] for event in conversation()} - {"response.outp
 
 
 def test_the_real_conversation_is_legal() -> None:
-    """The unchanged conversation breaks no rule, so the other tests fail only for what they change."""
+    """The recorded conversation breaks no rule, so the other tests find only the error that they add."""
     check(list(conversation()))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in STRUCTURE if kind != "input_audio_buffer.speech_started"])
 def test_a_missing_event_is_found(kind: str) -> None:
-    """A conversation without any one of its events is illegal, audio deltas aside."""
+    """If any one event is missing, the conversation is illegal. Not so for audio deltas and speech_started."""
     events = list(conversation())
     del events[first(kind)]
     with pytest.raises((AssertionError, ValueError)):
@@ -60,7 +60,9 @@ def test_a_missing_event_is_found(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", STRUCTURE)
 def test_a_repeated_event_is_found(kind: str) -> None:
-    """A repeated event is illegal, even under a fresh event id, except announcements that a clear could have voided."""
+    """If an event is repeated under a new event id, the conversation is illegal. A copy of session.created or
+    speech_started keeps its id in this test, because the rules allow these events again.
+    """
     events = list(conversation())
     again = copy.deepcopy(events[first(kind)]) | {"event_id": "fresh"}
     if kind in ("session.created", "input_audio_buffer.speech_started"):
@@ -90,7 +92,7 @@ def test_a_repeated_event_is_found(kind: str) -> None:
     ],
 )
 def test_a_spoiled_event_is_found(kind: str, spoil: Any) -> None:
-    """An event with a wrong type, a null or the id of something else is illegal."""
+    """An event with a field of a wrong type or value, a forbidden null or a wrong id is illegal."""
     events = copy.deepcopy(list(conversation()))
     spoil(events[first(kind)])
     with pytest.raises((AssertionError, ValueError, KeyError)):
@@ -98,7 +100,7 @@ def test_a_spoiled_event_is_found(kind: str, spoil: Any) -> None:
 
 
 def test_a_delta_after_the_end_is_found() -> None:
-    """A delta after its response.done is illegal."""
+    """A delta of a response after its response.done is illegal."""
     events = list(conversation())
     events.insert(first("response.done") + 1, events[first("response.output_audio.delta")] | {"event_id": "fresh"})
     with pytest.raises(AssertionError):

@@ -1,6 +1,6 @@
-"""An event loop whose clock jumps to the next timer.
+"""Virtual time: an event loop whose clock jumps to the next timer instead of waiting.
 
-Hours of conversation take milliseconds, and every run is the same.
+A test of an hour of conversation takes milliseconds, and every run gives the same result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _JumpingSelector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Event loop in virtual time, which starts at 1000 s."""
+    """Event loop in virtual time. Its clock starts at 1000 s."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()

@@ -1,6 +1,7 @@
-"""What every conversation must look like on the wire.
+"""Rules for the server events of every conversation.
 
-The types are those of openai-python. The rules are those of OpenAI's Realtime API that types cannot express.
+The shapes of events are checked with the types of openai-python. The other rules are those of OpenAI's Realtime API
+that types cannot express, such as the order of events.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from openai.types.realtime import RealtimeServerEvent
 Json = dict[str, Any]
 
 MAX_FRAME_BYTES = 1024 * 1024
-# Fields where null has a meaning. Everywhere else an empty field is left out.
+# Fields that may be null, because null has a meaning there. Any other empty field must be left out.
 NULLABLE = {"previous_item_id", "transcript", "status_details", "usage", "metadata"}
 NULLABLE_IN_SESSION = {"turn_detection", "transcription", "noise_reduction", "tracing", "idle_timeout_ms"}
 
@@ -30,7 +31,7 @@ MODELS = _models()
 
 
 def on_the_wire(event: Json) -> Json:
-    """Return the event as a transport sends it."""
+    """Return the event as a transport sends it: encoded as JSON and decoded again."""
     if isinstance(event.get("delta"), bytes):
         assert event["delta"], "an audio delta without audio"
         event = event | {"delta": base64.b64encode(event["delta"]).decode()}
@@ -41,7 +42,7 @@ def on_the_wire(event: Json) -> Json:
 
 
 def nulls(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted paths of all nulls."""
+    """Yield the dotted path of each null in a JSON value."""
     if value is None:
         yield path
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -50,18 +51,18 @@ def nulls(value: Any, path: str = "") -> Iterator[str]:
 
 
 def check_shape(event: Json) -> None:
-    """Check one event: it has openai-python's type, and no null that a client does not expect."""
+    """Check that one event has openai-python's type, and no null that a client does not expect."""
     MODELS[event["type"]].model_validate(event, strict=True)
     assert isinstance(event["event_id"], str)
     for path in nulls(event):
         name, inside_session = path.rsplit(".", 1)[-1], path.startswith("session.")
-        # Tools are echoed as the client sent them, and `rejoinder` is a field for our own clients.
+        # Tools and metadata are echoed as the client sent them. `rejoinder` is a field for Rejoinder's clients.
         own = path.startswith(("session.tools.", "session.tracing.metadata.", "rejoinder."))
         assert own or name in NULLABLE or (inside_session and name in NULLABLE_IN_SESSION), f"{event['type']}: {path}"
 
 
 class _Response:
-    """The required order of the events of one response; deltas may repeat."""
+    """Checks the order of the events of one response. Deltas may come several times."""
 
     def __init__(self, created: Json) -> None:
         response = created["response"]
@@ -117,7 +118,7 @@ class _Response:
 
 
 class Wire:
-    """Takes the server events of a conversation in order, and asserts that each may come now."""
+    """Checks the server events of one conversation. Call `take` with each event in order, then `finish`."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -130,7 +131,7 @@ class Wire:
         self._expected: list[tuple[str, str]] = []
 
     def take(self, event: Json) -> None:
-        """Check the next event, as it left the session."""
+        """Assert that the next event of the session has a correct shape and may come now."""
         event = on_the_wire(event)
         check_shape(event)
         kind = event["type"]
@@ -142,13 +143,13 @@ class Wire:
         self._follow_items(kind, event)
 
     def finish(self) -> None:
-        """Check the end: a response may still be open, but a turn's events must be complete."""
+        """Assert that the conversation may end here: no event of a turn is missing. A response may still be open."""
         assert not self._expected, f"{self._expected[0]} never came"
 
     def _follow_caller(self, kind: str, event: Json) -> None:
         committed = ("input_audio_buffer.committed", self._ended_speech)
         if kind == "input_audio_buffer.cleared" and self._expected[:1] == [committed]:
-            self._expected = []  # the utterance was dismissed
+            self._expected = []  # the utterance was dismissed, so it is not committed
         if self._expected:
             found = (kind, event.get("item_id") or event.get("item", {}).get("id"))
             assert found == self._expected.pop(0), f"{found} came in the middle of a commit"

@@ -1,4 +1,4 @@
-"""The audio input with a noise suppressor."""
+"""The audio input, if noise suppression is configured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Gate:
 
 @virtual
 async def test_suppressed_audio_reaches_no_stage() -> None:
-    """Neither voice activity nor speech-to-text gets suppressed audio, and each session has its own suppressor."""
+    """Audio that the noise suppressor silences reaches neither voice activity detection nor speech-to-text, and each
+    session has its own suppressor.
+    """
     made: list[Gate] = []
 
     def make() -> Gate:

@@ -1,4 +1,4 @@
-"""When a turn ends: resumed speech, verdicts, silences, and audio faster than real time."""
+"""The time at which a turn ends: after resumed speech, verdicts and silences, and with audio faster than real time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
-    """After a pause inside a sentence the transcript job is cancelled, nothing of it reaches the wire, and the final
-    transcript covers the whole utterance.
+    """If the caller continues after a pause inside a sentence, the transcript of the first part is cancelled and not
+    sent, and the final transcript covers the whole utterance.
     """
     play = Play(turn=ScriptedTurn(deque([0.3, 0.98])), stt=ScriptedStt(delay_s=0.6))
     async with play.call() as caller:
@@ -39,7 +39,9 @@ async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
 
 @virtual
 async def test_an_unfinished_sentence_is_waited_for() -> None:
-    """A low probability and an open ending require much more silence than the fallback."""
+    """If the turn detector's probability is low and the transcript looks incomplete, much more silence than the
+    fallback of 500 ms is required.
+    """
     play = Play(turn=ScriptedTurn(deque([0.02])), stt=open_words())
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -54,7 +56,7 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
 
 @virtual
 async def test_a_verdict_that_hangs_leaves_the_fallback_silence() -> None:
-    """A verdict that takes more than 400 ms is cancelled, and 500 ms of silence end the turn."""
+    """If the turn detector takes more than 400 ms, the call is cancelled and 500 ms of silence end the turn."""
     play = Play(turn=ScriptedTurn(deque([None])), stt=open_words())
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -66,7 +68,7 @@ async def test_a_verdict_that_hangs_leaves_the_fallback_silence() -> None:
 
 @virtual
 async def test_an_empty_transcript_is_not_answered() -> None:
-    """An empty transcript leaves no response on the wire, and the next turn is answered."""
+    """For a turn with an empty transcript no response is sent, and the next turn is answered."""
     play = Play(stt=ScriptedStt(deque(["", "What time is it?"])))
     async with play.call() as caller:
         await caller.speak(0.5)
@@ -80,7 +82,7 @@ async def test_an_empty_transcript_is_not_answered() -> None:
 @pytest.mark.parametrize("silence_ms", [200, 500, 700, 1500])
 @virtual
 async def test_server_vad_commits_after_exactly_its_silence(silence_ms: int) -> None:
-    """speech_stopped comes exactly when server_vad's silence is over, whatever the turn detector would say."""
+    """With server_vad, speech_stopped comes exactly after the configured silence, whatever the turn detector says."""
     play = Play(turn=ScriptedTurn(deque([0.0])))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=silence_ms))
@@ -94,7 +96,7 @@ async def test_server_vad_commits_after_exactly_its_silence(silence_ms: int) -> 
 
 @virtual
 async def test_server_vad_commits_when_the_client_stops_sending() -> None:
-    """The wall clock ends the turn of a client that stops sending."""
+    """If a client stops sending audio during the silence, the turn ends by the clock when the silence is over."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
@@ -107,7 +109,9 @@ async def test_server_vad_commits_when_the_client_stops_sending() -> None:
 
 @virtual
 async def test_server_vad_handles_audio_faster_than_real_time() -> None:
-    """Two questions in one message of ten seconds are two turns; the second interrupts the answer to the first."""
+    """With server_vad, two questions in one message of ten seconds are two turns. The second interrupts the answer to
+    the first.
+    """
     play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))
@@ -127,7 +131,7 @@ async def test_server_vad_handles_audio_faster_than_real_time() -> None:
 
 @virtual
 async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
-    """Audio in one large message makes the same turn as in real time, only sooner."""
+    """With semantic_vad, audio that arrives in one large message gives the same turns as in real time, only sooner."""
     play = Play()
     async with play.call() as caller:
         caller.pour(3.0, 1.0)
@@ -140,7 +144,7 @@ async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
 
 @virtual
 async def test_an_endless_utterance_becomes_turns() -> None:
-    """An utterance is committed at max_utterance_s; the caller who speaks on begins the next turn."""
+    """An utterance is committed after max_utterance_s. If the caller continues, the rest is the next turn."""
     play = Play()
     async with play.call() as caller:
         await caller.speak(40)
@@ -151,8 +155,8 @@ async def test_an_endless_utterance_becomes_turns() -> None:
 
 @virtual
 async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None:
-    """A transcript that reads finished before the verdict ends the turn, and the request to the turn detector is
-    withdrawn.
+    """If a transcript that looks complete arrives before the verdict, it ends the turn, and the request to the turn
+    detector is cancelled.
     """
     turn = ScriptedTurn(deque([0.02]), delay_s=0.35)
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.25))
@@ -167,7 +171,7 @@ async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None
 
 @virtual
 async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
-    """A verdict before the transcript decides, even if the transcript reads finished."""
+    """If the verdict arrives before the transcript, the verdict decides, even if the transcript then looks complete."""
     play = Play(turn=ScriptedTurn(deque([0.02]), delay_s=0.04), stt=ScriptedStt(delay_s=0.4))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -181,7 +185,9 @@ async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
 @virtual
 @pytest.mark.parametrize(("pause_s", "calls"), [(0.12, 1), (0.4, 2)])
 async def test_a_short_pause_asks_no_verdict(pause_s: float, calls: int) -> None:
-    """A pause shorter than `ask_after_ms` costs no request to the turn detector; a longer one and the end do."""
+    """A pause shorter than `ask_after_ms` causes no request to the turn detector. A longer pause, and the end of the
+    turn, cause one each.
+    """
     turn = ScriptedTurn(deque([0.0, 0.98]) if calls == 2 else deque([0.98]))
     play = Play(turn=turn, stt=ScriptedStt(deque(["What time is it and"]), delay_s=0.5))
     async with play.call() as caller:
@@ -195,7 +201,7 @@ async def test_a_short_pause_asks_no_verdict(pause_s: float, calls: int) -> None
 
 @virtual
 async def test_an_undecided_transcript_asks_the_turn_detector_at_once() -> None:
-    """A quick transcript that decides nothing sends the request to the turn detector at once."""
+    """If a quick transcript does not look complete, the turn detector is called at once, not after `ask_after_ms`."""
     rules = EndpointingSettings(cut_off_budget=0.99)  # any verdict ends the turn at once
     words = ScriptedStt(deque(["What time is it and"]), delay_s=0.03)
     play = Play(Settings(endpointing=rules), turn=ScriptedTurn(delay_s=0.04), stt=words)
@@ -208,7 +214,7 @@ async def test_an_undecided_transcript_asks_the_turn_detector_at_once() -> None:
 
 @virtual
 async def test_the_turn_detector_gets_the_silence_too() -> None:
-    """The turn detector gets the utterance and the silence until the request, as in its training data."""
+    """The turn detector gets the utterance and the silence after it until the request, as in its training data."""
     turn = ScriptedTurn()
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.6))
     async with play.call() as caller:
@@ -221,8 +227,8 @@ async def test_the_turn_detector_gets_the_silence_too() -> None:
 
 @virtual
 async def test_a_host_limits_concurrent_verdicts() -> None:
-    """At most AT_ONCE requests to the turn detector run; a waiting request whose transcript reads finished is
-    withdrawn.
+    """At most AT_ONCE requests of a host to the turn detector run at once. A waiting request is cancelled if its
+    transcript looks complete.
     """
     turn = ScriptedTurn(delay_s=0.12)
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.3))

@@ -1,4 +1,4 @@
-"""Interim transcripts at dips in the voice, and drafts that begin with them."""
+"""Interim transcripts at dips (falls of the voice by 20 dB), and drafts that begin with them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ BY_THE_CLOCK = AT_DIPS.model_copy(
 
 @dataclass
 class Listener(ScriptedStt):
-    """Speech-to-text whose interim transcripts are `guesses` in order (the last for ever), each after `guess_s`.
+    """Fake speech-to-text whose interim transcripts are `guesses` in order (the last is repeated).
 
-    `low_confidence`: they have low confidence. `fails`: they fail.
+    Each takes `guess_s` seconds. If `low_confidence` is set, interim transcripts have low confidence. If `fails` is
+    set, they fail.
     """
 
     guesses: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
@@ -50,12 +51,12 @@ class Listener(ScriptedStt):
 
 
 def scene(settings: Settings = AT_DIPS, stt: ScriptedStt | None = None) -> Play:
-    """Return a play with these settings, whose turn detector is undecided."""
+    """Return a play with these settings. Its turn detector always returns a probability of 0.5."""
     return Play(settings=settings, turn=ScriptedTurn(deque([0.5])), stt=stt or Listener())
 
 
 async def say(caller: Caller) -> float:
-    """Speak with a falling voice, and return when the last sound was sent."""
+    """Speak for a second, then quietly for 0.12 s (a dip). Return the time at which the last sound was sent."""
     await caller.hush(0.5)
     await caller.speak(1.0)
     await caller.murmur(0.12)
@@ -64,7 +65,7 @@ async def say(caller: Caller) -> float:
 
 @virtual
 async def test_a_dip_causes_an_interim_transcript() -> None:
-    """A dip causes one interim transcript of all that was said, although none is due by the clock."""
+    """A dip causes one interim transcript, although none is due after the usual interval."""
     for settings, expected in ((AT_DIPS, 1), (BY_THE_CLOCK, 0)):
         play = scene(settings)
         async with play.call() as caller:
@@ -76,8 +77,8 @@ async def test_a_dip_causes_an_interim_transcript() -> None:
 
 @virtual
 async def test_a_draft_begins_with_the_interim_transcript() -> None:
-    """The draft begins at the tentative end of speech, not 150 ms later with the final transcript; its prompt was
-    prefilled.
+    """A draft begins with the interim transcript of a dip at the tentative end of speech, and not 150 ms later with the
+    final transcript. Its prompt was prefilled.
     """
     asked: dict[str, float] = {}
     for name, settings in (("with it", AT_DIPS), ("behind", BY_THE_CLOCK)):
@@ -102,8 +103,8 @@ async def test_a_draft_begins_with_the_interim_transcript() -> None:
 
 @virtual
 async def test_an_interim_transcript_under_way_at_the_pause_is_awaited() -> None:
-    """A draft begins with an interim transcript that arrives between the tentative end of speech and the final
-    transcript.
+    """If the interim transcript of a dip is still under way at the tentative end of speech, the draft waits for it, and
+    not for the final transcript.
     """
     play = scene(stt=Listener(guess_s=0.15))
     async with play.call() as caller:
@@ -117,7 +118,7 @@ async def test_an_interim_transcript_under_way_at_the_pause_is_awaited() -> None
 
 @virtual
 async def test_a_dip_right_after_an_interim_transcript_is_not_missed() -> None:
-    """A dip right after an interim transcript starts the next one; the rest of the pause is postponed."""
+    """A dip right after an interim transcript starts the next one at once, before the pause between them is over."""
     play = scene(AT_DIPS.model_copy(update={"interim_transcripts": InterimTranscriptSettings(every_ms=1000)}))
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -130,8 +131,8 @@ async def test_a_dip_right_after_an_interim_transcript_is_not_missed() -> None:
 
 @virtual
 async def test_many_dips_keep_the_share_of_time() -> None:
-    """With twenty dips in 3.6 s and 200 ms a transcript, 40% of the time goes to interim transcripts: pauses are
-    postponed, not dropped.
+    """With twenty dips in 3.6 s, and 200 ms per transcript, interim transcripts still take only 40% of the time
+    (`share`): a pause that a dip skipped is added to the next one.
     """
     play = scene(stt=Listener(guess_s=0.2))
     async with play.call() as caller:
@@ -164,7 +165,9 @@ async def test_no_interim_transcript_starts_after_the_pause() -> None:
 
 @virtual
 async def test_other_words_in_the_final_transcript_renew_the_draft() -> None:
-    """A final transcript with other words begins the draft again, and the client hears one reply, to these words."""
+    """If the final transcript has other words than the interim one, the draft begins again. The client gets one reply,
+    which answers the final words.
+    """
     play = scene(stt=Listener(texts=deque(["What time is it in Rome?"])))
     async with play.call() as caller:
         await say(caller)
@@ -179,7 +182,9 @@ async def test_other_words_in_the_final_transcript_renew_the_draft() -> None:
 
 @virtual
 async def test_other_punctuation_keeps_the_draft() -> None:
-    """A final transcript with other punctuation keeps the draft; the conversation has the final transcript."""
+    """If the final transcript differs from the interim one only in case and punctuation, the draft is kept, and the
+    conversation has the final transcript.
+    """
     play = scene(stt=Listener(guesses=deque(["Tell me the time."]), texts=deque(["tell me the time,"])))
     async with play.call() as caller:
         await say(caller)
@@ -192,7 +197,7 @@ async def test_other_punctuation_keeps_the_draft() -> None:
 
 @virtual
 async def test_an_interim_transcript_of_noise_is_not_answered() -> None:
-    """An interim transcript with words is not answered if the final transcript is empty."""
+    """If the interim transcript has words and the final transcript is empty, nothing is answered."""
     play = scene(stt=Listener(texts=deque([""])))
     async with play.call() as caller:
         await say(caller)
@@ -212,7 +217,7 @@ async def test_an_interim_transcript_of_noise_is_not_answered() -> None:
 )
 @virtual
 async def test_an_unreliable_interim_transcript_starts_no_draft(stt: Listener) -> None:
-    """A failed, empty or low-confidence interim transcript starts no draft; the final transcript does."""
+    """After a failed, empty or low-confidence interim transcript the draft starts with the final transcript."""
     play = scene(stt=stt)
     async with play.call() as caller:
         await say(caller)
@@ -225,7 +230,7 @@ async def test_an_unreliable_interim_transcript_starts_no_draft(stt: Listener) -
 
 @virtual
 async def test_an_unconfirmed_interim_transcript_is_not_answered() -> None:
-    """A turn that ends before the interim transcript is confirmed is answered from the final transcript."""
+    """If the turn ends before the final transcript has confirmed the interim one, the final transcript is answered."""
     play = scene(stt=Listener(texts=deque(["What time is it in Rome?"]), delay_s=1.0))
     async with play.call() as caller:
         await say(caller)

@@ -1,4 +1,4 @@
-"""Who commits the turn and who asks for the reply: the turn detection modes and their flags."""
+"""The turn detection modes and their flags: whether the client or the server ends a turn and requests the reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_without_turn_detection_the_client_commits_and_asks() -> None:
-    """Without turn detection there are no speech events; commit makes the item and response.create the reply."""
+    """Without turn detection no speech events are sent. input_audio_buffer.commit creates the item, and response.create
+    the reply.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=detection(None))
@@ -34,7 +36,9 @@ async def test_without_turn_detection_the_client_commits_and_asks() -> None:
 
 @virtual
 async def test_a_client_may_end_the_turn_before_the_silence_does() -> None:
-    """A commit in a VAD mode takes all audio received, once; later audio is the next utterance."""
+    """If the client commits in a VAD mode, all audio received so far becomes one turn. Later audio is the next
+    utterance.
+    """
     play = Play()
     async with play.call() as caller:
         caller.pour(2.0)
@@ -48,7 +52,7 @@ async def test_a_client_may_end_the_turn_before_the_silence_does() -> None:
 
 @virtual
 async def test_create_response_false_leaves_the_answer_to_the_client() -> None:
-    """With create_response=false the turn is only committed; response.create answers it."""
+    """With create_response=false the server commits the turn. It replies only after the client's response.create."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=detection({"type": "semantic_vad", "create_response": False}))
@@ -63,7 +67,9 @@ async def test_create_response_false_leaves_the_answer_to_the_client() -> None:
 
 @virtual
 async def test_cleared_audio_is_not_answered() -> None:
-    """input_audio_buffer.clear during an utterance makes no turn of it, and the next utterance is complete."""
+    """After input_audio_buffer.clear during an utterance, this audio becomes no turn, and the next utterance is
+    complete.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -76,7 +82,9 @@ async def test_cleared_audio_is_not_answered() -> None:
 
 @virtual
 async def test_an_idle_caller_is_spoken_to() -> None:
-    """server_vad's idle_timeout_ms counts from the end of playback; then the silence is committed and answered."""
+    """server_vad's idle_timeout_ms counts from the end of playback. When it is over, the silence is committed as a turn
+    and answered.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(idle_timeout_ms=5000))
@@ -93,7 +101,7 @@ async def test_an_idle_caller_is_spoken_to() -> None:
 
 @virtual
 async def test_an_idle_timeout_ends_with_the_first_word() -> None:
-    """A caller who speaks before the idle timeout is not asked again."""
+    """If the caller speaks before the idle timeout, the timeout does not fire, however long the caller speaks."""
     async with Play().call() as caller:
         await caller.ask(type="session.update", session=server_vad(idle_timeout_ms=5000))
         await caller.say()
@@ -104,7 +112,9 @@ async def test_an_idle_timeout_ends_with_the_first_word() -> None:
 
 @virtual
 async def test_audio_that_waits_for_its_decision_holds_the_commit_back() -> None:
-    """The wall clock ends no turn while undecided audio may hold speech, and ends it as soon as it holds none."""
+    """While voice activity of received audio is undecided, no turn ends by the clock. It ends once that audio is
+    decided.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=500))

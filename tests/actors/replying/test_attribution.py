@@ -1,4 +1,4 @@
-"""The waterfall attributes time to the stage that was slow, and to no other."""
+"""The waterfall (a turn's time, divided among its stages) attributes time to the stage that was slow only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ async def _report(play: Play) -> dict[str, Any]:
     return report
 
 
-# The turn detector decides alone, independently of the transcript.
+# The turn detector decides alone: the transcript has no influence on the end of turn.
 INDEPENDENT = Settings(
-    # Any verdict ends the turn at once. A required silence would hide a part of the verdict's own time.
+    # Any verdict ends the turn at once. A required silence would hide a part of the time that the verdict takes.
     endpointing=EndpointingSettings(
         finished_probability=0.0, verdict_timeout_ms=2000, min_silence_ms=0, cut_off_budget=0.99
     ),
@@ -33,7 +33,7 @@ DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})
 
 
 def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S) -> Play:
-    """Return a play with one engine that takes `extra_s` longer."""
+    """Return a play in which the engine of one stage takes longer, or none for an unknown name."""
     play = Play(settings=settings)
     if name == "endpoint":
         play.turn.delay_s += extra_s
@@ -48,10 +48,10 @@ def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S)
 
 @pytest.mark.parametrize("name", ["endpoint", "stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
-    """200 ms more in one engine appear in its own stage only, and the shares still sum up to the turn."""
+    """If one engine takes 200 ms longer, only its own stage is longer, and the shares still sum up to the turn."""
     usual, slow = run_virtual(_report(_slow("none"))), run_virtual(_report(_slow(name)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
-    # The verdict overlaps the transcript, so only what it takes longer is visible.
+    # The verdict is computed while the transcript is, so only the time by which it takes longer adds to the turn.
     covered = usual["stages_ms"]["stt"] if name == "endpoint" else 0.0
     assert slow["server_ms"] - usual["server_ms"] == pytest.approx(EXTRA_S * 1000 - covered, abs=32)
     assert grown.pop(name) == pytest.approx(EXTRA_S * 1000, abs=32)
@@ -65,7 +65,7 @@ def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_of_a_draft_grows_its_own_stage_only(name: str) -> None:
-    """The same holds for a draft that is not ready at the commit."""
+    """If a draft is not ready at the commit, an engine that takes 200 ms longer makes only its own stage longer."""
     usual, slow = run_virtual(_report(_slow("none", DRAFTING))), run_virtual(_report(_slow(name, DRAFTING)))
     assert usual["drafted"]
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
@@ -75,7 +75,7 @@ def test_a_slow_engine_of_a_draft_grows_its_own_stage_only(name: str) -> None:
 
 
 def test_the_wait_of_a_ready_draft_is_endpointing() -> None:
-    """The time that a ready draft waits for the decision is ENDPOINT's, and no other stage grows."""
+    """The time that a ready draft waits for the end-of-turn decision counts for the stage ENDPOINT only."""
     usual = run_virtual(_report(_slow("none", DRAFTING)))
     slow = run_virtual(_report(_slow("endpoint", DRAFTING, extra_s=0.5)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
@@ -86,7 +86,7 @@ def test_the_wait_of_a_ready_draft_is_endpointing() -> None:
 
 
 def test_the_waterfall_is_what_the_fakes_take() -> None:
-    """Each stage's share is its fake's own time, and the metrics get the same."""
+    """Each stage's time in the report is the time that its fake takes, and the metrics get the same times."""
     play = Play()
     report = run_virtual(_report(play))
     raw = report["raw_ms"]
@@ -101,7 +101,7 @@ def test_the_waterfall_is_what_the_fakes_take() -> None:
 
 
 def test_a_turn_that_the_transcript_decided_waited_for_it() -> None:
-    """When the transcript decides the end of turn, its time is STT's and not ENDPOINT's."""
+    """If the transcript decides the end of turn, the wait for it counts for the stage STT and not for ENDPOINT."""
     report = run_virtual(_report(Play()))
     assert report["stages_ms"]["stt"] == pytest.approx(150, abs=1)
     assert report["stages_ms"]["endpoint"] <= 1

@@ -1,4 +1,4 @@
-"""Speculative replies: what they save, and that nothing of them is sent too early."""
+"""Speculative replies (drafts): the time that they save, and that no part of them is sent before the commit."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from tests.actors.fakes import ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
 from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import run_virtual, virtual
 
-# With this mean pause an undecided turn detector requires half a second of silence.
+# With this mean pause, a turn detector that returns 0.5 requires half a second of silence.
 EAGER = Settings(endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
 NO_DRAFTS = EAGER.model_copy(update={"speculation": SpeculationSettings(enabled=False)})
 
 
 def hesitant(settings: Settings = EAGER) -> Play:
-    """Return a play whose turn detector is undecided, so half a second of silence ends a turn."""
+    """Return a play whose turn detector returns 0.5, so that half a second of silence ends a turn."""
     return Play(settings=settings, turn=ScriptedTurn(deque([0.5])))
 
 
 @virtual
 async def test_a_draft_overlaps_the_wait_and_its_audio_comes_with_the_commit() -> None:
-    """Transcript (150 ms), first token (80), segment (40) and first audio (50) fit into half a second of silence."""
+    """A draft works during the half second of silence: transcript (150 ms), first token (80 ms), segment (40 ms) and
+    first audio (50 ms) are done when the turn is committed.
+    """
     waits: dict[bool, float] = {}
     for settings in (EAGER, NO_DRAFTS):
         play = hesitant(settings)
@@ -49,7 +51,7 @@ async def test_a_draft_overlaps_the_wait_and_its_audio_comes_with_the_commit() -
 
 @virtual
 async def test_a_held_draft_waits_for_the_decision_alone() -> None:
-    """From the moment that a draft is ready, the turn waits for the end-of-turn decision alone."""
+    """Once a draft is ready, the rest of the turn's time is only the wait for the end-of-turn decision."""
     play = hesitant()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -65,7 +67,7 @@ async def test_a_held_draft_waits_for_the_decision_alone() -> None:
 
 @virtual
 async def test_resumed_speech_discards_the_draft_and_stops_its_engines() -> None:
-    """A discarded draft leaves no event, no history and no running engine."""
+    """If the caller continues, the draft is discarded: no event, no text in the conversation, no running engine."""
     play = hesitant()
     play.stt = ScriptedStt(deque(["I would like", "I would like a taxi."]))
     async with play.call() as caller:
@@ -91,7 +93,7 @@ async def test_a_draft_that_is_discarded_before_its_audio_is_not_counted_as_read
     async with play.call() as caller:
         await caller.hush(0.5)
         await caller.speak(1.0)
-        await caller.hush(0.15)  # as long as the transcript alone
+        await caller.hush(0.15)  # enough for the transcript only
         await caller.say(0.5)
     assert play.metrics.counts["draft discarded"] == 1
     assert play.metrics.counts["draft discarded_ready"] == 0
@@ -99,7 +101,7 @@ async def test_a_draft_that_is_discarded_before_its_audio_is_not_counted_as_read
 
 @virtual
 async def test_only_the_first_segment_of_a_draft_is_spoken_before_the_commit() -> None:
-    """Before the commit a draft synthesizes one segment only."""
+    """Before the commit only the first segment of a draft is synthesized."""
     play = hesitant()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -112,7 +114,7 @@ async def test_only_the_first_segment_of_a_draft_is_spoken_before_the_commit() -
 
 @virtual
 async def test_a_draft_with_outdated_instructions_is_discarded() -> None:
-    """New instructions before the commit discard the draft, and the reply follows them."""
+    """If the instructions change before the commit, the draft is discarded and the reply uses the new instructions."""
     play = hesitant()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -127,7 +129,7 @@ async def test_a_draft_with_outdated_instructions_is_discarded() -> None:
 
 @virtual
 async def test_silence_after_noise_is_not_drafted() -> None:
-    """An empty transcript starts no generation before or after the commit."""
+    """For an empty transcript the language model is not called, neither before nor after the commit."""
     play = hesitant()
     play.stt = ScriptedStt(deque([""]))
     async with play.call() as caller:
@@ -140,7 +142,7 @@ async def test_silence_after_noise_is_not_drafted() -> None:
 
 @virtual
 async def test_a_draft_that_fails_says_so_only_after_the_commit() -> None:
-    """A stage failure during a draft is handled after the commit, and the answer follows."""
+    """If text-to-speech fails twice during a draft, the draft still becomes the completed answer after the commit."""
     play = hesitant()
     play.tts = ToneTts(failures=2)
     async with play.call() as caller:
@@ -152,7 +154,7 @@ async def test_a_draft_that_fails_says_so_only_after_the_commit() -> None:
 
 @virtual
 async def test_a_draft_waits_behind_an_apology_that_is_being_spoken() -> None:
-    """An apology for a VAD failure is its own response, and the draft's response does not overlap it."""
+    """The apology for a voice activity failure is a separate response. The answer's response begins after its end."""
     play = Play(settings=EAGER, stt=ScriptedStt(delay_s=0.02), apology=APOLOGY_PCM * 4)
     play.llm = WordyLlm(ttft_s={"a": 0.02, "b": 0.02}, gap_s=0.001)
     async with play.call() as caller:
@@ -168,7 +170,7 @@ async def test_a_draft_waits_behind_an_apology_that_is_being_spoken() -> None:
 
 @virtual
 async def test_server_vad_is_drafted_too_and_keeps_its_silence() -> None:
-    """With server_vad the answer is ready when the exact silence is over, and nothing is sent before."""
+    """With server_vad a draft is also made: the answer is sent exactly when the configured silence is over."""
     play = hesitant()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=700))
@@ -180,12 +182,12 @@ async def test_server_vad_is_drafted_too_and_keeps_its_silence() -> None:
     assert delay == pytest.approx(0, abs=0.001)
 
 
-# -- whatever callers do -----------------------------------------------------------------------------------------------
+# -- random pauses -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class CountingStt:
-    """Speech-to-text whose transcript is the number of loud frames."""
+    """Fake speech-to-text whose transcript states the number of audible 20 ms frames in its audio."""
 
     delays: random.Random
     jobs: list[SttJob] = field(default_factory=list)
@@ -199,14 +201,14 @@ class CountingStt:
 
 
 def loud_frames(pcm: bytes) -> int:
-    """Return the number of 20 ms frames with energy, murmured ones included."""
+    """Return the number of 20 ms frames that are not silent; frames of quiet speech count."""
     frames = np.frombuffer(pcm[: len(pcm) // 640 * 640], "<i2").reshape(-1, 320)
     return int((np.abs(frames).max(axis=1) > 300).sum())
 
 
 @dataclass
 class EchoLlm(WordyLlm):
-    """Language model that repeats the caller's words, so a reply shows which revision it answers."""
+    """Fake language model that repeats the caller's words, so that a reply shows which revision it answers."""
 
     @asynccontextmanager
     async def open(
@@ -218,7 +220,7 @@ class EchoLlm(WordyLlm):
 
 
 async def _wander(caller: Caller, rng: random.Random) -> None:
-    """Speak and pause at random, with pauses long enough for drafts."""
+    """Speak and pause at random. Some pauses are long enough for drafts."""
     await caller.hush(0.5)
     for _ in range(20):
         for _ in range(rng.randint(1, 4)):
@@ -231,21 +233,23 @@ async def _wander(caller: Caller, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_no_word_of_a_discarded_revision_reaches_the_client(seed: int) -> None:
-    """With random pauses every answer that was sent answers the whole of its turn."""
+    """With random pauses, every answer that is sent answers all words of its turn."""
     counts = run_virtual(_answers_are_whole(seed))
     assert counts["draft discarded"] > 0, "nobody went on after a pause: nothing was tried"
 
 
 @pytest.mark.parametrize("seed", range(50, 70))
 def test_no_word_of_a_wrong_interim_transcript_reaches_the_client(seed: int) -> None:
-    """The same holds for drafts that begin with a wrong interim transcript."""
+    """Also if drafts begin with wrong interim transcripts, every answer that is sent answers the final words of its
+    turn.
+    """
     counts = run_virtual(_answers_are_whole(seed))
     assert counts["draft renewed"] > 0, "no guess was wrong"
 
 
 async def _answers_are_whole(seed: int) -> Counter[str]:
     rng = random.Random(seed)
-    # The language model repeats the caller's words, which must not count as an echo.
+    # The fake language model repeats the caller's words. Without this setting they would count as an echo of the reply.
     play = hesitant(EAGER.model_copy(update={"barge_in": BargeInSettings(echo_guard=False)}))
     play.turn = ScriptedTurn(deque([rng.choice([0.3, 0.5, 0.7, 0.9, None]) for _ in range(100)]), delay_s=0.05)
     play.stt = CountingStt(random.Random(seed + 1))  # type: ignore[assignment]
@@ -264,7 +268,7 @@ async def _answers_are_whole(seed: int) -> Counter[str]:
     for done in caller.of("response.done"):
         item_id = done["rejoinder"].get("item_id")
         if item_id is None:
-            continue  # cut before it was audible
+            continue  # this reply was cancelled before it was audible
         answers[item_id] += 1
         said = "".join(part["transcript"] for part in done["response"]["output"][0]["content"])
         if done["response"]["status"] == "completed":

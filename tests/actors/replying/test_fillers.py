@@ -1,4 +1,4 @@
-"""Speech without an engine: greeting, set phrases and fillers."""
+"""Prepared clips (held clips), which need no engine: greeting, set phrases and fillers."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def settings(drafts: bool = False, **conversation: Any) -> Settings:
 
 
 def slow(ttft_s: float, **kept: Any) -> Play:
-    """Return a language model that takes this long to its first token."""
+    """Return a play whose language model takes `ttft_s` seconds to its first token."""
     play = Play(settings=settings(**kept), fillers=(FILLER,))
     play.llm = WordyLlm(ttft_s={"a": ttft_s, "b": ttft_s})
     return play
 
 
 def filler_at(caller: Caller) -> float:
-    """Return when the filler began, in seconds after the caller's last speech (one second of speech after half a
-    second).
+    """Return how many seconds after the caller's last speech the filler began. The caller must have spoken for one
+    second, after half a second of silence.
     """
     found = next(at for at, event in caller.events if event.get("delta") == FILLER.text)
     return found - (caller.events[0][0] + 1.5)
@@ -48,8 +48,8 @@ def filler_at(caller: Caller) -> float:
 
 @virtual
 async def test_a_late_answer_is_preceded_by_a_filler() -> None:
-    """A late answer is preceded by one filler, within the budget and in the same response; history and latency ignore
-    it.
+    """A late answer is preceded by one filler within `filler_after_ms`, in the same response. The filler is not in the
+    conversation, and the reported latency does not count it.
     """
     play = slow(4.0)
     async with play.call() as caller:
@@ -73,7 +73,7 @@ async def test_a_late_answer_is_preceded_by_a_filler() -> None:
 
 @virtual
 async def test_an_answer_within_the_budget_has_none() -> None:
-    """An answer within the budget has no filler, even if it is long."""
+    """If the first audio comes within `filler_after_ms`, there is no filler, even if the answer is long."""
     play = slow(0.8)
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -85,7 +85,7 @@ async def test_an_answer_within_the_budget_has_none() -> None:
 
 @virtual
 async def test_a_host_that_has_grown_slow_fills_at_once() -> None:
-    """After seven answers of four seconds the next one gets a filler as soon as it is requested."""
+    """After seven answers that took four seconds each, the next one gets a filler as soon as the turn is committed."""
     play = slow(4.0)
     waits = []
     async with play.call() as caller:
@@ -114,7 +114,7 @@ async def test_a_noise_is_not_answered_by_a_filler() -> None:
 
 @virtual
 async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
-    """A draft plays no filler before its commit."""
+    """A late draft plays its filler only after the commit of its turn."""
     play = slow(5.0, drafts=True)
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=3000))
@@ -129,7 +129,7 @@ async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
 
 @virtual
 async def test_a_discarded_draft_leaves_no_filler() -> None:
-    """A discarded draft plays no filler, and the next one's time counts from the new end of speech."""
+    """If a draft is discarded, it plays no filler, and at most one filler is played for the reply that follows."""
     play = slow(1.3, drafts=True)
     play.turn = ScriptedTurn(deque([0.0]))
     play.settings = play.settings.model_copy(update={"endpointing": EndpointingSettings(finished_probability=0)})
@@ -146,7 +146,7 @@ async def test_a_discarded_draft_leaves_no_filler() -> None:
 
 @virtual
 async def test_the_caller_interrupts_a_filler() -> None:
-    """A barge-in ends a filler like any reply, and the history has only the caller's turn."""
+    """A barge-in during a filler cancels the reply, and the conversation keeps only the caller's turns."""
     play = slow(30.0)
     play.fillers = (HeldClip(FILLER.text, FILLER.pcm * 8),)
     async with play.call() as caller:
@@ -165,7 +165,7 @@ async def test_the_caller_interrupts_a_filler() -> None:
 
 @virtual
 async def test_an_apology_is_followed_by_no_filler() -> None:
-    """An answer that follows an apology has no filler."""
+    """If an apology was played just before an answer, the answer has no filler."""
     play = slow(2.5)
     play.apology = APOLOGY_PCM * 3
     async with play.call() as caller:
@@ -181,7 +181,7 @@ async def test_an_apology_is_followed_by_no_filler() -> None:
 
 @virtual
 async def test_the_echo_of_a_filler_is_no_turn() -> None:
-    """A filler's echo in the microphone interrupts nothing."""
+    """If the microphone picks up a filler, this echo neither interrupts the reply nor becomes a turn."""
     play = slow(6.0)
     play.stt = ScriptedStt(deque(["What time is it?", "Let me see."]))
     async with play.call() as caller:
@@ -196,7 +196,7 @@ async def test_the_echo_of_a_filler_is_no_turn() -> None:
 
 @virtual
 async def test_a_failing_stage_apologises_after_a_filler() -> None:
-    """Filler and apology each come once and do not overlap."""
+    """If a stage fails after a filler, the apology follows the filler. Each is played once, and they do not overlap."""
     play = slow(0.1)
     play.llm.fault = BackendError("gone.", stage="llm")
     play.settings = settings(apology_after_ms=3000)
@@ -214,7 +214,7 @@ async def test_a_failing_stage_apologises_after_a_filler() -> None:
 @pytest.mark.parametrize("after_ms", [0])
 @virtual
 async def test_switched_off_there_is_none(after_ms: float) -> None:
-    """With `filler_after_ms` 0 there is no filler, and neither is there one for a reply in text."""
+    """With `filler_after_ms` 0 no filler is played. A reply that answers no speech has no filler either."""
     play = slow(4.0, filler_after_ms=after_ms)
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -228,12 +228,12 @@ async def test_switched_off_there_is_none(after_ms: float) -> None:
     assert asked.metrics.counts["filler"] == 0
 
 
-# -- held phrases ------------------------------------------------------------------------------------------------------
+# -- set phrases -------------------------------------------------------------------------------------------------------
 
 
 @virtual
 async def test_a_segment_with_the_words_of_a_phrase_is_spoken_from_what_is_held() -> None:
-    """A segment with the words of a held clip costs no synthesis."""
+    """A segment with the words of a prepared clip is played from the clip and not synthesized."""
     play = Play(settings=settings(), phrases=(SURE,), llm=WordyLlm("Sure. The train leaves at noon."))
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -247,7 +247,7 @@ async def test_a_segment_with_the_words_of_a_phrase_is_spoken_from_what_is_held(
 
 @virtual
 async def test_at_another_speed_it_is_synthesized() -> None:
-    """At another speed the held clips are not used."""
+    """If the client sets another speed, speech is synthesized and not taken from the prepared clips."""
     play = Play(settings=settings(), phrases=(SURE,), llm=WordyLlm("Sure. The train leaves at noon."))
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "audio": {"output": {"speed": 1.2}}})
@@ -265,7 +265,9 @@ def greeting(**kept: Any) -> Play:
 
 @virtual
 async def test_a_configured_session_is_greeted_from_what_is_held() -> None:
-    """The greeting is a normal response without any engine, and it is part of the prompt."""
+    """After the first session.update the greeting is played once, as a response that needs no engine. It is in the
+    prompt.
+    """
     play = greeting()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad())
@@ -284,7 +286,7 @@ async def test_a_configured_session_is_greeted_from_what_is_held() -> None:
 
 @virtual
 async def test_a_caller_who_speaks_first_is_greeted_too() -> None:
-    """Audio before any session.update starts the greeting, and speech over it cuts it."""
+    """Audio before any session.update starts the greeting, and speech over the greeting cancels it."""
     play = greeting()
     play.phrases = (HeldClip(GREETING.text, GREETING.pcm * 5),)
     async with play.call() as caller:
@@ -297,7 +299,7 @@ async def test_a_caller_who_speaks_first_is_greeted_too() -> None:
 
 @virtual
 async def test_a_conversation_in_writing_or_under_way_is_not_greeted() -> None:
-    """Text sessions, and clients that bring a history, get no greeting."""
+    """A session with replies in text, or whose conversation already has items, gets no greeting."""
     play = greeting()
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "output_modalities": ["text"]})

@@ -1,4 +1,4 @@
-"""Audio formats: a response carries the format that it announces, and times do not depend on it."""
+"""Audio formats: a response is sent in the format that it announces, and times do not depend on the format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ G711 = pytest.mark.parametrize("wire", [AudioFormat.PCMU, AudioFormat.PCMA], ids
 @G711
 @virtual
 async def test_a_direction_changes_alone(wire: AudioFormat) -> None:
-    """Each direction has its own format, and the echo shows G.711 without a rate."""
+    """Input and output formats change separately, and session.updated shows G.711 without a rate."""
     async with Play().call() as caller:
         echoed = await configure(caller, audio={"output": {"format": {"type": wire.value}}})
         assert echoed["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
@@ -28,7 +28,7 @@ async def test_a_direction_changes_alone(wire: AudioFormat) -> None:
 @G711
 @virtual
 async def test_an_answer_is_a_sixth_of_the_bytes(wire: AudioFormat) -> None:
-    """response.created and response.done name the format, and G.711 has one byte for six of 24 kHz PCM."""
+    """response.created and response.done name the format, and G.711 needs a sixth of the bytes of 24 kHz PCM."""
     async with Play().call() as caller:
         await caller.say()
         plain = len(caller.audio)
@@ -42,7 +42,7 @@ async def test_an_answer_is_a_sixth_of_the_bytes(wire: AudioFormat) -> None:
 
 @virtual
 async def test_a_response_keeps_the_format_it_began_with() -> None:
-    """A change of format applies to the next response."""
+    """If the output format changes during a response, the change applies to the next response."""
     async with Play().call() as caller:
         await caller.speak(1)
         await caller.listen("response.output_audio.delta")
@@ -57,7 +57,7 @@ async def test_a_response_keeps_the_format_it_began_with() -> None:
 
 @virtual
 async def test_one_response_may_have_a_format_of_its_own() -> None:
-    """response.create's audio.output.format applies to that response only."""
+    """The format in a response.create (`audio.output.format`) applies to that response only."""
     async with Play().call() as caller:
         wanted = {"audio": {"output": {"format": {"type": "audio/pcma"}}}}
         await caller.ask(type="response.create", response=wanted)
@@ -70,7 +70,9 @@ async def test_one_response_may_have_a_format_of_its_own() -> None:
 @pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
 @virtual
 async def test_truncation_counts_time_not_bytes(wire: AudioFormat) -> None:
-    """audio_end_ms keeps the same words in every format, and an end beyond the audio is refused in each."""
+    """In every format a truncation at the same audio_end_ms keeps the same words, and one after the audio's end is
+    refused.
+    """
     async with Play().call() as caller:
         await configure(caller, audio={"output": {"format": {"type": wire.value}}})
         await caller.say()

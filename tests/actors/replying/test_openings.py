@@ -1,4 +1,4 @@
-"""Answers that begin with a held opening: audible at once, continued by the model, remembered as heard."""
+"""Openings: beginnings of answers that are played from a prepared clip at once and continued by the language model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REST = "Your order left the house this morning."
 
 
 def play(*, drafts: bool = False, ttft_s: float = 1.0, **conversation: Any) -> Play:
-    """Return a play with a model that takes a second, and an opening of one and a half."""
+    """Return a play with an opening, and a language model that takes `ttft_s` seconds to its first token."""
     opening = {"openings": (Opening(say=OPENING),)}
     settings = Settings(
         conversation=ConversationSettings(**opening | conversation), speculation=SpeculationSettings(enabled=drafts)
@@ -36,7 +36,7 @@ def play(*, drafts: bool = False, ttft_s: float = 1.0, **conversation: Any) -> P
 @pytest.mark.parametrize("drafts", [False, True])
 @virtual
 async def test_the_opening_is_heard_at_once_and_the_model_goes_on_behind_it(drafts: bool) -> None:
-    """The opening plays at once, the model gets it as prefix, and both are one answer."""
+    """The opening is played at once, the language model gets it as prefix, and both together are one answer."""
     scene = play(drafts=drafts)
     async with scene.call() as caller:
         await caller.hush(0.5)
@@ -56,7 +56,7 @@ async def test_the_opening_is_heard_at_once_and_the_model_goes_on_behind_it(draf
 
 @virtual
 async def test_the_opening_is_in_the_history_and_is_not_said_twice() -> None:
-    """The next prompt has the whole answer, and the next answer has no opening."""
+    """The next prompt has the whole answer, opening included, and the next answer has no opening."""
     scene = play()
     async with scene.call() as caller:
         await caller.hush(0.5)
@@ -69,7 +69,7 @@ async def test_the_opening_is_in_the_history_and_is_not_said_twice() -> None:
 
 @virtual
 async def test_there_is_never_a_filler_beside_an_opening() -> None:
-    """A reply with an opening has no filler, however late the model is; without an opening it has one."""
+    """A reply with an opening has no filler, however late the language model is. Without an opening it has one."""
     for openings, fillers in (((Opening(say=OPENING),), 0), ((), 1)):
         scene = play(ttft_s=5.0, openings=openings)
         async with scene.call() as caller:
@@ -82,7 +82,9 @@ async def test_there_is_never_a_filler_beside_an_opening() -> None:
 
 @virtual
 async def test_a_reply_cut_in_its_opening_is_remembered_as_far_as_it_was_heard() -> None:
-    """A barge-in during the opening leaves its played words in the history and stops the model."""
+    """If a reply is cancelled during its opening, the conversation keeps the words that were played, and the language
+    model stops.
+    """
     scene = play(ttft_s=5.0)
     async with scene.call() as caller:
         await caller.hush(0.5)
@@ -103,7 +105,9 @@ async def test_a_reply_cut_in_its_opening_is_remembered_as_far_as_it_was_heard()
 
 @virtual
 async def test_a_model_that_breaks_behind_the_opening_repeats_nothing() -> None:
-    """A retry continues after the opening and the text that followed it."""
+    """If the language model fails after the opening, the next attempt continues after all text so far: nothing is
+    repeated.
+    """
     scene = play(ttft_s=0.1)
     scene.llm.break_after = {"a": 3}
     async with scene.call() as caller:
@@ -115,7 +119,7 @@ async def test_a_model_that_breaks_behind_the_opening_repeats_nothing() -> None:
 
 @virtual
 async def test_a_model_with_nothing_to_add_is_asked_for_a_whole_answer() -> None:
-    """A model that adds nothing to the opening is asked again without it."""
+    """If the language model adds nothing to the opening, the request is repeated without the opening as prefix."""
     scene = play(ttft_s=0.1)
     scene.llm.answer = OPENING
     async with scene.call() as caller:
@@ -140,7 +144,7 @@ async def test_without_openings_and_in_writing_answers_begin_as_ever() -> None:
 
 @virtual
 async def test_openings_are_held_when_a_host_starts() -> None:
-    """Openings are synthesized when the host starts, and need no engine later."""
+    """Openings are synthesized when the host starts, as prepared clips."""
     scene = play()
     async with scene.open() as host:
         phrases = await synthesize_held_clips(host.services.stages, scene.settings.conversation)

@@ -1,4 +1,4 @@
-"""Interim transcripts, and the prompts that the language model prefills before an answer is requested."""
+"""Prefill: interim transcripts, and the prompts that the language model computes before an answer is requested."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_the_instructions_are_prefilled() -> None:
-    """The instructions are prefilled when a session begins and when they change."""
+    """The instructions are prefilled when a session begins and when a session.update changes them."""
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.1)
@@ -37,7 +37,7 @@ async def test_the_instructions_are_prefilled() -> None:
 
 @virtual
 async def test_stable_words_are_prefilled() -> None:
-    """The words that two interim transcripts agree on, without the newest, are prefilled under the session's id."""
+    """The words that two interim transcripts agree on, except the last word, are prefilled with the session's id."""
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -52,7 +52,7 @@ async def test_stable_words_are_prefilled() -> None:
 
 @virtual
 async def test_there_are_no_interim_transcripts_of_silence() -> None:
-    """Interim transcripts stop at a tentative end of speech and resume with the caller."""
+    """Interim transcripts stop at a tentative end of speech, and continue when the caller does."""
     play = Play(Settings(barge_in=BargeInSettings(min_words=0)))
     async with play.call() as caller:
         await caller.speak(0.4)
@@ -67,7 +67,7 @@ async def test_there_are_no_interim_transcripts_of_silence() -> None:
 
 @dataclass
 class Refusing(ScriptedStt):
-    """Speech-to-text that refuses interim transcripts."""
+    """Fake speech-to-text that refuses interim transcripts."""
 
     refused: list[float] = field(default_factory=list)
 
@@ -80,7 +80,7 @@ class Refusing(ScriptedStt):
 
 @virtual
 async def test_refusals_slow_interim_transcripts_down() -> None:
-    """Each refusal doubles the pause between interim transcripts; the turn is answered normally."""
+    """Each refused interim transcript doubles the pause before the next one. The turn is answered normally."""
     stt = Refusing()
     play = Play(stt=stt)
     async with play.call() as caller:
@@ -101,7 +101,7 @@ async def test_refusals_slow_interim_transcripts_down() -> None:
 )
 @virtual
 async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) -> None:
-    """Without an engine that keeps a prefilled prompt there are no interim transcripts and no prefills."""
+    """If the engine does not support prefill, there are no interim transcripts and no prefills."""
     play = Play(settings=settings)
     async with play.call() as caller:
         await caller.say(2.0)
@@ -121,7 +121,7 @@ async def test_interim_transcripts_can_be_switched_off() -> None:
 
 @virtual
 async def test_a_busy_host_prefills_nothing() -> None:
-    """A host with `max_concurrent` replies under way prefills nothing."""
+    """While `max_concurrent` replies of a host are not audible yet, nothing is prefilled."""
     play = Play(settings=Settings(speculation=SpeculationSettings(max_concurrent=1)))
     async with play.open() as host:
         host.services.draft_budget.think()

@@ -1,4 +1,4 @@
-"""Responses that a client requests, cancels, or runs outside the conversation."""
+"""Responses that a client requests, cancels, or requests outside the conversation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_a_conversation_in_text() -> None:
-    """A text request is answered in text: no audio is made, and the deltas are the answer."""
+    """A request for text is answered in text: no audio is synthesized, and the deltas add up to the answer."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="conversation.item.create", item=message("Hello."))
@@ -43,7 +43,7 @@ async def test_a_conversation_in_text() -> None:
 
 @virtual
 async def test_a_session_may_be_in_text_for_good() -> None:
-    """With output_modalities ["text"] a spoken question is answered in text."""
+    """If the session is configured with output_modalities ["text"], a spoken question is answered in text."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "output_modalities": ["text"]})
@@ -55,7 +55,7 @@ async def test_a_session_may_be_in_text_for_good() -> None:
 
 @virtual
 async def test_a_requested_response_is_announced_at_once() -> None:
-    """response.created follows the request at once, because clients wait for it with a timeout."""
+    """response.created is sent at once after response.create, because clients wait for it with a timeout."""
     async with Play(llm=WordyLlm(ttft_s={"a": 5.0})).call() as caller:
         await caller.ask(type="response.create", response={"metadata": {"client_event_id": "x"}})
         await settled(caller)
@@ -66,14 +66,16 @@ async def test_a_requested_response_is_announced_at_once() -> None:
 
 @virtual
 async def test_a_second_response_is_refused_while_one_is_open() -> None:
-    """A second response.create gets conversation_already_has_active_response with its event id; the first goes on."""
+    """While a response is open, another response.create gets the error conversation_already_has_active_response, and
+    the first response continues.
+    """
     async with Play().call() as caller:
         await caller.ask(type="response.create")
         error = await refused(caller, type="response.create")
         assert error["code"] == "conversation_already_has_active_response"
         done = await caller.until("response.done")
         assert done["response"]["status"] == "completed"
-        # The client may still play its audio, but the response has ended on the wire.
+        # The client may still be playing the first response, but the response has ended on the wire.
         await caller.ask(type="response.create")
         await caller.until("response.done", 2)
     assert len(caller.of("error")) == 1
@@ -81,7 +83,9 @@ async def test_a_second_response_is_refused_while_one_is_open() -> None:
 
 @virtual
 async def test_a_response_is_cancelled_by_the_client() -> None:
-    """After response.cancel no delta follows, the conversation keeps what was heard, and another may start at once."""
+    """After response.cancel no delta is sent, the conversation keeps what was heard, and a new response may start at
+    once.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="response.create")
@@ -98,7 +102,7 @@ async def test_a_response_is_cancelled_by_the_client() -> None:
 
 @virtual
 async def test_a_response_cancelled_before_its_first_step_leaves_the_floor() -> None:
-    """A response that is cancelled right after its request ends on the wire, and the next turn is answered."""
+    """If a response is cancelled right after its request, response.done is sent, and the next turn is answered."""
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="response.create")
@@ -112,7 +116,7 @@ async def test_a_response_cancelled_before_its_first_step_leaves_the_floor() -> 
 
 @virtual
 async def test_a_turns_reply_can_be_cancelled_before_its_first_word() -> None:
-    """Cancelling a reply that is not on the wire yet sends its start and its end."""
+    """If a reply is cancelled before any event of it was sent, its start and its end are sent."""
     async with Play(llm=WordyLlm(ttft_s={"a": 1.0})).call() as caller:
         await caller.speak(1.0)
         await caller.listen("input_audio_buffer.committed")
@@ -125,7 +129,9 @@ async def test_a_turns_reply_can_be_cancelled_before_its_first_word() -> None:
 
 @virtual
 async def test_cancelling_nothing_is_an_error_that_clients_know() -> None:
-    """Cancelling without a response is response_cancel_not_active, with the message that livekit matches."""
+    """response.cancel without an open response gets the error response_cancel_not_active, and a message whose beginning
+    LiveKit's client expects.
+    """
     async with Play().call() as caller:
         error = await refused(caller, type="response.cancel")
         assert error["code"] == "response_cancel_not_active"
@@ -137,7 +143,9 @@ async def test_cancelling_nothing_is_an_error_that_clients_know() -> None:
 
 @virtual
 async def test_a_response_outside_the_conversation_runs_beside_it() -> None:
-    """A response with conversation "none" has its own input, echoes its metadata, adds no item and runs in parallel."""
+    """A response with conversation "none" uses its own input, returns its metadata, adds no item, and runs at the same
+    time as another response.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="conversation.item.create", item=message("Hello.", id="hello"))
@@ -168,7 +176,7 @@ async def test_a_response_outside_the_conversation_runs_beside_it() -> None:
 
 @virtual
 async def test_a_barge_in_leaves_a_response_outside_the_conversation_alone() -> None:
-    """A barge-in does not cut a response outside the conversation."""
+    """A barge-in does not cancel a response outside the conversation."""
     async with Play(llm=WordyLlm(gap_s=0.2)).call() as caller:
         await caller.ask(type="response.create", response={"conversation": "none", "output_modalities": ["text"]})
         await caller.speak(1.0)
@@ -178,7 +186,7 @@ async def test_a_barge_in_leaves_a_response_outside_the_conversation_alone() -> 
 
 @virtual
 async def test_responses_outside_the_conversation_are_limited() -> None:
-    """A session may run only a few responses outside the conversation at once."""
+    """If four responses outside the conversation are active, a fifth is refused."""
     async with Play().call() as caller:
         for _ in range(4):
             await caller.ask(type="response.create", response={"conversation": "none"})

@@ -19,7 +19,7 @@ SUMMARY = "The caller wants a taxi."
 
 
 class _OneDelta:
-    """A stream of one delta."""
+    """Language model stream with one delta."""
 
     replica = "a"
 
@@ -32,7 +32,9 @@ class _OneDelta:
 
 @dataclass
 class SummingLlm(WordyLlm):
-    """Language model that also summarizes, at once, or fails to; `summary_requests` has the requests."""
+    """Fake language model that answers a request for a summary at once, or fails; `summary_requests` has these
+    requests.
+    """
 
     fails: bool = False
     summary_requests: list[LlmRequest] = field(default_factory=list)
@@ -52,7 +54,7 @@ class SummingLlm(WordyLlm):
 
 
 async def converse(llm: WordyLlm, settings: Settings, turns: int) -> tuple[Play, list[list[str]]]:
-    """Hold the conversation, and return the play and the messages of each prompt."""
+    """Have a conversation of `turns` turns. Return the play and the message texts of each prompt."""
     play = Play(settings=settings, stt=ScriptedStt(deque(f"Question {at}, please." for at in range(turns))))
     play.llm = llm
     async with play.call() as caller:
@@ -65,8 +67,8 @@ async def converse(llm: WordyLlm, settings: Settings, turns: int) -> tuple[Play,
 
 @virtual
 async def test_a_summary_replaces_the_turns_that_leave() -> None:
-    """Before the fourth turn the first two are summarized, and the fourth prompt has the summary instead of them.
-    Before the sixth the summary is extended.
+    """Before the fourth turn the first two turns are summarized, and the fourth prompt has the summary instead of them.
+    Before the sixth turn the summary is extended.
     """
     llm = SummingLlm()
     _, prompts = await converse(llm, SUMMED_UP, 5)
@@ -85,7 +87,7 @@ async def test_a_summary_replaces_the_turns_that_leave() -> None:
 
 @virtual
 async def test_a_failed_summary_keeps_the_turns() -> None:
-    """When the summary fails the turns stay in the prompt, and it is requested again after the next reply."""
+    """If a summary fails, the turns stay in the prompt, and the summary is requested again after the next reply."""
     llm = SummingLlm(fails=True)
     play, prompts = await converse(llm, SUMMED_UP, 5)
     assert len(llm.summary_requests) >= 2

@@ -1,4 +1,4 @@
-"""The answer cache in a conversation: what it answers, what a lookup costs, and which answers are stored."""
+"""The answer cache in a conversation: which questions it answers, how long lookups take, which answers are stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
 RULES = AnswerCacheSettings(enabled=True, semantic=False)
-# Without drafts the reply begins at the commit, so the cost of a lookup is visible.
+# Without drafts the reply begins at the commit, so the time of a lookup can be measured.
 PLAIN = Settings(answer_cache=RULES, speculation=SpeculationSettings(enabled=False))
 OPENING = "Where is the main entrance?"
 LOOKUP_S = 0.005
@@ -31,7 +31,7 @@ LOOKUP_S = 0.005
 
 @dataclass
 class SharedCache:
-    """The real index behind a call that takes `delay_s`. While `fault` is set, every call raises it."""
+    """Answer cache with the real index. Each call takes `delay_s` seconds and raises `fault`, if it is set."""
 
     delay_s: float = LOOKUP_S
     fault: Exception | None = None
@@ -72,13 +72,15 @@ async def first_answer(play: Play) -> dict[str, Any]:
 
 
 def waited_s(caller: Caller) -> float:
-    """Return the seconds from the commit to the first audio."""
+    """Return the seconds from the commit of the turn to the first audio of its reply."""
     return caller.at("response.output_audio.delta") - caller.at("input_audio_buffer.committed")
 
 
 @virtual
 async def test_a_hit_never_asks_the_language_model() -> None:
-    """A caller on another host gets the first caller's answer, in audio and history, without a generation."""
+    """The same question on another host gets the stored answer, in audio and conversation, without a language model
+    call.
+    """
     cache = SharedCache()
     first, second = play_of(cache), play_of(cache)
     missed = await first_answer(first)
@@ -95,7 +97,7 @@ async def test_a_hit_never_asks_the_language_model() -> None:
 
 @virtual
 async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
-    """A hit's first token takes as long as the lookup, and no time of the turn is unattributed."""
+    """With a hit, the first token takes as long as the lookup, and all time of the turn is attributed to a stage."""
     cache = SharedCache()
     waits, done = {}, {}
     for kind in ("miss", "hit_exact"):
@@ -114,7 +116,7 @@ async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
 
 @virtual
 async def test_a_late_cache_costs_its_deadline_and_then_nothing() -> None:
-    """A cache that never answers delays three turns by 50 ms each, and the next one not at all."""
+    """If the cache never answers, three turns are each delayed by 50 ms, and the next turn is not delayed."""
     waits: list[float] = []
     silent = SharedCache(delay_s=3600)
     async with play_of(None).call() as caller:
@@ -139,7 +141,7 @@ async def test_a_late_cache_costs_its_deadline_and_then_nothing() -> None:
 
 @virtual
 async def test_a_dead_cache_is_a_miss() -> None:
-    """A failed lookup leads to a normal answer, without an apology."""
+    """If a lookup fails, the language model answers normally, without an apology."""
     play = play_of(SharedCache(fault=BackendError("gone.", stage="answer_cache")))
     done = await first_answer(play)
     assert done["response"]["status"] == "completed"
@@ -150,7 +152,7 @@ async def test_a_dead_cache_is_a_miss() -> None:
 
 @virtual
 async def test_without_a_cache_nothing_is_counted() -> None:
-    """By default there is no lookup and no count."""
+    """Without a cache no lookup is made and none is counted."""
     play = play_of(None, settings=Settings())
     done = await first_answer(play)
     assert done["rejoinder"]["cache"] is None
@@ -162,7 +164,7 @@ async def test_without_a_cache_nothing_is_counted() -> None:
 )
 @virtual
 async def test_private_questions_are_not_looked_up_or_stored(text: str, outcome: str) -> None:
-    """A question that may not be shared is answered by the language model, and is not stored."""
+    """A question that may not be shared is answered by the language model without a lookup, and not stored."""
     cache = SharedCache()
     play = play_of(cache, text)
     done = await first_answer(play)
@@ -174,7 +176,7 @@ async def test_private_questions_are_not_looked_up_or_stored(text: str, outcome:
 
 @virtual
 async def test_only_the_opening_of_a_conversation_is_kept() -> None:
-    """Only the first question of a conversation is stored; a later one depends on the turns before it."""
+    """Only the answer to the first question of a conversation is stored: later ones depend on the turns before."""
     cache = SharedCache()
     play = play_of(cache)
     async with play.call() as caller:
@@ -189,7 +191,7 @@ async def test_only_the_opening_of_a_conversation_is_kept() -> None:
 
 @virtual
 async def test_an_answer_that_was_cut_is_not_kept() -> None:
-    """An answer cut by barge-in is not stored, even if the language model had finished."""
+    """An answer that a barge-in cancelled is not stored, even if the language model had completed it."""
     cache = SharedCache()
     play = play_of(cache)
     async with play.call() as caller:
@@ -206,7 +208,7 @@ async def test_an_answer_that_was_cut_is_not_kept() -> None:
 
 @virtual
 async def test_an_answer_that_reached_its_limit_is_not_kept() -> None:
-    """An incomplete answer is not stored."""
+    """An answer that reached max_output_tokens is not stored."""
     cache = SharedCache()
     settings = PLAIN.model_copy(update={"conversation": PLAIN.conversation.model_copy(update={"max_reply_tokens": 4})})
     done = await first_answer(play_of(cache, settings=settings))
@@ -233,7 +235,7 @@ async def test_an_answer_after_an_apology_is_not_stored() -> None:
 
 @virtual
 async def test_tenants_and_prompts_do_not_share_answers() -> None:
-    """Another API key or other instructions get their own answer."""
+    """A question with another API key or other instructions gets no stored answer but its own."""
     cache = SharedCache()
     play = play_of(cache)
     found: list[str] = []
@@ -257,18 +259,18 @@ async def _outcome(host: Host, tenant: str, instructions: str) -> str:
 
 # -- drafts ------------------------------------------------------------------------------------------------------------
 
-# With this mean pause an undecided turn detector requires half a second of silence.
+# With this mean pause, a turn detector that returns 0.5 requires half a second of silence.
 EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
 
 
 def hesitant(cache: SharedCache, *texts: str) -> Play:
-    """Return a play in which half a second of silence ends a turn, so that drafts are ready before."""
+    """Return a play in which half a second of silence ends a turn, so that drafts are ready before the commit."""
     return Play(settings=EAGER, stt=ScriptedStt(deque(texts)), turn=ScriptedTurn(deque([0.5])), answers=cache)
 
 
 @virtual
 async def test_a_draft_is_answered_from_the_cache_and_a_missed_one_is_kept() -> None:
-    """A draft's lookup and first audio fit into the silence, and a draft that missed is stored at its end."""
+    """A draft looks its answer up before the commit. After a miss, the answer is stored when it was heard."""
     cache = SharedCache()
     for outcome in ("miss", "hit_exact"):
         play = hesitant(cache, OPENING)
@@ -283,7 +285,7 @@ async def test_a_draft_is_answered_from_the_cache_and_a_missed_one_is_kept() -> 
 
 @virtual
 async def test_nothing_of_a_discarded_draft_is_kept() -> None:
-    """A discarded draft is not stored; the answer to the whole question is."""
+    """The answer of a discarded draft is not stored. The answer to the complete question is."""
     cache = SharedCache()
     play = hesitant(cache, "Where is the", "Where is the side entrance?")
     async with play.call() as caller:
@@ -298,7 +300,7 @@ async def test_nothing_of_a_discarded_draft_is_kept() -> None:
 
 @virtual
 async def test_an_unspoken_answer_is_not_stored() -> None:
-    """An answer that could not be spoken is not stored."""
+    """If text-to-speech fails for good, the answer is not stored."""
     cache = SharedCache()
     settings = PLAIN.model_copy(update={"conversation": PLAIN.conversation.model_copy(update={"give_up_after_s": 1.0})})
     play = play_of(cache, settings=settings)
@@ -310,7 +312,7 @@ async def test_an_unspoken_answer_is_not_stored() -> None:
 
 @virtual
 async def test_answers_of_the_small_model_are_not_stored() -> None:
-    """Answers of the small model are not stored; those of the usual model are."""
+    """Answers of the small model, used while a stage is slow, are not stored. Those of the usual model are."""
     answer_cache = AnswerCacheClient(SharedCache(), RULES, CountingMetrics(), asyncio.get_running_loop().time)
 
     async def ask() -> AsyncGenerator[TokenDelta, None]:

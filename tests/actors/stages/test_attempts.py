@@ -1,4 +1,4 @@
-"""`attempts` paces retries and ends them; `contained` keeps a bug behind a port from spreading."""
+"""`attempts` paces and ends the retries of a call; `contained` keeps an unexpected exception from ending a session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = Overloaded("full.")
 
 
 def ignore(fault: StageFault) -> None:
-    """Do nothing with a failure."""
+    """Ignore a failure."""
 
 
 def now() -> float:
@@ -27,7 +27,7 @@ def now() -> float:
 
 
 async def avoided(retries: Attempts, faults: list[Exception | None]) -> list[frozenset[str]]:
-    """Let each attempt raise its fault, and return the replicas that each attempt avoids."""
+    """Let each attempt raise its exception in `faults`, and return the replicas that each attempt avoids."""
     found = []
     script = iter(faults)
     async for attempt in retries:
@@ -53,7 +53,9 @@ async def test_the_pause_doubles_up_to_a_limit() -> None:
 
 @virtual
 async def test_an_attempt_avoids_the_replica_that_failed_last() -> None:
-    """The next attempt avoids the last failed replica. An overload clears the list only if it is asked to."""
+    """The next attempt avoids the replica that failed last. With `overload_clears_avoid` an overload removes this
+    limit.
+    """
     on_a, on_b = frozenset({"a"}), frozenset({"b"})
     faults: list[Exception | None] = [ON_A, FULL, BackendError("gone.", stage="tts", replica="b"), TimeoutError(), None]
     assert await avoided(attempts("tts", ignore), faults) == [frozenset(), on_a, on_a, on_b, on_b]
@@ -63,7 +65,7 @@ async def test_an_attempt_avoids_the_replica_that_failed_last() -> None:
 
 @virtual
 async def test_every_failure_is_reported_once() -> None:
-    """`on_failure` gets each fault in order."""
+    """`on_failure` is called once with each failure, in order."""
     seen: list[StageFault] = []
     await avoided(attempts("tts", seen.append), [ON_A, FULL, None])
     assert seen == [ON_A, FULL]
@@ -71,7 +73,7 @@ async def test_every_failure_is_reported_once() -> None:
 
 @virtual
 async def test_the_time_to_give_up_counts_from_the_first_failure_since_progress() -> None:
-    """Ten seconds of failures are final; progress starts the ten seconds anew."""
+    """After ten seconds of failures (`give_up_s`) the next failure is final. After progress the time starts again."""
     began = now()
 
     async def fail_for_ever() -> None:
@@ -92,7 +94,7 @@ async def test_the_time_to_give_up_counts_from_the_first_failure_since_progress(
 
 @virtual
 async def test_a_number_of_attempts_is_final() -> None:
-    """The last attempt's failure is raised without a further pause."""
+    """After `max_attempts` attempts BackendError is raised, without another pause."""
     began = now()
     with pytest.raises(BackendError, match="in 3 attempts"):
         await avoided(attempts("tts", ignore, max_attempts=3, pause=Backoff(1, longest_s=1)), [ON_A] * 3)
@@ -101,7 +103,7 @@ async def test_a_number_of_attempts_is_final() -> None:
 
 @virtual
 async def test_the_idle_timeout_doubles_after_a_timeout_only() -> None:
-    """The idle timeout doubles after a timeout, never exceeds the time that is left, and progress resets it."""
+    """The idle timeout doubles after a timeout, is at most the time that is left, and is reset by progress."""
     limits = []
     late = StageTimeout("late.", stage="tts", replica="a")
     script = iter([late, ON_A, TimeoutError(), late, late, None])
@@ -117,7 +119,7 @@ async def test_the_idle_timeout_doubles_after_a_timeout_only() -> None:
 
 @virtual
 async def test_other_exceptions_propagate() -> None:
-    """A bug is not repeated, and neither is a fault that is not covered."""
+    """After an exception that is not in `covered`, the call is not repeated, and the exception propagates."""
     with pytest.raises(ZeroDivisionError):
         await avoided(attempts("tts", ignore), [ZeroDivisionError()])
     with pytest.raises(Overloaded):
@@ -125,7 +127,7 @@ async def test_other_exceptions_propagate() -> None:
 
 
 def test_a_contained_exception_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """A contained exception is logged and counted, and the code after the block can tell that it happened."""
+    """A contained exception is logged and counted, and `broke` tells the code after the block about it."""
     metrics = CountingMetrics()
     with contained("llm", metrics) as port:
         raise ZeroDivisionError
@@ -141,7 +143,7 @@ def test_a_contained_exception_is_logged_and_counted(caplog: pytest.LogCaptureFi
 
 @virtual
 async def test_cancellation_is_not_contained() -> None:
-    """A cancelled task ends, and nothing is counted."""
+    """Cancellation propagates out of a contained block, and is not counted as an error."""
     metrics = CountingMetrics()
 
     async def guarded() -> None:

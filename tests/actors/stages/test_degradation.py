@@ -1,4 +1,4 @@
-"""A session takes a degradation measure while a stage is slow, and ends it when the stage has recovered."""
+"""Degradation: while a stage is slow, a session's replies omit something; when it has recovered, they do not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILLER = HeldClip("Let me see.", b"\x11\x11" * 12_000)
 
 
 def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> Play:
-    """Return a play in which every stage keeps its limit."""
+    """Return a play in which every stage is faster than its latency limit."""
     play = Play(settings=Settings(degradation=degradation, speculation=SpeculationSettings(enabled=drafts)))
     play.stt = ScriptedStt(delay_s=0.1)
     play.llm = WordyLlm(ttft_s={"a": 0.08}, answer=CLAUSES)
@@ -25,7 +25,7 @@ def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> 
 
 
 async def turns(caller: Caller, count: int) -> list[Any]:
-    """Hold `count` turns and return the measures that each reply reports."""
+    """Have `count` turns, and return the measures in force that each reply reports."""
     reported = []
     for _ in range(count):
         await caller.hush(1.0)
@@ -35,7 +35,7 @@ async def turns(caller: Caller, count: int) -> list[Any]:
 
 @virtual
 async def test_a_session_in_time_takes_no_measure() -> None:
-    """A session without late turns takes no measure and reports none."""
+    """In a session without late turns no measure is in force or reported."""
     play = quick(drafts=True)
     async with play.call() as caller:
         assert await turns(caller, 4) == [[]] * 4
@@ -44,7 +44,7 @@ async def test_a_session_in_time_takes_no_measure() -> None:
 
 @virtual
 async def test_a_slow_language_model_is_replaced_by_the_backup_and_comes_back() -> None:
-    """After two late turns the backup model answers; after four good ones the primary is asked again."""
+    """After two late turns the backup model answers. After four good turns the primary model answers again."""
     play = quick()
     play.llm.ttft_s = {"a": 2.0}
     play.backup = WordyLlm(ttft_s={"z": 0.08}, answer="In short: noon.")
@@ -64,8 +64,8 @@ async def test_a_slow_language_model_is_replaced_by_the_backup_and_comes_back() 
 
 @virtual
 async def test_slow_speech_output_gets_shorter_segments() -> None:
-    """With slow text-to-speech the first segment is short and the rest is cut by clause; after recovery by sentence
-    again.
+    """While text-to-speech is slow, the first segment is short, and the rest is divided into clauses. After recovery it
+    is divided into sentences again.
     """
     play = quick()
     play.tts = ToneTts(delay_s=0.8)
@@ -85,7 +85,7 @@ async def test_slow_speech_output_gets_shorter_segments() -> None:
 
 @virtual
 async def test_slow_speech_to_text_gets_no_speculative_work() -> None:
-    """While speech-to-text is late there are no drafts and no interim transcripts."""
+    """While speech-to-text is slow, there are no drafts and no interim transcripts."""
     play = quick(drafts=True)
     play.stt.delay_s = 1.0
     async with play.call() as caller:
@@ -105,7 +105,9 @@ async def test_slow_speech_to_text_gets_no_speculative_work() -> None:
 
 @virtual
 async def test_without_a_backup_a_filler_comes_sooner() -> None:
-    """Without a backup model a filler comes at the tier's limit instead of `filler_after_ms`."""
+    """If the language model is slow and there is no backup, a filler is played at the latency tier's limit (800 ms)
+    instead of after `filler_after_ms`.
+    """
     play = quick()
     play.llm.ttft_s = {"a": 0.9}
     play.fillers = (FILLER,)
@@ -121,7 +123,7 @@ async def test_without_a_backup_a_filler_comes_sooner() -> None:
 
 @virtual
 async def test_other_sessions_of_the_host_are_left_as_they_are() -> None:
-    """Only the session with late turns uses the backup; another one uses the primary at the same time."""
+    """Only the session with late turns uses the backup model. Another session uses the primary at the same time."""
     play = quick()
     play.llm.ttft_s = {"a": 2.0}
     play.backup = WordyLlm(ttft_s={"z": 0.08}, answer="In short: noon.")
@@ -140,7 +142,7 @@ async def test_other_sessions_of_the_host_are_left_as_they_are() -> None:
 
 @virtual
 async def test_a_policy_that_is_off_changes_nothing() -> None:
-    """With degradation off no measure is taken, however late every turn is."""
+    """If degradation is disabled, no measure is in force, however late every turn is."""
     play = quick(drafts=True, degradation=DegradationSettings(enabled=False))
     play.llm.ttft_s, play.stt.delay_s = {"a": 2.0}, 1.0
     async with play.call() as caller:

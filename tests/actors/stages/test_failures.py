@@ -1,4 +1,4 @@
-"""Failing stages: the same turn is answered, nothing is spoken twice, and silence stays short."""
+"""Failing stages: the turn is still answered, nothing is spoken twice, and an apology keeps silences short."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def statuses(caller: Caller) -> list[str]:
 
 
 def sound(play: Play) -> bytes:
-    """Return the audio of all segments that were requested, each once."""
+    """Return the audio of all segments that text-to-speech was asked for, each once, in order."""
     return b"".join(voice(text) for text in dict.fromkeys(play.tts.texts))
 
 
@@ -73,7 +73,9 @@ async def test_a_transcript_that_fails_once_is_asked_again_elsewhere() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_failing_stage_is_apologised_for_and_awaited(name: str) -> None:
-    """The apology is audible within 1.5 s of the failure, and the same response continues with the answer."""
+    """If a stage fails, the apology is audible within 1.5 s after the question. When the stage works again, the same
+    response continues with the answer.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -90,14 +92,14 @@ async def test_a_failing_stage_is_apologised_for_and_awaited(name: str) -> None:
     assert caller.transcript == f"{APOLOGY} {ANSWER}"
     assert caller.audio == APOLOGY_PCM + sound(play)
     assert done["response"]["output"][0]["content"][0]["transcript"] == ANSWER
-    # The turn lasts until the answer's first audio; the apology does not end it.
+    # The measured turn lasts until the first audio of the answer, and not of the apology.
     assert done["rejoinder"]["server_ms"] > 3000
     assert done["rejoinder"]["unattributed_ms"] <= 5
 
 
 @virtual
 async def test_another_replica_answers_for_a_dead_one() -> None:
-    """When replica a is dead, b answers without an apology."""
+    """If replica a is dead, replica b answers, without an apology."""
     play = Play(llm=WordyLlm(dead={"a"}))
     async with play.call() as caller:
         await caller.say()
@@ -108,7 +110,9 @@ async def test_another_replica_answers_for_a_dead_one() -> None:
 @pytest.mark.parametrize("words", range(1, 16))
 @virtual
 async def test_a_broken_answer_is_continued_elsewhere(words: int) -> None:
-    """After any number of words b gets the received text as prefix; nothing is repeated or lost."""
+    """If replica a fails after any number of words, replica b continues after the received text. No word is repeated or
+    lost.
+    """
     play = Play(llm=WordyLlm(break_after={"a": words}))
     async with play.call() as caller:
         done = await caller.say()
@@ -125,7 +129,7 @@ async def test_a_broken_answer_is_continued_elsewhere(words: int) -> None:
 @pytest.mark.parametrize("chunks", [0, 1, 5, 10])
 @virtual
 async def test_a_broken_segment_resumes_where_it_broke(chunks: int) -> None:
-    """The segment is synthesized again without the samples that exist already."""
+    """If the synthesis of a segment fails, it is repeated, and the samples that already exist are skipped."""
     play = Play(tts=ToneTts(failures=1, fail_after=chunks))
     async with play.call() as caller:
         await caller.say()
@@ -137,8 +141,8 @@ async def test_a_broken_segment_resumes_where_it_broke(chunks: int) -> None:
 
 @virtual
 async def test_a_vad_failure_during_speech_loses_no_audio() -> None:
-    """A VAD failure while the caller speaks gives an apology within 1.5 s; after it the turn is answered without lost
-    audio.
+    """If voice activity detection fails while the caller speaks, an apology is audible within 1.5 s. After the failure
+    the turn is answered, and all of its audio is transcribed.
     """
     play = Play()
     async with play.call() as caller:
@@ -162,7 +166,7 @@ async def test_a_vad_failure_during_speech_loses_no_audio() -> None:
 
 @virtual
 async def test_a_vad_failure_in_silence_is_not_audible() -> None:
-    """A VAD failure in silence causes no apology."""
+    """If voice activity detection fails while the caller is silent, there is no apology."""
     play = Play()
     async with play.call() as caller:
         play.vad.fault = GONE
@@ -175,7 +179,7 @@ async def test_a_vad_failure_in_silence_is_not_audible() -> None:
 
 @virtual
 async def test_speech_during_a_vad_failure_is_answered() -> None:
-    """A caller who begins during a VAD failure gets an apology, and then the turn is answered."""
+    """A caller who begins to speak while voice activity detection fails gets an apology, and then an answer."""
     play = Play()
     async with play.call() as caller:
         play.vad.fault = TimeoutError()
@@ -188,7 +192,7 @@ async def test_speech_during_a_vad_failure_is_answered() -> None:
 
 @virtual
 async def test_a_failing_turn_detector_costs_the_fallback_silence() -> None:
-    """Without a verdict, and with a transcript that decides nothing, 500 ms of silence end the turn."""
+    """If the turn detector fails and the transcript does not look complete, 500 ms of silence end the turn."""
     play = Play(stt=open_words())
     async with play.call() as caller:
         play.turn.fault = Overloaded("full.")
@@ -204,7 +208,9 @@ async def test_a_failing_turn_detector_costs_the_fallback_silence() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_dead_stage_fails_the_turn_and_not_the_session(name: str, fault: Exception) -> None:
-    """After give_up_after_s the caller gets a second apology and a failed response; the next turn is answered."""
+    """If a stage fails for give_up_after_s, the caller gets a second apology and a failed response. The next turn is
+    answered.
+    """
     play = Play(settings=GIVES_UP_SOON)
     async with play.call() as caller:
         STAGES[name](play, fault)
@@ -223,7 +229,7 @@ async def test_a_dead_stage_fails_the_turn_and_not_the_session(name: str, fault:
 
 @virtual
 async def test_a_failed_transcript_is_reported() -> None:
-    """A client that asked for transcription gets a failed event."""
+    """If a turn cannot be transcribed, a client that configured transcription gets a transcription.failed event."""
     play = Play(settings=GIVES_UP_SOON)
     async with play.call() as caller:
         transcription = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
@@ -236,7 +242,7 @@ async def test_a_failed_transcript_is_reported() -> None:
 
 @virtual
 async def test_an_answer_that_is_given_up_keeps_what_was_said() -> None:
-    """A failed answer keeps the sentence that was heard, and only that, in the next prompt."""
+    """If an answer fails after its first sentence was heard, the next prompt has only this sentence of it."""
     play = Play(settings=GIVES_UP_SOON, llm=WordyLlm(break_after={"a": 5}, gap_s=0.5))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -254,7 +260,7 @@ async def test_an_answer_that_is_given_up_keeps_what_was_said() -> None:
 @pytest.mark.parametrize("name", STAGES)
 @virtual
 async def test_a_bug_in_a_stage_does_not_end_the_session(name: str) -> None:
-    """An exception that no port promises is counted as internal, and the session holds its next turn."""
+    """An unexpected exception of a stage is counted as an internal error, and the session answers its next turn."""
     play = Play(settings=GIVES_UP_SOON, stt=open_words())
     async with play.call() as caller:
         STAGES[name](play, BUG)
@@ -271,7 +277,9 @@ async def test_a_bug_in_a_stage_does_not_end_the_session(name: str) -> None:
 
 @virtual
 async def test_a_transcript_that_fails_is_apologised_for_in_manual_mode_too() -> None:
-    """A failing transcript of a turn that the client committed gets the same apology and the same answer."""
+    """Also if the client commits the turn (no turn detection), a failing transcript causes an apology and then the
+    answer.
+    """
     play = Play()
     async with play.call() as caller:
         manual = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
@@ -289,7 +297,7 @@ async def test_a_transcript_that_fails_is_apologised_for_in_manual_mode_too() ->
 
 @virtual
 async def test_an_apology_gives_way_to_the_caller() -> None:
-    """Speech over the apology cuts it, and both turns are answered once the stage is back."""
+    """Speech over an apology cancels it. Both turns of the caller are answered once the stage works again."""
     play = Play()
     async with play.call() as caller:
         play.llm.fault = GONE
@@ -308,7 +316,7 @@ async def test_an_apology_gives_way_to_the_caller() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
-    """A call that never answers, even while its stream opens, is repeated after call_timeout_s."""
+    """A call that never returns, even while its stream opens, is repeated after call_timeout_s."""
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}})
     play = Play(hedgeless, stt=ScriptedStt(hangs=name == "stt"), llm=WordyLlm(hangs=name == "llm"))
     play.tts.hangs = int(name == "tts")
@@ -324,7 +332,7 @@ async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
 @pytest.mark.parametrize("name", ["llm", "tts"])
 @virtual
 async def test_a_stage_slower_than_its_timeout_answers_in_the_end(name: str) -> None:
-    """A repeated stream gets more time, so a stage that is slower than its timeout answers in the end."""
+    """After a timeout a stream is repeated with a longer timeout, so even a stage slower than its timeout answers."""
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}, "breaker": {"silence_ms": 60_000}})
     slow_s = 1.5 * getattr(hedgeless, name).call_timeout_s
     play = Play(hedgeless)

@@ -1,4 +1,4 @@
-"""Hedged language model requests: which replicas are asked, who pays, and that losers delay no caller."""
+"""Hedged language model requests: which replicas get them, what the budget allows, and that losers delay no caller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def now() -> float:
 
 
 class Desk:
-    """A hedger and its user."""
+    """A hedger, and methods that send requests with it."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Desk:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Desk]:
-        """Yield the desk while its hedger runs."""
+        """Run the hedger inside the context manager."""
         running = asyncio.create_task(self.hedger.run())
         try:
             yield self
@@ -53,7 +53,7 @@ class Desk:
             await asyncio.wait({running})
 
     async def ask(self, give_up_s: float = 60.0, request: LlmRequest = REQUEST) -> tuple[str, float, GenerationStats]:
-        """Return the answer, its time to first token, and the generation's stats."""
+        """Return the answer, its time to first token in seconds, and the generation's stats."""
         began, first, words, stats = now(), 0.0, "", GenerationStats()
         async for delta in self.hedger.stream(request, StageFailures(self.metrics), stats, give_up_s):
             first = first or now() - began
@@ -61,13 +61,15 @@ class Desk:
         return words, first, stats
 
     def count(self, outcome: str) -> int:
-        """Return how many hedges had this outcome."""
+        """Return the number of hedges with this outcome (see `Metrics.hedge`)."""
         return self.metrics.counts[f"hedge {outcome}"]
 
 
 @virtual
 async def test_a_slow_first_token_is_hedged_on_another_replica() -> None:
-    """After the first-token deadline b is asked and answers first, and a is cancelled."""
+    """If replica a has sent no token after the first-token deadline, a hedge goes to replica b, which answers; a is
+    cancelled.
+    """
     async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.08})).open() as desk:
         words, ttft, stats = await desk.ask()
         await asyncio.sleep(0.1)
@@ -81,7 +83,7 @@ async def test_a_slow_first_token_is_hedged_on_another_replica() -> None:
 
 @virtual
 async def test_with_another_backend_the_hedge_goes_there() -> None:
-    """With a backup the hedge goes to it instead of another replica of the primary, and its first token wins."""
+    """If there is a backup model, the hedge goes to it and not to another replica of the primary."""
     backup = WordyLlm(ttft_s={"z": 0.05}, answer="From elsewhere.")
     async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.01}), backup=backup).open() as desk:
         words, ttft, stats = await desk.ask()
@@ -94,7 +96,7 @@ async def test_with_another_backend_the_hedge_goes_there() -> None:
 
 @virtual
 async def test_with_another_backend_failover_goes_there_and_comes_back() -> None:
-    """A dead primary is replaced by the backup, and a dead backup by the primary."""
+    """If the primary model is dead, the backup answers, and if the backup is dead, the primary."""
     backup = WordyLlm(ttft_s={"z": 0.05})
     async with Desk(WordyLlm(ttft_s={"a": 0.05}, dead={"a"}), backup=backup).open() as desk:
         words, _, _ = await desk.ask()
@@ -107,8 +109,8 @@ async def test_with_another_backend_failover_goes_there_and_comes_back() -> None
 
 @virtual
 async def test_a_request_for_the_small_model_goes_to_the_backup_first() -> None:
-    """A request for the small model starts at the backup, and its hedge and retry go to the primary. Without a backup
-    the primary answers.
+    """A request for the small model goes to the backup first, and its hedge and retry go to the primary. Without a
+    backup the primary answers.
     """
     small = LlmRequest((), small=True)
     backup = WordyLlm(ttft_s={"z": 0.05}, answer="In short.")
@@ -127,7 +129,9 @@ async def test_a_request_for_the_small_model_goes_to_the_backup_first() -> None:
 
 @virtual
 async def test_a_hedge_is_vetoed_where_it_would_only_wait() -> None:
-    """No hedge goes to replicas with long queues; it is due again later and goes out once a queue is shorter."""
+    """While all replicas have long queues, no hedge is sent. It is due again later, and is sent once a queue is
+    shorter.
+    """
     llm = WordyLlm(ttft_s={"a": 3.0, "b": 0.08}, queued=HedgingSettings().veto_queue)
     async with Desk(llm).open() as desk:
         asked = asyncio.create_task(desk.ask())
@@ -142,7 +146,7 @@ async def test_a_hedge_is_vetoed_where_it_would_only_wait() -> None:
 
 @virtual
 async def test_a_hedge_that_loses_is_wasted_and_cancelled() -> None:
-    """A hedge that loses against the primary is counted as wasted and cancelled."""
+    """If the primary request answers before its hedge, the hedge is cancelled and counted as wasted."""
     async with Desk(WordyLlm(ttft_s={"a": 0.65, "b": 0.3})).open() as desk:
         _, ttft, stats = await desk.ask()
         await asyncio.sleep(0.1)
@@ -154,7 +158,7 @@ async def test_a_hedge_that_loses_is_wasted_and_cancelled() -> None:
 
 @virtual
 async def test_a_quick_answer_is_not_hedged() -> None:
-    """A first token before the deadline leaves one request."""
+    """If the first token arrives before the deadline, no hedge is sent."""
     async with Desk(WordyLlm(ttft_s={"a": 0.5, "b": 0.01})).open() as desk:
         _, _, stats = await desk.ask()
     assert not stats.hedged
@@ -163,7 +167,9 @@ async def test_a_quick_answer_is_not_hedged() -> None:
 
 @virtual
 async def test_the_delay_is_the_deadline_first_and_a_quantile_after_enough_samples() -> None:
-    """After min_samples answers the delay is a quantile of them, far below the fixed deadline."""
+    """The hedge delay is a fixed deadline at first. After min_samples answers it is a quantile of their times to first
+    token.
+    """
     settings = HedgingSettings(budget=0.05, min_samples=40, window_s=600)
     async with Desk(WordyLlm(ttft_s={"a": 0.1, "b": 0.1}, answer="Yes.", gap_s=0), settings).open() as desk:
         for _ in range(39):
@@ -179,7 +185,7 @@ async def test_the_delay_is_the_deadline_first_and_a_quantile_after_enough_sampl
 
 @virtual
 async def test_without_budget_there_is_no_hedge() -> None:
-    """The default budget pays for one hedge in 25 requests; a refusal is counted once."""
+    """The default budget allows one hedge per 25 requests. A hedge that it does not allow is counted once."""
     async with Desk(WordyLlm(ttft_s={"a": 1.0, "b": 0.1}), HedgingSettings()).open() as desk:
         _, ttft, _ = await desk.ask()
         assert ttft == pytest.approx(1.0)
@@ -194,7 +200,7 @@ async def test_without_budget_there_is_no_hedge() -> None:
 
 @virtual
 async def test_the_limit_of_attempts_is_not_the_budget() -> None:
-    """Reaching MAX_ATTEMPTS is not counted as an exhausted budget."""
+    """If a request has had MAX_ATTEMPTS attempts, this is not counted as an exhausted budget."""
     rich = HedgingSettings(budget=1.0, first_token_deadline_ms=50)
     async with Desk(WordyLlm(ttft_s={"a": 0.4, "b": 0.4, "c": 0.4}), rich).open() as desk:
         for _ in range(10):
@@ -207,7 +213,9 @@ async def test_the_limit_of_attempts_is_not_the_budget() -> None:
 
 @virtual
 async def test_a_loser_that_ignores_its_cancellation_delays_nobody() -> None:
-    """The answer does not wait for a loser that goes on for 5 s; it is reported after cancel_timeout_s."""
+    """The answer does not wait for a cancelled attempt that continues for 5 s. This attempt is counted as an error
+    after cancel_timeout_s.
+    """
     async with Desk(WordyLlm(ttft_s={"a": 20.0, "b": 0.1}, stubborn={"a"})).open() as desk:
         began = now()
         _, ttft, _ = await desk.ask()
@@ -221,7 +229,7 @@ async def test_a_loser_that_ignores_its_cancellation_delays_nobody() -> None:
 
 @virtual
 async def test_leaving_the_answer_stops_every_attempt() -> None:
-    """Cancelling the reader before the first token stops the primary and the hedge."""
+    """If the reader is cancelled before the first token, the primary request and its hedge stop."""
     async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 5.0})).open() as desk:
         asking = asyncio.create_task(desk.ask())
         await asyncio.sleep(1.0)
@@ -234,7 +242,7 @@ async def test_leaving_the_answer_stops_every_attempt() -> None:
 
 @virtual
 async def test_all_replicas_dead_is_one_error_in_the_end() -> None:
-    """After give_up_s of failures a BackendError names the stage."""
+    """If all replicas fail for give_up_s, a BackendError is raised that names the stage."""
     async with Desk(WordyLlm(dead={"a", "b"})).open() as desk:
         began = now()
         with pytest.raises(BackendError, match="llm did not answer") as raised:
@@ -245,7 +253,7 @@ async def test_all_replicas_dead_is_one_error_in_the_end() -> None:
 
 @virtual
 async def test_a_hedged_turn_says_so() -> None:
-    """`hedged` in the report of response.done is true only for the hedged turn."""
+    """The field `hedged` in the report of response.done is true only for a turn with a hedge."""
     play = Play(Settings(hedging=EAGER), llm=WordyLlm(ttft_s={"a": 3.0, "b": 0.1}))
     async with play.call() as caller:
         first = await caller.say()

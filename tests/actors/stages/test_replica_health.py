@@ -1,4 +1,6 @@
-"""A silent replica of the language model is left quickly, and used again when it answers."""
+"""A replica of the language model that stops sending tokens is quickly taken out of use, and used again when it
+answers.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from tests.actors.stages.test_hedged_llm import Desk
 from tests.actors.virtual_time import virtual
 
 BREAKER = BreakerSettings()
-# Without a hedging budget only the breaker can help.
+# Without a hedging budget only the circuit breaker can start another attempt.
 POOR = HedgingSettings(budget=0.0)
 
 
 async def _both_answer_once(desk: Desk) -> None:
-    """Let both replicas answer once."""
+    """Send one request to each of the replicas a and b, so that both have answered."""
     await desk.ask()
     slow, desk.llm.ttft_s = desk.llm.ttft_s, {"b": 0.08}
     await desk.ask()
@@ -28,7 +30,7 @@ async def _both_answer_once(desk: Desk) -> None:
 
 @virtual
 async def test_a_silent_replica_gets_a_second_attempt_next_to_it() -> None:
-    """After 0.7 s of silence another replica answers, although the hedging budget is empty."""
+    """If a replica sends no token for 0.7 s, another replica answers, although the hedging budget is empty."""
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
         await _both_answer_once(desk)
         desk.llm.stopped.add("a")
@@ -40,7 +42,7 @@ async def test_a_silent_replica_gets_a_second_attempt_next_to_it() -> None:
 
 @virtual
 async def test_a_replica_that_stops_in_an_answer_is_replaced() -> None:
-    """Another replica continues after the received text, within a second."""
+    """If a replica stops in the middle of an answer, another one continues after the received text within a second."""
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
         await _both_answer_once(desk)
         asyncio.get_running_loop().call_later(0.15, desk.llm.stopped.add, "a")
@@ -55,7 +57,7 @@ async def test_a_replica_that_stops_in_an_answer_is_replaced() -> None:
 
 @virtual
 async def test_a_silent_replica_is_probed_before_it_serves_again() -> None:
-    """While a replica is out of use others serve at once; a probe brings it back."""
+    """While a replica is out of use, another one answers at once. A successful probe puts the replica back into use."""
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
         await _both_answer_once(desk)
         desk.llm.stopped.add("a")
@@ -77,7 +79,7 @@ async def test_a_silent_replica_is_probed_before_it_serves_again() -> None:
 
 @virtual
 async def test_the_only_replica_is_not_abandoned() -> None:
-    """A slow replica is not abandoned when there is no other."""
+    """If there is only one replica, it stays in use, even if it is slow."""
     async with Desk(WordyLlm(ttft_s={"a": 3.0}), POOR, BREAKER).open() as desk:
         words, ttft, _ = await desk.ask()
     assert words == desk.llm.answer
@@ -87,7 +89,7 @@ async def test_the_only_replica_is_not_abandoned() -> None:
 
 @virtual
 async def test_a_replica_that_serves_others_is_not_silent() -> None:
-    """A replica that sends tokens to any request is not silent."""
+    """A replica that is slow for one request stays in use while it sends tokens for another one."""
     llm = WordyLlm(gap_s=0.3)
     async with Desk(llm, POOR, BREAKER).open() as desk:
         await _both_answer_once(desk)
@@ -103,7 +105,7 @@ async def test_a_replica_that_serves_others_is_not_silent() -> None:
 
 @virtual
 async def test_a_caller_is_not_left_in_silence_when_a_replica_stops() -> None:
-    """When a replica stops during a reply, the listener's audio never pauses for 1.5 s."""
+    """If a replica stops during a reply, the caller still gets audio at least every 1.5 s."""
     play = Play(llm=WordyLlm(gap_s=0.1))
     async with play.call() as caller:
         await caller.hush(0.5)

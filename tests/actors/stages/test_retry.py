@@ -1,4 +1,4 @@
-"""Unary retries: failed calls are repeated, late calls keep their place, and nothing runs on after the answer."""
+"""`retry_unary`: failed calls are repeated, late calls continue, and after the result no attempt runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIVE_UP_S = 60.0
 
 @dataclass
 class Script:
-    """A call whose n-th attempt takes `steps[n]` seconds, and then returns n or raises."""
+    """A call whose n-th attempt follows `steps[n]`: it takes the seconds given there, then returns n or raises."""
 
     steps: list[tuple[float, Exception | None]]
     avoided: list[frozenset[str]] = field(default_factory=list)
@@ -52,7 +52,7 @@ def now() -> float:
 
 @virtual
 async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
-    """The next attempt avoids the failed replica, and the stage has recovered with the answer."""
+    """After a failed attempt the next one avoids the failed replica. After the result the stage counts as recovered."""
     metrics = CountingMetrics()
     failures = StageFailures(metrics)
     script = Script([(0.1, BackendError("gone.", stage="stt", replica="a")), (0.1, Overloaded("full.")), (0.1, None)])
@@ -64,7 +64,7 @@ async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
 
 @virtual
 async def test_a_late_attempt_keeps_its_place() -> None:
-    """An answer after the timeout counts, although a second attempt is under way by then."""
+    """If a late attempt returns while the second attempt is still running, its result is used."""
     failures = StageFailures(CountingMetrics())
     script = Script([(ATTEMPT_S + 1, None), (30, None)])
     began = now()
@@ -80,7 +80,7 @@ async def test_a_late_attempt_keeps_its_place() -> None:
 
 @virtual
 async def test_the_second_attempt_may_be_first() -> None:
-    """The second attempt overtakes a hung replica."""
+    """If the first attempt hangs, the result of the second attempt is used."""
     script = Script([(1000, None), (0.5, None)])
     began = now()
     assert await ask(script) == 1
@@ -90,7 +90,7 @@ async def test_the_second_attempt_may_be_first() -> None:
 
 @virtual
 async def test_there_are_never_more_than_two() -> None:
-    """Of many late attempts only the first and the newest run, and the first can still answer."""
+    """At most two attempts run at once, the first and the newest. The first may still give the result."""
     script = Script([(5 * ATTEMPT_S, None), (1000, None)])
     assert await ask(script) == 0
     assert len(script.avoided) > 3
@@ -99,7 +99,7 @@ async def test_there_are_never_more_than_two() -> None:
 
 @virtual
 async def test_a_late_attempt_that_fails_does_not_stop_the_second() -> None:
-    """The failure of the late attempt starts no third one."""
+    """If the late attempt fails while the second one runs, no third attempt is started."""
     fault = BackendError("gone.", stage="stt", replica="a")
     script = Script([(ATTEMPT_S + 1, fault), (2, None)])
     assert await ask(script) == 1
@@ -108,7 +108,7 @@ async def test_a_late_attempt_that_fails_does_not_stop_the_second() -> None:
 
 @virtual
 async def test_it_gives_up_with_the_last_reason() -> None:
-    """After `give_up_s` the error has the last failure, and no attempt runs on."""
+    """After `give_up_s` a BackendError is raised that names the last failure, and no attempt runs any more."""
     script = Script([(0.1, BackendError("no luck.", stage="stt"))])
     began = now()
     with pytest.raises(BackendError, match=r"did not answer for 60 s \(no luck"):
@@ -119,7 +119,7 @@ async def test_it_gives_up_with_the_last_reason() -> None:
 
 @virtual
 async def test_cancelling_stops_all_attempts() -> None:
-    """Cancelling the call cancels every attempt, the late one too."""
+    """Cancelling the call cancels every attempt that still runs, also a late one."""
     script = Script([(1000, None)])
     asking = asyncio.create_task(ask(script))
     await asyncio.sleep(ATTEMPT_S + 1)
@@ -131,7 +131,7 @@ async def test_cancelling_stops_all_attempts() -> None:
 
 @virtual
 async def test_a_bug_is_raised() -> None:
-    """A bug is raised at once and not repeated."""
+    """An exception that is not a stage fault is raised at once, and the call is not repeated."""
     with pytest.raises(ZeroDivisionError):
         await ask(Script([(0.1, ZeroDivisionError())]))
 
@@ -141,7 +141,9 @@ CALLERS, PLACES, SERVICE_S = 21, 2, 0.5
 
 @virtual
 async def test_many_callers_are_served_in_order() -> None:
-    """With more callers than one attempt's time can serve, none waits longer than all callers before it take."""
+    """If more callers wait than a stage can answer within one attempt's time, they are answered in order: none waits
+    longer than the calls before it take.
+    """
     served = [0.0] * CALLERS
     free = asyncio.Semaphore(PLACES)
     began = now()

@@ -1,4 +1,4 @@
-"""The caller interrupts the reply."""
+"""Barge-in: the caller interrupts the reply."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.actors.fakes import ANSWER, ScriptedStt, WordyLlm, voice
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
-# The answer's audio, segment by segment.
+# All audio of the answer: its two segments.
 WHOLE = voice("It is noon.") + voice("The sun stands high, and lunch is ready for everyone who wants some.")
 
 
 async def interrupt(caller: Caller, after_s: float) -> None:
-    """Speak for a second over the reply, `after_s` after its first audio."""
+    """Ask a question, then speak for a second over the reply, `after_s` seconds after its first audio."""
     await caller.speak(1.0)
     await caller.listen("response.output_audio.delta")
     await caller.hush(after_s)
@@ -25,8 +25,8 @@ async def interrupt(caller: Caller, after_s: float) -> None:
 
 @virtual
 async def test_a_barge_in_silences_the_reply_and_is_answered() -> None:
-    """After speech_started the response is cancelled and no delta follows. The history has what was heard, the
-    interruption is its own turn, and the stop is reported.
+    """After a barge-in the response is cancelled and no delta follows. The conversation has the words that were heard,
+    the interruption is a turn that is answered, and `stop_ms` is reported.
     """
     play = Play(stt=ScriptedStt(deque(["What time is it?", "Stop."])))
     async with play.call() as caller:
@@ -46,7 +46,7 @@ async def test_a_barge_in_silences_the_reply_and_is_answered() -> None:
     question, heard, interruption = prompts(play)[-1]
     assert (question[1], interruption[1]) == ("What time is it?", "Stop.")
     assert ANSWER.startswith(heard[1])
-    # 3.1 s at 80 ms a character, and what is played until the speech counts.
+    # 3.1 s at 80 ms per character, and the audio that is played until the sound counts as speech.
     assert 30 < len(heard[1]) < 45
     assert cut["rejoinder"]["interrupted"]
     assert 40 < cut["rejoinder"]["stop_ms"] <= 100
@@ -58,7 +58,9 @@ async def test_a_barge_in_silences_the_reply_and_is_answered() -> None:
 
 @virtual
 async def test_speech_behind_the_last_delta_still_cuts_the_reply() -> None:
-    """A response stays open until it was heard, so a barge-in after its last delta removes the unheard words."""
+    """A response stays open until it was heard. So a barge-in after the last delta still cancels it, and the
+    conversation has only the words that were heard.
+    """
     play = Play(stt=ScriptedStt(deque(["What time is it?", "Stop."])))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -76,7 +78,9 @@ async def test_speech_behind_the_last_delta_still_cuts_the_reply() -> None:
 
 @virtual
 async def test_a_barge_in_before_the_first_word_leaves_no_response_on_the_wire() -> None:
-    """A reply that has not begun leaves no event, and both of the caller's turns are in the next prompt."""
+    """If the caller speaks again before the reply has begun, no event of that reply is sent, and the next prompt has
+    both turns.
+    """
     play = Play(llm=WordyLlm(ttft_s={"a": 0.7, "b": 0.7}), stt=ScriptedStt(deque(["One.", "Two."])))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -91,7 +95,7 @@ async def test_a_barge_in_before_the_first_word_leaves_no_response_on_the_wire()
 
 @virtual
 async def test_a_noise_before_the_first_word_does_not_cost_the_answer() -> None:
-    """A noise before the reply begins does not end it: the question is answered."""
+    """A noise before the reply begins does not cancel the reply: the question is answered."""
     play = Play(llm=WordyLlm(ttft_s={"a": 0.7, "b": 0.7}), stt=ScriptedStt(deque(["One.", ""])))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -103,7 +107,7 @@ async def test_a_noise_before_the_first_word_does_not_cost_the_answer() -> None:
 
 @virtual
 async def test_a_reply_that_may_not_be_interrupted_is_heard_to_its_end() -> None:
-    """With interrupt_response=false speech over the reply is a turn that is answered after it."""
+    """With interrupt_response=false, speech over the reply does not cancel it, and is answered after it as a turn."""
     play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(interrupt_response=False))

@@ -1,4 +1,4 @@
-"""Speech over a reply that does not address the agent: the reply resumes where it was heard last."""
+"""False interruptions: speech over a reply that does not address the agent. The reply resumes afterwards."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from tests.actors.virtual_time import run_virtual, virtual
 
 WHOLE = voice("It is noon.") + voice("The sun stands high, and lunch is ready for everyone who wants some.")
 QUESTION = "What time is it?"
-# One millisecond, the resolution of audio_end_ms.
+# Bytes of one millisecond of audio, the resolution of audio_end_ms.
 SLACK_BYTES = 2 * WIRE_RATE // 1000
 
 
 @dataclass
 class Listener:
-    """A client that flushes when the server detects speech. With `tells` it reports what it played, as real clients do.
+    """A client's player, which drops its unplayed audio when the server detects speech.
 
-    `late_s` is its network delay; `playbacks` has the audio by item.
+    With `tells` it reports with conversation.item.truncate how much it played, as real clients do. `late_s` is its
+    network delay in seconds. `playbacks` has the audio by item id.
     """
 
     caller: Caller
@@ -63,7 +64,7 @@ class Listener:
 
 @asynccontextmanager
 async def answering(play: Play) -> AsyncIterator[Caller]:
-    """Yield a caller who begins to hear an answer."""
+    """Yield a caller who asked a question and has just got the first audio of the answer."""
     async with play.call() as caller:
         await caller.speak(1.0)
         await caller.listen("response.output_audio.delta")
@@ -71,7 +72,9 @@ async def answering(play: Play) -> AsyncIterator[Caller]:
 
 
 async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[Caller, Listener]:
-    """Ask, make `over_s` of sound two seconds into the answer, and listen to the rest."""
+    """Ask, make a sound of `over_s` seconds two seconds into the answer, and listen to the rest. Return caller and
+    player.
+    """
     async with play.call() as caller:
         listener = Listener(caller, **behavior)
         await caller.speak(1.0)
@@ -84,7 +87,7 @@ async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[C
 
 
 def whole(heard: bytes, slack: int = 2) -> bool:
-    """Return True if this is the answer's audio, with at most `slack` bytes lost or repeated at one seam."""
+    """Return True if `heard` is all audio of the answer, except at most `slack` bytes lost or repeated at one place."""
     off = len(heard) - len(WHOLE)
     seam = next((at for at in range(0, len(heard), 2) if heard[at : at + 2] != WHOLE[at : at + 2]), len(heard))
     return abs(off) <= slack and heard[seam + max(off, 0) + slack :] == WHOLE[seam + max(off, 0) + slack - off :]
@@ -93,8 +96,8 @@ def whole(heard: bytes, slack: int = 2) -> bool:
 @pytest.mark.parametrize("text", ["", "Mm-hm.", "The sun stands high"], ids=["a noise", "a backchannel", "an echo"])
 @virtual
 async def test_a_false_interruption_leaves_no_trace(text: str) -> None:
-    """The reply is paused, resumed from the last sample heard, and completed. The sound makes no turn, item or answer,
-    and the client gets its end.
+    """After a noise, a backchannel or an echo the reply resumes from the last sample heard, and is completed. The sound
+    becomes no turn or item and is not answered, and the client gets speech_stopped for it.
     """
     play = Play(stt=ScriptedStt(deque([QUESTION, text])))
     caller, listener = await overheard(play)
@@ -121,7 +124,7 @@ async def test_a_false_interruption_leaves_no_trace(text: str) -> None:
 
 @virtual
 async def test_a_false_interruption_pauses_the_reply_briefly() -> None:
-    """Two windows of speech pause the reply, and 300 ms of silence after the sound resume it."""
+    """A sound pauses the reply after two voice activity windows. The reply resumes after 300 ms of silence."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     caller, _ = await overheard(play, over_s=0.4)
     paused = caller.at("input_audio_buffer.speech_started", 2)
@@ -134,7 +137,7 @@ async def test_a_false_interruption_pauses_the_reply_briefly() -> None:
 
 @virtual
 async def test_a_click_is_not_transcribed() -> None:
-    """A sound of 60 ms (at most three windows, where four are speech) is not transcribed."""
+    """A sound of 60 ms (at most three voice activity windows, where four count as speech) is not transcribed."""
     settings = Settings(speech=SpeechSettings(min_speech_ms=128))
     play = Play(settings, stt=ScriptedStt(deque([QUESTION, "Never asked."])))
     caller, listener = await overheard(play, over_s=0.06)
@@ -145,7 +148,9 @@ async def test_a_click_is_not_transcribed() -> None:
 
 @virtual
 async def test_a_client_may_report_where_it_stopped() -> None:
-    """A client whose audio arrives 150 ms late gets what it lacks again, and the whole text stays."""
+    """A client with a delay of 150 ms reports where it stopped. The reply resumes from there, and the conversation
+    keeps all of its text.
+    """
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     caller, listener = await overheard(play, tells=True, late_s=0.15)
     [done] = caller.of("response.done")
@@ -156,7 +161,7 @@ async def test_a_client_may_report_where_it_stopped() -> None:
 
 @virtual
 async def test_a_sound_after_the_last_delta_keeps_the_end() -> None:
-    """After the last delta, while it still plays, the response is open and resumes like any other."""
+    """If a sound comes after the last delta while its audio still plays, the unheard end is sent again."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with play.call() as caller:
         listener = Listener(caller)
@@ -172,7 +177,7 @@ async def test_a_sound_after_the_last_delta_keeps_the_end() -> None:
 
 @virtual
 async def test_a_missing_transcript_resumes_the_reply() -> None:
-    """Without a transcript the reply resumes confirm_timeout_ms after the sound."""
+    """If the sound is not transcribed in time, the reply resumes confirm_timeout_ms after the sound."""
     stt = ScriptedStt(deque([QUESTION]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -188,7 +193,7 @@ async def test_a_missing_transcript_resumes_the_reply() -> None:
 
 @virtual
 async def test_words_of_slow_speech_to_text_are_answered() -> None:
-    """While speech-to-text takes three seconds the reply resumes; then the caller's words are answered."""
+    """If speech-to-text takes three seconds, the reply resumes meanwhile. Then the caller's words are answered."""
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -201,7 +206,7 @@ async def test_words_of_slow_speech_to_text_are_answered() -> None:
 
 @virtual
 async def test_failing_speech_to_text_counts_a_sound_as_a_turn() -> None:
-    """When speech-to-text fails the sound counts as a turn, which is answered once the stage is back."""
+    """If speech-to-text fails, a sound over the reply counts as a turn. It is answered once the stage works again."""
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -216,7 +221,7 @@ async def test_failing_speech_to_text_counts_a_sound_as_a_turn() -> None:
 
 @virtual
 async def test_the_reply_resumes_over_a_long_noise() -> None:
-    """During four seconds of sound without words the reply resumes after two."""
+    """During a sound of four seconds without words, the reply resumes after two seconds."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with answering(play) as caller:
         await caller.hush(1.0)
@@ -230,7 +235,7 @@ async def test_the_reply_resumes_over_a_long_noise() -> None:
 
 @virtual
 async def test_words_end_the_reply_while_the_caller_goes_on() -> None:
-    """Words in an interim transcript end the reply long before the caller stops."""
+    """Words in an interim transcript cancel the reply before the caller has stopped speaking."""
     play = Play(stt=ScriptedStt(deque([QUESTION, "No, I wanted to know the day and the month."])))
     async with answering(play) as caller:
         await caller.hush(1.0)
@@ -242,7 +247,7 @@ async def test_words_end_the_reply_while_the_caller_goes_on() -> None:
 
 @virtual
 async def test_an_echo_is_not_answered_without_interruption() -> None:
-    """With interrupt_response=false the caller's turn is answered after the reply, and the reply's own echo is not."""
+    """With interrupt_response=false the caller's turn is answered after the reply, but an echo of the reply is not."""
     play = Play(stt=ScriptedStt(deque([QUESTION, "The sun stands high and lunch", "And tomorrow?"])))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(interrupt_response=False))
@@ -260,7 +265,7 @@ async def test_an_echo_is_not_answered_without_interruption() -> None:
 
 @virtual
 async def test_a_client_that_cancels_a_paused_reply_is_obeyed() -> None:
-    """response.cancel ends a paused reply, and the sound that paused it is not a turn."""
+    """response.cancel ends a paused reply, and the sound that paused it becomes no turn."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with answering(play) as caller:
         await caller.hush(1.0)
@@ -278,8 +283,8 @@ SOUNDS = ("", "Mm-hm.", "Yeah, okay.", "")
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_interruptions_keep_audio_and_history_consistent(seed: int) -> None:
-    """With interruptions at random, completed answers were heard whole, cancelled ones as far as the history says, and
-    nothing of a response is heard after its end.
+    """With random interruptions, all audio of a completed answer was heard, and of a cancelled answer at least the
+    words that the conversation keeps. No audio of a response is sent after its end.
     """
     cancelled, completed = run_virtual(_interrupt_at_random(seed))
     assert cancelled + completed >= 4
@@ -305,6 +310,6 @@ async def _interrupt_at_random(seed: int) -> tuple[int, int]:
         else:
             said = "".join(part["transcript"] for part in item["content"])
             assert ANSWER.startswith(said)
-            # A word counts as heard when its share of its segment was played, so the text never exceeds the audio.
+            # A word counts as heard when its share of its segment's audio was played, so no word exceeds the audio.
             assert len(said) * 1920 * 2 <= len(heard) + 2 * 1920 * 2
     return statuses.count("cancelled"), statuses.count("completed")
