@@ -1,6 +1,7 @@
-"""One caller over the network pair: it sends recorded speech, receives the answers and logs every message's size.
+"""One caller on the network pair: it sends recorded speech, receives the answers and logs every message's size.
 
-All times are seconds since the epoch, like the capture's. Caller and capture share one machine's clock.
+All times are in seconds since the Unix epoch (`time.time`), like those of the packet capture. Caller and capture run on
+one machine, so they share one clock.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.wire.formats import AudioFormat
 
 APPEND = '{"type":"input_audio_buffer.append","audio":"%s"}'
-# Timeout for a complete answer.
+# Timeout for a complete answer, in seconds.
 ANSWER_S = 60.0
-# Pause between the end of an answer's playout and the next sentence.
+# Pause between the end of an answer's playout and the next sentence, in seconds.
 THINK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class AudioPath:
-    """How a caller's audio travels.
+    """How a call transports its audio: format, message length, encryption and muting.
 
     Attributes:
         wire: Audio format in both directions.
         message_ms: Milliseconds of audio per message from the caller.
-        tls: Use TLS.
-        muted: Send nothing from the start of an answer until the caller's next sentence.
+        tls: True if the connection uses TLS.
+        muted: True if the caller sends nothing from the start of an answer until its next sentence.
     """
 
     wire: AudioFormat
@@ -56,12 +57,12 @@ class AudioPath:
 
 @dataclass(frozen=True, slots=True)
 class WireMessage:
-    """One WebSocket message.
+    """One WebSocket text message of a call.
 
     Attributes:
-        at: Time of sending or receiving.
-        length: Characters of the text.
-        audio: Bytes of coded audio inside its base64. 0 for messages without audio.
+        at: Time of sending or receiving, in seconds since the Unix epoch.
+        length: Number of characters of the JSON text.
+        audio: Number of bytes of coded audio in the message, before base64 encoding. 0 for messages without audio.
     """
 
     at: float
@@ -71,17 +72,18 @@ class WireMessage:
 
 @dataclass(slots=True)
 class BandwidthCall:
-    """Log of one call.
+    """Log of one call. All times are in seconds since the Unix epoch (`time.time`).
 
     Attributes:
-        path: How the audio travelled.
+        path: How the call transported its audio.
         port: The caller's TCP port.
-        began: Start of the microphone, after the session's configuration.
-        ended: End of the last turn.
-        sent: Messages with audio from the caller.
-        received: All messages from the server.
-        spoken: Start and end of each sentence. A sentence ends when the message after its last one is due.
-        heard: Start and end of each answer: its first and last event.
+        began: Time at which the caller began to send audio, after the session was configured.
+        ended: Time at which the last turn ended.
+        sent: Messages with audio that the caller sent, in order.
+        received: All messages that the server sent, in order.
+        spoken: (start, end) of each of the caller's sentences. The end is the time at which the message after the
+            sentence's last message is due.
+        heard: (start, end) of each answer: the arrival of its `response.created` and its `response.done`.
     """
 
     path: AudioPath
@@ -95,29 +97,29 @@ class BandwidthCall:
 
     @property
     def seconds(self) -> float:
-        """Length of the call."""
+        """Length of the call in seconds."""
         return self.ended - self.began
 
     @property
     def spoken_s(self) -> float:
-        """Seconds in which the caller spoke."""
+        """Length of all of the caller's sentences in seconds."""
         return sum(end - start for start, end in self.spoken)
 
     @property
     def heard_s(self) -> float:
-        """Seconds of audio in the answers."""
+        """Length of the audio of all answers in seconds."""
         return sum(message.audio for message in self.received) / (self.path.wire.rate * self.path.wire.sample_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class CallTarget:
-    """Where to call and what to say.
+    """Server to call, and sentences to speak.
 
     Attributes:
         side: The caller's end of the network pair.
         address: The server's IPv4 address.
         port: The server's port. It must match the path's use of TLS.
-        utterances: One sentence per turn, at the path's sample rate.
+        utterances: One sentence per turn: 16-bit samples at the sample rate of the path's audio format.
         trust: TLS settings that accept the server's certificate. Used only if the path uses TLS.
     """
 
@@ -129,7 +131,7 @@ class CallTarget:
 
 
 async def hold_call(path: AudioPath, target: CallTarget) -> BandwidthCall:
-    """Hold one conversation with one turn per utterance, and return its log.
+    """Make one call with one turn per utterance, and return its log.
 
     Raises:
         BackendError: An answer did not complete within `ANSWER_S`, or the server sent an error event.
@@ -159,7 +161,7 @@ def first(group: BaseExceptionGroup[BackendError]) -> BackendError:
 
 
 class _Conversation:
-    """The tasks of one call: a microphone on absolute deadlines, a receiver, and the sequence of turns."""
+    """Tasks of one call: one sends audio at fixed deadlines, one receives events, and one runs the turns."""
 
     def __init__(self, call: BandwidthCall, connection: ClientConnection) -> None:
         self._call = call
@@ -172,7 +174,7 @@ class _Conversation:
         self._plays_until = 0.0
 
     async def run(self, utterances: Sequence[Pcm]) -> None:
-        """Hold all turns. Raises TimeoutError if the server does not answer in time."""
+        """Run one turn per utterance. Raises TimeoutError if an answer is not complete within `ANSWER_S`."""
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._listen())
             await self._configure()
@@ -223,7 +225,7 @@ class _Conversation:
             await asyncio.sleep(max(0.0, began + number * path.message_ms / 1000 - loop.time()))
 
     def _log_speech(self, at: float) -> None:
-        """Start or extend the current entry of `spoken` with a speech message that was sent at this time."""
+        """Record in `spoken` that a message with speech was sent at `at`: extend the sentence or start a new one."""
         due = at + self._call.path.message_ms / 1000
         if self._sentence_began is None:
             self._sentence_began = at
@@ -250,7 +252,10 @@ class _Conversation:
 
 
 def messages(path: AudioPath, pcm: Pcm) -> list[bytes]:
-    """Split audio into messages and encode each in the path's format. The last one is padded with silence."""
+    """Split 16-bit audio into messages of `path.message_ms` and return them, encoded in the path's audio format.
+
+    The last message is padded with silence.
+    """
     law, size = path.wire.law, path.wire.rate * path.message_ms // 1000
     padded = np.concatenate([pcm, np.zeros(-pcm.size % size, np.int16)])
     parts = [padded[start : start + size].astype("<i2").tobytes() for start in range(0, padded.size, size)]

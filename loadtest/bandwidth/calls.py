@@ -1,4 +1,4 @@
-"""Calls over the network pair: our server in one namespace, callers in the other, and the packets between them."""
+"""Calls over the network pair: Rejoinder's server in one namespace, callers in the other, and the captured packets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from rejoinder.core.wire.formats import AudioFormat
 PLAIN_PORT, TLS_PORT = 8000, 8443
 _START_S, _STOP_S = 90.0, 10.0
 _TURNS = 2
-# Delay between the starts of two calls. It is not a multiple of a message's length: messages must not coincide.
+# Delay between the starts of two calls in seconds. It is not a multiple of a message's length, so that two calls do not
+# send their messages at the same time.
 _STAGGER_S = 0.137
 
 AUDIO_PATHS = (
@@ -42,21 +43,21 @@ AUDIO_PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class CapturedCalls:
-    """Calls that were held at the same time, and all their packets."""
+    """Logs of calls that ran at the same time, and all their captured packets."""
 
     calls: tuple[BandwidthCall, ...]
     packets: tuple[Packet, ...]
 
 
 class BandwidthServers:
-    """Two running servers on the pair: one without and one with TLS. See `running_servers`."""
+    """Two running servers on the network pair, one without and one with TLS. `running_servers` starts them."""
 
     def __init__(self, pair: Pair, trust: ssl.SSLContext) -> None:
         self._pair = pair
         self._trust = trust
 
     def capture_calls(self, paths: Sequence[AudioPath]) -> CapturedCalls:
-        """Hold one call per path, all at the same time, and capture their packets.
+        """Make one call per path, all at the same time, and capture their packets.
 
         Raises:
             BackendError: A call failed, or the capture lost a packet.
@@ -98,7 +99,7 @@ async def _hold(pair: Pair, paths: Sequence[AudioPath], trust: ssl.SSLContext) -
 
 @contextmanager
 def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
-    """Run our server with emulated engines until the context ends. With a certificate it uses TLS."""
+    """Run Rejoinder's server with emulated engines until the context ends. With a certificate the server uses TLS."""
     command = [
         sys.executable,
         "-m",

@@ -1,6 +1,7 @@
 """Packet capture on the network pair: recorded by dumpcap, read by tshark, checked against the interface's counters.
 
-A capture that holds fewer packets than the interface counted is an error. It never leads to a lower figure.
+If a capture has fewer packets than the interface counted, an error is raised. Lost packets therefore never lower a
+result.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from loadtest.bandwidth.formula import NOTHING, NetworkLoad
 from loadtest.bandwidth.netns import Side
 from rejoinder.core.errors import BackendError
 
-# Bytes kept of each packet: enough for its headers. The full length is recorded separately.
+# Number of bytes kept of each packet: enough for its headers. The full length is recorded separately.
 _SNAP = 128
 _BUFFER_MB = 64
 _START_S, _STOP_S, _READ_S = 20.0, 20.0, 120.0
@@ -34,14 +35,14 @@ class Packet:
     """One IP packet.
 
     Attributes:
-        at: Seconds since the epoch.
+        at: Time of the capture in seconds since the Unix epoch.
         source: IPv4 address of the sender.
         source_port: TCP or UDP port of the sender.
         target_port: TCP or UDP port of the receiver.
-        ip_bytes: Length including the IP header.
-        payload: Bytes after the TCP or UDP header.
-        acknowledgement: A TCP packet without payload that neither opens nor closes the connection.
-        handshake: A TCP packet that opens or closes the connection (SYN, FIN or RST).
+        ip_bytes: Length in bytes, with the IP header.
+        payload: Number of bytes after the TCP or UDP header.
+        acknowledgement: True for a TCP packet without payload that neither opens nor closes the connection.
+        handshake: True for a TCP packet that opens or closes the connection (SYN, FIN or RST).
     """
 
     at: float
@@ -59,7 +60,7 @@ class Capture:
     """Result of a capture, filled in when the capture ends.
 
     Attributes:
-        packets: The IPv4 packets.
+        packets: The captured IPv4 packets, in order.
         other_frames: Number of frames that are not IPv4, such as address resolution (ARP).
     """
 
@@ -69,12 +70,12 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class CapturedTraffic:
-    """Sums over some packets.
+    """Sums of bytes and packets over a set of captured packets.
 
     Attributes:
-        data: Packets other than pure acknowledgements and handshakes.
-        payload: Payload bytes of these packets.
-        acknowledgements: TCP's pure acknowledgements.
+        data: IP bytes and number of all packets except pure acknowledgements and handshakes.
+        payload: Number of payload bytes of the packets in `data`.
+        acknowledgements: IP bytes and number of TCP's pure acknowledgements, which have no payload.
     """
 
     data: NetworkLoad = NOTHING
@@ -83,12 +84,12 @@ class CapturedTraffic:
 
     @property
     def all(self) -> NetworkLoad:
-        """Data packets and acknowledgements together."""
+        """IP bytes and number of data packets and acknowledgements together."""
         return self.data + self.acknowledgements
 
 
 def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
-    """Add up packets. Packets that open or close a connection are left out."""
+    """Return the sums of bytes and packets. Packets that open or close a connection are left out."""
     data, acknowledgements, payload = NOTHING, NOTHING, 0
     for packet in packets:
         if packet.handshake:
@@ -103,7 +104,7 @@ def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
 
 @contextmanager
 def capturing(side: Side) -> Iterator[Capture]:
-    """Capture all packets on one end of the pair while the context lasts.
+    """Capture all packets on one end of the network pair while the context lasts.
 
     Yields:
         The capture. It is empty until the context ends.
@@ -121,7 +122,7 @@ def capturing(side: Side) -> Iterator[Capture]:
                 before = side.packet_count()
                 yield capture
                 counted = side.packet_count() - before
-                # The kernel passes packets in blocks: give the last, partly filled one time to reach dumpcap.
+                # The kernel passes packets in blocks. Wait until the last, partly filled block has reached dumpcap.
                 time.sleep(_SETTLE_S)
             finally:
                 dumpcap.send_signal(signal.SIGINT)
@@ -141,7 +142,7 @@ def _wait_until_capturing(dumpcap: subprocess.Popen[str], file: Path) -> None:
 
 
 def read(file: Path) -> tuple[list[Packet], int]:
-    """Read a capture file. Return its IPv4 packets and the number of other frames.
+    """Read a capture file. Return its IPv4 packets and the number of frames that are not IPv4.
 
     Raises:
         BackendError: tshark failed.

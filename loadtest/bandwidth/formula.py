@@ -68,7 +68,7 @@ class Tcp:
     """Cost model of WebSocket messages over TCP. Each message is written at once (TCP_NODELAY).
 
     Attributes:
-        tls: The stream is encrypted with TLS 1.3.
+        tls: True if the stream is encrypted with TLS 1.3.
         ip: Bytes of the IP header: `IPV4` or `IPV6`.
     """
 
@@ -81,7 +81,7 @@ class Tcp:
         return MTU - self.ip - TCP - TCP_TIMESTAMPS
 
     def message(self, payload: int, *, masked: bool) -> NetworkLoad:
-        """Return the load of one message of `payload` bytes. Clients mask their messages, servers do not."""
+        """Return the load of one message of `payload` bytes. Set `masked` for a client's message: only clients mask."""
         return self.write(websocket_frame(payload, masked=masked))
 
     def write(self, stream: int) -> NetworkLoad:
@@ -105,7 +105,7 @@ class Rtp:
     Attributes:
         srtp: Protection profile.
         extensions: Bytes of RTP header extensions.
-        turn: The packets pass a TURN relay as ChannelData.
+        turn: True if the packets pass a TURN relay as ChannelData.
         ip: Bytes of the IP header: `IPV4` or `IPV6`.
     """
 
@@ -116,15 +116,15 @@ class Rtp:
 
     @property
     def overhead(self) -> int:
-        """Bytes of every packet besides its payload."""
+        """Number of bytes of every packet in addition to its payload: headers and SRTP tag."""
         return self.ip + UDP + RTP + self.extensions + self.srtp.value + (TURN_CHANNEL if self.turn else 0)
 
     def packet(self, payload: float) -> NetworkLoad:
-        """Return the load of one frame of `payload` coded bytes."""
+        """Return the load of one packet with a codec frame of `payload` bytes."""
         return NetworkLoad(self.overhead + payload, 1)
 
     def constant(self, kbps: float, frame_ms: float) -> NetworkLoad:
-        """Return the load of one second of a codec with a constant bit rate."""
+        """Return the load of one second of audio at a constant `kbps`, in frames of `frame_ms` milliseconds."""
         frames = 1000 / frame_ms
         return self.packet(kbps * 1000 / 8 / frames) * frames
 
@@ -135,5 +135,5 @@ def base64_length(size: int) -> int:
 
 
 def kbps(size: float, seconds: float) -> float:
-    """Convert `size` bytes in `seconds` to kilobits per second."""
+    """Return the rate in kilobits per second if `size` bytes are sent in `seconds` seconds."""
     return size * 8 / 1000 / seconds

@@ -1,7 +1,7 @@
 """Send media streams over the network pair: SRTP in real time, both directions, one UDP port per stream.
 
-All streams run at the same time through one pacer. The other end receives and decrypts every packet, so that only
-packets which a listener could play are counted.
+All streams run at the same time in one loop that sends at fixed deadlines. The other end receives and decrypts every
+packet, so that only packets which a listener could play are counted.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _VERSION, _EXTENSION_BIT = 0x80, 0x10
 # RFC 8285: the marker of one-byte extensions, their length in 32-bit words, and the (empty) words themselves.
 _EXTENSIONS = struct.pack("!HH", 0xBEDE, (RTP_EXTENSIONS - 4) // 4) + bytes(RTP_EXTENSIONS - 4)
 _TICK_S = 0.02
-# Time for the last packets to arrive.
+# Time for the last packets to arrive, in seconds.
 _DRAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class MediaStream:
-    """Encoded audio of one session.
+    """Encoded audio of one session in both directions.
 
     Attributes:
         name: Label in tables. Unique among the streams that are sent together.
@@ -46,7 +46,7 @@ class MediaStream:
         up: The caller's packets, one per frame. b"" means that no packet is sent for the frame.
         down: The agent's packets, in the same form.
         srtp: Protection profile.
-        extensions: Add the RTP header extensions of a typical browser.
+        extensions: True if the packets have the RTP header extensions of a typical browser.
     """
 
     name: str
@@ -58,7 +58,7 @@ class MediaStream:
 
     @property
     def seconds(self) -> float:
-        """Length of the stream."""
+        """Length of the stream in seconds."""
         return len(self.up) * self.frame_ms / 1000
 
 
@@ -77,7 +77,7 @@ class _Flow:
         self._open = Session(Policy(key=key, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile))
 
     def send(self, tick: int) -> None:
-        """Send the packet that is due in this 20 ms tick, if there is one."""
+        """Send the packet that is due in the 20 ms period number `tick`, if there is one."""
         number, rest = divmod(tick * round(_TICK_S * 1000), self._stream.frame_ms)
         if rest or number >= len(self._packets) or not self._packets[number]:
             return
@@ -90,7 +90,10 @@ class _Flow:
         self.sent += 1
 
     def receive(self) -> None:
-        """Receive and decrypt one packet. Raises pylibsrtp's error if the packet was not encrypted with our key."""
+        """Receive and decrypt one packet.
+
+        Raises pylibsrtp's error if the packet was not encrypted with the sender's key.
+        """
         self._open.unprotect(self.receiver.recv(2048))
         self.received += 1
 
@@ -99,7 +102,8 @@ def send_streams(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[
     """Send all streams at the same time, in real time, and wait for the last packet.
 
     Returns:
-        For each stream's name: its UDP port, and the start and end of sending in seconds since the epoch.
+        By the stream's name: (UDP port, start of sending, end of sending). The times are in seconds since the Unix
+        epoch.
 
     Raises:
         BackendError: A packet did not arrive, or the network refused a socket operation.
@@ -136,7 +140,7 @@ def _bound(side: Side, port: int, sockets: list[socket.socket]) -> socket.socket
 
 
 def _run(flows: Sequence[_Flow], seconds: float) -> tuple[float, float]:
-    """Send on absolute deadlines while a thread receives. Return start and end in seconds since the epoch."""
+    """Send at fixed deadlines while a thread receives. Return (start, end) in seconds since the Unix epoch."""
     done = threading.Event()
     receiver = threading.Thread(target=_receive, args=(flows, done))
     receiver.start()

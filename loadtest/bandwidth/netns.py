@@ -57,7 +57,7 @@ class Side:
         """
         results: list[socket.socket | OSError] = []
         # The namespace is a property of the thread, and a socket keeps the namespace in which it was opened. So a
-        # short-lived thread switches the namespace, and the calling thread stays where it is.
+        # short-lived thread switches the namespace, and the calling thread stays in its own.
         thread = threading.Thread(target=_open_socket, args=(self.namespace, kind, results))
         thread.start()
         thread.join()
@@ -76,21 +76,21 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The two ends: the callers' namespace and the server's."""
+    """A network pair: the callers' namespace and the server's namespace, joined by a virtual Ethernet cable."""
 
     caller: Side
     server: Side
 
 
 def missing() -> list[str]:
-    """List the privileges and tools that this machine lacks for a pair, in words. Empty if it has everything."""
+    """Return the privileges and tools, in words, that this machine lacks for a network pair. Empty if none."""
     tools = [f"{tool} (Debian package {package})" for tool, package in TOOLS.items() if shutil.which(tool) is None]
     return [*(["root"] if os.geteuid() else []), *tools]
 
 
 @contextmanager
 def pair() -> Iterator[Pair]:
-    """Create a pair and remove it at the end, also after an error.
+    """Create a network pair, and remove it when the context ends, also after an error.
 
     Yields:
         The pair, with both interfaces up.

@@ -33,11 +33,11 @@ class OpusSettings:
     """Encoder settings of one Opus stream.
 
     Attributes:
-        kbps: Target bit rate. Variable around this target unless `constant` is set.
+        kbps: Target bit rate in kilobits per second. The rate varies around the target unless `constant` is set.
         frame_ms: Frame length in milliseconds, one of `FRAME_MS`.
         channels: 1 (mono) or 2 (stereo).
-        dtx: Send nothing while the input is silent, except refreshes of the background noise.
-        constant: Encode every frame at exactly `kbps`.
+        dtx: True to send nothing while the input is silent, except frames that refresh the background noise.
+        constant: True to encode every frame at exactly `kbps`.
     """
 
     kbps: float

@@ -20,9 +20,10 @@ State = Literal["talking", "conversation"]
 TOLERANCE = 0.03
 """Maximum relative difference between measurement and formula, in bytes and in packets."""
 
-# A placeholder with the length of a real session key (deployments/transports/realtime_ws.py), so that ids have theirs.
+# A placeholder with the length of a real session key (deployments/transports/realtime_ws.py), so that generated ids
+# have their real length.
 _KEY = "0" * 12
-# Tolerance between timestamps of one clock that two programs read: the caller and dumpcap.
+# Tolerance in seconds between timestamps of one clock that two programs read: the caller and dumpcap.
 _CLOCK_TOLERANCE_S = 0.001
 
 
@@ -33,10 +34,10 @@ class DirectionRow:
     Attributes:
         direction: "up" is caller to server, "down" is server to caller.
         state: "talking" is the time in which this direction carries speech, "conversation" is the whole call.
-        seconds: Length of the time that the bytes belong to.
-        payload_bytes: Measured bytes after the TCP or UDP header.
-        measured: Measured load without TCP's pure acknowledgements.
-        formula: Computed load. The formula does not cover pure acknowledgements.
+        seconds: Length of that time in seconds.
+        payload_bytes: Measured number of bytes after the TCP or UDP headers.
+        measured: Measured IP bytes and packets, without TCP's pure acknowledgements.
+        formula: Computed IP bytes and packets. The formula does not cover pure acknowledgements.
         acknowledgements: Measured pure acknowledgements.
     """
 
@@ -50,12 +51,12 @@ class DirectionRow:
 
     @property
     def kbps(self) -> float:
-        """Measured rate in whole IP packets, acknowledgements not included."""
+        """Measured rate in kilobits per second: IP packets with their headers, without acknowledgements."""
         return kbps(self.measured.ip_bytes, self.seconds)
 
     @property
     def pps(self) -> float:
-        """Measured packets per second, acknowledgements not included."""
+        """Measured packets per second, without acknowledgements."""
         return self.measured.packets / self.seconds
 
     @property
@@ -76,7 +77,7 @@ class DirectionRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionKind:
-    """One kind of session and its four rows: two directions times two states."""
+    """A measured kind of session (transport and audio format), with four rows: two directions times two states."""
 
     transport: str
     name: str
@@ -87,7 +88,7 @@ class SessionKind:
         return next(row for row in self.rows if (row.direction, row.state) == (direction, state))
 
     def both_ways(self, state: State) -> NetworkLoad:
-        """Return bytes and packets per second of both directions together, acknowledgements included.
+        """Return IP bytes and packets per second of both directions together, with acknowledgements.
 
         For "talking", this is the load while both sides speak at the same time.
         """
@@ -96,19 +97,20 @@ class SessionKind:
 
     @property
     def kbps(self) -> float:
-        """Rate of an average second of the conversation: both directions, acknowledgements included."""
+        """Mean rate of the conversation in kilobits per second: both directions, with acknowledgements."""
         return kbps(self.both_ways("conversation").ip_bytes, 1)
 
 
 def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) -> SessionKind:
-    """Compute the rows of one call. `packets` is the whole capture, `server` the server's IPv4 address."""
+    """Return the rows of one call. `packets` is the complete capture, and `server` is the server's IPv4 address."""
     own = [packet for packet in packets if call.port in (packet.source_port, packet.target_port)]
     up = [packet for packet in own if packet.source != server]
     down = [packet for packet in own if packet.source == server]
     whole = [(call.began, call.ended)]
     tcp = Tcp(tls=call.path.tls)
-    # A packet is captured after its message is written and before it is read. A sentence ends when the next message is
-    # due, and an answer begins when its first event is read. Move both limits half a message earlier.
+    # A packet is captured after its message is written and before the message is read. The log ends a sentence when the
+    # next message is due, and begins an answer when its first event is read. Both times are moved half a message
+    # earlier, so that exactly the packets of the sentence or answer lie between start and end.
     half = call.path.message_ms / 2000
     speech_spans = [(start - _CLOCK_TOLERANCE_S, end - half) for start, end in call.spoken]
     answer_spans = [(start - half, end) for start, end in call.heard]
@@ -149,13 +151,13 @@ def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) ->
 def stream_session(
     stream: MediaStream, packets: Iterable[Packet], port: int, began: float, *, server: str
 ) -> SessionKind:
-    """Compute the rows of one media stream. The caller speaks in the first half of the time, the agent in the second.
+    """Return the rows of one media stream. The caller speaks in the first half of the time, the agent in the second.
 
     Args:
-        stream: What was sent.
-        packets: The whole capture.
+        stream: The stream that was sent.
+        packets: The complete capture.
         port: The stream's UDP port.
-        began: Start of sending, in seconds since the epoch.
+        began: Start of sending, in seconds since the Unix epoch.
         server: The server's IPv4 address.
     """
     own = [packet for packet in packets if packet.source_port == port]
@@ -177,7 +179,7 @@ def stream_session(
 
 
 def delta_length(wire: AudioFormat, audio: int) -> int:
-    """Return the characters of our server's `response.output_audio.delta` event with `audio` bytes of audio."""
+    """Return the number of characters in a `response.output_audio.delta` event of our server with `audio` bytes."""
     stamp = IdStamp(_KEY)
     events = ResponseEvents(stamp("resp"), stamp("item"), None, spoken=True, format=wire)
     event = {"event_id": stamp("event"), **events.audio_delta(b"")} | {"delta": ""}
@@ -186,18 +188,18 @@ def delta_length(wire: AudioFormat, audio: int) -> int:
 
 
 def append_length(wire: AudioFormat, milliseconds: float) -> int:
-    """Return the characters of our caller's `input_audio_buffer.append` event with this many milliseconds of audio."""
+    """Return the number of characters in an `input_audio_buffer.append` event with `milliseconds` of audio."""
     return len(APPEND % "") + base64_length(round(wire.rate * wire.sample_bytes * milliseconds / 1000))
 
 
 def _uplink(call: BandwidthCall, tcp: Tcp) -> NetworkLoad:
-    """Return the load of one second of an open microphone."""
+    """Return the computed load of one second in which the caller sends audio."""
     path = call.path
     return tcp.message(append_length(path.wire, path.message_ms), masked=True) * (1000 / path.message_ms)
 
 
 def _downlink(call: BandwidthCall, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> NetworkLoad:
-    """Return the computed load of the events within these spans.
+    """Return the computed load of the server's events that arrived within these (start, end) times.
 
     The length of an audio delta is computed from its audio. The other events keep their measured length, because
     their number and text depend on the dialogue.
@@ -208,7 +210,7 @@ def _downlink(call: BandwidthCall, tcp: Tcp, spans: Sequence[tuple[float, float]
 
 
 def _audio_s(call: BandwidthCall, spans: Sequence[tuple[float, float]]) -> float:
-    """Return the seconds of audio that the microphone sent within these spans."""
+    """Return the seconds of audio that the caller sent within these (start, end) times."""
     rate = call.path.wire.rate * call.path.wire.sample_bytes
     sent = (
         message for message in call.sent if any(start <= message.at < end - _CLOCK_TOLERANCE_S for start, end in spans)
@@ -217,7 +219,7 @@ def _audio_s(call: BandwidthCall, spans: Sequence[tuple[float, float]]) -> float
 
 
 def _coded(rtp: Rtp, packets: Sequence[bytes]) -> NetworkLoad:
-    """Return the load of packets with these payloads. Frames that the encoder left out cost nothing."""
+    """Return the computed load of RTP packets with these payloads. An empty payload is a frame that was not sent."""
     return sum((rtp.packet(len(packet)) for packet in packets if packet), NOTHING)
 
 

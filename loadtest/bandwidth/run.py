@@ -37,9 +37,9 @@ class BandwidthReport:
     """All measurements and the tables computed from them.
 
     Attributes:
-        sessions: Every measured kind of session.
-        qualities: The guide's per-agent table.
-        servers: The guide's server table.
+        sessions: Measurements of every kind of session.
+        qualities: The latency guide's per-agent table, compared with the measurements.
+        servers: The latency guide's server table, compared with the measurements.
         projected: Configurations computed by formula only.
         strangers: Number of captured frames that are not IPv4. They are left out of every figure.
     """
@@ -52,16 +52,16 @@ class BandwidthReport:
 
     @property
     def ok(self) -> bool:
-        """True if every row agrees with its formula."""
+        """True if the measurement of every row agrees with its formula within `rows.TOLERANCE`."""
         return all(row.ok for session in self.sessions for row in session.rows)
 
 
 def measure(seconds: float, agents: int, report_progress: ReportProgress) -> BandwidthReport:
-    """Run every measurement on a new network pair.
+    """Run every measurement on a new network pair and return the report.
 
     Args:
-        seconds: Length of each media stream.
-        agents: Number of calls to hold at the same time for the guide's first server row. 0 skips this part.
+        seconds: Length of each media stream in seconds.
+        agents: Number of calls to make at the same time for the guide's first server row. 0 skips this part.
         report_progress: Called with a line of text when a part begins.
 
     Raises:
@@ -98,9 +98,9 @@ def measure(seconds: float, agents: int, report_progress: ReportProgress) -> Ban
 
 
 def concurrent_mbps(servers: BandwidthServers, path: AudioPath, agents: int) -> float:
-    """Measure `agents` calls at the same time and return their Mbps: both directions, acknowledgements included.
+    """Make `agents` calls at the same time and return their total rate in megabits per second.
 
-    Only the time in which all calls are open counts.
+    The rate is that of both directions, with acknowledgements. Only the time in which all calls are open counts.
     """
     captured = servers.capture_calls([path] * agents)
     began, ended = max(call.began for call in captured.calls), min(call.ended for call in captured.calls)

@@ -1,4 +1,4 @@
-"""Audio for the bandwidth measurements: human speech from the model store, and quiet-room_noise noise between turns."""
+"""Audio for the bandwidth measurements: human speech from the model store, and room noise between turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rejoinder.store.human_clips import moonshine_clips
 
 SAMPLE_RATE = 48_000
 _CLIPS = "human-clips"
-# A quiet room behind a headset's noise suppression. An encoder with DTX classifies it as silence.
+# Noise of a quiet room after a headset's noise suppression, in dBFS. An encoder with DTX classifies it as silence.
 ROOM_DBFS = -75.0
 
 Pcm = npt.NDArray[np.int16]
@@ -35,13 +35,16 @@ def utterances(rate: int) -> list[Pcm]:
 
 
 def continuous_speech(seconds: float, rate: int = SAMPLE_RATE) -> Pcm:
-    """Return `seconds` of speech without pauses between sentences. The recordings repeat if they are too short."""
+    """Return `seconds` of speech at `rate` Hz without pauses between sentences.
+
+    The recordings repeat if they are too short.
+    """
     spoken = np.concatenate(utterances(rate))
     return np.resize(spoken, round(seconds * rate))
 
 
 def room_noise(seconds: float, rate: int = SAMPLE_RATE, seed: int = 1) -> Pcm:
-    """Return `seconds` of white noise at `ROOM_DBFS`, the level of a quiet room."""
+    """Return `seconds` of white noise at `rate` Hz with the level of a quiet room, `ROOM_DBFS`."""
     noise = np.random.default_rng(seed).normal(0, 10 ** (ROOM_DBFS / 20), round(seconds * rate))
     return np.frombuffer(float_to_pcm16(noise), "<i2")
 
@@ -61,6 +64,6 @@ def agent_side(seconds: float) -> Pcm:
 
 
 def resample(pcm: Pcm, rate: int, new_rate: int) -> Pcm:
-    """Convert audio from `rate` to `new_rate` Hz."""
+    """Return 16-bit audio, converted from `rate` to `new_rate` Hz."""
     converted: Pcm = soxr.resample(pcm, rate, new_rate).astype(np.int16)
     return converted

@@ -11,14 +11,15 @@ from rejoinder.core.audio.g711 import MU_LAW
 
 KBPS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 STEREO_KBPS = (64, 96, 128)
-# Rates measured with 60 ms frames too: a third of the headers of 20 ms frames, for 40 ms more delay.
+# Rates in kbps that are measured with 60 ms frames, too. Such frames need a third of the headers of 20 ms frames but
+# add 40 ms of delay.
 LONG_FRAME_KBPS = (8, 12, 16, 24, 32, 48)
 G711_FRAME_MS = 20
 _G711_RATE = 8_000
 
 
 def streams(seconds: float) -> list[MediaStream]:
-    """Encode every stream with `seconds` of audio per direction. The caller speaks first, then the agent.
+    """Return every stream, encoded, with `seconds` of audio per direction. The caller speaks first, then the agent.
 
     Raises:
         ConfigError: libopus or the recorded speech is missing.

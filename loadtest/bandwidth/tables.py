@@ -1,8 +1,8 @@
 """The latency guide's bandwidth tables (section 4.4), compared row by row with the measurements.
 
-The guide's quality rows are codec rates, printed as the bandwidth of an agent. Its server rows are multiplications:
-200 and 500 kbps per agent. Both are compared with the rates of whole IP packets. A row that does not hold names a
-configuration in which it would, or the reason why there is none.
+The guide's quality rows are codec rates, printed as the bandwidth of an agent. Its server rows are multiplications: 200
+and 500 kbps per agent. Both are compared with the rates of IP packets with headers. If a row's rate is exceeded, the
+result names a configuration that stays within it, or the reason why none does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from loadtest.bandwidth.rows import TOLERANCE, SessionKind
 
 
 class RowVerdict(Enum):
-    """Result of comparing a row of the guide with the measurement."""
+    """Result of comparing a row of the guide with a measured or computed rate.
+
+    Attributes:
+        HOLDS: The rate is within the row's minimum (per-agent rows: within the upper rate).
+        WITHIN_RECOMMENDED: The rate exceeds the row's minimum but not its recommended rate.
+        EXCEEDED: The rate exceeds the row.
+    """
 
     HOLDS = "holds"
     WITHIN_RECOMMENDED = "exceeds the minimum, within the recommended"
@@ -26,7 +32,7 @@ class RowVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PublishedQuality:
-    """A per-agent row of the guide: a range of rates and the number of audio channels."""
+    """A per-agent row of the guide: a range of codec rates in kilobits per second, and the number of audio channels."""
 
     name: str
     low_kbps: float
@@ -36,7 +42,7 @@ class PublishedQuality:
 
 @dataclass(frozen=True, slots=True)
 class PublishedServer:
-    """A row of the guide's server table: number of agents, minimum and recommended Mbps."""
+    """A row of the guide's server table: number of agents, minimum and recommended rate in megabits per second."""
 
     agents: int
     minimum: float
@@ -50,7 +56,7 @@ QUALITIES = (
     PublishedQuality("Stereo", 64, 128, channels=2),
 )
 TALK_SHARE = 0.5
-# Interval at which libopus with DTX sends a frame during silence, to refresh the background noise.
+# Interval in seconds at which libopus with DTX sends a frame during silence, to refresh the background noise.
 REFRESH_S = 0.4
 
 SERVERS = (
@@ -63,14 +69,14 @@ SERVERS = (
 
 @dataclass(frozen=True, slots=True)
 class QualityRow:
-    """Verdict on a per-agent row, for one direction while somebody speaks.
+    """Comparison of a per-agent row of the guide with measurements, for one direction while one side speaks.
 
     Attributes:
         quality: The guide's row.
-        coded_kbps: The codec's own rate at both ends of the row's range.
-        measured_kbps: The rate of whole IP packets at both ends of the row's range.
-        verdict: Whether the upper end holds.
-        instead: Configuration in which the row would hold. Empty if it holds.
+        coded_kbps: Measured rates without headers at the (lower, upper) end of the row's range, in kilobits per second.
+        measured_kbps: Measured rates of IP packets with headers at the (lower, upper) end of the row's range.
+        verdict: HOLDS if the measured rate at the upper end is within the row's upper rate, else EXCEEDED.
+        instead: If the row is exceeded, a configuration that stays within it, as text. Else empty.
     """
 
     quality: PublishedQuality
@@ -82,18 +88,21 @@ class QualityRow:
 
 @dataclass(frozen=True, slots=True)
 class ServerRow:
-    """Verdict on a server row for one kind of session: both directions at our edge, acknowledgements included.
+    """Comparison of a row of the server table with one kind of session.
+
+    Rates are the sum of both directions between the callers and the server, with acknowledgements.
 
     Attributes:
         server: The guide's row.
         session: Name of the session kind.
-        projected_mbps: One session's rate times the number of agents.
-        projected_kpps: Thousands of packets per second, computed in the same way.
+        projected_mbps: Measured rate of one session times the number of agents, in megabits per second.
+        projected_kpps: Packets of one session times the number of agents, in thousands of packets per second.
         ethernet_mbps: `projected_mbps` plus the Ethernet overhead of every packet.
-        verdict: Whether the projection fits the row.
-        instead: The session with the highest rate that fits the row. Empty unless the verdict is EXCEEDED.
-        measured_mbps: Measured with this many calls at the same time. None if that was not run.
-        by_formula: The session's rate is computed, not measured.
+        verdict: Comparison of `projected_mbps` with the row's minimum and recommended rate.
+        instead: The kind of session with the highest rate that stays within the row. Empty unless the verdict is
+            EXCEEDED.
+        measured_mbps: Rate measured with this many calls at the same time. None if they were not made.
+        by_formula: True if the session's rate is computed and not measured.
     """
 
     server: PublishedServer
@@ -108,7 +117,7 @@ class ServerRow:
 
 
 def quality_rows(sessions: Sequence[SessionKind]) -> list[QualityRow]:
-    """Compute the per-agent table from the measured Opus streams with 20 ms frames and without DTX."""
+    """Return the per-agent table, computed from the measured Opus streams with 20 ms frames and without DTX."""
     return [_quality_row(quality, sessions) for quality in QUALITIES]
 
 
@@ -131,10 +140,10 @@ def _quality_row(quality: PublishedQuality, sessions: Sequence[SessionKind]) -> 
 
 
 def fitting(quality: PublishedQuality) -> str:
-    """Return the smallest change that keeps a direction, headers included, within the row's upper rate.
+    """Return, as text, the smallest change of the settings that keeps the rate within the row's upper rate.
 
-    The rates are computed by formula. Streams without DTX are tried before DTX, short frames before long ones, and
-    high rates before low ones. The result is text for a table cell.
+    The rate is that of one direction, with headers, by formula. Streams without DTX are tried before DTX, short frames
+    before long ones, and high rates before low ones.
     """
     for dtx in (False, True):
         for frame_ms in FRAME_MS:
@@ -157,11 +166,12 @@ def _average_kbps(rate: float, frame_ms: int, *, dtx: bool) -> float:
 
 
 def server_rows(sessions: Sequence[SessionKind], measured_mbps: dict[tuple[int, str], float]) -> list[ServerRow]:
-    """Compute the server table for every session kind.
+    """Return the server table, computed for every kind of session.
 
     Args:
-        sessions: Measured session kinds.
-        measured_mbps: Rate with many calls at the same time, by number of agents and session name.
+        sessions: Measured kinds of session.
+        measured_mbps: Measured rate of many calls at the same time in megabits per second, by (number of agents, name
+            of the kind of session).
     """
     return [
         _server_row(server, session, sessions, measured_mbps.get((server.agents, session.name)))
@@ -191,7 +201,10 @@ def _server_row(
 
 
 def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
-    """Compute the server table, by formula, for a forwarding unit that carries four legs of each conversation."""
+    """Return the server table, computed by formula, for a unit that forwards media between caller and agent.
+
+    The unit carries four legs of each conversation: two directions on each side.
+    """
     rows = []
     for row in projected:
         for server in SERVERS:
@@ -217,14 +230,14 @@ def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
 
 
 def judge(mbps: float, server: PublishedServer) -> RowVerdict:
-    """Compare a projected rate with a row's minimum and recommended rates, within `TOLERANCE`."""
+    """Return the verdict on a rate in megabits per second. The row's rates may be exceeded by `TOLERANCE`."""
     if mbps <= server.minimum * (1 + TOLERANCE):
         return RowVerdict.HOLDS
     return RowVerdict.WITHIN_RECOMMENDED if mbps <= server.recommended * (1 + TOLERANCE) else RowVerdict.EXCEEDED
 
 
 def _instead(server: PublishedServer, transport: str, sessions: Sequence[SessionKind]) -> str:
-    """Describe the session with the highest rate that fits the row. Sessions on the same transport come first."""
+    """Describe the kind of session with the highest rate within the row, if possible on the same transport."""
     per_agent = server.recommended * 1000 / server.agents
     fits = [session for session in sessions if session.kbps <= per_agent]
     if not fits:
@@ -236,7 +249,14 @@ def _instead(server: PublishedServer, transport: str, sessions: Sequence[Session
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A configuration that is computed by formula and not measured. The fields describe one direction."""
+    """A configuration that is computed by formula and not measured.
+
+    Attributes:
+        name: Label in tables.
+        packet_bytes: Size of one IP packet in bytes.
+        kbps: Rate of one direction in kilobits per second.
+        pps: Packets per second of one direction.
+    """
 
     name: str
     packet_bytes: float
@@ -245,17 +265,17 @@ class Projection:
 
     @property
     def two_ways_kbps(self) -> float:
-        """Rate of both directions."""
+        """Rate of both directions in kilobits per second."""
         return 2 * self.kbps
 
     @property
     def four_legs_kbps(self) -> float:
-        """Rate of a forwarding unit between caller and agent: two directions on each side."""
+        """Rate of a unit that forwards media between caller and agent, in kbps: two directions on each side."""
         return 4 * self.kbps
 
 
 def projections() -> list[Projection]:
-    """Compute configurations that this machine does not measure: header extensions, AES-GCM, IPv6 and TURN."""
+    """Return configurations that are not measured: header extensions, AES-GCM, IPv6 and TURN."""
     paths = (
         ("extensions", Rtp(extensions=12)),
         ("extensions, AES-GCM", Rtp(Srtp.AEAD_AES_128_GCM, extensions=12)),

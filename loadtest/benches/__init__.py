@@ -1,4 +1,4 @@
-"""Benches of single features, behind `rejoinder bench`: techniques, settings, and rules for passing.
+"""Benches of single features: the code of `rejoinder bench`. Each bench has settings, results and a rule for passing.
 
 - `ablation` measures what each latency technique saves.
 - `hedge_ab` compares hedging on and off.

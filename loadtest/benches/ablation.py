@@ -1,7 +1,8 @@
 """Latency ablation: the same conversations with one technique off, compared with all techniques on.
 
-A row is a change of the configuration. Rows are measured one after another on a machine whose speed drifts. "All on"
-is therefore measured before the first row and again after the last, and both measurements form the baseline.
+Each row of the result is one change of the configuration. Rows are measured one after another on a machine whose speed
+drifts. "All on" is therefore measured before the first row and again after the last, and both measurements form the
+baseline.
 
 The clips of a conversation differ more from each other than a technique changes any of them. Their latencies form
 clusters, and the median over all clips jumps between clusters. The cost is therefore computed per clip.
@@ -23,7 +24,8 @@ from loadtest.results.turn_record import TurnRecord
 
 ALL_ON = "all-on"
 RESAMPLES = 2000
-"""Bootstrap resamples. With this many, the interval's ends differ by less than 1 ms between seeds."""
+"""Number of bootstrap resamples. With this number, the ends of the confidence interval differ by less than 1 ms between
+seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,9 @@ class Technique:
     """A latency technique that can be turned off.
 
     Attributes:
-        name: Name of the row.
-        without: What happens instead, in words.
-        changes: Settings that turn it off.
+        name: Name of the technique.
+        without: What the system does while the technique is off, in words.
+        changes: Settings that turn the technique off.
     """
 
     name: str
@@ -91,10 +93,11 @@ class AblationRow:
     Attributes:
         technique: The technique.
         spread: Voice-to-voice latency of all answered turns.
-        stages: Duration of each stage.
-        unanswered: Turns without an answer.
-        premature: Replies that started before the caller had finished.
-        cost_ms: Mean over the clips of the difference of a clip's medians, technique off minus all on.
+        stages: Duration of each stage in these turns, by name of the stage.
+        unanswered: Number of turns without an answer.
+        premature: Number of replies that started before the caller had finished.
+        cost_ms: Mean over the clips of a clip's median latency with the technique off minus its median with all
+            techniques on, in milliseconds.
         low_ms: Lower end of the 95% confidence interval of `cost_ms`.
         high_ms: Upper end of that interval.
     """
@@ -110,10 +113,15 @@ class AblationRow:
 
 
 def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[TurnRecord]) -> AblationRow:
-    """Compare the turns of a technique with those of the baseline.
+    """Return the result of turning a technique off: compare the turns without it with the baseline.
+
+    Args:
+        technique: The technique.
+        records: Turns with the technique off.
+        baseline: Turns with all techniques on.
 
     Raises:
-        ValueError: No turn was answered, or no clip was answered in both.
+        ValueError: No turn of `records` was answered, or no clip was answered in both `records` and `baseline`.
     """
     table = spreads(records)
     if VOICE_TO_VOICE not in table:
@@ -132,7 +140,7 @@ def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[
 
 
 def by_clip(records: Sequence[TurnRecord]) -> dict[str, list[float]]:
-    """Return the voice-to-voice latencies of the answered turns in ms, by the clip's file name."""
+    """Return the voice-to-voice latencies of the answered turns in milliseconds, by the clip's file name."""
     latencies = defaultdict(list)
     for record in records:
         if record.voice_to_voice_ms is not None:
@@ -154,7 +162,7 @@ def difference(
         The mean difference and both ends of its interval, in the unit of the latencies.
 
     Raises:
-        ValueError: No clip is in both.
+        ValueError: No clip is in both `without` and `baseline`.
     """
     clips = sorted(without.keys() & baseline.keys())
     if not clips:
@@ -167,6 +175,6 @@ def difference(
 
 
 def _medians(values: Sequence[float], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return the medians of `RESAMPLES` bootstrap samples."""
+    """Return the medians of `RESAMPLES` bootstrap samples of `values`."""
     drawn: npt.NDArray[np.float64] = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
     return drawn

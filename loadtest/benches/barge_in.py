@@ -20,14 +20,16 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.reply.playout import CHARACTERS_PER_S
 
 LIMIT_MS = 150.0
-"""Limit of the 95th percentile, from the first frame with the caller's speech to the reply's last played sample."""
+"""Limit of the 95th percentile of the time from the first frame with the caller's speech to the reply's last played
+sample, in milliseconds."""
 
 FIRST_S, STEP_S, SPREAD_S = 0.8, 0.37, 1.5
-"""Interruption number n begins FIRST_S + (n * STEP_S modulo SPREAD_S) after the start of a reply. The interruptions
-thus hit frames, windows and segments at every offset."""
+"""Interruption number n begins FIRST_S + (n * STEP_S modulo SPREAD_S) seconds after the start of a reply. The
+interruptions thus hit frames, windows and segments at every offset."""
 
 HEARD_TOLERANCE_S = 0.1
-"""Tolerance for played text: a word ends a little before its space, and clients report whole milliseconds."""
+"""Tolerance in seconds by which the kept text may exceed the played text. A word ends a little before its space, and
+clients report whole milliseconds."""
 
 SETTINGS: dict[str, Any] = {
     "stt": {"engine": "emulated", "emulation": {"profile": "guide-500-stt", "full_stop": True}},
@@ -36,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "conversation": {"max_reply_tokens": 120},
 }
 """Settings of the measured server. Replies last about 40 s, so that none ends before it is interrupted. Voice activity
-detection and turn detector are real."""
+detection and the turn detector are real models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,10 @@ class Interruption:
 
     Attributes:
         clip: The clip that interrupts.
-        stop_ms: Time from sending the first frame with speech to silence.
+        stop_ms: Time from sending the first frame with speech to the reply's last played sample.
         frame_ms: Time from the first sample of speech to sending its frame.
-        server_ms: Time from the arrival of the first window of speech to silence, by the server's clock. None if the
-            server did not report it.
+        server_ms: Time from the arrival of the first window with speech to the end of the reply, measured by the
+            server. None if the server did not report it.
         heard_s: Seconds of the reply that were played.
         kept_s: Seconds that it takes to speak `kept`.
         kept: Text of the reply in the conversation history.
@@ -66,7 +68,7 @@ class Interruption:
 
     @property
     def true_to_heard(self) -> bool:
-        """True if the history holds the reply's beginning, and no text that was not played."""
+        """True if the conversation history contains the beginning of the reply and no text that was not played."""
         return self.said.startswith(self.kept) and self.kept_s <= self.heard_s + HEARD_TOLERANCE_S
 
 
@@ -75,7 +77,7 @@ def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> li
 
     Args:
         question: First line.
-        clips: Clips that interrupt, in turn.
+        clips: Clips that interrupt. They are used in order and then repeated.
         count: Number of interruptions.
         offset: Number of interruptions of the callers before this one, so that every caller uses other offsets.
     """
@@ -85,7 +87,7 @@ def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> li
 
 
 def interruptions(dialogue: ScriptedCaller) -> list[Interruption]:
-    """Return the interruptions that stopped a reply. A line that did not stop the reply before it is left out."""
+    """Return the interruptions that stopped a reply. Lines that did not stop the previous line's reply are left out."""
     stopped = []
     for turn, interrupting in pairwise(dialogue.turns):
         if turn.stop_s is not None and turn.reply is not None:
@@ -113,12 +115,13 @@ _BYTES_PER_SECOND = WIRE_RATE * SAMPLE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """Result of a run.
+    """Result of a run of the barge-in bench.
 
     Attributes:
         asked: Number of interruptions in the scripts.
         found: The interruptions that stopped a reply.
-        late_ms: 99th percentile of how late the callers' frames left. It makes every measured time longer.
+        late_ms: 99th percentile of the delay with which the callers sent their frames. Late frames make measured times
+            longer.
     """
 
     asked: int
@@ -126,7 +129,7 @@ class Stops:
     late_ms: float = 0.0
 
     def spreads(self) -> dict[str, Spread]:
-        """Return the distribution of each part of the time to silence, for the table.
+        """Return the distribution of each part of the time to silence, by the part's name.
 
         The part outside the server is the network in both directions and the speech before the first window.
         """
@@ -142,12 +145,12 @@ class Stops:
 
     @property
     def untrue(self) -> int:
-        """Number of histories with text that was not played."""
+        """Number of interruptions after which the conversation history contains text that was not played."""
         return sum(not each.true_to_heard for each in self.found)
 
     @property
     def holds(self) -> bool:
-        """True if every interruption stopped its reply, 95% of them in time, and every history is correct."""
+        """True if every interruption stopped its reply, 95% of them within `LIMIT_MS`, and every history is correct."""
         if len(self.found) < self.asked or not self.found:
             return False
         return spread([each.stop_ms for each in self.found]).p95_ms <= LIMIT_MS and not self.untrue

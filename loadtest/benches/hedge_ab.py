@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 LEAST_FALL = 0.70
-"""Smallest required reduction of p99 in a case with stalls."""
+"""Minimum reduction of the 99th percentile by hedging in a case with stalls, as a share."""
 MOST_EXTRA = 0.05
-"""Largest allowed share of additional requests."""
+"""Maximum number of hedges per request."""
 MEDIAN_SLACK = 1.05
-"""Largest allowed ratio of the medians without load. Two runs of the same arm differ by as much."""
+"""Maximum ratio of the median with hedging to the median without, in a case without stalls. Two runs with equal
+settings differ by as much."""
 COLLAPSE = 2.0
-"""Largest allowed ratio of the medians under full load. In a collapse, a growing queue multiplies the median."""
+"""Maximum ratio of the median with hedging to the median without, under full load. If hedges overload the replicas,
+growing queues multiply the median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,12 @@ class HedgeCase:
 
     Attributes:
         name: Name of the case.
-        what: The case in words.
+        what: Description of the case.
         rate: Requests per second.
         replicas: Number of replicas.
         emulation: Settings of the emulated engine.
-        bar: What must hold: "tail" (p99 falls), "median" (it stays) or "collapse" (it does not double).
+        bar: Rule for passing: "tail" (hedging lowers the 99th percentile by `LEAST_FALL`), "median" (the median grows
+            at most by the factor `MEDIAN_SLACK`) or "collapse" (the median grows at most by the factor `COLLAPSE`).
     """
 
     name: str
@@ -79,12 +82,12 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class HedgeArm:
-    """One pass over the schedule.
+    """Results of all requests of a schedule, sent once with hedging on or off.
 
     Attributes:
-        hedging: Whether hedging was on.
-        ttft_ms: Times to the first token of the answered requests.
-        unanswered: Number of other requests. They count as infinitely late.
+        hedging: True if hedging was on.
+        ttft_ms: Times to the first token of the answered requests, in milliseconds.
+        unanswered: Number of requests without an answer. They count as infinitely late.
         sent: Number of hedges.
         won: Number of hedges whose answer was used.
     """
@@ -96,19 +99,22 @@ class HedgeArm:
     won: int
 
     def quantile(self, share: float) -> float:
-        """Return the quantile at `share` by nearest rank over all requests. Unanswered requests rank last."""
+        """Return the quantile at `share` (0 to 1) of the time to first token, in milliseconds.
+
+        It is the nearest rank over all requests. Unanswered requests rank last and have an infinite time.
+        """
         ordered = sorted(self.ttft_ms) + [math.inf] * self.unanswered
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
     @property
     def extra(self) -> float:
-        """Hedges per request."""
+        """Number of hedges per request."""
         return self.sent / max(1, len(self.ttft_ms) + self.unanswered)
 
 
 @dataclass(frozen=True, slots=True)
 class HedgeComparison:
-    """Both arms of a case: hedging off and on."""
+    """Results of a case with hedging off and on."""
 
     case: HedgeCase
     off: HedgeArm
@@ -116,12 +122,12 @@ class HedgeComparison:
 
     @property
     def fall(self) -> float:
-        """Relative reduction of p99 by hedging."""
+        """Reduction of the 99th percentile by hedging, as a share: 1 - on / off."""
         return 1 - self.on.quantile(0.99) / self.off.quantile(0.99)
 
     @property
     def holds(self) -> bool:
-        """True if the case's bar is met, with at most `MOST_EXTRA` additional requests."""
+        """True if the case's rule for passing is met, with at most `MOST_EXTRA` hedges per request."""
         within_budget = self.on.extra <= MOST_EXTRA
         if self.case.bar == "tail":
             return self.fall >= LEAST_FALL and within_budget

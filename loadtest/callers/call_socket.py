@@ -18,10 +18,10 @@ from loadtest.scenario.utterances import FRAME_S
 from rejoinder.core.wire.formats import AudioFormat
 
 SETUP_TIMEOUT_S = 10.0
-"""Timeout for the connection and the session's confirmation. A server normally confirms at once."""
+"""Timeout in seconds for the connection and the session's confirmation. A server normally confirms at once."""
 
 WRITE_STALL_S = 5.0
-"""A call is dropped if the server does not read its audio for this long."""
+"""A call is dropped if the server does not read its audio for this number of seconds."""
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 
@@ -45,7 +45,7 @@ def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int, *, t
         wire: Audio format in both directions.
         turn_detection: semantic_vad or server_vad.
         silence_ms: Silence that ends a turn with server_vad, in milliseconds.
-        transcribed: Whether the server sends transcripts of the caller's speech.
+        transcribed: True if the server is to send transcripts of the caller's speech.
     """
     detection: dict[str, Any] = {"type": turn_detection}
     if turn_detection == "server_vad":
@@ -63,7 +63,7 @@ def session_update(wire: AudioFormat, turn_detection: str, silence_ms: int, *, t
 
 
 class CallParticipant(Protocol):
-    """The caller on a call: supplies the messages to send and receives the server's events."""
+    """The caller of a call. It supplies the messages to send and receives the server's events."""
 
     def leaving(self, due: float) -> Sequence[bytes]:
         """Return the messages to send at the deadline `due`, in seconds of the monotonic clock."""
@@ -84,7 +84,7 @@ class CallSocket(WSListener):
         bytes_received: Payload bytes of all frames received.
         rtts_s: Round-trip times of the answered pings, in seconds.
         lost: True once the connection has ended.
-        cause: Why the connection was lost, if the server or this class ended it.
+        cause: Reason for the end of the connection, in words. It is of use only if `lost` is true.
         ready: Future that completes when the server confirms the session. It fails with ConnectionError if the server
             reports an error or closes the connection.
     """
@@ -119,7 +119,7 @@ class CallSocket(WSListener):
         transport.send(WSMsgType.TEXT, self._configure)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Handle one frame: an event or a fragment of one, a ping, a pong or a close."""
+        """Handle one frame: an event or a fragment of an event, a ping, a pong or a close."""
         arrived = time.monotonic()
         kind = frame.msg_type
         payload = frame.get_payload_as_bytes()
@@ -151,7 +151,7 @@ class CallSocket(WSListener):
         self._blocked_since = time.monotonic()
 
     def resume_writing(self) -> None:
-        """Note that the send buffer has drained."""
+        """Note that the send buffer has room again."""
         self._blocked_since = None
 
     # -- interface of the generator --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A simulated loudspeaker: which audio of a reply is played at which time.
+"""A simulated loudspeaker: it computes which audio of a reply is played at which time.
 
 Playback starts with the first audio and runs in real time. It stalls while no audio is left and continues with the next
 audio, so each received chunk has an interval in which it is played. A flush drops the audio that has not been played.
@@ -17,7 +17,7 @@ class PlayedChunk:
     """A chunk of audio and its playback time.
 
     Attributes:
-        at: Instant at which the first sample is played, in seconds.
+        at: Time at which the first sample is played, in seconds.
         pcm: 24 kHz mono 16-bit PCM.
     """
 
@@ -26,7 +26,7 @@ class PlayedChunk:
 
 
 class Loudspeaker:
-    """Playback of one reply. All instants are in seconds on the client's clock, all audio is 24 kHz 16-bit PCM."""
+    """Playback of one reply. All times are in seconds on the client's clock, all audio is 24 kHz 16-bit PCM."""
 
     def __init__(self) -> None:
         self._chunks: list[PlayedChunk] = []
@@ -47,12 +47,12 @@ class Loudspeaker:
 
     @property
     def began_at(self) -> float | None:
-        """Instant at which the first sample is played, or None before any audio."""
+        """Time at which the first sample is played, or None if no audio was received."""
         return self._chunks[0].at if self._chunks else None
 
     @property
     def ends_at(self) -> float:
-        """Instant at which all received audio has been played or flushed, or 0 before any audio."""
+        """Time at which all received audio has been played or flushed, or 0 if no audio was received."""
         return self._ends_at
 
     def playing(self, now: float) -> bool:
@@ -64,7 +64,7 @@ class Loudspeaker:
         return sum(min(max(0.0, now - chunk.at), _seconds(chunk.pcm)) for chunk in self._chunks)
 
     def audible_at(self, from_s: float = 0.0) -> float | None:
-        """Return the instant at which the first audible sample is played, or None if there is none.
+        """Return the time at which the first audible sample is played, or None if there is none.
 
         Args:
             from_s: Position in the audio, in seconds, before which samples are ignored.

@@ -26,7 +26,8 @@ from loadtest.scenario.microphone import FRAME_MS
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded, RejoinderError
 
 LATENESS_LIMIT_MS = 5.0
-"""Largest acceptable 99th percentile of frame lateness. A later caller measures its own delay, not the server's."""
+"""Maximum acceptable 99th percentile of the delay of frames, in milliseconds. A caller with more delay measures its own
+delay and not the server's."""
 
 PING_PERIOD_S = 0.5
 # The server normally confirms the session at once.
@@ -95,7 +96,7 @@ class HeldCall:
 async def talk(
     server: ServerAddress, lines: list[ScriptedLine], behavior: ScriptedBehavior, on_turn: Callable[[TurnRecord], None]
 ) -> HeldCall:
-    """Hold one conversation. Cancelling the task hangs up.
+    """Run one conversation with a server and return it. Cancelling the task hangs up.
 
     If the connection is lost during the conversation, the remaining turns are unanswered and the reason is in the
     caller's `faults`.

@@ -16,22 +16,22 @@ from rejoinder.core.wire.formats import AudioFormat
 
 @dataclass(slots=True)
 class BufferedReply:
-    """One response as the caller hears it. All instants are in seconds on the caller's clock.
+    """One response as the caller hears it. All times are in seconds on the caller's clock.
 
     Attributes:
         key: Identifier of the response.
         item_id: Identifier of the conversation item with the audio.
-        began_at: Instant at which playback starts, or None before any audio.
-        audible_at: Instant at which the first audible sample is played, or None if there is none so far.
-        ends_at: Instant at which all received audio has been played.
-        received_s: Received audio in seconds, without what the caller cut.
-        done_at: Instant of `response.done`, or None if it has not arrived.
+        began_at: Time at which playback starts, or None if no audio was received.
+        audible_at: Time at which the first audible sample is played, or None if there is none so far.
+        ends_at: Time at which all received audio has been played.
+        received_s: Received audio in seconds, without the audio that was dropped when the caller silenced the reply.
+        done_at: Time of `response.done`, or None if it has not arrived.
         status: Status in `response.done`.
         report: The `rejoinder` field of `response.done`, or None.
-        cut_at: Instant at which the caller silenced the reply, or None.
+        cut_at: Time at which the caller silenced the reply, or None.
         underruns: Number of underruns.
         stalled_s: Silence inside the reply in seconds: underruns and interruptions that were resumed.
-        deltas: For each delta, its position in the audio and the instant at which it is played, in seconds.
+        deltas: For each delta, its position in the audio and the time at which it is played, in seconds.
     """
 
     key: str
@@ -50,7 +50,7 @@ class BufferedReply:
 
     @property
     def answered_at(self) -> float | None:
-        """Instant at which the answer becomes audible, or None if it does not.
+        """Time at which the answer becomes audible, or None if no audible sample of the answer was received.
 
         An apology or a filler before the answer does not count. The server reports where the answer starts.
         """
@@ -66,9 +66,9 @@ class BufferedReply:
 
     @property
     def over_at(self) -> float | None:
-        """Instant at which the reply was played to its end or cut, or None while it may still grow.
+        """Time at which the reply was played to its end or cut, or None while it may still grow.
 
-        It is None, too, for a reply that was cancelled before any audio: the server may then answer again.
+        It is also None for a reply that was cancelled before any audio, because the server may then answer again.
         """
         if self.cut_at is not None:
             return self.cut_at
@@ -81,17 +81,17 @@ class BufferedReply:
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
 
     def cut(self, now: float) -> None:
-        """Silence the reply at `now` and drop the audio that has not been played."""
+        """Stop the playback of the reply at `now` and drop the audio that has not been played."""
         self.received_s = self.played_s(now)
         self.cut_at = now
 
     def resume(self, now: float) -> None:
-        """Continue a cut reply at `now`, at the position where it was cut."""
+        """Continue the playback of a cut reply at `now`, at the position at which it was cut."""
         self.stalled_s += now - (self.cut_at or now)
         self.ends_at, self.cut_at = now, None
 
     def hang_up(self, now: float) -> None:
-        """Mark the reply as cut if the caller hangs up during its playback.
+        """Mark the reply as cut if the caller, who hangs up at `now`, was hearing it.
 
         A reply that is stalled at `now` is not marked, so it counts as incomplete.
         """
@@ -125,7 +125,7 @@ class PlayoutBuffer:
         Args:
             reply: The reply, whose fields are updated.
             delta: Base64-encoded audio.
-            now: Instant of arrival in seconds on the caller's clock.
+            now: Time of arrival in seconds on the caller's clock.
         """
         if reply.cut_at is not None:
             reply.resume(now)
@@ -145,7 +145,7 @@ class PlayoutBuffer:
         reply.received_s += length_s
 
     def _audible(self, delta: str, plays_at: float) -> float | None:
-        """Return the instant of the first audible sample of a delta that is played from `plays_at`, or None."""
+        """Return the time of a delta's first audible sample, or None. Playback of the delta starts at `plays_at`."""
         audio = binascii.a2b_base64(delta)
         pcm = self._wire.law.decode(audio) if self._wire.law else audio
         index = first_audible(pcm16_to_float(pcm), self._wire.rate)

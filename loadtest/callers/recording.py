@@ -13,7 +13,7 @@ from rejoinder.core.errors import ConfigError
 
 
 def save(caller: ScriptedCaller, directory: Path) -> list[Path]:
-    """Write the recording of a conversation and return the paths.
+    """Write the recording of a conversation as WAV files and return their paths.
 
     `reply-01.wav` and so on contain all audio of a reply that was not flushed. `conversation.wav` has the caller in the
     left channel and the played replies in the right channel, on the client's timeline. `directory` is created if it

@@ -1,12 +1,12 @@
 """A scripted caller as a pure state machine: server events with arrival times in, frames and commands out.
 
-The caller speaks its lines in order. The next line starts a think time after the reply to the previous line was played
-to its end. A barge-in line starts a given time after that reply's playback started. Otherwise the microphone sends
-silence.
+The caller speaks its lines in order. The next line starts one think time after the reply to the previous line was
+played to its end. A barge-in line starts a given time after that reply's playback started. Otherwise the microphone
+sends silence.
 
 The client behaves like a real one. When the server detects speech while a reply plays, the client stops the playback
 and reports how much of the reply was played. If the speech was only noise, the server resumes the reply and the client
-plays it on.
+continues the playback.
 
 One line is one turn, and one turn has one reply: the reply to the last utterance that the server detected in the line.
 If the server took a pause inside the line for its end, the reply to the first part is premature. Premature replies are
@@ -44,9 +44,10 @@ from loadtest.scenario.clips import Clip
 from loadtest.scenario.microphone import Microphone
 from rejoinder.core.audio.pcm import WIRE_RATE
 
-# Silence before the first line. A real microphone is open before its user speaks, and detectors adapt to the silence.
+# Silence before the first line, in seconds. A real microphone is open before its user speaks, and detectors adapt to
+# the silence.
 LEAD_IN_S = 0.5
-# Wait after the last reply for events that are still on their way, such as a late transcript.
+# Wait after the last reply, in seconds, for events that are still in transit, such as a late transcript.
 LINGER_S = 0.3
 
 
@@ -93,7 +94,7 @@ class Truncate:
 
 
 class ScriptedCaller:
-    """A caller who speaks given lines. All instants are in seconds on the client's clock.
+    """A caller who speaks given lines. All times are in seconds on the client's clock.
 
     Call `next_frame` at every `microphone.due` and `take` for every event, until `finished`.
 
@@ -132,7 +133,7 @@ class ScriptedCaller:
 
     @property
     def closed(self) -> int:
-        """Number of turns whose records are final: the reply was played to its end, or the timeout has passed."""
+        """Number of turns, from the first, whose records are final: the reply was played to its end, or timed out."""
         return next((count for count in range(len(self._turns), 0, -1) if self._turns[count - 1] in self._over), 0)
 
     @property
@@ -145,12 +146,12 @@ class ScriptedCaller:
         return not self.lines or self.microphone.due >= self._over[self._turns[-1]] + LINGER_S
 
     def _answers_last(self) -> bool:
-        """Return True if the reply to the last line plays and all earlier replies are done."""
+        """Return True if the reply to the last line has started to play and all earlier replies are done."""
         reply = self._turns[-1].reply if self._turns else None
         return reply is not None and reply.playback.began_at is not None and self._settled(self._turns[-1])
 
     def _next_line_at(self) -> float | None:
-        """Return the instant at which the next line starts, or None if it is unknown or no line is left."""
+        """Return the time at which the next line starts, or None if it is unknown or no line is left."""
         if len(self._turns) == len(self.lines):
             return None
         if not self._turns:
@@ -229,10 +230,10 @@ class ScriptedCaller:
             case ResponseDone(response=response) if response.id in self._replies:
                 self._note_done(self._replies[response.id], event, now)
             case _:
-                pass  # other events carry nothing that a turn's record contains
+                pass  # a turn's record needs nothing from the other events
 
     def _add_utterance(self, item_id: str, end_ms: int) -> None:
-        """Assign an utterance that ended at `end_ms` of the stream to the last line that started before."""
+        """Assign an utterance that ended at `end_ms` of the stream to the last line that started before that time."""
         end = end_ms * WIRE_RATE // 1000
         turn = next((turn for turn in reversed(self._turns) if turn.spoken.start < end), None)
         if turn:
@@ -240,7 +241,7 @@ class ScriptedCaller:
         self._newest_item = item_id
 
     def _remove_utterance(self) -> None:
-        """Remove the newest utterance: the server has discarded it as noise."""
+        """Remove the newest utterance, which the server has discarded as noise."""
         for turn in self._turns:
             turn.items = [item for item in turn.items if item != self._newest_item]
 
@@ -271,12 +272,12 @@ class ScriptedCaller:
                 self._detach(reply)
 
     def _detach(self, reply: ReceivedReply) -> None:
-        """Remove a response from its turn: the server reports that it answers no turn, such as an apology."""
+        """Remove from its turn a response that answers no turn according to the server, such as an apology."""
         for turn in self._turns:
             turn.replies = {item: other for item, other in turn.replies.items() if other is not reply}
 
     def _silence_playback(self, now: float) -> Truncate | None:
-        """Stop the reply that plays, if any, and return the truncation to send."""
+        """Stop the reply that plays and return the truncation to send. Return None if no reply plays."""
         playing = next((reply for reply in self._replies.values() if reply.playback.playing(now)), None)
         if playing is None:
             return None

@@ -26,9 +26,8 @@ class ReceivedReply:
         report: The `rejoinder` field of `response.done`, or None.
         prompt_tokens: Tokens of the language model's prompt, or None if unknown.
         cached_tokens: Prompt tokens from the language model's prefix cache, or None if unknown.
-        done_at: Instant of `response.done` in seconds on the client's clock, or None while the response may still
-            grow.
-        cut: True if the caller interrupted it.
+        done_at: Time of `response.done` in seconds on the client's clock, or None while the response may still grow.
+        cut: True if the caller interrupted the response.
     """
 
     playback: Loudspeaker = field(default_factory=Loudspeaker)
@@ -45,15 +44,16 @@ class ReceivedReply:
 
 @dataclass(slots=True, eq=False)
 class ScriptedTurn:
-    """A line that the caller has started to speak. All instants are in seconds on the client's clock.
+    """A line that the caller has started to speak. All times are in seconds on the client's clock.
 
     Attributes:
         microphone: The caller's microphone.
         spoken: The clip and its position in the microphone's stream.
         items: Identifiers of the utterances that the server detected in the line, in order.
-        replies: Replies by the utterance that they answer.
-        stop_s: Time from the interruption's first sample of speech to the end of this turn's reply, or None.
-        rtts_s: Round-trip times of the pings during the turn.
+        replies: Replies, by the identifier of the utterance that they answer.
+        stop_s: Seconds from the interruption's first sample of speech to the end of this turn's reply. None without an
+            interruption.
+        rtts_s: Round-trip times of the pings during the turn, in seconds.
         given_up: True after the timeout. A reply that starts later does not belong to the turn.
     """
 
@@ -85,7 +85,7 @@ class ScriptedTurn:
         reply = self.reply
         if reply is None or reply.playback.began_at is None:
             return TurnOutcome.UNANSWERED
-        if reply.cut:  # by the next line, or by the rest of the same line, which then has no answer
+        if reply.cut:  # the next line interrupted it, or the rest of the same line, which then has no answer
             return TurnOutcome.UNANSWERED if latest else TurnOutcome.INTERRUPTED
         if reply.failed or reply.done_at is None:
             return TurnOutcome.FAILED
@@ -95,7 +95,7 @@ class ScriptedTurn:
         """Return the record of the turn.
 
         Args:
-            transcripts: Transcripts by utterance.
+            transcripts: Transcripts, by the utterance's identifier.
             latest: True if the caller has started no later line.
             run: Number of the repetition, from 1.
         """
@@ -140,7 +140,7 @@ class ScriptedTurn:
         return replace(record, voice_to_voice_ms=voice_to_voice_ms, stages_ms=shares)
 
     def _shift_ms(self, report: ServerReport) -> float:
-        """Return the time from the true end of speech to the server's, by their scheduled instants, in ms."""
+        """Return the ms from the true end of speech to the server's end of speech, by the deadlines of their frames."""
         if report.speech_end_ms is None:
             return 0.0
         last = max(0, round(report.speech_end_ms * WIRE_RATE / 1000) - 1)

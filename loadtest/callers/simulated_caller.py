@@ -5,9 +5,10 @@ pauses, and speaks again, until its call ends.
 
     WAITING --think time--> SPEAKING --last frame--> AWAITING --reply played, cut or timed out--> WAITING
 
-The caller's clock and the edge's clock differ by the network's constant delay. A sample that the caller speaks at t
-reaches the edge at t + up. A message that the edge sends at t reaches the caller at t + down. Frames are paced at the
-edge, so the caller speaks a frame at the frame's deadline minus the upstream delay.
+The edge is the server's end of the emulated network. The caller's clock and the edge's clock differ by the network's
+constant delay. A sample that the caller speaks at t reaches the edge at t + up. A message that the edge sends at t
+reaches the caller at t + down. Frames are paced at the edge, so the caller speaks a frame at the frame's deadline minus
+the upstream delay.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ from loadtest.scenario.schedule import Call, TurnPlan
 from loadtest.scenario.utterances import FRAME_S, Speech
 
 LEAD_IN_S = 0.4
-"""Silence before the first utterance. A real microphone is open before its user speaks, and detectors adapt to it."""
+"""Silence before the first utterance, in seconds. A real microphone is open before its user speaks, and detectors adapt
+to the silence."""
 
 FIRST_TURN_SPREAD_S = 5.0
-"""Typical length of an utterance with its answer. Each caller delays its first turn by a random share of one cycle:
-this time plus the think time. Without the delay, calls that start together would speak at the same time."""
+"""Typical length of an utterance with its answer, in seconds. Each caller delays its first turn by a random share of
+one cycle: this time plus the think time. Without the delay, calls that start together would speak at the same time."""
 
 PREMATURE_S = 0.25
-"""The server ended an utterance prematurely if it ended it more than this before the last sample of speech."""
+"""An utterance is premature if the server ended it more than this number of seconds before the last sample of
+speech."""
 
 
 class CallPhase(Enum):
@@ -57,14 +60,14 @@ class CallPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SharedCallerSettings:
-    """What all callers of a process share.
+    """Speech, settings and recorder that all callers of a process share.
 
     Attributes:
         speech: The encoded utterances.
         behavior: How the callers behave.
         outcomes: Recorder of finished turns.
         playout_buffer_s: Audio that a player buffers before playback starts, in seconds.
-        last_turn_at: Instant after which no turn starts, in seconds on the monotonic clock.
+        last_turn_at: Time after which no turn starts, in seconds on the monotonic clock.
     """
 
     speech: Speech
@@ -75,7 +78,7 @@ class SharedCallerSettings:
 
 
 class SimulatedCaller:
-    """A caller of a load run. All instants are in seconds on the monotonic clock of the process.
+    """A caller of a load run. All times are in seconds on the monotonic clock of the process.
 
     Call `leaving` at every deadline and `take` for every message, until `over`.
 
@@ -83,7 +86,7 @@ class SimulatedCaller:
         call: The scheduled call.
         path: The network of the call.
         phase: Current phase.
-        ends_at: Instant at which the call ends. No turn starts after it.
+        ends_at: Time at which the call ends. No turn starts after it.
     """
 
     def __init__(
@@ -100,9 +103,9 @@ class SimulatedCaller:
         Args:
             call: The scheduled call.
             path: The network of the call.
-            shared: What all callers of the process share.
-            send: Sends an event that is not paced audio.
-            began_at: Instant at which the call starts.
+            shared: Speech, settings and recorder of all callers of the process.
+            send: Function that sends an event that is not paced audio.
+            began_at: Time at which the call starts.
         """
         self.call = call
         self.path = path
@@ -139,8 +142,8 @@ class SimulatedCaller:
     def leaving(self, due: float) -> Sequence[bytes]:
         """Return the messages to send at the deadline `due`.
 
-        On a steady route it is one frame, or none while the caller is muted. Jitter and loss hold frames back, so later
-        deadlines may have several.
+        On a route without jitter and loss it is one frame, or none while the caller is muted. Jitter and loss hold
+        frames back, so later deadlines may have several.
         """
         messages = self._uplink.leaving(self._frame(due), due)
         self._frames_due += len(messages)
@@ -182,7 +185,7 @@ class SimulatedCaller:
         """End the call and record the turn in progress.
 
         Args:
-            now: Instant of the end.
+            now: Time at which the call ends.
             dropped: True if the server ended the call. The turn in progress then is unanswered, or failed if its reply
                 was playing.
         """
@@ -205,7 +208,7 @@ class SimulatedCaller:
                 self._speak(now)
 
     def _advance_awaiting(self, turn: OpenTurn, now: float) -> None:
-        """End the phase AWAITING if the reply is over, is to be interrupted, or has timed out."""
+        """End the phase AWAITING if the reply is over or has timed out, or if the caller is due to interrupt it."""
         reply = turn.reply
         if self.call.hangs_up and now >= self.ends_at:
             self._end_call(turn, now)
@@ -240,8 +243,8 @@ class SimulatedCaller:
 
         Args:
             turn: The turn that ends or is interrupted.
-            at: Instant at which it ends or is interrupted.
-            think: Whether the next turn starts a think time after `at`. Otherwise it starts at once.
+            at: Time at which it ends or is interrupted.
+            think: True if the next turn starts one think time after `at`, false if it starts at `at`.
         """
         self._turn = None if think else turn
         self.phase = CallPhase.WAITING
@@ -264,7 +267,7 @@ class SimulatedCaller:
         self._shared.outcomes.close(turn, self.call, self.path)
 
     def _next_plan(self) -> TurnPlan:
-        """Count a turn and return its plan."""
+        """Count one more turn and return its plan."""
         self._number += 1
         return self.call.turn(self._number, self._shared.behavior, len(self._shared.speech.utterances))
 
@@ -275,7 +278,7 @@ class SimulatedCaller:
 
         Args:
             message: The event as JSON.
-            arrived: Instant at which the event arrived at the edge. The route's delay, jitter and loss are added.
+            arrived: Time at which the event arrived at the edge. The route's delay, jitter and loss are added.
         """
         # TCP delivers in order: no event reaches the caller before an earlier one.
         now = self._newest_arrival = max(self._newest_arrival, arrived + self.path.down_s + self.path.late_s())
@@ -315,7 +318,7 @@ class SimulatedCaller:
         """Stop playback and report how much was played, as a real client does when the server detects speech."""
         for reply in self._replies.values():
             if reply.playing(now):
-                # The event has the upstream delay, too.
+                # The truncation reaches the server after the upstream delay.
                 self._delayed_events.append((now + self.path.up_s, truncate(reply, now)))
                 reply.cut(now)
                 if self._interrupted and self._interrupted.reply is reply and self._turn:

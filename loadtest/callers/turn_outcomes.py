@@ -21,20 +21,22 @@ from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
 REGION = "region:"
-"""Prefix of the series with the voice-to-voice latency of one region."""
+"""Prefix of the name of a series of latencies: the voice-to-voice latency of one region."""
 
 RAW = "raw:"
-"""Prefix of the series with a stage's own duration, including time that overlaps with other stages."""
+"""Prefix of the name of a series of latencies: a stage's own duration, with the time in which it overlaps other
+stages."""
 
 EOU, AUDIO = "eou", "audio"
-"""Series of the latency guide's VAD/EOU component (silence + endpoint) and audio pipeline (delivery + unattributed)."""
+"""Names of the series of the latency guide's VAD/EOU component (silence + endpoint) and audio pipeline (delivery +
+unattributed)."""
 
 _SUMS = {EOU: (Stage.SILENCE.value, Stage.ENDPOINT.value), AUDIO: (Stage.DELIVERY.value, UNATTRIBUTED)}
 
 
 @dataclass(slots=True)
 class OpenTurn:
-    """A turn in progress. All instants are in seconds on the caller's clock.
+    """A turn in progress. All times are in seconds on the caller's clock.
 
     Attributes:
         number: Number of the turn within the call, from 1.
@@ -42,8 +44,8 @@ class OpenTurn:
         began_at: Deadline of the utterance's first frame.
         first_frame: Number of frames that the call sent before the utterance.
         sent_frames: Number of frames of the utterance sent so far.
-        detected_whole: Whether the utterance that the server detected last reaches the end of the speech. None before
-            the server detects any.
+        detected_whole: True if the utterance that the server detected last reaches the end of the caller's speech,
+            false if it ends earlier. None before the server detects an utterance.
         premature: Number of replies that started before the utterance was over.
         reply: The reply to the turn, or None.
     """
@@ -82,7 +84,7 @@ class TurnOutcomes:
         """Create a recorder.
 
         Args:
-            histograms: Where outcomes and latencies are recorded.
+            histograms: Histograms to which outcomes and latencies are added.
             measure_from: Start of the measured time, in seconds on the callers' clock.
             measure_to: End of the measured time, in seconds on the callers' clock.
             timeout_s: Latency of a turn without an answer, in seconds.
@@ -93,15 +95,15 @@ class TurnOutcomes:
         self._timeout_s = timeout_s
 
     def measures(self, at: float) -> bool:
-        """Return True if an instant lies within the measured time."""
+        """Return True if the time `at` is within the measured time."""
         return self._from <= at < self._to
 
     def measured_s(self, begin: float, end: float) -> float:
-        """Return how many seconds of an interval lie within the measured time."""
+        """Return how many seconds from `begin` to `end` are within the measured time."""
         return max(0.0, min(end, self._to) - max(begin, self._from))
 
     def count_error(self, code: str) -> None:
-        """Count an error event of the server by its code."""
+        """Count an error event of the server under its code."""
         self._histograms.counts[f"error:{code}"] += 1
 
     def record_stop(self, seconds: float, turn: OpenTurn) -> None:
@@ -168,7 +170,7 @@ def _outcome(reply: BufferedReply | None) -> str:
 
 
 def _stage_shares_ms(report: Mapping[str, Any], turn: OpenTurn, latency_s: float) -> dict[str, float] | None:
-    """Return the waterfall of a turn in ms, divided as by `rejoinder talk`, or None if the server reported none."""
+    """Return the milliseconds of each stage, as `rejoinder talk` does. None if the server reported no stages."""
     if report.get("stages_ms") is None:
         return None
     parsed = ServerReport.model_construct(**report)

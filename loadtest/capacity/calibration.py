@@ -27,7 +27,7 @@ SHARES = (0.2, 0.4, 0.6)
 """Loads of the calibration runs, as shares of the knee."""
 
 LEAST_TURNS = 30
-"""Fewest answered turns in a level. Fewer turns do not give a usable 95th percentile."""
+"""Minimum number of answered turns in a level. Fewer turns do not give a usable 95th percentile."""
 
 FORMAT = 1
 
@@ -36,14 +36,14 @@ _SHARES_OF_A_CURVE = (0.0, 0.01, 0.05, *(step / 20 for step in range(2, 19)), 0.
 
 @dataclass(frozen=True, slots=True)
 class TimeDistribution:
-    """Distribution of one part of a turn, as stored: its mean and its quantiles as (share, seconds) pairs."""
+    """Distribution of the length of one part of a turn: mean in seconds, and quantiles as (share, seconds) pairs."""
 
     mean_s: float
     points: tuple[tuple[float, float], ...]
 
     @property
     def times(self) -> Quantiles:
-        """The quantiles as a distribution."""
+        """The quantiles as a distribution from which a simulation can draw."""
         return Quantiles(self.points)
 
 
@@ -54,13 +54,14 @@ class StageLevel:
     Attributes:
         replicas: Number of replicas.
         requests: Number of requests.
-        served: Requests with a measured service time. 0 for a stage that measures none (the turn detector).
-        service_mean_s: Mean service time.
+        served: Number of requests with a measured service time. 0 for a stage that measures no service times (the turn
+            detector).
+        service_mean_s: Mean service time in seconds.
         service: Quantiles of the service time as (share, seconds) pairs.
-        queue_mean_s: Mean wait for a slot.
+        queue_mean_s: Mean wait for a slot in seconds.
         in_service: Mean number of occupied slots per replica.
-        cores: CPU cores used per replica.
-        memory_mb: Memory of the largest replica.
+        cores: Mean number of CPU cores used per replica.
+        memory_mb: Memory of the largest replica in MB.
     """
 
     replicas: int
@@ -82,16 +83,16 @@ class Level:
         sessions: Number of sessions.
         turns: Number of answered turns.
         for_s: Length of the run in seconds.
-        p50_ms: Median voice-to-voice latency.
-        p95_ms: Its 95th percentile.
-        p99_ms: Its 99th percentile.
+        p50_ms: Median voice-to-voice latency in milliseconds.
+        p95_ms: 95th percentile of the voice-to-voice latency in milliseconds.
+        p99_ms: 99th percentile of the voice-to-voice latency in milliseconds.
         audio_s: Mean seconds of audio per answer.
-        parts: Distribution of voice-to-voice latency and of its parts, by name.
+        parts: Distributions of the voice-to-voice latency and of its stages, by name.
         stages: The replicas' measurements, by stage.
-        host_cores: CPU cores used by all hosts together.
-        host_memory_mb: Memory of the largest host.
-        in_kbps: WebSocket payload from one caller, without headers.
-        out_kbps: WebSocket payload to one caller, without headers.
+        host_cores: Mean number of CPU cores used by all hosts together.
+        host_memory_mb: Memory of the largest host in MB.
+        in_kbps: WebSocket payload from one caller in kilobits per second, without headers.
+        out_kbps: WebSocket payload to one caller in kilobits per second, without headers.
         frames_per_s: Messages per second from one caller.
         hedged: Number of second LLM requests.
         hosts: Number of hosts.
@@ -125,12 +126,12 @@ class Calibration:
     """All levels of one deployment.
 
     Attributes:
-        levels: The runs.
+        levels: The levels, each a run at one number of sessions.
         engines: Engine of each stage, in words.
         slots: Requests that one replica serves at the same time, by stage.
         behavior: Behaviour of the simulated callers.
-        settings: The application's `args`.
-        machine: The machine, in words.
+        settings: Settings of the deployment: `args` in ray_config.yaml.
+        machine: Description of the machine.
         version: Format of the document, see `FORMAT`.
     """
 
@@ -192,7 +193,10 @@ def load(path: Path) -> Calibration:
 
 
 def levels_for(knee: int) -> tuple[int, ...]:
-    """Return the numbers of sessions at which to calibrate. Raises ConfigError if they are not three different ones."""
+    """Return the numbers of sessions of the levels, in order.
+
+    Raises ConfigError if `knee` is too small for three different numbers.
+    """
     sessions = tuple(max(1, round(share * knee)) for share in SHARES)
     if len(set(sessions)) < len(SHARES):
         raise ConfigError(
@@ -202,7 +206,7 @@ def levels_for(knee: int) -> tuple[int, ...]:
 
 
 def level(result: RunResult, window: MeasuredWindow) -> Level:
-    """Reduce a run to a level. Raises ConfigError if fewer than `LEAST_TURNS` turns were answered."""
+    """Return a run, reduced to a level. Raises ConfigError if fewer than `LEAST_TURNS` turns were answered."""
     whole = result.latencies.get(VOICE_TO_VOICE)
     if whole is None or result.counts.answered < LEAST_TURNS:
         raise ConfigError(
@@ -250,7 +254,10 @@ def time_distribution(latency: Latency) -> TimeDistribution:
 
 
 def histogram_points(histogram: Histogram) -> tuple[tuple[float, float], ...]:
-    """Convert a histogram to quantiles. The buckets give the shape, and the sum gives the exact mean."""
+    """Return the quantiles of a histogram as (share, seconds) pairs.
+
+    The buckets give their shape, and the histogram's sum gives the exact mean.
+    """
     finite = [bound if bound != float("inf") else 2 * histogram.bounds_s[-2] for bound in histogram.bounds_s]
     spread = bucketed(finite, histogram.counts)
     scale = histogram.mean_s / spread.mean_s if spread.mean_s else 1.0

@@ -25,12 +25,13 @@ from rejoinder.core.capacity.erlang import blocking
 from rejoinder.core.settings.settings import Settings, parse_settings
 
 LIMIT_MS = 2500.0
-"""Limit of the 95th percentile. At this height waiting decides, not the tail of one service. It is not a guide tier."""
+"""Limit of the 95th percentile of voice-to-voice latency in milliseconds. It is so high that it is exceeded by waiting
+for slots and not by single slow services. It is not a tier of the latency guide."""
 
 KNEE_WITHIN = 0.10
-"""Largest accepted relative error of a predicted knee."""
+"""Maximum accepted relative error of a predicted knee."""
 P95_WITHIN = 0.25
-"""Largest accepted relative error of a predicted 95th percentile."""
+"""Maximum accepted relative error of a predicted 95th percentile."""
 
 LOADS = (0.9, 1.1)
 """Loads at which a row is measured, as shares of the predicted knee."""
@@ -45,7 +46,7 @@ class CapacityRow:
     Attributes:
         name: Name of the row, part of file names.
         what: The configuration in words.
-        changes: Stages of the base's `args` to replace.
+        changes: New settings of the stages that differ from `BASE`, by stage.
     """
 
     name: str
@@ -109,15 +110,15 @@ ROWS: tuple[CapacityRow, ...] = (
 
 
 def row(name: str) -> CapacityRow:
-    """Return a row by name. Raises KeyError for an unknown name."""
+    """Return the row of `ROWS` with this name. Raises KeyError for an unknown name."""
     return {row.name: row for row in ROWS}[name]
 
 
 def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Return the base's settings with whole stages replaced, and with fillers and degradation turned off.
+    """Return the settings `base` with the stages in `changes` replaced, and without fillers and degradation.
 
-    A filler delays the answer behind it, and degradation changes the system between two turns. The simulated network
-    has neither.
+    A filler delays the answer that follows it, and degradation changes the system between two turns. The simulated
+    network has neither.
     """
     conversation = {**base.get("conversation", {}), "filler_after_ms": 0}
     return parse_settings({**base, **changes, "conversation": conversation, "degradation": {"enabled": False}})
@@ -130,12 +131,12 @@ class Predicted:
     Attributes:
         row: Name of the row.
         what: The configuration in words.
-        limit_ms: Limit of the 95th percentile.
-        knee: Most sessions within the limit.
-        sessions: Loads at which to measure the row.
-        p50_ms: Predicted median at each load.
-        p95_ms: Predicted 95th percentile at each load.
-        turns_per_s: Predicted throughput at each load.
+        limit_ms: Limit of the 95th percentile of voice-to-voice latency in milliseconds.
+        knee: Maximum number of sessions with which the limit is predicted to be met.
+        sessions: Loads at which to measure the row: numbers of sessions.
+        p50_ms: Predicted median at each load, in milliseconds.
+        p95_ms: Predicted 95th percentile at each load, in milliseconds.
+        turns_per_s: Predicted throughput at each load, in turns per second.
         bottleneck: Stage with the largest share of slots in use at the highest load.
     """
 
@@ -155,11 +156,11 @@ class Repeat:
     """One measurement of a row at all its loads.
 
     Attributes:
-        p50_ms: Measured median at each load.
-        p95_ms: Measured 95th percentile at each load.
+        p50_ms: Measured median at each load, in milliseconds.
+        p95_ms: Measured 95th percentile at each load, in milliseconds.
         turns: Number of turns at each load.
-        seconds: Length of each run.
-        invalid: Why the load generator failed its self-check. Empty if it passed.
+        seconds: Length of each run in seconds.
+        invalid: Failed self-checks of the load generator, in words. Empty if all passed.
     """
 
     p50_ms: tuple[float, ...]
@@ -178,14 +179,15 @@ class Measured:
 
     @property
     def knee(self) -> float:
-        """Measured knee: where the repeats' mean 95th percentiles cross the limit."""
+        """Measured knee: the number of sessions at which the repeats' mean 95th percentiles cross the limit."""
         return crossing(self.predicted.sessions, self._p95_ms(), self.predicted.limit_ms)
 
     @property
     def knees(self) -> tuple[float, ...]:
-        """Knee of each repeat: the line of all repeats, shifted by this repeat's mean difference from it.
+        """Knee of each repeat, in sessions.
 
-        A repeat has no line of its own, because the two percentiles of one short run do not give a usable slope.
+        It is that of the line of all repeats, shifted by this repeat's mean difference. No line is drawn through a
+        single repeat, because the two percentiles of one short run do not give a usable slope.
         """
         sessions, mean = self.predicted.sessions, self._p95_ms()
         _, slope = _segment(sessions, mean, self.predicted.limit_ms)
@@ -208,7 +210,7 @@ class Measured:
 
     @property
     def p95_error(self) -> float:
-        """The error of all loads with the largest absolute value."""
+        """The element of `p95_errors` with the largest absolute value."""
         return float(max(self.p95_errors, key=abs))
 
     def _p95_ms(self) -> list[float]:
@@ -221,18 +223,21 @@ class Measured:
 
     @property
     def p95_noise(self) -> float:
-        """Half the range of the repeats' 95th percentiles, relative to their mean, at the load where it is largest."""
+        """Half the range of the repeats' 95th percentiles, relative to their mean.
+
+        The load with the largest value counts.
+        """
         columns: list[tuple[float, ...]] = list(zip(*(repeat.p95_ms for repeat in self.repeats), strict=True))
         return max((max(values) - min(values)) / 2 / fmean(values) for values in columns)
 
     @property
     def holds(self) -> bool:
-        """True if the errors are within `KNEE_WITHIN` and `P95_WITHIN`."""
+        """True if the prediction is accurate: the errors are within `KNEE_WITHIN` and `P95_WITHIN`."""
         return abs(self.knee_error) <= KNEE_WITHIN and abs(self.p95_error) <= P95_WITHIN
 
 
 def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]) -> TurnNetwork:
-    """Return the calibrated network with the row's stages in place of its own.
+    """Return the calibrated network with the stages that the row changes replaced.
 
     Args:
         calibration: Calibration of `BASE`.
@@ -246,7 +251,7 @@ def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]
 
 
 def predict_row(net: TurnNetwork, changed: CapacityRow, limit_ms: float = LIMIT_MS) -> Predicted:
-    """Predict a row's knee, and its percentiles at the loads at which it is to be measured."""
+    """Return the prediction of a row: its knee, and its percentiles at the loads at which it is to be measured."""
     sessions = knee(lambda sessions: predict(net, sessions, PREDICT_FOR_S).p95_ms.value, limit_ms, most=500)
     loads = tuple(max(1, round(share * sessions)) for share in LOADS)
     predictions = [predict(net, load, PREDICT_FOR_S) for load in loads]
@@ -277,7 +282,7 @@ def crossing(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
 
 
 def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) -> tuple[tuple[int, float], float]:
-    """Return the start of the line that crosses the limit, and its slope in milliseconds per session."""
+    """Return ((sessions, ms) at the start of the line that crosses the limit, its slope in ms per session)."""
     pairs = list(pairwise(zip(sessions, p95_ms, strict=True)))
     rising = [pair for pair in pairs if pair[1][1] > pair[0][1]]
     if not rising:
@@ -289,12 +294,14 @@ def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRow:
-    """Validation of admission by Erlang B: silent calls that arrive at random at a host with limited sessions.
+    """Validation of the predicted share of refused calls (Erlang B).
+
+    Silent calls arrive at random at a host with limited sessions.
 
     Attributes:
-        calls_per_s: Rate of calls.
-        session_s: Length of a call.
-        max_sessions: Sessions that the host admits.
+        calls_per_s: Mean number of calls that arrive per second.
+        session_s: Mean length of a call in seconds.
+        max_sessions: Maximum number of sessions that the host admits.
     """
 
     calls_per_s: float
@@ -303,7 +310,7 @@ class AdmissionRow:
 
     @property
     def refused(self) -> float:
-        """Predicted share of refused calls."""
+        """Predicted share of refused calls, 0 to 1."""
         return blocking(self.calls_per_s * self.session_s, self.max_sessions)
 
 
@@ -314,11 +321,11 @@ REFUSED_WITHIN = 0.25
 
 @dataclass(frozen=True, slots=True)
 class AdmissionResult:
-    """Predicted and measured share of refused calls.
+    """Predicted and measured share of refused calls. Shares are from 0 to 1.
 
     Attributes:
-        predicted: Predicted share.
-        refused: Measured share of each repeat.
+        predicted: Predicted share of refused calls.
+        refused: Measured share of refused calls in each repeat.
         calls: Number of calls in each repeat.
     """
 
@@ -328,20 +335,20 @@ class AdmissionResult:
 
     @property
     def measured(self) -> float:
-        """Measured share over all repeats' calls."""
+        """Measured share of refused calls, over the calls of all repeats."""
         return sum(share * count for share, count in zip(self.refused, self.calls, strict=True)) / sum(self.calls)
 
     @property
     def error(self) -> float:
-        """Relative error: predicted / measured - 1."""
+        """Relative error of the predicted share: predicted / measured - 1."""
         return self.predicted / self.measured - 1
 
     @property
     def noise(self) -> float:
-        """Half the range of the repeats, relative to the measured share."""
+        """Half the range of the repeats' shares, relative to the measured share."""
         return (max(self.refused) - min(self.refused)) / 2 / self.measured
 
     @property
     def holds(self) -> bool:
-        """True if the error is within `REFUSED_WITHIN`."""
+        """True if the prediction is accurate: the error is within `REFUSED_WITHIN`."""
         return abs(self.error) <= REFUSED_WITHIN

@@ -1,8 +1,8 @@
 """The latency guide's tables of concurrency and memory (sections 5 and 4.3), cell by cell.
 
 Every cell has a status: measured here, projected from measurements (the source shows the arithmetic), published (with
-its source), or does not hold (with the configuration in which it would). A cell without evidence is "not known".
-`hardware_cells` does the same for sections 4.1 and 4.2.
+its source), or "does not hold" (the guide's figure is not met; the cell names a configuration that meets it). A cell
+without evidence is "not known". `hardware_cells` does the same for sections 4.1 and 4.2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NO_SERVER = "no server was given"
 
 
 class CellStatus(Enum):
-    """Kind of evidence for a cell."""
+    """Kind of evidence for a cell. FAILS means that the guide's figure is not met."""
 
     MEASURED = "measured"
     PROJECTED = "projected"
@@ -36,11 +36,11 @@ class Cell:
         table: Section of the guide.
         row: Row in that table.
         column: Column in that table.
-        guide: What the guide prints. "-" if it has no such cell.
-        found: Our result.
+        guide: The guide's figure, as text. "-" if the guide has no such cell.
+        found: Our result, as text.
         status: Kind of evidence.
-        source: Where the result comes from, or its arithmetic.
-        would: For a cell that does not hold, the configuration in which it would.
+        source: Source of the result, or its arithmetic.
+        would: If the guide's figure is not met, a configuration that meets it. Else empty.
     """
 
     table: str
@@ -58,9 +58,9 @@ class MeasuredEngine:
     """Cost of one engine on one core of this machine.
 
     Attributes:
-        memory_mb: Memory of a process with this engine only.
-        job_ms: Time of one job: a VAD window, a clip, an answer or a sentence.
-        pace: Seconds of audio per second. For the language model: tokens per second.
+        memory_mb: Memory of a process with only this engine, in MB.
+        job_ms: Time of one job in milliseconds. A job is a VAD window, a clip, an answer or a sentence.
+        pace: Seconds of audio processed per second. For the language model, tokens per second.
     """
 
     memory_mb: float
@@ -74,9 +74,9 @@ class Quantized:
 
     Attributes:
         model: Name of the model.
-        speedup: How many times faster int8 is.
-        error: Additional errors as a share.
-        what: How the error was measured, in words.
+        speedup: Speed with int8 weights divided by the speed with float32 weights.
+        error: Additional errors with int8 weights, as a share.
+        what: Description of how the error was measured.
     """
 
     model: str
@@ -92,10 +92,10 @@ class ConcurrencyRun:
     Attributes:
         sessions: Number of sessions.
         outcome: PASS, FAIL, UNDECIDED or INVALID.
-        p95_ms: 95th percentile of voice-to-voice latency. None without answers.
-        host_cores: CPU cores used by the host.
-        host_memory_mb: Memory of the host.
-        causes: Why the run is INVALID.
+        p95_ms: 95th percentile of voice-to-voice latency in milliseconds. None without answers.
+        host_cores: Mean number of CPU cores used by the host.
+        host_memory_mb: Memory of the host in MB.
+        causes: Failed self-checks that make the run INVALID, in words.
     """
 
     sessions: int
@@ -108,15 +108,15 @@ class ConcurrencyRun:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """All measurements behind the tables.
+    """All measurements from which the tables are computed.
 
     Attributes:
         engines: Cost of each engine, by stage: vad, stt, llm, tts.
         quantized: Comparisons of float32 and int8.
         runs: Load runs. Empty without a server.
-        cores_line: CPU cores of a host over its sessions. None without a server.
-        memory_line: Memory of a host over its sessions, in MB. None without a server.
-        cores: CPU cores of this machine.
+        cores_line: CPU cores of a host as a straight line over its sessions. None without a server.
+        memory_line: Memory of a host in MB as a straight line over its sessions. None without a server.
+        cores: Number of CPU cores of this machine.
     """
 
     engines: Mapping[str, MeasuredEngine]
@@ -128,14 +128,15 @@ class Measurements:
 
     @property
     def furthest(self) -> int:
-        """Most sessions of a valid run."""
+        """Largest number of sessions of a valid run. 0 if no run is valid."""
         return max((run.sessions for run in self.runs if run.outcome != "INVALID"), default=0)
 
 
 def sessions(measurements: Measurements) -> Iterator[Cell]:
     """Yield the cells of section 5 for 10 to 10,000 sessions.
 
-    Each size has four cells: sessions on this machine, workers of 10 and of 20 jobs, and our own hosts filled.
+    Each number of sessions has four cells: sessions on this machine, workers of 10 and of 20 jobs (a job is a session),
+    and our hosts with the maximum number of sessions.
     """
     runs = {run.sessions: run for run in measurements.runs}
     for count in SESSION_ROWS:
@@ -146,7 +147,7 @@ def sessions(measurements: Measurements) -> Iterator[Cell]:
 
 
 def _held(count: int, run: ConcurrencyRun | None, measurements: Measurements) -> Cell:
-    """Return the cell of a load run with this many sessions."""
+    """Return the cell for `count` sessions on this machine, measured by a load run."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if run is None:
         return _not_run(count, measurements)
@@ -179,7 +180,7 @@ def _held(count: int, run: ConcurrencyRun | None, measurements: Measurements) ->
 
 
 def _not_run(count: int, measurements: Measurements) -> Cell:
-    """Return the projected cell: the cores that the hosts alone would need for this many sessions."""
+    """Return the cell for `count` sessions without a run: the cores that the hosts alone would need."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if measurements.cores_line is None:
         return Cell(table, row=row, column=column, guide="-", found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
@@ -210,14 +211,14 @@ def _would_hold(count: int, measurements: Measurements) -> str:
 
 
 def _workers(count: int, jobs: int, measurements: Measurements) -> Cell:
-    """Return the cell for workers of `jobs` jobs each: how many, and what they use together."""
+    """Return the cell for `count` sessions on workers of `jobs` jobs: their number, cores and memory."""
     workers = math.ceil(count / jobs)
     guide = f"{_count(workers, 'worker')} of {jobs} jobs"
     return _hosts_cell(count, workers=workers, guide=guide, column=f"{jobs} jobs a worker", measurements=measurements)
 
 
 def _filled(count: int, measurements: Measurements) -> Cell:
-    """Return the cell for our own hosts, each filled to `HOST_CORES` of a core."""
+    """Return the cell for `count` sessions on our hosts, each filled to `HOST_CORES` of a core."""
     line = measurements.cores_line
     if line is None or not line.each:
         return Cell(
@@ -273,13 +274,13 @@ def _total(line: LinearFit, workers: int, count: int) -> float:
 # -- section 4.3 ------------------------------------------------------------------------------------------------------
 
 KV_SHARE = 0.15
-"""Memory for the KV cache and the engine itself, as a share of the weights."""
+"""Memory for the KV cache and the engine itself, as a share of the memory for the weights."""
 
 PRECISION_BITS = {"FP16": 16, "INT8": 8, "INT4": 4}
 
 
 def ram(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 4.3: whether the memory in each column is enough, and by which factor."""
+    """Yield the cells of section 4.3. Each states whether the guide's memory is enough, and by which factor."""
     for row in RAM:
         for column, given_mb in (
             ("minimum", row.minimum_mb),
@@ -323,7 +324,7 @@ def _ram_cell(row: Ram, column: str, given_mb: int, measurements: Measurements) 
 
 
 def _needed_mb(row: Ram, measurements: Measurements) -> tuple[float, str, CellStatus] | None:
-    """Return the memory that a component needs here in MB, the source and the status. None if it was not measured."""
+    """Return (needed memory in MB, source, status) of a component on this machine. None if it was not measured."""
     stage = {"VAD (Silero)": "vad", "STT (Whisper)": "stt", "TTS": "tts"}.get(row.component)
     if stage:
         engine = measurements.engines.get(stage)

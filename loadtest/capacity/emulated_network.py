@@ -1,7 +1,7 @@
 """Queueing model of emulated engines, taken from their settings instead of from measurements.
 
-The settings do not contain the time of the hop to a stage, of the host and of the caller's machine. Those times come
-from a calibration (`loadtest.capacity.network_fit.with_calibrated_hops`).
+The settings do not contain the times of the network hop to a stage, of the host and of the caller's machine. These
+times come from a calibration (`loadtest.capacity.network_fit.with_calibrated_hops`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rejoinder.core.reply.segmenter import Segmenter
 from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings
 
 LEAST_AUDIO_S = 0.1
-"""Minimum length of a segment from an emulated voice."""
+"""Minimum length in seconds of a segment from an emulated voice."""
 
 
 def section(settings: Settings, name: EmulatedStage) -> SttSettings | LlmSettings | TtsSettings:
@@ -38,7 +38,7 @@ def section(settings: Settings, name: EmulatedStage) -> SttSettings | LlmSetting
 
 
 def emulated_stage(settings: Settings, name: EmulatedStage) -> QueueStage:
-    """Return replicas, slots and service curve of an emulated stage.
+    """Return the queueing model of an emulated stage: replicas, slots and service times.
 
     The number of replicas is `autoscaling.min_replicas`, so the stage must have a fixed number of them. Raises
     ConfigError unless the engine is emulated.
@@ -49,7 +49,7 @@ def emulated_stage(settings: Settings, name: EmulatedStage) -> QueueStage:
 
 
 def emulated_reply(settings: Settings, words: Sequence[str]) -> ReplyModel:
-    """Return the reply of an emulated language model that repeats `words`, segmented like in the host.
+    """Return the reply of an emulated language model that repeats `words`, split into segments as the host does.
 
     Raises ConfigError unless the language model is emulated.
     """

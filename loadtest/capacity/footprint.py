@@ -19,7 +19,8 @@ from rejoinder.core.capacity.sizing import Basis, ReplicaUnit, Traffic, basis_at
 from rejoinder.core.errors import ConfigError
 
 HOST_CORES = 0.7
-"""Largest share of one core that a host uses. A host is one event loop on one core; beyond this, ticks are late."""
+"""Maximum share of one core that a host uses. A host is one event loop on one core. Above this share, its timers are
+late."""
 
 HEADROOM = 1.3
 """Cores reserved per core used on average, for bursts of work."""
@@ -30,19 +31,22 @@ DELTA_S = 0.1
 """Seconds of audio in one message from the host to the client."""
 
 DELTA_BYTES = round(4 / 3 * DELTA_S * WIRE_RATE * SAMPLE_BYTES) + 150
-"""Size of such a message: base64 audio and the event around it."""
+"""Size in bytes of a message with `DELTA_S` of audio from the host to the client: base64 audio and the event around
+it."""
 
 TOKEN_MESSAGES_PER_S = 66.0
-"""Maximum rate of text deltas from the language model, which are coalesced over 15 ms."""
+"""Maximum number of text deltas per second from the language model, which are coalesced over 15 ms."""
 
 TTS_CHUNK_S = 0.2
 SMALL_BYTES = 300
-"""Size of a request or answer without audio: a transcript, a segment's text, or a token delta with its frame."""
+"""Size in bytes of a request or answer without audio: a transcript, a segment's text, or a token delta with its
+frame."""
 
 PROMPT_BYTES = 2000
 
 VERDICT_S = 8.0
-"""Maximum length of speech sent for one turn verdict. Shorter utterances send less."""
+"""Maximum length in seconds of the speech that is sent for one verdict of the turn detector. Shorter utterances send
+less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,12 @@ def fit_line(sessions: list[float], values: list[float]) -> LinearFit:
 
 @dataclass(frozen=True, slots=True)
 class HostFootprint:
-    """What one host needs and carries.
+    """CPU cores, memory and maximum number of sessions of one host.
 
     Attributes:
-        cores: CPU cores over sessions.
-        memory_mb: Memory over sessions.
-        sessions: Sessions that fit within `HOST_CORES`.
+        cores: CPU cores as a straight line over the number of sessions.
+        memory_mb: Memory in MB as a straight line over the number of sessions.
+        sessions: Maximum number of sessions within `HOST_CORES`.
         basis: PREDICTED if a host carried that many sessions while calibrating, else EXTRAPOLATED.
     """
 
@@ -98,7 +102,7 @@ class HostFootprint:
 
 
 def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
-    """Fit the footprint of a host. `most` limits its sessions.
+    """Return the footprint of a host, fitted to a calibration. `most` is an upper limit of its sessions.
 
     Raises:
         ConfigError: Not even one session fits within `HOST_CORES`.
@@ -124,7 +128,7 @@ def cpu_per_request_s(calibration: Calibration, stage: str) -> float:
 
 
 def stage_unit(calibration: Calibration, stage: str, requests_per_s: float) -> ReplicaUnit:
-    """Return what one replica occupies that serves `requests_per_s` requests, with headroom."""
+    """Return cores, memory and slots of one replica that serves `requests_per_s` requests per second, with headroom."""
     memory = max(level.stages[stage].memory_mb for level in calibration.levels if stage in level.stages)
     cores = max(LEAST_CORES, cpu_per_request_s(calibration, stage) * requests_per_s * HEADROOM)
     return ReplicaUnit(stage, calibration.slots.get(stage, 1), cores, memory * HEADROOM)
@@ -138,7 +142,7 @@ def requests_per_turn(calibration: Calibration, stage: str) -> float:
 
 
 def edge_traffic(level: Level) -> Traffic:
-    """Return one session's traffic at our edge: TCP over IPv4 without TLS.
+    """Return one session's network traffic between caller and host: TCP over IPv4 without TLS.
 
     The caller's messages have their measured rate and size. The answers have the measured seconds of audio.
     """
@@ -154,17 +158,20 @@ def _kbps(load: NetworkLoad) -> float:
 
 
 def detector_traffic(per_s: float) -> Traffic:
-    """Return the turn detector's traffic: up to `VERDICT_S` of speech in, one probability out, `per_s` times."""
+    """Return the turn detector's network traffic at `per_s` verdicts per second.
+
+    A verdict takes up to `VERDICT_S` of speech as input and returns one probability.
+    """
     return messages(VERDICT_S * STT_RATE * SAMPLE_BYTES, SMALL_BYTES, per_s, per_s)
 
 
 def stage_traffic(network: TurnNetwork, stage: str, turns_per_s: float, speech_s: float) -> Traffic:
-    """Return the traffic of all replicas of a stage inside the cluster.
+    """Return the network traffic of all replicas of a stage inside the cluster.
 
     Args:
-        network: Gives requests per turn and the length of answers.
+        network: Network from which requests per turn and the length of answers are taken.
         stage: "stt", "llm" or "tts".
-        turns_per_s: Turns of all sessions per second.
+        turns_per_s: Turns per second of all sessions together.
         speech_s: Seconds of speech per turn.
     """
     answer = network.answer

@@ -28,7 +28,7 @@ MISTRAL = "published, guide section 1.5: Mistral 7B self-hosted, ~130 ms to the 
 
 SPEECH_TOKENS_PER_S = 4.0
 """Tokens per second that speech needs: 150 English words a minute at 1.5 tokens per word, rounded up. A slower model
-makes the audio run out."""
+causes underruns."""
 
 SMALL_B = 0.135
 """Parameters of the embedded model, in billions."""
@@ -138,7 +138,10 @@ def _cell(
 
 
 def gpus() -> Iterator[Cell]:
-    """Yield the GPU cells of section 4.2: memory, rank by speed, and best use. This machine has no GPU."""
+    """Yield the GPU cells of section 4.2: memory, rank by speed, and best use.
+
+    They are computed from published figures, because this machine has no GPU.
+    """
     ranked = sorted(GPUS, key=lambda gpu: -gpu.bandwidth_gb_s)
     for gpu in GPUS:
         yield Cell(
@@ -155,7 +158,10 @@ def gpus() -> Iterator[Cell]:
 
 
 def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
-    """Compare a card's place in the guide's order with its rank by memory bandwidth, which limits a single stream."""
+    """Return the cell that compares a GPU's place in the guide's order with its rank by memory bandwidth.
+
+    Memory bandwidth limits the speed of a single stream.
+    """
     bound = decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16)
     found = f"at most {bound:.0f} tokens/s of 7B at FP16, {ranked.index(gpu) + 1}. of {len(ranked)}"
     source = f"{gpu.bandwidth_gb_s:g} GB/s (NVIDIA data sheet) / 14 GB of weights, one stream"

@@ -19,15 +19,15 @@ from rejoinder.core.capacity.sizing import ReplicaUnit, StageWork, replicas
 from rejoinder.core.errors import ConfigError
 
 TURNS = 3000
-"""Turns to simulate at each step. The sampling error of their 95th percentile is about 2%."""
+"""Number of turns to simulate at each step. The sampling error of their 95th percentile is about 2%."""
 SEEDS = (21, 22)
 CYCLES = 2.0
-"""Length of the warm-up, in cycles of a conversation."""
+"""Length of the warm-up, in cycles of a conversation (think, speak, wait, listen)."""
 MAX_STEPS = 60
 
 MOST_BUSY = 0.85
-"""Largest share of a stage's slots that a plan uses. Predicted knees have an error of up to 10%, and waits grow
-without bound as the share approaches 1."""
+"""Maximum share of a stage's slots that a plan uses. Predicted knees have an error of up to 10%, and waits grow without
+bound as the share approaches 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class CapacityTarget:
     """Target of a plan. It must be met while the spare replicas are missing, with no stage busier than `MOST_BUSY`.
 
     Attributes:
-        sessions: Sessions offered on average.
+        sessions: Mean number of sessions that the callers offer.
         tier: Latency tier of the latency guide (section 3.1). Its total limits the median.
-        p95_ms: Limit of the 95th percentile of voice-to-voice latency.
-        spare: Replicas of each component that may be missing.
-        refused: Share of calls that may be refused.
+        p95_ms: Limit of the 95th percentile of voice-to-voice latency in milliseconds.
+        spare: Number of replicas of each component that may be missing while the target is met.
+        refused: Share of calls that may be refused, 0 to 1.
     """
 
     sessions: int
@@ -50,7 +50,7 @@ class CapacityTarget:
 
     @property
     def p50_ms(self) -> float:
-        """Limit of the median: the tier's total."""
+        """Limit of the median voice-to-voice latency in milliseconds: the tier's total."""
         return total_limit_ms(self.tier)
 
     def met_by(self, prediction: Prediction) -> bool:
@@ -64,11 +64,11 @@ class SolvedReplicas:
     """Smallest number of replicas that meets a target.
 
     Attributes:
-        admitted: Sessions that the hosts admit.
-        needed: Replicas by stage, without spare ones.
-        prediction: What these replicas do with `admitted` sessions.
-        alone: What one replica per stage does with a single session.
-        cycle_s: Length of a conversation's cycle (think, speak, wait, listen) without load.
+        admitted: Number of sessions that the hosts admit.
+        needed: Number of replicas by stage, without spare replicas.
+        prediction: Predicted latency and load of these replicas with `admitted` sessions.
+        alone: Predicted latency of a single session.
+        cycle_s: Length in seconds of a conversation's cycle (think, speak, wait, listen) without load.
     """
 
     admitted: int
@@ -79,7 +79,7 @@ class SolvedReplicas:
 
 
 def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> SolvedReplicas:
-    """Find the smallest number of replicas with which `admitted` sessions meet the target.
+    """Return the smallest number of replicas per stage with which `admitted` sessions meet the target.
 
     Raises:
         ConfigError: No number of replicas meets the target.
@@ -93,7 +93,7 @@ def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> Solve
     for _ in range(MAX_STEPS):
         if target.met_by(found):
             break
-        # Add a tenth (at least one replica) to a stage above MOST_BUSY, else to the one where turns wait longest.
+        # Add a tenth (at least one replica) to a stage above MOST_BUSY, else to the stage at which turns wait longest.
         slowest = max(STAGES, key=lambda stage: (found.busy[stage] > MOST_BUSY, found.wait_p95_ms[stage]))
         needed = needed | {slowest: needed[slowest] + max(1, needed[slowest] // 10)}
         found = search.predict(needed)
@@ -125,7 +125,7 @@ def _check(target: CapacityTarget, alone: Prediction) -> None:
 
 
 def work(network: TurnNetwork, stage: str) -> StageWork:
-    """Return what one turn needs of a stage: requests, and how long each holds a slot."""
+    """Return the work of one turn at a stage: its number of requests, and how long each occupies a slot."""
     answer = network.answer
     first: ServiceTimes = getattr(network, stage).first
     if stage == "stt":
@@ -153,7 +153,10 @@ class _Search:
         self._predictions: dict[tuple[int, ...], Prediction] = {}
 
     def start(self, slack_ms: float) -> dict[str, int]:
-        """Return a first guess by formula. Each stage may wait for a third of the time that the target leaves."""
+        """Return a first guess of the replicas per stage, by formula.
+
+        Each stage may use a third of `slack_ms` for waiting.
+        """
         per_s = self._admitted / self._cycle_s
         return {stage: self._by_formula(stage, per_s, slack_ms / 3000) for stage in STAGES}
 
@@ -162,7 +165,7 @@ class _Search:
         return replicas(work(self._network, stage), unit, turns_per_s, wait_s)
 
     def predict(self, needed: dict[str, int]) -> Prediction:
-        """Return the prediction for a number of replicas per stage."""
+        """Return the prediction for `needed` replicas per stage."""
         key = tuple(needed[stage] for stage in STAGES)
         if key not in self._predictions:
             stages: dict[str, QueueStage] = {
@@ -176,15 +179,15 @@ class _Search:
         return self._predictions[key]
 
     def fewest(self, needed: dict[str, int], stage: str) -> int:
-        """Return the smallest number of replicas of one stage that meets the target, while the others stay.
+        """Return the smallest number of replicas of one stage that meets the target. The other stages stay the same.
 
-        Bisection works because fewer replicas never help.
+        Bisection works because fewer replicas never lower the latency.
         """
         return _least(needed[stage], lambda count: self._target.met_by(self.predict(needed | {stage: count})))
 
 
 def _least(high: int, holds: Callable[[int], bool]) -> int:
-    """Return the smallest count in [1, high] for which `holds` is true. It must be true for `high`."""
+    """Return the smallest count from 1 to `high` for which `holds` returns True. It must return True for `high`."""
     low = 1
     while low < high:
         middle = (low + high) // 2

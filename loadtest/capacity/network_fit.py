@@ -4,7 +4,7 @@
 - Growth of the service time with the number of running services is fitted over the levels (the batching curve). If
   the growth is significant, the lowest level's times are taken for a service alone. Otherwise the times of all
   levels are pooled.
-- The time of the host, the network and the caller's machine is the part of a turn beyond the engines' own times.
+- The time of the host, the network and the caller's machine is the length of a turn minus the engines' own times.
 - The length of a caller's speech is the rest of a cycle after thinking, waiting and listening.
 """
 
@@ -32,10 +32,11 @@ LOW_WAIT = 0.1
 """Largest mean wait, as a share of the service time, at which a level's times count as times without load."""
 
 LEAST_ABANDONED = 0.05
-"""Smallest number of extra transcripts per turn that counts. Below it, the edges of the measured time explain them."""
+"""Minimum number of extra transcripts per turn that is used. Fewer can be due to turns that began before the measured
+time or ended after it."""
 
 CHARACTERS_PER_WORD = 6
-"""Average English word, its space included."""
+"""Length in characters of an average English word, with its space."""
 
 SIGNIFICANT = 3.0
 """Number of standard errors by which the service time must grow with load before the growth is used."""
@@ -45,11 +46,11 @@ _THINK_POINTS = 41
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """Straight line of the mean service time over the mean number of running services.
+    """Straight line of a stage's mean service time over its mean number of running services.
 
     Attributes:
-        alone_s: Service time of one service alone.
-        slope_s: Additional time for each further service.
+        alone_s: Service time of one service alone, in seconds.
+        slope_s: Additional service time for each further running service, in seconds.
         error_s: Standard error of `slope_s`.
     """
 
@@ -59,7 +60,7 @@ class Batching:
 
     @property
     def believed(self) -> bool:
-        """True if the growth is significant."""
+        """True if the growth of the service time with load is significant, so that it is used."""
         return self.slope_s > SIGNIFICANT * self.error_s
 
     def factors(self, slots: int) -> tuple[float, ...]:
@@ -89,7 +90,7 @@ def batching(calibration: Calibration, stage: str) -> Batching | None:
 
 
 def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwork:
-    """Return the network of the calibrated deployment.
+    """Return a network of queues that models the calibrated deployment.
 
     Args:
         calibration: The levels and settings.
@@ -121,7 +122,7 @@ def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwo
 
 
 def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyModel:
-    """Return a model of the replies in a level, with as many segments as the voice got requests per turn.
+    """Return a model of the replies in a level, with as many segments as the voice received requests per turn.
 
     The first segment's length follows from its number of words. The other segments share the rest of the audio. They
     complete at even intervals while the language model generates.
@@ -171,10 +172,10 @@ def _comparable(calibration: Calibration, name: str) -> list[Level]:
 
 
 def _streaming(calibration: Calibration, name: str, part: str, rest_s: float) -> QueueStage:
-    """Return a stage that holds its slot for `rest_s` after the first output, on average.
+    """Return a stage that occupies its slot for a mean of `rest_s` seconds after the first output.
 
-    The time of the first output is the turn's measured part for it, minus the mean wait. If this exceeds the
-    replica's own service time until then, the difference is the hop there and back, which holds no slot.
+    The time of the first output is the turn's measured part for it, minus the mean wait. If this exceeds the replica's
+    own service time until then, the difference is the hop to the replica and back, which occupies no slot.
     """
     levels = _comparable(calibration, name)
     turns = [level.turns for level in levels]
@@ -214,8 +215,8 @@ def _part(level: Level, name: str) -> ServiceTimes:
 def _callers(calibration: Calibration) -> CallerModel:
     """Return the callers' behaviour, from all levels together.
 
-    The length of speech is the rest of the cycle and does not depend on load. Transcripts beyond one per turn were
-    requested at pauses.
+    The length of speech is the rest of the conversation's cycle after thinking, waiting and listening. It does not
+    depend on load. Transcripts beyond one per turn were requested at pauses.
     """
     levels, behavior = calibration.levels, calibration.behavior
     turns = [level.turns for level in levels]
@@ -231,7 +232,10 @@ def _callers(calibration: Calibration) -> CallerModel:
 
 
 def log_normal(median_s: float, sigma: float) -> ServiceTimes:
-    """Return a log-normal distribution as quantiles, scaled to have the exact mean."""
+    """Return a log-normal distribution of seconds as quantiles, scaled to have the exact mean.
+
+    `sigma` is the standard deviation of the logarithm.
+    """
     normal = NormalDist()
     shares = [index / (_THINK_POINTS - 1) for index in range(_THINK_POINTS)]
     clipped = [min(max(share, 0.002), 0.998) for share in shares]
@@ -247,7 +251,10 @@ def _hedges(calibration: Calibration) -> bool:
 
 
 def _transcript_hop_s(network: TurnNetwork, level: Level) -> float:
-    """Return the hop to speech to text and back, as far as it makes a turn longer than endpointing alone."""
+    """Return the seconds of the hop to speech to text and back.
+
+    Only the part by which the hop makes a turn longer than endpointing alone counts.
+    """
     measured_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
     runs = [simulate(network, level.sessions, FOR_S, seed) for seed in SEEDS]
     simulated_s = fmean(turn.transcript_s for run in runs for turn in run.turns)
@@ -257,11 +264,11 @@ def _transcript_hop_s(network: TurnNetwork, level: Level) -> float:
 
 
 def with_calibrated_hops(network: TurnNetwork, stages: dict[str, QueueStage]) -> TurnNetwork:
-    """Replace stages of a network. The hop time of each stage stays as calibrated."""
+    """Return the network with `stages` replaced, by name. The hop time of each stage stays as calibrated."""
     changed = {name: replace(stage, hop_s=getattr(network, name).hop_s) for name, stage in stages.items()}
     return network.with_stages(changed)
 
 
 def session_range(levels: Sequence[Level]) -> tuple[int, int]:
-    """Return the lowest and highest calibrated number of sessions."""
+    """Return (lowest, highest) calibrated number of sessions."""
     return min(level.sessions for level in levels), max(level.sessions for level in levels)

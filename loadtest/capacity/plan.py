@@ -1,4 +1,4 @@
-"""A capacity plan: how well the model fits its calibration, and what the target needs.
+"""A capacity plan: the error of the model at the calibrated levels, and the replicas that the target needs.
 
 `plan` is the entry point. The fields of `Plan` are the keys of `rejoinder plan --json`.
 """
@@ -19,13 +19,14 @@ from rejoinder.core.capacity.sizing import Basis, SizedComponent, Traffic, basis
 
 DETECTOR = "turn_detector"
 DETECTOR_CORES = 0.6
-"""Share of one core that a turn detector's replica may use. Above it, verdicts queue."""
+"""Maximum share of one core that a turn detector's replica may use. Above this share, its requests queue."""
 
 PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 KNEE_FOR_S = 120.0
 SESSION_S = 180.0
-"""Mean length of a call, to convert sessions to calls per second. The share of refused calls does not depend on it."""
+"""Mean length of a call in seconds, to convert sessions to calls per second. The share of refused calls does not depend
+on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,19 @@ class LevelCheck:
 
     @property
     def errors(self) -> dict[str, float]:
-        """Relative errors: predicted / measured - 1."""
+        """Relative error of each figure, by name: predicted / measured - 1."""
         return {name: self.predicted[name] / value - 1 for name, value in self.measured.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """Knee of the calibrated deployment: the most sessions within the target's 95th percentile.
+    """Knee of the calibrated deployment: the maximum number of sessions with which the target's 95th percentile is met.
 
     Attributes:
         sessions: Number of sessions.
-        bound: What limits it, in words: a stage's slots (simulated) or the hosts' core (computed).
-        basis: Whether the knee is within the calibrated range.
-        turns_per_s: Simulated throughput at the knee.
+        bound: The resource that limits it, in words: a stage's slots (simulated) or the hosts' core (computed).
+        basis: PREDICTED if the knee is within the calibrated range, else EXTRAPOLATED.
+        turns_per_s: Simulated throughput at the knee, in turns per second.
     """
 
     sessions: int
@@ -70,10 +71,10 @@ class PlannedComponent:
     """One component of the plan.
 
     Attributes:
-        sized: Replicas, and what they occupy.
+        sized: Number of replicas, with the cores, memory and GPUs of each.
         traffic: Network traffic of all replicas together.
-        basis: Whether the load of the component is within the calibrated range.
-        busy: Share of its slots in use while the spare replicas are missing. None if it has no slots.
+        basis: PREDICTED if the load of the component is within the calibrated range, else EXTRAPOLATED.
+        busy: Share of the component's slots in use while the spare replicas are missing. None if it has no slots.
     """
 
     sized: SizedComponent
@@ -84,20 +85,21 @@ class PlannedComponent:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan.
+    """Result of `rejoinder plan`: the replicas that a target needs, and the predicted latency.
 
     Attributes:
-        target: What was asked for.
+        target: The target of the plan.
         checks: Measurement and prediction at each calibrated level.
         knee: Knee of the calibrated deployment.
         inverted: Replicas that meet the target, and their predicted percentiles. Their `error` is only the
             simulation's sampling error. `intervals_ms` has the intervals.
-        components: What to deploy, by component.
-        edge: Traffic at our edge.
-        refused: Predicted share of refused calls with all hosts, and while the spare hosts are missing.
+        components: Replicas to deploy, by component.
+        edge: Network traffic between all callers and the hosts.
+        refused: Predicted share of refused calls: (with all hosts, while the spare hosts are missing).
         basis: PREDICTED if the calibration covers the whole plan, else EXTRAPOLATED. See `target_basis`.
-        intervals_ms: Half width of the interval of `p50_ms`, `p95_ms` and `p99_ms`. None for an extrapolated plan.
-        per_host: Sessions per host.
+        intervals_ms: Half width in milliseconds of the intervals of `p50_ms`, `p95_ms` and `p99_ms`. None for an
+            extrapolated plan.
+        per_host: Maximum number of sessions per host.
     """
 
     target: CapacityTarget
@@ -119,12 +121,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanResources:
-    """Decisions of the user.
+    """Choices of the user about the resources of a plan.
 
     Attributes:
-        gpus: GPUs per replica, by stage. Missing stages use none.
-        most_per_host: Most sessions per host. None fills a host to `footprint.HOST_CORES`.
-        engines_calibrated: The plan uses the engines of the calibration. False for published engines.
+        gpus: Number of GPUs per replica, by stage. Stages that are not in it use no GPU.
+        most_per_host: Maximum number of sessions per host. None fills a host to `footprint.HOST_CORES`.
+        engines_calibrated: True if the plan uses the engines of the calibration, false if it uses published engines.
     """
 
     gpus: Mapping[str, float]
@@ -133,7 +135,7 @@ class PlanResources:
 
 
 def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, ...]:
-    """Compare measurement and prediction at every calibrated level, in order of sessions."""
+    """Return measurement and prediction at every calibrated level, in order of sessions."""
     rows = []
     for level in sorted(calibration.levels, key=lambda level: level.sessions):
         prediction = predict(network, level.sessions)
@@ -149,7 +151,7 @@ def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, 
 
 
 def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Knee:
-    """Return the knee of the calibrated deployment: the most sessions with a 95th percentile within `limit_ms`."""
+    """Return the knee of the calibrated deployment: the maximum number of sessions with a p95 within `limit_ms`."""
     by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
     by_core = calibration.most.hosts * footprint.host(calibration).sessions
     sessions = min(by_slots, by_core)
@@ -203,8 +205,8 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
     Args:
         calibration: Measurements of a running deployment.
         network: The network to plan with. It is fitted to the calibration, or has published engines in its place.
-        target: What to plan for.
-        resources: The user's decisions.
+        target: Sessions and latency to plan for.
+        resources: The user's choices.
 
     Raises:
         ConfigError: No number of replicas meets the target, or a host cannot carry a session.
@@ -256,7 +258,7 @@ def _sized(
 
 
 def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> SizedComponent:
-    """Size the turn detector by its CPU. Latency does not matter: silence decides when a verdict is late."""
+    """Size the turn detector by its CPU. Its latency does not matter: if a verdict is late, silence ends the turn."""
     requests = footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s
     cores = requests * footprint.cpu_per_request_s(calibration, DETECTOR)
     needed = max(1, math.ceil(cores / DETECTOR_CORES))

@@ -39,17 +39,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the network does with a number of sessions.
+    """Predicted latency and load of a network with a number of sessions.
 
     Attributes:
         sessions: Number of sessions.
-        p50_ms: Median voice-to-voice latency.
-        p95_ms: Its 95th percentile.
-        p99_ms: Its 99th percentile.
+        p50_ms: Median voice-to-voice latency in milliseconds.
+        p95_ms: 95th percentile of the voice-to-voice latency in milliseconds.
+        p99_ms: 99th percentile of the voice-to-voice latency in milliseconds.
         turns_per_s: Throughput in turns per second.
         busy: Mean share of slots in use, by stage.
-        wait_p95_ms: 95th percentile of the wait for a slot, by stage.
-        hedged: Second LLM requests per turn.
+        wait_p95_ms: 95th percentile of the wait for a slot in milliseconds, by stage.
+        hedged: Number of second LLM requests per turn.
     """
 
     sessions: int
@@ -75,13 +75,13 @@ def predict(
     *,
     warm_up_s: float = WARM_UP_S,
 ) -> Prediction:
-    """Simulate `sessions` conversations once per seed.
+    """Simulate `sessions` conversations once per seed, and return their latency and load.
 
     Args:
         network: Deployment, callers and answers.
         sessions: Number of sessions.
         for_s: Simulated seconds per seed, after the warm-up.
-        seeds: At least two, for a standard error.
+        seeds: Seeds of the simulations. A standard error needs at least two.
         warm_up_s: Simulated seconds before the measurement.
 
     Raises:
@@ -106,15 +106,15 @@ def predict(
 
 
 def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIONS) -> int:
-    """Return the largest number of sessions whose `p95_ms` is within the limit, by doubling and bisection.
+    """Find the largest number of sessions whose latency is within a limit, by doubling and bisection.
 
     Args:
-        p95_ms: Latency as a function of the number of sessions. It must not fall with load.
-        limit_ms: Largest allowed latency.
+        p95_ms: Function that returns the latency in milliseconds for a number of sessions. It must not fall with load.
+        limit_ms: Largest allowed latency in milliseconds.
         most: Upper bound of the search.
 
     Returns:
-        The knee, at most `most`. 0 if one session alone exceeds the limit.
+        The largest number of sessions within the limit, at most `most`. 0 if one session alone exceeds the limit.
     """
     if p95_ms(1) > limit_ms:
         return 0
@@ -140,7 +140,8 @@ def predicted_knee(network: TurnNetwork, limit_ms: float, for_s: float = FOR_S, 
 def refused(sessions_per_s: float, session_s: float, max_sessions: int) -> float:
     """Return the share of calls that admission refuses, by Erlang B.
 
-    Calls arrive at random (Poisson) at `sessions_per_s`, last `session_s` on average, and do not queue.
+    Calls arrive at random (Poisson) at a rate of `sessions_per_s`, last `session_s` seconds on average, and do not
+    queue.
     """
     return blocking(sessions_per_s * session_s, max_sessions)
 

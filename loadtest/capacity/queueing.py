@@ -1,8 +1,8 @@
 """Simulation of one stage: replicas with slots and queues, and the choice of a replica.
 
 A replica serves `slots` requests at the same time. Further requests wait in its queue, first come first served. Each
-request goes to the replica with the shorter queue of two random ones, and stays there. c slots on r replicas
-therefore wait longer than c slots behind one queue, so the network is simulated instead of computed.
+request goes to the replica with the shorter queue of two random ones, and stays there. With several replicas, requests
+therefore wait longer than with as many slots and one common queue, so the network is simulated instead of computed.
 
 One difference from the deployment: the real router keeps a conversation on its own LLM replica (rendezvous hashing)
 until that replica has `YIELD` more requests than the shorter of two (`deployments/serving/router.py`). The simulation
@@ -30,8 +30,9 @@ class QueueStage:
     Attributes:
         replicas: Number of replicas, at least 1.
         slots: Requests that one replica serves at the same time, at least 1.
-        first: Time from getting a slot to the first output. The caller of `serve` adds the time after that.
-        hop_s: Time of the way to the replica and back. It holds no slot.
+        first: Time from getting a slot to the first output. The caller of `serve` gives the time after the first
+            output.
+        hop_s: Time of the network hop to the replica and back. It occupies no slot.
     """
 
     replicas: int
@@ -54,9 +55,9 @@ class QueueReplica:
 
     Attributes:
         slots: The simulated slots.
-        draw: Drawer of the times to the first output.
-        ongoing: Requests that wait or are served, as the router counts them.
-        busy_s: Slot seconds used since the measurement began.
+        draw: Function that draws the next time to the first output, in seconds.
+        ongoing: Number of requests that wait or are served, as the router counts them.
+        busy_s: Sum over all slots of the seconds in use since the measurement began.
     """
 
     def __init__(self, env: simpy.Environment, stage: QueueStage, rng: random.Random) -> None:
@@ -91,11 +92,11 @@ class QueueStation:
 
     @property
     def busy_s(self) -> float:
-        """Slot seconds used in the measured time, all replicas together."""
+        """Sum over the slots of all replicas of the seconds in use in the measured time."""
         return sum(replica.busy_s for replica in self._replicas)
 
     def choose(self, avoid: QueueReplica | None = None) -> QueueReplica | None:
-        """Return the replica with the shorter queue of two random ones, never `avoid`. None if there is no other."""
+        """Return the replica with the shorter queue of two random replicas, never `avoid`. None if no other exists."""
         allowed = [replica for replica in self._replicas if replica is not avoid] if avoid else self._replicas
         if not allowed:
             return None
@@ -103,12 +104,12 @@ class QueueStation:
         return min(pair, key=lambda replica: replica.ongoing)
 
     def serve(self, replica: QueueReplica, begun: simpy.Event | None = None, rest_s: float = 0.0) -> Steps:
-        """Simulate one request. An interrupt at any time releases the slot or the place in the queue.
+        """Simulate one request. An interrupt (`simpy.Interrupt`) releases the slot or the place in the queue.
 
         Args:
-            replica: Where the request goes.
+            replica: Replica that serves the request.
             begun: Event to trigger at the first output.
-            rest_s: Time for which the slot stays occupied after the first output.
+            rest_s: Seconds for which the slot stays occupied after the first output.
         """
         env = self._env
         replica.ongoing += 1

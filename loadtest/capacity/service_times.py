@@ -1,7 +1,8 @@
 """Service time distributions for simulation: measured ones, and the curves of emulated engines.
 
-Every replica gets its own drawer from a distribution, because an emulated engine stratifies its stalls within one
-replica. Call a drawer when a service begins, with the number of running services on that replica, this one included.
+A drawer is a function that returns random service times. Every replica gets its own drawer, because an emulated engine
+spreads its stalls evenly over the requests of one replica. Call the drawer when a service begins, with the number of
+running services on that replica, this service included.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Protocol
 from rejoinder.core.measuring.service_curves import ServiceCurve, ServiceSampler
 
 Drawer = Callable[[int], float]
-"""Function of the number of running services (this one included) that returns the next service time in seconds."""
+"""Function that takes the number of running services, this service included, and returns the next service time in
+seconds."""
 
 
 class ServiceTimes(Protocol):
@@ -25,7 +27,7 @@ class ServiceTimes(Protocol):
 
     @property
     def mean_s(self) -> float:
-        """Mean service time on an otherwise idle replica."""
+        """Mean service time on an otherwise idle replica, in seconds."""
         ...
 
     @property
@@ -34,7 +36,7 @@ class ServiceTimes(Protocol):
         ...
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return the drawer of one replica."""
+        """Return a new drawer, for one replica."""
         ...
 
 
@@ -87,12 +89,12 @@ class Quantiles:
 
 
 def fixed(seconds: float) -> Quantiles:
-    """Return the distribution of a constant."""
+    """Return the distribution of a constant number of seconds."""
     return Quantiles(((0.0, seconds), (1.0, seconds)))
 
 
 def sampled(seconds: Sequence[float]) -> Quantiles:
-    """Return the empirical distribution of measured values. Raises ValueError if there are none."""
+    """Return the distribution of measured values. Raises ValueError if `seconds` is empty."""
     if not seconds:
         raise ValueError("a distribution needs at least one value")
     ordered = sorted(seconds)
@@ -104,7 +106,7 @@ def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
     """Return the distribution of a histogram, with the values of a bucket spread evenly over it.
 
     Args:
-        bounds_s: Upper bound of each bucket. The first bucket starts at 0.
+        bounds_s: Upper bound of each bucket in seconds. The first bucket starts at 0.
         counts: Number of values in each bucket.
 
     Raises:
@@ -135,7 +137,7 @@ class Curved:
 
     @property
     def mean_s(self) -> float:
-        """Mean on an otherwise idle replica, stalls included."""
+        """Mean service time on an otherwise idle replica in seconds, stalls included."""
         curve = self.curve
         stall_ms = curve.stall_share * (curve.stall_min_ms + curve.stall_max_ms) / 2
         return (curve.median_ms * math.exp(curve.sigma**2 / 2) + stall_ms) / 1000
@@ -162,8 +164,8 @@ class Batched:
 
     Attributes:
         alone: Service times on an otherwise idle replica.
-        factors: `factors[n - 1]` is the slow-down while n services run. The first one is 1. Beyond the list the
-            difference of the last two factors continues.
+        factors: `factors[n - 1]` is the slow-down while n services run. The first factor is 1. Beyond the list, each
+            further service adds the difference of the last two factors.
     """
 
     alone: Quantiles
@@ -175,7 +177,7 @@ class Batched:
 
     @property
     def mean_s(self) -> float:
-        """Mean on an otherwise idle replica."""
+        """Mean service time on an otherwise idle replica, in seconds."""
         return self.alone.mean_s
 
     @property
@@ -184,7 +186,7 @@ class Batched:
         return self.alone.scv
 
     def factor(self, concurrent: int) -> float:
-        """Return the slow-down while `concurrent` services run."""
+        """Return the factor by which a service is slower while `concurrent` services run."""
         measured = len(self.factors)
         if concurrent <= measured:
             return self.factors[max(0, concurrent - 1)]

@@ -32,7 +32,7 @@ class ReplyModel:
 
     Attributes:
         segments: For each segment: seconds from the first token until its text is complete, and seconds of audio.
-        generation_s: Time from the first token to the last.
+        generation_s: Time from the first token to the last, in seconds.
         speed: Seconds of audio that the voice synthesizes per second after its first chunk.
         chunk_s: Seconds of audio in one chunk of the voice.
     """
@@ -52,7 +52,10 @@ class ReplyModel:
         return sum(audio_s for _, audio_s in self.segments)
 
     def rest_s(self, audio_s: float) -> float:
-        """Return how long the voice holds its slot after the first chunk of a segment of `audio_s` seconds."""
+        """Return the seconds for which the voice occupies its slot after the first chunk of a segment.
+
+        The segment has `audio_s` seconds of audio.
+        """
         chunks = max(0, -(-int(audio_s * 1e6) // int(self.chunk_s * 1e6)) - 1)
         return chunks * self.chunk_s / self.speed
 
@@ -65,7 +68,7 @@ class CallerModel:
         think: Time from the end of an answer to the next turn.
         speech: Length of the caller's speech in a turn.
         abandoned: Mean number of transcripts per turn that start at pauses inside the speech and are cancelled.
-        abandoned_s: Time until such a transcript is cancelled.
+        abandoned_s: Time until such a transcript is cancelled, in seconds.
     """
 
     think: ServiceTimes
@@ -101,19 +104,19 @@ class TurnNetwork:
     hedging: HedgingSettings = field(default_factory=lambda: HedgingSettings(enabled=False))
 
     def with_stages(self, stages: Mapping[str, QueueStage]) -> TurnNetwork:
-        """Return the same conversations on other stages. `stages` is by name. Missing names keep their stage."""
+        """Return the network with the given stages replaced, by name. Stages that are not in `stages` stay the same."""
         stt, llm, tts = (stages.get(name, getattr(self, name)) for name in ("stt", "llm", "tts"))
         return replace(self, stt=stt, llm=llm, tts=tts)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTurn:
-    """Durations in one simulated turn. They sum to `total_s`, the voice-to-voice latency.
+    """Durations in one simulated turn, in seconds. They sum to `total_s`, the voice-to-voice latency.
 
     Attributes:
         silence_s: End of speech to the tentative end of speech.
-        transcript_s: Tentative end of speech until the transcript is there and the turn has ended.
-        llm_s: Until the first token.
+        transcript_s: Tentative end of speech until the transcript is available and the turn has ended.
+        llm_s: End of turn until the first token.
         segment_s: First token until the first segment is complete.
         tts_s: First segment complete until its first audio.
         delivery_s: First audio until the caller's playout.
@@ -128,7 +131,7 @@ class SimulatedTurn:
 
     @property
     def total_s(self) -> float:
-        """Voice-to-voice latency."""
+        """Voice-to-voice latency in seconds."""
         return self.silence_s + self.transcript_s + self.llm_s + self.segment_s + self.tts_s + self.delivery_s
 
 
@@ -137,10 +140,10 @@ class SimulatedRun:
     """Result of one simulated run, without its warm-up.
 
     Attributes:
-        turns: Every turn that got its first audio.
-        for_s: Simulated seconds.
+        turns: Every turn whose first audio was synthesized.
+        for_s: Length of the simulated time in seconds.
         busy: Mean share of slots in use, by stage.
-        waits_s: Every wait for a slot, by stage.
+        waits_s: Every wait for a slot in seconds, by stage.
         hedges: Number of second LLM requests.
     """
 
@@ -159,14 +162,17 @@ class SimulatedRun:
 def simulate(
     network: TurnNetwork, sessions: int, for_s: float, seed: int = 1, *, warm_up_s: float = 30.0
 ) -> SimulatedRun:
-    """Simulate conversations. The same seed gives the same run.
+    """Simulate conversations and return the result. The same seed gives the same result.
 
     Args:
         network: Deployment, callers and answers.
         sessions: Number of conversations, at least 1.
         for_s: Simulated seconds after the warm-up.
         seed: Seed of all random draws.
-        warm_up_s: Simulated seconds before the measurement. Sessions start within its first half.
+        warm_up_s: Simulated seconds before the measurement. Sessions start in the first half of the warm-up.
+
+    Raises:
+        ValueError: `sessions` is less than 1.
     """
     if sessions < 1:
         raise ValueError(f"a run has at least one session, not {sessions}")
@@ -213,7 +219,7 @@ class _Run:
             station.measured_since = self.env.now
 
     def session(self, ramp_s: float) -> Steps:
-        """Simulate one endless conversation that begins at a random time within the ramp."""
+        """Simulate one endless conversation that begins at a random time in the first `ramp_s` seconds."""
         yield self.env.timeout(self.rng.random() * ramp_s)
         while True:
             yield self.env.timeout(self._think(1))
@@ -230,7 +236,7 @@ class _Run:
         yield self.env.timeout(speech_s)
 
     def _abandoned(self, after_s: float, for_s: float) -> Steps:
-        """Simulate a transcript that starts at a pause and is cancelled when the caller goes on."""
+        """Simulate a transcript that starts at a pause and is cancelled when the caller continues."""
         yield self.env.timeout(after_s)
         replica = self.stt.choose()
         assert replica is not None
@@ -270,7 +276,10 @@ class _Run:
         yield env.timeout(max(0.0, reply.playout_end + delivery_s - env.now))
 
     def _first_token(self) -> Steps:
-        """Wait for the first token of the primary request or its hedge. The winner keeps generating on its own."""
+        """Wait for the first token of the primary request or its hedge.
+
+        The request that is first continues to generate.
+        """
         env, began = self.env, self.env.now
         self._policy.on_primary(began)
         primary = self.llm.choose()
@@ -299,7 +308,7 @@ class _Run:
         return self.env.process(_cancellable(self.llm, replica, begun, self.network.answer.generation_s)), begun
 
     def _voice(self, reply: _Reply, first_token: float) -> Steps:
-        """Synthesize the segments in order, each when its text is complete and the one before it is synthesized."""
+        """Synthesize the segments in order, each when its text is complete and the previous segment is synthesized."""
         env, answer = self.env, self.network.answer
         for ready_s, audio_s in answer.segments:
             yield env.timeout(max(0.0, first_token + ready_s - env.now))
@@ -316,7 +325,7 @@ class _Run:
 
 
 class _Reply:
-    """Progress of one answer: its events, and when the playout of the audio so far ends."""
+    """Progress of one answer: its events, and the time at which the playout of the audio so far ends."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self.first_audio = env.event()
@@ -334,7 +343,7 @@ class _Reply:
 def _cancellable(
     station: QueueStation, replica: QueueReplica, begun: simpy.Event | None = None, rest_s: float = 0.0
 ) -> Steps:
-    """Serve one request. An interrupt cancels it."""
+    """Simulate one request. An interrupt (`simpy.Interrupt`) cancels it."""
     try:
         yield from station.serve(replica, begun, rest_s)
     except simpy.Interrupt:

@@ -17,7 +17,7 @@ WIDTH = 48
 
 
 def view(progress: RunProgress, measure_from_s: float, measure_to_s: float) -> Group:
-    """Return the whole view.
+    """Return the view, to be shown by `rich`.
 
     Args:
         progress: State of the run.

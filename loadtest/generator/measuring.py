@@ -1,4 +1,7 @@
-"""One run with the replicas' metrics read at both ends of its measured time, for calibration and validation."""
+"""One run in which the replicas' metrics are read at the start and the end of the measured time.
+
+Calibration and validation of the capacity model use it.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from rejoinder.core.errors import BackendError
 
 @dataclass(frozen=True, slots=True)
 class MeasuredWindow:
-    """What happened between two readings of the replicas' metrics, close to the run's measured time.
+    """Difference between two readings of the replicas' metrics, at the start and the end of a run's measured time.
 
     Attributes:
         for_s: Time between the two readings in seconds.
-        stages: What each stage did between the readings.
-        changed: Replicas that started or ended between the readings. They are not in `stages`.
+        stages: Counts of each stage between the readings, by stage.
+        changed: Names of the replicas that started or ended between the readings. They are not in `stages`.
         bytes_sent: Payload bytes that the callers sent.
         bytes_received: Payload bytes that the callers received.
         frames_sent: Audio frames that the callers sent.
@@ -54,7 +57,7 @@ class WindowWatcher:
             url: HTTP address of the server.
             from_s: Start of the measured time in seconds after the start of the run.
             to_s: End of the measured time in seconds after the start of the run.
-            reader: Reads the metrics of all replicas.
+            reader: Function that reads the metrics of all replicas from the HTTP address.
         """
         self._url = url
         self._from_s = from_s
@@ -76,7 +79,7 @@ class WindowWatcher:
         return _Reading(time.monotonic(), self._reader(self._url), traffic)
 
     def window(self) -> MeasuredWindow:
-        """Return what happened in the measured time. Call it after the run.
+        """Return the difference of the two readings. Call this method after the run.
 
         Raises:
             BackendError: The run ended before the end of its measured time.
@@ -97,7 +100,10 @@ class WindowWatcher:
 
 
 def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tuple[RunResult, MeasuredWindow]:
-    """Run a scenario and read the replicas' metrics meanwhile. Raise as `run` and `WindowWatcher.window` do."""
+    """Run a scenario and return its result and the replicas' metrics of the measured time.
+
+    It raises what `run` and `WindowWatcher.window` raise. `watch` is called as by `run`.
+    """
     frozen = schedule.plan(scenario)
     watcher = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
 
@@ -110,7 +116,7 @@ def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tup
 
 
 def idle(url: str, for_s: float) -> MeasuredWindow:
-    """Read the replicas' metrics twice without generating load.
+    """Return the difference of two readings of the replicas' metrics, without load.
 
     Args:
         url: OpenAI base URL of the server (ws:// or wss://).

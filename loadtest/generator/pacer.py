@@ -30,7 +30,7 @@ class FramePacer:
     """Pacer of all callers in a process. Callers may join and leave at any time, from the same event loop.
 
     Attributes:
-        late_s: Delay after the deadline of each frame sent, in seconds. The reader clears it.
+        late_s: Delay after the deadline of each frame sent, in seconds. The code that reads the list clears it.
     """
 
     def __init__(self, start: float) -> None:
@@ -56,7 +56,7 @@ class FramePacer:
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             elif tick % FRAME_SLOTS == 0:
-                await asyncio.sleep(0)  # late: let the event loop read the sockets once per frame
+                await asyncio.sleep(0)  # the pacer is late: let the event loop read the sockets once per frame
             slot = self._slots[tick % FRAME_SLOTS]
             if slot:
                 self._send(tuple(slot), due)

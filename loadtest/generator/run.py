@@ -1,6 +1,7 @@
 """One load run from scenario to result: draw the schedule, start the workers together, and judge the measurements.
 
-The server must be on this machine unless the scenario sets `owned`, because load can take a foreign server down.
+The server must be on this machine unless the scenario sets `owned`, because load can overload another operator's
+server.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResu
 
 
 async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
-    """Run `watching` until `working` is done. Exceptions of `working` propagate without a group."""
+    """Run both, and cancel `watching` when `working` is done. Exceptions of `working` are raised without a group."""
     try:
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watching)

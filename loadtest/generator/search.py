@@ -1,4 +1,4 @@
-"""Search for the largest number of calls that a system holds.
+"""Search for the largest number of calls with which a system meets its limits.
 
 The search doubles the number of calls until a step fails, bisects to 5%, and confirms the result with three repeats.
 
@@ -22,14 +22,14 @@ from enum import Enum
 from loadtest.results.result import RunOutcome
 
 PRECISION = 0.05
-"""Relative width of the final interval between a passing and a failing number of calls."""
+"""Relative width of the interval between a passing and a failing number of calls at which the search ends."""
 
 REPEATS = 3
-"""Number of confirming runs."""
+"""Number of runs that confirm the result."""
 
 RECOVERY_SLACK = 0.10
 RECOVERY_SLACK_MS = 20.0
-"""Noise of a latency median on a shared machine."""
+"""Accepted growth of the median after a step, as a share and in milliseconds: its noise on a shared machine."""
 
 
 class SearchEnd(Enum):
@@ -60,8 +60,8 @@ class SearchStep:
     """One run of a search.
 
     Attributes:
-        sessions: Number of calls to hold.
-        seed: Seed of the scenario. Each step has its own.
+        sessions: Number of calls that are open at the same time.
+        seed: Seed of the scenario. Each step has its own seed.
         kind: search or confirm.
     """
 
@@ -79,8 +79,8 @@ class CompletedStep:
         outcome: Outcome of the run.
         p50_ms: Median voice-to-voice latency in milliseconds, or None if nothing was measured.
         p95_ms: 95th percentile of the voice-to-voice latency in milliseconds, or None if nothing was measured.
-        recovered: Whether the recovery check passed, or None if there was none.
-        causes: Failed self-checks of the generator.
+        recovered: True if the recovery check passed. None if no recovery check was made.
+        causes: Failed self-checks of the generator, in words.
     """
 
     step: SearchStep

@@ -12,7 +12,7 @@ from loadtest.scenario.scenario import Arrivals, Scenario
 from rejoinder.core.errors import ConfigError
 
 PROBE_SESSIONS = 4
-"""Calls of the recovery check."""
+"""Number of calls in the recovery check."""
 
 PROBE_S = 20.0
 """Measured time of the recovery check in seconds."""
@@ -55,10 +55,10 @@ def search(
         start: Number of calls of the first step.
         most: Largest number of calls to try.
         on_step: Called after each step.
-        hold: Runs a scenario.
+        hold: Function that runs a scenario and returns its result.
 
     Raises:
-        ConfigError: The bounds are invalid, or the scenario does not hold a fixed number of calls.
+        ConfigError: The bounds are invalid, or the scenario does not have a fixed number of calls.
     """
     if not 1 <= start <= most:
         raise ConfigError(f"cannot search from {start} to {most} calls.", "Use a --start from 1 to --most.", "--start")
@@ -89,13 +89,14 @@ def search(
 def _run_step(
     scenario: Scenario, step: SearchStep, probe: Scenario, baseline_ms: float | None, *, hold: Hold
 ) -> CompletedStep:
-    """Run one step, repeated if it is undecided, and its recovery check."""
+    """Run one step, once more if it is undecided, and then its recovery check."""
     loaded = replace(scenario, sessions=step.sessions, seed=step.seed)
     result = hold(loaded)
     if result.outcome is RunOutcome.UNDECIDED:
         result = hold(replace(loaded, for_s=loaded.for_s * LONGER))
     if result.outcome is RunOutcome.INVALID and step.kind is StepKind.CONFIRM:
-        # The generator has carried this load before. A single delay on a shared machine is not its limit.
+        # The generator has passed its self-checks with this load before. A single delay on a shared machine is not its
+        # limit.
         result = hold(loaded)
     has_recovered = None
     if result.outcome is not RunOutcome.INVALID:

@@ -41,7 +41,7 @@ class LoopLag:
     """Sampler of the event loop's lag: how late the loop returns from a sleep.
 
     Attributes:
-        late_s: The samples in seconds. The reader clears it.
+        late_s: The samples in seconds. The code that reads the list clears it.
     """
 
     def __init__(self) -> None:
@@ -57,10 +57,10 @@ class LoopLag:
 
 @dataclass(frozen=True, slots=True)
 class CpuSnapshot:
-    """CPU clocks of this process at one instant.
+    """CPU clocks of this process at one time.
 
     Attributes:
-        at: The instant in seconds of the monotonic clock.
+        at: The time in seconds of the monotonic clock.
         cpu_s: CPU time of the process in seconds.
         queued_s: Time that the main thread has waited for a core, in seconds.
     """
@@ -71,7 +71,7 @@ class CpuSnapshot:
 
     @staticmethod
     def now() -> CpuSnapshot:
-        """Return the clocks now."""
+        """Return the current values of the clocks."""
         return CpuSnapshot(time.monotonic(), time.process_time(), _queued_s())
 
     def since(self, before: CpuSnapshot) -> dict[str, float]:
@@ -112,7 +112,7 @@ class Fitness:
         lateness: Delay of each frame after its deadline, in microseconds.
         lag: Event loop lag in microseconds.
         cpu: CPU share of the busiest worker, of one core.
-        queued: Run-queue wait of the worst worker, as a share of the time.
+        queued: Run-queue wait of the worker that waited most, as a share of the time.
         steal: CPU steal time of this machine, as a share of all CPU time.
         missed: Calls that were dialled more than 1 s after their scheduled arrival.
         frames_scheduled: Audio frames that were due.
@@ -147,7 +147,7 @@ def _p99_ms(histogram: HdrHistogram) -> float:
 
 
 def failure_causes(checks: tuple[FitnessCheck, ...]) -> tuple[str, ...]:
-    """Return why a run is INVALID: a sentence for each failed check that is not only a warning."""
+    """Return why a run is INVALID: one sentence for each failed check that is more than a warning."""
     return tuple(
         f"{check.name}: measured {check.measured:g} {check.unit}, "
         f"must be {'at least' if check.at_least else 'at most'} {check.limit:g} {check.unit}"

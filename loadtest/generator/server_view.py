@@ -1,4 +1,4 @@
-"""What a server reports about itself over HTTP: its engines, and the memory of its replicas during a run."""
+"""Reports of a server over HTTP: its engines, and the memory of its replicas during a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ServerView:
         """Return the name of each stage's engine, by stage. The result is empty if the server reports no engines.
 
         Raises:
-            BackendError: The server does not answer, or answers with something else.
+            BackendError: The server does not answer, or its answer is not a list of models.
         """
         try:
             answer = httpx2.get(f"{self._base}/models", headers=self._headers, timeout=HTTP_S).raise_for_status()

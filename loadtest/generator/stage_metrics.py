@@ -62,16 +62,16 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaCounts:
-    """Counts of one replica at one instant, since its start.
+    """Counts of one replica since its start, read at one time.
 
     Attributes:
         stage: Stage of the replica.
-        queue: Time that requests waited for service.
-        service: Service time of requests.
-        ends: Requests by how they ended.
+        queue: Histogram of the times that requests waited for service.
+        service: Histogram of the service times of requests.
+        ends: Number of requests, by how they ended.
         cpu_s: CPU time of the process in seconds.
         memory_mb: Resident memory of the process in MB (10^6 bytes).
-        drafts: Speculative replies of a host, by their outcome.
+        drafts: Number of speculative replies of a host, by their outcome.
     """
 
     stage: str
@@ -83,7 +83,7 @@ class ReplicaCounts:
     drafts: Mapping[str, float] = field(default_factory=dict)
 
     def since(self, earlier: ReplicaCounts) -> ReplicaCounts:
-        """Return the difference to an earlier reading. The memory is that of this reading."""
+        """Return the difference to an earlier reading of the replica. The memory is that of the later reading."""
         ends = {end: count - earlier.ends.get(end, 0.0) for end, count in self.ends.items()}
         return ReplicaCounts(
             self.stage,
@@ -107,13 +107,13 @@ class StageCounts:
     Attributes:
         stage: The stage.
         replicas: Number of replicas.
-        queue: Time that requests waited for service.
-        service: Service time of requests.
+        queue: Histogram of the times that requests waited for service.
+        service: Histogram of the service times of requests.
         requests: Number of requests that ended.
         cpu_s: CPU time of all replicas in seconds.
         memory_mb: Resident memory of the largest replica in MB (10^6 bytes).
-        ends: Requests by how they ended.
-        drafts: Speculative replies by their outcome.
+        ends: Number of requests, by how they ended.
+        drafts: Number of speculative replies, by their outcome.
     """
 
     stage: str
@@ -167,7 +167,7 @@ def parse(text: str, stage: str) -> ReplicaCounts:
 
 
 def difference(before: Reading, after: Reading) -> tuple[dict[str, StageCounts], list[str]]:
-    """Return the counts of each stage between two readings, and the replicas that are in only one of them."""
+    """Return (counts of each stage between two readings, names of the replicas that are in only one reading)."""
     both = [replica for replica in after if replica in before]
     changed = sorted(set(before) ^ set(after))
     stages: dict[str, list[ReplicaCounts]] = {}

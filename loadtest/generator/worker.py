@@ -1,4 +1,4 @@
-"""One worker process: reads its assignment from standard input, holds its calls, and writes a JSON report each second.
+"""One worker process: reads its assignment from standard input, makes its calls, and writes a JSON report each second.
 
 `loadtest.generator.workers` starts `python -m loadtest.generator.worker` on this machine, and a Ray actor starts it on
 another one. All workers start at the same wall-clock time. After that, only the process's own monotonic clock is used.
@@ -33,7 +33,7 @@ from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import encode, read_clips
 
 MISSED_S = 1.0
-"""A call that is dialled this much after its scheduled arrival counts as missed."""
+"""A call that is dialled more than this number of seconds after its scheduled arrival counts as missed."""
 
 REPORT_S = 1.0
 """Period of the reports in seconds."""
@@ -42,8 +42,8 @@ PING_S = 5.0
 """Period of the pings of each call in seconds."""
 
 BATCH = 50
-"""Calls whose counters are collected before the event loop runs other tasks. A thousand calls at once would delay their
-frames by 10 ms."""
+"""Number of calls whose counters are collected before the event loop runs other tasks. Without this, a thousand calls
+would delay their frames by 10 ms."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -59,7 +59,7 @@ class _LiveCall:
 
 
 class Worker:
-    """Holder of the calls of one assignment."""
+    """Worker that makes the calls of one assignment."""
 
     def __init__(self, assignment: WorkerAssignment, start: float, report: Report) -> None:
         """Create a worker.
@@ -96,7 +96,7 @@ class Worker:
         self._configure = session_update(scenario.codec, scenario.turn_detection, scenario.silence_ms)
 
     async def run(self) -> None:
-        """Hold all calls until they are over or the drain time ends. Then send the final report."""
+        """Run all calls until they are over or the drain time ends. Then send the final report."""
         deadline = self._start + self._assignment.measure_to_s + self._assignment.scenario.drain_s
         async with asyncio.TaskGroup() as group:
             background = [
@@ -152,7 +152,7 @@ class Worker:
             await socket.close()
 
     async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
-        """Wait until the caller is done or the connection is lost. Return True if it was lost."""
+        """Wait until the caller is done or the connection is lost. Return True if the connection was lost."""
         while not caller.over:
             try:
                 async with asyncio.timeout(0.25):
@@ -218,7 +218,7 @@ class Worker:
 
 
 def main() -> None:
-    """Read an assignment from standard input, hold its calls, and write reports to standard output."""
+    """Read an assignment from standard input, make its calls, and write reports to standard output."""
     assignment = WorkerAssignment.parse(json.loads(sys.stdin.readline()))
     # Schedule, clips and modules exist until the process ends, so the garbage collector need not scan them.
     gc.collect()

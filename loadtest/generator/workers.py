@@ -38,7 +38,7 @@ ProgressCallback = Callable[["RunProgress"], None]
 
 @dataclass(slots=True)
 class _Slice:
-    """What happened in one slice of the timeline, with the open calls of each worker."""
+    """Counts and latencies of one slice of the timeline, with the open calls of each worker."""
 
     sessions: dict[int, int] = field(default_factory=dict)
     voice_to_voice: HdrHistogram = field(default_factory=histogram)
@@ -149,11 +149,11 @@ def _percentile_ms(recorded: HdrHistogram, percentile: float) -> float | None:
 
 
 async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress, watch: ProgressCallback) -> None:
-    """Run one worker process for each assignment until all are done. Cancelling the task stops them.
+    """Run one worker process for each assignment until all are done. Cancelling the task stops the workers.
 
     Args:
         assignments: What each worker does.
-        progress: Where reports are merged.
+        progress: Progress into which the reports are merged.
         watch: Called with the progress after each report.
 
     Raises:

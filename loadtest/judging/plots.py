@@ -35,7 +35,7 @@ def _svg(figure: Figure) -> str:
 
 
 def _place(percentile: float) -> float:
-    """Return the position of a percentile on a logarithmic axis, where 90, 99 and 99.9 are equally far apart."""
+    """Return the position of a percentile on a logarithmic axis, on which 90, 99 and 99.9 are equally far apart."""
     return -math.log10(max(1 - percentile / 100, 0.0005))
 
 

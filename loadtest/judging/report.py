@@ -21,7 +21,7 @@ EXPLANATIONS: Mapping[RunOutcome, str] = {
     RunOutcome.UNDECIDED: "No limit that decides this tier is missed, but at least one needs more turns.",
     RunOutcome.INVALID: "The load generator failed its self-checks, so this run does not judge the system.",
 }
-"""What each outcome of a run means, one sentence each."""
+"""Meaning of each outcome of a run, in one sentence."""
 
 TIPS: Mapping[str, str] = {
     Stage.SILENCE.value: "speech.soft_end_ms: lower it to start work after a shorter silence (minimum 32 ms).",
@@ -38,7 +38,7 @@ TIPS: Mapping[str, str] = {
     UNATTRIBUTED: "host.autoscaling.max_replicas, host.max_sessions: add hosts or lower the sessions per host, because "
     "the host's event loop is late.",
 }
-"""What to try first if a stage is the largest: settings of ray_config.yaml, then the advice."""
+"""Advice for each stage if it is the largest: a setting of ray_config.yaml and what to do with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class LargestStage:
     Attributes:
         stage: Name of the stage.
         share: Share of the mean voice-to-voice latency, 0 to 1.
-        tip: What to try first.
+        tip: The first thing to try to make the stage faster.
     """
 
     stage: str

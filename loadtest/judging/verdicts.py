@@ -1,7 +1,7 @@
 """Compare measurements with limits, at 95% confidence.
 
-"p95 is below 1,200 ms" means that at most 5% of all turns reach 1,200 ms. Suppose that k of n measured turns did. Let X
-be binomial with n trials and probability 5%.
+"p95 is below 1,200 ms" means that at most 5% of all turns reach 1,200 ms. Suppose that k of n measured turns reach
+1,200 ms. Let X be binomial with n trials and probability 5%.
 
 - PASS if P(X <= k) is at most 5%: if 5% or more of all turns reached the limit, this few would be unlikely.
 - FAIL if P(X >= k) is at most 5%: if 5% or less of all turns reached the limit, this many would be unlikely.
@@ -26,7 +26,7 @@ from rejoinder.core.capacity.budgets import ALERTS, Component, Metric, Tier, com
 from rejoinder.core.measuring.waterfall import Stage
 
 SIGNIFICANCE = 0.05
-"""Largest probability of a wrong PASS or FAIL: 1 - the confidence."""
+"""Maximum probability of a wrong PASS or FAIL: 1 minus the confidence."""
 
 MAX_NEEDED = 1_000_000
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -80,7 +80,7 @@ def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int
 
 
 def _needed(violations: int, turns: int, allowed: float) -> int:
-    """Return how many more turns decide the verdict, by bisection, if the rate of violations stays the same."""
+    """Return how many more turns decide the verdict if the rate of violations stays the same. Found by bisection."""
     rate = violations / turns if turns else 0.0
 
     def decided(total: int) -> bool:
@@ -118,8 +118,8 @@ def quantile_verdict(
     """Return the verdict on one percentile.
 
     Args:
-        name: What the limit applies to.
-        source: Where the limit comes from.
+        name: Name of the limited quantity.
+        source: Source of the limit, such as a section of the latency guide.
         statistic: p50, p95 or p99.
         limit_ms: The percentile must be below this, in milliseconds.
         histogram: The measured values in microseconds, or None if nothing was measured.
@@ -147,9 +147,9 @@ def share_verdict(name: str, good: int, total: int, share: float) -> Verdict:
     """Return the verdict on a share that was counted over the whole run.
 
     Args:
-        name: What the limit applies to.
+        name: Name of the limited quantity.
         good: Number of successes.
-        total: Number of items. The verdict is FAIL if it is 0.
+        total: Number of items that were counted. The verdict is FAIL if it is 0.
         share: Smallest share of successes that passes, 0 to 1.
     """
     reached = good / total if total else 0.0
@@ -173,7 +173,7 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
     turns answered and audio without underruns.
 
     Args:
-        tier: The tier to prove.
+        tier: The latency tier that the run must meet.
         series: Measured latencies by name.
         counts: Calls and turns by outcome.
     """
@@ -241,12 +241,12 @@ def guide_verdicts(series: Series) -> Iterator[Verdict]:
 def overall(decisive: tuple[Verdict, ...], causes: tuple[str, ...]) -> RunOutcome:
     """Return the outcome of a run.
 
-    It is INVALID if a self-check of the generator failed, else FAIL if a gate failed, else UNDECIDED if a gate is
-    undecided, else PASS.
+    It is INVALID if a self-check of the generator failed, else FAIL if a verdict of `gates` is FAIL, else UNDECIDED if
+    one is UNDECIDED, else PASS.
 
     Args:
         decisive: Verdicts of `gates`.
-        causes: Failed self-checks of the generator.
+        causes: Failed self-checks of the generator, in words.
     """
     outcomes = {gate.outcome for gate in decisive}
     for outcome, holds in (

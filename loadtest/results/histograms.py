@@ -1,8 +1,8 @@
 """Counts and latency histograms of the workers, in memory that does not grow with the length of the run.
 
-The hot paths append seconds to arrays. Once a second, `TurnHistograms.flush` turns the arrays into histograms (three
-significant digits, steps of 10 us) and clears them. Histograms of all workers and seconds are merged. Percentiles are
-never averaged.
+While calls run, values in seconds are only appended to arrays. Once a second, `TurnHistograms.flush` turns the arrays
+into histograms (three significant digits, steps of 10 us) and clears them. Histograms of all workers and seconds are
+merged. Percentiles are never averaged.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ DIGITS = 3
 STEP_US = 10
 
 SLOWEST = 20
-"""Number of slowest turns that a run keeps with all details."""
+"""Number of the slowest turns that a run keeps with all details."""
 
 
 def histogram() -> HdrHistogram:
-    """Return an empty histogram of microseconds."""
+    """Return an empty histogram for values in microseconds."""
     return HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
 
 
@@ -107,10 +107,10 @@ class MergedHistograms:
         return total
 
     def add(self, worker: int, flushed: dict[str, Any]) -> dict[str, HdrHistogram]:
-        """Merge a document of `TurnHistograms.flush`.
+        """Merge a document of `TurnHistograms.flush` from the worker with the number `worker`.
 
         Returns:
-            The histograms of this document alone, by series.
+            The histograms of this document alone, in microseconds, by series.
         """
         self._counts[worker] = Counter(flushed["counts"])
         fresh = {name: HdrHistogram.decode(text) for name, text in flushed["seconds"].items()}

@@ -3,8 +3,8 @@
 The JSON document has one key for each attribute of `RunResult`. Its nested objects have one key for each attribute of
 their class. Enumerations are written as their values.
 
-All latencies are in milliseconds. They are measured from scheduled instants, with both ends on the clock of one
-process. Percentiles come from merged histograms with three significant digits, never from averaged percentiles.
+All latencies are in milliseconds. They are measured from scheduled times, with both ends on the clock of one process.
+Percentiles come from merged histograms with three significant digits, never from averaged percentiles.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Verdict:
     """Verdict on one limit.
 
     Attributes:
-        name: What the limit applies to.
+        name: Name of the limited quantity.
         source: Where the limit comes from: a section of the latency guide, or Rejoinder's own choice.
         statistic: p50, p95 or p99 (this percentile must be below the limit), or share (at least this share must
             succeed).
@@ -103,7 +103,7 @@ class FitnessCheck:
     """One self-check of the load generator.
 
     Attributes:
-        name: What was checked.
+        name: Name of the checked quantity.
         measured: The measured value.
         limit: The largest acceptable value, or the smallest one if `at_least` is true.
         unit: Unit of `measured` and `limit`.

@@ -37,7 +37,7 @@ class Spread:
 
 
 def spread(values_ms: Sequence[float]) -> Spread:
-    """Return the statistics of values in milliseconds. Raise ValueError if there are none."""
+    """Return the statistics of values in milliseconds. Raise ValueError if `values_ms` is empty."""
     if not values_ms:
         raise ValueError("no values to summarize")
     p95 = float(np.percentile(values_ms, 95, method="inverted_cdf"))
@@ -47,9 +47,9 @@ def spread(values_ms: Sequence[float]) -> Spread:
 
 
 def spreads(records: Sequence[TurnRecord]) -> dict[str, Spread]:
-    """Return the statistics of each stage in pipeline order, then of the whole turn.
+    """Return the statistics of each stage in pipeline order, then of the whole turn, by name.
 
-    Turns without stages or without a voice-to-voice latency are left out. The result is empty if no turn has any.
+    Turns without stages or without a voice-to-voice latency are left out. The result is empty if no turn has either.
     """
     measured = [record.stages_ms for record in records if record.stages_ms is not None]
     table = {stage: spread([shares[stage] for shares in measured]) for stage in WATERFALL if measured}

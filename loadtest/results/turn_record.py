@@ -4,10 +4,11 @@ The client alone measures `voice_to_voice_ms`. It starts when the last sample of
 microphone. It ends when the first audible sample of the reply is played.
 
 The server measures a part of that interval and divides it among the stages. Its part starts when the sample arrives at
-which its voice activity detector ends the speech. It ends when the server hands the first audio to its socket. The
+which its voice activity detector ends the speech. It ends when the server writes the first audio to its socket. The
 client extends two stages so that all stages sum to `voice_to_voice_ms`:
 
-- `silence` gets the time between the two ends of speech. Both are samples of one stream with scheduled instants.
+- `silence` gets the time from the true end of speech to the end that the server detected. Both ends are samples of one
+  audio stream, and every sample has a scheduled time.
 - `delivery` gets the rest: the network in both directions, delays in the client's machine, and leading silence in the
   reply's audio.
 """
@@ -50,9 +51,10 @@ class TurnRecord:
         answered: Transcript of the reply, as far as the server sent it. Empty if the turn was unanswered.
         voice_to_voice_ms: Time from the clip's last sample of speech to the first audible sample of the reply, in
             milliseconds. Null if there was no reply.
-        stages_ms: The same time divided into silence, endpoint, stt, llm_first_token, first_segment, tts_first_audio,
-            delivery and unattributed, in milliseconds. Null if the server did not report its stages.
-        rtt_ms: Median round-trip time of WebSocket pings during the turn, in milliseconds. Null if none was answered.
+        stages_ms: `voice_to_voice_ms`, divided into silence, endpoint, stt, llm_first_token, first_segment,
+            tts_first_audio, delivery and unattributed, in milliseconds. Null if the server did not report its stages.
+        rtt_ms: Median round-trip time of WebSocket pings during the turn, in milliseconds. Null if no ping was
+            answered.
         llm_total_ms: Duration of the whole language model response, measured by the server, in milliseconds. Null if
             the server did not report it.
         prompt_tokens: Tokens of the language model's prompt. Null if unknown.
@@ -136,11 +138,12 @@ class ServerReport(BaseModel):
         engines: Engine of each stage.
         item_id: The conversation item that the response answers, or None if it answers no turn. Without it
             `speech_end_ms`, `unattributed_ms` and `stages_ms` are None.
-        speech_end_ms: Position in the caller's audio at which voice activity detection ended the speech.
+        speech_end_ms: Position in the caller's audio at which voice activity detection ended the speech, in
+            milliseconds.
         unattributed_ms: Time that no stage accounts for, in milliseconds.
         stages_ms: Time of each stage in milliseconds.
-        answer_from_ms: Position in the reply's audio at which the answer starts. An apology or a filler comes before
-            it.
+        answer_from_ms: Position in the reply's audio at which the answer starts, in milliseconds. An apology or a
+            filler comes before it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -158,13 +161,15 @@ class ServerReport(BaseModel):
 
 
 def stages_ms(report: ServerReport, voice_to_voice_ms: float, shift_ms: float) -> dict[str, float] | None:
-    """Return the waterfall of a turn, which sums to `voice_to_voice_ms`, or None if the server reported no stages.
+    """Return the milliseconds that each stage adds to a turn's latency, by stage, in pipeline order (the waterfall).
+
+    The values sum to `voice_to_voice_ms`. The result is None if the server reported no stages.
 
     Args:
         report: The server's report.
         voice_to_voice_ms: Latency of the whole turn in milliseconds, rounded to 0.1 ms.
-        shift_ms: Time from the true end of speech to the server's end of speech, by their scheduled instants, in
-            milliseconds.
+        shift_ms: Milliseconds from the true end of the caller's speech to the end that the server detected. Each end
+            counts as the deadline at which its audio frame was due to be sent. The time is added to the stage silence.
     """
     if report.stages_ms is None or report.unattributed_ms is None:
         return None

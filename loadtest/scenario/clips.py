@@ -1,8 +1,8 @@
 """Recorded utterances: read a WAV file as 24 kHz PCM and locate the speech in it.
 
-Latency is measured from the edges of speech, so they are detected on the exact samples that are sent. A sample counts
-as speech if its frame is louder than a gate. The gate follows the clip's own active speech level (ITU-T P.56): in a
-quiet recording a final "s" lies far below `AUDIBLE_DBFS` but still belongs to the word.
+Latency is measured from the start and end of speech, so both are detected on the exact samples that are sent. A sample
+counts as speech if its 20 ms frame is louder than a threshold, the gate. The gate follows the clip's own active speech
+level (ITU-T P.56): in a quiet recording a final "s" lies far below `AUDIBLE_DBFS` but still belongs to the word.
 
 The gate must lie above the room noise. Otherwise the reply would appear to start before the last word ends. A gate
 that is too high is the safe error: speech appears to end earlier, so the measured latency is longer.
@@ -30,13 +30,14 @@ from rejoinder.core.audio.pcm import (
 )
 from rejoinder.core.errors import ConfigError
 
-# ITU-T P.56: a frame counts as active speech down to this margin below the active speech level.
+# ITU-T P.56: a frame counts as active speech down to this margin (in dB) below the active speech level.
 _MARGIN_DB = 15.9
-# Upper limit of the gate. Soft speech has about -35 dBFS and its last syllable is quieter.
+# Upper limit of the gate. Soft speech has about -35 dBFS, and its last syllable is quieter.
 _HIGHEST_GATE_DBFS = -40.0
-# The 5th percentile of the frame levels is the room noise. Noise varies by less than the margin.
+# The 5th percentile of the frame levels is taken for the room noise. The gate is this margin (in dB) above it, because
+# noise varies by less.
 _NOISE_PERCENTILE, _NOISE_MARGIN_DB = 5.0, 6.0
-# One period of 50 Hz mains hum. Shorter frames would follow the hum and clicks of a room.
+# Frame length in milliseconds: one period of 50 Hz mains hum. Shorter frames would follow the hum and clicks of a room.
 _FRAME_MS = 20.0
 
 # Full scale of integer PCM by sample width in bytes.
@@ -51,8 +52,8 @@ class Clip:
     Attributes:
         name: Path of the WAV file, or the name of a clip of the model store.
         pcm: 24 kHz mono 16-bit PCM.
-        speech_start: First sample of speech, with a resolution of 20 ms.
-        speech_end: Sample after the last sample of speech, with a resolution of 20 ms.
+        speech_start: Index of the first sample of speech, at a resolution of 20 ms.
+        speech_end: Index of the sample after the last sample of speech, at a resolution of 20 ms.
         expected: The reference text, or None if it is unknown.
     """
 
@@ -69,7 +70,7 @@ class Clip:
 
 
 def read_clip(path: Path) -> Clip:
-    """Read a PCM WAV file of any sample rate, sample width and number of channels.
+    """Return the clip in a PCM WAV file of any sample rate, sample width and number of channels.
 
     The reference text is read from the file with the same stem and the suffix `.txt`, if it exists.
 
@@ -90,7 +91,7 @@ def read_clip(path: Path) -> Clip:
 
 
 def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
-    """Return a clip of 24 kHz mono 16-bit PCM with its edges of speech. Raise ConfigError if it is silent."""
+    """Return a clip of 24 kHz mono 16-bit PCM and locate its speech. Raise ConfigError if the audio is silent."""
     samples = pcm16_to_float(pcm)
     gate = _gate_dbfs(samples)
     start = first_audible(samples, WIRE_RATE, gate, _FRAME_MS)
@@ -110,7 +111,7 @@ def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
 
 
 def _gate_dbfs(samples: Samples) -> float:
-    """Return the speech gate of a clip: the P.56 margin below its active level, but above its noise."""
+    """Return the gate of a clip in dBFS: the P.56 margin below its active speech level, but above its noise."""
     frame = round(WIRE_RATE * _FRAME_MS / 1000)
     power = np.square(samples[: samples.size - samples.size % frame].reshape(-1, frame), dtype=np.float64).mean(axis=1)
     if not power.size or _decibels(float(power.max())) < AUDIBLE_DBFS:
@@ -122,7 +123,7 @@ def _gate_dbfs(samples: Samples) -> float:
 
 
 def _active_db(power: npt.NDArray[np.float64]) -> float:
-    """Return the active speech level: the mean of all frames at most the margin below that mean."""
+    """Return the active speech level in dBFS: the mean power of all frames that are at most the margin below it."""
     level_db = _decibels(float(power.max()))
     while True:
         active = power >= 10 ** ((level_db - _MARGIN_DB) / 10)

@@ -1,7 +1,7 @@
 """The caller's microphone: a continuous stream of 20 ms frames, silent except while a clip plays.
 
 Frame k is due at `began_at` + 20 ms * k. A late frame never moves the deadlines after it, so every sample has one
-scheduled instant. Latency is measured from that instant.
+scheduled time. Latency is measured from that time.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class SpokenClip:
 
 
 class Microphone:
-    """Source of a caller's 20 ms frames, with the scheduled instant of every sample.
+    """Source of a caller's 20 ms frames, with the scheduled time of every sample.
 
-    Instants are in seconds on the clock of `began_at`. Positions are samples of the stream at 24 kHz.
+    Times are in seconds on the clock of `began_at`. Positions are samples of the stream at 24 kHz.
 
     Attributes:
         began_at: Deadline of the first frame.
@@ -62,7 +62,7 @@ class Microphone:
         return pcm
 
     def captured(self, sample: int) -> float:
-        """Return the instant at which the microphone records a sample.
+        """Return the time at which the microphone records a sample.
 
         A frame is due when its last sample has been recorded.
         """

@@ -1,7 +1,9 @@
-"""The network between a caller and the edge, emulated at the caller: routes, relays, jitter and loss.
+"""The network between a caller and the server's end (the edge), emulated at the caller.
+
+It has routes, relays, jitter and loss.
 
 The routes are the four of the latency guide plus `local`. The wire carries TCP, so loss delays messages but never drops
-them: a lost segment arrives one round trip later and blocks all messages behind it (head-of-line blocking).
+them: a lost segment arrives one round trip later and blocks all later messages (head-of-line blocking).
 
 The one-way delay is half of the round trip. A constant delay is applied to the caller's clock and costs no precision.
 Jitter and loss hold frames back by a whole number of 20 ms frames, rounded to the nearest.
@@ -28,11 +30,12 @@ class Route:
 
     Attributes:
         name: Name in `regions`, with `+relay` for a relayed route.
-        rtt_low_ms: Lower bound of the round-trip time. Each call draws its own, uniformly between the bounds.
-        rtt_high_ms: Upper bound of the round-trip time.
-        jitter_ms: Mean of an exponential extra delay, drawn for each message.
+        rtt_low_ms: Lower bound of the round-trip time in milliseconds. Each call draws its round-trip time uniformly
+            between the bounds.
+        rtt_high_ms: Upper bound of the round-trip time in milliseconds.
+        jitter_ms: Mean in milliseconds of an exponential extra delay, drawn for each message.
         loss: Share of messages whose first transmission is lost, 0 to 1.
-        source: Where the round-trip time comes from.
+        source: Source of the round-trip time.
     """
 
     name: str
@@ -69,7 +72,7 @@ ROUTES = {
 """Routes by name. Round-trip times are the guide's. Jitter and loss are our choice, typical of wired access."""
 
 RELAY_MS = (20.0, 100.0)
-"""Bounds of the round-trip time that a relay adds (latency guide 1.2)."""
+"""Bounds in milliseconds of the round-trip time that a relay adds (latency guide 1.2)."""
 
 
 def route(name: str) -> Route:
@@ -131,7 +134,7 @@ class NetworkPath:
 
     @property
     def steady(self) -> bool:
-        """Whether the path has neither jitter nor loss."""
+        """True if the path has neither jitter nor loss."""
         return not (self._jitter_s or self._loss)
 
     def late_s(self) -> float:

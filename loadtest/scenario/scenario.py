@@ -113,8 +113,8 @@ class Scenario:
 
     Attributes:
         url: OpenAI base URL of the server, for example ws://127.0.0.1:8000/v1. Set by the option `--url`.
-        sessions: Calls held at once. With other arrivals than `ramp` it is the mean number of open calls. Set by the
-            option `--sessions`. Range 1 to 20000.
+        sessions: Number of calls that are open at the same time. With other arrivals than `ramp` it is the mean of that
+            number. Set by the option `--sessions`. Range 1 to 20000.
         for_s: Measured time in seconds. Set by the option `--for`. Range 1 to 14400.
         tier: Latency tier to prove: excellent, good or acceptable. Set by the option `--tier`. Default good.
         arrivals: How calls arrive: ramp, poisson, bursts, diurnal, spike or trace. Default ramp.

@@ -35,10 +35,10 @@ DIURNAL_SWING = 0.8
 """Relative amplitude of `diurnal`: the rate is 1.8 times the mean at the peak and 0.2 times at the ends."""
 
 BARGE_IN_S = (0.3, 1.5)
-"""Range of the time from the start of a reply's playback to the caller's interruption, in seconds."""
+"""Shortest and longest time from the start of a reply's playback to the caller's interruption, in seconds."""
 
 HANG_UP_SHARE = (0.2, 0.9)
-"""Range of the fraction of a call after which an early hang-up happens."""
+"""Smallest and largest fraction of a call after which an early hang-up happens."""
 
 FRAME_SLOTS = 20
 """Number of 1 ms slots in a 20 ms frame. Each call sends its frames in one of them."""
@@ -115,7 +115,10 @@ class Schedule:
     sha256: str
 
     def shard(self, worker: int, workers: int) -> tuple[Call, ...]:
-        """Return every `workers`-th call, starting at call `worker`. Each shard spans the whole run."""
+        """Return a worker's share of the calls: every `workers`-th call, starting at call `worker`.
+
+        Each share therefore covers the whole run.
+        """
         return self.calls[worker::workers]
 
 
@@ -218,7 +221,7 @@ def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
 
 
 def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], float]) -> _Times:
-    """Return calls with independent gaps, each drawn by `gap` in seconds."""
+    """Return the times of calls with independent gaps. `gap` draws the seconds between two arrivals."""
     times: _Times = []
     at = gap()
     while at < _end_s(scenario) and len(times) <= MAX_SESSIONS:
@@ -228,12 +231,12 @@ def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], fl
 
 
 def _thinned(scenario: Scenario, draw: np.random.Generator, shape: Callable[[float], float], peak: float) -> _Times:
-    """Return a Poisson stream with a varying rate, by Lewis and Shedler's thinning.
+    """Return the times of calls that arrive as a Poisson stream with a varying rate (Lewis and Shedler's thinning).
 
     Args:
-        scenario: Gives the base rate and the length of the run.
+        scenario: Scenario with the base rate and the length of the run.
         draw: Source of randomness.
-        shape: Factor on the base rate at a fraction (0 to 1) of the run.
+        shape: Function that returns the factor on the base rate at a fraction (0 to 1) of the run.
         peak: Largest value of `shape`.
     """
     end, rate = _end_s(scenario), _rate(scenario)

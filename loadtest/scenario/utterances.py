@@ -24,14 +24,15 @@ from rejoinder.store.human_clips import moonshine_clips
 
 FRAME_S = FRAME_MS / 1000
 
-# The model store's recordings that end with a complete sentence. The others end mid-sentence, so most turn models
-# correctly judge them unfinished. One such clip would dominate every p95. Use --set clips for other recordings.
+# The model store's recordings that end with a complete sentence. The other recordings end mid-sentence, so most turn
+# detectors correctly judge them incomplete and wait. One such clip would dominate every p95. Use --set clips for other
+# recordings.
 _FINISHED = ("@0.8", "@4.6", "@8.3", "@13.1", "@20.9")
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A clip as it is sent.
+    """A clip, encoded as the messages in which it is sent.
 
     Attributes:
         name: Name of the clip.

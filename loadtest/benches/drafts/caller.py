@@ -1,4 +1,4 @@
-"""A hesitant caller, without I/O of its own: it speaks a script in real time and records what it receives.
+"""A hesitant caller as a state machine without I/O. It speaks a script in real time and records what it receives.
 
 Its clock is the number of frames sent. The server reports the start and end of utterances on the same time scale.
 The audio of an answer is reduced to its marks (`rejoinder.core.measuring.audio_watermark`) and then dropped.
@@ -20,11 +20,11 @@ from loadtest.scenario.utterances import FRAME_S, Speech
 from rejoinder.core.measuring import audio_watermark
 
 ANSWER_S = 12.0
-"""How long to wait for an answer, in seconds after the turn's last frame or the last event from the server."""
+"""Timeout for an answer, in seconds after the turn's last frame or the last event from the server."""
 
 
 class HesitantPhase(Enum):
-    """Phase of the call. TALKING lasts from a turn's first frame to the end of its answer."""
+    """Phase of the call: the pause before a turn, a turn with its answer, or the time after the last turn."""
 
     THINKING = "thinking"
     TALKING = "talking"
@@ -33,13 +33,13 @@ class HesitantPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpokenPhrase:
-    """A phrase as it was spoken.
+    """A phrase of the script that the caller has spoken.
 
     Attributes:
-        turn: Number of its turn.
-        start_s: First speech, in seconds of the stream.
-        end_s: Last speech, in seconds of the stream.
-        last: It is the turn's last phrase.
+        turn: Number of its turn, from 0.
+        start_s: Start of its speech, in seconds of the caller's audio stream.
+        end_s: End of its speech, in seconds of the caller's audio stream.
+        last: True if it is the turn's last phrase.
     """
 
     turn: int
@@ -54,9 +54,9 @@ class DetectedUtterance:
 
     Attributes:
         item_id: Id of its conversation item.
-        start_s: Start, in seconds of the stream.
-        end_s: End, in seconds of the stream.
-        transcript: None until it is received.
+        start_s: Detected start, in seconds of the caller's audio stream.
+        end_s: Detected end, in seconds of the caller's audio stream.
+        transcript: Transcript of the utterance. None until it is received.
     """
 
     item_id: str
@@ -70,13 +70,14 @@ class ReceivedAnswer:
     """A response from the server.
 
     Attributes:
-        response_id: Its id.
-        item_id: The newest committed utterance when it began. None if there was none.
-        words: Its transcript.
-        marks: Mark of each 10 ms window of its audio. None for a window without a mark.
+        response_id: Id of the response.
+        item_id: Id of the utterance that was committed last when the response began. None if there was none.
+        words: Transcript of the response.
+        marks: Mark of each 10 ms window of the response's audio: the length of the answered speech in tenths of a
+            second. None for a window without a mark.
         status: Status in `response.done`. Empty until then.
-        reported: The utterance that the server says it answers.
-        unread: Received audio that is not in `marks` yet.
+        reported: Id of the utterance that the response answers, as reported by the server.
+        unread: Received audio (24 kHz 16-bit PCM) whose marks have not been read yet.
     """
 
     response_id: str
@@ -88,16 +89,16 @@ class ReceivedAnswer:
     unread: bytearray = field(default_factory=bytearray, repr=False)
 
     def read_marks(self) -> None:
-        """Append the marks of the audio received since the last call."""
+        """Append the marks of the audio that was received since the last call of this method."""
         self.marks += audio_watermark.read(bytes(self.unread))
         self.unread.clear()
 
 
 class HesitantCaller:
-    """State machine of one caller. Call `leaving` at every frame and `take` for every message until `over`.
+    """State machine of one caller. Call `leaving` for every frame and `take` for every server event until `over`.
 
     Attributes:
-        spoken: The phrases, as spoken.
+        spoken: The phrases that the caller has spoken.
         utterances: The utterances that the server detected, by item id.
         answers: The responses, by id.
         unanswered: Numbers of the turns without a complete answer.
@@ -123,18 +124,21 @@ class HesitantCaller:
 
     @property
     def now(self) -> float:
-        """Seconds of audio sent so far: the time of the stream."""
+        """Seconds of audio sent so far. This is the time of the caller's audio stream."""
         return self._frames * FRAME_S
 
     @property
     def over(self) -> bool:
-        """True after the last turn."""
+        """True if the last turn has ended."""
         return self._phase is HesitantPhase.OVER
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """Return the next frame. Callers never mute, because silence ends a turn."""
+        """Return the message with the next frame.
+
+        A hesitant caller never mutes, because the server needs silence to end a turn.
+        """
         if not self._outgoing:
             self._advance()
         message = self._outgoing.popleft() if self._outgoing else self._speech.silence
@@ -142,7 +146,7 @@ class HesitantCaller:
         return (message,)
 
     def _advance(self) -> None:
-        """Start the next turn when it is due, or end the current one when it is answered or times out."""
+        """Start the next turn if it is due, or end the current turn if it is answered or has timed out."""
         if self._phase is HesitantPhase.THINKING and self.now >= self._next_at:
             self._speak(self._script[self._turns])
         elif self._phase is HesitantPhase.TALKING:
@@ -162,13 +166,13 @@ class HesitantCaller:
         self._last_event_at = at
 
     def _silent_frames(self, turn: TurnScript, number: int) -> int:
-        """Return the frames of silence after a phrase. The pause includes the silence at the edges of both clips."""
+        """Return the number of silent frames after a phrase. The silence in both clips is part of the pause."""
         clip, following = (self._speech.utterances[phrase] for phrase in turn.phrases[number : number + 2])
         margins_s = clip.seconds - clip.speech_end_s + following.speech_start_s
         return max(0, round((turn.pauses[number] - margins_s) / FRAME_S))
 
     def _check_answer(self) -> None:
-        """End the turn when its answer is complete, or give up after `ANSWER_S`."""
+        """End the turn if its answer is complete, or as unanswered after `ANSWER_S`."""
         answer = self._answer(self._turns - 1)
         if answer is not None and answer.status == "completed":
             self._end_turn()
@@ -192,7 +196,7 @@ class HesitantCaller:
     # -- receiving -------------------------------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
-        """Process one server event."""
+        """Process one server event, given as JSON."""
         event = orjson.loads(message)
         handler = self._HANDLERS.get(event["type"])
         if handler:

@@ -3,9 +3,10 @@
 Three sources are compared:
 
 - The caller has recorded what it spoke, and when.
-- The server's emulated transcript names the seconds of speech behind it. They must match the phrases of the utterance.
-- Every word and every 10 ms of audio of an answer names a number of seconds. It must be the transcript's number. A
-  speculative reply to an earlier revision names a smaller one.
+- The server's emulated transcript states the length of the transcribed speech. It must match the phrases of the
+  utterance.
+- Every word and every 10 ms of audio of an answer state a length of speech, too. It must be the transcript's. A
+  speculative reply to an earlier revision states a smaller length.
 
 If the server ends a turn in a pause, the answer to the first half is a regular answer, not a leak. The utterance counts
 as premature, and its answer is checked like any other.
@@ -20,17 +21,17 @@ from loadtest.benches.drafts.caller import DetectedUtterance, HesitantCaller, Re
 from rejoinder.core.measuring import audio_watermark
 
 PADDING_S = 0.3
-"""Seconds of audio before the first speech that the server transcribes too (`speech.prefix_padding_ms`)."""
+"""Seconds of audio before the start of speech that the server also transcribes (`speech.prefix_padding_ms`)."""
 
 LESS_S, MORE_S = 0.15, 0.4
-"""How much shorter or longer than the true speech a transcript may be. Voice activity starts a few windows of 32 ms
-late, ends late, and includes the silence that revealed the end. The shortest pause plus phrase, by which revisions
-differ, is three times as long."""
+"""Number of seconds by which the length that a transcript states may be shorter or longer than the true speech. Voice
+activity detection starts a few windows of 32 ms late and ends late, with the silence by which it detects the end. Two
+revisions differ by at least a pause and a phrase, which is three times as long."""
 
 READ_S = audio_watermark.WINDOW / 24_000
-"""Seconds of audio in one window."""
+"""Length in seconds of a window of audio that has one mark."""
 SEAM = 2
-"""Windows in a row without a mark that count as foreign sound. A single one is the seam of two segments."""
+"""Number of consecutive windows without a mark that count as a leak. A single one occurs where two segments join."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Leak:
     """Part of an answer that does not belong to the committed utterance it follows.
 
     Attributes:
-        turn: The turn. None if no utterance was committed.
+        turn: Number of the turn, from 0. None if no utterance was committed.
         why: The kind of leak, in words.
         expected: The mark of the utterance, in tenths of a second. None if there is no utterance to compare with.
         found: The marks in the answer, in tenths of a second. None for sound without a mark.
@@ -57,15 +58,15 @@ class Evidence:
     """Result of one call, or the sum of several.
 
     Attributes:
-        turns: Number of turns in the scripts.
-        hesitant: Turns with a pause inside.
-        unanswered: Turns without a complete answer.
-        utterances: Utterances that the server detected.
-        premature: Utterances that ended before their turn did.
-        judged_s: Seconds of answers whose marks were read.
+        turns: Number of turns in the script.
+        hesitant: Number of turns with a pause inside.
+        unanswered: Number of turns without a complete answer.
+        utterances: Number of utterances that the server detected.
+        premature: Number of utterances that the server ended before the turn's last phrase.
+        judged_s: Seconds of received audio whose marks were read.
         leaks: Parts of answers that do not belong to their utterance.
         misheard: Descriptions of utterances whose transcript does not match what was spoken.
-        faults: Errors of the server and lost calls.
+        faults: Descriptions of the server's errors and of lost calls.
     """
 
     turns: int
@@ -115,7 +116,7 @@ def evidence(call: HesitantCaller, turns: int) -> Evidence:
 
 
 def _covered(utterance: DetectedUtterance, spoken: Sequence[SpokenPhrase]) -> list[SpokenPhrase]:
-    """Return the phrases of an utterance, in order.
+    """Return the spoken phrases that an utterance contains, in order.
 
     A phrase belongs to the utterance that contains its middle. An utterance that ends in a pause may contain the first
     sound of the next phrase, before voice activity detects it.
@@ -163,7 +164,7 @@ def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iter
 
 
 def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -> Iterator[Leak]:
-    """Yield the parts of an answer's audio and words that do not name the utterance's mark."""
+    """Yield the parts of an answer's audio and words that do not have the utterance's mark, `expected`."""
     foreign = [mark for mark in answer.marks if mark is not None and mark != expected]
     if foreign:
         why = "sound of another revision" if expected is not None else "sound before the first end of turn"
@@ -177,7 +178,7 @@ def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -
 
 
 def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
-    """Yield the length of each run of windows without a mark."""
+    """Yield the length of each sequence of consecutive windows without a mark."""
     length = 0
     for mark in (*marks, -1):
         if mark is None:
@@ -188,5 +189,5 @@ def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
 
 
 def _found(marks: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Return each mark once, in order."""
+    """Return each mark once, in the order of its first occurrence."""
     return tuple(dict.fromkeys(marks))

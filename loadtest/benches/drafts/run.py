@@ -1,4 +1,7 @@
-"""Run hesitant callers against a server: OpenAI Realtime, one WebSocket each, with one pacer for all frames."""
+"""Run hesitant callers against a server.
+
+Each caller has one OpenAI Realtime WebSocket. One task sends the frames of all callers at their deadlines.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.wire.formats import AudioFormat
 
 SPREAD_S = 4.0
-"""Time over which the starts of the calls are spread."""
+"""Time over which the starts of the calls are spread, in seconds."""
 
 SECONDS_PER_TURN = 20.0
-"""Time limit of a call, per turn of the longest script."""
+"""Time limit of a call in seconds, per turn of the longest script."""
 
 POLL_S = 0.2
 
@@ -34,11 +37,11 @@ SESSION = session_update(AudioFormat.PCM, "semantic_vad", 0, transcribed=True)
 
 @dataclass(frozen=True, slots=True)
 class HeldCalls:
-    """Result of all calls.
+    """Result of all calls of a run.
 
     Attributes:
         evidence: Sum of the evidence of all calls.
-        late_ms: 99th percentile of how late the callers' frames left.
+        late_ms: 99th percentile of the delay with which the callers sent their frames, in milliseconds.
     """
 
     evidence: Evidence
@@ -46,13 +49,13 @@ class HeldCalls:
 
 
 async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]) -> HeldCalls:
-    """Hold one call per script, all at the same time.
+    """Make one call per script, all at the same time, and return their results.
 
-    A call that is lost after it began leaves turns unanswered, and its evidence has a fault.
+    If a call is lost after it began, its remaining turns are unanswered and its evidence has a fault.
 
     Args:
         url: The server's WebSocket URL, without `/realtime`.
-        speech: The phrases.
+        speech: The encoded phrases to which the scripts refer.
         scripts: One script per caller.
 
     Raises:
@@ -75,7 +78,7 @@ async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]
             evidences = await asyncio.gather(*calls)
             pacing.cancel()
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first error cancelled the other calls
+        raise errors.exceptions[0] from None  # the first error has cancelled the other calls
     late_s = float(np.percentile(pacer.late_s, 99, method="inverted_cdf")) if pacer.late_s else 0.0
     return HeldCalls(sum(evidences, NOTHING), round(late_s * 1000, 2))
 
@@ -83,7 +86,10 @@ async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]
 async def _call(
     url: str, speech: Speech, script: Sequence[TurnScript], pacer: FramePacer, *, when: tuple[float, int]
 ) -> Evidence:
-    """Hold one call. `when` is its start (monotonic clock) and the number of turns that sets its time limit."""
+    """Make one call and return its evidence.
+
+    `when` is (start of the call on the monotonic clock in seconds, number of turns from which the time limit follows).
+    """
     begins_at, turns = when
     await asyncio.sleep(max(0.0, begins_at - time.monotonic()))
     lost = asyncio.Event()

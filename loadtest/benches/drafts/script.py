@@ -28,16 +28,17 @@ PHRASES = (
     ("two_cities.wav@20.9", 0.34, 1.66),
     ("two_cities.wav@20.9", 1.82, 3.08),
 )
-"""Phrases as a recording in the model store, and start and end in seconds, such as "it was the best of times"."""
+"""Phrases as (recording in the model store, start in seconds, end in seconds). A phrase is, for example, "it was the
+best of times"."""
 
 PAUSE_S = (0.2, 0.65)
-"""Shortest and longest pause."""
+"""Shortest and longest pause in seconds."""
 TWICE = 0.25
-"""Share of the hesitant turns with two pauses."""
+"""Share of the hesitant turns that have two pauses instead of one."""
 
 THINK_S = (1.2, 2.2)
-"""Shortest and longest time from the end of an answer to the next turn. Within the first second, the server may take
-speech for an echo."""
+"""Shortest and longest time from the end of an answer to the next turn, in seconds. In the first second, the server may
+take speech for an echo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class TurnScript:
     """Script of one turn.
 
     Attributes:
-        think_s: Time from the end of the previous answer to the start of the turn.
-        phrases: Indices of the phrases to speak.
+        think_s: Time from the end of the previous answer to the start of the turn, in seconds.
+        phrases: Indices in `PHRASES` of the phrases to speak.
         pauses: Silences between the phrases, in seconds.
     """
 
@@ -62,7 +63,7 @@ def script(seed: int, caller: int, turns: int, hesitating: float, *, phrases: in
         seed: Seed of the run.
         caller: Number of the caller.
         turns: Number of turns.
-        hesitating: Share of the turns with a pause inside.
+        hesitating: Share of the turns with a pause inside, 0 to 1.
         phrases: Number of phrases to choose from.
     """
     draw = random.Random(f"{seed}/{caller}")

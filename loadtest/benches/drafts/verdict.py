@@ -32,27 +32,27 @@ SETTINGS: dict[str, Any] = {
 }
 """Settings of the measured server.
 
-Voice activity detection is real. The emulated transcripts read as finished and end a turn after about 0.8 s of silence;
-the turn detector is not asked. The limits on wasted work are lifted, so that every possible speculative reply starts.
-Fillers and degradation are off, so that the server says nothing but answers.
+Voice activity detection is real. The emulated transcripts look complete and end a turn after about 0.8 s of silence,
+without a call of the turn detector. The limits on wasted work are lifted, so that every possible speculative reply
+starts. Fillers and degradation are off, so that the server speaks answers only.
 """
 
 LEAST_TRIED = 0.5
-"""Smallest number of discarded speculative replies per pause. With fewer, the run proves nothing."""
+"""Minimum number of discarded speculative replies per pause. A run with fewer proves nothing and fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftFindings:
-    """Result of a run.
+    """Result of a run of the drafts bench.
 
     Attributes:
         callers: Number of callers.
-        hesitations: Pauses inside turns in all scripts.
+        hesitations: Number of pauses inside turns, in all scripts.
         evidence: Sum of the callers' evidence.
         stages: The server's counters, by stage.
-        restarted: Replicas that restarted during the run.
-        late_ms: 99th percentile of how late the callers' frames left.
-        took_s: Length of the run.
+        restarted: Names of the replicas that restarted during the run.
+        late_ms: 99th percentile of the delay with which the callers sent their frames, in milliseconds.
+        took_s: Length of the run in seconds.
     """
 
     callers: int
@@ -64,17 +64,17 @@ class DraftFindings:
     took_s: float
 
     def drafts(self, outcome: str) -> int:
-        """Return the host's count of speculative replies with an outcome, such as "kept" or "discarded"."""
+        """Return the host's number of speculative replies with an outcome, such as "kept" or "discarded"."""
         host = self.stages.get("host")
         return round(host.drafts.get(outcome, 0)) if host else 0
 
     def requests(self, stage: str) -> int:
-        """Return the number of requests that a stage ended."""
+        """Return the number of requests that ended at a stage."""
         return round(self.stages[stage].requests) if stage in self.stages else 0
 
     @property
     def tried(self) -> bool:
-        """True if enough speculative replies were discarded, some of them with audio that was ready to be sent."""
+        """True if at least `LEAST_TRIED` replies per pause were discarded, some of them with audio ready to be sent."""
         return self.drafts("discarded") >= LEAST_TRIED * self.hesitations and self.drafts("discarded_ready") > 0
 
     @property
@@ -84,7 +84,7 @@ class DraftFindings:
 
     @property
     def holds(self) -> bool:
-        """True if every turn was answered without a leak, and the run tried enough to prove it."""
+        """True if every turn was answered without a leak, and enough speculative replies were discarded to prove it."""
         evidence = self.evidence
         clean = not (evidence.leaks or evidence.misheard or evidence.faults or evidence.unanswered)
         return clean and evidence.judged_s > 0 and self.tried and self.accounted

@@ -29,7 +29,7 @@ ANSWER_MS = 200
 
 
 class Loopback(Side):
-    """Network side with sockets in the machine's own namespace."""
+    """A network side that opens its sockets in the machine's own namespace."""
 
     def socket(self, kind: socket.SocketKind) -> socket.socket:
         return socket.socket(socket.AF_INET, kind, socket.IPPROTO_TCP)
@@ -93,7 +93,7 @@ async def _call(server: ScriptedServer, path: AudioPath = PATH, turns: int = 2) 
 
 
 async def test_every_turn_is_spoken_and_heard() -> None:
-    """Two sentences and two answers have their spans, and every message within them is logged."""
+    """The log of a call with two turns has start and end of both sentences and both answers, and every message."""
     server = ScriptedServer()
     call = await _call(server)
     assert len(call.spoken) == len(call.heard) == 2
@@ -125,13 +125,14 @@ async def test_a_muted_caller_is_silent_from_the_answer_to_its_next_sentence() -
     muted, open_ = ScriptedServer(), ScriptedServer()
     quiet = await _call(muted, AudioPath(AudioFormat.PCMU, 20, muted=True))
     loud = await _call(open_)
-    # The muted caller's messages in flight at the start of the answer, against a whole answer's worth of messages.
+    # The muted caller sends only what is in transit when the answer begins. The open microphone sends during the whole
+    # answer.
     assert muted.messages_after_created < open_.messages_after_created / 2
     assert len(quiet.sent) < len(loud.sent)
 
 
 async def test_a_refusal_ends_the_call() -> None:
-    """An error event raises BackendError with the server's message."""
+    """If the server sends an error event, the call raises BackendError with the server's message."""
     with pytest.raises(BackendError, match="sent an error: no"):
         await _call(ScriptedServer(refuses=True))
 

@@ -38,7 +38,7 @@ EXT = RTP_EXTENSIONS
     ],
 )
 def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
-    """A media packet is its payload plus every header once."""
+    """The computed size of a media packet is its payload plus each header once."""
     assert rtp.packet(payload) == NetworkLoad(size, 1)
 
 
@@ -53,19 +53,19 @@ def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
     ],
 )
 def test_messages_of_a_client_over_tls(payload: int, size: int, packets: int) -> None:
-    """A message adds the frame header, the mask and the TLS record once, and TCP and IP headers per segment."""
+    """A message adds the frame header, the mask and the TLS record once, and TCP and IP headers for each packet."""
     assert Tcp(tls=True).message(payload, masked=True) == NetworkLoad(size, packets)
 
 
 @pytest.mark.parametrize(("payload", "plain"), [(0, 2), (125, 127), (126, 130), (65_535, 65_539), (65_536, 65_546)])
 def test_frame_headers(payload: int, plain: int) -> None:
-    """A frame header has 2 bytes, 4 from a payload of 126, and 10 from 64 KiB. A client's mask adds 4."""
+    """A frame header has 2 bytes, 4 for payloads from 126 bytes, and 10 from 64 KiB. A client's mask adds 4 bytes."""
     assert websocket_frame(payload, masked=False) == plain
     assert websocket_frame(payload, masked=True) == plain + 4
 
 
 def test_a_full_segment_is_a_full_packet() -> None:
-    """1448 bytes of stream fill a packet of 1500 bytes. One more byte needs another packet."""
+    """1448 bytes of a TCP stream fill a packet of 1500 bytes. One more byte needs another packet."""
     assert Tcp().write(1448) == NetworkLoad(1500, 1)
     assert Tcp().write(1449) == NetworkLoad(1449 + 2 * 52, 2)
     assert Tcp(ip=IPV6).write(1428) == NetworkLoad(1500, 1)
@@ -73,7 +73,7 @@ def test_a_full_segment_is_a_full_packet() -> None:
 
 @given(st.integers(0, 200_000))
 def test_no_packet_exceeds_the_mtu(stream: int) -> None:
-    """Every packet but the last is full, for any number of bytes."""
+    """Any number of bytes is sent in full packets, of which only the last may be smaller."""
     load = Tcp(tls=True).write(stream)
     assert (load.packets - 1) * 1500 < load.ip_bytes <= load.packets * 1500 or load.packets == 0
 
@@ -85,14 +85,14 @@ def test_a_constant_codec() -> None:
 
 
 def test_ethernet_adds_to_every_packet() -> None:
-    """Every packet adds Ethernet's header, check sequence, preamble and gap."""
+    """On Ethernet, every packet has a header, check sequence, preamble and gap in addition."""
     assert (NetworkLoad(1000, 10) + NetworkLoad(500, 5)).ethernet_bytes == 1500 + 15 * ETHERNET
     assert (NetworkLoad(10, 1) * 3) == NetworkLoad(30, 3)
 
 
 @given(st.binary(max_size=400))
 def test_base64(data: bytes) -> None:
-    """The computed length equals the length of the real encoding."""
+    """The computed length of base64 text equals the length of the real encoding."""
     import base64
 
     assert base64_length(len(data)) == len(base64.b64encode(data))

@@ -1,4 +1,7 @@
-"""Opus streams have the number and size of packets that their settings define. DTX leaves out silence only."""
+"""Opus streams have the number and size of packets that their settings define.
+
+DTX (discontinuous transmission) leaves out silence only.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,12 @@ def test_one_packet_a_frame(frame_ms: int) -> None:
 
 @pytest.mark.parametrize(("kbps", "size"), [(8, 20), (24, 60), (32, 80), (128, 320)])
 def test_a_constant_rate_is_exact(kbps: float, size: int) -> None:
-    """With a constant rate, every packet has exactly the bytes that the rate gives."""
+    """With a constant rate, every packet has exactly the size that follows from the rate and the frame length."""
     assert {len(packet) for packet in encode(_voice(), OpusSettings(kbps, constant=True))} == {size}
 
 
 def test_a_variable_rate_is_near_its_target() -> None:
-    """A higher target produces more bytes. On speech, each rate is within a third of its target."""
+    """A higher target rate produces more bytes. The rate of speech is within a third of its target."""
     rates = [sum(map(len, encode(_voice(), OpusSettings(kbps)))) * 8 / SECONDS / 1000 for kbps in (12, 24, 48)]
     assert rates == sorted(rates)
     for target, rate in zip((12, 24, 48), rates, strict=True):

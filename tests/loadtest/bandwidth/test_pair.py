@@ -1,4 +1,4 @@
-"""On a real pair of namespaces, the capture equals what was sent, also with the product's server at one end."""
+"""On a real pair of network namespaces, the capture equals what was sent, also with Rejoinder's server at one end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def _namespaces() -> str:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without root and a tool, no pair is created. The error names both, with the tool's Debian package."""
+    """Without root and a required tool, no network pair is created.
+
+    The error names both, with the tool's Debian package.
+    """
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda tool: None if tool == "tshark" else f"/usr/bin/{tool}")
     assert missing() == ["root", "tshark (Debian package tshark)"]
@@ -73,7 +76,7 @@ def _output(side: Side, *command: str) -> str:
 
 @netns
 def test_namespaces_of_a_killed_run_are_removed() -> None:
-    """The next pair removes our namespaces whose process is gone. Other namespaces stay."""
+    """Creating a pair removes earlier pairs' namespaces whose process has ended. Other namespaces stay."""
     dead, foreign = "rejoinder-4194305-caller", f"unrelated-{os.getpid()}"
     for name in (dead, foreign):
         subprocess.run(["ip", "netns", "add", name], check=True)
@@ -127,7 +130,7 @@ def test_tcp_is_cut_at_the_mtu(network: Pair) -> None:
 
 @netns
 def test_a_namespace_has_no_route_out(network: Pair) -> None:
-    """A namespace has no route to other networks, so the load stays on the pair."""
+    """A namespace of the pair has no route to other networks, so the load stays on the pair."""
     with network.caller.socket(socket.SOCK_DGRAM) as sender, pytest.raises(OSError, match="unreachable"):
         sender.connect(("198.51.100.1", 9))
 
@@ -136,10 +139,10 @@ def test_a_namespace_has_no_route_out(network: Pair) -> None:
 @pytest.mark.models
 @pytest.mark.timeout(300)
 def test_our_server_takes_what_the_formula_says(network: Pair) -> None:
-    """Bytes and packets of real calls are within 3% of the header arithmetic.
+    """Bytes and packets of real calls are within 3% of the formulas.
 
-    The calls use the product's own transport with PCM and G.711, with and without TLS. Every row is checked: both
-    directions, while somebody speaks and over the whole call.
+    The calls use Rejoinder's own transport with PCM and G.711, with and without TLS. Every row is checked: both
+    directions, while one side speaks and over the whole call.
     """
     paths = [
         AudioPath(AudioFormat.PCM, 100),
@@ -159,7 +162,7 @@ def test_our_server_takes_what_the_formula_says(network: Pair) -> None:
 @netns
 @pytest.mark.models
 def test_media_takes_what_the_formula_says(network: Pair) -> None:
-    """Opus streams arrive completely and match the formula to the byte, with both SRTP profiles and with DTX."""
+    """Opus streams arrive completely and match the formulas to the byte, with both SRTP profiles and with DTX."""
     up, down = caller_side(4), agent_side(4)
     settings = [OpusSettings(24), OpusSettings(24, dtx=True), OpusSettings(32, constant=True)]
     coded = [(opus.encode(up, each), opus.encode(down, each)) for each in settings]

@@ -34,7 +34,7 @@ def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 500
 
 
 class RecordingChannel:
-    """A channel that records events with ids like a session's."""
+    """A channel that records events, with ids of the length that a session's ids have."""
 
     def __init__(self, stamp: IdStamp) -> None:
         self.conversation = Conversation()
@@ -47,7 +47,7 @@ class RecordingChannel:
 
 @every_format
 def test_the_length_of_a_delta_is_exact(wire: AudioFormat) -> None:
-    """`delta_length` equals the length of 100 ms of audio as the product's response and transport write it."""
+    """`delta_length` equals the length of the event with which Rejoinder sends 100 ms of audio."""
     stamp = IdStamp("0123456789ab")
     channel = RecordingChannel(stamp)
     events = ResponseEvents(stamp("resp"), stamp("item"), "conv", spoken=True, format=wire)
@@ -59,7 +59,7 @@ def test_the_length_of_a_delta_is_exact(wire: AudioFormat) -> None:
 @every_format
 @pytest.mark.parametrize("milliseconds", [20, 100])
 def test_the_length_of_an_append_is_exact(wire: AudioFormat, milliseconds: int) -> None:
-    """`append_length` equals the length of our caller's message. The server reads the same audio from it."""
+    """`append_length` equals the length of the caller's message, from which the server reads the same audio."""
     path = AudioPath(wire, milliseconds)
     for audio in messages(path, room_noise(1, wire.rate)):
         text = APPEND % base64.b64encode(audio).decode()
@@ -126,7 +126,7 @@ def test_the_rows_of_a_call() -> None:
 
 
 def test_a_missing_packet_is_an_error_of_the_row() -> None:
-    """A row that lacks one of ten messages is beyond the tolerance."""
+    """A row fails if one of its ten messages is not in the capture."""
     call, packets = _call()
     assert not call_session(call, packets[1:], SERVER).row("up", "talking").ok
 

@@ -1,4 +1,7 @@
-"""Verdicts follow from the rates. The configuration offered instead of a failed row fits that row."""
+"""Verdicts follow from the rates.
+
+If a row's rate is exceeded, the configuration that is offered instead stays within it.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def session(
     ],
 )
 def test_a_row_is_judged_to_three_percent(mbps: float, verdict: RowVerdict) -> None:
-    """A row holds up to its minimum plus 3%, and stays within the recommended figure up to that plus 3%."""
+    """A rate up to a row's minimum plus 3% gets HOLDS, up to the recommended rate plus 3% WITHIN_RECOMMENDED."""
     assert judge(mbps, ROW) is verdict
 
 
@@ -74,13 +77,13 @@ def test_projection_is_per_session_bytes_times_agents() -> None:
 
 
 def test_only_the_row_that_was_run_is_called_measured() -> None:
-    """Only the row with a measurement for its number of agents has `measured_mbps`."""
+    """A row has `measured_mbps` only if there is a measurement with its number of agents."""
     rows = server_rows([session("s", 100)], {(10, "s"): 2.1})
     assert [row.measured_mbps for row in rows] == [2.1, None, None, None]
 
 
 def test_a_failed_row_names_a_session_that_fits() -> None:
-    """A failed row names the richest fitting session of its transport, else of any transport, else none."""
+    """An exceeded row names the session with the highest rate that fits it, if possible of the same transport."""
     fat, fits, thin = session("fat", 400), session("fits", 200), session("thin", 50)
     rtp = session("rtp", 240, transport="SRTP over UDP")
     assert server_rows([fat, fits, thin, rtp], {})[0].instead.startswith("fits: 400 kbps")
@@ -91,19 +94,19 @@ def test_a_failed_row_names_a_session_that_fits() -> None:
 
 @pytest.mark.parametrize("quality", QUALITIES, ids=lambda quality: quality.name)
 def test_the_offered_settings_fit_the_guides_row(quality: PublishedQuality) -> None:
-    """The offered settings keep the rate with headers below the row's upper end, and the codec's rate in the row."""
+    """The offered settings keep the rate with headers below the row's upper rate, and the codec's rate in its range."""
     offered = fitting(quality)
     assert float(offered.rsplit(": ", 1)[1].split()[0]) <= quality.high_kbps
     assert quality.low_kbps <= float(offered.split("k")[0].removeprefix("Opus ")) <= quality.high_kbps
 
 
 def test_a_row_that_nothing_fits_says_why() -> None:
-    """A row below the rate of the headers alone gets the reason instead of settings."""
+    """If the headers alone exceed a row's rate, the row gets this reason instead of settings."""
     assert "headers alone" in fitting(PublishedQuality("Morse", 2, 3))
 
 
 def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
-    """A row fails if the packets with headers exceed it, and holds if they fit."""
+    """A row gets EXCEEDED if the rate of packets with headers exceeds it, and HOLDS if it does not."""
     fat = [
         session(OpusSettings(rate, channels=quality.channels).name, rate + 20)
         for quality in QUALITIES

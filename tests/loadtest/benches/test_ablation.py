@@ -15,7 +15,7 @@ TECHNIQUE = TECHNIQUES[1]
 
 
 def turn(ms: float, premature: int = 0, clip: str = "clip") -> TurnRecord:
-    """Return an answered turn whose whole latency is silence."""
+    """Return an answered turn whose complete latency is in the stage silence."""
     shares = dict.fromkeys(WATERFALL, 0.0) | {"silence": ms}
     known = unanswered_record(clip, None, 1)
     return replace(known, voice_to_voice_ms=ms, stages_ms=shares, outcome="answered", premature_replies=premature)
@@ -26,7 +26,7 @@ def turns(median_ms: float, count: int = 40, seed: int = 1) -> list[TurnRecord]:
 
 
 def test_the_cost_is_the_difference_of_the_medians_with_its_interval() -> None:
-    """The interval contains the cost, and excludes zero when the difference is far beyond the spread."""
+    """The confidence interval contains the cost, and excludes zero if the difference is far beyond the spread."""
     found = row(TECHNIQUE, turns(800), turns(600, count=100, seed=2))
     assert found.low_ms < found.cost_ms < found.high_ms
     assert found.cost_ms == pytest.approx(200, abs=40)
@@ -50,7 +50,7 @@ def test_a_technique_without_effect_has_zero_in_its_interval() -> None:
 
 
 def test_unanswered_and_premature_turns_are_counted() -> None:
-    """A row counts unanswered turns and premature replies, which have no latency of their own."""
+    """A row counts unanswered turns and premature replies, which have no latency."""
     records = [*turns(600), unanswered_record("clip", None, 1), turn(600, premature=2)]
     found = row(TECHNIQUE, records, turns(600))
     assert (found.unanswered, found.premature) == (1, 2)

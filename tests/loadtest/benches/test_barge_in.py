@@ -21,7 +21,7 @@ def stops(*found: Interruption) -> Stops:
 
 
 def test_interruptions_come_at_every_offset() -> None:
-    """After the question, every line interrupts at an offset of its own, also across callers."""
+    """After the question, each line interrupts at a different time after the reply's start, also across callers."""
     clips = [clip("a.wav"), clip("b.wav")]
     lines = script(clip("q.wav"), clips, 10, offset=0) + script(clip("q.wav"), clips, 10, offset=10)
     offsets = [line.barge_in_s for line in lines if line.barge_in_s is not None]
@@ -30,7 +30,7 @@ def test_interruptions_come_at_every_offset() -> None:
 
 
 def test_an_interruption_is_measured_from_its_first_frame() -> None:
-    """The time to silence runs from the first frame with speech. The played seconds run until the reply stopped."""
+    """The time to silence starts at the first frame with speech. The played seconds end when the reply stopped."""
     over = clip("b.wav", before=0.11)
     scene = Scene(
         ScriptedLine(clip("a.wav")), ScriptedLine(over, barge_in_s=1.0), behavior=ScriptedBehavior(leaves=True)

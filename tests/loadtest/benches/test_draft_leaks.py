@@ -1,7 +1,7 @@
-"""The drafts bench passes with the product's sessions in virtual time, and detects every way to break them.
+"""The drafts bench passes with Rejoinder's sessions in virtual time, and detects every way to break them.
 
-Sessions, speculative replies and speech output are the product's, with emulated engines. Only voice activity is
-replaced by a loudness threshold, and the callers' speech is made of tones.
+Sessions, speculative replies and speech output are Rejoinder's, with emulated engines. Only voice activity is replaced
+by a loudness threshold, and the callers' speech is made of tones.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def run_calls() -> tuple[Evidence, Counter[str]]:
 
 
 def test_no_audio_of_discarded_drafts_is_sent() -> None:
-    """Every turn is answered. Speculative replies are discarded with their audio ready, and none of it is sent."""
+    """Every turn is answered. No audio of discarded speculative replies is sent, even if it is ready."""
     found, counts = run_calls()
     assert (found.leaks, found.misheard, found.faults) == ((), (), ())
     assert (found.turns, found.unanswered) == (CALLS * TURNS, 0)
@@ -104,7 +104,7 @@ def test_no_audio_of_discarded_drafts_is_sent() -> None:
 
 
 def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
-    """Break the gate: a draft's audio is sent as soon as it is ready."""
+    """Break the gate, which keeps a draft's audio until the end of turn: send the audio as soon as it is ready."""
     draft = Replies.draft
 
     def open_at_once(self: Replies, revision: int, hearing: EndOfTurnRequest) -> None:

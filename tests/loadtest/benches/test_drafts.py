@@ -32,7 +32,7 @@ ONE_PHRASE = TurnScript(1.0, (0,), ())
 
 
 class ScriptedCall:
-    """A call with server events at given times. Times are seconds of the caller's stream."""
+    """A call with server events at given times. Times are in seconds of the caller's audio stream."""
 
     def __init__(self, *turns: TurnScript) -> None:
         self.turns = len(turns)
@@ -102,7 +102,7 @@ def test_a_correct_turn_has_no_leak() -> None:
 
 
 def test_sound_of_an_earlier_revision_is_a_leak_however_short() -> None:
-    """30 ms of the first phrase's answer before the right one are a leak, even with the right words."""
+    """30 ms of audio that answers only the first phrase are a leak, even if the rest of the answer is correct."""
     call = whole_turn()
     call.answers(4.3, "r1", (13, 0.03), (WHOLE_MARK, 2.0), words=WHOLE_MARK)
     call.done(6.5, "r1", "i1")
@@ -147,7 +147,7 @@ def test_an_answer_that_names_another_utterance_is_a_leak() -> None:
 
 
 def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
-    """Three windows of noise are a leak. A single window without a mark is the seam of two segments."""
+    """Three windows of noise are a leak. A single window without a mark is the join of two segments, and no leak."""
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 1.0))
     call.sounds(4.4, "r1", np.random.default_rng(1).normal(0, 2000, 960).astype("<i2").tobytes())
@@ -158,7 +158,7 @@ def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
 
 
 def test_a_stale_transcript_is_detected() -> None:
-    """A stale transcript with a matching answer is no leak, but it differs from what the caller spoke."""
+    """A transcript of an earlier revision, with a matching answer, is no leak, but is reported as misheard."""
     call = ScriptedCall(TWO_PHRASES)
     call.takes(4.3, "i1", 0.75, 13)
     call.answers(4.3, "r1", (13, 1.0))
@@ -169,7 +169,7 @@ def test_a_stale_transcript_is_detected() -> None:
 
 
 def test_a_turn_that_ends_in_its_pause_is_premature() -> None:
-    """Each half is an utterance with its own answer, which is no leak. The second half's answer answers the turn."""
+    """If the server ends a turn in its pause, each half has its own answer, and neither answer is a leak."""
     call = ScriptedCall(TWO_PHRASES, ONE_PHRASE)
     call.takes(2.4, "i1", 0.75, 13)
     call.answers(2.4, "r1", (13, 0.2))
@@ -226,7 +226,7 @@ def test_an_unanswered_turn_times_out() -> None:
 
 
 def test_errors_of_the_server_are_faults() -> None:
-    """The message of an error event is a fault in the evidence."""
+    """The message of a server's error event is listed as a fault in the evidence."""
     call = ScriptedCall(ONE_PHRASE)
     call.event(0.5, "error", error={"message": "no"})
     assert call.hang_up().faults == ("no",)
@@ -234,7 +234,7 @@ def test_errors_of_the_server_are_faults() -> None:
 
 @given(st.lists(st.sampled_from([0.2, 0.34, 0.64]), max_size=3))
 def test_a_pause_is_as_long_as_its_script_says(pauses: list[float]) -> None:
-    """A pause runs from the last speech to the next, margins of the clips included, and is exact to one frame."""
+    """A pause lasts from the end of speech to the next speech, silence in the clips included, exact to one frame."""
     call = ScriptedCall(TurnScript(0.1, (0,) * (len(pauses) + 1), tuple(pauses)))
     call.run(8.0)
     spoken = call.caller.spoken
@@ -246,7 +246,7 @@ def test_a_pause_is_as_long_as_its_script_says(pauses: list[float]) -> None:
 
 
 def test_scripts_are_seeded_and_hesitate_as_often_as_asked() -> None:
-    """A seed and a caller give one script. Callers differ, and pauses and their frequency are within their bounds."""
+    """The same seed and caller give the same script. Callers differ, and pauses have the requested length and share."""
     turns = [turn for caller in range(50) for turn in script(1, caller=caller, turns=20, hesitating=0.6, phrases=9)]
     assert (
         script(1, caller=3, turns=20, hesitating=0.6, phrases=9)
@@ -294,7 +294,7 @@ def findings(evidence: Evidence = CLEAN, restarted: tuple[str, ...] = (), **draf
 
 
 def test_it_passes_if_all_was_answered_and_drafts_were_discarded() -> None:
-    """A run passes with a discarded draft in half of its pauses. Premature utterances do not matter."""
+    """A run passes if a draft was discarded in half of its pauses. Premature utterances do not matter."""
     assert findings().holds
     assert findings(begun=14, discarded=4).holds
     assert findings(replace(CLEAN, premature=2)).holds
@@ -316,7 +316,7 @@ def test_it_passes_if_all_was_answered_and_drafts_were_discarded() -> None:
     ids=["few", "none ready", "lost", "restarted", "unanswered", "misheard", "fault", "silent", "no counts"],
 )
 def test_it_fails(run: DraftFindings) -> None:
-    """A run fails if it tried too little, lost a draft, or has unanswered turns, wrong transcripts or faults."""
+    """A run fails if too few drafts were discarded, drafts are missing, or turns, transcripts or calls failed."""
     assert not run.holds
 
 

@@ -18,7 +18,7 @@ def arm(*ttft_ms: float, hedging: bool = False, unanswered: int = 0, sent: int =
 
 
 def test_the_schedule_is_poisson_and_deterministic() -> None:
-    """A seed gives one schedule, whose mean rate is the requested one."""
+    """The same seed gives the same schedule, and its mean rate is the requested rate."""
     schedule = arrivals(5000, 40.0)
     assert schedule == arrivals(5000, 40.0)
     assert schedule != arrivals(5000, 40.0, seed=2)
@@ -27,7 +27,7 @@ def test_the_schedule_is_poisson_and_deterministic() -> None:
 
 
 def test_quantiles_are_nearest_ranks_and_count_the_unanswered_last() -> None:
-    """Unanswered requests rank behind all answered ones, as infinitely late."""
+    """Unanswered requests rank after all answered requests, as infinitely late."""
     found = arm(*(float(ms) for ms in range(1, 99)), unanswered=2)
     assert found.quantile(0.5) == 50.0
     assert found.quantile(0.98) == 98.0
@@ -35,7 +35,7 @@ def test_quantiles_are_nearest_ranks_and_count_the_unanswered_last() -> None:
 
 
 def test_the_tail_must_fall_within_the_budget() -> None:
-    """A tail case passes if p99 falls by 70% with at most 5% more requests."""
+    """A case with the rule "tail" passes if hedging lowers the p99 by 70% with at most 5% more requests."""
     off = arm(*([150.0] * 97), 5000.0, 5000.0, 5000.0)
     on = arm(*([150.0] * 97), 900.0, 900.0, 900.0, hedging=True, sent=4)
     assert HedgeComparison(STALLS, off, on).fall == pytest.approx(0.82)
@@ -54,6 +54,6 @@ def test_the_median_must_not_suffer(case: object, worst: float) -> None:
 
 
 def test_an_arm_that_answers_fewer_does_not_hold() -> None:
-    """An arm with hedging fails if it leaves more requests unanswered, even with a steady median."""
+    """Hedging fails a case if it leaves more requests unanswered, even if the median stays the same."""
     off, on = arm(*([200.0] * 100)), arm(*([200.0] * 99), hedging=True, unanswered=1)
     assert not HedgeComparison(SATURATED, off, on).holds

@@ -1,4 +1,4 @@
-"""Test servers on a free port of this process: the real HTTP application with fake stages, or a script."""
+"""Test servers in this process on a free port: the real HTTP application with fake stages, or a script."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.actors.stage_play import Play
 
 @dataclass(frozen=True)
 class Served:
-    """What `http_app` needs of a deployment: a host and its API keys."""
+    """The part of a deployment that `http_app` uses: a host and its API keys."""
 
     host: Host
     keys: frozenset[str] = frozenset()

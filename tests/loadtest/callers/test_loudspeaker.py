@@ -61,7 +61,7 @@ def test_the_search_for_sound_can_start_at_a_position() -> None:
 
 
 def test_a_flush_stops_playback_at_once() -> None:
-    """The chunk that plays is cut at the flush, and the rest of the audio is dropped."""
+    """A flush cuts the chunk that plays, and drops the rest of the audio."""
     playback = Loudspeaker()
     playback.receive(silence(0.2) + tone(1.0), 1.0)
     playback.flush(1.1)

@@ -30,7 +30,7 @@ def _wav(path: Path, pcm: bytes) -> str:
 
 
 async def _command(*arguments: str) -> tuple[int, str]:
-    """Run `rejoinder talk` in a process of its own. Return its exit status and its output."""
+    """Run `rejoinder talk` in a separate process. Return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", "from rejoinder.cli.main import run; run()", "talk", *arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -71,7 +71,7 @@ async def test_a_conversation_with_a_barge_in(tmp_path: Path) -> None:
 
 
 def _check_waterfall(turn: dict[str, Any]) -> None:
-    """Check that each stage has at least the time of its fake, and that the stages sum to the whole."""
+    """Check that each stage takes at least the time of its fake, and that the stages sum to the turn's latency."""
     stages = turn["stages_ms"]
     assert tuple(stages) == WATERFALL
     assert sum(stages.values()) == pytest.approx(turn["voice_to_voice_ms"], abs=0.01)
@@ -131,14 +131,14 @@ async def test_a_wrong_key_is_a_caller_error() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "ws://", "ws://host:x/v1", "nonsense"])
 def test_an_invalid_address_is_refused_before_connecting(url: str) -> None:
-    """Only ws:// and wss:// URLs with a host are accepted."""
+    """A server's URL must be a ws:// or wss:// URL with a host. It is checked before connecting."""
     with pytest.raises(ConfigError, match="not a WebSocket URL"):
         ServerAddress(url)
 
 
 @pytest.mark.parametrize("option", ["1:1", "3:1", "2", "2:x", "2:-1", "2:inf", "two:1"])
 def test_an_invalid_barge_in_is_refused(tmp_path: Path, option: str) -> None:
-    """The option must name a clip after the first and a positive time. It is checked before connecting."""
+    """`--barge-in` must name a clip after the first and a positive time. It is checked before connecting."""
     clips = [Path(_wav(tmp_path / name, tone(0.3))) for name in ("a.wav", "b.wav")]
     with pytest.raises(ConfigError) as caught:
         talk_command(clips, barge_in=[option])

@@ -50,7 +50,7 @@ def test_the_buffer_fills_before_playback_begins() -> None:
 
 
 def test_an_answer_starts_after_its_filler() -> None:
-    """`answered_at` is the playback time of the position that the server reports, stalls included."""
+    """`answered_at` is the time at which the position that the server reports is played, stalls included."""
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     for at in (1.0, 1.1, 1.2, 4.0, 4.1):
         player.play(reply, delta(0.1), at)

@@ -27,7 +27,7 @@ def _scene() -> Scene:
 
 
 def test_the_conversation_is_saved_on_the_client_s_timeline(tmp_path: Path) -> None:
-    """The caller is in the left channel, the replies in the right one. Each reply has a file of its own, too."""
+    """The caller is in the left channel, the replies in the right one. Each reply also has its own file."""
     written = save(_scene().dialogue, tmp_path / "new" / "folder")
     assert [path.name for path in written] == ["reply-01.wav", "conversation.wav"]
     with wave.open(str(written[1])) as file:
@@ -41,7 +41,7 @@ def test_the_conversation_is_saved_on_the_client_s_timeline(tmp_path: Path) -> N
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """ConfigError names the directory."""
+    """If the directory cannot be written, ConfigError names it."""
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(ConfigError, match="cannot be written") as caught:
         save(_scene().dialogue, tmp_path / "taken")

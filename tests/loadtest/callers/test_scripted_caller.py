@@ -16,13 +16,13 @@ from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.wire.server import usage
 from tests.loadtest.callers.scene import BEGAN, Scene, clip, report, silence, tone
 
-# End of a one-second line. Its last sample leaves with the frame that is due 20 ms earlier.
+# End of a first line of one second. Its last sample is sent with the frame that is due 20 ms earlier.
 LINE_ENDS = LEAD_IN_S + 1.0
 LAST_FRAME = LINE_ENDS - 0.02
 
 
 def _answered(scene: Scene, at: float = LINE_ENDS, item: str = "i1", response: str = "r1") -> None:
-    """The server detects the line that ended at `at` and replies 0.4 s later with 0.5 s of audio."""
+    """Let the server detect the line that ended at `at` and reply 0.4 s later with 0.5 s of audio."""
     scene.hears(at - 0.8, item)
     scene.commits(at + 0.2, item, "hello there")
     scene.replies(at + 0.4, response, "Good day.", tone(0.5))
@@ -145,7 +145,7 @@ def test_a_barge_in_stops_the_reply_and_is_a_turn_of_its_own() -> None:
 
 
 def test_a_reply_that_is_resumed_was_not_interrupted() -> None:
-    """After a noise, playback continues with the audio that is sent again. The noise belongs to no line."""
+    """After a noise, playback continues with the audio that the server sends again. The noise belongs to no line."""
     scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(think_s=0.5))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
@@ -240,7 +240,7 @@ def test_a_reply_after_the_timeout_is_not_an_answer() -> None:
 
 
 def test_a_reply_to_half_a_line_is_counted_but_not_measured() -> None:
-    """If the server takes a pause for the end, the turn is still the whole line, and its last reply counts."""
+    """If the server takes a pause for the end of a line, the turn is still the whole line. Its last reply counts."""
     scene = Scene(ScriptedLine(clip("a.wav", seconds=3.0)))
     scene.hears(0.7, "i1")
     scene.commits(1.5, "i1", "what time")
@@ -297,7 +297,7 @@ def test_a_filler_is_not_the_answer() -> None:
 
 
 def test_a_response_that_answers_no_turn_leaves_the_turn_unanswered() -> None:
-    """A response that is reported without an item is not the reply. The response after it is."""
+    """A response that the server reports as an answer to no utterance is not the reply. The next response is."""
     scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")

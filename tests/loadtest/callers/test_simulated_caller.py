@@ -39,7 +39,7 @@ class Harness:
     """One caller whose deadlines start at 0, and everything it has sent.
 
     Attributes:
-        events: Events sent besides audio.
+        events: Events that the caller sent in addition to audio.
         now: The current deadline in seconds.
         frames: Number of frames sent.
         speech_at: Deadline of each frame that was not silence.
@@ -115,7 +115,10 @@ def harness() -> Harness:
 
 
 def test_latency_runs_from_the_scheduled_last_sample_of_speech(harness: Harness) -> None:
-    """A reply 300 ms after the frame with the last sample of speech counts as 300 ms. The clip's tail adds nothing."""
+    """A reply 300 ms after the frame with the last sample of speech counts as 300 ms.
+
+    Silence at the clip's end adds nothing.
+    """
     harness.until_spoken()
     last_speech = harness.speech_at[0] + 0.58
     harness.until(last_speech + 0.3).stopped().reply().until(harness.now + 1)
@@ -234,14 +237,14 @@ def test_the_route_adds_its_round_trip_to_the_latency() -> None:
 
 
 def test_jitter_keeps_the_order_and_loses_nothing() -> None:
-    """On an unsteady route all frames leave, in order, some of them late."""
+    """On a route with jitter, all frames are sent, in order, some of them late."""
     harness = Harness(route="us-asia").until(30)
     assert harness.frames >= 30 / FRAME_S - 30
     assert harness.speech_at == sorted(harness.speech_at)
 
 
 def test_jitter_far_below_a_frame_delays_nothing() -> None:
-    """A frame leaves at the deadline nearest to its delayed time, so a delay of a millisecond has no effect."""
+    """A frame is sent at the deadline nearest to its delayed time, so a delay of a millisecond has no effect."""
     calm, unsteady = Harness(), Harness(route="same-region")
     unsteady.caller.path._loss = 0.0
     unsteady.caller.path.up_s = 0.0

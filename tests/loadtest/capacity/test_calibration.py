@@ -52,7 +52,7 @@ def part(values: list[float]) -> TimeDistribution:
 
 
 def stage_level(run: SimulatedRun, name: str, network: TurnNetwork) -> StageLevel:
-    """Return what replicas without measurement error would count."""
+    """Return the counts that replicas without measurement error would report of a simulated run."""
     rest_s = {
         "stt": 0.0,
         "llm": ANSWER.generation_s,
@@ -145,7 +145,7 @@ def test_replies_can_be_taken_from_the_measurement(calibration: Calibration) -> 
 
 
 def test_batching_is_used_only_beyond_noise(calibration: Calibration) -> None:
-    """Constant service times give no batching. Times that grow by 20% per neighbour give factors of 1.2 and 1.4."""
+    """Constant service times give no slow-down. Times that grow by 20% per service give factors of 1.2 and 1.4."""
     plain = batching(calibration, "stt")
     assert plain is None or not plain.believed
     levels = tuple(

@@ -23,7 +23,7 @@ def test_the_crossing_of_a_line_is_exact(slope: float, start: float, limit: floa
 
 
 def test_the_crossing_follows_the_bend() -> None:
-    """Between two loads, the line between them counts, not a line through all loads."""
+    """Between two loads, the crossing lies on the line between these two, not on a line through all loads."""
     assert crossing((10, 20, 30), (1000, 1200, 3000), 2100) == pytest.approx(25)
     assert crossing((10, 20, 30), (1000, 900, 1900), 1400) == pytest.approx(25)
 
@@ -62,7 +62,7 @@ def test_errors_and_noise_of_a_row() -> None:
 
 
 def test_a_repeats_knee_is_the_common_line_shifted() -> None:
-    """On a line of 100 ms per session, a repeat 100 ms above the mean has a knee of one session less."""
+    """If p95 grows by 100 ms per session, a repeat that is 100 ms above the mean has a knee of one session less."""
     found = measured((1900, 2300), (1700, 2100))
     assert found.knee == pytest.approx(20)
     assert found.knees == pytest.approx((19, 21))
@@ -71,7 +71,7 @@ def test_a_repeats_knee_is_the_common_line_shifted() -> None:
 
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])
 def test_a_wrong_prediction_does_not_hold(p95: tuple[float, float]) -> None:
-    """A row fails if the knee's error exceeds 10% or the percentile's error exceeds 25%."""
+    """A prediction fails if the error of its knee exceeds 10% or the error of its 95th percentile exceeds 25%."""
     assert not measured(p95).holds
 
 
@@ -101,6 +101,6 @@ def test_an_answer_is_segmented_like_in_the_host() -> None:
 
 
 def test_only_emulated_stages_have_a_network() -> None:
-    """A real engine raises ConfigError with the field, because its settings do not contain its service times."""
+    """A stage with a real engine raises ConfigError with the field: its settings do not contain its service times."""
     with pytest.raises(ConfigError, match=r"args\.stt\.engine"):
         emulated_stage(parse_settings({}), "stt")

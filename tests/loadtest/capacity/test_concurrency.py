@@ -57,7 +57,10 @@ def test_every_cell_of_the_guide_is_there() -> None:
 
 @pytest.mark.parametrize("known", [KNOWN, WITHOUT_SERVER], ids=["with a server", "without"])
 def test_every_cell_has_a_source(known: Measurements) -> None:
-    """Each cell has a source. A failing cell names where it would hold. Without a server, session cells are unknown."""
+    """Each cell has a source. If the guide's figure is not met, the cell names a configuration that meets it.
+
+    Without a server, the cells of sessions are "not known".
+    """
     for found in every(known):
         assert found.source
         assert bool(found.would) >= (found.status is CellStatus.FAILS)
@@ -67,7 +70,10 @@ def test_every_cell_has_a_source(known: Measurements) -> None:
 
 
 def test_the_status_follows_the_run() -> None:
-    """A passed run is "measured" and a failed one "does not hold". A row without a run is projected or fails."""
+    """A passed run is "measured", and a failed run "does not hold".
+
+    A row without a run is projected or "does not hold".
+    """
     cells = list(sessions(KNOWN))
     assert cell(cells, "10 sessions", "held on one machine").status is CellStatus.MEASURED
     assert cell(cells, "100 sessions", "held on one machine").status is CellStatus.FAILS
@@ -77,7 +83,7 @@ def test_the_status_follows_the_run() -> None:
 
 
 def test_an_invalid_run_is_not_a_failure() -> None:
-    """The cell of an INVALID run is "not known", and its source is the load generator's cause."""
+    """The cell of an INVALID run is "not known", and its source is the failed self-check of the load generator."""
     known = replace(
         KNOWN,
         runs=[
@@ -118,7 +124,7 @@ def test_a_card_is_ranked_by_its_bandwidth() -> None:
 
 
 def test_memory_of_large_models_is_arithmetic() -> None:
-    """A 70B model at FP16 needs 161 GB with its cache: 80 and 128 GB are too little, 256 GB is enough."""
+    """A 70B model at FP16 needs 161 GB with its cache: 80 and 128 GB are not enough, 256 GB is."""
     cells = list(ram(KNOWN))
     seventy = [cell(cells, "LLM (70B model)", column).status for column in ("minimum", "recommended", "production")]
     assert seventy == [CellStatus.FAILS, CellStatus.FAILS, CellStatus.PROJECTED]

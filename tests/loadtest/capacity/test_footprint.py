@@ -67,7 +67,7 @@ def test_two_hosts_are_each_half() -> None:
 
 
 def test_a_host_without_room_is_refused() -> None:
-    """A host that fills its core without any session raises ConfigError."""
+    """A host that uses its whole core without any session raises ConfigError."""
     busy = replace(CALIBRATION, levels=(level(1, 0.8), level(2, 0.9), level(3, 1.0)))
     with pytest.raises(ConfigError, match="without any session"):
         footprint.host(busy)

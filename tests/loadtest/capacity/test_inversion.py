@@ -30,7 +30,7 @@ TARGET = CapacityTarget(sessions=80, tier=Tier.GOOD, p95_ms=1000)
 
 
 def test_the_replicas_found_are_the_fewest() -> None:
-    """The target is met with the found replicas, and not with one less of any stage."""
+    """The target is met with the found replicas, and not with one replica less of any stage."""
     found = invert(NETWORK, TARGET, 80)
     assert TARGET.met_by(found.prediction)
     for stage in STAGES:

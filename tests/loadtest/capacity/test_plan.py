@@ -1,4 +1,4 @@
-"""A plan has an interval only where its calibration covers it, and the interval contains the model's error."""
+"""A plan has a confidence interval only if its calibration covers it, and the interval contains the model's error."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CHECKS = [check(10, p95_error=0.01), check(20, p95_error=-0.04), check(30)]
 
 
 def test_a_plan_within_the_calibration_is_predicted() -> None:
-    """Sessions, rate and replicas within the calibrated range make the plan a prediction."""
+    """A plan whose sessions, rate and replicas are within the calibrated range is PREDICTED."""
     assert target_basis(CALIBRATION, CHECKS, SOLVED) is Basis.PREDICTED
 
 
@@ -73,7 +73,7 @@ def test_a_plan_within_the_calibration_is_predicted() -> None:
     ids=["more sessions", "fewer sessions", "higher rate", "more replicas", "fewer replicas"],
 )
 def test_a_plan_outside_the_calibration_has_no_interval(solved: SolvedReplicas) -> None:
-    """Sessions, rate or replicas outside the calibrated range make the plan extrapolated, without an interval."""
+    """A plan whose sessions, rate or replicas are outside the calibrated range is EXTRAPOLATED, without an interval."""
     basis = target_basis(CALIBRATION, CHECKS, solved)
     assert basis is Basis.EXTRAPOLATED
     assert intervals_ms(CHECKS, solved.prediction, basis) is None

@@ -82,7 +82,7 @@ def test_a_curve_slows_with_its_neighbours() -> None:
 
 
 def test_batching_factors_are_measured_and_continued() -> None:
-    """Beyond the measured numbers, the factor continues its last increase and never falls."""
+    """Beyond the measured numbers of services, the slow-down grows by its last increase and never falls."""
     times = Batched(fixed(0.1), (1, 1.2, 1.6))
     assert [times.factor(n) for n in (1, 2, 3, 4, 5)] == pytest.approx([1, 1.2, 1.6, 2.0, 2.4])
     assert Batched(fixed(0.1), (1, 1.5, 1.4)).factor(9) == pytest.approx(1.4)

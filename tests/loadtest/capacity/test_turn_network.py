@@ -95,7 +95,7 @@ def poisson(env: simpy.Environment, station: QueueStation, rng: random.Random, p
 
 
 def test_two_choices_lie_between_one_queue_and_chance() -> None:
-    """Waits with two choices are longer than behind one queue, but shorter than at a random replica."""
+    """Waits in the shorter of two random queues are longer than in one common queue, but shorter than at random."""
     waits = {}
     for replicas, slots in ((1, 8), (8, 1)):
         env, rng = simpy.Environment(), random.Random(2)
@@ -156,7 +156,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 @settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 4))
 def test_utilisation_law(sessions: int, replicas: int, slots: int) -> None:
-    """At any load, the share of busy slots is throughput times holding time divided by the number of slots."""
+    """At any load, the share of busy slots is throughput times service time divided by the number of slots."""
     network = replace(TYPICAL, stt=QueueStage(replicas, slots, fixed(0.4)))
     run = simulate(network, sessions, 400)
     assert run.busy["stt"] == pytest.approx(run.turns_per_s * 0.4 / (replicas * slots), rel=0.05, abs=0.01)
@@ -208,7 +208,7 @@ def test_more_replicas_carry_more() -> None:
 
 @given(st.integers(0, 3000))
 def test_the_search_finds_the_knee(true_knee: int) -> None:
-    """The search returns the last number of sessions within the limit, or its upper bound."""
+    """The search returns the largest number of sessions within the limit, or its upper bound."""
     assert knee(lambda n: 1.0 if n <= true_knee else 2.0, 1.5, most=2000) == min(true_knee, 2000)
 
 

@@ -38,10 +38,10 @@ class Answers:
     Attributes:
         median_ms: Median of the log-normal voice-to-voice latency.
         sigma: Standard deviation of the logarithm of the latency.
-        reply_s: Length of a reply.
+        reply_s: Length of a reply in seconds.
         freeze_at_s: Time after the server's start at which the whole process stops for `freeze_s`.
-        freeze_s: Length of that stop, or 0.
-        swallow: Share of turns that are never answered.
+        freeze_s: Length of that stop in seconds, or 0.
+        swallow: Share of turns that are never answered, 0 to 1.
         refuse_above: Number of calls above which calls are refused, or 0.
         seed: Seed of everything that is drawn.
     """

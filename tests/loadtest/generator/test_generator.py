@@ -31,7 +31,7 @@ QUICK = CallerBehavior(think_s=0.3, answer_timeout_s=5)
 
 @contextmanager
 def known_server(**answers: Any) -> Iterator[str]:
-    """Run a `KnownServer` in a process of its own and yield its URL."""
+    """Run a `KnownServer` in a separate process and yield its URL."""
     command = [sys.executable, "-m", "tests.loadtest.generator.known_server", json.dumps(answers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout
@@ -67,7 +67,10 @@ REFUSING = ServerRun({"refuse_above": 10}, for_s=5)
 
 @pytest.fixture(scope="module")
 def results() -> Iterator[Callable[[ServerRun], RunResult]]:
-    """Return the result of the run against a server. All runs share the machine, because they mostly wait."""
+    """Yield a function that returns the result of the run against a server.
+
+    All runs share the machine, because they mostly wait.
+    """
     servers = (PLAIN, STALLED, SWALLOWING, REFUSING)
     with ThreadPoolExecutor(len(servers)) as pool:
         runs = [pool.submit(server.result) for server in servers]
@@ -93,7 +96,7 @@ def test_an_injected_distribution_is_recovered(results: Callable[[ServerRun], Ru
 def test_a_stalled_server_shows_in_the_tail(results: Callable[[ServerRun], RunResult]) -> None:
     """If the server stops for 2 s, the p99 shows it.
 
-    Turns count from their scheduled instants. A generator that waited for the server would omit the stall.
+    The latency of a turn starts at its scheduled time. A generator that waited for the server would not see the stall.
     """
     result = results(STALLED)
     whole = result.latencies[VOICE_TO_VOICE]
@@ -130,7 +133,7 @@ def test_a_starved_generator_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(workers, "set_real_time_priority", note)
 
     def starve(progress: workers.RunProgress) -> None:
-        # Each report, once a second, stops the worker for 0.2 s.
+        # Each report, once a second, stops the worker processes for 0.2 s.
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):  # at the end of the run some workers have exited
                 os.kill(pid, signal.SIGSTOP)

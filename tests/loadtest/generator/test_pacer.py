@@ -68,7 +68,7 @@ async def test_each_caller_has_its_own_millisecond() -> None:
 
 @virtual
 async def test_deadlines_are_never_rebased() -> None:
-    """After a stall of 300 ms, all deadlines are served, none is moved, and lateness counts from each deadline."""
+    """After a stall of 300 ms, missed frames are sent and no deadline is moved. Lateness counts from each deadline."""
     start = clock()
     pacer, caller, slow = FramePacer(start), Caller(), Caller()
     slow.work = lambda: stall(0.3) if len(slow.dues) == 10 else None

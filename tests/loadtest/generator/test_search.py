@@ -32,7 +32,10 @@ def drive(search: Search, capacity: int, limit: int = 10**9) -> list[SearchStep]
 
 @given(capacity=st.integers(1, 5000), start=st.integers(1, 200))
 def test_the_limit_is_found_to_five_percent(capacity: int, start: int) -> None:
-    """The reported number has passed three repeats, and the smallest failure is within 5% or one call."""
+    """The reported number of calls has passed three repeats.
+
+    The smallest failing number is at most 5% or one call higher.
+    """
     search = Search(start, 20_000)
     steps = drive(search, capacity)
     if search.ending is SearchEnd.NOTHING_PASSES:

@@ -117,7 +117,7 @@ def test_invalid_bounds_are_refused(start: int, most: int) -> None:
 
 
 def test_a_search_needs_ramp_arrivals() -> None:
-    """Other arrivals do not hold a fixed number of calls, so they raise ConfigError."""
+    """Arrivals other than `ramp` do not keep a fixed number of calls open, so they raise ConfigError."""
     with pytest.raises(ConfigError, match="ramp"):
         search(
             replace(SCENARIO, arrivals=Arrivals.POISSON), start=1, most=2, on_step=lambda _: None, hold=System().hold

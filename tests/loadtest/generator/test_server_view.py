@@ -18,7 +18,7 @@ from rejoinder.core.errors import BackendError
 
 @contextmanager
 def answering(pages: dict[str, Any], status: int = 200) -> Iterator[ServerView]:
-    """Run a server with these pages, text as it is and everything else as JSON, and yield a view of it."""
+    """Run a server with these pages (strings as text, other values as JSON), and yield a view of it."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # the standard library defines this name

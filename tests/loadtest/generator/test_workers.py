@@ -24,7 +24,7 @@ ASSIGNMENT = WorkerAssignment(
 
 
 def line(at_s: float, *, live: int = 1, cpu: float = 0.1, late_ms: float = 0.5, **other: Any) -> dict[str, Any]:
-    """Return a worker's report of one second."""
+    """Return a worker's report about one second of the run."""
     return {
         "at_s": at_s,
         "live": live,
@@ -98,7 +98,7 @@ def test_a_worker_that_dies_raises_one_typed_error(fake_worker: Path) -> None:
 
 
 def test_no_worker_outlives_a_run_that_breaks(fake_worker: Path) -> None:
-    """If the progress callback raises, the worker has ended before the exception arrives, even if it was stopped."""
+    """If the progress callback raises, all workers have ended when the exception arrives, even a stopped process."""
     fake_worker.with_name("does").write_text(f"echo '{json.dumps(line(0))}'; kill -STOP $PPID")
 
     def broken(progress: RunProgress) -> None:

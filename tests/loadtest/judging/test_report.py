@@ -1,4 +1,4 @@
-"""The text of the HTML report follows from the result."""
+"""The HTML report shows the outcome, causes and measurements of a result."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_a_value_at_the_limit_is_a_violation() -> None:
 
 
 def test_gates_fail_for_lost_calls_and_turns() -> None:
-    """Fast answers do not compensate for refused calls, dropped calls, unanswered turns or underruns."""
+    """A run fails for refused calls, dropped calls, unanswered turns or underruns, even if its answers are fast."""
     series = {VOICE_TO_VOICE: recorded([500.0] * 1000)}
     good = Counts(sessions_opened=100, turns=1000, answered=1000, audio_s=3000)
     assert verdicts.overall(verdicts.gates(Tier.GOOD, series, good), ()) is RunOutcome.PASS
@@ -75,7 +75,7 @@ def test_gates_fail_for_lost_calls_and_turns() -> None:
 
 
 def test_a_failed_self_check_makes_the_run_invalid() -> None:
-    """INVALID takes precedence over FAIL and PASS, and has an exit status of its own."""
+    """INVALID takes precedence over FAIL and PASS, and has its own exit status."""
     failing = verdicts.gates(Tier.GOOD, {VOICE_TO_VOICE: recorded([5000.0] * 500)}, Counts(turns=500))
     assert verdicts.overall(failing, ("late",)) is RunOutcome.INVALID
     assert len({outcome.exit_code for outcome in RunOutcome}) == 4

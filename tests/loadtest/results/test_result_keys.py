@@ -35,7 +35,7 @@ def test_every_key_is_documented_in_order(cls: Any) -> None:
 
 @pytest.mark.parametrize("outcomes", [RunOutcome, TurnOutcome])
 def test_every_outcome_is_documented(outcomes: type[Enum]) -> None:
-    """Each member has an entry."""
+    """Each outcome has an entry in the `Attributes` section."""
     assert list(attributes(outcomes)) == [outcome.name for outcome in outcomes]
 
 

@@ -9,7 +9,7 @@ from loadtest.results.turn_record import unanswered_record
 
 
 def test_the_95th_percentile_is_a_value_that_was_measured() -> None:
-    """The nearest rank is the nineteenth of twenty values, and the only one of one value."""
+    """The 95th percentile is the nineteenth of twenty values, and the value itself if there is only one."""
     values = [float(value) for value in range(1, 21)]
     result = spread(values[::-1])
     assert (result.count, result.median_ms, result.p95_ms, result.least_ms, result.most_ms) == (20, 10.5, 19, 1, 20)

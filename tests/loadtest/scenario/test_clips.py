@@ -78,7 +78,7 @@ def test_a_faint_last_sound_of_a_quiet_recording_is_speech() -> None:
     ("content", "complaint"), [(b"RIFF", "not a readable PCM WAV file"), (b"hello" * 20, "not a readable PCM WAV file")]
 )
 def test_a_file_that_is_not_a_wav_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
-    """The error states the file and the problem."""
+    """The error for a file that is not a WAV file states the file and the problem."""
     path = tmp_path / "broken.wav"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=complaint) as caught:

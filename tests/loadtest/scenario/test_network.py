@@ -14,7 +14,7 @@ LOSSY = Route("lossy", 100, 100, jitter_ms=0.0, loss=0.3)
 
 
 def test_the_routes_match_the_guide() -> None:
-    """The round-trip times of section 1.2 are there: the same region, and three distances added to it."""
+    """The routes have the round-trip times of section 1.2: the same region, and three distances added to it."""
     bounds = {name: (row.rtt_low_ms, row.rtt_high_ms) for name, row in ROUTES.items() if "guide" in row.source}
     assert bounds == {
         "same-region": (10, 30),
@@ -83,7 +83,7 @@ def test_a_lost_message_blocks_later_messages() -> None:
 
 
 def test_a_steady_route_holds_nothing_back() -> None:
-    """Each message leaves at its own deadline. No message leaves at the deadline of a muted caller."""
+    """Without jitter and loss, each message is sent at its own deadline. A muted caller sends nothing at a deadline."""
     uplink = Uplink(NetworkPath(ROUTES["local"], Random(1)))
     assert uplink.leaving(b"frame", 1.0) == (b"frame",)
     assert uplink.leaving(None, 1.02) == ()

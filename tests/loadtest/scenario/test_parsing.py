@@ -44,7 +44,7 @@ BAD = (
 
 @pytest.mark.parametrize("setting", BAD.split())
 def test_a_bad_setting_is_refused_by_name(setting: str) -> None:
-    """The error names the key, or the form that `--set` expects."""
+    """The error for an invalid setting names the key, or the form that `--set` expects."""
     key = setting.partition("=")[0].rpartition(".")[2].lstrip("@")
     with pytest.raises(ConfigError, match=f"--set|{key}"):
         scenario(FIXED, [setting])
@@ -75,7 +75,7 @@ def test_durations(text: str, expected: float) -> None:
 
 
 def test_load_stays_on_this_machine_unless_the_server_is_owned() -> None:
-    """Another host is refused unless `owned` is set, because load can take a foreign server down."""
+    """Another host is refused unless `owned` is set, because load can overload another operator's server."""
     check_target(Scenario("ws://localhost:8000/v1", 1, 10))
     with pytest.raises(ConfigError, match="owned"):
         check_target(Scenario("ws://192.0.2.1:8000/v1", 1, 10))

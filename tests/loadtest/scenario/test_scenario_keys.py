@@ -63,5 +63,5 @@ def test_documented_ranges_are_the_enforced_ones(cls: Any, ranges: Mapping[str, 
 
 
 def test_every_arrival_pattern_is_documented() -> None:
-    """Each member of `Arrivals` has an entry."""
+    """Each member of `Arrivals` has an entry in its `Attributes` section."""
     assert list(attributes(Arrivals)) == [arrival.name for arrival in Arrivals]

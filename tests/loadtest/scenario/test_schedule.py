@@ -46,7 +46,7 @@ def test_poisson_arrivals_have_the_rate_and_are_memoryless() -> None:
 
 
 def test_bursts_have_the_same_rate_and_twice_the_variation() -> None:
-    """Gamma-distributed gaps with shape 0.25 have a coefficient of variation of 2."""
+    """The gaps of `bursts` have Poisson's mean rate and a coefficient of variation of 2."""
     gaps = np.diff(times(replace(OPEN, arrivals=Arrivals.BURSTS)))
     assert gaps.mean() == pytest.approx(0.5, rel=0.1)
     assert gaps.std() / gaps.mean() == pytest.approx(2, rel=0.15)
