@@ -15,7 +15,7 @@ from rejoinder.core.errors import ConfigError
 def test_a_table_shows_every_cell_with_its_status() -> None:
     """For each cell of a guide table, its value, the result, the status and the source are printed.
 
-    A cell that does not hold is printed with what would hold instead.
+    If the value of a cell is not enough, the configuration that would be enough is printed too.
     """
     cells = [
         Cell(

@@ -163,7 +163,7 @@ def test_a_measure_lifted_too_soon_lasts_longer() -> None:
 
 
 def test_a_reply_that_was_held_is_not_late() -> None:
-    """A reply that was ready and held until the end of its turn does not count as late."""
+    """A reply that was ready and waited for the end of its turn does not count as late."""
     policy = DegradationPolicy(RULES, small=False)
     for second in range(10):
         policy.observe(slow(Stage.LLM_FIRST_TOKEN), float(second), held=True)

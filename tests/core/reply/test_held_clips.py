@@ -1,4 +1,4 @@
-"""Tests of held clips (speech synthesized when the host starts), and of the time at which a filler is due."""
+"""Tests of prepared clips (held clips: speech synthesized when the host starts), and of when a filler is due."""
 
 from __future__ import annotations
 
