@@ -1,4 +1,4 @@
-"""Fixtures and settings for all tests."""
+"""Fixtures of all tests, and the profile of property tests."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from hypothesis import settings
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.model_store import ModelStore, open_store
 
-# Property tests have no deadline, because a busy machine is not a failure.
+# Property tests (hypothesis) have no time limit per example, because a busy machine must not fail them.
 settings.register_profile("rejoinder", deadline=None)
 settings.load_profile("rejoinder")
 
 
 @pytest.fixture(scope="session")
 def store() -> ModelStore:
-    """Return the user's model store. Tests marked `models` need its models."""
+    """Return the user's model store. Tests with the marker `models` need the models in it."""
     return open_store(ModelStoreSettings())
 
 
 @pytest.fixture(scope="session")
 def question(store: ModelStore) -> bytes:
-    """A short spoken question without a pause: 24 kHz PCM."""
+    """Return a short spoken question without a pause, as 24 kHz 16-bit PCM."""
     from tests.system.harness.speech import speak_without_pause  # engines take seconds to import
 
     return speak_without_pause(store, "What is the capital of France?")
@@ -29,7 +29,7 @@ def question(store: ModelStore) -> bytes:
 
 @pytest.fixture(scope="session")
 def long_question(store: ModelStore) -> bytes:
-    """A spoken question whose answer takes a while to speak: 24 kHz PCM."""
+    """Return a spoken question that has a long spoken answer, as 24 kHz 16-bit PCM."""
     from tests.system.harness.speech import speak
 
     return speak(store, "Please tell me a long story about a brave little fox.")

@@ -15,11 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks")
-# Installed for its weights, which the model store reads as files. The package itself is not imported.
+# Packages that are installed for their model weights, which the model store reads as files. They are not imported.
 DATA_ONLY = {"silero-vad"}
-# Imported only if its engine is configured, in an environment that `scripts/test-vllm` makes.
+# Modules that are imported only if their engine is configured, with their packages. The packages are installed only
+# in the separate environment that `scripts/test-vllm` makes.
 OWN_ENVIRONMENT = {"vllm": ["vllm"]}
-# Runners of other frameworks, each in an environment of its own: its requirements file and its imports.
+# Programs that run another framework for the comparison, each in a separate environment: the requirements file of the
+# environment, and the package of each module that the program imports.
 PEERS = {
     "livekit_agent.py": ("requirements-livekit.txt", {"livekit": "livekit-agents"}),
     "pipecat_bot.py": ("requirements-pipecat.txt", {"pipecat": "pipecat-ai", "loguru": "pipecat-ai"}),
@@ -27,14 +29,14 @@ PEERS = {
 
 
 def _normalised(requirement: str) -> str:
-    """Return a distribution's name in the form of PEP 503, without extras and versions."""
+    """Return the package name of a requirement in the normalized form of PEP 503, without extras and versions."""
     name = re.match(r"[\w.-]+", requirement)
     assert name, requirement
     return re.sub(r"[-_.]+", "-", name[0]).lower()
 
 
 def _imported() -> Iterator[str]:
-    """Yield the top-level names of third-party packages."""
+    """Yield the top-level module names that the product imports from other packages."""
     for package in PRODUCT:
         for path in (ROOT / package).rglob("*.py"):
             if path.name not in PEERS:
@@ -57,9 +59,9 @@ def _distributions() -> set[str]:
 
 
 def test_imports_and_declared_dependencies_are_the_same() -> None:
-    """Every imported package is declared, and every declared package is imported.
+    """pyproject.toml declares every package that the product imports, and no other.
 
-    Optional engines and the packages of the load generator are declared in their extras.
+    Packages of optional engines and of the load generator are declared in extras.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
@@ -70,7 +72,7 @@ def test_imports_and_declared_dependencies_are_the_same() -> None:
 
 
 def test_every_dependency_is_pinned() -> None:
-    """constraints.txt has a version of every dependency and of the extras that scripts/test installs."""
+    """constraints.txt fixes the version of every dependency and of the extras that scripts/test installs."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = {_normalised(line) for line in lines if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -87,9 +89,9 @@ def test_every_dependency_is_pinned() -> None:
 
 
 def test_the_environment_of_vllm_has_what_the_product_imports() -> None:
-    """constraints-vllm.txt pins the whole environment, with the base dependencies and those of the tests.
+    """constraints-vllm.txt fixes the version of every package in the environment for vLLM.
 
-    torch has the version that its vLLM was built for.
+    The environment has the base dependencies and those of the tests. torch has the version for which vLLM was built.
     """
     lines = (ROOT / "constraints-vllm.txt").read_text(encoding="utf-8").split()
     assert all("==" in line for line in lines)
@@ -103,7 +105,10 @@ def test_the_environment_of_vllm_has_what_the_product_imports() -> None:
 
 @pytest.mark.parametrize("runner", PEERS)
 def test_a_framework_runner_imports_only_its_pinned_requirements(runner: str) -> None:
-    """A runner imports packages that its requirements file pins, and of ours only the framework protocol."""
+    """The program that runs another framework imports only packages whose versions its requirements file fixes.
+
+    Of this repository it imports only `benchmarks.frameworks.contender`, the protocol of the comparison.
+    """
     requirements, packages = PEERS[runner]
     path = ROOT / "benchmarks" / "frameworks" / runner
     lines = (path.parent / requirements).read_text(encoding="utf-8").split()

@@ -1,4 +1,7 @@
-"""docs/guide-map.md: its settings exist with their defaults, and it has every table of the latency guide."""
+"""Tests of docs/guide-map.md, which lists for each item of the latency guide the setting and the evidence here.
+
+A row has five cells: section of the guide, item, key of the setting ("-" if there is none), default, evidence.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,19 @@ SECTIONS = (
     *("3.1", "3.2", "4.1", "4.2", "4.3", "4.4", "5.1", "5.2", "5.3", "5.4", "5.5"),
     *("6.1", "6.2", "6.3", "6.4", "7.1", "7.2", "7.3", "8.1", "8.2", "8.3", "9.1", "9.2", "10"),
 )
-"""Every numbered section of the guide."""
+"""Every section of the latency guide: the summary and the numbered ones."""
 
 LEAST_ROWS = {
-    # Rows of the tables, numbered techniques or checklist items that each need a row of their own.
-    "summary": 2,  # the tiers, the industry's latencies
-    "1.2": 3,  # WebRTC, TURN, routes
-    "1.3": 4 + 3,  # four parameters; the model, semantic detection, its evidence
-    "1.4": 2 + 3,  # approaches and providers; techniques
+    # The minimum number of rows per section of the guide, 1 if it is not listed. Each row of the guide's tables, each
+    # numbered technique and each item of a checklist needs its own row; the comments say which.
+    "summary": 2,  # tiers; latencies of the industry
+    "1.2": 3,  # WebRTC; TURN; network routes
+    "1.3": 4 + 3,  # four parameters; VAD model, semantic turn detection, linguistic completeness
+    "1.4": 2 + 3,  # approaches and providers of speech to text; techniques
     "2.2": 4,  # five techniques, two of them in one row
     "2.4": 4,
-    "4.2": 2,  # cards, precisions
-    "4.4": 3,  # per agent, codec, servers
+    "4.2": 2,  # GPUs; precisions
+    "4.4": 3,  # bandwidth per agent; per codec; for servers
     "5.1": 3,
     "5.2": 4,
     "5.3": 3,
@@ -45,21 +49,24 @@ LEAST_ROWS = {
 
 
 def rows() -> list[list[str]]:
-    """Return the cells of all tables, without their heads."""
+    """Return the cells of each row of all tables in docs/guide-map.md, without the headings."""
     lines = [line for line in MAP.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [row for row in cells if row[0] != "guide"]
 
 
 def written(value: object) -> str:
-    """Return a default as YAML writes it; whole numbers without a decimal point."""
+    """Return a setting's default as the page writes it: as in YAML, but whole numbers without a decimal point."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def test_every_key_exists_with_its_default() -> None:
-    """Each named setting exists and has the default that the row states; a whole section has none."""
+    """Each setting that a row names exists and has the default that the row states.
+
+    For a whole section of settings the row states "-" as its default.
+    """
     found = [(cells[2].strip("`"), cells[3]) for cells in rows() if cells[2] != "-"]
     assert len(found) > 20
     for key, default in found:
@@ -71,7 +78,10 @@ def test_every_key_exists_with_its_default() -> None:
 
 
 def test_every_item_has_its_evidence_or_its_reason() -> None:
-    """Each row says what stands behind it, or that it is not built."""
+    """The last cell of each row names what implements or proves the item, or the reason why it is not implemented.
+
+    It may also refer to another section ("see 2.1").
+    """
     for cells in rows():
         assert len(cells) == COLUMNS, cells
         assert len(cells[4]) >= 8 or cells[4].removeprefix("see ") in SECTIONS, cells
@@ -79,11 +89,11 @@ def test_every_item_has_its_evidence_or_its_reason() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_of_the_guide_has_its_rows(section: str) -> None:
-    """Each table and each numbered item of the guide has a row."""
+    """Each section of the latency guide has at least the rows that LEAST_ROWS requires."""
     counts = Counter(cells[0] for cells in rows())
     assert counts[section] >= LEAST_ROWS.get(section, 1)
 
 
 def test_no_row_names_a_section_that_the_guide_lacks() -> None:
-    """Every row belongs to a section of the guide."""
+    """Every row belongs to a section that the latency guide has."""
     assert {cells[0] for cells in rows()} <= set(SECTIONS)

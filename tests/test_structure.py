@@ -1,7 +1,7 @@
-"""The shape of the code: who may import whom, what the core may touch, and how large things may grow.
+"""Tests of the structure of the code: which modules may import which, what the core may use, and maximum sizes.
 
-Every rule is a function from one parsed module to its offences. The whole repository must have none, and each rule
-is shown a module that breaks it.
+Every rule is a function that yields a message for each violation in a parsed module or in a list of modules. The
+repository must have no violation. Each rule is also tested with a module that violates it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# The dependency order, top-level packages and their subpackages: a package may import itself and what is listed. The
-# modules that stand directly in a package count as that package.
+# The packages that each package may import besides itself. A module belongs to the innermost package listed here. A
+# package that is not listed, such as `tests`, may import all others.
 STAGES = ("rejoinder.core", "rejoinder.store", "actors.stages")
 PRODUCT = ("rejoinder.core", "rejoinder.store", "actors", "deployments", "cluster", "loadtest")
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -76,7 +76,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
 OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks", "tests")
 CORE_THIRD_PARTY = frozenset({"numpy"})
 CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
-# Neither clocks, environment, files, concurrency, networks, randomness nor logging.
+# The modules of the standard library that the core may import. None of them gives access to clocks, the environment,
+# files, concurrency, networks, randomness or logging.
 STDLIB_IN_CORE = frozenset(
     {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}
     | {"decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math"}
@@ -96,7 +97,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Module:
-    """A parsed file; `name` is dotted, as imported from the repository's root."""
+    """A Python file with its path from the repository's root, its text, its dotted name and its syntax tree."""
 
     path: Path
     source: str
@@ -119,7 +120,7 @@ TreeRule = Callable[[list[Module]], Iterator[str]]
 
 
 def layering(module: Module) -> Iterator[str]:
-    """A module imports only from its own layer and those below; `rejoinder` itself holds nothing but its version."""
+    """A module imports only from its own package and those that LAYERS allows. Of `rejoinder` itself: its version."""
     layer = _layer(module.name)
     if layer is None:
         return
@@ -131,7 +132,7 @@ def layering(module: Module) -> Iterator[str]:
 
 
 def purity(module: Module) -> Iterator[str]:
-    """The core has no clock, environment, randomness, logging, concurrency, input or output."""
+    """The core uses no clock, environment, randomness, logging, concurrency, input or output."""
     if not _within(module.name, "rejoinder.core"):
         return
     configures = _layer(module.name) == "rejoinder.core.settings"
@@ -167,14 +168,14 @@ def class_size(module: Module) -> Iterator[str]:
 
 
 def function_size(module: Module) -> Iterator[str]:
-    """Signature and body, docstrings aside."""
+    """A function has at most MAX_FUNCTION_LINES lines of signature and body, without docstrings."""
     for node in ast.walk(module.tree):
         if isinstance(node, Function) and (lines := _code_lines(node)) > MAX_FUNCTION_LINES:
             yield f"{module.at(node)} {node.name} has {lines} lines, at most {MAX_FUNCTION_LINES}"
 
 
 def parameters(module: Module) -> Iterator[str]:
-    """At most four parameters can be passed by position; `self` and `cls` are not counted."""
+    """A function has at most MAX_POSITIONAL parameters that can be passed by position, `self` and `cls` not counted."""
     for node in ast.walk(module.tree):
         if not isinstance(node, Function):
             continue
@@ -194,7 +195,7 @@ RULES: tuple[Rule, ...] = (layering, purity, file_size, class_size, function_siz
 
 
 def inheritance_depth(modules: list[Module]) -> Iterator[str]:
-    """At most two of our own classes above any class of ours."""
+    """A class of the repository has at most MAX_DEPTH levels of base classes from the repository."""
     bases = {
         f"{module.name}.{node.name}": (module.at(node), [_resolve(module, base) for base in node.bases])
         for module in modules
@@ -211,7 +212,10 @@ def inheritance_depth(modules: list[Module]) -> Iterator[str]:
 
 
 def positional_calls(modules: list[Module]) -> Iterator[str]:
-    """A class of ours gets at most four arguments by position: dataclasses have no signature to add a `*` to."""
+    """A call of a class of the repository has at most MAX_POSITIONAL arguments by position.
+
+    The rule `parameters` does not see the generated signatures of dataclasses.
+    """
     classes = {f"{module.name}.{node.name}" for module in modules for node in _classes(module)}
     for module in modules:
         names = _names(module)
@@ -227,7 +231,7 @@ def positional_calls(modules: list[Module]) -> Iterator[str]:
 
 
 def unique_names(modules: list[Module]) -> Iterator[str]:
-    """A public class name stands for one class of the product; tests may reuse it."""
+    """No two public classes have the same name, tests excepted."""
     first: dict[str, str] = {}
     for module in modules:
         if _within(module.name, "tests"):
@@ -240,7 +244,7 @@ def unique_names(modules: list[Module]) -> Iterator[str]:
 
 
 def folder_size(modules: list[Module]) -> Iterator[str]:
-    """At most fifteen modules a folder, `__init__` not counted."""
+    """A folder has at most MAX_MODULES modules, `__init__` not counted."""
     folders = Counter(module.path.parent for module in modules if module.path.stem != "__init__")
     for folder, count in folders.items():
         if count > MAX_MODULES:
@@ -263,7 +267,10 @@ def _within(name: str, package: str) -> bool:
 
 
 def _imports(module: Module) -> Iterator[tuple[ast.AST, str]]:
-    """Every imported module by its full name; of `from package import name` the name too, since it may be one."""
+    """Yield each import of a module: its syntax node and the full dotted name.
+
+    For `from package import name` that is `package.name`, because `name` may be a module.
+    """
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
@@ -273,7 +280,7 @@ def _imports(module: Module) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _source(module: Module, node: ast.ImportFrom) -> str:
-    """The absolute name of what a `from` import imports from."""
+    """Return the absolute dotted name of the module from which a `from` import imports."""
     if not node.level:
         return node.module or ""
     package = module.name.split(".") if module.path.stem == "__init__" else module.name.split(".")[:-1]
@@ -291,13 +298,13 @@ def _span(node: ast.stmt) -> int:
 
 
 def _resolve(module: Module, base: ast.expr) -> str:
-    """The full name of a base class, as far as the module's own imports tell."""
+    """Return the full dotted name of a base class, as far as the module's own imports tell."""
     head, _, rest = ast.unparse(base.value if isinstance(base, ast.Subscript) else base).partition(".")
     return ".".join(filter(None, [_names(module).get(head, f"{module.name}.{head}"), rest]))
 
 
 def _names(module: Module) -> dict[str, str]:
-    """What each imported name of the module stands for."""
+    """Return the full dotted name of each name that the module imports."""
     names: dict[str, str] = {}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom | ast.Import):
@@ -319,20 +326,20 @@ def sample(path: str, source: str) -> Module:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_repository_keeps_the_rule(rule: Rule) -> None:
-    """No file of ours offends; the message names each one that does."""
+    """No module of the repository violates the rule. The failure lists the violations."""
     offences = [offence for module in repository() for offence in rule(module)]
     assert not offences, "\n" + "\n".join(offences)
 
 
 @pytest.mark.parametrize("rule", TREE_RULES, ids=lambda rule: rule.__name__)
 def test_the_tree_keeps_the_rule(rule: TreeRule) -> None:
-    """The files together do not offend; the message names each offender."""
+    """All modules of the repository together do not violate the rule. The failure lists the violations."""
     offences = list(rule(repository()))
     assert not offences, "\n" + "\n".join(offences)
 
 
 def test_the_rules_see_the_repository() -> None:
-    """The scan finds the packages it is meant to guard, and every core module."""
+    """The checked modules include every package of LAYERS, so a renamed package does not escape the rules."""
     names = {module.name for module in repository()}
     assert {"rejoinder.core.errors", "actors.stages.ports", "tests.test_structure"} <= names
     assert {layer for name in names if (layer := _layer(name))} == set(LAYERS)
@@ -385,18 +392,18 @@ CLEAN: list[tuple[Rule, str, str]] = [
 
 @pytest.mark.parametrize(("rule", "path", "source"), OFFENDERS)
 def test_each_rule_finds_its_offender(rule: Rule, path: str, source: str) -> None:
-    """A module that breaks the rule is reported by path."""
+    """A module that violates the rule is reported with its path."""
     assert [offence for offence in rule(sample(path, source)) if offence.startswith(path)]
 
 
 @pytest.mark.parametrize(("rule", "path", "source"), CLEAN)
 def test_no_rule_reports_what_is_allowed(rule: Rule, path: str, source: str) -> None:
-    """What the rule allows is not reported."""
+    """A module that keeps the rule is not reported."""
     assert not list(rule(sample(path, source)))
 
 
 def test_inheritance_is_followed_across_modules() -> None:
-    """Three classes above are found through imports and aliases; foreign classes do not count."""
+    """`inheritance_depth` follows base classes through imports and aliases, and does not count built-in classes."""
     modules = [
         sample("actors/a.py", "class A(Exception): ...\nclass B(A): ..."),
         sample("actors/b.py", "from actors.a import B as Other\nclass C(Other): ..."),
@@ -406,7 +413,10 @@ def test_inheritance_is_followed_across_modules() -> None:
 
 
 def test_four_arguments_by_position_are_enough() -> None:
-    """A fifth one is found where a class is called, through imports; other callables and keywords do not count."""
+    """`positional_calls` finds a fifth positional argument where a class is called, also under an imported name.
+
+    Calls of functions and keyword arguments do not count.
+    """
     modules = [
         sample("actors/a.py", "class A: ...\nA(1, 2, 3, 4, 5)\nA(1, 2, 3, 4, e=5)\nprint(1, 2, 3, 4, 5)"),
         sample(
@@ -418,14 +428,14 @@ def test_four_arguments_by_position_are_enough() -> None:
 
 
 def test_a_class_name_is_used_once() -> None:
-    """A second public class of a name is reported; private classes and tests are free."""
+    """`unique_names` reports a second public class with a name, and no private class or class of a test."""
     one, other = "class A: ...\nclass _B: ...", "class A: ...\nclass _B: ...\nclass C: ..."
     modules = [sample("actors/a.py", one), sample("cluster/b.py", other), sample("tests/test_c.py", "class C: ...")]
     assert [offence.split()[:3] for offence in unique_names(modules)] == [["cluster/b.py:1", "class", "A"]]
 
 
 def test_a_folder_holds_fifteen_modules() -> None:
-    """The sixteenth is too many; `__init__` and other folders do not count."""
+    """`folder_size` reports a folder with a sixteenth module. `__init__` and subfolders do not count."""
     paths = ["actors/__init__.py", "actors/more/x.py", *(f"actors/m{number}.py" for number in range(MAX_MODULES))]
     assert not list(folder_size([sample(path, "") for path in paths]))
     assert list(folder_size([sample(path, "") for path in [*paths, "actors/one_more.py"]]))

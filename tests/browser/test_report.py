@@ -1,4 +1,4 @@
-"""The load report in a real browser: it opens from a file and draws its charts."""
+"""Tests of the HTML report of a load test in a real browser, which opens it from a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = (1200, 4000)
 
 @pytest.fixture(scope="module")
 def found() -> RunResult:
-    """Return the result of a short run with a server of fixed latency."""
+    """Return the result of a short load test of a server with known response times."""
     with known_server(median_ms=450, sigma=0.1) as url:
         return hold(url, sessions=6, for_s=10, regions=("local", "us-europe"))
 
@@ -38,7 +38,7 @@ def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_report_is_complete(page: Path, found: RunResult) -> None:
-    """The document has the verdict, three charts and every table's rows, and loads nothing from the network."""
+    """The report has the verdict, three charts and every row of its tables, and loads nothing from the network."""
     dom = browse(page, "--dump-dom").stdout
     assert f"{found.outcome.value}</span>" in dom
     assert dom.count("<svg") == 3
@@ -55,7 +55,7 @@ def test_the_report_is_complete(page: Path, found: RunResult) -> None:
 
 
 def test_the_report_draws(page: Path) -> None:
-    """A screenshot of the whole page has the colours of the charts."""
+    """A screenshot of the whole page has many colours, among them that of a chart's curve, so charts are drawn."""
     shot = page.with_name("report.png")
     browse(page, f"--screenshot={shot}", f"--window-size={SIZE[0]},{SIZE[1]}")
     image = Image.open(shot).convert("RGB")

@@ -1,4 +1,4 @@
-"""Helper for tests of printed tables."""
+"""Reading of printed tables in tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def printed_rows(table: Table) -> list[list[str]]:
-    """Return the cells of each row below the heading, as printed on a wide terminal."""
+    """Return the cells of each row of a table, without the heading, as they are printed on a wide terminal."""
     console = Console(file=io.StringIO(), width=200)
     with console.capture() as capture:
         console.print(table)

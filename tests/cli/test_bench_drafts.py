@@ -1,4 +1,7 @@
-"""`rejoinder bench drafts`: its table, its verdict and its JSON."""
+"""Tests of the table, the verdict and the JSON of `rejoinder bench drafts`.
+
+The bench looks for leaks: audio of a discarded draft (speculative reply) that reached the caller.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def run(leaks: tuple[Leak, ...] = ()) -> DraftFindings:
 
 
 def test_the_table_has_turns_drafts_and_leaks() -> None:
-    """Turns, pauses, premature ends, the server's drafts and leaks each have a row."""
+    """The table has a row for answered turns, premature ends of turn, drafts, discarded drafts and leaks."""
     rows = dict(printed_rows(table(run((LEAK,)))))
     assert rows["answered"] == "10"
     assert rows["ended inside a pause (premature)"] == "1"
@@ -55,7 +58,10 @@ def test_the_table_has_turns_drafts_and_leaks() -> None:
 
 
 def test_the_verdict_names_each_leak() -> None:
-    """Each leak is printed with what was heard, what was expected and its length. Without leaks the verdict is PASS."""
+    """Each leak is printed with the marks that were heard and expected and its length in seconds.
+
+    With a leak the verdict is FAIL, without one PASS.
+    """
     text = "\n".join(remarks(run((LEAK,))))
     assert "turn 3: sound of another revision: (13,) instead of 27, 0.50 s" in text
     assert "FAIL: 1 leaks; 10 of 10 turns answered." in text
@@ -64,7 +70,7 @@ def test_the_verdict_names_each_leak() -> None:
 
 
 def test_the_document_has_counts_and_leaks() -> None:
-    """The JSON has everything that the verdict follows from."""
+    """The JSON has the verdict, the counts of turns, drafts and requests, and each leak."""
     written = json.loads(json.dumps(document(run((LEAK,)))))
     assert (written["holds"], written["turns"], written["drafts"]["discarded"]) == (False, 10, 8)
     assert written["leaks"] == [
@@ -74,6 +80,6 @@ def test_the_document_has_counts_and_leaks() -> None:
 
 
 def test_one_host_has_room_for_all_callers() -> None:
-    """max_sessions is the number of callers, but not less than the default."""
+    """The settings of the bench allow one session on the host per caller, but not fewer than the default."""
     assert settings(300).host.max_sessions == 300
     assert settings(1).host.max_sessions == 100

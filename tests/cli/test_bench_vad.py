@@ -1,4 +1,4 @@
-"""`rejoinder bench vad`: the rows of its ticks, and its table."""
+"""Tests of the rows and the table of `rejoinder bench vad`, which compares two placements of the VAD."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tests.cli.printing import printed_rows
 
 
 def test_a_row_has_the_median_the_95th_percentile_and_the_mean_cpu_time() -> None:
-    """Times are in milliseconds, and the percentile is one of the measured waits."""
+    """A row has the median and the 95th percentile of the waits and the mean CPU time, all in milliseconds.
+
+    The percentile is one of the measured waits, not interpolated.
+    """
     times = [(tick / 1000, 0.002) for tick in range(20, 0, -1)]
     assert row(4, "inline", times) == {
         "windows": 4,
@@ -21,7 +24,7 @@ def test_a_row_has_the_median_the_95th_percentile_and_the_mean_cpu_time() -> Non
 
 
 def test_the_table_compares_cpu_time_with_the_same_batch_inline() -> None:
-    """Each row has the ratio to inline at the same batch size, 1.0 for inline itself."""
+    """The last column is CPU time divided by that of the placement "inline" with as many windows at once."""
     rows = [
         row(windows, placement, [(0.001, cpu_s)] * 20)
         for windows, placement, cpu_s in (

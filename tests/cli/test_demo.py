@@ -1,4 +1,4 @@
-"""`rejoinder demo`: its clips and its verdict."""
+"""Tests of `rejoinder demo`: the clips that it makes and the faults that it reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOOD = replace(
     ids=["answered", "interrupted", "at the limit"],
 )
 def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> None:
-    """An interrupted reply counts as an answer, and one word in ten may be wrong."""
+    """A turn has no fault if at most one word in ten was misheard and it was answered, even if interrupted."""
     assert not list(faults_of(record))
 
 
@@ -48,19 +48,19 @@ def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> 
     ids=["unanswered", "apology", "misheard", "not measured"],
 )
 def test_every_fault_is_reported(record: TurnRecord, faults: list[str]) -> None:
-    """A turn with no answer, with an apology, or with a wrong transcript is reported with its reason."""
+    """A turn without an answer, with an apology instead, or with a wrong transcript is reported with the reason."""
     assert list(faults_of(record)) == faults
 
 
 def test_the_interruption_follows_the_long_answer() -> None:
-    """The last clip interrupts, and the clip before it asks for a long answer."""
+    """The last clip interrupts a reply, and the clip before it asks for a long answer."""
     assert len(QUESTIONS) == INTERRUPTION
     assert "history of the city" in QUESTIONS[INTERRUPTION - 2].text
 
 
 @pytest.mark.models
 def test_every_question_becomes_a_clip_with_its_true_text(tmp_path: Path, store: ModelStore) -> None:
-    """Each clip has speech and its text, and its name says whether it is human or synthetic."""
+    """Each clip has the true text of its speech, and its name states whether the voice is human or synthetic."""
     clips = [read_clip(path) for path in make_clips(tmp_path, store)]
     assert len(clips) == len(QUESTIONS)
     for clip, question in zip(clips, QUESTIONS, strict=True):

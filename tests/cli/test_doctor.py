@@ -1,4 +1,4 @@
-"""`rejoinder doctor`: the table, the exit status, and the environment of `ray start`."""
+"""Tests of `rejoinder doctor`: its table, its exit status, and the environment variables for `ray start`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.printing import printed_rows
 
 
 def test_a_finding_is_printed_literally() -> None:
-    """The row has the grade and the fix. Brackets are not read as markup."""
+    """A row has the check, the grade, what was found and the fix. Square brackets are not read as markup."""
     finding = Finding("package piper", Grade.FAIL, "not installed", "Run `pip install -e '.[piper]'`.")
     assert printed_rows(table([finding])) == [["package piper", "fail", finding.found, finding.fix]]
 
@@ -38,7 +38,7 @@ def test_a_failed_check_is_exit_status_one(
 
 
 def test_the_environment_can_be_sourced(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each line is `export NAME=value`, and every required variable is among them."""
+    """`doctor --environment` prints lines `export NAME=value` for a shell, with every required variable."""
     doctor(environment=True)
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("export ") and "=" in line for line in lines)

@@ -1,4 +1,4 @@
-"""`--help` of every command works with the base install, and no remedy names a package that is not published."""
+"""Tests that `--help` of every command works without extras, and that no text installs an unpublished package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from rejoinder.cli.main import app
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks")
 
-# Modules of all extras. None in sys.modules makes an import fail, as if the package were not installed.
+# The modules of all extras. The program sets them to None in sys.modules, so that importing them fails as if they were
+# not installed.
 EXTRAS = {"aiortc", "av", "hdrh", "matplotlib", "picows", "piper", "pylibsrtp", "scipy", "simpy", "vllm"}
 WITHOUT_EXTRAS = f"""
 import json, sys
@@ -35,7 +36,7 @@ print(json.dumps(found))
 
 
 def commands() -> list[list[str]]:
-    """Return the path of every group and command of the command line, the root as []."""
+    """Return the words of every group and command after `rejoinder`, for example ["load", "run"]; [] for the root."""
 
     def below(command: object, path: list[str]) -> Iterator[list[str]]:
         yield path
@@ -46,7 +47,10 @@ def commands() -> list[list[str]]:
 
 
 def run_without_extras(arguments: list[list[str]]) -> dict[str, tuple[int, str, str]]:
-    """Return the exit status, the exception and the output of each command line, in a process without the extras."""
+    """Run each command line in a process without the extras.
+
+    Return (exit status, exception, output) by the words of the command line, joined with spaces.
+    """
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_EXTRAS],
         input=json.dumps(arguments),
@@ -59,19 +63,19 @@ def run_without_extras(arguments: list[list[str]]) -> dict[str, tuple[int, str, 
 
 
 def test_the_walk_finds_nested_commands() -> None:
-    """Groups and their commands are among those that are tested."""
+    """`commands` finds groups and the commands in them, so that all are tested."""
     assert {"", "serve", "load", "load run", "bench drafts"} <= {" ".join(path) for path in commands()}
 
 
 def test_every_help_works_without_the_extras() -> None:
-    """`--help` needs only the base install, for every group and command."""
+    """Without the extras, `--help` works for every group and command."""
     found = run_without_extras([[*path, "--help"] for path in commands()])
     assert {command: error for command, (status, error, _) in found.items() if status} == {}
     assert all("Usage:" in output for _, _, output in found.values())
 
 
 def test_a_command_that_needs_an_extra_names_the_remedy() -> None:
-    """Without the extra `load` a load test is refused with the packages and the command that installs them."""
+    """Without the extra `load`, a load test is refused, and the error names the packages and how to install them."""
     ((status, error, _),) = run_without_extras([["load", "run"]]).values()
     assert status
     assert "packages are missing: hdrh, matplotlib, picows, pylibsrtp, scipy, simpy." in error
@@ -89,7 +93,10 @@ def test_every_command_says_what_it_does(path: list[str]) -> None:
 
 
 def test_no_text_tells_users_to_install_an_unpublished_package() -> None:
-    """Rejoinder is not on a package index: an extra is installed from the checkout with `pip install -e '.[EXTRA]'`."""
+    """No text in the product contains `pip install rejoinder`, because it is not on a package index.
+
+    Extras are installed from the checkout with `pip install -e '.[EXTRA]'`.
+    """
     unpublished = re.compile(r"pip install\s+(-\S+\s+)*[\"']?rejoinder")
     texts = [
         (str(path.relative_to(ROOT)), node.value)

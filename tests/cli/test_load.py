@@ -1,4 +1,4 @@
-"""`rejoinder load run` and `search`: their output, their files and their exit status."""
+"""Tests of the output, the files and the exit status of `rejoinder load run` and `rejoinder load search`."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def invoke(*arguments: str) -> Result:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> list[Scenario]:
-    """Replace runs by a PASS result; return the scenarios that were requested."""
+    """Replace load runs by a result with verdict PASS; return a list of the scenarios that tests then request."""
     return fake_runs(monkeypatch, result())
 
 
 def fake_runs(monkeypatch: pytest.MonkeyPatch, found: RunResult) -> list[Scenario]:
-    """Replace runs by this result; return the list to which requested scenarios are appended."""
+    """Replace load runs by this result; return the list to which each requested scenario is appended."""
     requested: list[Scenario] = []
 
     def hold(scenario: Scenario, watch: Any) -> RunResult:
@@ -64,7 +64,7 @@ def fake_runs(monkeypatch: pytest.MonkeyPatch, found: RunResult) -> list[Scenari
 def test_a_run_ends_with_the_status_of_its_verdict(
     monkeypatch: pytest.MonkeyPatch, outcome: RunOutcome, status: int
 ) -> None:
-    """The exit status follows from the verdict; 2 is reserved for errors. The verdict is printed."""
+    """The verdict is printed, and the exit status is 0 for PASS, 1 for FAIL, 3 for INVALID and 4 for UNDECIDED."""
     fake_runs(monkeypatch, result(outcome))
     ended = invoke("run")
     assert ended.exit_code == status
@@ -72,7 +72,10 @@ def test_a_run_ends_with_the_status_of_its_verdict(
 
 
 def test_the_result_is_printed(held: list[Scenario]) -> None:
-    """Latencies, verdicts with the turns still needed, counts and the generator's own checks are printed."""
+    """Latencies, verdicts, counts and the load generator's checks of itself are printed.
+
+    An undecided verdict has the number of turns that are still needed.
+    """
     text = invoke("run").output
     for expected in ("llm_first_token", "voice_to_voice", "UNDECIDED (7 more turns)", "0/50", "49 answered"):
         assert expected in text
@@ -80,7 +83,7 @@ def test_the_result_is_printed(held: list[Scenario]) -> None:
 
 
 def test_options_and_settings_make_the_scenario(held: list[Scenario]) -> None:
-    """Options and --set become fields of the scenario. The key comes from the environment."""
+    """Options and --set become fields of the scenario. The API key comes from an environment variable."""
     settings = ("--set", "behavior.barge_in=0.2", "--set", "seed=5")
     invoke("run", "--sessions", "7", "--for", "2m", "--tier", "excellent", *settings)
     (scenario,) = held
@@ -102,7 +105,7 @@ def test_the_files_contain_the_result(tmp_path: Path, held: list[Scenario]) -> N
 
 @pytest.mark.parametrize("time", ["ten", "5 minutes", "-3s", ""])
 def test_an_invalid_duration_is_refused(held: list[Scenario], time: str) -> None:
-    """The error names the option and the right form, and no run is held."""
+    """An invalid --for is refused before the run, and the error names the option and a valid example."""
     refused = invoke("run", "--for", time).exception
     assert isinstance(refused, ConfigError)
     assert refused.field == "--for"
@@ -112,7 +115,7 @@ def test_an_invalid_duration_is_refused(held: list[Scenario], time: str) -> None
 
 @pytest.mark.parametrize("option", ["--json", "--html"])
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scenario], option: str) -> None:
-    """The error names the option before the run, not after it."""
+    """If a result file cannot be written, the error names its option before the run starts."""
     refused = invoke("run", option, str(tmp_path / "nowhere" / "out")).exception
     assert isinstance(refused, ConfigError)
     assert refused.field == option
@@ -131,7 +134,10 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, held: list[Scena
 def test_a_search_prints_its_steps_and_ends_with_its_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: SearchEnd, holds: int, *, status: int
 ) -> None:
-    """Each finished step is printed, with the causes of an invalid one; then the result, which is also written."""
+    """Each finished step of a search is printed, an invalid one with its causes, and then the result.
+
+    The result is also written as JSON. The exit status follows from how the search ended.
+    """
 
     def find(scenario: Scenario, start: int, most: int, report: Any) -> SearchResult:
         assert (start, most) == (5, 40)

@@ -1,4 +1,4 @@
-"""`rejoinder load bandwidth` prints every row, writes all rows as JSON, and fails if a row differs from its formula."""
+"""Tests of the tables, the JSON and the exit status of `rejoinder load bandwidth`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def printed(shown: list[Table]) -> str:
 
 
 def test_every_table_is_printed() -> None:
-    """The tables have sessions over both transports, and the guide's rows with their verdicts and alternatives."""
+    """The tables have sessions over both transports, and the latency guide's rows with verdicts and alternatives."""
     text = printed(tables(report()))
     for expected in ("PCM16 24 kHz, 20 ms up", "Narrowband", "does not hold", "2.05", "10000", "4 legs (formula)"):
         assert expected in text
@@ -61,7 +61,7 @@ def test_every_table_is_printed() -> None:
 
 
 def test_the_json_contains_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The JSON has each session's rows and the guide's tables. A good run does not exit with an error."""
+    """The JSON has the rows of each session and the latency guide's tables. If all rows match, no error is raised."""
     monkeypatch.setattr(run, "measure", lambda seconds, agents, say: report())
     load_bandwidth.bandwidth(4, 0, tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def test_the_json_contains_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_row_beyond_three_percent_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit status is 1."""
+    """If a measured row differs by more than 3% from its formula, the exit status is 1."""
     monkeypatch.setattr(run, "measure", lambda seconds, agents, say: report(spoiled=True))
     with pytest.raises(typer.Exit) as ended:
         load_bandwidth.bandwidth(4, 0, None)

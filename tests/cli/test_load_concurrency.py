@@ -1,4 +1,4 @@
-"""`rejoinder load concurrency`: its tables, and its refusals."""
+"""Tests of the tables of `rejoinder load concurrency`, and of options that it refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from rejoinder.core.errors import ConfigError
 
 
 def test_a_table_shows_every_cell_with_its_status() -> None:
-    """Row, guide, result, status and source of each cell are printed, and the alternative of a failing one."""
+    """For each cell of a guide table, its value, the result, the status and the source are printed.
+
+    If the value of a cell is not enough, the configuration that would be enough is printed too.
+    """
     cells = [
         Cell(
             "4.3",
@@ -44,7 +47,7 @@ def test_a_table_shows_every_cell_with_its_status() -> None:
 
 @pytest.mark.parametrize("rows", ["ten", "", "10,-1"])
 def test_rows_are_numbers(rows: str) -> None:
-    """Session rows that are not positive numbers are refused before anything is measured."""
+    """Numbers of sessions (--rows) that are not positive integers are refused before anything is measured."""
     result = CliRunner().invoke(app, ["load", "concurrency", "--rows", rows])
     assert isinstance(result.exception, ConfigError)
     assert result.exception.field == "--rows"

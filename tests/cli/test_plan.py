@@ -1,4 +1,4 @@
-"""`rejoinder plan`: tables and files from a calibration, and refusals."""
+"""Tests of `rejoinder plan`: its tables and files from a calibration, and targets and options that it refuses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def stage(requests: float, service_s: float, in_service: float, cores: float) ->
 
 
 def level(sessions: int) -> Level:
-    """Return 100 s of callers with 10 s a turn: 3 s of speech, 2 s of thinking, 0.5 s of wait, 4.5 s of reply."""
+    """Return a calibration of this many sessions over 100 s, in which each turn takes 10 s.
+
+    Those are 3 s of speech, 2 s of thinking, 0.5 s until the answer and 4.5 s of reply.
+    """
     turns = sessions * 10
     parts = {
         "voice_to_voice": 0.5, "silence": 0.07, "endpoint": 0.1, "stt": 0.02, "llm_first_token": 0.15,
@@ -79,7 +82,10 @@ def calibration(tmp_path: Path) -> Path:
 
 
 def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
-    """The tables name every basis, the JSON has the target, and the written configuration has the replicas."""
+    """The tables name the basis of each number (predicted, extrapolated, published or given).
+
+    The JSON has the target. The written configuration has the planned replicas, and the node groups are sufficient.
+    """
     target = ["--sessions", "60", "--tier", "good", "--p95-ms", "1200", "--spare", "1"]
     files = ["--json", str(tmp_path / "plan.json"), "--write", str(tmp_path / "out")]
     result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *target, *files], env={"COLUMNS": "200"})
@@ -109,7 +115,7 @@ def _latencies(output: str) -> list[str]:
 
 
 def test_only_a_plan_within_its_calibration_has_an_interval(calibration: Path) -> None:
-    """An extrapolated plan prints its latencies without an interval. A plan within the calibration prints one."""
+    """Predicted latencies are printed with an interval (±) only if the plan is within the calibrated loads."""
     command = ["plan", "--calibration", str(calibration)]
     beyond = RUNNER.invoke(app, [*command, "--sessions", "60"], env={"COLUMNS": "200"})
     within = RUNNER.invoke(app, [*command, "--sessions", "3", "--per-host", "4"], env={"COLUMNS": "200"})
@@ -124,7 +130,7 @@ def test_only_a_plan_within_its_calibration_has_an_interval(calibration: Path) -
 
 
 def test_published_engines_have_no_interval(calibration: Path) -> None:
-    """Published latencies are outside every calibration, also with few sessions."""
+    """With published engines, latencies are printed without an interval, because they are outside every calibration."""
     options = ["--sessions", "3", "--per-host", "4", "--engines", "published"]
     result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "200"})
     assert all("extrapolated, no interval" in line for line in _latencies(result.output))
@@ -132,7 +138,7 @@ def test_published_engines_have_no_interval(calibration: Path) -> None:
 
 
 def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Path) -> None:
-    """With published engines the configuration contains them, and a comment names the source of the choice."""
+    """With published engines, the written configuration has their settings and a comment with their source."""
     options = ["--sessions", "30", "--engines", "published", "--write", str(tmp_path)]
     result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
@@ -143,7 +149,7 @@ def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Pa
 
 
 def test_gpus_for_an_engine_that_uses_them_are_accepted() -> None:
-    """vLLM uses a GPU, and an emulated engine may reserve one. A share of 0 is allowed for every engine."""
+    """`--gpus` is accepted for vLLM and for an emulated engine. A share of 0 is accepted for every engine."""
     engines = {"stt": "whisper", "llm": "vllm", "tts": "emulated"}
     refuse_unused_gpus({"stt": 0, "llm": 1, "tts": 0.5}, engines)
 
@@ -158,7 +164,7 @@ def test_gpus_for_an_engine_that_uses_them_are_accepted() -> None:
     ],
 )
 def test_gpus_for_a_cpu_engine_are_refused(calibration: Path, gpus: str, options: list[str], engine: str) -> None:
-    """The error names the option, the stage, its engine and the fix. No simulation runs before it."""
+    """`--gpus` for an engine that runs on the CPU is refused, and the error names option, stage, engine and fix."""
     command = ["plan", "--sessions", "20", "--calibration", str(calibration), "--gpus", gpus, *options]
     refused = RUNNER.invoke(app, command).exception
     assert isinstance(refused, ConfigError)
@@ -169,7 +175,7 @@ def test_gpus_for_a_cpu_engine_are_refused(calibration: Path, gpus: str, options
 
 
 def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path) -> None:
-    """Speculative replies, fillers and degradation are each noted only if they were on during calibration."""
+    """The output notes speculative replies, fillers and degradation, which the model omits, if they were calibrated."""
     document = json.loads(calibration.read_text())
     switches = {
         "Speculative replies": {"speculation": {"enabled": False}},
@@ -196,7 +202,7 @@ def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path)
     ],
 )
 def test_refusals_name_their_option(calibration: Path, options: list[str], option: str) -> None:
-    """A target that cannot be planned raises a typed error that names the option to change."""
+    """A missing or invalid option, or a target that cannot be met, raises ConfigError with the option to change."""
     source = [] if not options or options[0] == "--url" else ["--calibration", str(calibration)]
     result = RUNNER.invoke(app, ["plan", "--sessions", "20", *source, *options])
     assert isinstance(result.exception, ConfigError)
@@ -204,7 +210,7 @@ def test_refusals_name_their_option(calibration: Path, options: list[str], optio
 
 
 def test_options_are_read() -> None:
-    """GPU shares, machine types and the slots of each engine are read; invalid ones are refused."""
+    """GPU shares, machine types and the slots of each engine are parsed; invalid options are refused by name."""
     assert shares("stt=0.25, llm=1") == {"stt": 0.25, "llm": 1.0}
     assert node_type("16:64:2", "--gpu-node").gpus == 2
     emulated = {"engine": "emulated", "emulation": {"slots": 7}}

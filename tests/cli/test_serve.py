@@ -1,4 +1,4 @@
-"""`rejoinder serve`: its checks before Ray starts."""
+"""Tests of what `rejoinder serve` checks before it starts Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejoinder.core.settings.serve_file import ServeFile
 
 
 def test_missing_weights_are_named_before_anything_is_started(tmp_path: Path) -> None:
-    """With an empty store, one error names every model of the configuration and the command that fetches them."""
+    """If models are not in the store, one error names all of them and the command that fetches them."""
     config = tmp_path / "ray_config.yaml"
     config.write_text(f"applications: [{{args: {{models: {{directory: {tmp_path / 'store'}}}}}}}]", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,7 @@
-"""What documents, docstrings and comments mention exists: files, links, modules; and no private document is named."""
+"""Tests that every file, link and module that a text of the repository names exists, and no private document is named.
+
+The texts are Markdown documents, docstrings and comments, and in the product also error messages and other strings.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ SKIPPED = {".venv", ".venv-vllm", ".git", ".hypothesis", ".mypy_cache", ".ruff_c
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./-]*\w")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MODULE = re.compile(r"python -m ([\w.]+)")
-# Documents outside the repository that earlier texts leaned on. The latency guide is a published source.
+# Names of private notes, which readers of the repository do not have. Texts must not cite them.
 PRIVATE = re.compile(
     r"\bDESIGN\b|\bHOUSE\b|load-facts|ray-facts|\bmodels\.md|latency-guide\.md|openai-realtime\.md"
     r"|peers-and-techniques|\bthe issue\b|\bissue \d",
     re.IGNORECASE,
 )
 CASED = ("DESIGN", "HOUSE")
-"""Names that are also plain words: only capital letters count."""
+"""Names in PRIVATE that are also plain words. They count only in capital letters."""
 
 ELSEWHERE = {"rejoinder/models"}
 """Paths that are not in the repository: the model store inside the user's cache folder."""
@@ -38,7 +41,7 @@ ELSEWHERE = {"rejoinder/models"}
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of text that people read, and where it is."""
+    """A text of the repository and its place, for example `actors/session.py:12`."""
 
     where: str
     text: str
@@ -52,13 +55,13 @@ def documents() -> list[Path]:
 
 
 def modules(folders: tuple[str, ...] = CODE) -> Iterator[Path]:
-    """Yield every Python file except this one, which must name what it forbids."""
+    """Yield every Python file in these folders except this one, which must contain the forbidden names."""
     for folder in folders:
         yield from (path for path in sorted((ROOT / folder).rglob("*.py")) if path != Path(__file__))
 
 
 def passages(path: Path) -> Iterator[Passage]:
-    """Yield a Python file's comments, docstrings and, in the product, all of its other texts."""
+    """Yield a Python file's comments and docstrings, and all other strings unless it is a test."""
     source, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -71,7 +74,7 @@ def passages(path: Path) -> Iterator[Passage]:
 
 
 def unknown_paths(passage: Passage) -> Iterator[str]:
-    """Yield the files that a passage names and that do not exist."""
+    """Yield the place and path of each file or folder that a passage names and that does not exist."""
     for found in PATH.findall(passage.text):
         known = found in ELSEWHERE or (ROOT / found).exists() or (ROOT / f"{found}.py").exists()
         if not known:
@@ -79,7 +82,7 @@ def unknown_paths(passage: Passage) -> Iterator[str]:
 
 
 def unknown_modules(passage: Passage) -> Iterator[str]:
-    """Yield the modules of ours that a passage runs and that do not exist."""
+    """Yield the place and name of each missing module of the repository that a passage runs with `python -m`."""
     for name in MODULE.findall(passage.text):
         placeholder = name.rpartition(".")[2].isupper()
         if name.split(".")[0] in CODE and not placeholder and find_spec(name.rstrip(".")) is None:
@@ -87,14 +90,14 @@ def unknown_modules(passage: Passage) -> Iterator[str]:
 
 
 def private_names(passage: Passage) -> Iterator[str]:
-    """Yield the private documents that a passage names."""
+    """Yield the place and name of each private document that a passage names."""
     for match in PRIVATE.finditer(passage.text):
         if match[0].upper() not in CASED or match[0] in CASED:
             yield f"{passage.where}: {match[0]}"
 
 
 def offences(passage: Passage) -> Iterator[str]:
-    """Yield everything that a passage names and may not."""
+    """Yield the place and name of each missing file, missing module and private document that a passage names."""
     yield from unknown_paths(passage)
     yield from unknown_modules(passage)
     yield from private_names(passage)
@@ -102,7 +105,7 @@ def offences(passage: Passage) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_document_names_only_what_exists(path: Path) -> None:
-    """Every file, module and relative link of a document exists, and it names no private document."""
+    """Every file, module and relative link in a Markdown document exists, and it names no private document."""
     text = path.read_text(encoding="utf-8")
     found = list(offences(Passage(str(path.relative_to(ROOT)), text)))
     for target in LINK.findall(text):
@@ -116,13 +119,13 @@ def test_a_document_names_only_what_exists(path: Path) -> None:
 
 
 def test_code_names_only_what_exists() -> None:
-    """Every file and module that a docstring, comment or message names exists, and no private document is named."""
+    """Every file and module that a docstring, comment or message names exists, and none names a private document."""
     found = [offence for path in modules() for passage in passages(path) for offence in offences(passage)]
     assert not found, "\n".join(found)
 
 
 def anchors(path: Path) -> set[str]:
-    """Return the anchors of a Markdown file's headings, as GitHub and the site make them."""
+    """Return the anchors of a Markdown file's headings, to which `#anchor` links on GitHub and the site point."""
     heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads}
 
@@ -139,7 +142,7 @@ def anchors(path: Path) -> set[str]:
     ],
 )
 def test_an_offence_is_found(text: str) -> None:
-    """A file that does not exist, and a private document, are reported."""
+    """`offences` reports a file or module that does not exist, and a private document."""
     assert list(offences(Passage("here", text)))
 
 
@@ -153,5 +156,5 @@ def test_an_offence_is_found(text: str) -> None:
     ],
 )
 def test_what_is_allowed_is_not_found(text: str) -> None:
-    """Existing files, plain words and addresses elsewhere are not reported."""
+    """`offences` does not report existing files and modules, plain words, and addresses of other sites."""
     assert not list(offences(Passage("here", text)))

@@ -1,4 +1,4 @@
-"""The reference pages are complete: generated ones are up to date, written ones name every key and event."""
+"""Tests that docs/reference is complete: generated pages are up to date, others name every key, event and command."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from rejoinder.cli.main import app
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 WIRE = ROOT / "rejoinder" / "core" / "wire"
-# They come from the commands' own options.
+# Fields of Scenario that are options of `rejoinder load run` and not keys of its option --set.
 NO_SETTING = {"url", "sessions", "for_s", "tier", "api_key", "behavior"}
 
 
 def _named(page: str) -> set[str]:
-    """Return every word or dotted name in a page's code spans."""
+    """Return every word or dotted name that stands in backticks on a page of docs/reference."""
     return set(re.findall(r"`([\w.]+)`", (REFERENCE / page).read_text(encoding="utf-8")))
 
 
 def test_the_generated_pages_are_up_to_date() -> None:
-    """settings.md, cli.md and metrics.md are what `python scripts/reference` writes now."""
+    """The generated pages settings.md, cli.md and metrics.md equal what `python scripts/reference` writes now."""
     command = [sys.executable, "scripts/reference", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nRun `python scripts/reference`."
 
 
 def test_every_scenario_key_is_described() -> None:
-    """Each key of --set has a row."""
+    """The page scenarios-and-results.md names each key of the option --set."""
     keys = {field.name for field in dataclasses.fields(Scenario)} - NO_SETTING
     keys |= {f"behavior.{field.name}" for field in dataclasses.fields(CallerBehavior)}
     assert keys <= _named("scenarios-and-results.md")
@@ -49,13 +49,13 @@ def test_every_scenario_key_is_described() -> None:
     ids=lambda one: one.__name__,
 )
 def test_every_result_key_is_described(record: type) -> None:
-    """Each key of the JSON that `load run` and `talk` write is named."""
+    """The page scenarios-and-results.md names each key of the JSON that `load run` and `talk` write."""
     keys = {field.name for field in dataclasses.fields(record)}
     assert keys <= _named("scenarios-and-results.md")
 
 
 def test_every_client_event_is_described() -> None:
-    """Each event that the parser knows is named."""
+    """The page wire-events.md names each client event that the server accepts."""
     source = (WIRE / "client.py").read_text(encoding="utf-8")
     events = set(re.findall(r'case "([\w.]+)"', source))
     assert len(events) > 8
@@ -63,7 +63,7 @@ def test_every_client_event_is_described() -> None:
 
 
 def test_every_server_event_is_described() -> None:
-    """Each event that a session can send is named; the endings added and done are both written out."""
+    """The page wire-events.md names each event that a session can send, each in full."""
     texts = {
         node.value
         for node in ast.walk(ast.parse((WIRE / "server.py").read_text(encoding="utf-8")))
@@ -75,7 +75,7 @@ def test_every_server_event_is_described() -> None:
 
 
 def test_every_command_has_its_exit_codes() -> None:
-    """Each command is in the table of exit codes."""
+    """The page exit-codes.md has each command except `rejoinder models list`."""
     page = (REFERENCE / "exit-codes.md").read_text(encoding="utf-8")
     commands = re.findall(r"^#+ `(rejoinder [\w -]+)`$", (REFERENCE / "cli.md").read_text("utf-8"), re.MULTILINE)
     groups = {"rejoinder bench", "rejoinder load", "rejoinder models"}
@@ -85,7 +85,7 @@ def test_every_command_has_its_exit_codes() -> None:
 
 
 def test_the_help_names_the_same_commands() -> None:
-    """The generated page and `rejoinder --help` agree."""
+    """Each command on the generated page cli.md is printed by `rejoinder --help`."""
     page = (REFERENCE / "cli.md").read_text(encoding="utf-8")
     printed = CliRunner().invoke(app, ["--help"]).output
     for name in re.findall(r"^## `rejoinder (\w+)`$", page, re.MULTILINE):

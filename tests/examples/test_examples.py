@@ -1,4 +1,4 @@
-"""Each example and the client of the README do what they say, against a real server with fake or emulated stages."""
+"""Tests of every example and of the README's client against a real server with fake or emulated stages."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ LINES_OF_THE_README_CLIENT = 13
 
 
 def _play() -> Play:
-    """A host that transcribes QUESTION and answers ANSWER."""
+    """Return fake stages that transcribe any speech as QUESTION and answer ANSWER."""
     return Play(stt=ScriptedStt(deque([QUESTION])), llm=WordyLlm(ANSWER))
 
 
 def _block(language: str) -> str:
-    """Return the README's one code block of a language."""
+    """Return the text of the README's only code block in this language."""
     [code] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     return str(code)
 
 
 async def _run(*command: str, folder: Path) -> str:
-    """Run a command as a user does, within a minute; return what it printed."""
+    """Run a command in `folder` and return what it printed. Fail if it takes over 60 s or exits with an error."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
@@ -68,7 +68,7 @@ async def _run(*command: str, folder: Path) -> str:
 
 
 async def test_the_client_in_the_readme_prints_the_answer(tmp_path: Path) -> None:
-    """The README's client sends question.wav and prints the words of the answer."""
+    """The README's client, at most 13 lines long, sends question.wav and prints the words of the answer."""
     code = _block("python")
     assert sum(bool(line) for line in code.splitlines()) <= LINES_OF_THE_README_CLIENT
     write_wave(tmp_path / "question.wav", tone(1.0))
@@ -79,7 +79,7 @@ async def test_the_client_in_the_readme_prints_the_answer(tmp_path: Path) -> Non
 
 
 def test_the_configuration_in_the_readme_is_valid() -> None:
-    """The README's file parses; its language model reserves one L4 per replica."""
+    """The configuration in the README is valid, and its language model reserves one L4 GPU per replica."""
     settings = parse_serve_file(yaml.safe_load(_block("yaml"))).application.args
     assert (settings.llm.engine, settings.llm.reservation.num_gpus) == ("vllm", 1)
     assert settings.llm.reservation.label_selector == {"ray.io/accelerator-type": "L4"}
@@ -87,7 +87,7 @@ def test_the_configuration_in_the_readme_is_valid() -> None:
 
 @pytest.mark.timed
 async def test_the_python_client_saves_the_answer(tmp_path: Path) -> None:
-    """The stock client prints both transcripts and writes the audio of the answer."""
+    """The Python example prints the transcripts of question and answer, and writes the answer to answer.wav."""
     write_wave(tmp_path / "question.wav", tone(1.0))
     client = str(EXAMPLES / "python_client" / "talk.py")
     async with listening(_play()) as (url, _):
@@ -101,7 +101,7 @@ async def test_the_python_client_saves_the_answer(tmp_path: Path) -> None:
 @pytest.mark.node
 @pytest.mark.timed
 async def test_the_javascript_client_gets_the_answer(tmp_path: Path) -> None:
-    """The JavaScript client prints both transcripts and how much audio it received."""
+    """The JavaScript example prints the transcripts of question and answer and the seconds of audio received."""
     node = shutil.which("node")
     assert node, "the marker node needs Node.js"
     write_wave(tmp_path / "question.wav", tone(1.0))
@@ -114,7 +114,7 @@ async def test_the_javascript_client_gets_the_answer(tmp_path: Path) -> None:
 
 
 async def test_the_custom_engine_answers_through_its_configuration(tmp_path: Path) -> None:
-    """The engine that ray_config.yaml names streams the example server's words."""
+    """The engine in the example's ray_config.yaml streams the words of the example's language model server."""
     port = free_port()
     text = (EXAMPLES / "custom_engine" / "ray_config.yaml").read_text(encoding="utf-8")
     (tmp_path / "ray_config.yaml").write_text(text.replace("127.0.0.1:8001", f"127.0.0.1:{port}"), encoding="utf-8")
@@ -134,14 +134,14 @@ async def test_the_custom_engine_answers_through_its_configuration(tmp_path: Pat
 
 
 async def _answers(url: str) -> None:
-    """Wait until a URL answers, at most 30 seconds."""
+    """Wait until a GET of the URL returns status 200. Raise TimeoutError after 30 s."""
     async with asyncio.timeout(30), httpx2.AsyncClient() as client:
         while True:
             try:
                 if (await client.get(url)).status_code == 200:
                     return
             except httpx2.HTTPError:
-                pass  # not listening yet
+                pass  # the server does not listen yet
             await asyncio.sleep(0.1)
 
 
@@ -149,7 +149,7 @@ async def _answers(url: str) -> None:
 @pytest.mark.models
 @pytest.mark.timeout(400)
 def test_the_load_test_exits_with_its_verdict(tmp_path: Path) -> None:
-    """The CI example serves, holds calls, writes the result, and exits with its outcome's status."""
+    """The example load test starts a server, makes calls, writes the result as JSON, and exits with its status."""
     program = str(EXAMPLES / "load_test_in_ci" / "load_test.py")
     options = ("--port", str(free_port()), "--sessions", "3", "--for", "12s", "--json", str(tmp_path / "result.json"))
     done = subprocess.run(

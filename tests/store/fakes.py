@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests: small wheels, manifests, and sources that fail like real ones."""
+"""Parts for tests of the model store: small models and wheels, fetchers without a network, a recorder of progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def file_of(content: bytes) -> ModelFile:
 def model(
     files: dict[str, bytes], sources: list[Source] | None = None, prepare: tuple[ConversionForm, ...] = ()
 ) -> Model:
-    """Return a model of `files`; without `sources` it has one that only a fake fetcher can read."""
+    """Return a model of `files` (content by name). Its default source is a folder that does not exist."""
     return Model(
         role="llm",
         licence="MIT",
@@ -42,7 +42,7 @@ def store(directory: Path, models: dict[str, Model], fetcher: Fetcher) -> ModelS
 
 
 def write_wheel(folder: Path, package: str, members: dict[str, bytes], version: str = "1.0") -> Path:
-    """Write a minimal valid wheel of `package` that contains `members`, and return its path."""
+    """Write a minimal valid wheel of `package` with `members` (content by path in the wheel), and return its path."""
     module = package.replace("-", "_")
     path = folder / f"{module}-{version}-py3-none-any.whl"
     metadata = f"{module}-{version}.dist-info"
@@ -56,7 +56,7 @@ def write_wheel(folder: Path, package: str, members: dict[str, bytes], version: 
 
 
 class GivesFiles:
-    """Fetcher that writes the given files, then raises `failure` if there is one."""
+    """Fetcher that writes `files` instead of reading the source, then raises `failure` if it is not None."""
 
     def __init__(self, files: dict[str, bytes], failure: BaseException | None = None) -> None:
         self.files = files
@@ -70,14 +70,14 @@ class GivesFiles:
 
 
 class NoNetwork:
-    """Fetcher that fails the test when it is called."""
+    """Fetcher that fails the test if it is called."""
 
     def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
         raise AssertionError(f"fetched from {source}")
 
 
 class Recorder:
-    """`PullProgress` that records outcomes and activities and calls `on_update` with each activity."""
+    """Receiver of a pull's progress: records outcomes by model and all activities, and calls `on_update` with each."""
 
     def __init__(self, on_update: Callable[[str], None] = lambda activity: None) -> None:
         self.outcomes: dict[str, str] = {}
@@ -93,13 +93,13 @@ class Recorder:
 
 
 def all_files(folder: Path) -> list[str]:
-    """Return every file below `folder` except the locks, as relative paths."""
+    """Return the relative paths of all files below `folder`, except lock files, in order."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(str(path) for path in paths if path.parts[0] != ".locks")
 
 
 def ignore(activity: str, done_bytes: int, total_bytes: int) -> None:
-    """Receive a report and do nothing."""
+    """Ignore a report of progress."""
 
 
 def facts(error: ModelError) -> tuple[str, str, str]:

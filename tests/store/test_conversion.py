@@ -1,4 +1,4 @@
-"""Conversions are made once, by one process at a time, and completely or not at all."""
+"""Tests of converting a stored model into another form: once, by one process at a time, completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ FILES = {"w.gguf": CONTENT}
 
 
 class FakeConverter:
-    """Converter that writes one file with the form and its source, records its calls, and calls `during` at the end."""
+    """Converter that writes one file with the form and the names of its source files.
+
+    It records its calls and calls `during` at the end of each.
+    """
 
     def __init__(self, during: Callable[[], None] = lambda: None) -> None:
         self.calls: list[ConversionForm] = []
@@ -44,7 +47,7 @@ def store(directory: Path, converter: FakeConverter, prepare: tuple[ConversionFo
 
 
 def test_a_conversion_is_made_once(tmp_path: Path) -> None:
-    """The first call converts the stored files; the second returns the same folder."""
+    """The first call of `converted` converts the stored files, the second returns the same folder."""
     converter = FakeConverter()
     filled = store(tmp_path, converter)
     first = filled.converted("m", "ct2-int8")
@@ -55,7 +58,7 @@ def test_a_conversion_is_made_once(tmp_path: Path) -> None:
 
 
 def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
-    """A pull makes the forms in `prepare`, so the first use does not wait. A second pull converts nothing."""
+    """A pull also makes the converted forms that the manifest lists in `prepare`. A second pull converts nothing."""
     converter = FakeConverter()
     filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     recorder = Recorder()
@@ -67,7 +70,7 @@ def test_a_pull_prepares_what_the_manifest_names(tmp_path: Path) -> None:
 
 
 def test_a_pull_can_make_another_form(tmp_path: Path) -> None:
-    """A pull with a form makes and keeps only that form. An unknown form is refused."""
+    """A pull with `form` makes that converted form instead of those in `prepare`. An unknown form is refused."""
     converter = FakeConverter()
     filled = store(tmp_path, converter)
     prepared = ModelStore(
@@ -82,7 +85,7 @@ def test_a_pull_can_make_another_form(tmp_path: Path) -> None:
 
 
 def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
-    """verify reports a converted file that changed; the next use replaces it."""
+    """If a converted file was changed, `verify` reports it and the next use converts the model again."""
     converter = FakeConverter()
     filled = store(tmp_path, converter, prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
@@ -92,7 +95,7 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path) -> None:
 
 
 def test_verify_reports_a_missing_conversion(tmp_path: Path) -> None:
-    """verify reports a deleted conversion with the command that makes it."""
+    """If a converted form is missing, `verify` reports it with the command that makes it."""
     filled = store(tmp_path, FakeConverter(), prepare=(ConversionForm.CT2_INT8,))
     folder = filled.converted("m", "ct2-int8")
     (folder / "model.bin").unlink()
@@ -102,7 +105,7 @@ def test_verify_reports_a_missing_conversion(tmp_path: Path) -> None:
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
-    """A converter that fails leaves no folder that a later call could use as a result."""
+    """If the converter fails, no file is left that a later call could use as its result."""
 
     def fail() -> None:
         raise ModelError("conversion failed.")
@@ -115,7 +118,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_two_at_once_convert_once(tmp_path: Path) -> None:
-    """A second caller waits for the conversion of the first one and uses its result."""
+    """If two callers need the same converted form at once, the second waits for the first and uses its result."""
     first_is_converting, second_is_waiting = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -139,7 +142,7 @@ def test_two_at_once_convert_once(tmp_path: Path) -> None:
 
 
 def test_the_key_covers_form_and_source() -> None:
-    """Different forms and different weights have different folders."""
+    """The folder of a converted form differs for every form and for models with different weights."""
     other = model({"w.gguf": CONTENT[::-1]})
     same = model(FILES)
     folders = {conversion_folder("m", source, form) for source in (same, other) for form in ConversionForm}
@@ -148,13 +151,13 @@ def test_the_key_covers_form_and_source() -> None:
 
 
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
-    """A form that does not exist is refused with the ones that do."""
+    """An unknown form is refused, and the error lists the known forms."""
     with pytest.raises(ModelError, match=r"expected: hf, ct2-int8, ct2-float32\. found: awq"):
         store(tmp_path, FakeConverter()).converted("m", "awq")
 
 
 def test_an_invalid_gguf_fails_with_the_converters_reason(tmp_path: Path) -> None:
-    """The error contains the last line of the converting process."""
+    """If the conversion of an invalid GGUF file fails, the error contains the last output line of the converter."""
     (tmp_path / "w.gguf").write_bytes(CONTENT)
     with pytest.raises(ModelError, match="conversion to hf failed") as caught:
         convert_in_subprocess(ConversionForm.HF, tmp_path, tmp_path / "out")
@@ -170,19 +173,22 @@ def test_an_invalid_gguf_fails_with_the_converters_reason(tmp_path: Path) -> Non
     ],
 )
 def test_a_model_in_another_format_cannot_be_converted(tmp_path: Path, form: ConversionForm, reason: str) -> None:
-    """The error names the format that the conversion needs."""
+    """A model in a format that cannot be converted is refused, and the error names the format that is needed."""
     with pytest.raises(ModelError, match=reason):
         convert_in_subprocess(form, tmp_path, tmp_path / "out")
 
 
 def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return query or key rows in llama.cpp's order: row 2i is transformers' row i, row 2i+1 its row i + half."""
+    """Return the rows of a query or key matrix, which are in the order of transformers, in the order of llama.cpp.
+
+    In each head, row 2i of the result is row i, and row 2i+1 is row i of the second half.
+    """
     halves = [head.chunk(2) for head in rows.chunk(heads)]
     return torch.cat([torch.stack((low, high), dim=1).flatten(0, 1) for low, high in halves])
 
 
 def test_gguf_tensors_get_transformers_names(tmp_path: Path) -> None:
-    """A Llama in llama.cpp's layout is read back tensor for tensor, with its query and key rows in order."""
+    """A Llama model written as GGUF with llama.cpp's names and row order is read as the original tensors."""
     config = transformers.LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=16, tie_word_embeddings=False,

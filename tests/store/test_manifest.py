@@ -1,4 +1,4 @@
-"""A manifest is refused, with the bad field named, unless every part of it is valid."""
+"""Tests of reading a manifest of models: a valid one is read, any other is refused with the wrong part named."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 
 def test_the_built_in_manifest_lists_every_default_model() -> None:
-    """Every model in the default configuration is in the built-in manifest."""
+    """The built-in manifest has exactly the models of the default configuration, silero-vad and human-clips."""
     models = load_manifest().models
     named = {TurnDetectorSettings().model, SttSettings().model, LlmSettings().model, TtsSettings().model}
     named |= {SttSettings().first_pass_model, AnswerCacheSettings().model}
@@ -48,13 +48,13 @@ def test_the_built_in_manifest_lists_every_default_model() -> None:
 
 
 def test_every_kind_of_source_is_read(tmp_path: Path) -> None:
-    """One model may have all four kinds of source; their order is kept."""
+    """A model may have all four kinds of source (local, installed, wheel, hub), and their order is kept."""
     sources = load_manifest(write(tmp_path, document())).models["m"].sources
     assert [source.kind for source in sources] == ["local", "installed", "wheel", "hub"]
 
 
 def test_a_local_folder_is_relative_to_the_manifest(tmp_path: Path) -> None:
-    """A local source is relative to the manifest, not to the working directory."""
+    """The directory of a local source is relative to the manifest's folder, not to the working directory."""
     source = load_manifest(write(tmp_path, document())).models["m"].sources[0]
     assert isinstance(source, LocalSource)
     assert source.directory == str(tmp_path / "here")
@@ -74,7 +74,7 @@ def test_a_local_folder_is_relative_to_the_manifest(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_key_is_refused_at_every_level(tmp_path: Path, path: tuple[str | int, ...]) -> None:
-    """An unknown key raises an error that names the manifest and the key."""
+    """An unknown key at any level of a manifest raises an error that names the manifest and the key."""
     content = document()
     level: Any = content
     for part in path:
@@ -87,7 +87,7 @@ def test_an_unknown_key_is_refused_at_every_level(tmp_path: Path, path: tuple[st
 
 @pytest.mark.parametrize("name", ["../outside", ".hidden", "a/b", ""])
 def test_no_name_can_leave_the_store(tmp_path: Path, name: str) -> None:
-    """Model and file names with a path in them are refused."""
+    """Names of models and files that contain a path or begin with a dot, and empty names, are refused."""
     as_model, as_file = document(), document()
     as_model["models"] = {name: as_model["models"]["m"]}
     as_file["models"]["m"]["files"] = {name: {"size_bytes": 1, "sha256": SHA}}
@@ -122,7 +122,7 @@ def test_an_absent_manifest_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_every_wheel_in_the_built_in_manifest_is_pinned() -> None:
-    """Each wheel has one version and one hash. Split files list their parts in order."""
+    """The built-in manifest has eight sources that are wheels, and lists the parts of a split file in order."""
     wheels = [s for m in load_manifest().models.values() for s in m.sources if isinstance(s, WheelSource)]
     assert len(wheels) == 8
     parts = next(s.files["model.bin"] for s in wheels if "model.bin" in s.files)

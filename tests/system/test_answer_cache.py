@@ -1,4 +1,4 @@
-"""Tests of the AnswerCache deployment: in one process, and shared by the hosts of a real Ray Serve."""
+"""Tests of the deployment AnswerCache: as an object in the test, and shared by the hosts of a real Ray Serve."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ FIRST, AGAIN = "What time do you open?", "When do you open?"
 
 @pytest.mark.models
 async def test_answers_are_found_by_text_and_by_similarity() -> None:
-    """Equal and similar questions hit, other questions and deleted answers miss, cancelled tasks have no effect."""
+    """A stored answer is found for an equal and a similar question, but not for another question or scope.
+
+    Cancelled lookups do not affect others. A deleted answer is not found.
+    """
     cache = AnswerCache(Settings(answer_cache=AnswerCacheSettings(enabled=True)))
     await cache.store(CachedAnswer(CacheQuestion("s", FIRST), "At nine."))
     exact, similar = (
@@ -51,7 +54,7 @@ async def test_answers_are_found_by_text_and_by_similarity() -> None:
 
 
 async def test_without_a_model_only_equal_questions_hit() -> None:
-    """With `semantic: false` the cache needs no model and finds equal questions only."""
+    """With `semantic: false` the cache works without an embedding model and finds only equal questions."""
     cache = AnswerCache(Settings(answer_cache=AnswerCacheSettings(enabled=True, semantic=False)))
     await cache.store(CachedAnswer(CacheQuestion("s", FIRST), "At nine."))
     assert await cache.lookup(CacheQuestion("s", FIRST)) is not None
@@ -76,7 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 async def _ask(caller: WireCaller, text: str) -> tuple[str, str, float]:
-    """Ask a question as text. Return the cache's outcome, the answer, and the seconds to its first delta."""
+    """Ask a question as text. Return the cache's outcome, such as "miss", the answer, and the seconds to its start."""
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
     await caller.send(type="conversation.item.create", item=item)
     asked_at = time.monotonic()
@@ -103,7 +106,7 @@ async def _kept(served: Served, count: int) -> None:
 @pytest.mark.models
 @pytest.mark.timeout(300)
 async def test_two_hosts_share_the_answers(served: Served) -> None:
-    """The answer of one call is reused in sixteen concurrent calls on two hosts."""
+    """The answer that was generated in one call is found by sixteen other calls, which run at once on two hosts."""
     async with calling(served.url) as caller:
         outcome, answer, missed_s = await _ask(caller, FIRST)
     assert outcome == "miss"
@@ -136,7 +139,10 @@ async def test_two_hosts_share_the_answers(served: Served) -> None:
 @pytest.mark.models
 @pytest.mark.timeout(300)
 async def test_a_killed_cache_causes_only_misses(served: Served, tmp_path: Path) -> None:
-    """After kill -9 of the only replica, the language model answers, and the replacement starts empty and is used."""
+    """If the only replica of the cache is killed, questions are answered by the language model.
+
+    The replica that replaces it starts empty and is then used.
+    """
     (replica,) = await asyncio.to_thread(served.wait_for, CACHE, 1)
     async with calling(served.url) as caller:
         os.kill(int(replica["pid"]), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Test of the capacity plan against a real deployment: one row of docs/results/capacity.md, measured again."""
+"""Test of a capacity prediction: one row of docs/results/capacity.md is measured again on a real deployment."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ ATTEMPTS = 2
 @pytest.mark.models
 @pytest.mark.timeout(400)
 def test_a_predicted_row_is_measured_within_its_bounds(tmp_path: Path) -> None:
-    """The prediction from the committed calibration holds: the knee within 10%, the p95 within 25%.
+    """The measured values are within the bounds of the prediction from the calibration in docs/results/capacity.
 
-    If the load generator fails its self-check, the row is measured once more.
+    The bounds are 10% for the knee (the largest load that is within the limit) and 25% for the p95. If the load
+    generator fails its check of itself, the row is measured once more.
     """
     for name in ("calibration.json", f"predicted-{ROW}.json"):
         shutil.copy(ROOT / "docs" / "results" / "capacity" / name, tmp_path / name)

@@ -1,4 +1,4 @@
-"""Test of speculative replies: hesitant callers of a real server never receive audio of a discarded one."""
+"""Test of speculative replies (drafts): callers of a real server never receive audio of a discarded one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ CALLERS, TURNS = 8, 2
 @pytest.mark.models
 @pytest.mark.timeout(240)
 def test_no_audio_of_a_discarded_reply_reaches_a_client(tmp_path: Path) -> None:
-    """Every answer belongs to the final transcript, by its text and audio, although finished drafts were discarded.
+    """Text and audio of every answer belong to the final transcript of its turn, although drafts were discarded.
 
-    Eight callers have two turns each, and most turns contain a pause. `rejoinder bench drafts` is the larger run.
+    Some discarded drafts had finished audio. Eight callers have two turns each, most of them with a pause inside.
+    `rejoinder bench drafts` does the same with more calls.
     """
     with serving(tmp_path, SETTINGS) as system:
         found = converse(system.url, CALLERS, TURNS, hesitating=0.8, seed=7)

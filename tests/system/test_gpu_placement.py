@@ -1,6 +1,6 @@
-"""Tests of GPU placement: vLLM replicas run only on nodes with their kind of GPU and get as many as configured.
+"""Tests of GPU placement: a vLLM replica runs only on a node with its kind of GPU and gets as many as configured.
 
-The GPUs are declared to Ray and not real. The path from `args` to the options of a deployment is the real one.
+The GPUs are declared to Ray and not real. The options of the deployments follow from the settings as in the product.
 """
 
 from __future__ import annotations
@@ -27,25 +27,28 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 CARDS = ("l4", "t4")
 ONE = {"min_replicas": 1, "max_replicas": 1}
-# Long enough to see a wrong placement: the right ones take a few seconds.
+# Seconds in which a wrong placement would be seen. A right placement takes a few seconds.
 PENDING_S = 5.0
 
 
 def vllm_on(gpu: str, count: int = 1) -> dict[str, Any]:
-    """Return the `args` for one vLLM replica on `count` GPUs of a kind."""
+    """Return the settings of an application with one vLLM replica on `count` GPUs of this kind."""
     vllm = {"gpu": gpu, "tensor_parallel_size": count}
     return {"llm": {"engine": "vllm", "vllm": vllm, "resources": {"num_cpus": 0}, "autoscaling": ONE}}
 
 
 @dataclass(frozen=True)
 class Field:
-    """A cluster of a head without GPUs and, for each of CARDS, a node with two of them."""
+    """A cluster with a head node without GPUs and, for each kind of GPU in CARDS, a node with two of them.
+
+    `port` is the HTTP port of its Serve.
+    """
 
     node: Node
     port: int
 
     def deploy(self, app: str, args: dict[str, Any]) -> subprocess.Popen[bytes]:
-        """Start a process that deploys the census of a configuration as an application."""
+        """Start a process that deploys the application of the module `census` with these settings as `app`."""
         program = (
             "import ray; from ray import serve; from tests.system.harness.census import build;"
             f"ray.init(address={self.node.address!r}, log_to_driver=False);"
@@ -55,7 +58,7 @@ class Field:
         return subprocess.Popen([sys.executable, "-c", program], env=dict(self.node.environment), cwd=ROOT)
 
     def doctor(self, folder: Path, args: dict[str, Any]) -> dict[str, str]:
-        """Return the rows that `rejoinder doctor` prints about this cluster, by their first column."""
+        """Return the rows that `rejoinder doctor` prints for these settings on this cluster, by name of the check."""
         config = folder / "ray_config.yaml"
         document = {"applications": [{"name": "rejoinder", "import_path": "deployments.app:build", "args": args}]}
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -71,7 +74,7 @@ class Field:
         return httpx2.get(f"http://127.0.0.1:{self.port}/{path}", timeout=20).json()
 
     def census(self, app: str) -> dict[str, Any]:
-        """Return where the application's language model runs, and the labels of its node."""
+        """Return node, resources, visible GPUs and node labels of the language model of application `app`."""
         url = f"http://127.0.0.1:{self.port}/{app}/"
         wait_until(lambda: httpx2.get(url, timeout=20).status_code == 200, 30, "the census")
         where: dict[str, Any] = self.get(f"{app}/")["llm"]
@@ -92,7 +95,7 @@ def field() -> Iterator[Field]:
 
 @pytest.mark.parametrize("card", CARDS)
 def test_a_replica_gets_its_kind_of_gpu(field: Field, card: str) -> None:
-    """A replica runs on the node with the label of its GPU kind and sees both of its GPUs."""
+    """A replica with two GPUs runs on the node with the label of its kind of GPU and sees both GPUs."""
     assert field.deploy(card, vllm_on(card, 2)).wait(90) == 0
     where = field.census(card)
     assert where["labels"][ACCELERATOR_LABEL] == card.upper()
@@ -101,7 +104,7 @@ def test_a_replica_gets_its_kind_of_gpu(field: Field, card: str) -> None:
 
 
 def test_the_doctor_counts_the_gpus_of_the_cluster(field: Field, tmp_path: Path) -> None:
-    """`rejoinder doctor --address` passes what Serve can place, and fails the rest with a remedy."""
+    """`rejoinder doctor --address` accepts GPUs that the cluster has, and fails for others with what it has instead."""
     rows = {card: field.doctor(tmp_path, vllm_on(card, 2)) for card in ("l4", "h100")}
     assert "3 nodes" in rows["l4"]["cluster"]
     assert "ok" in rows["l4"]["GPUs for llm"]
@@ -113,7 +116,7 @@ def test_the_doctor_counts_the_gpus_of_the_cluster(field: Field, tmp_path: Path)
 
 @pytest.mark.parametrize(("gpu", "count"), [("h100", 1), ("l4", 4)], ids=["unknown kind", "too many"])
 def test_a_replica_without_a_fitting_node_stays_pending(field: Field, gpu: str, count: int) -> None:
-    """If no node has the GPU kind, or enough of them, no replica runs, not even on another kind."""
+    """If no node has the kind of GPU, or not enough of them, the replica is not started, not even on another kind."""
     process = field.deploy(f"nowhere-{gpu}", vllm_on(gpu, count))
     try:
         status = f"l4/status/nowhere-{gpu}"

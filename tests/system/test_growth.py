@@ -1,4 +1,4 @@
-"""Tests of scaling on three nodes with emulated engines: even load and autoscaling without lost calls."""
+"""Tests of scaling on three nodes with emulated engines: calls are spread evenly, and autoscaling loses none."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ DEPLOYED = ("host", "turn_detector", "stt", "llm", "tts")
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Node]:
-    """Return the head of a cluster of three nodes, on which each test serves its own application."""
+    """Return the head node of a cluster of three nodes, on which each test serves its own application."""
     with three_nodes() as first:
         yield first
 
 
 class Census:
-    """The largest number of replicas that each deployment had within the block, sampled once a second."""
+    """Counter of replicas. While its block runs it samples once a second.
+
+    `most` is the largest number of replicas that each deployment had.
+    """
 
     def __init__(self, served: Served) -> None:
         self.most: dict[str, int] = {}
@@ -56,13 +59,13 @@ class Census:
 
     def _watch(self) -> None:
         while not self._over.wait(1.0):
-            # A host may be too busy to answer in time while others start. A later sample will include them.
+            # While replicas start, a host may be too busy to answer in time. A later sample includes the new replicas.
             with contextlib.suppress(httpx2.HTTPError):
                 self.look()
 
 
 def shares(homes: list[dict[str, str]]) -> list[int]:
-    """Return the number of calls that each host holds now, 0 for a host that is gone."""
+    """Return the number of calls that each host has now, 0 for a host that has ended. `homes` is from `replicas`."""
 
     def held(home: dict[str, str]) -> int:
         try:
@@ -74,12 +77,12 @@ def shares(homes: list[dict[str, str]]) -> list[int]:
 
 
 def live(homes: list[dict[str, str]]) -> int:
-    """Return the number of calls that these hosts hold now."""
+    """Return the number of calls that these hosts have together now."""
     return sum(shares(homes))
 
 
 def in_background(job: Callable[[], RunResult]) -> Future[RunResult]:
-    """Run a load in a thread."""
+    """Start a load test in a thread, and return the future of its result."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(job)
     pool.shutdown(wait=False)
@@ -87,9 +90,9 @@ def in_background(job: Callable[[], RunResult]) -> Future[RunResult]:
 
 
 def test_hosts_share_calls_evenly_and_a_new_host_loses_none(nodes: Node, tmp_path: Path) -> None:
-    """Three hosts on several nodes hold 18 calls evenly, within 20%.
+    """18 calls are spread evenly over three hosts on at least two nodes: each has 6, within 20%.
 
-    Nine more calls are spread evenly too. They make Serve add a fourth host, and no call is lost.
+    27 calls are spread evenly too. They make Serve add a fourth host, and no call is lost.
     """
     args = {"host": hosts(3, 4, target=8), "stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
     with served_on(nodes, tmp_path, args) as served:
@@ -109,13 +112,13 @@ def test_hosts_share_calls_evenly_and_a_new_host_loses_none(nodes: Node, tmp_pat
 
 
 def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_path: Path) -> None:
-    """From 4 to 20 calls and back, every deployment adds a replica and removes it again, and no call is lost.
+    """If calls increase from 4 to 20 and fall again, every deployment adds a replica and removes it. No call is lost.
 
-    Hosts are removed while they hold calls.
+    Hosts are removed while they still have calls, which they keep until these end.
     """
     args = {
         "host": hosts(1, 3, target=8),
-        # Slow enough to have requests under way most of the time.
+        # So slow that a request is in flight most of the time, which Serve counts as load.
         "turn_detector": {
             "autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.5},
             "inject_delay_ms": 200,
@@ -123,17 +126,17 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
         "stt": emulated(500, 1, most=2),
         "llm": emulated(400, 1, most=2),
         "tts": emulated(250, 1, most=2, speed=20),
-        "endpointing": {"finished_probability": 0},  # the turn model judges every end of speech
+        "endpointing": {"finished_probability": 0},  # every end of speech needs the turn detector
     }
     with served_on(nodes, tmp_path, args) as served:
-        # Calls to a replica that still starts wait for it and count as load in Serve: wait until they are over.
+        # Requests to a replica that is still starting wait for it and count as load. Wait until there are none.
         wait_until(lambda: Census(served).look() == dict.fromkeys(DEPLOYED, 1), 60, "one replica each to begin with")
         census = Census(served)
         with census:
             base = in_background(lambda: run(scenario(served, 4, 55)))
             crowd = in_background(lambda: run(scenario(served, 16, 28, seed=2)))
             homes = served.wait_for("host", 3)
-            # These calls go to the two new hosts. Whichever two of the three leave, at least one of them holds calls.
+            # These calls go to the two new hosts. Whichever two of the three Serve removes, one of them has calls.
             late = in_background(lambda: run(scenario(served, 4, 40, seed=3)))
             served.wait_for("host", 1, timeout_s=90)
             stayed = {home["target"] for home in served.replicas("host")}

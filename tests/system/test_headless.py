@@ -1,4 +1,4 @@
-"""Tests of the headless host, with the feeder of the framework comparison and without a network."""
+"""Tests of the headless host: sessions without a network, which get their speech from the framework comparison."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from rejoinder.store.model_store import ModelStore
 
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
-# Above this a turn is broken. It is far above the comparison's own limit, because the machine may be busy.
+# Maximum milliseconds by which an answer may be late. It is far above the limit of the framework comparison, because
+# the machine may be busy.
 BROKEN_MS = 400.0
 
 
 @pytest.mark.parametrize("name", ["ours-headless", "ours-smart-turn"])
 async def test_every_turn_is_answered_near_its_ideal_time(name: str, store: ModelStore, tmp_path: Path) -> None:
-    """For two cycles of four speakers, the live ends of speech match the offline ones, and each gets one answer."""
+    """Each of four speakers gets exactly one answer to each of two turns, none missing and none additional.
+
+    An answer comes at most BROKEN_MS after its ideal time, which follows from the end of speech in the recording.
+    """
     contestant = named((name,))[0]
     python = python_of(contestant, tmp_path)
     speech = streams(store.path("human-clips"))[:4]

@@ -1,4 +1,4 @@
-"""Test of a turn with the real engines in one process, without Ray."""
+"""Test of a turn with the real engines and the host in one process, without Ray."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.actors.stage_play import Caller
 
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
-# All stages share this process, so the language model must not lower its priority.
+# nice=0: the language model must not lower the priority of its process, because all stages share it.
 SETTINGS = Settings(llm=LlmSettings(nice=0))
 
 
 @pytest.fixture(scope="module")
 def stages() -> Stages:
-    """The five real stages, each as its plain class."""
+    """Return the five stages with real engines, each as an object in this process."""
     return Stages(
         InlineVad(load_silero(SETTINGS)),
         turn_detector=DirectTurnDetector(TurnDetector(SETTINGS)),
@@ -46,7 +46,7 @@ def stages() -> Stages:
 
 @asynccontextmanager
 async def _call(stages: Stages, metrics: CountingMetrics) -> AsyncIterator[Caller]:
-    """Hold a call on a host of its own."""
+    """Start a host and a session on it. Yield the caller of the session, and end both with the block."""
     phrases = await synthesize_held_clips(stages, SETTINGS.conversation)
     host = Host(
         Services.over(
@@ -65,7 +65,7 @@ async def _call(stages: Stages, metrics: CountingMetrics) -> AsyncIterator[Calle
 
 
 async def _say(caller: Caller, pcm: bytes) -> None:
-    """Speak 24 kHz PCM in real time, then stay silent in real time until the task is cancelled."""
+    """Send speech (24 kHz 16-bit PCM) to the session in real time, then silence until 60 s have passed."""
     clip = soxr.resample(np.frombuffer(pcm, "<i2"), WIRE_RATE, STT_RATE).tobytes()
     frame = STT_RATE // 50 * 2
     due = time.monotonic()
@@ -76,7 +76,7 @@ async def _say(caller: Caller, pcm: bytes) -> None:
 
 
 async def test_a_turn_with_real_engines(stages: Stages, question: bytes) -> None:
-    """A spoken question is transcribed exactly and answered, and its waterfall has at most 5% unattributed time."""
+    """A spoken question is transcribed exactly and answered. At most 5% of its time is attributed to no stage."""
     metrics = CountingMetrics()
     async with _call(stages, metrics) as caller:
         speaking = asyncio.create_task(_say(caller, question))
@@ -87,6 +87,6 @@ async def test_a_turn_with_real_engines(stages: Stages, question: bytes) -> None
     assert "Paris" in done["response"]["output"][0]["content"][0]["transcript"]
     report = done["rejoinder"]
     assert sum(report["stages_ms"].values()) + report["unattributed_ms"] == pytest.approx(report["server_ms"], abs=0.5)
-    # The target is 5 ms (`rejoinder talk` prints it). A shared machine may preempt the process between two marks.
+    # The target is 5 ms, but a busy machine may interrupt the process between two stages.
     assert report["unattributed_ms"] <= 0.05 * report["server_ms"]
     assert len(metrics.turns) == 1

@@ -1,4 +1,4 @@
-"""Tests of overload and of distributed load generators, on three nodes with emulated engines."""
+"""Tests of overload, and of load generators on several nodes, on a cluster of three nodes with emulated engines."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(420)]
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Node]:
-    """Return the head of a cluster of three nodes, on which each test serves its own application."""
+    """Return the head node of a cluster of three nodes, on which each test serves its own application."""
     with three_nodes() as first:
         yield first
 
 
 def test_overload_is_refused_without_harm_to_admitted_calls(nodes: Node, tmp_path: Path) -> None:
-    """Of three times the calls that fit, the surplus is refused, and the admitted calls stay within the Good tier.
+    """If 24 calls come to a host with room for 8, 16 are refused, and the others are within the Good tier's limits.
 
-    Ten seconds later a small load is as fast as before.
+    Afterwards, three calls are answered as fast as before the overload.
     """
     args = {
         "host": hosts(1, 1, target=8, max_sessions=8),
@@ -52,12 +52,13 @@ def test_overload_is_refused_without_harm_to_admitted_calls(nodes: Node, tmp_pat
 
 
 def test_workers_on_other_nodes_hold_one_schedule(nodes: Node, tmp_path: Path) -> None:
-    """Two generator processes, Ray actors on the cluster, hold all calls of one frozen schedule together."""
+    """Two load generators, which are Ray actors on the cluster, together make all calls of one schedule."""
     args = {"stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
     result = tmp_path / "result.json"
     with served_on(nodes, tmp_path, args) as served:
         load = scenario(served, 8, 10, workers=2, ray_address=nodes.address)
-        # In its own process: Ray reads its token once, and the test process may have joined another cluster.
+        # The command runs in a new process, because a process reads Ray's token only once, and this one may have read
+        # that of another cluster.
         command = [sys.executable, "-m", "rejoinder.cli", "load", "run", "--url", load.url, "--sessions", "8"]
         command += ["--for", "10s", "--json", str(result), "--set", f"ray_address={nodes.address}"]
         for setting in ("workers=2", "ramp_s=3", "warm_up_s=2", "drain_s=25", "behavior.muted_between_turns=true"):

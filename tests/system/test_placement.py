@@ -1,7 +1,7 @@
-"""Tests of placement: each stage's replica runs where the configuration says, or stays pending.
+"""Tests of placement: the replica of each stage runs on a node that the settings allow, or is not started.
 
-The cluster has a node with declared GPUs. The path from `args` to the options of a deployment is the real one. Only the
-stages' classes are replaced by small ones.
+The cluster has a node with GPUs that are declared and not real. The options of the deployments follow from the settings
+as in the product. Only the stages' classes are replaced by small ones (see the module `census`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.system.harness.watching import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
-# Only vLLM and emulated engines may reserve GPUs; emulated ones need no GPU to run.
+# The engines are emulated where GPUs are reserved: only vLLM and emulated engines may, and emulated ones need none.
 ONE = {"min_replicas": 1, "max_replicas": 1}
 PLACED: dict[str, Any] = {
     "vad": {"resources": {"num_cpus": 0.25}},
@@ -36,19 +36,19 @@ NOWHERE: dict[str, Any] = {
     "llm": {"engine": "emulated", "resources": {"num_gpus": 3}, "autoscaling": ONE},
     "tts": {"resources": {"custom": {"unobtainium": 1}}},
 }
-# Long enough to see a wrong placement: the right ones above take a few seconds.
+# Seconds in which a wrong placement would be seen. The right placements above take a few seconds.
 PENDING_S = 5.0
 
 
 @dataclass(frozen=True)
 class Field:
-    """The cluster, and the URL of its Serve."""
+    """The cluster: its head node and the base URL of its Serve."""
 
     node: Node
     url: str
 
     def get(self, path: str = "") -> Any:
-        """Return the JSON document at a path of the census."""
+        """Return the JSON document at a path of the application `census`."""
         return httpx2.get(f"{self.url}/census/{path}", timeout=20).json()
 
 
@@ -63,7 +63,7 @@ def field() -> Iterator[Field]:
 
 
 def _deploying(node: Node, port: int, app: str, args: dict[str, Any]) -> subprocess.Popen[bytes]:
-    """Start a process that deploys the census of a configuration as an application."""
+    """Start a process that deploys the application of the module `census` for these settings, with the name `app`."""
     program = (
         "import ray; from ray import serve; from tests.system.harness.census import build;"
         f"ray.init(address={node.address!r}, log_to_driver=False);"
@@ -81,7 +81,7 @@ def census(field: Field) -> dict[str, dict[str, Any]]:
 
 
 def test_each_stage_gets_the_cpu_that_it_declares(census: dict[str, dict[str, Any]]) -> None:
-    """Ray's scheduler gets the configured CPU fractions."""
+    """Each replica gets the CPU share that its settings state."""
     assert {name: where["resources"].get("CPU", 0) for name, where in census.items()} == {
         "vad": 0.25,
         "turn_detector": 0.5,
@@ -92,7 +92,7 @@ def test_each_stage_gets_the_cpu_that_it_declares(census: dict[str, dict[str, An
 
 
 def test_gpu_fractions_become_visible_devices(census: dict[str, dict[str, Any]]) -> None:
-    """Two quarters share one GPU, a whole one has the other, and stages without a GPU see none."""
+    """Two stages with a quarter of a GPU share one, a stage with one GPU gets the other, and other stages see none."""
     assert {name: where["resources"].get("GPU", 0) for name, where in census.items()} == {
         "vad": 0,
         "turn_detector": 0,
@@ -106,7 +106,7 @@ def test_gpu_fractions_become_visible_devices(census: dict[str, dict[str, Any]])
 
 
 def test_custom_resources_and_labels_choose_the_node(field: Field, census: dict[str, dict[str, Any]]) -> None:
-    """Labels, GPUs and custom resources select the nodes that have them."""
+    """Stages that need a label, a GPU or a custom resource are placed on the node that has it."""
     labels = {node["node"]: node["labels"] for node in field.get("nodes")}
     on_gpu_node = {name for name, where in census.items() if labels[where["node"]].get("tier") == "gpu"}
     assert {"stt", "llm", "tts"} <= on_gpu_node
@@ -115,7 +115,7 @@ def test_custom_resources_and_labels_choose_the_node(field: Field, census: dict[
 
 
 def test_a_replica_without_a_fitting_node_stays_pending(field: Field) -> None:
-    """If no node has the label, the GPU count or the custom resource, no replica runs, not even on another node."""
+    """If no node has the needed label, GPUs or custom resource, the replica is not started, not even elsewhere."""
     port = int(field.url.rpartition(":")[2])
     process = _deploying(field.node, port, "nowhere", NOWHERE)
     try:

@@ -1,4 +1,4 @@
-"""Test of the alerts with a real Prometheus: it scrapes every replica, and a delay raises its alert only."""
+"""Test of the alerts with a real Prometheus, which reads the metrics of every replica."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ ARGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A running Prometheus."""
+    """Client of a running Prometheus at `url`."""
 
     url: str
 
     def ask(self, path: str, **query: str) -> Any:
-        """Return the data of an API request."""
+        """Return the field "data" of the answer to a GET of /api/v1/`path` with these query parameters."""
         return httpx2.get(f"{self.url}/api/v1/{path}", params=query, timeout=10).json()["data"]
 
     def firing(self) -> set[str]:
-        """Return the names of the alerts that fire now."""
+        """Return the names of the alerts in state "firing"."""
         return {alert["labels"]["alertname"] for alert in self.ask("alerts")["alerts"] if alert["state"] == "firing"}
 
     def value(self, expression: str) -> float:
-        """Return the value of an expression with at most one result, 0 if it has none."""
+        """Return the current value of a PromQL expression that has at most one result, 0 if it has none."""
         found = self.ask("query", query=expression)["result"]
         return float(found[0]["value"][1]) if found else 0.0
 
@@ -54,7 +54,7 @@ class Prometheus:
         return bool(self.ask("query", query=expression)["result"])
 
     async def until(self, expression: str, timeout_s: float = 90.0) -> None:
-        """Wait until an expression has a result."""
+        """Wait until a PromQL expression has a result. Raise TimeoutError after `timeout_s` seconds."""
         async with asyncio.timeout(timeout_s):
             while True:
                 if await asyncio.to_thread(self._found, expression):
@@ -64,7 +64,7 @@ class Prometheus:
 
 @contextmanager
 def scraping(url: str, folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus with our rules on the system at `url` until the block ends."""
+    """Run Prometheus with the product's alert rules and the system at `url` as its target, until the block ends."""
     (folder / "rules.yml").write_text(as_yaml(rules(TIMING)), encoding="utf-8")
     (folder / "prometheus.yml").write_text(as_yaml(configuration(url, "rules.yml", TIMING)), encoding="utf-8")
     port = free_port()
@@ -77,7 +77,7 @@ def scraping(url: str, folder: Path) -> Iterator[Prometheus]:
 
 
 async def _talk(caller: WireCaller, question: bytes, silence_ms: int) -> None:
-    """Ask the question repeatedly. The turn ends after `silence_ms` of silence, which is the injected delay."""
+    """Ask the question repeatedly. Turns end after `silence_ms` ms of silence, which delays every answer by as much."""
     detection = {"type": "server_vad", "silence_duration_ms": silence_ms}
     audio = {"input": {"turn_detection": detection}}
     await caller.send(type="session.update", session={"type": "realtime", "audio": audio})
@@ -89,7 +89,7 @@ async def _talk(caller: WireCaller, question: bytes, silence_ms: int) -> None:
 
 @asynccontextmanager
 async def _talking(url: str, question: bytes, silence_ms: int) -> AsyncIterator[None]:
-    """Hold CALLERS conversations until the block ends."""
+    """Run CALLERS conversations, each with `_talk`, until the block ends."""
 
     async def call(number: int) -> None:
         await asyncio.sleep(number * 0.3)
@@ -119,17 +119,17 @@ async def _listening(prometheus: Prometheus) -> None:
 
 
 async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: bytes) -> None:
-    """With fast answers no alert fires, and every replica is scraped.
+    """With fast answers no alert fires, and Prometheus reads the metrics of every stage.
 
-    With more than a second of delay before each answer, only the end-to-end alert fires, because no engine is slow. It
-    stops when the calls end.
+    With more than a second of delay before each answer, only the alert of the end-to-end time fires, because no engine
+    is slow. The alert stops after the calls have ended.
     """
     delayed = alert_name(Metric.END_TO_END)
     with serving(tmp_path, ARGS) as system, scraping(system.url, tmp_path) as prometheus:
         await _listening(prometheus)
         async with _talking(system.url, question, FAST_MS):
             await prometheus.until("rejoinder:turn_seconds:p99 > 0 and sum(rejoinder_turn_seconds_count) > 20")
-            # Two evaluations longer than the time an alert must hold.
+            # Two evaluations of the rules longer than the time for which an alert's condition must be met.
             await asyncio.sleep(5)
             assert prometheus.firing() == set()
             assert prometheus.value("rejoinder:turn_seconds:p50") < 1.2

@@ -1,7 +1,7 @@
-"""Tests of kill -9 of a stage replica, for each stage, while the replica holds the request of a turn.
+"""Tests of the death of a stage's replica (SIGKILL) while it works on the request of a turn, for each stage.
 
-With a second replica, the same turn is answered after a short delay. Without one, the caller gets an apology at once,
-and the answer to the same turn when the replacement runs.
+If there is a second replica, the turn is answered after a short delay. If not, the caller hears an apology at once, and
+the answer to the same turn when Serve has replaced the replica.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tests.system.harness.wire_caller import calling
 pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
 STAGES = ["vad", "turn_detector", "stt", "llm", "tts"]
-# Added delay of the stages whose requests are too short to be killed during one.
+# Injected delay in milliseconds of the stages whose requests are too short for a test to kill a replica during one.
 HELD_MS = {"vad": 20, "turn_detector": 200}
 ANSWERED_S = 3.0
 APOLOGISED_S = 1.5
-# Time from the last word to the end of turn, on a busy machine.
+# Maximum seconds from the last word to the end of turn, on a busy machine.
 TAKEN_S = 1.0
 
 
@@ -33,9 +33,9 @@ def _args(replicas: int) -> dict[str, Any]:
     scaling = {"min_replicas": replicas, "max_replicas": replicas}
     args: dict[str, Any] = {name: {"autoscaling": scaling, "inject_delay_ms": HELD_MS.get(name, 0)} for name in STAGES}
     args["vad"]["placement"] = "deployment"
-    # The request that is killed must be the turn's own, so interim transcripts and prefill are off.
+    # The killed replica must be working on the request of the turn, so interim transcripts and prefill are off.
     args |= {"interim_transcripts": {"enabled": False}, "llm": args["llm"] | {"reuse_state": False}}
-    # Every turn needs the turn detector, and no filler may be taken for an answer.
+    # Settings by which every turn needs the turn detector, and without fillers, which a test would take for an answer.
     return args | {"endpointing": {"finished_probability": 0}, "conversation": {"filler_after_ms": 0}}
 
 
@@ -53,7 +53,7 @@ def one_of_each(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_with_two_replicas_the_same_turn_is_answered(two_of_each: Served, stage: str, question: bytes) -> None:
-    """The turn is answered within 3 s of the death of the replica that held its request."""
+    """With two replicas, the answer is audible within 3 s of the death or, if later, of the caller's last word."""
     replicas = await asyncio.to_thread(two_of_each.wait_for, stage, 2)
     async with calling(two_of_each.url) as caller:
         caller.say(question)
@@ -71,7 +71,7 @@ async def test_with_two_replicas_the_same_turn_is_answered(two_of_each: Served, 
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_with_one_replica_an_apology_then_the_answer(one_of_each: Served, stage: str, question: bytes) -> None:
-    """The caller hears something within 1.5 s of the death, and the answer once the replacement runs."""
+    """With one replica, the caller hears an apology within 1.5 s of the death, and the answer after its replacement."""
     replicas = await asyncio.to_thread(one_of_each.wait_for, stage, 1)
     async with calling(one_of_each.url) as caller:
         caller.say(question)
@@ -86,7 +86,10 @@ async def test_with_one_replica_an_apology_then_the_answer(one_of_each: Served, 
 
 
 async def test_stages_that_died_before_the_request(one_of_each: Served, question: bytes) -> None:
-    """If three stages die while the caller speaks, without a request to them, the apology comes as soon."""
+    """If the only replicas of three stages die before they get a request of the turn, the caller hears an apology too.
+
+    It comes within 1.5 s of the end of turn, and the answer follows when Serve has replaced the replicas.
+    """
     dying = ("stt", "llm", "tts")
     pids = {stage: (await asyncio.to_thread(one_of_each.wait_for, stage, 1))[0]["pid"] for stage in dying}
     async with calling(one_of_each.url) as caller:

@@ -1,6 +1,7 @@
-"""Test of SIGSTOP of a language model replica while it holds a reply.
+"""Test of a language model replica that is stopped (SIGSTOP) while it generates a reply.
 
-A stopped process is worse than a dead one: its connections stay open, so no call fails and no answer comes.
+A stopped process is harder to notice than a dead one: its connections stay open, so requests to it do not fail and are
+not answered.
 """
 
 from __future__ import annotations
@@ -24,35 +25,38 @@ BACK_S = 30.0
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    # Fillers are off, because the test measures the time to the answer.
+    # No fillers, because the test measures the time to the first audio, which must be that of the answer.
     with serving(tmp_path_factory.mktemp("stop"), {"conversation": {"filler_after_ms": 0}}) as running:
         yield running
 
 
 async def _asked(served: Served, question: bytes) -> None:
-    """Hold one turn in a call of its own."""
+    """Ask the question in a new call, and wait for the end of the reply."""
     async with calling(served.url) as caller:
         caller.say(question)
         await caller.until("response.done")
 
 
 def _answered(replicas: list[dict[str, str]]) -> int:
-    """Return how many of the replicas have answered more than one request."""
+    """Return how many of these replicas of the language model have answered more than one request."""
     return sum(
         metric(replica["target"], "rejoinder_requests_total", stage="llm", end="done") > 1 for replica in replicas
     )
 
 
 def _breakers(served: Served, outcome: str) -> float:
-    """Return the number of circuit breaker transitions of the host."""
+    """Return how often circuit breakers of the only host made this transition, for example "opened"."""
     (host,) = served.replicas("host")
     return metric(host["target"], "rejoinder_breaker_transitions_total", outcome=outcome)
 
 
 async def test_a_stopped_replica_is_avoided_and_used_again(served: Served, question: bytes) -> None:
-    """The turn is audible within 1.5 s, other calls are served, and after SIGCONT a probe closes the circuit."""
+    """A turn whose replica is stopped is answered by the other replica: audio comes within 1.5 s.
+
+    Other calls are answered too. After SIGCONT, a probe finds the replica alive and it is used again.
+    """
     replicas = await asyncio.to_thread(served.wait_for, "llm", 2)
-    for _ in range(8):  # a conversation stays on one replica, so several are needed until both have served one
+    for _ in range(8):  # each call stays on one replica, so it takes several until both were used
         await _asked(served, question)
         if await asyncio.to_thread(_answered, replicas) == len(replicas):
             break

@@ -1,6 +1,6 @@
-"""Tests on an existing cluster of two nodes: joining it, leaving it unchanged, and `serve deploy`.
+"""Tests of `rejoinder serve` and of Ray's `serve deploy` on a cluster of two nodes that is already running.
 
-Both nodes are on this machine. Each has its own HAProxy.
+Both nodes are on this machine. Each has its own HAProxy, the HTTP proxy of Serve.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ HEALTHY_S = 120.0
 
 @dataclass(frozen=True)
 class TwoNodes:
-    """The cluster. `lab` is another application, deployed first, which started Serve on `port`."""
+    """The cluster, with another application already on it.
+
+    Attributes:
+        head: The first node.
+        worker: The second node.
+        lab: Client of the other application (see the module `lab`). Its deployment started Serve.
+        port: HTTP port of Serve on the first node.
+    """
 
     head: Node
     worker: Node
@@ -42,7 +49,7 @@ class TwoNodes:
 
     @property
     def worker_port(self) -> int:
-        """The HTTP port of the second node."""
+        """HTTP port of Serve on the second node."""
         return int(self.worker.environment["RAY_SERVE_WORKER_PROXY_HTTP_PORT"])
 
 
@@ -54,20 +61,23 @@ def nodes() -> Iterator[TwoNodes]:
 
 
 def _serve_command(node: Node, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run `rejoinder serve` on the cluster until it ends."""
+    """Run `rejoinder serve` with the address of this node's cluster, and return the ended process with its output."""
     command = [sys.executable, "-m", "rejoinder.cli", "serve", "--address", node.address, *options]
     return subprocess.run(command, env=dict(node.environment), cwd=ROOT, capture_output=True, text=True, timeout=90)
 
 
 def test_a_port_other_than_that_of_the_running_serve_is_refused(nodes: TwoNodes) -> None:
-    """Serve keeps the port that it was started with. The refusal of another port names it."""
+    """Another --port than that of the running Serve is refused, and the error names the right port.
+
+    Serve cannot change its port after its start.
+    """
     refused = _serve_command(nodes.head, "--port", str(free_port()))
     assert refused.returncode == 2
     assert f"--port {nodes.port}" in refused.stderr
 
 
 def test_a_cluster_with_a_token_is_refused_without_it(nodes: TwoNodes) -> None:
-    """Without Ray's token, the refusal names the variables to set."""
+    """If the cluster needs a token that is not set, the command fails and names the variables to set."""
     without = {name: value for name, value in nodes.head.environment.items() if not name.startswith("RAY_AUTH")}
     without["RAY_NUM_REDIS_GET_RETRIES"] = "2"  # by default Ray retries for 20 s
     refused = _serve_command(Node(nodes.head.address, nodes.head.dashboard, without))
@@ -76,7 +86,7 @@ def test_a_cluster_with_a_token_is_refused_without_it(nodes: TwoNodes) -> None:
 
 
 async def test_joining_leaves_the_cluster_unchanged(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
-    """`rejoinder serve --address` serves a call, and its end leaves the cluster, Serve and other applications."""
+    """`rejoinder serve --address` serves a call on the cluster. After its end, the other application still runs."""
     before = nodes.lab.puppets()
     args = {"llm": {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}}
     joined = serving(tmp_path, args, address=nodes.head.address, environment=nodes.head.environment, port=nodes.port)
@@ -87,9 +97,9 @@ async def test_joining_leaves_the_cluster_unchanged(nodes: TwoNodes, tmp_path: P
 
 
 def test_stock_serve_deploy_holds_a_conversation(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
-    """After `serve deploy` of the repository's ray_config.yaml, each node serves calls and both have replicas.
+    """Ray's command `serve deploy` with the repository's ray_config.yaml makes both nodes accept calls.
 
-    Only the port is changed.
+    Both nodes have replicas. Only the port is changed in the file.
     """
     document: dict[str, Any] = yaml.safe_load((ROOT / "ray_config.yaml").read_text(encoding="utf-8"))
     document["http_options"]["port"] = nodes.port
@@ -107,7 +117,10 @@ def test_stock_serve_deploy_holds_a_conversation(nodes: TwoNodes, tmp_path: Path
 
 
 def test_a_node_without_haproxy_is_refused(nodes: TwoNodes) -> None:
-    """Joining fails with exit status 2, names the node, the variable and the fix, and deploys nothing."""
+    """If a node was started without HAProxy, `rejoinder serve` fails with exit status 2.
+
+    The error names the node, the environment variable and the command that fixes it.
+    """
     variable = "RAY_SERVE_ENABLE_HA_PROXY"
     with worker(nodes.head, {variable: "0"}):
         refused = _serve_command(nodes.head)

@@ -1,4 +1,4 @@
-"""Tests of the G.711 tables against the Recommendation: decision values, code words and quality."""
+"""Tests of the G.711 codec against ITU-T Recommendation G.711: code words, decoded values and noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _decode(law: Law, *codes: int) -> list[int]:
 @pytest.mark.parametrize(
     ("sample", "mu", "a"),
     [
-        # The ends of G.711's tables 1 and 2 (in 16 bits), silence, and the first steps of segments.
+        # From tables 1 and 2 of G.711, with samples scaled to 16 bits: silence, both ends, and starts of segments.
         (0, 0xFF, 0xD5),
         (-1, 0x7F, 0x55),
         (32767, 0x80, 0xAA),
@@ -35,7 +35,7 @@ def _decode(law: Law, *codes: int) -> list[int]:
     ],
 )
 def test_code_words(sample: int, mu: int, a: int) -> None:
-    """Samples have the code words of the Recommendation's tables."""
+    """Each sample is encoded as the code word that the tables of Recommendation G.711 give."""
     assert (_encode(MU_LAW, sample), _encode(A_LAW, sample)) == ([mu], [a])
 
 
@@ -47,20 +47,20 @@ def test_code_words(sample: int, mu: int, a: int) -> None:
     ],
 )
 def test_decoder_values(law: Law, code: int, value: int) -> None:
-    """Code words have the Recommendation's quantized values, in 16 bits."""
+    """Each code word is decoded to the value that Recommendation G.711 gives, scaled to 16 bits."""
     assert _decode(law, code) == [value]
 
 
 @LAWS
 def test_every_code_survives(law: Law) -> None:
-    """Decoding and encoding gives the same code, except that mu-law's negative zero becomes the positive one."""
+    """A code word that is decoded and encoded again is unchanged; only mu-law's negative zero becomes positive zero."""
     recoded = _encode(law, *_decode(law, *range(256)))
     assert recoded == [0xFF if law is MU_LAW and code == 0x7F else code for code in range(256)]
 
 
 @LAWS
 def test_a_value_lies_in_the_middle_of_its_interval(law: Law) -> None:
-    """A decoded value is the middle of the samples with its code, within the bits that the law drops."""
+    """A code word is decoded to the middle of the range of samples that it encodes, with an error of at most 4."""
     samples = np.arange(-32_000, 32_000)
     codes = np.frombuffer(law.encode(samples.astype("<i2").tobytes()), np.uint8)
     for code in np.unique(codes)[1:-1]:
@@ -72,7 +72,7 @@ def test_a_value_lies_in_the_middle_of_its_interval(law: Law) -> None:
 @LAWS
 @given(low=st.integers(-32768, 32767), high=st.integers(-32768, 32767))
 def test_order_is_kept(law: Law, low: int, high: int) -> None:
-    """A higher sample never decodes to a lower value."""
+    """If one sample is higher than another, encoding and decoding never makes it lower than the other."""
     low, high = sorted((low, high))
     first, second = _decode(law, *_encode(law, low, high))
     assert first <= second
@@ -81,7 +81,7 @@ def test_order_is_kept(law: Law, low: int, high: int) -> None:
 @LAWS
 @pytest.mark.parametrize("level_db", [-3, -10, -20, -30])
 def test_noise_is_what_the_law_allows(law: Law, level_db: float) -> None:
-    """A tone of -3 to -30 dB is 33 dB above its quantization noise, as G.712 requires."""
+    """A tone of -3 to -30 dB below full scale is over 33 dB above its quantization noise, as G.712 requires."""
     tone = np.sin(2 * np.pi * 1020 / 8000 * np.arange(8000)) * 32767 * 10 ** (level_db / 20)
     pcm = tone.astype("<i2")
     decoded = np.frombuffer(law.decode(law.encode(pcm.tobytes())), "<i2").astype(float)
@@ -91,5 +91,5 @@ def test_noise_is_what_the_law_allows(law: Law, level_db: float) -> None:
 
 @LAWS
 def test_an_empty_message_stays_empty(law: Law) -> None:
-    """An empty message encodes and decodes to an empty message."""
+    """Empty input is encoded and decoded to empty output."""
     assert (law.encode(b""), law.decode(b"")) == (b"", b"")

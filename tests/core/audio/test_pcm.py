@@ -1,4 +1,4 @@
-"""Tests of PCM conversion, the ring buffer, levels and audible edges."""
+"""Tests of PCM conversion, the ring buffer, levels in dB, and the first and last audible sample."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_floats_are_rounded_and_clipped() -> None:
 
 
 def test_half_a_sample_is_refused() -> None:
-    """An odd number of bytes raises an error."""
+    """An odd number of bytes is not whole 16-bit samples and raises an error."""
     with pytest.raises(ValueError, match="buffer"):
         pcm16_to_float(b"\0\0\0")
     with pytest.raises(ValueError, match="buffer"):
@@ -63,7 +63,7 @@ def test_half_a_sample_is_refused() -> None:
 def test_ring_holds_the_newest_audio_by_absolute_index(
     messages: list[bytes], capacity: int, start: int, end: int
 ) -> None:
-    """A slice is the stream's own bytes, limited to what is in the buffer, for any split into messages."""
+    """A slice is the part of the stream from `start` to `end` that is still buffered, for any split into messages."""
     ring = AudioRing(capacity / RATE, RATE)
     for message in messages:
         ring.append(message)
@@ -75,7 +75,7 @@ def test_ring_holds_the_newest_audio_by_absolute_index(
 
 
 def test_level_is_measured_against_full_scale() -> None:
-    """A full-scale square wave is 0 dBFS, a sine at -20 dB is -20, silence and no audio are -inf."""
+    """A full-scale square wave has 0 dBFS, a sine of -20 dB has -20 dBFS, and silence or no audio has -inf."""
     square = np.tile(np.array([32_767, -32_768], "<i2"), 500).tobytes()
     assert rms_dbfs(square) == pytest.approx(0, abs=0.01)
     assert rms_dbfs(float_to_pcm16(tone(0, RATE, RATE))) == pytest.approx(-20, abs=0.01)
@@ -94,12 +94,12 @@ def test_audible_edges_are_exact_to_one_frame(start: int, length: int) -> None:
 
 
 def test_sound_up_to_the_very_end_ends_at_the_end() -> None:
-    """A short last frame is judged by its own samples."""
+    """A last frame shorter than 5 ms is judged by its own samples, so a tone up to the end ends at the last sample."""
     assert last_audible(tone(0, 1030, 1030), RATE) == 1030
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(999, np.float32), tone(0, 999, 999, -60)])
 def test_silence_has_no_edges(samples: Samples) -> None:
-    """No audio, digital silence and the noise of a quiet room are not audible."""
+    """No audio, digital silence and sound of -60 dBFS have no first and no last audible sample."""
     assert first_audible(samples, RATE) is None
     assert last_audible(samples, RATE) is None

@@ -20,7 +20,7 @@ def _tone(hertz: float, rate: int, seconds: float = 0.5) -> bytes:
 
 
 def _level_db(pcm: bytes) -> float:
-    """Return the level in dB relative to the tone, without the edges."""
+    """Return the level of 16-bit PCM in dB relative to `_tone`, without 200 samples at either end."""
     samples = np.frombuffer(pcm, "<i2")[200:-200].astype(float)
     return float(20 * np.log10(np.sqrt((samples**2).mean()) / (AMPLITUDE / np.sqrt(2)) + 1e-9))
 
@@ -33,7 +33,7 @@ def _level_db(pcm: bytes) -> float:
     ],
 )
 def test_speech_passes(by: LowPassFilter, hertz: float) -> None:
-    """The speech band (on the telephone up to 3.4 kHz) is kept within 1 dB."""
+    """A tone in the speech band (for the telephone, up to 3.4 kHz) keeps its level within 1 dB."""
     assert abs(_level_db(Resampler(by)(_tone(hertz, by.rate)))) < 1
 
 
@@ -45,13 +45,13 @@ def test_speech_passes(by: LowPassFilter, hertz: float) -> None:
     ],
 )
 def test_aliases_are_removed(by: LowPassFilter, hertz: float) -> None:
-    """Frequencies above the output's band are at least 50 dB down."""
+    """A tone above half the output's sampling rate is attenuated by more than 50 dB, so it cannot alias."""
     assert _level_db(Resampler(by)(_tone(hertz, by.rate))) < -50
 
 
 @pytest.mark.parametrize("hertz", [300, 1000, 2500, 3400])
 def test_raising_the_rate_leaves_no_image(hertz: float) -> None:
-    """The image of a tone above 4 kHz is at least 45 dB below the tone."""
+    """After resampling from 8 to 16 kHz, the energy above 4.2 kHz is more than 45 dB below the tone."""
     samples = np.frombuffer(Resampler(TELEPHONE_TO_STT)(_tone(hertz, 8_000)), "<i2")[200:-200].astype(float)
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(samples.size))) ** 2
     upper = np.fft.rfftfreq(samples.size, 1 / 16_000) > 4_200
@@ -61,7 +61,10 @@ def test_raising_the_rate_leaves_no_image(hertz: float) -> None:
 @every_filter
 @given(st.lists(st.integers(0, 700), max_size=12), st.integers(0, 2**32 - 1))
 def test_the_split_into_messages_changes_nothing(by: LowPassFilter, sizes: list[int], seed: int) -> None:
-    """Any split into messages gives the same samples. At most an incomplete block is missing at the end."""
+    """Any split of the input into messages gives the same output.
+
+    Only input samples at the end that do not fill a block of `down` samples give no output yet.
+    """
     samples = np.random.default_rng(seed).integers(-20000, 20000, sum(sizes)).astype("<i2")
     whole = Resampler(by)(samples.tobytes())
     stream, parts, at = Resampler(by), b"", 0
@@ -74,7 +77,7 @@ def test_the_split_into_messages_changes_nothing(by: LowPassFilter, sizes: list[
 
 @every_filter
 def test_an_impulse_arrives_after_the_filters_delay(by: LowPassFilter) -> None:
-    """An impulse comes out after the delay of the filter, which is below two milliseconds."""
+    """An impulse leaves the resampler after `delay_s` of its filter, which is below 2 ms."""
     at = by.rate // 20
     pcm = np.zeros(by.rate // 10, "<i2")
     pcm[at] = 20000

@@ -1,4 +1,4 @@
-"""Tests of the Erlang formulas: against the direct form, published values, and each other."""
+"""Tests of the Erlang formulas for queues: against the direct formula, published values, and each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ SLOTS = st.integers(1, 80)
 
 
 def direct_blocking(offered: float, slots: int) -> float:
-    """Return a^c/c! over the sum of a^n/n!, in exact rational arithmetic."""
+    """Return Erlang B, the share of requests that find all slots busy, by its formula with factorials.
+
+    That is a^c/c! over the sum of a^n/n! for n from 0 to c, with a = `offered` load in Erlangs and c = `slots`.
+    """
     load = Fraction(offered)
     terms = [load**n / math.factorial(n) for n in range(slots + 1)]
     return float(terms[-1] / sum(terms))
@@ -24,7 +27,7 @@ def direct_blocking(offered: float, slots: int) -> float:
 
 @given(LOADS, SLOTS)
 def test_the_recursion_is_the_direct_formula(offered: float, slots: int) -> None:
-    """Erlang B by recursion equals the formula with factorials."""
+    """`blocking`, which computes Erlang B by recursion, equals the formula with factorials."""
     assert blocking(offered, slots) == pytest.approx(direct_blocking(offered, slots), rel=1e-9, abs=1e-300)
 
 
@@ -33,20 +36,20 @@ def test_the_recursion_is_the_direct_formula(offered: float, slots: int) -> None
     [(80, 100, 0.0040, 0.020), (90, 100, 0.027, 0.217), (95, 100, 0.049, 0.507)],
 )
 def test_published_values(offered: float, slots: int, blocked: float, waits: float) -> None:
-    """Tabulated values of both formulas are reproduced to their printed precision."""
+    """`blocking` (Erlang B) and `waiting` (Erlang C) are within 3% of published tables."""
     assert blocking(offered, slots) == pytest.approx(blocked, rel=0.03)
     assert waiting(offered, slots) == pytest.approx(waits, rel=0.03)
 
 
 def test_a_published_sizing() -> None:
-    """800 Erlangs with 0.5% refused need 842 slots, and 841 are too few."""
+    """For 800 Erlangs of which at most 0.5% are refused, 842 slots are needed, as published; 841 are too few."""
     assert slots_for_blocking(800, 0.005) == 842
     assert blocking(800, 841) > 0.005
 
 
 @given(LOADS, st.floats(1e-6, 1))
 def test_slots_for_blocking_are_the_fewest(offered: float, most: float) -> None:
-    """The number of slots meets the target, and one slot less does not."""
+    """With the returned number of slots the blocked share is at most `most`; with one slot less it is higher."""
     slots = slots_for_blocking(offered, most)
     assert blocking(offered, slots) <= most
     assert slots == 0 or blocking(offered, slots - 1) > most
@@ -54,7 +57,10 @@ def test_slots_for_blocking_are_the_fewest(offered: float, most: float) -> None:
 
 @given(LOADS, SLOTS)
 def test_more_slots_help_and_more_load_hurts(offered: float, slots: int) -> None:
-    """Blocking and waiting fall with slots and rise with load. Waiting is at least as likely as blocking."""
+    """More slots never raise the shares that are blocked or wait, and more load never lowers the blocked share.
+
+    The share that waits is at least the share that is blocked.
+    """
     assert blocking(offered, slots + 1) <= blocking(offered, slots)
     assert waiting(offered, slots + 1) <= waiting(offered, slots)
     assert blocking(offered * 1.1, slots) >= blocking(offered, slots)
@@ -62,9 +68,10 @@ def test_more_slots_help_and_more_load_hurts(offered: float, slots: int) -> None
 
 
 def test_one_server_is_the_textbook_queue() -> None:
-    """M/M/1 at load r has the textbook values.
+    """One slot with random arrivals and service times (M/M/1) has the textbook values.
 
-    The share r waits, the mean wait is r/(1-r) services, and the tail of the wait is r exp(-(1-r) t).
+    At load r, the share r of requests waits, the mean wait is r/(1-r) service times, and the share that waits longer
+    than t service times is r exp(-(1-r) t).
     """
     queue = Queue(arrivals_per_s=0.8, service_s=1.0, slots=1)
     assert waiting(0.8, 1) == pytest.approx(0.8)
@@ -73,14 +80,14 @@ def test_one_server_is_the_textbook_queue() -> None:
 
 
 def test_fixed_service_halves_the_wait() -> None:
-    """M/D/1 waits half as long as M/M/1 (Pollaczek-Khinchine)."""
+    """With fixed service times (M/D/1) the mean wait is half of that with random ones (M/M/1)."""
     random, fixed = (Queue(0.8, 1.0, 1, scv) for scv in (1.0, 0.0))
     assert fixed.mean_wait_s == pytest.approx(random.mean_wait_s / 2)
 
 
 @given(st.floats(0.1, 50), st.floats(0.01, 2), st.floats(0, 4), st.floats(0, 3))
 def test_slots_for_a_wait_are_the_fewest(arrivals: float, service_s: float, scv: float, most_s: float) -> None:
-    """The number of slots keeps the quantile of the wait, and one slot less does not."""
+    """With the returned number of slots the p95 of the wait is at most `most_s`; with one slot less it is longer."""
     slots = slots_for_wait(Queue(arrivals, service_s, 1, scv), 0.95, most_s)
     assert Queue(arrivals, service_s, slots, scv).wait_s(0.95) <= most_s
     assert slots == 1 or Queue(arrivals, service_s, slots - 1, scv).wait_s(0.95) > most_s
@@ -95,7 +102,7 @@ def test_a_saturated_queue_waits_forever() -> None:
 
 @pytest.mark.parametrize("offered", [-1, math.nan, math.inf])
 def test_invalid_inputs_are_rejected(offered: float) -> None:
-    """Invalid loads, shares, quantiles, waits and numbers of slots raise ValueError."""
+    """An invalid load, share, quantile, wait or number of slots raises ValueError."""
     with pytest.raises(ValueError, match="offered load"):
         blocking(offered, 3)
     with pytest.raises(ValueError, match="slots"):

@@ -13,18 +13,18 @@ from rejoinder.core.settings.settings import parse_settings
 
 @pytest.mark.parametrize(("stage", "rows"), [("stt", 8), ("llm", 7), ("tts", 7)])
 def test_every_row_of_the_guide_is_there(stage: EmulatedStage, rows: int) -> None:
-    """All rows of 1.4, 1.5 and 1.6 are present, and those of section 9 with other figures."""
+    """`PROVIDERS` has all rows of the guide's sections 1.4 to 1.6, and those of section 9 whose figures differ."""
     assert sum(row.stage == stage for row in PROVIDERS) == rows
 
 
 def test_the_fastest_is_chosen() -> None:
-    """The provider with the lowest published latency is chosen, and its source is named as published."""
+    """`choose` returns the provider with the lowest published latency, with the guide's section as its source."""
     assert choose("tts", Tier.GOOD).provider.name == "Cartesia Sonic Turbo"
     assert choose("llm", Tier.GOOD).provider.source == "published, guide section 1.5"
 
 
 def test_a_reachable_choice_lists_faster_providers() -> None:
-    """If only supported providers count, faster ones are listed in `passed_over`."""
+    """With `reachable`, only providers with an engine here are chosen. Faster ones are listed in `passed_over`."""
     rows = (
         Provider("stt", name="fast", low_ms=50, high_ms=50, section="x"),
         Provider("stt", name="ours", low_ms=90, high_ms=110, section="x", settings={"engine": "whisper"}),
@@ -36,7 +36,7 @@ def test_a_reachable_choice_lists_faster_providers() -> None:
 
 
 def test_the_limit_is_less_than() -> None:
-    """A provider at exactly the limit does not hold it, because 3.2 says "<"."""
+    """A provider whose latency equals the limit does not meet it, because section 3.2 says "<"."""
     rows = (Provider("stt", name="exact", low_ms=100, high_ms=100, section="x"),)
     assert not choose("stt", Tier.EXCELLENT, rows).holds
     assert choose("stt", Tier.GOOD, rows).holds
@@ -50,7 +50,10 @@ def test_settings_of_a_provider_are_valid(row: Provider) -> None:
 
 
 def test_hardware_arithmetic() -> None:
-    """7B parameters at 16 bits are 14 GB. An L4 with 300 GB/s reads them 21 times per second."""
+    """7 billion parameters of 16 bits take 14 GB, which a GPU with 300 GB/s reads 21 times a second.
+
+    The tables of precisions, GPUs and memory have the guide's rows.
+    """
     assert weights_gb(7, 16) == 14
     assert decode_bound_tokens_per_s(300, 7, 16) == pytest.approx(21.4, abs=0.1)
     assert [row.bits for row in PRECISIONS] == [32, 16, 8, 4]

@@ -1,4 +1,4 @@
-"""Tests of sizing: the result carries the target, and one replica less does not."""
+"""Tests of sizing: the computed replicas, hosts and nodes suffice for the target, and one less does not."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ WORKS = st.builds(StageWork, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0,
 
 
 def turns_carried(work: StageWork, slots: int, most_wait_s: float) -> float:
-    """Return the most turns per second that the slots carry within the wait.
+    """Return the largest number of turns per second for which requests wait at most `most_wait_s` for a slot.
 
-    This is the inverse of `replicas`, by bisection.
+    The wait is that of the quantile `WAIT_QUANTILE`. This is the inverse of `replicas`, found by bisection.
     """
     low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
     for _ in range(60):
@@ -46,7 +46,7 @@ def turns_carried(work: StageWork, slots: int, most_wait_s: float) -> float:
 
 @given(WORKS, st.floats(0.1, 80), st.floats(0.01, 2), st.integers(1, 16))
 def test_inversion_round_trip(work: StageWork, turns_per_s: float, most_wait_s: float, slots: int) -> None:
-    """The replicas found carry the turns per second, and one replica less does not."""
+    """The replicas that `replicas` returns suffice for the turns per second, and one replica less does not."""
     unit = ReplicaUnit("x", slots, 1, 100)
     needed = replicas(work, unit, turns_per_s, most_wait_s)
     assert turns_carried(work, needed * slots, most_wait_s) >= turns_per_s * (1 - 1e-9)
@@ -56,7 +56,10 @@ def test_inversion_round_trip(work: StageWork, turns_per_s: float, most_wait_s: 
 
 @given(WORKS, st.integers(1, 60), st.floats(0.01, 2))
 def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) -> None:
-    """The turns carried rise with slots and with the allowed wait, and never exceed the capacity of the slots."""
+    """More slots or a longer allowed wait never lower the possible turns per second.
+
+    The turns never keep more slots busy than there are.
+    """
     carried = turns_carried(work, slots, most_wait_s)
     assert carried <= turns_carried(work, slots + 1, most_wait_s)
     assert carried <= turns_carried(work, slots, most_wait_s * 2)
@@ -65,7 +68,7 @@ def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) 
 
 @given(st.floats(1, 4000), st.floats(0.0005, 0.2), st.integers(0, 3))
 def test_hosts_admit_enough(offered: float, refused: float, spare: int) -> None:
-    """The needed hosts refuse at most the given share, and one host less refuses more."""
+    """With the computed hosts at most the given share of calls is refused; with one host less, more are refused."""
     sized, admitted = hosts(offered, refused, HOST, spare)
     assert admitted == sized.needed * HOST.slots
     assert blocking(offered, admitted) <= refused
@@ -75,19 +78,19 @@ def test_hosts_admit_enough(offered: float, refused: float, spare: int) -> None:
 
 @given(st.integers(1, 40), st.integers(0, 10), st.integers(0, 2))
 def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> None:
-    """The nodes have room for every replica, and one node less does not."""
+    """The computed nodes have room for all replicas in 90% of their cores and memory, and one node less does not."""
     node = NodeType("c8", cores=8, memory_mb=16_000)
     components = [SizedComponent(STT, stt, 0), SizedComponent(HOST, hosts_needed, 0)]
     group = node_group(node, components, spare)
     used = group.nodes - group.spare
     assert used * node.cores * 0.9 >= sum(component.cores for component in components)
     assert used * node.memory_mb * 0.9 >= sum(component.memory_mb for component in components)
-    assert (used - 1) * 7 < stt + hosts_needed  # seven cores of eight are free for replicas of one
+    assert (used - 1) * 7 < stt + hosts_needed  # 90% of eight cores hold seven replicas with one core
     assert group.replicas == {"stt": stt, "host": hosts_needed}
 
 
 def test_gpu_fractions_share_a_card() -> None:
-    """Four replicas of a quarter of a GPU need one node with one GPU. Five need two nodes."""
+    """Four replicas that each reserve a quarter of a GPU fit on one node with one GPU. Five need two nodes."""
     node = NodeType("g4", cores=16, memory_mb=64_000, gpus=1)
     quarter = ReplicaUnit("stt", 8, 1, 2000, gpus=0.25)
     assert node_group(node, [SizedComponent(quarter, 4, 0)], 0).nodes == 1
@@ -101,26 +104,26 @@ def test_no_replica_needs_no_node() -> None:
 
 
 def test_a_replica_that_fits_nowhere_is_named() -> None:
-    """A replica larger than a node raises ValueError with both sizes."""
+    """A replica that needs more than a whole node raises ValueError, which names the replica and the node."""
     with pytest.raises(ValueError, match=r"one llm replica .* does not fit into a c8 node"):
         node_group(NodeType("c8", 8, 16_000), [SizedComponent(ReplicaUnit("llm", 1, 4, 32_000), 1, 0)], 0)
 
 
 def test_totals_count_the_spare() -> None:
-    """Cores, memory and GPUs include those of spare replicas."""
+    """The cores, memory and GPUs of a component are the sums over its needed and its spare replicas."""
     sized = SizedComponent(ReplicaUnit("llm", 8, 2, 3000, gpus=0.5), needed=3, spare=1)
     assert (sized.cores, sized.memory_mb, sized.gpus) == (8, 12_000, 2)
 
 
 def test_extrapolation_is_marked() -> None:
-    """A prediction outside the calibrated range is marked as extrapolated."""
+    """A prediction is marked PREDICTED within the range that was calibrated, and EXTRAPOLATED outside of it."""
     marks = [basis_at(value, 10, 30) for value in (9, 10, 30, 31)]
     assert marks == [Basis.EXTRAPOLATED, Basis.PREDICTED, Basis.PREDICTED, Basis.EXTRAPOLATED]
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1000))
 def test_messages_cost_their_headers(size: float, per_s: float) -> None:
-    """A message takes its bytes, and 52 more for each segment of 1,448. Without messages there is no traffic."""
+    """On the network, a message takes its bytes and 52 bytes of headers for each TCP segment of up to 1,448 bytes."""
     traffic = messages(size, 0, per_s, 0)
     assume(per_s > 0)
     segments = traffic.in_pps / per_s
@@ -131,6 +134,6 @@ def test_messages_cost_their_headers(size: float, per_s: float) -> None:
 
 
 def test_traffic_of_many() -> None:
-    """The traffic of all sessions is that of one session times their number. Totals add both directions."""
+    """`times` multiplies the traffic of one session by the number of sessions; `mbps` and `pps` add both directions."""
     total = Traffic(100, 300, 50, 60).times(1000)
     assert (total.mbps, total.pps) == (400, 110_000)

@@ -1,4 +1,4 @@
-"""Tests of audio watermarks: every mark is read from its words and its sound, and other sound is not read as a mark."""
+"""Tests of audio watermarks, numbered marks that a test answer carries in its words and as a tone in its audio."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ marks = st.integers(0, marking.MARKS)
 
 
 def sound(mark: int, start: int, samples: int) -> bytes:
-    """Return a piece of the mark's endless tone."""
+    """Return `samples` samples of the mark's repeating tone from sample `start` on, as 24 kHz 16-bit PCM."""
     return float_to_pcm16(LOUD * np.resize(np.roll(marking.tone(mark), -start), samples))
 
 
 @given(marks, st.integers(0, 23_999), st.integers(marking.WINDOW, 5000))
 def test_a_mark_is_read_from_any_piece_of_its_tone(mark: int, start: int, samples: int) -> None:
-    """A mark is read in every window of any piece of its tone."""
+    """From any piece of a mark's tone, `read` returns that mark for every window of WINDOW samples."""
     read = marking.read(sound(mark, start, samples))
     assert read == [mark] * -(-samples // marking.WINDOW)
 
@@ -36,20 +36,20 @@ def test_a_mark_is_read_from_any_piece_of_its_tone(mark: int, start: int, sample
 def test_another_mark_of_two_windows_is_always_found(
     own: int, other: int, start: int, before: int, *, length: int
 ) -> None:
-    """Twenty milliseconds of another mark within an answer are read as that mark, at any position."""
+    """If an answer contains at least 20 ms of another mark's tone, that mark is found, at any position."""
     audio = sound(own, 0, before) + sound(other, start, length) + sound(own, start, 960)
     assert other in marking.read(audio)
 
 
 @given(marks)
 def test_words_name_their_mark(mark: int) -> None:
-    """The mark is read from the words of a transcript, and from each sentence of its answer."""
+    """`marks_in` finds the mark in the transcript that contains it, and once in each sentence of its answer."""
     assert marking.marks_in(marking.transcript(mark / 10, ".")) == (mark,)
     assert marking.marks_in(" ".join(marking.answer(mark) * 2)) == (mark, mark)
 
 
 def test_other_sound_is_not_read_as_a_mark() -> None:
-    """Silence, noise, mixed tones, tones off the grid and short audio are read as None."""
+    """Silence, noise, two mixed marks, other frequencies and audio shorter than a window are not read as a mark."""
     noise = np.random.default_rng(1).normal(0, 0.1, 2400)
     seconds = np.arange(2400) / 24_000
     between, below = (np.sin(2 * np.pi * hertz * seconds) for hertz in (marking.BASE_HZ + 5, 200))

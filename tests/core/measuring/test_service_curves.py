@@ -21,19 +21,19 @@ def draws(curve: ServiceCurve, count: int, concurrent: int = 1, seed: int = 7) -
 
 
 def test_a_fixed_curve_takes_its_median_every_time() -> None:
-    """With sigma 0 every service takes the median."""
+    """If the curve's sigma is 0, every request takes exactly the median service time."""
     assert set(draws(ServiceCurve(120), 50)) == {120.0}
 
 
 def test_a_log_normal_curve_has_its_median_and_spread() -> None:
-    """In 20,000 draws the median is within 2%, and the deviation of the logarithm within 3%."""
+    """Of 20,000 drawn times, the median is within 2% and the deviation of the logarithm within 3% of the curve's."""
     times_ms = draws(ServiceCurve(300, sigma=0.4), 20_000)
     assert statistics.median(times_ms) == pytest.approx(300, rel=0.02)
     assert statistics.stdev(math.log(value) for value in times_ms) == pytest.approx(0.4, rel=0.03)
 
 
 def test_published_median_and_p95_are_reproduced() -> None:
-    """A profile fitted to a published row reproduces its two figures."""
+    """The profile of Deepgram reproduces the published median within 1% and the published p95 within 2%."""
     times_ms = sorted(draws(PROFILES["deepgram-nova-3-stt"].curve, 20_000))
     assert times_ms[10_000] == pytest.approx(247, rel=0.01)
     assert times_ms[19_000] == pytest.approx(298, rel=0.02)
@@ -41,14 +41,14 @@ def test_published_median_and_p95_are_reproduced() -> None:
 
 @given(st.integers(1, 64))
 def test_load_slows_a_service_by_the_fitted_curve(streams: int) -> None:
-    """The speech-to-text profile of NVIDIA's voice agent follows 38.6 + 4.56 log2 n ms."""
+    """With n concurrent streams, NVIDIA's published speech to text takes 38.6 + 4.56 log2 n ms."""
     (times_ms,) = draws(PROFILES["nvidia-h100-stt"].curve, 1, streams)
     assert times_ms == pytest.approx(38.6 + 4.56 * math.log2(streams))
 
 
 @given(st.sampled_from([0.01, 0.02, 0.05, 0.2, 0.5]), st.integers(0, 1000))
 def test_stalls_are_stratified(share: float, seed: int) -> None:
-    """Every block of 1/share requests has exactly one stall, within its limits."""
+    """If a share of requests stalls, exactly one in each 1/share consecutive requests does, for 2 to 8 s."""
     block = round(1 / share)
     times_ms = draws(ServiceCurve(100, stall_share=share), block * 4, seed=seed)
     for start in range(0, len(times_ms), block):
@@ -92,7 +92,7 @@ def test_every_profile_names_its_source_and_resolves() -> None:
 
 
 def test_every_stack_is_complete() -> None:
-    """A stack names one profile of each emulated stage."""
+    """Each stack, a named set of profiles, has one profile for each of the stages stt, llm and tts."""
     for stack in STACKS.values():
         assert {stage: PROFILES[name].stage for stage, name in stack.items()} == {
             "stt": "stt",

@@ -1,4 +1,4 @@
-"""Tests of the waterfall: the shares sum to the whole, and a delay is attributed to its stage."""
+"""Tests of the waterfall, which divides a turn's time among stages so that the parts sum to the whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def marked(spans: Spans) -> Marks:
 
 
 def turn(durations: dict[Stage, float]) -> Waterfall:
-    """Return the waterfall of a turn: endpointing and transcript in parallel, then one stage after another."""
+    """Return the waterfall of a turn whose stages have these durations in seconds.
+
+    After the silence, ENDPOINT and STT begin together. The other stages follow one after another.
+    """
     soft_end = SPEECH_END + durations[Stage.SILENCE]
     spans = {
         Stage.SILENCE: (SPEECH_END, soft_end),
@@ -38,7 +41,7 @@ def turn(durations: dict[Stage, float]) -> Waterfall:
 
 
 def test_parallel_time_counts_for_the_earlier_stage() -> None:
-    """The first of two parallel stages counts in full. The second counts with the time beyond the first."""
+    """Of two stages that begin together, the first in the pipeline counts in full, the other only for the rest."""
     spans = {Stage.ENDPOINT: (0.0, 0.1), Stage.STT: (0.0, 0.15)}
     result = waterfall(marked(spans), 0.0, 0.15)
     assert result.stages_s[Stage.ENDPOINT] == pytest.approx(0.1)
@@ -47,7 +50,7 @@ def test_parallel_time_counts_for_the_earlier_stage() -> None:
 
 
 def test_uncovered_time_is_unattributed() -> None:
-    """Gaps between stages belong to no stage."""
+    """Time in which no stage was running is unattributed."""
     spans = {Stage.STT: (0.1, 0.2), Stage.DELIVERY: (0.25, 0.3)}
     result = waterfall(marked(spans), 0.0, 0.4)
     assert result.unattributed_s == pytest.approx(0.25)
@@ -55,21 +58,21 @@ def test_uncovered_time_is_unattributed() -> None:
 
 
 def test_marks_outside_the_interval_are_clipped() -> None:
-    """A stage counts only within the interval. Its raw duration is not clipped."""
+    """A stage's share counts only time within the measured interval. Its raw duration counts all of its time."""
     result = waterfall(marked({Stage.STT: (-1.0, 0.5)}), 0.0, 0.3)
     assert result.stages_s[Stage.STT] == 0.3
     assert result.raw_s[Stage.STT] == 1.5
 
 
 def test_an_open_stage_lasts_until_the_finish() -> None:
-    """A stage without an end lasts until the finish."""
+    """A stage that was started and not ended lasts until the end of the measured interval."""
     marks = Marks()
     marks.start(Stage.LLM_FIRST_TOKEN, 0.2)
     assert waterfall(marks, 0.0, 1.0).stages_s[Stage.LLM_FIRST_TOKEN] == 0.8
 
 
 def test_the_first_of_repeated_marks_counts() -> None:
-    """A retried stage lasts from its first start to its first end."""
+    """If a stage is started and ended twice, its first start and its first end count."""
     marks = Marks()
     for now in (0.0, 0.3):
         marks.start(Stage.TTS_FIRST_AUDIO, now)
@@ -79,14 +82,14 @@ def test_the_first_of_repeated_marks_counts() -> None:
 
 
 def test_an_end_without_a_start_is_unattributed() -> None:
-    """The time of a stage without a start is unattributed."""
+    """A stage that has an end and no start gets no time."""
     marks = Marks()
     marks.end(Stage.STT, 0.5)
     assert waterfall(marks, 0.0, 1.0).unattributed_s == 1.0
 
 
 def test_json_names_come_in_pipeline_order() -> None:
-    """Every stage is present in pipeline order, marked or not, rounded to 0.1 ms."""
+    """`as_ms` has every stage in pipeline order, also stages without marks, in milliseconds rounded to 0.1 ms."""
     shares = waterfall(marked({Stage.STT: (0.0, 0.12344)}), 0.0, 0.12344).as_ms()
     assert list(shares) == [*(stage.value for stage in Stage), UNATTRIBUTED]
     assert shares["stt"] == 123.4
@@ -94,7 +97,7 @@ def test_json_names_come_in_pipeline_order() -> None:
 
 @given(st.dictionaries(st.sampled_from(Stage), st.tuples(instants, instants)), instants, instants)
 def test_shares_are_a_partition(spans: Spans, begin: float, finish: float) -> None:
-    """Shares are never negative and sum to the interval, for any marks."""
+    """For any marks, the stages' shares and the unattributed time are not negative and sum to the measured interval."""
     result = waterfall(marked(spans), begin, finish)
     assert all(share >= 0 for share in result.stages_s.values())
     assert result.unattributed_s >= 0
@@ -111,9 +114,9 @@ def test_a_whole_turn_is_attributed(durations: dict[Stage, float]) -> None:
 
 @given(DURATIONS, st.sampled_from(Stage), st.floats(0, 2))
 def test_a_slower_stage_is_the_only_one_that_grows(durations: dict[Stage, float], slow: Stage, delay: float) -> None:
-    """If one stage is delayed, only that stage grows.
+    """If one stage is delayed, only that stage's share grows.
 
-    It grows by at most the delay, and by at least the time that the turn became longer.
+    Its share grows by at most the delay, and by at least the time by which the turn became longer.
     """
     before, after = turn(durations), turn(durations | {slow: durations[slow] + delay})
     growth = {stage: after.stages_s[stage] - before.stages_s[stage] for stage in Stage}
@@ -125,7 +128,7 @@ def test_a_slower_stage_is_the_only_one_that_grows(durations: dict[Stage, float]
 def test_a_stage_on_the_critical_path_grows_by_exactly_its_delay(
     durations: dict[Stage, float], slow: Stage, delay: float
 ) -> None:
-    """If a turn becomes longer by the whole delay, the delayed stage grows by the whole delay."""
+    """If a delay of one stage makes the turn longer by as much, the stage's share grows by exactly the delay."""
     before, after = turn(durations), turn(durations | {slow: durations[slow] + delay})
     if after.total_s - before.total_s >= delay - 1e-12:
         assert after.stages_s[slow] - before.stages_s[slow] == pytest.approx(delay, abs=1e-9)

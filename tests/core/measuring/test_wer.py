@@ -64,18 +64,18 @@ def test_contractions_are_one_word_however_they_are_typed() -> None:
     ],
 )
 def test_known_rates(expected: str, heard: str, rate: float) -> None:
-    """Each substitution, deletion or insertion counts as one error."""
+    """Each substituted, missing or added word is one error; the rate is errors divided by expected words."""
     assert word_error_rate(expected, heard) == rate
 
 
 def test_the_pooled_rate_weighs_words_not_clips() -> None:
-    """One error in one word and none in three words make 25%."""
+    """The pooled rate of clips is all errors divided by all words: one error in one and none in three words is 25%."""
     assert pooled_error_rate([("yes", "no"), ("one two three", "1 2 3")]) == 0.25
 
 
 @given(TEXT, TEXT)
 def test_the_distance_is_levenshteins(expected: str, heard: str) -> None:
-    """The number of errors equals the recursive definition of the Levenshtein distance."""
+    """The number of errors equals the Levenshtein distance of the two word lists by its recursive definition."""
     left, right = words(expected), words(heard)
 
     @cache

@@ -1,4 +1,4 @@
-"""Tests of the answer cache: which questions may be answered from it, and with which answers."""
+"""Tests of the answer cache: which questions it may answer, and with which stored answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def unit(*values: float) -> Vector:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-# -- what may be asked -------------------------------------------------------------------------------------------------
+# -- which questions the cache may answer ------------------------------------------------------------------------------
 
 
 def test_it_is_off_by_default() -> None:
@@ -61,7 +61,10 @@ def test_it_is_off_by_default() -> None:
 
 
 def test_all_but_the_question_is_its_scope() -> None:
-    """The scope differs if the tenant, prompt, greeting, tools or maximum length differ, and only then."""
+    """Two questions share a scope, and so answers, only if everything except the question is equal.
+
+    That is tenant, system prompt, greeting, tools, tool results and maximum length of the answer.
+    """
     same = [question(SYSTEM, ASKED), question(SYSTEM, ChatMessage("user", "Is there a lift?"))]
     others = [
         question(SYSTEM, ASKED, asker=CacheScope(tenant_of("key-1"))),
@@ -79,21 +82,24 @@ def test_all_but_the_question_is_its_scope() -> None:
 
 @given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
 def test_neighbouring_parts_of_a_scope_do_not_run_together(a: str, b: str, c: str, d: str) -> None:
-    """No two different pairs of tools and prompt have one scope."""
+    """Different pairs of tools and system prompt have different scopes, also if the joined texts are equal."""
     one = question(ChatMessage("system", b), ASKED, asker=CacheScope(tools=a)).scope
     other = question(ChatMessage("system", d), ASKED, asker=CacheScope(tools=c)).scope
     assert (one == other) == ((a, b) == (c, d))
 
 
 def test_a_key_cannot_be_read_off_its_tenant() -> None:
-    """The tenant is a digest of the key. Without keys all callers share one tenant."""
+    """The name of a tenant is a digest that does not contain its API key. Callers without a key share the tenant ""."""
     assert tenant_of("") == ""
     assert "secret" not in tenant_of("secret")
     assert tenant_of("secret") == tenant_of("secret") != tenant_of("other")
 
 
 def test_only_an_opening_is_looked_up() -> None:
-    """A later question is refused, and so is a prompt that does not end with a question."""
+    """Only the first question of a conversation is looked up: a later question is refused.
+
+    A prompt that does not end with the caller's words is refused too.
+    """
     assert (
         refused(SYSTEM, ChatMessage("user", "Hello."), ChatMessage("assistant", "Hi."), ASKED) is CacheRefusal.CONTEXT
     )
@@ -102,9 +108,9 @@ def test_only_an_opening_is_looked_up() -> None:
 
 
 def test_a_later_question_may_be_answered_but_not_stored() -> None:
-    """With later_turns, a question that stands alone is looked up among openings, and its answer is never stored.
+    """With later_turns, a later question that stands alone is looked up, and its answer is never stored.
 
-    It is refused if it refers back or if a tool has returned a result.
+    A later question is refused if it refers back to earlier turns, or if a tool has returned a result.
     """
     rules = AnswerCacheSettings(enabled=True, later_turns=True)
     talk = (SYSTEM, ChatMessage("user", "Hello."), ChatMessage("assistant", "Hi."))
@@ -143,14 +149,14 @@ def test_texts_without_words_or_too_long_are_refused(text: str) -> None:
 
 
 def test_the_rules_are_english() -> None:
-    """The settings reject the cache for another language, and reject a second replica."""
+    """The answer cache is rejected in the settings with a language other than English, and with a second replica."""
     with pytest.raises(ConfigError, match=r"answer_cache.*English"):
         parse_settings({"answer_cache": {"enabled": True}, "stt": {"language": "de"}})
     with pytest.raises(ConfigError, match=r"args\.answer_cache"):
         parse_settings({"answer_cache": {"autoscaling": {"max_replicas": 2}}})
 
 
-# -- the index ---------------------------------------------------------------------------------------------------------
+# -- the index of stored answers ---------------------------------------------------------------------------------------
 
 
 def cache_question(text: str, scope: str = "s") -> CacheQuestion:
@@ -158,7 +164,7 @@ def cache_question(text: str, scope: str = "s") -> CacheQuestion:
 
 
 def test_an_equal_question_hits_in_its_scope_only() -> None:
-    """An exact match ignores case and punctuation, stays in its scope, and gets the newest answer."""
+    """`exact` ignores case and punctuation, finds only answers of the same scope, and returns the newest one."""
     index = AnswerIndex(RULES, 0)
     index.keep(cache_question("Where is it?"), None, "Left.", 0)
     index.keep(cache_question("where is it"), None, "Right.", 1)
@@ -168,7 +174,10 @@ def test_an_equal_question_hits_in_its_scope_only() -> None:
 
 
 def test_the_nearest_question_with_the_same_words_hits() -> None:
-    """The most similar question of the scope with the same content words is found, at or above the threshold."""
+    """`nearest` returns the answer to the most similar question with the same scope and the same content words.
+
+    It returns None if the similarity is below the threshold.
+    """
     index = AnswerIndex(RULES, 2)
     index.keep(cache_question("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
     index.keep(cache_question("What time do you open on Sunday?"), unit(1, 0.1), "At ten.", 0)
@@ -181,7 +190,7 @@ def test_the_nearest_question_with_the_same_words_hits() -> None:
 
 
 def test_without_the_rule_of_words_the_nearest_wins() -> None:
-    """With same_words off, only the cosine similarity decides."""
+    """If `same_words` is off, the answer with the highest cosine similarity is found, whatever the questions' words."""
     index = AnswerIndex(AnswerCacheSettings(same_words=False), 2)
     index.keep(cache_question("Do you open on Monday?"), unit(1, 0.02), "At nine.", 0)
     hit = index.nearest(cache_question("When do you open on Sunday?"), unit(1, 0), 1)
@@ -190,7 +199,7 @@ def test_without_the_rule_of_words_the_nearest_wins() -> None:
 
 
 def test_an_answer_expires() -> None:
-    """An answer older than ttl_s is found neither exactly nor by similarity."""
+    """An answer older than `ttl_s` seconds is no longer found and is removed from the index."""
     index = AnswerIndex(AnswerCacheSettings(ttl_s=10), 2)
     index.keep(cache_question("When do you open?"), unit(1, 0), "At nine.", 0)
     assert index.exact(cache_question("When do you open?"), 10)
@@ -199,7 +208,7 @@ def test_an_answer_expires() -> None:
 
 
 def test_the_least_recently_used_answer_is_dropped() -> None:
-    """A full cache drops the answer that was neither returned nor stored for the longest time."""
+    """If the cache is full, a new answer replaces the one whose last use, by storing or returning it, is the oldest."""
     index = AnswerIndex(AnswerCacheSettings(max_entries=2), 2)
     index.keep(cache_question("When do you open?"), unit(1, 0), "At nine.", 0)
     index.keep(cache_question("Where do you park?"), unit(0, 1), "Below.", 1)
@@ -211,7 +220,7 @@ def test_the_least_recently_used_answer_is_dropped() -> None:
 
 
 def test_a_tenant_can_be_cleared() -> None:
-    """`clear` drops the answers of one tenant only, or all answers."""
+    """`clear` removes the answers of the given tenant, without an argument all answers, and returns how many."""
     index = AnswerIndex(RULES, 0)
     for key in ("one", "two", ""):
         index.keep(question(SYSTEM, ASKED, asker=CacheScope(tenant_of(key))), None, f"For {key}.", 0)
@@ -235,9 +244,9 @@ def test_a_tenant_can_be_cleared() -> None:
     st.integers(1, 4),
 )
 def test_every_hit_is_the_newest_stored_answer(story: list[tuple[str, int, str, float]], room: int) -> None:
-    """Every hit is the newest unexpired answer to its question in its scope, for any order of calls.
+    """For any order of calls, every answer found is the newest one to its question in its scope and has not expired.
 
-    There are never more than max_entries answers.
+    There are never more than `max_entries` answers in the index.
     """
     index = AnswerIndex(AnswerCacheSettings(max_entries=room, ttl_s=5), 6)
     stored: dict[tuple[str, str], tuple[str, float]] = {}
@@ -261,11 +270,14 @@ def test_every_hit_is_the_newest_stored_answer(story: list[tuple[str, int, str, 
         assert len(index) <= room
 
 
-# -- backoff -----------------------------------------------------------------------------------------------------------
+# -- pauses of a slow cache --------------------------------------------------------------------------------------------
 
 
 def test_three_late_lookups_make_a_pause() -> None:
-    """Three late lookups in a row stop lookups for a pause, which doubles each time. One in time resets the count."""
+    """After LATE_IN_A_ROW late lookups in a row, no answer is looked up for PAUSE_S seconds.
+
+    The pause doubles with each further late lookup, up to a maximum. A lookup in time resets the count.
+    """
     backoff = LookupBackoff()
     for _ in range(LATE_IN_A_ROW - 1):
         backoff.late(0)

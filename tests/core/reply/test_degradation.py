@@ -1,4 +1,7 @@
-"""Tests of the degradation policy: which measures late turns apply, and when they are lifted."""
+"""Tests of the degradation policy: which features a session omits after late turns, and when it stops omitting them.
+
+Each omission is a measure, for example NO_SPECULATION. A stage is blamed for a late turn if it exceeded its limit.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ rules = st.builds(DegradationSettings, late_turns=st.integers(1, 4), good_turns=
 
 
 def slow(*stages: Stage) -> dict[Stage, float]:
-    """Return a turn in which each of these stages took one second."""
+    """Return the seconds per stage of a turn: 1 s for each of these stages, 0.02 s for the others."""
     return USUAL | dict.fromkeys(stages, 1.0)
 
 
@@ -43,7 +46,7 @@ def after(
     return policy.steps(float(len(turns)))
 
 
-# -- which measure -----------------------------------------------------------------------------------------------------
+# -- which measures are applied ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,12 +65,12 @@ def test_the_measure_belongs_to_the_slow_stage(stage: Stage, step: DegradationMe
 
 @pytest.mark.parametrize("stage", [Stage.SILENCE, Stage.ENDPOINT, Stage.DELIVERY])
 def test_other_stages_apply_no_measure(stage: Stage) -> None:
-    """A stage without a remedy applies no measure. Nor do stages that wait for the end of the turn."""
+    """No measure is applied if the slow stage is SILENCE, ENDPOINT or DELIVERY, for which there is no measure."""
     assert after(*[slow(stage)] * 10) == frozenset()
 
 
 def test_several_slow_stages_apply_their_own_measures() -> None:
-    """Each group of stages is counted by itself."""
+    """If two stages are slow, the measures of both are applied."""
     turn = slow(Stage.STT, Stage.TTS_FIRST_AUDIO)
     assert after(*[turn] * LATE) == {DegradationMeasure.NO_SPECULATION, DegradationMeasure.SHORT_SEGMENT}
 
@@ -79,14 +82,14 @@ def test_the_smaller_model_comes_before_fillers() -> None:
     assert after(*[turn] * 2 * LATE, small=True) == {DegradationMeasure.SMALL_MODEL, DegradationMeasure.FILLER}
 
 
-# -- when --------------------------------------------------------------------------------------------------------------
+# -- when measures are applied and lifted ------------------------------------------------------------------------------
 
 
 @given(SHARES)
 def test_only_the_total_makes_a_turn_late(shares: dict[Stage, float]) -> None:
-    """A turn is late exactly if its processing time exceeds the total, whatever single stages took.
+    """A turn is late exactly if the time of all stages but SILENCE and ENDPOINT exceeds the total limit of its tier.
 
-    A turn that is late by a tier is late by every stricter one, and stays late if it is slower.
+    A turn that is late in a tier is late in every stricter tier, and a slower turn is late too.
     """
     spent_s = sum(shares.values()) - shares[Stage.SILENCE] - shares[Stage.ENDPOINT]
     for tier in Tier:
@@ -101,7 +104,7 @@ def test_only_the_total_makes_a_turn_late(shares: dict[Stage, float]) -> None:
 
 @given(st.dictionaries(st.sampled_from(list(Stage)), SECONDS), st.booleans(), st.sampled_from(Tier))
 def test_a_stage_that_takes_longer_is_blamed_no_less(shares: dict[Stage, float], small: bool, tier: Tier) -> None:
-    """More time in any stage never clears a remedy's stages."""
+    """If the stages of a measure are blamed for a late turn, they are still blamed if any stage takes longer."""
     for remedy in remedies(tier, small=small):
         for stage in Stage:
             slower = shares | {stage: shares.get(stage, 0.0) + 1.0}
@@ -110,7 +113,10 @@ def test_a_stage_that_takes_longer_is_blamed_no_less(shares: dict[Stage, float],
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=80))
 def test_measures_are_applied_and_lifted_one_by_one(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
-    """The level rises only after late turns in a row, falls only after good ones, and stays within its limits."""
+    """The level, the number of applied measures, changes by one at a time and stays between 0 and `top`.
+
+    It rises only after `late_turns` late turns in a row, and falls only after `recovery_turns` good turns in a row.
+    """
     state = DegradationLevel(settings.good_turns)
     for number, blamed in enumerate(turns, 1):
         before, state = state, next_level(state, settings, top, blamed=blamed)
@@ -129,9 +135,9 @@ def test_measures_are_applied_and_lifted_one_by_one(settings: DegradationSetting
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=40))
 def test_lasting_lateness_applies_all_measures(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
-    """Lasting lateness applies all measures, and enough good turns lift them all, whatever came before.
+    """After any turns, enough late turns apply all measures, and enough good turns then lift all of them.
 
-    After as many good turns again, `recovery_turns` is back to its first value.
+    After more good turns, `recovery_turns` has its initial value again.
     """
     state = DegradationLevel(settings.good_turns)
     for blamed in turns:
@@ -148,7 +154,7 @@ def test_lasting_lateness_applies_all_measures(settings: DegradationSettings, to
 
 
 def test_a_measure_lifted_too_soon_lasts_longer() -> None:
-    """After a relapse, a measure is lifted only after twice as many good turns."""
+    """If turns are late again after a measure was lifted, the measure is next lifted after twice as many good turns."""
     late = slow(Stage.STT)
     relapsed = [late] * LATE + [USUAL] * GOOD + [late] * LATE
     assert after(*relapsed[: LATE + GOOD]) == frozenset()
@@ -157,7 +163,7 @@ def test_a_measure_lifted_too_soon_lasts_longer() -> None:
 
 
 def test_a_reply_that_was_held_is_not_late() -> None:
-    """A reply that was ready before the end of its turn is not late."""
+    """A reply that was ready and waited for the end of its turn does not count as late."""
     policy = DegradationPolicy(RULES, small=False)
     for second in range(10):
         policy.observe(slow(Stage.LLM_FIRST_TOKEN), float(second), held=True)
@@ -165,7 +171,7 @@ def test_a_reply_that_was_held_is_not_late() -> None:
 
 
 def test_a_long_pause_resets_the_policy() -> None:
-    """After reset_after_s without a turn, no measure applies, and counting starts anew."""
+    """After `reset_after_s` seconds without a turn, no measure applies, and late turns are counted from zero."""
     policy = DegradationPolicy(RULES, small=False)
     for second in range(LATE):
         policy.observe(slow(Stage.STT), float(second))

@@ -1,4 +1,4 @@
-"""Tests of the draft budget: how many drafts may start."""
+"""Tests of the draft budget, which limits how many drafts (speculative replies) may start."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rejoinder.core.settings.settings import SpeculationSettings
 
 
 def test_a_turn_has_a_maximum_of_drafts() -> None:
-    """A turn gets at most max_per_turn drafts."""
+    """At most `max_per_turn` drafts start in one turn."""
     budget = DraftBudget(SpeculationSettings(max_per_turn=2))
     assert [budget.begin(before) for before in range(4)] == [None, None, DraftDeclined.TURN, DraftDeclined.TURN]
 
 
 def test_a_busy_host_starts_no_draft() -> None:
-    """No draft starts while max_concurrent replies are not audible. One that ends makes room again."""
+    """No draft starts while `max_concurrent` replies have started and are not audible yet."""
     budget = DraftBudget(SpeculationSettings(max_concurrent=2))
     budget.think()
     assert budget.begin(0) is None
@@ -35,7 +35,7 @@ def test_a_disabled_budget_starts_no_draft() -> None:
     st.lists(st.sampled_from(["draft", "keep", "discard", "answer"]), max_size=200), st.floats(0, 1), st.integers(1, 10)
 )
 def test_discarded_drafts_stay_within_the_budget(story: list[str], share: float, cap: int) -> None:
-    """Discarded drafts never exceed waste_budget x answered turns + waste_cap, whatever is under way."""
+    """Discarded and unfinished drafts are at most `waste_budget` times the answered turns plus `waste_cap`."""
     budget = DraftBudget(SpeculationSettings(waste_budget=share, waste_cap=cap))
     under_way = discarded = answered = 0
     for act in story:
@@ -56,7 +56,7 @@ def test_discarded_drafts_stay_within_the_budget(story: list[str], share: float,
 
 
 def test_a_kept_draft_is_refunded() -> None:
-    """Turns whose drafts are all kept never exhaust the budget."""
+    """A draft that becomes the reply of its turn is not charged to the budget, so such turns never exhaust it."""
     budget = DraftBudget(SpeculationSettings(waste_budget=0, waste_cap=1))
     for _ in range(5):
         assert budget.begin(0) is None

@@ -1,4 +1,4 @@
-"""Tests of the length of the first segment, from generation and synthesis times."""
+"""Tests of the length in words of a reply's first segment, which follows from recent generation and synthesis times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS = 10
 
 
 def marked(stage: Stage, seconds: float) -> Marks:
-    """Return the marks of a reply whose stage took this long and ended at time 0."""
+    """Return the marks of a reply in which `stage` took `seconds` and ended at time 0."""
     marks = Marks()
     marks.start(stage, -seconds)
     marks.end(stage, 0.0)
@@ -23,13 +23,13 @@ def marked(stage: Stage, seconds: float) -> Marks:
 
 
 def observe(sizer: FirstSegmentSizer, word_s: float, voice_s: float) -> None:
-    """Record a reply of WORDS words whose first token came at time 0."""
+    """Record a reply of WORDS words with `word_s` seconds of generation per word and `voice_s` to the first audio."""
     sizer.thought(marked(Stage.LLM_FIRST_TOKEN, 0.1), WORDS, WORDS * word_s)
     sizer.voiced(marked(Stage.TTS_FIRST_AUDIO, voice_s), 0.0)
 
 
 def trained(word_s: float, voice_s: float, samples: int = LEAST_SAMPLES) -> FirstSegmentSizer:
-    """Return a sizer that has recorded this many replies."""
+    """Return a sizer that has recorded `samples` replies with these times in seconds (see `observe`)."""
     sizer = FirstSegmentSizer()
     for _ in range(samples):
         observe(sizer, word_s, voice_s)
@@ -37,7 +37,7 @@ def trained(word_s: float, voice_s: float, samples: int = LEAST_SAMPLES) -> Firs
 
 
 def test_without_samples_the_segment_is_long() -> None:
-    """With too few or expired measurements, the first segment has the maximum length."""
+    """Without LEAST_SAMPLES measurements in the last WINDOW_S seconds, the first segment has the maximum length."""
     assert trained(0.01, 0.05, LEAST_SAMPLES - 1).first_words(LEAST, MOST, 0.0) == MOST
     sizer = trained(0.01, 0.05)
     assert sizer.first_words(LEAST, MOST, 1.0) == LEAST
@@ -45,14 +45,14 @@ def test_without_samples_the_segment_is_long() -> None:
 
 
 def test_a_slow_machine_uses_longer_segments() -> None:
-    """Slower synthesis makes the first segment longer. A model slower than speech makes it as long as allowed."""
+    """Slower synthesis makes the first segment longer. It has the maximum if words are generated slower than spoken."""
     lengths = [trained(0.02, voice_s).first_words(LEAST, MOST, 0.0) for voice_s in (0.1, 0.7, 1.2, 5.0)]
     assert lengths == [LEAST, 4, 6, MOST]
     assert trained(SPOKEN_S + 0.1, 0.1).first_words(LEAST, MOST, 0.0) == MOST
 
 
 def test_an_answer_without_words_is_not_recorded() -> None:
-    """An answer without words, or without marks of the stage, is not recorded."""
+    """A reply without words, or without marks of generation or synthesis, is not a measurement."""
     sizer = trained(0.01, 0.05, LEAST_SAMPLES - 1)
     sizer.thought(marked(Stage.LLM_FIRST_TOKEN, 0.1), 0, 0.0)
     sizer.thought(Marks(), WORDS, 0.0)
@@ -62,7 +62,7 @@ def test_an_answer_without_words_is_not_recorded() -> None:
 
 @given(word_s=st.floats(0.001, 0.5), voice_s=st.floats(0.001, 3.0))
 def test_the_second_segment_is_ready_in_time(word_s: float, voice_s: float) -> None:
-    """Unless the maximum limits it, the first segment plays until the second one has its words and its audio."""
+    """Unless the maximum limits it, the first segment is long enough to be spoken until the second one has audio."""
     words = trained(word_s, voice_s).first_words(LEAST, MOST, 0.0)
     assert LEAST <= words <= MOST
     if words < MOST:

@@ -1,4 +1,4 @@
-"""Tests of held clips, and of when a filler is due."""
+"""Tests of prepared clips (held clips: speech synthesized when the host starts), and of when a filler is due."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LLM, SEGMENT, VOICE = STEPS
 
 
 def after_turns(*usual_s: float) -> StageLatencyEstimator:
-    """Return an estimator after turns whose stages took these times."""
+    """Return an estimator that has seen FEWEST_TURNS turns in which each of STEPS took its time in `usual_s`."""
     estimator = StageLatencyEstimator()
     for _ in range(FEWEST_TURNS):
         estimator.observe(dict(zip(STEPS, usual_s, strict=True)), 0.0)
@@ -25,9 +25,9 @@ def after_turns(*usual_s: float) -> StageLatencyEstimator:
 
 
 def at(*began: float, ended: int = 0) -> Marks:
-    """Return marks of stages that started at these times.
+    """Return marks in which the first stages of STEPS started at these times in seconds.
 
-    Each stage ends when the next one starts. With `ended`, the last one has ended too.
+    Each stage ends when the next one starts. If `ended` is set, the last started stage has ended at its start.
     """
     marks = Marks()
     for number, (stage, start) in enumerate(zip(STEPS, began, strict=False)):
@@ -38,7 +38,7 @@ def at(*began: float, ended: int = 0) -> Marks:
 
 
 def test_a_clip_is_found_by_its_words() -> None:
-    """A clip is found by its words, without case and punctuation. Fillers rotate."""
+    """`of` finds a clip by its text, ignoring case and punctuation. `next_filler` returns each filler in turn."""
     clips = [HeldClip(text, text.encode()) for text in ("Sorry.", "Let me see.", "One moment.", "Sure.")]
     clips_held = HeldClips(clips[0], (clips[1], clips[2]), (clips[3],))
     assert clips_held.of("sure") == clips_held.of("Sure!") == clips[3]
@@ -48,20 +48,20 @@ def test_a_clip_is_found_by_its_words() -> None:
 
 
 def test_an_answer_within_the_budget_needs_no_filler() -> None:
-    """If the prediction is within the budget, a filler is due only when the later stages no longer fit."""
+    """If an answer is predicted in time, the filler is due at the deadline less the usual time of the later stages."""
     estimator = after_turns(0.2, 0.1, 0.1)
     assert estimator.filler_due(at(1.0), deadline=2.0, now=1.0) == pytest.approx(2.0 - 0.2, rel=0.02)
     assert estimator.filler_due(at(1.0, 1.2), deadline=2.0, now=1.2) == pytest.approx(2.0 - 0.1, rel=0.02)
 
 
 def test_an_answer_that_will_be_late_gets_a_filler_at_once() -> None:
-    """If the prediction already misses the budget, a filler is due at once."""
+    """If the answer is already predicted to be later than the deadline, a filler is due now."""
     assert after_turns(2.0, 0.1, 0.1).filler_due(at(1.0), deadline=2.0, now=1.0) == 1.0
     assert after_turns(0.2, 0.1, 3.0).filler_due(at(1.0, 1.2), deadline=2.0, now=1.25) == 1.25
 
 
 def test_without_turns_the_guides_targets_apply() -> None:
-    """Before FEWEST_TURNS turns, the typical time of a stage is the latency guide's target."""
+    """Until FEWEST_TURNS turns were seen, the usual time of a stage is the latency guide's target for it."""
     estimator = StageLatencyEstimator()
     estimator.observe({LLM: 9.0}, 0.0)
     assert estimator.usual_s(LLM, 0.0) == EXPECTED_S[LLM]
@@ -69,12 +69,12 @@ def test_without_turns_the_guides_targets_apply() -> None:
 
 
 def test_old_turns_do_not_count() -> None:
-    """Durations older than WINDOW_S do not count."""
+    """Stage times older than WINDOW_S seconds do not count for the usual time."""
     assert after_turns(0.7, 0.1, 0.1).usual_s(LLM, 1000.0) == EXPECTED_S[LLM]
 
 
 def test_no_filler_before_the_question_or_after_the_audio() -> None:
-    """No filler is due before the model is asked, or after the first audio."""
+    """No filler is due before a request to the language model was sent, or after the first audio of the answer."""
     estimator = after_turns(9.0, 9.0, 9.0)
     assert estimator.filler_due(Marks(), deadline=0.0, now=5.0) == math.inf
     assert estimator.filler_due(at(1.0, 1.2, 1.3, ended=1), deadline=0.0, now=5.0) == math.inf
@@ -89,7 +89,10 @@ def test_no_filler_before_the_question_or_after_the_audio() -> None:
 def test_a_filler_is_due_when_the_prediction_misses_the_budget(
     usual_s: tuple[float, float, float], reached: int, budget_s: float, waited_s: float
 ) -> None:
-    """A filler is due exactly at the predicted time, and never sooner with a longer budget."""
+    """The due time is not in the past, is still due when it is reached, and is never earlier for a later deadline.
+
+    It leaves the later stages their usual time before the deadline, unless the deadline is already missed.
+    """
     estimator = after_turns(*usual_s)
     marks = at(*[10.0 + step for step in range(reached)])
     now = 10.0 + reached + waited_s
@@ -103,12 +106,12 @@ def test_a_filler_is_due_when_the_prediction_misses_the_budget(
 
 @pytest.mark.parametrize("texts", [[""], ["a" * 201], ["Hm."] * 33])
 def test_phrases_are_short_and_few(texts: list[str]) -> None:
-    """Empty, long or too many phrases are rejected, because a host synthesizes all of them at its start."""
+    """The settings reject an empty phrase, a long one, and too many, because a host synthesizes all when it starts."""
     for key in ("phrases", "fillers"):
         with pytest.raises(ConfigError, match=rf"args\.conversation\.{key}"):
             parse_settings({"conversation": {key: texts}})
 
 
 def test_the_stages_are_in_pipeline_order() -> None:
-    """STEPS is in pipeline order, and each stage has an expected time."""
+    """STEPS lists, in pipeline order, exactly the stages that have an expected time in EXPECTED_S."""
     assert list(STEPS) == [stage for stage in Stage if stage in EXPECTED_S]

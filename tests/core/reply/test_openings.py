@@ -1,4 +1,4 @@
-"""Tests of the selection of an opening."""
+"""Tests of which configured opening, a phrase that is spoken before the answer is known, begins a reply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = (CHECK, LOOK, GOOD)
 
 
 def prompt(*said: str) -> tuple[ChatMessage, ...]:
-    """Return a conversation in which caller and assistant alternate, and the caller spoke last."""
+    """Return a prompt in which caller and assistant alternately said these texts, the caller the last one."""
     roles: tuple[Role, Role] = ("user", "assistant") if len(said) % 2 else ("assistant", "user")
     turns = [ChatMessage(roles[number % 2], text) for number, text in enumerate(said)]
     return (ChatMessage("system", "Be kind."), *turns)
@@ -36,12 +36,15 @@ def prompt(*said: str) -> tuple[ChatMessage, ...]:
     ],
 )
 def test_the_first_matching_opening_is_used(said: str, say: str) -> None:
-    """An opening matches by whole words in any case. Without words it matches any question."""
+    """The first opening one of whose `when` phrases is in the caller's text is used, by whole words and in any case.
+
+    An opening without `when` matches any question. Text that is not a question and has no phrase gets "".
+    """
     assert opening_for(ALL, prompt(said)) == say
 
 
 def test_two_answers_in_a_row_start_differently() -> None:
-    """The opening of the previous answer is skipped, and may be used again in the next one."""
+    """The opening that began the previous answer is not used for this one, and may be used for a later one."""
     order = "Where is my order?"
     assert opening_for(ALL, prompt(order, f"{CHECK.say} It left.", order)) == LOOK.say
     assert opening_for((CHECK,), prompt(order, f"{CHECK.say} It left.", order)) == ""

@@ -1,4 +1,8 @@
-"""Tests of playout: how far ahead audio is sent, and what the caller has heard."""
+"""Tests of playout: when the next audio may be sent, and what the caller has heard so far.
+
+The lead is how many seconds of audio may be sent ahead of what the caller hears. A position is the caller's place in
+the reply, in seconds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ waits = st.lists(st.floats(0, 1), max_size=40)
 
 
 def filled(parts: list[tuple[str, int]]) -> Playout:
-    """Return a playout whose segments are all synthesized."""
+    """Return a playout of segments, each with its text and its number of synthesized samples."""
     playout = Playout(LEAD_S, RATE)
     for text, samples in parts:
         playout.begin(text)
@@ -31,7 +35,7 @@ def filled(parts: list[tuple[str, int]]) -> Playout:
 
 
 def test_the_lead_is_sent_at_once_and_then_what_was_heard() -> None:
-    """The whole lead may be sent at once, and then as much as the caller has heard since."""
+    """Audio of the length of the lead may be sent at once, and then as much as the caller has heard since."""
     playout = filled([("hello", RATE)])
     assert playout.wait_s(LEAD, 5.0) == 0
     playout.sent(LEAD, 5.0)
@@ -41,21 +45,21 @@ def test_the_lead_is_sent_at_once_and_then_what_was_heard() -> None:
 
 
 def test_nothing_plays_before_the_first_send() -> None:
-    """Queued audio is not heard before it is sent."""
+    """The position stays 0 until audio is sent, also if audio is queued."""
     playout = filled([("hello", RATE)])
     assert playout.position_s(100.0) == 0
     assert playout.finish(100.0) == 100.0
 
 
 def test_a_sender_that_ran_ahead_must_wait() -> None:
-    """A sender that has sent more than the lead waits until the caller has caught up."""
+    """If more than the lead was sent, the next audio waits until it fits into the lead again."""
     playout = filled([("hello", 2 * RATE)])
     playout.sent(RATE, 0.0)
     assert playout.wait_s(DELTA, 0.5) == pytest.approx(1.0 + 0.1 - LEAD_S - 0.5)
 
 
 def test_a_piece_longer_than_the_lead_waits_for_silence() -> None:
-    """A piece that does not fit into the lead may be sent when all earlier audio was heard."""
+    """A piece of audio longer than the lead may be sent when the caller has heard all earlier audio."""
     playout = filled([("hello", 3 * RATE)])
     assert playout.wait_s(RATE, 0.0) == 0
     playout.sent(RATE, 0.0)
@@ -73,14 +77,17 @@ def test_an_underrun_stops_the_position() -> None:
 
 
 def test_words_count_when_fully_played() -> None:
-    """The words of a segment share its audio by characters: of `go home`, `go ` is 3 of 8."""
+    """A word counts as heard when its share of the segment's audio was played, in proportion to its characters.
+
+    In the segment `go home` with 800 samples, `go` takes the first 300.
+    """
     playout = filled([("go home", 800), ("now", 400)])
     heard = [playout.heard_text(samples / RATE) for samples in (0, 299, 300, 799, 800, 1199, 1200)]
     assert heard == ["", "", "go", "go", "go home", "go home", "go home now"]
 
 
 def test_the_first_chunk_is_not_the_whole_segment() -> None:
-    """During synthesis, 50 ms of audio does not count as the ten words that it begins."""
+    """While a segment is being synthesized, its first 50 ms of audio do not count as all ten words of its text."""
     playout = Playout(LEAD_S, RATE)
     playout.begin("one two three four five six seven eight nine ten")
     playout.add(RATE // 20)
@@ -95,7 +102,7 @@ def test_words_without_audio_are_not_heard() -> None:
 
 
 def test_audio_without_text_has_no_words() -> None:
-    """A clip that is queued before any segment is played and has no words."""
+    """Audio that is queued before any segment begins moves the position and adds no heard words."""
     playout = Playout(LEAD_S, RATE)
     playout.add(480)
     playout.sent(480, 0.0)
@@ -111,7 +118,7 @@ def test_sending_more_than_is_queued_raises() -> None:
 
 @given(segments, waits)
 def test_the_position_never_runs_back_nor_ahead(parts: list[tuple[str, int]], steps: list[float]) -> None:
-    """The position rises at most in real time and stays within what was sent, for any timing of sends."""
+    """Whenever audio is sent, the position never falls, rises at most in real time, and stays within the audio sent."""
     playout, now, sent = filled(parts), 0.0, 0
     positions = [(now, playout.position_s(now))]
     total = sum(samples for _, samples in parts)
@@ -129,7 +136,7 @@ def test_the_position_never_runs_back_nor_ahead(parts: list[tuple[str, int]], st
 
 @given(segments, waits)
 def test_the_lead_is_never_exceeded(parts: list[tuple[str, int]], steps: list[float]) -> None:
-    """Unheard audio ahead of the caller stays within the lead, for a sender that wakes early or late."""
+    """If audio is sent only when `wait_s` is 0, the audio sent and not heard is never longer than the lead."""
     playout, now, sent = filled(parts), 0.0, 0
     total = sum(samples for _, samples in parts)
     for wait in steps:
@@ -144,7 +151,7 @@ def test_the_lead_is_never_exceeded(parts: list[tuple[str, int]], steps: list[fl
 def test_a_sender_that_waits_as_told_plays_without_a_gap(
     parts: list[tuple[str, int]], lead_s: float, begin: float
 ) -> None:
-    """Pieces of half the lead, each sent after its wait, are played without a gap. One wait per piece is enough."""
+    """If pieces of half the lead are sent, each after waiting `wait_s` once, the reply is played without a gap."""
     playout, now = Playout(lead_s, RATE), begin
     for text, samples in parts:
         playout.begin(text)
@@ -161,7 +168,7 @@ def test_a_sender_that_waits_as_told_plays_without_a_gap(
 
 @given(segments, st.lists(st.floats(0, 6), min_size=2, max_size=8))
 def test_heard_text_is_a_growing_prefix(parts: list[tuple[str, int]], positions: list[float]) -> None:
-    """The heard text is a prefix of the reply's words. It grows with the position up to the whole text."""
+    """The heard text is the beginning of the reply. It grows with the position, up to the whole text at the end."""
     playout = filled(parts)
     words = " ".join(text for text, _ in parts).split()
     heard = [playout.heard_text(position).split() for position in sorted(positions)]

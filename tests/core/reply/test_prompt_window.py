@@ -31,7 +31,7 @@ def assistant(text: str) -> ChatMessage:
 
 
 def test_keeps_the_instructions_and_the_last_turns() -> None:
-    """The system message comes first. A turn is a user message and what follows it."""
+    """The prompt is the system message and the last `keep` turns. A turn is a user message and the answer after it."""
     turns = [user("a"), assistant("A"), user("b"), assistant("B"), user("c")]
     assert window("Be brief.", turns, 2) == (ChatMessage("system", "Be brief."), user("b"), assistant("B"), user("c"))
 
@@ -52,7 +52,7 @@ def test_keeps_the_question_being_asked() -> None:
 
 
 def test_keeps_a_greeting_until_the_window_slides() -> None:
-    """A greeting before the first user message is dropped together with the first turn."""
+    """A greeting before the first user message stays in the prompt until the first turn is dropped."""
     greeting = assistant("Hello.")
     assert window("", [greeting, user("a")], 1) == (greeting, user("a"))
     assert window("", [greeting, user("a"), user("b")], 1) == (user("b"),)
@@ -60,7 +60,7 @@ def test_keeps_a_greeting_until_the_window_slides() -> None:
 
 @given(messages, st.integers(0, 6))
 def test_never_holds_more_turns_than_configured(turns: list[ChatMessage], keep: int) -> None:
-    """The prompt is limited in turns, and is a suffix of the conversation."""
+    """The prompt has at most `keep` user messages (at least one), and is the end of the conversation."""
     prompt = window("", turns, keep)
     spoken = [turn for turn in turns if turn.role == "user" or turn.content.strip()]
     assert sum(message.role == "user" for message in prompt) <= max(keep, 1)
@@ -69,33 +69,33 @@ def test_never_holds_more_turns_than_configured(turns: list[ChatMessage], keep: 
 
 @given(messages, st.integers(1, 6))
 def test_each_prompt_begins_with_the_one_before(turns: list[ChatMessage], keep: int) -> None:
-    """Until the window slides, each prompt starts with the previous one, so that a prefix cache can be used."""
+    """Until turns are dropped, each prompt begins with the previous one, so that the model can reuse its KV cache."""
     prompts = [window("Be brief.", turns[:count], keep) for count in range(len(turns) + 1)]
     for count, (before, after) in enumerate(pairwise(prompts), start=1):
         if sum(message.role == "user" for message in turns[:count]) <= keep:
             assert after[: len(before)] == before
 
 
-# -- summaries ---------------------------------------------------------------------------------------------------------
+# -- summaries of dropped turns ----------------------------------------------------------------------------------------
 
 SUMMARIZED = PromptWindow(keep_turns=2, drop_turns=2, summarized=True)
 
 
 def talk(turns: int) -> list[ChatMessage]:
-    """Return a conversation of this many turns, the newest without an answer."""
+    """Return a conversation of `turns` questions, all but the newest with an answer."""
     spoken = [message for at in range(turns) for message in (user(f"q{at}"), assistant(f"a{at}"))]
     return spoken[:-1]
 
 
 def test_without_summaries_dropped_turns_are_lost() -> None:
-    """Without summaries the prompt is the window alone, and no summary is needed."""
+    """If `summarized` is off, the prompt is that of `window`, and `leaving` asks for no summary."""
     plain = PromptWindow(2, 2)
     assert plain.prompt("Be brief.", talk(7)) == window("Be brief.", talk(7), 2, 2)
     assert plain.leaving(talk(7)) == ()
 
 
 def test_a_summary_replaces_the_dropped_turns() -> None:
-    """The summary follows the instructions, and the remaining turns follow it word for word."""
+    """In the prompt, a summary of the dropped turns follows the instructions, and the other turns follow unchanged."""
     summary = ConversationSummary("They talked of a and b.", tuple(talk(5)[:4]))
     prompt = SUMMARIZED.prompt("Be brief.", talk(5), summary)
     assert prompt[0] == ChatMessage("system", "Be brief.")
@@ -105,7 +105,7 @@ def test_a_summary_replaces_the_dropped_turns() -> None:
 
 
 def test_without_a_summary_the_turns_stay_for_one_slide() -> None:
-    """Turns stay in the prompt while their summary is late. The prompt stays limited if it never comes."""
+    """Turns to be dropped stay in the prompt while their summary is missing, but not beyond a maximum of turns."""
     assert SUMMARIZED.prompt("", talk(4)) == tuple(talk(4))
     assert SUMMARIZED.prompt("", talk(5)) == tuple(talk(5))
     late = SUMMARIZED.prompt("", talk(6))
@@ -113,7 +113,7 @@ def test_without_a_summary_the_turns_stay_for_one_slide() -> None:
 
 
 def test_a_summary_is_needed_before_the_window_slides() -> None:
-    """The turns that the next question will drop must be summarized, unless the summary covers them."""
+    """`leaving` returns the messages that the next question will drop, or () if the summary covers them."""
     assert SUMMARIZED.leaving([*talk(2), assistant("a1")]) == ()
     heard = [*talk(3), assistant("a2")]
     assert SUMMARIZED.leaving(heard) == tuple(heard[:4])
@@ -121,7 +121,7 @@ def test_a_summary_is_needed_before_the_window_slides() -> None:
 
 
 def test_a_summary_of_changed_messages_is_ignored() -> None:
-    """A summary of messages that a client has changed is neither used nor extended."""
+    """If a client has changed the messages that a summary covers, the summary is not in the prompt and not extended."""
     summary = ConversationSummary("They talked of a and b.", tuple(talk(5)[:4]))
     other = talk(5)[1:]
     assert SUMMARIZED.prompt("", other, summary) == SUMMARIZED.prompt("", other)
@@ -130,7 +130,7 @@ def test_a_summary_of_changed_messages_is_ignored() -> None:
 
 
 def test_a_summary_extends_the_previous_one() -> None:
-    """The request contains the previous summary instead of the messages that it covers, and the maximum of words."""
+    """The request for a new summary states the maximum of words, the previous summary and the messages after it."""
     spoken = tuple(talk(9))
     request = request_summary(spoken[:8], ConversationSummary("Before that, a.", spoken[:4]), 50)
     assert "50 words" in request[0].content
@@ -147,7 +147,10 @@ def test_a_summary_extends_the_previous_one() -> None:
 def test_nothing_is_lost_and_the_prompt_stays_bounded(
     turns: list[ChatMessage], keep: int, drop: int, prepared: bool
 ) -> None:
-    """With a summary in time, every message is covered by it or in the prompt. The prompt is always limited."""
+    """With a summary in time, every message is in the prompt or covered by the summary.
+
+    With or without it, the prompt is the end of the conversation and has a maximum number of turns.
+    """
     prompt_window = PromptWindow(keep, drop, summarized=True)
     spoken = [turn for turn in turns if turn.role == "user" or turn.content.strip()]
     last = max((at for at, turn in enumerate(spoken) if turn.role == "user"), default=0)

@@ -1,4 +1,4 @@
-"""Tests of the text rules of the answer cache: same questions, and what a question depends on."""
+"""Tests of the answer cache's text rules: which questions are the same, personal, time-dependent or refer back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = st.lists(
 
 @given(st.text(max_size=80))
 def test_the_normal_form_is_stable(text: str) -> None:
-    """`normalize` is idempotent, and ignores surrounding space."""
+    """Normalizing a text twice gives the same as once, and surrounding space is ignored."""
     once = normalize(text)
     assert normalize(once) == once
     assert normalize(f"  {text}\t") == once
@@ -40,12 +40,12 @@ def test_the_normal_form_is_stable(text: str) -> None:
     ],
 )
 def test_signs_of_numbers_stay(one: str, other: str) -> None:
-    """Signs of numbers are kept, so different calculations are different questions."""
+    """`normalize` keeps signs and points in numbers, so different calculations are different questions."""
     assert normalize(one) != normalize(other)
 
 
 def test_punctuation_around_words_does_not_count() -> None:
-    """Punctuation around words and case are ignored, as transcripts of two callers differ in them."""
+    """`normalize` ignores case and punctuation around words, because transcripts of equal words differ in them."""
     assert normalize("Hello, what are your opening hours?") == normalize("hello what are your opening hours")
 
 
@@ -60,7 +60,7 @@ def test_punctuation_around_words_does_not_count() -> None:
     ],
 )
 def test_other_ways_to_ask_are_the_same(one: str, other: str) -> None:
-    """Requests, articles, auxiliaries and inflections do not make another question."""
+    """Two questions are the same if they differ only in polite phrases, articles, auxiliary verbs and word endings."""
     assert same_question(one, other)
 
 
@@ -78,16 +78,19 @@ def test_other_ways_to_ask_are_the_same(one: str, other: str) -> None:
     ],
 )
 def test_a_word_that_matters_makes_another_question(one: str, other: str) -> None:
-    """Negations, prepositions, order, numbers, tenses and question words make another question.
+    """Questions that differ in a negation, preposition, word order, number, tense or question word are not the same.
 
-    One content word is too few.
+    Questions with fewer than two content words are never the same.
     """
     assert not same_question(one, other)
 
 
 @given(WORDS, WORDS)
 def test_sameness_is_an_equivalence_of_content(one: list[str], other: list[str]) -> None:
-    """`same_question` is symmetric. A question equals itself exactly if it has at least two content words."""
+    """`same_question` does not depend on the order of its arguments.
+
+    A question is the same as itself exactly if it has at least two content words.
+    """
     first, second = " ".join(one), " ".join(other)
     assert same_question(first, second) == same_question(second, first)
     assert same_question(first, first) == (len(content_words(first)) >= 2)
@@ -95,7 +98,7 @@ def test_sameness_is_an_equivalence_of_content(one: list[str], other: list[str])
 
 @given(WORDS, st.sampled_from(["not", "10", "Canada", "from", "without"]))
 def test_one_more_word_of_content_is_another_question(words: list[str], extra: str) -> None:
-    """An added content word makes another question."""
+    """A question with one more content word is not the same question."""
     text = " ".join(words)
     assert not same_question(text, f"{text} {extra}")
 
@@ -161,6 +164,6 @@ def test_lasting_facts_are_not_time_dependent(text: str) -> None:
     ["And in Munich?", "What about the other store?", "How much does that one hold?", "Yes.", "Is it open at noon?"],
 )
 def test_questions_that_refer_back_do_not_stand_alone(text: str) -> None:
-    """Pronouns, ellipsis and continuations do not stand alone."""
+    """A text does not stand alone if a pronoun, a missing verb or an initial "and" refers to something said before."""
     assert not stands_alone(text)
     assert stands_alone("Where is the main entrance?")

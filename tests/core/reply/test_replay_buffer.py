@@ -1,4 +1,4 @@
-"""Tests of the replay buffer: audio is taken in order, rewound, and taken again."""
+"""Tests of the replay buffer, from which a sender takes audio in order and, after `wind`, takes it again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ KEEP = 400
 
 
 def pcm(start: int, samples: int) -> bytes:
-    """Return samples whose values are their positions."""
+    """Return 16-bit PCM of `samples` samples, in which the value of each sample is its position from `start` on."""
     return b"".join((start + number).to_bytes(2, "little") for number in range(samples))
 
 
 def test_words_are_returned_once() -> None:
-    """The words of a segment are returned with its first sample, and not again when it is replayed."""
+    """`take` returns the words of a segment with its first sample, and not again when the audio is replayed."""
     buffer = ReplayBuffer(KEEP)
     buffer.add(ReplayPiece("one", pcm(0, 10)))
     buffer.add(ReplayPiece("two", pcm(10, 10)))
@@ -31,7 +31,7 @@ def test_words_are_returned_once() -> None:
 
 
 def test_only_recent_audio_can_be_replayed() -> None:
-    """Only the last `keep` samples can be replayed."""
+    """Only the last samples taken, as many as the buffer keeps, can be replayed. An older position raises an error."""
     buffer = ReplayBuffer(5)
     buffer.add(ReplayPiece("one", pcm(0, 10)))
     buffer.take(10)
@@ -52,7 +52,10 @@ def test_a_cleared_buffer_is_empty() -> None:
 
 
 def test_a_reported_position_replaces_the_model() -> None:
-    """`flush` accepts a reported position before or after the model's, up to what was sent. The position then stops."""
+    """`flush` returns the position in samples: the client's reported one, at most what was sent, or the computed one.
+
+    After `flush` the position no longer moves.
+    """
     playout = Playout(1.0, RATE)
     playout.begin("a few words")
     playout.add(1000)
@@ -78,7 +81,10 @@ steps = st.lists(
 
 @given(steps)
 def test_a_client_plays_every_sample_once_and_in_order(story: list[tuple[str, float | None]]) -> None:
-    """A client plays the whole reply in order, however often it flushes, with or without reporting its position."""
+    """A client that often drops its unplayed audio still plays every sample once and in order.
+
+    It may report the position at which it stopped. Otherwise the sender computes it.
+    """
     lead = 200
     buffer, playout = ReplayBuffer(KEEP), Playout(lead / RATE, RATE)
     client = _Client()
@@ -108,7 +114,7 @@ def test_a_client_plays_every_sample_once_and_in_order(story: list[tuple[str, fl
 
 
 class _Client:
-    """Client that plays audio in real time. Its clock may be slightly off when it reports its position."""
+    """Client that plays received audio in real time. `heard` is the audio it has played."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -120,13 +126,13 @@ class _Client:
         self._buffer += audio
 
     def flush(self, now: float, off_s: float) -> int:
-        """Drop the audio that is not played, and return the position."""
+        """Play until `now` with a clock error of `off_s` seconds, drop the rest, and return the samples played."""
         self._play(max(self._at, now + off_s))
         self._buffer, self._at = b"", now
         return len(self.heard) // 2
 
     def agree(self, position: int) -> None:
-        """Set the played audio to the position that the sender's model computes."""
+        """Shorten the played audio to `position` samples, the position that the sender computed."""
         self.heard = self.heard[: position * 2]
         assert len(self.heard) // 2 == position
 

@@ -1,4 +1,4 @@
-"""Tests of the segmenter: segments for speech synthesis from a token stream."""
+"""Tests of the segmenter, which divides the text of a token stream into segments for speech synthesis."""
 
 from __future__ import annotations
 
@@ -40,13 +40,16 @@ seeds = st.integers(1, 9)
 
 @st.composite
 def texts(draw: st.DrawFn, words: st.SearchStrategy[str]) -> str:
-    """Words after a first plain one, so that no sign stands at the start of the line, where it would be a bullet."""
+    """Draw a text of these words after a plain word, because a sign at the start of a line would be a bullet."""
     parts = ["Well", *draw(st.lists(words, max_size=60))]
     return "".join(part + draw(gaps) for part in parts).strip()
 
 
 def split(text: str, size: int = 1, first: int = FIRST, later: int = LATER) -> list[str]:
-    """Return the segments of `text`, pushed in pieces of `size` characters."""
+    """Return the segments of `text`, which is pushed in pieces of `size` characters.
+
+    `first` and `later` are the maximum number of words of the first segment and of the others.
+    """
     segmenter = Segmenter(first, later)
     pieces = (text[at : at + size] for at in range(0, len(text), size))
     return [segment for piece in pieces for segment in segmenter.push(piece)] + segmenter.flush()
@@ -73,21 +76,24 @@ def spoken(text: str) -> list[str]:
     ],
 )
 def test_cuts_where_a_speaker_would_pause(text: str, segments: list[str]) -> None:
-    """The first segment ends early, and later ones at sentences. Numbers and abbreviations stay whole."""
+    """The first segment ends at a comma or after FIRST words, later segments end with a sentence.
+
+    No segment ends inside a number or at an abbreviation.
+    """
     assert split(text) == segments
 
 
 def test_markdown_is_not_read_aloud() -> None:
-    """Emphasis, code marks, headings and bullets are removed.
+    """The markdown signs of emphasis, code, headings and bullets are removed from the segments.
 
-    Lines end segments, and numbered items keep their number.
+    A segment ends at the end of its line, and a numbered item keeps its number.
     """
     text = "# Three *good* ideas\n\n- **Walk** to `work`\n* Sleep\n1. Eat 2*3 apples\n"
     assert split(text) == ["Three good ideas", "Walk to work", "Sleep", "1. Eat 2*3 apples"]
 
 
 def test_a_long_sentence_is_cut_at_its_last_clause() -> None:
-    """A later segment at its limit ends at its last clause, and not within a phrase."""
+    """A segment that reaches its maximum length inside a sentence ends after the last comma."""
     assert split(f"Go. one two, three four, five six seven {LONG}", later=8)[1:3] == [
         "one two, three four,",
         "five six seven a b c d e",
@@ -103,7 +109,7 @@ def test_a_segment_is_returned_with_its_last_word() -> None:
 
 
 def test_a_full_stop_waits_for_its_word_to_end() -> None:
-    """A decimal point at the end of a token does not end a sentence."""
+    """A full stop ends a sentence only if whitespace follows it: the next token may continue a decimal number."""
     segmenter = Segmenter(FIRST, LATER)
     assert segmenter.push("It is 3.") == []
     assert segmenter.push("5 now.") == []
@@ -118,13 +124,13 @@ def test_text_without_words_makes_no_segment(text: str) -> None:
 
 @given(texts(plain_words | bound_words | signs), seeds, seeds)
 def test_segments_do_not_depend_on_the_pieces(text: str, first: int, size: int) -> None:
-    """Any split into tokens gives the segments of the whole text."""
+    """The segments are the same for any split of the text into tokens."""
     assert split(text, size, first, first * 3) == split(text, len(text), first, first * 3)
 
 
 @given(st.text("ab1 .,!-*#`_\n\"'", max_size=80), seeds)
 def test_segments_of_any_text_do_not_depend_on_the_pieces(text: str, size: int) -> None:
-    """This also holds for markdown, newlines and stray signs. Every segment has something to speak."""
+    """Also with markdown, newlines and single signs, segments do not depend on the tokens, and each has a word."""
     segments = split(text, size)
     assert segments == split(text, max(1, len(text)))
     assert all(spoken(segment) for segment in segments)
@@ -132,7 +138,7 @@ def test_segments_of_any_text_do_not_depend_on_the_pieces(text: str, size: int) 
 
 @given(texts(plain_words | bound_words | signs), seeds, seeds)
 def test_segments_are_the_whole_text(text: str, first: int, later: int) -> None:
-    """Joined segments are the text with single spaces. Only signs that are not spoken may be missing at the end."""
+    """The joined segments are the text with single spaces, except for signs without words at the end of the text."""
     joined, whole = " ".join(split(text, 3, first, later)), " ".join(text.split())
     assert whole.startswith(joined)
     assert not spoken(whole[len(joined) :])
@@ -140,7 +146,7 @@ def test_segments_are_the_whole_text(text: str, first: int, later: int) -> None:
 
 @given(texts(plain_words | signs), seeds, seeds)
 def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
-    """Without bound words, no segment is longer than its limit."""
+    """In text without abbreviations, no segment has more words than its maximum."""
     segments = split(text, 3, first, later)
     assert len(spoken(segments[0])) <= first
     assert all(len(spoken(segment)) <= later for segment in segments[1:])
@@ -148,6 +154,6 @@ def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
 
 @given(texts(plain_words | bound_words), seeds, seeds)
 def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> None:
-    """Only the last segment can end with an abbreviation."""
+    """An abbreviation such as "Dr." stays in one segment with the next word; only the last segment may end with it."""
     ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
     assert not {"Dr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])

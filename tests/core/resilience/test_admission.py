@@ -1,4 +1,4 @@
-"""Tests of admission control: places, and an event loop that is late for long."""
+"""Tests of admission: a call is refused if all places are taken or if the event loop is late for long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rejoinder.core.resilience.admission import LOOKS, Admission, AdmissionRefus
 
 
 def test_places_limit_the_calls() -> None:
-    """Calls are admitted until all places are taken."""
+    """A call is admitted while fewer calls than places are running, and else refused as FULL."""
     admission = Admission(3, 0.1)
     assert [admission.refusal(taken) for taken in (0, 2, 3, 4)] == [
         None,
@@ -21,7 +21,10 @@ def test_places_limit_the_calls() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_only_lasting_lag_refuses(lags: list[float]) -> None:
-    """A call is refused only if every recent measurement is late. `lag_s` is the newest one."""
+    """A call is refused as LATE only if each of the last LOOKS measured lags of the event loop exceeds the limit.
+
+    `lag_s` is the newest measured lag in seconds.
+    """
     admission = Admission(10, 0.1)
     for lag_s in lags:
         admission.note(lag_s)

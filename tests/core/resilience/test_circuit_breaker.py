@@ -1,4 +1,4 @@
-"""Tests of the circuit breaker: what opens the circuit of a replica, and what closes it."""
+"""Tests of the circuit breaker: when it stops using a replica (opens its circuit) and uses it again (closes it)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def breaker(**settings: float) -> CircuitBreaker:
 
 
 def test_silence_opens_the_circuit_once() -> None:
-    """Silence opens the circuit after the timeout, and only once."""
+    """If a replica sends no token within the timeout, its circuit opens, and `silent` reports it only once."""
     circuits = breaker()
     assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 10.6) == []
     assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 10.8) == ["a"]
@@ -26,21 +26,21 @@ def test_silence_opens_the_circuit_once() -> None:
 
 
 def test_a_token_to_any_stream_keeps_the_circuit_closed() -> None:
-    """A replica that sends tokens to other streams is not silent: the waiting stream is in its queue."""
+    """A replica that sends tokens to any of its streams is not silent, also if another stream waits in its queue."""
     circuits = breaker()
     circuits.heard("a", 19.9)
     assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 20.0) == []
 
 
 def test_the_last_replica_stays_in_use() -> None:
-    """Silence does not open the circuit of the last replica in use."""
+    """If only one replica is in use, its circuit does not open, however long it sends no token."""
     circuits = breaker()
     assert circuits.silent({"a": 0.0, "b": 0.0}, IDLE_TIMEOUT_S, 5.0) == ["a"]
     assert circuits.silent({"b": 0.0}, IDLE_TIMEOUT_S, 50.0) == []
 
 
 def test_failures_in_a_row_open_the_circuit() -> None:
-    """The configured number of failures opens the circuit. A token in between resets the count."""
+    """`failures` failed requests in a row open the circuit. A token between failures resets the count."""
     circuits = breaker(failures=3)
     assert [circuits.failed("a", 1.0), circuits.failed("a", 1.1)] == [False, False]
     circuits.heard("a", 1.2)
@@ -48,7 +48,10 @@ def test_failures_in_a_row_open_the_circuit() -> None:
 
 
 def test_probes_follow_growing_pauses() -> None:
-    """Probes follow after 2, 4 and 8 seconds, one each. A token closes the circuit."""
+    """An unused replica gets a probe request after 2 s, and after a failed probe the next one after 4 s.
+
+    One probe is due at a time. A token closes the circuit.
+    """
     circuits = breaker()
     circuits.silent({"a": 0.0}, IDLE_TIMEOUT_S, 1.0)
     assert circuits.due(2.9) == []
@@ -63,7 +66,7 @@ def test_probes_follow_growing_pauses() -> None:
 
 
 def test_a_replica_that_fails_all_probes_is_removed() -> None:
-    """A replica is removed after MOST_PROBES failed probes. The pauses have an upper limit."""
+    """A replica is forgotten after MOST_PROBES failed probes. The pause between probes is at most LONGEST_PAUSE_S."""
     circuits = breaker()
     circuits.silent({"a": 0.0}, IDLE_TIMEOUT_S, 1.0)
     now = 1.0
@@ -75,7 +78,7 @@ def test_a_replica_that_fails_all_probes_is_removed() -> None:
 
 
 def test_a_disabled_breaker_never_opens() -> None:
-    """With enabled=False, neither silence nor failures open a circuit."""
+    """With enabled=False, a circuit never opens, neither for a silent replica nor after failures."""
     circuits = breaker(enabled=False)
     assert circuits.silent({"a": 0.0}, IDLE_TIMEOUT_S, 9.0) == []
     assert not any(circuits.failed("a", float(at)) for at in range(9))

@@ -1,4 +1,7 @@
-"""Tests of the deadline queue: newest first, late requests dropped, no collapse above capacity."""
+"""Tests of the deadline queue, which serves the newest request first and drops requests that would be late.
+
+A ticket is a waiting or served request with a deadline. A place serves one ticket at a time.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ TIMEOUT_S = 0.3
 
 
 def test_the_newest_ticket_goes_first() -> None:
-    """A free place goes to the ticket that joined last."""
+    """When a place becomes free, the ticket that joined last is served."""
     queue: DeadlineQueue[str] = DeadlineQueue(1)
     queue.join("first", 9.0)
     assert queue.calls(0.0) == (["first"], [])
@@ -27,7 +30,7 @@ def test_the_newest_ticket_goes_first() -> None:
 
 
 def test_a_ticket_that_would_be_late_is_dropped() -> None:
-    """A ticket with less time left than the mean service time is dropped while others are served."""
+    """While another ticket is served, a ticket whose deadline is nearer than the mean service time is dropped."""
     queue: DeadlineQueue[str] = DeadlineQueue(2)
     queue.join("measured", 9.0)
     queue.calls(0.0)
@@ -39,7 +42,10 @@ def test_a_ticket_that_would_be_late_is_dropped() -> None:
 
 
 def test_an_estimate_that_is_too_long_is_tested() -> None:
-    """A mean service time that is too long does not block the queue. With all places free, one ticket is served."""
+    """If all places are free, a ticket is served even if it would be late by the mean service time.
+
+    Otherwise one very slow request would make the queue drop all others for ever.
+    """
     queue: DeadlineQueue[str] = DeadlineQueue(2)
     queue.join("stalled", 9.0)
     queue.calls(0.0)
@@ -50,7 +56,7 @@ def test_an_estimate_that_is_too_long_is_tested() -> None:
 
 
 def test_withdrawn_work_does_not_change_the_estimate() -> None:
-    """A ticket withdrawn with learn=False does not change the mean service time."""
+    """A ticket that leaves with learn=False does not change the mean service time."""
     queue: DeadlineQueue[str] = DeadlineQueue(1)
     queue.join("withdrawn", 9.0)
     queue.calls(0.0)
@@ -60,16 +66,17 @@ def test_withdrawn_work_does_not_change_the_estimate() -> None:
 
 @given(st.floats(0.5, 4.0), st.integers(1, 4), st.integers(0, 2**32))
 def test_above_capacity_the_places_stay_useful(load: float, places: int, seed: int) -> None:
-    """Up to four times the capacity, at least 70% of the possible requests are served in time."""
+    """With a load of up to four times the capacity, at least 70% of the requests that fit are served in time."""
     arrivals, served = _simulate(load, places, random.Random(seed))
     fits = min(len(arrivals), arrivals[-1] * places / SERVICE_S)
     assert served >= 0.7 * fits
 
 
 def _simulate(load: float, places: int, draws: random.Random) -> tuple[list[float], int]:
-    """Return the arrival times and the number of requests served before their deadline.
+    """Return the arrival times in seconds and the number of requests that were served before their deadline.
 
-    Arrivals are a Poisson process. Service takes 100 ms with a standard deviation of 10%.
+    The 400 arrivals are a Poisson process with `load` times the capacity. Service takes 100 ms with a standard
+    deviation of 10 ms.
     """
     queue: DeadlineQueue[int] = DeadlineQueue(places)
     at, arrivals = 0.0, []

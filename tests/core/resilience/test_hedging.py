@@ -1,4 +1,7 @@
-"""Tests of hedging: the delay, the budget and the race."""
+"""Tests of hedging: after which delay a second request is sent, how many are allowed, and which answer is used.
+
+The attempts at one answer are a race. The primary attempt is the first, and the first with a token wins.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def never(now: float) -> bool:
 
 @given(st.lists(ttfts, min_size=1, max_size=200), st.floats(0, 1))
 def test_quantiles_are_order_statistics_to_the_stated_error(samples: list[float], q: float) -> None:
-    """A quantile is the ceil(q n)-th smallest sample within one percent."""
+    """The q-quantile of n samples is the ceil(q n)-th smallest one, within one percent."""
     window = TtftWindow(30.0)
     for sample in samples:
         window.observe(sample, 1000.0)
@@ -59,7 +62,7 @@ def test_quantiles_are_order_statistics_to_the_stated_error(samples: list[float]
 
 
 def test_the_window_forgets_a_slice_at_a_time() -> None:
-    """A sample stays in the window for two to three slices. The quantile of an empty window raises an error."""
+    """A sample counts for between 20 and 30 s in a window of 30 s. The quantile of an empty window raises an error."""
     window = TtftWindow(30.0)
     window.observe(0.1, 5.0)
     window.observe(0.9, 15.0)
@@ -70,7 +73,7 @@ def test_the_window_forgets_a_slice_at_a_time() -> None:
 
 @given(st.sampled_from([0.0, 0.01, 0.04, 0.1, 0.5, 1.0]), st.floats(1, 20), st.lists(st.booleans(), max_size=300))
 def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: list[bool]) -> None:
-    """Further attempts never exceed `ratio` times the primary attempts, for any order of requests."""
+    """For any order of requests, the further attempts are at most `ratio` times the primary attempts."""
     budget, primaries, spent = HedgeBudget(ratio, cap), 0, 0
     for spend in spends:
         if spend:
@@ -82,7 +85,7 @@ def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: li
 
 
 def test_the_budget_is_exact_and_capped() -> None:
-    """Ten primary attempts at 0.1 pay for one hedge. The saved tokens never exceed the cap."""
+    """With a ratio of 0.1, ten primary attempts pay for one hedge. At most `cap` unused hedges are saved."""
     budget = HedgeBudget(0.1, 2)
     for _ in range(10):
         budget.earn()
@@ -93,7 +96,10 @@ def test_the_budget_is_exact_and_capped() -> None:
 
 
 def test_the_delay_follows_the_tail_once_there_are_samples() -> None:
-    """The delay is the fixed deadline below min_samples, and the (1 - budget) quantile of the window above."""
+    """With fewer than `min_samples` recent times to first token, the delay is the configured fixed deadline.
+
+    With more, the delay is the (1 - budget) quantile of the recent times.
+    """
     policy = HedgePolicy(HedgingSettings(budget=0.04, min_samples=100, first_token_deadline_ms=600))
     for index in range(99):
         policy.observe_ttft(0.1 + index / 1000, 1.0)
@@ -104,19 +110,19 @@ def test_the_delay_follows_the_tail_once_there_are_samples() -> None:
 
 
 def test_the_delay_depends_on_the_prompt_size() -> None:
-    """Long prompts do not raise the delay of short ones, and short prompts do not lower the delay of long ones."""
+    """Delays are measured for each range of prompt sizes, so long prompts do not raise the delay of short ones."""
     policy = HedgePolicy(HedgingSettings(min_samples=1))
     policy.observe_ttft(0.1, 0.0, prompt_tokens=40)
     policy.observe_ttft(1.5, 0.0, prompt_tokens=5000)
     assert policy.delay_s(0.0, prompt_tokens=200) == pytest.approx(0.1, rel=RELATIVE_ERROR)
     assert policy.delay_s(0.0, prompt_tokens=4096) == pytest.approx(1.5, rel=RELATIVE_ERROR)
-    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # there are no samples in this band
+    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # no prompt of this range of sizes was measured
     assert policy.usual_s(0.0) == 0.0
     assert prompt_tokens(4 * 256) == 256
 
 
 def test_a_hedge_that_would_only_wait_is_vetoed() -> None:
-    """A hedge is vetoed only if every other replica is known to have `veto_queue` requests."""
+    """A hedge is not sent if the shortest queue of another replica is known to have `veto_queue` requests or more."""
     policy = HedgePolicy(HedgingSettings(veto_queue=3))
     assert [policy.vetoed(queue) for queue in (None, 0, 2, 3, 9)] == [False, False, False, True, True]
 
@@ -130,7 +136,7 @@ def test_the_delay_is_clamped(ttft_s: float, delay_s: float) -> None:
 
 
 def test_hedging_can_be_switched_off() -> None:
-    """With enabled=False the delay is infinite."""
+    """With enabled=False the delay is infinite, so no hedge is ever sent."""
     assert HedgePolicy(HedgingSettings(enabled=False)).delay_s(0.0) == math.inf
 
 
@@ -143,7 +149,10 @@ def test_the_policy_pays_for_hedges_out_of_primaries() -> None:
 
 
 def run(events: list[RaceEvent], funded: bool = True) -> tuple[Race, list[RaceCommand]]:
-    """Return the race and its commands after events that are one second apart."""
+    """Return the race and its commands after events that are one second apart.
+
+    If `funded` is False, the budget pays for no further attempt.
+    """
     race, commands = Race(), list[RaceCommand]()
     for now, event in enumerate(events):
         race, new = step(race, event, float(now), always if funded else never)
@@ -152,30 +161,33 @@ def run(events: list[RaceEvent], funded: bool = True) -> tuple[Race, list[RaceCo
 
 
 def test_a_fast_primary_wins_alone() -> None:
-    """A primary that answers before the delay wins. A late HedgeDue starts nothing."""
+    """A primary attempt that answers before the delay is used, and a HedgeDue after that starts no hedge."""
     race, commands = run([PrimarySent(), FirstToken(0), HedgeDue()])
     assert commands == [UseAttempt(0, 1.0)]
     assert race.phase is RacePhase.WON
 
 
 def test_a_hedge_that_answers_first_wins_and_the_primary_is_cancelled() -> None:
-    """The loser is cancelled once, with the time it had waited. Its late token changes nothing."""
+    """If the hedge answers first, the primary attempt is cancelled once, with the seconds it had waited.
+
+    A later token of the primary attempt changes nothing.
+    """
     _, commands = run([PrimarySent(), HedgeDue(), FirstToken(1), FirstToken(0)])
     assert commands == [StartHedge(1), UseAttempt(1, 1.0), CancelAttempt(0, 2.0)]
 
 
 def test_without_budget_the_primary_runs_alone() -> None:
-    """Without a token in the budget no hedge is sent."""
+    """If the budget does not pay for a hedge, none is sent, and the answer of the primary attempt is used."""
     assert run([PrimarySent(), HedgeDue(), FirstToken(0)], funded=False)[1] == [UseAttempt(0, 2.0)]
 
 
 def test_a_failure_is_retried_at_once() -> None:
-    """A failed attempt is retried before the delay has passed. A retry of the only attempt needs no budget."""
+    """If the only attempt fails, another is sent at once, before the delay has passed and without the budget."""
     assert run([PrimarySent(), AttemptFailed(0)], funded=False)[1] == [StartHedge(1)]
 
 
 def test_a_failure_beside_a_running_attempt_is_retried_from_the_budget() -> None:
-    """While another attempt is running, a failed one is replaced only if the budget pays for it."""
+    """If one of two attempts fails, it is replaced only if the budget pays for it, because the other still runs."""
     events: list[RaceEvent] = [PrimarySent(), HedgeDue(), AttemptFailed(0)]
     assert run(events)[1] == [StartHedge(1), StartHedge(2)]
     grants = iter([True, False])
@@ -185,14 +197,14 @@ def test_a_failure_beside_a_running_attempt_is_retried_from_the_budget() -> None
 
 
 def test_three_failures_end_the_race() -> None:
-    """After three failed attempts the race is lost, and GiveUp is sent once."""
+    """After three failed attempts there are no more: the race is lost, and its last command is GiveUp."""
     race, commands = run([PrimarySent(), AttemptFailed(0), AttemptFailed(1), AttemptFailed(2), AttemptFailed(2)])
     assert commands == [StartHedge(1), StartHedge(2), GiveUp()]
     assert race.phase is RacePhase.LOST
 
 
 def test_the_budget_is_spent_only_for_a_needed_attempt() -> None:
-    """A token, a late timer or a stale failure does not call `try_spend`."""
+    """The budget is not charged for events that start no attempt: a token, a late timer, a failure after the answer."""
     calls: list[float] = []
 
     def spend(now: float) -> bool:
@@ -208,7 +220,7 @@ def test_the_budget_is_spent_only_for_a_needed_attempt() -> None:
 
 @given(st.lists(race_events, max_size=14), st.lists(st.booleans(), min_size=14, max_size=14))
 def test_any_order_of_events_keeps_the_rules(events: list[RaceEvent], funds: list[bool]) -> None:
-    """There is at most one winner, and every other running attempt is cancelled once, for any order of events."""
+    """For any order of events, at most one attempt is used, and every other running attempt is cancelled once."""
     race, commands, alive, granted = Race(), list[RaceCommand](), set[int](), iter(funds)
     for now, event in enumerate(events):
         alive |= {0} if isinstance(event, PrimarySent) and race.phase is RacePhase.READY else set()
@@ -243,7 +255,7 @@ def test_any_order_of_events_keeps_the_rules(events: list[RaceEvent], funds: lis
 
 @given(st.lists(race_events, max_size=14))
 def test_attempts_are_numbered_in_the_order_they_went_out(events: list[RaceEvent]) -> None:
-    """Attempt numbers count up from 0 without a gap."""
+    """Attempts are numbered from 0 without a gap, in the order in which they are started."""
     _, commands = run(events)
     started = [0, *(command.attempt for command in commands if isinstance(command, StartHedge))]
     assert all(after == before + 1 for before, after in pairwise(started))

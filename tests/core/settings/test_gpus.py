@@ -1,4 +1,4 @@
-"""GPUs are reserved only for engines that use them."""
+"""Tests of the rule that a stage may reserve GPUs only if its engine uses them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOSTED = {"engine": "openai_api", "base_url": "http://127.0.0.1:8001/v1"}
     ],
 )
 def test_a_cpu_engine_refuses_a_gpu(section: str, stage: dict[str, Any], owner: str) -> None:
-    """The error names the section, the field, the engine and the fix."""
+    """`num_gpus` of a stage whose engine runs on the CPU is refused, and the error names section, field and engine."""
     with pytest.raises(ConfigError) as refused:
         parse_settings({section: {**stage, "resources": ONE_GPU}})
     assert refused.value.field == f"args.{section}"
@@ -40,18 +40,18 @@ def test_a_cpu_engine_refuses_a_gpu(section: str, stage: dict[str, Any], owner: 
 
 @pytest.mark.parametrize("section", ["stt", "llm", "tts"])
 def test_an_emulated_engine_may_reserve_a_gpu(section: str) -> None:
-    """Placement on GPUs is tested with emulated engines, on GPUs that are only declared."""
+    """An emulated engine may reserve a GPU, because tests place it on GPUs that are declared to Ray and not real."""
     settings = parse_settings({section: {"engine": "emulated", "resources": ONE_GPU}})
     assert getattr(settings, section).resources.num_gpus == 1
 
 
 def test_vllm_may_reserve_a_gpu() -> None:
-    """vLLM is the one real engine that uses a GPU."""
+    """The engine vLLM, the only real engine that uses a GPU, may reserve one."""
     assert parse_settings({"llm": {"engine": "vllm", "resources": ONE_GPU}}).llm.reservation.num_gpus == 1
 
 
 def test_no_stage_reserves_a_gpu_by_default() -> None:
-    """The defaults run on a machine without a GPU."""
+    """By default no stage reserves a GPU, so the defaults run on a machine without one."""
     settings = Settings()
     stages = (settings.host, settings.vad, settings.turn_detector, settings.stt, settings.llm, settings.tts)
     assert not any(stage.resources.num_gpus for stage in stages)

@@ -1,4 +1,4 @@
-"""A host that is removed keeps its calls until they end."""
+"""Tests of the host's time limits: a host that is removed must be able to keep its calls until they end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rejoinder.core.settings.settings import HostSettings, parse_settings
 
 
 def test_a_shutdown_timeout_below_the_longest_session_is_refused() -> None:
-    """Serve would kill the host with calls on it; the error names both settings."""
+    """A `graceful_shutdown_timeout_s` below `session_max_s` is refused: Serve would kill a host that has calls."""
     with pytest.raises(ConfigError) as refused:
         parse_settings({"host": {"graceful_shutdown_timeout_s": 900}})
     assert refused.value.field == "args.host"
@@ -17,19 +17,19 @@ def test_a_shutdown_timeout_below_the_longest_session_is_refused() -> None:
 
 
 def test_the_default_shutdown_timeout_outlasts_the_longest_session() -> None:
-    """There is time left for the last reply of a call that lasts as long as it may."""
+    """The default shutdown timeout is longer than the longest call, so its last reply can be finished."""
     settings = HostSettings()
     assert settings.graceful_shutdown_timeout_s > settings.session_max_s
 
 
 def test_equal_timeouts_are_accepted() -> None:
-    """The margin is a default, not a requirement."""
+    """A shutdown timeout equal to the longest session is accepted."""
     limits = {"session_max_s": 600, "graceful_shutdown_timeout_s": 600}
     assert parse_settings({"host": limits}).host.graceful_shutdown_timeout_s == 600
 
 
 def test_an_error_of_a_section_does_not_print_the_section() -> None:
-    """The message of a check between fields names their values; the whole section would hide it."""
+    """If two fields contradict each other, the error has their names and values, and not the whole section."""
     with pytest.raises(ConfigError) as refused:
         parse_settings({"host": {"graceful_shutdown_timeout_s": 1, "metrics_port": 9}})
     assert "metrics_port" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Every setting is documented: the settings reference is generated from the models."""
+"""Tests that every setting has a description and a range, because the settings reference is generated from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = {int, float}
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the models that occur in a type, for example in `LlmSettings | None`."""
+    """Yield the pydantic models that occur in a type, for example `LlmSettings` in `LlmSettings | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
@@ -24,7 +24,7 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def reachable(model: type[BaseModel], found: set[type[BaseModel]]) -> set[type[BaseModel]]:
-    """Add to `found` the model and every model that its fields contain."""
+    """Add the model and every model that its fields contain to `found`, and return `found`."""
     if model not in found:
         found.add(model)
         for field in model.model_fields.values():
@@ -44,14 +44,14 @@ FIELDS = sorted(
 
 
 def test_all_sections_are_reached() -> None:
-    """The walk starts at the file and reaches nested sections, tuples of sections and optional ones."""
+    """FIELDS has the fields of the file, of nested sections, of tuples of sections and of optional sections."""
     names = {name.partition(".")[0] for name, _ in FIELDS}
     assert {"HttpOptions", "LlmSettings", "SpeculativeDecoding", "Opening", "EmulationSettings"} <= names
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=[name for name, _ in FIELDS])
 def test_every_field_has_a_description(name: str, field: FieldInfo) -> None:
-    """A description is at least a few words and ends like a sentence."""
+    """Every setting has a description of at least LEAST_WORDS words that ends with a full stop."""
     description = field.description or ""
     assert len(description.split()) >= LEAST_WORDS, f"{name} has no description"
     assert description.rstrip().endswith(".")
@@ -59,6 +59,6 @@ def test_every_field_has_a_description(name: str, field: FieldInfo) -> None:
 
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=[name for name, _ in FIELDS])
 def test_every_number_has_a_range(name: str, field: FieldInfo) -> None:
-    """The range of a number is in the type of its field, so that the reference can state it."""
+    """Every number has its range in the type of its field, where the generated reference finds it."""
     if field.annotation in NUMBERS and name != "EmulationSettings.seed":
         assert field.metadata, f"{name} has no range"

@@ -1,4 +1,4 @@
-"""The thresholds of speech detection that an operator may configure."""
+"""Tests of the limits on the configured thresholds of speech detection."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rejoinder.core.settings.settings import parse_settings
 
 
 def test_release_threshold_above_threshold_is_refused() -> None:
-    """A release_threshold above threshold would end speech with the window that began it; the error names both."""
+    """A `release_threshold` above `threshold` is refused, because speech would end with the window that began it."""
     with pytest.raises(ConfigError, match=r"release_threshold 0\.6 is above threshold 0\.5") as refused:
         parse_settings({"speech": {"threshold": 0.5, "release_threshold": 0.6}})
     assert refused.value.field == "args.speech"
 
 
 def test_equal_thresholds_are_accepted() -> None:
-    """Equal thresholds turn the hysteresis off, which is allowed."""
+    """`release_threshold` may equal `threshold`: speech then begins and ends at the same probability."""
     assert parse_settings({"speech": {"threshold": 0.5, "release_threshold": 0.5}}).speech.release_threshold == 0.5

@@ -1,4 +1,4 @@
-"""vLLM's arguments follow from the settings and the GPU. Settings that the GPU cannot run are refused by name."""
+"""Tests of the engine arguments that follow from the vLLM settings and the GPU, and of settings that are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refusal(llm: dict[str, Any]) -> ConfigError:
 
 
 def test_every_gpu_of_the_guide_has_a_profile() -> None:
-    """Each of the guide's five GPUs has a profile with its memory. Each number format has a precision of the guide."""
+    """Each of the guide's five GPUs has a profile, and each number format has a precision from the guide's table."""
     assert [profile.card for profile in GPU_PROFILES.values()] == list(GPUS)
     assert tuple(GPU_PROFILES) == NAMES
     assert {method.precision for method in METHODS.values()} <= {precision.name for precision in PRECISIONS}
@@ -52,7 +52,7 @@ def test_only_ada_and_hopper_multiply_in_fp8(name: GpuName, runs: tuple[Quantiza
 
 @given(cards, st.sampled_from(QUANTIZATIONS))
 def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, quantization: Quantization) -> None:
-    """A number format that the GPU cannot run is refused with those that it can."""
+    """A number format that the GPU runs becomes vLLM's argument. For another, the error lists those that it runs."""
     if quantization in card.runs:
         made = VllmSettings(gpu=card.name, quantization=quantization)
         assert engine_arguments("m", made, on_gpu=True)["quantization"] == METHODS[quantization].argument
@@ -63,7 +63,7 @@ def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, qua
 
 @given(cards)
 def test_the_defaults_of_a_gpu_run_on_it(card: GpuProfile) -> None:
-    """With only its name set, the number format is one that the GPU runs and that needs no special checkpoint."""
+    """If only the GPU's name is set, the number format runs on the GPU and needs no specially prepared weights."""
     arguments = engine_arguments("m", VllmSettings(gpu=card.name), on_gpu=True)
     assert arguments["dtype"] == ("float16" if card.name == "t4" else "bfloat16")
     assert arguments["quantization"] == ("fp8" if card.name in {"h100", "l4"} else None)
@@ -74,7 +74,7 @@ def test_the_defaults_of_a_gpu_run_on_it(card: GpuProfile) -> None:
 
 
 def test_without_a_gpu_the_cpu_build_gets_its_memory() -> None:
-    """The CPU build gets KV cache memory, a small batch, small cache blocks and no compiled graphs."""
+    """Without a GPU, vLLM gets the configured KV cache memory, a small batch, small blocks and no compiled graphs."""
     arguments = engine_arguments("m", VllmSettings(cpu_kv_cache_gb=1.5), on_gpu=False)
     assert arguments["kv_cache_memory_bytes"] == 1536 * 1024 * 1024
     assert arguments["max_num_seqs"] == CPU_SEQUENCES
@@ -84,7 +84,10 @@ def test_without_a_gpu_the_cpu_build_gets_its_memory() -> None:
 
 
 def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
-    """On the CPU the number of threads is set and they are not bound to cores. Usage statistics are off."""
+    """On the CPU, vLLM's number of threads is set and threads are not bound to cores, which other replicas use too.
+
+    vLLM's usage statistics are off.
+    """
     environment = process_environment(3, on_gpu=False)
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
@@ -93,7 +96,10 @@ def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
 
 
 def test_the_guides_commands_are_one_section() -> None:
-    """Sections 2.3.3 and 6.3 of the guide: EAGLE-3 with one token, fp8, 256 sequences of 8192 tokens, two GPUs."""
+    """A short `vllm` section gives the arguments of the guide's commands in sections 2.3.3 and 6.3.
+
+    They are EAGLE-3 with one token, fp8, 256 sequences of 8192 tokens, and two GPUs.
+    """
     guide = {
         "gpu": "h100",
         "tensor_parallel_size": 2,
@@ -118,14 +124,14 @@ def test_a_replica_is_placed_on_its_gpus(card: GpuProfile, count: int, labels: d
 
 
 def test_other_engines_are_placed_as_configured() -> None:
-    """The section `vllm` does not change the reservation of another engine."""
+    """If the engine is not vLLM, its section `vllm` changes neither the reservation nor the request limit."""
     stage = LlmSettings(vllm=VllmSettings(gpu="h100"))
     assert stage.reservation == stage.resources
     assert stage.ongoing_limit == stage.max_ongoing_requests
 
 
 def test_it_prefills_while_prefix_caching_is_on() -> None:
-    """Prefill is useful only if the KV cache of the prompt is kept."""
+    """vLLM supports prefill only with `enable_prefix_caching`, without which the KV cache of the prompt is not kept."""
     assert LlmSettings(engine="vllm").supports_prefill
     assert not LlmSettings(engine="vllm", vllm=VllmSettings(enable_prefix_caching=False)).supports_prefill
 
@@ -134,7 +140,7 @@ def test_it_prefills_while_prefix_caching_is_on() -> None:
 def test_weights_are_accepted_exactly_if_they_leave_room(
     card: GpuProfile, count: int, parameters_b: float, share: float
 ) -> None:
-    """Weights are refused exactly if they do not fit the configured share of the memory of all GPUs."""
+    """A model is refused exactly if its weights exceed `gpu_memory_utilization` of the memory of all its GPUs."""
     options: dict[str, Any] = {"tensor_parallel_size": count, "gpu_memory_utilization": share}
     needed = weights_gb(parameters_b, 8 if card.quantization == "fp8" else 16)
     if needed < card.card.vram_gb * share * count:
@@ -160,7 +166,7 @@ def test_weights_are_accepted_exactly_if_they_leave_room(
     ],
 )
 def test_a_refusal_names_field_and_fix(llm: dict[str, Any], field: str, says: str) -> None:
-    """The error has the path of the section or field, and states what to write instead."""
+    """The error of a refused setting has the path of the section or field, and states what to write instead."""
     error = refusal(llm)
     assert error.field == field
     assert says in str(error)

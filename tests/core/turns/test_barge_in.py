@@ -1,4 +1,4 @@
-"""Tests of the classification of speech over a reply: words, backchannel, noise, or echo."""
+"""Tests of the classification of speech during a reply: addressed to the agent, backchannel, noise or echo."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def reading(text: str, agent: AgentSpeech = OVER, language: str = "en", **change
     "text", ["Which platform did you say?", "No.", "Mm-hm, but how much is it?", "Tuesday", "Stop."]
 )
 def test_words_are_addressed_to_the_agent(text: str) -> None:
-    """One word that is not a backchannel makes an utterance addressed to the agent, even after backchannels."""
+    """An utterance with a word that is not a backchannel is addressed to the agent, even after backchannels."""
     assert reading(text) is SpeechKind.ADDRESSED
 
 
 @pytest.mark.parametrize("text", ["Mm-hm.", "Yeah, okay.", "Uh-huh", "I see. Right."])
 def test_backchannels_do_not_interrupt(text: str) -> None:
-    """An utterance of backchannels only is a backchannel, whatever their number."""
+    """An utterance that has only backchannels ("mm-hm", "okay") is a backchannel, whatever their number."""
     assert reading(text) is SpeechKind.BACKCHANNEL
 
 
 def test_a_backchannel_at_the_end_of_a_reply_is_an_answer() -> None:
-    """ "Yeah" in the last second of a reply, or after it, is addressed to the agent. Noise is not."""
+    """A backchannel in the last second of a reply, or after the reply, is addressed to the agent. Noise is not."""
     assert reading("Yeah.", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechKind.ADDRESSED
     assert reading("Yeah.", AFTER) is SpeechKind.ADDRESSED
     assert reading("", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechKind.NO_WORDS
@@ -53,9 +53,9 @@ def test_a_noise_has_no_words(text: str) -> None:
 
 
 def test_min_words_sets_the_number_of_words() -> None:
-    """With min_words=3, two words are too few and a stop word is enough.
+    """With min_words=3, three words are addressed to the agent and two are not. A stop word alone always is.
 
-    With 0, any sound is addressed to the agent.
+    With min_words=0, any sound is addressed to the agent.
     """
     assert reading("Which one", min_words=3) is SpeechKind.NO_WORDS
     assert reading("Which one then", min_words=3) is SpeechKind.ADDRESSED
@@ -64,7 +64,7 @@ def test_min_words_sets_the_number_of_words() -> None:
 
 
 def test_languages_have_lists_of_their_own() -> None:
-    """English backchannels are words in German, unless the operator lists them for German."""
+    """Each language has its own list of backchannels, which the settings can replace. "Okay" is none in German."""
     assert reading("Okay", language="de") is SpeechKind.ADDRESSED
     assert reading("Genau", language="de", backchannels={"de": ("genau",)}) is SpeechKind.BACKCHANNEL
 
@@ -79,7 +79,10 @@ def test_languages_have_lists_of_their_own() -> None:
     ],
 )
 def test_words_of_the_reply_are_an_echo(text: str) -> None:
-    """A part of the reply is an echo, also with one word misrecognized or with the first and last words cut."""
+    """A part of the reply's text is an echo, also if one word is misrecognized or the first and last words are cut.
+
+    With echo_guard=False it is addressed to the agent.
+    """
     assert reading(text) is SpeechKind.ECHO
     assert reading(text, AFTER) is SpeechKind.ECHO
     assert reading(text, echo_guard=False) is SpeechKind.ADDRESSED
@@ -89,13 +92,13 @@ def test_words_of_the_reply_are_an_echo(text: str) -> None:
     "text", ["Does it leave from platform nine or three?", "The minutes to four", "past ten leaves"]
 )
 def test_a_caller_may_use_words_of_the_reply(text: str) -> None:
-    """Words of the reply in another order, far apart, or among other words are the caller's."""
+    """Words of the reply in another order, far apart, or among other words are not an echo."""
     assert reading(text) is SpeechKind.ADDRESSED
 
 
 @given(reply_words, st.data())
 def test_every_part_of_the_reply_is_an_echo(spoken: list[str], data: st.DataObject) -> None:
-    """Any part of the reply is an echo, also with one word in five misrecognized."""
+    """Any consecutive words of the reply are an echo, also if one word of at least five is misrecognized."""
     start = data.draw(st.integers(0, len(spoken) - 1))
     part = spoken[start : data.draw(st.integers(start + 1, len(spoken)))]
     assert is_echo(part, spoken)
@@ -108,7 +111,7 @@ def test_every_part_of_the_reply_is_an_echo(spoken: list[str], data: st.DataObje
 def test_words_that_the_agent_did_not_say_are_not_an_echo(
     spoken: list[str], before: list[str], after: list[str]
 ) -> None:
-    """An utterance is not an echo if a quarter of its words are not in the reply."""
+    """An utterance is not an echo if at least a quarter of its words are not in the reply."""
     own = ["caller"] * (1 + (len(before) + len(after)) // 3)
     assert not is_echo(before + own + after, spoken)
 
@@ -123,7 +126,7 @@ def test_a_stop_word_always_passes(before: list[str], stop: str, after: list[str
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_classified(text: str, spoken: str) -> None:
-    """Any text is classified without an error. Over a reply, text without words is always NO_WORDS."""
+    """Any text is classified without an error. During a reply, text without words is always NO_WORDS."""
     result = reading(text, AgentSpeech(spoken, interrupted=True, remaining_s=9.0))
     assert result in SpeechKind
     assert words(text) or result is SpeechKind.NO_WORDS

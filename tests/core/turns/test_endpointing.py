@@ -1,4 +1,4 @@
-"""Tests of the silence that ends a turn, as a function of the end-of-turn probability."""
+"""Tests of the silence in seconds that ends a turn, as a function of the probability that the turn is over."""
 
 from __future__ import annotations
 
@@ -44,10 +44,9 @@ def settings(draw: st.DrawFn) -> EndpointingSettings:
     ],
 )
 def test_passes_through_the_configured_points(probability: float | None, expected_s: float) -> None:
-    """The silence matches the configured points.
+    """The required silence has the documented values at chosen probabilities.
 
-    It meets the maximum, the fallback and the minimum, is linear below the threshold, and clamps invalid
-    probabilities.
+    Among them are the configured maximum, minimum and fallback (None). Probabilities outside 0 to 1 are clamped.
     """
     assert endpoint_silence_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(
         expected_s, abs=0.001
@@ -56,10 +55,10 @@ def test_passes_through_the_configured_points(probability: float | None, expecte
 
 @given(probability=st.floats(0.3, 0.97), pauses=st.lists(st.floats(0.05, 3.0), max_size=20))
 def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
-    """The probability of a false cut-off equals the budget.
+    """The probability that a pause is taken for the end of the turn equals the configured `cut_off_budget`.
 
-    It is lower only where the minimum silence is longer than the budget requires. Pauses follow a Rayleigh
-    distribution with the caller's mean.
+    It is lower only if the minimum silence is longer than the budget requires. The caller's pauses are assumed to
+    follow a Rayleigh distribution with their mean so far.
     """
     pauses_so_far = PauseStats()
     for seconds in pauses:
@@ -76,7 +75,7 @@ def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
 
 @given(probabilities, st.floats(0.3, 3.0))
 def test_long_pauses_lengthen_the_silence(probability: float, pause_s: float) -> None:
-    """Pauses longer than the default mean never shorten the silence."""
+    """If the caller's pauses were longer than the default mean, the required silence is not shorter than without."""
     rules = EndpointingSettings()
     long_s = endpoint_silence_s(
         TurnDetection(), rules, probability, PauseStats().with_pause(pause_s).with_pause(pause_s)
@@ -93,34 +92,34 @@ def test_falls_with_the_probability(chosen: EndpointingSettings, one: float, oth
 
 @given(settings(), probabilities)
 def test_stays_within_the_configured_bounds(chosen: EndpointingSettings, probability: float) -> None:
-    """The silence lies between the configured minimum and maximum for every probability."""
+    """For every probability, the required silence lies between the configured minimum and maximum."""
     wait = endpoint_silence_s(TurnDetection(), chosen, probability)
     assert chosen.min_silence_ms / 1000 - 1e-12 <= wait <= chosen.max_silence_ms / 1000 + 1e-12
 
 
 @given(st.integers(0, 20_000), st.none() | probabilities)
 def test_server_vad_waits_exactly_the_configured_silence(silence_ms: int, probability: float | None) -> None:
-    """With server_vad, the silence is the client's, whatever the turn detector says."""
+    """With server_vad, the required silence is the client's `silence_duration_ms`, whatever the probability."""
     detection = TurnDetection(DetectionMode.SERVER_VAD, silence_duration_ms=silence_ms)
     assert endpoint_silence_s(detection, EndpointingSettings(), probability) == silence_ms / 1000
 
 
 def test_without_turn_detection_silence_never_ends_a_turn() -> None:
-    """With turn detection off, only the client ends a turn."""
+    """With turn detection off, the required silence is infinite: only the client ends a turn."""
     assert endpoint_silence_s(TurnDetection(DetectionMode.NONE), EndpointingSettings(), 1.0) == math.inf
 
 
 @pytest.mark.parametrize(("eagerness", "longest_s"), [("low", 8), ("medium", 4), ("high", 2), ("auto", 2)])
 def test_eagerness_sets_the_longest_silence(eagerness: str, longest_s: float) -> None:
-    """At probability 0 the silence is 8, 4 or 2 s by eagerness.
+    """At probability 0 the required silence is 8, 4 or 2 s with eagerness low, medium or high.
 
-    With `auto` it is never longer than the configured maximum.
+    With eagerness auto it is the configured maximum, here 2 s.
     """
     assert endpoint_silence_s(TurnDetection(eagerness=eagerness), EndpointingSettings(), 0.0) == longest_s
 
 
 def test_auto_is_capped_like_medium() -> None:
-    """A higher configured maximum does not raise `auto` above the 4 s of the OpenAI Realtime reference."""
+    """With eagerness auto, the silence is at most the 4 s of the OpenAI Realtime reference, whatever is configured."""
     assert endpoint_silence_s(TurnDetection(), EndpointingSettings(max_silence_ms=9000), 0.0) == 4.0
 
 
@@ -128,7 +127,7 @@ def test_auto_is_capped_like_medium() -> None:
 def test_semantic_vad_is_monotone_and_bounded(
     detection: TurnDetection, chosen: EndpointingSettings, one: float, other: float
 ) -> None:
-    """For every eagerness the silence falls with the probability and stays below the eagerness's maximum."""
+    """For every eagerness, a higher probability requires no longer silence, and the eagerness's maximum is kept."""
     low, high = sorted((one, other))
     assert endpoint_silence_s(detection, chosen, high) <= endpoint_silence_s(detection, chosen, low) + 1e-12
     assert 0 <= endpoint_silence_s(detection, chosen, low) <= MAX_WAIT_S[detection.eagerness] + 1e-12
@@ -137,7 +136,7 @@ def test_semantic_vad_is_monotone_and_bounded(
 
 @given(settings(), st.none() | probabilities)
 def test_more_eager_never_waits_longer(chosen: EndpointingSettings, probability: float | None) -> None:
-    """For every verdict, high is not longer than medium, and medium is not longer than low."""
+    """For every probability, a higher eagerness never requires a longer silence."""
     by_name = [
         endpoint_silence_s(replace(TurnDetection(), eagerness=name), chosen, probability)
         for name in ("high", "medium", "low")

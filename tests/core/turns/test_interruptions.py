@@ -1,4 +1,8 @@
-"""Tests of speech over a reply in the turn machine: pause at once, cancel on words, resume without them."""
+"""Tests of speech during a reply in the turn machine: the reply is paused, and cancelled only if words were said.
+
+An utterance that begins during a reply is checked: its transcript decides between words and noise. An utterance
+without words is dismissed, and the reply resumes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ TIMEOUT_S = SEMANTIC.barge_in.confirm_timeout_ms / 1000
 
 
 def over_a_reply(rules: TurnRules = SEMANTIC) -> Machine:
-    """Return a machine after one second of speech over a reply, and a soft end."""
+    """Return a machine after one second of speech during a reply and a tentative end of that speech (SoftEnd)."""
     machine = Machine(rules, TurnState(agent=AgentState.REPLYING))
     assert machine.feed(SpeechStarted(16_000)) == [AnnounceSpeech(16_000), PauseReply()]
     assert machine.state.agent is AgentState.PAUSED
@@ -53,16 +57,16 @@ def over_a_reply(rules: TurnRules = SEMANTIC) -> Machine:
 
 
 def test_words_cancel_the_reply() -> None:
-    """Words cancel the paused reply, and a draft starts. The utterance then becomes a turn like any other."""
+    """If the transcript has words, the paused reply is cancelled and a draft starts. The verdict then ends the turn."""
     machine = over_a_reply(replace(SEMANTIC, drafts=True))
     assert machine.feed(TranscriptReady(0, True, 34_000)) == [CancelReply("turn_detected"), StartDraft(0)]
     assert [type(command) for command in machine.feed(VerdictReady(0, 1.0, 40_000))] == [CommitTurn, StartReply]
 
 
 def test_noise_is_dismissed() -> None:
-    """Noise is dismissed after its silence, and the reply resumes.
+    """If the transcript has no words, the utterance is dismissed after a silence, and the reply resumes.
 
-    It makes no turn, and late results for it are ignored.
+    The utterance makes no turn, and late results for it are ignored.
     """
     machine = over_a_reply()
     [wait] = machine.feed(TranscriptReady(0, False, 33_536))
@@ -76,7 +80,7 @@ def test_noise_is_dismissed() -> None:
 
 
 def test_a_click_is_not_transcribed() -> None:
-    """A sound shorter than min_speech_ms is dismissed after its silence, without a transcript."""
+    """A sound shorter than `min_speech_ms` is not transcribed, but dismissed after a silence; the reply resumes."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000))
     [wait] = machine.feed(SoftEnd(17_024, 18_048))
@@ -89,7 +93,10 @@ def test_a_click_is_not_transcribed() -> None:
 
 
 def test_a_click_may_be_the_first_sound_of_a_word() -> None:
-    """Speech after a click belongs to the same utterance. A client's commit takes the whole utterance."""
+    """Speech soon after a very short sound belongs to the same utterance, which is transcribed from that sound on.
+
+    A client's commit takes the audio from that sound on too.
+    """
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000), SoftEnd(17_024, 18_048))
     assert machine.feed(SpeechResumed(19_000)) == [CancelRevision(0)]
@@ -101,7 +108,10 @@ def test_a_click_may_be_the_first_sound_of_a_word() -> None:
 
 
 def test_silence_does_not_end_a_turn_before_its_transcript() -> None:
-    """A checked utterance waits for its transcript, also with server_vad. Words then end the turn at once."""
+    """The turn of a checked utterance does not end before its transcript, also with server_vad.
+
+    If the silence has passed by then and the transcript has words, the turn ends at once.
+    """
     machine = over_a_reply(SERVER)
     [wait] = machine.feed(SilenceElapsed(0))
     assert wait == WaitUntil(0, 100 + TIMEOUT_S)
@@ -111,7 +121,7 @@ def test_silence_does_not_end_a_turn_before_its_transcript() -> None:
 
 
 def overdue() -> Machine:
-    """Return a machine whose transcript has taken longer than confirm_timeout_ms, so that the reply has resumed."""
+    """Return a machine that has resumed the reply because the transcript took longer than `confirm_timeout_ms`."""
     machine = over_a_reply()
     machine.feed(VerdictReady(0, 1.0, 40_000))
     machine.now += TIMEOUT_S
@@ -120,14 +130,14 @@ def overdue() -> Machine:
 
 
 def test_an_overdue_transcript_resumes_the_reply_once() -> None:
-    """The reply resumes once, and the utterance is neither committed nor dismissed."""
+    """If the transcript is overdue, the reply resumes once, and the utterance is neither committed nor dismissed."""
     machine = overdue()
     assert machine.feed(AudioProcessed(60_000), SilenceElapsed(0)) == []
     assert (machine.state.caller, machine.state.barge_in_check) == (CallerState.ENDPOINTING, BargeInCheck.OVERDUE)
 
 
 def test_late_words_are_a_turn() -> None:
-    """Late words cancel the resumed reply and become a turn. They become a turn too if the reply has ended."""
+    """An overdue transcript with words cancels the resumed reply, if it has not ended yet, and ends the turn."""
     assert [type(c) for c in overdue().feed(TranscriptReady(0, True, 90_000))] == [CancelReply, CommitTurn, StartReply]
     machine = overdue()
     machine.feed(ReplyEnded())
@@ -135,12 +145,12 @@ def test_late_words_are_a_turn() -> None:
 
 
 def test_late_noise_is_dismissed() -> None:
-    """A transcript without words that comes late dismisses the utterance. The reply has resumed already."""
+    """An overdue transcript without words dismisses the utterance; the reply is already playing."""
     assert [type(c) for c in overdue().feed(TranscriptReady(0, False, 90_000))] == [CancelRevision, DismissUtterance]
 
 
 def test_speech_over_a_resumed_reply_pauses_it_again() -> None:
-    """Resumed speech pauses the reply again, and the whole utterance is transcribed."""
+    """If the caller continues after the reply resumed, it is paused again, and the whole utterance is transcribed."""
     machine = overdue()
     assert machine.feed(SpeechResumed(100_000)) == [CancelRevision(0), PauseReply()]
     assert machine.feed(SoftEnd(120_000, 121_536)) == [Transcribe(1, 16_000, 121_536, detect_end_of_turn=True)]
@@ -148,7 +158,7 @@ def test_speech_over_a_resumed_reply_pauses_it_again() -> None:
 
 
 def test_an_interim_transcript_cancels_the_reply() -> None:
-    """Words in an interim transcript cancel the reply. The final transcript does not change this."""
+    """An interim transcript with words cancels the reply at once, also if the final transcript has no words."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000))
     assert machine.feed(InterimReady(0, False)) == []
@@ -158,7 +168,7 @@ def test_an_interim_transcript_cancels_the_reply() -> None:
 
 
 def test_lasting_noise_resumes_the_reply() -> None:
-    """Noise that lasts for confirm_timeout_ms resumes the reply. Later words in it still cancel the reply."""
+    """If sound lasts for `confirm_timeout_ms` without words, the reply resumes. Later words still cancel the reply."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(SpeechStarted(16_000))
     machine.now += TIMEOUT_S - 0.1
@@ -170,7 +180,7 @@ def test_lasting_noise_resumes_the_reply() -> None:
 
 
 def test_speech_after_noise_is_transcribed_with_it() -> None:
-    """Speech after a soft end is transcribed together with the sound before it."""
+    """Speech that follows a noise before its dismissal is transcribed together with the noise."""
     machine = over_a_reply()
     machine.feed(TranscriptReady(0, False, 33_536))
     assert machine.feed(SpeechResumed(35_000)) == [CancelRevision(0)]
@@ -179,19 +189,22 @@ def test_speech_after_noise_is_transcribed_with_it() -> None:
 
 
 def test_a_commit_by_the_client_cancels_the_reply() -> None:
-    """A client's commit makes the utterance a turn without a check of its words."""
+    """If the client commits the utterance, the reply is cancelled without waiting for the transcript."""
     machine = over_a_reply()
     assert [type(command) for command in machine.feed(CommitRequested(40_000))] == [CancelReply, CommitTurn]
 
 
 def test_cleared_audio_does_not_interrupt() -> None:
-    """input_audio_buffer.clear resumes the paused reply."""
+    """The client event input_audio_buffer.clear drops the utterance and resumes the paused reply."""
     assert over_a_reply().feed(ClearRequested(40_000)) == [CancelRevision(0), ResumeReply()]
 
 
 @pytest.mark.parametrize("rules", [SEMANTIC, changed(SEMANTIC, interrupt_response=False)])
 def test_an_echo_is_dismissed(rules: TurnRules) -> None:
-    """An echo just after a reply, or over one that cannot be interrupted, is dismissed. There is no reply to resume."""
+    """Sound without words just after a reply is checked and dismissed, because it may be the reply's echo.
+
+    Sound during a reply that cannot be interrupted is dismissed too, and that reply is never paused.
+    """
     after = Machine(rules, TurnState(agent=AgentState.REPLYING))
     after.feed(ReplyEnded())
     after.now += 0.8
@@ -206,7 +219,7 @@ def test_an_echo_is_dismissed(rules: TurnRules) -> None:
 
 
 def test_speech_after_the_echo_tail_is_not_checked() -> None:
-    """Speech later than echo_tail_ms after a reply becomes a turn without a check of its words."""
+    """Speech later than `echo_tail_ms` after a reply becomes a turn without waiting for its transcript."""
     machine = Machine(state=TurnState(agent=AgentState.REPLYING))
     machine.feed(ReplyEnded())
     machine.now += 1.1
@@ -233,7 +246,7 @@ def test_min_words_zero_cancels_at_once() -> None:
 
 @given(all_rules, st.lists(st.tuples(events, st.floats(0, 3)), max_size=40))
 def test_every_pause_has_one_end(rules: TurnRules, story: list[tuple[TurnEvent, float]]) -> None:
-    """A paused reply is resumed or cancelled exactly once, unless it ends by itself, for any order of events.
+    """For any order of events, a paused reply is resumed or cancelled exactly once, unless it ends first.
 
     A dismissed utterance is neither committed nor answered.
     """
@@ -257,9 +270,9 @@ def test_every_pause_has_one_end(rules: TurnRules, story: list[tuple[TurnEvent, 
 
 
 def _follow(command: Command, paused: bool, replying: bool) -> tuple[bool, bool]:
-    """Return whether a reply is paused and whether one is under way after a command.
+    """Return (reply is paused, reply has started and not ended), both after a command.
 
-    Fail if the command is invalid then.
+    The arguments are the same two facts before the command. An assertion fails if the command contradicts them.
     """
     match command:
         case PauseReply():
@@ -283,7 +296,7 @@ def _follow(command: Command, paused: bool, replying: bool) -> tuple[bool, bool]
 def test_an_interruptible_reply_does_not_play_over_speech(
     story: list[tuple[TurnEvent, float]],
 ) -> None:
-    """A reply plays over speech only if the client requested it meanwhile, or no words came within the timeout."""
+    """A reply plays during speech only if the client requested it, or if `confirm_timeout_ms` passed without words."""
     machine = Machine(SEMANTIC)
     asked, resumed_at = False, -1.0
     for event, seconds in story:

@@ -1,4 +1,4 @@
-"""Tests of the stable words of interim transcripts."""
+"""Tests of stable words: the words on which successive interim transcripts agree, so that they will hardly change."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def after(*transcripts: str) -> Agreement:
 
 
 def test_one_transcript_has_no_stable_words() -> None:
-    """A word is not stable before two transcripts contain it."""
+    """After one transcript no word is stable: two transcripts must contain it."""
     assert after("I would like to").text == ""
 
 
 def test_the_last_common_word_is_not_stable() -> None:
-    """The last common word is not stable, because it may be a part of another: "the" of "theatre"."""
+    """The last shared word of two transcripts is not stable: it may be the beginning of a word ("the", "theatre")."""
     assert after("I would like the", "I would like theatre tickets").text == "I would"
     assert after("I would like the", "I would like the theatre").text == "I would like"
 
 
 def test_case_and_punctuation_are_ignored() -> None:
-    """Transcripts that differ in case and punctuation agree. The newer spelling is kept."""
+    """Transcripts that differ only in case and punctuation agree, and the stable words have the newer spelling."""
     assert after("So, I think.", "so I think that it", "So I think that it rains").text == "so I think that"
 
 
@@ -51,7 +51,7 @@ words = st.lists(st.sampled_from(["a", "b", "c", "A.", "b,"]), max_size=8).map("
 
 @given(st.lists(words, max_size=12))
 def test_stable_words_are_only_added(transcripts: list[str]) -> None:
-    """Each agreement begins with the stable words of the one before."""
+    """With each further transcript the stable words stay as they are or are extended."""
     agreement = Agreement()
     for transcript in transcripts:
         grown = agree(agreement, transcript)
@@ -60,7 +60,7 @@ def test_stable_words_are_only_added(transcripts: list[str]) -> None:
 
 
 def test_likely_is_the_newest_transcript_without_its_last_word() -> None:
-    """`likely` reaches beyond the stable words and never contradicts them."""
+    """`likely` is the newest transcript without its last word, or the stable words if it contradicts them."""
     assert after("I would like the").likely == "I would like"
     assert after("I would like the", "I would like theatre tickets").likely == "I would like theatre"
     sure = after("one two three four", "one two three four")
@@ -83,6 +83,6 @@ def test_likely_is_the_newest_transcript_without_its_last_word() -> None:
     ],
 )
 def test_same_words_ignores_spelling(one: str, other: str, same: bool) -> None:
-    """Case and punctuation are ignored, except for a question mark at the end."""
+    """`same_words` ignores case and punctuation, except for a question mark at the end."""
     assert same_words(one, other) is same
     assert same_words(other, one) is same

@@ -1,4 +1,8 @@
-"""Tests of the turn machine: a list of events and the commands that they cause, without a clock or tasks."""
+"""Tests of the turn machine, a function from a state and an event to a new state and commands.
+
+A revision numbers what was heard of an utterance: it increases when speech resumes or a turn ends, and results for an
+old revision are ignored. Positions in audio are samples at 16 kHz, times are seconds.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,7 @@ def changed(rules: TurnRules, **detection: Any) -> TurnRules:
 
 @dataclass
 class Machine:
-    """Turn machine under test. It keeps all its commands."""
+    """Turn machine under test, with its rules, state and time in seconds. `commands` has all commands so far."""
 
     rules: TurnRules = SEMANTIC
     state: TurnState = field(default_factory=TurnState)
@@ -63,7 +67,7 @@ class Machine:
     commands: list[Command] = field(default_factory=list)
 
     def feed(self, *events: TurnEvent) -> list[Command]:
-        """Return the commands of these events."""
+        """Process these events in order, and return the commands that they cause."""
         caused: list[Command] = []
         for event in events:
             self.state, commands = step(self.state, event, self.rules, self.now)
@@ -72,22 +76,22 @@ class Machine:
         return caused
 
     def speak(self) -> list[Command]:
-        """Feed one second of speech and a soft end 96 ms after it."""
+        """Feed one second of speech and, 96 ms after it, a tentative end of speech (SoftEnd); return the commands."""
         return self.feed(SpeechStarted(16_000), SoftEnd(32_000, 33_536))
 
 
 def timer(commands: list[Command]) -> tuple[int, float]:
-    """Return the revision and the time of the newest timer, rounded to the microsecond."""
+    """Return the revision of the last timer (WaitUntil) and its time in seconds, rounded to the microsecond."""
     return [(command.revision, round(command.at, 6)) for command in commands if isinstance(command, WaitUntil)][-1]
 
 
 def test_every_state_handles_every_event() -> None:
-    """The table has an entry for every event in every caller state."""
+    """The machine's transition table has an entry for every event in every caller state."""
     assert set(TABLE) == set(itertools.product(CallerState, get_args(TurnEvent)))
 
 
 def test_a_certain_verdict_commits_after_the_shortest_silence() -> None:
-    """A probability of 1 commits the turn after min_silence_ms, and the reply starts."""
+    """If the turn detector is certain (probability 1), the turn ends after `min_silence_ms`, and the reply starts."""
     machine = Machine()
     assert machine.speak() == [AnnounceSpeech(16_000), Transcribe(0, 16_000, 33_536, detect_end_of_turn=True)]
     assert timer(machine.feed(VerdictReady(0, 1.0, 33_536))) == (0, 100.004)
@@ -102,14 +106,14 @@ def test_a_certain_verdict_commits_after_the_shortest_silence() -> None:
 
 
 def test_a_late_verdict_commits_at_once() -> None:
-    """If the required silence has already passed by the audio clock, the verdict commits the turn at once."""
+    """If the received audio already has the required silence, the turn detector's verdict ends the turn at once."""
     machine = Machine()
     machine.speak()
     assert [type(c) for c in machine.feed(VerdictReady(0, 1.0, 33_600))] == [CommitTurn, StartReply]
 
 
 def test_no_verdict_falls_back_to_silence() -> None:
-    """Without a verdict the turn ends after fallback_silence_ms."""
+    """If the turn detector fails, the turn ends after `fallback_silence_ms` of silence."""
     machine = Machine()
     machine.speak()
     due = round(100.0 + ENDPOINTING.fallback_silence_ms / 1000 - 0.096, 6)
@@ -118,9 +122,9 @@ def test_no_verdict_falls_back_to_silence() -> None:
 
 @pytest.mark.parametrize("silence_ms", [0, 20, 200, 500, 700, 3000])
 def test_server_vad_waits_exactly_its_silence_by_both_clocks(silence_ms: int) -> None:
-    """With server_vad the turn ends after exactly the configured silence, by either clock.
+    """With server_vad the turn ends after exactly the configured silence, by wall clock or by received audio.
 
-    The wall clock is exact to the microsecond, the audio clock to the sample.
+    The time is exact to the microsecond by the wall clock and to the sample by the received audio.
     """
     rules = changed(SERVER, silence_duration_ms=silence_ms)
     end = 32_000 + silence_ms * 16
@@ -138,7 +142,7 @@ def test_server_vad_waits_exactly_its_silence_by_both_clocks(silence_ms: int) ->
 
 
 def test_resumed_speech_starts_a_new_revision() -> None:
-    """Resumed speech cancels the old revision. The next transcript covers the whole utterance."""
+    """If speech resumes, the revision is cancelled, and the next transcript is of the whole utterance."""
     machine = Machine()
     machine.speak()
     assert machine.feed(SpeechResumed(36_000)) == [CancelRevision(0)]
@@ -147,7 +151,7 @@ def test_resumed_speech_starts_a_new_revision() -> None:
 
 
 def test_speech_that_resumes_during_the_commit_is_the_next_turn() -> None:
-    """A SpeechResumed that arrives just after the commit opens a new utterance."""
+    """If speech resumes just after the turn was ended, it begins the next turn."""
     machine = Machine()
     machine.speak()
     machine.feed(VerdictReady(0, 1.0, 33_600))
@@ -157,14 +161,14 @@ def test_speech_that_resumes_during_the_commit_is_the_next_turn() -> None:
 
 
 def test_barge_in_is_announced_before_the_reply_is_cancelled() -> None:
-    """With min_words=0, speech_started is sent before anything about the cancelled response."""
+    """With min_words=0, speech cancels the reply at once, and its start is announced before the cancellation."""
     machine = Machine(replace(SEMANTIC, barge_in=BargeInSettings(min_words=0)), TurnState(agent=AgentState.REPLYING))
     assert machine.feed(SpeechStarted(5_000)) == [AnnounceSpeech(5_000), CancelReply("turn_detected")]
     assert machine.state.agent is AgentState.IDLE
 
 
 def test_a_reply_that_cannot_be_interrupted_is_followed_by_one_more() -> None:
-    """With interrupt_response=false, all turns committed during a reply get one reply, after it has ended."""
+    """With interrupt_response=false, all turns that end during a reply get one common reply after it."""
     machine = Machine(changed(SERVER, interrupt_response=False), TurnState(agent=AgentState.REPLYING))
     assert CancelReply("turn_detected") not in machine.speak()
     assert [type(c) for c in machine.feed(TranscriptReady(0, True, 34_000), SilenceElapsed(0))] == [CommitTurn]
@@ -176,7 +180,7 @@ def test_a_reply_that_cannot_be_interrupted_is_followed_by_one_more() -> None:
 
 
 def test_create_response_false_commits_without_answering() -> None:
-    """With create_response=false a turn is committed without a reply. The client requests the reply."""
+    """With create_response=false no reply starts at the end of a turn, only when the client requests it."""
     machine = Machine(changed(SEMANTIC, create_response=False))
     machine.speak()
     assert [type(c) for c in machine.feed(VerdictReady(0, 1.0, 40_000))] == [CommitTurn]
@@ -186,21 +190,21 @@ def test_create_response_false_commits_without_answering() -> None:
 
 @pytest.mark.parametrize("rules", [SEMANTIC, SERVER, MANUAL])
 def test_a_client_that_commits_requests_the_reply(rules: TurnRules) -> None:
-    """input_audio_buffer.commit creates no response in any mode, as in the OpenAI Realtime reference."""
+    """In every mode of turn detection, a turn that the client commits is answered only if the client requests it."""
     machine = Machine(rules)
     assert machine.feed(CommitRequested(32_000)) == [CommitTurn(0, 0, 32_000, 32_000, transcript_requested=False)]
     assert machine.feed(ReplyRequested()) == [StartReply()]
 
 
 def test_a_commit_while_endpointing_uses_the_requested_transcript() -> None:
-    """A commit while ENDPOINTING uses the transcript that was requested at the soft end."""
+    """If the client commits after a tentative end of speech, the transcript that was requested at that end is used."""
     machine = Machine()
     machine.speak()
     assert machine.feed(CommitRequested(40_000)) == [CommitTurn(0, 16_000, 40_000, 32_000, transcript_requested=True)]
 
 
 def test_turn_detection_switched_off_while_endpointing() -> None:
-    """After a switch to manual turns, a pending verdict commits nothing, and a pending timer does not start a reply."""
+    """After turn detection is switched off, a verdict does not end the turn, and a timer ends it without a reply."""
     machine = Machine()
     machine.speak()
     machine.rules = MANUAL
@@ -212,7 +216,7 @@ def test_turn_detection_switched_off_while_endpointing() -> None:
 
 
 def test_an_endless_utterance_is_cut_once() -> None:
-    """An utterance of max_utterance_s becomes one turn. Windows that are decided meanwhile do not make a second one."""
+    """An utterance that reaches `max_utterance_s` becomes one turn, also if more audio was processed meanwhile."""
     machine = Machine(replace(SEMANTIC, max_utterance_s=2))
     machine.feed(SpeechStarted(1_000))
     assert machine.feed(AudioProcessed(32_999)) == []
@@ -223,7 +227,7 @@ def test_an_endless_utterance_is_cut_once() -> None:
 
 
 def test_cleared_audio_is_dropped() -> None:
-    """After input_audio_buffer.clear, no result for the cleared audio can commit a turn."""
+    """After input_audio_buffer.clear, no result for the cleared audio ends a turn."""
     machine = Machine()
     machine.speak()
     assert machine.feed(ClearRequested(34_000)) == [CancelRevision(0)]
@@ -235,7 +239,7 @@ IDLE = changed(SERVER, idle_timeout_ms=6000)
 
 
 def test_the_idle_timeout_starts_a_reply() -> None:
-    """idle_timeout_ms counts from the end of playout. The silence is committed as a turn and answered."""
+    """If the caller is silent for `idle_timeout_ms` after a reply, the silence becomes a turn and is answered."""
     machine = Machine(IDLE, TurnState(agent=AgentState.REPLYING, revision=3))
     assert machine.feed(ReplyEnded()) == [StartIdleTimer(3, 106.0)]
     assert machine.feed(IdleTimeout(3, 1_000, 97_000)) == [CommitIdleTurn(1_000, 97_000), StartReply()]
@@ -253,7 +257,7 @@ def test_the_idle_timeout_starts_a_reply() -> None:
     ],
 )
 def test_activity_cancels_the_idle_timeout(meanwhile: list[TurnEvent]) -> None:
-    """Speech, a commit, a clear or a reply before the timeout makes it void."""
+    """The idle timeout has no effect if speech, a commit, a clear or a reply came before it."""
     machine = Machine(IDLE, TurnState(agent=AgentState.REPLYING, revision=3))
     machine.feed(ReplyEnded(), *meanwhile)
     before = machine.state
@@ -263,7 +267,7 @@ def test_activity_cancels_the_idle_timeout(meanwhile: list[TurnEvent]) -> None:
 
 @pytest.mark.parametrize("rules", [SEMANTIC, SERVER, MANUAL, changed(IDLE, create_response=False)])
 def test_without_an_idle_timeout_no_timer_starts(rules: TurnRules) -> None:
-    """The timer starts only if server_vad sets a timeout and turns are answered."""
+    """The idle timer starts only with server_vad, a configured timeout, and create_response on."""
     machine = Machine(rules, TurnState(agent=AgentState.REPLYING))
     assert machine.feed(ReplyEnded()) == []
 
@@ -311,9 +315,9 @@ all_rules = st.builds(
 
 @given(all_rules, st.lists(events, max_size=40))
 def test_only_one_reply_is_under_way(rules: TurnRules, story: list[TurnEvent]) -> None:
-    """A reply starts only while no other is under way, unless the client requests it.
+    """A reply starts only if no other reply has started and not ended, unless the client requests it.
 
-    The session rejects the client's request while a response is open.
+    The session, not the machine, refuses a client's request during a reply.
     """
     machine, replying = Machine(rules), False
     for event in story:
@@ -343,7 +347,7 @@ def test_revisions_only_grow_and_old_results_change_nothing(rules: TurnRules, st
 
 @given(all_rules, st.lists(events, max_size=40))
 def test_a_turn_ends_after_its_required_silence(rules: TurnRules, story: list[TurnEvent]) -> None:
-    """A turn that neither the client nor its length ended was silent for the required time, by one of the clocks."""
+    """A turn that the machine ends by silence ends after the required silence, by wall clock or by received audio."""
     machine, probability = Machine(rules), None
     due: float | None = None
     for event in story:
@@ -355,7 +359,7 @@ def test_a_turn_ends_after_its_required_silence(rules: TurnRules, story: list[Tu
                 due = command.at
             if not isinstance(command, CommitTurn) or isinstance(event, CommitRequested):
                 continue
-            if not command.transcript_requested:  # cut at its longest
+            if not command.transcript_requested:  # cut at max_utterance_s
                 assert command.end - command.start >= 30 * RATE
                 continue
             judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
@@ -371,7 +375,7 @@ def test_a_turn_ends_after_its_required_silence(rules: TurnRules, story: list[Tu
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_probability_never_waits_longer(first: float, second: float) -> None:
-    """A higher probability never makes the machine wait longer."""
+    """If the turn detector's probability is higher, the machine never waits longer for the end of the turn."""
     low, high = sorted((first, second))
     silences_s = []
     for probability in (low, high):

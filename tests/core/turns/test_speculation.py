@@ -1,4 +1,4 @@
-"""Tests of drafts in the turn machine: when they start, and how they end."""
+"""Tests of drafts (speculative replies) in the turn machine: when they start, and when they are used or discarded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DRAFTING = replace(SEMANTIC, drafts=True)
 
 
 def test_a_reply_is_drafted_at_the_soft_end_and_released_with_the_commit() -> None:
-    """StartDraft follows Transcribe for the same revision, and StartReply names the draft at the commit."""
+    """A draft starts at the tentative end of speech, after the transcript's request, and is used at the end of turn."""
     machine = Machine(DRAFTING)
     assert [type(command) for command in machine.speak()] == [AnnounceSpeech, Transcribe, StartDraft]
     commits = machine.feed(VerdictReady(0, 1.0, 33_600))
@@ -34,7 +34,7 @@ def test_a_reply_is_drafted_at_the_soft_end_and_released_with_the_commit() -> No
 
 
 def test_resumed_speech_cancels_the_draft() -> None:
-    """Resumed speech cancels the draft. The next soft end starts a new draft for the whole utterance."""
+    """Speech that resumes cancels the draft. The next tentative end starts a draft for the whole utterance."""
     machine = Machine(DRAFTING)
     machine.speak()
     assert machine.feed(SpeechResumed(40_000)) == [CancelRevision(0)]
@@ -52,7 +52,10 @@ def test_resumed_speech_cancels_the_draft() -> None:
     ],
 )
 def test_nothing_is_drafted_for_a_turn_that_would_not_be_answered_at_once(rules: TurnRules, state: TurnState) -> None:
-    """No draft starts if the client requests replies itself, or during a reply that cannot be interrupted."""
+    """No draft starts if the turn would not be answered at its end.
+
+    That is so with create_response=false and during a reply that cannot be interrupted.
+    """
     assert not any(isinstance(command, StartDraft) for command in Machine(rules, state).speak())
 
 
@@ -65,9 +68,9 @@ def test_a_turn_that_the_client_commits_discards_its_draft() -> None:
 
 @given(all_rules, st.lists(events, max_size=40))
 def test_a_draft_is_released_only_for_its_own_audio(rules: TurnRules, story: list[TurnEvent]) -> None:
-    """There is one draft at a time, and each ends once, for any order of events.
+    """For any order of events, there is at most one draft at a time, and it is used or discarded once.
 
-    StartReply names only a draft that was started for the audio of the whole turn.
+    A draft is used only for a turn whose whole audio it was started for.
     """
     machine = Machine(rules)
     heard: Transcribe | None = None
@@ -92,9 +95,9 @@ def test_a_draft_is_released_only_for_its_own_audio(rules: TurnRules, story: lis
                     assert turn is not None
                     assert heard is not None
                     assert revision == turn.revision == heard.revision
-                    # What was heard reaches from where the turn starts to its last speech.
+                    # The draft's transcript covers the turn from its first sample to its last speech.
                     assert heard.start == turn.start
                     assert turn.transcript_requested
                     draft = None
-        # No draft outlives the revision that it was begun for.
+        # When the revision increases, its draft must have been used or discarded.
         assert draft is None or draft == machine.state.revision

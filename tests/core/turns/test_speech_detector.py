@@ -1,4 +1,7 @@
-"""Tests of the speech edges that the detector makes of window probabilities."""
+"""Tests of the speech detector, which turns probabilities of speech per window into speech events.
+
+A window has 512 samples (32 ms). The events are SpeechStarted, SoftEnd (a tentative end of speech) and SpeechResumed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ streams = st.lists(st.floats(0, 1), max_size=120)
 
 
 def run(probabilities: list[float]) -> tuple[SpeechState, list[SpeechEvent]]:
-    """Return the state and the edges of consecutive windows from the start of a call."""
+    """Return the final state and the speech events of consecutive windows from the start of a call."""
     state = SpeechState()
     events: list[SpeechEvent] = []
     for index, probability in enumerate(probabilities, start=1):
@@ -40,55 +43,55 @@ def run(probabilities: list[float]) -> tuple[SpeechState, list[SpeechEvent]]:
 
 
 def windows(pattern: str) -> list[float]:
-    """Return probabilities: `#` is speech, `.` silence, `~` a value between the two thresholds."""
+    """Return one probability per sign: `#` is speech, `.` silence, `~` a value between the two thresholds."""
     return [{"#": 0.9, ".": 0.05, "~": 0.4}[sign] for sign in pattern]
 
 
 def test_speech_starts_after_its_minimum_length() -> None:
-    """Three windows (96 ms) start speech. `at` is the first sample of the first one."""
+    """Three consecutive windows of speech (96 ms) start speech. `at` is the first sample of these windows."""
     assert run(windows("..##"))[1] == []
     assert run(windows("..###"))[1] == [SpeechStarted(2 * VAD_WINDOW)]
 
 
 def test_a_click_does_not_start_speech() -> None:
-    """Windows of speech that are not consecutive do not start speech."""
+    """Fewer than three consecutive windows of speech do not start speech, however often they occur."""
     assert run(windows("##.##.##."))[1] == []
 
 
 def test_medium_probabilities_continue_speech_only() -> None:
-    """A window between the thresholds continues speech and does not start it."""
+    """A window with a probability between the thresholds continues speech, but does not begin it."""
     assert run(windows("~~~~~~"))[1] == []
     assert run(windows("#~~"))[1] == [SpeechStarted(0)]
 
 
 def test_a_soft_end_has_its_sample_and_its_time() -> None:
-    """A soft end comes after 96 ms of silence. `speech_end` is the end of the last speech window."""
+    """A SoftEnd comes after 96 ms of silence (`at`). Its `speech_end` is the end of the last window of speech."""
     assert run(windows("####.."))[1] == [SpeechStarted(0)]
     assert run(windows("####..."))[1][1:] == [SoftEnd(4 * VAD_WINDOW, 7 * VAD_WINDOW)]
 
 
 def test_a_short_pause_is_part_of_speech() -> None:
-    """A pause shorter than soft_end_ms makes no edge."""
+    """A pause shorter than `soft_end_ms` causes no event."""
     state, events = run(windows("####..##"))
     assert events == [SpeechStarted(0)]
     assert (state.phase, state.speech_end) == (SpeechPhase.SPEECH, 8 * VAD_WINDOW)
 
 
 def test_resuming_takes_two_windows() -> None:
-    """After a soft end, 64 ms of speech resume the utterance. `at` is their first sample."""
+    """After a SoftEnd, two windows of speech (64 ms) cause SpeechResumed. `at` is the first sample of the first one."""
     assert run(windows("####...#"))[1][2:] == []
     assert run(windows("####...##"))[1][2:] == [SpeechResumed(7 * VAD_WINDOW)]
 
 
 def test_a_noise_after_the_soft_end_does_not_extend_the_silence() -> None:
-    """One window of noise after a soft end does not move `speech_end`, so the silence still counts from there."""
+    """One window of noise after a SoftEnd does not move `speech_end`, from which the silence is counted."""
     state, events = run(windows("####...#.."))
     assert len(events) == 2
     assert silence(state, 10 * VAD_WINDOW) == 6 * VAD_WINDOW
 
 
 def test_after_a_commit_speech_is_a_new_start() -> None:
-    """After `committed`, speech starts a new utterance and does not resume the old one."""
+    """After `committed`, which marks the end of a turn, speech causes SpeechStarted and not SpeechResumed."""
     state, _ = run(windows("####..."))
     state = committed(state)
     events: list[SpeechEvent] = []
@@ -99,7 +102,7 @@ def test_after_a_commit_speech_is_a_new_start() -> None:
 
 
 def test_a_commit_keeps_the_run_that_has_just_begun() -> None:
-    """Speech that began just before the commit keeps its first sample in the next utterance."""
+    """If speech began just before the turn was committed, the next utterance starts at its first sample."""
     state, _ = run(windows("####...#"))
     state, _ = step(committed(state), SETTINGS, 0.9, 9 * VAD_WINDOW)
     assert step(state, SETTINGS, 0.9, 10 * VAD_WINDOW)[1] == (SpeechStarted(7 * VAD_WINDOW),)
@@ -107,7 +110,7 @@ def test_a_commit_keeps_the_run_that_has_just_begun() -> None:
 
 @given(streams)
 def test_edges_alternate(probabilities: list[float]) -> None:
-    """SpeechStarted comes first and once. SoftEnd and SpeechResumed then alternate."""
+    """Before a commit, SpeechStarted comes first and once; SoftEnd and SpeechResumed then alternate."""
     kinds = [type(event) for event in run(probabilities)[1]]
     assert kinds[:1] in ([], [SpeechStarted])
     assert SpeechStarted not in kinds[1:]
@@ -117,7 +120,7 @@ def test_edges_alternate(probabilities: list[float]) -> None:
 
 @given(streams)
 def test_edges_lie_in_the_past_and_in_order(probabilities: list[float]) -> None:
-    """Edges are in order, and a soft end comes at least soft_end_ms after the end of speech."""
+    """The samples of events never decrease, and a SoftEnd comes at least `soft_end_ms` after its `speech_end`."""
     state, events = run(probabilities)
     edges = [event.speech_end if isinstance(event, SoftEnd) else event.at for event in events]
     assert edges == sorted(edges)
@@ -129,7 +132,7 @@ def test_edges_lie_in_the_past_and_in_order(probabilities: list[float]) -> None:
 
 @given(streams)
 def test_speech_ends_after_a_speech_window(probabilities: list[float]) -> None:
-    """The window before `speech_end` reaches the release threshold. All windows after it are below the threshold."""
+    """The window before `speech_end` reaches `release_threshold`; those from there to SoftEnd are below `threshold`."""
     for event in run(probabilities)[1]:
         if isinstance(event, SoftEnd):
             last = event.speech_end // VAD_WINDOW
@@ -144,7 +147,7 @@ GONE, DIGITAL_SILENCE = 10 ** (-(GONE_DB + 1) / 10), 0.0
 
 
 def edges(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
-    """Return the edges of windows of (probability, power)."""
+    """Return the speech events of windows, each with its probability of speech and its power (None if unknown)."""
     state = SpeechState()
     events: list[SpeechEvent] = []
     for number, (probability, power) in enumerate(windows, start=1):
@@ -156,7 +159,10 @@ def edges(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
 
 
 def test_a_much_quieter_window_needs_a_higher_probability() -> None:
-    """In a window that is HUSH_DB quieter, medium probabilities are not speech, so the soft end comes sooner."""
+    """In a window that is over HUSH_DB quieter than the voice, a medium probability does not count as speech.
+
+    The SoftEnd therefore comes sooner than in windows that are little quieter.
+    """
     speech = [(0.9, LOUD)] * 10
     tail = [(0.55, HUSHED), (0.45, HUSHED), (0.3, HUSHED), (0.1, HUSHED)]
     assert edges([*speech, *tail])[1] == SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)
@@ -165,14 +171,17 @@ def test_a_much_quieter_window_needs_a_higher_probability() -> None:
 
 
 def test_a_high_probability_is_speech_at_any_level() -> None:
-    """A quiet voice after a loud one counts by its probability, and becomes the reference level with time."""
+    """A high probability is speech also in much quieter windows.
+
+    If the voice stays quiet, its level becomes the new reference, and medium probabilities count as speech again.
+    """
     assert len(edges([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 20)) == 1
     assert len(edges([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 200 + [(0.45, HUSHED)] * 20)) == 1
 
 
 @pytest.mark.parametrize("power", [GONE, DIGITAL_SILENCE])
 def test_without_sound_only_the_highest_probability_is_speech(power: float) -> None:
-    """A window that is GONE_DB quieter is speech only with a probability of at least drop_40db_threshold."""
+    """A window over GONE_DB quieter than the voice is speech only with a probability of `drop_40db_threshold`."""
     speech = [(0.99, LOUD)] * 10
     assert edges([*speech, *[(0.95, power)] * 3])[1:] == [SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)]
     assert edges([*speech, *[(0.95, HUSHED)] * 3])[1:] == []
@@ -180,7 +189,7 @@ def test_without_sound_only_the_highest_probability_is_speech(power: float) -> N
 
 
 def dips(windows: Sequence[tuple[float, float | None]]) -> list[int | None]:
-    """Return for each window the number of the window at which the current dip began, or None."""
+    """Return for each window the number (from 1) of the first window of its dip, or None outside of dips."""
     state = SpeechState()
     found: list[int | None] = []
     for number, (probability, power) in enumerate(windows, start=1):
@@ -190,9 +199,9 @@ def dips(windows: Sequence[tuple[float, float | None]]) -> list[int | None]:
 
 
 def test_a_dip_is_known_at_its_first_window_and_lasts_until_the_sound_returns() -> None:
-    """A dip begins with its first quiet window and ends when the level rises.
+    """A dip, a fall of the voice's level, begins with its first quiet window and ends when the level rises.
 
-    A soft end does not change its beginning.
+    A SoftEnd during the dip does not change where the dip began.
     """
     speech, low = [(0.9, LOUD)] * 10, [(0.9, MURMUR)] * 3
     assert dips([*speech, *low, (0.9, LOUD)]) == [None] * 10 + [11] * 3 + [None]
@@ -210,13 +219,13 @@ def test_silence_outside_an_utterance_is_not_a_dip() -> None:
 
 
 def test_without_power_there_is_no_dip() -> None:
-    """Windows without a power value make no dip."""
+    """In windows without a power value there is no dip."""
     assert dips([(0.9, LOUD)] * 10 + [(0.1, None)] * 5) == [None] * 15
 
 
 @given(streams)
 def test_without_power_only_probabilities_count(probabilities: list[float]) -> None:
-    """Windows without a power value give the same edges as windows of equal power."""
+    """Windows without a power value cause the same events as windows that all have the same power."""
     assert edges([(probability, None) for probability in probabilities]) == edges(
         [(probability, LOUD) for probability in probabilities]
     )

@@ -1,4 +1,4 @@
-"""Tests of the classification of a transcript's ending."""
+"""Tests of the classification of a transcript by its ending: FINISHED, OPEN (looks incomplete) or UNCLEAR."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_en
     ],
 )
 def test_endings(text: str, expected: TranscriptEnding) -> None:
-    """Punctuation and the last word decide. A text of one or two words, or without punctuation, is UNCLEAR."""
+    """Punctuation and the last word decide. If neither is clear, or the text is very short, it is UNCLEAR."""
     assert classify_ending(text) is expected
 
 
 def test_other_languages_use_punctuation_only() -> None:
-    """The English word list does not apply to other languages."""
+    """In other languages the English list of words that leave a sentence open is not used, only punctuation."""
     assert classify_ending("Das ist ein die.", "de") is TranscriptEnding.FINISHED
     assert classify_ending("Gib mir in.", "de") is classify_ending("Gib mir am.", "de") is TranscriptEnding.FINISHED
     assert classify_ending("Give it in.", "en") is TranscriptEnding.OPEN
@@ -41,5 +41,5 @@ def test_other_languages_use_punctuation_only() -> None:
 
 @given(st.text())
 def test_every_text_has_an_ending(text: str) -> None:
-    """Any text is classified without an error, and surrounding space changes nothing."""
+    """Any text is classified without an error, and space around the text does not change the result."""
     assert classify_ending(f"  {text}\n") is classify_ending(text)

@@ -1,4 +1,4 @@
-"""Malformed client messages, as text or bytes: a fixed corpus and hypothesis strategies."""
+"""Malformed client messages, as text or bytes, for tests: a fixed list (`corpus`) and random ones (`hostile`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-# One legal event of each kind. The corpus damages them.
+# Legal events of every kind. `corpus` damages each of them.
 LEGAL: list[dict[str, Any]] = [
     {
         "type": "session.update",
@@ -78,7 +78,7 @@ LEGAL: list[dict[str, Any]] = [
     {"type": "response.cancel", "response_id": "x"},
 ]
 
-# Values that replace a field of a legal event.
+# Values that are wrong or extreme. Each of them replaces each field of a legal event.
 POISON: list[Any] = [
     None,
     True,
@@ -146,7 +146,7 @@ def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def spoiled(event: dict[str, Any], path: tuple[Any, ...], poison: Any) -> str:
-    """Return the event as JSON, with `poison` at `path`."""
+    """Return the event as JSON with the value `poison` in the field at `path`, a tuple of keys and indices."""
     event = copy.deepcopy(event)
     place: Any = event
     for name in path[:-1]:
@@ -156,7 +156,7 @@ def spoiled(event: dict[str, Any], path: tuple[Any, ...], poison: Any) -> str:
 
 
 def without(event: dict[str, Any], path: tuple[Any, ...]) -> str:
-    """Return the event as JSON, without the field at `path`."""
+    """Return the event as JSON without the field at `path`, a tuple of keys and indices."""
     event = copy.deepcopy(event)
     place: Any = event
     for name in path[:-1]:
@@ -170,7 +170,7 @@ def _audio(encoded: str) -> str:
 
 
 def corpus() -> list[str | bytes]:
-    """Return every legal event with each field missing or replaced by each poison, and messages that are not events."""
+    """Return legal events with each field missing or replaced by each wrong value, and messages that are no events."""
     messages: list[str | bytes] = [*NOT_JSON]
     messages.append('{"type": "response.create", "response": {"max_output_tokens": 1' + "0" * 400 + "}}")
     messages.append('{"type": "input_audio_buffer.commit"}'.encode("utf-16"))

@@ -1,4 +1,4 @@
-"""Parsing of client events: legal ones are accepted, others are refused with the name of the field."""
+"""Tests of parsing a client's messages: legal events are accepted, others are refused with the name of the field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.core.wire.hostile import LEGAL, NOT_JSON, corpus, hostile
 
 @pytest.mark.parametrize("event", LEGAL, ids=lambda event: event["type"])
 def test_every_legal_event_is_read(event: dict[str, object]) -> None:
-    """Text and bytes give the same event, with the client's event_id."""
+    """Every legal event is parsed, with the client's event_id, as the same type from text and from bytes."""
     message = json.dumps(event | {"event_id": "e1"})
     assert client.parse(message).event_id == "e1"
     assert type(client.parse(message.encode())) is type(client.parse(message))
@@ -31,7 +31,7 @@ def _fault(message: str | bytes) -> client.MalformedEvent | None:
 
 
 def test_the_corpus_is_refused_by_name_or_legal() -> None:
-    """Each of more than 500 messages gives an event, or a MalformedEvent with a code and a message."""
+    """Each of 500 malformed or legal messages gives an event, or a MalformedEvent with a code and a message."""
     messages = corpus()
     assert len(messages) >= 500
     faults = [fault for message in messages if (fault := _fault(message))]
@@ -74,7 +74,7 @@ def test_nothing_else_is_ever_raised(message: str | bytes) -> None:
     ],
 )
 def test_a_refusal_names_the_field(event: dict[str, object], code: str, param: str) -> None:
-    """The error carries code, param and the client's event_id, and survives pickling."""
+    """The error has the code, the name of the field (param) and the client's event_id, also after pickling."""
     with pytest.raises(client.MalformedEvent) as raised:
         client.parse(json.dumps(event | {"event_id": "mine"}))
     assert (raised.value.code, raised.value.param, raised.value.client_event_id) == (code, param, "mine")
@@ -82,7 +82,7 @@ def test_a_refusal_names_the_field(event: dict[str, object], code: str, param: s
 
 
 def test_a_partial_sample_depends_on_the_format() -> None:
-    """A G.711 sample is one byte, so any number of bytes is accepted."""
+    """Audio may not end inside a sample: an odd number of bytes is accepted for G.711 and refused for 16-bit PCM."""
     append = json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"})
     event = client.parse(append, sample_bytes=1)
     assert isinstance(event, client.AppendAudio)
@@ -90,7 +90,7 @@ def test_a_partial_sample_depends_on_the_format() -> None:
 
 
 def test_one_append_may_hold_fifteen_mebibytes() -> None:
-    """An append of 15 MiB is accepted, as by OpenAI; one of three samples more is refused."""
+    """Audio of 15 MiB in one input_audio_buffer.append is accepted, as by OpenAI, and more is refused."""
     most = base64.b64encode(bytes(client.MAX_APPEND_BYTES)).decode()
     event = client.parse(json.dumps({"type": "input_audio_buffer.append", "audio": most}))
     assert isinstance(event, client.AppendAudio)
@@ -120,14 +120,14 @@ _SPELLED = st.builds(
 
 @st.composite
 def _damaged(draw: st.DrawFn) -> str:
-    """Draw an append, intact or with up to four characters cut out."""
+    """Draw an input_audio_buffer.append message, intact or with up to four characters cut out."""
     message = draw(_SPELLED)
     at, cut = draw(st.integers(0, len(message))), draw(st.integers(0, 4))
     return message[:at] + message[at + cut :]
 
 
 def _outcome(message: str | bytes, sample_bytes: int) -> object:
-    """Return what identifies the result of `parse`: type, id and audio of an event, or all fields of a refusal."""
+    """Return the result of `parse` in comparable form: type, id and audio of an event, or the fields of the error."""
     try:
         event = client.parse(message, sample_bytes)
     except client.MalformedEvent as fault:
@@ -137,7 +137,7 @@ def _outcome(message: str | bytes, sample_bytes: int) -> object:
 
 @given(st.one_of(_damaged(), hostile()), st.sampled_from([1, 2]))
 def test_the_fast_path_for_audio_equals_the_parser(message: str | bytes, sample_bytes: int) -> None:
-    """Every message, intact or damaged, gives the same event or error with and without the fast path."""
+    """Every message gives the same event or error with and without the fast path, which skips the JSON parser."""
     fast = _outcome(message, sample_bytes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "_APPEND_SPELLINGS", ())
@@ -149,7 +149,7 @@ def test_the_fast_path_for_audio_equals_the_parser(message: str | bytes, sample_
 def test_common_spellings_take_the_fast_path(
     names: tuple[str, str], separators: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An append as json.dumps or JSON.stringify writes it does not reach the JSON parser."""
+    """An input_audio_buffer.append as json.dumps or JSON.stringify writes it is read without the JSON parser."""
     values = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(960)).decode()}
     message = json.dumps({name: values[name] for name in names}, separators=separators)
     monkeypatch.setattr(client, "_document", lambda message: pytest.fail("parsed"))

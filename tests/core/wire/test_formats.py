@@ -1,4 +1,4 @@
-"""Audio keeps its length and its content through every wire format."""
+"""Tests of the wire's audio formats: names are parsed, and audio keeps its length and content in every format."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _tone(hertz: float, rate: int, seconds: float) -> bytes:
 
 @every_format
 def test_a_format_reads_its_own_echo(wire: AudioFormat) -> None:
-    """The `format` object that a session echoes is accepted and gives the same format."""
+    """The `format` object that a session sends to a client is accepted from the client and means the same format."""
     assert parse_format(Fields({"format": wire.wire()}, "audio.input"), AudioFormat.PCM) is wire
 
 
 @every_format
 def test_an_absent_format_changes_nothing(wire: AudioFormat) -> None:
-    """An absent format and null keep the current one."""
+    """A missing `format`, or null, keeps the current format."""
     assert parse_format(Fields({}, "x"), wire) is wire
     assert parse_format(Fields({"format": None}, "x"), wire) is wire
 
@@ -45,7 +45,7 @@ def test_an_absent_format_changes_nothing(wire: AudioFormat) -> None:
     ],
 )
 def test_a_refused_format_names_the_field(value: object, param: str) -> None:
-    """The error's param is the dotted path of the field."""
+    """The error of an unsupported format has the dotted path of the wrong field as its param."""
     with pytest.raises(CallerError) as raised:
         parse_format(Fields({"format": value}, "audio.input"), AudioFormat.PCM)
     assert raised.value.param == param
@@ -53,7 +53,7 @@ def test_a_refused_format_names_the_field(value: object, param: str) -> None:
 
 @every_format
 def test_one_second_of_input_is_one_second_of_pcm(wire: AudioFormat) -> None:
-    """Fifty messages of 20 ms give 16,000 samples at 16 kHz in every format."""
+    """In every format, fifty messages of 20 ms are decoded to 16,000 samples at 16 kHz."""
     decode = WireDecoder(wire)
     frame = bytes(wire.rate // 50 * wire.sample_bytes)
     assert sum(len(decode(frame)) for _ in range(50)) == STT_RATE * 2
@@ -61,7 +61,7 @@ def test_one_second_of_input_is_one_second_of_pcm(wire: AudioFormat) -> None:
 
 @every_format
 def test_one_second_of_speech_is_one_second_of_output(wire: AudioFormat) -> None:
-    """One second of 24 kHz PCM, cut unevenly, gives one second in the wire format."""
+    """One second of 24 kHz PCM in pieces of uneven length is encoded to exactly one second in the wire format."""
     encode, pcm = WireEncoder(wire), bytes(WIRE_RATE * 2)
     cuts = [0, 2, 4, 2402, 7204, 30000, len(pcm)]
     sent = sum(len(encode(pcm[start:end])) for start, end in itertools.pairwise(cuts))
@@ -70,7 +70,7 @@ def test_one_second_of_speech_is_one_second_of_output(wire: AudioFormat) -> None
 
 @every_format
 def test_there_and_back_sounds_the_same(wire: AudioFormat) -> None:
-    """A tone that is encoded and decoded again is 33 dB above all distortion."""
+    """A tone that is encoded and decoded again is over 33 dB above its distortion and keeps its amplitude within 2%."""
     decoded = np.frombuffer(WireDecoder(wire)(WireEncoder(wire)(_tone(1020, WIRE_RATE, 1))), "<i2")[1000:-1000].astype(
         float
     )
@@ -83,7 +83,7 @@ def test_there_and_back_sounds_the_same(wire: AudioFormat) -> None:
 
 @pytest.mark.parametrize("wire", [AudioFormat.PCMU, AudioFormat.PCMA])
 def test_a_message_is_decoded_with_its_own_law(wire: AudioFormat) -> None:
-    """The bytes are decoded with the law of their format: a tone keeps its level."""
+    """G.711 audio is decoded with the law (mu-law or A-law) of its format, so a tone keeps its level within 2%."""
     assert wire.law is not None
     speech = Resampler(WIRE_TO_TELEPHONE)(_tone(440, WIRE_RATE, 0.5))
     decoded = np.frombuffer(WireDecoder(wire)(wire.law.encode(speech)), "<i2").astype(float)

@@ -1,6 +1,6 @@
-"""Application that reports where Ray placed the stages of a configuration.
+"""Application for tests that reports where Ray placed the stages of a configuration.
 
-It has the real options of the stages around small classes.
+Its deployments have the names and the options of the real stages, but do no work.
 """
 
 import os
@@ -19,7 +19,7 @@ web = FastAPI()
 
 
 class Settler:
-    """Replaces a stage and reports its node, its resources and its visible GPUs."""
+    """Deployment in place of a stage. It reports its node, its resources and its visible GPUs."""
 
     async def describe(self) -> dict[str, Any]:
         context = ray.get_runtime_context()
@@ -32,30 +32,30 @@ class Settler:
 
 @serve.ingress(web)
 class Census:
-    """HTTP routes over the placed stages."""
+    """Ingress deployment with HTTP routes that report on the placed stages, the nodes and other applications."""
 
     def __init__(self, handles: dict[str, DeploymentHandle]) -> None:
         self._handles = handles
 
     @web.get("/")
     async def everybody(self) -> dict[str, dict[str, Any]]:
-        """Return the description of each stage."""
+        """Return for each stage its node id, its resources and its visible GPUs."""
         return {name: await handle.describe.remote() for name, handle in self._handles.items()}
 
     @web.get("/nodes")
     async def nodes(self) -> list[dict[str, Any]]:
-        """Return each node's id and labels."""
+        """Return the id and the labels of each node of the cluster."""
         return [{"node": node["NodeID"], "labels": node["Labels"]} for node in ray.nodes()]
 
     @web.get("/status/{app}")
     async def status(self, app: str) -> dict[str, dict[str, int]]:
-        """Return the number of replicas in each state, for every deployment of another application."""
+        """Return the number of replicas in each state, for every deployment of application `app`; {} if unknown."""
         found = serve.status().applications.get(app)
         return {name: dict(state.replica_states) for name, state in found.deployments.items()} if found else {}
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the census of the stages that `args` configures, as deployments with the stages' names."""
+    """Return the application with one deployment for each stage that the settings `args` name."""
     settings = parse_settings(args)
     handles = {name: stage_deployment(type(name, (Settler,), {}), getattr(settings, name)).bind() for name in args}
     return serve.deployment(Census, ray_actor_options={"num_cpus": 0}).bind(handles)

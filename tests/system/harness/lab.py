@@ -1,7 +1,8 @@
-"""Application that calls stages as a session host does, and that tests control over HTTP.
+"""Application for tests that calls stages as a session host does. Tests control it over HTTP, with `LabClient`.
 
-Tests cannot call handles from their own process: how Serve cancels depends on the environment in which Ray Serve was
-imported, and only the replicas have the environment of the product.
+Tests cannot call stages from their own process: how Serve cancels a call depends on environment variables at the
+import of Ray Serve, and only replicas have those of the product. A call here is one request to a stage. A puppet is a
+replica of a stage that does what the request says (see the module `puppet`).
 """
 
 import asyncio
@@ -32,14 +33,25 @@ from tests.system.harness.puppet import Puppet, work
 from tests.system.harness.watching import wait_until
 
 PUPPETS = 3
-# A puppet answers in milliseconds, but the machine may be busy.
+# Seconds in which a puppet must answer. It takes milliseconds, but the machine may be busy.
 PUPPET_S = 5.0
 web = FastAPI()
 
 
 @dataclass
 class Call:
-    """One call. `items` answers have come, the first after `first_s` seconds."""
+    """One request to a stage and its results so far.
+
+    Attributes:
+        began: Monotonic time of its start.
+        task: The task that makes the call.
+        stream: The open stream of answers, None before it is open and for a call with a single answer.
+        items: Number of answers so far.
+        first_s: Seconds from the start to the first answer, None before it.
+        error: Name and message of the error that ended the call, "" without one.
+        answers: The text of each answer.
+        leave: Set to make the reader leave the stream.
+    """
 
     began: float
     task: asyncio.Task[None] | None = None
@@ -51,14 +63,15 @@ class Call:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, answer: object) -> None:
-        """Record an answer."""
+        """Record an answer: count it, note the time of the first one, and keep its text."""
         self.items += 1
         self.first_s = self.first_s or time.monotonic() - self.began
         self.answers.append(str(getattr(answer, "text", "")))
 
 
 def _request(order: dict[str, Any]) -> LlmRequest:
-    # Defined above the class, because `serve.ingress` copies the globals of the routes when it decorates.
+    # This function stands above the class, because `serve.ingress` copies the global names that the routes use when it
+    # decorates the class.
     if "text" in order:
         return LlmRequest((ChatMessage("user", order["text"]),), max_tokens=order["tokens"])
     return work(order["first_s"], order.get("items", 1))
@@ -66,7 +79,7 @@ def _request(order: dict[str, Any]) -> LlmRequest:
 
 @serve.ingress(web)
 class Lab:
-    """Deployment that holds calls, each with a number."""
+    """Ingress deployment that makes calls to stages. Each call has a number, by which the routes name it."""
 
     def __init__(self, puppet: DeploymentHandle, served: str) -> None:
         self._puppet = puppet
@@ -81,16 +94,24 @@ class Lab:
 
     @web.post("/start")
     async def start(self, order: dict[str, Any]) -> int:
-        """Start the call that an order describes, and return its number."""
+        """Start the call that `order` describes, and return its number.
+
+        `order` has the key "kind": "read" (read a stream), "open" (open a stream and wait), "ask" (a single answer),
+        "tts" or "stt". The other keys depend on the kind, for example "first_s", the seconds until the first answer.
+        """
         number = next(self._numbers)
         call = self._calls[number] = Call(time.monotonic())
-        # Serve cancels the calls of a request when it is answered. In a new context this call goes on.
+        # Serve cancels all calls made in the context of an HTTP request when that request is answered. This call must
+        # continue, so it gets a new context.
         call.task = asyncio.create_task(self._watched(call, order), context=contextvars.Context())
         return number
 
     @web.post("/state/{number}")
     async def state(self, number: int) -> dict[str, Any]:
-        """Return how far a call is."""
+        """Return the replica, the answers so far, the error and the end ("over") of call `number`.
+
+        Raise the call's error if it is not an expected one.
+        """
         call = self._calls[number]
         assert call.task is not None
         if call.task.done() and not call.task.cancelled():
@@ -106,7 +127,7 @@ class Lab:
 
     @web.post("/cancel/{number}")
     async def cancel(self, number: int) -> None:
-        """Cancel a call's task, as a losing hedge is cancelled."""
+        """Cancel the task of call `number`, as a host cancels a hedged request, and wait until it has ended."""
         call = self._calls[number]
         assert call.task is not None
         call.task.cancel()
@@ -114,7 +135,7 @@ class Lab:
 
     @web.post("/leave/{number}")
     async def leave(self, number: int) -> None:
-        """Leave a call's stream between two items, as a reader does that needs no more."""
+        """Make the reader of call `number` leave its stream before its end, and wait until the call has ended."""
         call = self._calls[number]
         assert call.task is not None
         call.leave.set()
@@ -122,13 +143,17 @@ class Lab:
 
     @web.post("/flood/{count}")
     async def flood(self, count: int) -> list[float]:
-        """Make `count` concurrent calls, and return their answers."""
+        """Make `count` calls at once, the n-th with n ms of work, and return the answer of each: its n."""
         verdicts = await asyncio.gather(*(self._unary.predict(bytes(1 + number)) for number in range(count)))
         return [verdict.inference_ms for verdict in verdicts]
 
     @web.post("/sweep/{count}")
     async def sweep(self, count: int) -> None:
-        """Cancel calls at ever later moments of their first ten milliseconds, while they are sent to a replica."""
+        """Start and cancel `count` streams and `count` single calls, one after another.
+
+        Each is cancelled a little later after its start than the one before, up to 10 ms, to cover every moment while
+        the call is being sent to a replica.
+        """
         for moment in range(count):
             for begin in (self._read, self._ask):
                 call = Call(time.monotonic())
@@ -139,7 +164,7 @@ class Lab:
 
     @web.get("/puppets")
     async def puppets(self) -> list[dict[str, Any]]:
-        """Return the counts of each puppet that answers within PUPPET_S."""
+        """Return replica id, process id and counts of requests of each puppet that answers within PUPPET_S s."""
         return await broadcast(self._puppet, "describe", PUPPET_S)
 
     async def _watched(self, call: Call, order: dict[str, Any]) -> None:
@@ -180,7 +205,10 @@ class Lab:
 
 
 def build(args: dict[str, str]) -> Application:
-    """Return the lab with three puppets. `served` names an application whose stages it can call too."""
+    """Return the application with three puppets.
+
+    If `args["served"]` is not "", it names another application, whose stages the lab can call too.
+    """
     fixed = StageSettings(autoscaling=Autoscaling(min_replicas=PUPPETS, max_replicas=PUPPETS))
     puppet = stage_deployment(Puppet, fixed).bind()
     return serve.deployment(Lab, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000).bind(
@@ -190,18 +218,18 @@ def build(args: dict[str, str]) -> Application:
 
 @dataclass(frozen=True)
 class LabClient:
-    """Client of the lab for tests."""
+    """Client for tests of the lab at `url`. Its methods call the routes of `Lab` with the same name."""
 
     url: str
     _client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=60), repr=False)
 
     def start(self, kind: str, **order: Any) -> int:
-        """Start a call. `order` has the keys that `Lab` reads."""
+        """Start a call of this kind and return its number. `order` has further keys of the order (see `Lab.start`)."""
         full = {"kind": kind, "avoid": [], "strict": False, **order}
         return int(self._post("start", full))
 
     def state(self, number: int) -> dict[str, Any]:
-        """Return how far a call is."""
+        """Return the state of a call (see `Lab.state`)."""
         found: dict[str, Any] = self._post(f"state/{number}")
         return found
 
@@ -210,25 +238,25 @@ class LabClient:
         self._post(f"cancel/{number}")
 
     def leave(self, number: int) -> None:
-        """Leave a call's stream, and wait until its task has ended."""
+        """Make the reader of a call leave its stream, and wait until the call has ended."""
         self._post(f"leave/{number}")
 
     def flood(self, count: int) -> list[float]:
-        """Make `count` concurrent calls, and return their answers."""
+        """Make `count` calls at once, and return the answer of each (see `Lab.flood`)."""
         answers: list[float] = self._post(f"flood/{count}")
         return answers
 
     def sweep(self, count: int) -> None:
-        """Cancel twice `count` calls at ever later moments."""
+        """Start and cancel twice `count` calls, each at a different moment (see `Lab.sweep`)."""
         self._post(f"sweep/{count}")
 
     def puppets(self) -> list[dict[str, Any]]:
-        """Return the counts of each puppet that answers."""
+        """Return replica id, process id and counts of requests of each puppet that answers."""
         found: list[dict[str, Any]] = self._client.get(f"{self.url}/puppets").json()
         return found
 
     def counts(self) -> Counter[str]:
-        """Return the sums of the counts of all puppets."""
+        """Return the requests that all puppets together "began", finished ("done") and cancelled ("stopped")."""
         total: Counter[str] = Counter()
         for puppet in self.puppets():
             total.update({name: puppet[name] for name in ("began", "done", "stopped")})
@@ -245,7 +273,7 @@ def deploy(node: Node, url: str, served: str = "", *, start: bool = False) -> La
 
     Args:
         node: A node of the cluster.
-        url: The base URL of its Serve. The lab is at /lab.
+        url: The base URL of the cluster's Serve. The lab is served at /lab.
         served: Name of an application whose stages the lab can call.
         start: Start Serve at `url` first.
     """
@@ -258,6 +286,6 @@ def deploy(node: Node, url: str, served: str = "", *, start: bool = False) -> La
     )
     subprocess.run([sys.executable, "-c", program], env=dict(node.environment), cwd=ROOT, check=True, timeout=120)
     client = LabClient(f"{url}/lab")
-    # HAProxy may get the route a moment after Serve reports the application as running.
+    # Serve reports the application as running before HAProxy has its route.
     wait_until(lambda: httpx2.get(f"{client.url}/puppets", timeout=30).status_code == 200, 30, "the lab's route")
     return client

@@ -21,18 +21,18 @@ from tests.system.harness.watching import wait_until
 ROOT = Path(__file__).parents[3]
 RAY = str(Path(sys.executable).with_name("ray"))
 STOP_S = 30.0
-# For each node: half of `cluster.launch.OBJECT_STORE_BYTES`, since two nodes share this machine's memory.
+# Size of each node's object store: half of `cluster.launch.OBJECT_STORE_BYTES`, because nodes share one memory.
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Node:
-    """A running `ray start --block`.
+    """A running node of a Ray cluster, the process `ray start --block`.
 
     Attributes:
-        address: The cluster's address.
-        dashboard: URL of its dashboard.
-        environment: The environment that the node was started with.
+        address: Address of the cluster, HOST:PORT.
+        dashboard: URL of the cluster's dashboard.
+        environment: The environment variables with which the node was started.
     """
 
     address: str
@@ -42,11 +42,11 @@ class Node:
 
 @contextmanager
 def head(options: Sequence[str] = (), *, dashboard: bool = False) -> Iterator[Node]:
-    """Run the head of a new cluster until the block ends.
+    """Run the head node of a new cluster until the block ends.
 
     Args:
         options: Further options of `ray start`.
-        dashboard: Start the dashboard, which `serve deploy` needs. It takes some seconds.
+        dashboard: Whether to start the dashboard, which `serve deploy` needs. That takes some seconds.
     """
     port, dashboard_port = free_port(), free_port()
     own = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}"]
@@ -58,7 +58,7 @@ def head(options: Sequence[str] = (), *, dashboard: bool = False) -> Iterator[No
 
 @contextmanager
 def worker(joined: Node, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> Iterator[Node]:
-    """Run one more node of a cluster, with a proxy port of its own, until the block ends.
+    """Run one more node of a cluster, whose HTTP proxy has its own port, until the block ends.
 
     Args:
         joined: A node of the cluster.
@@ -73,7 +73,7 @@ def worker(joined: Node, environment: Mapping[str, str] | None = None, options: 
 
 @contextmanager
 def _start(address: str, dashboard: str, options: list[str], environment: Mapping[str, str]) -> Iterator[Node]:
-    # Ray creates Unix sockets in it, whose paths may not exceed 107 bytes.
+    # Ray creates Unix sockets in this directory, and their paths may not exceed 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="rjn-", dir="/tmp"))
     full = {**os.environ, "PYTHONPATH": str(ROOT), **node_environment(directory), **SINGLE_MACHINE, **environment}
     command = [RAY, "start", "--block", "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}"]
@@ -93,9 +93,9 @@ def _start(address: str, dashboard: str, options: list[str], environment: Mappin
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the node and its child processes. Terminating `ray start --block` takes half a minute."""
+    """Kill the node and its child processes. An orderly end of `ray start --block` would take half a minute."""
     if process.poll() is not None:
-        return  # it did not start, and its log says why
+        return  # the node did not start, and its log has the reason
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for member in tree:
         with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""Stage whose requests say how long the work takes and how many items it yields."""
+"""Stage for tests, whose requests state how long the work takes and how many answers it yields."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ITEM_S = 0.02
 
 
 def work(first_s: float, items: int = 1) -> LlmRequest:
-    """Return a request for `items` deltas, the first after `first_s` seconds."""
+    """Return a request to `Puppet.generate` for `items` token deltas, the first after `first_s` seconds."""
     return LlmRequest((ChatMessage("user", str(first_s)),), max_tokens=items)
 
 
 class Puppet:
-    """Deployment that counts the requests that it began, finished and was told to stop."""
+    """Deployment that counts the requests that it began, that it finished, and that were cancelled."""
 
     def __init__(self, name: str = "puppet") -> None:
         self._counts = {"began": 0, "done": 0, "stopped": 0}
@@ -38,7 +38,7 @@ class Puppet:
                 await asyncio.sleep(ITEM_S)
 
     async def predict(self, pcm: bytes, route: ReplicaRoute | None = None) -> TurnVerdict:
-        """Answer after as many milliseconds as there are bytes."""
+        """Wait as many milliseconds as `pcm` has bytes, and return a verdict with that number as `inference_ms`."""
         async with self._counted():
             await asyncio.sleep(len(pcm) / 1000)
             return TurnVerdict(1.0, len(pcm))

@@ -1,4 +1,4 @@
-"""A real `rejoinder serve` in its own process, and the metrics of its replicas."""
+"""A real `rejoinder serve` in its own process, its replicas and their metrics, for tests."""
 
 from __future__ import annotations
 
@@ -25,22 +25,28 @@ START_S = 240.0
 
 @dataclass(frozen=True)
 class Served:
-    """A running system. `url` is the base of its HTTP routes."""
+    """A running `rejoinder serve`: the base URL of its HTTP routes and its process."""
 
     url: str
     process: subprocess.Popen[bytes]
 
     def replicas(self, stage: str) -> list[dict[str, str]]:
-        """Return the labels of a stage's live replicas, with `target`, the address of their metrics."""
+        """Return the labels of each live replica of a stage, for example `pid` and `node`.
+
+        The additional label `target` is the HOST:PORT of the replica's metrics.
+        """
         return [replica for replica in self.census() if replica["stage"] == stage]
 
     def census(self) -> list[dict[str, str]]:
-        """Return the live replicas of all stages. The list may be one second old."""
+        """Return the labels of the live replicas of all stages (see `replicas`). The list may be one second old."""
         found = httpx2.get(f"{self.url}/metrics/targets", timeout=10).json()
         return [{**entry["labels"], "target": entry["targets"][0]} for entry in found]
 
     def wait_for(self, stage: str, count: int, without: str = "", timeout_s: float = 60.0) -> list[dict[str, str]]:
-        """Return a stage's replicas once `count` of them are live, a replica with process id `without` not counted."""
+        """Wait until exactly `count` replicas of a stage are live, and return their labels (see `replicas`).
+
+        A replica with the process id `without` is not counted. Raise TimeoutError after `timeout_s` seconds.
+        """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             live = [replica for replica in self.replicas(stage) if replica["pid"] != without]
@@ -51,7 +57,10 @@ class Served:
 
 
 def metric(target: str, name: str, **labels: str) -> float:
-    """Return the sum of the samples of a replica's metric that have these labels, 0 if there is none."""
+    """Return the value of a replica's metric, summed over all samples with these labels, 0 if there are none.
+
+    `target` is the HOST:PORT of the replica's metrics.
+    """
     text = httpx2.get(f"http://{target}/metrics", timeout=5).text
     total = 0.0
     for family in text_string_to_metric_families(text):
@@ -67,14 +76,15 @@ _IN_FLIGHT = re.compile(rb"^rejoinder_requests_in_flight\{[^}]*\} ([0-9.]+)$", r
 def kill_holder(
     replicas: list[dict[str, str]], timeout_s: float = 30.0, how: signal.Signals = signal.SIGKILL
 ) -> tuple[str, float]:
-    """Send a signal to the first replica that holds a request. Return its process id and the time.
+    """Wait until a replica works on a request and send it a signal. Return its process id and the monotonic time.
 
-    Some requests take only 100 ms, so the gauges are read over open connections and without a full parse.
+    Some requests take only 100 ms. To see them, the metrics are read over open connections and only one is parsed.
+    Raise TimeoutError if no replica works on a request in time.
 
     Args:
         replicas: The replicas to watch, from `Served.replicas`.
-        timeout_s: Time in seconds for one of them to hold a request.
-        how: The signal, by default kill -9.
+        timeout_s: Maximum time in seconds until one of the replicas works on a request.
+        how: The signal, by default SIGKILL.
     """
     deadline = time.monotonic() + timeout_s
     with httpx2.Client(timeout=5) as client:
@@ -97,15 +107,15 @@ def serving(
     port: int = 0,
     orderly: bool = True,
 ) -> Iterator[Served]:
-    """Run `rejoinder serve` until the block ends. Its output is in the error if it does not start.
+    """Run `rejoinder serve` until the block ends. Raise RuntimeError with its output if it does not start.
 
     Args:
-        tmp_path: Folder for its configuration and log.
-        args: The `args` of the application.
-        address: The cluster to join, "local" for a head of its own.
-        environment: Its environment.
-        port: Its HTTP port, 0 for a free one.
-        orderly: Stop it with SIGINT. False kills it, because its cluster is about to be killed as well.
+        tmp_path: Folder for the configuration and the log.
+        args: The settings of the application.
+        address: Address of the cluster to join, or "local" to start a new one.
+        environment: Environment variables of the process.
+        port: HTTP port, 0 for a free one.
+        orderly: True to stop the process with SIGINT. False to kill it, if its cluster is to be killed too.
     """
     port = port or free_port()
     config = tmp_path / "ray_config.yaml"
@@ -140,6 +150,6 @@ def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None
             if httpx2.get(f"{url}/healthz", timeout=2).status_code == 200:
                 return
         except httpx2.HTTPError:
-            pass  # it does not listen yet
+            pass  # the server does not listen yet
         time.sleep(0.3)
     raise RuntimeError(f"`rejoinder serve` did not start:\n{log.read_text(encoding='utf-8')[-4000:]}")

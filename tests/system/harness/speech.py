@@ -1,4 +1,4 @@
-"""A spoken question for tests that talk to a real system."""
+"""Synthesized speech for tests that talk to a real system."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ TRIES = 20
 
 
 def speak(store: ModelStore, text: str) -> bytes:
-    """Return `text` in the bundled voice: 24 kHz 16-bit PCM."""
+    """Return `text` as speech of the bundled voice (piper), 24 kHz 16-bit PCM."""
     return b"".join(PiperVoice(store.path("piper-en-us-joe-medium")).synthesize(text))
 
 
 def speak_without_pause(store: ModelStore, text: str) -> bytes:
-    """Return `text` in the bundled voice, spoken without an inner pause: 24 kHz 16-bit PCM.
+    """Return `text` as speech of the bundled voice without a pause inside, 24 kHz 16-bit PCM.
 
-    The voice speaks differently each time. In four of ten takes it pauses before the last word. Work then begins at
-    that pause, and a test that disturbs the first request of a turn would disturb half a sentence's request.
+    The voice speaks differently each time, and in four of ten takes it pauses before the last word. The system would
+    begin to work at that pause, and a test that disturbs the first request of a turn would disturb a request for only
+    a part of the sentence. The speech is therefore synthesized until voice activity detection finds no pause in it.
+    Raise AssertionError after TRIES attempts.
     """
     voice = PiperVoice(store.path("piper-en-us-joe-medium"))
     silero = Silero(store.path("silero-vad"))

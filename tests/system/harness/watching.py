@@ -1,4 +1,4 @@
-"""Waiting for conditions, some of which are read from the replicas' metrics."""
+"""Waiting in tests: for any condition, and for requests in flight according to the metrics of replicas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _IN_FLIGHT = re.compile(rb"^rejoinder_requests_in_flight\{[^}]*\} ([0-9.]+)$", r
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Wait until `holds` returns True, and return the seconds it took. Raise TimeoutError naming `what`."""
+    """Wait until `holds` returns True, and return the seconds that passed.
+
+    Raise TimeoutError, with `what` as the name of the condition, after `timeout_s` seconds.
+    """
     began = time.monotonic()
     while not holds():
         if time.monotonic() - began > timeout_s:
@@ -24,7 +27,10 @@ def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> float:
 
 
 class Gauges:
-    """The requests in flight of some replicas, read over open connections in a few milliseconds."""
+    """Reader of the number of requests in flight at some replicas. A reading takes a few milliseconds.
+
+    The replicas are given as in `Served.replicas`. Connections stay open until the block ends.
+    """
 
     def __init__(self, replicas: list[dict[str, str]]) -> None:
         self._replicas = replicas
@@ -37,15 +43,18 @@ class Gauges:
         self._client.close()
 
     def in_flight(self, stage: str = "") -> float:
-        """Return the requests in flight of all replicas, or of one stage's."""
+        """Return the number of requests in flight at all replicas, or at those of one stage."""
         return sum(self._read(replica) for replica in self._replicas if stage in ("", replica["stage"]))
 
     def wait_for(self, count: float, timeout_s: float, stage: str = "") -> float:
-        """Wait until exactly `count` requests are in flight, and return the seconds it took."""
+        """Wait until exactly `count` requests are in flight at all stages or at one. Return the seconds that passed.
+
+        Raise TimeoutError after `timeout_s` seconds.
+        """
         return wait_until(lambda: self.in_flight(stage) == count, timeout_s, f"{count:g} in flight {stage}")
 
     def wait_for_work(self, stage: str, timeout_s: float) -> None:
-        """Wait until a replica of the stage holds a request."""
+        """Wait until the stage has a request in flight. Raise TimeoutError after `timeout_s` seconds."""
         wait_until(lambda: self.in_flight(stage) >= 1, timeout_s, f"work for {stage}")
 
     def _read(self, replica: dict[str, str]) -> float:
@@ -54,5 +63,5 @@ class Gauges:
 
 
 def cpu_share(pid: str, window_s: float = 0.5) -> float:
-    """Return how many cores a process uses during the next `window_s` seconds."""
+    """Wait `window_s` seconds and return how many cores the process used on average, 1.0 for one full core."""
     return psutil.Process(int(pid)).cpu_percent(window_s) / 100

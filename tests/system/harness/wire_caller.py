@@ -1,4 +1,4 @@
-"""Caller over a plain WebSocket: it speaks clips in real time and records every event with its arrival time."""
+"""Caller for tests over a WebSocket. It sends speech in real time and records every event of the server."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rejoinder.core.audio.pcm import WIRE_RATE
 FRAME_S = 0.02
 FRAME_BYTES = round(WIRE_RATE * FRAME_S) * 2
 CONFIG = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper"}}}}
-# Audio with a lower peak is inaudible. The threshold of `rejoinder talk` is similar.
+# Audio whose largest 16-bit sample is not above this counts as silence. `rejoinder talk` has a similar threshold.
 AUDIBLE_PEAK = 300
 
 
 class WireCaller:
-    """A caller whose microphone never stops: it sends silence between the clips, as a telephone does.
+    """Caller that always sends audio, as a telephone does: silence while it has no speech to send.
 
     Attributes:
-        events: Every event from the server with its arrival time (`time.monotonic`).
+        events: Every event of the server with its arrival time (`time.monotonic`), in order.
     """
 
     def __init__(self, socket: websockets.ClientConnection) -> None:
@@ -37,7 +37,7 @@ class WireCaller:
         self.events: list[tuple[float, dict[str, Any]]] = []
 
     async def run(self) -> None:
-        """Send and receive until cancelled."""
+        """Send audio and receive events until the task is cancelled or the connection ends."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._speak())
             group.create_task(self._hear())
@@ -61,33 +61,36 @@ class WireCaller:
 
     @property
     def local_port(self) -> int:
-        """The local port of the connection."""
+        """Local TCP port of the connection."""
         return int(self._socket.local_address[1])
 
     async def throw(self, message: str | bytes) -> None:
-        """Send a raw message."""
+        """Send a message as it is, which need not be a valid event."""
         await self._socket.send(message)
 
     async def send(self, **event: Any) -> None:
-        """Send an event."""
+        """Send an event with these fields as JSON."""
         await self._socket.send(json.dumps(event))
 
     def say(self, pcm: bytes) -> None:
-        """Speak 24 kHz PCM from the next frame on."""
+        """Queue speech, 24 kHz 16-bit PCM, which is sent in real time after the speech already queued."""
         self._silent.clear()
         for start in range(0, len(pcm), FRAME_BYTES):
             self._frames.put_nowait(pcm[start : start + FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
 
     async def spoken(self) -> None:
-        """Wait until all speech is sent."""
+        """Wait until all queued speech has been sent."""
         await self._silent.wait()
 
     def vanish(self) -> None:
-        """Reset the connection without a close frame."""
+        """Abort the connection without the closing handshake of WebSocket."""
         self._socket.transport.abort()
 
     async def until(self, kind: str, count: int = 1, timeout_s: float = 60.0) -> dict[str, Any]:
-        """Wait for the `count`-th event of a type and return it."""
+        """Wait until `count` events of type `kind` have arrived and return the last of these. Earlier events count.
+
+        Raise TimeoutError after `timeout_s` seconds.
+        """
         async with asyncio.timeout(timeout_s):
             while len(self.of(kind)) < count:
                 self._news.clear()
@@ -95,11 +98,11 @@ class WireCaller:
         return self.of(kind)[count - 1][1]
 
     def of(self, kind: str) -> list[tuple[float, dict[str, Any]]]:
-        """Return the events of a type with their arrival times."""
+        """Return the events of type `kind`, each with its arrival time (`time.monotonic`)."""
         return [(at, event) for at, event in self.events if event["type"] == kind]
 
     def audible_after(self, instant: float) -> float | None:
-        """Return the seconds from `instant` to the arrival of the next audible audio, None if there is none."""
+        """Return the seconds from monotonic time `instant` to the next audible audio, None if none arrived."""
         for at, event in self.of("response.output_audio.delta"):
             samples = np.frombuffer(base64.b64decode(event["delta"]), "<i2")
             if at >= instant and np.abs(samples.astype(int)).max(initial=0) > AUDIBLE_PEAK:
@@ -107,18 +110,18 @@ class WireCaller:
         return None
 
     def said(self) -> str:
-        """Return the transcripts of all replies, apologies included."""
+        """Return the transcripts of all replies so far, apologies included, joined with spaces."""
         return " ".join(str(event["transcript"]) for _, event in self.of("response.output_audio_transcript.done"))
 
 
 def realtime_url(base_url: str) -> str:
-    """Return the WebSocket URL of the conversations."""
+    """Return the WebSocket URL for conversations with the server at `base_url` (http)."""
     return base_url.replace("http", "ws") + "/v1/realtime?model=rejoinder"
 
 
 @asynccontextmanager
 async def calling(base_url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[WireCaller]:
-    """Hold a configured call with an open microphone."""
+    """Call the server at `base_url`. Yield the caller, which sends audio until the block ends."""
     async with websockets.connect(realtime_url(base_url), additional_headers=headers) as socket:
         caller = WireCaller(socket)
         running = asyncio.create_task(caller.run())
