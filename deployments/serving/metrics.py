@@ -3,7 +3,7 @@
 A `/metrics` route behind the load balancer would answer for a random host, so every replica serves its own port. The
 histograms of latencies have bucket bounds at the limits of the latency guide, so that the share of turns within a limit
 is exact. Every label has a closed set of values. They come from enums of the core, which HELP names in words:
-`Stage`, `AdmissionRefusal`, `DraftDeclined`, `CacheRefusal`, `SpeechReading` and `DegradationMeasure`.
+`Stage`, `AdmissionRefusal`, `DraftDeclined`, `CacheRefusal`, `SpeechKind` and `DegradationMeasure`.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class ConversationMetrics:
         self._stops.observe(stop_s)
 
     def dismissed_speech(self, reading: str) -> None:
-        """Count a dismissed utterance. `reading`, the label `reason`, is a value of `SpeechReading`."""
+        """Count a dismissed utterance. `reading`, the label `reason`, is a value of `SpeechKind`."""
         self._dismissed.labels(reading).inc()
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
