@@ -4,11 +4,13 @@ To add an engine, for example a second text-to-speech engine:
 
 1. Write a class in a module of this package. Its constructor loads the model and raises ModelError for bad files, or
    ConfigError for a bad setting or a missing package. Its methods raise only CallerError (bad input), Overloaded or
-   BackendError. It needs these members: - text to speech, as in `PiperVoice`: `name`, `warm_up()`, and
-   `synthesize(text, speed)`, a generator of 24 kHz 16-bit PCM chunks that stops when it is closed; - speech to text,
-   the protocol `Recognizer` in `stt/cascade.py`: `name`, `warm_up()`, and `transcribe_batch(clips)`, which returns a
-   WhisperResult for each clip; - language model, the protocol `LlmEngine` in `deployments/llm.py`: `name`, `prefills`,
-   `stream(request)`, `check_health()`.
+   BackendError. It needs these members:
+   - text to speech, as in `PiperVoice`: `name`, `warm_up()`, and `synthesize(text, speed)`, a generator of 24 kHz
+     16-bit PCM chunks that stops when it is closed;
+   - speech to text, the protocol `Recognizer` in `stt/cascade.py`: `name`, `warm_up()`, and `transcribe_batch(clips)`,
+     which returns a WhisperResult for each clip;
+   - language model, the protocol `LlmEngine` in `deployments/llm.py`: `name`, `prefills`, `stream(request)`,
+     `check_health()`.
 2. Add its name to the values of `engine` in TtsSettings, SttSettings or LlmSettings
    (`rejoinder/core/settings/stages.py`), and its own settings to the same class. If it runs on a GPU, add its name to
    GPU_ENGINES in that module: other engines may not reserve GPUs.
