@@ -16,7 +16,7 @@ class Grade(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check.
+    """Result of one check.
 
     Attributes:
         check: Name of the check, for example "memory".
