@@ -1,6 +1,6 @@
 """Emulated engines: real deployments with real queues and cancellation, but without a model.
 
-A request holds one of the engine's slots for a service time from `rejoinder.core.measuring.service_curves`. Other
+A request occupies one of the engine's slots for a service time from `rejoinder.core.measuring.service_curves`. Other
 requests wait in a bounded queue or are refused. Emulated engines serve to measure the system around the engines. In
 reports each one's name says "emulated" and gives its curve and source. Their audio is audible and their text consists
 of words, because barge-in, segmentation and captions depend on both.
@@ -168,7 +168,7 @@ class EmulatedLlm:
 
     @property
     def active(self) -> int:
-        """Number of requests that hold a slot."""
+        """Number of requests that have a slot."""
         return self._slots.in_service
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:

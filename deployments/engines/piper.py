@@ -1,6 +1,6 @@
 """Text to speech by Piper on the CPU. A sentence's audio starts before the whole sentence is synthesized.
 
-A VITS voice holds two networks in one file. The first makes the latent frames of a whole sentence. The second (a
+A VITS voice has two networks in one file. The first makes the latent frames of a whole sentence. The second (a
 HiFi-GAN) turns frames into samples, and a sample depends on at most OVERLAP frames on either side. This module splits
 the file and decodes a few frames at a time. The samples are the same, and the first of them come in half the time.
 
@@ -62,7 +62,7 @@ class PiperVoice:
         """Load the voice.
 
         Args:
-            directory: Holds VOICE.onnx and VOICE.onnx.json.
+            directory: Folder that contains VOICE.onnx and VOICE.onnx.json.
             threads: Threads of one inference.
             chunk_ms: Milliseconds of audio in each PCM chunk that `synthesize` yields.
             chunked: Yield audio before the whole sentence is synthesized.

@@ -1,6 +1,6 @@
 """Earliest possible ends of turns of an audio stream. For the density benchmark only, as its reference.
 
-An edge is an end of turn. It is computed with a session's audio input, speech detector and endpointing, but verdicts
+An "edge" is an end of turn. It is computed with a session's audio input, speech detector and endpointing, but verdicts
 take no time. So it is the earliest end of turn that the configuration allows.
 """
 

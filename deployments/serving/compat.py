@@ -58,7 +58,7 @@ class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped he
 
     It also replaces `_get_pending_request_matching_internal_request_id`. Serve finds a waiting request by its internal
     request id (https://github.com/ray-project/ray/pull/45761). All calls of one WebSocket connection share this id, and
-    Serve's index holds one of them only. The others would wait without end.
+    Serve's index contains only one of these calls. The other calls would wait without end.
 
     Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/serve/_private/request_router/request_router.py
     """

@@ -108,7 +108,7 @@ class RealtimeSocket:
         Args:
             socket: The accepted WebSocket.
             host: The host that runs the session.
-            model: The model name that the client asked for.
+            model: The model name that the client requested.
             shortcut: The connection's fast path for audio, if it has one.
             tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
         """

@@ -67,7 +67,7 @@ class Moonshine:
         """Load the model.
 
         Args:
-            directory: Holds encoder_model.ort, decoder_model_merged.ort and tokenizer.bin.
+            directory: Folder that contains encoder_model.ort, decoder_model_merged.ort and tokenizer.bin.
             threads: Threads of one inference.
 
         Raises:

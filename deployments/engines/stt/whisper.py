@@ -96,7 +96,7 @@ class Whisper:
         """Load the faster-whisper model in `directory`.
 
         Raises:
-            ModelError: `directory` does not hold a model with 80 mel bands (tiny to medium).
+            ModelError: `directory` does not contain a model with 80 mel bands (tiny to medium).
             ConfigError: The model does not support the language.
         """
         self.name = f"{directory.name} {options.compute_type} (ctranslate2)"
