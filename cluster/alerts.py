@@ -47,7 +47,7 @@ class Timing:
 
     Attributes:
         window: Time over which percentiles are computed.
-        hold: Time for which a threshold must be exceeded before an alert fires.
+        hold: Time during which a threshold must be exceeded before an alert fires.
         interval: Time between scrapes and between evaluations.
     """
 

@@ -21,8 +21,8 @@ class Finding:
     Attributes:
         check: Name of the check, for example "memory".
         grade: Severity.
-        found: What the check found.
-        fix: What to do about it; "" if the grade is OK.
+        found: Result of the check as text.
+        fix: How to solve the problem; "" if the grade is OK.
     """
 
     check: str
