@@ -190,9 +190,7 @@ def test_an_unmasked_frame_is_refused() -> None:
 
 
 def test_a_call_outlives_the_listener() -> None:
-    """When uvicorn stops, as it does when Serve drains a host, an open call continues until the client or the application
-    ends it.
-    """
+    """When uvicorn stops, as when Serve drains a host, an open call continues until client or application end it."""
 
     async def scenario() -> Received:
         received: Received = []
