@@ -2,7 +2,8 @@
 
 Recording rules compute percentiles of all hosts together from histograms. Alerts compare them with the thresholds.
 Every threshold is a bucket bound, so the comparison is exact and does not depend on interpolation. A stage's alert uses
-its own duration, not its share of the turn: the share hides time that overlaps with other stages.
+the stage's whole duration, not the time that it added to the turn, because the added time omits what overlaps with
+other stages.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ NOT_MEASURED = {
     Metric.NETWORK_RTT: "hosts are behind a load balancer and measure its round trip, not the caller's; callers measure"
     " their own (`rejoinder load run` reports it by region)"
 }
-"""Rows of 7.1 without a rule, and the reason. A rule over a series that does not exist never fires."""
+"""Rows of the latency guide's section 7.1 without a rule, and the reason for each. A rule over a series that does not
+exist never fires.
+"""
 
 _STAGES = {Metric.STT: Stage.STT, Metric.LLM_TTFT: Stage.LLM_FIRST_TOKEN, Metric.TTS_TTFB: Stage.TTS_FIRST_AUDIO}
 
@@ -44,7 +47,7 @@ class Timing:
 
     Attributes:
         window: Time over which percentiles are computed.
-        hold: Time for which a threshold must be exceeded before an alert fires.
+        hold: Time during which a threshold must be exceeded before an alert fires.
         interval: Time between scrapes and between evaluations.
     """
 
@@ -54,11 +57,11 @@ class Timing:
 
 
 def rules(timing: Timing = Timing()) -> dict[str, Any]:
-    """Return the rules file: percentiles of turns and stages, then an alert for each measured row of 7.1."""
+    """Return the rules file: percentiles of turns and stages, then an alert for each measured row of section 7.1."""
     ordered = [_record(TURN, (), name, timing) for name in QUANTILES]
     ordered += [_record(series, ("stage",), name, timing) for series in (OWN, SHARE) for name in QUANTILES]
     ordered += [_alert(alert, timing) for alert in ALERTS if alert.metric not in NOT_MEASURED]
-    # Rules of one group are evaluated in order, so an alert uses the percentile of the same instant.
+    # Rules of one group are evaluated in order, so an alert uses the percentile of the same evaluation.
     return {"groups": [{"name": "rejoinder", "interval": timing.interval, "rules": ordered}]}
 
 
@@ -68,7 +71,7 @@ def alert_name(metric: Metric) -> str:
 
 
 def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[str, Any]:
-    """Return the document of prometheus.yml for a running system. Any host lists the targets of all replicas.
+    """Return the content of prometheus.yml for a running system. It gets the targets of all replicas from any host.
 
     Args:
         url: HTTP address of the system.
@@ -88,7 +91,8 @@ def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[
         "scrape_configs": [
             {
                 "job_name": "rejoinder",
-                # A stage histogram's own label `stage` has priority over the label of the replica that exports it.
+                # The label `stage` of a stage histogram has priority over the label `stage` of the replica that exports
+                # it.
                 "honor_labels": True,
                 "http_sd_configs": [{"url": targets, "refresh_interval": timing.interval}],
             }
@@ -97,13 +101,13 @@ def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[
 
 
 def as_yaml(document: dict[str, Any], comment: str = "") -> str:
-    """Return the document as YAML in its own order, after the comment lines."""
+    """Return the document as YAML, with keys in the document's order, after the comment lines."""
     lines = "".join(f"# {line}\n" for line in comment.splitlines())
     return lines + yaml.safe_dump(document, sort_keys=False, width=120)
 
 
 def omissions() -> str:
-    """Return one line for each row of 7.1 without a rule, with the reason."""
+    """Return one line of text for each row of the guide's section 7.1 without a rule, with the reason."""
     return "\n".join(f"No rule for {metric.value}: {why}." for metric, why in NOT_MEASURED.items())
 
 

@@ -24,13 +24,15 @@ from rejoinder.store import open_store
 PACKAGES = ("rejoinder", "actors", "deployments", "cluster", "loadtest")
 
 NEEDED_MEMORY = 4 * 1024**3
-"""Measured memory of all processes of the default deployment, with room for the page cache."""
+"""Bytes of memory that all processes of the default deployment need (measured), with room for the page cache."""
 NEEDED_SHARED_MEMORY = 256 * 1024**2
-"""Ray's object store (`OBJECT_STORE_BYTES`) and its overhead."""
+"""Bytes of shared memory for Ray's object store (`OBJECT_STORE_BYTES`) and its overhead."""
 NEEDED_FILES = 4096
-"""A session needs a socket in HAProxy and one in the host. Ray needs some hundreds in each process."""
+"""Open files that a process must be allowed. A session needs a socket in HAProxy and one in the host; Ray needs some
+hundreds of files in each process.
+"""
 NEEDED_DISK = 2 * 1024**3
-"""The models, a conversion in progress, and Ray's logs."""
+"""Bytes of disk space for the models, a conversion in progress, and Ray's logs."""
 
 
 def examine(document: ServeFile, address: str = "") -> list[Finding]:
@@ -135,7 +137,10 @@ def needed_models(document: ServeFile) -> list[str]:
 
 
 def _packages(document: ServeFile) -> Iterator[Finding]:
-    """Check that our packages are imported from here. Their names are plain words, which other packages may use."""
+    """Check that our packages are imported from this installation, and that Piper's package is installed if it is used.
+
+    Our packages' names are plain words, which other packages may use.
+    """
     root = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)

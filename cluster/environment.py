@@ -1,7 +1,7 @@
 """Environment variables that Ray's processes need on every node, and free TCP ports.
 
 Ray Serve 2.60 reads the variables when it is imported, so they must be set before. `rejoinder serve` sets them for its
-own head. On another cluster they go in front of `ray start`; `rejoinder doctor --environment` prints them.
+own head. On another cluster, set them for the command `ray start`; `rejoinder doctor --environment` prints them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REQUIRED = {
     # HAProxy carries the audio. Serve's Python proxy saturates at a few dozen conversations.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
 }
-"""Required for conversations at the documented latency. A cluster without them is refused."""
+"""Variables that conversations at the documented latency require. A cluster without them is refused."""
 
 ADVISED = {
     # Each added or removed replica reloads HAProxy. The old worker closes its sockets after this time.
@@ -30,7 +30,7 @@ ADVISED = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Recommended, but not checked."""
+"""Variables that are recommended, but not checked."""
 
 SINGLE_MACHINE = {
     # By default a host that stops drains for 30 s, until load balancers outside the cluster have removed it. On a
@@ -40,7 +40,7 @@ SINGLE_MACHINE = {
 """Additional variables for a cluster of one machine."""
 
 MAX_CONNECTIONS = 20_000
-# HAProxy needs two file descriptors a connection and a share for itself. Without them it does not start.
+# File descriptors that HAProxy needs for each connection: two, and a share for itself. Without them it does not start.
 FILES_PER_CONNECTION = 2.5
 SPARE_FILES = 1000
 
@@ -48,7 +48,7 @@ EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Above the default ports of Ray's workers (10002 to 19999) and below those of Serve's replicas (30000 to 31000).
 CANDIDATE_PORTS = range(20_000, 30_000)
 PORT_TRIES = 100
-# Each process starts at a random offset and uses each port once.
+# Each process starts at a random port of CANDIDATE_PORTS and continues upwards, so that it uses no port twice.
 _offsets = itertools.count(random.SystemRandom().randrange(len(CANDIDATE_PORTS)))
 
 
@@ -61,7 +61,7 @@ def max_connections() -> int:
 
 
 def advised() -> dict[str, str]:
-    """Return ADVISED with the variables that depend on this machine."""
+    """Return the variables of ADVISED, and those whose values depend on this machine."""
     return {**ADVISED, "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
 
 

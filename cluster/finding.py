@@ -16,13 +16,13 @@ class Grade(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check.
+    """Result of one check.
 
     Attributes:
         check: Name of the check, for example "memory".
         grade: Severity.
-        found: What the check found.
-        fix: What to do about it; "" if the grade is OK.
+        found: Result of the check as text.
+        fix: How to solve the problem; "" if the grade is OK.
     """
 
     check: str

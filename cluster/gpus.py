@@ -16,7 +16,7 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.stages import ACCELERATOR_LABEL
 
 QUERY = ("index", "uuid", "name", "memory.total", "compute_cap")
-# nvidia-smi hangs if the driver hangs. A healthy driver in power saving takes some seconds.
+# Timeout for nvidia-smi, which hangs if the driver hangs. With a healthy driver in power saving it takes some seconds.
 NVIDIA_SMI_TIMEOUT_S = 20.0
 # nvidia-smi prints MiB; vendors and the latency guide use decimal gigabytes.
 MIB_PER_GB = 1e9 / 1024**2

@@ -1,7 +1,7 @@
-"""`rejoinder serve`: start or join a Ray cluster, deploy the application, and stop it in order.
+"""`rejoinder serve`: start or join a Ray cluster, deploy the application, and remove both at the end.
 
-Only what was started here is stopped here. A joined cluster keeps running without the application, and keeps Ray Serve
-if that ran before.
+A cluster that this module started is stopped. A cluster that it joined keeps running without the application, and keeps
+Ray Serve if Serve ran there before.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_config(path: Path | None) -> ServeFile:
 
 @dataclass(frozen=True, slots=True)
 class LaunchProgress:
-    """State of the deployments while they start: name to (status, running replicas, all replicas)."""
+    """State of the starting deployments: by name, the status, the number of running replicas and of all replicas."""
 
     deployments: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Itera
     Args:
         address: "local" starts a head. "auto" joins RAY_ADDRESS or the cluster on this machine, or starts a head if
             there is none. HOST:PORT joins that cluster.
-        runtime_env: Ray runtime environment of the workers.
+        runtime_env: Ray's `runtime_env` of the workers, such as environment variables.
 
     Raises:
         ConfigError: No cluster answers at the address, or one of its nodes cannot run Rejoinder.
@@ -162,7 +162,9 @@ def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
 
 
 def run_on_each_node(function: Callable[[], Answer]) -> list[tuple[str, Answer]]:
-    """Call a function on every live node of the joined cluster; return each node's name and its result.
+    """Call a function on every live node of the joined cluster.
+
+    Return pairs of a node's name and the function's result.
 
     Raises:
         ConfigError: A node does not answer within 60 s.
@@ -276,7 +278,7 @@ def _deploy(serve: Any, app: Any, name: str, report: Callable[[LaunchProgress], 
 
 
 def _await_ingress(url: str) -> None:
-    """Wait until HAProxy routes requests to a host, a moment after Serve reports the application as ready."""
+    """Wait until HAProxy routes requests to a host, which is a moment after Serve reports the application as ready."""
     deadline = time.monotonic() + INGRESS_TIMEOUT_S
     failure = "no answer"
     while time.monotonic() < deadline:

@@ -21,12 +21,13 @@ GROUP_LABEL = "group"
 CPU_GROUP, GPU_GROUP = "cpu", "gpu"
 
 ONGOING_PER_SLOT = 4
-"""Requests that Serve sends to a replica for each of its slots. Those without a slot wait in the replica."""
+"""Number of requests that Serve sends to a replica for each of its slots. Requests without a slot wait in the replica.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StageEngine:
-    """Engine of a stage: settings of its section, and the source of the choice."""
+    """Engine of a stage: the keys to set in its section of the configuration, and the source of this choice as text."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str = "as calibrated"
@@ -34,12 +35,12 @@ class StageEngine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Everything to deploy.
+    """All components and nodes to deploy.
 
     Attributes:
         components: Sizes of `host` and of the stages, by name.
         groups: The nodes that they run on.
-        sessions_per_host: Most sessions of one host.
+        sessions_per_host: Maximum number of sessions of one host.
     """
 
     components: Mapping[str, SizedComponent]
@@ -57,7 +58,7 @@ def bill(
         cpu: Machine type without a GPU.
         gpu: Machine type with GPUs; None if there is none.
         spare: Spare nodes of each group.
-        per_host: Most sessions of one host.
+        per_host: Maximum number of sessions of one host.
 
     Raises:
         ConfigError: A component does not fit its machine type, or needs a GPU and `gpu` is None.
@@ -81,7 +82,7 @@ def _group(node: NodeType, components: Sequence[SizedComponent], spare: int, opt
 
 
 def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine]) -> dict[str, Any]:
-    """Return the document of a `ray_config.yaml`.
+    """Return the content of a `ray_config.yaml`.
 
     Args:
         base: The calibrated configuration.
@@ -127,7 +128,7 @@ def _resources(sized: SizedComponent) -> dict[str, Any]:
 
 
 def node_groups(plan: Bill) -> dict[str, Any]:
-    """Return the document of `node_groups.yaml`."""
+    """Return the content of `node_groups.yaml`."""
     return {
         "groups": [
             {
@@ -157,8 +158,8 @@ def write(folder: Path, document: Mapping[str, Any], groups: Mapping[str, Any], 
 
     Args:
         folder: Folder, which is created if necessary.
-        document: From `configuration`.
-        groups: From `node_groups`.
+        document: Result of `configuration`.
+        groups: Result of `node_groups`.
         notes: Comment lines for `ray_config.yaml`.
     """
     folder.mkdir(parents=True, exist_ok=True)

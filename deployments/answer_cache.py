@@ -19,7 +19,10 @@ from rejoinder.store import open_store
 
 
 class AnswerCache(StageDeployment):
-    """The AnswerCache deployment. A cancelled lookup that waits for the embedding model leaves the queue at once."""
+    """Ray Serve deployment of the answer cache.
+
+    A lookup that is cancelled while it waits for the embedding model leaves the queue at once.
+    """
 
     def __init__(self, settings: Settings) -> None:
         rules = settings.answer_cache
@@ -48,7 +51,10 @@ class AnswerCache(StageDeployment):
             return None if vector is None else self._index.nearest(question, vector, time.monotonic())
 
     async def store(self, answered: CachedAnswer, route: ReplicaRoute | None = None) -> None:
-        """Keep an answer. If `max_queue` questions wait, it is kept without a vector: only its exact text finds it."""
+        """Store an answer.
+
+        If `max_queue` texts wait for the model, only the question's exact text will find the answer.
+        """
         async with self._replica.request():
             vector = await self._vector(answered.question.text)
             self._index.keep(answered.question, vector, answered.answer, time.monotonic())
@@ -58,7 +64,7 @@ class AnswerCache(StageDeployment):
         return self._index.clear(tenant)
 
     async def _vector(self, text: str) -> Vector | None:
-        """Return the text's embedding, None without a model or if `max_queue` texts wait for it."""
+        """Return the text's embedding, None without a model or if `max_queue` texts wait for the model."""
         engine = self._engine
         if engine is None or self._waiting >= self._max_queue:
             return None

@@ -4,10 +4,10 @@
 ray_config.yaml` and `rejoinder serve ray_config.yaml` build the same application. `deployments.app:app` is the
 application with the default settings, for `serve run` and `serve build`, which need an application without arguments.
 
-What runs where is a setting. By default the turn detector, speech to text, the language model and text to speech are
-deployments, voice activity detection runs inside each session host, and the answer cache is off. The number of replicas
-is fixed (`min_replicas` equals `max_replicas`): one each, and two for the language model. Nothing is pinned to a GPU or
-a node unless `resources` says so.
+Settings decide which stages are deployments. By default the turn detector, speech to text, the language model and text
+to speech are deployments, voice activity detection runs inside each session host, and the answer cache is off. The
+number of replicas is fixed (`min_replicas` equals `max_replicas`): one each, and two for the language model. Nothing is
+pinned to a GPU or a node unless `resources` says so.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from deployments.turn_detector import TurnDetector
 from deployments.vad import Vad
 from rejoinder.core.settings.settings import Autoscaling, Resources, Settings, StageSettings, parse_settings
 
-# Ongoing requests of a host beside its sessions: health checks and metrics. A session is one ongoing request until it
-# ends.
+# Number of requests that a host may have in addition to its sessions: health checks and metrics. Serve counts a session
+# as one request until it ends.
 HTTP_HEADROOM = 32
 
 

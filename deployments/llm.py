@@ -1,4 +1,4 @@
-"""The Llm deployment: one language model engine behind one protocol.
+"""The Llm deployment: it serves one language model engine through one protocol, `LlmEngine`.
 
 A request is a prompt, and the answer is a cancellable stream of coalesced token deltas.
 """
@@ -96,7 +96,7 @@ def _transformers_model(settings: Settings) -> str:
 
 
 class Llm(StageDeployment):
-    """The Llm deployment."""
+    """Ray Serve deployment of one language model engine."""
 
     def __init__(self, settings: Settings) -> None:
         os.nice(settings.llm.nice)  # before the engine creates its threads, which inherit the priority
@@ -133,7 +133,7 @@ class Llm(StageDeployment):
         await self._engine.check_health()
 
     async def _warm_up(self) -> None:
-        """Answer a short prompt with the configured instructions, so that their state is cached early."""
+        """Generate a short answer with the configured instructions, so that their KV cache is computed early."""
         request = LlmRequest((ChatMessage("system", self._instructions), ChatMessage("user", "Hello")), max_tokens=2)
         async with aclosing(self._engine.stream(request)) as deltas:
             async for _ in deltas:

@@ -40,15 +40,16 @@ from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import Settings
 
-# A replica that takes longer than this to describe itself is left out of the targets. It could not be scraped either.
+# Seconds within which a replica must describe itself to be among the Prometheus targets. A slower replica could not be
+# scraped either.
 DESCRIBE_S = 2.0
-# Serve counts each call to a replica as load of the replica. So the list of targets is kept for this long, however
-# often it is requested.
+# Serve counts each call to a replica as load of the replica. So the list of targets is reused for this many seconds,
+# however often it is requested.
 TARGETS_S = 1.0
 
 
 class SessionHost:
-    """The SessionHost deployment.
+    """Ray Serve deployment that accepts calls and runs their conversations.
 
     Serve calls `check_health`, `record_autoscaling_stats` and `__serve_build_asgi_app__`.
     """
@@ -60,8 +61,8 @@ class SessionHost:
 
         Args:
             settings: The settings of the application.
-            handles: The deployment handles by stage name. Voice activity detection runs in this process if there is no
-                "vad". "answer_cache" and "llm_backup" are optional.
+            handles: The deployment handles by stage name. Without the handle "vad", voice activity detection runs in
+                this process. "answer_cache" and "llm_backup" are optional.
         """
         call_protocol.install()
         self._settings = settings
@@ -138,7 +139,7 @@ class SessionHost:
         return {SESSIONS: float(self.host.live), LOOP_LAG_S: self.host.loop_lag_s}
 
     async def check_health(self) -> None:
-        """Raise BackendError if the event loop is too late to carry audio, or the host's task has ended.
+        """Raise BackendError if the event loop lags too much to carry audio, or the host's task has ended.
 
         Serve then replaces the replica.
         """

@@ -1,7 +1,7 @@
-"""The Stt deployment: one engine and one queue, which serves final transcripts first and batches across sessions.
+"""The Stt deployment: one engine and one queue, which serves final transcripts first and forms batches.
 
-A cancelled job that waits leaves the queue at once. A running batch cannot be stopped: it finishes, the cancelled
-caller's result is dropped, and the next batch starts.
+A cancelled job that is still waiting leaves the queue at once. A running batch cannot be stopped: it finishes, the
+cancelled caller's result is dropped, and the next batch starts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Waiting:
 
 
 class Stt(StageDeployment):
-    """The Stt deployment: Whisper, with a first-pass recognizer before it if one is configured."""
+    """Ray Serve deployment of speech to text: Whisper, and a first-pass recognizer if one is configured."""
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.stt
@@ -62,7 +62,7 @@ class Stt(StageDeployment):
 
         Args:
             job: The audio (16 kHz, 16-bit PCM), its priority and its deadline.
-            route: Read by the caller's router only.
+            route: Which replicas may get this call. Only the router in the calling process reads it.
 
         Raises:
             Overloaded: If the queue is full, or if a final transcript displaced this interim one.

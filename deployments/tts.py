@@ -1,6 +1,7 @@
 """The Tts deployment: a text segment becomes a stream of PCM chunks at 24 kHz, one segment at a time.
 
-A cancelled segment stops at its next chunk. A cancelled segment that waits leaves the queue at once.
+A segment that is cancelled while it is synthesized stops at its next chunk. A segment that is cancelled while it waits
+leaves the queue at once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rejoinder.store import open_store
 
 
 class Tts(StageDeployment):
-    """The Tts deployment, with a Piper voice."""
+    """Ray Serve deployment of text to speech with a Piper voice."""
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.tts
@@ -37,10 +38,10 @@ class Tts(StageDeployment):
 
         Args:
             request: The text and the speaking rate.
-            route: Read by the caller's router only.
+            route: Which replicas may get this call. Only the router in the calling process reads it.
 
         Yields:
-            Chunks of at most `tts.chunk_ms`.
+            Chunks of at most `tts.chunk_ms` milliseconds.
 
         Raises:
             Overloaded: If `tts.max_queue` segments wait already.

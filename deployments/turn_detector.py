@@ -1,4 +1,4 @@
-"""The TurnDetector deployment: Smart Turn judges whether the caller's turn is complete.
+"""The TurnDetector deployment: Smart Turn predicts whether the caller's turn is complete.
 
 Requests run one at a time, because batching gains nothing on a CPU.
 """
@@ -18,9 +18,10 @@ from rejoinder.store import open_store
 
 
 class TurnDetector(StageDeployment):
-    """The TurnDetector deployment.
+    """Ray Serve deployment of the turn detector Smart Turn.
 
-    A cancelled request that waits leaves the queue at once. One that runs (40 ms) finishes, and its result is dropped.
+    A cancelled request that is still waiting leaves the queue at once. A request that is running (about 40 ms)
+    finishes, and its result is dropped.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,7 +37,7 @@ class TurnDetector(StageDeployment):
 
         Args:
             pcm: The last 8 s or less of the caller's audio (16 kHz, 16-bit PCM), with the silence at its end.
-            route: Read by the caller's router only.
+            route: Which replicas may get this call. Only the router in the calling process reads it.
         """
         async with self._replica.request():
             return await self._worker.run(lambda: self._judge(pcm))

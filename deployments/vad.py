@@ -1,7 +1,8 @@
 """Voice activity detection with Silero, inside a session host or as the Vad deployment.
 
-It is stateless: each batch brings the state of its streams, and the result returns the next state. So any replica can
-serve any batch. By default the host runs `decide` itself; `vad.placement: deployment` uses the deployment.
+It is stateless: a batch contains the state of each audio stream, and the result contains the next states. So any
+replica can serve any batch. By default the host calls `decide` itself; with `vad.placement: deployment` it calls the
+deployment.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def load_silero(settings: Settings) -> Silero:
 
 
 def decide(engine: Silero, batch: VadBatch) -> VadResult:
-    """Return the speech probabilities of a batch of windows, and the states after them."""
+    """Return the probability of speech in each window (512 samples), and the state of each stream after its window."""
     windows = np.frombuffer(batch.windows, np.float32).reshape(batch.n, -1)
     states = np.frombuffer(batch.states, np.float32).reshape(batch.n, -1)
     probabilities, after = engine.step(windows, states)
@@ -32,7 +33,7 @@ def decide(engine: Silero, batch: VadBatch) -> VadResult:
 
 
 class Vad(StageDeployment):
-    """The Vad deployment."""
+    """Ray Serve deployment of voice activity detection."""
 
     def __init__(self, settings: Settings) -> None:
         self._engine = load_silero(settings)

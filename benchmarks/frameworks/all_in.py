@@ -19,8 +19,8 @@ TOKENS_PER_S = 100_000
 def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, Any]:
     """Return a serve file with one replica per stage, because all stages share one core.
 
-    Transcripts read as finished, like those of the headless rows. A reply lasts about two seconds. Hedging is off,
-    because there is no second replica. The language model has normal priority, because its engine only sleeps. All
+    Transcripts look complete, like those of the rows without a network. A reply lasts about two seconds. Hedging is
+    off, because there is no second replica. The language model has normal priority, because its engine only sleeps. All
     other settings are the defaults.
 
     Args:
@@ -45,7 +45,7 @@ def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, A
         "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=TOKENS_PER_S) | {"autoscaling": one, "nice": 0},
         "tts": emulated(engines.tts_ms),
         "hedging": {"enabled": False},
-        # The ideal latency assumes a reply that starts at the end of turn, for every contender.
+        # For every contender, the ideal latency assumes that the reply is begun at the end of turn and not before.
         "speculation": {"enabled": False},
     }
     return {
@@ -68,7 +68,7 @@ def write(config: Path, document: dict[str, Any]) -> None:
 
 
 async def until_healthy(port: int) -> None:
-    """Wait until callers can reach the host."""
+    """Wait until the host's health check succeeds over HTTP."""
     while not await asyncio.to_thread(_healthy, f"http://127.0.0.1:{port}/healthz"):  # noqa: ASYNC110  # poll only
         await asyncio.sleep(0.2)
 

@@ -1,4 +1,4 @@
-"""The whole comparison: the knee of every row, the files that keep rows and runs, and the ratios between rows."""
+"""The whole comparison: the knee (largest passing number of sessions) of every row, the ratios, and their files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rejoinder.store import open_store
 
 CACHE = Path.home() / ".cache" / "rejoinder" / "peers"
 WANTED = {"livekit": 4.0, "pipecat": 6.0}
-"""Required ratio of our headless knee to the best knee of each rival."""
+"""Required ratio of our knee without a network to the best knee of each competing framework."""
 
 # LiveKit runs without a turn detector, so ours runs without one too. Pipecat runs Smart Turn, so ours does too.
 OPPONENT = {"livekit": "ours-headless", "pipecat": "ours-smart-turn"}
@@ -37,14 +37,14 @@ class FrameworkRow:
     Attributes:
         name: Name of the row.
         title: Label in the table.
-        sessions: The knee. None if the harness could not measure it.
-        bar: Required knee. 0 for a rival.
-        p50_ms: Median of the added latency, in the last passing run at the knee.
-        p95_ms: Its 95th percentile, in the same run.
+        sessions: The knee: the largest number of sessions that passes. None if the harness could not measure it.
+        bar: Required knee. 0 for a competing framework.
+        p50_ms: Median of the added latency in milliseconds, in the last passing run at the knee.
+        p95_ms: The 95th percentile of the added latency, in the same run.
         cpu: Share of the core used, in the same run.
-        memory_mb: Memory per additional session. None without two sizes.
-        took_s: Length of the search.
-        probes: Every run, as in `timing.Probe`.
+        memory_mb: Memory in MB per additional session. None if all runs had the same number of sessions.
+        took_s: Length of the search in seconds.
+        probes: Every run of the search, as a dict of the attributes of `timing.Probe`.
     """
 
     name: str
@@ -60,7 +60,7 @@ class FrameworkRow:
 
     @property
     def verdict(self) -> str:
-        """PASS or FAIL against `bar`, "" for a rival, INVALID without a knee."""
+        """PASS or FAIL against `bar`, "" for a competing framework, INVALID without a knee."""
         if self.sessions is None:
             return "INVALID"
         if not self.bar:
@@ -87,7 +87,10 @@ def summarize(contestant: Contestant, knee: int | None, probes: Sequence[Probe],
 
 
 def marginal_mb(probes: Sequence[Probe]) -> float | None:
-    """Return the memory per additional session, from the smallest and largest run. None without two sizes."""
+    """Return the memory in MB per additional session, from the smallest and the largest run.
+
+    None if all runs had the same number of sessions.
+    """
     if not probes:
         return None
     small, large = min(probes, key=lambda p: p.sessions), max(probes, key=lambda p: p.sessions)
@@ -98,7 +101,14 @@ def marginal_mb(probes: Sequence[Probe]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Our knee divided by that of a rival's best form. `wanted` is the required ratio."""
+    """Our knee divided by the knee of a competing framework's best configuration.
+
+    Attributes:
+        ours: Name of our row.
+        rival: Name of the framework's row with the largest knee.
+        ratio: The quotient of the two knees.
+        wanted: Required quotient.
+    """
 
     ours: str
     rival: str
@@ -157,11 +167,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 async def compare(
     contestants: Sequence[Contestant], finished: dict[str, FrameworkRow], keep: Path, report: Callable[[str], None]
 ) -> list[FrameworkRow]:
-    """Measure the rows that are not finished yet. SIGTERM stops the comparison and its contenders.
+    """Measure the rows that are not finished yet, and return all finished rows. SIGTERM stops the comparison.
 
     Args:
         contestants: Rows to measure.
-        finished: Finished rows by name. New rows are added.
+        finished: Finished rows by name. The new rows are added to it.
         keep: File to which the finished rows are written after each row.
         report: Called with a line of text after each run.
 
@@ -184,7 +194,7 @@ def in_order(rows: Mapping[str, FrameworkRow]) -> list[FrameworkRow]:
 
 
 async def measure(contestant: Contestant, report: Callable[[str], None], file: Path) -> FrameworkRow:
-    """Search the knee of one contender.
+    """Search the knee of one contender, and return its row.
 
     Every run is written to `file`, so that an interrupted search continues. The file is deleted at the end.
     """
@@ -261,7 +271,7 @@ def prepare(contestant: Contestant) -> Trial:
 
 
 def describe(contestant: Contestant, probe: Probe) -> str:
-    """Return one line of text about a run."""
+    """Return one line of text about a run, to print."""
     latency = "" if probe.p95_ms is None else f"p50 {probe.p50_ms:.0f} p95 {probe.p95_ms:.0f} ms, "
     rest = f"{probe.turns} turns, {probe.missed} missed, {probe.cpu:.0%} of the core, {probe.memory_mb:.0f} MB"
     return f"{contestant.name}: {probe.sessions} sessions {probe.outcome.value} {probe.cause} ({latency}{rest})"

@@ -1,11 +1,11 @@
-"""Contender's end of the harness: audio in and "a reply sounds" out, over one local socket.
+"""A contender's side of the harness: it gets audio and reports when replies become audible, over one local socket.
 
 Only the standard library is used, because the module runs inside each framework's own environment.
 
-Protocol: the feeder sends one record for all sessions whose 20 ms frames are due at the same time. A record is the
-length of the rest (u32), then for each frame the session's number (u16) and 640 bytes of 16 kHz PCM, little endian. A
-contender answers with JSON lines: `{"ready": n}` once, then `{"sounds": i}` when a reply of session i begins to sound.
-The feeder takes both timestamps, so no contender measures itself.
+Protocol: the feeder, a process of the harness, sends one record for all sessions whose 20 ms frames are due at the same
+time. A record is the length of the rest in bytes (u32), then for each frame the session's number (u16) and 640 bytes of
+16 kHz PCM, little endian. A contender answers with JSON lines: `{"ready": n}` once, then `{"sounds": i}` when a reply
+of session i becomes audible. The feeder measures the times of audio and replies, so no contender measures itself.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ REPLY_RATE = 24_000
 REPLY_PCM = struct.pack("<2h", 6000, -6000) * (int(REPLY_S * REPLY_RATE) // 2)
 TTS_CHUNK = REPLY_PCM[: REPLY_RATE * 2 // 5]  # 200 ms
 
-# Gap in the audio that separates two replies. The schedule keeps replies further apart.
+# Audio that begins more than this many seconds after the last audio belongs to a new reply. The schedule keeps replies
+# further apart.
 SAME_REPLY_S = 0.5
 
 
@@ -48,7 +49,7 @@ class Onset:
         self._last = float("-inf")
 
     def begins(self, pcm: bytes, now: float) -> bool:
-        """Return True if `pcm`, sent at time `now`, starts a reply. Empty and silent audio does not."""
+        """Return True if `pcm`, sent at time `now` in seconds, starts a reply. Empty and silent audio does not."""
         if not pcm or not any(pcm):
             return False
         before, self._last = self._last, now
@@ -57,11 +58,11 @@ class Onset:
 
 @dataclass(frozen=True)
 class ReportedEdge:
-    """One end of speech by the contender's own rules, in ms of the stream.
+    """One end of speech (edge) by the contender's own rules. Times are in ms from the start of the stream.
 
     Attributes:
         work_ms: When speech recognition can begin.
-        commit_ms: When the configured silence has passed.
+        commit_ms: When the silence that the rules require has passed.
     """
 
     work_ms: float
@@ -69,7 +70,7 @@ class ReportedEdge:
 
 
 class FeederChannel(asyncio.Protocol):
-    """Socket to the feeder. It passes frames to sessions and reports when their replies sound."""
+    """Socket to the feeder. It passes frames to sessions and reports when their replies become audible."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -83,7 +84,7 @@ class FeederChannel(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
 
     def start(self, sessions: Sequence[Callable[[bytes], None]]) -> None:
-        """Tell the feeder to start. `sessions` are the functions that take each session's frames."""
+        """Tell the feeder to start. `sessions` has for each session the function that takes its frames."""
         self._sessions = list(sessions)
         self._onsets = {number: Onset() for number in range(len(sessions))}
         self._send({"ready": len(sessions)})
@@ -119,15 +120,22 @@ class FeederChannel(asyncio.Protocol):
 
 
 Sessions = Callable[[int, Callable[[int, bytes], None]], Awaitable[Sequence[Callable[[bytes], None]]]]
-"""Function that opens a number of sessions. It gets the function that takes their audio (session number, PCM), and
-returns for each session the function that takes its caller's frames."""
+"""Function that opens a number of sessions. It gets that number and a function to call with the audio of each reply
+(session number, PCM). It returns for each session the function that takes a frame of its caller's audio.
+"""
 
 Offline = Callable[[Sequence[bytes]], Awaitable[list[ReportedEdge]]]
-"""Function that finds the ends of speech in a stream of frames, by the contender's own rules, faster than real time."""
+"""Function that finds the ends of speech (edges) in a stream of frames, by the contender's own rules, faster than real
+time.
+"""
 
 
 def main(open_sessions: Sessions, offline: Offline, arguments: Sequence[str] | None = None) -> None:
-    """Run a contender's command line: `--offline FILE...` prints edges, `--socket PATH --sessions N` runs sessions."""
+    """Run a contender's command line.
+
+    `--offline FILE...` prints, for each file of PCM, the ends of speech as pairs (work_ms, commit_ms) of
+    `ReportedEdge`. `--socket PATH --sessions N` runs N sessions whose audio comes over the Unix socket PATH.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--offline", nargs="*", type=Path, default=[])
     parser.add_argument("--socket", default="")

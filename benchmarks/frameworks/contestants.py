@@ -1,4 +1,4 @@
-"""The compared systems: one row per system and form, and the interpreter that runs it."""
+"""The compared systems (contenders): one row per system and way to run it, and the Python interpreter of each."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Contestant:
         name: Name for `--only` and in files.
         title: Label in the table.
         module: Module to run with `python -m`.
-        arguments: Its arguments, beside those of the harness.
+        arguments: Arguments of the module, in addition to those of the harness.
         environment: Name of its requirements file in this folder, without `requirements-`. "" is our environment.
-        alone: One process per session.
-        networked: Whole system behind a WebSocket, instead of sessions behind a local socket.
+        alone: True to start one process per session.
+        networked: True for the whole system, reached over a WebSocket, instead of sessions reached over a local socket.
         first: Number of sessions of the first run.
         most: Largest number of sessions to try.
-        bar: Required sessions per core. 0 for a rival.
-        form: Group of rows. The best row of a rival's group counts for the ratio.
+        bar: Required number of sessions per core. 0 for a competing framework.
+        form: Group of rows, one for each framework. The best row of a competing framework's group counts for the ratio.
     """
 
     name: str
@@ -129,7 +129,8 @@ def named(names: tuple[str, ...]) -> tuple[Contestant, ...]:
 def python_of(contestant: Contestant, cache: Path) -> Path:
     """Return the contender's Python interpreter.
 
-    An environment of its own is created in `cache` at the first use, and again when its requirements file changes.
+    If the contender needs a separate environment, it is created in `cache` at the first use, and again when its
+    requirements file changes.
 
     Raises:
         ConfigError: The environment could not be created.

@@ -1,8 +1,8 @@
-"""Feed audio to a contender in real time, and compare the start of its replies with their ideal times.
+"""Send audio to a contender in real time, and compare the start of its replies with their ideal times.
 
-One loop serves all sessions. Every 20 ms have four phases, with a quarter of the sessions each. Every session begins
-its first cycle at its own seeded time, so that the ends of turns spread over the cycle. Lateness and answers are both
-measured against the schedule.
+One loop serves all sessions. Each interval of 20 ms has four phases, and each phase sends the frames of a quarter of
+the sessions. Every session begins its first cycle at a different, seeded time, so that the ends of turns spread over
+the cycle. The lateness of sends and the latency of answers are both measured against the schedule.
 """
 
 from __future__ import annotations
@@ -27,16 +27,21 @@ SEED = 20_261_125
 
 
 class Link(Protocol):
-    """A connection with some sessions.
+    """Protocol of the harness's connection to a contender: it carries the audio of a number of sessions.
 
     Attributes:
-        sounded: For each session, the times at which a reply began to sound (monotonic clock).
+        sounded: For each session of the link, the times at which a reply became audible (monotonic clock, in seconds).
     """
 
     sounded: list[list[float]]
 
     def send(self, frames: Sequence[tuple[int, int, int]]) -> None:
-        """Send all frames that are due at the same time, as (session of this link, stream, frame of the cycle)."""
+        """Send all frames that are due at the same time.
+
+        Args:
+            frames: For each frame, the number of the session on this link, the number of the stream whose audio is
+                sent, and the number of the frame in the stream's cycle.
+        """
         ...
 
 
@@ -45,7 +50,7 @@ class FeedPlan:
     """Schedule of all sessions.
 
     Attributes:
-        starts: For each session, the frame at which its first cycle begins.
+        starts: For each session, the number of the 20 ms frame at which its first cycle begins.
         cycles: Number of cycles per session.
         streams: Number of streams. Sessions use them in turn.
     """
@@ -55,16 +60,16 @@ class FeedPlan:
     streams: int
 
     def stream(self, session: int) -> int:
-        """Return the number of a session's stream."""
+        """Return the number of the stream that a session uses."""
         return session % self.streams
 
     def due(self, session: int, begin: float) -> float:
-        """Return the time of a session's first frame, if the schedule starts at `begin`."""
+        """Return the time in seconds at which a session's first frame is due, if the schedule starts at `begin`."""
         return begin + self.starts[session] * FRAME_S + (session % PHASES) * FRAME_S / PHASES
 
     @property
     def frames(self) -> int:
-        """Length of the schedule in frames, until the last session has had all its cycles."""
+        """Length of the schedule in frames of 20 ms, until the last session has had all its cycles."""
         return max(self.starts) + self.cycles * CYCLE_FRAMES
 
 
@@ -76,15 +81,15 @@ def plan(sessions: int, cycles: int, streams: int) -> FeedPlan:
 
 @dataclass(slots=True)
 class Feeder:
-    """Feeder of one run. Call `feed` once, then `late_p99_ms` and `answers`.
+    """Sender of the audio of one run. Call `feed` once, then `late_p99_ms` and `answers`.
 
     Attributes:
-        links: Connections, which carry the sessions in order.
+        links: Connections. The first carries the first `per_link` sessions, and so on.
         per_link: Sessions per connection.
         plan: The schedule.
-        warm_up_s: Time at the start that does not count.
-        late_s: Lateness of every send, in order.
-        begin: Start of the schedule (monotonic clock).
+        warm_up_s: Seconds at the start that do not count.
+        late_s: Delay of every send in seconds, in order.
+        begin: Start of the schedule (monotonic clock, in seconds).
     """
 
     links: Sequence[Link]
@@ -96,7 +101,7 @@ class Feeder:
 
     @property
     def counted_from(self) -> float:
-        """End of the warm-up: every session has begun its second cycle."""
+        """Time at which the warm-up ends (monotonic clock, in seconds): every session has begun its second cycle."""
         return self.begin + self.warm_up_s
 
     async def feed(self) -> None:
@@ -126,12 +131,15 @@ class Feeder:
                 link.send(due)
 
     def late_p99_ms(self) -> float:
-        """Return the 99th percentile of the lateness after the warm-up."""
+        """Return the 99th percentile of the delay of sends after the warm-up, in milliseconds."""
         counted = np.array(self.late_s)[round(self.warm_up_s / FRAME_S) * PHASES :]
         return float(np.percentile(counted, 99)) * 1000
 
     def answers(self, edges: Sequence[TimedEdge], engines: EngineTimes) -> Answers:
-        """Match the replies of all sessions to their turns. `edges` has the end of the turn in each stream."""
+        """Return the answers of all sessions: match their replies to their turns.
+
+        `edges` has each stream's end of turn.
+        """
         parts = []
         for session in range(len(self.plan.starts)):
             sounded = sorted(self.links[session // self.per_link].sounded[session % self.per_link])

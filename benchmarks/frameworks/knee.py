@@ -1,4 +1,4 @@
-"""Search the largest number of sessions that passes three times: doubling, bisection to 5%, then confirmation."""
+"""Search the knee, the largest number of sessions that passes three times: doubling, bisection to 5%, confirmation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class KneeSearch:
     """State of a search.
 
     Attributes:
-        run: Makes one run with a number of sessions.
+        run: Function that makes one run with a number of sessions and returns its result.
         most: Largest number of sessions to try.
         probes: All runs so far, in order.
-        earlier: Runs of an interrupted search. They are used before new runs are made.
+        earlier: Runs of an earlier, interrupted search. They are used before new runs are made.
     """
 
     run: Run
@@ -57,7 +57,7 @@ class KneeSearch:
 
 
 async def largest(search: KneeSearch, first: int) -> int | None:
-    """Search the knee, starting with `first` sessions. 0 if one session fails, None if runs stay INVALID."""
+    """Search the knee, starting with `first` sessions. Return 0 if one session fails, None if runs stay INVALID."""
     bracket = await _bracket(search, first)
     if bracket is None:
         return None
@@ -79,7 +79,10 @@ async def largest(search: KneeSearch, first: int) -> int | None:
 
 
 async def _bracket(search: KneeSearch, first: int) -> tuple[int, int] | None:
-    """Return a number of sessions that passes (or 0) and one that fails (or is above `most`). None if INVALID."""
+    """Return a number of sessions that passes (or 0) and a number that fails (or is above `most`).
+
+    None if runs stay INVALID.
+    """
     good, bad, sessions = 0, search.most + 1, max(1, min(first, search.most))
     while good < search.most and bad - good > 1:
         outcome = await search.probe(sessions)

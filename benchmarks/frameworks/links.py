@@ -1,4 +1,4 @@
-"""Feeder's end of the local socket to a contender that runs without a network."""
+"""Feeder's end (the feeder sends the audio) of the local socket to a contender that runs without a network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SocketLink(asyncio.Protocol):
     """Connection to one contender process with some sessions.
 
     Attributes:
-        sounded: For each session, the times at which a reply began to sound (monotonic clock).
-        ready: Done when the contender has opened its sessions.
+        sounded: For each session, the times at which a reply became audible (monotonic clock, in seconds).
+        ready: Future that is done when the contender has opened its sessions.
     """
 
     def __init__(self, sessions: int, streams: Sequence[Stream]) -> None:

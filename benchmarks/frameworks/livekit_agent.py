@@ -1,7 +1,7 @@
 """Contender: LiveKit Agents without a room, with its own session, turn taking and voice activity.
 
-The engines take fixed times. The settings follow its documentation for voice activity endpointing: 0.2 s of silence, no
-further delay, and the language model started on the transcript. The module runs in an environment of its own
+The engines take fixed times. The settings follow LiveKit's documentation for endpointing by voice activity: 0.2 s of
+silence, no further delay, and the language model started on the transcript. The module runs in a separate environment
 (`requirements-livekit.txt`), so it imports nothing from Rejoinder but `contender`.
 """
 
@@ -33,7 +33,7 @@ def _vad() -> inference.VAD:
 
 
 class LiveKitStt(stt.STT):
-    """Streaming engine that answers after a fixed time when the session's voice activity flushes it."""
+    """Speech-to-text engine that gives the fixed transcript a fixed time after voice activity ends an utterance."""
 
     def __init__(self) -> None:
         super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=False, manual_flush=True))
@@ -42,7 +42,7 @@ class LiveKitStt(stt.STT):
         raise NotImplementedError("streams only")
 
     def stream(self, *, language=None, conn_options=_CONNECT):
-        """Open a stream."""
+        """Return a stream that recognizes one session's audio."""
         return _SttStream(stt=self, conn_options=conn_options)
 
 
@@ -61,7 +61,7 @@ class LiveKitLlm(llm.LLM):
     """Language model that gives the fixed reply after a fixed time."""
 
     def chat(self, *, chat_ctx, tools=None, conn_options=_CONNECT, **options):
-        """Open a reply."""
+        """Return the stream of the fixed reply."""
         return _LlmStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 
@@ -81,7 +81,7 @@ class LiveKitTts(tts.TTS):
         )
 
     def synthesize(self, text, *, conn_options=_CONNECT):
-        """Open a synthesis."""
+        """Return the stream of the fixed audio."""
         return _TtsStream(tts=self, input_text=text, conn_options=conn_options)
 
 
@@ -117,7 +117,7 @@ class LiveKitLoudspeaker(io.AudioOutput):
         self._ending: asyncio.TimerHandle | None = None
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
-        """Report the audio to the harness."""
+        """Report audio of a reply to the harness."""
         await super().capture_frame(frame)
         self._sounds(bytes(frame.data))
         self._seconds += frame.duration
@@ -173,7 +173,7 @@ async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Seq
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Find the ends of speech by LiveKit's voice activity, its configured silence included."""
+    """Return the ends of speech by LiveKit's voice activity detection, with its configured silence."""
     stream = _vad().stream()
     for frame in frames:
         stream.push_frame(_frame(frame))
@@ -187,7 +187,7 @@ async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
 
 
 def _due_ms(samples: int) -> float:
-    """Return when the frame that completes this many samples is due. The first frame is due at 0."""
+    """Return when the frame that completes this many samples is due, in ms. The first frame is due at 0."""
     return (-(-samples // _SAMPLES) - 1) * 20.0
 
 

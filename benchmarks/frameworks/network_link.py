@@ -18,7 +18,7 @@ from benchmarks.frameworks.streams import Stream
 from rejoinder.core.errors import BackendError
 
 REFUSED_S = 0.5
-"""Wait before the next attempt when a server that is still starting refuses a connection."""
+"""Seconds to wait before the next attempt when a server that is still starting refuses a connection."""
 
 _DELTA = "response.output_audio.delta"
 _MARK = _DELTA.encode()
@@ -84,10 +84,10 @@ async def _dial(url: str, sounded: list[float]) -> _Socket:
 
 
 class NetworkLink:
-    """Connections of all sessions of one server.
+    """WebSocket connections of all sessions to one server.
 
     Attributes:
-        sounded: For each session, the times at which a reply began to sound (monotonic clock).
+        sounded: For each session, the times at which a reply became audible (monotonic clock, in seconds).
     """
 
     def __init__(self, sessions: int, streams: Sequence[Stream]) -> None:
@@ -99,7 +99,7 @@ class NetworkLink:
         """Connect and configure every session, one after the other. A refused connection is retried.
 
         Raises:
-            BackendError: Not all sessions were open after `timeout_s`.
+            BackendError: Not all sessions were open after `timeout_s` seconds.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -110,7 +110,10 @@ class NetworkLink:
             raise BackendError(opened, stage="peer") from None
 
     def send(self, frames: Sequence[tuple[int, int, int]]) -> None:
-        """Send all frames that are due now. A session without a connection sends nothing and misses its turns."""
+        """Send all frames that are due now. See `feeder.Link.send`.
+
+        A session without a connection sends nothing and misses its turns.
+        """
         for session, stream, at in frames:
             transport = self._sockets[session].transport
             if transport is not None:

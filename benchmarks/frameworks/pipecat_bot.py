@@ -1,6 +1,6 @@
 """Contender: Pipecat's default pipeline with its own turn strategies, Silero and Smart Turn.
 
-The engines take fixed times. The module runs in an environment of its own (`requirements-pipecat.txt`), so it imports
+The engines take fixed times. The module runs in a separate environment (`requirements-pipecat.txt`), so it imports
 nothing from Rejoinder but `contender`.
 """
 
@@ -40,7 +40,7 @@ from benchmarks.frameworks.contender import RATE, ReportedEdge
 
 
 class PipecatStt(SegmentedSTTService):
-    """Speech to text of whole segments, which voice activity ends. It answers after a fixed time."""
+    """Speech-to-text engine that gets whole segments of speech. It gives the fixed transcript after a fixed time."""
 
     @property
     def wants_wav_segments(self) -> bool:
@@ -48,7 +48,7 @@ class PipecatStt(SegmentedSTTService):
         return False
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator:
-        """Yield the fixed transcript."""
+        """Wait the fixed time, then yield the fixed transcript."""
         await asyncio.sleep(contender.STT_S)
         yield TranscriptionFrame(contender.HEARD, "caller", time_now_iso8601())
 
@@ -57,7 +57,7 @@ class PipecatLlm(LLMService):
     """Language model that gives the fixed reply after a fixed time."""
 
     async def process_frame(self, frame, direction):
-        """Answer a context frame. Pass on every other frame."""
+        """Answer a context frame, which contains the conversation, with the fixed reply. Forward every other frame."""
         await super().process_frame(frame, direction)
         if not isinstance(frame, LLMContextFrame):
             await self.push_frame(frame, direction)
@@ -111,7 +111,7 @@ class PipecatLoudspeaker(BaseOutputTransport):
         await self.set_transport_ready(frame)
 
     async def write_audio_frame(self, frame) -> bool:
-        """Report the audio to the harness and wait half of its length."""
+        """Report the audio to the harness, wait half of its duration and return True."""
         self._sounds(frame.audio)
         now = asyncio.get_running_loop().time()
         self._next = max(now, self._next) + len(frame.audio) / (2 * frame.sample_rate) / 2
@@ -165,7 +165,7 @@ _RUNNING: list[asyncio.Task] = []
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Find the ends of speech by Pipecat's voice activity, its configured silence included."""
+    """Return the ends of speech by Pipecat's voice activity detection, with its configured silence."""
     analyzer = SileroVADAnalyzer()
     analyzer.set_sample_rate(RATE)
     edges, speaking = [], False

@@ -20,12 +20,14 @@ from rejoinder.core.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 STOP_S = 20.0
 PRIORITY = -20
-"""Nice value of contenders and feeder, if permitted. Other processes then get only the time that these leave idle."""
+"""Nice value of contenders and feeder, if permitted. Other processes then get only the CPU time that contenders and
+feeder do not use.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Numbers of the contender's core and of the feeder's core."""
+    """Numbers of the CPU core of the contender and of the core of the feeder (the process that sends the audio)."""
 
     contender: int
     feeder: int
@@ -49,7 +51,8 @@ def pin_to_core(core: int) -> None:
 def _prepare(core: int) -> None:
     """Prepare a contender's process before it starts.
 
-    A shell's background job ignores SIGINT, and its children inherit that. Restore it, so that `stop` works.
+    A background job of a shell ignores SIGINT, and its children inherit that. Restore the default, so that `stop`
+    works.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     pin_to_core(core)
@@ -57,7 +60,7 @@ def _prepare(core: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CpuUsage:
-    """CPU seconds at one time.
+    """Reading of the CPU counters.
 
     Attributes:
         tree_s: CPU seconds of the process tree.
@@ -104,7 +107,7 @@ class ProcessTree:
         return any(root.poll() is not None for root in self.roots)
 
     def usage(self) -> CpuUsage:
-        """Read the CPU seconds so far. Processes that start and end between two readings are not counted."""
+        """Return the CPU seconds so far. Processes that start and end between two calls are not counted."""
         tree = 0.0
         for process in self._all():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -113,7 +116,10 @@ class ProcessTree:
         return CpuUsage(tree, core_seconds(self.core), time.monotonic())
 
     def memory_mb(self) -> float:
-        """Return the proportional set size of all processes: a page shared by n processes counts 1/n in each."""
+        """Return the memory of all processes in MB (proportional set size).
+
+        A page that n processes share counts 1/n in each.
+        """
         total = 0
         for process in self._all():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -164,5 +170,5 @@ def foreign_share(before: CpuUsage, after: CpuUsage) -> float:
 
 
 def cores_used(before: CpuUsage, after: CpuUsage) -> float:
-    """Return the cores that the process tree used on average between two readings."""
+    """Return the average number of cores that the process tree used between two readings."""
     return (after.tree_s - before.tree_s) / max(after.at - before.at, 1e-9)

@@ -1,10 +1,10 @@
-"""Input audio of every session: one recorded phrase, then silence, in cycles of eight seconds.
+"""Input audio of the sessions: one recorded phrase, then silence, in cycles of eight seconds.
 
 The phrases are cut from recordings in the model store, in the middle of the speaker's pauses. Each is a whole clause.
-Every contender's rules treat it as one turn, which is checked before each row. Smart Turn is sure of its end at once.
-The comparison therefore measures work, not detectors. A cycle is a whole number of voice activity windows. All cycles
-of a stream give the same decisions, so one offline pass finds the end of the turn. The silence is the noise of a quiet
-room, so that a contender gains nothing by detecting zeros.
+By the rules of every contender (compared system), it is one turn, which is checked before each row. Smart Turn
+recognizes its end at once. The comparison therefore measures computing work, not the quality of detectors. A cycle is a
+whole number of voice activity windows. All cycles of a stream give the same decisions, so one offline pass finds the
+end of the turn. The silence is the noise of a quiet room, so that a contender gains nothing by detecting zeros.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One cycle: `CYCLE_FRAMES` frames of 20 ms as 16-bit PCM."""
+    """Audio of one cycle: `CYCLE_FRAMES` frames of 20 ms as 16-bit PCM."""
 
     name: str
     frames: tuple[bytes, ...]

@@ -2,13 +2,14 @@
 
 Every turn has an ideal answer, that of an infinitely fast machine:
 
-- Speech recognition starts where the contender's own rules allow it. This edge is found offline on the same audio.
-- The language model starts when the transcript is there and the configured silence has passed.
-- The voice follows the language model.
+- Speech recognition starts where the contender's own rules allow it. This time is found offline on the same audio.
+- The language model starts when the transcript is available and the configured silence has passed.
+- Text to speech starts when the language model is done.
 
 The *added* latency is the time from the ideal answer to the first audible sample of the real one. Both frameworks
-transcribe after the silence, so their ideal answer comes the engines' 330 ms after their own end of speech and silence.
-A contender that transcribes during the silence has an earlier ideal answer, so the overlap gives it no advantage.
+transcribe after the silence, so their ideal answer comes 330 ms (the time of the engines) after the end of that
+silence. A contender that transcribes during the silence has an earlier ideal answer, so the overlap gives it no
+advantage.
 """
 
 from __future__ import annotations
@@ -20,22 +21,27 @@ from enum import Enum
 import numpy as np
 
 LIMIT_MS = 50.0
-"""Largest 95th percentile of the added latency in a passing run."""
+"""Maximum 95th percentile of the added latency in a passing run, in milliseconds."""
 
 LATE_FRAMES_MS = 5.0
-"""Largest 99th percentile of the feeder's lateness. A later feeder measures itself, so the run is INVALID."""
+"""Maximum 99th percentile of the delay with which the feeder sends frames, in milliseconds. Above it the harness would
+measure its own delay, so the run is INVALID.
+"""
 
 FOREIGN_SHARE = 0.25
-"""Largest share of the contender's core that other processes may use. They run at lower priority in its idle time."""
+"""Maximum share of the contender's core that other processes may use. They run at lower priority, in the contender's
+idle time.
+"""
 
 EARLY_MS = 100.0
-"""How much earlier than its ideal time an answer may come. A probability near its threshold can end speech a few
-windows earlier than in the offline pass. An even earlier answer belongs to something else."""
+"""Milliseconds by which an answer may come before its ideal time. A probability near its threshold can end speech a few
+windows earlier than in the offline pass. An even earlier reply does not answer this turn.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTimes:
-    """The engines' fixed times."""
+    """Fixed times of the engines, in milliseconds."""
 
     stt_ms: float = 100.0
     llm_ms: float = 150.0
@@ -48,23 +54,23 @@ class TimedEdge:
 
     Attributes:
         work_ms: When speech recognition can begin.
-        commit_ms: When the configured silence has passed.
+        commit_ms: When the silence that the rules require has passed.
     """
 
     work_ms: float
     commit_ms: float
 
     def ideal_ms(self, engines: EngineTimes) -> float:
-        """Return when the answer would sound on an infinitely fast machine, in ms of the cycle."""
+        """Return when the answer would be audible on an infinitely fast machine, in ms after the cycle's start."""
         return max(self.work_ms + engines.stt_ms, self.commit_ms) + engines.llm_ms + engines.tts_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers to the turns that count.
+    """Answers to the turns after the warm-up.
 
     Attributes:
-        added_ms: Added latency of each answered turn.
+        added_ms: Added latency of each answered turn in milliseconds.
         missed: Number of turns without an answer.
         stray: Number of replies that belong to no turn.
     """
@@ -75,18 +81,19 @@ class Answers:
 
     @property
     def turns(self) -> int:
-        """Number of turns, answered or missed."""
+        """Number of turns, answered and missed ones."""
         return len(self.added_ms) + self.missed
 
 
 def judge(ideal: Sequence[float], sounded: Sequence[float], idle_timeout_s: float, counted_from: float) -> Answers:
-    """Match the replies of one session to its turns.
+    """Return the answers of one session: match its replies to its turns.
 
     Args:
         ideal: Times of the ideal answers in seconds, sorted.
-        sounded: Times at which a reply began to sound in seconds, sorted.
-        idle_timeout_s: An answer must come at most this long after its ideal time (and at most `EARLY_MS` before it).
-        counted_from: Turns before this time are the warm-up. They are matched but not counted.
+        sounded: Times at which a reply became audible in seconds, sorted.
+        idle_timeout_s: An answer must come at most this many seconds after its ideal time, and at most `EARLY_MS`
+            before it.
+        counted_from: Time in seconds. Turns before it are the warm-up: they are matched but not counted.
     """
     added: list[float] = []
     missed = 0
@@ -119,7 +126,7 @@ def merge(answers: Sequence[Answers]) -> Answers:
 
 
 class ProbeOutcome(Enum):
-    """Outcome of one run. INVALID means that the harness could not measure."""
+    """Outcome of one run. INVALID means that the harness was disturbed, so the run proves nothing."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -131,7 +138,7 @@ class HarnessCheck:
     """Self-check of the harness in one run.
 
     Attributes:
-        late_p99_ms: 99th percentile of the feeder's lateness.
+        late_p99_ms: 99th percentile of the delay with which the feeder sent frames, in milliseconds.
         foreign_share: Share of the contender's core that other processes used.
     """
 
@@ -147,16 +154,16 @@ class Probe:
         sessions: Number of sessions.
         outcome: PASS, FAIL or INVALID.
         cause: Why the run did not pass, in words.
-        turns: Number of turns that count.
+        turns: Number of turns after the warm-up.
         missed: Turns without an answer.
         stray: Replies that belong to no turn.
-        p50_ms: Median of the added latency. None without an answer.
-        p95_ms: Its 95th percentile.
-        p99_ms: Its 99th percentile.
-        late_p99_ms: 99th percentile of the feeder's lateness.
+        p50_ms: Median of the added latency in milliseconds. None if no turn was answered.
+        p95_ms: The 95th percentile of the added latency.
+        p99_ms: The 99th percentile of the added latency.
+        late_p99_ms: 99th percentile of the delay with which the feeder sent frames, in milliseconds.
         foreign_share: Share of the contender's core that other processes used.
-        cpu: Cores that the contender used.
-        memory_mb: Proportional set size of its process tree.
+        cpu: Average number of cores that the contender used.
+        memory_mb: Memory of the contender's process tree in MB (proportional set size).
     """
 
     sessions: int
@@ -191,5 +198,5 @@ def verdict(answers: Answers, check: HarnessCheck) -> tuple[ProbeOutcome, str]:
 
 
 def percentile(values: Sequence[float], rank: float) -> float | None:
-    """Return the percentile by nearest rank, always a measured value. None without values."""
+    """Return the percentile `rank` (0 to 100) by nearest rank, which is one of the values. None without values."""
     return float(np.percentile(values, rank, method="inverted_cdf")) if values else None

@@ -1,4 +1,4 @@
-"""One run of one contender: start it, feed its sessions, measure it, stop it and judge the run."""
+"""One run of one contender: start it, send audio to its sessions, measure it, stop it, and decide if the run passes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from benchmarks.frameworks.timing import EngineTimes, HarnessCheck, Probe, Timed
 from rejoinder.core.errors import BackendError
 
 CYCLES = 5
-"""Turns of each session. The first one or two are the warm-up, and at least three count."""
+"""Number of turns of each session. The first one or two are the warm-up, and at least three count."""
 
 START_S = 240.0
 OFFLINE_S = 300.0
@@ -44,12 +44,12 @@ OFFLINE_CYCLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One contender with its input. Call `run` once per number of sessions.
+    """One contender with its input. Call `run` for each number of sessions to try.
 
     Attributes:
         contestant: The contender.
-        python: Its interpreter.
-        streams: Input audio, shared by the sessions in turn.
+        python: The contender's Python interpreter.
+        streams: Input streams. The sessions use them in turn.
         edges: End of the turn in each stream, by the contender's own rules.
         cores: Cores of the contender and of the feeder.
         engines: The engines' times.
@@ -63,7 +63,10 @@ class Trial:
     engines: EngineTimes = field(default_factory=EngineTimes)
 
     async def run(self, sessions: int) -> Probe:
-        """Wait for an idle core and run this many sessions. Raises BackendError if the contender does not start."""
+        """Wait for an idle core, run this many sessions and return the result.
+
+        Raise BackendError if the contender does not start.
+        """
         await idle(self.cores.contender)
         tree = ProcessTree(self.cores.contender)
         pin_to_core(self.cores.feeder)
@@ -79,7 +82,7 @@ class Trial:
                 tree.stop()
 
     async def _start(self, tree: ProcessTree, folder: Path, processes: int, each: int) -> list[SocketLink]:
-        """Start all processes one after the other, and wait until each is connected and ready."""
+        """Start all processes one after the other, wait until each is ready, and return their connections."""
         links = [SocketLink(each, self.streams) for _ in range(processes)]
         for number, link in enumerate(links):
             path = folder / str(number)
@@ -148,7 +151,7 @@ class Trial:
 
 
 def _same(link: SocketLink) -> SocketLink:
-    """Return the link: the factory of a server that accepts one connection."""
+    """Return `link`, as the protocol factory of a server that accepts one connection."""
     return link
 
 
@@ -157,7 +160,7 @@ def _tail(log: Path) -> str:
 
 
 async def idle(core: int) -> None:
-    """Wait until the core is idle, at most `IDLE_WAIT_S`. A run on a busy core reports itself as INVALID."""
+    """Wait until the core is idle, at most `IDLE_WAIT_S` seconds. A run on a busy core is INVALID."""
     for _ in range(round(IDLE_WAIT_S / IDLE_LOOK_S)):
         before = core_seconds(core)
         await asyncio.sleep(IDLE_LOOK_S)
@@ -171,7 +174,7 @@ def command(contestant: Contestant, python: Path) -> tuple[str, ...]:
 
 
 def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) -> list[TimedEdge]:
-    """Find where each stream's turn ends by the contender's own rules, in a cycle that follows others.
+    """Return where each stream's turn ends by the contender's own rules, in a cycle that follows other cycles.
 
     Raises:
         BackendError: The contender failed, or did not find exactly one turn in every cycle.

@@ -2,7 +2,7 @@
 
 The study has pairs of paraphrases, which should share an answer, and near misses, which must not. It judges each pair
 by two rules: the cosine of the embeddings alone, and the answer cache's default of cosine and content words. The word
-rule was written with these pairs in view, so its results are not an estimate for other questions.
+rule was written for these pairs, so its results are not an estimate for other questions.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ class Judged:
     Attributes:
         one: The first question.
         other: The second question.
-        same: The two should share an answer.
+        same: True if the two questions should share an answer.
         cosine: Cosine similarity of their embeddings.
-        words: Their content words are equal.
+        words: True if their content words are equal.
     """
 
     one: str
@@ -121,7 +121,10 @@ class RuleOutcome:
 
 
 def judge(engine: MiniLm) -> list[Judged]:
-    """Judge every pair. As in the answer cache, two questions with the same normal form have equal words."""
+    """Return the judgement of every pair.
+
+    As in the answer cache, two questions with the same normal form have equal words.
+    """
     found = []
     for same, pairs in ((True, PARAPHRASES), (False, NEAR_MISSES)):
         for one, other in pairs:
@@ -142,7 +145,7 @@ def outcomes(pairs: Sequence[Judged], threshold: float) -> list[RuleOutcome]:
 
 
 def main() -> None:
-    """Print every pair by falling cosine, then the outcomes of both rules."""
+    """Print every pair, highest cosine first, then the outcomes of both rules."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threshold", type=float, default=Settings().answer_cache.threshold)
     parser.add_argument("--compute-type", choices=("int8", "float32"), default="int8")

@@ -2,7 +2,8 @@
 
 The study transcribes each clip of human speech with both recognizers. It then evaluates the cascade for every
 threshold: a first-pass transcript below the threshold is replaced by the main recognizer's. A clip's time is the sum of
-the recognitions that it needs. The interval is a paired bootstrap over clips, against the main recognizer alone.
+the recognitions that it needs. The confidence interval of the difference to the main recognizer alone is a paired
+bootstrap over clips.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class RecognizedClip:
         confidence: Mean log-probability of the first pass; minus infinity if a guard rejected it.
         first_errors: Word errors of the first pass.
         main_errors: Word errors of the main recognizer.
-        first_ms: Time of the first pass.
-        main_ms: Time of the main recognizer.
+        first_ms: Time of the first pass in milliseconds.
+        main_ms: Time of the main recognizer in milliseconds.
         text: True text.
         first_transcript: Transcript of the first pass.
         main_transcript: Transcript of the main recognizer.
@@ -62,16 +63,16 @@ class RecognizedClip:
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """Both recognizers with one threshold.
+    """Results of both recognizers together, with one threshold.
 
     Attributes:
-        threshold: Mean log-probability below which a transcript is repeated.
-        repeated: Share of repeated clips.
+        threshold: Mean log-probability of the first pass below which the main recognizer transcribes the clip again.
+        repeated: Share of clips that the main recognizer transcribed again.
         wer: Word error rate in percent.
         difference: Difference to the main recognizer alone, in percentage points.
         interval: 95% interval of the difference.
-        median_ms: Median time of a clip.
-        main_median_ms: Median time of the main recognizer alone.
+        median_ms: Median time of a clip in milliseconds.
+        main_median_ms: Median time of the main recognizer alone in milliseconds.
     """
 
     threshold: float
@@ -109,7 +110,7 @@ def study(first_pass: Moonshine, main_recognizer: Whisper, clips: Sequence[Human
 
 
 def cascade(clips: Sequence[RecognizedClip], threshold: float) -> Cascade:
-    """Evaluate the cascade with this threshold."""
+    """Return the results of the cascade with this threshold."""
     repeated = np.array([clip.confidence < threshold for clip in clips])
     total = np.array([clip.words for clip in clips])
     main_errors = np.array([clip.main_errors for clip in clips])
@@ -128,7 +129,7 @@ def cascade(clips: Sequence[RecognizedClip], threshold: float) -> Cascade:
 
 
 def describe(row: Cascade) -> str:
-    """Format one line of the table."""
+    """Return one line of the table: the results of one threshold."""
     low, high = row.interval
     return (
         f"{row.threshold:9.2f} {row.repeated:9.0%} {row.wer:7.2f} {row.difference:+8.2f} ({low:+.2f} to {high:+.2f})"

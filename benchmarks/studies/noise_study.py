@@ -1,7 +1,8 @@
 """Effect and cost of noise suppression: `python -m benchmarks.studies.noise_study`.
 
-For each level the study prints how much the signal-to-noise ratio improves, and the CPU time of 10 ms of audio. It
-compares the loudness of the speech with that of the second before it. It also prints the memory of one suppressor.
+For each level the study prints how much the signal-to-noise ratio improves, and the CPU time per 10 ms of audio. The
+ratio is the loudness of the speech compared with that of the second before it. It also prints the memory of one
+suppressor.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ PASSES = 20
 
 @dataclass(frozen=True, slots=True)
 class NoiseRow:
-    """Results of one level. `gained_db` is the improvement of the signal-to-noise ratio."""
+    """Results of one suppression level.
+
+    `gained_db` is the improvement of the signal-to-noise ratio in dB, `us_per_frame` the CPU time in microseconds per
+    10 ms of audio.
+    """
 
     level: int
     gained_db: float
@@ -56,14 +61,17 @@ def level_db(samples: Samples) -> float:
 
 
 def gained_db(before: Samples, after: Samples) -> float:
-    """Return the improvement of the signal-to-noise ratio in dB. Both arguments begin with PAUSE samples of noise."""
+    """Return the improvement of the signal-to-noise ratio in dB from the audio `before` suppression to that `after` it.
+
+    Both arguments begin with PAUSE samples of noise without speech.
+    """
     pause, spoken = slice(LEARNING, PAUSE), slice(PAUSE, None)
     distances = [level_db(audio[spoken]) - level_db(audio[pause]) for audio in (before, after)]
     return distances[1] - distances[0]
 
 
 def measure(level: int, speech: Samples) -> NoiseRow:
-    """Measure one level on noisy speech that begins with a pause."""
+    """Measure one suppression level on noisy speech that begins with PAUSE samples without speech."""
     make = suppressors(NoiseSettings(suppressor="webrtc", level=level))
     assert make is not None
     noise = at_level(pink(speech.size, seed=3), level_db(speech[PAUSE:]) - SNR_DB)
@@ -78,7 +86,7 @@ def measure(level: int, speech: Samples) -> NoiseRow:
 
 
 def memory_kib(make: Callable[[], NoiseSuppressor]) -> float:
-    """Return the memory of one suppressor in KiB, from the growth of this process with CALLERS of them."""
+    """Return the memory of one suppressor in KiB: the growth of this process per suppressor when it creates CALLERS."""
     process = psutil.Process()
     before = process.memory_info().rss
     created = [make() for _ in range(CALLERS)]
@@ -88,7 +96,7 @@ def memory_kib(make: Callable[[], NoiseSuppressor]) -> float:
 
 
 def main() -> None:
-    """Print the memory, then one row per level."""
+    """Print the memory of one suppressor, then one row per suppression level."""
     clip = moonshine_clips(open_store(Settings().models).path("human-clips"))[5]
     spoken = clip.pcm().astype(np.float32) / np.float32(32768)
     speech = np.concatenate([np.zeros(PAUSE, np.float32), spoken])

@@ -4,14 +4,15 @@
 sentence is a pause, and a silence after the utterance is an end. A silence between two sentences is neither, and only
 updates the statistics of the caller's pauses. Each rule has one setting, which trades cut-offs against delay:
 
-    fixed      Take the turn after a fixed silence.
-    stock      Query the turn model at 200 ms of silence (pipecat's default). Take the turn at once if its probability
-               is above the setting, else after 3 s.
+    fixed      End the turn after a fixed silence.
+    stock      Query the turn model at 200 ms of silence (pipecat's default). End the turn at once if its probability is
+               above the setting, else after 3 s.
     fused      The product's rule (`rejoinder/core/turns/endpointing.py`): turn model, words and the caller's pauses,
                with a budget of false cut-offs.
 
-The delay is the mean silence before an end is taken. The cut-off rate is the share of pauses in which the turn is
-taken. The weights of the fused rule are fitted on four fifths of the clips and tested on the other fifth, five times.
+The delay is the mean silence after which the turn ends in an end. The cut-off rate is the share of pauses in which the
+rule ends the turn. The weights of the fused rule are fitted on four fifths of the clips and tested on the remaining
+fifth, five times.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_en
 
 Floats = npt.NDArray[np.float64]
 Rule = Callable[[Silence, PauseStats, float], float]
-"""Returns the silence in ms after which the rule takes the turn, from the caller's pauses and the rule's setting."""
+"""Function that returns the silence in ms after which a rule ends the turn. It gets the silence to judge, the
+statistics of the caller's pauses and the rule's setting.
+"""
 
 STOCK_QUERY_MS = 200.0
 STOCK_FALLBACK_MS = 3000.0
@@ -43,7 +46,8 @@ FOLDS = 5
 PRIOR = FusionWeights(bias=0.0, turn_model=1.0, finished=0.0, open=0.0)
 PRECISION = FusionWeights(bias=0.0, turn_model=100.0, finished=5.0, open=5.0)
 STEPS = 30
-# Points at which the published benchmark compares rules: cut-offs at a mean delay, and delay at a cut-off rate.
+# Points at which the published benchmark compares rules: the cut-off rate at these mean delays, and the mean delay at
+# these cut-off rates.
 AT_DELAY_MS = (300.0, 600.0)
 AT_CUT_OFFS = (0.05, 0.10)
 
@@ -78,21 +82,21 @@ def is_pause(silence: Silence) -> bool:
 
 
 def fixed(silence: Silence, pauses: PauseStats, setting: float) -> float:
-    """Take the turn after `setting` ms."""
+    """Return `setting`: end the turn after this fixed silence in ms."""
     return setting
 
 
 def stock(silence: Silence, pauses: PauseStats, setting: float) -> float:
-    """Take the turn at the verdict if its probability is above `setting`, else after 3 s."""
+    """Return the time of the verdict in ms of silence if its probability is above `setting`, else 3 s."""
     if silence.later > setting:
         return max(STOCK_QUERY_MS, silence.soft_ms) + silence.judged_ms
     return STOCK_FALLBACK_MS
 
 
 def fused(weights: FusionWeights, settings: Settings) -> Rule:
-    """Return the product's rule with these weights. Its setting is the budget of false cut-offs.
+    """Return the product's rule with these weights. The rule's setting is the budget of false cut-offs.
 
-    As in the host, a transcript that reads finished decides. Otherwise the turn model and the words decide together.
+    As in the host, a transcript that looks complete decides. Otherwise the turn model and the words decide together.
     """
 
     def rule(silence: Silence, pauses: PauseStats, setting: float) -> float:
@@ -117,7 +121,10 @@ def _words(silence: Silence) -> TranscriptEnding:
 
 
 def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint:
-    """Apply one setting to all silences. The statistics of a caller's pauses are reset at each clip."""
+    """Return the result of one setting over all silences.
+
+    The statistics of a caller's pauses are reset at each clip.
+    """
     delays, pauses, cut = [], 0, 0
     clip, pause_stats = "", PauseStats()
     for silence in silences:
@@ -137,7 +144,7 @@ def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint
 def cross_validated(
     rule_of: Callable[[FusionWeights], Rule], setting: float, silences: Sequence[Silence]
 ) -> CurvePoint:
-    """Apply one setting to all silences, each clip with weights that were fitted on other clips."""
+    """Return the result of one setting over all silences, each clip judged with weights fitted on other clips."""
     names = sorted({silence.clip for silence in silences})
     points = []
     for fold in range(FOLDS):
@@ -157,7 +164,7 @@ def cut_at(points: Sequence[CurvePoint], delay_ms: float) -> float | None:
 
 
 def delay_at(points: Sequence[CurvePoint], cut: float) -> float | None:
-    """Return the lowest mean delay in ms with a cut-off rate of at most `cut`, or None if there is none."""
+    """Return the lowest mean delay in ms with a cut-off rate of at most `cut`, or None if no setting has that rate."""
     return min((found.delay_ms for found in points if found.cut <= cut), default=None)
 
 
@@ -166,7 +173,7 @@ def _formatted(value: float | None, scale: float, unit: str) -> str:
 
 
 def line(name: str, points: Sequence[CurvePoint]) -> str:
-    """Format one rule's line of the table."""
+    """Return one rule's line of the table."""
     cuts = [_formatted(cut_at(points, delay_ms), 100, "%") for delay_ms in AT_DELAY_MS]
     delays = [_formatted(delay_at(points, cut), 1, " ms") for cut in AT_CUT_OFFS]
     return f"| {name} | " + " | ".join([*cuts, *delays]) + " |"

@@ -1,17 +1,18 @@
-"""Effect of querying the turn model less often: `python -m benchmarks.studies.turn_study`.
+"""Study of querying the turn model less often: `python -m benchmarks.studies.turn_study`.
 
 The study runs the real models once over clips of human speech. At each tentative end of speech (silence of
 `soft_end_ms`) it transcribes the audio, queries the turn model, and times both. It then simulates three policies on
 these silences:
 
     always     Query the turn model at every tentative end, and wait for its verdict.
-    sparing    The product's policy. Query when the transcript is there and does not read finished, or after
-               `ask_after_ms` of silence. A transcript that reads finished decides if it comes before the verdict.
-    silent     The turn model never responds. A transcript that reads finished decides. Otherwise wait for the fallback
+    sparing    The product's policy. Query when the transcript is available and does not look complete, or after
+               `ask_after_ms` of silence. A transcript that looks complete decides if it comes before the verdict.
+    silent     The turn model never responds. A transcript that looks complete decides. Otherwise wait for the fallback
                silence.
 
-A pause that is longer than a policy waits is a false cut-off. Latency is the silence before the turn is taken. `ready`
-is the silence until the transcript is there as well, because a reply needs both.
+A pause that is longer than a policy waits is a false cut-off: the policy ends the turn although the caller continues.
+Latency is the silence before the turn ends. `ready` is the silence until the turn has ended and the transcript is
+available, because a reply needs both.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ ROOM_LEVEL = 8
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """One tentative end of speech. Times count from the end of the last speech.
+    """One tentative end of speech. Times are in milliseconds after the end of the last speech.
 
     Attributes:
         clip: Name of the clip.
@@ -66,10 +67,10 @@ class Silence:
         resumed_ms: When speech was detected again; None if the utterance had ended.
         probability: The turn model's probability at the tentative end.
         later: The turn model's probability after `ask_after_ms` of silence.
-        judged_ms: Duration of the turn model's inference.
+        judged_ms: Duration of the turn model's inference in milliseconds.
         text: Transcript up to the tentative end.
-        transcribed_ms: Duration of the transcription.
-        sentence_over: A sentence of the clip's true text ends here.
+        transcribed_ms: Duration of the transcription in milliseconds.
+        sentence_over: True if a sentence of the clip's true text ends here.
     """
 
     clip: str
@@ -85,11 +86,11 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a policy does in one silence.
+    """A policy's decision in one silence: when it ends the turn, and whether it queries the turn model.
 
     Attributes:
-        taken_ms: Silence after which it takes the turn, unless speech resumes before.
-        asked: It queries the turn model.
+        taken_ms: Milliseconds of silence after which the policy ends the turn, unless speech resumes before.
+        asked: True if the policy queries the turn model.
     """
 
     taken_ms: float
@@ -102,14 +103,14 @@ class PolicyOutcome:
 
     Attributes:
         policy: Name of the policy.
-        silences: Number of tentative ends.
-        pauses: Number of them after which speech resumed.
+        silences: Number of tentative ends of speech.
+        pauses: Number of tentative ends after which speech resumed.
         asked: Number of queries to the turn model.
-        cut: Number of pauses in which the turn was taken.
-        latency_p50_ms: Median silence before the turn is taken.
-        latency_p90_ms: The 90th percentile of it.
-        ready_p50_ms: Median silence until the turn is taken and the transcript is there.
-        ready_p90_ms: The 90th percentile of it.
+        cut: Number of pauses in which the policy ended the turn.
+        latency_p50_ms: Median silence before the turn ended.
+        latency_p90_ms: The 90th percentile of that silence.
+        ready_p50_ms: Median silence until the turn had ended and the transcript was available.
+        ready_p90_ms: The 90th percentile of that silence.
     """
 
     policy: str
@@ -150,7 +151,7 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
 
 
 def _taken_ms(settings: Settings, probability: float | None, decided_ms: float) -> float:
-    """Return the silence after which the turn is taken, if `probability` is known after `decided_ms` of silence."""
+    """Return the silence in ms after which the turn ends, if `probability` is known after `decided_ms` of silence."""
     return max(decided_ms, endpoint_silence_s(TurnDetection(), settings.endpointing, probability) * 1000)
 
 
@@ -191,7 +192,7 @@ def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> 
 
 
 class StudyListener:
-    """The real models: voice activity, turn detection and speech-to-text."""
+    """The real models of the study: voice activity, turn detection and speech-to-text."""
 
     def __init__(self, settings: Settings, threads: int) -> None:
         """Load the models that `settings` name, each with `threads` threads."""
@@ -273,7 +274,7 @@ HEADER = (
 
 
 def row(found: PolicyOutcome) -> str:
-    """Format one line of the table."""
+    """Return one line of the table: the results of one policy."""
     times = (
         f"{found.latency_p50_ms:9.0f} {found.latency_p90_ms:5.0f} {found.ready_p50_ms:9.0f} {found.ready_p90_ms:5.0f}"
     )

@@ -1,8 +1,8 @@
 """Accuracy of Whisper with short audio context: `python -m benchmarks.studies.wer_study`.
 
 The study decodes each clip of human speech twice with the same weights: with short context, and padded to 30 s. It
-reports the word error rates and their difference. The interval is a paired bootstrap over clips: both decodes of a clip
-are drawn together.
+reports the word error rates and their difference. The confidence interval of the difference is a paired bootstrap over
+clips: both decodes of a clip are drawn together.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class ClipResult:
         source: Corpus of the clip.
         name: Name in its corpus.
         words: Number of words of the true text.
-        audio_ms: Duration of the clip.
+        audio_ms: Duration of the clip in milliseconds.
         short_errors: Word errors with short context.
         full_errors: Word errors with full padding.
-        short_ms: Decoding time with short context.
-        full_ms: Decoding time with full padding.
-        repeated: A guard repeated the short decode with full padding.
+        short_ms: Decoding time in milliseconds with short context.
+        full_ms: Decoding time in milliseconds with full padding.
+        repeated: True if a guard rejected the short decode and the clip was decoded again with full padding.
         text: True text.
         short_transcript: Transcript with short context.
         full_transcript: Transcript with full padding.
@@ -69,13 +69,13 @@ class WerSummary:
     Attributes:
         clips: Number of clips.
         words: Number of words in their true texts.
-        short_wer: Rate with short context.
-        full_wer: Rate with full padding.
+        short_wer: Word error rate with short context.
+        full_wer: Word error rate with full padding.
         difference: Short minus full, in percentage points.
         interval: 95% interval of the difference.
         short_median_ms: Median decoding time with short context.
         full_median_ms: Median decoding time with full padding.
-        repeated: Number of short decodes that a guard repeated.
+        repeated: Number of short decodes that a guard rejected, so that the clip was decoded again.
     """
 
     clips: int
@@ -131,7 +131,7 @@ def paired_interval(more_errors: npt.NDArray[np.int64], lengths: npt.NDArray[np.
 
 
 def summarize(results: Sequence[ClipResult]) -> WerSummary:
-    """Return the totals and the bootstrap interval of the difference. The result is deterministic."""
+    """Return the word error rates, times and bootstrap interval over all results. The bootstrap has a fixed seed."""
     lengths = np.array([result.words for result in results])
     short = np.array([result.short_errors for result in results])
     full = np.array([result.full_errors for result in results])
@@ -150,7 +150,7 @@ def summarize(results: Sequence[ClipResult]) -> WerSummary:
 
 
 def row(result: ClipResult) -> str:
-    """Format one line of the table."""
+    """Return one line of the table: the result of one clip."""
     name = f"{result.source}/{result.name}"
     rates = f"{result.short_errors:4d} {result.full_errors:4d}"
     return f"{name:52.52} {result.words:5d} {rates} {result.short_ms:8.0f} {result.full_ms:7.0f}"
@@ -160,7 +160,7 @@ HEADER = f"{'clip':52} {'words':>5} {'errors':>4} {'full':>4} {'short ms':>7} {'
 
 
 def describe(title: str, s: WerSummary) -> str:
-    """Format the rates, the interval and the times as text."""
+    """Return the error rates, the interval and the times of a summary as text."""
     return (
         f"{title}: {s.clips} clips, {s.words} words. WER short {s.short_wer:.2f}%, full {s.full_wer:.2f}%, "
         f"difference {s.difference:+.2f} points (95% {s.interval[0]:+.2f} to {s.interval[1]:+.2f}). "

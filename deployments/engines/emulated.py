@@ -1,6 +1,6 @@
 """Emulated engines: real deployments with real queues and cancellation, but without a model.
 
-A request holds one of the engine's slots for a service time from `rejoinder.core.measuring.service_curves`. Other
+A request occupies one of the engine's slots for a service time from `rejoinder.core.measuring.service_curves`. Other
 requests wait in a bounded queue or are refused. Emulated engines serve to measure the system around the engines. In
 reports each one's name says "emulated" and gives its curve and source. Their audio is audible and their text consists
 of words, because barge-in, segmentation and captions depend on both.
@@ -33,20 +33,20 @@ WORDS = tuple(
     "Thank you for calling and asking me that today . It is a good question with a short and simple answer here . "
     "Let me tell you what I know about it and then you can ask again .".replace(" .", ".").split()
 )
-# A low vowel at the level of a telephone conversation (-20 dBFS), above every energy gate.
+# The voice is a low vowel as loud as a telephone conversation (-20 dBFS). Every check for audible speech accepts it.
 TONE_HZ = 120
 TONE_DBFS = -20.0
 
 
 @dataclass(slots=True)
 class Lease:
-    """A slot that one request holds. Times are of the event loop's clock, in seconds.
+    """The use of one slot by one request. Times are in seconds of the event loop's clock.
 
     Attributes:
-        service_s: Drawn service time.
-        started_at: When the slot was acquired.
-        waited_s: Time spent in the queue.
-        ends_at: When the service ends. The holder sets it.
+        service_s: Service time of this request, drawn at random.
+        started_at: Time at which the request got the slot.
+        waited_s: How long the request waited in the queue.
+        ends_at: Time at which the service ends. The code that uses the slot sets it.
     """
 
     service_s: float
@@ -56,7 +56,7 @@ class Lease:
 
 
 class Slots:
-    """The slots of one engine, with a bounded queue. A request beyond `max_queue` waiting ones is refused."""
+    """The slots of one engine, with a bounded queue. A request is refused if `max_queue` requests are waiting."""
 
     def __init__(self, emulation: EmulationSettings, profile: EngineProfile, max_queue: int, seed: str) -> None:
         self._service = ServiceSampler(profile.curve, random.Random(f"{emulation.seed}/{seed}").random)
@@ -69,7 +69,7 @@ class Slots:
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[Lease]:
-        """Wait for a slot and hold it.
+        """Wait for a slot, yield its `Lease`, and free the slot at the end of the context.
 
         Leaving the context before `ends_at` frees the slot at once. If the emulation ignores cancellation, the slot
         stays taken until `ends_at`.
@@ -136,7 +136,7 @@ class EmulatedStt(StageDeployment):
         self._end = "." if stage.emulation.full_stop else ""
 
     async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
-        """Return a sentence that states the job's duration, after the drawn service time.
+        """Wait for the service time, then return a sentence that states the duration of the job's audio.
 
         Raises Overloaded if all slots are taken and the queue is full.
         """
@@ -150,9 +150,9 @@ class EmulatedStt(StageDeployment):
 
 
 class EmulatedLlm:
-    """An `LlmEngine` that sends its first token after the drawn service time and the others at the profile's rate.
+    """An `LlmEngine` that sends its first token after a random service time and the others at the profile's rate.
 
-    A request holds its slot until the last token.
+    A request keeps its slot until the last token.
     """
 
     prefills = False
@@ -168,11 +168,11 @@ class EmulatedLlm:
 
     @property
     def active(self) -> int:
-        """Number of requests that hold a slot."""
+        """Number of requests that have a slot."""
         return self._slots.in_service
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Yield the answer, one word per token. It continues after `request.prefix`.
+        """Yield the answer, one word per token. The answer begins after `request.prefix`.
 
         Raises Overloaded if all slots are taken and the queue is full.
         """
@@ -197,7 +197,7 @@ class EmulatedLlm:
                 yield TokenDelta(text.rstrip() if last else text, count, "stop" if last else None, usage)
 
     def _vocabulary(self, request: LlmRequest) -> tuple[str, ...]:
-        """Return the words that the answer repeats."""
+        """Return the words of the answer: WORDS, or words that name the caller's number if replies are marked."""
         marks = marking.marks_in(request.messages[-1].content) if self._marked and request.messages else ()
         return marking.answer(marks[-1]) if marks else WORDS
 
@@ -216,7 +216,7 @@ class EmulatedTts(StageDeployment):
         self._vowel = _vowel()
 
     async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
-        """Yield 24 kHz PCM at the profile's speed; raise Overloaded if all slots are taken and the queue is full."""
+        """Yield 24 kHz PCM at the profile's speed. Raise Overloaded if all slots are taken and the queue is full."""
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
             total_s = max(0.1, len(request.text) / CHARACTERS_PER_S / request.speed)
@@ -229,13 +229,14 @@ class EmulatedTts(StageDeployment):
     async def _chunks(self, second: bytes, total_s: float, first_at: float) -> AsyncGenerator[bytes, None]:
         made, total, chunk = 0, round(total_s * WIRE_RATE), round(self._chunk_s * WIRE_RATE)
         while made < total:
-            # The first chunk takes the drawn service time. Each later chunk takes its own duration over the speed.
+            # The first chunk is sent after the service time. Each later chunk is sent once the audio before it could
+            # have been synthesized at the profile's speed.
             await _until(first_at + made / WIRE_RATE / self._profile.speed)
             yield _cut(second, made, min(chunk, total - made))
             made += chunk
 
     def _second(self, text: str) -> bytes:
-        """Return the second of audio that is repeated for this text: a marked tone, or else the vowel."""
+        """Return one second of PCM, repeated for `text`: a tone for its number if replies are marked, else a vowel."""
         marks = marking.marks_in(text) if self._marked else ()
         return _leveled(marking.tone(marks[-1])) if marks else self._vowel
 
@@ -247,7 +248,7 @@ def _cut(second: bytes, start: int, samples: int) -> bytes:
 
 
 def _vowel() -> bytes:
-    """Return one second of PCM that can be repeated without a click."""
+    """Return one second of a vowel as 24 kHz PCM, which can be repeated without a click."""
     phase = 2 * np.pi * TONE_HZ * np.arange(WIRE_RATE) / WIRE_RATE
     return _leveled(sum((np.sin(phase * overtone) / overtone for overtone in (1, 2, 3)), np.zeros(WIRE_RATE)))
 

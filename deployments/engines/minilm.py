@@ -27,12 +27,12 @@ class MiniLm:
         """Load the model.
 
         Args:
-            directory: The model's CTranslate2 form, with tokenizer.json.
+            directory: Folder that contains the model in CTranslate2's form, with tokenizer.json.
             threads: Threads of one inference.
             compute_type: Precision of the weights, "int8" or "float32".
 
         Raises:
-            ModelError: `directory` does not hold that form.
+            ModelError: `directory` does not contain that form.
         """
         self.name = f"all-minilm-l6-v2 {compute_type}"
         try:

@@ -59,12 +59,15 @@ def read_model(file: Path, inputs: tuple[str, ...]) -> onnx.ModelProto:
 
 
 def open_part(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """Open a CPU session for a part of a model, with `threads` threads."""
+    """Open a CPU session with `threads` threads for `model`, which may be a part cut from a larger model."""
     return _session(model.SerializeToString(), threads)
 
 
 def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Open a session. Its threads do not spin between calls: that would take the core from engines beside it."""
+    """Open a CPU session.
+
+    Its threads sleep between calls, because threads that spin would take cores from other engines.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

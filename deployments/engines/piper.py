@@ -1,6 +1,6 @@
 """Text to speech by Piper on the CPU. A sentence's audio starts before the whole sentence is synthesized.
 
-A VITS voice holds two networks in one file. The first makes the latent frames of a whole sentence. The second (a
+A VITS voice has two networks in one file. The first makes the latent frames of a whole sentence. The second (a
 HiFi-GAN) turns frames into samples, and a sample depends on at most OVERLAP frames on either side. This module splits
 the file and decodes a few frames at a time. The samples are the same, and the first of them come in half the time.
 
@@ -24,22 +24,30 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, Samples, first_aud
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
 
 LEAD_MS = 10
-"""Silence kept before the first sound, enough for the attack of a consonant. More would only add latency."""
+"""Milliseconds of silence kept before the first sound, enough for the start of a consonant. More would only add
+latency.
+"""
 
 MIN_SPEED, MAX_SPEED = 0.25, 1.5
-"""The range of OpenAI Realtime's `speed`."""
+"""Range of the speaking rate, as in OpenAI Realtime's `speed`; 1 is the voice's own rate."""
 
 MAX_CHARACTERS = 2000
-"""About two minutes of speech. The limit bounds the first network's run on one sentence, which cannot be cancelled."""
+"""Maximum length of a text, about two minutes of speech. It limits the first network's run on one sentence, which
+cannot be cancelled.
+"""
 
 OVERLAP = 12
-"""Frames on either side that a sample depends on: conv_pre 3, the first stage's dilated kernels 45/8, the rest 2."""
+"""Number of frames on either side on which a sample depends: 3 through the layer conv_pre, 45/8 through the dilated
+kernels of the first upsampling, 2 through the other layers, and a margin.
+"""
 
 FIRST_FRAMES, MAX_FRAMES = 18, 192
-"""Frames of the first part of a sentence (0.21 s of speech), doubled with each part up to the maximum."""
+"""Number of frames in the first part of a sentence (18 frames are 0.21 s of speech), and in the longest part. Each part
+has twice as many frames as the part before, up to the maximum.
+"""
 
 PEAK = 0.95
-"""Share of full scale to which the gain brings the loudest warm-up sentence."""
+"""Peak of the loudest warm-up sentence after the gain is applied, as a share of full scale."""
 
 _INPUTS = ("input", "input_lengths", "scales")
 _DECODER_INPUT = "/dec/conv_pre/Conv"
@@ -54,9 +62,9 @@ class PiperVoice:
         """Load the voice.
 
         Args:
-            directory: Holds VOICE.onnx and VOICE.onnx.json.
+            directory: Folder that contains VOICE.onnx and VOICE.onnx.json.
             threads: Threads of one inference.
-            chunk_ms: Duration of the PCM chunks that `synthesize` yields.
+            chunk_ms: Milliseconds of audio in each PCM chunk that `synthesize` yields.
             chunked: Yield audio before the whole sentence is synthesized.
 
         Raises:
@@ -119,7 +127,7 @@ class PiperVoice:
             yield pending
 
     def _sentences(self, text: str, speed: float) -> Iterator[bytes]:
-        """Yield PCM at the wire's rate, part by part, without the silence before the first sound."""
+        """Yield 24 kHz 16-bit PCM, part by part, with at most LEAD_MS of silence before the first sound."""
         rate = self._voice.config.sample_rate
         resampler = soxr.ResampleStream(rate, WIRE_RATE, 1, dtype="float32")
         started = False
@@ -148,18 +156,21 @@ class VitsNetwork(Protocol):
     """A network that turns one sentence's phonemes into samples."""
 
     def run(self, feed: Feed) -> Iterator[Samples]:
-        """Yield the sentence's samples at the voice's rate, in one or more parts."""
+        """Yield the samples of a sentence, at the voice's rate, in one or more parts.
+
+        `feed` has the network's inputs.
+        """
         ...
 
 
 class WholeNetwork:
-    """Network that yields a sentence's samples in one part."""
+    """Network that yields all samples of a sentence at once."""
 
     def __init__(self, file: Path, threads: int) -> None:
         self._session: Any = open_session(file, threads, _INPUTS)
 
     def run(self, feed: Feed) -> Iterator[Samples]:
-        """Yield all samples of the sentence."""
+        """Yield the samples of the sentence in `feed` as one array."""
         yield self._session.run(None, feed)[0].reshape(-1)
 
 
@@ -182,7 +193,7 @@ class ChunkedNetwork:
         self._samples: Any = open_part(parts.extract_model([latent], [output]), threads)
 
     def run(self, feed: Feed) -> Iterator[Samples]:
-        """Compute the sentence's frames, then yield their samples part by part."""
+        """Compute the frames of the sentence in `feed`, then yield their samples part by part."""
         (frames,) = self._frames.run(None, feed)
         begin, size = 0, FIRST_FRAMES
         while begin < frames.shape[2]:

@@ -1,7 +1,7 @@
 """One session host without Ray: `python -m deployments.local.bare_host`. For the bandwidth benchmark only.
 
-`rejoinder load bandwidth` starts it to measure what a session sends over the network. Routes, transport, sessions and
-web server are those of production. Speech-to-text, language model and text-to-speech are emulated. Voice activity and
+`rejoinder load bandwidth` starts it to measure what a session sends over the network. HTTP routes, transport, sessions
+and web server are the product's own. Speech-to-text, language model and text-to-speech are emulated. Voice activity and
 turn detection are real. Everything runs in this process.
 """
 
@@ -57,7 +57,10 @@ def emulated_settings(stack: str) -> Settings:
 
 
 def stages_of(settings: Settings) -> Stages:
-    """Open the stages in this process. The settings' `stt`, `llm` and `tts` must be emulated."""
+    """Open the stages in this process and return their ports.
+
+    `stt`, `llm` and `tts` must be emulated in the settings.
+    """
     vad, turn_detector = load_silero(settings), TurnDetector(settings)
     stt, llm, tts = EmulatedStt(settings), Llm(settings), EmulatedTts(settings)
     return Stages(

@@ -28,7 +28,7 @@ TRANSCRIPT = "It was the age of wisdom."
 REPLY = "It is a quarter past nine."
 REPLY_S = 1.5
 CHUNK_S = 0.2
-# No sample is zero, so every chunk counts as audible.
+# Two loud samples; none is zero, so every chunk counts as audible.
 _LOUD = struct.pack("<2h", 6000, -6000)
 
 
@@ -96,7 +96,7 @@ class FixedTts:
 
 @dataclass(frozen=True, slots=True)
 class CertainTurn:
-    """Turn detector port that always returns probability 1 at once, for hosts that use silence alone."""
+    """Turn detector port that always returns probability 1 at once, for hosts whose turns end after a fixed silence."""
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Return probability 1."""

@@ -1,8 +1,8 @@
 """Conversations without a network: `python -m deployments.local.headless`. For the density benchmark only.
 
-The benchmark measures how many sessions one core holds. Host, sessions and voice activity detection are real, and with
-`--detector smart_turn` so is the turn detector. The other engines take a fixed time, so only the cost of the host's
-code is measured. Everything runs in one process.
+The benchmark measures how many sessions one core can run. Host, sessions and voice activity detection are real, and
+with `--detector smart_turn` so is the turn detector. The other engines take a fixed time, so only the cost of the
+host's code is measured. Everything runs in one process.
 
 The process speaks the protocol of the comparison with other frameworks (`benchmarks.frameworks.contender`). Records of
 frames come in over a local socket, and `{"sounds": i}` goes out when the reply of session i becomes audible. With
@@ -47,7 +47,7 @@ FRAME_BYTES = 640
 RECORD = struct.Struct(f"<H{FRAME_BYTES}s")
 LENGTH = struct.Struct("<I")
 SILENCE_MS = 200
-# A longer gap in the audio separates two replies.
+# Audio that begins more than this many seconds after the last audio belongs to a new reply.
 SAME_REPLY_S = 0.5
 
 
@@ -86,7 +86,7 @@ class HeadlessCall:
 
 
 class Feed(asyncio.Protocol):
-    """The socket to the benchmark: records of frames in, JSON lines out.
+    """The socket to the benchmark. It receives records of audio frames and sends JSON lines.
 
     Attributes:
         sessions: The sessions that receive the frames, by number.
@@ -160,7 +160,7 @@ async def serve(path: str, count: int, detector: str) -> None:
 
 
 async def _hold(host: Host, number: int, detector: str, feed: Feed, *, opened: asyncio.Future[Session]) -> None:
-    """Run one conversation until cancelled. `opened` gets its session."""
+    """Run one conversation until cancelled. Set the conversation's session as the result of `opened`."""
     update = client.parse(json.dumps(_configuration(detector)))
     assert isinstance(update, client.UpdateSession)
     with host.seat():
@@ -193,8 +193,8 @@ def _services(settings: Settings, detector: str) -> Services:
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:
     """Return the ends of turns of each file of 16 kHz PCM, as pairs (work_ms, commit_ms) of `IdealEdge`.
 
-    With a detector, each turn has the probability of a transcript that reads finished, as TRANSCRIPT does. It is there
-    before the turn model would be queried.
+    With a detector, each turn has the probability of a turn whose transcript looks complete, as TRANSCRIPT does: the
+    transcript is available before the turn model would be queried.
     """
     settings = Settings()
     vad = load_silero(settings)

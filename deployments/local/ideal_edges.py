@@ -1,6 +1,6 @@
 """Earliest possible ends of turns of an audio stream. For the density benchmark only, as its reference.
 
-An edge is an end of turn. It is computed with a session's audio input, speech detector and endpointing, but verdicts
+An "edge" is an end of turn. It is computed with a session's audio input, speech detector and endpointing, but verdicts
 take no time. So it is the earliest end of turn that the configuration allows.
 """
 
@@ -20,7 +20,7 @@ from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, endpo
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted
 
 Judge = Callable[[bytes], float]
-"""Returns the probability that a turn of 16 kHz PCM is complete."""
+"""Function that returns the probability that a turn, given as 16 kHz PCM, is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class IdealEdge:
 
     Attributes:
         work_ms: When transcription of the turn can begin.
-        commit_ms: When the turn is taken.
+        commit_ms: When the turn ends.
     """
 
     work_ms: float

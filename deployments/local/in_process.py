@@ -44,7 +44,7 @@ class InlineVad:
         self._engine = engine
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
-        """Compute one batch; it blocks the event loop meanwhile."""
+        """Return the speech probabilities of one batch. The event loop is blocked meanwhile; `avoid` has no effect."""
         return decide(self._engine, batch)
 
 

@@ -1,11 +1,11 @@
-"""Autoscaling policies: hosts scale by the calls they hold, stages by how long work waits for them.
+"""Autoscaling policies: hosts scale by their number of calls, stages by how long requests wait in them.
 
-They are used only for a deployment whose `max_replicas` is above its `min_replicas`, which no default is.
+They are used only for a deployment whose `max_replicas` is above its `min_replicas`. By default no deployment has this.
 
 Serve's own policy counts ongoing requests. For a host this is nearly right, since a call is one request until it ends.
 But Serve fills hosts to their target before it adds one, and a host takes seconds to start. So `HostPolicy` keeps a
-share of the places free. For a stage, the number of requests does not show the waiting time, which is what a caller
-notices. So `StagePolicy` also adds replicas while the waiting time is above its limit.
+share of the calls' places free. For a stage, the number of requests does not show the waiting time, which is what a
+caller notices. So `StagePolicy` also adds replicas while the waiting time is above its limit.
 
 Replicas report their signals by `record_autoscaling_stats`. Serve applies `min_replicas`, `max_replicas` and the delays
 to the numbers that the policies return. Serve sends this module to its controller by value, and our other modules may
@@ -22,9 +22,10 @@ SESSIONS = "sessions"
 LOOP_LAG_S = "loop_lag_s"
 QUEUE_S = "queue_s"
 
-# One decision at most doubles a stage. The work that waits while replicas start would otherwise be counted repeatedly.
+# One decision at most doubles the number of replicas of a stage. Otherwise requests that wait while replicas start
+# would be counted repeatedly.
 MOST_GROWTH = 2.0
-# A stage shrinks only if its work needs at most this share of the remaining replicas.
+# A stage loses replicas only if its requests need at most this share of the replicas that remain.
 SHRINK_ROOM = 0.8
 
 
@@ -37,10 +38,10 @@ def desired_hosts(
         sessions: Live calls on all hosts.
         lag_s: The largest event-loop lag of a host, in seconds.
         running: Hosts that run now.
-        target: Calls that a host should hold.
-        most: Calls that a host can hold.
-        headroom: Share of the live calls to keep free in addition, for example 0.1.
-        lag_limit_s: Lag in seconds above which one more host than now is returned.
+        target: Number of calls that a host should have.
+        most: Maximum number of calls of a host.
+        headroom: Places to keep free, as a share of the live calls, for example 0.1.
+        lag_limit_s: Lag in seconds above which the result is at least `running` + 1.
     """
     desired = max(math.ceil(sessions * (1 + headroom) / target), math.ceil(sessions / most), 1)
     return max(desired, running + 1) if lag_s > lag_limit_s else desired

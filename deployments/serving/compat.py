@@ -58,7 +58,7 @@ class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped he
 
     It also replaces `_get_pending_request_matching_internal_request_id`. Serve finds a waiting request by its internal
     request id (https://github.com/ray-project/ray/pull/45761). All calls of one WebSocket connection share this id, and
-    Serve's index holds one of them only. The others would wait without end.
+    Serve's index contains only one of these calls. The other calls would wait without end.
 
     Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/serve/_private/request_router/request_router.py
     """
@@ -79,7 +79,10 @@ class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped he
         pending.future.set_exception(error)
 
     def before_routing(self, pending: PendingRequest) -> None:
-        """Raise an error to refuse a request before it waits for a replica. The default accepts every request."""
+        """Hook for a subclass: raise an error to refuse a request before it waits for a replica.
+
+        The default does nothing.
+        """
 
     async def _choose_replica_for_request(
         self, pending_request: PendingRequest, *, is_retry: bool = False
@@ -90,18 +93,21 @@ class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped he
     def _get_pending_request_matching_internal_request_id(
         self, request_metadata: object = None
     ) -> PendingRequest | None:
-        """Return the very request for which a replica was chosen: each has a metadata object of its own."""
+        """Return the waiting request with this metadata object, None if it no longer waits.
+
+        Each request has a separate object.
+        """
         matching = (pending for pending in self.waiting_requests() if pending.metadata is request_metadata)
         return next(matching, None)
 
 
 def cancel_request(response: Any) -> None:
-    """Cancel a call in its replica, at whatever stage the call is.
+    """Cancel a call in its replica, whether the call is waiting, assigned or running.
 
     `DeploymentResponse.cancel` cancels the assignment to a replica, and the replica's result if the caller has already
     received it. If the router runs on the caller's event loop (RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0, which
     RAY_SERVE_THROUGHPUT_OPTIMIZED implies), there is a gap of one loop iteration between the two. A call that is
-    cancelled in the gap, about one in several hundred, goes on in its replica. This function reads
+    cancelled in the gap, about one in several hundred, continues in its replica. This function reads
     `_replica_result_future` to cancel the result in the gap too.
 
     Upstream: https://github.com/ray-project/ray/issues/52533 (closed for the other mode by
@@ -121,7 +127,7 @@ async def broadcast(handle: DeploymentHandle, method: str, timeout_s: float) -> 
 
     The public `results_async` gathers all answers: one replica that hangs costs the answers of all. The synchronous
     `results` is not allowed on an event loop. This function uses `_fetch_replica_results_async` and waits for each
-    replica's result by itself. Calls without an answer are cancelled; calls that raise are left out.
+    replica's result separately. Calls without an answer are cancelled; calls that raise are left out.
 
     Upstream: https://github.com/ray-project/ray/pull/61472
 
@@ -194,32 +200,38 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     @property
     def upgrade_requested(self) -> bool:
-        """True once the client's handshake was read."""
+        """True after the client's handshake has been read."""
         return self.handshake_initiated
 
     @property
     def handshake_answered(self) -> bool:
-        """True once the application accepted or refused the connection."""
+        """True after the application has accepted or refused the connection."""
         return self.handshake_complete
 
     @property
     def closing(self) -> bool:
-        """True once a close frame was sent."""
+        """True after a close frame has been sent."""
         return self.close_sent
 
     @property
     def failed(self) -> bool:
-        """True once the client broke the protocol. Whatever it sends after that must be ignored."""
+        """True after the client has broken the protocol. All data that the client sends after that must be ignored."""
         return self._failed
 
     def on_upgrade(self, extensions: dict[str, Any]) -> None:
-        """Add to the `extensions` of the ASGI scope, before the application starts. The default adds nothing."""
+        """Hook for a subclass: add entries to `extensions` of the ASGI scope before the application starts.
+
+        The default adds nothing.
+        """
 
     def on_message(self) -> None:
-        """React to a whole message, before uvicorn queues it for the application. The default does nothing."""
+        """Hook for a subclass: called when a message is complete, before uvicorn queues it.
+
+        The default does nothing.
+        """
 
     def shutdown(self) -> None:
-        """Keep the connection open when uvicorn stops: Serve waits for it as for any request under way."""
+        """Keep the connection open when uvicorn stops: Serve waits for it as for any request in progress."""
 
     def handle_connect(self, event: Request) -> None:
         """Answer the handshake as uvicorn does, and call `on_upgrade` if it is valid."""

@@ -50,7 +50,7 @@ def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") ->
 
 @contextmanager
 def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Translate the errors of a handle, and delete the request's placement."""
+    """Translate the errors of a handle, and delete the record of the replica that got the request."""
     try:
         yield
     except RayTaskError as error:
@@ -94,7 +94,7 @@ class _Stream:
 
     @property
     def replica(self) -> str:
-        """The id of the replica that serves the stream, "" while none is chosen."""
+        """The id of the replica that serves the stream, "" while no replica is chosen."""
         return placed(self._route.request_id)
 
     def __aiter__(self) -> _Stream:
@@ -119,7 +119,10 @@ class _Stream:
 
 @contextmanager
 def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Translate the errors of one item, and keep the placement: the stream may have further items."""
+    """Translate the errors of one item.
+
+    Keep the record of the chosen replica, because the stream may have further items.
+    """
     try:
         with _translated_errors(stage, ReplicaRoute(f"{route.request_id}/item")):
             yield
@@ -219,5 +222,5 @@ class AnswerCacheHandle:
         return cast("CacheHit | None", await _call("answer_cache", self._lookup, question, avoid))
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
-        """Keep an answer. See `AnswerCachePort.store`."""
+        """Store an answer. See `AnswerCachePort.store`."""
         await _call("answer_cache", self._store, answered, avoid)

@@ -45,11 +45,11 @@ class ProxyCheck:
 
 
 class RoutedHost(Protocol):
-    """What the routes need of a host deployment."""
+    """Protocol of the host deployment whose routes are served."""
 
     @property
     def host(self) -> Host:
-        """The conversations of this process."""
+        """The host that runs this process's conversations."""
         ...
 
     @property
@@ -70,7 +70,7 @@ def http_app(served: RoutedHost) -> FastAPI:
     @web.websocket("/v1/realtime")
     @web.websocket("/realtime")
     async def realtime(socket: WebSocket) -> None:
-        """Hold one conversation over the OpenAI Realtime protocol."""
+        """Run one conversation over the OpenAI Realtime protocol."""
         await _converse(served, socket, proxy_check)
 
     @web.get("/healthz")
@@ -101,7 +101,7 @@ def http_app(served: RoutedHost) -> FastAPI:
 
 
 async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
-    """Refuse the connection, or accept it and hold the conversation until it ends."""
+    """Refuse the connection, or accept it and run the conversation until it ends."""
     key = known_key(served.keys, socket.headers)
     if key is None:
         await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))
@@ -127,7 +127,7 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
 
 
 def known_key(keys: frozenset[str], headers: Mapping[str, str]) -> str | None:
-    """Return the accepted key that a request carries, None if it carries none.
+    """Return the accepted key in a request's headers, None if there is none.
 
     A key is a bearer token, or a subprotocol as OpenAI's browser client sends it. Without accepted keys every client is
     admitted with the key "".

@@ -18,7 +18,7 @@ class LogJournal:
         """Log an entry at level INFO without its text, or at level DEBUG with it.
 
         Args:
-            kind: What the entry records, for example "replied".
+            kind: Kind of event that the entry records, for example "replied".
             fields: Its values. Values that JSON lacks are written as strings.
         """
         if logger.isEnabledFor(logging.DEBUG):

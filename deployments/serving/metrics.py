@@ -1,9 +1,10 @@
 """Prometheus metrics: one registry and one port for each replica.
 
-A `/metrics` route behind the load balancer would answer for a random host, so every replica serves its own port. The
+A request to `/metrics` through the load balancer would reach a random host, so every replica has a separate port. The
 histograms of latencies have bucket bounds at the limits of the latency guide, so that the share of turns within a limit
-is exact. Every label has a closed set of values. They come from enums of the core, which HELP names in words:
-`Stage`, `AdmissionRefusal`, `DraftDeclined`, `CacheRefusal`, `SpeechKind` and `DegradationMeasure`.
+is exact. Every label has a fixed set of values. They are values of the enums `Stage`, `AdmissionRefusal`,
+`DraftDeclined`, `CacheRefusal`, `SpeechReading` and `DegradationMeasure` of `rejoinder.core`, and the help texts
+explain them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
-# The limit for a barge-in is 150 ms; callers notice differences of tens of milliseconds.
+# Bounds for the time in which a barge-in stops the reply. The guide's limit is 150 ms; callers notice differences of
+# tens of milliseconds.
 STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 # From 1 ms to 30 s, each bound 1.125 times the one before: fine enough to draw service times from the histogram.
 SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
@@ -77,11 +79,11 @@ HOST_HELP = {
 
 
 class MetricsPort:
-    """HTTP server of one registry, on a thread of its own.
+    """HTTP server of one registry, on its own thread.
 
     Attributes:
-        registry: The metrics that the port serves. It contains the process's own (CPU, memory) from the start.
-        target: Address and port, as Prometheus scrapes it.
+        registry: The metrics that the port serves. From the start they include those of the process (CPU, memory).
+        target: Address and port that Prometheus scrapes, as "address:port".
     """
 
     def __init__(self, address: str, port: int = 0) -> None:
@@ -118,9 +120,9 @@ class ReplicaMetrics:
 
         Args:
             seconds: Time in seconds from its arrival to its end.
-            end: How it ended.
-            queue_s: Time in seconds that it waited for its service, None if the service never began or the engine does
-                not report it.
+            end: How the request ended.
+            queue_s: Time in seconds that the request waited for its service, None if the service never began or the
+                engine does not report this time.
         """
         self._seconds.observe(seconds)
         self._ends.labels(self._stage, end).inc()
@@ -215,7 +217,7 @@ class ConversationMetrics:
         self._partials.labels(outcome).inc()
 
     def draft(self, outcome: str) -> None:
-        """Count a step in the life of a speculative reply."""
+        """Count an event of a speculative reply. HOST_HELP lists the values of `outcome` at rejoinder_drafts_total."""
         self._drafts.labels(outcome).inc()
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
@@ -223,7 +225,7 @@ class ConversationMetrics:
         self._breakers.labels(outcome).inc()
 
     def cache(self, outcome: str) -> None:
-        """Count an answer cache operation."""
+        """Count an answer cache operation. HOST_HELP lists the values of `outcome` at rejoinder_answer_cache_total."""
         self._cache.labels(outcome).inc()
 
     def filler(self, after_s: float) -> None:
@@ -235,11 +237,11 @@ class ConversationMetrics:
         self._degradation.labels(measure).inc()
 
     def interrupted(self, stop_s: float) -> None:
-        """Observe a barge-in that silenced the reply after `stop_s` seconds."""
+        """Observe a barge-in that stopped the reply's audio after `stop_s` seconds."""
         self._stops.observe(stop_s)
 
     def dismissed_speech(self, reading: str) -> None:
-        """Count a dismissed utterance. `reading`, the label `reason`, is a value of `SpeechKind`."""
+        """Count an utterance that became no turn. `reading`, the label `reason`, is a value of `SpeechReading`."""
         self._dismissed.labels(reading).inc()
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:

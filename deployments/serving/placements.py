@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from ray.serve.exceptions import RayServeException
 
-# A placement is read within milliseconds of its call. The bound only limits what calls leave that never read theirs.
+# A placement is read within milliseconds of its call. The limit only matters for placements that are never read: they
+# would accumulate.
 MAX_PLACEMENTS = 4096
 
 ROUTER = "deployments.serving.router:AvoidingRouter"
@@ -32,9 +33,9 @@ class ReplicaRoute:
     Attributes:
         request_id: Key of the call for `placed` and `forget`, unique in the process.
         avoid: Ids of the replicas that must not get the call.
-        strict: Wait for a replica outside `avoid` (a hedge). Otherwise an avoided one gets the call if there is no
-            other (a retry).
-        sticky: Calls with the same non-empty value go to the same replica while its queue is not clearly longer than
+        strict: True: wait for a replica outside `avoid` (for a hedge). False: a replica in `avoid` gets the call if
+            there is no other replica (for a retry).
+        sticky: Calls with the same non-empty value go to the same replica, unless its queue is clearly longer than the
             others.
     """
 

@@ -1,4 +1,4 @@
-"""What every stage replica has: an identity, a metrics port, a thread for its engine, and a health check.
+"""Parts that every stage replica has: an identity, a metrics port, a thread for its engine, and a health check.
 
 Engines block. A replica's event loop must not block, because its health checks and queue probes run on it. So each
 engine runs on the single thread of an `EngineThread`. The health check measures what a ping does not show: whether the
@@ -29,16 +29,17 @@ from rejoinder.core.settings.settings import StageSettings
 
 Result = TypeVar("Result")
 
-# A job that takes this long hangs. The longest regular one, 30 s of speech with full padding, takes 2 s on one core.
+# A job that takes longer than this many seconds counts as hanging. The longest regular job, the transcription of 30 s
+# of speech with full padding, takes 2 s on one core.
 STUCK_S = 30.0
 LAG_LIMIT_S = 5.0
-# The autoscaling signal covers the waiting times of the last seconds, and at most this many of them.
+# The autoscaling signal covers the waiting times of the last RECENT_S seconds, at most the number below.
 RECENT_S = 5.0
 RECENT_WAITS = 1000
 
 
 class EngineThread:
-    """The single thread on which an engine runs its jobs, in the order of `run`."""
+    """The single thread on which an engine runs its jobs, in the order of the calls of `run`."""
 
     def __init__(self, name: str, nice: int = 0) -> None:
         """Create the thread.
@@ -80,7 +81,7 @@ def _lower_priority(nice: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaDescription:
-    """One replica, for `/metrics/targets`.
+    """Description of one replica, for the route `/metrics/targets`.
 
     Attributes:
         stage: The stage's name, "host" for a session host.
@@ -103,8 +104,8 @@ class ReplicaRequest:
     """One request inside a replica.
 
     Attributes:
-        end: How it ended.
-        queue_s: How long it waited for its service, in seconds; None until its service begins.
+        end: How the request ended.
+        queue_s: How long the request waited for its service, in seconds; None until its service begins.
     """
 
     def __init__(self, waits: deque[tuple[float, float]]) -> None:
@@ -115,7 +116,7 @@ class ReplicaRequest:
     def waited(self, seconds: float) -> None:
         """Record that the request's service began after it waited for `seconds`.
 
-        The autoscaling signal includes the time from now on, not only from the end of the request.
+        The autoscaling signal includes `seconds` from this moment, not only after the request has ended.
         """
         self.queue_s = seconds
         self._waits.append((time.monotonic(), seconds))

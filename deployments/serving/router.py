@@ -1,8 +1,8 @@
-"""Request router of the stages: which replica gets a call.
+"""Request router of the stages: it decides which replica gets a call.
 
-A call of a conversation goes to the replica that served the conversation before, any other call to the shorter queue of
-two random replicas. A replica that the caller asks to avoid gets the call only if there is no other one. Serve's own
-router has no anti-affinity, and a hedge sent to the stalled replica gains nothing.
+A call of a conversation goes to the replica that served the conversation before. Any other call goes to the one of two
+random replicas with the shorter queue. A replica that the call must avoid gets it only if there is no other replica.
+Serve's own router has no anti-affinity, and a hedge sent to the stalled replica gains nothing.
 
 The router runs in the caller's process. Serve sends this module there by value, as a copy. So the module must not keep
 state or define a type that other modules name: `placements.py` has these, and is imported by name.
@@ -19,7 +19,7 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RunningReplica
 from deployments.serving.compat import RouterInternals
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, note_queues, remember
 
-# Routing tasks of one process. A host has fewer calls under way at once.
+# Maximum number of routing tasks of one process. A host has fewer calls in progress at once.
 MAX_ROUTING = 1024
 # A conversation leaves its replica only for one with at least this many requests less in its queue: computing the
 # conversation's state again costs about one request.
@@ -38,7 +38,7 @@ class AvoidingRouter(RouterInternals):
 
     @property
     def max_num_routing_tasks(self) -> int:
-        """The number of requests that look for a replica at once.
+        """Maximum number of requests for which a replica is looked for at once.
 
         Serve's own limit is two for each replica. A few hedges that wait for a replica would block all other calls.
         """
@@ -47,7 +47,7 @@ class AvoidingRouter(RouterInternals):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return the one replica that the request goes to, or none if a strict request must wait."""
+        """Return the one replica that the request goes to, or an empty list if a strict request must wait."""
         if pending_request is None:
             return [candidate_replicas]
         # Without backoff the base class retries in a busy loop while it is given no candidate.
@@ -69,18 +69,21 @@ class AvoidingRouter(RouterInternals):
         return [[chosen]]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
-        """Remember the replica that accepted the request: after a rejection it is not the one chosen first."""
+        """Record the replica that accepted the request.
+
+        If a replica rejected it, this is not the replica chosen first.
+        """
         route = _route(pending_request)
         if route is not None:
             remember(route.request_id, replica_id.unique_id)
 
     def before_routing(self, pending: PendingRequest) -> None:
-        """Raise NoReplicaAvailable if the last replica is gone."""
+        """Raise NoReplicaAvailable if the deployment had replicas and has none now."""
         if self._deserted and _route(pending) is not None:
             raise NoReplicaAvailable(self.deployment)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        """Take the replicas that Serve's controller reports, and fail the waiting requests if there are none."""
+        """Use the replicas that Serve's controller reports. If there are none, fail the waiting requests."""
         super().update_replicas(replicas)
         self._populated = self._populated or bool(replicas)
         self._fail_waiting_requests()
@@ -103,7 +106,10 @@ class AvoidingRouter(RouterInternals):
                 self.fail_request(pending, NoReplicaAvailable(self.deployment))
 
     def _choose(self, allowed: list[RunningReplica], sticky: str) -> RunningReplica:
-        """Return the shorter queue of two, or the conversation's own replica unless its queue is too long."""
+        """Return the one of two random replicas with the shorter queue.
+
+        With `sticky`, return the conversation's own replica instead, unless its queue is too long.
+        """
         pair = random.sample(allowed, min(2, len(allowed)))
         shorter = min(pair, key=self._queue_length)
         if not sticky:
@@ -113,7 +119,7 @@ class AvoidingRouter(RouterInternals):
         return own if self._queue_length(own) < self._queue_length(shorter) + STICKY_MARGIN else shorter
 
     def _queue_length(self, replica: RunningReplica) -> int:
-        """Return the requests that the replica last reported, 0 if it reported none yet."""
+        """Return the number of requests that the replica last reported, 0 before its first report."""
         return self.replica_queue_len_cache.get(replica.replica_id) or 0
 
 

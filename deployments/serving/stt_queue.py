@@ -1,7 +1,7 @@
 """Bounded priority queue for speech-to-text jobs: final transcripts first, then interim ones, oldest first.
 
-Each job has a deadline. A job that waited past it is returned as expired and is not decoded. The queue has no clock:
-its methods take `now`, in seconds.
+Each job has a deadline. A job that is still waiting after its deadline is returned as expired and is not decoded. The
+queue has no clock: its methods take `now`, in seconds.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class SttQueue(Generic[Job]):
         """Take the next batch out of the queue.
 
         Args:
-            most: The largest size of the batch.
+            most: Maximum size of the batch.
             now: The current time in seconds.
 
         Returns:
-            The batch, whose jobs all have the same priority, and the expired jobs that were found before its end.
+            The batch, whose jobs all have the same priority, and the expired jobs that were found while it was filled.
         """
         batch: list[Job] = []
         expired: list[Job] = []

@@ -1,4 +1,4 @@
-"""TTL cache for one async call; concurrent callers share one call."""
+"""Cache for the result of one async function, valid for a limited time; concurrent callers share one call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 class TtlCache(Generic[Answer]):
     """Callable that returns the latest answer of `ask`, and calls `ask` only if the answer is older than `keep_s`.
 
-    Callers that come while `ask` runs wait for its answer.
+    Code that calls this while `ask` runs waits for the answer of that run.
     """
 
     def __init__(
@@ -22,8 +22,8 @@ class TtlCache(Generic[Answer]):
         """Create an empty cache.
 
         Args:
-            ask: The call.
-            keep_s: How long its answer is valid, in seconds from the start of the call.
+            ask: The async function whose answer is cached.
+            keep_s: How long an answer is valid, in seconds from the start of the call of `ask`.
             clock: Returns the time in seconds.
         """
         self._ask = ask
@@ -33,7 +33,7 @@ class TtlCache(Generic[Answer]):
         self._lock = asyncio.Lock()
 
     async def __call__(self) -> Answer:
-        """Return the answer. An error of `ask` is raised in this caller only, and is not kept."""
+        """Return the answer. An error of `ask` is raised in the task that called `ask`, and is not cached."""
         async with self._lock:
             if self._latest is None or self._clock() - self._latest[0] >= self._keep_s:
                 self._latest = (self._clock(), await self._ask())

@@ -41,8 +41,8 @@ class EngineCost:
 
     Attributes:
         engine: Stage name: vad, stt, llm or tts.
-        memory_mb: Growth of the process's memory.
-        job_ms: Time of one job: a window, a clip, an answer or a sentence.
+        memory_mb: Growth of the process's memory in MB.
+        job_ms: Time of one job in milliseconds. A job is a window, a clip, an answer or a sentence.
         pace: Seconds of audio (or tokens, for llm) processed per second.
     """
 
@@ -53,11 +53,11 @@ class EngineCost:
 
 
 Measure = Callable[[ModelStore], tuple[float, float]]
-"""Opens an engine, runs it, and returns the milliseconds of a job and the pace."""
+"""Function that opens an engine, runs it, and returns the milliseconds of a job and the pace (`EngineCost.pace`)."""
 
 
 def vad(store: ModelStore) -> tuple[float, float]:
-    """Measure Silero on WINDOWS single windows."""
+    """Measure Silero on single windows of 32 ms. See `Measure` for the result."""
     from deployments.engines.speech_in.silero import STATE_SIZE, Silero
 
     engine = Silero(store.path("silero-vad") / "silero_vad.onnx")
@@ -71,7 +71,7 @@ def vad(store: ModelStore) -> tuple[float, float]:
 
 
 def stt(store: ModelStore) -> tuple[float, float]:
-    """Measure Whisper base on recordings of people, three times each."""
+    """Measure Whisper base on recordings of people, three times each. See `Measure` for the result."""
     from deployments.engines.stt.whisper import Whisper, WhisperOptions
     from rejoinder.store.human_clips import moonshine_clips
 
@@ -84,7 +84,7 @@ def stt(store: ModelStore) -> tuple[float, float]:
 
 
 def tts(store: ModelStore) -> tuple[float, float]:
-    """Measure Piper on one sentence."""
+    """Measure Piper on one sentence. See `Measure` for the result."""
     from deployments.engines.piper import PiperVoice
 
     engine = PiperVoice(store.path("piper-en-us-joe-medium"), threads=1)
@@ -95,7 +95,10 @@ def tts(store: ModelStore) -> tuple[float, float]:
 
 
 def llm(store: ModelStore) -> tuple[float, float]:
-    """Measure SmolLM2-135M (4-bit) in llama.cpp on answers of TOKENS tokens, without reuse of the KV cache."""
+    """Measure SmolLM2-135M (4-bit) in llama.cpp on answers of TOKENS tokens, without reuse of the KV cache.
+
+    See `Measure` for the result.
+    """
     from actors.stages.ports import LlmRequest
     from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
     from rejoinder.core.reply.prompt_window import ChatMessage

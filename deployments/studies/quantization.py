@@ -34,11 +34,11 @@ class QuantizationResult:
     Attributes:
         model: Name in the model store.
         unit: Unit of `float32` and `int8`.
-        float32: Median time with float32.
-        int8: Median time with int8.
+        float32: Median time of a clip with float32.
+        int8: Median time of a clip with int8.
         speedup: Total time with float32 over total time with int8.
         error: Additional errors of int8 as a share of the words; negative if int8 has fewer.
-        what: The error counts as text.
+        what: Description of the word errors in both precisions.
     """
 
     model: str

@@ -1,14 +1,14 @@
 """uvicorn's WebSocket connection, changed in two ways that calls need.
 
 Calls survive a drain. To drain a host, Serve closes its listener, so that HAProxy sends new calls to other hosts, and
-waits for the requests under way. It closes the listener by stopping uvicorn, and uvicorn then closes every WebSocket
+waits for the requests in progress. It closes the listener by stopping uvicorn, and uvicorn then closes every WebSocket
 (code 1012). So a host that autoscaling removed lost all its calls. `CallProtocol` ignores the stop: a call ends by
 itself, at the latest when Serve's `graceful_shutdown_timeout_s` is over.
 
-Audio takes a fast path. A call sends fifty messages a second. On uvicorn's path each message pauses and resumes reading
-and passes a queue, a task and a queue of Serve, and starlette. `CallProtocol` offers a short, unfragmented text frame
-directly to the call as soon as it is read. A frame that the call declines takes uvicorn's path, and so does every frame
-that arrives while an earlier message is unanswered. So the order of messages never changes.
+Audio takes a fast path. A call sends fifty messages a second. On uvicorn's path each message pauses and resumes
+reading, and passes through a queue, a task and a queue of Serve, and starlette. `CallProtocol` offers a short,
+unfragmented text frame directly to the call as soon as it is read. A frame that the call declines takes uvicorn's path,
+and so does every frame that arrives while an earlier message is unanswered. So the order of messages never changes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from deployments.serving.compat import UvicornWebSocket, apply_mask, use_websock
 EXTENSION = "rejoinder.audio"
 """Key of the connection's `CallProtocol` in the `extensions` of its ASGI scope."""
 
-# Longest frame of the fast path, header included: one second of 24 kHz PCM in base64 and JSON. It is buffered until it
-# is complete, which is not worth it for longer frames.
+# Longest frame of the fast path, header included: one second of 24 kHz PCM in base64 and JSON. A frame of the fast path
+# is buffered until it is complete, which would cost too much for longer frames.
 SHORT_BYTES = 65_536
 
 # Frame header, RFC 6455 section 5.2: first byte FIN and opcode, second byte MASK and payload length.
@@ -63,22 +63,23 @@ class CallProtocol(UvicornWebSocket):
         """Offer short text messages to a function before they take uvicorn's path.
 
         Args:
-            take: Gets the message and returns True if it has consumed it. None turns the fast path off.
+            take: Function that gets a message and returns True if it has consumed the message. None turns the fast path
+                off.
         """
         self._take = take
 
     def answered(self) -> None:
-        """Note that the application has finished with one message that it got from `receive`."""
+        """Record that the application has finished with one message from `receive`. The fast path waits for this."""
         self._unanswered -= 1
 
     # -- called by uvicorn -----------------------------------------------------------------------------------------
 
     def on_upgrade(self, extensions: dict[str, Any]) -> None:
-        """Let the application find this connection in its scope."""
+        """Put this connection into `extensions` of the ASGI scope, under EXTENSION, where the application finds it."""
         extensions[EXTENSION] = self
 
     def on_message(self) -> None:
-        """Close the fast path until the application has answered this message."""
+        """Close the fast path until the application has called `answered` for this message."""
         self._unanswered += 1
 
     def data_received(self, data: bytes) -> None:
@@ -95,7 +96,10 @@ class CallProtocol(UvicornWebSocket):
             self._read(self._incomplete + data if self._incomplete else data, self._passing)
 
     def _read(self, data: bytes, passing: int) -> None:
-        """Handle complete short frames, and of every other frame the bytes that have arrived."""
+        """Process each complete short frame in `data`, and the part of any other frame that has arrived.
+
+        The first `passing` bytes belong to a frame that takes uvicorn's path.
+        """
         at, end = 0, len(data)
         while at < end:
             if self.failed:
@@ -129,7 +133,7 @@ class CallProtocol(UvicornWebSocket):
 
 
 def _header_bytes(data: bytes, at: int) -> int:
-    """Return the size of the frame header at `at`, 0 if it is incomplete.
+    """Return the size in bytes of the frame header at offset `at`, 0 if the header is incomplete.
 
     An unmasked frame from a client has a header without a mask. It takes uvicorn's path, where it is refused.
     """
@@ -141,7 +145,7 @@ def _header_bytes(data: bytes, at: int) -> int:
 
 
 def _payload_bytes(data: bytes, at: int) -> int:
-    """Return the payload size of the frame whose complete header is at `at`."""
+    """Return the payload size in bytes of the frame whose complete header is at offset `at`."""
     short = data[at + 1] & _LENGTH
     if short < 126:
         return short

@@ -1,8 +1,8 @@
 """OpenAI Realtime over WebSocket: JSON with base64 audio on the wire, 16 kHz PCM in the session.
 
-Each connection has a session, a reader, which stops reading while the session's mailbox is full, and a writer behind a
-bounded queue. A client that does not read its events until this queue is full is disconnected: it has lost the
-conversation already, and waiting for it would delay others.
+Each connection has a session, a reader and a writer. The reader stops reading while the session's queue of incoming
+events is full. The writer sends events from a bounded queue. If this queue is full because the client does not read,
+the client is disconnected: it has lost the conversation already, and waiting for it would delay others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLOSE_TRY_LATER = 1013
 
 
 class AcceptedSocket(Protocol):
-    """An accepted WebSocket with starlette's interface."""
+    """Protocol of an accepted WebSocket, with starlette's interface."""
 
     async def receive(self) -> Mapping[str, Any]:
         """Return the next ASGI message."""
@@ -49,19 +49,25 @@ class AcceptedSocket(Protocol):
 
 
 class AudioShortcut(Protocol):
-    """The fast path of the connection: `deployments.transports.call_protocol.CallProtocol`."""
+    """Protocol of a connection's fast path for audio: `deployments.transports.call_protocol.CallProtocol`."""
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None:
-        """Offer text messages to `take` before they become ASGI messages. None stops this."""
+        """Offer text messages to `take` before they become ASGI messages.
+
+        `take` returns True to consume one; None stops this.
+        """
         ...
 
     def answered(self) -> None:
-        """Note that one message from `receive` is finished."""
+        """Record that one message from `AcceptedSocket.receive` has been processed."""
         ...
 
 
 class _NoShortcut:
-    """No fast path: every message comes by `receive`."""
+    """Stand-in for `AudioShortcut` on a connection without a fast path.
+
+    Every message arrives by `AcceptedSocket.receive`.
+    """
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
     def answered(self) -> None: ...
@@ -91,7 +97,7 @@ def encode(event: Json) -> str:
 class RealtimeSocket:
     """One accepted connection and its conversation.
 
-    The caller has reserved a place on the host (`Host.seat`) before the upgrade.
+    The code that creates this object must have reserved a place on the host (`Host.seat`) before the upgrade.
     """
 
     def __init__(
@@ -102,9 +108,9 @@ class RealtimeSocket:
         Args:
             socket: The accepted WebSocket.
             host: The host that runs the session.
-            model: The model name that the client asked for.
+            model: The model name that the client requested.
             shortcut: The connection's fast path for audio, if it has one.
-            tenant: The scope of the answer cache, from the client's API key.
+            tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
         """
         settings = host.services.settings.host
         self._socket = socket
@@ -118,7 +124,7 @@ class RealtimeSocket:
         self._decode = WireDecoder()
 
     async def converse(self) -> None:
-        """Hold the conversation until one side ends it.
+        """Run the conversation until the client or the host ends it.
 
         Cancelling ends the session and cancels all its engine calls.
         """

@@ -1,9 +1,10 @@
-"""The smallest language model of your own: a chat completions server that repeats the caller's words.
+"""A minimal language model server to replace with your own: chat completions that repeat the caller's words.
 
     python echo_llm.py --port 8001
     rejoinder serve ray_config.yaml
 
-Replace `words` by your model. Stream the text as it is generated: the first words are spoken before the last are known.
+Replace `words` by your model. Yield the text as it is generated: the first words are spoken before the last words are
+known.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ async def words(messages: list[dict[str, Any]]) -> AsyncIterator[str]:
 
 
 async def completions(request: Request) -> StreamingResponse:
-    """POST /v1/chat/completions, streamed as server-sent events."""
+    """Handle POST /v1/chat/completions: stream the answer as server-sent events."""
     body = await request.json()
 
     async def events() -> AsyncIterator[str]:
@@ -44,7 +45,7 @@ async def completions(request: Request) -> StreamingResponse:
 
 
 async def models(request: Request) -> JSONResponse:
-    """GET /v1/models: Rejoinder's health check asks for it."""
+    """Handle GET /v1/models, which Rejoinder's health check requests."""
     return JSONResponse({"object": "list", "data": [{"id": "echo", "object": "model"}]})
 
 

@@ -1,10 +1,9 @@
-"""Run a load test in CI: serve with emulated engines, hold calls, and exit with the verdict.
+"""Run a load test in CI: serve with emulated engines, make calls, and exit with the verdict.
 
     python load_test.py --sessions 5 --for 30s --json result.json
 
-Exit status: 0 PASS, 1 FAIL, 2 the test could not be held, 3 INVALID (this machine was too busy to measure),
-4 UNDECIDED (too few turns for the percentiles). Treat 1 and 2 as failures of your change; run again on 3; on 4 measure
-longer.
+Exit status: 0 PASS, 1 FAIL, 2 the test could not be run, 3 INVALID (this machine was too busy to measure), 4 UNDECIDED
+(too few turns for the percentiles). Treat 1 and 2 as failures of your change; run again on 3; on 4 measure longer.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ COULD_NOT_BE_HELD = 2
 
 
 def main() -> int:
-    """Serve, test, stop; return the load test's exit status."""
+    """Start the server, run the load test, stop the server, and return the load test's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", default="8123")
     parser.add_argument("--sessions", default="5")
@@ -45,7 +44,7 @@ def main() -> int:
 
 
 def healthy(server: subprocess.Popen[bytes], url: str) -> bool:
-    """Wait until the server answers; return False if it ends or does not come up in time."""
+    """Wait until the server answers and return True; return False if it ends or is not healthy in time."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < deadline:
         try:

@@ -36,7 +36,7 @@ def read_question(path: str) -> bytes:
 
 
 async def speak(connection: AsyncRealtimeConnection, question: bytes) -> None:
-    """Send the question in real time, then silence until cancelled: turns end by silence."""
+    """Send the question in real time, then silence until cancelled, because the server ends a turn after silence."""
     loop = asyncio.get_running_loop()
     due, sent = loop.time(), 0
     while True:
@@ -48,7 +48,7 @@ async def speak(connection: AsyncRealtimeConnection, question: bytes) -> None:
 
 
 async def talk(url: str, question: bytes) -> bytes:
-    """Hold one turn, print both transcripts, and return the answer's audio as 24 kHz PCM."""
+    """Run one turn, print both transcripts, and return the answer's audio as 24 kHz PCM."""
     http = url.replace("ws", "http", 1)
     client = AsyncOpenAI(api_key=os.environ.get("REJOINDER_API_KEY", "none"), base_url=http, websocket_base_url=url)
     answer = b""
@@ -73,7 +73,7 @@ async def talk(url: str, question: bytes) -> bytes:
 
 
 def main() -> None:
-    """Read the arguments, hold the turn, and write the answer."""
+    """Read the arguments, run the turn, and write the answer's audio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
     parser.add_argument("--url", default="ws://127.0.0.1:8000/v1")

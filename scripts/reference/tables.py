@@ -10,7 +10,7 @@ SECTION_ENDS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:")
 
 
 def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Return a Markdown table without the columns that are empty in every row."""
+    """Return a Markdown table of `rows` without the columns that are empty in every row."""
     kept = [at for at, head in enumerate(heads) if any(row[at] for row in rows) or head in ("description", "meaning")]
     lines = [[heads[at] for at in kept], ["---"] * len(kept), *([row[at] for at in kept] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -19,7 +19,7 @@ from rejoinder.core.errors import ConfigError
 promtool = pytest.mark.prometheus
 MEASURED = [alert for alert in ALERTS if alert.metric not in NOT_MEASURED]
 STAGES = {Metric.STT: "stt", Metric.LLM_TTFT: "llm_first_token", Metric.TTS_TTFB: "tts_first_audio"}
-# Turns in a hundred that may be slow before the percentile exceeds the threshold.
+# Number of turns in a hundred that may be slow without the percentile exceeding the threshold.
 TOLERATED = {"p50": 50, "p95": 5, "p99": 1}
 SCRAPES = 60
 
@@ -31,7 +31,7 @@ def _run(*command: str, folder: Path) -> str:
 
 
 def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[dict[str, str]]:
-    """Yield the series of a histogram to which every scrape adds `values_s`: durations and their counts."""
+    """Yield promtool's series of a histogram to which every scrape adds `values_s`: durations (s) and their counts."""
     for bound in (*HISTOGRAM_BUCKETS_S, float("inf")):
         count = sum(turns for seconds, turns in values_s.items() if seconds <= bound)
         le = "+Inf" if bound == float("inf") else f"{bound}"
@@ -39,7 +39,7 @@ def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[d
 
 
 def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
-    """Return the alerts that fire for these durations and counts: more turns are slow than the percentile allows."""
+    """Return the names of the alerts that fire for these durations and counts: [] if not too many turns are slow."""
     same = [alert] if alert.metric in STAGES else [other for other in MEASURED if other.metric not in STAGES]
     above = {
         other: sum(turns for seconds, turns in values_s.items() if seconds > other.alert_ms / 1000) for other in same
@@ -88,7 +88,7 @@ def test_an_alert_fires_above_its_threshold_and_not_at_it(alert: Alert, tmp_path
 
 @promtool
 def test_an_alert_waits_and_no_turns_are_no_alert(tmp_path: Path) -> None:
-    """An alert is pending during `for`. Without turns no alert fires."""
+    """An alert fires only after its threshold was exceeded for the time `for`. Without turns no alert fires."""
     slow = list(_histogram(TURN, "", {5.0: 10}))
     quiet = list(_histogram(TURN, "", {}))
     expression = 'count(ALERTS{alertstate="%s"}) or vector(0)'
@@ -125,7 +125,10 @@ def test_the_written_files_are_valid(tmp_path: Path) -> None:
 
 
 def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
-    """Six rows have an alert with threshold, hold, severity and runbook. The seventh has a reason for its absence."""
+    """Six rows of the guide's section 7.1 have an alert with threshold, hold, severity and runbook.
+
+    The seventh has none, for a stated reason.
+    """
     found = [rule for rule in rules()["groups"][0]["rules"] if "alert" in rule]
     assert {rule["alert"] for rule in found} == {alert_name(alert.metric) for alert in MEASURED}
     assert {alert.metric for alert in ALERTS} - {alert.metric for alert in MEASURED} == set(NOT_MEASURED)
@@ -139,7 +142,7 @@ def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
 
 
 def test_the_rules_are_printed_without_a_folder() -> None:
-    """The printed rules are those of the file, with a comment for each row that has none."""
+    """Without a folder, the command prints the rules of the file, with a comment for each row without a rule."""
     result = CliRunner().invoke(app, ["alerts"])
     assert yaml.safe_load(result.output) == rules()
     assert "# No rule for network_rtt" in result.output
@@ -147,6 +150,6 @@ def test_the_rules_are_printed_without_a_folder() -> None:
 
 @pytest.mark.parametrize("url", ["voice.example", "ws://voice.example", "http://"])
 def test_an_address_that_is_not_http_is_refused(url: str) -> None:
-    """Prometheus can only use an http(s) address."""
+    """An address that is not http(s) raises ConfigError, because Prometheus cannot use it."""
     with pytest.raises(ConfigError, match="not an HTTP address"):
         configuration(url, "rules.yml")

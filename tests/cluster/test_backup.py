@@ -27,13 +27,13 @@ def test_a_second_backend_is_a_deployment_of_its_own() -> None:
 
 
 def test_a_backends_bad_setting_is_named() -> None:
-    """The error has the path of `llm_backup`."""
+    """The error of an invalid setting names its path in `llm_backup`."""
     with pytest.raises(ConfigError, match=r"llm_backup"):
         build({"llm_backup": {"engine": "openai_api"}})
 
 
 def test_the_shortest_queue_ignores_avoided_replicas() -> None:
-    """Avoided replicas do not count. The queue of an unknown deployment is None."""
+    """`shortest_queue` ignores replicas in `avoid`, and returns None for an unknown deployment."""
     note_queues("Somewhere", {"a": 4, "b": 2, "c": 7})
     assert shortest_queue("Somewhere", frozenset()) == 2
     assert shortest_queue("Somewhere", frozenset({"b"})) == 4

@@ -32,7 +32,7 @@ def test_the_file_is_valid_for_serve_deploy() -> None:
 
 
 def test_the_file_contains_the_defaults() -> None:
-    """Without the file the settings are the same."""
+    """The settings in ray_config.yaml are those that apply without a file."""
     assert read_config(FILE).application.args == ServeFile().application.args
     assert read_config(FILE).http_options == ServeFile().http_options
 

@@ -43,7 +43,7 @@ def findings(
     package: Package | None = GPU_BUILD,
     **others: Any,
 ) -> dict[str, Finding]:
-    """Return the findings by check. Each one that is not ok has a fix, and no other has."""
+    """Return the findings by check. Assert that each finding that is not ok has a fix, and no other finding has one."""
     settings = parse_settings({"llm": llm, **others})
     found = {finding.check: finding for finding in vllm_checks(settings, [(HERE, package)], gpus)}
     for finding in found.values():
@@ -85,7 +85,7 @@ def test_the_release_is_the_one_that_is_installed_and_tested() -> None:
 def test_the_package_fits_what_is_served(
     package: Package | None, vllm: dict[str, Any], grade: Grade, says: str
 ) -> None:
-    """A package that is missing, too old, untested or built for another machine has its own fix."""
+    """A vLLM package that is missing, too old, untested or built for another machine gets a specific fix."""
     found = findings(served(**vllm), available(H100), package)["package vllm"]
     assert found.grade is grade
     assert says in found.fix
@@ -93,7 +93,7 @@ def test_the_package_fits_what_is_served(
 
 
 def test_only_nodes_with_gpus_need_vllm() -> None:
-    """A head without a GPU needs no vLLM. Machines with the same finding share a row."""
+    """A node without a GPU (such as the head) needs no vLLM. Machines with the same finding share a row."""
     installed = [("head", None), ("one", GPU_BUILD), ("two", GPU_BUILD), ("old", Package("vllm", "0.1.0"))]
     settings = parse_settings({"llm": served(gpu="l4")})
 
@@ -119,12 +119,15 @@ def test_an_installed_package_is_found_by_its_metadata(tmp_path: Path, monkeypat
 
 
 def test_without_a_configured_gpu_none_is_required() -> None:
-    """vLLM's CPU build needs no driver."""
+    """If no GPU is configured, the GPU check is ok without a driver, because vLLM's CPU build needs none."""
     assert findings(served(), no_driver, CPU_BUILD)["GPUs"].grade is Grade.OK
 
 
 def test_a_missing_driver_has_both_fixes() -> None:
-    """The fix on a machine without nvidia-smi: run doctor on the GPU machine, or name the cluster."""
+    """If a GPU is configured and nvidia-smi is missing, the finding fails.
+
+    Its fix names the GPU that a machine needs, and `--address` to check a cluster instead.
+    """
     found = findings(served(gpu="h100"))["GPUs"]
     assert found.grade is Grade.FAIL
     assert "nvidia-smi is not installed" in found.found
@@ -204,7 +207,7 @@ def test_a_missing_driver_has_both_fixes() -> None:
 def test_the_gpus_fit_the_profile(
     llm: dict[str, Any], gpus: tuple[NodeGpus, ...], grade: Grade, found: str, *, fix: str
 ) -> None:
-    """Kind, number on one node, replicas, memory and arithmetic are checked. A problem has its fix."""
+    """The kind, number per node, memory and number format of the GPUs are checked, and a problem names its fix."""
     finding = findings(llm, available(*gpus))["GPUs for llm"]
     assert finding.grade is grade, finding
     assert found in finding.found
@@ -212,7 +215,7 @@ def test_the_gpus_fit_the_profile(
 
 
 def test_a_backup_gets_the_remaining_gpus() -> None:
-    """Two language models on vLLM do not count the same GPU twice."""
+    """With two language models on vLLM, the GPUs of the first are not available to the second."""
     both = findings(served(gpu="h100"), available(H100), llm_backup=served(gpu="h100"))
     assert both["GPUs for llm"].grade is Grade.OK
     assert both["GPUs for llm_backup"].grade is Grade.FAIL
@@ -223,12 +226,15 @@ def test_a_backup_gets_the_remaining_gpus() -> None:
 
 @pytest.mark.parametrize(("model", "missing"), [("/no/such/folder", True), ("Qwen/Qwen3-8B", False), ("~", False)])
 def test_a_path_that_does_not_exist_fails(model: str, missing: bool) -> None:
-    """A missing folder would be looked up on the model hub. A folder and a repository pass."""
+    """A path that does not exist fails. An existing folder and the name of a hub repository pass."""
     assert ("model of llm" in findings(served(model=model))) is missing
 
 
 @pytest.mark.parametrize(("model", "needed"), [("smollm2-135m-instruct", True), ("Qwen/Qwen3-8B", False), ("~", False)])
 def test_a_model_of_the_store_is_required(model: str, needed: bool) -> None:
-    """A plain name is a model of the store, which `serve` and doctor check. Folders and repositories are not."""
+    """A plain name is a model of the store, so `serve` and doctor check that it is installed.
+
+    Folders and repositories are not.
+    """
     document = parse_serve_file({"applications": [{"args": {"llm": served(model=model)}}]})
     assert (model in needed_models(document)) is needed

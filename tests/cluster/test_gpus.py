@@ -40,7 +40,7 @@ def listed(*names: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_the_guides_gpus_are_recognized(tmp_path: Path, name: str) -> None:
-    """Kind, capability and memory are those of the profile."""
+    """For each GPU of the guide, the kind, capability and memory read from nvidia-smi are those of its profile."""
     profile = next(profile for profile in GPU_PROFILES.values() if profile.name == name)
     (gpus,) = machine_gpus(nvidia_smi(tmp_path, *listed(name, name)))
     assert (gpus.node, gpus.kind, gpus.count) == (HERE, profile.accelerator, 2)
@@ -50,7 +50,7 @@ def test_the_guides_gpus_are_recognized(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["NVIDIA L40S", "NVIDIA A10", "NVIDIA H200", "NVIDIA GeForce RTX 4090"])
 def test_a_similar_name_is_another_gpu(tmp_path: Path, name: str) -> None:
-    """A GPU whose name only begins like a known one keeps the vendor's name."""
+    """A GPU whose name only begins like that of a known GPU is reported under the vendor's name."""
     (gpus,) = machine_gpus(nvidia_smi(tmp_path, f"0, GPU-0, {name}, 46068, 8.9"))
     assert gpus.kind == name.removeprefix("NVIDIA ")
 
@@ -65,19 +65,19 @@ def test_hidden_gpus_do_not_count(tmp_path: Path, visible: str, counts: int) -> 
 
 
 def test_unreported_memory_is_unknown(tmp_path: Path) -> None:
-    """A GPU that shares the machine's memory reports none of its own."""
+    """If nvidia-smi reports no memory, as for a GPU that shares the machine's memory, the memory is None."""
     (gpus,) = machine_gpus(nvidia_smi(tmp_path, "0, GPU-0, NVIDIA GB10, [N/A], 12.1"))
     assert (gpus.memory_gb, gpus.capability) == (None, 121)
 
 
 def test_a_missing_nvidia_smi_is_an_error(tmp_path: Path) -> None:
-    """A machine without a driver has no nvidia-smi on its PATH."""
+    """If nvidia-smi is not on the PATH, as on a machine without a driver, BackendError is raised."""
     with pytest.raises(BackendError, match="nvidia-smi is not installed"):
         machine_gpus({"PATH": str(tmp_path)})
 
 
 def test_a_broken_driver_is_quoted(tmp_path: Path) -> None:
-    """The error contains the output of a failing nvidia-smi."""
+    """If nvidia-smi fails, the error contains its output."""
     words = "NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver."
     with pytest.raises(BackendError, match=f"status 9: {words}"):
         machine_gpus(nvidia_smi(tmp_path, words, status=9))
@@ -90,7 +90,10 @@ def test_unexpected_output_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_clusters_gpus_come_from_its_nodes() -> None:
-    """The kind is Ray's label and the count Ray's resource. A node without a label has GPUs of unknown kind."""
+    """In a cluster, a GPU's kind is Ray's label and the count is Ray's resource.
+
+    Without a label the kind is unknown.
+    """
 
     def node(name: str, labels: dict[str, str], **resources: float) -> dict[str, Any]:
         return {"NodeManagerHostname": name, "Labels": labels, "Resources": {"CPU": 2.0, **resources}}

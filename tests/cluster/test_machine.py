@@ -43,7 +43,7 @@ def test_two_nodes_of_one_machine_share_no_path_and_no_port(tmp_path: Path) -> N
 
 
 def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
-    """Every variable that is required of a joined cluster is set on nodes that we start."""
+    """Every variable that we require of a cluster to join is set on the nodes that we start."""
     environment = node_environment(tmp_path)
     assert environment.items() >= REQUIRED.items()
     assert environment.items() >= advised().items()
@@ -68,21 +68,21 @@ def few_files() -> Iterator[int]:
 
 
 def test_haproxys_connections_fit_its_file_limit() -> None:
-    """HAProxy does not start if its connections exceed the limit on file descriptors."""
+    """HAProxy's maximum of connections fits the limit on file descriptors, because HAProxy does not start otherwise."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = int(advised()["RAY_SERVE_HAPROXY_MAXCONN"])
     assert limit == resource.RLIM_INFINITY or connections * FILES_PER_CONNECTION <= limit
 
 
 def test_too_few_files_are_found(few_files: int) -> None:
-    """A low limit is a warning with the command that raises it."""
+    """A low limit on open files gives a warning with the command that raises it."""
     found = _findings(_at_port(free_port()))["file descriptors"]
     assert found.grade is Grade.WARN
     assert "ulimit -n" in found.fix
 
 
 def test_a_taken_port_fails() -> None:
-    """A port in use fails with its fix. A free port is ok."""
+    """A port in use gives a failed finding with a fix. A free port is ok."""
     with socket.socket() as occupied:
         occupied.bind(("127.0.0.1", 0))
         occupied.listen()
@@ -93,7 +93,7 @@ def test_a_taken_port_fails() -> None:
 
 
 def test_a_missing_model_fails(tmp_path: Path) -> None:
-    """With an empty store, each model of the engines fails with the command that fetches it."""
+    """With an empty model store, the finding of each needed model fails and names the command that downloads it."""
     models = {"directory": str(tmp_path)}
     document = parse_serve_file({"applications": [{"args": {"models": models}}]})
     found = _findings(document)
@@ -112,14 +112,14 @@ def test_only_engines_that_run_here_need_models() -> None:
 
 
 def test_free_ports_are_outside_the_ephemeral_range() -> None:
-    """The kernel never assigns these ports to connections, and no port is returned twice."""
+    """`free_port` returns ports that the kernel never assigns to outgoing connections, and no port twice."""
     found = [free_port() for _ in range(500)]
     assert len(set(found)) == len(found)
     assert 1024 <= min(found) <= max(found) < first_ephemeral_port()
 
 
 def test_another_package_with_our_name_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package with the name of one of ours is reported before a replica imports it."""
+    """If another package has the name of one of our packages, doctor reports a failed finding."""
     other = tmp_path / "loadtest"
     other.mkdir()
     (other / "__init__.py").touch()
@@ -131,6 +131,6 @@ def test_another_package_with_our_name_fails(tmp_path: Path, monkeypatch: pytest
 
 
 def test_only_problems_have_a_fix() -> None:
-    """Every finding that is not ok has a fix, and no other has."""
+    """Every finding that is not ok has a fix, and no other finding has one."""
     for finding in examine(_at_port(free_port())):
         assert bool(finding.fix) == (finding.grade is not Grade.OK), finding

@@ -34,7 +34,7 @@ def planned() -> Bill:
 
 
 def test_the_written_configuration_has_the_plans_sizes(planned: Bill, tmp_path: Path) -> None:
-    """Replicas, admission and resources are the plan's, all other settings those of the base."""
+    """Replicas, maximum sessions and resources are those of the plan, all other settings those of the base."""
     document = configuration(BASE, planned, ENGINES)
     path, _ = write(tmp_path, document, node_groups(planned), ["llm: published, guide section 1.5"])
     read = read_config(path).application.args
@@ -58,7 +58,7 @@ def test_it_is_a_file_for_serve_itself(planned: Bill) -> None:
 
 
 def test_requests_wait_in_the_replica_that_has_slots(planned: Bill) -> None:
-    """Serve sends at least four requests a slot, so that none waits in the router while a slot is free."""
+    """Serve may send a replica four requests or more per slot: none waits in the router while a slot is free."""
     args = configuration(ServeFile(), planned, ENGINES)["applications"][0]["args"]
     assert (args["llm"]["max_ongoing_requests"], args["tts"]["max_ongoing_requests"]) == (64, 64)
 

@@ -1,4 +1,4 @@
-"""Tests of the application: what Ray Serve's own commands make of it."""
+"""Tests of the application with Ray Serve's own commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.test_structure import ROOT
 def test_serve_build_describes_the_default_application(tmp_path: Path) -> None:
     """`serve build deployments.app:app` needs no cluster and writes a valid Serve configuration of the defaults."""
     output = tmp_path / "serve.yaml"
-    # Nothing listens there: the command would fail if it connected to a cluster.
+    # No cluster listens at this address: the command would fail if it connected to one.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "127.0.0.1:1"}
     command = [sys.executable, "-m", "ray.serve.scripts", "build", "deployments.app:app", "-o", str(output)]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=110)
@@ -33,6 +33,6 @@ def test_serve_build_describes_the_default_application(tmp_path: Path) -> None:
 
 
 def test_the_default_application_is_the_one_without_arguments() -> None:
-    """`app` and `build({})` are applications, as `serve run` and `serve deploy` need them."""
+    """`app` and `build({})` are Serve applications, which `serve run` and `serve deploy` require."""
     assert isinstance(app, Application)
     assert isinstance(build({}), Application)

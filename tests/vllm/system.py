@@ -32,19 +32,19 @@ ARGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class System:
-    """The served system, and the lab that calls its deployments."""
+    """The served system, and the lab (a test client in the cluster) that calls its deployments."""
 
     served: Served
     lab: LabClient
 
     @property
     def replica(self) -> dict[str, str]:
-        """The only language model replica."""
+        """Description of the only language model replica."""
         (only,) = self.served.replicas("llm")
         return only
 
     def now(self) -> dict[str, float]:
-        """Return the state of vLLM's scheduler, from the replica's metrics page."""
+        """Return the metrics of vLLM's scheduler, from the replica's metrics page."""
         return scheduler(httpx2.get(f"http://{self.replica['target']}/metrics", timeout=5).text)
 
     def idle(self) -> bool:
@@ -53,7 +53,7 @@ class System:
         return not (state["num_requests_running"] or state["num_requests_waiting"] or state["kv_cache_usage_perc"])
 
     def rest(self) -> dict[str, float]:
-        """Wait until the scheduler is idle and return its state; fail after STOPPED_S seconds."""
+        """Wait until the scheduler is idle and return its metrics; fail after STOPPED_S seconds."""
         wait_until(self.idle, STOPPED_S, "an idle scheduler")
         return self.now()
 
@@ -62,7 +62,7 @@ class System:
         return self.lab.start(kind, stage="llm", **order)
 
     def ask(self, text: str, tokens: int) -> int:
-        """Start an answer of at most `tokens` tokens and return the call's number."""
+        """Start a call for an answer to `text` of at most `tokens` tokens, and return the call's number."""
         return self.start("read", text=text, tokens=tokens)
 
     def finish(self, number: int) -> str:

@@ -98,7 +98,7 @@ def test_speculative_decoding_has_valid_names() -> None:
 
 
 def test_the_profiles_agree_with_vllm_on_what_a_card_needs() -> None:
-    """Our least compute capability for each quantization method is at least the one that vLLM requires."""
+    """Our minimum compute capability for each quantization method is at least the minimum that vLLM requires."""
     from vllm.model_executor.layers.quantization import get_quantization_config
     from vllm.model_executor.layers.quantization.compressed_tensors.schemes import (
         CompressedTensorsW8A8Fp8,

@@ -31,7 +31,7 @@ QUESTION_WER, ANSWER_WER = 0.1, 0.5
 
 @pytest.fixture(scope="module")
 def clips(store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The questions as WAV files, each with a text file beside it."""
+    """The questions as WAV files, each with its text in a text file of the same name."""
     voice, folder = PiperVoice(store.path(TtsSettings().model)), tmp_path_factory.mktemp("clips")
     paths = [folder / f"{number}.wav" for number, _ in enumerate(QUESTIONS, 1)]
     for path, text in zip(paths, QUESTIONS, strict=True):
@@ -63,7 +63,7 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
 ) -> None:
     """The questions are recognized, and the spoken answers are intelligible to the recognizer.
 
-    Of the second prompt, vLLM has cached more than the instructions: also the conversation so far.
+    Of the second prompt, vLLM has cached more tokens than those of the instructions: also the first turn.
     """
     before = system.rest()
     turns = talk(system, clips, tmp_path / "replies")

@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.models, pytest.mark
 
 TOKENS = 700
 STORM = 100
-# The guard sends SIGTERM first, and SIGKILL five seconds later.
+# Maximum seconds until the engine's processes are gone: the guard sends SIGTERM first, and SIGKILL five seconds later.
 GONE_S = 15.0
-# A new replica loads vLLM and the model: half a minute on two idle cores.
+# Maximum seconds until a new replica answers. It loads vLLM and the model, which takes half a minute on two idle cores.
 REPLACED_S = 150.0
 
 

@@ -58,7 +58,7 @@ class ChatTemplate:
         return prompt + without_control_tokens(answer or "")
 
     def render_open(self, messages: Sequence[ChatMessage]) -> str:
-        """Return the prompt up to the last word of the last message, for a message that may still grow."""
+        """Return the prompt up to the end of the last message's text, so that words can be added to the message."""
         return up_to(self.render(messages, answer=None), without_control_tokens(messages[-1].content))
 
 

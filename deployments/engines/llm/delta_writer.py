@@ -36,7 +36,7 @@ class DeltaWriter:
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """Ask the generation to end at its next token. Any thread may call this."""
+        """Request that the generation ends at its next token. Any thread may call this."""
         self._stopped.set()
 
     def write(self, text: str, tokens: int = 1) -> None:

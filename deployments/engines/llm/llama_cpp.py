@@ -34,10 +34,11 @@ from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloa
 # Memory for the KV caches of conversations that lost their slot. SmolLM2 needs 23 KB per token.
 KEPT_STATES_MB = 256
 SESSION_WAIT_S = 0.1
-"""How long a request waits for an earlier request of its session to leave its slot.
+"""Maximum time in seconds that a request waits until an earlier request of the same session has left its slot.
 
 A session's KV cache can be reused only in an idle slot. A cancelled request or a prefill leaves its slot within a few
-tokens. With the cache, a prompt of 250 tokens takes 80 ms; in another slot it takes 1,000 ms."""
+tokens. With the cache, a prompt of 250 tokens takes 80 ms; in another slot it takes 1,000 ms.
+"""
 # DRY penalty so high that sampling never chooses a repeating token.
 _PROHIBITIVE = 1000.0
 _TOO_LONG = "exceed_context_size_error"
@@ -50,9 +51,9 @@ class LlamaCppOptions:
     Attributes:
         model: Name for reports.
         threads: Threads of one decoding step.
-        slots: Answers that decode together.
-        max_queue: Requests that may wait.
-        coalesce_ms: Least time between two deltas.
+        slots: Number of answers that are decoded together.
+        max_queue: Maximum number of waiting requests.
+        coalesce_ms: Minimum time between two deltas, in milliseconds.
         context_tokens: Size of the KV cache in tokens, shared by all slots.
         no_repeat_ngram: Length of token runs that an answer may not repeat. 0 turns this off.
         reuse: Reuse the KV cache of a conversation's earlier prompts.
@@ -106,8 +107,8 @@ class LlamaCpp:
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta]:
         """Generate an answer: the first token at once, later ones coalesced, usage with the last delta.
 
-        Closing or cancelling removes a waiting request from the queue at once. It stops a running request at its next
-        token, and returns when the slot is free. A prefill is skipped if every slot is taken.
+        Closing or cancelling the generator removes a waiting request from the queue at once. It stops a running request
+        at its next token, and returns when the slot is free. A prefill is skipped if every slot is taken.
 
         Raises:
             Overloaded: `max_queue` requests wait already.
@@ -145,7 +146,10 @@ class LlamaCpp:
 
     @contextmanager
     def _registered(self, session: str) -> Iterator[None]:
-        """Register a request of `session` for `_wait_for_session`. Without a session there is nothing to wait for."""
+        """Register a running request of `session`, for which `_wait_for_session` waits.
+
+        Do nothing if `session` is "".
+        """
         if not session:
             yield
             return
@@ -182,7 +186,8 @@ class LlamaCpp:
                 "dry_multiplier": _PROHIBITIVE,
                 "dry_base": 1.0,
                 "dry_allowed_length": options.no_repeat_ngram - 1,
-                # Looks back about as far as the answer reaches, so that the answer may repeat the caller's words.
+                # The penalty looks at the last `max_tokens` tokens, about those of the answer, so that the answer may
+                # repeat the caller's words.
                 "dry_penalty_last_n": request.max_tokens,
                 "dry_sequence_breakers": ["\n"],
             }
@@ -193,7 +198,10 @@ class _Answer:
     """Parser of one generation's chunks. `on_chunk` runs in the engine's thread."""
 
     def __init__(self, writer: DeltaWriter, *, silent: bool) -> None:
-        """Create a parser that writes text to `writer`. `silent` drops the text: a prefill yields one token too."""
+        """Create a parser that writes text to `writer`.
+
+        `silent` drops the text, because a prefill also generates a token.
+        """
         self._writer = writer
         self._silent = silent
         self._finish: Literal["stop", "length"] | None = None
@@ -217,7 +225,7 @@ class _Answer:
         return False
 
     def end(self, queue_s: float) -> tuple[Literal["stop", "length"], LlmUsage]:
-        """Return the reason of the end and the usage.
+        """Return why the answer ended and its token usage. `queue_s` is the time in seconds that the request waited.
 
         Raises CallerError if the prompt was too long, BackendError if the engine reported another error.
         """

@@ -26,18 +26,18 @@ from rejoinder.core.errors import BackendError, Overloaded
 CONNECT_S = 2.0
 # vLLM's fields that continue the last message.
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
-# Status codes of servers that refuse an unknown field.
+# Status codes with which servers refuse an unknown field.
 UNKNOWN_FIELD = (400, 422)
 # OpenAI accepts at most 64 characters.
 CACHE_KEY_CHARACTERS = 32
 # A low estimate for English text. An answer that starts again generates its prefix again, which needs extra tokens.
 CHARACTERS_PER_TOKEN = 3
-# Timeout between two chunks of a running answer. The session has its own, shorter timeout for the first token.
+# Timeout in seconds between two chunks of a running answer. The session has a shorter timeout for the first token.
 READ_S = 30.0
 
 
 class OpenAiApi:
-    """One model on one server. It makes no retries: the session does that."""
+    """Client of one model on one server. It does not repeat a failed request; the session does."""
 
     prefills = False
 
@@ -48,7 +48,7 @@ class OpenAiApi:
             base_url: The API's root, such as `https://HOST/v1`.
             model: The model's name on that server.
             api_key: Bearer token.
-            coalesce_ms: Least time between two deltas.
+            coalesce_ms: Minimum time between two deltas, in milliseconds.
             cache_hint: Send `prompt_cache_key` until the server refuses it.
         """
         self.name = f"{model} (OpenAI API)"
@@ -92,7 +92,10 @@ class OpenAiApi:
             raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
 
     async def _begin(self, request: LlmRequest) -> tuple[Any, str]:
-        """Open the stream; return it with the text that the answer will repeat (empty if it continues the prefix)."""
+        """Open the stream.
+
+        Return it with the text that the server will repeat, "" if the server continues the prefix.
+        """
         if not request.prefix:
             return await self._create(request, request.max_tokens, [], {}), ""
         if self._continues:
@@ -158,7 +161,7 @@ class OpenAiApi:
 
 
 def _cache_hint(request: LlmRequest) -> dict[str, str]:
-    """Return the cache key of prompts that begin with the same instructions, or nothing if there are none."""
+    """Return the field `prompt_cache_key`, a hash of the request's instructions; an empty dict without instructions."""
     first = request.messages[0] if request.messages else None
     if first is None or first.role != "system":
         return {}
@@ -166,7 +169,7 @@ def _cache_hint(request: LlmRequest) -> dict[str, str]:
 
 
 def _without_repetition(text: str, repeated: str) -> tuple[str, str]:
-    """Remove from `text` what repeats `repeated`; return the rest, and the part of `repeated` still expected.
+    """Remove the beginning of `text` that equals `repeated`. Return the rest of `text`, and what is left of `repeated`.
 
     The first difference ends the repetition.
     """
@@ -176,7 +179,7 @@ def _without_repetition(text: str, repeated: str) -> tuple[str, str]:
 
 
 def _seconds(retry_after: str) -> float:
-    """Parse a Retry-After header in seconds. Its other form, a date, counts as one second."""
+    """Return the number of seconds in a Retry-After header. A date, the header's other form, counts as one second."""
     try:
         return float(retry_after)
     except ValueError:

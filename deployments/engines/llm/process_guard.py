@@ -24,7 +24,8 @@ kill -TERM $pids 2>/dev/null
 sleep 5
 kill -KILL $pids 2>/dev/null
 """
-# Interval of the search for new processes. A process that starts less than this before the death may be missed.
+# Seconds between two searches for new processes. A process that starts within this time before the parent dies may be
+# missed.
 SEARCH_S = 0.5
 
 
@@ -43,7 +44,7 @@ class ProcessGuard:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Its own session: Ctrl-C and signals to the process group do not reach it.
+            # The guard runs in a separate Unix session: Ctrl-C and signals to the process group do not reach it.
             start_new_session=True,
             text=True,
         )

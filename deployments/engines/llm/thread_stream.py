@@ -11,7 +11,8 @@ from actors.stages.ports import LlmUsage, TokenDelta
 from deployments.engines.llm.delta_writer import DeltaWriter
 from rejoinder.core.errors import BackendError
 
-# Writes tokens until the writer is stopped; returns the reason of the end and the usage.
+# Function that generates an answer: it writes tokens until the writer is stopped, and returns why the answer ended and
+# the token usage.
 Job = Callable[[DeltaWriter], tuple[Literal["stop", "length"], LlmUsage]]
 
 
@@ -22,8 +23,9 @@ async def thread_stream(threads: ThreadPoolExecutor, job: Job, coalesce_s: float
 
     Args:
         threads: Pool that runs the job.
-        job: Writes tokens to the writer it gets, and checks `DeltaWriter.stopped` at each token.
-        coalesce_s: Least time between two deltas.
+        job: Function that writes tokens to the `DeltaWriter` that it gets, and ends if `DeltaWriter.stopped` is true at
+            a token.
+        coalesce_s: Minimum time between two deltas, in seconds.
 
     Raises:
         BackendError: The job raised RuntimeError. Other exceptions of the job propagate.

@@ -86,7 +86,8 @@ class Vllm:
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta]:
         """Generate an answer: the first token at once, later ones coalesced, usage with the last delta.
 
-        Closing or cancelling aborts the request at its next token. A prefill is skipped if every place is taken.
+        Closing or cancelling the generator aborts the request at its next token. A prefill is skipped if the maximum
+        number of requests (`llm.vllm.max_num_seqs`) is running.
 
         Raises:
             Overloaded: `max_queue` requests wait already.
@@ -211,7 +212,7 @@ def _sampling(request: LlmRequest, room: int) -> Any:
 
 
 def _reason(finish: str | None) -> Literal["stop", "length"]:
-    """Return why an answer ended; raise BackendError if the engine aborted it."""
+    """Return why an answer ended: "stop" or "length". Raise BackendError if the engine aborted it."""
     if finish == "length":
         return "length"
     if finish == "stop":
@@ -220,6 +221,6 @@ def _reason(finish: str | None) -> Literal["stop", "length"]:
 
 
 def _queued_s(output: Any, arrived_at: float) -> float | None:
-    """Return seconds from arrival until scheduling, or None. The engine's clock is this machine's monotonic clock."""
+    """Return the seconds that the request waited in vLLM's queue, None if unknown. `arrived_at` is monotonic time."""
     scheduled_at = getattr(output.metrics, "scheduled_ts", 0.0)
     return max(0.0, scheduled_at - arrived_at) if scheduled_at else None

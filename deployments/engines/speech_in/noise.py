@@ -1,7 +1,7 @@
 """Noise suppression of callers' audio with WebRTC's suppressor (package webrtc-noise-gain), one instance per caller.
 
 The suppressor processes frames of 10 ms at 16 kHz and delays the audio by 94 samples (5.9 ms). Samples that do not fill
-a frame wait for the next message. At level 2 it improves the signal-to-noise ratio in a room by 15 dB. It costs 12 us
+a frame are kept for the next call. At level 2 it improves the signal-to-noise ratio in a room by 15 dB. It costs 12 us
 of CPU time per 10 ms frame (0.12% of a core per caller, on the host's event loop) and 0.27 MiB per caller
 (`benchmarks/studies/noise_study.py`, two shared cores). It has little effect on other voices and sudden sounds.
 """
@@ -48,7 +48,7 @@ class WebRtcSuppressor:
         self._remainder = b""
 
     def clean(self, pcm: bytes) -> bytes:
-        """Return the denoised audio of all complete frames, as 16 kHz PCM. It may be empty."""
+        """Return the denoised audio of all complete frames, as 16 kHz PCM. It is empty if no frame is complete."""
         pcm = self._remainder + pcm
         whole = len(pcm) - len(pcm) % FRAME_BYTES
         self._remainder = pcm[whole:]

@@ -43,7 +43,7 @@ class Silero:
         """Read the weights.
 
         Args:
-            path: silero_vad.onnx, or the folder that holds it.
+            path: The file silero_vad.onnx, or the folder that contains it.
             threads: Limit of numpy's BLAS threads. It applies to the whole process.
 
         Raises:

@@ -18,12 +18,12 @@ from deployments.engines.stt.whisper import WhisperResult
 
 
 class Recognizer(Protocol):
-    """Protocol of a main recognizer. `name` appears in reports."""
+    """Protocol of a main recognizer, the more accurate one. `name` appears in reports."""
 
     name: str
 
     def warm_up(self) -> None:
-        """Make the first transcription as fast as later ones."""
+        """Run the model once, so that the first transcription is as fast as later ones."""
         ...
 
     def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
@@ -36,12 +36,12 @@ class CascadeResult:
     """One transcript.
 
     Attributes:
-        text: Stripped; empty if the clip holds no speech.
+        text: The transcript without surrounding spaces; empty if the clip contains no speech.
         avg_logprob: Mean log-probability of the tokens.
-        repeated: The main recognizer replaced a low-confidence transcript.
-        low_confidence: The first-pass transcript has low confidence and was not repeated.
-        full_padding: Whisper decoded the clip padded to 30 s.
-        tokens: The first-pass recognizer's tokens.
+        repeated: True if the main recognizer replaced a low-confidence transcript.
+        low_confidence: True if the first-pass transcript has low confidence and was not repeated.
+        full_padding: True if Whisper decoded the clip padded to 30 s.
+        tokens: The first-pass recognizer's tokens, to pass as `guess` with a longer clip of the same utterance.
     """
 
     text: str
@@ -59,7 +59,7 @@ class SttCascade:
         """Create a cascade.
 
         Args:
-            main: Transcribes what the first pass does not, or everything if there is no first pass.
+            main: Transcribes clips whose first-pass transcript has low confidence; all clips if there is no first pass.
             first_pass: The fast recognizer.
             min_logprob: Mean log-probability below which a first-pass transcript is repeated.
         """
@@ -81,7 +81,7 @@ class SttCascade:
 
         Args:
             clips: 16 kHz audio, at most 30 s each.
-            partial: These are interim transcripts: do not repeat any.
+            partial: True if the clips are for interim transcripts, which are not repeated by the main recognizer.
             guess: Tokens of an earlier transcript of the beginning of a single clip. They speed up decoding.
 
         Raises:

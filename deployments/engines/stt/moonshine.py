@@ -37,14 +37,14 @@ Whisper needlessly. For "How do I boil an egg?", synthesized three times and cut
 log-probability was -0.06 to -0.14 without the silence and -0.03 to -0.08 with it. The default limit is -0.12."""
 
 TOKENS_PER_S = 6.5
-"""The model card's limit against loops."""
+"""Maximum number of tokens per second of audio: the model card's limit against endless repetition."""
 TOKENS_BASE = 6
-"""Added to the limit, for short commands."""
+"""Tokens added to that limit, so that short commands fit."""
 
 _START, _END = 1, 2
 _SPACE = "▁"
 _UNKNOWN_NO_SPEECH = 0.0
-"""The model reports no such probability."""
+"""Moonshine reports no no-speech probability, so its results count as speech in that respect."""
 
 _ENCODER_INPUTS = ("input_values", "attention_mask")
 _CACHED = "past_key_values."
@@ -67,7 +67,7 @@ class Moonshine:
         """Load the model.
 
         Args:
-            directory: Holds encoder_model.ort, decoder_model_merged.ort and tokenizer.bin.
+            directory: Folder that contains encoder_model.ort, decoder_model_merged.ort and tokenizer.bin.
             threads: Threads of one inference.
 
         Raises:
@@ -128,7 +128,7 @@ class Moonshine:
         ]
 
     def _decode(self, encoded: dict[str, Any], decoding: Decoding, guess: tuple[int, ...]) -> None:
-        """Decode every row to its end. `encoded` holds the decoder's inputs from the encoder."""
+        """Decode every row to its end. `encoded` contains the encoder's outputs, by the decoder's input names."""
         rows = len(decoding.tokens)
         caches = {name: np.zeros((rows, heads, 0, width), np.float32) for name, (heads, width) in self._empty.items()}
         newest = np.array([(_START, *guess)] * rows, np.int64)

@@ -12,23 +12,31 @@ import zlib
 from dataclasses import dataclass
 
 NO_SPEECH_PROB = 0.7
-"""Above this, the audio holds no speech."""
+"""If the no-speech probability is above this, the audio contains no speech."""
 POSSIBLE_NO_SPEECH_PROB = 0.45
 NO_SPEECH_LOGPROB = -1.0
-"""Below this, and above POSSIBLE_NO_SPEECH_PROB, the audio holds no speech."""
+"""If the average log-probability is below this and the no-speech probability is above POSSIBLE_NO_SPEECH_PROB, the
+audio contains no speech.
+"""
 BORDERLINE_LOGPROB = -0.9
-"""Near the limit of that rule, decode again with full padding, which detects silence better."""
+"""If the average log-probability is below this and the no-speech probability is above POSSIBLE_NO_SPEECH_PROB, the
+audio is decoded again with full padding, which detects silence better.
+"""
 
 MIN_AVG_LOGPROB = -1.0
 MAX_COMPRESSION_RATIO = 2.4
 
 MAX_WORDS_PER_S = 7.0
 WORDS_BASE = 3
-"""The fastest speakers reach about six words a second. The base allows for clips cut tightly around a short phrase."""
+"""A transcript may have MAX_WORDS_PER_S words per second of audio plus WORDS_BASE. The fastest speakers reach about six
+words a second; WORDS_BASE allows for clips cut tightly around a short phrase.
+"""
 
 PHRASE_WORDS = 3
 MAX_WORD_REPEATS = 4
-"""People rarely say a phrase of three words twice in a row, or one or two words four times ("no no no no")."""
+"""Limits of repetition: people rarely say a phrase of PHRASE_WORDS words twice in a row, or one or two words
+MAX_WORD_REPEATS times ("no no no no").
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +46,9 @@ class Hypothesis:
     Attributes:
         text: The transcript.
         avg_logprob: Mean log-probability of the tokens.
-        no_speech_prob: Probability that the audio holds no speech.
-        finished: The decode ended by itself, not at the length limit.
-        duration_s: Duration of the audio.
+        no_speech_prob: Probability that the audio contains no speech.
+        finished: True if the decode ended by itself, False if it ended at the length limit.
+        duration_s: Duration of the audio in seconds.
     """
 
     text: str

@@ -35,11 +35,15 @@ FULL_FRAMES = 3000
 """30 s of 10 ms frames, which Whisper was trained on."""
 
 END_MARK_SLACK_S = 0.4
-"""Tolerance in seconds: Whisper rounds timestamps, and sets them at the end of the voice, not of the audio."""
+"""Seconds before the end of the audio from which a timestamp counts as the end: Whisper rounds timestamps, and sets
+them at the end of the voice, not of the audio.
+"""
 
 TOKENS_PER_S = 7.0
 TOKENS_BASE = 8
-"""Fast speech has 5 tokens a second. The base allows for timestamps and short commands."""
+"""A short decode may have TOKENS_PER_S tokens per second of audio plus TOKENS_BASE. Fast speech has 5 tokens a second;
+TOKENS_BASE allows for timestamps and short commands.
+"""
 
 _TIMESTAMP_S = 0.02
 _DEFAULT_SUPPRESSED = -1
@@ -58,7 +62,7 @@ class WhisperOptions:
         compute_type: Precision of the weights.
         threads: Threads of one inference.
         short_context: Decode with fewer frames than 30 s.
-        min_frames: Least number of frames of a short decode.
+        min_frames: Minimum number of frames of a short decode.
         pad_frames: Frames of silence after the audio in a short decode.
     """
 
@@ -75,9 +79,9 @@ class WhisperResult:
     """One transcript.
 
     Attributes:
-        text: Stripped; empty if the clip holds no speech.
+        text: The transcript without surrounding spaces; empty if the clip contains no speech.
         avg_logprob: Mean log-probability of the tokens.
-        full_padding: The clip was decoded with 30 s of frames.
+        full_padding: True if the clip was decoded padded to 30 s.
     """
 
     text: str
@@ -92,7 +96,7 @@ class Whisper:
         """Load the faster-whisper model in `directory`.
 
         Raises:
-            ModelError: `directory` does not hold a model with 80 mel bands (tiny to medium).
+            ModelError: `directory` does not contain a model with 80 mel bands (tiny to medium).
             ConfigError: The model does not support the language.
         """
         self.name = f"{directory.name} {options.compute_type} (ctranslate2)"

@@ -41,7 +41,7 @@ def row(name: str, sessions: int | None, bar: int = 0) -> FrameworkRow:
 
 
 def test_ours_is_compared_with_each_rivals_best_form() -> None:
-    """Our headless row with silence alone is compared with LiveKit, and the one with Smart Turn with Pipecat."""
+    """Our row without a turn detector is compared with LiveKit's best row, our row with Smart Turn with Pipecat's."""
     rows = [row("ours-headless", 160), row("ours-smart-turn", 90), row("ours-all-in", 100)]
     rows += [row("livekit", 36), row("livekit-processes", 12), row("pipecat", 10), row("pipecat-processes", 15)]
     found = {ratio.rival: ratio for ratio in ratios(rows)}
@@ -52,14 +52,17 @@ def test_ours_is_compared_with_each_rivals_best_form() -> None:
 
 
 def test_no_ratio_without_both_sides() -> None:
-    """A missing or INVALID row gives no ratio."""
+    """If a row is missing or INVALID, there is no ratio with it."""
     assert ratios([row("ours-headless", 160)]) == []
     assert ratios([row("livekit", 36)]) == []
     assert ratios([row("ours-headless", None), row("livekit", 36)]) == []
 
 
 def test_the_verdict_compares_the_knee_with_the_requirement() -> None:
-    """A row passes or fails against its requirement. A rival has no verdict, and a row without a knee is INVALID."""
+    """A row passes or fails against its requirement.
+
+    A competing framework has no verdict, and a row without a knee is INVALID.
+    """
     verdicts = [row("a", 150, 150).verdict, row("a", 149, 150).verdict, row("a", 9).verdict, row("a", None, 9).verdict]
     assert verdicts == ["PASS", "FAIL", "", "INVALID"]
 
@@ -108,7 +111,7 @@ def test_marginal_memory_is_between_the_smallest_and_the_largest_run() -> None:
 
 
 def test_a_stream_must_have_one_turn_per_cycle() -> None:
-    """The end in the last cycle counts. A phrase that a contender splits or misses raises BackendError."""
+    """The end of turn in the last cycle is used. A phrase that a contender splits or misses raises BackendError."""
     edge = last_edge("x", [(1900.0, 2000.0), (9910.0, 10010.0), (17910.0, 18010.0)])
     assert (edge.work_ms, edge.commit_ms) == (1910.0, 2010.0)
     with pytest.raises(BackendError, match="2 turns in 3 cycles"):

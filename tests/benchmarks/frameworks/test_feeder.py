@@ -37,7 +37,10 @@ async def test_every_session_gets_every_frame_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_plan_is_the_same_for_all() -> None:
-    """The start times depend on the number of sessions only, and are within the first cycle."""
+    """The start times are the same for every contender: they depend only on the number of sessions.
+
+    They are within the first cycle.
+    """
     assert plan(40, 5, 7) == plan(40, 5, 7)
     assert len(set(plan(40, 5, 7).starts)) > 20
     assert max(plan(400, 5, 7).starts) < CYCLE_FRAMES

@@ -1,4 +1,4 @@
-"""The search finds the knee of simulated contenders."""
+"""The search finds the knee (largest number of sessions that passes) of simulated contenders."""
 
 from __future__ import annotations
 

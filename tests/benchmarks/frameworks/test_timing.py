@@ -1,4 +1,4 @@
-"""Added latency, missed and stray replies, and the rule for passing."""
+"""Added latency, missed turns and stray replies (that belong to no turn), and the rule for passing."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TIMEOUT_S = 5.0
 
 
 def test_sequential_transcription_has_a_later_ideal_answer() -> None:
-    """If transcription starts after the silence, the ideal answer comes the engines' 330 ms later."""
+    """If transcription starts after the silence, the ideal answer comes 330 ms later, the time of the engines."""
     assert TimedEdge(2000, 2000).ideal_ms(EngineTimes()) == 2330
 
 
 def test_overlapping_transcription_has_an_earlier_ideal_answer() -> None:
-    """If transcription runs during the silence, the ideal answer is as much earlier, so it gives no advantage."""
+    """If transcription runs during the silence, the ideal answer is as much earlier, so this gives no advantage."""
     assert TimedEdge(1936, 2072).ideal_ms(EngineTimes()) == 2072 + 230
     assert TimedEdge(1936, 1990).ideal_ms(EngineTimes()) == 1936 + 330
 
@@ -62,7 +62,7 @@ def test_a_second_reply_is_stray() -> None:
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=20))
 def test_every_turn_counts_once(late_ms: list[int]) -> None:
-    """Every turn is either answered or missed, for any lateness."""
+    """Every turn is either answered or missed, however late its reply is."""
     ideal = [8.0 * number for number in range(len(late_ms))]
     sounded = [due + late / 1000 for due, late in zip(ideal, late_ms, strict=True)]
     found = judge(ideal, sounded, 0.2, counted_from=0.0)
@@ -71,7 +71,7 @@ def test_every_turn_counts_once(late_ms: list[int]) -> None:
 
 
 def test_sessions_are_summed() -> None:
-    """The answers of several sessions merge into one sample."""
+    """`merge` adds up the answers of several sessions."""
     assert merge([Answers((1.0,), 1, 0), Answers((2.0, 3.0), 0, 2)]) == Answers((1.0, 2.0, 3.0), 1, 2)
 
 
@@ -99,5 +99,8 @@ def test_the_percentile_is_a_measured_value() -> None:
     ],
 )
 def test_the_verdict(answers: Answers, check: HarnessCheck, expected: ProbeOutcome) -> None:
-    """A run passes with p95 within 50 ms and no missed or stray reply. A failed self-check makes it INVALID."""
+    """A run passes with a 95th percentile of at most 50 ms and no missed turn or stray reply.
+
+    A failed self-check makes it INVALID.
+    """
     assert verdict(answers, check)[0] is expected

@@ -59,13 +59,16 @@ BETWEEN = Silence(
 
 
 def test_a_point_counts_ends_and_pauses() -> None:
-    """Ends give the delay and pauses the cut-off rate. A silence between two sentences counts as neither."""
+    """The delay is computed from ends and the cut-off rate from pauses.
+
+    A silence between two sentences counts as neither.
+    """
     assert point(fixed, 200.0, [PAUSE, BETWEEN, END]) == CurvePoint(200.0, 200.0, 1.0)
     assert point(fixed, 300.0, [PAUSE, BETWEEN, END]) == CurvePoint(300.0, 300.0, 0.0)
 
 
 def test_the_stock_rule_waits_three_seconds_for_a_no() -> None:
-    """A probability above the setting takes the turn at the verdict, and any other after 3 s."""
+    """With the rule `stock`, a probability above the setting ends the turn at the verdict, and any other after 3 s."""
     assert stock(END, PauseStats(), 0.5) == 250.0
     assert stock(PAUSE, PauseStats(), 0.5) == 3000.0
 
@@ -80,7 +83,7 @@ def test_a_callers_own_pauses_lengthen_the_wait() -> None:
 
 
 def test_a_curve_is_read_at_its_best_point() -> None:
-    """A curve's value is the best one within the bound, or None if no point is within it."""
+    """`cut_at` and `delay_at` return the best value of the points within the bound, None if no point is within it."""
     points = [CurvePoint(1, 200, 0.3), CurvePoint(2, 300, 0.1), CurvePoint(3, 500, 0.04)]
     assert cut_at(points, 300) == 0.1
     assert cut_at(points, 100) is None

@@ -41,9 +41,9 @@ def due_ms(turn_model: float, words: TranscriptEnding | None) -> float:
 
 
 def test_always_follows_the_turn_model() -> None:
-    """The turn is taken at the verdict, or after the silence that the evidence requires, whichever is later.
+    """With `always`, the turn ends at the verdict, or after the silence that the evidence requires, whichever is later.
 
-    A transcript that is there by then is part of the evidence.
+    A transcript that is available at the verdict is part of the evidence.
     """
     for probability in (0.0, 0.5, 1.0):
         taken_ms = decide(silence(probability=probability), "always", SETTINGS).taken_ms
@@ -55,7 +55,7 @@ def test_always_follows_the_turn_model() -> None:
 
 
 def test_a_verdict_that_comes_before_the_transcript_decides() -> None:
-    """A query after 200 ms of silence is answered before a transcript that takes 250 ms."""
+    """If the verdict on a query after 200 ms of silence comes before the transcript (250 ms), the verdict decides."""
     for probability in (0.0, 1.0):
         taken_ms = decide(silence(probability=probability), "sparing", SETTINGS).taken_ms
         assert taken_ms == max(ASK_MS + 50, due_ms(probability, None))
@@ -70,14 +70,14 @@ def test_a_pause_that_ends_before_the_query_time_is_not_queried() -> None:
 
 
 def test_a_finished_transcript_before_the_query_time_avoids_the_query() -> None:
-    """A finished transcript before the query time decides: the turn is taken after its 292 ms of silence."""
+    """A transcript that looks complete before the query time decides: the turn ends after 292 ms without a query."""
     quick = silence(probability=0.0, transcribed_ms=100)
     decided = decide(quick, "sparing", SETTINGS)
     assert (round(decided.taken_ms), decided.asked) == (292, False)
 
 
 def test_an_open_transcript_triggers_the_query_at_once() -> None:
-    """A transcript that is there before the query time but reads open causes the query immediately."""
+    """A transcript that is available before the query time but looks incomplete causes the query immediately."""
     unfinished = silence(text="and then the", transcribed_ms=100)
     assert decide(unfinished, "sparing", SETTINGS) == Decision(
         max(164 + 50, due_ms(1.0, TranscriptEnding.OPEN)), asked=True
@@ -85,20 +85,23 @@ def test_an_open_transcript_triggers_the_query_at_once() -> None:
 
 
 def test_a_finished_transcript_before_a_late_verdict_decides() -> None:
-    """If a finished transcript comes before the verdict, it decides, and the query was wasted."""
+    """If a transcript that looks complete comes before the verdict, it decides, and the query was wasted."""
     late = silence(probability=0.0, judged_ms=300)
     assert decide(late, "sparing", SETTINGS) == Decision(64 + 250, asked=True)
     assert decide(late, "silent", SETTINGS).taken_ms == 64 + 250
 
 
 def test_open_words_without_a_verdict_wait_for_the_fallback() -> None:
-    """Without a verdict and with an open transcript, the turn is taken after the fallback silence."""
+    """Without a verdict and with a transcript that looks incomplete, the turn ends after the fallback silence."""
     unfinished = silence(text="and then the")
     assert decide(unfinished, "silent", SETTINGS).taken_ms == pytest.approx(SETTINGS.endpointing.fallback_silence_ms)
 
 
 def test_the_outcome_counts_cuts_and_times_ends() -> None:
-    """A pause longer than the wait is cut off, a shorter one is not. An end's latency is its silence."""
+    """A pause longer than the policy's wait counts as cut off, a shorter one does not.
+
+    The latency of an end is its silence.
+    """
     due = due_ms(1.0, None)
     found = outcome("always", [silence(resumed_ms=due - 10), silence(resumed_ms=due + 10), silence()], SETTINGS)
     assert (found.silences, found.pauses, found.asked, found.cut) == (3, 2, 3, 1)

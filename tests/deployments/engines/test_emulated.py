@@ -55,7 +55,7 @@ async def test_slots_bound_what_is_served_at_once() -> None:
 async def test_an_emulated_transcript_reads_finished_only_with_full_stop(
     full_stop: bool, ends: TranscriptEnding
 ) -> None:
-    """Without `full_stop` the transcript's ending is undecided, so the turn model decides."""
+    """Without `full_stop` the transcript looks neither complete nor incomplete, so the turn model decides."""
     transcript = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
     assert classify_ending(transcript.text) is ends
 
@@ -74,7 +74,7 @@ async def test_a_full_queue_refuses() -> None:
 @pytest.mark.parametrize(("ignore", "free_after"), [(False, 0.0), (True, 4.0)])
 @virtual
 async def test_cancelling_frees_the_slot_unless_the_engine_ignores_it(ignore: bool, free_after: float) -> None:
-    """A stream that is cancelled after 1 s of 5 s frees its slot at once, or else when it would have ended."""
+    """A stream that is cancelled after 1 s of 5 s frees its slot at once; with `ignore_cancellation`, after the 5 s."""
     options = settings("llm", slots=1, curve={"median_ms": 5000}, tokens=1, ignore_cancellation=ignore)
     llm = EmulatedLlm(options, "a")
 
@@ -135,9 +135,9 @@ async def test_a_voice_is_audible_and_as_long_as_its_words() -> None:
 
 @virtual
 async def test_a_marked_answer_names_what_it_answers_in_every_segment_and_sample() -> None:
-    """With `marked`, the last user message's number is in every sentence and in every window of the audio.
+    """With `marked`, the number in the last user message is in every sentence and in every window of the audio.
 
-    Without a number the answer and the audio are unmarked.
+    If the message has no number, the answer and the audio are unmarked.
     """
     messages = (
         *QUESTION,

@@ -48,7 +48,9 @@ def test_it_equals_the_original(store: ModelStore, compute_type: str) -> None:
 
 
 def test_no_near_miss_shares_an_answer(store: ModelStore) -> None:
-    """At the default threshold, the cosine alone accepts near misses. With the word rule none is accepted.
+    """At the default threshold, the cosine alone accepts questions that only look alike.
+
+    With the word rule none is accepted.
 
     A quarter of the paraphrases or more still share an answer.
     """

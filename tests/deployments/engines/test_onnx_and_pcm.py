@@ -19,14 +19,14 @@ def test_half_a_sample_is_the_callers_error() -> None:
 
 
 def test_too_long_audio_is_the_callers_error() -> None:
-    """Audio of exactly the limit is accepted, and one sample more is refused."""
+    """Audio of exactly the maximum length is accepted, and audio with one more sample is refused."""
     assert speech_samples(np.zeros(16_000, np.int16), max_s=1).size == 16_000
     with pytest.raises(CallerError, match=r"exceeds 1 s"):
         speech_samples(np.zeros(16_001, np.int16), max_s=1)
 
 
 def test_stereo_is_the_callers_error() -> None:
-    """A second channel is refused."""
+    """Audio with two channels is refused."""
     with pytest.raises(CallerError, match="one channel"):
         speech_samples(np.zeros((2, 100), np.int16), max_s=1)
 

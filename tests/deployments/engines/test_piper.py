@@ -28,7 +28,8 @@ SENTENCES = (
     "Could you read me the first paragraph of the letter again?",
 )
 MAX_WORD_ERRORS = 0.10
-# People speak at 110 to 200 words a minute; this voice is a fast one (about 240, without a pause between sentences).
+# People speak at 110 to 200 words a minute; this voice is fast (about 240 words a minute, without a pause between
+# sentences).
 SLOWEST_WPM, FASTEST_WPM = 110, 300
 
 
@@ -41,7 +42,7 @@ def voice(store: ModelStore) -> PiperVoice:
 
 @pytest.mark.models
 def test_chunks_have_the_asked_size(voice: PiperVoice) -> None:
-    """Every chunk but the first and the last holds exactly `chunk_ms` of whole samples."""
+    """Every chunk but the first and the last has exactly `chunk_ms` milliseconds of whole samples."""
     first, *chunks, last = voice.synthesize(SENTENCES[0])
     assert 0 < len(first) <= CHUNK_BYTES
     assert {len(chunk) for chunk in chunks} == {CHUNK_BYTES}
@@ -97,7 +98,7 @@ def test_it_speaks_at_a_human_pace(voice: PiperVoice) -> None:
 
 @pytest.mark.models
 def test_speed_changes_the_duration(voice: PiperVoice) -> None:
-    """Doubling the speed shortens the audio to between 0.5 and 0.67, as phonemes are rounded up to whole frames."""
+    """At double speed the audio has 0.5 to 0.67 of its length, because phonemes are rounded up to whole frames."""
     slow, fast = (len(b"".join(voice.synthesize(SENTENCES[2], speed))) for speed in (0.7, 1.4))
     assert 0.5 <= fast / slow <= 0.67
 

@@ -17,7 +17,10 @@ LIMITS = {"target": 60.0, "headroom": 0.1, "lag_limit_s": 0.05}
 
 @given(st.integers(0, 5000), st.floats(0, 1), st.integers(1, 50))
 def test_hosts_hold_the_calls_and_the_headroom(sessions: int, lag_s: float, running: int) -> None:
-    """The hosts hold all calls and the headroom at their target. A late loop asks for one more host than now."""
+    """The number of hosts is enough for all calls and the headroom.
+
+    If an event loop is late, it is one more than now.
+    """
     hosts = desired_hosts(sessions, lag_s, running, most=100, **LIMITS)
     assert hosts * 60 >= sessions * 1.1
     if lag_s > 0.05:
@@ -28,7 +31,7 @@ def test_hosts_hold_the_calls_and_the_headroom(sessions: int, lag_s: float, runn
 
 @given(st.floats(0, 100), st.floats(0, 5), st.integers(1, 50))
 def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: float, running: int) -> None:
-    """A stage grows while work waits too long, at most twofold, and never shrinks below its ongoing requests."""
+    """A stage whose requests wait too long grows, at most twofold. It never shrinks below what its requests need."""
     replicas = desired_replicas(ongoing, queue_s, running, target=4, queue_limit_s=0.05)
     if queue_s > 0.05:
         assert running < replicas <= 2 * running
@@ -55,7 +58,7 @@ def context(running: int, ongoing: float, **signals: list[float]) -> SimpleNames
 
 
 def test_the_policies_read_the_newest_signals() -> None:
-    """Sessions are summed over the hosts, lag and waiting time are maxima, and missing signals count as 0."""
+    """The policies use the newest signals: the sum of sessions, the maximum lag and waiting time, 0 if missing."""
     hosts = HostPolicy(**LIMITS, most=100)
     assert hosts(context(2, 0, sessions=[60, 80], loop_lag_s=[0.001, 0.002])) == (3, {})
     assert hosts(context(1, 0)) == (1, {})

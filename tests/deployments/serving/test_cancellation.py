@@ -29,33 +29,35 @@ pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mar
 STORY = "Tell me a very long story about a brave little fox and all her friends."
 TOKENS = 1000
 LONG_TEXT = "The brave little fox went down to the river to look for her old friend the otter. " * 12
-# From the cancellation to the end in the replica. A step of the model takes 30 ms, but the machine may be busy.
+# Maximum seconds from the cancellation to the end in the replica. A step of the model takes 30 ms, but the machine may
+# be busy.
 STOPPED_S = 1.0
 VANISHED_S = 2.0
-# Until the next request has its first answer. The cancelled work would take many seconds more.
+# Maximum seconds until the first answer to the next request. The cancelled work would take many seconds more.
 NEXT_S = 2.0
-# A generating replica uses at least one core.
+# Maximum number of cores of an idle replica. A replica that generates uses at least one core.
 IDLE_CORES = 0.4
 
 # Every reply is hedged: the second request is sent long before the first token of either.
 ARGS: dict[str, Any] = {
     "conversation": {"max_reply_tokens": 400},
     "hedging": {"first_token_deadline_ms": 1, "min_delay_ms": 1, "budget": 1.0},
-    # No speculative reply with a wrong transcript is cancelled then, only losers of hedges.
+    # Without these, no speculative reply is cancelled for a wrong transcript: the only cancelled requests are losers of
+    # hedges.
     "interim_transcripts": {"at_dips": False},
 }
 
 
 @dataclass(frozen=True)
 class System:
-    """A served application, a lab on the same cluster, and the replicas of the three engines."""
+    """A served application, a lab that calls its deployments, and the replicas of the three engines."""
 
     served: Served
     lab: LabClient
     replicas: list[dict[str, str]]
 
     def stage(self, name: str) -> list[dict[str, str]]:
-        """Return the replicas of one stage."""
+        """Return the descriptions of one stage's replicas."""
         return [replica for replica in self.replicas if replica["stage"] == name]
 
 
@@ -72,21 +74,21 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 def gauges(system: System) -> Iterator[Gauges]:
-    """The request gauges of all stages, once they are idle."""
+    """The gauges of requests of all stages. The fixture waits until all stages are idle."""
     with Gauges(system.replicas) as found:
         found.wait_for(0, 30)
         yield found
 
 
 def _first_s(lab: LabClient, number: int) -> float:
-    """Return the seconds from a call's start to its first answer, once it has one."""
+    """Wait for a call's first answer, and return the seconds from the call's start to it."""
     wait_until(lambda: lab.state(number)["items"] > 0, 20, "the first answer")
     return float(lab.state(number)["first_s"])
 
 
 @pytest.mark.parametrize("end", ["leave", "cancel"])
 def test_the_language_model_stops_at_its_next_token(system: System, gauges: Gauges, end: str) -> None:
-    """A generation that its reader leaves (barge-in) or cancels (a hedge) stops, and the next one is served."""
+    """A generation that its reader leaves (in a barge-in) or cancels (in a hedge) stops, and the next is served."""
     lab = system.lab
     number = lab.start("read", stage="llm", text=STORY, tokens=TOKENS)
     _first_s(lab, number)
@@ -100,7 +102,7 @@ def test_the_language_model_stops_at_its_next_token(system: System, gauges: Gaug
 
 
 def test_a_queued_generation_leaves_at_once(system: System, gauges: Gauges) -> None:
-    """A cancelled request that waits leaves the queue, and the running one goes on."""
+    """A cancelled request that waits leaves the queue, and the running request continues."""
     lab = system.lab
     first = lab.start("read", stage="llm", text=STORY, tokens=TOKENS)
     _first_s(lab, first)
@@ -121,14 +123,15 @@ def test_text_to_speech_stops_at_its_next_chunk(system: System, gauges: Gauges, 
     _first_s(lab, number)
     getattr(lab, end)(number)
     gauges.wait_for(0, STOPPED_S)
-    # The current sentence is computed to its end (half a second). Eleven more would follow.
+    # The current sentence is computed to its end (half a second). Without the cancellation, eleven more sentences would
+    # follow.
     pid = system.stage("tts")[0]["pid"]
     wait_until(lambda: cpu_share(pid) < IDLE_CORES, NEXT_S, "an idle tts replica")
     assert _first_s(lab, lab.start("tts", text="Hello.")) < NEXT_S
 
 
 def test_a_queued_segment_leaves_at_once(system: System, gauges: Gauges) -> None:
-    """A cancelled segment that waits leaves the queue, and the running one goes on."""
+    """A cancelled segment that waits leaves the queue, and the running segment continues."""
     lab = system.lab
     first = lab.start("tts", text=LONG_TEXT)
     _first_s(lab, first)
@@ -141,7 +144,7 @@ def test_a_queued_segment_leaves_at_once(system: System, gauges: Gauges) -> None
 
 
 def test_cancelled_transcriptions_free_the_engine(system: System, gauges: Gauges, question: bytes) -> None:
-    """A queued job leaves at once, a running job finishes without a reader, and the next job is served."""
+    """A cancelled job in the queue leaves at once, a cancelled running job finishes unread, and the next is served."""
     lab, clip = system.lab, _at_stt_rate(question)
     running = lab.start("stt", pcm=(clip * 12)[: 29 * STT_RATE * 2].hex())
     gauges.wait_for(1, NEXT_S, "stt")
@@ -174,7 +177,7 @@ async def test_a_client_that_vanishes_leaves_no_work(
 async def test_a_cancelled_response_leaves_no_work(
     system: System, gauges: Gauges, stage: str, long_question: bytes
 ) -> None:
-    """`response.cancel` stops the language model and text to speech."""
+    """After the client sends `response.cancel`, the language model and text to speech stop."""
     async with calling(system.served.url) as caller:
         caller.say(long_question)
         # Before this event only a speculative reply runs, which is not a response yet.

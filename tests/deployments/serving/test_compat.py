@@ -1,7 +1,7 @@
 """Contract tests for the internals of Ray, uvicorn, websockets and openai that the product uses.
 
-Each test fails if a new version of the dependency changes what `compat.py` relies on. The last tests keep every use of
-a private name inside the two compat modules.
+Each test fails if a new version of a dependency changes what `compat.py` requires of it. The last tests keep every use
+of a private name inside the two compat modules.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WITHIN_S = 5.0
 
 @pytest.mark.parametrize("package", ["ray", "uvicorn", "websockets", "openai"])
 def test_the_pinned_version_is_the_tested_one(package: str) -> None:
-    """The contracts below hold for the version in constraints.txt, because that version is installed here."""
+    """The version in constraints.txt is installed, so the tests below check that version."""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
     assert importlib.metadata.version(package) == pins[package]
 
@@ -56,7 +56,7 @@ def test_the_pinned_version_is_the_tested_one(package: str) -> None:
 
 @dataclass(eq=False)
 class FakeReplica:
-    """A replica that accepts any request and reports an empty queue."""
+    """A stand-in for a replica that accepts any request and reports an empty queue."""
 
     replica_id: ReplicaID
     max_ongoing_requests: int = 10
@@ -98,7 +98,7 @@ def test_the_overridden_methods_of_the_request_router_exist() -> None:
 
 
 async def test_a_call_gets_its_replica() -> None:
-    """A router without Ray routes a call through the overridden methods to the one allowed replica."""
+    """A router without Ray routes a call through the overridden methods to the only allowed replica."""
     router = _router()
     assert router.deployment == "Llm"
     router.update_replicas([_replica("a"), _replica("b")])
@@ -143,7 +143,7 @@ async def test_waiting_calls_fail_when_the_last_replica_is_gone() -> None:
 
 @dataclass
 class FakeResult:
-    """A `ReplicaResult` that answers, fails, or hangs until it is cancelled."""
+    """A stand-in for Serve's `ReplicaResult` that answers, fails, or hangs until it is cancelled."""
 
     answer: object = None
     hangs: bool = False
@@ -186,7 +186,7 @@ async def test_a_call_without_a_replica_is_cancelled(outcome: str) -> None:
 
 @dataclass
 class FakeHandle:
-    """A handle whose broadcast goes to `results`, one for each replica."""
+    """A stand-in for a deployment handle whose broadcast has `results`, one for each replica."""
 
     results: list[FakeResult]
     found: bool = True
@@ -204,7 +204,7 @@ class FakeHandle:
 
 
 async def test_a_broadcast_returns_the_answers_that_come_in_time() -> None:
-    """A replica that hangs and one that fails are left out; the hanging call is cancelled."""
+    """`broadcast` omits a replica that hangs and a replica that fails, and cancels the hanging call."""
     hanging = FakeResult(hangs=True)
     handle = FakeHandle([FakeResult("a"), hanging, FakeResult(ValueError("broken")), FakeResult("b")])
     assert await compat.broadcast(handle, "describe", 0.05) == ["a", "b"]
@@ -213,18 +213,18 @@ async def test_a_broadcast_returns_the_answers_that_come_in_time() -> None:
 
 
 async def test_a_broadcast_to_no_replica_is_empty() -> None:
-    """Serve returns no result if every replica died while it sent the call."""
+    """If every replica died while Serve sent the call, `broadcast` returns an empty list."""
     assert await compat.broadcast(FakeHandle([]), "describe", 0.05) == []
 
 
 async def test_a_broadcast_without_a_list_of_replicas_times_out() -> None:
-    """TimeoutError is raised if Serve does not find the replicas in time."""
+    """If Serve does not find the replicas in time, `broadcast` raises TimeoutError."""
     with pytest.raises(TimeoutError):
         await compat.broadcast(FakeHandle([], found=False), "describe", 0.05)
 
 
 def test_the_broadcast_interface_has_its_shape() -> None:
-    """A handle's broadcast still gives results that are awaited and cancelled one by one."""
+    """A broadcast of Serve's handle still returns results that can be awaited and cancelled separately."""
     assert inspect.signature(DeploymentHandle.broadcast).return_annotation is DeploymentBroadcastResponse
     assert {"get_async", "cancel"} <= ReplicaResult.__abstractmethods__
 
@@ -250,7 +250,7 @@ def test_the_port_is_the_one_of_the_running_serve(monkeypatch: pytest.MonkeyPatc
 
 
 def test_ray_still_takes_a_temporary_directory() -> None:
-    """`ray.init` documents `_temp_dir`; the tests marked `ray` start heads with it."""
+    """`ray.init` still documents `_temp_dir`, with which the tests marked `ray` start Ray."""
     assert "_temp_dir" in (inspect.getdoc(ray.init) or "")
 
 
@@ -315,7 +315,7 @@ async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
 
 PRODUCT = ("actors", "cluster", "deployments", "loadtest", "rejoinder")
 COMPAT = frozenset({"deployments.serving.compat", "loadtest.callers.compat"})
-# Modules without an underscore that their packages do not document.
+# Modules whose names have no underscore, but which their packages do not document.
 UNDOCUMENTED = ("ray.serve.context", "uvicorn.protocols", "websockets.speedups", "websockets.utils")
 
 

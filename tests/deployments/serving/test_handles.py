@@ -20,7 +20,7 @@ from tests.system.harness.watching import wait_until
 
 pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.timeout(180)]
 
-# A call that nothing delays takes milliseconds, but the machine may be busy.
+# Seconds in which a call that does not wait must be answered. It takes milliseconds, but the machine may be busy.
 PROMPT_S = 2.0
 
 
@@ -32,7 +32,7 @@ def lab() -> Iterator[LabClient]:
 
 @pytest.fixture
 def names(lab: LabClient) -> list[str]:
-    """The sorted ids of the replicas, once all of them run."""
+    """The sorted ids of the replicas. The fixture waits until all replicas run."""
     wait_until(lambda: len(lab.puppets()) == PUPPETS, 60, "three puppets")
     return sorted(puppet["replica"] for puppet in lab.puppets())
 
@@ -50,7 +50,7 @@ def test_avoided_replicas_get_no_call(lab: LabClient, names: list[str]) -> None:
 
 
 def test_concurrent_calls_keep_their_own_routes(lab: LabClient, names: list[str]) -> None:
-    """Each of 30 concurrent calls avoids the replicas that it names, and not those of another call."""
+    """Each of 30 concurrent calls avoids the replicas in its own `avoid`, and not those of another call."""
     routes = [names[:number] + names[number + 1 :] for number in range(3)] * 10
     numbers = [lab.start("read", first_s=0.05, avoid=avoid) for avoid in routes]
     for number, avoid in zip(numbers, routes, strict=True):
@@ -60,7 +60,7 @@ def test_concurrent_calls_keep_their_own_routes(lab: LabClient, names: list[str]
 
 
 def test_without_a_choice_an_avoided_one_answers(lab: LabClient, names: list[str]) -> None:
-    """A call that is not strict goes to an avoided replica if there is no other one."""
+    """A call that is not strict goes to an avoided replica if there is no other replica."""
     found = _finish(lab, lab.start("read", first_s=0, avoid=names))
     assert found["error"] == ""
     assert found["answers"][0] in names  # type: ignore[index]
@@ -68,8 +68,8 @@ def test_without_a_choice_an_avoided_one_answers(lab: LabClient, names: list[str
 
 def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
     """Each of 200 concurrent calls gets its own answer once, and every replica serves some of them."""
-    # Before the tests that stop a replica: Serve counts a call that is cancelled before its replica accepts it as load
-    # of that replica for another 10 s, and 200 calls are routed at once by the same counts.
+    # This test runs before the tests that stop a replica. Serve counts a call that is cancelled before its replica
+    # accepts it as load of that replica for another 10 s, and all 200 calls are routed by the same counts.
     before = {puppet["replica"]: puppet["began"] for puppet in lab.puppets()}
     assert lab.flood(200) == [number + 1 for number in range(200)]
     shares = Counter({puppet["replica"]: puppet["began"] - before[puppet["replica"]] for puppet in lab.puppets()})
@@ -78,7 +78,7 @@ def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
 
 
 def test_a_strict_call_waits_for_a_new_replica(lab: LabClient, names: list[str]) -> None:
-    """A strict call that avoids all replicas waits until a replica appears that it does not name."""
+    """A strict call that avoids all replicas waits until a new replica starts."""
     began = lab.counts()["began"]
     number = lab.start("read", first_s=0, avoid=names, strict=True)
     time.sleep(1.0)  # time in which a wrong router would send the call
@@ -96,7 +96,7 @@ def test_without_a_replica_calls_fail_at_once(lab: LabClient, names: list[str]) 
     waiting = lab.start("read", first_s=0, avoid=names, strict=True)
     for puppet in lab.puppets():
         os.kill(int(puppet["pid"]), signal.SIGKILL)
-    # Serve has to notice the deaths first. A replacement takes longer, as the next call's failure shows.
+    # The calls fail after Serve has noticed the deaths. A replacement starts later, so the second call fails too.
     found = [_finish(lab, waiting, 10), _finish(lab, lab.start("ask", first_s=0), 0.5)]
     gone = "Puppet has no running replica."
     assert [one["error"] for one in found] == [f"BackendError: llm: {gone}", f"BackendError: turn_detector: {gone}"]
@@ -104,7 +104,7 @@ def test_without_a_replica_calls_fail_at_once(lab: LabClient, names: list[str]) 
 
 
 def test_a_cancelled_strict_call_is_never_sent(lab: LabClient, names: list[str]) -> None:
-    """A hedge that waits for another replica reaches none once it is cancelled."""
+    """A strict call (a hedge) that is cancelled while it waits for another replica is not sent to any replica."""
     before = lab.counts()
     number = lab.start("read", first_s=0, avoid=names, strict=True)
     lab.cancel(number)
@@ -123,7 +123,7 @@ def test_waiting_hedges_delay_no_other_call(lab: LabClient, names: list[str]) ->
 
 
 def test_the_replica_is_known_before_it_answers(lab: LabClient, names: list[str]) -> None:
-    """The chosen replica is known long before the first item comes."""
+    """A stream's replica is known to its caller long before the first item arrives."""
     number = lab.start("read", first_s=30, avoid=names[:2])
     wait_until(lambda: lab.state(number)["replica"] == names[2], PROMPT_S, "the chosen replica")
     assert lab.state(number)["items"] == 0
@@ -131,7 +131,7 @@ def test_the_replica_is_known_before_it_answers(lab: LabClient, names: list[str]
 
 
 def test_a_stopped_replica_is_known_and_can_be_avoided(lab: LabClient, names: list[str]) -> None:
-    """A hung replica (SIGSTOP) is known as the chosen one, and a hedge that avoids it is answered."""
+    """If the chosen replica hangs (SIGSTOP), its caller knows its id, and a hedge that avoids it is answered."""
     victim = next(puppet for puppet in lab.puppets() if puppet["replica"] == names[2])
     os.kill(int(victim["pid"]), signal.SIGSTOP)
     try:
@@ -156,7 +156,7 @@ def test_a_broadcast_leaves_a_hung_replica_out(lab: LabClient, names: list[str])
 
 
 def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:
-    """Wait until `stopped` more calls than before were stopped and none is running."""
+    """Wait until the replicas have stopped `stopped` more calls than in `before`, and no call is running."""
 
     def holds() -> bool:
         change = lab.counts() - before
@@ -166,13 +166,13 @@ def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:
 
 
 def _begun(lab: LabClient, before: Counter[str], count: int = 1) -> None:
-    """Wait until the replicas have started `count` more calls than before."""
+    """Wait until the replicas have started `count` more calls than in `before`."""
     wait_until(lambda: lab.counts()["began"] == before["began"] + count, PROMPT_S, "the replica's start")
 
 
 @pytest.mark.parametrize("kind", ["open", "read", "ask"])
 def test_a_call_without_an_answer_yet_is_stopped(lab: LabClient, names: list[str], kind: str) -> None:
-    """Cancelling stops the replica for an unread stream, a stream whose first item is awaited, and a unary call."""
+    """Cancelling stops a call in its replica: an unread stream, a stream whose first item is awaited, a unary call."""
     before = lab.counts()
     number = lab.start(kind, first_s=30)
     _begun(lab, before)
@@ -191,7 +191,7 @@ def test_an_unread_stream_is_stopped_on_leaving(lab: LabClient, names: list[str]
 
 @pytest.mark.parametrize("end", ["cancel", "leave"])
 def test_a_stream_is_stopped_between_items(lab: LabClient, names: list[str], end: str) -> None:
-    """A cancelled reader and a reader that breaks out of the loop both stop the replica at its next item."""
+    """If a stream's reader is cancelled or leaves the loop, the replica stops at its next item."""
     before = lab.counts()
     number = lab.start("read", first_s=0, items=100_000)
     wait_until(lambda: lab.state(number)["items"] > 2, PROMPT_S, "the first items")
@@ -209,7 +209,7 @@ def test_a_deadline_stops_the_replica(lab: LabClient, names: list[str], kind: st
 
 
 def test_a_cancellation_at_any_moment_arrives(lab: LabClient, names: list[str]) -> None:
-    """None of 600 calls runs on, cancelled at ever later moments of their first ten milliseconds."""
+    """Of 600 calls, cancelled at different times in their first ten milliseconds, none continues in its replica."""
     before = lab.counts()
     lab.sweep(300)
 

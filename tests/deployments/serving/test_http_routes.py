@@ -35,9 +35,9 @@ ARGS = {
 STAGES = {"host", "vad", "turn_detector", "stt", "llm", "tts"}
 HEARD_KIND = "conversation.item.input_audio_transcription.completed"
 SPOKEN_KIND = "response.output_audio_transcript.done"
-# uvicorn's default limit of a message. Serve has no option for it.
+# Maximum bytes of a message, uvicorn's default. Serve has no option for this limit.
 LARGEST_MESSAGE = 16 * 1024 * 1024
-# Each session gets 15 s of audio, of which its ring buffer holds 480 KB: 200 leaked buffers would be 96 MB. A few tens
+# Each session gets 15 s of audio, which take 480 KB in its ring buffer: 200 leaked buffers would be 96 MB. A few tens
 # of ended sessions always wait for Python's cyclic garbage collector.
 HEARD = "A" * 960_000
 STOPPED_S = 3.0
@@ -72,7 +72,7 @@ async def _free(served: Served) -> None:
 
 @asynccontextmanager
 async def _call(served: Served) -> AsyncIterator[WireCaller]:
-    """Hold a call as soon as the host is free."""
+    """Wait until the host is free, and open a call for the time of the context."""
     await _free(served)
     async with calling(served.url, HEADERS) as caller:
         yield caller
@@ -88,7 +88,7 @@ async def _refusal(served: Served, headers: dict[str, str] | None) -> httpx2.Res
 
 
 async def test_a_full_host_refuses_before_the_upgrade(served: Served) -> None:
-    """Every further caller gets 503 with a retry hint and a reason, and the first call goes on."""
+    """Every further caller gets 503 with a retry hint and a reason, and the first call continues."""
     refused = metric(_host(served)["target"], "rejoinder_sessions_refused_total", reason="full")
     async with _call(served) as caller:
         for _ in range(20):
@@ -140,7 +140,7 @@ def test_every_replica_is_a_target(served: Served) -> None:
 
 
 async def test_audio_never_passes_the_python_proxy(served: Served, question: bytes) -> None:
-    """While Serve's Python proxies are suspended, a call is admitted and its question is answered."""
+    """While Serve's Python proxies are suspended (SIGSTOP), a call is admitted and its question is answered."""
     family = psutil.Process(served.process.pid).children(recursive=True)
     proxies = [process for process in family if process.name().startswith("ray::ProxyActor")]
     assert proxies, [process.name() for process in family]
@@ -159,7 +159,8 @@ async def test_audio_never_passes_the_python_proxy(served: Served, question: byt
 async def test_a_turn_succeeds_after_hostile_messages(served: Served, question: bytes) -> None:
     """After 100 malformed messages, the next question is transcribed exactly and answered with speech.
 
-    The words of the answer are not checked: they depend on the items that legal messages among the 100 have added.
+    The words of the answer are not checked: they depend on the conversation items that valid messages among the 100
+    have added.
     """
     messages = corpus()
     chosen = [message for message in messages if len(message) < LARGEST_MESSAGE][:: len(messages) // 100]
@@ -179,7 +180,7 @@ async def test_a_turn_succeeds_after_hostile_messages(served: Served, question: 
 
 
 def _usual() -> dict[str, object]:
-    """Return the session settings that a hostile but legal message may have changed, with their defaults."""
+    """Return the session settings that a hostile but valid message may have changed, with their default values."""
     detection = {"type": "semantic_vad", "create_response": True, "interrupt_response": True}
     audio = {"input": {"turn_detection": detection, "format": {"type": "audio/pcm", "rate": 24000}}}
     return {"type": "realtime", "output_modalities": ["audio"], "max_output_tokens": "inf", "audio": audio}
@@ -222,7 +223,7 @@ async def test_a_message_too_large_ends_only_its_own_call(served: Served) -> Non
 
 
 async def test_ended_sessions_free_their_memory(served: Served) -> None:
-    """After a warm-up of 150 sessions, 200 more, half of them reset, leave no memory and no running request."""
+    """After 150 sessions as a warm-up, 200 more, half of them reset, leave no additional memory and no request."""
     target = _host(served)["target"]
     await _open_and_close(served, 150)
     before = metric(target, "process_resident_memory_bytes")

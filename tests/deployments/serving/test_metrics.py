@@ -84,7 +84,7 @@ def test_the_help_texts_explain_the_labels() -> None:
 
 
 def test_every_metric_has_a_help_text() -> None:
-    """The replica's and the host's metrics are exactly those of the two tables."""
+    """The metrics of replica and host are exactly those in the two tables of help texts."""
     for table, create in ((HOST_HELP, ConversationMetrics), (REPLICA_HELP, partial(ReplicaMetrics, stage="stt"))):
         registry = CollectorRegistry()
         create(registry)
@@ -129,7 +129,7 @@ async def _ended(replica: Replica) -> dict[str, float]:
 
 
 async def test_a_request_has_one_end() -> None:
-    """Done, cancelled and failed requests are counted apart, and none stays in flight."""
+    """Done, cancelled and failed requests are counted separately, and afterwards no request is in flight."""
     replica = Replica("llm", "fake", StageSettings())
     async with replica.request():
         assert (await _ended(replica))["in flight"] == 1
@@ -143,7 +143,10 @@ async def test_a_request_has_one_end() -> None:
 
 
 async def test_closing_after_the_answer_counts_as_done() -> None:
-    """A stream that is closed after its last item counts as done, one that is closed earlier as cancelled."""
+    """A stream that is closed after its last item counts as done.
+
+    A stream that is closed earlier counts as cancelled.
+    """
     replica = Replica("llm", "fake", StageSettings())
 
     async def stream() -> AsyncIterator[int]:
@@ -162,7 +165,7 @@ async def test_closing_after_the_answer_counts_as_done() -> None:
 
 
 async def test_an_injected_delay_is_part_of_every_request() -> None:
-    """The configured test delay is inside the request, so the caller and the gauge both see it."""
+    """The configured test delay is part of the request: it delays the caller, and the gauge counts the request."""
     loop = asyncio.get_running_loop()
     replica = Replica("llm", "fake", StageSettings(inject_delay_ms=50))
     began = loop.time()

@@ -40,7 +40,7 @@ class SlowEngine:
 
 
 class NoStore:
-    """Model store whose paths are the names."""
+    """Stand-in for the model store: the path of a model is its name."""
 
     def path(self, name: str) -> Path:
         return Path(name)

@@ -23,7 +23,7 @@ class Job:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Pushes, removals and takes in any order, while time passes."""
+    """The queue's operations in any order, while time passes, compared with a list of the waiting jobs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 5))
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time, so that jobs may expire."""
         self.now += seconds
 
     @invariant()

@@ -18,7 +18,7 @@ class Clock:
 
 
 class Source:
-    """Call that returns how often it was made, once `open` is set."""
+    """Function to cache: it waits until `open` is set and returns how often it was called."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -46,7 +46,7 @@ async def test_an_answer_expires() -> None:
 
 
 async def test_concurrent_callers_share_one_call() -> None:
-    """Fifty concurrent callers make one call, and a caller that is cancelled does not affect the others."""
+    """Fifty concurrent tasks make one call of the source, and a task that is cancelled does not affect the others."""
     source = Source()
     source.open.clear()
     cached = TtlCache(source, 1.0, Clock())
@@ -58,7 +58,7 @@ async def test_concurrent_callers_share_one_call() -> None:
 
 
 async def test_an_error_is_raised_and_not_kept() -> None:
-    """An error is raised in the caller that made the call, and the next caller makes a new one."""
+    """An error is raised in the task that called the source, and the next task calls the source again."""
     source = Source()
     source.error = TimeoutError("late")
     cached = TtlCache(source, 1.0, Clock())
@@ -69,7 +69,7 @@ async def test_an_error_is_raised_and_not_kept() -> None:
 
 
 async def test_a_cancelled_call_is_repeated() -> None:
-    """If the caller that made the call is cancelled, the next caller makes it again."""
+    """If the task that called the source is cancelled, the next task calls the source again."""
     source = Source()
     source.open.clear()
     cached = TtlCache(source, 1.0, Clock())

@@ -20,11 +20,11 @@ from deployments.serving.compat import LINGER_S
 from deployments.transports.call_protocol import EXTENSION, SHORT_BYTES, CallProtocol
 
 Received = list[tuple[str, bytes]]
-"""The path of each message, "fast" or "slow", and the message."""
+"""For each received message, its path ("fast" or "slow") and its bytes."""
 
 
 class Wire(asyncio.Transport):
-    """Transport whose peer is the test."""
+    """Transport without a network: the test delivers the data and reads what is written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Wire(asyncio.Transport):
 def listener(received: Received, slowly: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     """Return an ASGI application that consumes messages beginning with "a" on the fast path.
 
-    It awaits `slowly` before it answers any other message.
+    The application awaits `slowly` before it answers any other message.
     """
 
     def take(message: bytes) -> bool:
@@ -153,13 +153,13 @@ def test_messages_arrive_whole_and_in_order(messages: list[tuple[str, bytes]], c
 
 
 def test_audio_takes_the_fast_path() -> None:
-    """Short unfragmented messages that the call consumes do not pass the application's queue."""
+    """Short unfragmented messages that the call consumes do not pass through the application's queue."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"a2"), ("parts", b"a3")], [3, 1, 2]))
     assert received == [("fast", b"a1"), ("fast", b"a2"), ("slow", b"a3")]
 
 
 def test_audio_after_an_unanswered_event_stays_behind_it() -> None:
-    """Audio that arrives together with an event takes the event's path, after it."""
+    """Audio that arrives together with an event takes the event's slow path and is received after the event."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"event"), ("text", b"a2")], []))
     assert received == [("fast", b"a1"), ("slow", b"event"), ("slow", b"a2")]
 
@@ -190,7 +190,7 @@ def test_an_unmasked_frame_is_refused() -> None:
 
 
 def test_a_call_outlives_the_listener() -> None:
-    """When uvicorn stops, as it does when Serve drains a host, an open call continues until it ends by itself."""
+    """When uvicorn stops, as when Serve drains a host, an open call continues until client or application end it."""
 
     async def scenario() -> Received:
         received: Received = []
@@ -217,7 +217,7 @@ def test_a_call_outlives_the_listener() -> None:
 
 
 async def _refused(port: int) -> None:
-    """Wait until the port refuses connections."""
+    """Wait until `port` refuses connections."""
     async with asyncio.timeout(10):
         while True:
             try:

@@ -44,7 +44,7 @@ class ScriptedSocket:
 
 
 def _append(wire: AudioFormat) -> list[dict[str, Any]]:
-    """Return messages of 100 ms: one second of loud audio and two of silence."""
+    """Return messages that append audio in a format, 100 ms each: one second of loud audio and two of silence."""
     encode = WireEncoder(wire)
     loud = (b"\0\x40" * 12 + b"\0\xc0" * 12) * 100
     return [
@@ -61,7 +61,7 @@ def _format(wire: AudioFormat) -> dict[str, Any]:
 @pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
 @virtual
 async def test_audio_after_an_update_is_read_in_its_format(wire: AudioFormat) -> None:
-    """A client need not wait for session.updated before it sends audio, in every format."""
+    """Audio that follows a change of format at once, without waiting for session.updated, is read in the new format."""
     socket = ScriptedSocket([_format(wire), *_append(wire)], 30)
     async with Play().open() as host:
         await RealtimeSocket(socket, host, "rejoinder").converse()
@@ -75,7 +75,7 @@ async def test_audio_after_an_update_is_read_in_its_format(wire: AudioFormat) ->
 
 @virtual
 async def test_formats_may_change_between_messages() -> None:
-    """Each message is read in the format set last: three seconds in each of three formats make nine."""
+    """Each message is read in the format that was set last: three seconds in each of three formats make nine."""
     formats = [AudioFormat.PCMU, AudioFormat.PCM, AudioFormat.PCMA]
     manual = {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}}
     messages = [manual, *(message for wire in formats for message in (_format(wire), *_append(wire)))]
@@ -89,7 +89,7 @@ async def test_formats_may_change_between_messages() -> None:
 
 @virtual
 async def test_half_a_sample_is_refused_in_pcm_only() -> None:
-    """Three bytes are refused as PCM and accepted as G.711, where they are three samples."""
+    """Three bytes are refused as 16-bit PCM, and accepted as G.711, where they are three samples."""
     odd = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(3)).decode()}
     socket = ScriptedSocket([odd, _format(AudioFormat.PCMA), odd], 1)
     async with Play().open() as host:

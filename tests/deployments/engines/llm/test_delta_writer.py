@@ -1,4 +1,4 @@
-"""`DeltaWriter` sends the first text at once and coalesces the rest."""
+"""`DeltaWriter` sends the first text at once and combines later tokens into fewer deltas."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def write(texts: list[str], coalesce_s: float) -> tuple[list[TokenDelta], TokenD
 
 
 def test_the_first_token_is_sent_at_once_and_the_rest_coalesced() -> None:
-    """Within the window only the first delta is sent. The last delta carries the rest."""
+    """Within `coalesce_s` only the first delta is sent. The last delta contains the rest of the text."""
     sent, last = write(["a", "b", "c"], NEVER_DUE_S)
     assert sent == [TokenDelta("a", 1)]
     assert last == TokenDelta("bc", 2, "stop", USAGE)
 
 
 def test_without_a_window_every_token_is_a_delta() -> None:
-    """A window of zero delays nothing."""
+    """With `coalesce_s` 0, every token is sent at once."""
     sent, last = write(["a", "b"], 0.0)
     assert [delta.text for delta in sent] == ["a", "b"]
     assert last == TokenDelta("", 0, "stop", USAGE)
@@ -39,7 +39,7 @@ def test_a_token_without_text_is_sent_with_the_next_text() -> None:
 
 
 def test_several_tokens_may_share_one_text() -> None:
-    """The writer counts all tokens of a write."""
+    """A write of several tokens adds their number to the token count."""
     sent: list[TokenDelta] = []
     writer = DeltaWriter(sent.append, 0.0)
     writer.write("ab", tokens=2)
@@ -48,7 +48,7 @@ def test_several_tokens_may_share_one_text() -> None:
 
 
 def test_stop_can_be_read_by_the_engine() -> None:
-    """After stop() the engine's callback sees `stopped`."""
+    """After `stop()`, `stopped` is True, so the engine's callback can end the generation."""
     writer = DeltaWriter(lambda delta: None, 0.0)
     assert not writer.stopped
     writer.stop()

@@ -33,7 +33,7 @@ ANSWER = "The capital of France is Paris."
 
 @dataclass(frozen=True)
 class Server:
-    """A running `transformers serve`."""
+    """A running server process, `transformers serve`."""
 
     process: psutil.Process
     url: str
@@ -105,14 +105,17 @@ async def test_max_tokens_ends_by_length(server: Server) -> None:
 @pytest.mark.models
 @pytest.mark.parametrize("prefix", ["The capital of", ANSWER[:-1]])
 async def test_an_answer_continues_after_its_prefix(server: Server, prefix: str) -> None:
-    """A server without vLLM's continuation starts the answer again, and exactly the rest of it is returned."""
+    """A server that cannot continue an answer repeats its beginning.
+
+    The engine returns exactly what follows the prefix.
+    """
     deltas = await _all(server.engine(), LlmRequest(QUESTION, max_tokens=9, prefix=prefix))
     assert prefix + "".join(delta.text for delta in deltas) == ANSWER
 
 
 @pytest.mark.models
 async def test_closing_stops_the_server(server: Server) -> None:
-    """Closing a stream after its first delta makes the server idle, and it serves the next request."""
+    """After a stream is closed at its first delta, the server becomes idle and serves the next request."""
     async with aclosing(server.engine().stream(LlmRequest(STORY, max_tokens=1000))) as deltas:
         await anext(deltas)
         assert await asyncio.to_thread(server.cores, 0.3) > 0.5
@@ -151,7 +154,10 @@ async def _answering(status: str, headers: str = "", body: str = "") -> AsyncIte
     [("Retry-After: 7\r\n", 7.0), ("", 1.0), ("Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n", 1.0)],
 )
 async def test_a_full_server_is_overload(status: str, headers: str, wait_s: float) -> None:
-    """Status 429 and 503 raise Overloaded. A Retry-After in seconds is used, any other counts as one second."""
+    """Status 429 and 503 raise Overloaded.
+
+    Its wait is a Retry-After in seconds, or one second for any other Retry-After.
+    """
     async with _answering(status, headers) as engine:
         with pytest.raises(Overloaded) as refused:
             await _all(engine, LlmRequest(QUESTION))
@@ -194,7 +200,7 @@ EVENTS = "Content-Type: text/event-stream\r\n"
     ],
 )
 async def test_a_broken_stream_is_a_backend_error(headers: str, body: str) -> None:
-    """A broken stream delivers the text received, then raises BackendError. It never ends with "stop"."""
+    """A stream that breaks yields the text received so far, then raises BackendError. It never ends with "stop"."""
     async with _answering("200 OK", headers, body) as engine:
         deltas = engine.stream(LlmRequest(QUESTION))
         assert (await anext(deltas)).text == "Hel"
@@ -203,7 +209,7 @@ async def test_a_broken_stream_is_a_backend_error(headers: str, body: str) -> No
 
 
 async def test_a_stream_without_usage_is_an_answer() -> None:
-    """A server that sends no usage is supported."""
+    """If a server sends no token usage, the answer still ends normally."""
     async with _answering("200 OK", EVENTS, _chunk("Hello.") + _chunk("", "stop") + "data: [DONE]\n\n") as engine:
         deltas = await _all(engine, LlmRequest(QUESTION))
     assert "".join(delta.text for delta in deltas) == "Hello."
@@ -257,7 +263,10 @@ def _request(question: str, instructions: str = KIND, prefix: str = "") -> LlmRe
 
 
 async def test_prompts_with_the_same_instructions_have_the_same_cache_key() -> None:
-    """Other instructions have another key, and a prompt without instructions has none."""
+    """Prompts with equal instructions have the same cache key.
+
+    Other instructions have a different key, no instructions none.
+    """
     server = SelectiveServer()
     async with server.open() as engine:
         for request in (_request("Who?"), _request("Where?"), _request("Who?", STRICT), LlmRequest(QUESTION)):
@@ -273,7 +282,10 @@ async def test_prompts_with_the_same_instructions_have_the_same_cache_key() -> N
 
 @pytest.mark.parametrize("refusal", ["400 Bad Request", "422 Unprocessable Entity"])
 async def test_a_server_that_refuses_the_key_does_not_get_it_again(refusal: str) -> None:
-    """The first answer needs a second request without the key. Later answers need one request."""
+    """If a server refuses the cache key, the first answer is requested again without it.
+
+    Later answers need one request.
+    """
     server = SelectiveServer(unknown=("prompt_cache_key",), refusal=refusal)
     async with server.open() as engine:
         for _ in range(3):
@@ -282,7 +294,7 @@ async def test_a_server_that_refuses_the_key_does_not_get_it_again(refusal: str)
 
 
 async def test_a_request_that_is_refused_for_something_else_keeps_the_key() -> None:
-    """A request that fails without the key too does not stop the use of the key.
+    """If a request also fails without the cache key, later requests still contain the key.
 
     After the server has accepted the key once, a refused request is not repeated without it.
     """
@@ -299,7 +311,7 @@ async def test_a_request_that_is_refused_for_something_else_keeps_the_key() -> N
 
 
 async def test_key_and_continuation_are_independent() -> None:
-    """A server that refuses vLLM's continuation still gets the key, and the other way round."""
+    """A server that refuses vLLM's fields to continue an answer still gets the cache key, and the other way round."""
     for unknown in ("continue_final_message", "prompt_cache_key"):
         server = SelectiveServer(unknown=(unknown,))
         async with server.open() as engine:
@@ -312,7 +324,7 @@ async def test_key_and_continuation_are_independent() -> None:
 
 
 async def test_the_key_can_be_switched_off() -> None:
-    """With `llm.cache_hint: false` requests have no key."""
+    """With `llm.cache_hint: false` requests contain no cache key."""
     server = SelectiveServer()
     async with server.open(cache_hint=False) as engine:
         await _all(engine, _request("Who?"))

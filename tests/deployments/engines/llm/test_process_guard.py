@@ -33,7 +33,8 @@ time.sleep(60)
 def killed_holder(child: str, *, wait: bool = False, early: bool = False) -> psutil.Process:
     """Start a guarded parent and child, kill the parent with SIGKILL and return the child.
 
-    With `early` the parent is killed while it is still inside `watching()`. With `wait` the child is up first.
+    With `early` the parent is killed while it is still inside `watching()`. With `wait` the parent is killed only after
+    the child has started.
     """
     program = HOLDER.format(child=child, wait=wait, early=early)
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -53,12 +54,12 @@ def test_a_killed_process_takes_its_engine_with_it(child: str, wait: bool) -> No
 
 
 def test_a_parent_that_is_killed_during_startup_takes_its_child_with_it() -> None:
-    """Processes are guarded while the engine still loads, which takes half a minute."""
+    """A process that starts inside `watching()` is guarded at once: an engine takes half a minute to load."""
     assert not psutil.wait_procs([killed_holder(SLEEP, early=True)], GONE_S)[1]
 
 
 def test_a_released_guard_ends_no_process() -> None:
-    """After `release` the guarded process goes on running."""
+    """After `release`, the guard has ended and the registered process continues to run."""
     guard = ProcessGuard()
     with guard.watching():
         child = subprocess.Popen([sys.executable, "-c", SLEEP])

@@ -1,4 +1,4 @@
-"""The noise suppressor's effect on noise and speech, its delay and its framing."""
+"""The noise suppressor's effect on noise and speech, its delay, and its handling of messages of any length."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_signal_to_noise_ratio_improves(speech: Samples, distance_db: float)
 
 @pytest.mark.models
 def test_a_higher_level_removes_more_noise(speech: Samples) -> None:
-    """The improvement grows with the level, and the study reports the CPU time of each level."""
+    """A higher suppression level improves the signal-to-noise ratio more, and the study reports CPU times."""
     rows = [measure(level, speech) for level in LEVELS]
     gains = [row.gained_db for row in rows]
     assert gains == sorted(gains)
@@ -107,7 +107,7 @@ def starts(silero: Silero, samples: Samples, cleaner: NoiseSuppressor | None) ->
 
 @pytest.mark.parametrize("size", [2, 318, 320, 640, 642, 4800])
 def test_messages_may_have_any_length(size: int) -> None:
-    """The output does not depend on message lengths, and only an incomplete last frame (10 ms) is held back."""
+    """The output does not depend on message lengths, and only an incomplete last frame (10 ms) is not returned."""
     pcm = float_to_pcm16(at_level(pink(STT_RATE, seed=1), -30))
     whole = suppressor().clean(pcm)
     cut = suppressor()

@@ -19,7 +19,7 @@ from rejoinder.store.model_store import ModelStore
 pytestmark = pytest.mark.models
 
 STREAMS = 5
-# Rounding of float32 with different batch sizes.
+# Maximum difference of probabilities from float32 rounding with different batch sizes.
 TOLERANCE = 1e-4
 
 

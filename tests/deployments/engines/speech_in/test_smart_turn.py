@@ -1,4 +1,4 @@
-"""Smart Turn's features equal the reference's, and it distinguishes finished sentences from unfinished ones."""
+"""Smart Turn's features equal those of transformers, and it distinguishes complete sentences from incomplete ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejoinder.store.human_clips import HumanClip, moonshine_clips
 from rejoinder.store.model_store import ModelStore
 
 RATE = 16_000
-# Our float32 against the reference's float64, on features of about [-1, 1].
+# Maximum difference between our float32 features and the reference's float64 features, which are in about [-1, 1].
 TOLERANCE = 1e-3
 
 
@@ -31,7 +31,7 @@ def test_features_equal_the_reference(seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0.005, 0.7, 3.21, 29.99, 30.0])
 def test_skipping_silent_frames_changes_nothing(seconds: float) -> None:
-    """Whisper's 30 s features equal the reference's, although frames of the padding are not computed."""
+    """Whisper's features of 30 s equal those of transformers, although frames of the padding are not computed."""
     audio = (0.1 * np.random.default_rng(3).standard_normal(round(seconds * RATE))).astype(np.float32)
     reference = WhisperFeatureExtractor()(audio, sampling_rate=RATE, return_tensors="np").input_features[0]
     assert np.abs(log_mel(audio, 3000) - reference).max() < TOLERANCE

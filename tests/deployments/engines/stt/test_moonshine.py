@@ -22,7 +22,7 @@ from rejoinder.store.model_store import ModelStore
 
 EVERY_PROMPT = 16
 MAX_DIFFERENCE = 1.0
-"""Percentage points of word error rate, compared with the main recognizer alone."""
+"""Maximum increase of the word error rate over the main recognizer alone, in percentage points."""
 MIN_LOGPROB = SttSettings().first_pass_min_logprob
 
 
@@ -51,7 +51,7 @@ class FakeRecognizer:
 
 @pytest.mark.models
 def test_prose_is_transcribed(first_pass: Moonshine, store: ModelStore) -> None:
-    """On prose read aloud, the word error rate is at most 10%, and every decode ends by itself."""
+    """On prose read aloud, the word error rate is at most 10%, and no decode reaches its length limit."""
     clips = moonshine_clips(store.path("human-clips"))
     hypotheses = [first_pass.transcribe_batch([clip.pcm()])[0].hypothesis for clip in clips]
     assert all(hypothesis.finished for hypothesis in hypotheses)
@@ -62,7 +62,7 @@ def test_prose_is_transcribed(first_pass: Moonshine, store: ModelStore) -> None:
 def test_a_batch_is_transcribed_like_single_clips(first_pass: Moonshine, store: ModelStore) -> None:
     """Clips of different lengths, decoded in one batch, differ from single decodes by at most 5% of the words.
 
-    They may differ a little, because 8-bit activations of a batch share one scale.
+    The transcripts may differ a little, because 8-bit activations of a batch share one scale.
     """
     pcm = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1:6]]
     alone = [first_pass.transcribe_batch([clip])[0].hypothesis.text for clip in pcm]
@@ -108,7 +108,7 @@ def test_decoding_ends_every_row_at_its_limit() -> None:
 
 @pytest.mark.models
 def test_a_low_confidence_transcript_is_repeated(first_pass: Moonshine, store: ModelStore) -> None:
-    """The main recognizer transcribes noise, but not clear speech, and not interim transcripts."""
+    """The main recognizer gets noise, but neither clear speech nor clips for interim transcripts."""
     clear = moonshine_clips(store.path("human-clips"))[6].pcm()
     noise = np.random.default_rng(5).integers(-3000, 3000, 24_000, dtype=np.int16)
     main = FakeRecognizer()
