@@ -3,7 +3,7 @@
 A request to `/metrics` through the load balancer would reach a random host, so every replica has a separate port. The
 histograms of latencies have bucket bounds at the limits of the latency guide, so that the share of turns within a limit
 is exact. Every label has a fixed set of values. They are values of the enums `Stage`, `AdmissionRefusal`,
-`DraftDeclined`, `CacheRefusal`, `SpeechReading` and `DegradationMeasure` of `rejoinder.core`, and the help texts
+`DraftDeclined`, `CacheRefusal`, `SpeechKind` and `DegradationMeasure` of `rejoinder.core`, and the help texts
 explain them.
 """
 
@@ -241,7 +241,7 @@ class ConversationMetrics:
         self._stops.observe(stop_s)
 
     def dismissed_speech(self, reading: str) -> None:
-        """Count an utterance that became no turn. `reading`, the label `reason`, is a value of `SpeechReading`."""
+        """Count an utterance that became no turn. `reading`, the label `reason`, is a value of `SpeechKind`."""
         self._dismissed.labels(reading).inc()
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
