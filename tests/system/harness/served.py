@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.environment import free_port
 
 START_S = 240.0
+CENSUS_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,18 @@ class Served:
         return [replica for replica in self.census() if replica["stage"] == stage]
 
     def census(self) -> list[dict[str, str]]:
-        """Return the labels of the live replicas of all stages (see `replicas`). The list may be one second old."""
-        found = httpx2.get(f"{self.url}/metrics/targets", timeout=10).json()
-        return [{**entry["labels"], "target": entry["targets"][0]} for entry in found]
+        """Return the live replicas of all stages, as of the last second.
+
+        While Serve removes a host, HAProxy may answer 503 for a moment. The request is then repeated for up to 10 s.
+        """
+        deadline = time.monotonic() + CENSUS_S
+        while True:
+            response = httpx2.get(f"{self.url}/metrics/targets", timeout=10)
+            if response.status_code == 200 or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        entries = response.raise_for_status().json()
+        return [{**entry["labels"], "target": entry["targets"][0]} for entry in entries]
 
     def wait_for(self, stage: str, count: int, without: str = "", timeout_s: float = 60.0) -> list[dict[str, str]]:
         """Wait until exactly `count` replicas of a stage are live, and return their labels (see `replicas`).
