@@ -31,9 +31,10 @@ install() {
     say "Making a virtual environment in $VENV with $("$python" --version)"
     "$python" -m venv "$VENV"
   fi
-  say "Installing Rejoinder with the extras $extras and its dependencies (about 1.5 GB; a few minutes the first time)"
+  say "Installing Rejoinder with the extras $extras and its dependencies (about 2.2 GB; a few minutes the first time)"
   "$VENV/bin/python" -m pip install --quiet --upgrade "pip>=25"
-  # torch first, so that no other package's range picks a build with gigabytes of CUDA.
+  # torch first and pinned, so that no other package pulls another version. PyPI's wheel brings CUDA libraries; an index with
+  # CPU builds does not (docs/getting-started.md).
   "$VENV/bin/python" -m pip install --progress-bar off --quiet "$(grep '^torch==' constraints.txt)"
   "$VENV/bin/python" -m pip install --progress-bar off --quiet --constraint constraints.txt --editable ".[$extras]"
   touch "$stamp"
