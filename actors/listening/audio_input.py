@@ -32,7 +32,7 @@ AUDIBLE_DBFS = -45.0
 
 
 def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> SpeechSettings:
-    """Return the operator's speech settings, changed by the client's turn detection.
+    """Return the operator's speech settings, changed by the client's turn detection if its mode is server_vad.
 
     With server_vad the client sets the threshold, the padding and the silence that ends a turn. This silence is kept
     exactly, so the tentative end of speech (`soft_end_ms`) comes no later. The distance between threshold and release
@@ -52,7 +52,10 @@ def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> Speec
 
 
 class MessageArrivals:
-    """Arrival times of the newest messages, in flat arrays: a thousand pairs of objects would take 0.1 MB per call."""
+    """Arrival times of a caller's newest audio messages.
+
+    They are kept in flat arrays: a thousand pairs of objects would take 0.1 MB per call.
+    """
 
     __slots__ = ("_at", "_count", "_ends")
 

@@ -50,7 +50,7 @@ class VerdictRequest:
 
 @dataclass(slots=True)
 class EndOfTurnRequest:
-    """A request for the transcript and the turn verdict of one revision. Times are monotonic seconds.
+    """A request for the transcript and the turn verdict of the utterance so far. Times are monotonic seconds.
 
     Attributes:
         started_at: When the request was made.

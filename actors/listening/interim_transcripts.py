@@ -78,8 +78,8 @@ class InterimJudge(Protocol):
 class InterimTranscripts:
     """Interim transcripts of one session.
 
-    Call `begin` when an utterance starts, `settle` at a tentative end of speech, `resume` when the caller continues,
-    and `end` when the utterance is over.
+    Call `begin` when an utterance starts, `dip_started` when the voice dips, `settle` at a tentative end of speech,
+    `resume` when the caller continues, and `end` when the utterance is over. `prioritize` makes them more frequent.
     """
 
     def __init__(
@@ -110,7 +110,10 @@ class InterimTranscripts:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Token ids of the newest interim transcript, for `SttJob.guess`. The final one usually begins with them."""
+        """Token ids of the newest interim transcript, for `SttJob.guess`; empty if there is none.
+
+        The final transcript usually begins with these tokens.
+        """
         return self._tokens
 
     def begin(self, start: int) -> None:
@@ -126,7 +129,7 @@ class InterimTranscripts:
         self.resume()
 
     def dip_started(self) -> None:
-        """Transcribe now, because the voice dipped, if the setting `share` (of the time) allows it."""
+        """Transcribe sooner, because the voice dipped: a dip may skip up to CREDIT_S seconds of the required pause."""
         if self._settings.at_dips:
             self._dip_seen.set()
 
@@ -206,7 +209,8 @@ class InterimTranscripts:
     async def _pause(self, least_s: float, pause_s: float) -> float:
         """Sleep for `pause_s` seconds, or until the voice dips.
 
-        A dip may end the sleep before `least_s` seconds are over, but at most CREDIT_S before.
+        `least_s` is the pause, in seconds, that keeps the transcripts within their share of the time. A dip may end
+        the sleep at most CREDIT_S before it is over.
 
         Returns:
             The seconds of `least_s` that were skipped because of a dip.

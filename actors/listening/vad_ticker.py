@@ -1,9 +1,10 @@
-"""The voice activity tick: one batch decides the waiting windows of all sessions of a host.
+"""The voice activity tick: batches decide the waiting audio windows of all sessions of a host.
 
-One tick is in flight at a time. A tick takes one window of each session that has one, and repeats up to
-`max_windows_per_tick` times, because each window of a stream depends on the state before it. An audio input moves to
-its next window only when the current one was decided. A failed tick is repeated with the same states on another
-replica, and no audio is lost as long as it fits into the ring buffer.
+A tick makes up to `max_windows_per_tick` calls of the model, one after another. Each call is a batch with one waiting
+window (32 ms of audio) of every session that has one. A session's windows need separate calls, because the model needs
+its state after one window to decide the next. One tick is in flight at a time. An audio input moves to its next window
+only when the current one was decided. A failed call is repeated with the same states on another replica, and no audio
+is lost as long as it fits into the ring buffer.
 """
 
 from __future__ import annotations
@@ -38,20 +39,24 @@ class VadListener(Protocol):
         ...
 
     def speech(self, events: tuple[SpeechEvent, ...]) -> None:
-        """Handle the speech edges of a window that was just decided; often there are none."""
+        """Handle the starts and ends of speech in a window that was just decided; often there are none."""
         ...
 
     def vad_failed(self) -> None:
-        """Handle a failed tick. Called after each failed attempt."""
+        """Handle a failed call of voice activity detection. Every session of the host is told of each failed call."""
         ...
 
     def vad_recovered(self) -> None:
-        """Handle the first successful tick after failed ones."""
+        """Handle the first successful call of voice activity detection after failed ones."""
         ...
 
 
 class VadTicker:
-    """Voice activity ticker of one host. Keep `run` running. Sessions may join and leave at any time."""
+    """Decides the audio windows of all sessions of one host, in batches, with the voice activity model.
+
+    Keep `run` running, and call `wake` when a session has received audio: that starts a tick. Sessions may join and
+    leave at any time.
+    """
 
     def __init__(self, vad: VadPort, settings: HostSettings, attempt_s: float, metrics: Metrics) -> None:
         """Create a ticker without sessions; `attempt_s` bounds each call of the port, in seconds."""
@@ -72,11 +77,11 @@ class VadTicker:
         self._sessions.discard(session)
 
     def wake(self) -> None:
-        """Start a tick, because a session received audio."""
+        """Let `run` start a tick, because a session received audio. Returns at once."""
         self._audio.set()
 
     async def run(self) -> None:
-        """Run ticks until cancelled. A tick starts when a session has received audio."""
+        """Run ticks until cancelled. A tick starts when `wake` was called or windows were left by the tick before."""
         while True:
             await self._audio.wait()
             self._audio.clear()
@@ -85,7 +90,7 @@ class VadTicker:
             await asyncio.sleep(min(self._settings.tick_ms / 1000, spacing))
 
     async def tick(self) -> None:
-        """Decide at most `max_windows_per_tick` waiting windows per session. Schedule another tick if needed."""
+        """Decide at most `max_windows_per_tick` waiting windows per session. If some may be left, `run` ticks again."""
         for _ in range(self._settings.max_windows_per_tick):
             backlogged = [session for session in self._sessions if session.audio_input.backlog]
             if not backlogged:
@@ -109,7 +114,7 @@ class VadTicker:
             session.speech(session.audio_input.decide(result.probabilities[index], state))
 
     async def _step(self, batch: VadBatch) -> VadResult:
-        """Return the result of a batch. Repeat the call until a replica answers; tell the sessions of failures."""
+        """Return the result of a batch. Repeat a failed call until a replica answers; tell all sessions of failures."""
         async for attempt in attempts("vad", self._on_failure):
             with contained("vad", self._metrics, quiet=self._failing) as port, attempt:
                 async with asyncio.timeout(self._attempt_s):

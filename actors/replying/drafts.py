@@ -24,7 +24,7 @@ Prompt = tuple[ChatMessage, ...]
 
 
 class Draft:
-    """Speculative reply to one revision.
+    """Speculative reply to one revision (the number of what was heard so far).
 
     `reply` and `task` are assigned right after construction, because both need the draft.
 
@@ -33,7 +33,7 @@ class Draft:
         task: Runs the reply. Cancelling the task stops the engines that work for the reply.
         revision: The revision that the draft answers.
         end_of_turn: The request that transcribes the revision.
-        terms: The terms of the reply.
+        terms: The request, the voice and the speed of the reply.
         turn: The committed turn that the draft answers; None before `release`.
         sent_prompt: The prompt that was sent to the language model; None until then.
     """
@@ -138,7 +138,7 @@ class Drafts:
         Args:
             revision: The revision to answer.
             end_of_turn: The request that transcribes the revision.
-            terms: The terms of the reply.
+            terms: The request, the voice and the speed of the reply.
             prompt: Returns the prompt for the conversation as it is now and these words of the caller.
             carry_out: Assigns `reply` and `task` of a new draft.
         """

@@ -21,6 +21,8 @@ from rejoinder.core.reply.held_clips import HeldClip
 class Fillers:
     """Apology and filler of one reply. Call `begin` when the reply starts, and `end` when it was heard.
 
+    Call `step_changed` whenever a stage of the turn began or ended.
+
     Attributes:
         apologised: True if the apology was played.
         filler_started_at: Monotonic time at which a filler started; None if there was none.

@@ -26,7 +26,8 @@ CLOSING = frozenset(".,;:!?)'\"\u2019\u201d\u2026")
 def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings: tuple[Opening, ...]) -> str:
     """Return the opening of the answer to a prompt, out of the configured `openings`; "" for none.
 
-    Replies in text or outside the conversation have none, because no listener waits for their first sound.
+    Replies in text or outside the conversation have none, because no listener waits for their first sound. `events`
+    makes the wire events of the reply, and so knows whether it is spoken and part of the conversation.
     """
     return opening_for(openings, prompt) if events.spoken and events.conversation_id else ""
 

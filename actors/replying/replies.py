@@ -60,7 +60,7 @@ class Replies:
     # -- starting and ending ---------------------------------------------------------------------------------------
 
     def draft(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
-        """Begin the speculative reply to a revision. No part of it is sent before `start` uses it."""
+        """Begin the speculative reply to a revision, which `end_of_turn` transcribes. `start` sends or discards it."""
         request = self.default_request()
         prompt = partial(self._prompts.current, request)
         self._drafts.begin(revision, end_of_turn, self._terms(request), prompt, carry_out=self._start_draft)
@@ -124,7 +124,10 @@ class Replies:
         return True
 
     def apologise(self, failures: StageFailures) -> None:
-        """Start a reply that plays only the apology, if the failures last. Does nothing while a reply is running."""
+        """Start a reply that plays only the apology, if `failures` (the failing stages) last.
+
+        Does nothing while a reply is running.
+        """
         if self.current is not None and self.current in self._running:
             return
         plan = self._plan(self._terms(self.default_request()), partial(_until_over, failures), failures, lambda: None)

@@ -80,7 +80,7 @@ class SpeechOutputSettings:
 
 
 class SpeechOutput:
-    """Speech of one reply. `run` ends when all of it was heard.
+    """Speech of one reply. Call `say` for each segment, then `finish`. `run` ends when all of it was heard.
 
     Before `released` is set nothing is sent, and only the first segment is synthesized.
     """

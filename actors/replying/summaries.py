@@ -21,7 +21,7 @@ TOKENS_A_WORD = 2
 
 
 class Summaries:
-    """Summaries of one session.
+    """Summaries of one session. Call `prepare` when a reply was heard, and `withdraw` when the caller speaks.
 
     Attributes:
         window: Chooses the turns that are in the prompt.

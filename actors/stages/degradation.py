@@ -15,7 +15,10 @@ Measures = frozenset[DegradationMeasure]
 
 
 class SessionDegradation:
-    """Degradation measures of one session. A reply keeps the measures that were in force when it began."""
+    """Degradation measures of one session. Call `observe` after each answered turn: late turns put measures in force.
+
+    A reply keeps the measures that were in force when it began.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -32,7 +35,10 @@ class SessionDegradation:
         return DegradationMeasure.NO_SPECULATION not in self.measures
 
     def segmenter(self, measures: Measures) -> Segmenter:
-        """Return the segmenter that divides an answer into segments for text-to-speech, under these measures."""
+        """Return the segmenter that divides an answer into segments for text-to-speech.
+
+        `measures` are those that the reply keeps.
+        """
         settings = self._services.settings.conversation
         longest = settings.first_segment_words
         shortest = min(settings.first_segment_min_words, longest)
@@ -42,7 +48,10 @@ class SessionDegradation:
         return Segmenter(first_words, settings.segment_words)
 
     def filler_after_ms(self, measures: Measures) -> float:
-        """Return the maximum time from the caller's last speech to a filler, in ms; 0 means no filler."""
+        """Return the maximum time from the caller's last speech to a filler, in ms; 0 means no filler.
+
+        `measures` are those that the reply keeps.
+        """
         default_ms = self._services.settings.conversation.filler_after_ms
         return (
             min(default_ms, total_limit_ms(self._policy.tier)) if DegradationMeasure.FILLER in measures else default_ms

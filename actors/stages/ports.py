@@ -320,7 +320,7 @@ class AnswerCachePort(Protocol):
     """The answer cache that all hosts share."""
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
-        """Return an answer that was stored before, or None."""
+        """Return the stored answer to the same or a similar question; None if there is none."""
         ...
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
@@ -400,7 +400,11 @@ class Metrics(Protocol):
         ...
 
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
-        """Count the outcome of a hedge, or why none was sent (budget exhausted, vetoed because of long queues)."""
+        """Count one step of hedging.
+
+        A hedge was "sent". It had the first token ("won") or another attempt had it ("wasted"). No hedge was sent
+        because the budget was used up ("budget_exhausted") or all queues were long ("vetoed").
+        """
         ...
 
     def hedge_delay(self, delay_s: float) -> None:
@@ -414,8 +418,9 @@ class Metrics(Protocol):
     def draft(self, outcome: str) -> None:
         """Count a step of a speculative reply.
 
-        `outcome` is "begun", "renewed", "kept", "discarded", "discarded_ready", or "declined_" and a value of
-        `DraftDeclined`.
+        `outcome` is "begun", "renewed" (begun again, because the final transcript has other words), "kept" (it answers
+        the turn), "discarded", "discarded_ready" (counted in addition, if its first audio was ready), or "declined_"
+        and a value of `DraftDeclined` (not begun).
         """
         ...
 
@@ -436,7 +441,7 @@ class Metrics(Protocol):
         ...
 
     def interrupted(self, stop_s: float) -> None:
-        """Record a barge-in; `stop_s` is the time from the arrival of the caller's speech until the reply stopped."""
+        """Record a barge-in; `stop_s` is the time from the speech's arrival until the reply stopped, in s."""
         ...
 
     def dismissed_speech(self, reading: str) -> None:
@@ -444,7 +449,7 @@ class Metrics(Protocol):
         ...
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
-        """Count an error; `fault` says who caused it, and `stage` where it happened."""
+        """Count an error; `fault` says who or what caused it, and `stage` names the stage where it happened."""
         ...
 
 

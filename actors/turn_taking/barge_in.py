@@ -24,7 +24,8 @@ class BargeInDetector:
     """Barge-in detection of one session; not thread-safe.
 
     Attributes:
-        rejected_as: Kind of speech as which the last utterance was rejected, if it was not a barge-in.
+        rejected_as: Why the utterance is no barge-in, by its latest transcript that does not address the agent;
+            NO_WORDS without such a transcript.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class BargeInDetector:
         )
 
     def begin(self) -> None:
-        """Forget the last utterance, because a new one has begun."""
+        """Forget the previous utterance, because a new one has begun."""
         self._end_of_turn = None
         self.rejected_as = SpeechKind.NO_WORDS
 
     def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
-        """If the utterance needs a barge-in check, post `TranscriptReady` once `end_of_turn` has its transcript.
+        """Post `TranscriptReady` once `end_of_turn` has its transcript, or its attempts have failed.
+
+        Nothing is posted if the turn machine needs no check whether the utterance addresses the agent.
 
         Args:
             revision: The revision that is transcribed.
@@ -89,9 +92,10 @@ class BargeInDetector:
             end_of_turn.transcript.add_done_callback(lambda transcript: self._transcribed(revision, transcript))
 
     def words_overdue(self, revision: int) -> None:
-        """If speech-to-text fails and the transcript is overdue, post that the utterance addresses the agent.
+        """If speech-to-text fails, post that the utterance of `revision` addresses the agent.
 
-        The caller may have said something, which must not be ignored because of a failure of the server.
+        Does nothing unless the turn machine has marked the check of the transcript as overdue. The
+        caller may have said something, which must not be ignored because of a failure of the server.
         """
         if (
             self._state().barge_in_check is BargeInCheck.OVERDUE
@@ -101,7 +105,7 @@ class BargeInDetector:
             self._post(TranscriptReady(revision, addressed=True, processed=self._audio_input.processed))
 
     def interim_transcribed(self, latest: str, stable: str) -> None:
-        """Post `InterimReady` if an interim transcript decides the check so far.
+        """Post `InterimReady` if an interim transcript shows whether the utterance addresses the agent.
 
         Words that are not stable may be wrong, so they only keep the reply paused and do not end it. A stop command
         ("Stop.") always ends it. See `InterimJudge` for the arguments.

@@ -88,7 +88,7 @@ class CommandExecutor:
                 self._replies.cut(reason, interrupted_at)
 
     def caught_up(self) -> None:
-        """Check again whether the required silence has elapsed, because voice activity of more audio was decided."""
+        """Check again whether the required silence has elapsed. Call this when more audio windows were decided."""
         if self._elapsed_revision is not None:
             self._silence_elapsed(self._elapsed_revision)
 

@@ -39,8 +39,8 @@ async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
 
 @virtual
 async def test_an_unfinished_sentence_is_waited_for() -> None:
-    """If the turn detector's probability is low and the transcript looks incomplete, much more silence than the
-    fallback of 500 ms is required.
+    """If the turn detector's probability is low and the transcript looks incomplete, more than 1.2 s of
+    silence are required, and not the fallback of 500 ms.
     """
     play = Play(turn=ScriptedTurn(deque([0.02])), stt=open_words())
     async with play.call() as caller:
@@ -109,8 +109,8 @@ async def test_server_vad_commits_when_the_client_stops_sending() -> None:
 
 @virtual
 async def test_server_vad_handles_audio_faster_than_real_time() -> None:
-    """With server_vad, two questions in one message of ten seconds are two turns. The second interrupts the answer to
-    the first.
+    """With server_vad, two questions in one message of ten seconds are two turns. The second turn ends before a
+    response to the first is created, so a single response answers both.
     """
     play = Play(stt=ScriptedStt(deque(["One.", "Two."])))
     async with play.call() as caller:
@@ -131,7 +131,9 @@ async def test_server_vad_handles_audio_faster_than_real_time() -> None:
 
 @virtual
 async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
-    """With semantic_vad, audio that arrives in one large message gives the same turns as in real time, only sooner."""
+    """With semantic_vad, an utterance of several seconds in one message is one turn: all of it is transcribed and it is
+    answered.
+    """
     play = Play()
     async with play.call() as caller:
         caller.pour(3.0, 1.0)
@@ -144,7 +146,7 @@ async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
 
 @virtual
 async def test_an_endless_utterance_becomes_turns() -> None:
-    """An utterance is committed after max_utterance_s. If the caller continues, the rest is the next turn."""
+    """An utterance of 40 s becomes two turns: the first 30 s (max_utterance_s) and the rest."""
     play = Play()
     async with play.call() as caller:
         await caller.speak(40)
@@ -201,7 +203,7 @@ async def test_a_short_pause_asks_no_verdict(pause_s: float, calls: int) -> None
 
 @virtual
 async def test_an_undecided_transcript_asks_the_turn_detector_at_once() -> None:
-    """If a quick transcript does not look complete, the turn detector is called at once, not after `ask_after_ms`."""
+    """If a transcript arrives before `ask_after_ms` and does not look complete, the turn detector is called at once."""
     rules = EndpointingSettings(cut_off_budget=0.99)  # any verdict ends the turn at once
     words = ScriptedStt(deque(["What time is it and"]), delay_s=0.03)
     play = Play(Settings(endpointing=rules), turn=ScriptedTurn(delay_s=0.04), stt=words)
@@ -214,7 +216,7 @@ async def test_an_undecided_transcript_asks_the_turn_detector_at_once() -> None:
 
 @virtual
 async def test_the_turn_detector_gets_the_silence_too() -> None:
-    """The turn detector gets the utterance and the silence after it until the request, as in its training data."""
+    """The turn detector gets the utterance and the 200 ms of silence before the request (`ask_after_ms`)."""
     turn = ScriptedTurn()
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.6))
     async with play.call() as caller:

@@ -65,7 +65,7 @@ async def say(caller: Caller) -> float:
 
 @virtual
 async def test_a_dip_causes_an_interim_transcript() -> None:
-    """A dip causes one interim transcript, although none is due after the usual interval."""
+    """A dip causes one interim transcript before the usual interval is over. With `at_dips` off it causes none."""
     for settings, expected in ((AT_DIPS, 1), (BY_THE_CLOCK, 0)):
         play = scene(settings)
         async with play.call() as caller:
@@ -131,8 +131,8 @@ async def test_a_dip_right_after_an_interim_transcript_is_not_missed() -> None:
 
 @virtual
 async def test_many_dips_keep_the_share_of_time() -> None:
-    """With twenty dips in 3.6 s, and 200 ms per transcript, interim transcripts still take only 40% of the time
-    (`share`): a pause that a dip skipped is added to the next one.
+    """With twenty dips in 3.6 s, and 200 ms per transcript, six to eight interim transcripts are made, about 40%
+    of the time (`share`): a pause that a dip skipped is added to the next one.
     """
     play = scene(stt=Listener(guess_s=0.2))
     async with play.call() as caller:

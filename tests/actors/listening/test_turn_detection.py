@@ -101,7 +101,7 @@ async def test_an_idle_caller_is_spoken_to() -> None:
 
 @virtual
 async def test_an_idle_timeout_ends_with_the_first_word() -> None:
-    """If the caller speaks before the idle timeout, the timeout does not fire, however long the caller speaks."""
+    """If the caller speaks before the idle timeout of 5 s, it does not fire, even if the caller speaks for 12 s."""
     async with Play().call() as caller:
         await caller.ask(type="session.update", session=server_vad(idle_timeout_ms=5000))
         await caller.say()

@@ -33,7 +33,9 @@ DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})
 
 
 def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S) -> Play:
-    """Return a play in which the engine of one stage takes longer, or none for an unknown name."""
+    """Return a play in which the engine of stage `name` takes longer: 200 ms, or `extra_s` seconds for "endpoint" (the
+    turn detector). For another name no engine takes longer.
+    """
     play = Play(settings=settings)
     if name == "endpoint":
         play.turn.delay_s += extra_s
@@ -48,7 +50,9 @@ def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S)
 
 @pytest.mark.parametrize("name", ["endpoint", "stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
-    """If one engine takes 200 ms longer, only its own stage is longer, and the shares still sum up to the turn."""
+    """If one engine takes 200 ms longer, its own stage is longer by 200 ms and no other stage by more than 1 ms. The
+    shares still sum up to the turn.
+    """
     usual, slow = run_virtual(_report(_slow("none"))), run_virtual(_report(_slow(name)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
     # The verdict is computed while the transcript is, so only the time by which it takes longer adds to the turn.
@@ -65,7 +69,9 @@ def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_of_a_draft_grows_its_own_stage_only(name: str) -> None:
-    """If a draft is not ready at the commit, an engine that takes 200 ms longer makes only its own stage longer."""
+    """Also in a turn with a draft, an engine that takes 200 ms longer makes its own stage longer by 200 ms, and no
+    other stage by more than 1 ms.
+    """
     usual, slow = run_virtual(_report(_slow("none", DRAFTING))), run_virtual(_report(_slow(name, DRAFTING)))
     assert usual["drafted"]
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
@@ -75,7 +81,9 @@ def test_a_slow_engine_of_a_draft_grows_its_own_stage_only(name: str) -> None:
 
 
 def test_the_wait_of_a_ready_draft_is_endpointing() -> None:
-    """The time that a ready draft waits for the end-of-turn decision counts for the stage ENDPOINT only."""
+    """If the turn detector is 500 ms slower, the time that a ready draft waits for it counts for the stage ENDPOINT;
+    no other stage is longer by more than 1 ms.
+    """
     usual = run_virtual(_report(_slow("none", DRAFTING)))
     slow = run_virtual(_report(_slow("endpoint", DRAFTING, extra_s=0.5)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}

@@ -48,8 +48,8 @@ def filler_at(caller: Caller) -> float:
 
 @virtual
 async def test_a_late_answer_is_preceded_by_a_filler() -> None:
-    """A late answer is preceded by one filler within `filler_after_ms`, in the same response. The filler is not in the
-    conversation, and the reported latency does not count it.
+    """An answer after four seconds is preceded by one filler within `filler_after_ms`, in the same response. The filler
+    is not in the conversation, and the reported latency lasts until the first audio of the answer.
     """
     play = slow(4.0)
     async with play.call() as caller:
@@ -85,7 +85,7 @@ async def test_an_answer_within_the_budget_has_none() -> None:
 
 @virtual
 async def test_a_host_that_has_grown_slow_fills_at_once() -> None:
-    """After seven answers that took four seconds each, the next one gets a filler as soon as the turn is committed."""
+    """After seven answers that took four seconds each, the next one gets a filler within 0.1 s of the end of speech."""
     play = slow(4.0)
     waits = []
     async with play.call() as caller:

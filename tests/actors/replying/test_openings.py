@@ -36,7 +36,7 @@ def play(*, drafts: bool = False, ttft_s: float = 1.0, **conversation: Any) -> P
 @pytest.mark.parametrize("drafts", [False, True])
 @virtual
 async def test_the_opening_is_heard_at_once_and_the_model_goes_on_behind_it(drafts: bool) -> None:
-    """The opening is played at once, the language model gets it as prefix, and both together are one answer."""
+    """The opening is played within 0.2 s of the commit, and the model gets it as prefix. Both are one answer."""
     scene = play(drafts=drafts)
     async with scene.call() as caller:
         await caller.hush(0.5)

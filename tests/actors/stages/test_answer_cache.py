@@ -97,7 +97,9 @@ async def test_a_hit_never_asks_the_language_model() -> None:
 
 @virtual
 async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
-    """With a hit, the first token takes as long as the lookup, and all time of the turn is attributed to a stage."""
+    """A hit makes the reply about 120 ms earlier than a miss. Its first token takes as long as the lookup, and at most
+    1 ms of the turn is attributed to no stage.
+    """
     cache = SharedCache()
     waits, done = {}, {}
     for kind in ("miss", "hit_exact"):

@@ -17,7 +17,7 @@ FILLER = HeldClip("Let me see.", b"\x11\x11" * 12_000)
 
 
 def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> Play:
-    """Return a play in which every stage is faster than its latency limit."""
+    """Return a play in which every stage is faster than its limit in the latency guide, so that no turn is late."""
     play = Play(settings=Settings(degradation=degradation, speculation=SpeculationSettings(enabled=drafts)))
     play.stt = ScriptedStt(delay_s=0.1)
     play.llm = WordyLlm(ttft_s={"a": 0.08}, answer=CLAUSES)

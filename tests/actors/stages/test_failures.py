@@ -316,7 +316,9 @@ async def test_an_apology_gives_way_to_the_caller() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
-    """A call that never returns, even while its stream opens, is repeated after call_timeout_s."""
+    """A call that never returns, even while its stream opens, is repeated after call_timeout_s. The answer is audible
+    less than a second after that.
+    """
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}})
     play = Play(hedgeless, stt=ScriptedStt(hangs=name == "stt"), llm=WordyLlm(hangs=name == "llm"))
     play.tts.hangs = int(name == "tts")
@@ -332,7 +334,7 @@ async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
 @pytest.mark.parametrize("name", ["llm", "tts"])
 @virtual
 async def test_a_stage_slower_than_its_timeout_answers_in_the_end(name: str) -> None:
-    """After a timeout a stream is repeated with a longer timeout, so even a stage slower than its timeout answers."""
+    """After a timeout a stream is repeated with a longer timeout, so a stage that takes 1.5 timeouts answers."""
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}, "breaker": {"silence_ms": 60_000}})
     slow_s = 1.5 * getattr(hedgeless, name).call_timeout_s
     play = Play(hedgeless)

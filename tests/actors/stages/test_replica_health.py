@@ -1,6 +1,4 @@
-"""A replica of the language model that stops sending tokens is quickly taken out of use, and used again when it
-answers.
-"""
+"""A replica of the language model that sends no tokens for 0.7 s is taken out of use, until it answers a probe."""
 
 from __future__ import annotations
 
@@ -42,7 +40,9 @@ async def test_a_silent_replica_gets_a_second_attempt_next_to_it() -> None:
 
 @virtual
 async def test_a_replica_that_stops_in_an_answer_is_replaced() -> None:
-    """If a replica stops in the middle of an answer, another one continues after the received text within a second."""
+    """If a replica stops in the middle of an answer, another one continues after the received text. The answer is
+    complete in less than 1.5 s.
+    """
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
         await _both_answer_once(desk)
         asyncio.get_running_loop().call_later(0.15, desk.llm.stopped.add, "a")
@@ -57,7 +57,9 @@ async def test_a_replica_that_stops_in_an_answer_is_replaced() -> None:
 
 @virtual
 async def test_a_silent_replica_is_probed_before_it_serves_again() -> None:
-    """While a replica is out of use, another one answers at once. A successful probe puts the replica back into use."""
+    """While a replica is out of use, requests go straight to another one. A successful probe puts the replica back into
+    use.
+    """
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
         await _both_answer_once(desk)
         desk.llm.stopped.add("a")
@@ -79,7 +81,7 @@ async def test_a_silent_replica_is_probed_before_it_serves_again() -> None:
 
 @virtual
 async def test_the_only_replica_is_not_abandoned() -> None:
-    """If there is only one replica, it stays in use, even if it is slow."""
+    """If there is only one replica, it stays in use, even if its first token takes 3 s."""
     async with Desk(WordyLlm(ttft_s={"a": 3.0}), POOR, BREAKER).open() as desk:
         words, ttft, _ = await desk.ask()
     assert words == desk.llm.answer

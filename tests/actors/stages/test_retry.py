@@ -142,7 +142,7 @@ CALLERS, PLACES, SERVICE_S = 21, 2, 0.5
 @virtual
 async def test_many_callers_are_served_in_order() -> None:
     """If more callers wait than a stage can answer within one attempt's time, they are answered in order: none waits
-    longer than the calls before it take.
+    longer than the stage needs to answer every caller once, plus the time of one call.
     """
     served = [0.0] * CALLERS
     free = asyncio.Semaphore(PLACES)

@@ -221,7 +221,7 @@ async def test_failing_speech_to_text_counts_a_sound_as_a_turn() -> None:
 
 @virtual
 async def test_the_reply_resumes_over_a_long_noise() -> None:
-    """During a sound of four seconds without words, the reply resumes after two seconds."""
+    """During a sound of four seconds without words, the reply resumes about two seconds after speech_started."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     async with answering(play) as caller:
         await caller.hush(1.0)
