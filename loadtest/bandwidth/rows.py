@@ -1,4 +1,7 @@
-"""Measured traffic compared with the formula: one row per session, direction and state of the conversation."""
+"""Measured traffic compared with the formula: one row per session, direction and state.
+
+The state is either the time in which the direction carries speech ("talking"), or the whole call ("conversation").
+"""
 
 from __future__ import annotations
 
@@ -77,20 +80,27 @@ class DirectionRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionKind:
-    """A measured kind of session (transport and audio format), with four rows: two directions times two states."""
+    """Traffic of one measured kind of session.
+
+    Attributes:
+        transport: Name of the transport.
+        name: Label of the audio format in tables.
+        rows: Four rows: "up" and "down", each while "talking" and over the whole "conversation".
+    """
 
     transport: str
     name: str
     rows: tuple[DirectionRow, ...]
 
     def row(self, direction: Direction, state: State) -> DirectionRow:
-        """Return the row of a direction and a state."""
+        """Return the row of a direction ("up" or "down") and a state ("talking" or "conversation")."""
         return next(row for row in self.rows if (row.direction, row.state) == (direction, state))
 
     def both_ways(self, state: State) -> NetworkLoad:
         """Return IP bytes and packets per second of both directions together, with acknowledgements.
 
-        For "talking", this is the load while both sides speak at the same time.
+        For the state "talking", this is the load while both sides speak at the same time. For "conversation", it is the
+        mean over the whole call.
         """
         rows = [row for row in self.rows if row.state == state]
         return sum(((row.measured + row.acknowledgements) * (1 / row.seconds) for row in rows), NOTHING)
@@ -102,7 +112,10 @@ class SessionKind:
 
 
 def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) -> SessionKind:
-    """Return the rows of one call. `packets` is the complete capture, and `server` is the server's IPv4 address."""
+    """Return the measured and the computed traffic of one call.
+
+    `packets` is the complete capture, and `server` is the server's IPv4 address.
+    """
     own = [packet for packet in packets if call.port in (packet.source_port, packet.target_port)]
     up = [packet for packet in own if packet.source != server]
     down = [packet for packet in own if packet.source == server]
@@ -151,7 +164,9 @@ def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) ->
 def stream_session(
     stream: MediaStream, packets: Iterable[Packet], port: int, began: float, *, server: str
 ) -> SessionKind:
-    """Return the rows of one media stream. The caller speaks in the first half of the time, the agent in the second.
+    """Return the measured and the computed traffic of one media stream.
+
+    The caller speaks in the first half of the time, the agent in the second.
 
     Args:
         stream: The stream that was sent.

@@ -20,9 +20,9 @@ class RowVerdict(Enum):
     """Result of comparing a row of the guide with a measured or computed rate.
 
     Attributes:
-        HOLDS: The rate is within the row's minimum (per-agent rows: within the upper rate).
-        WITHIN_RECOMMENDED: The rate exceeds the row's minimum but not its recommended rate.
-        EXCEEDED: The rate exceeds the row.
+        HOLDS: The rate is within the minimum of a server row, or within the upper rate of a per-agent row.
+        WITHIN_RECOMMENDED: The rate exceeds the minimum of a server row but not its recommended rate.
+        EXCEEDED: The rate exceeds the recommended rate of a server row, or the upper rate of a per-agent row.
     """
 
     HOLDS = "holds"
@@ -117,7 +117,7 @@ class ServerRow:
 
 
 def quality_rows(sessions: Sequence[SessionKind]) -> list[QualityRow]:
-    """Return the per-agent table, computed from the measured Opus streams with 20 ms frames and without DTX."""
+    """Compare the guide's per-agent rows with the measured Opus streams with 20 ms frames and without DTX, in order."""
     return [_quality_row(quality, sessions) for quality in QUALITIES]
 
 
@@ -143,7 +143,7 @@ def fitting(quality: PublishedQuality) -> str:
     """Return, as text, the smallest change of the settings that keeps the rate within the row's upper rate.
 
     The rate is that of one direction, with headers, by formula. Streams without DTX are tried before DTX, short frames
-    before long ones, and high rates before low ones.
+    before long ones, and high rates before low ones. If no setting fits, the text gives the rate of the headers alone.
     """
     for dtx in (False, True):
         for frame_ms in FRAME_MS:
@@ -166,7 +166,7 @@ def _average_kbps(rate: float, frame_ms: int, *, dtx: bool) -> float:
 
 
 def server_rows(sessions: Sequence[SessionKind], measured_mbps: dict[tuple[int, str], float]) -> list[ServerRow]:
-    """Return the server table, computed for every kind of session.
+    """Compare the guide's server rows with every kind of session. Return one row for each combination.
 
     Args:
         sessions: Measured kinds of session.
@@ -201,9 +201,10 @@ def _server_row(
 
 
 def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
-    """Return the server table, computed by formula, for a unit that forwards media between caller and agent.
+    """Compare the guide's server rows with a unit that forwards media between caller and agent, by formula.
 
-    The unit carries four legs of each conversation: two directions on each side.
+    Return one row for each configuration in `projected` and each server row. The unit carries four legs of each
+    conversation: two directions on each side.
     """
     rows = []
     for row in projected:
@@ -230,14 +231,17 @@ def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
 
 
 def judge(mbps: float, server: PublishedServer) -> RowVerdict:
-    """Return the verdict on a rate in megabits per second. The row's rates may be exceeded by `TOLERANCE`."""
+    """Compare a rate in megabits per second with a server row, whose rates may be exceeded by the share `TOLERANCE`."""
     if mbps <= server.minimum * (1 + TOLERANCE):
         return RowVerdict.HOLDS
     return RowVerdict.WITHIN_RECOMMENDED if mbps <= server.recommended * (1 + TOLERANCE) else RowVerdict.EXCEEDED
 
 
 def _instead(server: PublishedServer, transport: str, sessions: Sequence[SessionKind]) -> str:
-    """Describe the kind of session with the highest rate within the row, if possible on the same transport."""
+    """Describe the kind of session with the highest rate within the row's recommended rate, as text.
+
+    Sessions on `transport` are preferred. If no session is within the rate, the text says so.
+    """
     per_agent = server.recommended * 1000 / server.agents
     fits = [session for session in sessions if session.kbps <= per_agent]
     if not fits:

@@ -93,7 +93,7 @@ class AblationRow:
     Attributes:
         technique: The technique.
         spread: Voice-to-voice latency of all answered turns.
-        stages: Duration of each stage in these turns, by name of the stage.
+        stages: Statistics of the duration of each stage in these turns, by name of the stage.
         unanswered: Number of turns without an answer.
         premature: Number of replies that started before the caller had finished.
         cost_ms: Mean over the clips of a clip's median latency with the technique off minus its median with all
@@ -140,7 +140,10 @@ def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[
 
 
 def by_clip(records: Sequence[TurnRecord]) -> dict[str, list[float]]:
-    """Return the voice-to-voice latencies of the answered turns in milliseconds, by the clip's file name."""
+    """Return the voice-to-voice latencies of the answered turns in milliseconds, by the clip's file name.
+
+    Clips without an answered turn are left out.
+    """
     latencies = defaultdict(list)
     for record in records:
         if record.voice_to_voice_ms is not None:

@@ -49,8 +49,8 @@ class Interruption:
         clip: The clip that interrupts.
         stop_ms: Time from sending the first frame with speech to the reply's last played sample.
         frame_ms: Time from the first sample of speech to sending its frame.
-        server_ms: Time from the arrival of the first window with speech to the end of the reply, measured by the
-            server. None if the server did not report it.
+        server_ms: Time from the arrival of the first voice activity window with speech to the end of the reply,
+            measured by the server. None if the server did not report it.
         heard_s: Seconds of the reply that were played.
         kept_s: Seconds that it takes to speak `kept`.
         kept: Text of the reply in the conversation history.
@@ -79,7 +79,8 @@ def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> li
         question: First line.
         clips: Clips that interrupt. They are used in order and then repeated.
         count: Number of interruptions.
-        offset: Number of interruptions of the callers before this one, so that every caller uses other offsets.
+        offset: Number of interruptions in the scripts of all earlier callers, so that every caller interrupts at other
+            times.
     """
     numbers = range(offset, offset + count)
     over = [ScriptedLine(clips[number % len(clips)], FIRST_S + number * STEP_S % SPREAD_S) for number in numbers]
@@ -87,7 +88,10 @@ def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> li
 
 
 def interruptions(dialogue: ScriptedCaller) -> list[Interruption]:
-    """Return the interruptions that stopped a reply. Lines that did not stop the previous line's reply are left out."""
+    """Return the interruptions of a finished conversation that stopped a reply, in order. Empty if none did.
+
+    Lines that did not stop the previous line's reply are left out.
+    """
     stopped = []
     for turn, interrupting in pairwise(dialogue.turns):
         if turn.stop_s is not None and turn.reply is not None:
@@ -120,8 +124,8 @@ class Stops:
     Attributes:
         asked: Number of interruptions in the scripts.
         found: The interruptions that stopped a reply.
-        late_ms: 99th percentile of the delay with which the callers sent their frames. Late frames make measured times
-            longer.
+        late_ms: 99th percentile of the delay with which the callers sent their frames, in milliseconds. Late frames
+            make measured times longer.
     """
 
     asked: int
@@ -129,9 +133,12 @@ class Stops:
     late_ms: float = 0.0
 
     def spreads(self) -> dict[str, Spread]:
-        """Return the distribution of each part of the time to silence, by the part's name.
+        """Return statistics of the times, in milliseconds, from the caller's speech to the reply's last played sample.
 
-        The part outside the server is the network in both directions and the speech before the first window.
+        By name: the time from the first frame with speech, the time from the first sample of speech, and two parts of
+        the former. One part is in the server, from the arrival of the first voice activity window with speech. The
+        other part is the network in both directions and the speech before that window. A time that was never
+        measured is left out.
         """
         server = [each.server_ms for each in self.found if each.server_ms is not None]
         rest = [each.stop_ms - each.server_ms for each in self.found if each.server_ms is not None]

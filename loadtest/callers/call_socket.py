@@ -193,7 +193,7 @@ class CallSocket(WSListener):
             self._transport.send(WSMsgType.TEXT, message)
 
     def begin(self, participant: CallParticipant) -> None:
-        """Attach the caller to the configured session."""
+        """Start the call: from now on, events go to `participant`, and `send_frame` sends its messages."""
         self.participant = participant
 
     async def close(self) -> None:

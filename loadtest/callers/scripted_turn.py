@@ -72,12 +72,12 @@ class ScriptedTurn:
 
     @property
     def speech_begins(self) -> float:
-        """Deadline of the frame with the line's first sample of speech."""
+        """Deadline of the frame with the line's first sample of speech, in seconds on the client's clock."""
         return self.microphone.scheduled(self.spoken.start + self.spoken.clip.speech_start)
 
     @property
     def speech_ends(self) -> float:
-        """Deadline of the frame with the line's last sample of speech."""
+        """Deadline of the frame with the line's last sample of speech, in seconds on the client's clock."""
         return self.microphone.scheduled(self.spoken.start + self.spoken.clip.speech_end - 1)
 
     def outcome(self, latest: bool) -> TurnOutcome:

@@ -61,12 +61,12 @@ class OpenTurn:
 
     @property
     def speech_begins(self) -> float:
-        """Deadline of the frame with the first sample of speech."""
+        """Deadline of the frame with the first sample of speech, in seconds on the caller's clock."""
         return self.began_at + self.utterance.speech_start_s // FRAME_S * FRAME_S
 
     @property
     def speech_ends(self) -> float:
-        """Deadline of the frame with the last sample of speech."""
+        """Deadline of the frame with the last sample of speech, in seconds on the caller's clock."""
         return self.began_at + self.utterance.speech_end_s // FRAME_S * FRAME_S
 
     def answered(self, now: float) -> bool:
@@ -170,7 +170,13 @@ def _outcome(reply: BufferedReply | None) -> str:
 
 
 def _stage_shares_ms(report: Mapping[str, Any], turn: OpenTurn, latency_s: float) -> dict[str, float] | None:
-    """Return the milliseconds of each stage, as `rejoinder talk` does. None if the server reported no stages."""
+    """Return the milliseconds that each stage adds to a turn's latency, by stage. None if the server reported none.
+
+    Args:
+        report: The `rejoinder` field of the reply's `response.done`.
+        turn: The turn.
+        latency_s: Voice-to-voice latency of the turn in seconds. The stages sum to it.
+    """
     if report.get("stages_ms") is None:
         return None
     parsed = ServerReport.model_construct(**report)

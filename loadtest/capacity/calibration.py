@@ -24,7 +24,7 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.measuring.waterfall import Stage
 
 SHARES = (0.2, 0.4, 0.6)
-"""Loads of the calibration runs, as shares of the knee."""
+"""Loads of the calibration runs, as shares of the knee (the largest number of sessions within the latency limit)."""
 
 LEAST_TURNS = 30
 """Minimum number of answered turns in a level. Fewer turns do not give a usable 95th percentile."""
@@ -193,7 +193,9 @@ def load(path: Path) -> Calibration:
 
 
 def levels_for(knee: int) -> tuple[int, ...]:
-    """Return the numbers of sessions of the levels, in order.
+    """Return the numbers of sessions at which to calibrate, rising: the shares `SHARES` of `knee`.
+
+    `knee` is the largest number of sessions with which the deployment is within its latency limit.
 
     Raises ConfigError if `knee` is too small for three different numbers.
     """
@@ -206,7 +208,10 @@ def levels_for(knee: int) -> tuple[int, ...]:
 
 
 def level(result: RunResult, window: MeasuredWindow) -> Level:
-    """Return a run, reduced to a level. Raises ConfigError if fewer than `LEAST_TURNS` turns were answered."""
+    """Return a run, reduced to a level. `window` has the replicas' metrics of the same run.
+
+    Raises ConfigError if fewer than `LEAST_TURNS` turns were answered.
+    """
     whole = result.latencies.get(VOICE_TO_VOICE)
     if whole is None or result.counts.answered < LEAST_TURNS:
         raise ConfigError(

@@ -237,12 +237,12 @@ class Measured:
 
 
 def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]) -> TurnNetwork:
-    """Return the calibrated network with the stages that the row changes replaced.
+    """Return the queueing network of a row: the calibrated one, with emulated stages in place of those that it changes.
 
     Args:
         calibration: Calibration of `BASE`.
         changed: The row.
-        words: Vocabulary of the emulated language model.
+        words: Words of which the emulated language model makes its replies.
     """
     settings = settings_of(calibration.settings, changed.changes)
     fitted = fit(calibration, emulated_reply(parse_settings(calibration.settings), words))
@@ -251,7 +251,13 @@ def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]
 
 
 def predict_row(net: TurnNetwork, changed: CapacityRow, limit_ms: float = LIMIT_MS) -> Predicted:
-    """Return the prediction of a row: its knee, and its percentiles at the loads at which it is to be measured."""
+    """Return the prediction of a row: its knee, and its percentiles at the loads at which it is to be measured.
+
+    Args:
+        net: Queueing network of the row, from `network`.
+        changed: The row.
+        limit_ms: Limit of the 95th percentile of voice-to-voice latency in milliseconds.
+    """
     sessions = knee(lambda sessions: predict(net, sessions, PREDICT_FOR_S).p95_ms.value, limit_ms, most=500)
     loads = tuple(max(1, round(share * sessions)) for share in LOADS)
     predictions = [predict(net, load, PREDICT_FOR_S) for load in loads]
@@ -273,6 +279,11 @@ def crossing(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
 
     Outside the measured loads the nearest rising line is extended. Where noise makes a percentile fall with load, only
     rising lines count.
+
+    Args:
+        sessions: Measured numbers of sessions, rising.
+        p95_ms: 95th percentile of voice-to-voice latency at each of them, in milliseconds.
+        limit_ms: The limit in milliseconds.
 
     Raises:
         ValueError: The percentile rises between no two loads.

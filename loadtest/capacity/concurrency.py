@@ -135,8 +135,9 @@ class Measurements:
 def sessions(measurements: Measurements) -> Iterator[Cell]:
     """Yield the cells of section 5 for 10 to 10,000 sessions.
 
-    Each number of sessions has four cells: sessions on this machine, workers of 10 and of 20 jobs (a job is a session),
-    and our hosts with the maximum number of sessions.
+    Each number of sessions has four cells: the result of a load run on this machine, the cores and memory of workers
+    with 10 and with 20 sessions each (the guide calls a session a job), and the same of hosts with as many sessions as
+    fit within `HOST_CORES`.
     """
     runs = {run.sessions: run for run in measurements.runs}
     for count in SESSION_ROWS:
@@ -147,7 +148,7 @@ def sessions(measurements: Measurements) -> Iterator[Cell]:
 
 
 def _held(count: int, run: ConcurrencyRun | None, measurements: Measurements) -> Cell:
-    """Return the cell for `count` sessions on this machine, measured by a load run."""
+    """Return the cell for `count` sessions on this machine: the result of a load run, or `_not_run` without one."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if run is None:
         return _not_run(count, measurements)
@@ -280,7 +281,7 @@ PRECISION_BITS = {"FP16": 16, "INT8": 8, "INT4": 4}
 
 
 def ram(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 4.3. Each states whether the guide's memory is enough, and by which factor."""
+    """Yield the cells of section 4.3: for each component, whether the guide's three amounts of memory are enough."""
     for row in RAM:
         for column, given_mb in (
             ("minimum", row.minimum_mb),
@@ -342,7 +343,10 @@ def _needed_mb(row: Ram, measurements: Measurements) -> tuple[float, str, CellSt
 
 
 def _weights_cell(row: Ram, column: str, given_mb: int) -> Cell:
-    """Return the cell of a model that is too large to measure here, from the size of its weights."""
+    """Return the cell of a model that is too large to measure here, from the size of its weights.
+
+    `given_mb` is the guide's memory in MB, which stands in `column`.
+    """
     needs = {name: row.parameters_b * bits / 8 * (1 + KV_SHARE) for name, bits in PRECISION_BITS.items()}
     fits = [name for name, gb in needs.items() if gb * 1000 <= given_mb]
     source = ", ".join(f"{name} {gb:.1f} GB" for name, gb in needs.items())

@@ -37,7 +37,7 @@ SEVEN_B, SEVENTY_B = 7.0, 70.0
 
 
 def placement(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 4.1: the recommended place and the alternative of each component."""
+    """Yield two cells of section 4.1 per component: our result for the recommended and for the alternative hardware."""
     for row in PLACEMENTS:
         yield _PLACES[row.component](row, measurements, "recommended", row.recommended)
         yield _PLACES[row.component](row, measurements, "alternative", row.alternative)
@@ -138,7 +138,7 @@ def _cell(
 
 
 def gpus() -> Iterator[Cell]:
-    """Yield the GPU cells of section 4.2: memory, rank by speed, and best use.
+    """Yield three cells of section 4.2 for each GPU: its memory, its rank by speed, and its best use.
 
     They are computed from published figures, because this machine has no GPU.
     """

@@ -143,7 +143,7 @@ def _scv(first: ServiceTimes, rest_s: float) -> float:
 
 
 class _Search:
-    """Cache of predictions for one target: each number of replicas is simulated once."""
+    """Predictions for one target, network and number of admitted sessions. Each set of replicas is simulated once."""
 
     def __init__(self, network: TurnNetwork, target: CapacityTarget, admitted: int, cycle_s: float) -> None:
         self._network = network
@@ -153,9 +153,10 @@ class _Search:
         self._predictions: dict[tuple[int, ...], Prediction] = {}
 
     def start(self, slack_ms: float) -> dict[str, int]:
-        """Return a first guess of the replicas per stage, by formula.
+        """Return a first guess of the replicas per stage, by the formulas of `rejoinder.core.capacity.sizing`.
 
-        Each stage may use a third of `slack_ms` for waiting.
+        `slack_ms` is the part of the latency limit that remains for waiting, in milliseconds. Each of the three stages
+        may use a third of it.
         """
         per_s = self._admitted / self._cycle_s
         return {stage: self._by_formula(stage, per_s, slack_ms / 3000) for stage in STAGES}

@@ -126,6 +126,10 @@ def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyMo
 
     The first segment's length follows from its number of words. The other segments share the rest of the audio. They
     complete at even intervals while the language model generates.
+
+    Args:
+        level: The level.
+        conversation: Settings of the deployment, which give the number of words of the first segment.
     """
     segments = max(1, round(level.stages["tts"].requests / max(1.0, _turns_counted(level))))
     first_s = min(level.audio_s, conversation.first_segment_words * CHARACTERS_PER_WORD / CHARACTERS_PER_S)
@@ -153,7 +157,7 @@ def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float =
 
 
 def _served(calibration: Calibration, name: str) -> Quantiles:
-    """Return the service times of a stage, pooled over all comparable levels."""
+    """Return the service times of a stage, pooled over the levels of `_comparable`."""
     rows = [level.stages[name] for level in _comparable(calibration, name)]
     return pooled([(row.served, Quantiles(row.service)) for row in rows])
 
@@ -264,7 +268,10 @@ def _transcript_hop_s(network: TurnNetwork, level: Level) -> float:
 
 
 def with_calibrated_hops(network: TurnNetwork, stages: dict[str, QueueStage]) -> TurnNetwork:
-    """Return the network with `stages` replaced, by name. The hop time of each stage stays as calibrated."""
+    """Return the network with `stages` replaced, by name.
+
+    The time of the network hop to the replicas of each stage stays as calibrated.
+    """
     changed = {name: replace(stage, hop_s=getattr(network, name).hop_s) for name, stage in stages.items()}
     return network.with_stages(changed)
 

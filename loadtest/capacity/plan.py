@@ -35,7 +35,8 @@ class LevelCheck:
 
     Attributes:
         sessions: Number of sessions.
-        measured: `p50_ms`, `p95_ms`, `p99_ms` and `turns_per_s`.
+        measured: By name: percentiles of voice-to-voice latency in milliseconds (`p50_ms`, `p95_ms`, `p99_ms`), and
+            turns per second (`turns_per_s`).
         predicted: The same figures from the simulation.
     """
 
@@ -151,7 +152,11 @@ def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, 
 
 
 def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Knee:
-    """Return the knee of the calibrated deployment: the maximum number of sessions with a p95 within `limit_ms`."""
+    """Return the knee of the calibrated deployment.
+
+    It is the largest number of sessions whose p95 voice-to-voice latency is within `limit_ms` in a simulation of
+    `network`, or the number that the hosts' cores can serve if that is smaller.
+    """
     by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
     by_core = calibration.most.hosts * footprint.host(calibration).sessions
     sessions = min(by_slots, by_core)
@@ -169,6 +174,11 @@ def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found:
 
     It covers the plan if the admitted sessions, the turns per second and the replicas of every stage are all within
     the calibrated range. The rate may reach the highest rate measured or predicted at a level.
+
+    Args:
+        calibration: The calibrated levels.
+        checked: Measurement and prediction at each level.
+        found: The solved plan.
     """
     levels = calibration.levels
     rate = max(max(check.measured["turns_per_s"], check.predicted["turns_per_s"]) for check in checked)
@@ -183,8 +193,9 @@ def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found:
 
 
 def intervals_ms(checked: Sequence[LevelCheck], prediction: Prediction, basis: Basis) -> dict[str, float] | None:
-    """Return the half width of each percentile's interval in milliseconds, or None for an extrapolated plan.
+    """Return the half width of the interval of `p50_ms`, `p95_ms` and `p99_ms` in milliseconds, by these names.
 
+    The result is None if `basis` is EXTRAPOLATED. `checked` has measurement and prediction at each calibrated level.
     The width combines the largest relative error at a calibrated level with the simulation's sampling error (root of
     the sum of squares). The sampling error alone approaches 0 in large systems and with constant service times, so it
     is not an interval of the prediction. Outside the calibrated range nothing bounds the error of the model.
@@ -270,7 +281,7 @@ def _detector_traffic(calibration: Calibration, turns_per_s: float) -> Traffic:
 
 
 def _stage_basis(calibration: Calibration, stage: str, busy: float) -> Basis:
-    """Return EXTRAPOLATED if the stage's slots are busier in the plan than in every calibrated level."""
+    """Return EXTRAPOLATED if the plan's share of slots in use, `busy`, exceeds that of every level, else PREDICTED."""
     slots = calibration.slots[stage]
     measured = [level.stages[stage].in_service / slots for level in calibration.levels]
     return basis_at(busy, 0.0, max(measured))

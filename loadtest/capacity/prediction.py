@@ -106,10 +106,11 @@ def predict(
 
 
 def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIONS) -> int:
-    """Find the largest number of sessions whose latency is within a limit, by doubling and bisection.
+    """Find the largest number of sessions whose p95 latency is within a limit, by doubling and bisection.
 
     Args:
-        p95_ms: Function that returns the latency in milliseconds for a number of sessions. It must not fall with load.
+        p95_ms: Function from a number of sessions to the 95th percentile of latency in milliseconds. It must not fall
+            with load.
         limit_ms: Largest allowed latency in milliseconds.
         most: Upper bound of the search.
 
@@ -133,7 +134,10 @@ def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIO
 
 
 def predicted_knee(network: TurnNetwork, limit_ms: float, for_s: float = FOR_S, most: int = MAX_SESSIONS) -> int:
-    """Return the largest number of sessions whose predicted p95 is within the limit. See `knee`."""
+    """Return the largest number of sessions whose simulated p95 voice-to-voice latency is within `limit_ms`.
+
+    `for_s` is the simulated time per seed in seconds, after the warm-up. See `knee` for the other arguments.
+    """
     return knee(lambda sessions: predict(network, sessions, for_s).p95_ms.value, limit_ms, most)
 
 

@@ -30,9 +30,9 @@ class QueueStage:
     Attributes:
         replicas: Number of replicas, at least 1.
         slots: Requests that one replica serves at the same time, at least 1.
-        first: Time from getting a slot to the first output. The caller of `serve` gives the time after the first
-            output.
-        hop_s: Time of the network hop to the replica and back. It occupies no slot.
+        first: Distribution of the seconds from getting a slot to the first output. The caller of `serve` gives the
+            time after the first output.
+        hop_s: Distribution of the seconds of the network hop to the replica and back. The hop occupies no slot.
     """
 
     replicas: int
@@ -73,7 +73,7 @@ class QueueReplica:
 
 
 class QueueStation:
-    """All replicas of one stage, with their measurements.
+    """All replicas of one stage, with their measurements. For each request, call `choose` and run `serve`.
 
     Attributes:
         stage: The configuration.
@@ -96,7 +96,10 @@ class QueueStation:
         return sum(replica.busy_s for replica in self._replicas)
 
     def choose(self, avoid: QueueReplica | None = None) -> QueueReplica | None:
-        """Return the replica with the shorter queue of two random replicas, never `avoid`. None if no other exists."""
+        """Choose two random replicas other than `avoid`. Return the one with fewer requests, waiting or in service.
+
+        Return None if `avoid` is the only replica.
+        """
         allowed = [replica for replica in self._replicas if replica is not avoid] if avoid else self._replicas
         if not allowed:
             return None

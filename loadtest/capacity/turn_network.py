@@ -193,7 +193,7 @@ def simulate(
 
 
 class _Run:
-    """State of one simulated run."""
+    """One simulated run: its stages, conversations and measurements."""
 
     def __init__(self, network: TurnNetwork, seed: int) -> None:
         self.env = simpy.Environment()

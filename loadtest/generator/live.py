@@ -59,7 +59,7 @@ def _row(histogram: HdrHistogram) -> list[str]:
 
 
 def _generator(progress: RunProgress) -> Text:
-    """Return a sparkline of the p95 over time, and the generator's failed self-checks."""
+    """Return a sparkline of the 95th percentile of voice-to-voice latency over time, and the failed self-checks."""
     recent = [moment.p95_ms for moment in progress.timeline()[-WIDTH:]]
     most = max((value for value in recent if value is not None), default=0)
     line = (

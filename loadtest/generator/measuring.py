@@ -48,7 +48,10 @@ class _Reading:
 
 
 class WindowWatcher:
-    """Progress callback that reads the replicas' metrics at the start and at the end of the measured time."""
+    """Reads the replicas' metrics at the start and at the end of the measured time of a run.
+
+    Pass the watcher to `run` as its progress callback, and call `window` after the run.
+    """
 
     def __init__(self, url: str, from_s: float, to_s: float, reader: Callable[[str], Reading] = read) -> None:
         """Create a watcher.
@@ -100,7 +103,7 @@ class WindowWatcher:
 
 
 def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tuple[RunResult, MeasuredWindow]:
-    """Run a scenario and return its result and the replicas' metrics of the measured time.
+    """Run a scenario. Return (its result, the replicas' metrics of its measured time).
 
     It raises what `run` and `WindowWatcher.window` raise. `watch` is called as by `run`.
     """

@@ -27,24 +27,26 @@ class PacedCaller(Protocol):
 
 
 class FramePacer:
-    """Pacer of all callers in a process. Callers may join and leave at any time, from the same event loop.
+    """Calls `send_frame` of each caller in a process once per 20 ms frame, at the frame's deadline.
+
+    Keep `run` running. Callers may join and leave at any time, from the same event loop.
 
     Attributes:
         late_s: Delay after the deadline of each frame sent, in seconds. The code that reads the list clears it.
     """
 
     def __init__(self, start: float) -> None:
-        """Create a pacer whose tick 0 is at `start`, in seconds of the monotonic clock."""
+        """Create a pacer. Slot 0 of its first frame is due at `start`, in seconds of the monotonic clock."""
         self._start = start
         self._slots: list[list[PacedCaller]] = [[] for _ in range(FRAME_SLOTS)]
         self.late_s = array("d")
 
     def join(self, caller: PacedCaller, slot: int) -> None:
-        """Send the caller's frames in `slot` (0 to 19) from now on."""
+        """Send the caller's frames in `slot` from now on: the millisecond of each 20 ms frame, 0 to 19."""
         self._slots[slot].append(caller)
 
     def leave(self, caller: PacedCaller, slot: int) -> None:
-        """Stop sending the caller's frames. Do nothing if the caller has already left."""
+        """Stop sending the caller's frames in `slot`. Do nothing if the caller has already left."""
         if caller in self._slots[slot]:
             self._slots[slot].remove(caller)
 

@@ -68,7 +68,10 @@ def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResu
 
 
 async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
-    """Run both, and cancel `watching` when `working` is done. Exceptions of `working` are raised without a group."""
+    """Run two coroutines at the same time, and cancel `watching` when `working` is done.
+
+    Exceptions of `working` are raised without a group.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watching)

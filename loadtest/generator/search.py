@@ -29,7 +29,8 @@ REPEATS = 3
 
 RECOVERY_SLACK = 0.10
 RECOVERY_SLACK_MS = 20.0
-"""Accepted growth of the median after a step, as a share and in milliseconds: its noise on a shared machine."""
+"""Accepted growth of the median in a recovery check: the share `RECOVERY_SLACK` plus this number of milliseconds. The
+median varies by as much on a shared machine."""
 
 
 class SearchEnd(Enum):

@@ -38,7 +38,7 @@ STEAL_SHARE = 0.01
 
 
 class LoopLag:
-    """Sampler of the event loop's lag: how late the loop returns from a sleep.
+    """Samples the event loop's lag, which is how late the loop returns from a sleep. Run `run` as a task.
 
     Attributes:
         late_s: The samples in seconds. The code that reads the list clears it.
@@ -98,7 +98,7 @@ def stolen_and_total() -> tuple[int, int]:
 
 
 def drain(values: array[float]) -> str:
-    """Return the encoded histogram of values in seconds, and clear the values."""
+    """Return a histogram of values in seconds, compressed and base64-encoded. Clear the values."""
     text = encoded(values)
     del values[:]
     return text

@@ -54,7 +54,7 @@ class ServerView:
 
 
 class MemoryWatch:
-    """Sampler of the replicas' memory during a run."""
+    """Samples the replicas' memory during a run. Run `run` as a task, and read the samples with `between`."""
 
     def __init__(self, server: ServerView) -> None:
         self._server = server
@@ -76,5 +76,8 @@ class MemoryWatch:
             await asyncio.sleep(max(SHORTEST_S, span_s / SAMPLES))
 
     def between(self, from_s: float, to_s: float) -> tuple[tuple[float, float], ...]:
-        """Return the samples from `from_s` to `to_s` as (seconds after the start of the run, MiB)."""
+        """Return the samples from `from_s` to `to_s` as (seconds after the start of the run, MiB of all replicas).
+
+        Both limits are in seconds after the start of the run. Empty if the server does not report its memory.
+        """
         return tuple(sample for sample in self._samples if from_s <= sample[0] <= to_s)

@@ -85,11 +85,11 @@ class RunProgress:
 
     @property
     def elapsed_s(self) -> float:
-        """Time since the start of the run in seconds. Negative before it."""
+        """Time since the start of the run in seconds. Negative before the start."""
         return time.time() - self.start_at
 
     def add(self, worker: int, line: dict[str, Any]) -> None:
-        """Merge a report of a worker, which covers about one second."""
+        """Merge a report (`line`, parsed JSON) of the worker with the number `worker`. It covers about one second."""
         fresh = self.merged.add(worker, line)
         self.live[worker] = line["live"]
         self.traffic[worker] = Counter(line["traffic"])

@@ -40,7 +40,7 @@ def _place(percentile: float) -> float:
 
 
 def percentile_curves(result: RunResult) -> str:
-    """Return a chart of latency by percentile: a bold line for the whole turn and a line for each stage."""
+    """Return an SVG chart of latency by percentile: a bold line for the whole turn and a line for each stage."""
     figure, axes = _figure()
     for colour, name in zip((*COLOURS, "black"), (*WATERFALL, VOICE_TO_VOICE), strict=True):
         if row := result.latencies.get(name):
@@ -55,7 +55,7 @@ def percentile_curves(result: RunResult) -> str:
 
 
 def waterfall(result: RunResult) -> str:
-    """Return a waterfall chart: the median and the 95th percentile of each stage, one after the other."""
+    """Return an SVG waterfall chart: the median and the 95th percentile of each stage, one after the other."""
     figure, axes = _figure()
     begin = 0.0
     names = [name for name in WATERFALL if name in result.latencies]
@@ -76,7 +76,7 @@ def waterfall(result: RunResult) -> str:
 
 
 def timeline(result: RunResult) -> str:
-    """Return a chart of open calls, latency and failures over time."""
+    """Return an SVG chart of open calls, voice-to-voice latency and failed turns over the time of the run."""
     figure, axes = _figure()
     moments = result.timeline
     times = [moment.at_s for moment in moments]

@@ -44,7 +44,8 @@ COMPONENT_SERIES: Mapping[Component, tuple[str, ...]] = {
     Component.TTS: (RAW + Stage.TTS_FIRST_AUDIO.value,),
     Component.AUDIO: (AUDIO,),
 }
-"""Measured series for each component of the latency guide. `loadtest.callers.turn_outcomes` defines EOU and AUDIO."""
+"""Names of the measured series of latencies, by component of the latency guide. EOU and AUDIO are defined in
+`loadtest.callers.turn_outcomes`."""
 
 METRIC_SERIES: Mapping[Metric, str] = {
     Metric.END_TO_END: VOICE_TO_VOICE,
@@ -55,7 +56,7 @@ METRIC_SERIES: Mapping[Metric, str] = {
     Metric.END_TO_END_P95: VOICE_TO_VOICE,
     Metric.END_TO_END_P99: VOICE_TO_VOICE,
 }
-"""Measured series for each metric in section 7.1 of the latency guide."""
+"""Name of the measured series of latencies, by metric in section 7.1 of the latency guide."""
 
 Series = Mapping[str, HdrHistogram]
 
@@ -80,7 +81,10 @@ def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int
 
 
 def _needed(violations: int, turns: int, allowed: float) -> int:
-    """Return how many more turns decide the verdict if the rate of violations stays the same. Found by bisection."""
+    """Return how many more turns decide the verdict if the rate of violations stays the same. Found by bisection.
+
+    `allowed` is the share of turns that may violate the limit. The result is at most about `MAX_NEEDED`.
+    """
     rate = violations / turns if turns else 0.0
 
     def decided(total: int) -> bool:
@@ -174,7 +178,7 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
 
     Args:
         tier: The latency tier that the run must meet.
-        series: Measured latencies by name.
+        series: Histograms of the measured latencies in microseconds, by name.
         counts: Calls and turns by outcome.
     """
     whole = series.get(VOICE_TO_VOICE)

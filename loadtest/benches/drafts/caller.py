@@ -135,9 +135,9 @@ class HesitantCaller:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """Return the message with the next frame.
+        """Return the message with the next frame. `due` is not used, because the clock is the number of frames sent.
 
-        A hesitant caller never mutes, because the server needs silence to end a turn.
+        There is always one message: the server needs silence to end a turn, so a hesitant caller never mutes.
         """
         if not self._outgoing:
             self._advance()
@@ -166,7 +166,10 @@ class HesitantCaller:
         self._last_event_at = at
 
     def _silent_frames(self, turn: TurnScript, number: int) -> int:
-        """Return the number of silent frames after a phrase. The silence in both clips is part of the pause."""
+        """Return the number of silent frames that give the pause after phrase `number` of the turn its length.
+
+        The silence at the end of this clip and at the start of the next one is part of the pause.
+        """
         clip, following = (self._speech.utterances[phrase] for phrase in turn.phrases[number : number + 2])
         margins_s = clip.seconds - clip.speech_end_s + following.speech_start_s
         return max(0, round((turn.pauses[number] - margins_s) / FRAME_S))
@@ -188,7 +191,7 @@ class HesitantCaller:
             self._next_at = self.now + self._script[self._turns].think_s
 
     def _answer(self, turn: int) -> ReceivedAnswer | None:
-        """Return the newest answer to the utterance with the turn's last words."""
+        """Return the newest answer to an utterance with the last words of turn number `turn`. None if there is none."""
         end_s = max(spoken.end_s for spoken in self.spoken if spoken.turn == turn)
         items = {utterance.item_id for utterance in self.utterances.values() if utterance.end_s >= end_s}
         return next((answer for answer in reversed(self.answers.values()) if answer.item_id in items), None)
@@ -196,7 +199,7 @@ class HesitantCaller:
     # -- receiving -------------------------------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
-        """Process one server event, given as JSON."""
+        """Process one server event, given as JSON. `arrived` is not used."""
         event = orjson.loads(message)
         handler = self._HANDLERS.get(event["type"])
         if handler:

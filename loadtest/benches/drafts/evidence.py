@@ -99,7 +99,7 @@ NOTHING = Evidence(
 
 
 def evidence(call: HesitantCaller, turns: int) -> Evidence:
-    """Return the evidence of a call after `hang_up`. `turns` is the number of turns in its script."""
+    """Return the evidence of a call that `hang_up` has ended. `turns` is the number of turns in its script."""
     covered = {key: _covered(utterance, call.spoken) for key, utterance in call.utterances.items()}
     audible = [answer for answer in call.answers.values() if answer.marks]
     return Evidence(
@@ -164,7 +164,10 @@ def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iter
 
 
 def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -> Iterator[Leak]:
-    """Yield the parts of an answer's audio and words that do not have the utterance's mark, `expected`."""
+    """Yield the parts of an answer's audio and words that do not have the utterance's mark, `expected`.
+
+    `turn` is the number of the turn that the leaks name.
+    """
     foreign = [mark for mark in answer.marks if mark is not None and mark != expected]
     if foreign:
         why = "sound of another revision" if expected is not None else "sound before the first end of turn"
@@ -178,7 +181,7 @@ def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -
 
 
 def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
-    """Yield the length of each sequence of consecutive windows without a mark."""
+    """Yield the number of windows without a mark before each mark and after the last mark, 0 if there are none."""
     length = 0
     for mark in (*marks, -1):
         if mark is None:

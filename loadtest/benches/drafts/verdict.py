@@ -64,12 +64,15 @@ class DraftFindings:
     took_s: float
 
     def drafts(self, outcome: str) -> int:
-        """Return the host's number of speculative replies with an outcome, such as "kept" or "discarded"."""
+        """Return the number of speculative replies with an outcome, over all hosts. 0 if no host reported.
+
+        `outcome` is "begun" (all), "kept", "discarded" or "discarded_ready" (discarded with audio ready to be sent).
+        """
         host = self.stages.get("host")
         return round(host.drafts.get(outcome, 0)) if host else 0
 
     def requests(self, stage: str) -> int:
-        """Return the number of requests that ended at a stage."""
+        """Return the number of requests that ended at a stage. 0 if the server did not report the stage."""
         return round(self.stages[stage].requests) if stage in self.stages else 0
 
     @property
@@ -84,7 +87,11 @@ class DraftFindings:
 
     @property
     def holds(self) -> bool:
-        """True if every turn was answered without a leak, and enough speculative replies were discarded to prove it."""
+        """True if the run passes: every turn was answered without a leak, and the run is a proof of it.
+
+        It is a proof if `tried` and `accounted` are true, marks were read, every transcript matches what was spoken,
+        and no error occurred.
+        """
         evidence = self.evidence
         clean = not (evidence.leaks or evidence.misheard or evidence.faults or evidence.unanswered)
         return clean and evidence.judged_s > 0 and self.tried and self.accounted

@@ -137,7 +137,14 @@ def document(found: AblationRow) -> dict[str, Any]:
 
 
 def engines(folder: Path) -> dict[str, str]:
-    """Return the name of each stage's engine, as the server reported it."""
+    """Return the engine name of each stage, from the first "all-on" turn in `folder` that has the server's report.
+
+    Args:
+        folder: Folder of the results of `ablate`.
+
+    Returns:
+        Engine names by stage. Empty if no such turn is stored.
+    """
     records = _stored(folder, _named(ALL_ON))
     return next((record.engines for record in records if record.engines), {})
 
