@@ -83,5 +83,8 @@ class WireEncoder:
         self._to_telephone = Resampler(WIRE_TO_TELEPHONE)
 
     def __call__(self, pcm: bytes) -> bytes:
-        """Return a chunk of 24 kHz 16-bit PCM in the wire format. With G.711, up to two samples wait for the next call."""
+        """Return one chunk of 24 kHz 16-bit PCM in the wire format.
+
+        With G.711, up to two samples wait for the next call.
+        """
         return self._law.encode(self._to_telephone(pcm)) if self._law else pcm
