@@ -45,7 +45,10 @@ def doctor(
 
 
 def table(findings: list[Finding]) -> Table:
-    """Return a table with one row for each finding. Brackets in its text are printed, not read as markup."""
+    """Return a table with one row for each finding: the check, its grade, what was found, and the fix.
+
+    Square brackets in these texts are printed and not interpreted as rich markup.
+    """
     rows = Table("check", "", "found", "fix")
     for finding in findings:
         grade = Text(finding.grade.value, style=COLOURS[finding.grade])

@@ -37,7 +37,7 @@ _MOONSHINE_CUTS = (
 
 @dataclass(frozen=True, slots=True)
 class HumanClip:
-    """One utterance: the part of an audio file from `start_s` to `end_s` seconds (None: to its end).
+    """One utterance: the part of an audio file from `start_s` to `end_s` seconds, or to its end if `end_s` is None.
 
     Attributes:
         source: Name of the package that the file comes from.

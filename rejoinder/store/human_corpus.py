@@ -70,7 +70,11 @@ def human_clips(moonshine: Path, every_prompt: int = 1) -> list[HumanClip]:
 
 
 def debian_clips(every_prompt: int = 1) -> list[HumanClip]:
-    """Return the clips of the installed Debian packages; see `missing_packages`."""
+    """Return the clips of the installed Debian packages. Empty if none is installed (see `missing_packages`).
+
+    Args:
+        every_prompt: n, to use every n-th telephone prompt only.
+    """
     return [*_pocketsphinx(), *_alsa(), *list(_asterisk())[::every_prompt]]
 
 

@@ -70,7 +70,7 @@ def write_stamps(folder: Path, files: Mapping[str, ModelFile]) -> None:
 
 
 def recorded_files(folder: Path) -> dict[str, ModelFile]:
-    """Return the files that the folder's stamp lists. Conversions use it, because no manifest lists their files."""
+    """Return the files that the folder's stamp lists, by name. Empty without a stamp. It is used for conversions."""
     return {
         name: ModelFile(size_bytes=int(stamp["size_bytes"]), sha256=str(stamp["sha256"]))
         for name, stamp in _read_stamps(folder).items()

@@ -23,7 +23,10 @@ Serving = Callable[[Settings], AbstractContextManager[str]]
 
 
 def stored(folder: Path) -> AdmissionResult:
-    """Return the prediction and the repeats that are stored in `folder`. A missing prediction is made and written."""
+    """Return the predicted share of refused calls, and the shares measured so far, from the file in `folder`.
+
+    If there is no such file, write one with the prediction by Erlang B and without measurements.
+    """
     path = _path(folder)
     if not path.exists():
         path.write_text(json.dumps(asdict(AdmissionResult(ADMISSION.refused)), indent=1) + "\n", encoding="utf-8")
@@ -31,7 +34,7 @@ def stored(folder: Path) -> AdmissionResult:
 
 
 def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, console: Console) -> AdmissionResult:
-    """Measure the repeats that are not in `folder` yet, write each one there, and return all of them.
+    """Measure the repeats that are not in `folder` yet, write each one there, and return all with the prediction.
 
     Args:
         folder: Folder of the results.
@@ -62,7 +65,13 @@ def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, cons
 
 
 def scenario(url: str, for_s: float, seed: int) -> Scenario:
-    """Return a scenario of silent calls with Poisson arrivals and a fixed length. The whole run is measured."""
+    """Return a load test of silent calls with Poisson arrivals and a fixed length. The whole run is measured.
+
+    Args:
+        url: Address of the server (http).
+        for_s: Duration of the run in seconds. It is raised to 60 if it is shorter.
+        seed: Seed of everything that is drawn at random.
+    """
     return Scenario(
         url=f"{url.replace('http', 'ws', 1)}/v1",
         sessions=ADMISSION.max_sessions,
@@ -77,7 +86,10 @@ def scenario(url: str, for_s: float, seed: int) -> Scenario:
 
 
 def summary(result: AdmissionResult) -> str:
-    """Return the result as one line of text: prediction, measurement, error, noise, and whether the bound is met."""
+    """Return one line of text: the predicted and the measured share of refused calls, and whether the bound is met.
+
+    It also states the relative error of the prediction, and the noise (half the range of the repeats, also relative).
+    """
     return (
         f"{ADMISSION_ROW}: refused {result.predicted:.1%} predicted (Erlang B), {result.measured:.1%} measured, "
         f"error {result.error:+.1%}, noise {result.noise:.1%}, {'holds' if result.holds else 'does not hold'}"

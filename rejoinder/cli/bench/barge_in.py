@@ -37,7 +37,14 @@ TIMEOUT_S = 20.0
 
 
 def measure(count: int) -> Stops:
-    """Start a server, measure `count` interruptions, divided among CALLERS callers, and return them."""
+    """Start a server with emulated replies, and measure how fast they stop when CALLERS concurrent callers interrupt.
+
+    Args:
+        count: Number of interruptions, divided among the callers.
+
+    Returns:
+        The measured interruptions, and how late the callers sent their audio.
+    """
     with tempfile.TemporaryDirectory(prefix="rejoinder-caller-") as work, cluster("local"):
         question, *clips = make_clips(Path(work), open_store(ModelStoreSettings()), (QUESTION, *OVER))
         with served(parse_settings(SETTINGS)) as url:
@@ -63,7 +70,10 @@ async def _converse(server: ServerAddress, lines: list[ScriptedLine]) -> HeldCal
 
 
 def table(stops: Stops) -> Table:
-    """Return a table of the median, the 95th percentile and the maximum of each part of the time, in milliseconds."""
+    """Return a table with one row for each part of the time from the caller's speech to the silence of the reply.
+
+    The columns are the median, the 95th percentile and the maximum over all interruptions, in milliseconds.
+    """
     rows = Table("ms", "p50", "p95", "most", title=f"{len(stops.found)} of {stops.asked} interruptions")
     for name, part in stops.spreads().items():
         rows.add_row(name, *(f"{value:.0f}" for value in (part.median_ms, part.p95_ms, part.most_ms)))
@@ -71,7 +81,10 @@ def table(stops: Stops) -> Table:
 
 
 def verdict(stops: Stops) -> str:
-    """Return the verdict in one sentence, and a second sentence if the callers sent their audio late."""
+    """Return one sentence with PASS or FAIL, the limit, and the number of correct histories.
+
+    A second sentence follows if the callers sent their audio late, because that makes the measured times longer.
+    """
     true = f"{len(stops.found) - stops.untrue} of {len(stops.found)} histories contain only words that were played"
     text = f"{'PASS' if stops.holds else 'FAIL'}: p95 from first frame to silence, limit {LIMIT_MS:.0f} ms; {true}."
     if stops.late_ms <= LATENESS_LIMIT_MS:
@@ -80,7 +93,11 @@ def verdict(stops: Stops) -> str:
 
 
 def document(stops: Stops) -> dict[str, Any]:
-    """Return the document that `--json` writes."""
+    """Return the object that `--json` writes: the verdict, the limit, the distributions, and every interruption.
+
+    Its keys are asked (number of interruptions in the scripts), holds (the verdict), limit_ms, late_ms, spreads and
+    interruptions.
+    """
     spreads = {name: asdict(part) for name, part in stops.spreads().items()}
     found = [asdict(each) | {"true_to_heard": each.true_to_heard} for each in stops.found]
     return {

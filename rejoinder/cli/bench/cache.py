@@ -35,10 +35,10 @@ STORING = 8
 
 @dataclass(frozen=True, slots=True)
 class CacheRow:
-    """One kind of lookup.
+    """Measured times of one kind of lookup, or of the language model's first token.
 
     Attributes:
-        what: Name of the row.
+        what: Name of the kind.
         spread: Distribution of the times, in milliseconds.
         found: True if every lookup had the expected result: the right answer, or none for a miss.
     """
@@ -57,7 +57,12 @@ class CacheRow:
 
 @dataclass(frozen=True, slots=True)
 class CacheResults:
-    """The measured rows, and the name of the engine of each stage."""
+    """Results of the measurement.
+
+    Attributes:
+        rows: One row for each kind of lookup, and one for the language model's first token.
+        engines: Engine name of each measured stage: answer_cache and llm.
+    """
 
     rows: list[CacheRow]
     engines: dict[str, str]
@@ -70,7 +75,7 @@ class CacheResults:
 
 
 def measure(entries: int, lookups: int, answers: int) -> CacheResults:
-    """Start a local Ray cluster, measure each kind of lookup, and return the results.
+    """Start a local Ray cluster, and measure equal questions, paraphrases, misses, and the model's first token.
 
     Args:
         entries: Number of answers in the cache.
@@ -109,7 +114,10 @@ class CacheProbe:
         self._settings = settings.conversation
 
     async def measure(self, entries: int, lookups: int, answers: int) -> CacheResults:
-        """Fill the cache, then measure each kind of lookup and the model's first tokens; see `measure`."""
+        """Fill the cache, then measure each kind of lookup and the language model's first tokens.
+
+        For the arguments and the result, see the function `measure` of this module.
+        """
         await self._fill(entries)
         rows = [
             await self._lookups("hit, equal question", form=KEPT, kind="exact", entries=entries, count=lookups),
@@ -158,7 +166,11 @@ def _question(form: str, number: int) -> CacheQuestion:
 
 
 def table(found: CacheResults) -> Table:
-    """Return a table of the rows with their times in milliseconds."""
+    """Return a table with one row per kind of lookup, and one for the language model's first token.
+
+    A row has the number of times, their median, p95 and maximum in milliseconds, and whether each lookup gave the
+    expected result.
+    """
     rows = Table(
         "answer", "times", "p50 ms", "p95 ms", "most ms", "found", title="inside a replica, through Serve handles"
     )

@@ -55,7 +55,8 @@ from rejoinder.core.settings.settings import Settings
 
 BEHAVIOR = CallerBehavior(think_s=0.2, think_sigma=0.3, muted_between_turns=True)
 BASE_KNEE = 29
-"""Approximate maximum number of sessions of the base configuration. It only determines the calibration levels."""
+"""Approximate maximum number of sessions of the base configuration. It only determines the numbers of sessions at which
+the system is calibrated."""
 
 CLIP = "two_cities.wav@4.6"
 CLIP_S = (0.2, 1.72)
@@ -67,7 +68,12 @@ _PREDICTED = TypeAdapter(Predicted)
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """The measured rows, and the result of the admission row, or None if it was not requested."""
+    """Predictions and measurements of the rows, and of the admission row.
+
+    Attributes:
+        rows: One element for each requested row, except the admission row.
+        admission: Predicted and measured share of refused calls. None if the admission row was not requested.
+    """
 
     rows: list[Measured]
     admission: AdmissionResult | None
@@ -78,14 +84,14 @@ class Validated:
         return all(found.holds for found in self.rows) and (self.admission is None or self.admission.holds)
 
     def documents(self) -> list[dict[str, Any]]:
-        """Return the documents that `--json` writes."""
+        """Return the list that `--json` writes: one dict for each row, with the admission row last."""
         admission = self.admission
         extra = [asdict(admission) | {"row": ADMISSION_ROW, "holds": admission.holds}] if admission else []
         return [document(found) for found in self.rows] + extra
 
 
 def validate(folder: Path, rows: str, repeats: int, for_s: float) -> Validated:
-    """Calibrate, predict and measure rows; steps that are in the folder are not repeated.
+    """Calibrate, predict and measure rows, and return them. Steps whose result is in the folder are not repeated.
 
     Args:
         folder: Folder of the results.
@@ -128,7 +134,7 @@ def _named(name: str) -> CapacityRow:
 
 
 def short_clip(folder: Path) -> Path:
-    """Write the first words of a human reading to a WAV file, and return its path."""
+    """Write 1.5 s of a human reading (CLIP_S) to `caller.wav` in the folder, and return its path."""
     path = folder / "caller.wav"
     clip = next(clip for clip in default_clips() if clip.name == CLIP)
     begin, end = (round(seconds * WIRE_RATE) * SAMPLE_BYTES for seconds in CLIP_S)
@@ -137,7 +143,15 @@ def short_clip(folder: Path) -> Path:
 
 
 def scenario(url: str, clip: Path, sessions: int, for_s: float, *, seed: int) -> Scenario:
-    """Return a scenario of callers who speak for 1.5 s and think for 0.2 s. A turn ends after 200 ms of silence."""
+    """Return a load test whose callers speak for 1.5 s and think for 0.2 s. A turn ends after 200 ms of silence.
+
+    Args:
+        url: Address of the server (http).
+        clip: WAV file that every caller speaks in every turn.
+        sessions: Number of concurrent callers.
+        for_s: Measured time in seconds, after the warm-up.
+        seed: Seed of everything that is drawn at random.
+    """
     return Scenario(
         url=f"{url.replace('http', 'ws', 1)}/v1",
         sessions=sessions,
@@ -186,7 +200,7 @@ def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Cal
 
 
 def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Measured:
-    """Return the row's prediction and its repeats that are stored in `folder`."""
+    """Return the row's prediction and the repeats in `folder`. If no repeat is stored, only the prediction."""
     path = folder / f"measured-{changed.name}.json"
     if path.exists():
         return _MEASURED.validate_json(path.read_bytes())
@@ -196,7 +210,18 @@ def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, consol
 def _measured(
     folder: Path, result: Measured, calibration: Calibration, how: tuple[Path, float, int], *, console: Console
 ) -> Measured:
-    """Measure the missing repeats. Each is written to `folder` when it is finished. `how`: clip, seconds, repeats."""
+    """Measure the missing repeats of a row, and return the row with all of them. Write each when it is finished.
+
+    Args:
+        folder: Folder of the results.
+        result: The row's prediction, and the repeats measured so far.
+        calibration: The calibration, which contains the settings of the base configuration.
+        how: The caller's clip, the duration of a run in seconds, and the number of repeats.
+        console: Receives one line for each repeat.
+
+    Raises:
+        ConfigError: The load generator was too slow for a valid run.
+    """
     clip, for_s, repeats = how
     predicted = result.predicted
     if len(result.repeats) >= repeats:
@@ -215,7 +240,7 @@ def _measured(
 
 
 def _predicted(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Predicted:
-    """Return the prediction in the folder; make and write it if there is none. A measurement cannot change it."""
+    """Return the row's prediction from the folder. If there is none, compute it from the calibration and write it."""
     path = folder / f"predicted-{changed.name}.json"
     if not path.exists():
         prediction = predict_row(network(calibration, changed, WORDS), changed)
@@ -248,7 +273,11 @@ def _comparison(predicted: Predicted, repeat: Repeat) -> str:
 
 
 def document(found: Measured) -> dict[str, Any]:
-    """Return a row as a dict, in the form that `--json` writes."""
+    """Return a row as the dict that `--json` writes: the fields of `Measured`, and what follows from them.
+
+    The further keys are the measured knee (largest number of sessions within the limit), the errors of its prediction
+    and of the predicted p95 latencies, the noise of both, and holds. Errors and noise are relative (0.1 is 10%).
+    """
     return asdict(found) | {
         "knee": round(found.knee, 2),
         "knee_error": round(found.knee_error, 4),
@@ -260,7 +289,12 @@ def document(found: Measured) -> dict[str, Any]:
 
 
 def table(measured: list[Measured]) -> Table:
-    """Return a table of each row's prediction, measurement, error, and noise (half the range of its repeats)."""
+    """Return a table with one line for each row, except the admission row.
+
+    A line has the predicted and the measured knee (the largest number of sessions within the latency limit), its error,
+    the errors of the predicted p95 latencies, the noise of both, and whether the bounds are met. The noise is half the
+    range of the repeats. Errors and noise are in percent.
+    """
     bounds = f"knee {KNEE_WITHIN:.0%}, p95 {P95_WITHIN:.0%}"
     title = f"p95 limit {LIMIT_MS:g} ms; bounds: {bounds}; noise: half the repeats' range"
     shown = Table("row", "knee predicted", "measured", "error", "noise", "p95 error", "noise", "holds", title=title)

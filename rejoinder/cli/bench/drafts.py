@@ -68,7 +68,10 @@ def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int
 
 
 def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
-    """Return the server's counts when they no longer change after the calls, or after `within_s` seconds."""
+    """Return the server's counts of drafts and requests, by replica.
+
+    Read them every 0.5 s until the counts of drafts no longer change, for at most `within_s` seconds.
+    """
     deadline = time.monotonic() + within_s
     reading = stage_metrics.read(url)
     while time.monotonic() < deadline:
@@ -80,7 +83,10 @@ def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
 
 
 def table(found: DraftFindings) -> Table:
-    """Return a table of the counts of turns, drafts and leaks."""
+    """Return a table with one count per row: turns, pauses, drafts by outcome, leaks and wrong transcripts.
+
+    A leak is a part of a reply that does not belong to the turn before it, for example audio of a discarded draft.
+    """
     evidence = found.evidence
     title = f"{found.callers} callers, {found.took_s:.0f} s"
     table = Table("what", "count", title=title)
@@ -104,7 +110,10 @@ def table(found: DraftFindings) -> Table:
 
 
 def remarks(found: DraftFindings) -> Iterator[str]:
-    """Yield the leaks and other faults, and the verdict as the last line."""
+    """Yield lines of text, the verdict last. At most LISTED leaks, wrong transcripts and other faults each are listed.
+
+    A leak is a part of a reply that does not belong to the turn before it.
+    """
     evidence = found.evidence
     for leak in evidence.leaks[:LISTED]:
         yield f"turn {leak.turn}: {leak.why}: {leak.found} instead of {leak.expected}, {leak.audio_s:.2f} s"
@@ -123,7 +132,11 @@ def remarks(found: DraftFindings) -> Iterator[str]:
 
 
 def document(found: DraftFindings) -> dict[str, Any]:
-    """Return the document that `--json` writes."""
+    """Return the object that `--json` writes.
+
+    It contains the number of callers and of pauses, the verdict (holds), the lateness of the callers' frames, the
+    duration, the evidence (every leak included), the drafts by outcome, and each stage's requests by outcome.
+    """
     host = found.stages.get("host")
     return {
         "callers": found.callers,

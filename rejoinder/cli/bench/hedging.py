@@ -37,6 +37,9 @@ def compare(names: str, requests: int, console: Console) -> list[HedgeComparison
         names: Names of cases, separated by commas; "": all cases.
         requests: Number of requests of each arm.
         console: Receives one line for each case.
+
+    Returns:
+        The results of both arms, one element for each case.
     """
     chosen = [_named(name) for name in names.split(",")] if names else list(CASES)
     with cluster("local"):
@@ -79,7 +82,7 @@ def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
 
 
 async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
-    """Measure one arm in a separate Serve application.
+    """Measure one arm of a case in a separate Serve application. `hedging`: True for the arm with hedging.
 
     Serve is called in a thread: its router is bound to the event loop that first used it, which must keep running.
     """
@@ -116,8 +119,8 @@ class HedgeProbe:
         """Send requests at the scheduled times: `requests` of them, at `rate` per second.
 
         Returns:
-            The TTFTs in ms from the scheduled arrivals, the number of unanswered requests, of hedges and of hedges that
-            were first.
+            Four elements: the TTFTs of the answered requests in ms from their scheduled arrivals, the number of
+            unanswered requests, the number of hedges, and the number of hedges that had the first token.
         """
         running = asyncio.create_task(self._hedger.run())
         try:
@@ -154,7 +157,11 @@ class HedgeProbe:
 
 
 def document(found: HedgeComparison) -> dict[str, Any]:
-    """Return a case as a dict, in the form that `--json` writes."""
+    """Return a case as the dict that `--json` writes, with the keys case, off, on, p99_fall and holds.
+
+    `off` and `on` are the two arms: counts of requests and hedges, and percentiles of the TTFT in ms. `p99_fall` is the
+    relative reduction of the p99 by hedging.
+    """
     arms = {
         name: {
             "requests": len(arm.ttft_ms) + arm.unanswered,
@@ -171,7 +178,11 @@ def document(found: HedgeComparison) -> dict[str, Any]:
 
 
 def table(compared: Sequence[HedgeComparison]) -> Table:
-    """Return a table of the cases, each with hedging off and on."""
+    """Return a table with one row for each case, with hedging off and on in each cell.
+
+    The columns are percentiles of the TTFT in ms, the relative reduction of the p99, the share of additional requests,
+    the number of unanswered requests, and whether the case is within its limits.
+    """
     title = "time to first token, ms, hedging off / on; emulated engine on real Serve replicas"
     rows = Table("case", "p50", "p95", "p99", "p99 falls", "extra requests", "unanswered", "holds", title=title)
     for found in compared:

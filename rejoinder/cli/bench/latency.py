@@ -45,7 +45,9 @@ _RECORDS = TypeAdapter(list[TurnRecord])
 
 
 def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: Console) -> list[AblationRow]:
-    """Measure rows, and return them; turns that are in the folder are not repeated.
+    """Measure the system with all techniques, then without one technique per row. Return all rows, "all on" first.
+
+    Turns that are in the folder are not repeated.
 
     Args:
         folder: Folder of the results.
@@ -73,7 +75,7 @@ def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: 
 
 
 def _clips(folder: Path) -> list[Path]:
-    """Return the paths of the caller's clips, made once per folder, because each synthesis gives other samples."""
+    """Return the paths of the caller's WAV files. They are made once per folder: each synthesis gives other samples."""
     clips = [folder / f"{line.name}.wav" for line in LINES]
     if all(clip.exists() for clip in clips):
         return clips
@@ -90,7 +92,11 @@ def _named(name: str) -> Technique:
 
 
 def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: int, *, console: Console) -> None:
-    """Have conversations until `turns` turns are stored. Each conversation is stored when it ends."""
+    """Have conversations without one technique until `turns` turns are in the folder. Write each when it ends.
+
+    Raises:
+        BackendError: The caller sent audio too late in MOST_TRIES conversations in a row.
+    """
     stored = _stored(folder, technique)
     if len(stored) >= turns:
         return
@@ -132,25 +138,25 @@ def _stored(folder: Path, technique: Technique) -> list[TurnRecord]:
 
 
 def document(found: AblationRow) -> dict[str, Any]:
-    """Return a row as a dict, in the form that `--json` writes."""
+    """Return a row as the dict that `--json` writes: the fields of `AblationRow`, with times in milliseconds."""
     return asdict(found)
 
 
 def engines(folder: Path) -> dict[str, str]:
-    """Return the engine name of each stage, from the first "all-on" turn in `folder` that has the server's report.
+    """Return the engine name of each stage, as the server reported it in the turns of the row "all on".
 
-    Args:
-        folder: Folder of the results of `ablate`.
-
-    Returns:
-        Engine names by stage. Empty if no such turn is stored.
+    `folder` is the folder of the results. Empty if it contains no such turn.
     """
     records = _stored(folder, _named(ALL_ON))
     return next((record.engines for record in records if record.engines), {})
 
 
 def table(rows: Sequence[AblationRow]) -> Table:
-    """Return a table of the rows: latency, its stages, and how much longer a turn takes without the technique."""
+    """Return a table with one line for each row. Times are in milliseconds.
+
+    A line has the number of turns, the p50 and p95 of voice-to-voice latency, how much longer a turn takes without the
+    technique (with a 95% interval), the median of each stage, and the number of premature replies.
+    """
     stages = list(rows[0].stages)
     title = "voice to voice, ms; costs: clip by clip; stages: medians; cut off: premature replies"
     shown = Table("without", "turns", "p50", "p95", "costs (95%)", *stages, "cut off", title=title)

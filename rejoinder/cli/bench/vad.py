@@ -37,7 +37,10 @@ def measure(ticks: int) -> list[dict[str, Any]]:
 
 
 async def _run(settings: Settings, ticks: int) -> list[dict[str, Any]]:
-    """Measure inside a Serve replica, as a host does. In same-loop mode a handle needs a running event loop."""
+    """Deploy `VadProbe` and the `Vad` deployment, and return the probe's rows.
+
+    This is a coroutine because in Serve's same-loop mode a handle needs a running event loop.
+    """
     from ray import serve
 
     from deployments.app import stage_deployment
@@ -65,7 +68,7 @@ class VadProbe:
         }
 
     async def measure(self, ticks: int) -> list[dict[str, Any]]:
-        """Return one row for each batch size and placement.
+        """Measure `ticks` ticks of each batch size and placement. Return one row for each (see `row`).
 
         The placements alternate in rounds, so that disturbances of the machine affect both.
         """
@@ -80,7 +83,15 @@ class VadProbe:
 
 
 async def _ticks(step: Callable[[Any], Awaitable[Any]], windows: int, ticks: int) -> list[tuple[float, float]]:
-    """Return the wait and the CPU time of each tick, in seconds."""
+    """Run batches of `windows` windows one after another. Return the wait and the CPU time of each, in seconds.
+
+    The CPU time is that of this process alone. Batches for warm-up come first and are not measured.
+
+    Args:
+        step: Processes one batch.
+        windows: Number of windows in a batch.
+        ticks: Number of measured batches.
+    """
     audio = np.random.default_rng(0).normal(0, 0.1, (windows, 512)).astype(np.float32).tobytes()
     batch = VadBatch(windows, audio, bytes(windows * 320 * 4))
     for _ in range(min(WARM_UP, ticks)):
@@ -96,6 +107,9 @@ async def _ticks(step: Callable[[Any], Awaitable[Any]], windows: int, ticks: int
 
 def row(windows: int, placement: str, times: list[tuple[float, float]]) -> dict[str, Any]:
     """Return the row of one batch size and placement, as `--json` writes it.
+
+    Its keys are windows, placement, ms and p95_ms (median and 95th percentile of the wait for the result), and cpu_ms
+    (mean CPU time of the host process). Times are in milliseconds per tick.
 
     Args:
         windows: Number of windows in a tick.
@@ -113,7 +127,11 @@ def row(windows: int, placement: str, times: list[tuple[float, float]]) -> dict[
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Return a table of the rows, with the host's CPU time relative to the same batch inline."""
+    """Return a table with one line for each row of `measure`.
+
+    A line has the number of windows, the placement, the median and the p95 of the wait, and the host's CPU time, both
+    in ms per tick. The last column is that CPU time as a multiple of the CPU time of the same batch inline.
+    """
     shown = Table("windows a tick", "placement", "ms", "p95 ms", "host cpu ms", "cpu against inline")
     inline = {row["windows"]: row["cpu_ms"] for row in rows if row["placement"] == "inline"}
     for row in rows:

@@ -156,7 +156,11 @@ def _scenario(url: str, sessions: int, for_: str, tier: Tier, *, settings: list[
 
 @contextmanager
 def watching(console: Console, scenario: Scenario) -> Iterator[ProgressCallback]:
-    """Yield the function that displays progress: a live view on a terminal, elsewhere a line every ten seconds."""
+    """Yield a function that the load generator must call with its progress, and that displays it on the console.
+
+    On a terminal it updates a live view; elsewhere it prints a line every ten seconds. The number of calls is printed
+    before.
+    """
     from loadtest.generator.live import view
     from loadtest.scenario.schedule import plan
 
@@ -190,7 +194,7 @@ def _lines(console: Console) -> ProgressCallback:
 
 
 def show(console: Console, found: RunResult) -> None:
-    """Print the verdict, then the latencies, limits and counts that it follows from."""
+    """Print the result of a load test: the verdict, then the latencies, limits and counts that it follows from."""
     console.print(f"{found.outcome.value}  {found.scenario['tier']} tier", style=COLOURS[found.outcome.value])
     for line in found.causes:
         console.print(f"  invalid load generator: {line}", style="magenta")
@@ -217,7 +221,11 @@ def show(console: Console, found: RunResult) -> None:
 
 
 def latency_table(found: RunResult) -> Table:
-    """Return a table of percentiles in ms: of every stage, of voice-to-voice latency and of the other times."""
+    """Return a table of counts and percentiles (p50, p90, p95, p99, maximum) in ms.
+
+    It has one row for each stage, for voice-to-voice latency, for the round trip, for the time to stop at a barge-in,
+    and for the connection setup. Times that were not measured have no row.
+    """
     from loadtest.results.result import VOICE_TO_VOICE
     from loadtest.results.turn_record import WATERFALL
 
@@ -232,7 +240,11 @@ def latency_table(found: RunResult) -> Table:
 
 
 def verdict_table(verdicts: tuple[Verdict, ...]) -> Table:
-    """Return a table of the limits, each with its measured value and its verdict."""
+    """Return a table with one row for each limit.
+
+    A row has the limit's name, source, statistic and value, the measured value, the violations as a fraction of the
+    turns, and the verdict. If the verdict is UNDECIDED, it states how many more turns are needed.
+    """
     table = Table("limit", "source", box=None, padding=(0, 2, 0, 0))
     for heading in ("statistic", "below", "measured", "violations", "verdict"):
         table.add_column(heading, justify="right" if heading != "verdict" else "left")

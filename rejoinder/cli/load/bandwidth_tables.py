@@ -27,7 +27,11 @@ _SHOWN = (
 
 
 def tables(report: BandwidthReport) -> list[Table]:
-    """Return the tables to print, in order, with the borders of Markdown tables."""
+    """Return the five tables to print, in order, with the borders of Markdown tables.
+
+    Two compare measured bandwidth with its formula (WebSocket, SRTP), two check the latency guide's tables (per agent,
+    per server), and one contains bandwidths by formula only.
+    """
     sockets = [session for session in report.sessions if session.transport.startswith("WebSocket")]
     media = [session for session in report.sessions if session not in sockets]
     return [
@@ -40,7 +44,11 @@ def tables(report: BandwidthReport) -> list[Table]:
 
 
 def document(report: BandwidthReport) -> dict[str, Any]:
-    """Return the JSON document: every session with its rows and totals, and the guide's three tables."""
+    """Return the object that `--json` writes; docs/results/bandwidth.md explains its keys.
+
+    It contains the verdict (ok), its tolerance, every measured session with its rows and totals, and the three tables
+    that correspond to the latency guide.
+    """
     return {
         "ok": report.ok,
         "tolerance": TOLERANCE,
@@ -79,7 +87,11 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _sessions(title: str, sessions: Sequence[SessionKind]) -> Table:
-    """Return a table of the sessions' rates at IP level, without acknowledgements. The column `both` includes them."""
+    """Return a table with one row for each session: its rates at IP level in each direction, and by formula.
+
+    Rates are in kbit/s, or packets per second (pps), during speech and over the call. They exclude acknowledgements,
+    except in the column "both kbps". The last column is the largest relative error of the formula.
+    """
     columns = ["session"]
     columns += [f"{way} {what}" for way in WAYS for what in ("talking kbps", "pps", "formula", "call kbps")]
     table = _table(title, *columns, "talk share up/down", "acks/s up/down", "both kbps", "worst error")

@@ -116,7 +116,11 @@ def _run(sessions: int, outcome: str, result: RunResult | None, window: Measured
 
 
 def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
-    """Measure the engines, and fit lines to the host's cores and memory by sessions, from the valid runs."""
+    """Measure the engines, and return their results with the runs.
+
+    The result contains two straight lines fitted to the runs that are neither INVALID nor FAIL: the host's cores and
+    its memory in MB, by number of sessions. They are None with fewer than two such runs.
+    """
     from deployments.studies import engine_cost, quantization
     from loadtest.capacity.concurrency import MeasuredEngine, Measurements, Quantized
     from loadtest.capacity.footprint import fit_line
@@ -140,7 +144,11 @@ def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    """Return a table with one row for each cell of one of the guide's tables."""
+    """Return a table with one row for each cell of one of the guide's tables. There must be at least one cell.
+
+    A row has the cell's row and column, the guide's value, the value found, its status and source, and the
+    configuration with which the guide's value would hold.
+    """
     rows = Table("row", "column", "guide", "found", "status", "source", "would hold", title=f"Guide {cells[0].table}")
     for cell in cells:
         status = f"[{STYLES[cell.status.value]}]{cell.status.value}[/]"

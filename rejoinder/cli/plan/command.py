@@ -126,7 +126,10 @@ def plan(options: PlanOptions) -> None:
 
 
 def _network(found: Calibration) -> TurnNetwork:
-    """Return the model of the stages' queues, fitted to the calibration. Emulated replies are known exactly."""
+    """Return the model of the stages' queues, fitted to the calibration.
+
+    If the language model and the voice were emulated, the lengths of replies are computed from their settings.
+    """
     from deployments.engines.emulated import WORDS
     from loadtest.capacity.emulated_network import emulated_reply
     from loadtest.capacity.network_fit import fit
@@ -138,7 +141,11 @@ def _network(found: Calibration) -> TurnNetwork:
 
 
 def shares(text: str) -> dict[str, float]:
-    """Return "stt=0.25,llm=1" as a mapping; raise ConfigError for an unknown stage or an invalid number."""
+    """Return the GPUs of one replica by stage, from text such as "stt=0.25,llm=1". Empty text gives an empty mapping.
+
+    Raises:
+        ConfigError: A stage is unknown, or a number is invalid or negative.
+    """
     gpus = {}
     for part in filter(None, text.split(",")):
         stage, _, share = part.partition("=")
@@ -154,7 +161,10 @@ def shares(text: str) -> dict[str, float]:
 
 
 def _planned_engines(options: PlanOptions, settings: Settings, chosen: Mapping[str, Choice]) -> dict[str, str]:
-    """Return the engine of each stage in the written configuration."""
+    """Return the engine name of each stage (stt, llm, tts) in the configuration that the plan writes.
+
+    These are the engines of `settings`. With `--engines published`, those of the chosen providers replace them.
+    """
     engines: dict[str, str] = {"stt": settings.stt.engine, "llm": settings.llm.engine, "tts": settings.tts.engine}
     if options.engines == "published":
         engines |= {stage: str(choice.provider.settings["engine"]) for stage, choice in chosen.items()}
@@ -178,7 +188,11 @@ def refuse_unused_gpus(gpus: Mapping[str, float], engines: Mapping[str, str]) ->
 
 
 def node_type(text: str, option: str) -> NodeType:
-    """Return "16:64:1" as a machine of 16 cores, 64 GB and one GPU; raise ConfigError naming the option."""
+    """Return the machine type of a text such as "16:64:1" (16 cores, 64 GB, one GPU). The GPUs may be omitted.
+
+    Raises:
+        ConfigError: The text is no machine type. The error names `option`.
+    """
     try:
         cores, memory_gb, *gpus = (float(part) for part in text.split(":"))
         found = NodeType(text, cores, memory_gb * 1000, *gpus)
@@ -235,7 +249,10 @@ def _write(
 
 
 def bill_of(options: PlanOptions, made: Plan) -> Any:
-    """Return the nodes for the plan, of the machine types in the options. Raise ConfigError if a replica is too big."""
+    """Return the plan's components and the nodes that they run on, as a `cluster.plan.Bill`.
+
+    The nodes are of the machine types in the options. Raise ConfigError if a replica does not fit into such a machine.
+    """
     from cluster.plan import bill
 
     components = {name: component.sized for name, component in made.components.items()}

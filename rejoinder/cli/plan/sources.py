@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def calibrated(options: PlanOptions, settings: Settings) -> Calibration:
-    """Return the calibration of `--calibration`, or of runs with the server of `--url`.
+    """Return the calibration in the file of `--calibration`, or from load tests of the server of `--url`.
+
+    With `--save`, also write it to that file.
 
     Raises:
         ConfigError: Neither or both options are given, or a run is invalid.
@@ -66,14 +68,14 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
 
 
 def published(network: TurnNetwork, chosen: Mapping[str, Choice], slots: int) -> TurnNetwork:
-    """Return the model of the stages' queues with published latencies for the chosen stages.
+    """Return a copy of the queue model in which each chosen stage has its provider's typical published latency.
 
-    Each is a fixed time, because providers publish no distributions.
+    That latency is a fixed time, because providers publish no distributions. Other stages are unchanged.
 
     Args:
         network: The model of the stages' queues, fitted to a calibration.
         chosen: Provider by stage.
-        slots: Number of concurrent requests of each replica.
+        slots: Number of concurrent requests of one replica of each chosen stage.
     """
     stages = {
         name: QueueStage(1, slots, fixed(choice.provider.typical_ms / 1000), getattr(network, name).hop_s)

@@ -17,11 +17,14 @@ from rejoinder.core.settings.settings import Settings, parse_settings
 
 
 def tables(made: Plan, bill: Bill, chosen: Mapping[str, Choice]) -> Iterator[Table]:
-    """Yield the tables in the order in which they are printed.
+    """Yield five tables in the order in which they are printed.
+
+    They are: the calibration's measured and predicted latencies, the target with its predictions, the components, the
+    nodes, and the engines of the guide's providers.
 
     Args:
         made: The plan.
-        bill: Its replicas on nodes.
+        bill: The nodes, and the replicas on each.
         chosen: The guide's fastest provider by stage.
     """
     yield _checks(made)
@@ -92,7 +95,10 @@ def _components(made: Plan) -> Table:
 
 
 def _nodes(made: Plan, bill: Bill) -> Table:
-    """Return a table of the node groups. `Mbps` is the total of all nodes except spare ones, `Mbps a node` the mean."""
+    """Return a table with one row for each node group: machine, number of nodes, network traffic and replicas.
+
+    `Mbps` and `kpps` are totals of the group. `Mbps a node` is the mean over its nodes without the spare ones.
+    """
     table = Table("node group", "machine", "nodes", "Mbps", "kpps", "Mbps a node", "replicas", title="Node groups")
     for group in bill.groups:
         traffic = [made.components[name].traffic for name in group.replicas]
@@ -121,7 +127,7 @@ def _engines(chosen: Mapping[str, Choice]) -> Table:
 
 
 def _batching(calibration: Calibration) -> Iterator[str]:
-    """Yield a phrase for each stage: how much longer a request takes for each other request at the same time."""
+    """Yield a phrase for each stage: by how many ms each other concurrent request makes a request longer, if known."""
     for stage in STAGES:
         found = batching(calibration, stage)
         if found is None:
@@ -153,12 +159,12 @@ def _beyond_the_queues(settings: Settings) -> Iterator[str]:
 
 
 def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[str]:
-    """Yield the assumptions that the tables depend on.
+    """Yield the assumptions that the tables depend on, one text for each.
 
     Args:
         calibration: The plan's calibration.
         made: The plan.
-        published: Published latencies replace calibrated ones.
+        published: Whether published latencies replaced calibrated ones.
     """
     least, most = session_range(calibration.levels)
     levels = ", ".join(str(level.sessions) for level in calibration.levels)

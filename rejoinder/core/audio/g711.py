@@ -43,7 +43,7 @@ class Law:
 
 
 def _segment(magnitude: npt.NDArray[np.int64], first_end: int) -> npt.NDArray[np.int64]:
-    """Return the number of each magnitude's segment, 0 to 7. Segment n is below `first_end` * 2**n."""
+    """Return the number of each magnitude's segment, 0 to 7. Segment n ends before the magnitude `first_end` * 2**n."""
     ends = first_end << np.arange(_SEGMENTS - 1)
     return np.searchsorted(ends, magnitude, side="right")
 

@@ -164,7 +164,10 @@ def _frame(rate: int, frame_ms: float) -> int:
 
 
 def _sounds(samples: Samples, frame: int, threshold_dbfs: float) -> npt.NDArray[np.bool_]:
-    """Return one boolean per frame: True if its level reaches the threshold. The last frame may be shorter."""
+    """Return one boolean per frame of `frame` samples: True if its level reaches the threshold.
+
+    The last frame may be shorter. Without samples the result is empty.
+    """
     if not samples.size:
         return np.zeros(0, dtype=np.bool_)
     starts = np.arange(0, samples.size, frame)

@@ -58,7 +58,11 @@ class LowPassFilter:
         return tuple(taps[at * self.down % self.up :: self.up][::-1].copy() for at in range(self.up))
 
     def matrix(self, group: int) -> npt.NDArray[np.float64]:
-        """Return the matrix that maps the input samples of `group` blocks to their `group * up` output samples."""
+        """Return the matrix whose product with a row of input samples is the output of `group` consecutive blocks.
+
+        A block is `down` new input samples, which give `up` output samples. A row also contains the earlier samples
+        that the filter spans: it has `taps / up - 1 + group * down` samples in total.
+        """
         return _matrix(self, group)
 
 
@@ -120,9 +124,10 @@ class Resampler:
         return out.astype("<i2").tobytes()
 
     def _filtered(self, audio: npt.NDArray[np.float64], rows: int, group: int) -> npt.NDArray[np.float64]:
-        """Return the output of `rows` groups of `group` blocks each.
+        """Return the filtered output of the first `rows * group` blocks of `audio`, computed as one matrix product.
 
-        Consecutive rows overlap in all but `group * down` input samples.
+        A block is `down` input samples. Each row of the product has `group` blocks, and starts `group * down` samples
+        after the row before it.
         """
         columns, step = self._width - 1 + group * self._by.down, group * self._by.down
         size = audio.itemsize

@@ -75,7 +75,7 @@ class StageWork:
     """Load of one turn on a stage.
 
     Attributes:
-        requests_per_turn: Requests to the stage.
+        requests_per_turn: Mean number of requests to the stage in one turn.
         hold_s: Mean time that a request occupies a slot, in seconds.
         scv: Squared coefficient of variation of that time.
     """

@@ -44,20 +44,20 @@ def transcript(seconds: float, end: str = "") -> str:
 
 
 def answer(mark: int) -> tuple[str, ...]:
-    """Return the words of one sentence of a marked answer, which contains `mark` tenths of a second as seconds.
+    """Return the words of one sentence of a marked answer: ("Heard", "3.4", "seconds.") for the mark 34.
 
-    Each sentence is a segment.
+    The mark is a length in tenths of a second. Each sentence of the answer is one segment.
     """
     return ("Heard", f"{mark // 10}.{mark % 10}", "seconds.")
 
 
 def marks_in(text: str) -> tuple[int, ...]:
-    """Return the numbers in a transcript or answer, in tenths of a second."""
+    """Return the marks in a transcript or answer: (34,) for "3.4 seconds". Empty if the text contains none."""
     return tuple(int(whole) * 10 + int(tenth) for whole, tenth in _SECONDS.findall(text))
 
 
 def tone(mark: int) -> npt.NDArray[np.float64]:
-    """Return one second of the mark's tone at 24 kHz, with peak 1. It can be repeated without a click."""
+    """Return one second of the tone that encodes `mark`, at 24 kHz, with peak 1. It can be repeated without a click."""
     hertz = BASE_HZ + STEP_HZ * min(mark, MARKS)
     return np.sin(2 * np.pi * hertz * np.arange(WIRE_RATE) / WIRE_RATE)
 

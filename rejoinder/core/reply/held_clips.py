@@ -92,7 +92,10 @@ class StageLatencyEstimator:
                 self._windows[stage].observe(taken_s[stage], now)
 
     def usual_s(self, stage: Stage, now: float) -> float:
-        """Return the recent median of a stage in seconds, or EXPECTED_S before FEWEST_TURNS turns."""
+        """Return the median duration of a stage in seconds, over the last WINDOW_S seconds.
+
+        With fewer than FEWEST_TURNS turns in this time, return the latency guide's target (EXPECTED_S).
+        """
         window = self._windows[stage]
         return window.quantile(0.5, now) if window.count(now) >= FEWEST_TURNS else EXPECTED_S[stage]
 

@@ -1,9 +1,9 @@
 """Admission control of a host: refuses calls when it is full, or when its event loop is overloaded.
 
-The number of places is planned in advance. The lag of the event loop shows how much capacity the machine really has
-now. A single late measurement is noise, for example a garbage collection or a burst of work in another process. If
-every measurement of two seconds is late, the loop has no capacity left, and every further call would slow down all
-others.
+The maximum number of calls is configured. The lag of the event loop (how late it runs a timer) shows how much capacity
+the machine really has now. A measurement is late if the lag exceeds a limit. A single late measurement is noise, for
+example a garbage collection or a burst of work in another process. If every measurement of two seconds is late, the
+loop has no capacity left, and every further call would slow down all others.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ LOOKS = 4
 
 
 class AdmissionRefusal(Enum):
-    """Reason why a call is refused. FULL: the host has no free place. LATE: its event loop is overloaded."""
+    """Reason why a call is refused. FULL: the host has its maximum of calls. LATE: its event loop is overloaded."""
 
     FULL = "full"
     LATE = "late"
 
 
 class Admission:
-    """Admission control of one host. Not thread-safe."""
+    """Admission control of one host. Not thread-safe.
+
+    The host calls `note` twice a second with its event loop's lag, and `refusal` for each new call.
+    """
 
     def __init__(self, places: int, lag_limit_s: float) -> None:
-        """Create it for a host of `places` calls, whose loop is late if its lag exceeds `lag_limit_s` seconds."""
+        """Create the control of a host with at most `places` calls. A lag above `lag_limit_s` seconds is late."""
         self._places = places
         self._lag_limit_s = lag_limit_s
         self._lags: deque[float] = deque(maxlen=LOOKS)

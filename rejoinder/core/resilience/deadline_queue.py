@@ -1,9 +1,9 @@
 """Queue for work that is useless after its deadline: newest first, and requests that would be late are dropped.
 
-A first-come, first-served queue collapses just above capacity. Every request waits until little time is left, gets a
-place, and misses its deadline while it is being served. The newest request has the most time left, so it is served
-first. A request is dropped if its remaining time is below the mean service time. A stricter limit (mean + 2 sigma)
-served one sixth fewer requests.
+A place is the capacity to serve one request. A first-come, first-served queue collapses just above capacity. Every
+request waits until little time is left, gets a place, and misses its deadline while it is being served. The newest
+request has the most time left, so it is served first. A request is dropped if its remaining time is below the mean
+service time. A stricter limit (mean + 2 sigma) served one sixth fewer requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Ticket = TypeVar("Ticket")
 
 
 class DeadlineQueue(Generic[Ticket]):
-    """Deadline-aware queue with a fixed number of places, newest ticket first. Not thread-safe.
+    """Queue that serves at most `places` tickets at the same time, newest ticket first. Not thread-safe.
 
     A ticket is any hashable object that stands for one request. Each is in the queue once. Deadlines and `now` are
     seconds of the same clock.

@@ -172,7 +172,7 @@ class HedgePolicy:
 
         Args:
             now: Monotonic time in seconds.
-            prompt_tokens: Size of the request's prompt.
+            prompt_tokens: Size of the request's prompt in tokens. It selects the band.
         """
         settings = self._settings
         if not settings.enabled:

@@ -161,14 +161,14 @@ def dismiss(state: TurnState, speech_end: int, end: int, rules: TurnRules, *, no
 
 
 def pause_reply(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
-    """Pause the reply, if one is playing that only words cancel."""
+    """Pause the reply if a reply is playing and `rules.pauses_replies` is True. Otherwise change nothing."""
     if state.agent is not AgentState.REPLYING or not rules.pauses_replies:
         return state, ()
     return replace(state, agent=AgentState.PAUSED, reply_paused_at=now), (PauseReply(),)
 
 
 def resume_reply(state: TurnState) -> TurnStep:
-    """Resume the reply, if one is paused."""
+    """Resume the reply if it is paused. Otherwise change nothing."""
     if state.agent is not AgentState.PAUSED:
         return state, ()
     return replace(state, agent=AgentState.REPLYING), (ResumeReply(),)

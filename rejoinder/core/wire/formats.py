@@ -42,7 +42,11 @@ class AudioFormat(Enum):
 
 
 def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
-    """Return the client's `format` of one direction, or `current` if it sent none. Raise CallerError if invalid."""
+    """Return the `format` in a client's `audio.input` or `audio.output` object, or `current` if it sent none.
+
+    Raises:
+        CallerError: The format or its rate is not supported.
+    """
     if patch.raw("format") is None:
         return current
     fields = patch.child("format")
@@ -79,5 +83,8 @@ class WireEncoder:
         self._to_telephone = Resampler(WIRE_TO_TELEPHONE)
 
     def __call__(self, pcm: bytes) -> bytes:
-        """Return one chunk of 24 kHz PCM in the wire format. With G.711, up to two samples wait for the next call."""
+        """Return one chunk of 24 kHz 16-bit PCM in the wire format.
+
+        With G.711, up to two samples wait for the next call.
+        """
         return self._law.encode(self._to_telephone(pcm)) if self._law else pcm

@@ -133,7 +133,13 @@ class Conversation:
         del self._items[self._index(item_id, "item_id")]
 
     def truncate(self, item_id: str, played: str, audio_end_ms: int) -> None:
-        """Reduce an assistant item to the words and the milliseconds of audio that were played."""
+        """Reduce an assistant item to what was played. Raise CallerError for an unknown id.
+
+        Args:
+            item_id: Id of the item.
+            played: The words that were played, which replace its text.
+            audio_end_ms: Milliseconds of its audio that were played.
+        """
         item = self.get(item_id)
         self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 

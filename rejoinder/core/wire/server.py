@@ -52,7 +52,13 @@ def error(fault: CallerError, client_event_id: str | None) -> Json:
 
 
 def server_error(code: str, message: str, client_event_id: str | None = None) -> Json:
-    """Return an error event for a failure of the server."""
+    """Return an error event for a failure of the server. It does not close the session by itself.
+
+    Args:
+        code: Short name of the failure, `code` of the OpenAI Realtime error.
+        message: Text for the client's developer.
+        client_event_id: `event_id` of the client's event that failed; None if there was none.
+    """
     body: Json = {"type": "server_error", "code": code, "message": message}
     if client_event_id is not None:
         body["event_id"] = client_event_id
@@ -60,17 +66,23 @@ def server_error(code: str, message: str, client_event_id: str | None = None) ->
 
 
 def speech_started(item_id: str, audio_start_ms: int) -> Json:
-    """Return input_audio_buffer.speech_started: the caller has started to speak."""
+    """Return input_audio_buffer.speech_started: the caller has started to speak. `item_id`: item of the turn."""
     return {"type": "input_audio_buffer.speech_started", "item_id": item_id, "audio_start_ms": audio_start_ms}
 
 
 def speech_stopped(item_id: str, audio_end_ms: int) -> Json:
-    """Return input_audio_buffer.speech_stopped: the caller has stopped speaking."""
+    """Return input_audio_buffer.speech_stopped: the caller has stopped speaking. `item_id`: item of the turn."""
     return {"type": "input_audio_buffer.speech_stopped", "item_id": item_id, "audio_end_ms": audio_end_ms}
 
 
 def timeout_triggered(item_id: str, audio_start_ms: int, audio_end_ms: int) -> Json:
-    """Return input_audio_buffer.timeout_triggered: the caller was silent for the idle timeout."""
+    """Return input_audio_buffer.timeout_triggered: the caller was silent for the idle timeout.
+
+    Args:
+        item_id: Id of the item that the silence becomes.
+        audio_start_ms: Start of the silence.
+        audio_end_ms: End of the silence.
+    """
     return {
         "type": "input_audio_buffer.timeout_triggered",
         "item_id": item_id,
@@ -80,7 +92,10 @@ def timeout_triggered(item_id: str, audio_start_ms: int, audio_end_ms: int) -> J
 
 
 def committed(item_id: str, previous_id: str | None) -> Json:
-    """Return input_audio_buffer.committed: the turn has ended and becomes the item `item_id`."""
+    """Return input_audio_buffer.committed: the turn has ended and becomes the item `item_id`.
+
+    `previous_id` is the id of the item before it; None if it is the first.
+    """
     return {"type": "input_audio_buffer.committed", "item_id": item_id, "previous_item_id": previous_id}
 
 
@@ -90,7 +105,10 @@ def cleared() -> Json:
 
 
 def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | None) -> Json:
-    """Return conversation.item.added or .done. A spoken user item is sent without its transcript."""
+    """Return conversation.item.added or .done. A spoken user item is sent without its transcript.
+
+    `previous_id` is the id of the item before it; None if it is the first.
+    """
     return {
         "type": f"conversation.item.{kind}",
         "item": item.wire(reveal=not (item.spoken and item.role == "user")),
@@ -130,7 +148,7 @@ def transcription_completed(item_id: str, transcript: str, seconds: float) -> Js
 
 
 def transcription_failed(item_id: str, message: str) -> Json:
-    """Return the event for a turn that could not be transcribed."""
+    """Return the event for a turn that could not be transcribed. `message` says why."""
     return {
         "type": "conversation.item.input_audio_transcription.failed",
         "item_id": item_id,
@@ -173,7 +191,7 @@ class ResponseEvents:
         }
 
     def part(self, kind: Literal["added", "done"], text: str) -> Json:
-        """Return response.content_part.added or .done."""
+        """Return response.content_part.added or .done. `text` is the text or transcript so far: "" for added."""
         part = {"type": "audio", "transcript": text} if self.spoken else {"type": "text", "text": text}
         return self._located(f"response.content_part.{kind}") | {"part": part}
 
