@@ -64,7 +64,7 @@ def test_an_answer_without_words_is_not_recorded() -> None:
 def test_the_second_segment_is_ready_in_time(word_s: float, voice_s: float) -> None:
     """A first segment below the maximum length is not fully spoken before the second segment has audio.
 
-    The margin is RESERVE_S seconds, less 20 ms and 2% for the rounding of the measured times.
+    The second segment has audio RESERVE_S seconds earlier, with a tolerance of 20 ms and 2%.
     """
     words = trained(word_s, voice_s).first_words(LEAST, MOST, 0.0)
     assert LEAST <= words <= MOST
