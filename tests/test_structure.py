@@ -120,7 +120,10 @@ TreeRule = Callable[[list[Module]], Iterator[str]]
 
 
 def layering(module: Module) -> Iterator[str]:
-    """A module imports only from its own package and those that LAYERS allows. Of `rejoinder` itself: its version."""
+    """Yield a message for each import from a package of the repository that LAYERS does not allow to the module.
+
+    Every module may import from its own package, and the version of `rejoinder`.
+    """
     layer = _layer(module.name)
     if layer is None:
         return
@@ -132,7 +135,7 @@ def layering(module: Module) -> Iterator[str]:
 
 
 def purity(module: Module) -> Iterator[str]:
-    """The core uses no clock, environment, randomness, logging, concurrency, input or output."""
+    """Yield a message for each use of a clock, the environment, randomness, logging, concurrency or I/O in the core."""
     if not _within(module.name, "rejoinder.core"):
         return
     configures = _layer(module.name) == "rejoinder.core.settings"
@@ -168,14 +171,17 @@ def class_size(module: Module) -> Iterator[str]:
 
 
 def function_size(module: Module) -> Iterator[str]:
-    """A function has at most MAX_FUNCTION_LINES lines of signature and body, without docstrings."""
+    """Yield a message for each function with over MAX_FUNCTION_LINES lines, docstrings excluded."""
     for node in ast.walk(module.tree):
         if isinstance(node, Function) and (lines := _code_lines(node)) > MAX_FUNCTION_LINES:
             yield f"{module.at(node)} {node.name} has {lines} lines, at most {MAX_FUNCTION_LINES}"
 
 
 def parameters(module: Module) -> Iterator[str]:
-    """A function has at most MAX_POSITIONAL parameters that can be passed by position, `self` and `cls` not counted."""
+    """Yield a message for each function with more than MAX_POSITIONAL parameters that can be passed by position.
+
+    `self` and `cls` are not counted.
+    """
     for node in ast.walk(module.tree):
         if not isinstance(node, Function):
             continue
@@ -195,7 +201,7 @@ RULES: tuple[Rule, ...] = (layering, purity, file_size, class_size, function_siz
 
 
 def inheritance_depth(modules: list[Module]) -> Iterator[str]:
-    """A class of the repository has at most MAX_DEPTH levels of base classes from the repository."""
+    """Yield a message for each class with more than MAX_DEPTH levels of base classes from the repository."""
     bases = {
         f"{module.name}.{node.name}": (module.at(node), [_resolve(module, base) for base in node.bases])
         for module in modules
@@ -212,7 +218,7 @@ def inheritance_depth(modules: list[Module]) -> Iterator[str]:
 
 
 def positional_calls(modules: list[Module]) -> Iterator[str]:
-    """A call of a class of the repository has at most MAX_POSITIONAL arguments by position.
+    """Yield a message for each call of a class of the repository with more than MAX_POSITIONAL arguments by position.
 
     The rule `parameters` does not see the generated signatures of dataclasses.
     """
@@ -231,7 +237,7 @@ def positional_calls(modules: list[Module]) -> Iterator[str]:
 
 
 def unique_names(modules: list[Module]) -> Iterator[str]:
-    """No two public classes have the same name, tests excepted."""
+    """Yield a message for each public class that has the name of an earlier one. Classes of tests are not compared."""
     first: dict[str, str] = {}
     for module in modules:
         if _within(module.name, "tests"):
@@ -244,7 +250,7 @@ def unique_names(modules: list[Module]) -> Iterator[str]:
 
 
 def folder_size(modules: list[Module]) -> Iterator[str]:
-    """A folder has at most MAX_MODULES modules, `__init__` not counted."""
+    """Yield a message for each folder with more than MAX_MODULES modules, `__init__` not counted."""
     folders = Counter(module.path.parent for module in modules if module.path.stem != "__init__")
     for folder, count in folders.items():
         if count > MAX_MODULES:

@@ -55,7 +55,7 @@ def test_the_report_is_complete(page: Path, found: RunResult) -> None:
 
 
 def test_the_report_draws(page: Path) -> None:
-    """A screenshot of the whole page has many colours, among them that of a chart's curve, so charts are drawn."""
+    """A screenshot of the page has more than 100 colours, among them the black of a curve, so the charts are drawn."""
     shot = page.with_name("report.png")
     browse(page, f"--screenshot={shot}", f"--window-size={SIZE[0]},{SIZE[1]}")
     image = Image.open(shot).convert("RGB")

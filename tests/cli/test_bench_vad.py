@@ -1,4 +1,7 @@
-"""Tests of the rows and the table of `rejoinder bench vad`, which compares two placements of the VAD."""
+"""Tests of the results of `rejoinder bench vad`, which compares voice activity detection in the host and outside.
+
+A row is the result for one placement ("inline", in the host, or "deployment") and one number of windows per batch.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from tests.cli.printing import printed_rows
 
 
 def test_a_row_has_the_median_the_95th_percentile_and_the_mean_cpu_time() -> None:
-    """A row has the median and the 95th percentile of the waits and the mean CPU time, all in milliseconds.
+    """A row has the median and the 95th percentile of the wait for a batch, and the mean CPU time of a batch, in ms.
 
-    The percentile is one of the measured waits, not interpolated.
+    The 95th percentile is one of the measured waits, not interpolated.
     """
     times = [(tick / 1000, 0.002) for tick in range(20, 0, -1)]
     assert row(4, "inline", times) == {
@@ -24,7 +27,7 @@ def test_a_row_has_the_median_the_95th_percentile_and_the_mean_cpu_time() -> Non
 
 
 def test_the_table_compares_cpu_time_with_the_same_batch_inline() -> None:
-    """The last column is CPU time divided by that of the placement "inline" with as many windows at once."""
+    """The last column is the CPU time divided by that of the placement "inline" with the same number of windows."""
     rows = [
         row(windows, placement, [(0.001, cpu_s)] * 20)
         for windows, placement, cpu_s in (

@@ -53,7 +53,7 @@ def test_every_fault_is_reported(record: TurnRecord, faults: list[str]) -> None:
 
 
 def test_the_interruption_follows_the_long_answer() -> None:
-    """The last clip interrupts a reply, and the clip before it asks for a long answer."""
+    """The last clip, which interrupts a reply, comes after the question about the history of the city."""
     assert len(QUESTIONS) == INTERRUPTION
     assert "history of the city" in QUESTIONS[INTERRUPTION - 2].text
 

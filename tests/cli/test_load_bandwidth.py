@@ -53,7 +53,10 @@ def printed(shown: list[Table]) -> str:
 
 
 def test_every_table_is_printed() -> None:
-    """The tables have sessions over both transports, and the latency guide's rows with verdicts and alternatives."""
+    """The tables have the measured sessions over WebSocket and SRTP, and the latency guide's rows with their verdicts.
+
+    They also have the rate measured with 10 sessions, and rates that were computed by formula.
+    """
     text = printed(tables(report()))
     for expected in ("PCM16 24 kHz, 20 ms up", "Narrowband", "does not hold", "2.05", "10000", "4 legs (formula)"):
         assert expected in text
@@ -61,7 +64,10 @@ def test_every_table_is_printed() -> None:
 
 
 def test_the_json_contains_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The JSON has the rows of each session and the latency guide's tables. If all rows match, no error is raised."""
+    """The JSON has four rows per kind of session, for each direction of traffic and state of the conversation.
+
+    It also has the verdicts of the latency guide's tables. If all rows match their formula, no error is raised.
+    """
     monkeypatch.setattr(run, "measure", lambda seconds, agents, say: report())
     load_bandwidth.bandwidth(4, 0, tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))

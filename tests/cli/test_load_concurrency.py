@@ -13,9 +13,10 @@ from rejoinder.core.errors import ConfigError
 
 
 def test_a_table_shows_every_cell_with_its_status() -> None:
-    """For each cell of a guide table, its value, the result, the status and the source are printed.
+    """For each cell of a table of the latency guide, the result, its status and its source are printed.
 
-    If the value of a cell is not enough, the configuration that would be enough is printed too.
+    The status is, for example, "measured" or "does not hold". If the guide's value is not enough, the
+    configuration that would be enough is printed too.
     """
     cells = [
         Cell(

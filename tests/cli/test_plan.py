@@ -40,9 +40,9 @@ def stage(requests: float, service_s: float, in_service: float, cores: float) ->
 
 
 def level(sessions: int) -> Level:
-    """Return a calibration of this many sessions over 100 s, in which each turn takes 10 s.
+    """Return the calibration under one load: this many sessions for 100 s, in which each turn takes 10 s.
 
-    Those are 3 s of speech, 2 s of thinking, 0.5 s until the answer and 4.5 s of reply.
+    Those 10 s are 3 s of speech, 2 s of thinking, 0.5 s until the answer and 4.5 s of reply.
     """
     turns = sessions * 10
     parts = {
@@ -84,7 +84,8 @@ def calibration(tmp_path: Path) -> Path:
 def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     """The tables name the basis of each number (predicted, extrapolated, published or given).
 
-    The JSON has the target. The written configuration has the planned replicas, and the node groups are sufficient.
+    The JSON has the target. The written configuration has the planned replicas with their spares, and its hosts admit
+    the 60 sessions. The first node group has one spare node besides the needed ones.
     """
     target = ["--sessions", "60", "--tier", "good", "--p95-ms", "1200", "--spare", "1"]
     files = ["--json", str(tmp_path / "plan.json"), "--write", str(tmp_path / "out")]

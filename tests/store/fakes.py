@@ -27,7 +27,13 @@ def file_of(content: bytes) -> ModelFile:
 def model(
     files: dict[str, bytes], sources: list[Source] | None = None, prepare: tuple[ConversionForm, ...] = ()
 ) -> Model:
-    """Return a model of `files` (content by name). Its default source is a folder that does not exist."""
+    """Return a manifest entry for a language model with these `files` (content by name).
+
+    Args:
+        files: Content by file name. The entry has its size and hash.
+        sources: Where a pull finds the files, by default a folder that does not exist.
+        prepare: The converted forms that a pull also makes.
+    """
     return Model(
         role="llm",
         licence="MIT",

@@ -122,7 +122,10 @@ def test_an_absent_manifest_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_every_wheel_in_the_built_in_manifest_is_pinned() -> None:
-    """The built-in manifest has eight sources that are wheels, and lists the parts of a split file in order."""
+    """The built-in manifest has eight sources that are wheels.
+
+    For `model.bin`, which is split over two wheels, it lists part 1 before part 2.
+    """
     wheels = [s for m in load_manifest().models.values() for s in m.sources if isinstance(s, WheelSource)]
     assert len(wheels) == 8
     parts = next(s.files["model.bin"] for s in wheels if "model.bin" in s.files)

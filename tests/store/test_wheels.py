@@ -129,7 +129,10 @@ def test_progress_comes_from_pip(into: Path) -> None:
     ids=["as such", "as a network error"],
 )
 def test_a_full_disk_is_recognized_in_both_messages_of_pip(into: Path, script: str) -> None:
-    """If the disk is full, OSError is raised, also if pip reports it as a network error."""
+    """If pip fails because the disk is full, OSError is raised.
+
+    That is so if pip says it, and if pip reports a network error for a file larger than the free space.
+    """
     wheel = Wheel(package="p", version="1", sha256="0" * 64)
     with pytest.raises(OSError, match="No space left"):
         Pip(command=(sys.executable, "-c", script)).download(wheel, into, ignore)

@@ -106,7 +106,10 @@ async def _kept(served: Served, count: int) -> None:
 @pytest.mark.models
 @pytest.mark.timeout(300)
 async def test_two_hosts_share_the_answers(served: Served) -> None:
-    """The answer that was generated in one call is found by sixteen other calls, which run at once on two hosts."""
+    """The answer that was generated in one call is found in sixteen other calls, which are open at once on two hosts.
+
+    Half of them ask the same question, half ask it in other words.
+    """
     async with calling(served.url) as caller:
         outcome, answer, missed_s = await _ask(caller, FIRST)
     assert outcome == "miss"

@@ -58,7 +58,10 @@ class Field:
         return subprocess.Popen([sys.executable, "-c", program], env=dict(self.node.environment), cwd=ROOT)
 
     def doctor(self, folder: Path, args: dict[str, Any]) -> dict[str, str]:
-        """Return the rows that `rejoinder doctor` prints for these settings on this cluster, by name of the check."""
+        """Return the lines that `rejoinder doctor` prints for these settings on this cluster, by name of the check.
+
+        The configuration is written to `folder`.
+        """
         config = folder / "ray_config.yaml"
         document = {"applications": [{"name": "rejoinder", "import_path": "deployments.app:build", "args": args}]}
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -70,11 +73,14 @@ class Field:
         return {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("│")}
 
     def get(self, path: str) -> Any:
-        """Return the JSON document at a path of the cluster's Serve."""
+        """Return the JSON document that the cluster's Serve returns for an HTTP path, given without the first slash."""
         return httpx2.get(f"http://127.0.0.1:{self.port}/{path}", timeout=20).json()
 
     def census(self, app: str) -> dict[str, Any]:
-        """Return node, resources, visible GPUs and node labels of the language model of application `app`."""
+        """Return where the language model of application `app` runs.
+
+        The keys are "node" (its id), "resources", "gpus" (the visible GPUs) and "labels" (those of the node).
+        """
         url = f"http://127.0.0.1:{self.port}/{app}/"
         wait_until(lambda: httpx2.get(url, timeout=20).status_code == 200, 30, "the census")
         where: dict[str, Any] = self.get(f"{app}/")["llm"]

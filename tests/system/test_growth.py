@@ -65,7 +65,10 @@ class Census:
 
 
 def shares(homes: list[dict[str, str]]) -> list[int]:
-    """Return the number of calls that each host has now, 0 for a host that has ended. `homes` is from `replicas`."""
+    """Return the number of calls that each host has now, 0 for a host that has ended.
+
+    `homes` has the labels of the hosts, as `Served.replicas` returns them.
+    """
 
     def held(home: dict[str, str]) -> int:
         try:
@@ -77,7 +80,7 @@ def shares(homes: list[dict[str, str]]) -> list[int]:
 
 
 def live(homes: list[dict[str, str]]) -> int:
-    """Return the number of calls that these hosts have together now."""
+    """Return the number of calls that these hosts have together now (see `shares`)."""
     return sum(shares(homes))
 
 
@@ -92,7 +95,7 @@ def in_background(job: Callable[[], RunResult]) -> Future[RunResult]:
 def test_hosts_share_calls_evenly_and_a_new_host_loses_none(nodes: Node, tmp_path: Path) -> None:
     """18 calls are spread evenly over three hosts on at least two nodes: each has 6, within 20%.
 
-    27 calls are spread evenly too. They make Serve add a fourth host, and no call is lost.
+    27 calls are spread evenly too: each host has 9, within 20%. They make Serve add a fourth host, and no call is lost.
     """
     args = {"host": hosts(3, 4, target=8), "stt": emulated(80, 64), "llm": emulated(100, 64), "tts": emulated(60, 64)}
     with served_on(nodes, tmp_path, args) as served:

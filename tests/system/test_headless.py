@@ -1,4 +1,7 @@
-"""Tests of the headless host: sessions without a network, which get their speech from the framework comparison."""
+"""Tests of the headless host, a host without a network whose sessions get recorded speech over a local socket.
+
+The speech and the judgement of the answers are those of the comparison with other frameworks (benchmarks/frameworks).
+"""
 
 from __future__ import annotations
 

@@ -64,7 +64,10 @@ class Prometheus:
 
 @contextmanager
 def scraping(url: str, folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus with the product's alert rules and the system at `url` as its target, until the block ends."""
+    """Run Prometheus with the product's alert rules and the system at `url` as its target, until the block ends.
+
+    Its configuration and its data are written to `folder`.
+    """
     (folder / "rules.yml").write_text(as_yaml(rules(TIMING)), encoding="utf-8")
     (folder / "prometheus.yml").write_text(as_yaml(configuration(url, "rules.yml", TIMING)), encoding="utf-8")
     port = free_port()
@@ -119,10 +122,10 @@ async def _listening(prometheus: Prometheus) -> None:
 
 
 async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: bytes) -> None:
-    """With fast answers no alert fires, and Prometheus reads the metrics of every stage.
+    """With a median end-to-end time below 1.2 s no alert fires, and Prometheus reads the metrics of every stage.
 
-    With more than a second of delay before each answer, only the alert of the end-to-end time fires, because no engine
-    is slow. The alert stops after the calls have ended.
+    If turns end after 1.5 s of silence, the median is between 1.2 and 2 s. Only the alert of the end-to-end time fires,
+    because no engine is slow. The alert stops after the calls have ended.
     """
     delayed = alert_name(Metric.END_TO_END)
     with serving(tmp_path, ARGS) as system, scraping(system.url, tmp_path) as prometheus:

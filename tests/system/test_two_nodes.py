@@ -86,7 +86,10 @@ def test_a_cluster_with_a_token_is_refused_without_it(nodes: TwoNodes) -> None:
 
 
 async def test_joining_leaves_the_cluster_unchanged(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
-    """`rejoinder serve --address` serves a call on the cluster. After its end, the other application still runs."""
+    """`rejoinder serve --address` serves a call on the cluster.
+
+    After its end its routes are gone, and the other application has the same replicas as before.
+    """
     before = nodes.lab.puppets()
     args = {"llm": {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}}
     joined = serving(tmp_path, args, address=nodes.head.address, environment=nodes.head.environment, port=nodes.port)

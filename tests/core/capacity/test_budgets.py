@@ -28,7 +28,10 @@ from rejoinder.core.capacity.budgets import (
     [(Tier.EXCELLENT, 500, 500, 470), (Tier.GOOD, 800, 800, 810), (Tier.ACCEPTABLE, 1200, 1250, 1250)],
 )
 def test_the_guides_own_sums(tier: Tier, total: float, breakdown: float, components: float) -> None:
-    """The parts of sections 3.1 and 3.2 have the sums that `budgets` documents, which differ from some totals."""
+    """The parts that sections 3.1 and 3.2 list have the sums that the module `budgets` documents.
+
+    Some sums differ from the total that the guide states for the tier.
+    """
     assert total_limit_ms(tier) == total
     assert sum(target.limit_ms for target in BREAKDOWN if target.tier is tier) == breakdown
     assert sum(target.limit_ms for target in TARGETS if target.tier is tier) == components

@@ -29,9 +29,10 @@ WORKS = st.builds(StageWork, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0,
 
 
 def turns_carried(work: StageWork, slots: int, most_wait_s: float) -> float:
-    """Return the largest number of turns per second for which requests wait at most `most_wait_s` for a slot.
+    """Return the largest number of turns per second for which requests wait at most `most_wait_s` s for one of `slots`.
 
-    The wait is that of the quantile `WAIT_QUANTILE`. This is the inverse of `replicas`, found by bisection.
+    The wait is the quantile `WAIT_QUANTILE` of all waits. The result is found by bisection, as the inverse of the
+    function `replicas`, which is under test.
     """
     low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
     for _ in range(60):

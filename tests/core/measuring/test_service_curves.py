@@ -48,7 +48,7 @@ def test_load_slows_a_service_by_the_fitted_curve(streams: int) -> None:
 
 @given(st.sampled_from([0.01, 0.02, 0.05, 0.2, 0.5]), st.integers(0, 1000))
 def test_stalls_are_stratified(share: float, seed: int) -> None:
-    """If a share of requests stalls, exactly one in each 1/share consecutive requests does, for 2 to 8 s."""
+    """If a share of requests stalls, exactly one in each block of 1/share requests takes 2 to 8 s longer."""
     block = round(1 / share)
     times_ms = draws(ServiceCurve(100, stall_share=share), block * 4, seed=seed)
     for start in range(0, len(times_ms), block):

@@ -87,9 +87,10 @@ def test_the_smaller_model_comes_before_fillers() -> None:
 
 @given(SHARES)
 def test_only_the_total_makes_a_turn_late(shares: dict[Stage, float]) -> None:
-    """A turn is late exactly if the time of all stages but SILENCE and ENDPOINT exceeds the total limit of its tier.
+    """A turn is late exactly if its stages except SILENCE and ENDPOINT together exceed the limit of the tier.
 
-    A turn that is late in a tier is late in every stricter tier, and a slower turn is late too.
+    That limit is the tier's total less its limit for voice activity detection. A turn that is late in a tier is late
+    in every stricter tier, and a slower turn is late too.
     """
     spent_s = sum(shares.values()) - shares[Stage.SILENCE] - shares[Stage.ENDPOINT]
     for tier in Tier:
@@ -135,9 +136,10 @@ def test_measures_are_applied_and_lifted_one_by_one(settings: DegradationSetting
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=40))
 def test_lasting_lateness_applies_all_measures(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
-    """After any turns, enough late turns apply all measures, and enough good turns then lift all of them.
+    """After any turns, `late_turns` late turns per measure apply all measures.
 
-    After more good turns, `recovery_turns` has its initial value again.
+    Then MAX_RECOVERY_FACTOR times `good_turns` good turns per measure lift all of them. After as many good turns again
+    as for one measure, `recovery_turns` has its initial value `good_turns`.
     """
     state = DegradationLevel(settings.good_turns)
     for blamed in turns:

@@ -89,9 +89,10 @@ def test_no_filler_before_the_question_or_after_the_audio() -> None:
 def test_a_filler_is_due_when_the_prediction_misses_the_budget(
     usual_s: tuple[float, float, float], reached: int, budget_s: float, waited_s: float
 ) -> None:
-    """The due time is not in the past, is still due when it is reached, and is never earlier for a later deadline.
+    """The time at which a filler is due is not in the past, and never earlier if the deadline is later.
 
-    It leaves the later stages their usual time before the deadline, unless the deadline is already missed.
+    Computed again at that time, it is the same. Between it and the deadline is at least the usual time of the stages
+    that have not started, unless there is less than that now: then the filler is due now.
     """
     estimator = after_turns(*usual_s)
     marks = at(*[10.0 + step for step in range(reached)])

@@ -60,7 +60,10 @@ def test_keeps_a_greeting_until_the_window_slides() -> None:
 
 @given(messages, st.integers(0, 6))
 def test_never_holds_more_turns_than_configured(turns: list[ChatMessage], keep: int) -> None:
-    """The prompt has at most `keep` user messages (at least one), and is the end of the conversation."""
+    """The prompt is the last part of the conversation, without empty assistant messages.
+
+    It has at most `keep` user messages. If `keep` is 0, it has at most one.
+    """
     prompt = window("", turns, keep)
     spoken = [turn for turn in turns if turn.role == "user" or turn.content.strip()]
     assert sum(message.role == "user" for message in prompt) <= max(keep, 1)
@@ -105,7 +108,10 @@ def test_a_summary_replaces_the_dropped_turns() -> None:
 
 
 def test_without_a_summary_the_turns_stay_for_one_slide() -> None:
-    """Turns to be dropped stay in the prompt while their summary is missing, but not beyond a maximum of turns."""
+    """Turns to be dropped stay in the prompt while their summary is missing.
+
+    The prompt has at most `keep_turns` + 2 `drop_turns` - 1 turns, here 5. Older turns are dropped without a summary.
+    """
     assert SUMMARIZED.prompt("", talk(4)) == tuple(talk(4))
     assert SUMMARIZED.prompt("", talk(5)) == tuple(talk(5))
     late = SUMMARIZED.prompt("", talk(6))
@@ -149,7 +155,7 @@ def test_nothing_is_lost_and_the_prompt_stays_bounded(
 ) -> None:
     """With a summary in time, every message is in the prompt or covered by the summary.
 
-    With or without it, the prompt is the end of the conversation and has a maximum number of turns.
+    With or without it, the prompt is the last part of the conversation and has at most `keep` + 2 `drop` user messages.
     """
     prompt_window = PromptWindow(keep, drop, summarized=True)
     spoken = [turn for turn in turns if turn.role == "user" or turn.content.strip()]

@@ -52,9 +52,10 @@ def test_a_cleared_buffer_is_empty() -> None:
 
 
 def test_a_reported_position_replaces_the_model() -> None:
-    """`flush` returns the position in samples: the client's reported one, at most what was sent, or the computed one.
+    """`flush` returns the position, in samples, that the client reports, at most the number of samples sent.
 
-    After `flush` the position no longer moves.
+    Without a report it returns the position computed from the time that the audio has played. After `flush` the
+    position no longer moves.
     """
     playout = Playout(1.0, RATE)
     playout.begin("a few words")
@@ -83,7 +84,7 @@ steps = st.lists(
 def test_a_client_plays_every_sample_once_and_in_order(story: list[tuple[str, float | None]]) -> None:
     """A client that often drops its unplayed audio still plays every sample once and in order.
 
-    It may report the position at which it stopped. Otherwise the sender computes it.
+    The client may report the position at which it stopped. Otherwise the sender computes the position.
     """
     lead = 200
     buffer, playout = ReplayBuffer(KEEP), Playout(lead / RATE, RATE)

@@ -66,7 +66,10 @@ def test_withdrawn_work_does_not_change_the_estimate() -> None:
 
 @given(st.floats(0.5, 4.0), st.integers(1, 4), st.integers(0, 2**32))
 def test_above_capacity_the_places_stay_useful(load: float, places: int, seed: int) -> None:
-    """With a load of up to four times the capacity, at least 70% of the requests that fit are served in time."""
+    """With 0.5 to 4 times the load that the places can serve, at least 70% of the possible requests are served in time.
+
+    Possible are all arrivals or, if fewer, as many as the places can serve until the last arrival.
+    """
     arrivals, served = _simulate(load, places, random.Random(seed))
     fits = min(len(arrivals), arrivals[-1] * places / SERVICE_S)
     assert served >= 0.7 * fits
@@ -75,8 +78,8 @@ def test_above_capacity_the_places_stay_useful(load: float, places: int, seed: i
 def _simulate(load: float, places: int, draws: random.Random) -> tuple[list[float], int]:
     """Return the arrival times in seconds and the number of requests that were served before their deadline.
 
-    The 400 arrivals are a Poisson process with `load` times the capacity. Service takes 100 ms with a standard
-    deviation of 10 ms.
+    There are 400 random arrivals (a Poisson process), at `load` times the rate that `places` places can serve.
+    Service takes 100 ms with a standard deviation of 10 ms, and the deadline is 300 ms after the arrival.
     """
     queue: DeadlineQueue[int] = DeadlineQueue(places)
     at, arrivals = 0.0, []

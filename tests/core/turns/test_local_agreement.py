@@ -35,7 +35,7 @@ def test_case_and_punctuation_are_ignored() -> None:
 def test_an_outlier_does_not_change_stable_words() -> None:
     """A transcript that contradicts the stable words neither removes nor adds any.
 
-    Later transcripts add words again.
+    It also interrupts the agreement: words are added again when two later transcripts agree on them.
     """
     agreement = after("one two three four", "one two three four five")
     assert agreement.text == "one two three"

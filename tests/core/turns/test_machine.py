@@ -204,7 +204,10 @@ def test_a_commit_while_endpointing_uses_the_requested_transcript() -> None:
 
 
 def test_turn_detection_switched_off_while_endpointing() -> None:
-    """After turn detection is switched off, a verdict does not end the turn, and a timer ends it without a reply."""
+    """After turn detection is switched off during the silence after speech, a verdict does not end the turn.
+
+    A silence timer (SilenceElapsed) that was started before ends the turn, and no reply starts.
+    """
     machine = Machine()
     machine.speak()
     machine.rules = MANUAL

@@ -65,7 +65,11 @@ def test_medium_probabilities_continue_speech_only() -> None:
 
 
 def test_a_soft_end_has_its_sample_and_its_time() -> None:
-    """A SoftEnd comes after 96 ms of silence (`at`). Its `speech_end` is the end of the last window of speech."""
+    """With `soft_end_ms` of 96, the third silent window after speech causes a SoftEnd.
+
+    Its `at` is the sample at the end of that window. Its `speech_end` is the sample at the end of the last window with
+    speech.
+    """
     assert run(windows("####.."))[1] == [SpeechStarted(0)]
     assert run(windows("####..."))[1][1:] == [SoftEnd(4 * VAD_WINDOW, 7 * VAD_WINDOW)]
 
@@ -120,7 +124,10 @@ def test_edges_alternate(probabilities: list[float]) -> None:
 
 @given(streams)
 def test_edges_lie_in_the_past_and_in_order(probabilities: list[float]) -> None:
-    """The samples of events never decrease, and a SoftEnd comes at least `soft_end_ms` after its `speech_end`."""
+    """In the order of events, `at` (for a SoftEnd `speech_end`) never decreases.
+
+    `at` of a SoftEnd is at least `soft_end_ms` after its `speech_end`.
+    """
     state, events = run(probabilities)
     edges = [event.speech_end if isinstance(event, SoftEnd) else event.at for event in events]
     assert edges == sorted(edges)

@@ -31,7 +31,10 @@ def _fault(message: str | bytes) -> client.MalformedEvent | None:
 
 
 def test_the_corpus_is_refused_by_name_or_legal() -> None:
-    """Each of 500 malformed or legal messages gives an event, or a MalformedEvent with a code and a message."""
+    """Each of at least 500 messages gives an event, or a MalformedEvent with a code and a message.
+
+    At least 100 of the messages are refused. The fields of each error can be written as UTF-8 JSON.
+    """
     messages = corpus()
     assert len(messages) >= 500
     faults = [fault for message in messages if (fault := _fault(message))]

@@ -39,12 +39,12 @@ class Census:
 
     @web.get("/")
     async def everybody(self) -> dict[str, dict[str, Any]]:
-        """Return for each stage its node id, its resources and its visible GPUs."""
+        """Return for each stage its node id ("node"), its "resources" and the numbers of its visible GPUs ("gpus")."""
         return {name: await handle.describe.remote() for name, handle in self._handles.items()}
 
     @web.get("/nodes")
     async def nodes(self) -> list[dict[str, Any]]:
-        """Return the id and the labels of each node of the cluster."""
+        """Return the id ("node") and the "labels" of each node of the cluster."""
         return [{"node": node["NodeID"], "labels": node["Labels"]} for node in ray.nodes()]
 
     @web.get("/status/{app}")
@@ -55,7 +55,7 @@ class Census:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the application with one deployment for each stage that the settings `args` name."""
+    """Return the application `Census` with a `Settler` for each stage. `args` has the settings by the stage's name."""
     settings = parse_settings(args)
     handles = {name: stage_deployment(type(name, (Settler,), {}), getattr(settings, name)).bind() for name in args}
     return serve.deployment(Census, ray_actor_options={"num_cpus": 0}).bind(handles)

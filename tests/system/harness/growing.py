@@ -30,7 +30,13 @@ def three_nodes() -> Iterator[Node]:
 
 
 def served_on(nodes: Node, folder: Path, args: dict[str, Any]) -> contextlib.AbstractContextManager[Served]:
-    """Return a context manager that serves the application with these `args` on the cluster until its block ends."""
+    """Return a context manager that runs `rejoinder serve` on a cluster until its block ends.
+
+    Args:
+        nodes: A node of the cluster.
+        folder: Folder for the configuration and the log.
+        args: The settings of the application.
+    """
     address, environment = nodes.address, nodes.environment
     return serving(folder, args, address=address, environment=environment, port=free_port())
 
@@ -64,7 +70,7 @@ def hosts(least: int, most: int, target: float, max_sessions: int = 60) -> dict[
 
 
 def scenario(served: Served, sessions: int, for_s: float, **other: Any) -> Scenario:
-    """Return the scenario of a load test with this many sessions (calls) for `for_s` seconds."""
+    """Return a load test with this many calls for `for_s` seconds. `other` has further fields of Scenario."""
     url = served.url.replace("http", "ws") + "/v1"
     return Scenario(url, sessions, for_s, ramp_s=3, warm_up_s=2, drain_s=25, behavior=QUIET, **other)
 

@@ -50,7 +50,7 @@ class Call:
         first_s: Seconds from the start to the first answer, None before it.
         error: Name and message of the error that ended the call, "" without one.
         answers: The text of each answer.
-        leave: Set to make the reader leave the stream.
+        leave: Event that makes the reader of the stream leave it.
     """
 
     began: float
@@ -108,9 +108,10 @@ class Lab:
 
     @web.post("/state/{number}")
     async def state(self, number: int) -> dict[str, Any]:
-        """Return the replica, the answers so far, the error and the end ("over") of call `number`.
+        """Return for call `number` its "replica" ("" before a stream is open), and as "over" whether it has ended.
 
-        Raise the call's error if it is not an expected one.
+        The other keys are "items", "first_s", "error" and "answers", as in `Call`. If the call ended with an error that
+        it does not record, that error is raised.
         """
         call = self._calls[number]
         assert call.task is not None
@@ -164,7 +165,10 @@ class Lab:
 
     @web.get("/puppets")
     async def puppets(self) -> list[dict[str, Any]]:
-        """Return replica id, process id and counts of requests of each puppet that answers within PUPPET_S s."""
+        """Return "replica" (its id) and "pid" of each puppet that answers within PUPPET_S seconds.
+
+        The other keys are its numbers of requests: "began", "done" and "stopped" (cancelled).
+        """
         return await broadcast(self._puppet, "describe", PUPPET_S)
 
     async def _watched(self, call: Call, order: dict[str, Any]) -> None:
@@ -251,7 +255,7 @@ class LabClient:
         self._post(f"sweep/{count}")
 
     def puppets(self) -> list[dict[str, Any]]:
-        """Return replica id, process id and counts of requests of each puppet that answers."""
+        """Return the ids and the numbers of requests of each puppet that answers (see `Lab.puppets`)."""
         found: list[dict[str, Any]] = self._client.get(f"{self.url}/puppets").json()
         return found
 

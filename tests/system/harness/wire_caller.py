@@ -25,6 +25,8 @@ AUDIBLE_PEAK = 300
 class WireCaller:
     """Caller that always sends audio, as a telephone does: silence while it has no speech to send.
 
+    Keep `run` running, as `calling` does: it sends the audio and receives the events.
+
     Attributes:
         events: Every event of the server with its arrival time (`time.monotonic`), in order.
     """
@@ -121,7 +123,10 @@ def realtime_url(base_url: str) -> str:
 
 @asynccontextmanager
 async def calling(base_url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[WireCaller]:
-    """Call the server at `base_url`. Yield the caller, which sends audio until the block ends."""
+    """Call the server at `base_url`, with these HTTP `headers` in addition to those of WebSocket.
+
+    Yield the caller, which sends audio until the block ends.
+    """
     async with websockets.connect(realtime_url(base_url), additional_headers=headers) as socket:
         caller = WireCaller(socket)
         running = asyncio.create_task(caller.run())
