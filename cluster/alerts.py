@@ -57,7 +57,11 @@ class Timing:
 
 
 def rules(timing: Timing = Timing()) -> dict[str, Any]:
-    """Return the rules file: percentiles of turns and stages, then an alert for each measured row of section 7.1."""
+    """Return the content of a Prometheus rules file.
+
+    It has recording rules for the percentiles of the durations of turns and stages, then an alert for each row of the
+    latency guide's section 7.1 that is measured. `timing` sets the window, the delay of alerts and the interval.
+    """
     ordered = [_record(TURN, (), name, timing) for name in QUANTILES]
     ordered += [_record(series, ("stage",), name, timing) for series in (OWN, SHARE) for name in QUANTILES]
     ordered += [_alert(alert, timing) for alert in ALERTS if alert.metric not in NOT_MEASURED]
@@ -71,7 +75,7 @@ def alert_name(metric: Metric) -> str:
 
 
 def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[str, Any]:
-    """Return the content of prometheus.yml for a running system. It gets the targets of all replicas from any host.
+    """Return the content of prometheus.yml for a running system. Prometheus gets the replicas' addresses from any host.
 
     Args:
         url: HTTP address of the system.
@@ -101,7 +105,7 @@ def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[
 
 
 def as_yaml(document: dict[str, Any], comment: str = "") -> str:
-    """Return the document as YAML, with keys in the document's order, after the comment lines."""
+    """Return `document` as YAML text, keys in their given order. Each line of `comment` is a YAML comment before it."""
     lines = "".join(f"# {line}\n" for line in comment.splitlines())
     return lines + yaml.safe_dump(document, sort_keys=False, width=120)
 

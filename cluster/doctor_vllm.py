@@ -92,7 +92,10 @@ def vllm_checks(settings: Settings, packages: Installed, gpus: Callable[[], Sequ
 
 
 def store_model(stage: LlmSettings) -> str | None:
-    """Return the model that vLLM loads from the model store; None for a folder, a hub repository or another engine."""
+    """Return the name of the model that vLLM loads from the model store.
+
+    None if the model is a folder or a hub repository, or if the engine is not vLLM.
+    """
     named = stage.engine == "vllm" and "/" not in stage.model and not Path(stage.model).expanduser().is_dir()
     return stage.model if named else None
 
@@ -100,7 +103,10 @@ def store_model(stage: LlmSettings) -> str | None:
 def _available(
     on_gpus: Mapping[str, LlmSettings], gpus: Callable[[], Sequence[NodeGpus]]
 ) -> tuple[list[NodeGpus], list[Finding]]:
-    """Return the available GPUs, if a stage needs GPUs. The second element has a finding if the GPUs cannot be read."""
+    """Return the available GPUs, and a list with a failed finding if the GPUs cannot be read.
+
+    Both lists are empty if `on_gpus`, the stages that need GPUs, is empty.
+    """
     if not on_gpus:
         return [], []
     try:
@@ -178,9 +184,9 @@ def _is_kind(stage: LlmSettings, gpus: NodeGpus) -> bool:
 
 
 def _replicas(stage: LlmSettings, gpus: NodeGpus) -> int:
-    """Return how many replicas fit on `gpus`.
+    """Return how many replicas of the stage fit on `gpus`, the GPUs of one node.
 
-    The GPUs of one replica must be on one node, a share of a GPU on one GPU.
+    All GPUs of a replica must be on one node. A replica that needs less than one GPU must fit on a single GPU.
     """
     each = stage.reservation.num_gpus
     if each >= 1:
@@ -189,7 +195,7 @@ def _replicas(stage: LlmSettings, gpus: NodeGpus) -> int:
 
 
 def _without(stage: LlmSettings, available: Sequence[NodeGpus]) -> list[NodeGpus]:
-    """Return the GPUs of `available` that remain when the stage's `min_replicas` replicas run."""
+    """Return `available`, with the counts reduced by the GPUs that the stage's `min_replicas` replicas use."""
     missing, remaining = stage.autoscaling.min_replicas, []
     for gpus in available:
         placed = min(missing, _replicas(stage, gpus)) if _is_kind(stage, gpus) else 0
@@ -199,7 +205,10 @@ def _without(stage: LlmSettings, available: Sequence[NodeGpus]) -> list[NodeGpus
 
 
 def _lack(stage: LlmSettings, fitting: Sequence[NodeGpus]) -> str:
-    """Return why a GPU of `fitting` cannot run the configured number format or model; "" if every GPU can."""
+    """Return why a GPU cannot run the stage's number format, or is too small for its weights; "" if every GPU can.
+
+    `fitting` has the GPUs of nodes that fit at least one replica.
+    """
     settings, method = stage.vllm, METHODS[stage.vllm.weights_format]
     for gpus in fitting:
         if gpus.capability is not None and gpus.capability < method.least_capability:

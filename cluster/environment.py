@@ -61,7 +61,7 @@ def max_connections() -> int:
 
 
 def advised() -> dict[str, str]:
-    """Return the variables of ADVISED, and those whose values depend on this machine."""
+    """Return the recommended environment variables by name: ADVISED, and HAProxy's maximum of connections here."""
     return {**ADVISED, "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
 
 
@@ -91,10 +91,13 @@ def first_ephemeral_port() -> int:
 
 
 def node_environment(directory: Path) -> dict[str, str]:
-    """Return the environment of one node, so that several nodes and clusters can run on this machine.
+    """Return the environment variables of one node by name.
+
+    They are the required and recommended ones, and those with HAProxy's paths and ports. The paths are in `directory`
+    and the ports are free, so several nodes and clusters can run on this machine.
 
     Args:
-        directory: Folder for the node's files.
+        directory: Folder for the files of the node's HAProxy.
     """
     haproxy = directory / "haproxy"
     return {

@@ -35,11 +35,11 @@ class StageEngine:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """All components and nodes to deploy.
+    """All components (session hosts and stages) and nodes to deploy.
 
     Attributes:
-        components: Sizes of `host` and of the stages, by name.
-        groups: The nodes that they run on.
+        components: Replicas and resources of `host` and of each stage, by name.
+        groups: Groups of equal nodes that the components run on.
         sessions_per_host: Maximum number of sessions of one host.
     """
 
@@ -51,10 +51,10 @@ class Bill:
 def bill(
     components: Mapping[str, SizedComponent], cpu: NodeType, gpu: NodeType | None, spare: int, *, per_host: int
 ) -> Bill:
-    """Place components with GPUs on the GPU group, and all others on the CPU group.
+    """Return the nodes for components: those with GPUs are placed on the GPU group, all others on the CPU group.
 
     Args:
-        components: Sizes by name.
+        components: Replicas and resources of `host` and of each stage, by name.
         cpu: Machine type without a GPU.
         gpu: Machine type with GPUs; None if there is none.
         spare: Spare nodes of each group.
@@ -86,7 +86,7 @@ def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine
 
     Args:
         base: The calibrated configuration.
-        plan: The sizes.
+        plan: The components with their replicas and resources, and the node groups.
         engines: Engines that replace those of `base`, by stage.
 
     Raises:
@@ -128,7 +128,7 @@ def _resources(sized: SizedComponent) -> dict[str, Any]:
 
 
 def node_groups(plan: Bill) -> dict[str, Any]:
-    """Return the content of `node_groups.yaml`."""
+    """Return the content of `node_groups.yaml`: for each group its machine type, nodes, labels and replicas by name."""
     return {
         "groups": [
             {

@@ -41,7 +41,8 @@ class AnswerCache(StageDeployment):
     async def lookup(self, question: CacheQuestion, route: ReplicaRoute | None = None) -> CacheHit | None:
         """Return the answer to the same or a similar question, None if there is none.
 
-        A question is compared by similarity only if a model is configured and fewer than `max_queue` lookups wait.
+        A question is compared by similarity only if a model is configured and fewer than `max_queue` texts wait for it.
+        Only the router in the calling process reads `route`.
         """
         async with self._replica.request():
             hit = self._index.exact(question, time.monotonic())
@@ -53,14 +54,18 @@ class AnswerCache(StageDeployment):
     async def store(self, answered: CachedAnswer, route: ReplicaRoute | None = None) -> None:
         """Store an answer.
 
-        If `max_queue` texts wait for the model, only the question's exact text will find the answer.
+        If `max_queue` texts wait for the model, only the question's exact text will find the answer. Only the router in
+        the calling process reads `route`.
         """
         async with self._replica.request():
             vector = await self._vector(answered.question.text)
             self._index.keep(answered.question, vector, answered.answer, time.monotonic())
 
     async def clear(self, tenant: str | None = None) -> int:
-        """Delete all answers, or those of one tenant (`tenant_of` its API key). Return how many were deleted."""
+        """Delete all answers, or those of one tenant. Return how many were deleted.
+
+        `tenant` is what `tenant_of` returns for an API key. None stands for all tenants.
+        """
         return self._index.clear(tenant)
 
     async def _vector(self, text: str) -> Vector | None:

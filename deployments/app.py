@@ -108,7 +108,13 @@ def _host(settings: Settings) -> serve.Deployment:
 
 
 def _replicas(scaling: Autoscaling, policy: type, **limits: float) -> dict[str, Any]:
-    """Return a fixed number of replicas if `min_replicas` equals `max_replicas`, else an autoscaling config."""
+    """Return the options for the number of replicas: `num_replicas` if it is fixed, else `autoscaling_config`.
+
+    Args:
+        scaling: The settings. The number is fixed if `min_replicas` equals `max_replicas`.
+        policy: Class of the autoscaling policy.
+        limits: Arguments of the policy, in addition to `target`.
+    """
     if scaling.min_replicas == scaling.max_replicas:
         return {"num_replicas": scaling.min_replicas}
     options = scaling.model_dump(exclude={"headroom", "queue_delay_ms"})

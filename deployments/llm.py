@@ -37,7 +37,11 @@ class LlmEngine(Protocol):
         ...
 
     def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Generate an answer. Closing the generator stops the engine at its next token and frees the slot."""
+        """Yield the answer as text deltas. The last delta has the finish reason and the token usage.
+
+        Closing the generator stops the engine at its next token and frees the slot. It may raise CallerError (the
+        prompt is too long), Overloaded (the queue is full) or BackendError (the engine failed).
+        """
         ...
 
     async def check_health(self) -> None:
@@ -110,9 +114,10 @@ class Llm(StageDeployment):
     async def generate(
         self, request: LlmRequest, route: ReplicaRoute | None = None
     ) -> AsyncGenerator[TokenDelta, None]:
-        """Stream the answer. Cancelling stops the engine at its next token.
+        """Yield the answer as text deltas. Cancelling stops the engine at its next token.
 
-        A prefill request to an engine without prefill returns at once with one empty delta.
+        A prefill request to an engine without prefill returns at once with one empty delta. Only the router in the
+        calling process reads `route`.
         """
         if request.prefill and not self._engine.prefills:
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))

@@ -135,7 +135,10 @@ class SessionHost:
         )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return the signals of `deployments.serving.autoscaling.HostPolicy`."""
+        """Return the signals of `deployments.serving.autoscaling.HostPolicy` by name.
+
+        They are the number of live sessions and the lag of the event loop in seconds.
+        """
         return {SESSIONS: float(self.host.live), LOOP_LAG_S: self.host.loop_lag_s}
 
     async def check_health(self) -> None:
@@ -150,7 +153,10 @@ class SessionHost:
 
 
 async def _describe(handle: DeploymentHandle) -> list[dict[str, Any]]:
-    """Return the descriptions of all replicas of a deployment that answer within DESCRIBE_S."""
+    """Return the `ReplicaDescription` (as a dict) of each replica of a deployment that answers within DESCRIBE_S.
+
+    Empty if the deployment has no replica or Serve does not answer.
+    """
     try:
         answers = await broadcast(handle, "describe", DESCRIBE_S)
     except (TimeoutError, DeploymentUnavailableError):

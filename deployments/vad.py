@@ -25,7 +25,10 @@ def load_silero(settings: Settings) -> Silero:
 
 
 def decide(engine: Silero, batch: VadBatch) -> VadResult:
-    """Return the probability of speech in each window (512 samples), and the state of each stream after its window."""
+    """Return the result of a batch: a speech probability for each window, and each stream's state after its window.
+
+    A window has 512 samples at 16 kHz. The batch contains one window and one state for each stream.
+    """
     windows = np.frombuffer(batch.windows, np.float32).reshape(batch.n, -1)
     states = np.frombuffer(batch.states, np.float32).reshape(batch.n, -1)
     probabilities, after = engine.step(windows, states)
@@ -41,6 +44,9 @@ class Vad(StageDeployment):
         self._replica = Replica("vad", self._engine.name, settings.vad, self._worker)
 
     async def step(self, batch: VadBatch, route: ReplicaRoute | None = None) -> VadResult:
-        """Run one batch on the engine's thread. See `decide`."""
+        """Return the result of `decide` for one batch, computed on the engine's thread.
+
+        Only the router in the calling process reads `route`.
+        """
         async with self._replica.request():
             return await self._worker.run(lambda: decide(self._engine, batch))

@@ -51,7 +51,11 @@ def main() -> None:
 
 
 def table(rows: Sequence[FrameworkRow]) -> Table:
-    """Return the table with one line per contender."""
+    """Return the table with one line per contender.
+
+    The columns are the sessions per core, the required number, the verdict, the median and the 95th percentile of the
+    added latency in ms, the share of the core, and the memory per session in MB.
+    """
     columns = ("contender", "sessions a core", "required", "verdict", "added p50 ms", "p95 ms", "core", "MB a session")
     lines = Table(*columns)
     for row in rows:

@@ -69,7 +69,7 @@ class FrameworkRow:
 
 
 def summarize(contestant: Contestant, knee: int | None, probes: Sequence[Probe], took_s: float) -> FrameworkRow:
-    """Return the row of a finished search."""
+    """Return the row of a finished search. `knee` is its result, `probes` are its runs, `took_s` its seconds."""
     passed = [probe for probe in probes if probe.outcome is ProbeOutcome.PASS]
     best = next((probe for probe in reversed(passed) if probe.sessions == knee), None)
     return FrameworkRow(
@@ -87,9 +87,9 @@ def summarize(contestant: Contestant, knee: int | None, probes: Sequence[Probe],
 
 
 def marginal_mb(probes: Sequence[Probe]) -> float | None:
-    """Return the memory in MB per additional session, from the smallest and the largest run.
+    """Return the memory in MB per additional session, from the runs with the fewest and with the most sessions.
 
-    None if all runs had the same number of sessions.
+    None without runs, or if all runs had the same number of sessions.
     """
     if not probes:
         return None
@@ -122,7 +122,10 @@ class Ratio:
 
 
 def ratios(rows: Sequence[FrameworkRow]) -> list[Ratio]:
-    """Return the ratios for which both knees are known."""
+    """Return for each competing framework the ratio of our knee to its best knee.
+
+    A framework is left out if either knee is unknown or 0.
+    """
     by_name = {row.name: row for row in rows}
     computed = []
     for form, wanted in WANTED.items():

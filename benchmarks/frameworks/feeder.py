@@ -136,9 +136,9 @@ class Feeder:
         return float(np.percentile(counted, 99)) * 1000
 
     def answers(self, edges: Sequence[TimedEdge], engines: EngineTimes) -> Answers:
-        """Return the answers of all sessions: match their replies to their turns.
+        """Return the added latencies, missed turns and stray replies of all sessions. Call this after `feed`.
 
-        `edges` has each stream's end of turn.
+        The ideal answers follow from `edges`, the end of the turn in each stream, and `engines`, the engines' times.
         """
         parts = []
         for session in range(len(self.plan.starts)):

@@ -17,7 +17,7 @@ Run = Callable[[int], Awaitable[Probe]]
 
 @dataclass(slots=True)
 class KneeSearch:
-    """State of a search.
+    """One search of the knee: `largest` makes its runs, and each run is stored in `probes`.
 
     Attributes:
         run: Function that makes one run with a number of sessions and returns its result.

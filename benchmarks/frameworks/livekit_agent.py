@@ -168,7 +168,10 @@ _SESSIONS: list[AgentSession] = []
 
 
 async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Sequence[Callable[[bytes], None]]:
-    """Open `count` sessions. See `contender.Sessions`."""
+    """Open `count` sessions. Return for each the function that takes a frame of its caller's audio.
+
+    `sounds` is called with a session's number and PCM whenever the session sends audio of a reply.
+    """
     return [await _open(number, sounds) for number in range(count)]
 
 

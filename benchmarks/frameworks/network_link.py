@@ -29,7 +29,10 @@ UPDATE = {
 
 
 def messages(streams: Sequence[Stream]) -> list[list[bytes]]:
-    """Encode every frame of every stream as a client message. `streams` must have the wire's sample rate."""
+    """Return for each stream its frames, each encoded as a client message in JSON.
+
+    `streams` must have the wire's sample rate (24 kHz).
+    """
     return [
         [
             json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(frame).decode()}).encode()

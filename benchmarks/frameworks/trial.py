@@ -82,7 +82,10 @@ class Trial:
                 tree.stop()
 
     async def _start(self, tree: ProcessTree, folder: Path, processes: int, each: int) -> list[SocketLink]:
-        """Start all processes one after the other, wait until each is ready, and return their connections."""
+        """Start `processes` contenders with `each` sessions, one after the other, and return their connections.
+
+        The sockets and the log file are in `folder`. Raises BackendError if a process is not ready in time.
+        """
         links = [SocketLink(each, self.streams) for _ in range(processes)]
         for number, link in enumerate(links):
             path = folder / str(number)
@@ -94,7 +97,10 @@ class Trial:
         return links
 
     async def _start_server(self, tree: ProcessTree, folder: Path, sessions: int) -> NetworkLink:
-        """Start the whole system and open a connection for each session."""
+        """Start the whole system and open a connection for each session.
+
+        The configuration and the log file are written to `folder`. Raises BackendError if the system is not ready in time.
+        """
         port = await asyncio.to_thread(free_port)
         config = folder / "serve.json"
         all_in.write(config, all_in.configuration(sessions, self.engines, port))
@@ -151,7 +157,7 @@ class Trial:
 
 
 def _same(link: SocketLink) -> SocketLink:
-    """Return `link`, as the protocol factory of a server that accepts one connection."""
+    """Return `link`. asyncio calls this for the protocol of a new connection, of which there is only one."""
     return link
 
 

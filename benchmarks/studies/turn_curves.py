@@ -62,7 +62,10 @@ class CurvePoint:
 
 
 def fit(silences: Sequence[Silence]) -> FusionWeights:
-    """Fit the probability of an end by logistic regression, regularized towards PRIOR."""
+    """Return the weights with which the turn model and the words predict best whether a silence is an end.
+
+    They are fitted by logistic regression, regularized towards PRIOR, on the ends and pauses among `silences`.
+    """
     labelled = [silence for silence in silences if silence.resumed_ms is None or is_pause(silence)]
     inputs = np.array([regression_inputs(silence.later, _words(silence)) for silence in labelled])
     ended = np.array([silence.resumed_ms is None for silence in labelled], np.float64)
@@ -173,7 +176,7 @@ def _formatted(value: float | None, scale: float, unit: str) -> str:
 
 
 def line(name: str, points: Sequence[CurvePoint]) -> str:
-    """Return one rule's line of the table."""
+    """Return one rule's line of the table: cut-off rates in % at AT_DELAY_MS, then delays in ms at AT_CUT_OFFS."""
     cuts = [_formatted(cut_at(points, delay_ms), 100, "%") for delay_ms in AT_DELAY_MS]
     delays = [_formatted(delay_at(points, cut), 1, " ms") for cut in AT_CUT_OFFS]
     return f"| {name} | " + " | ".join([*cuts, *delays]) + " |"

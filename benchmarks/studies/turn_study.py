@@ -151,7 +151,10 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
 
 
 def _taken_ms(settings: Settings, probability: float | None, decided_ms: float) -> float:
-    """Return the silence in ms after which the turn ends, if `probability` is known after `decided_ms` of silence."""
+    """Return the silence in ms after which the turn ends.
+
+    `probability` is that the turn is complete, None if unknown. It is known after `decided_ms` of silence.
+    """
     return max(decided_ms, endpoint_silence_s(TurnDetection(), settings.endpointing, probability) * 1000)
 
 
@@ -178,7 +181,7 @@ def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> Pol
 
 
 def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> Iterator[SpeechEvent]:
-    """Yield the speech events that voice activity detection finds in 16 kHz audio."""
+    """Yield the events that voice activity detection finds in 16 kHz audio, such as the start of speech, in order."""
     state: Samples = np.zeros((1, STATE_SIZE), np.float32)
     speech = SpeechState()
     for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):
@@ -274,7 +277,10 @@ HEADER = (
 
 
 def row(found: PolicyOutcome) -> str:
-    """Return one line of the table: the results of one policy."""
+    """Return one policy's line of the table.
+
+    The columns are tentative ends, pauses, queries, cut-offs, then p50 and p90 of the latency and of `ready` in ms.
+    """
     times = (
         f"{found.latency_p50_ms:9.0f} {found.latency_p90_ms:5.0f} {found.ready_p50_ms:9.0f} {found.ready_p90_ms:5.0f}"
     )

@@ -150,7 +150,7 @@ def summarize(results: Sequence[ClipResult]) -> WerSummary:
 
 
 def row(result: ClipResult) -> str:
-    """Return one line of the table: the result of one clip."""
+    """Return one clip's line of the table: its words, word errors and decoding times in ms, short context first."""
     name = f"{result.source}/{result.name}"
     rates = f"{result.short_errors:4d} {result.full_errors:4d}"
     return f"{name:52.52} {result.words:5d} {rates} {result.short_ms:8.0f} {result.full_ms:7.0f}"

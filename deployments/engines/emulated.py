@@ -138,7 +138,8 @@ class EmulatedStt(StageDeployment):
     async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
         """Wait for the service time, then return a sentence that states the duration of the job's audio.
 
-        Raises Overloaded if all slots are taken and the queue is full.
+        Only the router in the calling process reads `route`. Raises Overloaded if all slots are taken and the queue is
+        full.
         """
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
@@ -216,7 +217,10 @@ class EmulatedTts(StageDeployment):
         self._vowel = _vowel()
 
     async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
-        """Yield 24 kHz PCM at the profile's speed. Raise Overloaded if all slots are taken and the queue is full."""
+        """Yield 24 kHz 16-bit PCM at the profile's speed. Only the router in the calling process reads `route`.
+
+        Raises Overloaded if all slots are taken and the queue is full.
+        """
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
             total_s = max(0.1, len(request.text) / CHARACTERS_PER_S / request.speed)
@@ -236,7 +240,10 @@ class EmulatedTts(StageDeployment):
             made += chunk
 
     def _second(self, text: str) -> bytes:
-        """Return one second of PCM, repeated for `text`: a tone for its number if replies are marked, else a vowel."""
+        """Return the second of 24 kHz PCM that is repeated to speak `text`.
+
+        If replies are marked and `text` contains a number, it is a tone that encodes the last number, else a vowel.
+        """
         marks = marking.marks_in(text) if self._marked else ()
         return _leveled(marking.tone(marks[-1])) if marks else self._vowel
 

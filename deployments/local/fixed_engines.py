@@ -34,12 +34,12 @@ _LOUD = struct.pack("<2h", 6000, -6000)
 
 @dataclass(frozen=True, slots=True)
 class FixedStt:
-    """Speech-to-text port that returns TRANSCRIPT after `seconds`."""
+    """Speech-to-text port that returns TRANSCRIPT after `seconds`, whatever the audio is."""
 
     seconds: float = 0.100
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        """Return TRANSCRIPT."""
+        """Wait `seconds`, then return TRANSCRIPT. `avoid` has no effect."""
         await asyncio.sleep(self.seconds)
         audio_ms = len(job.pcm) / SAMPLE_BYTES / STT_RATE * 1000
         return Transcript(TRANSCRIPT, audio_ms=audio_ms, queue_ms=0.0, decode_ms=self.seconds * 1000, avg_logprob=-0.1)
@@ -65,17 +65,17 @@ class FixedLlm:
     async def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
-        """Yield a stream of one delta."""
+        """Yield a stream whose only delta, REPLY, comes after `seconds`. The arguments have no effect."""
         yield _FixedStream(self.seconds)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
-        """Return None: there are no replicas with queues."""
+        """Return None, which means that the queue length is unknown: there are no replicas."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class FixedTts:
-    """Text-to-speech port. A segment of REPLY gets its share of REPLY_S seconds of audio."""
+    """Text-to-speech port that starts its audio after `seconds`. The whole REPLY has REPLY_S seconds of audio."""
 
     seconds: float = 0.080
 
@@ -83,7 +83,10 @@ class FixedTts:
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yield a stream of 24 kHz PCM in chunks of CHUNK_S seconds."""
+        """Yield a stream of 24 kHz PCM, as long in proportion as the text, in chunks of CHUNK_S seconds.
+
+        `avoid` has no effect.
+        """
         yield self._chunks(request.text)
 
     async def _chunks(self, text: str) -> AsyncIterator[bytes]:
@@ -99,5 +102,5 @@ class CertainTurn:
     """Turn detector port that always returns probability 1 at once, for hosts whose turns end after a fixed silence."""
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
-        """Return probability 1."""
+        """Return probability 1 and an inference time of 0. `pcm` and `avoid` have no effect."""
         return TurnVerdict(1.0, 0.0)

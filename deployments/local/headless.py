@@ -160,7 +160,10 @@ async def serve(path: str, count: int, detector: str) -> None:
 
 
 async def _hold(host: Host, number: int, detector: str, feed: Feed, *, opened: asyncio.Future[Session]) -> None:
-    """Run one conversation until cancelled. Set the conversation's session as the result of `opened`."""
+    """Run conversation `number` until cancelled. Its session becomes the result of `opened` once it takes audio.
+
+    `feed` sends the times at which its replies become audible. `detector` is "none" or "smart_turn".
+    """
     update = client.parse(json.dumps(_configuration(detector)))
     assert isinstance(update, client.UpdateSession)
     with host.seat():
@@ -192,6 +195,8 @@ def _services(settings: Settings, detector: str) -> Services:
 
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:
     """Return the ends of turns of each file of 16 kHz PCM, as pairs (work_ms, commit_ms) of `IdealEdge`.
+
+    Both are in ms after the first frame: when transcription can begin, and when the turn ends.
 
     With a detector, each turn has the probability of a turn whose transcript looks complete, as TRANSCRIPT does: the
     transcript is available before the turn model would be queried.

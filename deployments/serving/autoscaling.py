@@ -69,7 +69,10 @@ def desired_replicas(ongoing: float, queue_s: float, running: int, *, target: fl
 
 
 class HostPolicy:
-    """Serve's autoscaling policy for the session hosts. See `desired_hosts` for its arguments."""
+    """Serve's autoscaling policy for the session hosts. Serve's controller constructs and calls it.
+
+    `desired_hosts` explains the arguments. Sessions and lag come from the signals that the hosts report.
+    """
 
     def __init__(self, target: float, most: int, headroom: float, lag_limit_s: float) -> None:
         self._desired = partial(desired_hosts, target=target, most=most, headroom=headroom, lag_limit_s=lag_limit_s)
@@ -82,7 +85,10 @@ class HostPolicy:
 
 
 class StagePolicy:
-    """Serve's autoscaling policy for the stages. See `desired_replicas` for its arguments."""
+    """Serve's autoscaling policy for the stages. Serve's controller constructs and calls it.
+
+    `desired_replicas` explains the arguments. The waiting time comes from the signals that the replicas report.
+    """
 
     def __init__(self, target: float, queue_limit_s: float) -> None:
         self._desired = partial(desired_replicas, target=target, queue_limit_s=queue_limit_s)
@@ -95,6 +101,6 @@ class StagePolicy:
 
 
 def _latest(context: Any, name: str) -> list[float]:
-    """Return each replica's newest value of a signal. A replica without a report is left out."""
+    """Return each replica's newest value of the signal `name`. A replica that has not reported it is left out."""
     series = (context.raw_metrics or {}).get(name) or {}
     return [float(values[-1].value) for values in series.values() if values]

@@ -44,13 +44,16 @@ _numbers = itertools.count(1)
 
 
 def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
-    """Return a route with an id that no other call of this process has."""
+    """Return a `ReplicaRoute`, which explains the arguments, with an id that no other call of this process has."""
     return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
 
 
 @contextmanager
 def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Translate the errors of a handle, and delete the record of the replica that got the request."""
+    """Raise the errors of a handle's call inside the block as BackendError, Overloaded or the replica's RejoinderError.
+
+    At the end delete the record of the replica that got the request. `route` identifies this record.
+    """
     try:
         yield
     except RayTaskError as error:
@@ -73,7 +76,12 @@ def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 
 async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
-    """Make one unary call. Cancelling it cancels the request in the replica."""
+    """Call a method on a replica, if possible one not in `avoid`, and return its result.
+
+    Cancelling the call cancels the request in the replica.
+
+    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
+    """
     route = _new_route(avoid)
     with _translated_errors(stage, route):
         response = method.remote(payload, route)
@@ -84,7 +92,7 @@ async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str])
 
 
 class _Stream:
-    """Iterator over a stream's items. The first item is requested on construction."""
+    """Iterator over the items of a replica's stream. The first item is requested on construction."""
 
     def __init__(self, generator: Any, stage: str, route: ReplicaRoute) -> None:
         self._generator = generator
@@ -119,7 +127,7 @@ class _Stream:
 
 @contextmanager
 def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Translate the errors of one item.
+    """Raise the errors of one item of a stream as `_translated_errors` does.
 
     Keep the record of the chosen replica, because the stream may have further items.
     """
@@ -133,7 +141,10 @@ def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 @asynccontextmanager
 async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -> AsyncIterator[_Stream]:
-    """Open a stream. Leaving the context cancels it in the replica."""
+    """Call a streaming method and yield the iterator over its items. Leaving the context cancels it in the replica.
+
+    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
+    """
     stream = _Stream(method.remote(payload, route), stage, route)
     try:
         yield stream
@@ -149,7 +160,10 @@ class VadHandle:
         self._step = handle.step
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
-        """Run one batch of windows on a replica not in `avoid`. See `VadPort.step`."""
+        """Return the speech probabilities and the next states of a batch of windows.
+
+        The batch runs on a replica not in `avoid`, if there is one. See `VadPort.step`.
+        """
         return cast(VadResult, await _call("vad", self._step, batch, avoid))
 
 
@@ -160,7 +174,10 @@ class TurnDetectorHandle:
         self._predict = handle.predict
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
-        """Judge whether the turn is complete. See `TurnDetectorPort.predict`."""
+        """Return the probability that the turn is complete, if possible from a replica not in `avoid`.
+
+        See `TurnDetectorPort.predict`.
+        """
         return cast(TurnVerdict, await _call("turn_detector", self._predict, pcm, avoid))
 
 
@@ -171,7 +188,10 @@ class SttHandle:
         self._transcribe = handle.transcribe
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        """Transcribe one utterance. Cancelling removes a queued job. See `SttPort.transcribe`."""
+        """Return the transcript of one utterance, if possible from a replica not in `avoid`.
+
+        Cancelling removes a queued job. See `SttPort.transcribe`.
+        """
         return cast(Transcript, await _call("stt", self._transcribe, job, avoid))
 
 
@@ -186,7 +206,10 @@ class LlmHandle:
     async def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
-        """Open a generation. Leaving the context cancels it in the replica. See `LlmPort.open`."""
+        """Yield the stream of an answer's deltas. Leaving the context cancels it in the replica.
+
+        `LlmPort.open` explains `avoid` and `strict`.
+        """
         async with _open("llm", self._generate, request, _new_route(avoid, strict, request.session)) as stream:
             yield cast(LlmStream, stream)
 
@@ -205,7 +228,10 @@ class TtsHandle:
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open the audio stream of a segment. Leaving the context cancels it. See `TtsPort.open`."""
+        """Yield the stream of a segment's 24 kHz PCM chunks, if possible from a replica not in `avoid`.
+
+        Leaving the context cancels it in the replica. See `TtsPort.open`.
+        """
         async with _open("tts", self._synthesize, request, _new_route(avoid)) as stream:
             yield cast(AsyncIterator[bytes], stream)
 

@@ -101,7 +101,13 @@ def http_app(served: RoutedHost) -> FastAPI:
 
 
 async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
-    """Refuse the connection, or accept it and run the conversation until it ends."""
+    """Refuse the connection with status 401 or 503, or accept it and run the conversation until it ends.
+
+    Args:
+        served: The host, with its accepted keys.
+        socket: The connection, not yet accepted.
+        proxy_check: Tells whether the connection came through Serve's Python proxy, which is refused.
+    """
     key = known_key(served.keys, socket.headers)
     if key is None:
         await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))

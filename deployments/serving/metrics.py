@@ -213,7 +213,7 @@ class ConversationMetrics:
         self._hedge_delay.set(delay_s)
 
     def interim_transcript(self, outcome: Literal["heard", "failed"]) -> None:
-        """Count an interim transcript."""
+        """Count an interim transcript that was received ("heard") or has failed."""
         self._partials.labels(outcome).inc()
 
     def draft(self, outcome: str) -> None:
@@ -221,7 +221,7 @@ class ConversationMetrics:
         self._drafts.labels(outcome).inc()
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
-        """Count a language model replica that was taken out of use or put back."""
+        """Count a language model replica that was taken out of use ("opened") or put back into use ("closed")."""
         self._breakers.labels(outcome).inc()
 
     def cache(self, outcome: str) -> None:

@@ -165,7 +165,7 @@ class Replica:
         self._port.registry.register(collector)
 
     def signals(self) -> dict[str, float]:
-        """Return the signal of `deployments.serving.autoscaling.StagePolicy`.
+        """Return the one signal of `deployments.serving.autoscaling.StagePolicy`, by its name QUEUE_S.
 
         It is the 90th percentile of the waiting times of the last RECENT_S, in seconds; 0 if nothing waited.
         """
@@ -222,7 +222,7 @@ class StageDeployment:
         return asdict(self._replica.description)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return this replica's signals for Serve's autoscaler."""
+        """Return this replica's signals for Serve's autoscaler, by name: the waiting time in seconds."""
         return self._replica.signals()
 
     async def check_health(self) -> None:

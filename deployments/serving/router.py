@@ -47,7 +47,10 @@ class AvoidingRouter(RouterInternals):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return the one replica that the request goes to, or an empty list if a strict request must wait."""
+        """Return [[replica]] with the replica that the request goes to, or [] if a strict request must wait.
+
+        For a request without a `ReplicaRoute` return all of `candidate_replicas` in one list, as Serve expects.
+        """
         if pending_request is None:
             return [candidate_replicas]
         # Without backoff the base class retries in a busy loop while it is given no candidate.
@@ -71,7 +74,7 @@ class AvoidingRouter(RouterInternals):
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
         """Record the replica that accepted the request.
 
-        If a replica rejected it, this is not the replica chosen first.
+        It may differ from the replica that `choose_replicas` recorded, which may have rejected the request.
         """
         route = _route(pending_request)
         if route is not None:

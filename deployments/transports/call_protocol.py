@@ -96,9 +96,10 @@ class CallProtocol(UvicornWebSocket):
             self._read(self._incomplete + data if self._incomplete else data, self._passing)
 
     def _read(self, data: bytes, passing: int) -> None:
-        """Process each complete short frame in `data`, and the part of any other frame that has arrived.
+        """Offer each complete short frame in `data` to the call, and pass all other data to uvicorn.
 
-        The first `passing` bytes belong to a frame that takes uvicorn's path.
+        An incomplete short frame at the end is kept for the next call. The first `passing` bytes belong to a frame that
+        takes uvicorn's path.
         """
         at, end = 0, len(data)
         while at < end:

@@ -39,7 +39,7 @@ def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[d
 
 
 def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
-    """Return the names of the alerts that fire for these durations and counts: [] if not too many turns are slow."""
+    """Return the names of the alerts that fire for these durations and counts: [] if few enough turns are slow."""
     same = [alert] if alert.metric in STAGES else [other for other in MEASURED if other.metric not in STAGES]
     above = {
         other: sum(turns for seconds, turns in values_s.items() if seconds > other.alert_ms / 1000) for other in same

@@ -27,7 +27,7 @@ def test_a_second_backend_is_a_deployment_of_its_own() -> None:
 
 
 def test_a_backends_bad_setting_is_named() -> None:
-    """The error of an invalid setting names its path in `llm_backup`."""
+    """The error of an invalid setting of the second language model names its section, `llm_backup`."""
     with pytest.raises(ConfigError, match=r"llm_backup"):
         build({"llm_backup": {"engine": "openai_api"}})
 

@@ -92,9 +92,9 @@ class OpenAiApi:
             raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
 
     async def _begin(self, request: LlmRequest) -> tuple[Any, str]:
-        """Open the stream.
+        """Send the request. Return the stream of chunks, and the text at its beginning that repeats the prefix.
 
-        Return it with the text that the server will repeat, "" if the server continues the prefix.
+        The text is "" if there is no prefix or the server continues it.
         """
         if not request.prefix:
             return await self._create(request, request.max_tokens, [], {}), ""
@@ -112,7 +112,16 @@ class OpenAiApi:
     async def _create(
         self, request: LlmRequest, max_tokens: int, prefix: list[dict[str, str]], extra: Mapping[str, object]
     ) -> Any:
-        """Open a stream. If the server refuses the request only with the cache hint, stop sending the hint."""
+        """Send a request and return its stream of chunks.
+
+        If the server refuses the request only with the cache hint, stop sending the hint.
+
+        Args:
+            request: The prompt and the temperature.
+            max_tokens: Maximum number of tokens of the answer.
+            prefix: Messages to append to the prompt: the beginning of the answer, or nothing.
+            extra: Additional fields of the request.
+        """
         hint = _cache_hint(request) if self._sends_hint else {}
         try:
             stream = await self._send(request, max_tokens, prefix, {**extra, **hint})

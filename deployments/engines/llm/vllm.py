@@ -195,7 +195,7 @@ def _version() -> str:
 
 
 def _number_format(engine: Any) -> str:
-    """Return the number format that vLLM chose for the weights."""
+    """Return the number format that vLLM chose for the weights, such as "fp8" or "bfloat16"."""
     config = engine.model_config
     return str(config.quantization or config.dtype).removeprefix("torch.")
 

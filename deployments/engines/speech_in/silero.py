@@ -83,7 +83,10 @@ class Silero:
         return _sigmoid(np.maximum(hidden, 0) @ self._weights.last + self._weights.last_bias), after
 
     def _encode(self, spectra: Samples) -> Samples:
-        """Apply four convolutions to frames (n, 1 + 4 + 1, 129), the outer two of them padding; return (n, 128)."""
+        """Apply the network's four convolutions to spectra, shape (n, 6, 129). Return features, shape (n, 128).
+
+        The first and the last of the six frames are padding.
+        """
         weights, n = self._weights, len(spectra)
         rows = _windows(spectra, count=_FRAMES, step=1)
         inner = np.zeros((n, 1 + _FRAMES, HIDDEN), np.float32)
@@ -95,7 +98,11 @@ class Silero:
         return encoded
 
     def _remember(self, encoded: Samples, states: Samples, after: Samples) -> Samples:
-        """Run one LSTM step. Write the recurrent state into `after` and return its hidden half (n, 128)."""
+        """Run one LSTM step and return its hidden state, shape (n, 128).
+
+        `encoded` is the result of `_encode`, and `states` has the states before the step. The hidden state and the cell
+        state are written into `after`.
+        """
         gates = np.concatenate([encoded, states[:, :HIDDEN]], axis=1) @ self._weights.cell + self._weights.cell_bias
         enter, keep, fresh, out = (gates[:, at * HIDDEN : (at + 1) * HIDDEN] for at in range(4))
         cell = _sigmoid(keep) * states[:, HIDDEN:_RECURRENT] + _sigmoid(enter) * np.tanh(fresh)
@@ -121,7 +128,10 @@ def _spectra(windows: Samples, context: Samples, basis: Samples) -> Samples:
 
 
 def _windows(frames: Samples, count: int, step: int) -> Samples:
-    """Return the inputs of a convolution of three taps: `count` rows of three frames, `step` frames apart."""
+    """Return the inputs of a convolution over three frames, as a matrix of n * `count` rows.
+
+    Each row has three consecutive frames. Each of the `count` rows of a stream begins `step` frames after the last.
+    """
     n, length, channels = frames.shape
     strides = (length * channels * _FLOAT, step * channels * _FLOAT, _FLOAT)
     return np.ndarray((n, count, 3 * channels), np.float32, frames, strides=strides).reshape(n * count, -1)

@@ -86,7 +86,7 @@ class Moonshine:
         self.transcribe_batch([np.random.default_rng(0).integers(-3000, 3000, STT_RATE, dtype=np.int16)])
 
     def transcribe_batch(self, clips: Sequence[Pcm], guess: tuple[int, ...] = ()) -> list[MoonshineResult]:
-        """Transcribe the clips in one batch.
+        """Transcribe the clips in one batch. Return a transcript with its tokens for each clip.
 
         Args:
             clips: 16 kHz audio, at most 30 s each.
@@ -128,7 +128,13 @@ class Moonshine:
         ]
 
     def _decode(self, encoded: dict[str, Any], decoding: Decoding, guess: tuple[int, ...]) -> None:
-        """Decode every row to its end. `encoded` contains the encoder's outputs, by the decoder's input names."""
+        """Decode every clip of a batch to its end, and store the tokens in `decoding`.
+
+        Args:
+            encoded: The encoder's outputs, by the names of the decoder's inputs.
+            decoding: The new, empty decoding of the batch.
+            guess: Tokens that the transcript of a single clip probably begins with.
+        """
         rows = len(decoding.tokens)
         caches = {name: np.zeros((rows, heads, 0, width), np.float32) for name, (heads, width) in self._empty.items()}
         newest = np.array([(_START, *guess)] * rows, np.int64)
@@ -154,11 +160,13 @@ class Moonshine:
 
 
 class Decoding:
-    """Greedy decoding of several rows, each up to its end token or its limit.
+    """Greedy decoding of a batch of clips. Each clip is a row, decoded up to its end token or its limit of tokens.
+
+    Call `add` with the result of each run of the decoder, until `ended` is true.
 
     Attributes:
         tokens: Tokens of each row so far.
-        logprobs: Log-probability of each token, the end token included.
+        logprobs: Log-probabilities of each row's tokens, the end token included.
         length: Number of tokens that the decoder has read and whose KV cache is valid.
         newest: Last token of each row, not yet read by the decoder; shape (rows,).
     """
@@ -173,7 +181,7 @@ class Decoding:
 
     @property
     def ended(self) -> bool:
-        """True when every row has ended."""
+        """True once every row has its end token or has reached its limit."""
         return all(self._ended)
 
     def add(self, best: npt.NDArray[np.int64], logprobs: Logits, read: npt.NDArray[np.int64]) -> None:
@@ -205,7 +213,10 @@ class Decoding:
 
 
 def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:
-    """Return the clips with trailing silence as one array (n, samples), and a mask of the samples to read."""
+    """Return the clips with trailing silence as one array, and the mask: 1 for the samples to read, else 0.
+
+    Both have the shape (clips, samples of the longest clip).
+    """
     sizes = [max(audio.size + TAIL_SAMPLES, SHORTEST_SAMPLES) for audio in audios]
     longest = max(sizes)
     samples = np.zeros((len(audios), longest), np.float32)
@@ -217,7 +228,7 @@ def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:
 
 
 def _best(logits: Logits) -> tuple[npt.NDArray[np.int64], Logits]:
-    """Return the most probable token at each position (rows, n), and its log-probability."""
+    """Return the most probable token at each position, and its log-probability. Both have the shape (rows, n)."""
     best = logits.argmax(axis=-1)
     highest = logits.max(axis=-1)
     return best, -np.log(np.exp(logits - highest[..., np.newaxis]).sum(axis=-1))

@@ -87,7 +87,7 @@ def compression_ratio(text: str) -> float:
 
 
 def repeats_itself(words: list[str]) -> bool:
-    """Return True if a phrase of at least three words follows itself, or a shorter one occurs four times in a row."""
+    """Return True for a phrase of three or more words twice in a row, or of one or two words four times in a row."""
     return any(
         _longest_run(words, size) >= (2 if size >= PHRASE_WORDS else MAX_WORD_REPEATS)
         for size in range(1, len(words) // 2 + 1)

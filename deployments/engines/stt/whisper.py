@@ -204,7 +204,10 @@ class Whisper:
         )
 
     def _until_end_mark(self, ids: list[int], duration_s: float) -> list[int]:
-        """Return the tokens before the first timestamp that is at or after the end of the audio."""
+        """Return the tokens before the first timestamp that is at most END_MARK_SLACK_S before the end of the audio.
+
+        Without such a timestamp all of `ids` are returned. `duration_s` is the duration of the audio in seconds.
+        """
         begin = self._tokens.timestamp_begin
         threshold_s = duration_s - END_MARK_SLACK_S
         for index, token in enumerate(ids[1:], start=1):  # the first token is the start timestamp

@@ -41,7 +41,10 @@ def row(name: str, sessions: int | None, bar: int = 0) -> FrameworkRow:
 
 
 def test_ours_is_compared_with_each_rivals_best_form() -> None:
-    """Our row without a turn detector is compared with LiveKit's best row, our row with Smart Turn with Pipecat's."""
+    """LiveKit's best row is compared with our row without a turn detector.
+
+    Pipecat's best row is compared with our row with Smart Turn.
+    """
     rows = [row("ours-headless", 160), row("ours-smart-turn", 90), row("ours-all-in", 100)]
     rows += [row("livekit", 36), row("livekit-processes", 12), row("pipecat", 10), row("pipecat-processes", 15)]
     found = {ratio.rival: ratio for ratio in ratios(rows)}

@@ -14,7 +14,7 @@ from benchmarks.frameworks.timing import EngineTimes, TimedEdge
 
 
 class Recorder:
-    """A link that records the frames."""
+    """A link to a contender that counts how often each frame is sent."""
 
     def __init__(self, sessions: int) -> None:
         self.sounded: list[list[float]] = [[] for _ in range(sessions)]
@@ -47,7 +47,10 @@ def test_the_plan_is_the_same_for_all() -> None:
 
 
 def test_answers_are_matched_by_session_and_stream() -> None:
-    """Each session's ideal times follow from its own start, phase and stream."""
+    """Each session's ideal times follow from its own start and stream.
+
+    Replies that come 10 and 20 ms later have these added latencies, and none is missed or stray.
+    """
     link = Recorder(2)
     feeder = Feeder([link], 2, FeedPlan((0, 10), cycles=3, streams=2))
     feeder.begin = 100.0

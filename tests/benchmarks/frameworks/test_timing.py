@@ -30,7 +30,7 @@ def test_sequential_transcription_has_a_later_ideal_answer() -> None:
 
 
 def test_overlapping_transcription_has_an_earlier_ideal_answer() -> None:
-    """If transcription runs during the silence, the ideal answer is as much earlier, so this gives no advantage."""
+    """If transcription runs during the silence, the ideal answer comes earlier by the overlap."""
     assert TimedEdge(1936, 2072).ideal_ms(EngineTimes()) == 2072 + 230
     assert TimedEdge(1936, 1990).ideal_ms(EngineTimes()) == 1936 + 330
 

@@ -92,7 +92,10 @@ def test_a_curve_is_read_at_its_best_point() -> None:
 
 
 def test_the_fit_follows_a_reliable_turn_model() -> None:
-    """If the turn model separates ends from pauses, the fitted probability is high for ends and low for pauses."""
+    """If the turn model separates ends from pauses, its 0.9 gives a fitted probability above 0.8, its 0.1 below 0.2.
+
+    The fused rule then cuts off at most 5 percentage points more pauses than a fixed silence with the same delay.
+    """
     rng = np.random.default_rng(3)
     silences = [
         Silence(

@@ -100,7 +100,7 @@ def test_open_words_without_a_verdict_wait_for_the_fallback() -> None:
 def test_the_outcome_counts_cuts_and_times_ends() -> None:
     """A pause longer than the policy's wait counts as cut off, a shorter one does not.
 
-    The latency of an end is its silence.
+    The latency is the silence after which the turn ends, where speech does not resume.
     """
     due = due_ms(1.0, None)
     found = outcome("always", [silence(resumed_ms=due - 10), silence(resumed_ms=due + 10), silence()], SETTINGS)

@@ -17,9 +17,9 @@ LIMITS = {"target": 60.0, "headroom": 0.1, "lag_limit_s": 0.05}
 
 @given(st.integers(0, 5000), st.floats(0, 1), st.integers(1, 50))
 def test_hosts_hold_the_calls_and_the_headroom(sessions: int, lag_s: float, running: int) -> None:
-    """The number of hosts is enough for all calls and the headroom.
+    """The number of hosts is the smallest that has room for all calls and a headroom of 10%, and at least 1.
 
-    If an event loop is late, it is one more than now.
+    If an event loop is later than the limit (50 ms), there is also at least one host more than now.
     """
     hosts = desired_hosts(sessions, lag_s, running, most=100, **LIMITS)
     assert hosts * 60 >= sessions * 1.1
@@ -31,7 +31,10 @@ def test_hosts_hold_the_calls_and_the_headroom(sessions: int, lag_s: float, runn
 
 @given(st.floats(0, 100), st.floats(0, 5), st.integers(1, 50))
 def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: float, running: int) -> None:
-    """A stage whose requests wait too long grows, at most twofold. It never shrinks below what its requests need."""
+    """A stage whose requests wait longer than the limit (50 ms) gets more replicas, at most twice as many.
+
+    It never shrinks below one replica for each four requests, the target.
+    """
     replicas = desired_replicas(ongoing, queue_s, running, target=4, queue_limit_s=0.05)
     if queue_s > 0.05:
         assert running < replicas <= 2 * running
@@ -40,7 +43,7 @@ def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: 
 
 
 def test_a_stage_does_not_flap() -> None:
-    """A stage of three keeps its replicas if two would just suffice, and loses one if two clearly suffice."""
+    """With a target of 4, three replicas stay for 7.5 requests, which two could just serve, and become two for 6."""
     assert desired_replicas(7.5, 0, 3, target=4, queue_limit_s=0.05) == 3
     assert desired_replicas(6.0, 0, 3, target=4, queue_limit_s=0.05) == 2
 

@@ -42,7 +42,7 @@ def test_a_turn_and_its_stages_sum() -> None:
 
 
 def test_every_event_is_counted() -> None:
-    """Each method of the host's metrics counts once, under its own label."""
+    """Each event of a host, such as a session, a hedge or an error, is counted once, under its own label."""
     registry = CollectorRegistry()
     metrics = ConversationMetrics(registry)
     metrics.session_opened()
@@ -73,7 +73,10 @@ def test_every_event_is_counted() -> None:
 
 
 def test_the_help_texts_explain_the_labels() -> None:
-    """The HELP text of a metric names every value of its label, and each text is a sentence."""
+    """The HELP texts of refusals, degradation and dismissed speech name every value of the label.
+
+    Each HELP text begins with a capital letter and ends with a full stop.
+    """
     for name, values in (
         ("rejoinder_sessions_refused_total", AdmissionRefusal),
         ("rejoinder_degradation_steps_total", DegradationMeasure),
@@ -165,7 +168,7 @@ async def test_closing_after_the_answer_counts_as_done() -> None:
 
 
 async def test_an_injected_delay_is_part_of_every_request() -> None:
-    """The configured test delay is part of the request: it delays the caller, and the gauge counts the request."""
+    """With the test setting `inject_delay_ms: 50`, a request's service begins at least 50 ms after its arrival."""
     loop = asyncio.get_running_loop()
     replica = Replica("llm", "fake", StageSettings(inject_delay_ms=50))
     began = loop.time()

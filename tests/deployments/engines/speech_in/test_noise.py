@@ -59,7 +59,10 @@ def test_the_signal_to_noise_ratio_improves(speech: Samples, distance_db: float)
 
 @pytest.mark.models
 def test_a_higher_level_removes_more_noise(speech: Samples) -> None:
-    """A higher suppression level improves the signal-to-noise ratio more, and the study reports CPU times."""
+    """A higher suppression level never improves the signal-to-noise ratio less. The lowest improves it by over 3 dB.
+
+    The study reports a CPU time for each level.
+    """
     rows = [measure(level, speech) for level in LEVELS]
     gains = [row.gained_db for row in rows]
     assert gains == sorted(gains)

@@ -86,7 +86,7 @@ def test_a_guess_does_not_change_the_transcript(first_pass: Moonshine, store: Mo
 
 
 def test_decoding_keeps_correctly_guessed_tokens() -> None:
-    """Guessed tokens are accepted up to the first mismatch. The end token ends a row."""
+    """Guessed tokens are accepted up to the first mismatch. The end token ends the decoding of a clip."""
     decoding = Decoding([10])
     logprobs = np.zeros((1, 4), np.float32)
     decoding.add(np.array([[7, 8, 9, 5]]), logprobs, np.array([[1, 7, 8, 3]]))
@@ -98,7 +98,7 @@ def test_decoding_keeps_correctly_guessed_tokens() -> None:
 
 
 def test_decoding_ends_every_row_at_its_limit() -> None:
-    """A row that has reached its limit gets no more tokens while another row continues."""
+    """A clip of a batch that has reached its token limit gets no more tokens while another clip continues."""
     decoding = Decoding([1, 2])
     for token in (4, 5):
         decoding.add(np.full((2, 1), token), np.zeros((2, 1), np.float32), np.array([[1], [1]]))
@@ -108,7 +108,7 @@ def test_decoding_ends_every_row_at_its_limit() -> None:
 
 @pytest.mark.models
 def test_a_low_confidence_transcript_is_repeated(first_pass: Moonshine, store: ModelStore) -> None:
-    """The main recognizer gets noise, but neither clear speech nor clips for interim transcripts."""
+    """The main recognizer transcribes noise again, but neither clear speech nor noise for an interim transcript."""
     clear = moonshine_clips(store.path("human-clips"))[6].pcm()
     noise = np.random.default_rng(5).integers(-3000, 3000, 24_000, dtype=np.int16)
     main = FakeRecognizer()
@@ -126,7 +126,7 @@ def test_a_low_confidence_transcript_is_repeated(first_pass: Moonshine, store: M
 @pytest.mark.models
 @pytest.mark.parametrize("level", [0.0, 0.001, 0.01, 0.1])
 def test_silence_and_noise_have_no_text(first_pass: Moonshine, store: ModelStore, level: float) -> None:
-    """On silence, white noise and hum, the first pass has low confidence, and Whisper returns no text."""
+    """On silence, white noise and a 50 Hz hum, the transcript of the cascade with Whisper is empty."""
     whisper = Whisper(store.path("whisper-base"), WhisperOptions(threads=2))
     stt = SttCascade(whisper, first_pass, MIN_LOGPROB)
     rng = np.random.default_rng(11)
