@@ -31,6 +31,7 @@ The second follows the agent:
     PAUSED        ResumeReply                        -> REPLYING
     PAUSED        ReplyEnded or CancelReply          -> IDLE
     REPLY_QUEUED  ReplyEnded, then StartReply        -> REPLYING
+    REPLY_QUEUED  CancelReply                        -> IDLE
 
 - IDLE: No reply is under way.
 - REPLYING: A reply is under way. It ends when the caller has heard its last sample.
@@ -39,7 +40,8 @@ The second follows the agent:
 - REPLY_QUEUED: A turn was committed during a reply without interrupting it. The next reply starts when this one ends.
   It answers all turns that are committed until then.
 
-The third is the barge-in check of the utterance, described in `interruptions`. It is NOT_NEEDED for most utterances.
+The third is the barge-in check of the utterance: NOT_NEEDED, PENDING, OVERDUE or REJECTED, described in
+`interruptions`. It is NOT_NEEDED for most utterances.
 Speech over a reply, or just after one, may be noise or an echo, so its utterance is checked. Silence alone does not
 make a checked utterance a turn: its words must be addressed to the agent.
 
