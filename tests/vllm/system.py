@@ -79,6 +79,6 @@ class System:
 
 @contextmanager
 def running(folder: Path) -> Iterator[System]:
-    """Run a cluster of one node with the application and the lab. The application's files are in `folder`."""
+    """Run a cluster of one node with the application and the lab. `folder` gets its configuration and log."""
     with head() as node, serving(folder, ARGS, address=node.address, environment=node.environment) as served:
         yield System(served, deploy(node, served.url, "rejoinder"))
