@@ -90,7 +90,8 @@ def test_the_self_checks_use_the_worst_worker() -> None:
 def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Replace the workers' Python interpreter by a shell script.
 
-    Return the path to which the script writes its process id. It then runs the commands in the file `does` in the same directory.
+    Return the path to which the script writes its process id. The script then runs the shell commands in the file
+    `does` in the same directory.
     """
     pid = tmp_path / "pid"
     script = tmp_path / "worker"
