@@ -35,7 +35,10 @@ def text_of(deltas: list[TokenDelta]) -> str:
 
 
 def scheduler(page: str) -> dict[str, float]:
-    """Return vLLM's metrics on a Prometheus page, by name without the prefix `vllm:`. There is one engine."""
+    """Return vLLM's metrics of a Prometheus page, by name without the prefix `vllm:`.
+
+    `page` is the page's text. Histogram buckets and creation times are left out. There must be only one engine.
+    """
     return {
         sample.name.removeprefix("vllm:"): sample.value
         for family in text_string_to_metric_families(page)

@@ -39,12 +39,12 @@ class System:
 
     @property
     def replica(self) -> dict[str, str]:
-        """Description of the only language model replica."""
+        """The only language model replica: its process id (`pid`), metrics address (`target`) and other fields."""
         (only,) = self.served.replicas("llm")
         return only
 
     def now(self) -> dict[str, float]:
-        """Return the metrics of vLLM's scheduler, from the replica's metrics page."""
+        """Return vLLM's metrics from the replica's metrics page, by name without the prefix `vllm:`."""
         return scheduler(httpx2.get(f"http://{self.replica['target']}/metrics", timeout=5).text)
 
     def idle(self) -> bool:
@@ -58,7 +58,7 @@ class System:
         return self.now()
 
     def start(self, kind: str, **order: Any) -> int:
-        """Start a call through the lab and return its number."""
+        """Let the lab start a call, such as "read" or "stt", with the arguments `order`. Return the call's number."""
         return self.lab.start(kind, stage="llm", **order)
 
     def ask(self, text: str, tokens: int) -> int:
@@ -66,7 +66,7 @@ class System:
         return self.start("read", text=text, tokens=tokens)
 
     def finish(self, number: int) -> str:
-        """Wait for the call and return its answer; fail if the call failed."""
+        """Wait up to 60 s for the call with this number and return its answer; fail if the call failed."""
         wait_until(lambda: bool(self.lab.state(number)["over"]), 60, "the answer")
         state = self.lab.state(number)
         assert not state["error"], state["error"]
@@ -79,6 +79,6 @@ class System:
 
 @contextmanager
 def running(folder: Path) -> Iterator[System]:
-    """Run a cluster of one node with the application and the lab."""
+    """Run a cluster of one node with the application and the lab. `folder` gets its configuration and log."""
     with head() as node, serving(folder, ARGS, address=node.address, environment=node.environment) as served:
         yield System(served, deploy(node, served.url, "rejoinder"))

@@ -1,4 +1,7 @@
-"""vLLM accepts the arguments of every GPU profile, and its requirements for cards agree with ours."""
+"""vLLM accepts the engine arguments of every GPU profile (supported card with its number formats).
+
+Our requirements for cards are at least those of vLLM.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ CASES = [
 
 
 def command_line(arguments: dict[str, Any]) -> list[str]:
-    """Return the arguments in the form of `vllm serve`'s command line."""
+    """Return engine arguments as words of `vllm serve`'s command line. Arguments that are None are left out."""
     words = []
     for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"

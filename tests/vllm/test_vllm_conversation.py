@@ -41,7 +41,7 @@ def clips(store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> list[P
 
 
 def talk(system: System, clips: list[Path], folder: Path) -> list[dict[str, Any]]:
-    """Run `rejoinder talk` and return its turns. It saves the replies in `folder`."""
+    """Run `rejoinder talk` with the clips and return its turns as JSON objects. Create `folder` for the replies."""
     url = f"{system.served.url.replace('http', 'ws')}/v1"
     options = ["--url", url, "--save", str(folder), "--json", str(folder / "turns.json")]
     command = [sys.executable, "-m", "rejoinder.cli", "talk", *map(str, clips), *options]
@@ -63,7 +63,7 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
 ) -> None:
     """The questions are recognized, and the spoken answers are intelligible to the recognizer.
 
-    Of the second prompt, vLLM has cached more tokens than those of the instructions: also the first turn.
+    Of the second prompt, vLLM has cached more tokens than the instructions have, so also tokens of the first turn.
     """
     before = system.rest()
     turns = talk(system, clips, tmp_path / "replies")
@@ -83,7 +83,7 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
 
 
 def instruction_tokens(store: ModelStore) -> int:
-    """Return the number of tokens of the instructions, which begin every prompt, up to the caller's first word."""
+    """Return the number of tokens before the caller's first word in every prompt, which are the instructions."""
     tokenizer = Tokenizer.from_file(str(store.converted(MODEL, "hf") / "tokenizer.json"))
     instructions = f"<|im_start|>system\n{ConversationSettings().instructions}<|im_end|>\n<|im_start|>user\n"
     return len(tokenizer.encode(instructions).ids)

@@ -42,7 +42,7 @@ def llm(shared: Vllm) -> Vllm:
 
 
 def now() -> dict[str, float]:
-    """Return the metrics of vLLM's scheduler, as reported after its last step."""
+    """Return vLLM's metrics after its scheduler's last step, by name without the prefix `vllm:`."""
     registry = CollectorRegistry()
     registry.register(VllmMetrics())
     return scheduler(generate_latest(registry).decode())
@@ -58,7 +58,10 @@ async def idle() -> dict[str, float]:
 
 
 async def test_the_stream_is_the_answer(llm: Vllm) -> None:
-    """Only the last delta has a finish reason and usage, and the token counts add up."""
+    """The deltas of a stream are the answer. Only the last delta has a finish reason and usage.
+
+    The deltas' token counts sum to the usage, and no control tokens are in the text.
+    """
     *earlier, last = deltas = await answer(llm, ask("What is the capital of France?"))
     assert "Paris" in text_of(deltas)
     assert "<|" not in text_of(deltas)
@@ -89,7 +92,7 @@ async def test_greedy_answers_are_deterministic(llm: Vllm) -> None:
 
 
 async def test_an_answer_continues_after_its_prefix(llm: Vllm) -> None:
-    """A request with the start of its answer gets the same rest as the uninterrupted answer."""
+    """A request that contains the first half of an answer gets a rest that begins like that of the complete answer."""
     whole = text_of(await answer(llm, ask("Count from one to ten.", max_tokens=24)))
     cut = whole.index(" ", len(whole) // 2)
     rest = text_of(await answer(llm, ask("Count from one to ten.", max_tokens=24, prefix=whole[:cut])))
@@ -97,7 +100,7 @@ async def test_an_answer_continues_after_its_prefix(llm: Vllm) -> None:
 
 
 async def test_a_common_prefix_is_cached(llm: Vllm) -> None:
-    """Of a second question with the same instructions, most prompt tokens are cached.
+    """Of a second question with the same instructions, at least 64 prompt tokens are cached.
 
     The answer's usage and vLLM's counter of hits agree.
     """
@@ -111,7 +114,10 @@ async def test_a_common_prefix_is_cached(llm: Vllm) -> None:
 
 
 async def test_a_prefill_is_reused_by_a_longer_prompt(llm: Vllm) -> None:
-    """A prefill returns no text, and a prompt that continues its message reuses its whole blocks."""
+    """A prefill (computing a prompt without an answer) returns one delta without text.
+
+    A prompt that continues the message reuses all but fewer than 64 of the prefill's tokens.
+    """
     system = ChatMessage("system", "Today you are a patient teacher of physics. " + INSTRUCTIONS)
     prefill = LlmRequest((system, ChatMessage("user", "Please explain to me what a comp")), max_tokens=0, prefill=True)
     (only,) = await answer(llm, prefill)

@@ -25,7 +25,7 @@ REPLACED_S = 150.0
 
 
 def test_it_streams(system: System) -> None:
-    """The answer comes in more than ten parts, the first of them within half of the total time."""
+    """An answer of up to 60 tokens arrives in more than ten parts, the first of them within half of the total time."""
     started = time.monotonic()
     number = system.ask(STORY, 60)
     system.finish(number)

@@ -37,7 +37,11 @@ class Loopback(Side):
 
 @dataclass
 class ScriptedServer:
-    """A server that answers 300 ms of speech with 200 ms of audio as soon as a silent message follows."""
+    """A server that answers 300 ms of speech with 200 ms of audio as soon as a silent message follows.
+
+    If `refuses` is True, it sends an error event instead. It records the compression headers and audio formats that the
+    caller requests, and the number of silent messages received after its answers began.
+    """
 
     refuses: bool = False
     compression: list[str] = field(default_factory=list)
@@ -121,7 +125,10 @@ async def test_it_asks_for_its_format_both_ways_and_never_for_compression() -> N
 
 
 async def test_a_muted_caller_is_silent_from_the_answer_to_its_next_sentence() -> None:
-    """A muted caller stops sending silence when an answer begins. An open microphone keeps sending."""
+    """A muted caller stops sending silence when an answer begins. An open microphone continues to send.
+
+    During the answer and the pause after it, the muted caller sends less than half as many messages.
+    """
     muted, open_ = ScriptedServer(), ScriptedServer()
     quiet = await _call(muted, AudioPath(AudioFormat.PCMU, 20, muted=True))
     loud = await _call(open_)
@@ -138,7 +145,7 @@ async def test_a_refusal_ends_the_call() -> None:
 
 
 async def test_a_missing_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call without an answer raises BackendError after `ANSWER_S`."""
+    """A call whose speech is not answered within `ANSWER_S` seconds raises BackendError."""
     monkeypatch.setattr(caller, "ANSWER_S", 0.5)
 
     class SilentServer(ScriptedServer):

@@ -1,4 +1,4 @@
-"""The header arithmetic matches the sizes in the RFCs and in published tables."""
+"""The computed sizes of packets and messages, with all headers, match the RFCs and published tables."""
 
 from __future__ import annotations
 

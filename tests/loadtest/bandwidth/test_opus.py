@@ -38,7 +38,7 @@ def test_a_constant_rate_is_exact(kbps: float, size: int) -> None:
 
 
 def test_a_variable_rate_is_near_its_target() -> None:
-    """A higher target rate produces more bytes. The rate of speech is within a third of its target."""
+    """A higher target rate produces more bytes. The rate of speech differs from its target by at most a third."""
     rates = [sum(map(len, encode(_voice(), OpusSettings(kbps)))) * 8 / SECONDS / 1000 for kbps in (12, 24, 48)]
     assert rates == sorted(rates)
     for target, rate in zip((12, 24, 48), rates, strict=True):
@@ -46,7 +46,7 @@ def test_a_variable_rate_is_near_its_target() -> None:
 
 
 def test_dtx_sends_speech_and_hardly_any_silence() -> None:
-    """DTX sends all speech and, from 400 ms after its end, fewer than one in ten silent frames."""
+    """DTX sends over 95% of speech frames and, from 400 ms after the speech, under 10% of silent frames."""
     pcm = np.concatenate([_voice(), np.zeros(SAMPLE_RATE * SECONDS, np.int16)])
     packets = encode(pcm, OpusSettings(24, dtx=True))
     frames = SECONDS * 50
@@ -56,7 +56,10 @@ def test_dtx_sends_speech_and_hardly_any_silence() -> None:
 
 
 def test_stereo_and_the_name() -> None:
-    """A stereo stream has as many packets as a mono stream. Its name lists every setting that is not the default."""
+    """A stereo stream with DTX has 50 packets per second of speech, one for each 20 ms frame.
+
+    The settings' name states the rate and frame length, and also stereo and DTX, which are not the default.
+    """
     settings = OpusSettings(64, 20, channels=2, dtx=True)
     assert len(encode(_voice(), settings)) == SECONDS * 50
     assert settings.name == "Opus 64k, 20 ms, stereo, DTX"

@@ -1,4 +1,7 @@
-"""On a real pair of network namespaces, the capture equals what was sent, also with Rejoinder's server at one end."""
+"""On a real pair of connected network namespaces, the packets captured are those that were sent.
+
+The traffic of real calls to Rejoinder's server and of media streams matches the computed traffic.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def _namespaces() -> str:
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root and a required tool, no network pair is created.
 
-    The error names both, with the tool's Debian package.
+    ConfigError names root and the tool. `missing` lists both, the tool with its Debian package.
     """
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda tool: None if tool == "tshark" else f"/usr/bin/{tool}")
@@ -58,7 +61,7 @@ def test_a_pair_has_no_offload_and_is_removed() -> None:
 
 
 def _make_and_fail(sides: list[Side]) -> None:
-    """Create a pair, check it, and raise ZeroDivisionError."""
+    """Create a pair, append its two sides to `sides`, check MTU and offload, and raise ZeroDivisionError."""
     with pair() as network:
         sides += [network.caller, network.server]
         for side in sides:
@@ -109,7 +112,10 @@ def test_packets_are_counted_as_they_cross(network: Pair) -> None:
 
 @netns
 def test_tcp_is_cut_at_the_mtu(network: Pair) -> None:
-    """14,480 bytes cross in ten full packets. Acknowledgements and the handshake are counted separately."""
+    """14,480 bytes cross in ten full packets of 1500 bytes.
+
+    Acknowledgements are counted separately, and packets of the handshake are not counted.
+    """
     with network.server.socket(socket.SOCK_STREAM) as listener, network.caller.socket(socket.SOCK_STREAM) as sender:
         listener.bind((network.server.address, 9998))
         listener.listen()
@@ -139,10 +145,10 @@ def test_a_namespace_has_no_route_out(network: Pair) -> None:
 @pytest.mark.models
 @pytest.mark.timeout(300)
 def test_our_server_takes_what_the_formula_says(network: Pair) -> None:
-    """Bytes and packets of real calls are within 3% of the formulas.
+    """Captured bytes and packets of real calls differ from the computed traffic by at most 3%.
 
-    The calls use Rejoinder's own transport with PCM and G.711, with and without TLS. Every row is checked: both
-    directions, while one side speaks and over the whole call.
+    The calls use Rejoinder's own transport with PCM and G.711, and one G.711 call uses TLS. Both directions are
+    checked, while their side speaks and over the whole call.
     """
     paths = [
         AudioPath(AudioFormat.PCM, 100),
@@ -162,7 +168,10 @@ def test_our_server_takes_what_the_formula_says(network: Pair) -> None:
 @netns
 @pytest.mark.models
 def test_media_takes_what_the_formula_says(network: Pair) -> None:
-    """Opus streams arrive completely and match the formulas to the byte, with both SRTP profiles and with DTX."""
+    """Captured Opus streams have exactly the computed bytes and packets over the whole call.
+
+    This holds for both SRTP profiles and with DTX, which sends less than 75% of the packets.
+    """
     up, down = caller_side(4), agent_side(4)
     settings = [OpusSettings(24), OpusSettings(24, dtx=True), OpusSettings(32, constant=True)]
     coded = [(opus.encode(up, each), opus.encode(down, each)) for each in settings]

@@ -1,4 +1,8 @@
-"""Rows count the packets of their session, direction and state. The formula uses the true lengths of our messages."""
+"""Tests of the bandwidth rows, which compare captured network traffic with the traffic computed by a formula.
+
+A row counts only the packets of its session, direction and state ("talking" or "conversation"). It fails if bytes or
+packets differ by more than 3%. The message lengths in the formula are those that are really sent.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +31,18 @@ every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wir
 
 
 def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 5000) -> Packet:
-    """Return a packet with `ip_bytes`, of which 52 are headers. Without payload it is an acknowledgement."""
+    """Return a TCP packet between caller and server, captured at the time `at` in seconds.
+
+    `ip_bytes` is its size, of which 52 bytes are headers. A packet of 52 bytes is an acknowledgement. `port` is the
+    caller's port.
+    """
     ends = (port, 8000) if source == CALLER else (8000, port)
     payload = ip_bytes - 52
     return Packet(at, source, *ends, ip_bytes, payload, acknowledgement=payload == 0)
 
 
 class RecordingChannel:
-    """A channel that records events, with ids of the length that a session's ids have."""
+    """A fake of a session's event channel that records events. Ids have the length of a real session's ids."""
 
     def __init__(self, stamp: IdStamp) -> None:
         self.conversation = Conversation()
@@ -94,7 +102,10 @@ def test_three_percent_in_bytes_and_in_packets(measured: NetworkLoad, formula: N
 
 
 def _call() -> tuple[BandwidthCall, list[Packet]]:
-    """Return a call of two seconds in G.711: one second of speech, then half a second of answer."""
+    """Return a G.711 call of two seconds and its captured packets.
+
+    The caller speaks for one second, then the server answers for half a second.
+    """
     path = AudioPath(AudioFormat.PCMU, 100)
     size = append_length(path.wire, 100)
     call = BandwidthCall(path, port=5000, began=10.0, ended=12.0, spoken=[(10.0, 11.0)], heard=[(11.0, 11.5)])
@@ -109,7 +120,10 @@ def _call() -> tuple[BandwidthCall, list[Packet]]:
 
 
 def test_the_rows_of_a_call() -> None:
-    """A call has rows for speech and for the whole call in both directions. Other calls' packets do not count."""
+    """Each direction of a call has two rows: "talking" (while its side speaks) and "conversation" (the whole call).
+
+    Other calls' packets do not count. Packets that match the formula give an error of 0.
+    """
     call, packets = _call()
     others = [replace(one, source_port=7000, target_port=7001) for one in packets]
     session = call_session(call, packets + others, SERVER)
@@ -126,13 +140,17 @@ def test_the_rows_of_a_call() -> None:
 
 
 def test_a_missing_packet_is_an_error_of_the_row() -> None:
-    """A row fails if one of its ten messages is not in the capture."""
+    """The caller's "talking" row fails if the packet of one of its ten messages is not in the capture."""
     call, packets = _call()
     assert not call_session(call, packets[1:], SERVER).row("up", "talking").ok
 
 
 def test_the_rows_of_a_media_stream() -> None:
-    """The caller's speech is in the first half, the agent's in the second. Frames that were not sent cost nothing."""
+    """In a media stream, frames that were not sent (empty) add no packets to the formula.
+
+    The caller speaks in the first half and the agent in the second, so the caller's rate over the whole call is half
+    of its rate while it speaks.
+    """
     up = [b"x" * 60] * 50 + [b""] * 50
     down = [b""] * 50 + [b"y" * 40] * 50
     stream = MediaStream("s", 20, up, down)

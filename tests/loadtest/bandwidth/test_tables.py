@@ -1,6 +1,6 @@
-"""Verdicts follow from the rates.
+"""Tests of the guide's bandwidth tables: each table row is compared with measured or computed rates.
 
-If a row's rate is exceeded, the configuration that is offered instead stays within it.
+If a session needs more than the row's published rate, a configuration that stays within that rate is offered instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ ROW = PublishedServer(10, 2, 5)
 def session(
     name: str, up_kbps: float, down_kbps: float = 0.0, transport: str = "WebSocket", *, acks: float = 0
 ) -> SessionKind:
-    """Return a session with these rates in 50 packets per second per direction, measured over ten seconds."""
+    """Return a session measured over ten seconds, with 50 packets per second per direction.
+
+    `up_kbps` and `down_kbps` are the rates from and to the caller; a `down_kbps` of 0 means the same as `up_kbps`.
+    `acks` is the number of acknowledgements per second per direction.
+    """
     rows = []
     for direction, rate in (("up", up_kbps), ("down", down_kbps or up_kbps)):
         load = NetworkLoad(rate * 1000 / 8 * 10, 500)
@@ -60,12 +64,18 @@ def session(
     ],
 )
 def test_a_row_is_judged_to_three_percent(mbps: float, verdict: RowVerdict) -> None:
-    """A rate up to a row's minimum plus 3% gets HOLDS, up to the recommended rate plus 3% WITHIN_RECOMMENDED."""
+    """A rate up to a row's minimum plus 3% gets HOLDS.
+
+    Up to the recommended rate plus 3% it gets WITHIN_RECOMMENDED, and above that EXCEEDED.
+    """
     assert judge(mbps, ROW) is verdict
 
 
 def test_projection_is_per_session_bytes_times_agents() -> None:
-    """A projection counts both directions and acknowledgements. Ethernet adds 38 bytes per packet."""
+    """The projected rate of 1,000 agents is 1,000 times one session's rate.
+
+    Both directions and acknowledgements count. The Ethernet rate adds 38 bytes per packet.
+    """
     rows = server_rows([session("s", 100, 50, acks=5)], {})
     assert [row.server for row in rows] == list(SERVERS)
     thousand = rows[2]
@@ -77,13 +87,16 @@ def test_projection_is_per_session_bytes_times_agents() -> None:
 
 
 def test_only_the_row_that_was_run_is_called_measured() -> None:
-    """A row has `measured_mbps` only if there is a measurement with its number of agents."""
+    """A row of the server table has `measured_mbps` only if its number of agents was run. Otherwise it is None."""
     rows = server_rows([session("s", 100)], {(10, "s"): 2.1})
     assert [row.measured_mbps for row in rows] == [2.1, None, None, None]
 
 
 def test_a_failed_row_names_a_session_that_fits() -> None:
-    """An exceeded row names the session with the highest rate that fits it, if possible of the same transport."""
+    """If a session exceeds a row's rate, `instead` names the session with the highest rate that does not.
+
+    A session of the same transport is preferred. `instead` says if there is no such session.
+    """
     fat, fits, thin = session("fat", 400), session("fits", 200), session("thin", 50)
     rtp = session("rtp", 240, transport="SRTP over UDP")
     assert server_rows([fat, fits, thin, rtp], {})[0].instead.startswith("fits: 400 kbps")
@@ -94,19 +107,25 @@ def test_a_failed_row_names_a_session_that_fits() -> None:
 
 @pytest.mark.parametrize("quality", QUALITIES, ids=lambda quality: quality.name)
 def test_the_offered_settings_fit_the_guides_row(quality: PublishedQuality) -> None:
-    """The offered settings keep the rate with headers below the row's upper rate, and the codec's rate in its range."""
+    """Opus settings offered for a row of the audio quality table have a codec rate in the row's range.
+
+    With headers, their rate is at most the row's upper rate.
+    """
     offered = fitting(quality)
     assert float(offered.rsplit(": ", 1)[1].split()[0]) <= quality.high_kbps
     assert quality.low_kbps <= float(offered.split("k")[0].removeprefix("Opus ")) <= quality.high_kbps
 
 
 def test_a_row_that_nothing_fits_says_why() -> None:
-    """If the headers alone exceed a row's rate, the row gets this reason instead of settings."""
+    """If packet headers alone exceed a row's upper rate, `fitting` returns this reason instead of settings."""
     assert "headers alone" in fitting(PublishedQuality("Morse", 2, 3))
 
 
 def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
-    """A row gets EXCEEDED if the rate of packets with headers exceeds it, and HOLDS if it does not."""
+    """Rows of the audio quality table are compared with the rate of packets with headers, not the codec's rate.
+
+    A row gets EXCEEDED if that rate is above the row's upper rate, and HOLDS if not.
+    """
     fat = [
         session(OpusSettings(rate, channels=quality.channels).name, rate + 20)
         for quality in QUALITIES
@@ -121,7 +140,10 @@ def test_quality_rows_are_judged_by_what_is_on_the_wire() -> None:
 
 
 def test_the_guides_minimum_is_opus_through_a_forwarding_unit() -> None:
-    """Four legs of Opus with extensions take 195 kbps at 24 kbps and 227 at 32, around the guide's minimum of 200."""
+    """1,000 agents with four forwarded Opus streams (legs) each need 195 Mbps at 24 kbps and 227 at 32 kbps.
+
+    The first is within the guide's minimum for 1,000 agents, the second only within the recommended rate.
+    """
     rows = {row.session: row for row in forwarded_rows(projections()) if row.server.agents == 1000}
     low = rows["Opus 24k constant, 20 ms, extensions, 4 legs"]
     high = rows["Opus 32k constant, 20 ms, extensions, 4 legs"]

@@ -1,4 +1,7 @@
-"""The ablation computes a technique's cost from the turns with and without it."""
+"""Tests of the ablation, which measures by how much latency grows if one latency technique is switched off.
+
+This growth in ms is the technique's cost. It is computed from turns with the technique (baseline) and without.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ TECHNIQUE = TECHNIQUES[1]
 
 
 def turn(ms: float, premature: int = 0, clip: str = "clip") -> TurnRecord:
-    """Return an answered turn whose complete latency is in the stage silence."""
+    """Return an answered turn of `clip` with a latency of `ms`, all in the stage `silence`, and premature replies."""
     shares = dict.fromkeys(WATERFALL, 0.0) | {"silence": ms}
     known = unanswered_record(clip, None, 1)
     return replace(known, voice_to_voice_ms=ms, stages_ms=shares, outcome="answered", premature_replies=premature)
@@ -26,7 +29,10 @@ def turns(median_ms: float, count: int = 40, seed: int = 1) -> list[TurnRecord]:
 
 
 def test_the_cost_is_the_difference_of_the_medians_with_its_interval() -> None:
-    """The confidence interval contains the cost, and excludes zero if the difference is far beyond the spread."""
+    """For medians of 800 ms without and 600 ms with a technique, the cost is within 40 ms of 200 ms.
+
+    The confidence interval contains the cost and is above 100 ms.
+    """
     found = row(TECHNIQUE, turns(800), turns(600, count=100, seed=2))
     assert found.low_ms < found.cost_ms < found.high_ms
     assert found.cost_ms == pytest.approx(200, abs=40)
@@ -50,20 +56,23 @@ def test_a_technique_without_effect_has_zero_in_its_interval() -> None:
 
 
 def test_unanswered_and_premature_turns_are_counted() -> None:
-    """A row counts unanswered turns and premature replies, which have no latency."""
+    """A technique's row has the numbers of unanswered turns and of premature replies without the technique."""
     records = [*turns(600), unanswered_record("clip", None, 1), turn(600, premature=2)]
     found = row(TECHNIQUE, records, turns(600))
     assert (found.unanswered, found.premature) == (1, 2)
 
 
 def test_the_interval_is_deterministic() -> None:
-    """The same turns give the same interval."""
+    """The same turns give the same cost and the same confidence interval."""
     without, baseline = {"a": [1.0, 2.0, 3.0]}, {"a": [2.0, 3.0], "b": [9.0]}
     assert difference(without, baseline) == difference(without, baseline)
 
 
 def test_a_row_needs_answered_turns() -> None:
-    """A row without an answered turn, or without a common clip, raises ValueError."""
+    """`row` raises ValueError if no turn without the technique was answered.
+
+    It also raises ValueError if no clip was answered both with and without the technique.
+    """
     with pytest.raises(ValueError, match="answered"):
         row(TECHNIQUE, [unanswered_record("clip", None, 1)], turns(600))
     with pytest.raises(ValueError, match="no clip"):
@@ -72,6 +81,6 @@ def test_a_row_needs_answered_turns() -> None:
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
 def test_every_technique_is_a_valid_change_of_the_settings(technique: object) -> None:
-    """Each technique's changes are valid settings that differ from the defaults."""
+    """Each technique's changes are valid settings that differ from the defaults, except those of `ALL_ON`."""
     changes, name = technique.changes, technique.name  # type: ignore[attr-defined]  # pytest's ids want an object
     assert (parse_settings(changes) == Settings()) is (name == ALL_ON)

@@ -1,4 +1,7 @@
-"""The barge-in bench measures interruptions in conversations, and passes if all are fast and correct."""
+"""Tests of the barge-in bench, which measures how long a reply continues after the caller interrupts.
+
+A run passes if 95% of the interruptions are within `LIMIT_MS` and each history keeps only text that was played.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def stops(*found: Interruption) -> Stops:
 
 
 def test_interruptions_come_at_every_offset() -> None:
-    """After the question, each line interrupts at a different time after the reply's start, also across callers."""
+    """Two callers with ten interruptions each interrupt at 20 different times after the start of a reply.
+
+    Each script starts with a question, and its interruptions use all clips.
+    """
     clips = [clip("a.wav"), clip("b.wav")]
     lines = script(clip("q.wav"), clips, 10, offset=0) + script(clip("q.wav"), clips, 10, offset=10)
     offsets = [line.barge_in_s for line in lines if line.barge_in_s is not None]
@@ -30,7 +36,10 @@ def test_interruptions_come_at_every_offset() -> None:
 
 
 def test_an_interruption_is_measured_from_its_first_frame() -> None:
-    """The time to silence starts at the first frame with speech. The played seconds end when the reply stopped."""
+    """`stop_ms`, the time until the reply is silent, starts at the interruption's first frame with speech.
+
+    `heard_s` is the length of the reply that was played until then.
+    """
     over = clip("b.wav", before=0.11)
     scene = Scene(
         ScriptedLine(clip("a.wav")), ScriptedLine(over, barge_in_s=1.0), behavior=ScriptedBehavior(leaves=True)
@@ -67,7 +76,10 @@ def test_it_passes_if_the_95th_percentile_is_at_the_limit() -> None:
     ids=["late", "keeps text not played", "keeps text not sent", "one missing", "nothing"],
 )
 def test_it_fails(found: Stops) -> None:
-    """A slow tail, an incorrect history or an interruption that stopped no reply fails the run."""
+    """A run fails if 10% of the interruptions exceed `LIMIT_MS`, or if a history keeps text not played or not sent.
+
+    It also fails if an interruption stopped no reply, or if there were no interruptions.
+    """
     assert not found.holds
 
 

@@ -1,7 +1,8 @@
-"""The drafts bench passes with Rejoinder's sessions in virtual time, and detects every way to break them.
+"""The drafts bench finds no leak in Rejoinder's sessions in virtual time. It finds leaks in three broken variants.
 
-Sessions, speculative replies and speech output are Rejoinder's, with emulated engines. Only voice activity is replaced
-by a loudness threshold, and the callers' speech is made of tones.
+A leak is audio or text of a discarded draft (speculative reply) that still reached the caller. Sessions, speculative
+replies and speech output are Rejoinder's, with emulated engines. Only voice activity detection is replaced by a
+loudness threshold, and the callers' speech is made of tones.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _encoded(event: dict[str, Any]) -> bytes:
 
 
 def run_calls() -> tuple[Evidence, Counter[str]]:
-    """Hold all calls in virtual time. Return their evidence and the host's counters."""
+    """Run all calls in virtual time. Return the evidence from all calls together and the host's counters by name."""
     counts: Counter[str] = Counter()
     return sum((run_virtual(_hold(number, counts)) for number in range(CALLS)), NOTHING), counts
 
@@ -104,7 +105,10 @@ def test_no_audio_of_discarded_drafts_is_sent() -> None:
 
 
 def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
-    """Break the gate, which keeps a draft's audio until the end of turn: send the audio as soon as it is ready."""
+    """Break the gate, which keeps a draft's audio until the end of turn: send the audio as soon as it is ready.
+
+    A draft is a speculative reply.
+    """
     draft = Replies.draft
 
     def open_at_once(self: Replies, revision: int, hearing: EndOfTurnRequest) -> None:
@@ -143,7 +147,10 @@ def _let_out_late(patch: pytest.MonkeyPatch) -> None:
 def test_a_broken_gate_is_detected_in_the_sound(
     broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each broken variant leaks more than a second of audio, which the marks in the sound reveal."""
+    """With each broken variant, the bench finds more than a second of audio that belongs to another draft.
+
+    Each emulated reply's sound contains a mark, which states how much speech the reply answers.
+    """
     broken(monkeypatch)
     found, _ = run_calls()
     foreign = [leak for leak in found.leaks if leak.why.startswith("sound")]

@@ -1,4 +1,8 @@
-"""The pure parts of the drafts bench: hesitant callers, their scripts, and the evidence from their calls."""
+"""Tests of the drafts bench without a server: hesitant callers, their scripts, and the evidence from their calls.
+
+A leak is audio or text of a discarded draft (speculative reply) that still reached the caller. Each emulated reply has
+a mark in its sound and words: the length of the speech that it answers, in tenths of a second.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,10 @@ class ScriptedCall:
         self.caller.take(orjson.dumps({"type": kind, **fields}), at)
 
     def takes(self, at: float, item: str, start_s: float, heard: int) -> None:
-        """Commit an utterance that ends now, with a transcript that names `heard` tenths of a second."""
+        """Deliver the server events of an utterance from `start_s` to `at`: speech, end of turn and transcript.
+
+        The transcript states that `heard` tenths of a second were heard. `item` is the utterance's id.
+        """
         edges = {"audio_start_ms": round(start_s * 1000)}, {"audio_end_ms": round(at * 1000)}
         for kind, edge in zip(("speech_started", "speech_stopped"), edges, strict=True):
             self.event(at, f"input_audio_buffer.{kind}", item_id=item, **edge)
@@ -58,7 +65,11 @@ class ScriptedCall:
         self.event(at, kind, item_id=item, transcript=text)
 
     def answers(self, at: float, key: str, *sounds: tuple[int, float], words: int | None = None) -> None:
-        """Send an answer: for each (mark, seconds) that much audio, and words that name `words` or the first mark."""
+        """Deliver the start of the response `key` at `at`, with its transcript and audio.
+
+        Each (mark, seconds) of `sounds` is that many seconds of audio with that mark. `words` is the mark that the
+        transcript names, by default the first mark of `sounds`.
+        """
         self.event(at, "response.created", response={"id": key})
         text = " ".join(audio_watermark.answer(sounds[0][0] if words is None else words))
         self.event(at, "response.output_audio_transcript.delta", response_id=key, delta=text)
@@ -89,7 +100,10 @@ def whole_turn() -> ScriptedCall:
 
 
 def test_a_correct_turn_has_no_leak() -> None:
-    """An utterance with both phrases, answered with its own mark in two segments, gives clean evidence."""
+    """A turn of two phrases, answered in two segments with the mark of the whole turn, gives no leak.
+
+    The evidence has no wrong transcript, no fault, no unanswered turn and no premature utterance.
+    """
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 1.23), (WHOLE_MARK, 0.91))
     call.done(6.0, "r1", "i1")
@@ -147,7 +161,7 @@ def test_an_answer_that_names_another_utterance_is_a_leak() -> None:
 
 
 def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
-    """Three windows of noise are a leak. A single window without a mark is the join of two segments, and no leak."""
+    """40 ms of noise without a mark inside an answer are a leak, which is reported with its length."""
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 1.0))
     call.sounds(4.4, "r1", np.random.default_rng(1).normal(0, 2000, 960).astype("<i2").tobytes())
@@ -158,7 +172,7 @@ def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
 
 
 def test_a_stale_transcript_is_detected() -> None:
-    """A transcript of an earlier revision, with a matching answer, is no leak, but is reported as misheard."""
+    """If the transcript covers only the first phrase and the answer matches it, the turn is misheard, but no leak."""
     call = ScriptedCall(TWO_PHRASES)
     call.takes(4.3, "i1", 0.75, 13)
     call.answers(4.3, "r1", (13, 1.0))
@@ -204,7 +218,7 @@ def test_a_transcript_may_be_longer_than_the_speech_by_what_voice_activity_lags(
 
 
 def test_a_dismissed_utterance_is_ignored() -> None:
-    """An utterance that the server clears needs no transcript."""
+    """An utterance that the server dismisses (`input_audio_buffer.cleared`) needs no transcript and is not counted."""
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 1.0))
     call.done(5.5, "r1", "i1")
@@ -216,7 +230,7 @@ def test_a_dismissed_utterance_is_ignored() -> None:
 
 
 def test_an_unanswered_turn_times_out() -> None:
-    """The caller waits `ANSWER_S` for an answer, counts the turn as unanswered and continues."""
+    """The caller waits `ANSWER_S` seconds for an answer, counts the turn as unanswered and speaks the next turn."""
     call = ScriptedCall(ONE_PHRASE, ONE_PHRASE)
     call.run(1.0 + 1.08 + ANSWER_S - 0.1)
     assert call.caller.unanswered == set()
@@ -234,7 +248,10 @@ def test_errors_of_the_server_are_faults() -> None:
 
 @given(st.lists(st.sampled_from([0.2, 0.34, 0.64]), max_size=3))
 def test_a_pause_is_as_long_as_its_script_says(pauses: list[float]) -> None:
-    """A pause lasts from the end of speech to the next speech, silence in the clips included, exact to one frame."""
+    """Pauses in the speech that is sent are as long as the script's pauses, to one frame.
+
+    A pause lasts from the end of one phrase's speech to the next phrase's speech, including silence in the clips.
+    """
     call = ScriptedCall(TurnScript(0.1, (0,) * (len(pauses) + 1), tuple(pauses)))
     call.run(8.0)
     spoken = call.caller.spoken
@@ -246,7 +263,10 @@ def test_a_pause_is_as_long_as_its_script_says(pauses: list[float]) -> None:
 
 
 def test_scripts_are_seeded_and_hesitate_as_often_as_asked() -> None:
-    """The same seed and caller give the same script. Callers differ, and pauses have the requested length and share."""
+    """The same seed and caller give the same script, and another caller gives another script.
+
+    With `hesitating=0.6`, 60% of the turns have pauses, with lengths within `PAUSE_S`.
+    """
     turns = [turn for caller in range(50) for turn in script(1, caller=caller, turns=20, hesitating=0.6, phrases=9)]
     assert (
         script(1, caller=3, turns=20, hesitating=0.6, phrases=9)
@@ -262,7 +282,10 @@ def test_scripts_are_seeded_and_hesitate_as_often_as_asked() -> None:
 
 
 def test_the_settings_are_valid_and_lift_every_limit_on_drafts() -> None:
-    """Every engine that produces words or sound is emulated and marked. Degradation and fillers are off."""
+    """In the bench's settings, recognizer, language model and voice are emulated, and answers and audio have marks.
+
+    Speculative replies are on. Degradation and fillers are off.
+    """
     settings = parse_settings(SETTINGS)
     assert {settings.stt.engine, settings.llm.engine, settings.tts.engine} == {"emulated"}
     assert settings.llm.emulation.marked
@@ -294,7 +317,10 @@ def findings(evidence: Evidence = CLEAN, restarted: tuple[str, ...] = (), **draf
 
 
 def test_it_passes_if_all_was_answered_and_drafts_were_discarded() -> None:
-    """A run passes if a draft was discarded in half of its pauses. Premature utterances do not matter."""
+    """A run passes if the number of discarded drafts is at least half of its pauses and nothing else is wrong.
+
+    Premature utterances do not fail a run.
+    """
     assert findings().holds
     assert findings(begun=14, discarded=4).holds
     assert findings(replace(CLEAN, premature=2)).holds
@@ -316,7 +342,11 @@ def test_it_passes_if_all_was_answered_and_drafts_were_discarded() -> None:
     ids=["few", "none ready", "lost", "restarted", "unanswered", "misheard", "fault", "silent", "no counts"],
 )
 def test_it_fails(run: DraftFindings) -> None:
-    """A run fails if too few drafts were discarded, drafts are missing, or turns, transcripts or calls failed."""
+    """A run fails if too few drafts were discarded, or if begun drafts were neither kept nor discarded.
+
+    It also fails after a restarted replica, an unanswered turn, a wrong transcript, a lost call, or without any audio
+    or counts.
+    """
     assert not run.holds
 
 

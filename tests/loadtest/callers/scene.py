@@ -31,7 +31,11 @@ def clip(name: str = "a.wav", seconds: float = 1.0, before: float = 0.0, after: 
 
 
 class Scene:
-    """A scripted caller and its server's events. All times are in seconds after the start of the conversation."""
+    """A scripted caller and its server's events. All times are in seconds after the start of the conversation.
+
+    Call the methods in the order of their times. Each delivers a server event, after the caller's frames due before it.
+    `dialogue` is the caller.
+    """
 
     def __init__(self, *lines: ScriptedLine, behavior: ScriptedBehavior | None = None) -> None:
         self.dialogue = ScriptedCaller(list(lines), behavior or ScriptedBehavior(), BEGAN)
@@ -43,19 +47,25 @@ class Scene:
             self.dialogue.next_frame()
 
     def event(self, at: float, kind: str, **fields: Any) -> Truncate | None:
-        """Deliver a server event at `at`."""
+        """Deliver a server event of the type `kind` at `at`.
+
+        Return the command to truncate the reply that the caller sends in response, or None.
+        """
         self.run(at)
         self._count += 1
         document = {"type": kind, "event_id": f"event_{self._count}"} | fields
         return self.dialogue.take(_EVENT.validate_python(document), BEGAN + at)
 
     def hears(self, at: float, item: str) -> Truncate | None:
-        """Deliver `speech_started`: the server has detected the start of an utterance."""
+        """Deliver `speech_started`: the server has detected the start of the utterance `item`.
+
+        Return the caller's command to truncate a reply that plays, or None.
+        """
         fields = {"item_id": item, "audio_start_ms": max(0, round(at * 1000) - 300)}
         return self.event(at, "input_audio_buffer.speech_started", **fields)
 
     def commits(self, at: float, item: str, text: str, audio_end_ms: int | None = None) -> None:
-        """Deliver `speech_stopped`, by default for speech that ended at `at`, and the transcript."""
+        """Deliver `speech_stopped`, by default for speech that ended at `at`, and the transcript of `item`."""
         end = round(at * 1000) if audio_end_ms is None else audio_end_ms
         self.event(at, "input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=end)
         self.event(
@@ -68,7 +78,7 @@ class Scene:
         )
 
     def replies(self, at: float, response: str, text: str, *chunks: bytes) -> None:
-        """Deliver the start of a response and all of its transcript and audio."""
+        """Deliver the start of the response with the id `response`, its transcript and its audio (24 kHz PCM)."""
         self.event(at, "response.created", response={"id": response, "object": "realtime.response"})
         where = {"response_id": response, "item_id": f"said_{response}", "output_index": 0, "content_index": 0}
         self.event(at, "response.output_audio_transcript.delta", delta=text, **where)
@@ -84,14 +94,17 @@ class Scene:
         *,
         used: dict[str, Any] | None = None,
     ) -> None:
-        """Deliver `response.done`."""
+        """Deliver `response.done` with the `rejoinder` field `report` and the token usage `used`, unless None."""
         extra = {} if report is None else {"rejoinder": report}
         body = {"id": response, "object": "realtime.response", "status": status, "usage": used}
         self.event(at, "response.done", response=body, **extra)
 
 
 def report(item: str, speech_end_ms: float, **stages: float) -> dict[str, Any]:
-    """Return the `rejoinder` field of a response that answers a turn."""
+    """Return the `rejoinder` field of a response that answers the utterance `item`.
+
+    `speech_end_ms` is the end of speech in the caller's audio. `stages` are times of stages in ms, by default 0.
+    """
     names = ("silence", "endpoint", "stt", "llm_first_token", "first_segment", "tts_first_audio", "delivery")
     shares = {name: stages.get(name, 0.0) for name in names}
     unattributed = stages.get("unattributed", 0.0)

@@ -31,7 +31,7 @@ class Served:
 
 @asynccontextmanager
 async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIterator[tuple[str, Host]]:
-    """Run a server and yield its base URL and its host."""
+    """Run the HTTP application with the fake stages of `play`. Yield its ws:// base URL and its host."""
     with free_socket() as listener:
         async with play.open() as host:
             config = uvicorn.Config(
@@ -59,7 +59,7 @@ Script = Callable[[ServerConnection], Awaitable[None]]
 
 @asynccontextmanager
 async def scripted(script: Script) -> AsyncIterator[str]:
-    """Run a WebSocket server that only executes `script`, and yield its base URL."""
+    """Run a WebSocket server that only executes `script` for each connection. Yield its ws:// base URL."""
     async with serve(script, "127.0.0.1", 0) as server:
         yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1"
 

@@ -51,7 +51,10 @@ def test_early_audio_is_queued() -> None:
 
 
 def test_the_search_for_sound_can_start_at_a_position() -> None:
-    """`audible_at` ignores the audio before the given position, and includes stalls."""
+    """`audible_at` returns the time of the first audible sample at or after a position in seconds of audio, or None.
+
+    The time includes stalls (times at which no audio was left to play).
+    """
     playback = Loudspeaker()
     playback.receive(tone(0.3), 1.0)
     playback.receive(silence(0.1) + tone(0.2), 4.0)
@@ -61,7 +64,7 @@ def test_the_search_for_sound_can_start_at_a_position() -> None:
 
 
 def test_a_flush_stops_playback_at_once() -> None:
-    """A flush cuts the chunk that plays, and drops the rest of the audio."""
+    """A flush stops the audio that is playing at the time of the flush and drops the audio not yet played."""
     playback = Loudspeaker()
     playback.receive(silence(0.2) + tone(1.0), 1.0)
     playback.flush(1.1)

@@ -43,14 +43,17 @@ def test_a_late_delta_is_an_underrun_with_its_length() -> None:
 
 
 def test_the_buffer_fills_before_playback_begins() -> None:
-    """With 20 ms of audio and a buffer of 60 ms, playback starts 40 ms later."""
+    """If only 20 ms of audio arrive and the buffer holds 60 ms, playback starts 40 ms after their arrival."""
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     player.play(reply, delta(0.02), 1.0)
     assert reply.began_at == pytest.approx(1.04)
 
 
 def test_an_answer_starts_after_its_filler() -> None:
-    """`answered_at` is the time at which the position that the server reports is played, stalls included."""
+    """`answered_at` is the time at which the answer, after any filler, starts to play, stalls included.
+
+    The server reports its position in the audio as `answer_from_ms`. If that is None, `answered_at` is None.
+    """
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     for at in (1.0, 1.1, 1.2, 4.0, 4.1):
         player.play(reply, delta(0.1), at)

@@ -16,7 +16,7 @@ from tests.loadtest.callers.scene import Scene, clip, report, tone
 
 
 def _scene() -> Scene:
-    """Return a conversation: 1 s of speech, and a reply of 0.5 s that starts 0.4 s after its end."""
+    """Return a finished conversation: 1 s of speech, and a reply of 0.5 s that starts 0.4 s after the speech."""
     scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.hears(0.7, "i1")
     scene.commits(LEAD_IN_S + 1.2, "i1", "hello")
@@ -27,7 +27,10 @@ def _scene() -> Scene:
 
 
 def test_the_conversation_is_saved_on_the_client_s_timeline(tmp_path: Path) -> None:
-    """The caller is in the left channel, the replies in the right one. Each reply also has its own file."""
+    """In conversation.wav, the caller is in the left channel and the replies are in the right channel.
+
+    Both are at the times at which they were spoken and played. Each reply also has its own file.
+    """
     written = save(_scene().dialogue, tmp_path / "new" / "folder")
     assert [path.name for path in written] == ["reply-01.wav", "conversation.wav"]
     with wave.open(str(written[1])) as file:

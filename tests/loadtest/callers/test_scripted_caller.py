@@ -22,7 +22,7 @@ LAST_FRAME = LINE_ENDS - 0.02
 
 
 def _answered(scene: Scene, at: float = LINE_ENDS, item: str = "i1", response: str = "r1") -> None:
-    """Let the server detect the line that ended at `at` and reply 0.4 s later with 0.5 s of audio."""
+    """Let the server detect the line that ended at `at` as `item`, and reply 0.4 s later with 0.5 s of audio."""
     scene.hears(at - 0.8, item)
     scene.commits(at + 0.2, item, "hello there")
     scene.replies(at + 0.4, response, "Good day.", tone(0.5))
@@ -67,7 +67,10 @@ def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_
     ids=["reported", "no prompt", "not reported"],
 )
 def test_prompt_and_cached_tokens_are_recorded(used: Any, recorded: tuple[int | None, int | None]) -> None:
-    """The record has the tokens of the server's usage report. A reply without a prompt has none."""
+    """A turn's record has the prompt and cached tokens that the server reports for the reply.
+
+    Both are None if the server reports no usage or a prompt of 0 tokens.
+    """
     scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
     scene.replies(LINE_ENDS + 0.4, "r1", "Good", tone(0.5))
@@ -93,7 +96,10 @@ def test_the_waterfall_sums_to_the_whole(speech_end_ms: float, shares: list[floa
 
 
 def test_a_late_end_of_speech_counts_as_silence() -> None:
-    """If the server ends the speech 60 ms late, `silence` grows by 60 ms. `delivery` is the unexplained rest."""
+    """If the server's end of speech is 60 ms late, 60 ms are added to the stage `silence`.
+
+    `delivery` is the part of the latency that no other stage explains.
+    """
     scene = Scene(ScriptedLine(clip(seconds=1.0)))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")
@@ -124,7 +130,10 @@ def test_the_next_line_starts_a_think_time_after_the_reply() -> None:
 
 
 def test_a_barge_in_stops_the_reply_and_is_a_turn_of_its_own() -> None:
-    """On `speech_started` playback is flushed and the reply truncated. `stop_ms` is the time since the speech began."""
+    """When the server detects an interruption, the caller stops playback and truncates the reply where it stopped.
+
+    The first turn's `stop_ms` is the time since the interrupting speech began. The interruption is a separate turn.
+    """
     scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav", before=0.1), barge_in_s=1.0))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
@@ -145,7 +154,10 @@ def test_a_barge_in_stops_the_reply_and_is_a_turn_of_its_own() -> None:
 
 
 def test_a_reply_that_is_resumed_was_not_interrupted() -> None:
-    """After a noise, playback continues with the audio that the server sends again. The noise belongs to no line."""
+    """If the server dismisses a noise during a reply and sends the rest again, the turn is not interrupted.
+
+    The complete reply is played.
+    """
     scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(think_s=0.5))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "tell me a story")
@@ -227,7 +239,7 @@ def test_the_conversation_continues_after_an_unanswered_turn() -> None:
 
 
 def test_a_reply_after_the_timeout_is_not_an_answer() -> None:
-    """A reply after the timeout leaves the turn unanswered."""
+    """If the reply starts after the timeout, the turn stays unanswered, without text and latency."""
     scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(timeout_s=5))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "anyone?")
@@ -297,7 +309,7 @@ def test_a_filler_is_not_the_answer() -> None:
 
 
 def test_a_response_that_answers_no_turn_leaves_the_turn_unanswered() -> None:
-    """A response that the server reports as an answer to no utterance is not the reply. The next response is."""
+    """If the server reports that a response answers no utterance, the next response is the reply to the turn."""
     scene = Scene(ScriptedLine(clip()))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", "hello")

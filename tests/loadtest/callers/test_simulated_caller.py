@@ -36,7 +36,7 @@ CALL = Call(0, at_s=0.0, ends_s=60.0, region="local", slot=0, seed=1)
 
 @dataclass
 class Harness:
-    """One caller whose deadlines start at 0, and everything it has sent.
+    """A simulated caller in a call whose time the test advances, and everything that the caller has sent.
 
     Attributes:
         events: Events that the caller sent in addition to audio.
@@ -103,7 +103,10 @@ class Harness:
         return self.hear(type="response.done", response={"id": key, "status": status}, **extra)
 
     def recorded_ms(self, name: str) -> list[float]:
-        """Return the recorded values of a series in milliseconds, to the histogram's precision."""
+        """Return the values recorded since the last call in the histogram `name`, such as "stop", in ms.
+
+        They have the histogram's precision.
+        """
         merged = MergedHistograms()
         merged.add(0, self.histograms.flush())
         return [item.value_iterated_to / 1000 for item in merged.seconds[name].get_recorded_iterator()]
@@ -189,7 +192,7 @@ def test_a_barge_in_stops_playback_and_reports_how_much_was_played() -> None:
 
 
 def test_client_events_have_the_upstream_delay() -> None:
-    """The truncation reaches the edge one round trip after the server sent `speech_started`."""
+    """The truncation after a barge-in reaches the server one round trip after the server sent `speech_started`."""
     harness = Harness(replace(BEHAVIOR, barge_in=1.0), route="us-asia")
     harness.until_spoken().stopped().reply(tenths=50, done=None).until(harness.now + 1)
     harness.hear(type="input_audio_buffer.speech_started", item_id="j", audio_start_ms=0)
@@ -237,7 +240,7 @@ def test_the_route_adds_its_round_trip_to_the_latency() -> None:
 
 
 def test_jitter_keeps_the_order_and_loses_nothing() -> None:
-    """On a route with jitter, all frames are sent, in order, some of them late."""
+    """On a route with jitter, at most 30 of 1500 frames are not yet sent after 30 s."""
     harness = Harness(route="us-asia").until(30)
     assert harness.frames >= 30 / FRAME_S - 30
     assert harness.speech_at == sorted(harness.speech_at)
@@ -315,7 +318,10 @@ def test_the_call_ends_at_its_time_but_not_within_a_turn() -> None:
 
 
 def test_stages_sum_to_the_whole() -> None:
-    """The server's stages plus the client's additions equal the turn's latency within 5 ms."""
+    """The server's stages, corrected by the client's measurements, sum to the turn's latency within 5 ms.
+
+    A reply that the server reports as hedged is counted.
+    """
     harness = Harness()
     harness.until_spoken()
     begin = harness.speech_at[0]

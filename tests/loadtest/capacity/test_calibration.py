@@ -52,7 +52,10 @@ def part(values: list[float]) -> TimeDistribution:
 
 
 def stage_level(run: SimulatedRun, name: str, network: TurnNetwork) -> StageLevel:
-    """Return the counts that replicas without measurement error would report of a simulated run."""
+    """Return the measurements of one stage that its replicas would report, without error, of a simulated run.
+
+    `name` is "stt", "llm" or "tts", and `network` is the simulated network.
+    """
     rest_s = {
         "stt": 0.0,
         "llm": ANSWER.generation_s,
@@ -76,7 +79,10 @@ def stage_level(run: SimulatedRun, name: str, network: TurnNetwork) -> StageLeve
 
 
 def level_of(run: SimulatedRun, sessions: int, network: TurnNetwork) -> Level:
-    """Return what a load generator without measurement error would report of a simulated run."""
+    """Return the calibration level that a load generator would measure, without error, in a simulated run.
+
+    `sessions` is the number of sessions of the run, and `network` is the simulated network.
+    """
     turns = run.turns
     totals = np.array([turn.total_s for turn in turns]) * 1000
     p50, p95, p99 = (float(np.percentile(totals, p)) for p in (50, 95, 99))
@@ -114,7 +120,10 @@ def calibration() -> Calibration:
 
 
 def test_the_fitted_network_behaves_like_the_measured_one(calibration: Calibration) -> None:
-    """At a load outside the calibration, p50 and p95 of the fitted network are within 6% of the true network's."""
+    """At 26 sessions, p50 and p95 latency of a network fitted to 6 to 18 sessions are within 6% of the true network's.
+
+    Turns per second are within 3%.
+    """
     fitted, true = predict(fit(calibration, ANSWER), 26), predict(TRUE, 26)
     assert fitted.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.06)
     assert fitted.p95_ms.value == pytest.approx(true.p95_ms.value, rel=0.06)
@@ -131,21 +140,30 @@ def test_the_fitted_network_behaves_like_the_measured_one(calibration: Calibrati
     ids=["replicas", "distribution", "another bottleneck"],
 )
 def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, QueueStage]) -> None:
-    """With changed stages, the knee of the fitted network is within 6% of the true network's."""
+    """If a stage of both networks is changed, their knees differ by at most 6% or one session.
+
+    The knee is the largest number of sessions with a p95 latency within 1800 ms.
+    """
     fitted = predicted_knee(with_calibrated_hops(fit(calibration, ANSWER), change), 1800, 80)
     true = predicted_knee(with_calibrated_hops(TRUE, change), 1800, 80)
     assert fitted == pytest.approx(true, rel=0.06, abs=1)
 
 
 def test_replies_can_be_taken_from_the_measurement(calibration: Calibration) -> None:
-    """Without a model of the replies, the fit predicts p50 within 10% and throughput within 3%."""
+    """If no model of the replies is given, they are taken from the calibration.
+
+    The fitted network then predicts p50 latency within 10% and turns per second within 3%.
+    """
     fitted, true = predict(fit(calibration), 22), predict(TRUE, 22)
     assert fitted.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.1)
     assert fitted.turns_per_s.value == pytest.approx(true.turns_per_s.value, rel=0.03)
 
 
 def test_batching_is_used_only_beyond_noise(calibration: Calibration) -> None:
-    """Constant service times give no slow-down. Times that grow by 20% per service give factors of 1.2 and 1.4."""
+    """If service times do not grow with the number of concurrent requests, no slow-down by batching is assumed.
+
+    If they grow by 20% per further request, the factors for 1, 2 and 3 concurrent requests are 1, 1.2 and 1.4.
+    """
     plain = batching(calibration, "stt")
     assert plain is None or not plain.believed
     levels = tuple(
@@ -180,14 +198,17 @@ def test_the_committed_calibration_is_valid() -> None:
 
 
 def test_levels_stand_at_20_40_and_60_percent() -> None:
-    """A knee of 50 gives levels of 10, 20 and 30. A knee that is too small for three levels raises ConfigError."""
+    """For a knee (largest load within the limit) of 50 sessions, the calibration measures 10, 20 and 30 sessions.
+
+    A knee that is too small for three different levels raises ConfigError.
+    """
     assert levels_for(50) == (10, 20, 30)
     with pytest.raises(ConfigError, match="--knee"):
         levels_for(2)
 
 
 def test_the_range_is_that_of_the_levels(calibration: Calibration) -> None:
-    """The calibrated range is from the fewest to the most measured sessions."""
+    """`session_range` returns the smallest and the largest number of sessions that the calibration measured."""
     assert session_range(calibration.levels) == (6, 18)
 
 
@@ -211,7 +232,10 @@ def test_printed_percentiles_are_a_distribution() -> None:
 
 
 def test_a_histograms_mean_is_exact() -> None:
-    """The buckets give the shape and the sum gives the mean. The unbounded bucket ends at twice the last bound."""
+    """A distribution from a histogram has exactly the mean that follows from the histogram's sum and count.
+
+    Its quantiles rise. They come from the buckets.
+    """
     points = histogram_points(Histogram((0.1, 0.2, float("inf")), (0, 8, 2), 2.4))
     times = Quantiles(points)
     assert times.mean_s == pytest.approx(0.24)

@@ -1,4 +1,8 @@
-"""Validation rows: the arithmetic of errors and noise, and the networks of emulated configurations."""
+"""Tests of the validation rows. A row is one emulated configuration whose predicted latencies and knee are measured.
+
+The knee is the number of sessions at which the p95 latency reaches the limit. The tests check errors, noise and the
+simulated networks.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,23 @@ from rejoinder.core.settings.settings import parse_settings
 
 @given(st.floats(0.1, 100), st.floats(1, 500), st.floats(1, 3000))
 def test_the_crossing_of_a_line_is_exact(slope: float, start: float, limit: float) -> None:
-    """Percentiles on a straight line cross the limit exactly where the line does, inside or outside the loads."""
+    """If the p95 latencies at three loads are on a straight line, `crossing` returns where that line reaches the limit.
+
+    This number of sessions may be outside the measured loads.
+    """
     sessions = (10, 20, 30)
     p95 = [start + slope * n for n in sessions]
     assert crossing(sessions, p95, limit) == pytest.approx((limit - start) / slope, rel=1e-6, abs=1e-6)
 
 
 def test_the_crossing_follows_the_bend() -> None:
-    """Between two loads, the crossing lies on the line between these two, not on a line through all loads."""
+    """If the limit is reached between two loads, only the p95 latencies at these two loads determine the crossing."""
     assert crossing((10, 20, 30), (1000, 1200, 3000), 2100) == pytest.approx(25)
     assert crossing((10, 20, 30), (1000, 900, 1900), 1400) == pytest.approx(25)
 
 
 def test_no_knee_without_a_rise() -> None:
-    """Percentiles that fall with load raise ValueError instead of giving a knee."""
+    """If the p95 latency falls with load, `crossing` raises ValueError instead of returning a knee."""
     with pytest.raises(ValueError, match="no knee"):
         crossing((10, 20), (1000, 900), 2000)
 
@@ -50,7 +57,10 @@ def measured(*p95: tuple[float, float]) -> Measured:
 
 
 def test_errors_and_noise_of_a_row() -> None:
-    """Errors are relative to the mean of the repeats, and noise is half their range. A predicted 20 counts as 20.5."""
+    """Errors are relative to the mean of the repeats. Noise is half of the repeats' range, relative to their mean.
+
+    A predicted knee of 20 counts as 20.5, because the prediction is the largest whole number within the limit.
+    """
     found = measured((1700, 2300), (1900, 2100))
     assert found.knee == pytest.approx(20)
     assert found.knees == pytest.approx((20, 20))
@@ -62,7 +72,10 @@ def test_errors_and_noise_of_a_row() -> None:
 
 
 def test_a_repeats_knee_is_the_common_line_shifted() -> None:
-    """If p95 grows by 100 ms per session, a repeat that is 100 ms above the mean has a knee of one session less."""
+    """If p95 latency grows by 100 ms per session, a repeat 100 ms above the mean has a knee of one session less.
+
+    A repeat 100 ms below the mean has a knee of one session more.
+    """
     found = measured((1900, 2300), (1700, 2100))
     assert found.knee == pytest.approx(20)
     assert found.knees == pytest.approx((19, 21))
@@ -71,13 +84,16 @@ def test_a_repeats_knee_is_the_common_line_shifted() -> None:
 
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])
 def test_a_wrong_prediction_does_not_hold(p95: tuple[float, float]) -> None:
-    """A prediction fails if the error of its knee exceeds 10% or the error of its 95th percentile exceeds 25%."""
+    """A prediction does not hold if measured p95 latencies of 1800 and 2200 ms are 200 ms higher or 500 ms lower."""
     assert not measured(p95).holds
 
 
 @pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_every_row_is_a_configuration(name: str) -> None:
-    """Each row has valid settings that differ from the base. Its stages have the settings' replicas and slots."""
+    """Each row has valid settings that differ from the base configuration.
+
+    The simulated stages have the replicas and slots of these settings.
+    """
     changed = settings_of(BASE, row(name).changes)
     base = settings_of(BASE, {})
     assert changed != base
@@ -88,7 +104,10 @@ def test_every_row_is_a_configuration(name: str) -> None:
 
 
 def test_an_answer_is_segmented_like_in_the_host() -> None:
-    """The first segment is complete at the burst of its fifth word, and the audio has the length of the text."""
+    """In the simulated reply, the first segment has five words and is complete after 0.04 s at 100 tokens per second.
+
+    The audio lasts one second per 15 characters, and later segments are complete later.
+    """
     emulated = {"engine": "emulated", "emulation": {"tokens": 24, "tokens_per_s": 100}}
     settings = parse_settings({"llm": emulated, "tts": {"engine": "emulated"}})
     found = emulated_reply(settings, WORDS)
@@ -101,6 +120,9 @@ def test_an_answer_is_segmented_like_in_the_host() -> None:
 
 
 def test_only_emulated_stages_have_a_network() -> None:
-    """A stage with a real engine raises ConfigError with the field: its settings do not contain its service times."""
+    """For a stage with a real engine, `emulated_stage` raises ConfigError that names the field of the engine.
+
+    The settings of a real engine do not contain its service times.
+    """
     with pytest.raises(ConfigError, match=r"args\.stt\.engine"):
         emulated_stage(parse_settings({}), "stt")

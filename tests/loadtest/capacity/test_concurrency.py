@@ -59,7 +59,7 @@ def test_every_cell_of_the_guide_is_there() -> None:
 def test_every_cell_has_a_source(known: Measurements) -> None:
     """Each cell has a source. If the guide's figure is not met, the cell names a configuration that meets it.
 
-    Without a server, the cells of sessions are "not known".
+    Without measurements of a running server, every cell of the table of sessions is "not known".
     """
     for found in every(known):
         assert found.source
@@ -70,9 +70,9 @@ def test_every_cell_has_a_source(known: Measurements) -> None:
 
 
 def test_the_status_follows_the_run() -> None:
-    """A passed run is "measured", and a failed run "does not hold".
+    """A number of sessions whose run passed is "measured". If the run failed, it "does not hold".
 
-    A row without a run is projected or "does not hold".
+    1,000 sessions were not run. By projection they do not fit on one machine, and the cell says that 7 are needed.
     """
     cells = list(sessions(KNOWN))
     assert cell(cells, "10 sessions", "held on one machine").status is CellStatus.MEASURED
@@ -97,7 +97,10 @@ def test_an_invalid_run_is_not_a_failure() -> None:
 
 
 def test_workers_are_arithmetic() -> None:
-    """100 sessions on workers of 20 jobs are 5 workers. The source shows the arithmetic of their cores and memory."""
+    """100 sessions with 20 jobs (sessions) per worker need 5 workers, which are 5 hosts here.
+
+    The cell's source shows how their cores and memory are computed.
+    """
     found = cell(list(sessions(KNOWN)), "100 sessions", "20 jobs a worker")
     assert found.guide == "5 workers of 20 jobs"
     assert found.found == "5 hosts: 1.0 cores, 1.6 GB"
@@ -107,7 +110,10 @@ def test_workers_are_arithmetic() -> None:
 
 
 def test_quantization_is_judged_by_its_own_measurement() -> None:
-    """A speed-up below 3x or an error above 2% does not hold. Other results are "measured"."""
+    """A measured INT8 speed-up of 1.7 or an error of 15% "does not hold".
+
+    A speed-up of 3.2 or an error of -0.2% is "measured". Each model has its own cells.
+    """
     cells = list(quantization(KNOWN))
     assert cell(cells, "INT8", "speed-up, whisper-base").status is CellStatus.FAILS
     assert cell(cells, "INT8", "error, whisper-base").status is CellStatus.MEASURED
@@ -124,7 +130,10 @@ def test_a_card_is_ranked_by_its_bandwidth() -> None:
 
 
 def test_memory_of_large_models_is_arithmetic() -> None:
-    """A 70B model at FP16 needs 161 GB with its cache: 80 and 128 GB are not enough, 256 GB is."""
+    """For a 70B model, the guide's minimum and recommended memory "do not hold", and its production memory does.
+
+    The first two cells name the quantized weights that would fit.
+    """
     cells = list(ram(KNOWN))
     seventy = [cell(cells, "LLM (70B model)", column).status for column in ("minimum", "recommended", "production")]
     assert seventy == [CellStatus.FAILS, CellStatus.FAILS, CellStatus.PROJECTED]
@@ -134,7 +143,10 @@ def test_memory_of_large_models_is_arithmetic() -> None:
 
 
 def test_lines_are_not_negative() -> None:
-    """A falling quantity is fitted by a constant. A line that would start below 0 goes through 0."""
+    """`fit_line` fits values that fall with the number of sessions by a constant.
+
+    A line that would be below 0 without sessions goes through 0 instead.
+    """
     assert fit_line([10, 20], [3, 2]) == LinearFit(2.5, 0.0)
     assert fit_line([10, 20], [1, 4]).at_none == 0
     assert fit_line([10, 20, 30], [1.5, 2.5, 3.5]).at(40) == pytest.approx(4.5)

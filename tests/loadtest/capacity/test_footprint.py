@@ -1,4 +1,4 @@
-"""Footprints from a calibration: lines over sessions, replica units and network traffic."""
+"""Tests of the cores, memory and network traffic of hosts and replicas, as computed from a calibration."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ CALIBRATION = Calibration((level(10), level(20), level(30)), {}, {"stt": 4}, Cal
 
 
 def test_a_host_is_filled_to_its_share_of_a_core() -> None:
-    """65 sessions of 0.01 cores fill a host to 0.7 of its core. Above the measured 30, this is extrapolated."""
+    """A host that uses 0.05 cores plus 0.01 per session is filled to 0.7 cores, which are 65 sessions.
+
+    More than the 30 measured sessions are EXTRAPOLATED, fewer are PREDICTED. A host's unit has 30% headroom.
+    """
     host = footprint.host(CALIBRATION)
     assert (host.sessions, host.basis) == (65, Basis.EXTRAPOLATED)
     assert footprint.host(CALIBRATION, most=25).basis is Basis.PREDICTED
@@ -61,20 +64,20 @@ def test_a_host_is_filled_to_its_share_of_a_core() -> None:
 
 
 def test_two_hosts_are_each_half() -> None:
-    """Two hosts that share the sessions have the footprint of one host with half of them."""
+    """If the calibration had two hosts, the capacity of one host is computed from half of the sessions and cores."""
     levels = tuple(replace(level(n), sessions=2 * n, host_cores=2 * level(n).host_cores, hosts=2) for n in (10, 20, 30))
     assert footprint.host(replace(CALIBRATION, levels=levels)).sessions == 65
 
 
 def test_a_host_without_room_is_refused() -> None:
-    """A host that uses its whole core without any session raises ConfigError."""
+    """If a host would use its share of a core even without any session, ConfigError is raised."""
     busy = replace(CALIBRATION, levels=(level(1, 0.8), level(2, 0.9), level(3, 1.0)))
     with pytest.raises(ConfigError, match="without any session"):
         footprint.host(busy)
 
 
 def test_a_replicas_cores_are_its_requests() -> None:
-    """A replica's cores are CPU seconds per request times requests per second, with headroom, but at least 0.1."""
+    """A replica's cores are CPU seconds per request times requests per second, plus 30% headroom, but at least 0.1."""
     per_request_s = footprint.cpu_per_request_s(CALIBRATION, "stt")
     assert per_request_s == pytest.approx(2 * 100 * (0.1 + 0.2 + 0.3) / (15 * 60))
     assert footprint.stage_unit(CALIBRATION, "stt", 5).cores == pytest.approx(per_request_s * 5 * 1.3)
@@ -83,7 +86,10 @@ def test_a_replicas_cores_are_its_requests() -> None:
 
 
 def test_a_session_at_the_edge() -> None:
-    """A session's traffic is its payload plus headers: 50 messages per second in, and the answers' audio out."""
+    """A session's traffic at the edge is its payload plus at most 10% of headers.
+
+    50 messages per second come in. The audio of the answers goes out, base64-encoded.
+    """
     traffic = footprint.edge_traffic(level(10))
     assert traffic.in_pps == pytest.approx(50)
     assert 560 < traffic.in_kbps < 560 * 1.1
@@ -93,7 +99,10 @@ def test_a_session_at_the_edge() -> None:
 
 
 def test_traffic_inside_the_cluster() -> None:
-    """Speech to text receives the audio of every transcript, cancelled ones included. The voice sends the answers."""
+    """Speech to text receives the audio of every transcript, cancelled transcripts included.
+
+    Text to speech sends the audio of the answers. Rates are within 5% of the audio's bit rate.
+    """
     stt, tts = (footprint.stage_traffic(NETWORK, stage, 10.0, 3.0) for stage in ("stt", "tts"))
     assert stt.in_kbps == pytest.approx(10 * 1.5 * 3 * 16_000 * 16 / 1000, rel=0.05)
     assert tts.out_kbps == pytest.approx(10 * 5 * 24_000 * 16 / 1000, rel=0.05)

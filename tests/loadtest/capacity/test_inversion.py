@@ -1,4 +1,7 @@
-"""The inversion finds the smallest number of replicas that meets a target."""
+"""Tests of the inversion, which finds the smallest number of replicas per stage that meets a capacity target.
+
+A target is a number of sessions with limits for the latency.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ TARGET = CapacityTarget(sessions=80, tier=Tier.GOOD, p95_ms=1000)
 
 
 def test_the_replicas_found_are_the_fewest() -> None:
-    """The target is met with the found replicas, and not with one replica less of any stage."""
+    """The simulation meets the target with the replicas found, and not with one replica less in any stage.
+
+    Stages with one replica are not reduced.
+    """
     found = invert(NETWORK, TARGET, 80)
     assert TARGET.met_by(found.prediction)
     for stage in STAGES:
@@ -42,7 +48,7 @@ def test_the_replicas_found_are_the_fewest() -> None:
 
 
 def test_no_stage_exceeds_its_maximum_use() -> None:
-    """Even for a loose target, no stage's slots are busier than `MOST_BUSY`."""
+    """Even with a p95 limit of 3000 ms, the mean share of busy slots is at most `MOST_BUSY` in each stage."""
     loose = replace(TARGET, tier=Tier.ACCEPTABLE, p95_ms=3000)
     assert max(invert(NETWORK, loose, 80).prediction.busy.values()) <= MOST_BUSY
 
@@ -54,7 +60,10 @@ def test_more_sessions_need_more() -> None:
 
 
 def test_the_work_of_a_turn() -> None:
-    """A turn needs its transcripts, one answer and one synthesis per segment, each for the network's service time."""
+    """With 0.5 cancelled transcripts per turn, a turn needs 1.5 transcripts, one answer and one synthesis per segment.
+
+    `hold_s` is the mean time in seconds for which a request occupies a slot.
+    """
     callers = replace(NETWORK.callers, abandoned=0.5)
     stt, llm, tts = (work(replace(NETWORK, callers=callers), stage) for stage in STAGES)
     assert (stt.requests_per_turn, llm.requests_per_turn, tts.requests_per_turn) == (1.5, 1, 2)
@@ -69,6 +78,6 @@ def test_the_work_of_a_turn() -> None:
     ("target", "option"), [(replace(TARGET, p95_ms=300), "--p95-ms"), (replace(TARGET, tier=Tier.EXCELLENT), "--tier")]
 )
 def test_a_target_below_the_unloaded_latency_is_refused(target: CapacityTarget, option: str) -> None:
-    """A target that a single caller misses raises ConfigError with the option to change."""
+    """If a single caller already misses the target, ConfigError names the command line option to change."""
     with pytest.raises(ConfigError, match=option):
         invert(NETWORK, target, 50)

@@ -1,4 +1,7 @@
-"""A plan has a confidence interval only if its calibration covers it, and the interval contains the model's error."""
+"""Tests of capacity plans. A plan has confidence intervals only if the calibration's range covers it.
+
+An interval includes the model's error, that is, the difference between model and calibration.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ CHECKS = [check(10, p95_error=0.01), check(20, p95_error=-0.04), check(30)]
 
 
 def test_a_plan_within_the_calibration_is_predicted() -> None:
-    """A plan whose sessions, rate and replicas are within the calibrated range is PREDICTED."""
+    """A plan is PREDICTED if its sessions, turns per second and replicas are within the calibrated range."""
     assert target_basis(CALIBRATION, CHECKS, SOLVED) is Basis.PREDICTED
 
 
@@ -73,14 +76,20 @@ def test_a_plan_within_the_calibration_is_predicted() -> None:
     ids=["more sessions", "fewer sessions", "higher rate", "more replicas", "fewer replicas"],
 )
 def test_a_plan_outside_the_calibration_has_no_interval(solved: SolvedReplicas) -> None:
-    """A plan whose sessions, rate or replicas are outside the calibrated range is EXTRAPOLATED, without an interval."""
+    """A plan is EXTRAPOLATED if its sessions, turns per second or replicas are outside the calibrated range.
+
+    `intervals_ms` then returns None.
+    """
     basis = target_basis(CALIBRATION, CHECKS, solved)
     assert basis is Basis.EXTRAPOLATED
     assert intervals_ms(CHECKS, solved.prediction, basis) is None
 
 
 def test_an_interval_contains_the_models_error() -> None:
-    """The half width joins the largest error at a level (4% of 1,000 ms) and the sampling error (30 ms): 50 ms."""
+    """The half width of the interval of p95 latency is 50 ms: the square root of 40² + 30².
+
+    40 ms is the model's largest error at a calibrated level (4% of 1,000 ms), and 30 ms is the sampling error.
+    """
     widths = intervals_ms(CHECKS, PREDICTION, Basis.PREDICTED)
     assert widths is not None
     assert set(widths) == set(PERCENTILES)

@@ -1,4 +1,7 @@
-"""The simulated network matches closed-form queueing results and obeys its own rules."""
+"""Tests of the simulated turn network: callers whose turns queue for speech to text, language model and voice.
+
+Its throughput and waits match formulas of queueing theory.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ NO_REPLY = ReplyModel(((0.0, 0.0),), 0.0)
 
 @dataclass(frozen=True)
 class Exponential:
-    """Exponential service times, as the closed forms assume."""
+    """Exponential service times with the mean `mean_s` in seconds, as the formulas of queueing theory assume."""
 
     mean_s: float
     scv: float = 1.0
@@ -36,7 +39,10 @@ class Exponential:
 
 
 def repairman_throughput(sessions: int, slots: int, think_s: float, service_s: float) -> float:
-    """Return the completions per second of M/M/c//N: `sessions` think, then queue for one of `slots`."""
+    """Return the completed services per second of the machine repair model (M/M/c//N).
+
+    `sessions` callers think for `think_s` seconds on average, then queue for one of `slots` for `service_s` seconds.
+    """
     ratio = service_s / think_s
     weights = []
     for n in range(sessions + 1):
@@ -57,7 +63,10 @@ def one_stage(slots: int, service_s: float, think_s: float) -> TurnNetwork:
 
 @pytest.mark.parametrize(("sessions", "slots", "think_s"), [(4, 1, 5.0), (12, 2, 3.0), (30, 4, 2.0)])
 def test_the_closed_network_is_the_machine_repair_model(sessions: int, slots: int, think_s: float) -> None:
-    """With one exponential stage, throughput and mean response match the closed form within 4 standard errors."""
+    """With one stage of exponential times, turns per second match the machine repair model within 4 standard errors.
+
+    So does the mean latency of a turn.
+    """
     expected = repairman_throughput(sessions, slots, think_s, service_s=0.5)
     runs = [
         simulate(one_stage(slots, 0.5, think_s), sessions=sessions, for_s=1000, seed=seed, warm_up_s=50)
@@ -95,7 +104,10 @@ def poisson(env: simpy.Environment, station: QueueStation, rng: random.Random, p
 
 
 def test_two_choices_lie_between_one_queue_and_chance() -> None:
-    """Waits in the shorter of two random queues are longer than in one common queue, but shorter than at random."""
+    """If requests join the shorter of two randomly chosen queues, the mean wait is longer than in one common queue.
+
+    It is less than half of the mean wait in one randomly chosen queue.
+    """
     waits = {}
     for replicas, slots in ((1, 8), (8, 1)):
         env, rng = simpy.Environment(), random.Random(2)
@@ -126,7 +138,10 @@ def p(run: SimulatedRun, percentile: float) -> float:
 
 
 def test_a_turn_without_load_is_the_sum_of_its_times() -> None:
-    """With one session and fixed times, latency is their sum. The cycle adds speech, thinking and listening."""
+    """With one session and fixed stage times, every turn's latency is the sum of these times.
+
+    From one turn to the next, the caller's speech, thinking and listening are added.
+    """
     network = replace(
         TYPICAL,
         stt=QueueStage(1, 1, fixed(0.2)),
@@ -141,7 +156,7 @@ def test_a_turn_without_load_is_the_sum_of_its_times() -> None:
 
 
 def test_endpointing_hides_a_faster_transcript() -> None:
-    """The transcript runs in parallel with endpointing, so a faster transcript does not shorten the turn."""
+    """A transcript of 100 ms runs in parallel with endpointing of 140 ms, so both together take 140 ms."""
     network = replace(TYPICAL, stt=QueueStage(1, 4, fixed(0.1)), endpoint=fixed(0.14))
     times = {round(turn.transcript_s, 9) for turn in simulate(network, 1, 200).turns}
     assert times == {0.14}
@@ -164,7 +179,10 @@ def test_utilisation_law(sessions: int, replicas: int, slots: int) -> None:
 
 
 def test_abandoned_transcripts_are_load() -> None:
-    """A cancelled transcript holds its slot until it is cancelled: two of 0.2 s add 0.4 s of load to each turn."""
+    """A cancelled transcript occupies its slot until it is cancelled.
+
+    Two cancelled transcripts of 0.2 s per turn add 0.4 s of work to each turn.
+    """
     callers = replace(TYPICAL.callers, abandoned=2.0, abandoned_s=0.2)
     network = replace(TYPICAL, stt=QueueStage(1, 50, fixed(0.3)), callers=callers)
     run = simulate(network, 10, 500)
@@ -172,7 +190,10 @@ def test_abandoned_transcripts_are_load() -> None:
 
 
 def test_hedging_cuts_stalls_at_its_budget() -> None:
-    """With 2% stalls of 2 to 8 s, hedging cuts p99 by at least 70% for at most 5% more requests, at an equal median."""
+    """If 2% of the answers stall for 2 to 8 s, hedging lowers p99 latency by at least 70%.
+
+    It sends at most 5% more requests, and the median changes by at most 5%.
+    """
     stalling = QueueStage(3, 16, Curved(ServiceCurve(300, 0.28, stall_share=0.02)))
     plain = replace(TYPICAL, llm=stalling, stt=QueueStage(2, 8, fixed(0.1)), tts=QueueStage(2, 8, fixed(0.05)))
     hedged = replace(plain, hedging=HedgingSettings())
@@ -191,7 +212,10 @@ def test_a_single_replica_cannot_be_hedged() -> None:
 
 
 def test_a_prediction_names_its_bottleneck_and_its_error() -> None:
-    """The bottleneck is the busiest stage, the percentiles rise, and the seeds differ a little."""
+    """A prediction's bottleneck is the busiest stage, and its p50, p95 and p99 latencies rise.
+
+    The error of p95, from runs with different seeds, is above 0 and below 20% of the value.
+    """
     prediction = predict(replace(TYPICAL, tts=QueueStage(1, 1, Curved(ServiceCurve(80, 0.2)))), 10)
     assert prediction.bottleneck == "tts"
     assert prediction.p50_ms.value < prediction.p95_ms.value < prediction.p99_ms.value
@@ -199,7 +223,10 @@ def test_a_prediction_names_its_bottleneck_and_its_error() -> None:
 
 
 def test_more_replicas_carry_more() -> None:
-    """Twice the replicas at the bottleneck give 1.7 to 2.4 times the knee."""
+    """Twice the replicas in the busiest stage give 1.7 to 2.4 times the knee.
+
+    The knee is the largest number of sessions with a p95 latency within 1500 ms.
+    """
     single = replace(TYPICAL, stt=QueueStage(1, 1, fixed(0.3)))
     double = replace(TYPICAL, stt=QueueStage(2, 1, fixed(0.3)))
     one, two = predicted_knee(single, 1500, 120), predicted_knee(double, 1500, 120)
@@ -213,7 +240,7 @@ def test_the_search_finds_the_knee(true_knee: int) -> None:
 
 
 def test_admission_is_erlang_b() -> None:
-    """0.3 calls per second of 300 s are 90 Erlangs, of which 100 sessions refuse 2.7%."""
+    """With 0.3 calls per second of 300 s each (90 Erlangs) and 100 sessions, 2.7% of calls are refused (Erlang B)."""
     assert refused(0.3, 300, 100) == blocking(90, 100) == pytest.approx(0.027, abs=0.0005)
 
 

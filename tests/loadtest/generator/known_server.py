@@ -57,7 +57,7 @@ class Answers:
 
 
 class KnownServer:
-    """A WebSocket server with known answer times."""
+    """A WebSocket server with known answer times, as set by `Answers`. Await `run` to start it."""
 
     def __init__(self, settings: Answers) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class KnownServer:
         self.live = 0
 
     async def converse(self, socket: ServerConnection) -> None:
-        """Serve one call."""
+        """Serve one call until the caller leaves: answer each recognized clip at its drawn time."""
         self.live += 1
         frames = 0
         clip: Utterance | None = None

@@ -1,4 +1,4 @@
-"""Reading the replicas' metrics at both ends of a run's measured time."""
+"""Tests of the window watcher, which reads the replicas' metrics at the start and the end of a run's measured time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def progress(elapsed_s: float, sent: int) -> RunProgress:
 
 
 def test_the_window_is_the_measured_time() -> None:
-    """The replicas are read exactly twice: at the start and at the end of the measured time."""
+    """The replicas' metrics are read twice: at the start and at the end of the measured time.
+
+    The window has the requests, frames and bytes between the two.
+    """
     replicas = Replicas()
     watcher = WindowWatcher("http://here", 5, 8, replicas.read)
     for elapsed_s, sent in ((1, 10), (5, 50), (6, 60), (7, 70), (8, 80), (9, 90)):
@@ -46,7 +49,7 @@ def test_the_window_is_the_measured_time() -> None:
 
 
 def test_a_run_that_ends_early_has_no_window() -> None:
-    """A run that ends before the end of its measured time raises BackendError."""
+    """If the run ended before the end of its measured time, `window` raises BackendError."""
     watcher = WindowWatcher("http://here", 5, 8, Replicas().read)
     watcher(progress(6, 10))
     with pytest.raises(BackendError, match="ended before"):

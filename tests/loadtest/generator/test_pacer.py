@@ -54,7 +54,7 @@ def stall(seconds: float) -> None:
 
 @virtual
 async def test_each_caller_has_its_own_millisecond() -> None:
-    """A caller's frames are due every 20 ms from start + slot, and none is late."""
+    """A caller with slot n sends a frame every 20 ms, first n ms after the pacer's start. No frame is late."""
     start = clock()
     pacer, callers = FramePacer(start), {slot: Caller() for slot in (0, 7, 19)}
     for slot, caller in callers.items():
@@ -84,7 +84,7 @@ async def test_deadlines_are_never_rebased() -> None:
 
 @virtual
 async def test_a_muted_caller_is_not_late() -> None:
-    """A caller that sends nothing adds no lateness. A caller that has left is not called again."""
+    """A muted caller, which sends no frames, has no recorded lateness. A caller that has left is not called again."""
     pacer, muted, left = FramePacer(clock()), Caller(muted=True), Caller()
     pacer.join(muted, 1)
     pacer.join(left, 1)

@@ -20,7 +20,10 @@ from loadtest.results.result import RunOutcome
 
 
 def drive(search: Search, capacity: int, limit: int = 10**9) -> list[SearchStep]:
-    """Search a system that passes up to `capacity` calls with a generator that carries up to `limit` calls."""
+    """Run a search on a simulated system and return all of its steps.
+
+    Steps with up to `capacity` calls PASS and larger ones FAIL. Steps with more than `limit` calls are INVALID.
+    """
     steps = []
     while (step := search.next()) is not None:
         steps.append(step)
@@ -56,7 +59,7 @@ def test_every_step_has_a_seed_of_its_own() -> None:
 
 
 def test_a_failed_self_check_ends_the_search() -> None:
-    """The search ends as generator-limited with the largest number of calls that passed."""
+    """If a step is INVALID, the search ends as generator-limited with the largest number of calls that passed."""
     search = Search(10, 10_000)
     drive(search, capacity=10_000, limit=100)
     assert search.ending is SearchEnd.GENERATOR_LIMITED
@@ -97,5 +100,8 @@ def test_a_failed_repeat_continues_the_search_below() -> None:
 def test_recovery_compares_the_medians_of_the_small_load(
     before: float | None, after: float | None, expected: bool
 ) -> None:
-    """The median may grow by 10% plus 20 ms. Without any answer the system has not recovered."""
+    """A system has recovered if a small load's median latency is at most 10% plus 20 ms above that before the step.
+
+    Without a median before the step it has recovered, and without a median after it has not.
+    """
     assert recovered(before, after) is expected

@@ -1,4 +1,4 @@
-"""The search runner with simulated runs."""
+"""Tests of the search runner, which searches for the largest number of calls that passes, with simulated runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class System:
 
 
 def test_every_step_is_reported_and_followed_by_a_recovery_check() -> None:
-    """The result has the search's limits, and the baseline and engines of the first run."""
+    """Each step is reported to `on_step` and followed by a run with a small load.
+
+    The result has the numbers of calls that passed and failed, and the first small load's median latency and engines.
+    """
     system = System(capacity=100)
     found = system.search()
     assert (found.ending, found.holds) == (SearchEnd.SYSTEM_LIMITED, 100)
@@ -70,7 +73,10 @@ def test_every_step_is_reported_and_followed_by_a_recovery_check() -> None:
 
 
 def test_an_undecided_step_is_repeated_once_for_longer() -> None:
-    """If the repeat is undecided, too, the step has failed and its outcome is UNDECIDED."""
+    """An UNDECIDED step is repeated once, for `LONGER` times the measured time.
+
+    If the repeat is also UNDECIDED, the step has not passed.
+    """
     system = System(undecided={50: 1, 100: 2})
     found = system.search(most=100)
     assert system.lengths_s(50)[:2] == [60, 60 * LONGER]
@@ -109,7 +115,7 @@ def test_a_system_that_stays_slow_has_failed_the_step() -> None:
 
 @pytest.mark.parametrize(("start", "most"), [(0, 10), (20, 10)])
 def test_invalid_bounds_are_refused(start: int, most: int) -> None:
-    """Invalid bounds raise ConfigError before any run."""
+    """A start of 0 calls, or a start above the maximum, raises ConfigError before any run."""
     system = System()
     with pytest.raises(ConfigError, match="--most"):
         system.search(start, most)

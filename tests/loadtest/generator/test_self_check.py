@@ -30,7 +30,7 @@ HEALTHY = Fitness(
 
 
 def test_a_healthy_generator_has_no_causes() -> None:
-    """If every check is within its limit, there are no causes."""
+    """If every self-check is within its limit, there are no causes for an INVALID run."""
     assert all(check.ok for check in HEALTHY.checks())
     assert failure_causes(HEALTHY.checks()) == ()
 
@@ -50,13 +50,13 @@ def test_a_healthy_generator_has_no_causes() -> None:
     ],
 )
 def test_each_limit_makes_a_run_invalid_by_name(change: dict[str, Any], cause: str) -> None:
-    """Each violated limit gives one cause that names the check."""
+    """If one self-check violates its limit, there is one cause for an INVALID run, which names the check."""
     (found,) = failure_causes(replace(HEALTHY, **change).checks())
     assert cause in found
 
 
 def test_run_queue_wait_alone_only_warns() -> None:
-    """Run-queue wait without lateness gives no cause."""
+    """If only the CPU run-queue wait exceeds its limit, the check is not ok, but gives no cause for an INVALID run."""
     checks = replace(HEALTHY, queued=0.2).checks()
     assert failure_causes(checks) == ()
     assert [check.name for check in checks if not check.ok] == ["CPU run-queue wait"]

@@ -18,7 +18,11 @@ from rejoinder.core.errors import BackendError
 
 @contextmanager
 def answering(pages: dict[str, Any], status: int = 200) -> Iterator[ServerView]:
-    """Run a server with these pages (strings as text, other values as JSON), and yield a view of it."""
+    """Run an HTTP server and yield the load generator's view of it.
+
+    `pages` maps each path to its content: strings are sent as text, other values as JSON. In both, PORT becomes the
+    server's port. Every page is sent with `status`.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # the standard library defines this name
@@ -67,6 +71,6 @@ def test_another_server_reports_neither_engines_nor_memory() -> None:
 
 @pytest.mark.parametrize(("page", "status"), [([1], 200), ({"data": []}, 200), ("no JSON", 200), ({"data": [{}]}, 401)])
 def test_a_server_that_does_not_answer_is_named(page: Any, status: int) -> None:
-    """An unusable answer raises BackendError with the address and a remedy."""
+    """If /v1/models is not as expected or has an HTTP error status, `engines` raises BackendError."""
     with answering({"/v1/models": page}, status) as view, pytest.raises(BackendError, match="does not answer"):
         view.engines()

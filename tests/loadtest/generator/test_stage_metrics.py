@@ -1,4 +1,4 @@
-"""Reading the replicas' metrics: real Prometheus text in, differences out."""
+"""Tests of reading the replicas' metrics from real Prometheus text and of the differences between two readings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class Host:
 
 
 def test_the_metrics_of_a_replica_are_parsed() -> None:
-    """Counts, exact sums and ends are read from the Prometheus text of the deployments' own metrics."""
+    """`parse` reads a replica's metrics from its Prometheus text.
+
+    These are the numbers and mean times of queueing and service, and how many requests ended in which way.
+    """
     replica = Replica("stt")
     replica.serve(0.02, 0.3, times=3)
     replica.cancel()
@@ -60,7 +63,7 @@ def test_the_metrics_of_a_replica_are_parsed() -> None:
 
 
 def test_only_the_run_counts() -> None:
-    """Counts from before the run are not in the difference. The replicas of a stage are summed."""
+    """`difference` excludes requests from before the first reading, and sums the replicas of a stage."""
     one, two = Replica("stt"), Replica("stt")
     one.serve(0, 1.0, times=5)
     before = {"a": one.counts(), "b": two.counts()}

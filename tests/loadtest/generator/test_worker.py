@@ -1,4 +1,4 @@
-"""One worker in virtual time, with fake connections."""
+"""Tests of one worker (a process of the load generator that runs calls) in virtual time, with fake connections."""
 
 from __future__ import annotations
 
@@ -75,7 +75,10 @@ def clip(tmp_path: FilePath) -> str:
 def hold(
     clip: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch, *, stall: tuple[float, float] | None = None
 ) -> Any:
-    """Run a worker with two calls and return its reports. `stall` is the start and length of a stop of the process."""
+    """Run a worker with two calls that speak `clip` (a WAV path), and return its reports. The last report is final.
+
+    `stall` is the start and length, in seconds, of a simulated stop of the process.
+    """
     behavior = CallerBehavior(think_s=1.0, answer_timeout_s=60)
     scenario = Scenario("ws://127.0.0.1:9/v1", 2, 10, drain_s=DRAIN_S, clips=(clip,), behavior=behavior)
     calls = tuple(
@@ -102,7 +105,10 @@ def hold(
 
 
 def test_calls_that_outlast_the_drain_are_counted(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two calls with unanswered turns outlast the drain. They count as undrained and their turns as unanswered."""
+    """Two calls whose turns are unanswered are still open at the end of the drain, the time for calls to end.
+
+    They count as undrained and their turns as unanswered.
+    """
     counts = Counter(hold(clip, FakeServer(), monkeypatch)[-1]["counts"])
     assert (counts["opened"], counts["undrained"], counts["dropped"]) == (2, 2, 0)
     assert counts["unanswered"] == counts["turns"] > 0
@@ -116,7 +122,7 @@ def test_a_refusal_is_not_a_failure(clip: str, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_call_that_the_server_ends_counts_as_dropped(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call counts once as dropped, and no call stays open."""
+    """If the server ends both calls, each counts once as dropped, and no call stays open."""
     reports = hold(clip, FakeServer(drop_after_s=3.0), monkeypatch)
     counts = Counter(reports[-1]["counts"])
     assert (counts["opened"], counts["dropped"], counts["undrained"]) == (2, 2, 0)

@@ -24,7 +24,11 @@ ASSIGNMENT = WorkerAssignment(
 
 
 def line(at_s: float, *, live: int = 1, cpu: float = 0.1, late_ms: float = 0.5, **other: Any) -> dict[str, Any]:
-    """Return a worker's report about one second of the run."""
+    """Return a worker's report about the second of the run that ends at `at_s`.
+
+    `live` is its number of open calls, `cpu` its share of a core, `late_ms` the lateness of one frame. `other` replaces
+    fields of the report.
+    """
     return {
         "at_s": at_s,
         "live": live,
@@ -41,7 +45,7 @@ def line(at_s: float, *, live: int = 1, cpu: float = 0.1, late_ms: float = 0.5, 
 
 
 def test_the_timeline_is_bounded() -> None:
-    """A run of four hours, and reports after its end, fit into 240 slices."""
+    """The timeline of a four-hour run has 240 slices of 60 s, even if reports arrive after the end of the run."""
     progress = RunProgress(span_s=14_400, start_at=0.0)
     for at_s in range(0, 15_000, 7):
         progress.add(0, line(at_s))
@@ -51,7 +55,10 @@ def test_the_timeline_is_bounded() -> None:
 
 
 def test_counts_are_summed_over_workers_and_divided_by_time() -> None:
-    """Workers report totals since their start. Each slice has the increase, and the slices sum to the total."""
+    """Workers report counts since their start. Each slice of the timeline has the increase, summed over the workers.
+
+    The slices sum to the total.
+    """
     progress = RunProgress(span_s=10, start_at=0.0)
     for worker, totals in ((0, (2, 5)), (1, (1, 1))):
         for at_s, turns in enumerate(totals):
@@ -81,7 +88,11 @@ def test_the_self_checks_use_the_worst_worker() -> None:
 
 @pytest.fixture
 def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Replace the Python interpreter by a script. Return the path to which the script writes its process id."""
+    """Replace the workers' Python interpreter by a shell script.
+
+    Return the path to which the script writes its process id. The script then runs the shell commands in the file
+    `does` in the same directory.
+    """
     pid = tmp_path / "pid"
     script = tmp_path / "worker"
     script.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}\nsh {tmp_path}/does\nexec sleep 600\n")
@@ -91,7 +102,7 @@ def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_worker_that_dies_raises_one_typed_error(fake_worker: Path) -> None:
-    """A dead worker raises BackendError instead of an exception group, and the other workers are stopped."""
+    """If a worker dies, `run_workers` raises one BackendError instead of an exception group."""
     fake_worker.with_name("does").write_text("kill -9 $PPID")
     with pytest.raises(BackendError, match="ended early"):
         asyncio.run(run_workers([ASSIGNMENT, ASSIGNMENT], RunProgress(10, 0.0), lambda _: None))

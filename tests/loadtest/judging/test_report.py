@@ -12,7 +12,10 @@ from tests.loadtest.results.sample_results import latency, result
 
 
 def test_the_largest_stage_has_its_share_and_a_tip() -> None:
-    """The share is the stage's mean divided by the sum of all means."""
+    """The largest stage's share is its mean latency divided by the sum of the mean latencies of all stages.
+
+    Its tip names a setting that shortens the stage.
+    """
     largest = largest_stage(result(whole_ms=400))
     assert largest is not None
     assert largest.stage == "llm_first_token"
@@ -21,7 +24,7 @@ def test_the_largest_stage_has_its_share_and_a_tip() -> None:
 
 
 def test_a_result_without_stages_has_no_largest_stage() -> None:
-    """If the server reports no stages, the page has no waterfall."""
+    """If the server reports no stages, the page does not name a largest stage and has two charts only."""
     whole = result(latencies={"voice_to_voice": latency(400.0)})
     assert largest_stage(whole) is None
     page = html(whole)

@@ -1,4 +1,4 @@
-"""Verdicts with confidence: the numbers of turns they need, and their error rates."""
+"""Tests of the verdicts on latency limits, which have 95% confidence: turns needed, error rates and precedence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def recorded(values_ms: list[float]) -> HdrHistogram:
 
 @pytest.mark.parametrize(("violations", "turns"), [(0, 299), (1, 473), (5, 1049), (10, 1693)])
 def test_a_p99_needs_the_published_number_of_turns(violations: int, turns: int) -> None:
-    """At 95% confidence a p99 passes with this number of turns, and not with one fewer."""
+    """At 95% confidence, a p99 limit passes with this number of turns if `violations` of them reach the limit.
+
+    With one turn less it is UNDECIDED.
+    """
     assert verdicts.judge(violations, turns, 0.99) == (RunOutcome.PASS, 0)
     assert verdicts.judge(violations, turns - 1, 0.99)[0] is RunOutcome.UNDECIDED
 
@@ -53,7 +56,7 @@ def test_wrong_verdicts_are_rare() -> None:
 
 
 def test_a_value_at_the_limit_is_a_violation() -> None:
-    """A turn of 800 ms is not below a limit of 800 ms."""
+    """A turn that reaches the limit of 800 ms, to the histogram's precision, counts as a violation."""
     row = verdicts.quantile_verdict(
         "x", source="y", statistic="p50", limit_ms=800, histogram=recorded([700.0] * 5 + [800.5] * 3 + [900.0] * 2)
     )
@@ -82,7 +85,10 @@ def test_a_failed_self_check_makes_the_run_invalid() -> None:
 
 
 def test_every_table_of_the_guide_has_its_rows() -> None:
-    """There are 3 totals, 6 components in 3 tiers and 7 metrics. A limit without measurements is UNDECIDED."""
+    """Each limit of the latency guide has a verdict: 3 total latencies, 6 components in 3 tiers, and 7 metrics.
+
+    Without measurements it is UNDECIDED.
+    """
     rows = list(verdicts.guide_verdicts({}))
     assert len(rows) == 3 + 18 + 7
     assert {row.outcome for row in rows} == {RunOutcome.UNDECIDED}

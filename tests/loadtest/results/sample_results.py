@@ -19,12 +19,15 @@ from loadtest.results.turn_record import WATERFALL
 
 
 def latency(ms: float, count: int = 50) -> Latency:
-    """Return a distribution in which every turn has the same latency."""
+    """Return a distribution of `count` turns which all have a latency of `ms`."""
     return Latency(count, mean_ms=ms, p50_ms=ms, p90_ms=ms, p95_ms=ms, p99_ms=ms, max_ms=ms, curve=((50, ms), (99, ms)))
 
 
 def result(outcome: RunOutcome = RunOutcome.PASS, whole_ms: float | None = 400.0, **change: Any) -> RunResult:
-    """Return a run of 50 turns in which `llm_first_token` is the largest stage. `change` replaces any field."""
+    """Return a run of 50 turns in which `llm_first_token` is the largest stage.
+
+    `whole_ms` is the latency of every turn; None means that no latency was measured. `change` replaces fields.
+    """
     latencies: dict[str, Latency] = {}
     if whole_ms is not None:
         shares = dict.fromkeys(WATERFALL, 10.0)

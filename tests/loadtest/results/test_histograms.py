@@ -14,7 +14,7 @@ SECONDS = st.lists(st.floats(0, 30), max_size=60)
 
 
 def flushed(histograms: TurnHistograms) -> dict[str, Any]:
-    """Return the flushed document after a round trip through JSON."""
+    """Flush the histograms and return the document, after a round trip through JSON, as a worker sends it."""
     document: dict[str, Any] = json.loads(json.dumps(histograms.flush()))
     return document
 
@@ -27,7 +27,7 @@ def points(merged: MergedHistograms) -> list[tuple[int, int]]:
 @settings(max_examples=15)
 @given(st.lists(SECONDS, min_size=1, max_size=4))
 def test_parts_merge_to_the_whole(parts: list[list[float]]) -> None:
-    """Merging several workers and seconds gives the histogram and the counts of one worker in one second."""
+    """Values recorded by several workers, in two flushes each, merge to the same as if one worker had recorded them."""
     single, merged, expected = TurnHistograms(), MergedHistograms(), MergedHistograms()
     for worker, part in enumerate(parts):
         histograms = TurnHistograms()
@@ -44,7 +44,7 @@ def test_parts_merge_to_the_whole(parts: list[list[float]]) -> None:
 
 @given(st.lists(SECONDS, min_size=1, max_size=6))
 def test_the_slowest_turns_of_all_are_kept(parts: list[list[float]]) -> None:
-    """The slowest turns of all workers and seconds are kept, slowest first."""
+    """Of all workers' turns, the `SLOWEST` turns with the longest latency are kept, slowest first."""
     merged = MergedHistograms()
     for worker, part in enumerate(parts):
         histograms = TurnHistograms()

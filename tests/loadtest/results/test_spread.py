@@ -1,4 +1,4 @@
-"""Statistics over many turns."""
+"""Tests of the median, p95, smallest and largest value of many turns' latencies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_95th_percentile_is_a_value_that_was_measured() -> None:
 
 
 def test_no_values_have_no_spread() -> None:
-    """An empty list raises ValueError. Turns without latencies give an empty table."""
+    """`spread` of an empty list raises ValueError. `spreads` of turns without latencies is an empty mapping."""
     with pytest.raises(ValueError, match="no values"):
         spread([])
     assert spreads([unanswered_record("a.wav", None, 1)]) == {}

@@ -87,7 +87,7 @@ def test_a_file_that_is_not_a_wav_is_refused(tmp_path: Path, content: bytes, com
 
 
 def test_missing_and_silent_files_are_refused(tmp_path: Path) -> None:
-    """A clip without an audible sample is refused, because it has no end of speech to measure from."""
+    """A missing file raises ConfigError, and so does a clip without an audible sample, which has no end of speech."""
     with pytest.raises(ConfigError, match="no such file"):
         read_clip(tmp_path / "none.wav")
     with pytest.raises(ConfigError, match="nothing audible"):

@@ -14,7 +14,7 @@ LOSSY = Route("lossy", 100, 100, jitter_ms=0.0, loss=0.3)
 
 
 def test_the_routes_match_the_guide() -> None:
-    """The routes have the round-trip times of section 1.2: the same region, and three distances added to it."""
+    """The routes whose source is the latency guide have the guide's lowest and highest round-trip times in ms."""
     bounds = {name: (row.rtt_low_ms, row.rtt_high_ms) for name, row in ROUTES.items() if "guide" in row.source}
     assert bounds == {
         "same-region": (10, 30),

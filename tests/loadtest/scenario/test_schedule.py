@@ -29,7 +29,10 @@ def test_the_seed_determines_the_schedule() -> None:
 
 
 def test_a_ramp_opens_all_calls_and_holds_them() -> None:
-    """Calls arrive evenly over the ramp and last until the end of the measured time. Their slots cover all 20 ms."""
+    """All calls start within the ramp and last until the end of the measured time.
+
+    Their slots (the ms within 20 ms at which a caller's frames are due) cover all 20 ms.
+    """
     frozen = plan(BASE)
     assert len(frozen.calls) == 100
     assert max(call.at_s for call in frozen.calls) < BASE.ramp_s
@@ -39,14 +42,17 @@ def test_a_ramp_opens_all_calls_and_holds_them() -> None:
 
 
 def test_poisson_arrivals_have_the_rate_and_are_memoryless() -> None:
-    """The mean gap and its coefficient of variation of 1 are within 5%, over about 4,000 gaps."""
+    """At 2 calls per second, the mean gap between Poisson arrivals is within 5% of 0.5 s.
+
+    Its coefficient of variation is within 5% of 1.
+    """
     gaps = np.diff(times(OPEN))
     assert gaps.mean() == pytest.approx(0.5, rel=0.05)
     assert gaps.std() / gaps.mean() == pytest.approx(1, rel=0.05)
 
 
 def test_bursts_have_the_same_rate_and_twice_the_variation() -> None:
-    """The gaps of `bursts` have Poisson's mean rate and a coefficient of variation of 2."""
+    """`bursts` arrivals have Poisson's mean gap within 10%, and a coefficient of variation of 2 within 15%."""
     gaps = np.diff(times(replace(OPEN, arrivals=Arrivals.BURSTS)))
     assert gaps.mean() == pytest.approx(0.5, rel=0.1)
     assert gaps.std() / gaps.mean() == pytest.approx(2, rel=0.15)
@@ -69,7 +75,7 @@ def test_a_diurnal_run_peaks_in_the_middle() -> None:
 
 
 def test_the_mean_call_length_is_session_s() -> None:
-    """Call lengths are exponential with mean `session_s`, so Erlang B predicts the blocking."""
+    """The mean call length is within 5% of `session_s`."""
     lengths = [call.ends_s - call.at_s for call in plan(OPEN).calls]
     assert np.mean(lengths) == pytest.approx(10, rel=0.05)
 
@@ -92,7 +98,10 @@ def test_a_bad_trace_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_turns_do_not_depend_on_earlier_turns() -> None:
-    """The plan of a turn depends only on the call's seed and the turn's number."""
+    """A turn's clip, think time and interruption depend only on the call's seed and the turn's number.
+
+    Over 400 turns, all clips occur, and interruptions and think times have the requested share and median.
+    """
     call = plan(BASE).calls[3]
     behavior = CallerBehavior(barge_in=0.5)
     assert call.turn(7, behavior, 5) == call.turn(7, behavior, 5)
