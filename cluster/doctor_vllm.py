@@ -145,14 +145,20 @@ def _package(package: Package | None, on_gpu: bool) -> Finding:
 
 
 def _folder(name: str, stage: LlmSettings) -> Iterator[Finding]:
-    """Check that a model that is a path exists. vLLM would look up a missing folder as a repository of the hub."""
+    """Yield a failed finding if the model of section `name` of the settings is a path that is not a folder.
+
+    vLLM would look up a missing folder as a repository of the hub.
+    """
     if stage.model.startswith(("/", "~", ".")) and not Path(stage.model).expanduser().is_dir():
         fix = f"Correct {name}.model: a folder, a hub repository (owner/name), or a name in the model store."
         yield Finding(f"model of {name}", Grade.FAIL, f"{stage.model} is not a folder", fix)
 
 
 def _gpus(name: str, stage: LlmSettings, available: Sequence[NodeGpus]) -> Iterator[Finding]:
-    """Check that every replica finds its GPUs on one node, and that these GPUs can run the configuration."""
+    """Yield the finding about the GPUs for section `name` of the settings.
+
+    Every replica must find its GPUs on one node, and these GPUs must be able to run the configuration.
+    """
     check = f"GPUs for {name}"
     fitting = [gpus for gpus in available if _is_kind(stage, gpus)]
     least, most = stage.autoscaling.min_replicas, stage.autoscaling.max_replicas
@@ -231,7 +237,7 @@ def _is_smaller(stage: LlmSettings, gpus: NodeGpus) -> bool:
 
 
 def _other_gpu(name: str, available: Sequence[NodeGpus]) -> str:
-    """Return the fix to print if only GPUs of another kind than `name` are available."""
+    """Return the fix to print if no available GPU is of the kind that section `name` of the settings requires."""
     kinds = {gpus.kind for gpus in available}
     profiled = [profile.name for profile in GPU_PROFILES.values() if profile.accelerator in kinds]
     if profiled:

@@ -99,8 +99,7 @@ class Trial:
     async def _start_server(self, tree: ProcessTree, folder: Path, sessions: int) -> NetworkLink:
         """Start the whole system and open a connection for each session.
 
-        The configuration and the log file are written to `folder`. Raises BackendError if the system is not ready in
-        time.
+        The configuration and the log file are written to `folder`. Raises BackendError if the system does not start.
         """
         port = await asyncio.to_thread(free_port)
         config = folder / "serve.json"

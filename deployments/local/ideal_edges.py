@@ -68,7 +68,7 @@ class EdgeFinder:
 
         Args:
             frames: 16 kHz PCM in frames of equal length.
-            frame_s: Duration of a frame.
+            frame_s: Duration of a frame in seconds.
         """
         for number, frame in enumerate(frames):
             now = number * frame_s
