@@ -49,7 +49,9 @@ def emulated_stage(settings: Settings, name: EmulatedStage) -> QueueStage:
 
 
 def emulated_reply(settings: Settings, words: Sequence[str]) -> ReplyModel:
-    """Return the reply of an emulated language model that repeats `words`, split into segments as the host does.
+    """Return the timing of an emulated language model's reply: when each segment is complete and how long its audio is.
+
+    The reply repeats `words` up to its number of tokens and is split into segments as the host does.
 
     Raises ConfigError unless the language model is emulated.
     """

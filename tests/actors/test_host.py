@@ -166,7 +166,7 @@ async def test_sessions_in_one_batch_are_independent() -> None:
         assert start_ms == pytest.approx(max(0, 100 * number - 300), abs=32)
         assert end_ms == pytest.approx(
             100 * number + 500 + 300, abs=64
-        )  # 300 ms: the silence that this transcript requires
+        )  # The turn ends about 300 ms after speech, because the fake transcript looks complete.
 
 
 @virtual

@@ -1,4 +1,7 @@
-"""Verdict on a run of hesitant callers, from their evidence and the server's own counters."""
+"""Settings of the server in the drafts bench, and the verdict on a run: no discarded speculative reply was heard.
+
+The verdict uses the callers' evidence (`evidence.py`) and the server's own counters.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Statistic = Literal["p50", "p95", "p99"]
 
 
 class Tier(Enum):
-    """Quality of a conversation by its latency (3.1), best first."""
+    """Quality of a conversation by its latency, best first (section 3.1 of the latency guide)."""
 
     EXCELLENT = "excellent"
     GOOD = "good"
@@ -141,17 +141,17 @@ _ALERTS = {alert.metric: alert for alert in ALERTS}
 
 
 def total_limit_ms(tier: Tier) -> float:
-    """Return the limit of a turn in this tier, in milliseconds (3.1)."""
+    """Return the latency guide's limit for a turn in this tier, in milliseconds (section 3.1)."""
     return _TOTAL_MS[tier]
 
 
 def component_limit_ms(component: Component, tier: Tier) -> float:
-    """Return the limit of a component in this tier, in milliseconds (3.2)."""
+    """Return the latency guide's limit for a component in this tier, in milliseconds (section 3.2)."""
     return _COMPONENT_MS[component, tier]
 
 
 def alert(metric: Metric) -> Alert:
-    """Return the target and the alert threshold of a metric (7.1)."""
+    """Return the latency guide's target and alert threshold for a metric (section 7.1)."""
     return _ALERTS[metric]
 
 

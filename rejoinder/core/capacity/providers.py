@@ -15,17 +15,17 @@ from rejoinder.core.measuring.service_curves import EmulatedStage
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One row of a provider table.
+    """One row of a provider table in the latency guide: published figures, not measured by this project.
 
     Attributes:
         stage: The stage that it serves.
-        name: Its name in the guide.
+        name: The provider's name in the guide.
         low_ms: Lower end of its latency in milliseconds. "<300" counts as 300.
         high_ms: Upper end of its latency in milliseconds.
-        section: The section of the guide.
-        hosted: Whether it is reached over the network, so that it needs no machine.
-        note: Further words of the guide.
-        settings: The configuration with which this system uses it. Empty if no engine supports it.
+        section: The guide's section that has the row.
+        hosted: True if it is reached over the network, and so needs no machine of the operator.
+        note: The guide's remark on the provider. Empty if there is none.
+        settings: Configuration of the stage for this provider. Empty if no engine of the project supports it.
     """
 
     stage: EmulatedStage

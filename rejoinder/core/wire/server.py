@@ -159,7 +159,7 @@ def transcription_failed(item_id: str, message: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class ResponseEvents:
-    """Events of one response, which has one message item.
+    """Builder of the server events of one response, which has one message item. Each method returns what to send.
 
     Attributes:
         conversation_id: None for a response outside the conversation.

@@ -9,7 +9,10 @@ from rejoinder.core.settings.settings import parse_settings
 
 
 def test_release_threshold_above_threshold_is_refused() -> None:
-    """A `release_threshold` above `threshold` is refused, because speech would end with the window that began it."""
+    """A `release_threshold` above `threshold` is refused.
+
+    A probability between the two would start speech, but the next window with the same probability would be silence.
+    """
     with pytest.raises(ConfigError, match=r"release_threshold 0\.6 is above threshold 0\.5") as refused:
         parse_settings({"speech": {"threshold": 0.5, "release_threshold": 0.6}})
     assert refused.value.field == "args.speech"
