@@ -6,6 +6,7 @@ See `loadtest.capacity.concurrency` for the meaning of a cell's status.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from loadtest.capacity.concurrency import KV_SHARE, NO_SERVER, Cell, CellStatus, Measurements, Quantized
 from rejoinder.core.capacity.hardware import (
@@ -13,7 +14,6 @@ from rejoinder.core.capacity.hardware import (
     PLACEMENTS,
     PRECISIONS,
     Gpu,
-    Placement,
     Precision,
     decode_bound_tokens_per_s,
     weights_gb,
@@ -36,105 +36,83 @@ SMALL_B = 0.135
 SEVEN_B, SEVENTY_B = 7.0, 70.0
 
 
+Column = Literal["recommended", "alternative"]
+
+
+class _Finding(NamedTuple):
+    """What a cell of section 4.1 says besides the guide's own words. See `Cell` for the fields."""
+
+    found: str
+    status: CellStatus
+    source: str
+    would: str = ""
+
+
 def placement(measurements: Measurements) -> Iterator[Cell]:
     """Yield two cells of section 4.1 per component: our result for the recommended and for the alternative hardware."""
     for row in PLACEMENTS:
-        yield _PLACES[row.component](row, measurements, "recommended", row.recommended)
-        yield _PLACES[row.component](row, measurements, "alternative", row.alternative)
+        columns: tuple[tuple[Column, str], ...] = (("recommended", row.recommended), ("alternative", row.alternative))
+        for column, guide in columns:
+            finding = _FINDINGS[row.component](measurements, column)
+            yield Cell("4.1", row=row.component, column=column, guide=guide, **finding._asdict())
 
 
-def _edge(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
+def _edge(measurements: Measurements, column: Column) -> _Finding:
     line = measurements.cores_line
     if line is None:
-        return _cell(row, column=column, guide=place, found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
+        return _Finding("-", CellStatus.UNKNOWN, NO_SERVER)
     found = f"holds: {line.each * 1000:.1f} millicores a session"
-    return _cell(
-        row,
-        column=column,
-        guide=place,
-        found=found,
-        status=CellStatus.MEASURED,
-        source="our host over WebSocket, in place of an SFU",
-    )
+    return _Finding(found, CellStatus.MEASURED, "our host over WebSocket, in place of an SFU")
 
 
-def _vad(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
+def _vad(measurements: Measurements, column: Column) -> _Finding:
     if column == "alternative":
         would = "the model converted to TensorFlow Lite and quantized (none was found)"
         found = "Silero is published as ONNX and TorchScript"
-        return _cell(row, column=column, guide=place, found=found, status=CellStatus.FAILS, source=CORAL, would=would)
+        return _Finding(found, CellStatus.FAILS, CORAL, would)
     engine = measurements.engines["vad"]
     found = f"holds: {engine.pace:.0f} streams in real time a core, {engine.job_ms:.2f} ms a window"
-    return _cell(
-        row,
-        column=column,
-        guide=place,
-        found=found,
-        status=CellStatus.MEASURED,
-        source="hardware study, one window at a time",
-    )
+    return _Finding(found, CellStatus.MEASURED, "hardware study, one window at a time")
 
 
-def _stt(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
+def _stt(measurements: Measurements, column: Column) -> _Finding:
     if column == "recommended":
         found = "holds on a V100S: 14 times real time; no figure for a T4 or A10G was found"
-        return _cell(row, column=column, guide=place, found=found, status=CellStatus.PUBLISHED, source=FASTER_WHISPER)
+        return _Finding(found, CellStatus.PUBLISHED, FASTER_WHISPER)
     engine = measurements.engines["stt"]
     found = f"holds for whisper-base: {engine.job_ms:.0f} ms a clip, {engine.pace:.0f} times real time a core"
-    return _cell(
-        row,
-        column=column,
-        guide=place,
-        found=found,
-        status=CellStatus.MEASURED,
-        source="hardware study; not measured on a CPU with many cores",
-    )
+    return _Finding(found, CellStatus.MEASURED, "hardware study; not measured on a CPU with many cores")
 
 
-def _llm(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
+def _llm(measurements: Measurements, column: Column) -> _Finding:
     engine = measurements.engines["llm"]
     on_cpu = engine.pace * SMALL_B / SEVEN_B
     if column == "recommended":
         verdict = "holds for 7B" if on_cpu < SPEECH_TOKENS_PER_S else "not required at 7B"
         found = f"{verdict}: a core here would run 7B at {on_cpu:.1f} tokens/s, speech needs {SPEECH_TOKENS_PER_S:g}"
         source = f"{engine.pace:.0f} tokens/s of {SMALL_B * 1000:.0f}M measured, scaled by weights; {NEMOTRON} for GPUs"
-        return _cell(row, column=column, guide=place, found=found, status=CellStatus.PROJECTED, source=source)
+        return _Finding(found, CellStatus.PROJECTED, source)
     rates = ", ".join(
         f"{gpu.name} {decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16):.0f}" for gpu in _middle()
     )
     found = f"holds for 7B at FP16: at most {rates} tokens/s a stream"
-    return _cell(
-        row,
-        column=column,
-        guide=place,
-        found=found,
-        status=CellStatus.PROJECTED,
-        source=f"memory bandwidth / 14 GB of weights; {MISTRAL}",
-    )
+    return _Finding(found, CellStatus.PROJECTED, f"memory bandwidth / 14 GB of weights; {MISTRAL}")
 
 
 def _middle() -> list[Gpu]:
     return [gpu for gpu in GPUS if gpu.name in ("A10G", "L4")]
 
 
-def _tts(row: Placement, measurements: Measurements, column: str, place: str) -> Cell:
+def _tts(measurements: Measurements, column: Column) -> _Finding:
     if column == "recommended":
         found = "holds on an L20: 197 ms to the first audio of one stream"
-        return _cell(row, column=column, guide=place, found=found, status=CellStatus.PUBLISHED, source=L20)
+        return _Finding(found, CellStatus.PUBLISHED, L20)
     engine = measurements.engines["tts"]
     found = f"holds for a Piper voice: {engine.job_ms:.0f} ms a sentence, {engine.pace:.0f} times real time a core"
-    return _cell(row, column=column, guide=place, found=found, status=CellStatus.MEASURED, source="hardware study")
+    return _Finding(found, CellStatus.MEASURED, "hardware study")
 
 
-_PLACES = {"WebRTC/SFU": _edge, "VAD": _vad, "STT": _stt, "LLM": _llm, "TTS": _tts}
-
-
-def _cell(
-    row: Placement, column: str, guide: str, found: str, *, status: CellStatus, source: str, would: str = ""
-) -> Cell:
-    return Cell(
-        "4.1", row=row.component, column=column, guide=guide, found=found, status=status, source=source, would=would
-    )
+_FINDINGS = {"WebRTC/SFU": _edge, "VAD": _vad, "STT": _stt, "LLM": _llm, "TTS": _tts}
 
 
 def gpus() -> Iterator[Cell]:

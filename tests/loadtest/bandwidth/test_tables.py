@@ -40,7 +40,7 @@ def session(
         load = NetworkLoad(rate * 1000 / 8 * 10, 500)
         rows += [
             DirectionRow(
-                direction,  # type: ignore[arg-type]
+                direction,  # type: ignore[arg-type]  # "up" or "down", from the loop
                 state=state,
                 seconds=10,
                 payload_bytes=0,
