@@ -54,7 +54,16 @@ def placement(measurements: Measurements) -> Iterator[Cell]:
         columns: tuple[tuple[Column, str], ...] = (("recommended", row.recommended), ("alternative", row.alternative))
         for column, guide in columns:
             finding = _FINDINGS[row.component](measurements, column)
-            yield Cell("4.1", row=row.component, column=column, guide=guide, **finding._asdict())
+            yield Cell(
+                "4.1",
+                row=row.component,
+                column=column,
+                guide=guide,
+                found=finding.found,
+                status=finding.status,
+                source=finding.source,
+                would=finding.would,
+            )
 
 
 def _edge(measurements: Measurements, column: Column) -> _Finding:

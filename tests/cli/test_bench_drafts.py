@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from loadtest.benches.drafts.evidence import NOTHING, Leak
 from loadtest.benches.drafts.verdict import DraftFindings
-from loadtest.generator.stage_metrics import Histogram, StageCounts
 from rejoinder.cli.bench.drafts import document, remarks, settings, table
 from tests.cli.printing import printed_rows
+from tests.loadtest.results.sample_results import idle_stage
 
 DRAFTS = {"begun": 18.0, "kept": 10.0, "discarded": 8.0, "discarded_ready": 5.0}
 SEEN = replace(NOTHING, turns=10, hesitant=6, unanswered=0, utterances=11, premature=1, judged_s=20.4)
@@ -20,28 +20,8 @@ LEAK = Leak(3, why="sound of another revision", expected=27, found=(13,), audio_
 
 
 def run(leaks: tuple[Leak, ...] = ()) -> DraftFindings:
-    host = StageCounts(
-        "host",
-        replicas=1,
-        queue=Histogram(),
-        service=Histogram(),
-        requests=0,
-        cpu_s=0,
-        memory_mb=0,
-        ends={},
-        drafts=DRAFTS,
-    )
-    turn_model = StageCounts(
-        "turn_detector",
-        replicas=1,
-        queue=Histogram(),
-        service=Histogram(),
-        requests=2,
-        cpu_s=0,
-        memory_mb=0,
-        ends={"done": 2.0},
-        drafts={},
-    )
+    host = idle_stage("host", drafts=DRAFTS)
+    turn_model = idle_stage("turn_detector", requests=2, ends={"done": 2.0})
     stages = {"host": host, "turn_detector": turn_model}
     return DraftFindings(
         2, hesitations=8, evidence=replace(SEEN, leaks=leaks), stages=stages, restarted=(), late_ms=1.5, took_s=61.0

@@ -87,7 +87,7 @@ def test_every_command_says_what_it_does(path: list[str]) -> None:
     """Each command has a summary line, and each of its options and arguments has a help text."""
     command = typer.main.get_command(app)
     for name in path:
-        command = command.commands[name]  # type: ignore[attr-defined]
+        command = command.commands[name]  # type: ignore[attr-defined]  # a group
     assert command.help
     assert [option.name for option in command.params if not getattr(option, "help", None)] == []
 

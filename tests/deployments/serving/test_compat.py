@@ -308,7 +308,7 @@ async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
             return pong
 
     assert "_connection" in AsyncRealtimeConnection.__annotations__
-    assert await ping(AsyncRealtimeConnection(Socket())) == 0.25  # type: ignore[arg-type]
+    assert await ping(AsyncRealtimeConnection(Socket())) == 0.25  # type: ignore[arg-type]  # a stand-in
 
 
 # -- no private names elsewhere ----------------------------------------------------------------------------------------

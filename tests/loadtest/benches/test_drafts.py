@@ -21,13 +21,13 @@ from loadtest.benches.drafts.caller import ANSWER_S, HesitantCaller
 from loadtest.benches.drafts.evidence import NOTHING, PADDING_S, Evidence, evidence
 from loadtest.benches.drafts.script import PAUSE_S, THINK_S, TurnScript, hesitations, script
 from loadtest.benches.drafts.verdict import SETTINGS, DraftFindings
-from loadtest.generator.stage_metrics import Histogram, StageCounts
 from loadtest.scenario.utterances import FRAME_S, encode
 from rejoinder.core.audio.pcm import float_to_pcm16
 from rejoinder.core.measuring import audio_watermark
 from rejoinder.core.settings.settings import parse_settings
 from rejoinder.core.wire.formats import AudioFormat
 from tests.loadtest.callers.scene import clip
+from tests.loadtest.results.sample_results import idle_stage
 
 MARGIN_S, PHRASE_S = 0.04, 1.0
 SPEECH = encode([clip("a", PHRASE_S, MARGIN_S, MARGIN_S)], AudioFormat.PCM)
@@ -300,17 +300,7 @@ CLEAN = replace(NOTHING, turns=10, hesitant=6, utterances=10, judged_s=20.0)
 
 def findings(evidence: Evidence = CLEAN, restarted: tuple[str, ...] = (), **drafts: float) -> DraftFindings:
     counts = {"begun": 18, "kept": 10, "discarded": 8, "discarded_ready": 5} | drafts
-    host = StageCounts(
-        "host",
-        replicas=1,
-        queue=Histogram(),
-        service=Histogram(),
-        requests=0,
-        cpu_s=0,
-        memory_mb=0,
-        ends={},
-        drafts=counts,
-    )
+    host = idle_stage("host", drafts=counts)
     return DraftFindings(
         2, hesitations=8, evidence=evidence, stages={"host": host}, restarted=restarted, late_ms=1.0, took_s=60.0
     )

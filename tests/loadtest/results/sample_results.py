@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from loadtest.generator.stage_metrics import Histogram, StageCounts
 from loadtest.results.result import (
     VOICE_TO_VOICE,
     Counts,
@@ -73,3 +74,18 @@ def result(outcome: RunOutcome = RunOutcome.PASS, whole_ms: float | None = 400.0
         ),
     }
     return RunResult(**(fields | change))
+
+
+def idle_stage(stage: str, **change: Any) -> StageCounts:
+    """Return the counts of one replica of a stage that served no request. `change` replaces fields."""
+    fields: dict[str, Any] = {
+        "replicas": 1,
+        "queue": Histogram(),
+        "service": Histogram(),
+        "requests": 0,
+        "cpu_s": 0,
+        "memory_mb": 0,
+        "ends": {},
+        "drafts": {},
+    }
+    return StageCounts(stage, **(fields | change))
