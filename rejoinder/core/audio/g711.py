@@ -2,7 +2,8 @@
 
 Both laws are lookup tables. Decoding looks a code up among 256 values. Encoding looks a 16-bit sample up among 65,536
 codes. A message therefore costs one numpy lookup. The laws use the upper 14 bits (mu-law) or 13 bits (A-law) of a
-sample. They divide its range into eight segments, each twice as wide as the one before, of sixteen equal steps.
+sample. For each sign, they divide the magnitudes into eight segments of sixteen equal steps. Each segment is twice as
+wide as the one below it, except that the two lowest segments of A-law have the same width.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import numpy.typing as npt
 
 _INT16 = np.arange(-32_768, 32_768)
 _SEGMENTS = 8
-# An index that puts a table of samples in ascending order (`_INT16`) into the order of their 16 bits read as unsigned.
+# Converts a table with one entry per sample, from -32,768 to 32,767, into one that is indexed by the sample's 16 bits
+# read as an unsigned number.
 _BY_BITS = np.arange(65_536, dtype="<u2").view("<i2").astype(np.int64) + 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """One of the two laws, as lookup tables.
+    """G.711 law (mu-law or A-law), stored as two lookup tables.
 
     Attributes:
         name: Name of the law.
@@ -43,7 +45,10 @@ class Law:
 
 
 def _segment(magnitude: npt.NDArray[np.int64], first_end: int) -> npt.NDArray[np.int64]:
-    """Return the number of each magnitude's segment, 0 to 7. Segment n ends before the magnitude `first_end` * 2**n."""
+    """Return the number of the segment, 0 to 7, that contains each magnitude.
+
+    Segment n contains the magnitudes below `first_end` * 2**n that no lower segment contains.
+    """
     ends = first_end << np.arange(_SEGMENTS - 1)
     return np.searchsorted(ends, magnitude, side="right")
 
@@ -51,7 +56,8 @@ def _segment(magnitude: npt.NDArray[np.int64], first_end: int) -> npt.NDArray[np
 def _mu_law() -> Law:
     """Build mu-law by G.711 table 2.
 
-    The bias of 33 (in 14 bits) makes every segment start at a power of two. The bits of a code are inverted.
+    Adding 33 to every 14-bit magnitude makes every segment start at a power of two. All bits of a code are inverted, as
+    the standard requires.
     """
     magnitude = np.minimum(np.where(_INT16 < 0, ~_INT16, _INT16) >> 2, 8158) + 33
     segment = _segment(magnitude, 64)
@@ -64,7 +70,7 @@ def _mu_law() -> Law:
 def _a_law() -> Law:
     """Build A-law by G.711 table 1.
 
-    The two lowest segments have equal steps. Every other bit of a code is inverted.
+    The two lowest segments have the same step size. Every other bit of a code is inverted, as the standard requires.
     """
     magnitude = np.where(_INT16 < 0, ~_INT16, _INT16) >> 3
     segment = _segment(magnitude, 32)

@@ -5,7 +5,7 @@ in [-1, 1). A position in a stream is the index of a sample since the start of t
 buffer. Such an index stays valid when old audio is dropped, when messages are split or merged, and when it is stored in
 an event. `AudioRing` is addressed this way.
 
-`first_audible` and `last_audible` are for measurements only, such as when a caller stopped or a reply started. They
+`first_audible` and `last_audible` find where sound starts and ends, for example in a reply or in a caller's clip. They
 compare levels: a short frame counts as sound if its root mean square reaches a threshold. They are exact to one frame.
 """
 
@@ -63,15 +63,16 @@ def float_to_pcm16(samples: npt.ArrayLike) -> bytes:
 class AudioRing:
     """Ring buffer of the last `seconds` of a stream of `rate` samples per second, addressed by absolute sample index.
 
-    Every caller sends fifty messages a second, so adding one only copies its bytes. All memory is allocated when the
-    ring is created, so the memory of a host is known when it admits a call, and does not grow later.
+    Each call receives fifty messages a second, so `append` is cheap: it only copies bytes. All memory is allocated when
+    the ring is created, so a call's memory does not grow after the call is admitted.
     """
 
     __slots__ = ("_capacity", "_memory", "end")
 
     def __init__(self, seconds: float, rate: int) -> None:
         self._capacity = math.ceil(seconds * rate)
-        # A bytearray writes its zeros, so its memory is allocated now. Zeroed numpy memory is allocated on first use.
+        # A bytearray writes its zeros, so the operating system allocates the memory now. With numpy.zeros it would
+        # allocate it on first use, during the call.
         self._memory = memoryview(bytearray(self._capacity * SAMPLE_BYTES))
         self.end = 0
         """Index after the newest sample, which is the number of samples appended so far."""
@@ -98,7 +99,10 @@ class AudioRing:
             self._wrap(pcm[-len(self._memory) :])
 
     def _wrap(self, kept: bytes) -> None:
-        """Store the newest bytes of a message that reaches beyond the end of the memory."""
+        """Store a message that wraps around: one part at the end of the memory, the rest at its beginning.
+
+        `kept` is the message, or its newest bytes if it is longer than the memory.
+        """
         at = (self.end * SAMPLE_BYTES - len(kept)) % len(self._memory)
         head = min(len(kept), len(self._memory) - at)
         self._memory[at : at + head] = kept[:head]

@@ -1,10 +1,12 @@
 """Resampling between the wire's sample rates and the 16 kHz of the speech models, without holding audio back.
 
-Streaming resampler libraries work in blocks. soxr's stream, fed with 20 ms frames, holds back 5 to 38 ms of audio (MQ),
-or 2.5 to 20 ms (LQ). Only QQ holds back none, but it aliases everything above 8 kHz into the speech band at -2 dB.
-Audio held back would delay every turn. The ratios here are fixed, so a polyphase FIR filter is enough: raise the rate
-by `up`, low-pass, and keep every `down`-th sample, computing only the samples that are kept. Its delay is half the
-length of the filter, 1 ms for 24 to 16 kHz.
+Streaming resampler libraries work in blocks, and audio held back would delay every turn. soxr's stream, fed with 20 ms
+frames, holds back 5 to 38 ms of audio at quality MQ, and 2.5 to 20 ms at LQ. Only its lowest quality, QQ, holds back
+none, but it aliases everything above 8 kHz into the speech band at -2 dB.
+
+The ratios here are fixed, so a polyphase FIR filter is enough. It raises the rate by `up`, low-passes, and keeps every
+`down`-th sample. It computes only the samples that are kept. Its delay is half the length of the filter, 1 ms for 24 to
+16 kHz.
 """
 
 from __future__ import annotations
@@ -50,10 +52,13 @@ class LowPassFilter:
 
     @cached_property
     def phases(self) -> tuple[npt.NDArray[np.float32], ...]:
-        """The taps for each of the `up` output samples of a block, reversed for a dot product with the audio."""
+        """One array of `taps / up` filter taps for each of the `up` output samples that `down` input samples give.
+
+        The taps are reversed, so that an output sample is the dot product of its array with the audio.
+        """
         n = np.arange(self.taps) - (self.taps - 1) / 2
         sinc = np.sinc(2 * self.cutoff_hz / (self.rate * self.up) * n) * np.kaiser(self.taps, KAISER_BETA)
-        # The gain compensates for the zeros that raising the rate inserts.
+        # Raising the rate inserts `up` - 1 zeros per sample. The factor `up` restores the level.
         taps = (sinc / sinc.sum() * self.up).astype(np.float32)
         return tuple(taps[at * self.down % self.up :: self.up][::-1].copy() for at in range(self.up))
 
@@ -89,8 +94,9 @@ and aliases from 4.4 kHz."""
 class Resampler:
     """Streaming resampler. Each call returns all output samples that the input so far determines. Not thread-safe.
 
-    Every caller sends fifty messages a second. So the blocks of a message are filtered by one matrix product, and the
-    rest by a second, small one. It computes in float64, so that the split into messages changes no sample.
+    A block is the input samples that give whole output samples: `down` in, `up` out. Each message needs at most two
+    matrix products: one for all groups of GROUP blocks, and one for the blocks that do not fill a group. The arithmetic
+    is float64, so the output does not depend on how the audio is split into messages.
     """
 
     def __init__(self, by: LowPassFilter = WIRE_TO_STT) -> None:
@@ -132,5 +138,5 @@ class Resampler:
         columns, step = self._width - 1 + group * self._by.down, group * self._by.down
         size = audio.itemsize
         windows = np.ndarray((rows, columns), np.float64, audio, strides=(step * size, size))
-        # BLAS needs rows that do not overlap. The copy is small.
+        # The rows of `windows` overlap in memory, which BLAS does not support. `copy` makes them separate.
         return (windows.copy() @ self._by.matrix(group)).reshape(-1)

@@ -34,7 +34,10 @@ class Tier(Enum):
 
 
 class Component(Enum):
-    """Parts of a turn in the guide. `VAD` is "VAD/EOU" in 3.2 and "VAD / Turn Detection" in 1.1."""
+    """Components of a turn for which the latency guide states limits.
+
+    `VAD` is called "VAD/EOU" in the guide's section 3.2 and "VAD / Turn Detection" in section 1.1.
+    """
 
     NETWORK = "network"
     VAD = "vad"
@@ -45,7 +48,7 @@ class Component(Enum):
 
 
 class Metric(Enum):
-    """Metrics that 7.1 monitors. The last two are percentiles of the end-to-end time."""
+    """Latency metrics that the guide monitors (section 7.1). END_TO_END is the median time of a whole turn."""
 
     END_TO_END = "end_to_end"
     STT = "stt"
@@ -79,7 +82,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Target of one component in section 1.1 of the guide, in milliseconds. It belongs to no tier."""
+    """Target of one component in milliseconds, from section 1.1 of the latency guide, which has no tiers."""
 
     component: Component
     limit_ms: float
@@ -155,8 +158,8 @@ def alert(metric: Metric) -> Alert:
     return _ALERTS[metric]
 
 
-# Prometheus reports a percentile in the last, open bucket as that bucket's lower bound. Without these two bounds no
-# percentile could exceed the highest limit, so its alert could not fire.
+# Two histogram bounds above the guide's highest limit. Prometheus reports a percentile that falls into the last, open
+# bucket as the lower bound of that bucket. Without larger bounds, the alert for the highest limit could not fire.
 _BEYOND_MS = (5_000.0, 10_000.0)
 
 

@@ -5,7 +5,8 @@ waits, so Erlang C applies. Erlang C assumes exponential service. Allen and Cunn
 distributions by their squared coefficient of variation. Offered load is in Erlangs: arrivals per second times the
 seconds that each arrival occupies a slot.
 
-Both use the recursion B(0) = 1, B(n) = a B(n-1) / (n + a B(n-1)), which does not overflow and needs no factorials.
+Both use a recursion for B(n), the share of arrivals that n slots refuse at the offered load a. It is B(0) = 1 and
+B(n) = a B(n-1) / (n + a B(n-1)). Unlike the closed formula with factorials, the recursion does not overflow.
 """
 
 from __future__ import annotations
@@ -114,10 +115,11 @@ class Queue:
         return waiting(self.offered, self.slots) / spare_per_s * (1 + self.scv) / 2
 
     def wait_s(self, quantile: float) -> float:
-        """Return the quantile of the wait in seconds, over all requests.
+        """Return a quantile of the wait in seconds, over all requests, for example the 95th percentile for 0.95.
 
-        It is 0 if at least the share `quantile` of the requests does not wait, and infinite if the utilisation is 1 or
-        more. The wait of requests that wait is taken as exponential, which is exact for exponential service.
+        It is 0 if at least the share `quantile` of the requests does not wait. It is infinite if the utilisation is 1
+        or more. For requests that wait, the formula assumes an exponential distribution. This is exact for exponential
+        service.
 
         Raises:
             ValueError: `quantile` is not in [0, 1).
@@ -133,7 +135,7 @@ class Queue:
 
 
 def slots_for_wait(queue: Queue, quantile: float, most_s: float) -> int:
-    """Return the smallest number of slots with which the quantile of the wait is at most `most_s`.
+    """Return the smallest number of slots with which the quantile of the wait is at most `most_s` seconds.
 
     Args:
         queue: Arrivals and service times. Its own number of slots is ignored.

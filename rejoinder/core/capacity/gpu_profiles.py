@@ -1,7 +1,7 @@
 """What each GPU of the latency guide (section 4.2) can run in vLLM: number formats, and the default one.
 
-Memory and the guide's own words are in `rejoinder.core.capacity.hardware`. Compute capabilities are NVIDIA's. The
-minimum capability of each number format is what vLLM 0.32 returns from `get_min_capability`.
+The guide's table of GPUs, with their memory, is in `rejoinder.core.capacity.hardware`. Compute capabilities are
+NVIDIA's. The minimum capability of each number format is what vLLM 0.32 returns from `get_min_capability`.
 tests/vllm/test_vllm_arguments.py compares this table with vLLM.
 """
 
@@ -32,7 +32,8 @@ class Method:
         checkpoint: Whether the checkpoint must have this format. If not, vLLM converts any model while it loads it.
         precision: The row of the guide's section 4.2 that it belongs to.
         note: A description for reports.
-        below_capability: Lowest compute capability of a GPU on which another method replaces it.
+        below_capability: A GPU of this compute capability or a higher one cannot use it, because vLLM would choose
+            another number format there. 1000 for no limit.
     """
 
     bits: int
@@ -56,7 +57,8 @@ METHODS: dict[Quantization, Method] = {
         precision="INT8",
         note="weights and arithmetic in fp8 (the guide's 2.3.3 and 6.3)",
     ),
-    # vLLM's argument is the same as for "fp8". A GPU with fp8 arithmetic would use that arithmetic.
+    # vLLM has one argument for "fp8" and "fp8_weights". On a GPU with fp8 arithmetic it always means "fp8", so
+    # "fp8_weights" is limited to older GPUs.
     "fp8_weights": Method(
         8,
         least_capability=75,
@@ -120,7 +122,8 @@ class GpuProfile:
     def quantization(self) -> Quantization:
         """The default number format: fp8 where the GPU supports fp8 arithmetic, else 16 bits.
 
-        With fp8, vLLM halves any model while it loads it. Every other format needs a special checkpoint.
+        fp8 halves the memory of any model, because vLLM converts the weights while it loads them. The formats int8, awq
+        and gptq are never the default, because they need a special checkpoint.
         """
         return "fp8" if self.capability >= FP8_CAPABILITY else "none"
 
@@ -134,13 +137,13 @@ class GpuProfile:
         )
 
     def usable_gb(self, share: float, cards: int = 1) -> float:
-        """Return the memory in GB that vLLM may use on `cards` such GPUs, if it may use this share of each."""
+        """Return the memory in GB that vLLM may use on `cards` such GPUs, with the share (0 to 1) `share` of each."""
         return self.card.vram_gb * share * cards
 
     def room_gb(self, parameters_b: float, quantization: Quantization, share: float, cards: int = 1) -> float:
         """Return the memory in GB that the weights of a model leave for the KV cache.
 
-        It is negative if they do not fit.
+        It is negative if the weights do not fit.
 
         Args:
             parameters_b: Parameters of the model, in billions.

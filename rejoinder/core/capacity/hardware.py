@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The hardware that a component runs on best, and an alternative (section 4.1 of the guide)."""
+    """Recommended and alternative hardware for one component, with a remark (section 4.1 of the latency guide)."""
 
     component: str
     recommended: str
@@ -32,8 +32,8 @@ class Gpu:
     Attributes:
         name: Its name.
         vram_gb: Its memory in GB.
-        pace: The guide's word for its speed.
-        best_for: The guide's recommendation.
+        pace: The guide's word for its speed, such as "High".
+        best_for: The use that the guide recommends it for.
         bandwidth_gb_s: Its memory bandwidth in GB/s, from its data sheet.
         section: The section of the guide.
     """
@@ -66,7 +66,7 @@ class Precision:
         least_speedup: Lower end of the guide's range.
         most_speedup: Upper end of the guide's range.
         quality: The guide's words for the loss of quality.
-        most_error: Upper end of that loss, as a share.
+        most_error: Upper end of the loss of quality, as a share from 0 to 1.
         section: The section of the guide.
     """
 
@@ -136,7 +136,9 @@ def weights_gb(parameters_b: float, bits: int) -> float:
 
 
 def decode_bound_tokens_per_s(bandwidth_gb_s: float, parameters_b: float, bits: int) -> float:
-    """Return the upper bound of the tokens per second of one stream: each token reads all weights from memory once.
+    """Return the maximum tokens per second of one answer, limited by memory bandwidth.
+
+    The GPU reads all weights from memory once for each token.
 
     Args:
         bandwidth_gb_s: Memory bandwidth in GB/s.

@@ -1,7 +1,7 @@
 """The latency guide's provider tables (sections 1.4 to 1.6 and 9) as data, and the choice of a provider.
 
-All figures are published by the guide, and through it by the providers. None was measured by this project, and two rows
-may have been measured differently. A plan that uses such a figure says so.
+The guide takes its figures from the providers. This project has measured none of them, and the providers may have
+measured in different ways. A capacity plan marks these figures as published.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Provider:
 
     @property
     def source(self) -> str:
-        """Source of the figures, for reports."""
+        """Source of the figures as a text for reports: the guide's section."""
         return f"published, guide section {self.section}"
 
 
@@ -119,7 +119,7 @@ class Choice:
     Attributes:
         provider: The provider.
         limit_ms: Limit of the stage in the tier, in milliseconds (section 3.2 of the guide).
-        passed_over: Faster providers that no engine of this system supports.
+        passed_over: Faster providers, not chosen because no engine of this system supports them.
     """
 
     provider: Provider
@@ -128,7 +128,7 @@ class Choice:
 
     @property
     def holds(self) -> bool:
-        """True if the published latency is below the limit. Section 3.2 says "<", so equal is too slow."""
+        """True if the middle of the published latencies is below the limit. Equal is too slow: the guide says "<"."""
         return self.provider.typical_ms < self.limit_ms
 
 

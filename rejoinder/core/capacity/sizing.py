@@ -1,10 +1,11 @@
 """Sizing: from a target to replicas, cores, GPUs, memory, nodes and network traffic, by closed formulas.
 
-Hosts refuse sessions, so Erlang B gives the number of sessions to admit: enough that at most a given share of the
-offered ones is refused. Stages make requests wait, so Erlang C gives the slots of each stage: enough that its wait fits
-into the time that the target leaves after the service times. The result is a first estimate. A simulation of all queues
-(`loadtest.capacity`) then corrects it, because the formulas assume one queue for all replicas and ignore that waiting
-callers ask less often.
+A full host refuses sessions. Erlang B therefore gives the number of sessions to admit, so that at most a given share of
+the offered sessions is refused. A busy stage makes requests wait. Erlang C therefore gives the slots of each stage, so
+that the wait fits into the time that the latency target leaves after the service times.
+
+The result is a first estimate, which a simulation of all queues (`loadtest.capacity`) corrects. The formulas assume one
+queue for all replicas, and they ignore that waiting callers ask less often.
 
 Every figure carries its basis, because a plan may mix measured and published numbers.
 """
@@ -23,10 +24,11 @@ WAIT_QUANTILE = 0.95
 
 
 class Basis(Enum):
-    """Basis of a figure.
+    """Basis of a figure in a capacity plan: where the number comes from.
 
-    MEASURED: measured. PREDICTED: computed from measurements, within their range. EXTRAPOLATED: computed outside that
-    range. PUBLISHED: a provider's or the guide's figure. GIVEN: an input of the plan.
+    MEASURED: measured. PREDICTED: computed from measurements, within the measured range. EXTRAPOLATED: computed from
+    measurements, outside the measured range. PUBLISHED: stated by a provider or the latency guide. GIVEN: an input of
+    the plan.
     """
 
     MEASURED = "measured"
@@ -43,7 +45,7 @@ def basis_at(value: float, least: float, most: float) -> Basis:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with its unit, its basis and its source."""
+    """Number in a capacity plan, with its unit, its basis and its source. `source` is a text for reports."""
 
     value: float
     unit: str
@@ -85,7 +87,10 @@ class StageWork:
     scv: float
 
     def queue(self, turns_per_s: float) -> Queue:
-        """Return the stage's queue at this many turns per second. It has one slot (see `slots_for_wait` for more)."""
+        """Return the stage's queue at this many turns per second, with one slot.
+
+        The number of slots is a placeholder: `slots_for_wait` computes the number that the stage needs.
+        """
         return Queue(turns_per_s * self.requests_per_turn, self.hold_s, 1, self.scv)
 
 
@@ -96,7 +101,7 @@ class SizedComponent:
     Attributes:
         unit: One replica.
         needed: Replicas that the target needs.
-        spare: Additional replicas, for the time when others fail or restart.
+        spare: Additional replicas, for the time when a replica fails or restarts.
     """
 
     unit: ReplicaUnit
@@ -125,16 +130,16 @@ class SizedComponent:
 
 
 def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int) -> tuple[SizedComponent, int]:
-    """Size the hosts.
+    """Compute how many hosts are needed to refuse at most a given share of the sessions.
 
     Args:
         offered_sessions: Mean number of sessions if none were refused.
-        refused: Share of the sessions that may be refused.
+        refused: Share of the sessions that may be refused, from 0 to 1.
         unit: One host. Its slots are sessions.
         spare: Additional hosts.
 
     Returns:
-        The hosts, and the number of sessions that they admit without the spare hosts.
+        The number of hosts as a `SizedComponent`, and the number of sessions that the hosts admit, spare ones excluded.
     """
     admitted = slots_for_blocking(offered_sessions, refused)
     needed = max(1, math.ceil(admitted / unit.slots))
@@ -142,9 +147,9 @@ def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int
 
 
 def replicas(work: StageWork, unit: ReplicaUnit, turns_per_s: float, most_wait_s: float) -> int:
-    """Return the smallest number of replicas that keep the 95th percentile of the wait within `most_wait_s` seconds.
+    """Return the smallest number of replicas with which 95% of a stage's requests wait at most `most_wait_s` seconds.
 
-    All replicas are assumed to share one queue.
+    The formula assumes that all replicas share one queue.
     """
     slots = slots_for_wait(work.queue(turns_per_s), WAIT_QUANTILE, most_wait_s)
     return max(1, math.ceil(slots / unit.slots))
@@ -152,7 +157,7 @@ def replicas(work: StageWork, unit: ReplicaUnit, turns_per_s: float, most_wait_s
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """A type of machine. `reserve` is the share of its cores and memory that stays free for the operating system."""
+    """Type of machine. `reserve` is the share (0 to 1) of cores and memory that is left to the operating system."""
 
     name: str
     cores: float
@@ -169,7 +174,7 @@ class NodeGroup:
         type: The type of machine.
         nodes: Number of machines, spare ones included.
         spare: Number of spare machines.
-        replicas: Number of replicas by component.
+        replicas: Number of replicas, by name of the component.
     """
 
     type: NodeType
@@ -214,7 +219,7 @@ def _fits(needed: tuple[float, ...], room: Sequence[float]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Network traffic in kilobits and packets per second. `in` and `out` are received and sent by a component."""
+    """Network traffic of a component, in kilobits and packets per second. `in` is received, `out` is sent."""
 
     in_kbps: float
     out_kbps: float
@@ -222,7 +227,7 @@ class Traffic:
     out_pps: float
 
     def times(self, count: float) -> Traffic:
-        """Return the traffic of `count` times as many sessions."""
+        """Return this traffic multiplied by `count`, for example by a number of sessions."""
         return Traffic(self.in_kbps * count, self.out_kbps * count, self.in_pps * count, self.out_pps * count)
 
     @property
@@ -244,7 +249,9 @@ SEGMENT_HEADERS = 52
 
 
 def messages(bytes_in: float, bytes_out: float, in_per_s: float, out_per_s: float) -> Traffic:
-    """Return the TCP traffic of messages of a given size and rate, with headers and without pure ACKs.
+    """Return the TCP traffic of messages of a given size and rate.
+
+    Packet headers are counted. Packets that only acknowledge others are not.
 
     Args:
         bytes_in: Size of a received message in bytes.

@@ -1,13 +1,15 @@
 """Audio watermarks: emulated answers whose text and sound identify the audio that they answer.
 
-An emulated transcript contains the length of the speech that it was made from. A marked answer repeats that number in
-every sentence, and a marked voice plays each segment as a tone whose pitch encodes the number in it:
+An emulated transcript contains the length of the caller's speech in seconds. That length in tenths of a second is the
+mark. A marked answer repeats the length in every sentence. A marked voice plays each segment as a tone whose pitch
+encodes the mark:
 
     "... transcript of 3.4 seconds"  ->  "Heard 3.4 seconds."  ->  a pure tone of BASE_HZ + 34 * STEP_HZ
 
 Each revision of a turn is longer than the one before, so each sounds different. `read` splits the audio into windows of
-10 ms and decodes each by itself. A sampled sine obeys x[n+1] + x[n-1] = 2 cos(w) x[n]. From the 240 samples of a
-window, w follows with an error far below one step. Audio that is not a pure tone on the grid is read as None.
+10 ms and decodes each window separately. A sampled sine of angular frequency w obeys x[n+1] + x[n-1] = 2 cos(w) x[n].
+The 240 samples of a window give w with an error far below STEP_HZ. Audio that is not the pure tone of a mark is read as
+None.
 """
 
 from __future__ import annotations
@@ -32,21 +34,21 @@ WINDOW = WIRE_RATE // 100
 """Number of samples in a window (10 ms at 24 kHz)."""
 
 _OFF_GRID_HZ = 3.0
-# Largest residual of a pure tone. Rounding to 16 bits leaves 0.0003 at -20 dBFS. Two tones in a window, or a jump of
-# phase, leave far more.
+# Maximum deviation of a window from a sine, relative to its level, at which it counts as a pure tone. At -20 dBFS,
+# rounding to 16 bits causes 0.0003. Two tones in a window, or a jump of phase, cause far more.
 _IMPURE = 0.01
 _SECONDS = re.compile(r"\b(\d+)\.(\d) seconds")
 
 
 def transcript(seconds: float, end: str = "") -> str:
-    """Return the emulated transcript of this many seconds of audio, followed by `end`."""
+    """Return the emulated transcript of `seconds` of audio. `end` is appended, for example a full stop."""
     return f"This is an emulated transcript of {seconds:.1f} seconds{end}"
 
 
 def answer(mark: int) -> tuple[str, ...]:
     """Return the words of one sentence of a marked answer: ("Heard", "3.4", "seconds.") for the mark 34.
 
-    The mark is a length in tenths of a second. Each sentence of the answer is one segment.
+    The mark is the length of the caller's speech in tenths of a second.
     """
     return ("Heard", f"{mark // 10}.{mark % 10}", "seconds.")
 

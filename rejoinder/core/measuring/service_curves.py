@@ -1,16 +1,16 @@
 """Emulated service times: how long an emulated engine takes, without a clock and with injected randomness.
 
-Emulated engines are for measuring the system around the engines, and not a model's speed. A curve gives the time of one
-service while `concurrent` requests (itself included) are in service:
+Emulated engines serve to measure the system around the engines, not the speed of a model. A curve gives the service
+time of one request while `concurrent` requests, this one included, are in service:
 
     seconds = draw(median, sigma) + per_concurrent * (concurrent - 1) + per_doubling * log2(concurrent) [+ stall]
 
-With `sigma` 0 the draw is fixed, otherwise it is log-normal. Stalls are stratified: exactly one request of every 1 /
-stall_share stalls, at a random place in each block. So even a short run has the configured share of stalls. Waiting for
-a slot, and refusals, are not part of a curve: see `deployments/engines/emulated.py`.
+With `sigma` 0 the draw is always the median, otherwise it is log-normal. Requests are counted in blocks of
+1 / stall_share. Exactly one request of each block stalls, at a random place. So even a short run has the configured
+share of stalls. A curve does not contain the wait for a slot, or refusals: `deployments/engines/emulated.py` adds them.
 
-Each profile names its source. Single figures are the publishers' own. Fitted curves are ours, and hold only within the
-range of their data.
+Each profile names its source. A profile with a single figure uses the figure as it was published. This project has
+fitted the curves that depend on load. A fitted curve is valid only within the range of its data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from statistics import NormalDist
 from typing import Literal
 
 _NORMAL = NormalDist()
-# Limit of the tails of a draw: the inverse normal is infinite at 0 and 1.
+# Uniform random numbers are clamped to [_LEAST_U, 1 - _LEAST_U], as the inverse normal distribution is infinite at 0
+# and 1.
 _LEAST_U = 1e-12
 
 EmulatedStage = Literal["stt", "llm", "tts"]
@@ -34,10 +35,10 @@ class ServiceCurve:
     """Distribution of the service time of one request, by the formula of this module.
 
     Attributes:
-        median_ms: Median without load.
+        median_ms: Median of a request that is alone in service.
         sigma: Standard deviation of the logarithm of the time. 0 for a fixed time.
-        per_concurrent_ms: Added for each other request in service.
-        per_doubling_ms: Added for each doubling of the requests in service.
+        per_concurrent_ms: Milliseconds added for each other request in service.
+        per_doubling_ms: Milliseconds added for each doubling of the number of requests in service.
         stall_share: Share of requests that stall, at most 0.5.
         stall_min_ms: Shortest stall.
         stall_max_ms: Longest stall.
@@ -92,7 +93,7 @@ class ServiceSampler:
         """Return the time of the next service in seconds.
 
         Args:
-            concurrent: Requests in service when it starts, itself included.
+            concurrent: Requests in service when this service starts, its own request included.
         """
         curve, uniform = self._curve, self._uniform
         ms = curve.median_ms
@@ -123,8 +124,8 @@ class EngineProfile:
         curve: Its service time: to the final transcript, the first token, or the first audio.
         source: Who published the figures.
         slots: Requests that it serves at the same time. 0 if no limit is published.
-        tokens_per_s: Rate of a language model after its first token.
-        speed: Seconds of audio that a voice makes per second.
+        tokens_per_s: Tokens per second of a language model after its first token.
+        speed: Seconds of audio that a speech synthesizer makes per second.
     """
 
     stage: EmulatedStage
@@ -141,7 +142,7 @@ def _lognormal(median_ms: float, p95_ms: float) -> ServiceCurve:
 
 
 def _between(low_ms: float, high_ms: float) -> ServiceCurve:
-    """Return the log-normal curve whose 5th and 95th percentiles are the ends of a published range."""
+    """Return the log-normal curve whose 5th and 95th percentiles are `low_ms` and `high_ms`, a published range."""
     return _lognormal(math.sqrt(low_ms * high_ms), high_ms)
 
 
@@ -174,9 +175,9 @@ PROFILES: dict[str, EngineProfile] = {
     "gemini-2.5-flash-llm": EngineProfile(
         "llm", ServiceCurve(390), f"{_GUIDE} 1.5: ~390 ms, 268 tokens/s", tokens_per_s=268
     ),
-    # Voices.
+    # Hosted text to speech.
     "elevenlabs-flash-2.5-tts": EngineProfile("tts", ServiceCurve(75), f"{_GUIDE} 1.6: 75 ms"),
-    # Engines whose times grow with load.
+    # Self-hosted engines whose service times grow with the number of concurrent requests.
     "nvidia-h100-stt": EngineProfile(
         "stt", ServiceCurve(38.6, per_doubling_ms=4.56), f"{_NEMOTRON}: 38.6 + 4.56 log2 n ms", 64
     ),
@@ -203,7 +204,8 @@ PROFILES: dict[str, EngineProfile] = {
         "MOSS-TTS, one H20 (vllm-omni 4676): 92 ms at 1, 3,864 at 32",
         32,
     ),
-    # Frame-synchronous engines: a constant time up to the number of slots, then a refusal.
+    # Engines that process all streams frame by frame. Their time is constant up to the number of slots. They refuse
+    # further requests.
     "kyutai-l40s-stt": EngineProfile(
         "stt", ServiceCurve(125), "Kyutai STT on an L40S: 64 slots at 3 times real time", 64
     ),

@@ -1,21 +1,22 @@
 """Waterfall of a turn: divides its time among its stages.
 
-Every stage leaves two marks on one monotonic clock of one process. A waterfall divides the time from the caller's last
-sample to the reply's first sample among the stages, so that the parts sum to the whole. Each point in time belongs to
-one stage, or to none. Time that belongs to none is `unattributed`: it is the overhead of the system and must stay near
-zero.
+Every stage records two marks, its start and its end, on one monotonic clock of one process. A waterfall divides the
+time from the caller's last sample to the reply's first sample among the stages, so that the parts sum to the whole.
+Each point in time belongs to one stage, or to none. Time that belongs to no stage is `unattributed`. It is the overhead
+of the system and must stay near zero.
 
-Some stages run in parallel. After the tentative end of speech the turn detector decides (ENDPOINT) while the transcript
-is made (STT), and the reply waits for both. Time that several stages cover belongs to the earliest one in pipeline
-order. So of two parallel stages the first one counts in full. The second one counts only with the time that it took
-beyond the end of the first. The turn would be that much shorter if the second stage took no time.
+Some stages run in parallel. After the tentative end of speech, the turn detector decides (ENDPOINT) while the
+transcript is made (STT), and the reply waits for both stages. Time that several stages cover belongs to the stage that
+is first in pipeline order. So of two parallel stages, the first counts in full. The second counts only with the time
+that it takes after the first has ended. Without the second stage, the turn would be shorter by this time.
 
-This rule attributes a delay to its cause. If one stage takes d longer, and the stages that wait for it shift by d, then
-that stage grows by at most d, and no other stage grows. It grows by exactly d if it was the last one to end of its
-parallel group.
+This rule attributes a delay to its cause. Suppose that one stage takes d seconds longer, and that the stages which wait
+for it shift by d. Then the share of this stage grows by at most d, and no other share grows. It grows by exactly d if
+this stage is the last of its parallel stages to end.
 
-The marks must show what the reply waited for. A reply that is prepared before the commit overlaps ENDPOINT without
-waiting for it. ENDPOINT then starts when the reply is ready and held back, and not at the tentative end of speech.
+The marks must show what the reply waited for. A reply that is prepared before the end of turn does not wait for
+ENDPOINT, although it overlaps ENDPOINT. In this case ENDPOINT starts when the reply is ready and held back, and not at
+the tentative end of speech.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from enum import Enum
 class Stage(Enum):
     """Stages of a turn in pipeline order. Values are their names in JSON and in metrics.
 
-    SILENCE: from the end of speech to the tentative end. ENDPOINT: until the turn is committed. STT: the transcript.
-    LLM_FIRST_TOKEN: until the first token of the answer. FIRST_SEGMENT: until the first segment is complete.
-    TTS_FIRST_AUDIO: until its first audio. DELIVERY: until that audio is sent.
+    SILENCE: from the end of speech to its detection (the tentative end of speech). ENDPOINT: from then until the end of
+    turn is decided. STT: making the transcript. LLM_FIRST_TOKEN: until the first token of the answer. FIRST_SEGMENT:
+    until the text of the first segment is complete. TTS_FIRST_AUDIO: until the first audio of the first segment.
+    DELIVERY: until that audio is sent.
     """
 
     SILENCE = "silence"
@@ -48,40 +50,40 @@ UNATTRIBUTED = "unattributed"
 
 @dataclass(slots=True)
 class Marks:
-    """When each stage of one turn started and ended, in monotonic seconds. The first of repeated marks counts.
+    """Start and end of each stage of one turn, in monotonic seconds.
 
-    So a retried request is one stage, from its first attempt to its first success. An end without a start is ignored,
-    and its time is unattributed.
+    If a mark is set twice, the first value stays. So a stage with retries lasts from the start of its first attempt to
+    its first success. An end without a start is ignored.
     """
 
     _starts: dict[Stage, float] = field(default_factory=dict)
     _ends: dict[Stage, float] = field(default_factory=dict)
 
     def start(self, stage: Stage, now: float) -> None:
-        """Record that a stage has started."""
+        """Record that a stage has started at monotonic time `now`. A later call for the same stage is ignored."""
         self._starts.setdefault(stage, now)
 
     def end(self, stage: Stage, now: float) -> None:
-        """Record that a stage has ended."""
+        """Record that a stage has ended at monotonic time `now`. A later call for the same stage is ignored."""
         self._ends.setdefault(stage, now)
 
     def started(self, stage: Stage) -> float | None:
-        """Return when the stage started, or None."""
+        """Return the monotonic time at which the stage started, or None if it has not started."""
         return self._starts.get(stage)
 
     def ended(self, stage: Stage) -> float | None:
-        """Return when the stage ended, or None."""
+        """Return the monotonic time at which the stage ended, or None if it has not ended."""
         return self._ends.get(stage)
 
     def join(self, other: Marks) -> None:
-        """Add the marks of `other`. Existing marks stay."""
+        """Add the marks of `other`. Marks that are already set keep their values."""
         self._starts = other._starts | self._starts
         self._ends = other._ends | self._ends
 
     def spans(self, finish: float) -> dict[Stage, tuple[float, float]]:
-        """Return the (start, end) of each stage that has started, in pipeline order.
+        """Return the (start, end) of each stage that has started, in monotonic seconds and in pipeline order.
 
-        A stage that has not ended lasts until `finish`.
+        The end of a stage that has not ended is `finish`.
         """
         return {
             stage: (self._starts[stage], max(self._starts[stage], self._ends.get(stage, finish)))
@@ -95,8 +97,8 @@ class Waterfall:
     """Time of a turn, divided among its stages, in seconds.
 
     Attributes:
-        stages_s: Exclusive share of every stage, in pipeline order.
-        raw_s: Duration of each marked stage, including time overlapped with other stages.
+        stages_s: Share of every stage. Time that stages overlap is in one share only. 0 for a stage without marks.
+        raw_s: Whole duration of each stage that has marks, including time overlapped with other stages.
         unattributed_s: Time that belongs to no stage.
     """
 
@@ -106,7 +108,7 @@ class Waterfall:
 
     @property
     def total_s(self) -> float:
-        """The whole time: all shares and the unattributed time."""
+        """Sum of all shares and the unattributed time, in seconds."""
         return sum(self.stages_s.values()) + self.unattributed_s
 
     def as_ms(self) -> dict[str, float]:
@@ -116,12 +118,12 @@ class Waterfall:
 
 
 def waterfall(marks: Marks, begin: float, finish: float) -> Waterfall:
-    """Divide the time [begin, finish] among the stages. Marks outside of it are clipped.
+    """Return how the time from `begin` to `finish` divides among the stages. Marks outside this time are clipped.
 
     Args:
         marks: The marks of the turn.
-        begin: Usually when the caller's last sample arrived.
-        finish: Usually when the reply's first sample was sent.
+        begin: Monotonic time in seconds, usually when the caller's last sample arrived.
+        finish: Monotonic time in seconds, usually when the reply's first sample was sent.
     """
     finish = max(begin, finish)
     spans = marks.spans(finish)
@@ -139,7 +141,10 @@ def _clip(instant: float, begin: float, finish: float) -> float:
 
 
 def _take(free: list[tuple[float, float]], start: float, end: float) -> tuple[float, list[tuple[float, float]]]:
-    """Return how much of the free intervals [start, end) covers, and the intervals that remain free."""
+    """Remove the interval from `start` to `end` from the free intervals, which are (low, high) pairs in seconds.
+
+    Return the seconds removed, and the intervals that remain free.
+    """
     covered, rest = 0.0, []
     for low, high in free:
         inner_low, inner_high = max(low, start), min(high, end)

@@ -19,7 +19,7 @@ _SMALL = [
 ]
 _TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SCALES = ((1_000_000, "million"), (1_000, "thousand"), (100, "hundred"))
-# A larger number is more likely an identifier than a quantity, even if it is round.
+# Largest number that is read as a quantity. A larger one is probably an identifier, so it is read digit by digit.
 _LARGEST = 999_999_999
 
 _SPELLINGS = {"mr": "mister", "mrs": "missus", "dr": "doctor", "ok": "okay", "cannot": "can not"}
@@ -31,7 +31,7 @@ _YEAR = re.compile(r"1[5-9]\d\d|20\d\d")
 
 
 def words(text: str) -> list[str]:
-    """Return the normalized words of a text, as they are spoken."""
+    """Return the normalized words of a text: lower case, no punctuation, abbreviations and numbers written out."""
     text = text.lower().translate(_SIGNS)
     spoken: list[str] = []
     at = 0
@@ -53,7 +53,7 @@ def word_errors(expected: str, heard: str) -> int:
 
 
 def word_error_rate(expected: str, heard: str) -> float:
-    """Return the errors per expected word.
+    """Return the word error rate of a transcript: word errors divided by the number of expected words.
 
     0 is perfect, and values above 1 are possible. If no words are expected, it is 0, or infinity if any are heard.
     """
@@ -61,10 +61,9 @@ def word_error_rate(expected: str, heard: str) -> float:
 
 
 def pooled_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
-    """Return the errors per expected word of all (expected, heard) pairs together.
+    """Return the word errors of all (expected, heard) pairs, divided by the number of all expected words.
 
-    Every word counts the same, whatever the length of its text. If no words are expected, it is 0, or infinity if any
-    are heard.
+    A long text therefore counts more than a short one. If no words are expected, it is 0, or infinity if any are heard.
     """
     errors = length = 0
     for expected, heard in pairs:
@@ -101,7 +100,7 @@ def _one_by_one(digits: str) -> list[str]:
 
 
 def _distance(left: list[str], right: list[str]) -> int:
-    """Return the Levenshtein distance, computed row by row."""
+    """Return the Levenshtein distance of two lists in words, computed row by row."""
     row = list(range(len(right) + 1))
     for count, word in enumerate(left, 1):
         diagonal, row[0] = row[0], count

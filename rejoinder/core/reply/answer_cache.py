@@ -1,17 +1,18 @@
 """Answer cache: which questions may be answered from earlier answers, and which entry answers a question.
 
-An answer depends on everything in the prompt. Entries are therefore found only within their scope, a digest of all of
-it except the newest question: the tenant, the system prompt, the tools and their results, the greeting, and the maximum
-length. Only the question itself is left to compare.
+An answer depends on more than the question. The scope of an entry is a digest of everything else that the answer
+depends on: the tenant, the system prompt, the tools and their results, the greeting, and the maximum length. A lookup
+finds only entries with the same scope, so that only the questions must be compared.
 
-Which questions. Only the answer to a first question (`opening`) is stored: a question before which the caller has said
-nothing in this prompt. The answer to a later question may depend on the conversation. It is never stored, and by
-default not looked up. With `later_turns`, a later question that can be understood by itself may get the stored answer
-to a first question. Questions about the caller, and questions whose answer changes with time, are refused unless the
-settings allow them (see `question_matching`).
+Which questions are cached: only the answer to a first question (`opening`) is stored. This is a question before which
+the caller has said nothing in the prompt. The answer to a later question may depend on the conversation. It is never
+stored. By default a later question is not looked up. With the setting `later_turns`, a later question that can be
+understood by itself may get the stored answer to a first question. Questions about the caller, and questions whose
+answer changes with time, are refused unless the settings allow them (see `question_matching`).
 
-Lookup. The first match is by the normal form of the question. With vectors, the second is the nearest question of the
-scope, if its similarity reaches the threshold and its content words are the same (`same_words`).
+How a question is looked up: first by its normal form (`question_matching.normalize`). With embedding vectors, the
+lookup then takes the most similar question of the scope. Its similarity must reach the threshold, and with the setting
+`same_words` its content words must be the same.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ LONGEST_PAUSE_S = 60.0
 
 
 class CacheRefusal(Enum):
-    """Reason why a question is neither looked up nor stored. Values are metric labels.
+    """Reason why a question is not looked up in the cache and its answer is not stored. Values are metric labels.
 
     CONTEXT: its answer may depend on the conversation. PERSONAL: it is about the caller. TIME: its answer changes with
     time. LENGTH: it has no words or is too long.
@@ -70,11 +71,13 @@ class CacheRefusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CacheScope:
-    """The facts that an answer depends on and that are not in the prompt: a part of its scope.
+    """The part of a question's scope that is not in the prompt.
+
+    An answer is reused only for a question with the same scope.
 
     Attributes:
         tenant: Digest of the API key. Empty if there are no keys.
-        tools: The tools in effect, as JSON.
+        tools: The tools that the model may call, and the tool choice, as JSON. Empty without tools.
     """
 
     tenant: str = ""
@@ -105,7 +108,7 @@ class CacheHit:
 
     Attributes:
         answer: The text of the answer.
-        kind: Whether the question matched by its normal form or by its vector.
+        kind: "exact" if the question matched by its normal form, "semantic" if it matched by its embedding vector.
         similarity: Cosine similarity of the questions, 1 for an exact match.
     """
 
@@ -126,9 +129,9 @@ def question_of(
 
     Args:
         prompt: The prompt of the reply.
-        max_tokens: Maximum length of the answer. It is a part of the scope.
+        max_tokens: Maximum length of the answer in tokens. It is a part of the scope.
         asker: The parts of the scope that are not in the prompt.
-        rules: What the settings allow.
+        rules: Settings that say which questions may be cached.
     """
     if not prompt or prompt[-1].role != "user":
         return CacheRefusal.CONTEXT
@@ -149,7 +152,11 @@ def question_of(
 
 
 def may_store(question: CacheQuestion, answer: str, rules: AnswerCacheSettings) -> bool:
-    """Return True if a complete answer to this question may be stored."""
+    """Return True if this complete answer may be stored.
+
+    The question must be a first question, and the answer must be neither blank nor longer than LONGEST_ANSWER. An
+    answer that changes with time is stored only if the settings allow it.
+    """
     if not question.opening or not answer.strip() or len(answer) > LONGEST_ANSWER:
         return False
     return rules.allow_time_dependent or not time_dependent(answer)
@@ -162,7 +169,7 @@ def _scope(before: Sequence[ChatMessage], max_tokens: int, asker: CacheScope) ->
         parts += [message.role, message.content]
     for part in parts:
         data = part.encode()
-        # Each part is preceded by its length, so that "a", "bc" differs from "ab", "c".
+        # Each part is preceded by its length, so that the parts "a", "bc" give another digest than "ab", "c".
         digest.update(len(data).to_bytes(8, "big") + data)
     return f"{asker.tenant}:{digest.hexdigest()}"
 
@@ -190,7 +197,8 @@ class AnswerIndex:
         """Create an empty index for vectors of this many dimensions, 0 for no vectors."""
         self._rules = rules
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        # Keys of the entries that may match each other, by the row of their vector.
+        # Entries that `nearest` compares with each other are in one group. A group maps the row of an entry's vector to
+        # the entry's key.
         self._groups: dict[Group, dict[int, Key]] = {}
         self._free = list(range(rules.max_entries - 1, -1, -1))
         self._vectors = np.zeros((rules.max_entries, dimensions), np.float32)
@@ -199,21 +207,24 @@ class AnswerIndex:
         return len(self._entries)
 
     def exact(self, question: CacheQuestion, now: float) -> CacheHit | None:
-        """Return the answer to a question with the same normal form, or None."""
+        """Return the stored answer to a question with the same scope and normal form, or None."""
         entry = self._live((question.scope, normalize(question.text)), now)
         return CacheHit(entry.answer, "exact") if entry else None
 
     def comparable(self, question: CacheQuestion) -> bool:
-        """Return True if `nearest` may find an answer, so that a vector of the question is worth computing."""
+        """Return True if `nearest` may find an answer. Otherwise the question's vector need not be computed."""
         return self._group(question) in self._groups
 
     def nearest(self, question: CacheQuestion, vector: Vector, now: float) -> CacheHit | None:
-        """Return the answer to the most similar question that matches this one, or None.
+        """Return the answer to the most similar stored question, or None.
+
+        The stored question must have the same scope and a similarity of at least the threshold. With the setting
+        `same_words`, it must also have the same content words.
 
         Args:
             question: The question.
-            vector: Its embedding, of length 1.
-            now: The current time.
+            vector: Its embedding, a unit vector.
+            now: The current time in seconds.
         """
         group = self._group(question)
         rows = dict(self._groups.get(group, {})) if group else {}
@@ -230,9 +241,9 @@ class AnswerIndex:
 
         Args:
             question: The question.
-            vector: Its embedding, of length 1. None if it can only be found by its normal form.
+            vector: Its embedding, a unit vector. None if the entry is to be found by the normal form only.
             answer: The complete answer.
-            now: The current time.
+            now: The current time in seconds.
         """
         key = (question.scope, normalize(question.text))
         if key in self._entries:
@@ -253,10 +264,10 @@ class AnswerIndex:
         return len(dropped)
 
     def _group(self, question: CacheQuestion) -> Group | None:
-        """Return the key of the questions that may match this one, or None if no question may.
+        """Return the key of the group of questions that `nearest` compares with this one.
 
-        These are the questions of its scope with the same content words. With `same_words` off, all questions of its
-        scope.
+        The key is the scope and the content words, or with `same_words` off the scope alone. Return None if the
+        question has too few content words to be compared.
         """
         if not self._rules.same_words:
             return question.scope, ()
@@ -264,7 +275,10 @@ class AnswerIndex:
         return (question.scope, words) if tells(words) else None
 
     def _live(self, key: Key, now: float) -> _Entry | None:
-        """Return an entry that has not expired, and mark it as used. Return None otherwise."""
+        """Return the entry with this key and mark it as the most recently used. Return None if there is none.
+
+        An expired entry is dropped and counts as missing.
+        """
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -285,9 +299,9 @@ class AnswerIndex:
 
 
 class LookupBackoff:
-    """Backoff of cache lookups: after LATE_IN_A_ROW late or failed ones in a row, lookups pause for PAUSE_S seconds.
+    """Backoff that pauses cache lookups for PAUSE_S seconds after LATE_IN_A_ROW late or failed lookups in a row.
 
-    Each further late lookup doubles the pause, up to LONGEST_PAUSE_S. Not thread-safe.
+    Each further late or failed lookup doubles the pause, up to LONGEST_PAUSE_S. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -296,7 +310,7 @@ class LookupBackoff:
         self._pause_s = PAUSE_S
 
     def waits(self, now: float) -> bool:
-        """Return True if the next lookup may be tried now."""
+        """Return True if no pause is in effect at `now`, so that a lookup may wait for the cache's answer."""
         return now >= self._until
 
     def answered(self) -> None:

@@ -2,16 +2,18 @@
 
 A turn is late if its processing time, without the wait for the end of the turn, reaches the limit of the latency tier
 (`is_late`). A reply that was ready before the end of its turn is not late. In a late turn, each group of stages that
-exceeds its own limit is to blame. Each group has its measures, which are applied one after another:
+reaches its own limit is to blame. Each group has measures that make replies cheaper. They are applied one after
+another:
 
     stages to blame              measures               effect
-    STT                          NO_SPECULATION         no drafts, and no interim transcripts
+    STT                          NO_SPECULATION         no speculative replies, and no interim transcripts
     LLM first token              SMALL_MODEL, FILLER    the backup model answers, if there is one; fillers play earlier
     first segment, first audio   SHORT_SEGMENT          shortest first segment, then a segment per clause
 
-`late_turns` late turns in a row apply one more measure, and `good_turns` others in a row lift one. If a stage becomes
-slow again after a measure was lifted, the next recovery takes twice as many good turns, up to MAX_RECOVERY_FACTOR times
-as many. So a stage that stays slow does not cause late turns again and again.
+`late_turns` turns in a row that are late because of a group apply the next measure of this group. `good_turns` turns in
+a row that are not late because of it lift one measure. If the group becomes slow again after a measure was lifted, the
+next recovery takes twice as many good turns, up to MAX_RECOVERY_FACTOR * `good_turns`. So the policy rarely lifts a
+measure while a stage stays slow.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ WAITING = (Stage.SILENCE, Stage.ENDPOINT)
 
 
 class DegradationMeasure(Enum):
-    """Measure that makes a session's replies cheaper, see the table of this module. Values are metric labels."""
+    """Measure that makes a session's replies cheaper. Values are metric labels.
+
+    SHORT_SEGMENT: shortest first segment, then one segment per clause. NO_SPECULATION: no speculative replies and no
+    interim transcripts. SMALL_MODEL: the backup model answers. FILLER: fillers are played earlier.
+    """
 
     SHORT_SEGMENT = "short_segment"
     NO_SPECULATION = "no_speculation"
@@ -43,14 +49,17 @@ class DegradationMeasure(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A group of stages, and the measures to apply, in order, if they take `limit_s` seconds or more together."""
+    """Group of stages, its limit, and the measures to apply, in this order, when the group is too slow.
+
+    The group is too slow in a turn if its stages together take `limit_s` seconds or more.
+    """
 
     stages: tuple[Stage, ...]
     limit_s: float
     measures: tuple[DegradationMeasure, ...]
 
     def blames(self, shares_s: Mapping[Stage, float]) -> bool:
-        """Return True if the stages reached their limit in a turn. `shares_s` is the time of each stage in seconds."""
+        """Return True if the stages together reached the limit in a turn. `shares_s`: seconds of each stage."""
         return sum(shares_s.get(stage, 0.0) for stage in self.stages) >= self.limit_s
 
 
@@ -78,8 +87,8 @@ def next_level(state: DegradationLevel, rules: DegradationSettings, top: int, *,
 
     Args:
         state: The level before the turn.
-        rules: How many late or good turns change the level.
-        top: The number of measures.
+        rules: Settings with the number of late or good turns that change the level.
+        top: The highest level: the number of measures of the remedy.
         blamed: Whether the turn was late because of the remedy's stages.
     """
     if blamed:
@@ -97,14 +106,16 @@ def next_level(state: DegradationLevel, rules: DegradationSettings, top: int, *,
 
 
 class DegradationPolicy:
-    """Degradation policy of one session. Not thread-safe.
+    """Policy that decides from the latencies of a session's turns which measures its next replies apply.
+
+    Not thread-safe.
 
     Attributes:
         tier: Latency tier whose limits apply.
     """
 
     def __init__(self, rules: DegradationSettings, *, small: bool) -> None:
-        """Create the policy. `small`: True if there is a backup model."""
+        """Create the policy of a session. `small`: True if there is a (smaller) backup model."""
         self.tier = Tier(rules.tier)
         self._rules = rules
         self._remedies = remedies(self.tier, small=small)
@@ -116,10 +127,10 @@ class DegradationPolicy:
         self._levels = [DegradationLevel(self._rules.good_turns) for _ in self._remedies]
 
     def observe(self, shares_s: Mapping[Stage, float], now: float, *, held: bool = False) -> None:
-        """Record a turn that was answered.
+        """Record the latencies of a turn that was answered.
 
         Args:
-            shares_s: The shares of its stages, in seconds (`waterfall.Waterfall.stages_s`).
+            shares_s: Each stage's share of the turn's latency, in seconds (`waterfall.Waterfall.stages_s`).
             now: Monotonic time in seconds.
             held: Whether the reply was ready before the end of the turn.
         """
@@ -144,8 +155,9 @@ class DegradationPolicy:
 def is_late(shares_s: Mapping[Stage, float], tier: Tier) -> bool:
     """Return True if the processing time of a turn reaches the limit of the tier.
 
-    The processing time is the sum of all stages except WAITING. The limit is the tier's total (section 3.1 of the
-    latency guide) minus its limit for voice activity detection (section 3.2), for example 800 - 200 = 600 ms.
+    The processing time is the sum of all stages except the wait for the end of the turn (SILENCE and ENDPOINT). The
+    limit is the tier's total (section 3.1 of the latency guide) minus its limit for voice activity detection (section
+    3.2), for example 800 - 200 = 600 ms.
 
     Args:
         shares_s: The time of each stage, in seconds.

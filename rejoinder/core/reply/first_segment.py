@@ -2,12 +2,12 @@
 
 The caller waits for the words of the first segment and for its synthesis, so a short first segment is heard sooner. If
 it is too short, it ends before the second segment has any audio, and the reply stutters. A segment of n words plays for
-n * SPOKEN_S. In this time the model generates n more words (`word_s` each), and the first audio of the next segment is
-synthesized (`voice_s`). So n is the smallest number with
+n * SPOKEN_S seconds. In this time the model must generate n more words (`word_s` each), and the first audio of the next
+segment must be synthesized (`voice_s`). So n is the smallest number with
 
     n * SPOKEN_S  >=  n * word_s + voice_s + RESERVE_S
 
-Both times are high quantiles of what this host has measured recently, so a slow machine uses longer segments.
+`word_s` and `voice_s` are high quantiles of this host's recent measurements, so a slow machine uses longer segments.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEAST_SAMPLES = 3
 
 
 class FirstSegmentSizer:
-    """Chooses the length of first segments, from the generation and synthesis times of all replies of one host.
+    """Estimator of the best length of a first segment, from the generation and synthesis times of a host's replies.
 
     Times are monotonic seconds. Not thread-safe.
     """
@@ -44,13 +44,19 @@ class FirstSegmentSizer:
         self._voice_s = TtftWindow(WINDOW_S)
 
     def thought(self, marks: Marks, words: int, now: float) -> None:
-        """Record that the answer with these marks is complete, and has this many words."""
+        """Record that the model completed an answer of `words` words at `now`.
+
+        Args:
+            marks: The marks of the answer's turn. The time per word counts from the first token.
+            words: Number of words of the answer.
+            now: Monotonic time in seconds.
+        """
         first = marks.spans(now).get(Stage.LLM_FIRST_TOKEN)
         if words and first:
             self._word_s.observe((now - first[1]) / words, now)
 
     def voiced(self, marks: Marks, now: float) -> None:
-        """Record that the reply with these marks has its first audio."""
+        """Record how long the first audio of a reply took to synthesize. `marks`: the marks of the reply's turn."""
         voice = marks.spans(now).get(Stage.TTS_FIRST_AUDIO)
         if voice:
             self._voice_s.observe(voice[1] - voice[0], now)
@@ -58,7 +64,7 @@ class FirstSegmentSizer:
     def first_words(self, least: int, most: int, now: float) -> int:
         """Return the number of words for the first segment of a reply.
 
-        It is `most` with fewer than LEAST_SAMPLES measurements, or if the model is slower than speech.
+        Return `most` if there are fewer than LEAST_SAMPLES measurements, or if the model is slower than speech.
 
         Args:
             least: Minimum number of words.
@@ -67,7 +73,8 @@ class FirstSegmentSizer:
         """
         if min(self._word_s.count(now), self._voice_s.count(now)) < LEAST_SAMPLES:
             return most
-        gained_s = SPOKEN_S - self._word_s.quantile(QUANTILE, now)  # per word of the first segment
+        # Each word of the first segment plays longer than the model takes to generate a word. This is the difference.
+        gained_s = SPOKEN_S - self._word_s.quantile(QUANTILE, now)
         needed_s = self._voice_s.quantile(QUANTILE, now) + RESERVE_S
         if gained_s <= 0:
             return most

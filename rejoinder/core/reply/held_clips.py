@@ -3,12 +3,11 @@
 Prepared clips are the apology, the greeting, the fillers, and short phrases that are frequent in answers ("Sure."). A
 host synthesizes them once, when it starts. A segment of a reply with the same words is played from here.
 
-A filler tells a caller that a late answer is coming. If the answer is about to start, a filler would only delay it. So
-a filler is due only if the first audio is predicted to miss the budget. The prediction adds the typical times of the
-remaining stages: the median of recent turns, or the latency guide's target before there are enough turns. The running
-stage counts with its typical time from its start, and with at least the time that it has taken. So the predicted time
-moves back while no stage completes, and a filler is due no later than the budget minus the typical time of the later
-stages.
+A filler tells the caller that a late answer is coming. If the answer is about to start, a filler would only delay it.
+So a filler is due only if the first audio is predicted to come after a deadline. The prediction adds the typical times
+of the running stage and of the later stages. A typical time is the median of recent turns, or the latency guide's limit
+until there are enough turns. If the running stage takes longer than its typical time, a filler is due at the latest at
+the deadline minus the typical times of the later stages.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ them has started, because only then is it certain that there is a question.
 
 EXPECTED_S = {
     Stage.LLM_FIRST_TOKEN: component_limit_ms(Component.LLM, Tier.GOOD) / 1000,
-    # The latency guide does not list this stage: five words at 50 tokens a second.
+    # The latency guide has no figure for this stage. 0.1 s is the time for five words at 50 tokens per second.
     Stage.FIRST_SEGMENT: 0.1,
     Stage.TTS_FIRST_AUDIO: component_limit_ms(Component.TTS, Tier.GOOD) / 1000,
 }
@@ -53,14 +52,14 @@ class HeldClips:
     """All prepared clips of a host. Not thread-safe.
 
     Attributes:
-        apology: Played if a reply fails.
-        fillers: Played in rotation while an answer is late.
+        apology: The clip that is played if a reply fails.
+        fillers: The clips that are played, in rotation, when an answer is predicted to be late.
     """
 
     def __init__(
         self, apology: HeldClip, fillers: tuple[HeldClip, ...] = (), others: tuple[HeldClip, ...] = ()
     ) -> None:
-        """Create the collection. The clips in `others` are found by their words only."""
+        """Create the collection. The clips in `others` are played only in place of a segment with the same words."""
         self.apology = apology
         self.fillers = fillers
         self._played = 0
@@ -94,15 +93,16 @@ class StageLatencyEstimator:
     def usual_s(self, stage: Stage, now: float) -> float:
         """Return the median duration of a stage in seconds, over the last WINDOW_S seconds.
 
-        With fewer than FEWEST_TURNS turns in this time, return the latency guide's target (EXPECTED_S).
+        With fewer than FEWEST_TURNS turns in this time, return the default of EXPECTED_S (the latency guide's limits).
         """
         window = self._windows[stage]
         return window.quantile(0.5, now) if window.count(now) >= FEWEST_TURNS else EXPECTED_S[stage]
 
     def filler_due(self, marks: Marks, deadline: float, now: float) -> float:
-        """Return the time at which to play a filler if no stage completes before, or infinity if none is needed.
+        """Return the monotonic time at which to play a filler, or infinity if no filler is needed.
 
-        Call it again when a stage completes.
+        The time is valid until the next stage of the turn starts or completes. Then call this method again. No filler
+        is needed before the language model is asked, or after the first audio.
 
         Args:
             marks: The stages of the turn so far.

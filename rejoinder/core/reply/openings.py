@@ -27,7 +27,10 @@ def opening_for(openings: Sequence[Opening], prompt: Sequence[ChatMessage]) -> s
 
 
 def _matches(opening: Opening, question: str) -> bool:
-    """Return True if the question contains one of the opening's phrases, or, without phrases, ends with "?"."""
+    """Return True if the question contains one of the phrases in `opening.when`.
+
+    An opening without phrases matches every question that ends with "?".
+    """
     if not opening.when:
         return question.rstrip().endswith("?")
     padded = f" {normalize(question)} "

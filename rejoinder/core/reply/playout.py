@@ -3,17 +3,17 @@
 Synthesis is faster than speech, so audio is queued and sent a little ahead of the position that the caller hears. This
 lead absorbs jitter. Audio that is not sent yet can still be cancelled when the caller interrupts.
 
-The caller's position is a model. Playback starts when the first sample is sent, runs in real time, and stops while
-there is nothing to play (an underrun). The model keeps an anchor: a time, and the samples played until then. It is
-renewed at every send, because only a send can end an underrun:
+The caller's position is estimated by a model of the client's player. Playback starts when the first sample is sent,
+runs in real time, and stops while there is nothing to play (an underrun). The model stores an anchor: a time, and the
+number of samples played until this time. Every send renews the anchor, because only a send can end an underrun:
 
     played(now) = min(sent, anchor_played + (now - anchor_time) * rate)
 
 The text that was heard follows from the position. A reply is a sequence of segments, each with its text and its audio.
 Synthesis gives no word times. The words of a segment therefore share its audio in proportion to their characters, and a
-word counts only if its whole share was played. The length of a segment is not known while it is being synthesized. It
-is estimated at CHARACTERS_PER_S until then, so that the first chunk does not count as the whole sentence. Call `end`
-when a segment is complete. `begin` of the next segment does so too.
+word counts only if its whole share was played. The length of a segment is not known while it is being synthesized.
+Until the segment is complete, its length is estimated at CHARACTERS_PER_S, so that its first chunk does not count as
+the whole sentence. `end` marks a segment as complete, and so does `begin` of the next segment.
 
 When a reply is paused, the client drops the audio that it has not played. `flush` moves the position back to what was
 heard, and the rest is queued again.
@@ -32,7 +32,7 @@ CHARACTERS_PER_S = 15.0
 
 @dataclass(slots=True)
 class _Segment:
-    """Text of a segment and its audio, in samples since the start of the reply."""
+    """Words of a segment and place of its audio: first sample since the start of the reply, and number of samples."""
 
     words: tuple[str, ...]
     start: int
@@ -40,9 +40,9 @@ class _Segment:
 
 
 class Playout:
-    """Playout of one reply. Not thread-safe.
+    """Tracker of what has been sent of one reply, and of what the caller has heard. Not thread-safe.
 
-    Times are monotonic seconds.
+    It sends nothing itself. Times are monotonic seconds.
     """
 
     def __init__(self, lead_s: float, rate: int = WIRE_RATE) -> None:
@@ -58,7 +58,7 @@ class Playout:
         self._anchor_played = 0.0
 
     def begin(self, text: str) -> None:
-        """Start a segment: the audio added from now on speaks `text`. The previous segment is complete."""
+        """Start a segment: the audio added after this call speaks `text`. The previous segment becomes complete."""
         self.end()
         self._segments.append(_Segment(tuple(text.split()), self._added))
 
@@ -67,13 +67,16 @@ class Playout:
         self._complete = len(self._segments)
 
     def add(self, samples: int) -> None:
-        """Record that this many samples of the current segment are queued. Without a segment they have no text."""
+        """Record that this many samples are queued for sending.
+
+        They belong to the current segment. Before the first segment, they belong to no text.
+        """
         if self._segments:
             self._segments[-1].samples += samples
         self._added += samples
 
     def wait_s(self, samples: int, now: float) -> float:
-        """Return the number of seconds until this many more samples may be sent.
+        """Return the number of seconds until `samples` more samples may be sent.
 
         They may be sent as soon as they fit into the lead, or as soon as the caller has heard all audio sent so far.
         """
@@ -96,12 +99,12 @@ class Playout:
     def flush(self, now: float, heard: int | None = None) -> int:
         """Record that the client has dropped all audio that it had not played.
 
-        The caller's position stops there until the next `sent`. Return this position: the index of the next sample to
-        send.
+        Return the index of the next sample to send, which is the number of samples that the caller has heard. The
+        caller's position stays at this sample until the next call of `sent`.
 
         Args:
             now: Monotonic time in seconds.
-            heard: Number of samples played, by the client's report, limited to what was sent. None to use the model.
+            heard: Number of samples played, as reported by the client. None: the number is estimated.
         """
         at = math.floor(self._played(now)) if heard is None else min(max(heard, 0), self._reached)
         self._anchor_played, self._anchor_time, self._sent = float(at), max(now, self._anchor_time), at
@@ -112,7 +115,7 @@ class Playout:
 
         Args:
             start_s: First position, in seconds of audio since the start of the reply.
-            end_s: Second position.
+            end_s: Second position, in the same unit.
         """
         first = len(self.heard_text(start_s).split())
         last = len(self.heard_text(end_s).split())
@@ -129,7 +132,7 @@ class Playout:
         return self._reached / self._rate
 
     def left_s(self, now: float) -> float:
-        """Return how many seconds of the audio added so far are still to be heard."""
+        """Return how many seconds of the audio added so far the caller has not heard yet."""
         return (self._added - self._played(now)) / self._rate
 
     def finish(self, now: float) -> float:
@@ -137,11 +140,12 @@ class Playout:
         return now + (self._sent - self._played(now)) / self._rate
 
     def heard_text(self, position_s: float) -> str:
-        """Return the words that are played in full at a position, joined by single spaces.
+        """Return the words that are played in full before a position, joined by single spaces.
 
-        `position_s` is in seconds of audio since the start of the reply.
+        A complete segment without audio is left out, because its synthesis has failed.
 
-        Words of a complete segment without audio were never heard, because its synthesis has failed.
+        Args:
+            position_s: Seconds of audio since the start of the reply.
         """
         position = position_s * self._rate
         heard: list[str] = []
@@ -171,7 +175,10 @@ class Playout:
 
 
 def _words_within(words: tuple[str, ...], share: float) -> tuple[str, ...]:
-    """Return the words that end within `share` of the characters. A space belongs to the word before it."""
+    """Return the first words, as many as fit into the share (0 to 1) `share` of all characters.
+
+    Each word counts with one space after it.
+    """
     limit = share * sum(len(word) + 1 for word in words)
     spoken = 0
     for index, word in enumerate(words):

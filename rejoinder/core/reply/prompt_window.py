@@ -7,11 +7,11 @@ prefix. Turns are dropped several at a time, so that this happens rarely.
 
 The dropped turns can be summarized. The summary is made in the background, before the turn at which the window slides.
 It is placed after the instructions when the window slides, so it changes only when the window does. If the summary is
-late, the turns it will cover stay in the prompt for one more slide. No reply waits for a summary.
+late, the turns that it will cover stay in the prompt until the next slide. No reply waits for a summary.
 
-A turn starts at every user message and includes what follows it. Two user messages in a row are two turns. They occur
-if the caller interrupts the answer before a word of it was played. If they were joined, a conversation whose replies
-fail would make the prompt grow without a limit.
+A turn starts at every user message and includes the messages that follow it. Two user messages in a row are two turns.
+They occur if the caller interrupts the answer before a word of it was played. If they counted as one turn, a
+conversation whose replies always fail would be one turn, and the prompt would grow without limit.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class ConversationSummary:
     covers: tuple[ChatMessage, ...]
 
     def of(self, messages: Sequence[ChatMessage]) -> bool:
-        """Return True if the messages start with the ones that this summary covers.
+        """Return True if the messages start with the messages that this summary covers.
 
-        False if a client has deleted or changed one of them since.
+        Return False if a client has deleted or changed a covered message since the summary was made.
         """
         return tuple(messages[: len(self.covers)]) == self.covers
 
@@ -60,8 +60,8 @@ class PromptWindow:
 
     Attributes:
         keep_turns: Minimum number of turns in the prompt.
-        drop_turns: How many turns are dropped at a time.
-        summarized: Whether dropped turns are replaced by a summary.
+        drop_turns: Number of turns that are dropped at once when the window slides.
+        summarized: Whether a summary replaces the dropped turns.
     """
 
     keep_turns: int
@@ -89,9 +89,9 @@ class PromptWindow:
         return _system(instructions) + earlier + tuple(messages[first:])
 
     def leaving(self, turns: Sequence[ChatMessage], summary: ConversationSummary = NOTHING) -> tuple[ChatMessage, ...]:
-        """Return the messages that a new summary must cover before the caller's next turn.
+        """Return the messages that will not fit into the window at the caller's next turn.
 
-        Return an empty tuple if `summary` covers them, or if summaries are off.
+        A new summary must cover them. Return an empty tuple if `summary` already covers them, or if summaries are off.
         """
         if not self.summarized:
             return ()
@@ -107,7 +107,7 @@ def request_summary(
 
     Args:
         leaving: The messages to summarize.
-        summary: The previous summary. If it covers the first messages, it replaces them in the prompt.
+        summary: The previous summary. If it covers the first messages of `leaving`, its text replaces them.
         words: Maximum number of words of the summary.
     """
     previous = summary if summary.text and summary.of(leaving) else NOTHING
@@ -123,10 +123,11 @@ def request_summary(
 def window(
     instructions: str, turns: Sequence[ChatMessage], keep_turns: int, drop_turns: int = 1
 ) -> tuple[ChatMessage, ...]:
-    """Return the instructions as a system message, followed by the last `keep_turns` turns or a few more.
+    """Return the instructions as a system message, followed by the newest turns of the conversation.
 
-    Turns are dropped `drop_turns` at a time. If one were dropped at every turn, every prompt would start differently,
-    and the prefix cache could not be used. The newest turn is the question, so it is kept even if `keep_turns` is 0.
+    There are `keep_turns` turns, or up to `drop_turns` - 1 more, because `drop_turns` turns are dropped at once. If one
+    were dropped at every turn, every prompt would start differently, and the prefix cache could not be used. The newest
+    turn is the question, so it is kept even if `keep_turns` is 0.
     Assistant messages without words (replies that were cancelled before a word was heard) are left out. Messages before
     the first user message, such as a greeting, are dropped together with the first turn.
     """
@@ -143,7 +144,10 @@ def _with_words(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 def _dropped(messages: Sequence[ChatMessage], keep_turns: int, drop_turns: int) -> int:
-    """Return how many messages at the beginning of the conversation are not in the prompt."""
+    """Return how many messages at the beginning of a conversation do not fit into a window of `keep_turns` turns.
+
+    Turns are dropped in multiples of `drop_turns`.
+    """
     starts = [index for index, message in enumerate(messages) if message.role == "user"]
     turns = max(0, len(starts) - max(keep_turns, 1)) // drop_turns * drop_turns
     return starts[turns] if turns else 0

@@ -16,7 +16,7 @@ from itertools import pairwise
 _OPENING_SIGNS = "\"'([{\u201c\u2018\u00ab"
 _CLOSING_SIGNS = ".,;:!?\u2026\"')]}\u201d\u2019\u00bb"
 
-# Contractions and their full forms.
+# Contractions and their full forms. Regular endings such as "n't" are in _ENDINGS.
 _CONTRACTIONS = {
     "can't": "can not",
     "cannot": "can not",
@@ -51,7 +51,8 @@ _VOWEL = re.compile(r"[aeiouy]")
 _SHORTEST_STEM = 4
 
 _FIRST_PERSON = frozenset({"my", "mine", "myself", "our", "ours", "ourselves"})
-# "Can I park here?" and "Tell me about parking" are general questions. "Am I late?" is about the caller.
+# The words before "I" or "me" after which a question is not about the caller. "Can I park here?" and "Tell me about
+# parking" are general questions. "Am I late?" is about the caller.
 _GENERAL_AFTER = {
     **dict.fromkeys(("i", "we"), frozenset({"can", "could", "may", "should", "must", "might"})),
     **dict.fromkeys(("me", "us"), frozenset({"tell", "show", "teach"})),
@@ -101,7 +102,7 @@ def same_question(one: str, other: str) -> bool:
 
 
 def tells(content: tuple[str, ...]) -> bool:
-    """Return True if there are enough content words to identify a question."""
+    """Return True if there are at least two content words, which is enough to identify a question."""
     return len(content) >= _FEWEST_CONTENT_WORDS
 
 
@@ -114,8 +115,8 @@ def content_words(text: str) -> tuple[str, ...]:
 def personal(text: str) -> bool:
     """Return True if a question is about the caller.
 
-    Signs of that are the first person (except as in "can I", which is a general question), an introduction ("my name
-    is"), an e-mail address, or a number that may identify a person or an order.
+    It is if it contains the first person, an introduction ("my name is"), an e-mail address, or a number that may
+    identify a person or an order. "Can I ...?" and "tell me" do not count as the first person.
     """
     words = _impersonal(text)
     if "@" in text or _FIRST_PERSON.intersection(words):
@@ -129,7 +130,7 @@ def personal(text: str) -> bool:
 
 
 def time_dependent(text: str) -> bool:
-    """Return True if the answer to a question changes with time, such as "now", prices, weather or "this week"."""
+    """Return True if a text mentions something that changes with time, such as "now", a price or "this week"."""
     words = _full_forms(normalize(text))
     if _TIME_WORDS.intersection(words):
         return True
@@ -142,7 +143,8 @@ def time_dependent(text: str) -> bool:
 def stands_alone(text: str) -> bool:
     """Return True if a question can be understood without the conversation before it.
 
-    It must not refer to anything said before, and must not be a shortened question such as "And on Sunday?".
+    Return False if the question has a word that points to earlier text ("it", "another"), or if it is a shortened
+    question ("And on Sunday?").
     """
     words = _full_forms(normalize(text))
     if len(words) < _LEAST_WORDS_ALONE or words[0] in _CONTINUATIONS or words[1] == "about":
@@ -151,12 +153,12 @@ def stands_alone(text: str) -> bool:
 
 
 def _impersonal(text: str) -> list[str]:
-    """Return the words without a polite request around them."""
+    """Return the normalized words of a text without a polite start such as "can you tell me"."""
     return _POLITE_START.sub("", " ".join(_full_forms(normalize(text)))).split()
 
 
 def _full_forms(text: str) -> list[str]:
-    """Return the words with contractions replaced by their full forms."""
+    """Return the words of a normalized text, with contractions replaced by their full forms."""
     words: list[str] = []
     for word in text.split():
         full = _CONTRACTIONS.get(word, word)
@@ -168,7 +170,7 @@ def _full_forms(text: str) -> list[str]:
 
 
 def _joined(words: list[str]) -> list[str]:
-    """Return the words with pairs such as "need to" replaced by one word of the same meaning."""
+    """Return the words with pairs of similar meaning replaced by one word: "need to" and "have to" become "must"."""
     joined: list[str] = []
     at = 0
     while at < len(words):
@@ -179,7 +181,10 @@ def _joined(words: list[str]) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """Return a word without "'s", plural, "-ing", "-ed" and final "e". Short words stay as they are."""
+    """Return the approximate stem: a word without "'s", plural, "-ing", "-ed" and final "e".
+
+    Short words and words with digits are not shortened, except for "'s".
+    """
     word = word.removesuffix("'s")
     if any(char.isdigit() for char in word):
         return word
@@ -199,7 +204,10 @@ _STEMMED_PERIODS = frozenset(_stem(word) for word in _PERIODS)
 
 
 def _identifies(words: list[str]) -> bool:
-    """Return True for four digits, or four spoken digits in a row: they may be a card, telephone or order number."""
+    """Return True if the words contain four digits, or four spoken digits in a row.
+
+    They may be a card, telephone or order number.
+    """
     if sum(char.isdigit() for word in words for char in word) >= _DIGITS_THAT_IDENTIFY:
         return True
     run = 0

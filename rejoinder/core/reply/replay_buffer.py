@@ -1,8 +1,8 @@
 """Replay buffer: the audio of a reply on its way to the client, with the most recent part kept for replay.
 
 Audio is added at the end and taken from the front. When the caller interrupts a reply, the client drops the audio that
-it has not played. If the reply resumes, that audio is sent again from the exact sample. The buffer keeps as much as a
-client can have dropped: the audio between the last sample played and the last sample sent.
+it has not played. If the reply resumes, the dropped audio is sent again, from the sample after the last one played. So
+the buffer keeps as much sent audio as a client can drop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class ReplayPiece:
     """Audio of one segment or clip, as 16-bit PCM.
 
     Attributes:
-        words: The text whose speech begins with this audio. Empty within a segment, and for replayed audio.
+        words: The text of the segment or clip if the audio is its beginning. Empty for the rest of its audio, and for
+            replayed audio.
         pcm: The audio.
         answers: Whether this is new audio of the answer. False for prepared clips and for replayed audio.
     """
@@ -34,9 +35,9 @@ class ReplayPiece:
 
 
 class ReplayBuffer:
-    """Queue of a reply's audio that can be rewound. Not thread-safe.
+    """Queue of a reply's audio whose most recently taken samples can be taken again. Not thread-safe.
 
-    Positions are sample indices since the start of the reply. The last `keep` samples taken can be replayed.
+    Positions are sample indices since the start of the reply. The last `keep` samples taken are kept for replay.
     """
 
     def __init__(self, keep: int) -> None:
@@ -55,7 +56,7 @@ class ReplayBuffer:
 
     @property
     def oldest(self) -> int:
-        """Index of the first sample that `wind` can go back to."""
+        """Index of the oldest sample that is kept for replay, so that `wind` can go back to it."""
         return self._reached - len(self._taken) // SAMPLE_BYTES
 
     def add(self, piece: ReplayPiece) -> None:
@@ -84,17 +85,20 @@ class ReplayBuffer:
         return piece
 
     def _take_again(self, limit: int) -> ReplayPiece:
-        """Take samples that were taken before."""
+        """Take at most `limit` samples of the audio that is kept for replay, and advance the position."""
         start = (self.position - self.oldest) * SAMPLE_BYTES
         pcm = bytes(self._taken[start : start + limit * SAMPLE_BYTES])
         self.position += len(pcm) // SAMPLE_BYTES
         return ReplayPiece("", pcm, answers=False)
 
     def wind(self, position: int) -> None:
-        """Set the next sample to take, between `oldest` and the end of the audio taken so far.
+        """Set the index of the next sample to take, so that audio taken before is taken again.
+
+        Args:
+            position: Index between `oldest` and the end of the audio taken so far.
 
         Raises:
-            ValueError: The sample is not in this range.
+            ValueError: The index is not in this range.
         """
         if not self.oldest <= position <= self._reached:
             raise ValueError(
@@ -103,7 +107,7 @@ class ReplayBuffer:
         self.position = position
 
     def clear(self) -> None:
-        """Drop all audio that could be taken."""
+        """Drop all audio: the audio not taken yet, and the audio kept for replay."""
         self._new.clear()
         self._new_samples = 0
         self._taken.clear()

@@ -1,17 +1,17 @@
 """Segmenter: splits the token stream of a reply into segments for speech synthesis.
 
-The first segment decides when the caller hears something, so it is short. Later segments are synthesized while the
-first one plays, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is complete
-when whitespace or the end follows it, and decisions use complete words only. So the segments do not depend on how the
-text was split into tokens. Numbers ("3.5", "1,000") and words are never split, and a segment is never delayed by more
-than the whitespace after its last word.
+The first segment decides when the caller hears something, so it is short. Later segments are synthesized while earlier
+audio plays, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is complete
+when whitespace or the end of the text follows it, and decisions use complete words only. So the segments do not depend
+on how the text was split into tokens, and a number ("3.5", "1,000") is never split. A segment is complete as soon as
+the whitespace after its last word arrives.
 
 Each complete word has a boundary after it:
 
     SENTENCE   . ! ? at its end         a segment ends here
-    CLAUSE     , ; : dashes, ellipsis   the first segment ends here; a later one if its limit is reached
-    BOUND      Dr.  e.g.  J.  U.S.      belongs to the next word: never the end of a segment
-    PLAIN      anything else            the end only if the limit is reached and no clause ended
+    CLAUSE     , ; : dashes, ellipsis   the first segment ends here; a later one only if it has its maximum of words
+    BOUND      Dr.  e.g.  J.  U.S.      the word belongs to the next word: a segment does not end here
+    PLAIN      anything else            a segment ends here if it has its maximum of words and contains no CLAUSE
 
 A newline always ends a sentence (list items, headings). Words without anything to speak, such as a dash or a stray
 quotation mark, are joined to a neighbour and are never a separate segment. Markdown is removed: emphasis, code marks,
@@ -45,7 +45,11 @@ _EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)|`+|(?<!\w)_+|_+(?!\w)")
 
 
 class WordBoundary(Enum):
-    """Kind of boundary after a word, see the table of this module."""
+    """Kind of boundary after a word: where a segment may end.
+
+    SENTENCE: a segment ends. CLAUSE: the first segment ends; a later one only at its maximum of words. BOUND: the word
+    must not be separated from the next word. PLAIN: a segment ends only at its maximum of words.
+    """
 
     PLAIN = "plain"
     BOUND = "bound"
@@ -60,16 +64,15 @@ class _Word:
 
     @property
     def spoken(self) -> bool:
-        """True if there is anything to speak in the word."""
+        """True if the word contains a letter, a digit or a sign that is spoken, such as "%"."""
         return any(char.isalnum() or char in _SPOKEN_SIGNS for char in self.text)
 
 
 class Segmenter:
-    """Segmenter of one reply. Not thread-safe.
+    """Splitter of the text of one reply into segments for speech synthesis. Not thread-safe.
 
-    A segment exceeds its maximum number of words only if its words must not be separated (BOUND). Joined by spaces, the
-    segments are the whole text with single spaces and without its markdown. Only signs that are not spoken can be
-    missing at the end.
+    A segment exceeds its maximum number of words only if its words must not be separated (BOUND). The segments joined
+    by spaces are the text with single spaces and without markdown. Signs that are not spoken may be missing at the end.
     """
 
     def __init__(self, first_words: int, words: int, *, clauses: bool = False) -> None:
@@ -89,7 +92,7 @@ class Segmenter:
         self._open: list[_Word] = []
 
     def push(self, text: str) -> list[str]:
-        """Add the next piece of text, and return the segments that it completes."""
+        """Add the next piece of text, and return the segments that this piece completes."""
         segments: list[str] = []
         for char in text:
             if not char.isspace():
@@ -123,7 +126,7 @@ class Segmenter:
         return [self._cut(len(self._open))] if self._spoken(len(self._open)) else []
 
     def _size(self) -> int:
-        """Return how many of the collected words form a segment now, or 0 if more words are needed."""
+        """Return how many of the words collected so far form a segment, or 0 if more words are needed."""
         whole = len(self._open)
         spoken = self._spoken(whole)
         if not spoken:
@@ -136,9 +139,10 @@ class Segmenter:
         return self._forced_size() if spoken >= (self._words if self._emitted else self._first_words) else 0
 
     def _forced_size(self) -> int:
-        """Return the size of a segment at its limit.
+        """Return the number of words of a segment that has reached its maximum number of words.
 
-        It ends at its last clause, or else at its last word that is not bound to the next one.
+        The segment ends at its last clause, or without a clause at its last word that is not BOUND. Return 0 if all
+        words are BOUND.
         """
         sizes = range(len(self._open), 0, -1)
         clauses = (
@@ -158,11 +162,12 @@ class Segmenter:
 
 
 def edge_of(word: str, *, line_start: bool) -> WordBoundary:
-    """Classify the boundary after a complete word.
+    """Return the kind of boundary after a complete word.
 
     Args:
         word: The word, with its punctuation.
-        line_start: Whether it is the first word of a line. A number with a full stop is then a list item.
+        line_start: Whether it is the first word of a line. If so, a number such as "1." or "1)" is a list number and
+            belongs to the next word.
     """
     core = word.strip(_OPENERS).rstrip(_CLOSERS)
     if line_start and _LIST_NUMBER.fullmatch(word):

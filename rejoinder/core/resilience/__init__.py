@@ -1,5 +1,5 @@
 """Resilience of the stages and the host: hedged requests, circuit breakers, deadline queues and admission control.
 
-All of them are pure state machines. Start at `hedging.py`. Within the core only `reply` imports this package.
+All modules are pure state machines. Start at `hedging.py`. Within the core only `reply` imports this package.
 `actors.stages` and `actors.host` carry the decisions out.
 """

@@ -1,9 +1,9 @@
 """Admission control of a host: refuses calls when it is full, or when its event loop is overloaded.
 
-The maximum number of calls is configured. The lag of the event loop (how late it runs a timer) shows how much capacity
-the machine really has now. A measurement is late if the lag exceeds a limit. A single late measurement is noise, for
-example a garbage collection or a burst of work in another process. If every measurement of two seconds is late, the
-loop has no capacity left, and every further call would slow down all others.
+The maximum number of calls is configured. The lag of the event loop (how late it runs a timer) shows whether the
+machine has capacity now. A measurement is late if the lag exceeds a limit. A single late measurement means little: the cause
+may be a garbage collection, or a burst of work in another process. If all measurements within two seconds are late, the
+loop is overloaded, and a further call would slow down all others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class Admission:
     """
 
     def __init__(self, places: int, lag_limit_s: float) -> None:
-        """Create the control of a host with at most `places` calls. A lag above `lag_limit_s` seconds is late."""
+        """Create the admission control of a host with at most `places` calls.
+
+        A lag of the event loop above `lag_limit_s` seconds is late.
+        """
         self._places = places
         self._lag_limit_s = lag_limit_s
         self._lags: deque[float] = deque(maxlen=LOOKS)

@@ -7,10 +7,10 @@
 A silent replica is different from a slow one. An overloaded replica still sends tokens to some streams. A stopped
 process, a hung engine or a lost network path sends none. So a replica is silent if streams wait for it, and no
 conversation of this host has got a token from it for `idle_timeout_s`. Its requests are repeated on another replica at
-once, without the hedging budget, because a dead replica does no work for them.
+once. They are not charged to the hedging budget, because a dead replica does no work for them.
 
-A probe is a request of the host and not of a caller. A replica that fails MOST_PROBES probes is removed: Serve has
-replaced it under another name.
+A probe is a test request of the host, not a request of a caller. A replica that fails MOST_PROBES probes is removed
+from the table, because Serve has replaced it under another name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ LONGEST_PAUSE_S = 30.0
 
 
 class CircuitState(Enum):
-    """State of one replica. CLOSED: in use. OPEN: not used until its pause is over. PROBING: a probe is under way."""
+    """State of a replica's circuit.
+
+    CLOSED: the replica is in use. OPEN: it gets no requests until its pause is over. PROBING: a probe is under way.
+    """
 
     CLOSED = "closed"
     OPEN = "open"
@@ -38,7 +41,7 @@ class CircuitState(Enum):
 
 @dataclass(slots=True)
 class _Replica:
-    """State of one replica. Times are monotonic seconds.
+    """What the breaker knows about one replica. Times are monotonic seconds.
 
     Attributes:
         circuit: The state of its circuit.
@@ -84,7 +87,10 @@ class CircuitBreaker:
         return closes
 
     def failed(self, replica: str, now: float) -> bool:
-        """Record a failed request. Return True if this opened the replica's circuit."""
+        """Record a failed request. Return True if this failure opened the replica's circuit.
+
+        The circuit opens after `failures` (a setting) failed requests without a token in between.
+        """
         state = self._replicas.setdefault(replica, _Replica())
         state.failures += 1
         too_many = self._settings.enabled and state.failures >= self._settings.failures
@@ -96,12 +102,12 @@ class CircuitBreaker:
     def silent(self, waiting: Mapping[str, float], idle_timeout_s: float, now: float) -> list[str]:
         """Open the circuits of silent replicas, and return their names.
 
-        A replica stays in use if no other replica has a closed circuit, because a late answer is better than
-        none.
+        A replica is silent if a stream has waited for it for `idle_timeout_s` and it has sent no token in this time. A
+        silent replica stays in use if no other replica has a closed circuit, because a late answer is better than none.
 
         Args:
-            waiting: For each replica with waiting streams, when the longest of them started to wait.
-            idle_timeout_s: Seconds without a token after which such a replica is silent.
+            waiting: By name of the replica, the monotonic time at which its longest waiting stream started to wait.
+            idle_timeout_s: Seconds without a token after which a replica with a waiting stream is silent.
             now: Monotonic time in seconds.
         """
         if not self._settings.enabled:
@@ -117,7 +123,10 @@ class CircuitBreaker:
         return opened
 
     def due(self, now: float) -> list[str]:
-        """Return the replicas to probe now. The caller must report each probe with `heard` or `unanswered`."""
+        """Return the names of the replicas to probe now: their circuits are OPEN and their pauses are over.
+
+        They become PROBING. The caller must report the result of each probe with `heard` or `unanswered`.
+        """
         due = [
             name
             for name, replica in self._replicas.items()
@@ -128,7 +137,10 @@ class CircuitBreaker:
         return due
 
     def unanswered(self, replica: str, now: float) -> None:
-        """Record a failed probe. The next pause is twice as long. After MOST_PROBES the replica is removed."""
+        """Record a failed probe. The next pause is twice as long, up to LONGEST_PAUSE_S.
+
+        After MOST_PROBES failed probes, the replica is removed.
+        """
         state = self._replicas.get(replica)
         if state is None or state.circuit is not CircuitState.PROBING:
             return

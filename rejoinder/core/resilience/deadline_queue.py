@@ -1,16 +1,17 @@
 """Queue for work that is useless after its deadline: newest first, and requests that would be late are dropped.
 
-A place is the capacity to serve one request. A first-come, first-served queue collapses just above capacity. Every
-request waits until little time is left, gets a place, and misses its deadline while it is being served. The newest
-request has the most time left, so it is served first. A request is dropped if its remaining time is below the mean
-service time. A stricter limit (mean + 2 sigma) served one sixth fewer requests.
+A place is the capacity to serve one request. When the load slightly exceeds the capacity, a first-come, first-served
+queue serves almost no request in time. Every request waits until little time is left, gets a place, and misses its
+deadline while it is being served. The newest request has the most time left, so this queue serves it first. It drops a
+request if its remaining time is below the mean service time. A stricter limit (the mean plus two standard deviations)
+served one sixth fewer requests.
 """
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-# Weight of the newest service time in the mean, as for TCP's smoothed round-trip time (RFC 6298).
+# Weight of the newest service time in the moving average, as for TCP's smoothed round-trip time (RFC 6298).
 _GAIN = 1 / 8
 
 Ticket = TypeVar("Ticket")
@@ -19,8 +20,8 @@ Ticket = TypeVar("Ticket")
 class DeadlineQueue(Generic[Ticket]):
     """Queue that serves at most `places` tickets at the same time, newest ticket first. Not thread-safe.
 
-    A ticket is any hashable object that stands for one request. Each is in the queue once. Deadlines and `now` are
-    seconds of the same clock.
+    A ticket is any hashable object that stands for one request. A ticket can be in the queue only once. Deadlines and
+    `now` are seconds of the same clock.
     """
 
     def __init__(self, places: int) -> None:
@@ -31,21 +32,21 @@ class DeadlineQueue(Generic[Ticket]):
 
     @property
     def expected_s(self) -> float:
-        """The mean service time in seconds, or 0 before the first ticket was served."""
+        """The mean service time in seconds, or 0 before the first measured service."""
         return self._mean_s or 0.0
 
     def join(self, ticket: Ticket, deadline: float) -> None:
-        """Add a ticket to the waiting ones. Call `calls` afterwards to fill the free places."""
+        """Add a waiting ticket whose request is useless after `deadline`. Then call `calls` to fill the free places."""
         self._waiting[ticket] = deadline
 
     def leave(self, ticket: Ticket, now: float, *, learn: bool = True) -> None:
-        """Remove a ticket, whether it is waiting or served. Call `calls` afterwards to fill the free places.
+        """Remove a ticket that is waiting or being served. Then call `calls` to fill the free places.
 
         Args:
             ticket: The ticket. Unknown tickets are ignored.
-            now: The current time.
-            learn: Whether the time since the ticket got its place counts as a service time. False if the request was
-                withdrawn early.
+            now: The current time in seconds.
+            learn: Whether the time since the ticket got its place is included in the mean service time. Pass False if
+                the request was withdrawn before its work was done.
         """
         self._waiting.pop(ticket, None)
         started_at = self._served.pop(ticket, None)
@@ -56,10 +57,11 @@ class DeadlineQueue(Generic[Ticket]):
         """Fill the free places with waiting tickets, and drop those that would be late.
 
         A ticket is dropped if its remaining time is below the mean service time. If no ticket is being served, the
-        newest one is served in any case. Otherwise a mean service time that is too long could never be corrected.
+        newest one is served even if it would be late. Otherwise no service would be measured, and a mean that is too
+        long could never be corrected.
 
         Returns:
-            The tickets that are served from now on, and the tickets that were dropped.
+            The tickets whose service starts now, and the tickets that were dropped.
         """
         served: list[Ticket] = []
         late: list[Ticket] = []

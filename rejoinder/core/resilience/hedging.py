@@ -2,7 +2,7 @@ r"""Hedged requests: when a second attempt is sent, how many are allowed, and wh
 
 A hedge is a second attempt on another replica while the first one is still running. It shortens the tail of the time to
 first token (TTFT), for example if a replica is stalled or its queue is long. It does not help if the request itself is
-slow, and the extra load can make things worse. Three parts limit this.
+slow, and its extra load can slow down other requests. Three mechanisms limit the extra load.
 
 Delay. A hedge is sent after the (1 - budget) quantile of recent TTFTs, so only the slowest few requests are hedged at
 any load. With too few samples, a fixed deadline applies. The window has three slices of ten seconds, as in Finagle's
@@ -60,7 +60,8 @@ MAX_RUNNING = 2
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _SHORTEST_S = 1e-6
-# A budget of 0.1 must give one token after ten requests, although the sum of ten times 0.1 is a little less than 1.
+# Tolerance for floating-point errors. A budget of 0.1 must give one token after ten requests, although the
+# floating-point sum of ten times 0.1 is a little less than 1.
 _ROUNDING = 1e-9
 
 
@@ -70,9 +71,10 @@ def prompt_tokens(characters: int) -> int:
 
 
 class TtftWindow:
-    """Sliding window of times to first token, for quantiles.
+    """Sliding window of times to first token, for quantiles. Other durations can be stored as well.
 
-    It covers at least the last two thirds of `window_s` seconds, and at most all of them.
+    By default the window has three slices and drops the oldest slice at once. So it covers between two thirds and all
+    of the last `window_s` seconds.
     """
 
     def __init__(self, window_s: float, slices: int = SLICES) -> None:
@@ -93,7 +95,9 @@ class TtftWindow:
         return sum(counts.total() for _, counts in self._slices)
 
     def quantile(self, q: float, now: float) -> float:
-        """Return the ceil(q * count)-th smallest sample in seconds, within RELATIVE_ERROR.
+        """Return the `q` quantile of the samples in seconds, within RELATIVE_ERROR.
+
+        With n samples, this is the ceil(q * n)-th smallest sample.
 
         Raises:
             ValueError: The window is empty.
@@ -108,11 +112,11 @@ class TtftWindow:
             cumulative += counts[bucket]
             if cumulative >= rank:
                 break
-        # The value with the same relative error to both ends of the bucket.
+        # The value in the bucket whose relative distance to the lower and the upper end is the same.
         return 2 * _GAMMA**bucket / (_GAMMA + 1)
 
     def _forget(self, now: float) -> int:
-        """Drop the slices that have left the window, and return the number of the slice that contains `now`."""
+        """Drop the slices that are older than the window, and return the index of the slice that contains `now`."""
         current = math.floor(now / self._slice_s)
         while self._slices and self._slices[0][0] <= current - self._kept:
             self._slices.popleft()
@@ -122,7 +126,8 @@ class TtftWindow:
 class HedgeBudget:
     """Token bucket: each primary attempt earns `ratio` tokens, up to `cap`, and each further attempt costs one.
 
-    It starts empty, so there are never more than `ratio` further attempts per primary attempt.
+    A further attempt is a hedge or a retry. The bucket starts empty, so there are never more than `ratio` further
+    attempts per primary attempt.
     """
 
     def __init__(self, ratio: float, cap: float) -> None:
@@ -135,7 +140,7 @@ class HedgeBudget:
         self._tokens = min(self._cap, self._tokens + self._ratio)
 
     def try_spend(self) -> bool:
-        """Take one token, and return False if there is none. Tokens are never refunded."""
+        """Take one token and return True, or return False if there is none. Tokens are never refunded."""
         if self._tokens < 1 - _ROUNDING:
             return False
         self._tokens = max(0.0, self._tokens - 1)
@@ -145,8 +150,8 @@ class HedgeBudget:
 class HedgePolicy:
     """Delay and budget of hedges, shared by all requests of one host. Not thread-safe.
 
-    Long prompts have a longer TTFT on every replica, so the delay is computed by bands of prompt size. There is one
-    budget for all bands. Times are monotonic seconds.
+    Long prompts have a longer TTFT on every replica, so the delay is computed separately for each band of prompt sizes
+    (PROMPT_BANDS). There is one budget for all bands. Times are monotonic seconds.
     """
 
     def __init__(self, settings: HedgingSettings) -> None:
@@ -170,9 +175,12 @@ class HedgePolicy:
     def delay_s(self, now: float, prompt_tokens: int = 0) -> float:
         """Return the seconds to wait for a first token before a hedge is sent, or infinity if hedging is off.
 
+        It is the (1 - budget) quantile of recent TTFTs, limited to the configured minimum and maximum. With too few
+        samples it is the configured deadline of the first token.
+
         Args:
             now: Monotonic time in seconds.
-            prompt_tokens: Size of the request's prompt in tokens. It selects the band.
+            prompt_tokens: Size of the request's prompt in tokens. Only TTFTs of prompts in the same size band count.
         """
         settings = self._settings
         if not settings.enabled:
@@ -184,25 +192,30 @@ class HedgePolicy:
         return min(max(tail_s, settings.min_delay_ms / 1000), settings.max_delay_ms / 1000)
 
     def usual_s(self, now: float) -> float:
-        """Return the median of recent TTFTs in seconds, or 0 if there are fewer than USUAL_SAMPLES."""
+        """Return the median of recent TTFTs in seconds, or 0 if there are fewer than USUAL_SAMPLES samples."""
         return self._window.quantile(0.5, now) if self._window.count(now) >= USUAL_SAMPLES else 0.0
 
     def try_spend(self, now: float) -> bool:
-        """Spend one token of the budget for a hedge or a retry. Return False if there is none."""
+        """Take one token of the budget for a hedge or a retry. Return False if the budget has none."""
         return self._budget.try_spend()
 
     def vetoed(self, queue: int | None) -> bool:
-        """Return True if a hedge would only wait in a queue.
+        """Return True if a hedge should not be sent, because it would only wait in another replica's queue.
+
+        This is so if every other replica has at least `veto_queue` (a setting) requests.
 
         Args:
-            queue: Number of requests at the least busy of the other replicas. None if it is unknown: then the result is
-                False.
+            queue: Number of requests at the least busy other replica. None if it is unknown, which returns False.
         """
         return queue is not None and queue >= self._settings.veto_queue
 
 
 class RacePhase(Enum):
-    """Phase of a race. READY: no attempt was sent. RUNNING: attempts run. WON: one has a token. LOST: all failed."""
+    """Phase of a hedged request.
+
+    READY: no attempt has been sent. RUNNING: attempts are running, none has a token. WON: an attempt has produced a
+    token. LOST: all attempts have failed.
+    """
 
     READY = "ready"
     RUNNING = "running"
@@ -212,11 +225,11 @@ class RacePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """State of one request: the race of its attempts for the first token.
+    """State of one hedged request, whose attempts race for the first token.
 
     Attributes:
-        phase: The phase of the race.
-        sent_at: When each attempt was sent, in monotonic seconds.
+        phase: The phase of the request.
+        sent_at: The monotonic time in seconds at which each attempt was sent, by number of the attempt.
         running: The numbers of the attempts that have neither failed nor been cancelled.
     """
 
@@ -227,12 +240,12 @@ class Race:
 
 @dataclass(frozen=True, slots=True)
 class PrimarySent:
-    """Attempt 0 has been sent."""
+    """The first attempt of the request (number 0) has been sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class HedgeDue:
-    """The hedging delay has passed."""
+    """The delay after which a hedge may be sent has passed without a first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +264,9 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSilent:
-    """The attempt's replica is silent (see `circuit_breaker`). Another attempt is sent without the budget.
+    """The replica of this attempt is silent: it has sent no token to any stream for the idle timeout.
 
-    The attempt itself keeps running, and may still win.
+    Another attempt is sent, at no cost to the hedging budget. This attempt keeps running and may still win.
     """
 
     attempt: int
@@ -268,7 +281,10 @@ class StartHedge:
 
 @dataclass(frozen=True, slots=True)
 class CancelAttempt:
-    """Cancel this attempt. `waited_s` is how long it has waited for its first token, for `HedgePolicy.observe_ttft`."""
+    """Cancel this attempt, because another attempt has won.
+
+    `waited_s` is how many seconds it has waited for its first token. Pass it to `HedgePolicy.observe_ttft`.
+    """
 
     attempt: int
     waited_s: float
@@ -276,7 +292,7 @@ class CancelAttempt:
 
 @dataclass(frozen=True, slots=True)
 class UseAttempt:
-    """Use the tokens of this attempt as the reply. `ttft_s` is its time to first token."""
+    """Use the tokens of this attempt as the reply. `ttft_s` is its time to first token in seconds."""
 
     attempt: int
     ttft_s: float
@@ -293,16 +309,16 @@ Step = tuple[Race, tuple[RaceCommand, ...]]
 
 
 def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], bool]) -> Step:
-    """Return the race after one event, and the commands that it causes.
+    """Return the state of a hedged request after one event, and the commands that the event causes.
 
-    Events that come too late, or from an attempt that is not running, change nothing.
+    An event changes nothing if the request has already won or lost, or if its attempt is not running.
 
     Args:
         race: The state before the event.
         event: The event.
         now: Monotonic time of the event, in seconds.
-        try_spend: `HedgePolicy.try_spend`. It is called only if a further attempt is needed. If it returns False, no
-            attempt is sent, unless none is running any more: an answer is worth exceeding the budget.
+        try_spend: `HedgePolicy.try_spend`. It is called only if a further attempt is needed. If it returns False, a
+            further attempt is sent only if none is running, because an answer is worth exceeding the budget.
     """
     match event:
         case PrimarySent() if race.phase is RacePhase.READY:

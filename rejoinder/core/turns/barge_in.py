@@ -1,8 +1,8 @@
-"""Barge-in, its words: classifies the transcript of speech over a reply (`interruptions` acts on the result).
+"""Classification of speech over a reply by its transcript. `interruptions` acts on the result.
 
 The turn machine cancels a paused reply only for speech that is ADDRESSED. Noise, backchannels ("mm-hm") and echoes of
-the reply are not. Speech with a stop word is always ADDRESSED, even if it may be an echo: a caller must be able to stop
-the agent.
+the reply are not ADDRESSED. Speech with a stop word is always ADDRESSED, even if it may be an echo, because a caller
+must be able to stop the agent.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rejoinder.core.turns.echo_guard import is_echo
 
 
 class SpeechKind(Enum):
-    """Class of an utterance over a reply.
+    """Class of an utterance over a reply, or just after one.
 
-    ADDRESSED: it is meant for the agent. NO_WORDS: noise, or too few words. BACKCHANNEL: only backchannels. ECHO: the
-    agent's own voice. Values are labels of the metric `rejoinder_dismissed_speech_total`.
+    ADDRESSED: it is meant for the agent. NO_WORDS: noise, or fewer words than `min_words`. BACKCHANNEL: only
+    backchannels. ECHO: the agent's own voice. Values are labels of the metric `rejoinder_dismissed_speech_total`.
     """
 
     ADDRESSED = "addressed"
@@ -31,13 +31,13 @@ class SpeechKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AgentSpeech:
-    """The agent's speech while the caller spoke.
+    """The agent's speech during an utterance of the caller.
 
     Attributes:
-        text: The words of the reply that may come back as an echo.
-        interrupted: Whether the caller's speech interrupts the reply. False after a reply, and during one that cannot
-            be interrupted.
-        remaining_s: Seconds of the reply that are still to be played.
+        text: The words of the reply that the caller's microphone may have picked up as an echo.
+        interrupted: Whether the caller's speech interrupts the reply. False if the reply has ended, or if the client
+            has switched interruptions off.
+        remaining_s: Seconds of the reply that have not been played yet.
     """
 
     text: str
@@ -46,13 +46,13 @@ class AgentSpeech:
 
 
 def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, language: str) -> SpeechKind:
-    """Classify the transcript of speech over a reply, or just after one.
+    """Return the class of speech over a reply, or just after one.
 
     Args:
-        text: The transcript, whole or interim.
+        text: The transcript of the speech, whole or interim.
         agent: The agent's speech at the same time.
         settings: The number of words that ends a reply, phrase lists, and whether the echo guard is on.
-        language: Language code of the phrase lists.
+        language: Language code, such as "en", which selects the phrase lists.
     """
     heard = words(text)
     if has_stop_word(text, settings, language):
@@ -70,7 +70,7 @@ def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, la
 
 
 def has_stop_word(text: str, settings: BargeInSettings, language: str) -> bool:
-    """Return True if the transcript contains a stop word of the language."""
+    """Return True if the transcript contains a stop word or phrase of the language, such as "wait" or "hold on"."""
     return bool(_phrase_lengths(words(text), settings.stop_words, language))
 
 

@@ -1,10 +1,9 @@
-"""Echo guard: detects by its words that an utterance is the agent's own voice.
+"""Echo guard: detects that an utterance is the agent's own voice, by comparing its words with the reply.
 
-Without echo cancellation, the caller's microphone picks up the reply from the loudspeaker. Its level does not
-distinguish it from the caller's voice, but its words do. An utterance is an echo if nearly all of its words occur in
-the current reply, in the same order and close together. One word in five may differ, because the recognizer makes
-errors on an echo. The first and the last word may be cut, because the utterance starts and ends at any point of the
-reply.
+Without echo cancellation, the caller's microphone picks up the reply from the loudspeaker. The level of an echo does
+not distinguish it from the caller's voice, but its words do. An utterance is an echo if nearly all of its words occur
+in the current reply, in the same order and close together. One word in five may differ, because the recognizer makes
+errors on an echo. The first and the last word may be cut, because an echo may begin and end within a word.
 """
 
 from __future__ import annotations
@@ -23,7 +22,12 @@ FRAGMENT = 3
 
 
 def is_echo(heard: Sequence[str], spoken: Sequence[str]) -> bool:
-    """Return True if the words `heard` repeat a part of the words `spoken`. Both are normalized by `wer.words`."""
+    """Return True if an utterance repeats a part of the reply.
+
+    Args:
+        heard: The words of the utterance, normalized by `wer.words`.
+        spoken: The words of the reply, normalized in the same way.
+    """
     needed = _needed(len(heard))
     if not heard or needed > len(spoken):
         return False
@@ -33,12 +37,12 @@ def is_echo(heard: Sequence[str], spoken: Sequence[str]) -> bool:
 
 
 def _needed(count: int) -> int:
-    """Return how many of `count` words must occur in the reply."""
+    """Return how many words of an utterance of `count` words must occur in the reply for an echo (SHARE, at least 1)."""
     return max(1, math.ceil(count * SHARE))
 
 
 def _in_order(heard: Sequence[str], spoken: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence of `heard` and `spoken`."""
+    """Return the length, in words, of the longest common subsequence. Cut words at both ends of `heard` match too."""
     best = [0] * (len(spoken) + 1)
     for number, word in enumerate(heard):
         diagonal = 0
@@ -51,7 +55,11 @@ def _in_order(heard: Sequence[str], spoken: Sequence[str]) -> int:
 
 
 def _same(heard: str, spoken: str, *, first: bool, last: bool) -> bool:
-    """Return True if the words match. The first word may lack its beginning, the last word its end."""
+    """Return True if a word of the utterance matches a word of the reply.
+
+    The utterance's first word may be only the end of a word, and its last word only the beginning of a word. Such a
+    part must have at least FRAGMENT letters.
+    """
     if heard == spoken:
         return True
     if len(heard) < FRAGMENT:

@@ -1,9 +1,9 @@
 """Probability that a turn is over (`endpointing` computes the silence that ends the turn from it).
 
-It combines the turn detector's probability and the transcript's ending. The turn detector uses prosody, and the
-transcript's ending uses grammar. Their errors differ, so a logistic regression
-combines them: the log-odds of the turn detector are weighted, and an offset is added if the transcript looks complete
-(FINISHED) or incomplete (OPEN). The weights are fitted on human speech (`python -m benchmarks.studies.turn_curves`).
+Two signals are combined. The turn detector judges the prosody of the audio, and the ending of the transcript shows the
+grammar. Their errors differ, so a logistic regression of both is better than either. It weights the turn detector's
+log-odds, and adds an offset if the transcript looks complete (FINISHED) or incomplete (OPEN). The weights are fitted on
+human speech (`python -m benchmarks.studies.turn_curves`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class FusionWeights:
     """Weights of the logistic regression, in log-odds.
 
     Attributes:
-        bias: Always added.
+        bias: Constant that is always added.
         turn_model: Factor by which the turn detector's log-odds are multiplied.
         finished: Added if the transcript's ending is FINISHED.
         open: Added if the transcript's ending is OPEN.
@@ -45,7 +45,7 @@ def end_of_turn_probability(
     """Return the probability that the turn is over.
 
     Args:
-        turn_model: The turn detector's probability.
+        turn_model: The turn detector's probability that the turn is over, 0 to 1.
         words: The transcript's ending, or None if there is no transcript yet.
         weights: The weights of the regression.
     """
@@ -55,7 +55,10 @@ def end_of_turn_probability(
 
 
 def regression_inputs(turn_model: float, words: TranscriptEnding | None) -> tuple[float, float, float, float]:
-    """Return the inputs of the regression, in the order of the fields of `FusionWeights`."""
+    """Return the four inputs of the regression, one per field of `FusionWeights`.
+
+    They are 1, the turn detector's log-odds, and 1 or 0 for a FINISHED ending and for an OPEN ending.
+    """
     clamped = min(max(turn_model, _LEAST), 1 - _LEAST)
     return (
         1.0,

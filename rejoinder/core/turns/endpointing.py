@@ -1,12 +1,13 @@
-"""Endpointing: the length of silence that ends a turn, given the probability of `end_of_turn` that it is over.
+"""Endpointing: the length of the silence that ends a turn, computed from the probability that the turn is over.
 
-A fixed silence is the largest part of most systems' response time. A yes-or-no verdict with a long fallback is not
-better, because one wrong "incomplete" costs seconds. This module computes the silence from a budget of false cut-offs.
+A fixed silence is the largest part of most systems' response time. A turn detector that only says yes or no is not
+better: after a wrong "incomplete", the caller waits for seconds until a fallback timeout. This module computes the
+silence from a budget of cut-offs, which is the accepted share of pauses that are mistaken for the end of the turn.
 
-Let p be the probability that the turn is over (`rejoinder.core.turns.end_of_turn`). The silence is then only a pause
-with probability 1 - p. Pauses inside a sentence are modelled by a Rayleigh distribution with mean m, in which long
-pauses are rarer than in an exponential one. A pause lasts longer than t with probability exp(-pi/4 (t/m)^2). Ending the
-turn after a silence of t cuts the caller off with probability
+Let p be the probability that the turn is over (`rejoinder.core.turns.end_of_turn`). With probability 1 - p, the silence
+is only a pause. Pauses inside a sentence are modelled by a Rayleigh distribution with mean m, in which long pauses are
+rarer than in an exponential distribution. A pause lasts longer than t with probability exp(-pi/4 (t/m)^2). If the turn
+ends after a silence of t, the caller is cut off with the following probability, which must equal the budget:
 
     (1 - p) * exp(-pi/4 (t/m)^2)  =  budget        so        t = m * sqrt(4/pi * ln((1 - p) / budget))
 
@@ -31,7 +32,11 @@ from rejoinder.core.settings.settings import EndpointingSettings
 
 
 class DetectionMode(Enum):
-    """Method that ends turns. Values are the wire's names. NONE is `null` on the wire: only the client ends turns."""
+    """Method that decides when a turn ends. Values are the names on the wire.
+
+    SERVER_VAD: a fixed silence. SEMANTIC_VAD: a silence that depends on the probability that the turn is over. NONE
+    (`null` on the wire): only the client ends turns.
+    """
 
     SERVER_VAD = "server_vad"
     SEMANTIC_VAD = "semantic_vad"
@@ -52,14 +57,15 @@ class TurnDetection:
     """A session's `turn_detection`. Defaults are OpenAI's, except for the mode (semantic_vad).
 
     Attributes:
-        mode: Method that ends turns.
-        threshold: Speech probability at which server_vad takes a window for speech.
-        prefix_padding_ms: Audio before the start of speech that belongs to the turn (server_vad).
-        silence_duration_ms: Silence that ends a turn (server_vad).
-        eagerness: A key of MAX_WAIT_S (semantic_vad).
+        mode: Method that decides when a turn ends.
+        threshold: Speech probability from which a window of audio counts as speech (server_vad).
+        prefix_padding_ms: Milliseconds of audio before the start of speech that belong to the turn (server_vad).
+        silence_duration_ms: Milliseconds of silence that end a turn (server_vad).
+        eagerness: "low", "medium", "high" or "auto". It limits the silence that ends a turn (semantic_vad).
         create_response: Whether a turn is answered without a request from the client.
         interrupt_response: Whether speech interrupts a reply.
-        idle_timeout_ms: Silence after a reply until the agent speaks again. None for no timeout (server_vad).
+        idle_timeout_ms: Milliseconds of silence after a reply until the agent speaks again (server_vad). None for no
+            timeout.
     """
 
     mode: DetectionMode = DetectionMode.SEMANTIC_VAD
@@ -80,11 +86,14 @@ class PauseStats:
     total_s: float = 0.0
 
     def with_pause(self, seconds: float) -> PauseStats:
-        """Return the statistics with one more pause."""
+        """Return the statistics with one more pause of this many seconds."""
         return PauseStats(self.count + 1, self.total_s + seconds)
 
     def mean_s(self, usual_s: float) -> float:
-        """Return the mean pause in seconds. It includes USUAL_WEIGHT assumed pauses of `usual_s` seconds."""
+        """Return the mean pause in seconds.
+
+        USUAL_WEIGHT assumed pauses of `usual_s` seconds are included, so that a few real pauses do not dominate.
+        """
         return (USUAL_WEIGHT * usual_s + self.total_s) / (USUAL_WEIGHT + self.count)
 
 
@@ -96,9 +105,11 @@ def endpoint_silence_s(
 ) -> float:
     """Return the silence that ends the turn, in seconds. It is infinite if only the client ends turns.
 
+    With semantic_vad, the eagerness limits the silence (MAX_WAIT_S) in place of the setting `max_silence_ms`. With the
+    eagerness "auto", the shorter of the two limits applies.
+
     Args:
-        detection: The session's turn detection. Its eagerness replaces `max_silence_ms`, except for `auto`, which
-            uses the shorter of both limits.
+        detection: The session's turn detection, set by the client.
         settings: The operator's settings.
         probability: The probability that the turn is over. None or NaN if there is no verdict.
         pauses: The caller's pauses so far.
@@ -129,7 +140,13 @@ def _required_s(
 
 
 def _budgeted_s(settings: EndpointingSettings, probability: float, pauses: PauseStats) -> float:
-    """Return the shortest silence in seconds that keeps false cut-offs within the budget."""
+    """Return the shortest silence in seconds that keeps the probability of a cut-off within the budget.
+
+    Args:
+        settings: The budget and the default mean pause.
+        probability: The probability that the turn is over.
+        pauses: The caller's pauses so far.
+    """
     risk_ratio = (1 - probability) / settings.cut_off_budget
     if risk_ratio <= 1:
         return 0.0

@@ -1,27 +1,27 @@
-"""Barge-in, its effect on the reply: the part of the turn machine that uses the result of `barge_in`.
+"""Effect of barge-in on the reply: the part of the turn machine that pauses, resumes or cancels it.
 
-The first sound over a reply pauses it (`PauseReply`), because a pause can be undone. The utterance is then checked by
-its words. Words that are addressed to the agent pass the check, and the reply is cancelled (`CancelReply`). If the
-utterance ends without such words, it is dismissed (`DismissUtterance`), and the reply is resumed from the last sample
-that was heard (`ResumeReply`).
+The first speech over a reply pauses the reply (`PauseReply`), because a pause can be undone. Then the words of the
+utterance are checked (`barge_in`). If words are addressed to the agent, the utterance passes the check, and the reply
+is cancelled (`CancelReply`). If the utterance ends without addressed words, it is dismissed (`DismissUtterance`), and
+the reply is resumed from the last sample that was heard (`ResumeReply`).
 
 `BargeInCheck` is the progress of the check:
 
     PENDING   addressed words          -> NOT_NEEDED  CancelReply. The utterance continues like any other.
-    PENDING   no addressed words       -> REJECTED    resume_after_ms of silence dismiss the utterance.
-    PENDING   required silence passed  -> OVERDUE     The turn ends as soon as the transcript is known.
+    PENDING   no addressed words       -> REJECTED    resume_after_ms of silence will dismiss the utterance.
+    PENDING   required silence passed  -> OVERDUE     The transcript will decide: end the turn, or dismiss.
     OVERDUE   addressed words          -> NOT_NEEDED  CancelReply, CommitTurn.
     OVERDUE   no addressed words       -> dismissed   DismissUtterance, ResumeReply.
-    REJECTED  addressed words          -> NOT_NEEDED  A later interim transcript has words: CancelReply.
+    REJECTED  addressed words          -> NOT_NEEDED  A later transcript has addressed words: CancelReply.
     REJECTED  resume_after_ms passed   -> dismissed   DismissUtterance, ResumeReply.
 
 If speech resumes after a tentative end, the check is PENDING again, because there is more to transcribe.
 
-Two timeouts keep a reply from staying paused. Both are `confirm_timeout_ms`:
+The setting `confirm_timeout_ms` limits how long a reply stays paused, in two cases:
 
-- After this time of noise without words, the reply is resumed. Words that follow can still cancel it.
-- If the transcript takes this long after the tentative end of speech, the reply is resumed. The utterance stays open,
-  so that a slow speech-to-text stage does not cost the caller a turn.
+- Noise without words continues for this time. The reply is resumed. Words that follow can still cancel it.
+- The transcript is not known this long after the tentative end of speech. The reply is resumed. The utterance stays
+  open, so that a slow speech-to-text stage does not cost the caller a turn.
 
 Some utterances are checked without a reply to pause: speech just after a reply, and speech over a reply that cannot be
 interrupted. Such speech may be an echo of the reply, and an echo is not a turn.
@@ -50,7 +50,7 @@ from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, Tu
 
 
 def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
-    """Open an utterance, and pause or cancel the reply that it interrupts."""
+    """Open an utterance. If it interrupts a reply, pause the reply, or cancel it if replies are not paused."""
     check = BargeInCheck.PENDING if _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
     state = replace(state, caller=CallerState.SPEAKING, start=event.at, required_silence_s=None, barge_in_check=check)
     announce = AnnounceSpeech(event.at)
@@ -63,14 +63,17 @@ def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules
 
 
 def _needs_check(state: TurnState, rules: TurnRules, now: float) -> bool:
-    """Return True if speech that starts now may be noise or an echo, so that its words must be checked."""
+    """Return True if the words of speech that starts now must be checked, because it may be noise or an echo."""
     if state.agent is AgentState.IDLE:
         return rules.barge_in.echo_guard and now - state.reply_ended_at < rules.barge_in.echo_tail_ms / 1000
     return rules.pauses_replies or (rules.barge_in.echo_guard and not rules.detection.interrupt_response)
 
 
 def too_short(state: TurnState, speech_end: int, rules: TurnRules) -> bool:
-    """Return True if the utterance needs a check, and its sound until sample `speech_end` is under `min_speech_ms`."""
+    """Return True if the utterance must pass the barge-in check, and is too short to be speech.
+
+    Too short means that less than `min_speech_ms` lie between its start and sample `speech_end`.
+    """
     return (
         state.barge_in_check is not BargeInCheck.NOT_NEEDED
         and speech_end - state.start < rules.min_speech_ms * STT_RATE / 1000
@@ -78,9 +81,9 @@ def too_short(state: TurnState, speech_end: int, rules: TurnRules) -> bool:
 
 
 def reject_short(state: TurnState, speech_end: int, rules: TurnRules) -> TurnState:
-    """Return the state after a sound that is too short to be speech.
+    """Return the state after an utterance that is too short to be speech: REJECTED, without a transcript.
 
-    Its transcript is not requested. It is dismissed only after `resume_after_ms`, since more speech may follow it.
+    It is dismissed only after `resume_after_ms` of silence, because more speech may follow it.
     """
     return replace(
         state,
@@ -93,7 +96,7 @@ def reject_short(state: TurnState, speech_end: int, rules: TurnRules) -> TurnSta
 
 
 def accept(state: TurnState, rules: TurnRules) -> TurnStep:
-    """Pass the check, and cancel the reply that the utterance interrupts."""
+    """Let the utterance pass the barge-in check, and cancel the reply that it interrupts."""
     state = replace(state, barge_in_check=BargeInCheck.NOT_NEEDED)
     interrupts = state.agent is not AgentState.IDLE and rules.detection.interrupt_response
     if not (interrupts or state.agent is AgentState.PAUSED):
@@ -102,7 +105,10 @@ def accept(state: TurnState, rules: TurnRules) -> TurnStep:
 
 
 def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: float) -> TurnStep:
-    """Check the words of an utterance that the caller has not ended yet."""
+    """Continue the barge-in check with an interim transcript, while the caller is still speaking.
+
+    Addressed words pass the check. Without them, a reply that has been paused for `confirm_timeout_ms` is resumed.
+    """
     if event.revision != state.revision or state.barge_in_check is BargeInCheck.NOT_NEEDED:
         return state, ()
     if event.addressed:
@@ -114,9 +120,10 @@ def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: 
 
 
 def await_words(state: TurnState, rules: TurnRules, end: int, now: float) -> TurnStep:
-    """Handle the required silence of an utterance that has not passed its check.
+    """Handle that the required silence has passed, but the utterance has not passed the barge-in check.
 
-    A rejected utterance is dismissed. For any other, wait for the transcript, and resume the reply at the timeout.
+    If the check is REJECTED, dismiss the utterance. Otherwise wait for its transcript, and resume the paused reply if
+    the transcript is not known after `confirm_timeout_ms`.
 
     Args:
         state: The state of the turn machine.
@@ -135,7 +142,7 @@ def await_words(state: TurnState, rules: TurnRules, end: int, now: float) -> Tur
 
 
 def dismiss(state: TurnState, speech_end: int, end: int, rules: TurnRules, *, now: float) -> TurnStep:
-    """Drop an utterance that is not a turn, and resume the reply that it paused.
+    """Dismiss an utterance, because it is not a turn, and resume the reply that it paused.
 
     Args:
         state: The state of the turn machine.

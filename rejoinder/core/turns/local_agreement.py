@@ -1,8 +1,9 @@
-"""Stable words of an utterance in progress (LocalAgreement-2).
+"""Stable words of an utterance in progress, found by the LocalAgreement-2 method.
 
-Each interim transcript covers the whole utterance so far, and its last words change with every transcript. The words
-that two transcripts in a row have in common, without the last of them, rarely change later (Macháček, Dabre and Bojar
-2023). Stable words are never removed. Case and punctuation are ignored, because they change with the words that follow.
+Each interim transcript covers the whole utterance so far, and its last words may change in the next transcript. The
+first words that two transcripts in a row have in common rarely change later (Macháček, Dabre and Bojar 2023). The last
+common word is left out, because it may be cut. Stable words are never removed. Case and punctuation are ignored,
+because they change with the words that follow.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class Agreement:
 
     @property
     def likely(self) -> str:
-        """The newest transcript without its last word, or the stable words if it contradicts them.
+        """The newest transcript without its last word, or the stable words if this transcript contradicts them.
 
-        The last word is left out because it may be cut. Use this text where a wrong word costs only computing time.
+        The last word is left out because it may be cut. This text may contain wrong words, so use it only where a wrong
+        word costs nothing but computing time, such as prefill.
         """
         words = self.newest[:-1]
         return " ".join(words if _common(words, self.stable) == len(self.stable) else self.stable)
@@ -49,7 +51,7 @@ def agree(before: Agreement, transcript: str) -> Agreement:
         transcript: The transcript of the whole utterance so far.
     """
     words = tuple(transcript.split())
-    stable_count = _common(before.newest, words) - 1  # the last common word may be cut
+    stable_count = _common(before.newest, words) - 1  # Without the last common word: it may be cut.
     if stable_count <= len(before.stable) or _common(before.stable, words) < len(before.stable):
         return Agreement(words, before.stable)
     return Agreement(words, before.stable + words[len(before.stable) : stable_count])
@@ -58,7 +60,7 @@ def agree(before: Agreement, transcript: str) -> Agreement:
 def same_words(one: str, other: str) -> bool:
     """Return True if two transcripts have the same words, and both or neither end with a question mark.
 
-    Any other difference of case or punctuation does not change the meaning of the turn.
+    Other differences of punctuation, and differences of case, are ignored, because they do not change the meaning.
     """
     mine, theirs = one.split(), other.split()
     same_mark = one.rstrip().endswith("?") is other.rstrip().endswith("?")
@@ -66,7 +68,7 @@ def same_words(one: str, other: str) -> bool:
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Return the length of the common prefix, in words."""
+    """Return the number of words at the beginning that are the same, without regard to case and punctuation."""
     for count, (mine, theirs) in enumerate(zip(one, other, strict=False)):
         if _bare(mine) != _bare(theirs):
             return count

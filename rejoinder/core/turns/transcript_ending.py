@@ -1,8 +1,8 @@
 """Classification of a transcript's ending: does the text look complete?
 
-Speech recognition punctuates as in written sentences. A FINISHED ending is weak evidence by itself, but it costs
-nothing, and the silence after it adds to it. After an OPEN or UNCLEAR ending, the turn detector decides. The word list
-is English. In other languages only the punctuation counts.
+The punctuation comes from the speech recognizer, which often ends a fragment with a full stop. The ending is therefore
+only weak evidence, but it costs no computation. `end_of_turn` combines it with the turn detector's probability. The
+list of words that rarely end a sentence is English. In other languages only the punctuation counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from enum import Enum
 
 
 class TranscriptEnding(Enum):
-    """Ending of a transcript. FINISHED: a complete sentence. OPEN: a sentence that must continue. UNCLEAR: neither."""
+    """How a transcript ends.
+
+    FINISHED: with a sentence that looks complete. OPEN: with a sentence that must continue ("I would like to"). UNCLEAR:
+    neither.
+    """
 
     FINISHED = "finished"
     OPEN = "open"
@@ -25,7 +29,7 @@ LEAST_WORDS = 3
 _QUESTION = "?"
 _FULL_STOPS = (".", "!")
 _TRAILING_OFF = ("...", "\u2026", ",", ";", ":", "-", "\u2013", "\u2014")
-# Words that are rarely the last word of a sentence.
+# English words that are rarely the last word of a sentence. A transcript that ends with one of them is OPEN.
 _OPEN_WORDS = frozenset(
     {"a", "an", "the", "my", "your", "his", "her", "our", "their", "this", "these", "those", "some", "every"}
     | {"and", "or", "but", "nor", "so", "because", "since", "although", "if", "unless", "when", "while", "than", "that"}
@@ -40,7 +44,7 @@ def classify_ending(text: str, language: str = "en") -> TranscriptEnding:
 
     Args:
         text: The transcript so far.
-        language: Its language code. The list of open words is used for "en" only.
+        language: Its language code. The list of words that rarely end a sentence is used for "en" only.
     """
     stripped = text.strip()
     words = [word.strip(".,;:!?\u2026\u2013\u2014-\"'").lower() for word in stripped.split()]
