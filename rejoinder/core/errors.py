@@ -1,7 +1,7 @@
 """Typed errors, one class for each kind of cause: the caller, the configuration, a backend, a model file, overload.
 
-Every error states what is wrong and what to do about it. The code that reports an error (the wire protocol to a client,
-the command line to a user) decides only by the class how to report it.
+Every error states what is wrong and what to do about it. The wire protocol reports errors to a client, and the command
+line reports them to a user. The class of an error alone decides how it is reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RejoinderError(Exception):
         return f"{self.message} {self.remedy}".strip()
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross Ray as pickles. Exception.__reduce__ would drop the fields other than `message`.
+        # Ray pickles errors to pass them between processes. Exception.__reduce__ would not pickle all fields.
         return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
@@ -87,7 +87,7 @@ class ModelError(RejoinderError):
     Attributes:
         file: Path or name of the file or model.
         expected: What the file should contain, for example a SHA-256; "" if not applicable.
-        found: What it contains; "" if not applicable.
+        found: What the file contains, in the same form as `expected`; "" if not applicable.
     """
 
     file: str = ""

@@ -1,9 +1,9 @@
 """Admission control of a host: refuses calls when it is full, or when its event loop is overloaded.
 
 The maximum number of calls is configured. The lag of the event loop (how late it runs a timer) shows whether the
-machine has capacity now. A measurement is late if the lag exceeds a limit. A single late measurement means little: the cause
-may be a garbage collection, or a burst of work in another process. If all measurements within two seconds are late, the
-loop is overloaded, and a further call would slow down all others.
+machine has capacity now. A measurement is late if the lag exceeds a limit. A single late measurement means little: the
+cause may be a garbage collection, or a burst of work in another process. If all measurements within two seconds are
+late, the loop is overloaded, and a further call would slow down all others.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ STOP_WORDS: Phrases = {"en": ("stop", "wait", "hold on", "hang on", "quiet", "sh
 
 
 class BargeInSettings(Section):
-    """Barge-in: any speech pauses a reply, and words end it.
+    """Settings of barge-in: by default any speech pauses a reply, and words end it.
 
-    A reply that was paused by speech without words resumes where playback stopped.
+    If the speech contains no words, the paused reply resumes where playback stopped.
     """
 
     min_words: int = Field(1, ge=0, le=10)

@@ -10,9 +10,9 @@ from rejoinder.core.settings.section import Count, Positive, Section
 
 
 class DegradationSettings(Section):
-    """Measures that make a session's next replies cheaper after late replies.
+    """When a session takes measures that make its next replies cheaper, because replies were late.
 
-    `rejoinder/core/reply/degradation.py` decides which measure follows from which slow stage.
+    `rejoinder/core/reply/degradation.py` defines the measures for each slow stage.
     """
 
     enabled: bool = True

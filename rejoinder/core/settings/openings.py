@@ -12,7 +12,7 @@ Words = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whi
 
 
 class Opening(Section):
-    """First words of a reply. They must fit whatever the language model answers after them."""
+    """Prepared first words of a reply. They must be a suitable beginning for any answer of the language model."""
 
     say: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
     """Text to speak. It is synthesized when a host starts."""

@@ -14,8 +14,8 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Base of every section of the configuration.
 
-    Unknown keys are refused and values are frozen. The docstring below a field is its description: the settings
-    reference is generated from it.
+    Unknown keys are refused and values are frozen. The docstring below a field is the field's description, from which
+    the settings reference is generated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,7 +1,7 @@
-"""The one configuration file, `ray_config.yaml`.
+"""Model of the configuration file, `ray_config.yaml`.
 
-It is a stock Ray Serve config, valid for `serve deploy`. Its one application is Rejoinder, with `Settings` as its
-`args`.
+The file is an ordinary Ray Serve config, valid for `serve deploy`. It contains one application, Rejoinder, with
+`Settings` as its `args`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LoggingOptions(Section):
 
 
 class Application(Section):
-    """The one Serve application. Options of single deployments belong in `args`, where they are validated."""
+    """The Serve application of Rejoinder. Options of its deployments belong in `args`, where they are validated."""
 
     name: str = "rejoinder"
     """Name of the application in Ray Serve."""
@@ -68,12 +68,12 @@ class ServeFile(Section):
 
     @property
     def application(self) -> Application:
-        """The one application."""
+        """The only application in the file."""
         return self.applications[0]
 
 
 def parse_serve_file(document: object) -> ServeFile:
-    """Return a parsed `ray_config.yaml` as a validated model.
+    """Validate the content of a `ray_config.yaml`, parsed from YAML, and return it as a model.
 
     Raises:
         ConfigError: A field is invalid; the error names the first one.

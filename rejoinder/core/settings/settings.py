@@ -1,8 +1,8 @@
 """The root of the configuration, and the sections that do not belong to one stage.
 
-The configuration is the `args` of the one application in `ray_config.yaml` (see
-`rejoinder.core.settings.serve_file`). It is parsed once into frozen models. Unknown keys are refused at every level. A
-field's unit is in its name. The defaults fit a two-core machine.
+The configuration is the `args` of the application in `ray_config.yaml` (see `rejoinder.core.settings.serve_file`). It
+is parsed once into frozen models. Unknown keys are refused at every level. The name of a field contains its unit. The
+defaults fit a machine with two cores.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ SHUTDOWN_MARGIN_S = 60.0
 class SpeechSettings(Section):
     """Speech detection: thresholds on the voice activity probability of each 32 ms window.
 
-    The defaults are those of the latency guide's optimized column (section 1.3), where it has one.
+    If the latency guide has an optimized value for a setting (section 1.3), this value is the default.
     """
 
     threshold: Fraction = 0.5
@@ -115,7 +115,7 @@ class SpeechSettings(Section):
 class EndpointingSettings(Section):
     """Endpointing with `semantic_vad`: how long to wait in silence before the turn ends.
 
-    The wait follows from the probability that the turn is complete and from a budget of turns cut off
+    The wait is computed from the probability that the turn is complete and from `cut_off_budget`
     (rejoinder/core/turns/endpointing.py).
     """
 
@@ -161,8 +161,8 @@ class EndpointingSettings(Section):
 class InterimTranscriptSettings(Section):
     """Interim transcripts of an utterance in progress.
 
-    The language model prefills the words that two of them in a row have in common. There are no interim transcripts if
-    the language model's engine cannot prefill (`LlmSettings.supports_prefill`).
+    The language model prefills the words that two interim transcripts in a row have in common. There are no interim
+    transcripts if the language model's engine cannot prefill (`LlmSettings.supports_prefill`).
     """
 
     enabled: bool = True
@@ -202,7 +202,7 @@ class SpeculationSettings(Section):
 
 
 class ConversationSettings(Section):
-    """What a conversation says, and how much of it the language model sees."""
+    """What the agent says in a conversation, and how much of the conversation the language model sees."""
 
     instructions: str = (
         "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
@@ -369,7 +369,7 @@ class HostSettings(Section):
 
 
 class ModelStoreSettings(Section):
-    """Where the model files are stored."""
+    """Location of the model files."""
 
     directory: str = ""
     """Folder of the model files. Empty: `~/.cache/rejoinder/models`."""
@@ -440,7 +440,7 @@ class Settings(Section):
 
 
 def parse_settings(args: Mapping[str, Any]) -> Settings:
-    """Return the application's `args` as validated settings.
+    """Validate `args` of the application in `ray_config.yaml`, and return them as settings.
 
     Raises:
         ConfigError: A field is invalid; the error names the first one.
@@ -452,18 +452,18 @@ def parse_settings(args: Mapping[str, Any]) -> Settings:
 
 
 def config_error(error: ValidationError, prefix: str) -> ConfigError:
-    """Return the first of pydantic's errors as a ConfigError.
+    """Return a ConfigError for the first invalid field that a pydantic error reports.
 
     Args:
         error: The error that pydantic raised.
-        prefix: Path of the validated document, put before the field's own path; "" for none.
+        prefix: Path of the validated document, such as "args". It is put before the path of the field; "" for none.
     """
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in ((prefix,) if prefix else ()) + first["loc"])
     if first["type"] == "extra_forbidden":
         return ConfigError("unknown key.", "Remove it, or check its spelling and indentation.", field=path)
     if first["type"] == "value_error":
-        # Raised by the validators of this package, whose text names the values and the fix. The input is not printed,
-        # because it is a whole section.
+        # A validator of this package raised the error, and its text names the values and the fix. The input is left out
+        # of the message, because it is a whole section.
         return ConfigError(f"{first['ctx']['error']}.", field=path)
     return ConfigError(f"{first['msg']} (got {first.get('input')!r}).", "Correct this value.", field=path)

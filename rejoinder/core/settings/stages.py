@@ -23,8 +23,8 @@ GPU_ENGINES = frozenset({"vllm", "emulated"})
 class Resources(Section):
     """Resources that each replica reserves with Ray's scheduler.
 
-    A reservation only chooses the node: it does not limit what a replica uses. The number of threads is a setting of
-    each engine.
+    A reservation only decides on which node a replica runs. It does not limit what the replica uses. Each engine has a
+    setting for its number of threads.
     """
 
     num_cpus: float = Field(0.1, ge=0)
@@ -40,15 +40,20 @@ class Resources(Section):
 
 
 def refuse_gpus(resources: Resources, owner: str) -> None:
-    """Raise ValueError if a component that runs on the CPU reserves GPUs; `owner` names it in the message."""
+    """Raise ValueError if GPUs are reserved for a component that runs on the CPU only.
+
+    Args:
+        resources: The resources that are reserved.
+        owner: Name of the component in the message.
+    """
     if resources.num_gpus:
         raise ValueError(f"resources.num_gpus must be 0: {owner} runs on the CPU; only llm with engine vllm uses a GPU")
 
 
 class Autoscaling(Section):
-    """Autoscaling of one deployment by Ray Serve; equal `min_replicas` and `max_replicas` fix the count.
+    """Autoscaling of one deployment by Ray Serve; equal `min_replicas` and `max_replicas` fix the number of replicas.
 
-    The intervals are shorter than Serve's own, because a caller notices seconds of overload.
+    The default intervals are shorter than Serve's, because a caller notices seconds of overload.
     """
 
     min_replicas: Count = 1
@@ -101,7 +106,7 @@ class StageSettings(Section):
 
     @property
     def reservation(self) -> Resources:
-        """Resources that each replica reserves, including those that follow from the engine."""
+        """Resources that each replica reserves, including resources that its engine needs."""
         return self.resources
 
     @property
@@ -138,7 +143,7 @@ class TurnDetectorSettings(StageSettings):
 
 
 class EmulationSettings(Section):
-    """Emulated engine: a published latency profile or your own latency curve, without a model."""
+    """Emulated engine: it answers with the latencies of a published profile or of your own curve, without a model."""
 
     profile: str = ""
     """Published profile, a name in `rejoinder/core/measuring/service_curves.py`. Empty: `curve` applies."""
@@ -164,7 +169,7 @@ class EmulationSettings(Section):
     """Voice only: seconds of audio that are synthesized per second. 0: the speed of the profile, or 10."""
 
     def resolve(self, stage: EmulatedStage) -> EngineProfile:
-        """Return the engine that this section describes.
+        """Return the emulated engine of a stage: its latency curve, slots and rates, with all defaults filled in.
 
         Raises:
             ValueError: The stage has no such profile.
@@ -185,8 +190,8 @@ class EmulationSettings(Section):
 class SttSettings(StageSettings):
     """Settings of speech to text.
 
-    For English, a small first-pass recognizer transcribes every utterance; Whisper transcribes again where its
-    confidence is low.
+    For English, a small first-pass recognizer transcribes every utterance. If its confidence is low, Whisper
+    transcribes the utterance again.
     """
 
     engine: Literal["whisper", "emulated"] = "whisper"
@@ -230,7 +235,7 @@ class SttSettings(StageSettings):
 
     @property
     def has_first_pass(self) -> bool:
-        """True if a first-pass recognizer is used. There is one for English only."""
+        """True if a first-pass recognizer is used, which requires the engine Whisper and the language English."""
         return self.engine == "whisper" and bool(self.first_pass_model) and self.language == "en"
 
 
@@ -288,14 +293,17 @@ class LlmSettings(StageSettings):
 
     @property
     def supports_prefill(self) -> bool:
-        """True if the engine keeps the KV cache of a prompt that it did not answer, so that prefill is useful."""
+        """True if the engine can compute a prompt in advance and keep its KV cache for a later request (prefill)."""
         if self.engine == "vllm":
             return self.vllm.enable_prefix_caching
         return self.engine == "embedded" and self.reuse_state
 
     @property
     def reservation(self) -> Resources:
-        """Resources that each replica reserves; for vLLM, the GPUs and the node label that follow from `vllm`."""
+        """Resources that each replica reserves.
+
+        With the engine vLLM and a GPU in `vllm.gpu`, they include the GPUs and the label of a node with such a GPU.
+        """
         gpu = self.vllm.profile
         if self.engine != "vllm" or gpu is None:
             return self.resources
@@ -312,7 +320,7 @@ class LlmSettings(StageSettings):
     def ongoing_limit(self) -> int:
         """Maximum number of requests that Serve sends to one replica at once.
 
-        For vLLM, it is at least the number of requests that a replica decodes and queues.
+        For vLLM, it is at least the number of requests that a replica decodes together plus `max_queue`.
         """
         if self.engine != "vllm":
             return self.max_ongoing_requests

@@ -1,7 +1,7 @@
-"""Settings of vLLM inside the `Llm` replica, and the vLLM arguments and environment that follow from them.
+"""Settings of vLLM inside the `Llm` replica, and the vLLM arguments and environment variables made from them.
 
-Defaults that the latency guide states (sections 2.3.3 and 6.3) are its values. A value of "auto" or 0 is decided by the
-GPU. Without a GPU, vLLM's CPU build runs on a few cores.
+If the latency guide states a value for a setting (sections 2.3.3 and 6.3), this value is the default. For a setting of
+"auto" or 0, the value depends on the GPU. Without a GPU, vLLM's CPU build runs on a few cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ BYTES_PER_GB = 1024**3
 
 
 class SpeculativeDecoding(Section):
-    """Speculative decoding: draft tokens that the model verifies in one step. The answer does not change."""
+    """Speculative decoding: tokens are guessed cheaply, and the model verifies them in one step.
+
+    The answer does not change.
+    """
 
     method: Literal["none", "eagle3", "ngram"] = "none"
     """`eagle3` drafts with a small head that was trained for the model; `ngram` copies from the prompt, without
@@ -50,7 +53,7 @@ class SpeculativeDecoding(Section):
         return self
 
     def arguments(self) -> dict[str, Any] | None:
-        """Return vLLM's `speculative_config`; None if the method is "none"."""
+        """Return the value of vLLM's argument `speculative_config`; None if the method is "none"."""
         if self.method == "none":
             return None
         options: dict[str, Any] = {"method": self.method, "num_speculative_tokens": self.num_speculative_tokens}
@@ -60,7 +63,7 @@ class SpeculativeDecoding(Section):
 
 
 class VllmSettings(Section):
-    """Settings of `llm.engine: vllm`. A value that the GPU named by `gpu` cannot run is refused."""
+    """Settings of `llm.engine: vllm`. A number format that the GPU named by `gpu` cannot run is refused."""
 
     gpu: Literal["none", GpuName] = "none"
     """GPU that each replica runs on; Ray places the replica on a node that has it.
@@ -108,7 +111,7 @@ class VllmSettings(Section):
 
     @property
     def weights_format(self) -> Quantization:
-        """Number format of the weights, with "auto" resolved."""
+        """Number format of the weights. For "auto", it is the default of the configured GPU, or "none" without one."""
         if self.quantization != "auto":
             return self.quantization
         return self.profile.quantization if self.profile else "none"
@@ -147,10 +150,10 @@ class VllmSettings(Section):
 
 
 def engine_arguments(model: str, settings: VllmSettings, *, on_gpu: bool) -> dict[str, Any]:
-    """Return the arguments of vLLM's AsyncEngineArgs.
+    """Return the keyword arguments for vLLM's AsyncEngineArgs.
 
     Args:
-        model: A folder or a hub repository.
+        model: Folder, or Hugging Face hub repository (owner/name), of the model.
         settings: The section `llm.vllm`.
         on_gpu: True if the replica has a GPU, whether or not `settings.gpu` names it.
     """
@@ -177,7 +180,8 @@ def engine_arguments(model: str, settings: VllmSettings, *, on_gpu: bool) -> dic
     else:
         arguments["kv_cache_memory_bytes"] = int(settings.cpu_kv_cache_gb * BYTES_PER_GB)
     if settings.tensor_parallel_size > 1:
-        # The replica already owns the GPUs. Ray's executor would request them from the cluster a second time.
+        # vLLM's "mp" executor uses the GPUs that Ray has already given to this replica. vLLM's Ray executor would
+        # request them from the cluster a second time.
         arguments["distributed_executor_backend"] = "mp"
     if settings.revision:
         arguments["revision"] = settings.revision
@@ -187,7 +191,7 @@ def engine_arguments(model: str, settings: VllmSettings, *, on_gpu: bool) -> dic
 
 
 def process_environment(threads: int, *, on_gpu: bool) -> dict[str, str]:
-    """Return the environment variables of the replica's process for which vLLM has no argument.
+    """Return the environment variables, by name, that configure vLLM where it has no argument.
 
     Args:
         threads: Threads of the CPU build; ignored on a GPU.
@@ -195,10 +199,11 @@ def process_environment(threads: int, *, on_gpu: bool) -> dict[str, str]:
     """
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
-        # A forked engine would inherit the replica's sockets and locks. In a Ray actor vLLM spawns anyway.
+        # A forked engine process would inherit the replica's sockets and locks. In a Ray actor, vLLM uses spawn even
+        # without this variable.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if not on_gpu:
-        # By default vLLM binds its threads to the first cores. Two replicas on one machine would share these cores.
+        # By default vLLM binds its threads to the first cores, so two replicas on one machine would share these cores.
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     return environment

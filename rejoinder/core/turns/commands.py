@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class AnnounceSpeech:
-    """Tell the client that the caller has been speaking since sample `start`."""
+    """Tell the client that the caller has started to speak. `start` is the first sample of the speech."""
 
     start: int
 
@@ -21,8 +21,7 @@ class Transcribe:
         revision: The revision that the result belongs to.
         start: First sample.
         end: Sample after the last one.
-        detect_end_of_turn: Whether to determine also the probability that the turn is over, and answer with
-            `VerdictReady`.
+        detect_end_of_turn: Whether to ask the turn detector as well, and to answer with `VerdictReady`.
     """
 
     revision: int
@@ -33,21 +32,21 @@ class Transcribe:
 
 @dataclass(frozen=True, slots=True)
 class StartDraft:
-    """Start a speculative reply to the transcript of this revision. None of its output may be sent yet."""
+    """Start a speculative reply to the transcript of this revision. Nothing of it may be sent before `StartReply`."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class DiscardDraft:
-    """Discard the speculative reply of this revision. Its turn is committed without it."""
+    """Discard the speculative reply of this revision, because its turn was committed and is not answered now."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRevision:
-    """Cancel all work for this revision, and discard its speculative reply."""
+    """Cancel all work for this revision of the utterance: transcript, verdict and speculative reply."""
 
     revision: int
 
@@ -68,9 +67,9 @@ class CommitTurn:
         revision: The revision that becomes the turn.
         start: First sample of the turn.
         end: Sample after the last one of the turn.
-        speech_end: Sample at which speech ended. The silence after it belongs to the turn.
-        transcript_requested: Whether `Transcribe` was commanded for this revision. If not, the session transcribes
-            [start, end) now.
+        speech_end: Sample at which speech ended. The silence from there to `end` belongs to the turn.
+        transcript_requested: Whether a `Transcribe` command was sent for this revision. If not, the session transcribes
+            the samples [start, end) now.
     """
 
     revision: int
@@ -90,7 +89,7 @@ class StartIdleTimer:
 
 @dataclass(frozen=True, slots=True)
 class CommitIdleTurn:
-    """Make the silence of samples [start, end) a turn of the conversation."""
+    """Make the silence of the idle timeout, samples [start, end), a turn of the conversation."""
 
     start: int
     end: int
@@ -101,8 +100,8 @@ class StartReply:
     """Start a reply.
 
     Attributes:
-        draft: The revision whose draft becomes the reply, if there is one.
-        request: The `request` of the `ReplyRequested` that caused the reply. None if a turn caused it.
+        draft: The revision whose speculative reply becomes this reply. None for a new reply.
+        request: The client's options, from the event `ReplyRequested`. None if a turn caused the reply.
     """
 
     draft: int | None = None
@@ -111,7 +110,7 @@ class StartReply:
 
 @dataclass(frozen=True, slots=True)
 class PauseReply:
-    """Stop the reply's playout at once. `ResumeReply` or `CancelReply` follows."""
+    """Stop the playout of the reply at once, but keep the reply so that `ResumeReply` can continue it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +120,17 @@ class ResumeReply:
 
 @dataclass(frozen=True, slots=True)
 class CancelReply:
-    """Cancel the reply. `reason` is the wire's name of the cause."""
+    """Cancel the reply. `reason` goes to the client in `status_details`: "turn_detected" means speech of the caller."""
 
     reason: Literal["turn_detected"]
 
 
 @dataclass(frozen=True, slots=True)
 class DismissUtterance:
-    """Drop the announced utterance without making it a turn.
+    """Drop the current utterance, which was announced to the client, without making it a turn.
 
     Attributes:
-        speech_end: Sample at which its sound ended.
+        speech_end: Sample at which the utterance's sound ended.
         end: Sample at which the next utterance may begin.
     """
 

@@ -37,7 +37,7 @@ def is_echo(heard: Sequence[str], spoken: Sequence[str]) -> bool:
 
 
 def _needed(count: int) -> int:
-    """Return how many words of an utterance of `count` words must occur in the reply for an echo (SHARE, at least 1)."""
+    """Return how many of an utterance's `count` words must occur in the reply for an echo: SHARE, at least one."""
     return max(1, math.ceil(count * SHARE))
 
 

@@ -2,7 +2,7 @@
 
 A fixed silence is the largest part of most systems' response time. A turn detector that only says yes or no is not
 better: after a wrong "incomplete", the caller waits for seconds until a fallback timeout. This module computes the
-silence from a budget of cut-offs, which is the accepted share of pauses that are mistaken for the end of the turn.
+silence from a budget of cut-offs: the accepted probability that a pause is mistaken for the end of the turn.
 
 Let p be the probability that the turn is over (`rejoinder.core.turns.end_of_turn`). With probability 1 - p, the silence
 is only a pause. Pauses inside a sentence are modelled by a Rayleigh distribution with mean m, in which long pauses are

@@ -1,7 +1,7 @@
 """Events of the turn machine. Events of speech are defined in `rejoinder.core.turns.speech_detector`.
 
 Sample indices count the caller's audio at 16 kHz. `processed` is the sample up to which voice activity is decided. An
-event that carries an old `revision` is a result for audio that has since changed, and is ignored.
+event with an old `revision` is a result for an earlier version of the utterance, and is ignored.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from rejoinder.core.turns.speech_detector import SoftEnd, SpeechResumed, SpeechS
 
 @dataclass(frozen=True, slots=True)
 class VerdictReady:
-    """The probability that the turn is over is known.
+    """The turn detector's verdict on a revision of the utterance is known, or did not come in time.
 
     Attributes:
         revision: The revision that was judged.
-        probability: The probability, or None if the turn detector did not answer in time.
+        probability: The probability that the turn is over, 0 to 1. None if the turn detector did not answer in time.
         processed: Sample up to which voice activity is decided.
     """
 
@@ -64,14 +64,14 @@ class AudioProcessed:
 
 @dataclass(frozen=True, slots=True)
 class SilenceElapsed:
-    """The timer of `WaitUntil` has fired, and voice activity is decided for all audio received before it."""
+    """The timer of `WaitUntil` has fired. Voice activity is decided for all audio received before the timer fired."""
 
     revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class CommitRequested:
-    """The client ends the utterance at sample `end` (input_audio_buffer.commit). It requests the reply separately."""
+    """The client ends the turn at sample `end` (input_audio_buffer.commit). It requests the reply separately."""
 
     end: int
 
@@ -88,7 +88,7 @@ class ReplyRequested:
     """The client asks for a reply (response.create). The session sends this only while no response is open.
 
     Attributes:
-        request: The client's options of the reply. The turn machine only copies them to `StartReply`.
+        request: The client's options for the reply. The turn machine only copies them to `StartReply`.
     """
 
     request: object | None = None
@@ -96,12 +96,15 @@ class ReplyRequested:
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded:
-    """The reply was played to its end, failed, or was cancelled by the client."""
+    """The reply has ended: it was played to its end, it failed, or the client cancelled it."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout:
-    """The timer of `StartIdleTimer` has fired. Samples [start, end) are the caller's audio received since its start."""
+    """The timer of `StartIdleTimer` has fired.
+
+    The samples [start, end) are the caller's audio that was received while the timer ran.
+    """
 
     revision: int
     start: int

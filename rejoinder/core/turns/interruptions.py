@@ -50,7 +50,7 @@ from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, Tu
 
 
 def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
-    """Open an utterance. If it interrupts a reply, pause the reply, or cancel it if replies are not paused."""
+    """Open an utterance. If it interrupts a reply, pause the reply, or cancel it if it cannot be paused."""
     check = BargeInCheck.PENDING if _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
     state = replace(state, caller=CallerState.SPEAKING, start=event.at, required_silence_s=None, barge_in_check=check)
     announce = AnnounceSpeech(event.at)

@@ -6,7 +6,7 @@ names the handler of every event in every caller state.
 
 States
 ------
-`TurnState` combines three small state machines. The first follows the caller:
+`TurnState` combines three small state machines. The first state machine follows the caller:
 
     QUIET ----SpeechStarted----> SPEAKING ----SoftEnd----> ENDPOINTING
       ^                            |  ^                      |  |
@@ -17,12 +17,13 @@ States
 - QUIET: No utterance is open. Speech opens one, and the client is told (`AnnounceSpeech`).
 - SPEAKING: The utterance grows. If it reaches `max_utterance_s`, it is committed as a turn.
 - ENDPOINTING: Speech has stopped, but the caller may only be pausing. The machine starts the work that a reply needs,
-  and waits for a longer silence. If speech resumes first, that work is cancelled. If not, the utterance is committed
-  as a turn (`CommitTurn`).
+  and waits for a longer silence. If speech resumes before this silence has passed, the work is cancelled. Otherwise the
+  utterance is committed as a turn (`CommitTurn`).
 
-The client can commit the utterance (`CommitRequested`) or drop it (`ClearRequested`) in any state. Both lead to QUIET.
+In any state, the client can commit the utterance (`CommitRequested`) or drop it (`ClearRequested`). The caller is then
+QUIET.
 
-The second follows the agent:
+The second state machine follows the agent:
 
     IDLE          StartReply                         -> REPLYING
     REPLYING      ReplyEnded or CancelReply          -> IDLE
@@ -41,9 +42,8 @@ The second follows the agent:
   It answers all turns that are committed until then.
 
 The third is the barge-in check of the utterance: NOT_NEEDED, PENDING, OVERDUE or REJECTED, described in
-`interruptions`. It is NOT_NEEDED for most utterances.
-Speech over a reply, or just after one, may be noise or an echo, so its utterance is checked. Silence alone does not
-make a checked utterance a turn: its words must be addressed to the agent.
+`interruptions`. It is NOT_NEEDED for most utterances. Speech over a reply, or just after one, may be noise or an echo,
+so such an utterance is checked. A checked utterance becomes a turn only if its words are addressed to the agent.
 
 A turn, event by event
 ----------------------
@@ -151,7 +151,11 @@ def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) ->
 
 
 def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> TurnStep:
-    """Start the work that a reply needs."""
+    """Enter ENDPOINTING after a tentative end of speech, and request the work that a reply needs.
+
+    This is the transcript, with semantic_vad the turn detector's verdict, and a speculative reply if one may start. An
+    utterance that is too short to be speech is rejected instead.
+    """
     if interruptions.too_short(state, event.speech_end, rules):
         return _schedule_commit(interruptions.reject_short(state, event.speech_end, rules), rules, event.at, now)
     judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD
@@ -172,7 +176,10 @@ def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) ->
 
 
 def _restarted(check: BargeInCheck) -> BargeInCheck:
-    """Return the check after new speech: PENDING again, because its old result is invalid, or still NOT_NEEDED."""
+    """Return the state of the barge-in check after more speech in the same utterance.
+
+    NOT_NEEDED stays. Any other state becomes PENDING, because the old result did not include the new words.
+    """
     return BargeInCheck.NOT_NEEDED if check is BargeInCheck.NOT_NEEDED else BargeInCheck.PENDING
 
 
@@ -182,10 +189,11 @@ def _start_draft(state: TurnState, rules: TurnRules) -> tuple[Command, ...]:
 
 
 def _speech_resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
-    """Continue the utterance as a new revision, and cancel the work for the old one."""
+    """Continue the utterance as a new revision, and cancel the work for the old revision."""
     old = state.revision
     overdue = state.barge_in_check is BargeInCheck.OVERDUE
-    # The turn could have been committed until the detector confirmed the speech, so the pause counts up to there.
+    # The pause is counted until the detector confirms the new speech, RESUME_WINDOWS after its start. Until then the
+    # turn could have been committed.
     confirmed = event.at + RESUME_WINDOWS * VAD_WINDOW
     state = replace(
         state,
@@ -195,13 +203,17 @@ def _speech_resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, no
         barge_in_check=_restarted(state.barge_in_check),
         pauses=state.pauses.with_pause((confirmed - state.speech_end) / STT_RATE),
     )
-    # A reply that was resumed because the words were overdue is paused again.
+    # In OVERDUE, the reply may have been resumed because the transcript was late. The new speech pauses it again.
     state, paused = interruptions.pause_reply(state, rules, now) if overdue else (state, ())
     return state, (CancelRevision(old), *paused)
 
 
 def _transcript_ready(state: TurnState, event: TranscriptReady, rules: TurnRules, now: float) -> TurnStep:
-    """Finish the barge-in check by the whole transcript."""
+    """Decide the barge-in check by the whole transcript of the revision.
+
+    Addressed words cancel the reply, and also end the turn if its required silence has passed. Otherwise the check is
+    REJECTED, and the utterance is dismissed after at most `resume_after_ms` of silence.
+    """
     if event.revision != state.revision or state.barge_in_check is BargeInCheck.NOT_NEEDED:
         return state, ()
     overdue = state.barge_in_check is BargeInCheck.OVERDUE
@@ -221,7 +233,7 @@ def _transcript_ready(state: TurnState, event: TranscriptReady, rules: TurnRules
 
 
 def _verdict_ready(state: TurnState, event: VerdictReady, rules: TurnRules, now: float) -> TurnStep:
-    """Decide the required silence by the verdict, unless it is decided already."""
+    """Decide the required silence from the turn detector's verdict, unless it is decided already."""
     if event.revision != state.revision or state.required_silence_s is not None:
         return state, ()
     return _decide_silence(state, rules=rules, probability=event.probability, processed=event.processed, now=now)
@@ -235,17 +247,17 @@ def _decide_silence(
 
 
 def _schedule_commit(state: TurnState, rules: TurnRules, processed: int, now: float) -> TurnStep:
-    """Commit now if the required silence has passed at sample `processed`, else set the timer for the rest."""
+    """Commit the turn if the required silence has passed at sample `processed`. Otherwise set a timer for the rest."""
     left_s = (state.required_silence_s or 0.0) - (processed - state.speech_end) / STT_RATE
     if left_s <= 0:
         return _commit(state, rules, now)
     if math.isinf(left_s):
-        return state, ()  # turn detection was switched off during the utterance: the client commits
+        return state, ()  # Turn detection was switched off during the utterance, so only the client ends the turn.
     return state, (WaitUntil(state.revision, now + left_s),)
 
 
 def _limit_utterance(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
-    """End an utterance that has reached its longest length: commit it, or dismiss it if it was rejected."""
+    """End an utterance that has reached `max_utterance_s`: commit it, or dismiss it if its check is REJECTED."""
     if event.processed - state.start < rules.max_utterance_s * STT_RATE:
         return state, ()
     if state.barge_in_check is BargeInCheck.REJECTED:
@@ -255,7 +267,7 @@ def _limit_utterance(state: TurnState, event: AudioProcessed, rules: TurnRules, 
 
 
 def _audio_processed(state: TurnState, event: AudioProcessed, rules: TurnRules, now: float) -> TurnStep:
-    """Commit the turn if its required silence has passed by the audio clock."""
+    """Commit the turn if its required silence has passed, counted in samples of the caller's audio."""
     required_s = state.required_silence_s
     if required_s is None or event.processed - state.speech_end < required_s * STT_RATE:
         return state, ()
@@ -263,7 +275,7 @@ def _audio_processed(state: TurnState, event: AudioProcessed, rules: TurnRules, 
 
 
 def _silence_elapsed(state: TurnState, event: SilenceElapsed, rules: TurnRules, now: float) -> TurnStep:
-    """Commit the turn: its required silence has passed by the wall clock."""
+    """Commit the turn, because the timer for its required silence has fired. Ignore a timer of an older revision."""
     required_s = state.required_silence_s
     if event.revision != state.revision or required_s is None or math.isinf(required_s):
         return state, ()
@@ -271,7 +283,10 @@ def _silence_elapsed(state: TurnState, event: SilenceElapsed, rules: TurnRules, 
 
 
 def _commit(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
-    """End the utterance after its required silence, unless its barge-in check is not passed."""
+    """Commit the utterance as a turn after its required silence.
+
+    If the utterance has not passed its barge-in check, wait for its words or dismiss it instead.
+    """
     end = state.speech_end + round((state.required_silence_s or 0.0) * STT_RATE)
     if state.barge_in_check is not BargeInCheck.NOT_NEEDED:
         return interruptions.await_words(state, rules, end, now)
@@ -280,7 +295,7 @@ def _commit(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
 
 
 def _commit_requested(state: TurnState, event: CommitRequested, rules: TurnRules, now: float) -> TurnStep:
-    """Commit the audio up to the client's sample. The client's request replaces the barge-in check."""
+    """Commit the audio up to sample `event.end` as a turn, without a barge-in check and without a reply."""
     requested = state.caller is CallerState.ENDPOINTING and state.transcript_requested_at > -math.inf
     turn = CommitTurn(
         state.revision,
@@ -293,9 +308,10 @@ def _commit_requested(state: TurnState, event: CommitRequested, rules: TurnRules
 
 
 def _finish_turn(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bool) -> TurnStep:
-    """Commit `turn`. If `reply` is True, answer it now, or after the reply that is under way."""
+    """Commit `turn`. If `reply` is True, answer it now, or after a reply that is under way has ended."""
     cancelled: tuple[Command, ...] = ()
-    if state.barge_in_check is not BargeInCheck.NOT_NEEDED:  # ended by the client or by its length: no check
+    # The client or the maximum length has ended the utterance before its words were checked. It passes the check.
+    if state.barge_in_check is not BargeInCheck.NOT_NEEDED:
         state, cancelled = interruptions.accept(state, rules)
     state = replace(
         state, caller=CallerState.QUIET, revision=state.revision + 1, start=turn.end, required_silence_s=None
@@ -308,7 +324,7 @@ def _finish_turn(state: TurnState, turn: CommitTurn, rules: TurnRules, reply: bo
 
 
 def _clear_requested(state: TurnState, event: ClearRequested, rules: TurnRules, now: float) -> TurnStep:
-    """Drop the utterance, and resume the reply that it paused."""
+    """Drop the utterance because the client requests it, and resume the reply that the utterance paused."""
     old = state.revision
     state = replace(
         state,
@@ -323,7 +339,7 @@ def _clear_requested(state: TurnState, event: ClearRequested, rules: TurnRules, 
 
 
 def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, now: float) -> TurnStep:
-    """Start the reply that the client requests. It replaces a paused reply."""
+    """Start the reply that the client requests. Cancel a paused reply first."""
     cancelled: tuple[Command, ...] = ()
     if state.agent is AgentState.PAUSED:
         state, cancelled = interruptions.accept(state, rules)
@@ -331,7 +347,7 @@ def _reply_requested(state: TurnState, event: ReplyRequested, rules: TurnRules, 
 
 
 def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: float) -> TurnStep:
-    """Start the queued reply, or else the idle timer."""
+    """Start the queued reply. If none is queued and the caller is QUIET, start the idle timer if one is configured."""
     state = replace(state, reply_ended_at=now)
     if state.agent is AgentState.REPLY_QUEUED:
         return replace(state, agent=AgentState.REPLYING), (StartReply(),)
@@ -342,7 +358,7 @@ def _reply_ended(state: TurnState, event: ReplyEnded, rules: TurnRules, now: flo
 
 
 def _idle_timeout(state: TurnState, event: IdleTimeout, rules: TurnRules, now: float) -> TurnStep:
-    """Commit the silence as a turn, and answer it."""
+    """Commit the silence of the idle timeout as a turn and answer it, if the agent is still IDLE."""
     if event.revision != state.revision or state.agent is not AgentState.IDLE or rules.idle_timeout_s is None:
         return state, ()
     state = replace(state, agent=AgentState.REPLYING, revision=state.revision + 1, start=event.end)
@@ -351,16 +367,17 @@ def _idle_timeout(state: TurnState, event: IdleTimeout, rules: TurnRules, now: f
 
 Handler = Callable[..., TurnStep]
 
-# The handler of each event in each caller state. The table is total: tests/core/turns/test_machine.py checks it.
+# The handler of each event in each caller state. tests/core/turns/test_machine.py checks that every pair has an entry.
 TABLE: dict[tuple[CallerState, type], Handler] = {
     (CallerState.QUIET, SpeechStarted): interruptions.speech_started,
-    (CallerState.QUIET, SoftEnd): _ignore,  # of speech that a clear or a commit has already ended
-    (CallerState.QUIET, SpeechResumed): interruptions.speech_started,  # decided just before the turn was committed
-    (CallerState.QUIET, VerdictReady): _ignore,  # late: its turn is over
-    (CallerState.QUIET, TranscriptReady): _ignore,  # late: its turn is over
-    (CallerState.QUIET, InterimReady): _ignore,  # late: its turn is over
+    (CallerState.QUIET, SoftEnd): _ignore,  # The client has already cleared or committed this speech.
+    # The detector decided that speech resumed just before it learned of the commit: the speech is a new utterance.
+    (CallerState.QUIET, SpeechResumed): interruptions.speech_started,
+    (CallerState.QUIET, VerdictReady): _ignore,  # The turn that this result belongs to is over.
+    (CallerState.QUIET, TranscriptReady): _ignore,  # The turn that this result belongs to is over.
+    (CallerState.QUIET, InterimReady): _ignore,  # The turn that this result belongs to is over.
     (CallerState.QUIET, AudioProcessed): _ignore,
-    (CallerState.QUIET, SilenceElapsed): _ignore,  # late: its turn is over
+    (CallerState.QUIET, SilenceElapsed): _ignore,  # The turn that this timer belongs to is over.
     (CallerState.QUIET, CommitRequested): _commit_requested,
     (CallerState.QUIET, ClearRequested): _clear_requested,
     (CallerState.QUIET, ReplyRequested): _reply_requested,
@@ -369,27 +386,27 @@ TABLE: dict[tuple[CallerState, type], Handler] = {
     (CallerState.SPEAKING, SpeechStarted): _ignore,
     (CallerState.SPEAKING, SoftEnd): _soft_end,
     (CallerState.SPEAKING, SpeechResumed): _ignore,
-    (CallerState.SPEAKING, VerdictReady): _ignore,  # late: speech has resumed
-    (CallerState.SPEAKING, TranscriptReady): _ignore,  # late: speech has resumed
+    (CallerState.SPEAKING, VerdictReady): _ignore,  # Speech has resumed, so this result is outdated.
+    (CallerState.SPEAKING, TranscriptReady): _ignore,  # Speech has resumed, so this result is outdated.
     (CallerState.SPEAKING, InterimReady): interruptions.interim_ready,
     (CallerState.SPEAKING, AudioProcessed): _limit_utterance,
-    (CallerState.SPEAKING, SilenceElapsed): _ignore,  # late: speech has resumed
+    (CallerState.SPEAKING, SilenceElapsed): _ignore,  # Speech has resumed, so this timer is outdated.
     (CallerState.SPEAKING, CommitRequested): _commit_requested,
     (CallerState.SPEAKING, ClearRequested): _clear_requested,
     (CallerState.SPEAKING, ReplyRequested): _reply_requested,
     (CallerState.SPEAKING, ReplyEnded): _reply_ended,
-    (CallerState.SPEAKING, IdleTimeout): _ignore,  # the caller is not idle
+    (CallerState.SPEAKING, IdleTimeout): _ignore,  # The caller is speaking, so there is no idle turn.
     (CallerState.ENDPOINTING, SpeechStarted): _speech_resumed,
     (CallerState.ENDPOINTING, SoftEnd): _ignore,
     (CallerState.ENDPOINTING, SpeechResumed): _speech_resumed,
     (CallerState.ENDPOINTING, VerdictReady): _verdict_ready,
     (CallerState.ENDPOINTING, TranscriptReady): _transcript_ready,
-    (CallerState.ENDPOINTING, InterimReady): _ignore,  # the whole transcript has been requested
+    (CallerState.ENDPOINTING, InterimReady): _ignore,  # The requested transcript of the whole utterance decides.
     (CallerState.ENDPOINTING, AudioProcessed): _audio_processed,
     (CallerState.ENDPOINTING, SilenceElapsed): _silence_elapsed,
     (CallerState.ENDPOINTING, CommitRequested): _commit_requested,
     (CallerState.ENDPOINTING, ClearRequested): _clear_requested,
     (CallerState.ENDPOINTING, ReplyRequested): _reply_requested,
     (CallerState.ENDPOINTING, ReplyEnded): _reply_ended,
-    (CallerState.ENDPOINTING, IdleTimeout): _ignore,  # the caller is not idle
+    (CallerState.ENDPOINTING, IdleTimeout): _ignore,  # The caller has just spoken, so there is no idle turn.
 }

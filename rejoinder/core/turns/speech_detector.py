@@ -1,8 +1,9 @@
 """Speech detector: finds where speech starts, ends and resumes, from the speech probability of each 32 ms window.
 
 Two thresholds keep a window of medium probability from toggling the result. Outside speech, a window must reach
-`threshold` to count as speech. Inside speech, it must only reach `release_threshold`. Two durations filter short
-sounds: a click does not open a turn (`min_speech_ms`), and a stop consonant does not close it (`soft_end_ms`).
+`threshold` to count as speech. Inside speech, it must only reach `release_threshold`. Two minimum durations filter
+short events: a click does not start speech (`min_speech_ms`), and a stop consonant does not end it (`soft_end_ms`).
+In the diagram, a loud window counts as speech, and a quiet window does not.
 
               loud              min_speech_ms            quiet               soft_end_ms
     SILENCE ---------> ONSET ----------------> SPEECH ----------> TRAILING --------------> ENDED
@@ -64,9 +65,11 @@ LEVEL_DECAY = 10 ** (-0.2 / 10)
 
 
 class SpeechPhase(Enum):
-    """Phase of the detector, see the diagram of this module.
+    """Phase of the speech detector.
 
-    In ONSET and RESUMING, the newest speech is still too short to be reported.
+    SILENCE: no speech. ONSET: speech too short to be reported. SPEECH: reported speech. TRAILING: silence too short to
+    be reported. ENDED: a tentative end of speech was reported. RESUMING: new speech after the tentative end, too short
+    to be reported.
     """
 
     SILENCE = "silence"
@@ -82,10 +85,10 @@ class SpeechState:
     """State of the detector for one call.
 
     Attributes:
-        phase: Where the detector is in the diagram above.
-        run_start: First sample of the newest run of speech windows.
+        phase: Phase of the detector.
+        run_start: First sample of the newest uninterrupted run of speech windows.
         speech_end: Sample after the last window that counted as speech.
-        level: Power of the loudest window of the utterance, decayed by LEVEL_DECAY.
+        level: Power of the loudest window of the utterance, multiplied by LEVEL_DECAY for each later speech window.
         dip: Sample after the first window of the current dip (a fall of the level by DIP_DB). None if there is no dip
             now.
     """
@@ -98,20 +101,20 @@ class SpeechState:
 
     @property
     def listens(self) -> bool:
-        """True if the next `step` needs the window's power."""
+        """True if the next call of `step` uses the window's power, which is the case in all phases but SILENCE."""
         return self.phase is not SpeechPhase.SILENCE
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """Speech has started at sample `at`."""
+    """Speech has started. `at` is its first sample."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class SoftEnd:
-    """Tentative end of speech. Speech ended at sample `speech_end`, and this was decided at sample `at`."""
+    """Tentative end of speech. Speech ended at sample `speech_end`; the detector decided so at the later sample `at`."""
 
     speech_end: int
     at: int
@@ -119,7 +122,7 @@ class SoftEnd:
 
 @dataclass(frozen=True, slots=True)
 class SpeechResumed:
-    """Speech has resumed at sample `at`, after a tentative end and before a commit."""
+    """Speech has resumed after a tentative end, before the turn was committed. `at` is its first new sample."""
 
     at: int
 
@@ -142,8 +145,8 @@ def step(
         settings: Thresholds and durations. They may change between windows.
         probability: The window's speech probability.
         window_end: Sample index after the window, at 16 kHz, counted from the start of the call.
-        power: Mean square of the window's samples, on any scale. It is only used if `state.listens`. None disables
-            the thresholds for quiet windows.
+        power: Mean square of the window's samples. The scale is free, but must stay the same during a call. It is used
+            only if `state.listens`. None disables the higher thresholds for windows whose level has dropped.
     """
     threshold = settings.release_threshold if state.phase in _HOLDING else settings.threshold
     if state.phase in _SPEAKING and power is not None:
@@ -155,9 +158,9 @@ def step(
 
 
 def committed(state: SpeechState) -> SpeechState:
-    """Return the state after a commit: the next speech starts a new utterance.
+    """Return the state after the turn was committed: the next speech starts a new utterance.
 
-    A run of speech windows that has already begun is kept, and becomes part of the next utterance.
+    Speech that has begun but is too short to be reported is kept, and becomes part of the next utterance.
     """
     phase = SpeechPhase.ONSET if state.phase in (SpeechPhase.ONSET, SpeechPhase.RESUMING) else SpeechPhase.SILENCE
     return replace(state, phase=phase)
@@ -169,14 +172,20 @@ def silence(state: SpeechState, now_sample: int) -> int:
 
 
 def _drop_threshold(settings: SpeechSettings, power: float, level: float) -> float:
-    """Return the threshold for a window that is quieter than `level`, or 0 if it is loud enough."""
+    """Return the probability that a window needs to count as speech because it is much quieter than `level`.
+
+    It is 0 if the window's power is less than HUSH_DB below `level`.
+    """
     if power < level * _GONE:
         return max(settings.drop_30db_threshold, settings.drop_40db_threshold)
     return settings.drop_30db_threshold if power < level * _HUSHED else 0.0
 
 
 def _dip(state: SpeechState, power: float | None, window_end: int) -> int | None:
-    """Return `SpeechState.dip` after a window of this power."""
+    """Return the new value of `SpeechState.dip`: the end of the first window of the current dip, or None.
+
+    A window belongs to a dip if its power is at least DIP_DB below the level of the utterance.
+    """
     if power is None or state.phase not in _UNDER_WAY or power >= state.level * _DIPPED:
         return None
     return window_end if state.dip is None else state.dip

@@ -12,7 +12,7 @@ from rejoinder.core.turns.endpointing import DetectionMode, PauseStats, TurnDete
 
 
 class CallerState(Enum):
-    """Activity of the caller.
+    """What the caller is doing, as the turn machine sees it.
 
     QUIET: no utterance is open. SPEAKING: the caller is speaking. ENDPOINTING: speech has stopped, and the machine
     is deciding whether the turn is over.
@@ -24,11 +24,10 @@ class CallerState(Enum):
 
 
 class AgentState(Enum):
-    """Activity of the agent.
+    """What the agent is doing, as the turn machine sees it.
 
-    IDLE: no reply is under way. REPLYING: a reply is under way. PAUSED: a reply is under way, but its playout is
-    paused because of speech over it. REPLY_QUEUED: a reply is under way that the newest turn did not interrupt, and
-    the reply to that turn follows it.
+    IDLE: no reply is under way. REPLYING: a reply is under way. PAUSED: the caller's speech has paused the playout of a
+    reply. REPLY_QUEUED: a reply is under way, and the reply to a newer turn starts after it.
     """
 
     IDLE = "idle"
@@ -38,9 +37,9 @@ class AgentState(Enum):
 
 
 class BargeInCheck(Enum):
-    """Progress of the check that an utterance is a turn, by its words.
+    """Progress of the barge-in check: are the words of an utterance addressed to the agent?
 
-    An utterance is checked if it began over a reply, or soon enough after one to be its echo.
+    An utterance is checked if it began over a reply, or so soon after a reply that it may be an echo.
 
     NOT_NEEDED: the utterance needs no check, or has passed it. PENDING: its words are not known yet. OVERDUE: its
     words are not known yet, although the silence that ends a turn has passed. REJECTED: it has no words that are
@@ -63,7 +62,7 @@ class TurnRules:
         max_utterance_s: Longest utterance in seconds. A longer one is committed as a turn at this length.
         drafts: Whether a speculative reply may start before its turn ends.
         barge_in: Settings of speech over a reply.
-        min_speech_ms: Minimum length of speech. A checked utterance that is shorter counts as noise.
+        min_speech_ms: Minimum length of speech in milliseconds. A shorter utterance over a reply counts as noise.
     """
 
     detection: TurnDetection
@@ -82,14 +81,14 @@ class TurnRules:
     def idle_timeout_s(self) -> float | None:
         """Seconds of silence after a reply until the agent speaks again, or None if there is no idle timeout.
 
-        Only server_vad has an idle timeout.
+        There is none if turns are not answered automatically. Only the mode server_vad has an idle timeout.
         """
         idle_ms = self.detection.idle_timeout_ms
         return idle_ms / 1000 if idle_ms is not None and self.auto_reply else None
 
     @property
     def pauses_replies(self) -> bool:
-        """True if speech over a reply first pauses it, and only words cancel it."""
+        """True if speech over a reply first pauses the reply, and only words cancel it."""
         return self.detection.interrupt_response and self.barge_in.min_words > 0
 
 
@@ -106,10 +105,10 @@ class TurnState:
         start: First sample of the utterance. While QUIET, the end of the last utterance.
         speech_end: Sample at which the newest speech ended.
         required_silence_s: Silence that ends the turn, in seconds. None until it is decided.
-        barge_in_check: Progress of the check that the utterance is a turn.
+        barge_in_check: Progress of the check whether the utterance is addressed to the agent.
         pauses: Lengths of this caller's pauses inside turns.
-        transcript_requested_at: When the transcript was requested at the newest tentative end of speech. Never, if
-            that speech was too short to be transcribed.
+        transcript_requested_at: When the transcript was requested at the newest tentative end of speech, or `-inf` if
+            the speech was too short to be transcribed.
         reply_paused_at: When a reply was last paused.
         reply_ended_at: When a reply last ended.
     """

@@ -13,8 +13,8 @@ from enum import Enum
 class TranscriptEnding(Enum):
     """How a transcript ends.
 
-    FINISHED: with a sentence that looks complete. OPEN: with a sentence that must continue ("I would like to"). UNCLEAR:
-    neither.
+    FINISHED: with a sentence that looks complete. OPEN: with a sentence that must continue ("I would like to").
+    UNCLEAR: neither.
     """
 
     FINISHED = "finished"

@@ -13,14 +13,15 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
-# Limit of nested levels. Realtime events nest six levels deep, and a tool's JSON schema a few more.
+# Maximum depth of nested JSON. Realtime events nest six levels deep, and a tool's JSON schema a few more.
 MAX_DEPTH = 64
 MAX_EVENT_ID = 512
-# OpenAI's limit for the decoded audio of one append.
+# OpenAI's limit for the decoded audio of one input_audio_buffer.append event: 15 MiB.
 MAX_APPEND_BYTES = 15 * 1024 * 1024
 MAX_APPEND_CHARACTERS = MAX_APPEND_BYTES * 4 // 3 + 4
 
-# Text before and after the audio: either order of the fields, with and without the spaces of json.dumps.
+# The usual texts before and after the audio of an append message: the fields in either order, with and without the
+# spaces that json.dumps writes.
 _APPEND_SPELLINGS = tuple(
     (head.encode(), tail.encode())
     for space in ("", " ")
@@ -33,7 +34,7 @@ _APPEND_SPELLINGS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """Base of all client events. `event_id` is the client's id of the event, repeated in errors, or None."""
+    """Base of all client events. `event_id` is the client's id of the event, which errors repeat. None if not sent."""
 
     event_id: str | None
 
@@ -64,7 +65,10 @@ class ClearAudio(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class CreateItem(ClientEvent):
-    """conversation.item.create: add `item` after `previous_item_id` ("root": first, None: last)."""
+    """conversation.item.create: add `item` after the item `previous_item_id`.
+
+    "root" adds it at the beginning, and None at the end.
+    """
 
     item: Fields
     previous_item_id: str | None
@@ -79,14 +83,14 @@ class DeleteItem(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class RetrieveItem(ClientEvent):
-    """conversation.item.retrieve: send the item back."""
+    """conversation.item.retrieve: send the item with this id to the client."""
 
     item_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TruncateItem(ClientEvent):
-    """conversation.item.truncate: the caller heard only the first `audio_end_ms` of an assistant item."""
+    """conversation.item.truncate: the caller heard only the first `audio_end_ms` milliseconds of an assistant item."""
 
     item_id: str
     audio_end_ms: int
@@ -108,7 +112,7 @@ class CancelResponse(ClientEvent):
 
 @dataclass(eq=False)
 class MalformedEvent(CallerError):
-    """Client event that is refused. `client_event_id` is its `event_id`, if that could be read."""
+    """Error for a client event that is refused. `client_event_id` is the event's id, or None if it was not readable."""
 
     client_event_id: str | None = None
 
@@ -137,11 +141,12 @@ def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent
 
 
 def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | None:
-    """Return the audio of an append message without parsing JSON; None if the message needs the full parser.
+    """Return the audio of an input_audio_buffer.append message without parsing its JSON.
 
-    Clients send appends fifty times a second, in one of a few spellings. A spelling fixes every character except the
-    base64, and strict base64 contains no quote and no escape. So the result equals that of a JSON parser. Invalid
-    messages return None as well.
+    Return None if the message is not in one of the usual spellings, or is invalid. Then it needs the full parser.
+
+    Clients send such messages fifty times a second, so this is faster. A spelling fixes every character except the
+    base64 text, which contains no quotes and no escapes. The result is therefore the same as that of a JSON parser.
     """
     for head, tail in _APPEND_SPELLINGS:
         if message.startswith(head) and message.endswith(tail):
@@ -149,7 +154,8 @@ def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | No
             break
     else:
         return None
-    if not 0 <= size <= MAX_APPEND_CHARACTERS:  # negative: head and tail overlap
+    # The size is negative if the message is so short that head and tail overlap.
+    if not 0 <= size <= MAX_APPEND_CHARACTERS:
         return None
     try:
         audio = binascii.a2b_base64(message[len(head) : len(head) + size], strict_mode=True)
@@ -159,9 +165,10 @@ def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | No
 
 
 def _document(message: str | bytes) -> Any:
-    """Return the JSON in a message that is safe to store, log and send back.
+    """Parse a message as JSON, and check that its content is safe to store, log and send back.
 
-    Raise CallerError for half surrogate pairs, numbers that are not finite, and deep nesting.
+    Raise CallerError if the message is not JSON, contains half a surrogate pair or a number that is not finite, or is
+    nested deeper than MAX_DEPTH.
     """
     try:
         document = json.loads(message, parse_constant=_refuse_constant)

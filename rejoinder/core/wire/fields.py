@@ -1,4 +1,4 @@
-"""Typed access to untrusted JSON. Every refusal is a CallerError with the field's dotted path and the fix."""
+"""Typed access to untrusted JSON. An invalid field raises a CallerError with the field's dotted path."""
 
 from __future__ import annotations
 
@@ -11,18 +11,26 @@ Json = dict[str, Any]
 
 
 def refuse(message: str, param: str, *, code: str = "invalid_value", remedy: str = "") -> CallerError:
-    """Return the error to raise for a bad field; `param` is its dotted path."""
+    """Return the error to raise for an invalid field.
+
+    Args:
+        message: What is wrong.
+        param: Dotted path of the field.
+        code: `code` of the OpenAI Realtime error.
+        remedy: What the client's developer can do about it.
+    """
     return CallerError(message, remedy, code=code, param=param)
 
 
 class Fields:
-    """One JSON object and its dotted path. Unknown fields are ignored, because real clients send many.
+    """JSON object from a client, and its dotted path in the message.
 
-    Every method that reads a field raises CallerError if the field has the wrong type or an invalid value.
+    Unknown fields are ignored, because real clients send many. Every method that reads a field, except `raw`, raises
+    CallerError if the field has the wrong type or an invalid value.
     """
 
     def __init__(self, value: object, path: str) -> None:
-        """Wrap `value`; raise CallerError if it is not an object."""
+        """Wrap the JSON value at `path`; raise CallerError if the value is not an object."""
         if not isinstance(value, Mapping):
             raise refuse(f"{path} must be an object.", path, code="invalid_type")
         self._value: Mapping[str, Any] = value
@@ -32,19 +40,19 @@ class Fields:
         return name in self._value
 
     def at(self, name: str) -> str:
-        """Return the dotted path of a field."""
+        """Return the dotted path of the field `name` in the message, for errors."""
         return f"{self.path}.{name}" if self.path else name
 
     def raw(self, name: str) -> Any:
-        """Return the value unchecked; None if the field is absent."""
+        """Return the value of the field without a check of its type; None if the field is absent."""
         return self._value.get(name)
 
     def child(self, name: str) -> Fields:
-        """Return the object under `name`; an absent field counts as an empty object."""
+        """Return the object in the field `name`; an absent field counts as an empty object."""
         return Fields(self._value.get(name, {}), self.at(name))
 
     def text(self, name: str, default: str | None = None, *, limit: int = 100_000) -> str:
-        """Return a string of at most `limit` characters; without a default the field is required."""
+        """Return the string in a field, of at most `limit` characters; without a default the field is required."""
         value = self._value.get(name, default)
         if value is None:
             raise refuse(f"{self.at(name)} is required.", self.at(name), code="missing_required_parameter")
@@ -55,11 +63,11 @@ class Fields:
         return value
 
     def optional_text(self, name: str) -> str | None:
-        """Return a string; None if the field is absent or null."""
+        """Return the string in a field; None if the field is absent or null."""
         return None if self._value.get(name) is None else self.text(name)
 
     def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-        """Return a string that is one of `allowed`; without a default the field is required."""
+        """Return the string in a field, which must be in `allowed`; without a default the field is required."""
         value = self.text(name, default)
         if value not in allowed:
             options = ", ".join(allowed)
@@ -67,7 +75,7 @@ class Fields:
         return value
 
     def texts(self, name: str, limit: int) -> list[str]:
-        """Return a list of at most `limit` strings; an absent field or null counts as an empty list."""
+        """Return the list in a field, of at most `limit` strings; an absent field or null counts as an empty list."""
         value = self._value.get(name)
         if value is None:
             return []
@@ -78,7 +86,7 @@ class Fields:
         return value
 
     def flag(self, name: str, default: bool) -> bool:
-        """Return a boolean; `default` if the field is absent or null."""
+        """Return the boolean in a field; `default` if the field is absent or null."""
         value = self._value.get(name)
         if value is None:
             return default
@@ -87,7 +95,7 @@ class Fields:
         return value
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
-        """Return a number from `low` to `high`; without a default the field is required."""
+        """Return the number in a field, from `low` to `high`; without a default the field is required."""
         value = self._value.get(name, default)
         if value is None:
             raise refuse(f"{self.at(name)} is required.", self.at(name), code="missing_required_parameter")
@@ -98,14 +106,14 @@ class Fields:
         return value
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        """Return a whole number from `low` to `high`; without a default the field is required."""
+        """Return the whole number in a field, from `low` to `high`; without a default the field is required."""
         value = self.number(name, low, high, default)
         if value != int(value):
             raise refuse(f"{self.at(name)} must be a whole number.", self.at(name), code="invalid_type")
         return int(value)
 
     def items(self, name: str, limit: int) -> list[Fields]:
-        """Return a list of at most `limit` objects; an absent field or null counts as an empty list."""
+        """Return the list in a field, of at most `limit` objects; an absent field or null counts as an empty list."""
         value = self._value.get(name)
         if value is None:
             return []
@@ -116,5 +124,5 @@ class Fields:
         return [Fields(entry, f"{self.at(name)}[{index}]") for index, entry in enumerate(value)]
 
     def as_dict(self) -> Json:
-        """Return a shallow copy of the object."""
+        """Return a shallow copy of the JSON object as a dict."""
         return dict(self._value)

@@ -1,7 +1,7 @@
 """The audio formats of the wire: 24 kHz PCM and 8 kHz G.711, chosen separately for each direction.
 
-Inside the system, the caller's audio has 16 kHz and the reply's audio 24 kHz. Every length and position is counted at
-those rates, so only the two converters below depend on the wire format.
+Inside the system, the caller's audio has a rate of 16 kHz and the reply's audio a rate of 24 kHz. Lengths and positions
+are counted at these rates. So only `WireDecoder` and `WireEncoder` depend on the wire format.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from rejoinder.core.wire.fields import Fields, Json
 
 
 class AudioFormat(Enum):
-    """Format types of OpenAI Realtime."""
+    """Audio formats of OpenAI Realtime. Values are the `type` on the wire.
+
+    PCM: 16-bit at 24 kHz. PCMU and PCMA: G.711 mu-law and A-law at 8 kHz.
+    """
 
     PCM = "audio/pcm"
     PCMU = "audio/pcmu"
@@ -23,12 +26,12 @@ class AudioFormat(Enum):
 
     @property
     def law(self) -> Law | None:
-        """G.711 law; None for PCM."""
+        """G.711 codec of the format; None for PCM."""
         return {AudioFormat.PCMU: MU_LAW, AudioFormat.PCMA: A_LAW}.get(self)
 
     @property
     def rate(self) -> int:
-        """Samples a second: 24000 or 8000."""
+        """Samples per second: 24000 for PCM, 8000 for G.711."""
         return WIRE_RATE if self.law is None else TELEPHONE_RATE
 
     @property
@@ -37,12 +40,16 @@ class AudioFormat(Enum):
         return SAMPLE_BYTES if self.law is None else 1
 
     def wire(self) -> Json:
-        """Return the `format` object of sessions and responses. Only PCM states a rate."""
+        """Return the format as the JSON object `format` of sessions and responses. Only PCM has a `rate` there."""
         return {"type": self.value} | ({"rate": WIRE_RATE} if self.law is None else {})
 
 
 def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
-    """Return the `format` in a client's `audio.input` or `audio.output` object, or `current` if it sent none.
+    """Return the audio format that a client sent, or `current` if it sent none.
+
+    Args:
+        patch: The client's `audio.input` or `audio.output` object.
+        current: The format until now.
 
     Raises:
         CallerError: The format or its rate is not supported.
@@ -56,7 +63,7 @@ def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
 
 
 class WireDecoder:
-    """Converter of one caller's audio from a wire format to 16 kHz PCM. It keeps the resampler's state.
+    """Converter of one caller's audio stream from a wire format to 16 kHz PCM, message by message.
 
     Attributes:
         format: The wire format.
@@ -70,12 +77,12 @@ class WireDecoder:
         self._to_stt = Resampler(WIRE_TO_STT if self._law is None else TELEPHONE_TO_STT)
 
     def __call__(self, audio: bytes) -> bytes:
-        """Return the audio of one message, which consists of whole samples, as 16-bit PCM at 16 kHz."""
+        """Return the audio of one message, which must be whole samples, as 16-bit PCM at 16 kHz."""
         return self._to_stt(self._law.decode(audio) if self._law else audio)
 
 
 class WireEncoder:
-    """Converter of one response's audio from 24 kHz PCM to a wire format. It keeps the resampler's state."""
+    """Converter of one response's audio from 24 kHz PCM to a wire format, chunk by chunk."""
 
     def __init__(self, wire: AudioFormat = AudioFormat.PCM) -> None:
         self.format = wire
@@ -85,6 +92,6 @@ class WireEncoder:
     def __call__(self, pcm: bytes) -> bytes:
         """Return one chunk of 24 kHz 16-bit PCM in the wire format.
 
-        With G.711, up to two samples wait for the next call.
+        With G.711, up to two samples of the chunk are converted only with the next chunk.
         """
         return self._law.encode(self._to_telephone(pcm)) if self._law else pcm

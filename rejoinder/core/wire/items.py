@@ -1,4 +1,4 @@
-"""The conversation as an ordered list of items. The language model's prompt is made from their text.
+"""The conversation as an ordered list of items, whose texts become the language model's prompt.
 
 Truncating an assistant item keeps only the words that were played. An unknown id raises CallerError, so that a client's
 mistake does not end the session.
@@ -16,7 +16,8 @@ from rejoinder.core.wire.fields import Fields, Json, refuse
 ItemType = Literal["message", "function_call", "function_call_output"]
 Status = Literal["in_progress", "completed", "incomplete"]
 
-# These limits protect the host's memory. The history of a long call, which a client may send again, is within them.
+# Maximum number of items, content parts per item, and characters per item. They protect the host's memory, and allow a
+# client to send the whole history of a long call again.
 MAX_ITEMS = 2000
 MAX_CONTENT_PARTS = 64
 MAX_TEXT = 100_000
@@ -36,7 +37,7 @@ class Item:
         text: Text or transcript for the language model; None for function calls and their outputs.
         spoken: True if the item was audio; `text` is then its transcript.
         audio_ms: Length of generated audio in milliseconds; 0 for text.
-        call: Fields of a function call or of its output.
+        call: Fields of a function call or of its output, as on the wire. Empty for messages.
     """
 
     id: str
@@ -49,9 +50,9 @@ class Item:
     call: Json = field(default_factory=dict)
 
     def wire(self, *, reveal: bool = True) -> Json:
-        """Return the item as JSON.
+        """Return the item as JSON for an event.
 
-        With `reveal` False the transcript of a spoken user item is null, as conversation.item.added requires.
+        If `reveal` is False, the transcript of a spoken user item is null, as conversation.item.added requires.
         """
         base: Json = {"id": self.id, "object": "realtime.item", "type": self.type, "status": self.status}
         if self.type != "message":
@@ -68,7 +69,7 @@ class Item:
 
 
 class Conversation:
-    """Ordered items of one session. Not thread-safe."""
+    """Ordered list of the conversation items of one session. Not thread-safe."""
 
     def __init__(self) -> None:
         self._items: list[Item] = []
@@ -106,9 +107,9 @@ class Conversation:
         return self.predecessor(item.id)
 
     def append(self, item: Item) -> str | None:
-        """Add an item of the session at the end and return the id of the item before it.
+        """Add an item that the session made at the end, and return the id of the item before it; None if it is first.
 
-        MAX_ITEMS does not apply, because the length of the session limits the number of turns.
+        MAX_ITEMS limits only a client's items. The maximum length of a session limits the items of its turns.
         """
         self._items.append(item)
         return self.predecessor(item.id)
@@ -133,7 +134,7 @@ class Conversation:
         del self._items[self._index(item_id, "item_id")]
 
     def truncate(self, item_id: str, played: str, audio_end_ms: int) -> None:
-        """Reduce an assistant item to what was played. Raise CallerError for an unknown id.
+        """Reduce an assistant item to the part that was played. Raise CallerError for an unknown id.
 
         Args:
             item_id: Id of the item.
@@ -144,7 +145,7 @@ class Conversation:
         self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
     def messages(self) -> list[ChatMessage]:
-        """Return the messages for the language model: messages with text, and tool results as system messages."""
+        """Return the conversation for the language model: messages with text, and tool results as system messages."""
         found = []
         for item in self._items:
             if item.type == "message" and item.text:
@@ -163,7 +164,7 @@ class Conversation:
 
 
 def parse_item(fields: Fields, fresh_id: str) -> Item:
-    """Return a client's item; it gets `fresh_id` if the client sent no id. Raise CallerError naming a bad field."""
+    """Return the item in a client's JSON; without an id it gets `fresh_id`. An invalid field raises CallerError."""
     item_id = fields.text("id", limit=128) if fields.raw("id") else fresh_id
     kind = fields.choice("type", ("message", "function_call", "function_call_output"))
     if kind == "function_call":

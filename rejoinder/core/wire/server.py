@@ -1,8 +1,8 @@
 """Server events as dicts, in the shapes that the validators of openai-python and other clients accept.
 
-Each function has the name of the event that it returns. Audio in `delta` stays raw bytes here; the transport encodes
-it. The session adds `event_id` when it sends an event. Positions in milliseconds count from the start of the session's
-input audio.
+A function is named after the event that it returns. In audio events, `delta` is raw bytes, which the transport encodes.
+The session adds `event_id` when it sends an event. Positions in milliseconds count from the start of the session's
+input audio, unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ResponseStatus = Literal["in_progress", "completed", "cancelled", "incomplete", 
 
 
 class IdStamp:
-    """Source of ids in one session, without randomness. The session's `key` makes them unique."""
+    """Generator of ids in one session, from counters. The session's `key` makes them unique among all sessions."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -32,16 +32,16 @@ class IdStamp:
 
 
 def session_event(kind: Literal["created", "updated"], session: Json) -> Json:
-    """Return session.created or session.updated."""
+    """Return session.created or session.updated, which send the whole configuration of the session to the client."""
     return {"type": f"session.{kind}", "session": session}
 
 
 def error(fault: CallerError, client_event_id: str | None) -> Json:
-    """Return an error event for invalid input; the session stays open.
+    """Return an error event for invalid input of the client; the session stays open.
 
     Args:
-        fault: The refusal.
-        client_event_id: `event_id` of the client's event, echoed; None if it had none.
+        fault: What is wrong with the input.
+        client_event_id: `event_id` of the client's invalid event; None if it had none.
     """
     body: Json = {"type": "invalid_request_error", "code": fault.code, "message": str(fault)}
     if fault.param:
@@ -66,12 +66,18 @@ def server_error(code: str, message: str, client_event_id: str | None = None) ->
 
 
 def speech_started(item_id: str, audio_start_ms: int) -> Json:
-    """Return input_audio_buffer.speech_started: the caller has started to speak. `item_id`: item of the turn."""
+    """Return input_audio_buffer.speech_started: the caller has started to speak.
+
+    `item_id` is the id of the item that the turn will become.
+    """
     return {"type": "input_audio_buffer.speech_started", "item_id": item_id, "audio_start_ms": audio_start_ms}
 
 
 def speech_stopped(item_id: str, audio_end_ms: int) -> Json:
-    """Return input_audio_buffer.speech_stopped: the caller has stopped speaking. `item_id`: item of the turn."""
+    """Return input_audio_buffer.speech_stopped: the caller has stopped speaking.
+
+    `item_id` is the id of the item that the turn will become.
+    """
     return {"type": "input_audio_buffer.speech_stopped", "item_id": item_id, "audio_end_ms": audio_end_ms}
 
 
@@ -80,8 +86,8 @@ def timeout_triggered(item_id: str, audio_start_ms: int, audio_end_ms: int) -> J
 
     Args:
         item_id: Id of the item that the silence becomes.
-        audio_start_ms: Start of the silence.
-        audio_end_ms: End of the silence.
+        audio_start_ms: Start of the silence, in milliseconds of input audio.
+        audio_end_ms: End of the silence, in milliseconds of input audio.
     """
     return {
         "type": "input_audio_buffer.timeout_triggered",
@@ -94,20 +100,20 @@ def timeout_triggered(item_id: str, audio_start_ms: int, audio_end_ms: int) -> J
 def committed(item_id: str, previous_id: str | None) -> Json:
     """Return input_audio_buffer.committed: the turn has ended and becomes the item `item_id`.
 
-    `previous_id` is the id of the item before it; None if it is the first.
+    `previous_id` is the id of the item before this item; None if it is the first.
     """
     return {"type": "input_audio_buffer.committed", "item_id": item_id, "previous_item_id": previous_id}
 
 
 def cleared() -> Json:
-    """Return input_audio_buffer.cleared."""
+    """Return input_audio_buffer.cleared: the audio that was not committed is discarded."""
     return {"type": "input_audio_buffer.cleared"}
 
 
 def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | None) -> Json:
-    """Return conversation.item.added or .done. A spoken user item is sent without its transcript.
+    """Return conversation.item.added or conversation.item.done. A spoken user item is sent without its transcript.
 
-    `previous_id` is the id of the item before it; None if it is the first.
+    `previous_id` is the id of the item before this item; None if it is the first.
     """
     return {
         "type": f"conversation.item.{kind}",
@@ -117,17 +123,20 @@ def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | No
 
 
 def retrieved(item: Item) -> Json:
-    """Return conversation.item.retrieved."""
+    """Return conversation.item.retrieved, the answer to conversation.item.retrieve, with the whole item."""
     return {"type": "conversation.item.retrieved", "item": item.wire()}
 
 
 def deleted(item_id: str) -> Json:
-    """Return conversation.item.deleted."""
+    """Return conversation.item.deleted: the client's request to delete the item was carried out."""
     return {"type": "conversation.item.deleted", "item_id": item_id}
 
 
 def truncated(item_id: str, audio_end_ms: int) -> Json:
-    """Return conversation.item.truncated; `audio_end_ms` counts from the start of the item's audio."""
+    """Return conversation.item.truncated: an assistant item was reduced to the part that the caller heard.
+
+    `audio_end_ms` is the length of this part, in milliseconds from the start of the item's audio.
+    """
     return {
         "type": "conversation.item.truncated",
         "item_id": item_id,
@@ -137,7 +146,7 @@ def truncated(item_id: str, audio_end_ms: int) -> Json:
 
 
 def transcription_completed(item_id: str, transcript: str, seconds: float) -> Json:
-    """Return the event for the final transcript of a turn; `seconds` is the length of its audio."""
+    """Return the event that sends the final transcript of a turn. `seconds` is the length of the turn's audio."""
     return {
         "type": "conversation.item.input_audio_transcription.completed",
         "item_id": item_id,
@@ -148,7 +157,7 @@ def transcription_completed(item_id: str, transcript: str, seconds: float) -> Js
 
 
 def transcription_failed(item_id: str, message: str) -> Json:
-    """Return the event for a turn that could not be transcribed. `message` says why."""
+    """Return the event that reports that a turn could not be transcribed. `message` says why."""
     return {
         "type": "conversation.item.input_audio_transcription.failed",
         "item_id": item_id,
@@ -159,10 +168,12 @@ def transcription_failed(item_id: str, message: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class ResponseEvents:
-    """Builder of the server events of one response, which has one message item. Each method returns what to send.
+    """Builder of the server events of one response, which has one message item.
 
     Attributes:
-        conversation_id: None for a response outside the conversation.
+        response_id: Id of the response.
+        item_id: Id of the message item.
+        conversation_id: Id of the conversation; None for a response outside the conversation.
         spoken: True if the response is audio with a transcript, False if it is text.
         metadata: The client's metadata, repeated in the events.
         voice: Name of the voice, repeated in the events.
@@ -178,11 +189,11 @@ class ResponseEvents:
     format: AudioFormat = AudioFormat.PCM
 
     def created(self) -> Json:
-        """Return response.created."""
+        """Return response.created: the response has started."""
         return {"type": "response.created", "response": self._response("in_progress", None)}
 
     def output_item(self, kind: Literal["added", "done"], item: Item) -> Json:
-        """Return response.output_item.added or .done."""
+        """Return response.output_item.added or response.output_item.done, with the message item of the response."""
         return {
             "type": f"response.output_item.{kind}",
             "response_id": self.response_id,
@@ -191,7 +202,10 @@ class ResponseEvents:
         }
 
     def part(self, kind: Literal["added", "done"], text: str) -> Json:
-        """Return response.content_part.added or .done. `text` is the text or transcript so far: "" for added."""
+        """Return response.content_part.added or response.content_part.done.
+
+        `text` is the text or transcript so far, which is "" for added.
+        """
         part = {"type": "audio", "transcript": text} if self.spoken else {"type": "text", "text": text}
         return self._located(f"response.content_part.{kind}") | {"part": part}
 
@@ -205,7 +219,11 @@ class ResponseEvents:
         return self._located("response.output_audio.delta") | {"delta": audio}
 
     def content_done(self, text: str) -> list[Json]:
-        """Return the events that end the content: `.done` of the audio or text, then of the content part."""
+        """Return the events that end the content, in the order to send them.
+
+        These are the done events of the audio and its transcript, or of the text, and then of the content part. `text`
+        is the whole text or transcript.
+        """
         if self.spoken:
             done = [
                 self._located("response.output_audio.done"),
@@ -216,13 +234,13 @@ class ResponseEvents:
         return [*done, self.part("done", text)]
 
     def done(self, status: ResponseStatus, details: Json | None, item: Item | None, usage: Json | None) -> Json:
-        """Return response.done.
+        """Return response.done: the response has ended.
 
         Args:
             status: Final status.
             details: `status_details`, for example the reason of a cancellation.
             item: The message item; None if the response produced none.
-            usage: Numbers of tokens, from the function `usage`.
+            usage: Numbers of tokens, as the function `usage` returns them; None if they are not known.
         """
         response = self._response(status, details)
         response["output"] = [item.wire()] if item else []
@@ -257,7 +275,10 @@ class ResponseEvents:
 
 
 def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
-    """Return the `usage` of a response: numbers of tokens of the language model. Audio is not counted in tokens."""
+    """Return the `usage` object of response.done, with the numbers of language model tokens.
+
+    Audio is not counted in tokens. `cached_tokens` are the prompt tokens that the engine had in its KV cache.
+    """
     return {
         "total_tokens": prompt_tokens + completion_tokens,
         "input_tokens": prompt_tokens,

@@ -1,8 +1,8 @@
 """The session object: a client's configuration, merged field by field, and its JSON form.
 
-Names of any model, voice and transcription model are accepted and repeated to the client, because stock clients send
-OpenAI's names. They do not change which engines serve the session. `null` clears turn_detection, transcription and
-noise_reduction. An absent field changes nothing.
+Any names of a model, voice and transcription model are accepted and repeated to the client, because clients made for
+OpenAI send OpenAI's names. The names do not change which engines serve the session. A `null` clears turn_detection,
+transcription or noise_reduction. An absent field changes nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ class SessionConfig:
 
     Attributes:
         output_modality: "audio" or "text".
-        max_output_tokens: Limit of one response; None means "inf".
-        transcription: The client's options, repeated to it; the operator chooses the recognizer. None: no transcription
-            events.
-        noise_reduction: The client's options, repeated to it and otherwise ignored.
+        max_output_tokens: Maximum number of tokens of one response; None for no limit ("inf" on the wire).
+        transcription: The client's options, which are only repeated to the client. None: transcription events are off.
+        noise_reduction: The client's options, which are only repeated to the client.
         speed: Speaking rate, 0.25 to 1.5.
     """
 
@@ -54,7 +53,7 @@ class SessionConfig:
 
     @property
     def tool_state(self) -> str:
-        """The tools and the tool choice as one text, for comparison; "" without tools."""
+        """The tools and the tool choice as one JSON text, to compare or hash; "" without tools."""
         return json.dumps([self.tools, self.tool_choice], sort_keys=True) if self.tools else ""
 
 
@@ -67,7 +66,7 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
         voice_locked: True to refuse another voice, because audio has already been sent.
 
     Raises:
-        CallerError: A field is invalid. Then no field is changed.
+        CallerError: A field is invalid. The old configuration stays in effect.
     """
     patch.choice("type", ("realtime",))
     audio = patch.child("audio")
@@ -93,7 +92,7 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
 
 
 def modality(fields: Fields) -> str:
-    """Return the only entry of `output_modalities`: "audio" or "text". Raise CallerError for any other value."""
+    """Return "audio" or "text", the only entry of the list `output_modalities`. Any other value raises CallerError."""
     value = fields.raw("output_modalities")
     if value not in (["audio"], ["text"]):
         path = fields.at("output_modalities")
@@ -113,7 +112,9 @@ def max_tokens(fields: Fields) -> int | None:
 
 
 def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
-    """Return the session as JSON. It contains all booleans, because OpenAI's agents SDKs read them from it.
+    """Return the session object as JSON, as session.created and session.updated contain it.
+
+    Booleans with default values are included, because OpenAI's agents SDKs read them.
 
     Args:
         config: The configuration.
@@ -159,7 +160,10 @@ def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
 
 
 def _transcription(current: Json | None, patch: Fields) -> Json | None:
-    """Return the transcription options. Only keys that were sent are echoed: a stock client fails on any other."""
+    """Return the transcription options after a session.update; None if the client cleared them.
+
+    They contain only the keys that the client has sent, because some clients fail on others.
+    """
     if patch.raw("transcription") is None:
         return None
     fields = patch.child("transcription")
@@ -239,7 +243,10 @@ def _echo_detection(detection: TurnDetection) -> Json | None:
 
 
 def _tool(tool: Fields) -> Json:
-    """Return a function that the model may call, with the four fields that OpenAI defines."""
+    """Return the validated JSON of a tool that the model may call.
+
+    It keeps the fields that OpenAI defines (`type`, `name`, `description`, `parameters`) and drops all others.
+    """
     kind = tool.choice("type", ("function",))
     found: Json = {"type": kind, "name": tool.text("name", limit=128)}
     if tool.raw("description") is not None:
