@@ -35,12 +35,12 @@ class Law:
     values: npt.NDArray[np.int16]
 
     def encode(self, pcm: bytes) -> bytes:
-        """Return one code per sample of 16-bit PCM."""
+        """Return 16-bit PCM as G.711 codes, one byte per sample."""
         codes: npt.NDArray[np.uint8] = self.codes[np.frombuffer(pcm, "<u2")]
         return codes.tobytes()
 
     def decode(self, codes: bytes) -> bytes:
-        """Return one sample of 16-bit PCM per code. All bytes are valid codes."""
+        """Return G.711 codes as 16-bit PCM, one sample per code. Every byte is a valid code."""
         return self.values[np.frombuffer(codes, np.uint8)].tobytes()
 
 

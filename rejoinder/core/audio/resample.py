@@ -29,7 +29,7 @@ GROUP = 8
 
 @dataclass(frozen=True)
 class LowPassFilter:
-    """Low-pass filter for one ratio `up` / `down`.
+    """Low-pass filter that changes the sample rate by the ratio `up` / `down`.
 
     Attributes:
         rate: Input sample rate in Hz.
@@ -105,9 +105,9 @@ class Resampler:
         self._held = np.zeros(self._width - 1)
 
     def __call__(self, pcm: bytes) -> bytes:
-        """Return the next output as 16-bit PCM.
+        """Return the resampled audio of the next piece of the stream, as 16-bit PCM.
 
-        Fewer than `down` of the new input samples wait for the next call.
+        If the last input samples do not complete a block of `down` samples, the next call processes them.
 
         Args:
             pcm: 16-bit PCM of any length, in whole samples.

@@ -71,7 +71,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Limit of one component in one tier, in milliseconds (section 3.1 or 3.2)."""
+    """Limit of one component in one tier, in milliseconds (section 3.1 or 3.2 of the latency guide)."""
 
     component: Component
     tier: Tier

@@ -223,5 +223,5 @@ STACKS: dict[str, dict[EmulatedStage, str]] = {
 
 
 def profiles(stage: EmulatedStage) -> tuple[str, ...]:
-    """Return the names of the profiles of one stage."""
+    """Return the names of the published engine profiles that emulate this stage."""
     return tuple(name for name, profile in PROFILES.items() if profile.stage == stage)

@@ -94,7 +94,7 @@ class CacheQuestion:
     Attributes:
         scope: Digest of everything except the question that the answer depends on.
         text: The question.
-        opening: Whether it is a first question, so that its answer may be stored.
+        opening: Whether the caller has said nothing before it in the prompt. Only then may its answer be stored.
     """
 
     scope: str

@@ -10,7 +10,7 @@ from rejoinder.core.settings.openings import Opening
 
 
 def opening_for(openings: Sequence[Opening], prompt: Sequence[ChatMessage]) -> str:
-    """Return the first opening that matches the caller's last words, or "" if none matches.
+    """Return the text of the first opening that matches the caller's last words, or "" if none matches.
 
     An opening that started the previous answer is skipped, so that two answers in a row start differently.
 

@@ -42,12 +42,12 @@ class Agreement:
 
 
 def agree(before: Agreement, transcript: str) -> Agreement:
-    """Return the agreement after one more interim transcript of the utterance.
+    """Return the newest and the stable words after one more interim transcript of the utterance.
 
     A transcript that contradicts the stable words is an outlier: it becomes `newest`, and the stable words stay.
 
     Args:
-        before: The agreement so far.
+        before: The newest and the stable words before this transcript.
         transcript: The transcript of the whole utterance so far.
     """
     words = tuple(transcript.split())

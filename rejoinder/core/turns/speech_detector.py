@@ -114,7 +114,7 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SoftEnd:
-    """Tentative end of speech. Speech ended at sample `speech_end`; the detector decided so at the later sample `at`."""
+    """Tentative end of speech. Speech ended at sample `speech_end`. The detector decided so later, at sample `at`."""
 
     speech_end: int
     at: int

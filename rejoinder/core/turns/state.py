@@ -106,7 +106,7 @@ class TurnState:
         speech_end: Sample at which the newest speech ended.
         required_silence_s: Silence that ends the turn, in seconds. None until it is decided.
         barge_in_check: Progress of the check whether the utterance is addressed to the agent.
-        pauses: Lengths of this caller's pauses inside turns.
+        pauses: Number and total length of this caller's pauses inside turns.
         transcript_requested_at: When the transcript was requested at the newest tentative end of speech, or `-inf` if
             the speech was too short to be transcribed.
         reply_paused_at: When a reply was last paused.

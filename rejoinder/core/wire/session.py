@@ -245,7 +245,7 @@ def _echo_detection(detection: TurnDetection) -> Json | None:
 def _tool(tool: Fields) -> Json:
     """Return the validated JSON of a tool that the model may call.
 
-    It keeps the fields that OpenAI defines (`type`, `name`, `description`, `parameters`) and drops all others.
+    The result keeps the fields that OpenAI defines (`type`, `name`, `description`, `parameters`) and no others.
     """
     kind = tool.choice("type", ("function",))
     found: Json = {"type": kind, "name": tool.text("name", limit=128)}
