@@ -82,7 +82,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Target of one component in milliseconds, from section 1.1 of the latency guide, which has no tiers."""
+    """Target of one component in milliseconds, from section 1.1 of the latency guide. That section has no tiers."""
 
     component: Component
     limit_ms: float

@@ -1,4 +1,4 @@
-"""What each GPU of the latency guide (section 4.2) can run in vLLM: number formats, and the default one.
+"""Number formats that vLLM can run on each GPU of the latency guide (section 4.2), and the default format.
 
 The guide's table of GPUs, with their memory, is in `rejoinder.core.capacity.hardware`. Compute capabilities are
 NVIDIA's. The minimum capability of each number format is what vLLM 0.32 returns from `get_min_capability`.
@@ -137,7 +137,12 @@ class GpuProfile:
         )
 
     def usable_gb(self, share: float, cards: int = 1) -> float:
-        """Return the memory in GB that vLLM may use on `cards` such GPUs, with the share (0 to 1) `share` of each."""
+        """Return the memory in GB that vLLM may use on `cards` GPUs of this type.
+
+        Args:
+            share: Share of each GPU's memory that vLLM may use, 0 to 1.
+            cards: Number of GPUs.
+        """
         return self.card.vram_gb * share * cards
 
     def room_gb(self, parameters_b: float, quantization: Quantization, share: float, cards: int = 1) -> float:

@@ -37,8 +37,8 @@ class ServiceCurve:
     Attributes:
         median_ms: Median of a request that is alone in service.
         sigma: Standard deviation of the logarithm of the time. 0 for a fixed time.
-        per_concurrent_ms: Milliseconds added for each other request in service.
-        per_doubling_ms: Milliseconds added for each doubling of the number of requests in service.
+        per_concurrent_ms: Added for each other request in service.
+        per_doubling_ms: Added for each doubling of the number of requests in service.
         stall_share: Share of requests that stall, at most 0.5.
         stall_min_ms: Shortest stall.
         stall_max_ms: Longest stall.
@@ -79,7 +79,7 @@ class ServiceCurve:
 
 
 class ServiceSampler:
-    """Sampler of the service times of one engine. Not thread-safe."""
+    """Generator of random service times for one emulated engine. Not thread-safe."""
 
     def __init__(self, curve: ServiceCurve, uniform: Uniform) -> None:
         """Create a sampler. `uniform` returns the next random number in [0, 1)."""
@@ -93,7 +93,7 @@ class ServiceSampler:
         """Return the time of the next service in seconds.
 
         Args:
-            concurrent: Requests in service when this service starts, its own request included.
+            concurrent: Number of requests in service, including the one whose service starts now.
         """
         curve, uniform = self._curve, self._uniform
         ms = curve.median_ms

@@ -257,7 +257,7 @@ class AnswerIndex:
         self._entries[key] = _Entry(answer, group, now, row)
 
     def clear(self, tenant: str | None = None) -> int:
-        """Drop all answers, or all answers of one tenant. Return how many were dropped."""
+        """Drop the answers of one tenant, or all answers for None. Return how many were dropped."""
         dropped = [key for key in self._entries if tenant is None or key[0].startswith(f"{tenant}:")]
         for key in dropped:
             self._drop(key)

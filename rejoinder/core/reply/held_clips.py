@@ -85,7 +85,7 @@ class StageLatencyEstimator:
         self._windows = {stage: TtftWindow(WINDOW_S) for stage in STEPS}
 
     def observe(self, taken_s: Mapping[Stage, float], now: float) -> None:
-        """Record the stage durations, in seconds, of a turn that the engines answered."""
+        """Record the stage durations, in seconds, of a turn without a cached answer and without a prepared opening."""
         for stage in STEPS:
             if stage in taken_s:
                 self._windows[stage].observe(taken_s[stage], now)

@@ -175,7 +175,7 @@ class Playout:
 
 
 def _words_within(words: tuple[str, ...], share: float) -> tuple[str, ...]:
-    """Return the first words, as many as fit into the share (0 to 1) `share` of all characters.
+    """Return the words at the beginning that end within `share` of all characters, 1 for all.
 
     Each word counts with one space after it.
     """

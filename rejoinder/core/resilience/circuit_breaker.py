@@ -70,12 +70,12 @@ class CircuitBreaker:
 
     @property
     def known(self) -> frozenset[str]:
-        """All replicas that have been used and have not been removed."""
+        """Names of all replicas that have been used and have not been removed."""
         return frozenset(self._replicas)
 
     @property
     def avoid(self) -> frozenset[str]:
-        """The replicas that get no requests of callers, because their circuits are not CLOSED."""
+        """Names of the replicas that get no requests of callers, because their circuits are not CLOSED."""
         return frozenset(name for name, replica in self._replicas.items() if replica.circuit is not CircuitState.CLOSED)
 
     def heard(self, replica: str, now: float) -> bool:

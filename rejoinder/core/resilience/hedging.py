@@ -112,7 +112,7 @@ class TtftWindow:
             cumulative += counts[bucket]
             if cumulative >= rank:
                 break
-        # The value in the bucket whose relative distance to the lower and the upper end is the same.
+        # The estimate for all samples in the bucket: its relative distance to both ends of the bucket is the same.
         return 2 * _GAMMA**bucket / (_GAMMA + 1)
 
     def _forget(self, now: float) -> int:

@@ -1,4 +1,4 @@
-"""Settings of the answer cache."""
+"""Settings of the answer cache, which repeats stored answers without the language model."""
 
 from __future__ import annotations
 

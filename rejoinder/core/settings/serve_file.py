@@ -53,7 +53,7 @@ class Application(Section):
 
 
 class ServeFile(Section):
-    """A whole `ray_config.yaml`."""
+    """Content of a `ray_config.yaml`: options of Ray Serve, and the one application."""
 
     proxy_location: Literal["EveryNode", "HeadOnly", "Disabled"] = "EveryNode"
     """Nodes of the cluster on which Ray Serve runs its HTTP proxy."""

@@ -57,14 +57,17 @@ class InterimReady:
 
 @dataclass(frozen=True, slots=True)
 class AudioProcessed:
-    """Voice activity is decided up to sample `processed`."""
+    """Voice activity detection has processed the caller's audio up to sample `processed`."""
 
     processed: int
 
 
 @dataclass(frozen=True, slots=True)
 class SilenceElapsed:
-    """The timer of `WaitUntil` has fired. Voice activity is decided for all audio received before the timer fired."""
+    """The timer of `WaitUntil` has fired: the silence that ends the turn has passed.
+
+    Voice activity is decided for all audio that was received before the timer fired.
+    """
 
     revision: int
 

@@ -120,7 +120,7 @@ def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: 
 
 
 def await_words(state: TurnState, rules: TurnRules, end: int, now: float) -> TurnStep:
-    """Handle that the required silence has passed, but the utterance has not passed the barge-in check.
+    """Handle an utterance whose required silence has passed, but not its barge-in check.
 
     If the check is REJECTED, dismiss the utterance. Otherwise wait for its transcript, and resume the paused reply if
     the transcript is not known after `confirm_timeout_ms`.
