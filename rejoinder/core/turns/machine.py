@@ -192,8 +192,8 @@ def _speech_resumed(state: TurnState, event: SpeechResumed, rules: TurnRules, no
     """Continue the utterance as a new revision, and cancel the work for the old revision."""
     old = state.revision
     overdue = state.barge_in_check is BargeInCheck.OVERDUE
-    # The pause is counted until the detector confirms the new speech, RESUME_WINDOWS windows after its start. Until then
-    # the turn could have been committed.
+    # The pause is counted until the detector confirms the new speech, RESUME_WINDOWS windows after its start. Until
+    # then the turn could have been committed.
     confirmed = event.at + RESUME_WINDOWS * VAD_WINDOW
     state = replace(
         state,
