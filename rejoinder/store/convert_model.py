@@ -91,7 +91,10 @@ def llama_tensors(reader: Any, config: Any) -> dict[str, Any]:
 
 
 def _unrotate(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Return query or key rows in transformers' order. llama.cpp interleaves the two halves of each head."""
+    """Return query or key weights with the rows in transformers' order.
+
+    llama.cpp interleaves the two halves of the rows of each attention head. `heads` is the number of heads.
+    """
     rows = weights.shape[0]
     return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows, -1)
 

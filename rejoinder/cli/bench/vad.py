@@ -130,7 +130,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """Return a table with one line for each row of `measure`.
 
     A line has the number of windows, the placement, the median and the p95 of the wait, and the host's CPU time, both
-    in ms per tick. The last column is that CPU time as a multiple of the CPU time of the same batch inline.
+    in ms per tick. The last column is that CPU time divided by the CPU time of the same batch size with the
+    placement "inline".
     """
     shown = Table("windows a tick", "placement", "ms", "p95 ms", "host cpu ms", "cpu against inline")
     inline = {row["windows"]: row["cpu_ms"] for row in rows if row["placement"] == "inline"}
