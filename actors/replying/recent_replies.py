@@ -30,7 +30,7 @@ class RecentReplies:
         return self._spoken or any(reply.audio_ms for reply in self._replies.values())
 
     def heard(self, item_id: str, at_s: float) -> tuple[str, int] | None:
-        """Return the text of an assistant item that was heard, and the length of its audio in ms.
+        """Return the part of an assistant item's text that the caller heard, and the length of its audio in ms.
 
         Args:
             item_id: The item of a reply.

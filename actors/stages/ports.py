@@ -429,7 +429,11 @@ class Metrics(Protocol):
         ...
 
     def cache(self, outcome: str) -> None:
-        """Count an answer cache lookup or store; `actors/stages/answer_cache.py` lists the outcomes."""
+        """Count an answer cache lookup or store.
+
+        `outcome` of a lookup is "hit_exact", "hit_semantic", "miss", "late", "failed", "paused", or "refused_" and a
+        reason (`CacheRefusal`). Of a store it is "stored" or "dropped".
+        """
         ...
 
     def filler(self, after_s: float) -> None:
@@ -445,7 +449,10 @@ class Metrics(Protocol):
         ...
 
     def dismissed_speech(self, reading: str) -> None:
-        """Count speech over or just after a reply that was not a turn; `reading` is a value of `SpeechKind`."""
+        """Count speech during or just after a reply that did not become a turn.
+
+        `reading` says why: "no_words", "backchannel" or "echo" (values of `SpeechKind`).
+        """
         ...
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:

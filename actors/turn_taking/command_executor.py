@@ -38,7 +38,8 @@ class CommandExecutor:
         self._barge_in = barge_in
         self._post = post
         self._timer: asyncio.TimerHandle | None = None
-        # The revision whose required silence elapsed while received audio was still undecided.
+        # Revision for which the required silence elapsed while received audio was still without a voice activity
+        # decision; None if there is none.
         self._elapsed_revision: int | None = None
 
     def execute(self, command: Command, utterance_start: int) -> None:
@@ -77,7 +78,8 @@ class CommandExecutor:
             case commands.DiscardDraft():
                 self._replies.discard()
             case commands.StartReply(draft, request):
-                assert request is None or isinstance(request, ReplyRequest)  # the core passes it through unchanged
+                # The turn machine copies the request from the event ReplyRequested, without knowing its type.
+                assert request is None or isinstance(request, ReplyRequest)
                 self._replies.start(request, draft)
             case commands.PauseReply():
                 self._replies.pause(interrupted_at)

@@ -1,4 +1,4 @@
-"""`rejoinder demo`: a conversation on this machine with real models, and a verdict on it."""
+"""`rejoinder demo`: a conversation with real models, and a check that every turn was answered and transcribed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from rejoinder.store.manifest import ConversionForm
 
 QUANTIZATION = {ConversionForm.CT2_INT8: "int8", ConversionForm.CT2_FLOAT32: "float32"}
 TRANSFORMERS_WEIGHTS = "model.safetensors"
-# CTranslate2 copies these unchanged; its engines read tokenizer.json.
+# The CTranslate2 converter copies these files unchanged, because the CTranslate2 engine reads tokenizer.json.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 

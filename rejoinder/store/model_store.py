@@ -137,7 +137,9 @@ class ModelStore:
             progress.finish(name, outcome)
 
     def verify(self, names: Sequence[str] = (), progress: PullProgress = SILENT) -> dict[str, ModelError | None]:
-        """Hash every file of models and of their conversions; return the first error of each model, or None.
+        """Hash every file of models and of their conversions. Return the first error of each model, by model name.
+
+        The value of a model without an error is None.
 
         Args:
             names: Models to verify; empty: all.

@@ -62,9 +62,8 @@ def _metrics(register: Callable[[CollectorRegistry], object]) -> str:
     registry = CollectorRegistry()
     register(registry)
     rows = []
-    for collector in dict.fromkeys(
-        registry._names_to_collectors.values()
-    ):  # private: prometheus_client has no public list of label names
+    # A private attribute, because prometheus_client has no public list of label names.
+    for collector in dict.fromkeys(registry._names_to_collectors.values()):
         for family in collector.collect():
             name = f"{family.name}_total" if family.type == "counter" else family.name
             labels = [

@@ -29,7 +29,7 @@ def measure(ticks: int) -> list[dict[str, Any]]:
         ticks: Number of ticks of each row.
 
     Returns:
-        One row (see `row`) for each batch size and placement.
+        One dict for each batch size and placement, with the keys windows, placement, ms, p95_ms and cpu_ms.
     """
     settings = Settings(vad=VadSettings(placement="deployment"))
     with cluster("local"):
@@ -68,7 +68,9 @@ class VadProbe:
         }
 
     async def measure(self, ticks: int) -> list[dict[str, Any]]:
-        """Measure `ticks` ticks of each batch size and placement. Return one row for each (see `row`).
+        """Measure `ticks` ticks of each batch size and placement.
+
+        Return one dict for each, with the keys windows, placement, ms, p95_ms and cpu_ms.
 
         The placements alternate in rounds, so that disturbances of the machine affect both.
         """

@@ -1,4 +1,4 @@
-"""Tables and notes of a plan. Every figure has its basis (`sizing.Basis`) in the same row."""
+"""Tables and notes of a plan. Each row states the basis of its figures: measured, predicted, published and so on."""
 
 from __future__ import annotations
 
