@@ -188,7 +188,7 @@ class EndOfTurn:
     async def _judge(
         self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> None:
-        """Wait for the transcript until `ask_after_ms` of silence, then call the turn detector. Answer the verdict.
+        """Wait for the transcript, until `ask_after_ms` of silence at most. Then call the turn detector and answer.
 
         If this takes longer than `verdict_timeout_ms`, the verdict is None (unknown), and the length of the silence
         decides. Cancelling this task cancels the call.

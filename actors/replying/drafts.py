@@ -24,7 +24,7 @@ Prompt = tuple[ChatMessage, ...]
 
 
 class Draft:
-    """Speculative reply to one revision (the number of what was heard so far).
+    """Speculative reply to one revision (version) of the caller's utterance.
 
     `reply` and `task` are assigned right after construction, because both need the draft.
 
@@ -95,7 +95,7 @@ class Draft:
         return not same_words(sent_last.content, expected_last.content)
 
     def release(self, turn: CommittedTurn, now: float) -> None:
-        """Use the reply as the answer to `turn`: it is sent from now on; `now` is the monotonic time."""
+        """Use the draft as the answer to `turn`, and start to send it. `now` is the monotonic time in seconds."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.sent_prompt is not None:

@@ -1,8 +1,8 @@
 """One reply, from the prompt to the last audible sample: generation, synthesis, delivery.
 
 The response opens on the wire with its first words or audio, or at once if the client requested it. For a turn
-with an empty transcript no event is sent. A draft does all of this up to its first segment's audio, and then waits for
-`release`. No part of it is sent before, and cancelling its task discards it.
+with an empty transcript no event is sent. A draft prepares the audio of its first segment, and then waits for
+`release`. No part of the draft is sent before, and cancelling its task discards it.
 
 A failed stage call is repeated (`actors.stages.retry`). If nothing is audible soon after a failure, the apology is
 played from a prepared clip. The answer follows in the same response once the stage works again.
@@ -180,7 +180,7 @@ class Reply:
         self._speech.flushed(at_s)
 
     def resume(self) -> None:
-        """Continue after the last sample that was heard."""
+        """Continue a paused reply, from the sample after the last one that was heard."""
         self.stop_s = None
         self._speech.resume()
 

@@ -1,4 +1,4 @@
-"""The services of a host, which all its conversations share."""
+"""Objects that all conversations of a host share: ports, settings, language model client, metrics and limits."""
 
 from __future__ import annotations
 

@@ -103,10 +103,10 @@ class CommandExecutor:
         self._post(VerdictReady(revision, probability, self._audio_input.processed))
 
     def _silence_elapsed(self, revision: int) -> None:
-        """Post that the required silence has elapsed.
+        """Tell the turn machine that the silence required for the end of the turn has elapsed.
 
-        Undecided audio may still contain speech. While there is some, only the revision is stored, and `caught_up`
-        checks again.
+        Audio without a voice activity decision may still contain speech. While there is such audio, only the revision
+        is stored, and `caught_up` checks again.
         """
         self._elapsed_revision = revision if self._audio_input.backlog else None
         if self._elapsed_revision is None:

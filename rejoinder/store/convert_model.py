@@ -4,8 +4,8 @@
 - `ct2-int8` and `ct2-float32` make a CTranslate2 folder from a transformers folder.
 
 transformers reads the configuration and the tokenizer of a GGUF. The tensors are mapped here, because transformers' own
-GGUF weight loader requires the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct
-(transformers 5.23).
+GGUF weight loader requires the package accelerate. For SmolLM2-135M-Instruct this mapping
+and that loader give bit-identical weights (transformers 5.23).
 """
 
 from __future__ import annotations

@@ -298,7 +298,7 @@ def _form(name: str, form: str) -> ConversionForm:
 
 
 def _is_intact(folder: Path) -> bool:
-    """Return True if `folder` has a finished conversion, and no file of it has changed since."""
+    """Return True if `folder` has a finished conversion, and its files are unchanged since it was made."""
     files = recorded_files(folder)
     return bool(files) and is_stamped(folder, files)
 

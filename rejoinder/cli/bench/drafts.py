@@ -144,8 +144,9 @@ def remarks(found: DraftFindings) -> Iterator[str]:
 def document(found: DraftFindings) -> dict[str, Any]:
     """Return the object that `--json` writes.
 
-    It contains the number of callers and of pauses, the verdict (holds), the lateness of the callers' frames, the
-    duration, the evidence (every leak included), the drafts by outcome, and each stage's requests by outcome.
+    Its keys are callers and hesitations (numbers of callers and of pauses), holds (the verdict), late_ms (p99 lateness
+    of the callers' frames), took_s (duration), those of the evidence (every leak included), drafts (counts by outcome)
+    and requests (counts by stage and outcome).
     """
     host = found.stages.get("host")
     return {

@@ -70,9 +70,11 @@ class VadProbe:
     async def measure(self, ticks: int) -> list[dict[str, Any]]:
         """Measure `ticks` ticks of each batch size and placement.
 
-        Return one dict for each, with the keys windows, placement, ms, p95_ms and cpu_ms.
-
         The placements alternate in rounds, so that disturbances of the machine affect both.
+
+        Returns:
+            One dict for each batch size and placement. Its keys are windows, placement, ms and p95_ms (median and 95th
+            percentile of the wait for a result), and cpu_ms (mean CPU time of the host process).
         """
         rows = []
         for windows in BATCHES:

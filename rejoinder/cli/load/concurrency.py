@@ -1,4 +1,7 @@
-"""`rejoinder load concurrency`: the guide's tables of sessions, placement, GPUs, precisions and memory, by cell."""
+"""`rejoinder load concurrency`: a check of each cell of the latency guide's tables of concurrency on this machine.
+
+The tables are about sessions, placement, GPUs, numeric precisions and memory.
+"""
 
 from __future__ import annotations
 
