@@ -11,7 +11,7 @@ REMEMBERED = 16
 
 
 class RecentReplies:
-    """The newest REMEMBERED replies of one session, by the ids of their items."""
+    """The newest REMEMBERED (16) replies of one session, by the ids of their items."""
 
     def __init__(self) -> None:
         self._replies: OrderedDict[str, Reply] = OrderedDict()
