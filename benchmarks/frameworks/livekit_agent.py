@@ -108,7 +108,7 @@ class LiveKitMicrophone(io.AudioInput):
 
 
 class LiveKitLoudspeaker(io.AudioOutput):
-    """Audio output that reports the end of playback in real time, like a room's sink."""
+    """Audio output that reports the end of playback when the audio would have played, as LiveKit's room output does."""
 
     def __init__(self, sounds: Callable[[bytes], None]) -> None:
         super().__init__(label="harness", capabilities=io.AudioOutputCapabilities(pause=False))
@@ -117,13 +117,13 @@ class LiveKitLoudspeaker(io.AudioOutput):
         self._ending: asyncio.TimerHandle | None = None
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
-        """Report audio of a reply to the harness."""
+        """Report a frame of reply audio to the harness, and add its duration to the playback."""
         await super().capture_frame(frame)
         self._sounds(bytes(frame.data))
         self._seconds += frame.duration
 
     def flush(self) -> None:
-        """Schedule the end of playback for the audio so far."""
+        """Report the end of playback after the duration of the audio received since the last `flush`."""
         super().flush()
         if self._seconds:
             loop = asyncio.get_running_loop()
@@ -131,7 +131,7 @@ class LiveKitLoudspeaker(io.AudioOutput):
             self._seconds = 0.0
 
     def clear_buffer(self) -> None:
-        """End the playback now, as interrupted."""
+        """Report at once that the playback was interrupted."""
         if self._ending and not self._ending.cancelled():
             self._ending.cancel()
             self._finish(0.0, True)
@@ -176,7 +176,7 @@ async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Seq
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Return the ends of speech by LiveKit's voice activity detection, with its configured silence."""
+    """Return the ends of speech that LiveKit's voice activity detection, with its configured silence, finds."""
     stream = _vad().stream()
     for frame in frames:
         stream.push_frame(_frame(frame))

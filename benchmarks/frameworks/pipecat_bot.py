@@ -84,7 +84,7 @@ class PipecatTts(TTSService):
 
 
 class PipecatMicrophone(BaseInputTransport):
-    """Input transport that takes the harness's frames like Pipecat's network transports."""
+    """Input transport that queues the harness's frames, as Pipecat's network transports do."""
 
     async def start(self, frame):
         """Start and report the transport as ready."""
@@ -168,7 +168,7 @@ _RUNNING: list[asyncio.Task] = []
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Return the ends of speech by Pipecat's voice activity detection, with its configured silence."""
+    """Return the ends of speech that Pipecat's voice activity detection, with its configured silence, finds."""
     analyzer = SileroVADAnalyzer()
     analyzer.set_sample_rate(RATE)
     edges, speaking = [], False
