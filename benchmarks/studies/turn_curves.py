@@ -54,7 +54,7 @@ AT_CUT_OFFS = (0.05, 0.10)
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Result of one setting of a rule: mean silence before it ends a turn (ms), and share of pauses that it cuts off."""
+    """Result of one setting of a rule: mean silence in ms before a turn ends, and share of pauses that are cut off."""
 
     setting: float
     delay_ms: float

@@ -209,7 +209,7 @@ class ConversationMetrics:
         self._hedges.labels(outcome).inc()
 
     def hedge_delay(self, delay_s: float) -> None:
-        """Set the delay in seconds before the newest request is hedged."""
+        """Set the gauge of the time in seconds after which the newest request is hedged."""
         self._hedge_delay.set(delay_s)
 
     def interim_transcript(self, outcome: Literal["heard", "failed"]) -> None:
@@ -245,5 +245,5 @@ class ConversationMetrics:
         self._dismissed.labels(reading).inc()
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
-        """Count an error by the part at fault and the stage where it occurred."""
+        """Count an error by the party at fault and by the stage where it occurred."""
         self._errors.labels(fault, stage).inc()
