@@ -80,8 +80,8 @@ class SessionHost:
             )
         )
         self._running = asyncio.create_task(self.host.run())
-        # The objects created so far stay until the process ends. Freeze them: searching them for garbage would pause every
-        # conversation.
+        # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
+        # pause every conversation.
         gc.collect()
         gc.freeze()
 

@@ -1,8 +1,8 @@
 """Voice activity detection with Silero, inside a session host or as the Vad deployment.
 
 It is stateless: a batch contains the state of each audio stream, and the result contains the next states. So any
-replica can serve any batch. By default the session host calls `decide` in its own process. With `vad.placement: deployment`
-it calls the deployment.
+replica can serve any batch. By default the session host calls `decide` in its own process. With the setting
+`vad.placement: deployment` it calls the deployment.
 """
 
 from __future__ import annotations

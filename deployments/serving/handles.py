@@ -54,9 +54,10 @@ def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") ->
 
 @contextmanager
 def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Raise errors of Ray and Serve inside the `with` block as BackendError or Overloaded, and a RejoinderError unchanged.
+    """Raise errors of Ray and Serve inside the `with` block as BackendError or Overloaded.
 
-    At the end, delete the record of which replica got the request of `route`. `stage` is the name for errors.
+    A RejoinderError that the replica raised keeps its type. At the end, delete the record of which replica got the
+    request of `route`. `stage` is the name for errors.
     """
     try:
         yield

@@ -36,7 +36,7 @@ class ProxyCheck:
         self._own_ports: frozenset[int] = frozenset()
 
     def is_direct(self, scope: Mapping[str, Any]) -> bool:
-        """Return True if this process accepted the connection of the ASGI scope: its port is one that this process listens on."""
+        """Return True if the server port in the ASGI scope is one that this process listens on."""
         _, port = scope.get("server") or ("", None)
         if port not in self._own_ports:
             sockets = psutil.Process().net_connections("tcp")
@@ -138,8 +138,8 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
 def known_key(keys: frozenset[str], headers: Mapping[str, str]) -> str | None:
     """Return the accepted key in a request's headers, None if there is none.
 
-    A request has its key as a bearer token, or as a WebSocket subprotocol (OpenAI's browser client). If `keys` is empty,
-    return "", because every client is admitted.
+    A request has its key as a bearer token, or as a WebSocket subprotocol (OpenAI's browser client). If `keys` is
+    empty, return "", because every client is admitted.
 
     Args:
         keys: The accepted keys.

@@ -1,8 +1,9 @@
 """Routing instructions of calls, and records of the replica that each call got and of the replicas' queue lengths.
 
-A `ReplicaRoute` is passed as the second argument of every stage call. `router.py` reads it and records here which replica
-it chose. So the caller can avoid that replica in its next attempt, even if the replica never answers. The records are
-module state of the caller's process: the router is a copy of its module, but imports this one by name.
+A `ReplicaRoute` is passed as the second argument of every stage call. `router.py` reads it and records here which
+replica it chose. So the caller can avoid that replica in its next attempt, even if the replica never answers. The
+records are state of this module in the caller's process. Serve runs a copy of `router.py` there, but the copy imports
+this module by name, so caller and router share the records.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class SttQueue(Generic[Job]):
             now: The current time in seconds.
 
         Returns:
-            The batch, whose jobs all have the same priority, and the expired jobs, which were removed from the queue too.
+            The batch, whose jobs all have the same priority, and the expired jobs. Both are removed from the queue.
         """
         batch: list[Job] = []
         expired: list[Job] = []

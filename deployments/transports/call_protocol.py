@@ -102,8 +102,8 @@ class CallProtocol(UvicornWebSocket):
     def _read(self, data: bytes, passing: int) -> None:
         """Offer each complete short frame in `data` to the application, and pass all other data to uvicorn.
 
-        An incomplete short frame at the end is kept until more data arrives. The first `passing` bytes belong to a frame
-        that takes uvicorn's path.
+        An incomplete short frame at the end is kept until more data arrives. The first `passing` bytes belong to a
+        frame that takes uvicorn's path.
         """
         at, end = 0, len(data)
         while at < end:

@@ -49,7 +49,7 @@ class AcceptedSocket(Protocol):
 
 
 class AudioShortcut(Protocol):
-    """Protocol of a connection's fast path for audio. `deployments.transports.call_protocol.CallProtocol` implements it."""
+    """Protocol of a connection's fast path for audio. `CallProtocol` in `call_protocol.py` implements it."""
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None:
         """Offer text messages to the function `take` before they become ASGI messages.

@@ -55,7 +55,8 @@ _MAX_LENGTH_FACTOR = 2
 class WhisperOptions:
     """Options of the Whisper engine.
 
-    A short decode has less than 30 s of audio context: max(min_frames, frames of the audio + pad_frames) frames of 10 ms.
+    A short decode has less than 30 s of audio context. Its number of 10 ms frames is max(min_frames,
+    frames of the audio + pad_frames).
 
     Attributes:
         language: Code such as "en".
