@@ -65,7 +65,7 @@ class AnswerCache(StageDeployment):
     async def clear(self, tenant: str | None = None) -> int:
         """Delete all answers, or those of one tenant. Return how many were deleted.
 
-        `tenant` is what `tenant_of` returns for an API key. None stands for all tenants.
+        `tenant` names the clients of one API key; `tenant_of` derives it from the key. None means all tenants.
         """
         return self._index.clear(tenant)
 

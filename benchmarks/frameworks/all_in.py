@@ -1,4 +1,4 @@
-"""Our whole system as an operator starts it, with emulated engines that take the comparison's fixed times."""
+"""Contender: Rejoinder as an operator starts it (`rejoinder serve` on Ray), with engines that take fixed times."""
 
 from __future__ import annotations
 

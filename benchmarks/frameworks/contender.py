@@ -43,7 +43,7 @@ SAME_REPLY_S = 0.5
 
 
 class Onset:
-    """Detector of the first audible audio of a reply."""
+    """Detector of the first audible audio of each reply in one session."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
@@ -70,7 +70,10 @@ class ReportedEdge:
 
 
 class FeederChannel(asyncio.Protocol):
-    """Socket to the feeder. It passes frames to sessions and reports when their replies become audible."""
+    """Contender's end of the socket to the feeder, the process of the harness that sends audio.
+
+    It passes frames to the sessions and reports when their replies become audible.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -80,7 +83,7 @@ class FeederChannel(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport, on which messages to the feeder are written."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from asyncio.Transport
 
     def start(self, sessions: Sequence[Callable[[bytes], None]]) -> None:

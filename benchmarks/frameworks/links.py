@@ -28,7 +28,7 @@ class SocketLink(asyncio.Protocol):
         self._partial = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport, on which frames are written."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from asyncio.Transport
 
     def send(self, frames: Sequence[tuple[int, int, int]]) -> None:

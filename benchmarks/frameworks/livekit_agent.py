@@ -33,7 +33,7 @@ def _vad() -> inference.VAD:
 
 
 class LiveKitStt(stt.STT):
-    """Speech-to-text engine that gives the fixed transcript a fixed time after voice activity ends an utterance."""
+    """Speech-to-text engine that gives the same transcript for every utterance, a fixed time after its end."""
 
     def __init__(self) -> None:
         super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=False, manual_flush=True))
@@ -42,7 +42,7 @@ class LiveKitStt(stt.STT):
         raise NotImplementedError("streams only")
 
     def stream(self, *, language=None, conn_options=_CONNECT):
-        """Return a stream that recognizes one session's audio."""
+        """Return the stream for one session's audio. It gives the fixed transcript after each utterance."""
         return _SttStream(stt=self, conn_options=conn_options)
 
 
@@ -58,10 +58,10 @@ class _SttStream(stt.RecognizeStream):
 
 
 class LiveKitLlm(llm.LLM):
-    """Language model that gives the fixed reply after a fixed time."""
+    """Language model that gives the same reply to every prompt, after a fixed time."""
 
     def chat(self, *, chat_ctx, tools=None, conn_options=_CONNECT, **options):
-        """Return the stream of the fixed reply."""
+        """Return a stream that gives the comparison's fixed reply, whatever the arguments are."""
         return _LlmStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 
@@ -73,7 +73,7 @@ class _LlmStream(llm.LLMStream):
 
 
 class LiveKitTts(tts.TTS):
-    """Voice that gives the fixed audio after a fixed time."""
+    """Text-to-speech engine that gives the same audio for every text, after a fixed time."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -81,7 +81,7 @@ class LiveKitTts(tts.TTS):
         )
 
     def synthesize(self, text, *, conn_options=_CONNECT):
-        """Return the stream of the fixed audio."""
+        """Return a stream that gives the comparison's fixed audio, whatever `text` is."""
         return _TtsStream(tts=self, input_text=text, conn_options=conn_options)
 
 

@@ -153,7 +153,7 @@ class ProcessTree:
 
 
 def core_seconds(core: int) -> float:
-    """Return the seconds for which a core has been busy since the machine started."""
+    """Return the seconds for which a core has been busy since the machine started, time of other processes included."""
     times = psutil.cpu_times(percpu=True)[core]
     return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 

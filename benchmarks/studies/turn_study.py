@@ -125,7 +125,7 @@ class PolicyOutcome:
 
 
 def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
-    """Return the decision of `policy`, one of POLICIES, in one silence."""
+    """Return when `policy`, one of POLICIES, ends the turn in one silence, and whether it queries the turn model."""
     rules = settings.endpointing
     transcript_ms = silence.soft_ms + silence.transcribed_ms
     words = classify_ending(silence.text, settings.stt.language)
@@ -160,7 +160,7 @@ def _taken_ms(settings: Settings, probability: float | None, decided_ms: float) 
 
 
 def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> PolicyOutcome:
-    """Return the results of one policy over all silences."""
+    """Return the counts and the latencies of one policy over all silences."""
     pairs = [(silence, decide(silence, policy, settings)) for silence in silences]
     ends = [pair for pair in pairs if pair[0].resumed_ms is None]
     taken = [decision.taken_ms for _, decision in ends]

@@ -1,9 +1,9 @@
 """Emulated engines: real deployments with real queues and cancellation, but without a model.
 
 A request occupies one of the engine's slots for a service time from `rejoinder.core.measuring.service_curves`. Other
-requests wait in a bounded queue or are refused. Emulated engines serve to measure the system around the engines. In
-reports each one's name says "emulated" and gives its curve and source. Their audio is audible and their text consists
-of words, because barge-in, segmentation and captions depend on both.
+requests wait in a bounded queue or are refused. Emulated engines are for measuring the system around the engines. In
+reports, an emulated engine's name says "emulated" and gives its service-time curve and the curve's source. The audio is
+audible and the text consists of words, because barge-in, segmentation and captions depend on these.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class FixedLlm:
 
 @dataclass(frozen=True, slots=True)
 class FixedTts:
-    """Text-to-speech port that starts its audio after `seconds`. The whole REPLY has REPLY_S seconds of audio."""
+    """Text-to-speech port whose audio starts after `seconds`. It makes REPLY_S seconds of audio from the text REPLY."""
 
     seconds: float = 0.080
 

@@ -94,14 +94,14 @@ class Feed(asyncio.Protocol):
     """
 
     def __init__(self) -> None:
-        """Create the protocol; an event loop must be running."""
+        """Create the protocol. An event loop must be running, because `closed` is a future."""
         self.sessions: list[Session] = []
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport, on which messages to the benchmark are written."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from asyncio.Transport
 
     def send(self, message: Json) -> None:
@@ -131,7 +131,7 @@ class Feed(asyncio.Protocol):
 
 
 async def serve(path: str, count: int, detector: str) -> None:
-    """Run conversations that are fed over a socket, until it closes.
+    """Run conversations whose audio comes over a Unix socket, until the benchmark closes the socket.
 
     Args:
         path: Path of the Unix socket.

@@ -25,7 +25,7 @@ QUEUE_S = "queue_s"
 # Largest factor by which one decision multiplies the replicas of a stage. Requests that wait while new replicas start
 # are counted again in the next decision, so without a limit a stage would grow too far.
 MOST_GROWTH = 2.0
-# A stage loses replicas only if its requests need at most this share of the replicas that remain.
+# A stage loses replicas only if its requests use at most this share of the capacity of one replica less.
 SHRINK_ROOM = 0.8
 
 

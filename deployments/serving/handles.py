@@ -195,7 +195,7 @@ class SttHandle:
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance, if possible from a replica not in `avoid`.
 
-        Cancelling removes a queued job. See `SttPort.transcribe`.
+        Cancelling this call removes the job from the replica's queue. See `SttPort.transcribe`.
         """
         return cast(Transcript, await _call("stt", self._transcribe, job, avoid))
 

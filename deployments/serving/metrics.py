@@ -217,7 +217,10 @@ class ConversationMetrics:
         self._partials.labels(outcome).inc()
 
     def draft(self, outcome: str) -> None:
-        """Count an event of a speculative reply. HOST_HELP lists the values of `outcome` at rejoinder_drafts_total."""
+        """Count an event of a speculative reply.
+
+        `outcome` is begun, renewed, kept, discarded, discarded_ready (audio was ready), or declined_ and the reason.
+        """
         self._drafts.labels(outcome).inc()
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
@@ -225,7 +228,11 @@ class ConversationMetrics:
         self._breakers.labels(outcome).inc()
 
     def cache(self, outcome: str) -> None:
-        """Count an answer cache operation. HOST_HELP lists the values of `outcome` at rejoinder_answer_cache_total."""
+        """Count an answer cache operation.
+
+        `outcome` is hit_ and its kind, miss, late, failed or paused for a lookup; refused_ and the reason for a
+        question that is not looked up; stored or dropped for an answer to keep.
+        """
         self._cache.labels(outcome).inc()
 
     def filler(self, after_s: float) -> None:

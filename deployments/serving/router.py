@@ -1,9 +1,9 @@
 """Request router of the stages: it decides which replica gets a call.
 
 A call with a conversation's id goes to the replica that hashing assigns to the conversation, which has its KV cache.
-Any other call goes to the one of two random replicas with the shorter queue. A replica that the call should avoid gets it
-only if there is no other replica, and never gets a strict call (a hedge), which waits for another. Serve's own router
-cannot avoid a replica, and a hedge sent to the stalled replica gains nothing.
+Any other call goes to the one of two random replicas with the shorter queue. A replica that the call should avoid gets
+it only if there is no other replica. It never gets a strict call (a hedge), which waits for another replica. Serve's
+own router cannot avoid a replica, and a hedge sent to the stalled replica gains nothing.
 
 The router runs in the caller's process. Serve sends this module there by value, as a copy. So the module must not keep
 state that other modules read, or define a type that they use: `placements.py`, which is imported by name, has these.

@@ -2,7 +2,8 @@
 
 It is defined in the Whisper paper (section 2.2) and computed as in transformers' WhisperFeatureExtractor: centred
 frames of 25 ms every 10 ms, a periodic Hann window, 80 mel bands of Slaney's scale with equal area, the decimal
-logarithm, clamped to 8 below the clip's maximum, then (x + 4) / 4. Float32 changes no value by 1e-3 or more.
+logarithm, clamped to 8 below the clip's maximum, then (x + 4) / 4. The float32 values differ from float64 ones by less
+than 1e-3.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class Decoding:
 
     @property
     def ended(self) -> bool:
-        """True once every row has its end token or has reached its limit."""
+        """True once every clip's transcript has its end token or its maximum number of tokens."""
         return all(self._ended)
 
     def add(self, best: npt.NDArray[np.int64], logprobs: Logits, read: npt.NDArray[np.int64]) -> None:
