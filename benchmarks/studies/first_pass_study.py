@@ -32,7 +32,7 @@ THRESHOLDS = (-10.0, -0.3, -0.2, -0.15, -0.12, -0.1, -0.08, -0.05, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class RecognizedClip:
-    """One clip, transcribed by both recognizers.
+    """One clip, transcribed by the first-pass recognizer and by the main one.
 
     Attributes:
         source: Corpus of the clip.
@@ -85,7 +85,7 @@ class Cascade:
 
 
 def study(first_pass: Moonshine, main_recognizer: Whisper, clips: Sequence[HumanClip]) -> Iterator[RecognizedClip]:
-    """Transcribe every clip with both recognizers and yield the results."""
+    """Transcribe every clip with the first-pass and with the main recognizer, and yield the results."""
     any_confidence = SttCascade(main_recognizer, first_pass, min_logprob=-np.inf)
     for clip in clips:
         pcm = clip.pcm()

@@ -131,7 +131,7 @@ class CallProtocol(UvicornWebSocket):
         self._incomplete = data[at:]
 
     def _offered(self, data: bytes, body: int, stop: int) -> bool:
-        """Offer the unmasked payload `data[body:stop]` to the application; return True if it was consumed.
+        """Unmask the payload `data[body:stop]` and offer it to the application. Return True if it was consumed.
 
         Return False while the fast path is closed.
         """
