@@ -1,4 +1,7 @@
-"""Calls over the network pair: Rejoinder's server in one namespace, callers in the other, and the captured packets."""
+"""Run calls over the network pair and capture their packets.
+
+Rejoinder's server runs in one network namespace, and the callers run in the other.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ AUDIO_PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class CapturedCalls:
-    """Logs of calls that ran at the same time, and all their captured packets."""
+    """Logs of calls that ran at the same time, and all packets captured meanwhile."""
 
     calls: tuple[BandwidthCall, ...]
     packets: tuple[Packet, ...]
@@ -72,7 +75,7 @@ class BandwidthServers:
 
 @contextmanager
 def running_servers(pair: Pair) -> Iterator[BandwidthServers]:
-    """Start both servers and stop them at the end.
+    """Start a server without TLS and a server with TLS on the network pair, and stop both when the context ends.
 
     Raises:
         BackendError: A server did not start.
@@ -99,7 +102,7 @@ async def _hold(pair: Pair, paths: Sequence[AudioPath], trust: ssl.SSLContext) -
 
 @contextmanager
 def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
-    """Run Rejoinder's server with emulated engines until the context ends. With a certificate the server uses TLS."""
+    """Run Rejoinder's server with emulated engines until the context ends. It uses TLS if `certificate` is given."""
     command = [
         sys.executable,
         "-m",
@@ -134,7 +137,7 @@ def _until_listening(server: subprocess.Popen[bytes], pair: Pair, port: int) -> 
 
 
 def _certificate(folder: Path, address: str) -> Path:
-    """Create a self-signed certificate for `address`, with its key in the same folder. Return its path."""
+    """Create a self-signed certificate for `address`, and its key `key.pem`, in `folder`. Return its path."""
     certificate = folder / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=rejoinder", "-addext", f"subjectAltName=IP:{address}"]

@@ -19,7 +19,7 @@ from loadtest.bandwidth.formula import NOTHING, NetworkLoad
 from loadtest.bandwidth.netns import Side
 from rejoinder.core.errors import BackendError
 
-# Number of bytes kept of each packet: enough for its headers. The full length is recorded separately.
+# Number of bytes that dumpcap stores of each packet: enough for its headers. The capture file has the full length, too.
 _SNAP = 128
 _BUFFER_MB = 64
 _START_S, _STOP_S, _READ_S = 20.0, 20.0, 120.0
@@ -84,12 +84,12 @@ class CapturedTraffic:
 
     @property
     def all(self) -> NetworkLoad:
-        """IP bytes and number of data packets and acknowledgements together."""
+        """IP bytes and number of packets: data and pure acknowledgements together."""
         return self.data + self.acknowledgements
 
 
 def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
-    """Return the sums of bytes and packets. Packets that open or close a connection are left out."""
+    """Return the sums of bytes and packets over captured packets, without those that open or close a connection."""
     data, acknowledgements, payload = NOTHING, NOTHING, 0
     for packet in packets:
         if packet.handshake:

@@ -32,7 +32,7 @@ _VERSION, _EXTENSION_BIT = 0x80, 0x10
 # RFC 8285: the marker of one-byte extensions, their length in 32-bit words, and the (empty) words themselves.
 _EXTENSIONS = struct.pack("!HH", 0xBEDE, (RTP_EXTENSIONS - 4) // 4) + bytes(RTP_EXTENSIONS - 4)
 _TICK_S = 0.02
-# Time for the last packets to arrive, in seconds.
+# Wait in seconds after the end of sending, so that the last packets arrive.
 _DRAIN_S = 0.5
 
 
@@ -63,7 +63,7 @@ class MediaStream:
 
 
 class _Flow:
-    """Sender and receiver of one direction of one stream, with counts of the packets sent and received."""
+    """One direction of a media stream: its sender, its receiver, and the number of packets sent and received."""
 
     def __init__(
         self, source: socket.socket, target: socket.socket, stream: MediaStream, packets: Sequence[bytes]
@@ -102,8 +102,8 @@ def send_streams(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[
     """Send all streams at the same time, in real time, and wait for the last packet.
 
     Returns:
-        By the stream's name: (UDP port, start of sending, end of sending). The times are in seconds since the Unix
-        epoch.
+        (UDP port, start of sending, end of sending) of each stream, by its name. Times are in seconds since the Unix
+            epoch.
 
     Raises:
         BackendError: A packet did not arrive, or the network refused a socket operation.
@@ -140,7 +140,10 @@ def _bound(side: Side, port: int, sockets: list[socket.socket]) -> socket.socket
 
 
 def _run(flows: Sequence[_Flow], seconds: float) -> tuple[float, float]:
-    """Send at fixed deadlines while a thread receives. Return (start, end) in seconds since the Unix epoch."""
+    """Send the packets of all flows at their deadlines for `seconds`, while a thread receives them.
+
+    Return (start, end) of sending in seconds since the Unix epoch.
+    """
     done = threading.Event()
     receiver = threading.Thread(target=_receive, args=(flows, done))
     receiver.start()

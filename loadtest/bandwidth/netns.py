@@ -39,7 +39,7 @@ _OURS = re.compile(r"rejoinder-(\d+)-(?:caller|server)")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end of the pair: its namespace, the interface inside it, and the interface's IPv4 address."""
+    """One end of the network pair: its namespace, the interface inside it, and the IPv4 address of the interface."""
 
     namespace: str
     interface: str
@@ -83,7 +83,7 @@ class Pair:
 
 
 def missing() -> list[str]:
-    """Return the privileges and tools, in words, that this machine lacks for a network pair. Empty if none."""
+    """Return what this machine lacks to create a network pair, in words: root or tools. Empty if nothing."""
     tools = [f"{tool} (Debian package {package})" for tool, package in TOOLS.items() if shutil.which(tool) is None]
     return [*(["root"] if os.geteuid() else []), *tools]
 
@@ -123,7 +123,7 @@ _ENDS = ((1, "caller"), (2, "server"))
 
 
 def _remove_stale() -> None:
-    """Remove the namespaces of earlier runs that were killed before they could clean up."""
+    """Remove the namespaces of earlier runs whose process was killed before it could remove them."""
     for name in _run(["ip", "netns", "list"]).split():
         owner = _OURS.fullmatch(name)
         if owner and not Path(f"/proc/{owner[1]}").exists():
@@ -139,7 +139,8 @@ def _join(caller: Side, server: Side) -> None:
         for link_up in (["lo", "up"], [side.interface, "mtu", str(MTU), "up"]):
             _run(["ip", "-n", side.namespace, "link", "set", *link_up])
         for offload in _OFFLOADS:
-            # Some kernels do not let every offload be changed. The three that matter are checked below.
+            # Some kernels do not let every offload be changed, so a failure is ignored here. The three offloads that
+            # would merge or split packets are checked below.
             subprocess.run(
                 side.command("ethtool", "-K", side.interface, offload, "off"),
                 check=False,

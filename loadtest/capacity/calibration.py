@@ -1,8 +1,8 @@
 """Calibration document: load runs of a real deployment at a few loads, reduced to the figures that a plan needs.
 
 A level is one run. It keeps the client's measurements (percentiles, throughput, the parts of a turn) and the
-replicas' measurements (service times, waits, CPU, memory). The levels are at 20, 40 and 60% of the knee. This is low
-enough that the bottleneck does not dominate, and far enough apart to show growth with load.
+replicas' measurements (service times, waits, CPU, memory). The levels are at 20, 40 and 60% of the knee. At these loads
+waiting at the bottleneck does not dominate, and they differ enough to show growth with load.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TimeDistribution:
 
     @property
     def times(self) -> Quantiles:
-        """The quantiles as a distribution from which a simulation can draw."""
+        """The distribution in the form from which a simulation draws."""
         return Quantiles(self.points)
 
 
@@ -94,7 +94,7 @@ class Level:
         in_kbps: WebSocket payload from one caller in kilobits per second, without headers.
         out_kbps: WebSocket payload to one caller in kilobits per second, without headers.
         frames_per_s: Messages per second from one caller.
-        hedged: Number of second LLM requests.
+        hedged: Number of turns whose LLM request was hedged.
         hosts: Number of hosts.
     """
 
@@ -128,11 +128,11 @@ class Calibration:
     Attributes:
         levels: The levels, each a run at one number of sessions.
         engines: Engine of each stage, in words.
-        slots: Requests that one replica serves at the same time, by stage.
+        slots: Number of requests that one replica serves at the same time, by stage.
         behavior: Behaviour of the simulated callers.
-        settings: Settings of the deployment: `args` in ray_config.yaml.
+        settings: Settings of the deployment: the mapping `args` in ray_config.yaml.
         machine: Description of the machine.
-        version: Format of the document, see `FORMAT`.
+        version: Number of the document's format. `load` accepts only `FORMAT`.
     """
 
     levels: tuple[Level, ...]
@@ -155,7 +155,7 @@ class Calibration:
 
     @property
     def emulated(self) -> bool:
-        """True if any engine was emulated. The levels then measure the system around the engine, not a model."""
+        """True if any engine was emulated. The calibration then measures the system around that engine, not a model."""
         return any(engine.startswith("emulated") for engine in self.engines.values())
 
 
@@ -193,11 +193,13 @@ def load(path: Path) -> Calibration:
 
 
 def levels_for(knee: int) -> tuple[int, ...]:
-    """Return the numbers of sessions at which to calibrate, rising: the shares `SHARES` of `knee`.
+    """Return the numbers of sessions at which to calibrate, in rising order: the shares `SHARES` of `knee`.
 
-    `knee` is the largest number of sessions with which the deployment is within its latency limit.
+    Args:
+        knee: Largest number of sessions with which the deployment is within its latency limit.
 
-    Raises ConfigError if `knee` is too small for three different numbers.
+    Raises:
+        ConfigError: `knee` is too small for three different numbers.
     """
     sessions = tuple(max(1, round(share * knee)) for share in SHARES)
     if len(set(sessions)) < len(SHARES):
@@ -208,9 +210,14 @@ def levels_for(knee: int) -> tuple[int, ...]:
 
 
 def level(result: RunResult, window: MeasuredWindow) -> Level:
-    """Return a run, reduced to a level. `window` has the replicas' metrics of the same run.
+    """Reduce a run to a level of a calibration.
 
-    Raises ConfigError if fewer than `LEAST_TURNS` turns were answered.
+    Args:
+        result: The client's result of the run.
+        window: The replicas' metrics of the same run.
+
+    Raises:
+        ConfigError: Fewer than `LEAST_TURNS` turns were answered.
     """
     whole = result.latencies.get(VOICE_TO_VOICE)
     if whole is None or result.counts.answered < LEAST_TURNS:
@@ -248,7 +255,7 @@ _PARTS = {VOICE_TO_VOICE, *(stage.value for stage in Stage), "unattributed"}
 
 
 def time_distribution(latency: Latency) -> TimeDistribution:
-    """Return the distribution of a latency, from its histogram if it has one, else from its listed percentiles."""
+    """Return the distribution of a latency, from its histogram if there is one, else from its percentile `curve`."""
     if latency.histogram:
         histogram = HdrHistogram.decode(latency.histogram)
         values = [histogram.get_value_at_percentile(100 * share) / 1e6 for share in _SHARES_OF_A_CURVE]
@@ -261,7 +268,7 @@ def time_distribution(latency: Latency) -> TimeDistribution:
 def histogram_points(histogram: Histogram) -> tuple[tuple[float, float], ...]:
     """Return the quantiles of a histogram as (share, seconds) pairs.
 
-    The buckets give their shape, and the histogram's sum gives the exact mean.
+    The buckets give the shape of the distribution. It is scaled so that its mean is the exact mean of the histogram.
     """
     finite = [bound if bound != float("inf") else 2 * histogram.bounds_s[-2] for bound in histogram.bounds_s]
     spread = bucketed(finite, histogram.counts)

@@ -1,6 +1,6 @@
 """Run hesitant callers against a server.
 
-Each caller has one OpenAI Realtime WebSocket. One task sends the frames of all callers at their deadlines.
+Each caller has one OpenAI Realtime WebSocket. A single task sends the frames of all callers at their deadlines.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ async def _call(
 ) -> Evidence:
     """Make one call and return its evidence.
 
-    `when` is (start of the call on the monotonic clock in seconds, number of turns from which the time limit follows).
+    `when` is (start of the call, number of turns in the longest script). The start is in seconds of the monotonic
+    clock. The number of turns times `SECONDS_PER_TURN` limits the length of the call.
     """
     begins_at, turns = when
     await asyncio.sleep(max(0.0, begins_at - time.monotonic()))
