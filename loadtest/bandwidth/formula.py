@@ -96,7 +96,7 @@ class Tcp:
 
 
 def websocket_frame(payload: int, *, masked: bool) -> int:
-    """Return the bytes of one WebSocket frame, unfragmented and uncompressed, with `payload` bytes inside."""
+    """Return the number of bytes of one WebSocket frame, unfragmented and uncompressed, with `payload` bytes inside."""
     header = 2 if payload < 126 else 4 if payload < 65_536 else 10
     return header + (WEBSOCKET_MASK if masked else 0) + payload
 
@@ -127,7 +127,7 @@ class Rtp:
         return NetworkLoad(self.overhead + payload, 1)
 
     def constant(self, kbps: float, frame_ms: float) -> NetworkLoad:
-        """Return the load of one second of audio at a constant `kbps`, in frames of `frame_ms` milliseconds."""
+        """Return the load of one second of audio at a bit rate of `kbps`, in frames of `frame_ms` milliseconds."""
         frames = 1000 / frame_ms
         return self.packet(kbps * 1000 / 8 / frames) * frames
 

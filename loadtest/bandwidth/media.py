@@ -103,7 +103,7 @@ def send_streams(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[
 
     Returns:
         (UDP port, start of sending, end of sending) of each stream, by its name. Times are in seconds since the Unix
-            epoch.
+        epoch.
 
     Raises:
         BackendError: A packet did not arrive, or the network refused a socket operation.

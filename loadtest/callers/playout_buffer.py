@@ -146,7 +146,10 @@ class PlayoutBuffer:
         reply.received_s += length_s
 
     def _audible(self, delta: str, plays_at: float) -> float | None:
-        """Return the time of the first audible sample of `delta`, or None. Its playback starts at `plays_at`."""
+        """Return the time at which the first audible sample of `delta` is played. None if all of it is silent.
+
+        Playback of `delta` (base64-encoded audio) starts at `plays_at`.
+        """
         audio = binascii.a2b_base64(delta)
         pcm = self._wire.law.decode(audio) if self._wire.law else audio
         index = first_audible(pcm16_to_float(pcm), self._wire.rate)

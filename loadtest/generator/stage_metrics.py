@@ -171,8 +171,7 @@ def difference(before: Reading, after: Reading) -> tuple[dict[str, StageCounts],
     """Return the counts between two readings.
 
     Returns:
-        (counts by stage, names of the replicas that are in only one of the readings). The counts leave these replicas
-            out.
+        (counts by stage, names of the replicas that are in only one reading). The counts leave these replicas out.
     """
     both = [replica for replica in after if replica in before]
     changed = sorted(set(before) ^ set(after))

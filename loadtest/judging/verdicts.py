@@ -216,7 +216,7 @@ def guide_verdicts(series: Series) -> Iterator[Verdict]:
 
     Yields:
         First the total of each tier (section 3.1), then the six components in each tier (3.2), then the targets of the
-            metrics (7.1).
+        metrics (7.1).
     """
     whole = series.get(VOICE_TO_VOICE)
     for tier in Tier:

@@ -1,7 +1,7 @@
 """A hesitant caller as a state machine without I/O. It speaks a script in real time and records what it receives.
 
 The caller's clock is the number of frames sent. The server reports the start and end of utterances on the same scale.
-The caller reads the marks in an answer's audio (`rejoinder.core.measuring.audio_watermark`) and then drops the audio.
+The caller reads the watermarks in an answer's audio (`rejoinder.core.measuring.audio_watermark`) and drops the audio.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ class ReceivedAnswer:
         response_id: Id of the response.
         item_id: Id of the utterance that was committed last when the response began. None if there was none.
         words: Transcript of the response.
-        marks: Mark of each 10 ms window of the response's audio: the length of the answered speech in tenths of a
-            second. None for a window without a mark.
+        marks: Watermark of each 10 ms window of the response's audio: the length of the answered speech in tenths of a
+            second. None for a window without a watermark.
         status: Status in `response.done`. Empty until then.
         reported: Id of the utterance that the response answers, as reported by the server.
-        unread: Received audio (24 kHz 16-bit PCM) whose marks have not been read yet.
+        unread: Received audio (24 kHz 16-bit PCM) whose watermarks have not been read yet.
     """
 
     response_id: str
@@ -95,7 +95,7 @@ class ReceivedAnswer:
     unread: bytearray = field(default_factory=bytearray, repr=False)
 
     def read_marks(self) -> None:
-        """Append to `marks` the marks of the audio in `unread`, and clear `unread`."""
+        """Append to `marks` the watermarks of the audio in `unread`, and clear `unread`."""
         self.marks += audio_watermark.read(bytes(self.unread))
         self.unread.clear()
 
@@ -219,7 +219,7 @@ class HesitantCaller:
     def hang_up(self) -> None:
         """End the call.
 
-        Read the marks of audio that is still unread. Count the turn in progress and the turns not spoken as unanswered.
+        Read the watermarks of the remaining audio. Count the turn in progress and the turns not spoken as unanswered.
         """
         for answer in self.answers.values():
             answer.read_marks()

@@ -5,7 +5,7 @@ Three sources are compared:
 - The caller has recorded which phrases it spoke, and when.
 - The server's emulated transcript of an utterance states the length of its speech. This length must match the spoken
   phrases.
-- Every word and every 10 ms of audio of an answer state a length of speech as well. It must be the length in the
+- A watermark in every word and every 10 ms of audio of an answer states a length of speech as well. It must be the length in the
   transcript. A speculative reply to an earlier revision states a smaller length.
 
 The server may end a turn in a pause. The answer to the first half is then a regular answer, not a leak. The utterance
@@ -63,7 +63,7 @@ class Evidence:
         unanswered: Number of turns without a complete answer.
         utterances: Number of utterances that the server detected.
         premature: Number of utterances that the server ended before the turn's last phrase.
-        judged_s: Seconds of received audio whose marks were read.
+        judged_s: Seconds of received audio whose watermarks were read.
         leaks: Parts of answers that do not belong to their utterance.
         misheard: Descriptions of utterances whose transcript does not match the spoken phrases.
         faults: Descriptions of the server's errors and of lost calls.
@@ -164,7 +164,7 @@ def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iter
 
 
 def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -> Iterator[Leak]:
-    """Yield a leak for each kind of audio and words in an answer that does not state the length `expected`.
+    """Yield a leak for each kind of audio and words in an answer whose watermark is not `expected`.
 
     `expected` is the length of the utterance's speech in tenths of a second. `turn` is the turn number that the leaks
     get.
@@ -182,7 +182,7 @@ def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -
 
 
 def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
-    """Yield how many windows without a mark lie before each mark and after the last mark, 0 if none."""
+    """Yield how many windows without a watermark lie before each watermark and after the last one, 0 if none."""
     length = 0
     for mark in (*marks, -1):
         if mark is None:
@@ -193,5 +193,5 @@ def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
 
 
 def _found(marks: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Return each mark once, in the order of its first occurrence, for `Leak.found`."""
+    """Return the different watermarks in `marks`, in the order of their first occurrence."""
     return tuple(dict.fromkeys(marks))

@@ -78,7 +78,7 @@ async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]
             evidences = await asyncio.gather(*calls)
             pacing.cancel()
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first error has cancelled the other calls
+        raise errors.exceptions[0] from None  # the others are calls that the first error cancelled
     late_s = float(np.percentile(pacer.late_s, 99, method="inverted_cdf")) if pacer.late_s else 0.0
     return HeldCalls(sum(evidences, NOTHING), round(late_s * 1000, 2))
 
