@@ -1,4 +1,4 @@
-"""One caller on the network pair: it sends recorded speech, receives the answers and logs every message's size.
+"""A caller on a virtual Ethernet pair: sends recorded speech, receives the answers, logs the size of every message.
 
 All times are in seconds since the Unix epoch (`time.time`), like those of the packet capture. Caller and capture run on
 one machine, so they share one clock.
@@ -116,7 +116,7 @@ class CallTarget:
     """Server to call, and sentences to speak.
 
     Attributes:
-        side: The caller's end of the network pair.
+        side: The caller's end of the virtual Ethernet pair.
         address: The server's IPv4 address.
         port: The server's port: a TLS port if the call's path uses TLS, else a plain one.
         utterances: One sentence per turn: 16-bit samples at the sample rate of the path's audio format.

@@ -1,4 +1,4 @@
-"""Run calls over the network pair and capture their packets.
+"""Run calls over a virtual Ethernet pair and capture their packets.
 
 Rejoinder's server runs in one network namespace, and the callers run in the other.
 """
@@ -53,7 +53,10 @@ class CapturedCalls:
 
 
 class BandwidthServers:
-    """Two running servers on the network pair, one without and one with TLS. `running_servers` starts them."""
+    """Two running servers, one without and one with TLS, in one of two joined network namespaces.
+
+    `running_servers` starts them. Calls come from the other namespace.
+    """
 
     def __init__(self, pair: Pair, trust: ssl.SSLContext) -> None:
         self._pair = pair
@@ -75,7 +78,7 @@ class BandwidthServers:
 
 @contextmanager
 def running_servers(pair: Pair) -> Iterator[BandwidthServers]:
-    """Start a server without TLS and a server with TLS on the network pair, and stop both when the context ends.
+    """Start a server without TLS and one with TLS in the server's namespace. Stop both when the context ends.
 
     Raises:
         BackendError: A server did not start.

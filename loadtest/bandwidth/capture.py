@@ -1,7 +1,7 @@
-"""Packet capture on the network pair: recorded by dumpcap, read by tshark, checked against the interface's counters.
+"""Packet capture on a virtual Ethernet pair: recorded by dumpcap, read by tshark.
 
-If a capture has fewer packets than the interface counted, an error is raised. Lost packets therefore never lower a
-result.
+The number of captured packets is compared with the interface's counters. If the capture has fewer, an error is raised,
+so lost packets never lower a result.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
 
 @contextmanager
 def capturing(side: Side) -> Iterator[Capture]:
-    """Capture all packets on one end of the network pair while the context lasts.
+    """Capture all packets on one end of the virtual Ethernet pair while the context lasts.
 
     Yields:
         The capture. It is empty until the context ends.

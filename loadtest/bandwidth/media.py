@@ -1,4 +1,4 @@
-"""Send media streams over the network pair: SRTP in real time, both directions, one UDP port per stream.
+"""Send media streams over a virtual Ethernet pair: SRTP in real time, both directions, one UDP port per stream.
 
 All streams run at the same time in one loop that sends at fixed deadlines. The other end receives and decrypts every
 packet, so that only packets which a listener could play are counted.

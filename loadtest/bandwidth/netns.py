@@ -39,7 +39,13 @@ _OURS = re.compile(r"rejoinder-(\d+)-(?:caller|server)")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end of the network pair: its namespace, the interface inside it, and the IPv4 address of the interface."""
+    """One end of the virtual Ethernet pair.
+
+    Attributes:
+        namespace: Name of the network namespace.
+        interface: Name of the interface inside the namespace.
+        address: IPv4 address of the interface.
+    """
 
     namespace: str
     interface: str
@@ -76,24 +82,29 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A network pair: the callers' namespace and the server's namespace, joined by a virtual Ethernet cable."""
+    """Two network namespaces joined by a virtual Ethernet pair.
+
+    Attributes:
+        caller: The end with the callers.
+        server: The end with the server.
+    """
 
     caller: Side
     server: Side
 
 
 def missing() -> list[str]:
-    """Return what this machine lacks to create a network pair, in words: root or tools. Empty if nothing."""
+    """Return what this machine lacks to create the namespaces, in words: root or tools. Empty if nothing."""
     tools = [f"{tool} (Debian package {package})" for tool, package in TOOLS.items() if shutil.which(tool) is None]
     return [*(["root"] if os.geteuid() else []), *tools]
 
 
 @contextmanager
 def pair() -> Iterator[Pair]:
-    """Create a network pair, and remove it when the context ends, also after an error.
+    """Create two namespaces and a virtual Ethernet pair. Remove them when the context ends, also after an error.
 
     Yields:
-        The pair, with both interfaces up.
+        The pair of namespaces, with both interfaces up.
 
     Raises:
         ConfigError: The machine lacks root or a tool. The message names what is missing.

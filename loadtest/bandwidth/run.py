@@ -58,7 +58,7 @@ class BandwidthReport:
 
 
 def measure(seconds: float, agents: int, report_progress: ReportProgress) -> BandwidthReport:
-    """Run every measurement on a new network pair and return the report.
+    """Run every measurement on a new virtual Ethernet pair and return the report.
 
     Args:
         seconds: Length of each media stream in seconds.

@@ -208,10 +208,10 @@ def _server_row(
 
 
 def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
-    """Compare the guide's server rows with a unit that forwards media between caller and agent, by formula.
+    """Compare the guide's server rows with a media server that forwards audio between caller and agent, by formula.
 
-    Return one row for each configuration in `projected` and each server row. The unit carries four legs of each
-    conversation: two directions on each side.
+    Return one row for each configuration in `projected` and each server row. The media server carries four streams for
+    each conversation: two directions to the caller and two to the agent.
     """
     rows = []
     for row in projected:
@@ -284,7 +284,10 @@ class Projection:
 
     @property
     def four_legs_kbps(self) -> float:
-        """Rate of a unit that forwards media between caller and agent, in kbps: two directions on each side."""
+        """Rate of one conversation at a media server between caller and agent, in kilobits per second.
+
+        The server carries four streams: two directions to the caller and two to the agent.
+        """
         return 4 * self.kbps
 
 

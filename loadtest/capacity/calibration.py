@@ -117,16 +117,16 @@ class Level:
 
     @property
     def turns_per_s(self) -> float:
-        """Throughput of all sessions, in turns per second."""
+        """Throughput of all sessions in the run, in answered turns per second."""
         return self.turns / self.for_s
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """All levels of one deployment.
+    """Measurements of one deployment at several numbers of sessions.
 
     Attributes:
-        levels: The levels, each a run at one number of sessions.
+        levels: Measurements of the runs, each at one number of sessions.
         engines: Engine of each stage, in words.
         slots: Number of requests that one replica serves at the same time, by stage.
         behavior: Behaviour of the simulated callers.
@@ -145,12 +145,12 @@ class Calibration:
 
     @property
     def least(self) -> Level:
-        """The level with the fewest sessions."""
+        """Measurements of the run with the fewest sessions."""
         return min(self.levels, key=lambda level: level.sessions)
 
     @property
     def most(self) -> Level:
-        """The level with the most sessions."""
+        """Measurements of the run with the most sessions."""
         return max(self.levels, key=lambda level: level.sessions)
 
     @property
@@ -210,7 +210,7 @@ def levels_for(knee: int) -> tuple[int, ...]:
 
 
 def level(result: RunResult, window: MeasuredWindow) -> Level:
-    """Reduce a run to a level of a calibration.
+    """Reduce a calibration run to the figures that a plan needs.
 
     Args:
         result: The client's result of the run.

@@ -70,7 +70,7 @@ class LinearFit:
 def fit_line(sessions: list[float], values: list[float]) -> LinearFit:
     """Fit a straight line through `values` over `sessions` by least squares, with both coefficients at least 0.
 
-    Levels with the same number of sessions give no slope. The line then passes through 0.
+    If all numbers of sessions are equal, the line passes through 0.
     """
     x, y = np.array(sessions), np.array(values)
     through_zero = LinearFit(0.0, float((x @ y) / (x @ x)))
@@ -109,7 +109,7 @@ def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
     """Return the footprint of one host, fitted to a calibration.
 
     Args:
-        calibration: The levels.
+        calibration: Measurements of the calibration runs.
         most: Upper limit of the number of sessions per host. None means no limit except `HOST_CORES`.
 
     Raises:
@@ -129,7 +129,7 @@ def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
 
 
 def cpu_per_request_s(calibration: Calibration, stage: str) -> float:
-    """Return the mean CPU time of one request to a stage in seconds, over all levels. 0 without requests."""
+    """Return the mean CPU time of one request to a stage in seconds, over all calibration runs. 0 without requests."""
     rows = [(level.stages[stage], level.for_s) for level in calibration.levels if stage in level.stages]
     requests = sum(row.requests for row, _ in rows)
     return sum(row.cores * row.replicas * for_s for row, for_s in rows) / requests if requests else 0.0
@@ -146,9 +146,9 @@ def stage_unit(calibration: Calibration, stage: str, requests_per_s: float) -> R
 
 
 def requests_per_turn(calibration: Calibration, stage: str) -> float:
-    """Return the mean number of requests to a stage per turn, over all levels.
+    """Return the mean number of requests to a stage per turn, over all calibration runs.
 
-    Requests to the language model count as turns. The result is 0 without them.
+    The number of requests to the language model counts as the number of turns. The result is 0 without turns.
     """
     rows = [level.stages for level in calibration.levels if stage in level.stages]
     turns = sum(row["llm"].requests for row in rows)
@@ -158,8 +158,8 @@ def requests_per_turn(calibration: Calibration, stage: str) -> float:
 def edge_traffic(level: Level) -> Traffic:
     """Return the network traffic of one session between caller and host, over TCP and IPv4 without TLS.
 
-    The caller's messages have the rate and size measured in `level`. The host's messages carry the measured seconds of
-    audio.
+    The caller's messages have the rate and size measured in the run `level`. The host's messages carry the measured
+    seconds of audio.
     """
     frame = level.in_kbps * 1000 / 8 / level.frames_per_s if level.frames_per_s else 0.0
     deltas_per_s = level.audio_s / DELTA_S * level.turns_per_s / level.sessions

@@ -1,9 +1,9 @@
 """Fit a network of queues to a calibration, for simulation at other loads, with other replicas or other engines.
 
 - Service times are those that the replicas measured.
-- The growth of a stage's service time with the number of running services is fitted over the levels (the batching
-  line). If the growth is significant, the times of the lowest level count as times of a service alone. Otherwise the
-  times of all levels with short waits are pooled.
+- The growth of a stage's service time with the number of running services is fitted over the calibration runs (the
+  batching line). If the growth is significant, the times in the run with the fewest sessions count as times of a
+  service alone. Otherwise the times of all runs with short waits are pooled.
 - The time of the host, the network and the caller's machine is the length of a turn minus the engines' own times.
 - The length of a caller's speech is what remains of a conversation's cycle after thinking, waiting and listening.
 """
@@ -71,7 +71,8 @@ class Batching:
 def batching(calibration: Calibration, stage: str) -> Batching | None:
     """Fit the line of a stage's mean service time over its number of running services, by weighted least squares.
 
-    Each level is one point. Return None if the number of running services differs too little between the levels.
+    Each calibration run is one point. Return None if the number of running services differs too little between the
+    runs.
     """
     rows = [level.stages[stage] for level in calibration.levels if level.stages[stage].served]
     busy = [max(1.0, row.in_service) for row in rows]
@@ -93,11 +94,11 @@ def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwo
     """Return a network of queues that models the calibrated deployment.
 
     Args:
-        calibration: The levels and settings.
-        answer: Model of the replies. If it is None, the model is derived from the level with the fewest sessions.
+        calibration: Calibration runs and settings of the deployment.
+        answer: Model of the replies. If it is None, the model is derived from the run with the fewest sessions.
 
     Raises:
-        ConfigError: A stage served no request in the level with the fewest sessions.
+        ConfigError: A stage served no request in the run with the fewest sessions.
     """
     least = calibration.least
     missing = [stage for stage in STAGES if stage not in least.stages or not least.stages[stage].served]
@@ -122,14 +123,14 @@ def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwo
 
 
 def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyModel:
-    """Return a model of the replies in a level.
+    """Return a model of the replies in a calibration run.
 
     A reply has as many segments as the voice received requests per turn. The length of the first segment follows from
     its number of words. The other segments share the rest of the audio, and are complete at even intervals while the
     language model generates.
 
     Args:
-        level: The level.
+        level: Measurements of the run.
         conversation: Settings of the deployment, which give the number of words of the first segment.
     """
     segments = max(1, round(level.stages["tts"].requests / max(1.0, _turns_counted(level))))
@@ -148,7 +149,7 @@ def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyMo
 
 
 def _turns_counted(level: Level) -> float:
-    """Return the number of turns that the replicas served, warm-up included: the LLM requests without hedges."""
+    """Return the number of turns in a run, warm-up included: the requests to the LLM without hedges."""
     return level.stages["llm"].requests - level.hedged
 
 
@@ -158,16 +159,19 @@ def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float =
 
 
 def _served(calibration: Calibration, name: str) -> Quantiles:
-    """Return the measured service times of a stage, pooled over the levels in which they count as without load."""
+    """Return the measured service times of a stage without load.
+
+    They are pooled over the calibration runs in which the stage had short waits.
+    """
     rows = [level.stages[name] for level in _comparable(calibration, name)]
     return pooled([(row.served, Quantiles(row.service)) for row in rows])
 
 
 def _comparable(calibration: Calibration, name: str) -> list[Level]:
-    """Return the levels whose service times count as times without load.
+    """Return the calibration runs whose service times at a stage count as times without load.
 
-    These are the levels with short waits at the stage. If running services slow each other down, or if all waits are
-    long, only the level with the fewest sessions counts.
+    These are the runs with short waits at the stage. If running services slow each other down, or if all waits are
+    long, only the run with the fewest sessions counts.
     """
     line = batching(calibration, name)
     if line is not None and line.believed:
@@ -185,7 +189,7 @@ def _streaming(calibration: Calibration, name: str, part: str, rest_s: float) ->
     back, which occupies no slot.
 
     Args:
-        calibration: The levels.
+        calibration: Measurements of the calibration runs.
         name: Name of the stage.
         part: Name of the turn's part that ends with the first output.
         rest_s: Mean seconds for which a request occupies its slot after the first output.
@@ -226,7 +230,7 @@ def _part(level: Level, name: str) -> ServiceTimes:
 
 
 def _callers(calibration: Calibration) -> CallerModel:
-    """Return the behaviour of the simulated callers, from all levels together.
+    """Return the behaviour of the callers for the simulation, from all calibration runs together.
 
     The length of speech is what remains of a conversation's cycle after thinking, waiting and listening. It is the same
     at every load. If there is more than one transcript per turn, the others are transcripts that were requested at
@@ -275,8 +279,8 @@ def _transcript_hop_s(network: TurnNetwork, level: Level) -> float:
     measured_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
     runs = [simulate(network, level.sessions, FOR_S, seed) for seed in SEEDS]
     simulated_s = fmean(turn.transcript_s for run in runs for turn in run.turns)
-    # The simulated service times are pooled over several levels. Subtract the difference between this level's mean
-    # service time and their mean.
+    # The simulation uses service times pooled over several calibration runs. Subtract the difference between the mean
+    # service time in this run and the pooled mean.
     difference_s = level.stages["stt"].service_mean_s - network.stt.first.mean_s
     return max(0.0, measured_s - simulated_s - difference_s)
 
@@ -291,5 +295,5 @@ def with_calibrated_hops(network: TurnNetwork, stages: dict[str, QueueStage]) ->
 
 
 def session_range(levels: Sequence[Level]) -> tuple[int, int]:
-    """Return (lowest, highest) number of sessions of the calibrated levels."""
+    """Return (lowest, highest) number of sessions of the calibration runs."""
     return min(level.sessions for level in levels), max(level.sessions for level in levels)

@@ -1,4 +1,4 @@
-"""A capacity plan: the replicas that a target needs, and how well the model fits the calibrated levels.
+"""A capacity plan: the replicas that a target needs, and how well the model fits the calibration runs.
 
 `plan` is the entry point. The fields of `Plan` are the keys of `rejoinder plan --json`.
 """
@@ -31,7 +31,7 @@ on it."""
 
 @dataclass(frozen=True, slots=True)
 class LevelCheck:
-    """Measurement and prediction at one calibrated level.
+    """Measurement and prediction for one calibration run.
 
     Attributes:
         sessions: Number of sessions.
@@ -90,7 +90,7 @@ class Plan:
 
     Attributes:
         target: The target of the plan.
-        checks: Measurement and prediction at each calibrated level.
+        checks: Measurement and prediction for each calibration run.
         knee: Knee of the calibrated deployment.
         inverted: Replicas that meet the target, and their predicted percentiles. The `error` of a percentile is only
             the simulation's sampling error.
@@ -136,7 +136,7 @@ class PlanResources:
 
 
 def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, ...]:
-    """Return measurement and prediction at every calibrated level, by rising number of sessions."""
+    """Return measurement and prediction for every calibration run, by rising number of sessions."""
     rows = []
     for level in sorted(calibration.levels, key=lambda level: level.sessions):
         prediction = predict(network, level.sessions)
@@ -173,10 +173,10 @@ def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found:
     """Return PREDICTED if the plan is within the calibrated range, else EXTRAPOLATED.
 
     The admitted sessions, the turns per second and the replicas of every stage must all be within the range. The upper
-    end for turns per second is the highest rate measured or predicted at a level.
+    end for turns per second is the highest rate measured or predicted for a run.
 
     Args:
-        calibration: The calibrated levels.
+        calibration: Measurements of the calibration runs.
         checked: Measurement and prediction at each level.
         found: The replicas of the plan.
     """
@@ -195,12 +195,12 @@ def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found:
 def intervals_ms(checked: Sequence[LevelCheck], prediction: Prediction, basis: Basis) -> dict[str, float] | None:
     """Return the half width of the error interval of `p50_ms`, `p95_ms` and `p99_ms` in milliseconds, by these names.
 
-    The half width is the root of the sum of two squares: the largest relative error at a calibrated level times the
+    The half width is the root of the sum of two squares: the largest relative error for a calibration run times the
     prediction, and the simulation's sampling error. The sampling error alone would be too narrow, because it approaches
     0 in large systems and with constant service times.
 
     Args:
-        checked: Measurement and prediction at each calibrated level.
+        checked: Measurement and prediction for each calibration run.
         prediction: The prediction for the plan.
         basis: Basis of the plan.
 
@@ -291,7 +291,7 @@ def _detector_traffic(calibration: Calibration, turns_per_s: float) -> Traffic:
 
 
 def _stage_basis(calibration: Calibration, stage: str, busy: float) -> Basis:
-    """Return PREDICTED if the share of slots in use was as high at a calibrated level, else EXTRAPOLATED.
+    """Return PREDICTED if a calibration run had as large a share of slots in use, else EXTRAPOLATED.
 
     `busy` is the share of the slots of `stage` that the plan uses, 0 to 1.
     """

@@ -36,7 +36,11 @@ class ServiceTimes(Protocol):
         ...
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return a new drawer for one replica: a function that draws service times with `rng`."""
+        """Return a new function that draws the service times of one replica, in seconds.
+
+        Its argument is the number of running services on the replica, including the one that begins. `rng` is the
+        source of randomness.
+        """
         ...
 
 
@@ -80,7 +84,10 @@ class Quantiles:
         return min(max(low * (1 - along) + high * along, low), high)  # rounding could leave the range
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return a drawer of independent samples, which do not depend on the number of running services."""
+        """Return a function that draws independent service times in seconds.
+
+        Its argument, the number of running services, has no effect.
+        """
         return lambda concurrent: self.at(rng.random())
 
     def shifted(self, by_s: float) -> Quantiles:
@@ -155,7 +162,10 @@ class Curved:
         return variance / mean_ms**2 if mean_ms else 0.0
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return the engine's own sampler of service times, for one replica."""
+        """Return a function that draws the service times of one replica in seconds, with the engine's own sampler.
+
+        Its argument is the number of running services on the replica.
+        """
         return ServiceSampler(self.curve, rng.random).next_s
 
 
@@ -195,5 +205,8 @@ class Batched:
         return max(self.factors[-1] + slope * (concurrent - measured), self.factors[-1])
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return a drawer that multiplies samples of `alone` by the factor for the number of running services."""
+        """Return a function that draws service times in seconds: samples of `alone`, times the slow-down.
+
+        Its argument is the number of running services on the replica, which decides the slow-down.
+        """
         return lambda concurrent: self.alone.at(rng.random()) * self.factor(concurrent)

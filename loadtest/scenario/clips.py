@@ -1,8 +1,8 @@
 """Recorded utterances: read a WAV file as 24 kHz PCM and locate the speech in it.
 
 Latency is measured from the start and end of speech, so both are detected on the exact samples that are sent. A sample
-counts as speech if its 20 ms frame is louder than a threshold, the gate. The gate follows the clip's own active speech
-level (ITU-T P.56). In a quiet recording, a final "s" lies far below `AUDIBLE_DBFS` but still belongs to the word.
+counts as speech if its 20 ms frame is louder than a threshold, the gate. The gate follows the active speech level of
+the clip (ITU-T P.56). In a quiet recording, a final "s" lies far below `AUDIBLE_DBFS` but still belongs to the word.
 
 The gate must lie above the room noise. Otherwise noise after the last word would count as speech, and latency would be
 measured too short. A gate that is too high is the safer error: speech appears to end earlier, so the measured latency
@@ -34,11 +34,11 @@ from rejoinder.core.errors import ConfigError
 # A frame counts as active speech if its level is at most this margin, in dB, below the active speech level (ITU-T
 # P.56).
 _MARGIN_DB = 15.9
-# Upper limit of the gate in dBFS. Soft speech has about -35 dBFS, and its last syllable is quieter. A higher gate could
-# cut that syllable off.
+# Upper limit, in dBFS, of the threshold above which a frame counts as speech. Soft speech has about -35 dBFS, and its
+# last syllable is quieter. A higher threshold could cut that syllable off.
 _HIGHEST_GATE_DBFS = -40.0
-# The 5th percentile of the frame levels counts as the room noise. The gate is at least this margin, in dB, above the
-# noise, because noise varies by less.
+# The 5th percentile of the frame levels counts as the room noise. The threshold for speech is at least this margin, in
+# dB, above the noise. The margin is enough because room noise varies by less.
 _NOISE_PERCENTILE, _NOISE_MARGIN_DB = 5.0, 6.0
 # Frame length in milliseconds: one period of 50 Hz mains hum. Shorter frames would follow the hum and clicks of a room.
 _FRAME_MS = 20.0
@@ -114,17 +114,17 @@ def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
 
 
 def _gate_dbfs(samples: Samples) -> float:
-    """Return the gate of a clip in dBFS.
+    """Return the threshold in dBFS above which a frame of a clip counts as speech.
 
-    The gate is `_MARGIN_DB` below the active speech level, but above the room noise and at most `_HIGHEST_GATE_DBFS`.
+    It is `_MARGIN_DB` below the active speech level, but above the room noise and at most `_HIGHEST_GATE_DBFS`.
     """
     frame = round(WIRE_RATE * _FRAME_MS / 1000)
     power = np.square(samples[: samples.size - samples.size % frame].reshape(-1, frame), dtype=np.float64).mean(axis=1)
     if not power.size or _decibels(float(power.max())) < AUDIBLE_DBFS:
         return AUDIBLE_DBFS
     noise, loudest = np.percentile(power, (_NOISE_PERCENTILE, 99))
-    # A clip that was trimmed to its words has no room noise, so its quietest frames are speech. The second value limits
-    # the gate in such a clip.
+    # A clip that was trimmed to its words has no room noise: its quietest frames are speech. The second value keeps the
+    # threshold below the speech in such a clip.
     above_noise_db = min(_decibels(noise) + _NOISE_MARGIN_DB, _decibels(loudest) - _MARGIN_DB)
     return min(max(_active_db(power) - _MARGIN_DB, above_noise_db), _HIGHEST_GATE_DBFS)
 

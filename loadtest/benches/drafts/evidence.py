@@ -5,8 +5,8 @@ Three sources are compared:
 - The caller has recorded which phrases it spoke, and when.
 - The server's emulated transcript of an utterance states the length of its speech. This length must match the spoken
   phrases.
-- A watermark in every word and every 10 ms of audio of an answer states a length of speech as well. It must be the length in the
-  transcript. A speculative reply to an earlier revision states a smaller length.
+- A watermark in every word and every 10 ms of audio of an answer states a length of speech as well. It must be the
+  length in the transcript. A speculative reply to an earlier revision states a smaller length.
 
 The server may end a turn in a pause. The answer to the first half is then a regular answer, not a leak. The utterance
 counts as premature, and its answer is checked like any other.

@@ -95,8 +95,8 @@ class DraftFindings:
     def holds(self) -> bool:
         """True if the run passes: every turn was answered, no answer has a leak, and the run tested enough to prove it.
 
-        The proof requires that `tried` and `accounted` are true, some watermarks were read, every transcript matches the
-        spoken phrases, and no error occurred.
+        The proof requires that `tried` and `accounted` are true, some watermarks were read, every transcript matches
+        the spoken phrases, and no error occurred.
         """
         evidence = self.evidence
         clean = not (evidence.leaks or evidence.misheard or evidence.faults or evidence.unanswered)
