@@ -29,7 +29,7 @@ _PROFILES = {
 _OPUS_CLOCK = 48_000
 _PAYLOAD_TYPE = 111
 _VERSION, _EXTENSION_BIT = 0x80, 0x10
-# RFC 8285: the marker of one-byte extensions, their length in 32-bit words, and the (empty) words themselves.
+# Block of RTP header extensions (RFC 8285): marker of the one-byte form, length in 32-bit words, and empty words.
 _EXTENSIONS = struct.pack("!HH", 0xBEDE, (RTP_EXTENSIONS - 4) // 4) + bytes(RTP_EXTENSIONS - 4)
 _TICK_S = 0.02
 # Wait in seconds after the end of sending, so that the last packets arrive.
@@ -83,7 +83,7 @@ class _Flow:
             return
         stamp = number * self._stream.frame_ms * _OPUS_CLOCK // 1000
         first = _VERSION | (_EXTENSION_BIT if self._stream.extensions else 0)
-        # A frame that is not sent gets no sequence number. The time stamp shows the gap (RFC 7587, section 4.2).
+        # A frame that is not sent gets no sequence number. Its absence shows in the time stamp (RFC 7587, section 4.2).
         header = struct.pack("!BBHII", first, _PAYLOAD_TYPE, self.sent & 0xFFFF, stamp & 0xFFFFFFFF, 1)
         body = (_EXTENSIONS if self._stream.extensions else b"") + self._packets[number]
         self._source.send(self._protect.protect(header + body))

@@ -22,7 +22,7 @@ from pathlib import Path
 from loadtest.bandwidth.formula import MTU
 from rejoinder.core.errors import BackendError, ConfigError
 
-# Required command-line tools, each with its Debian package.
+# Required command-line tools, each with the Debian package that contains it.
 TOOLS = {
     "ip": "iproute2",
     "ethtool": "ethtool",
@@ -62,8 +62,8 @@ class Side:
             BackendError: The socket cannot be opened.
         """
         results: list[socket.socket | OSError] = []
-        # The namespace is a property of the thread, and a socket keeps the namespace in which it was opened. So a
-        # short-lived thread switches the namespace, and the calling thread stays in its own.
+        # A network namespace belongs to a thread, and a socket stays in the namespace in which it was opened. Therefore
+        # a short-lived thread enters the namespace and opens the socket, while the calling thread stays in its own.
         thread = threading.Thread(target=_open_socket, args=(self.namespace, kind, results))
         thread.start()
         thread.join()
@@ -171,7 +171,8 @@ def _open_socket(namespace: str, kind: socket.SocketKind, results: list[socket.s
     try:
         if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        # asyncio turns Nagle's algorithm off only for sockets with an explicit TCP protocol number.
+        # Give TCP as the explicit protocol number. Otherwise asyncio does not turn off Nagle's algorithm for the
+        # socket.
         protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0
         results.append(socket.socket(socket.AF_INET, kind, protocol))
     except OSError as error:

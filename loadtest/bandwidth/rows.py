@@ -1,6 +1,7 @@
 """Measured traffic compared with the formula: one row per session, direction and state.
 
-The state is either the time in which the direction carries speech ("talking"), or the whole call ("conversation").
+The state says which time the row covers: "talking" is the time in which the direction carries speech, "conversation" is
+the whole call.
 """
 
 from __future__ import annotations

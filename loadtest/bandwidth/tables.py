@@ -130,7 +130,7 @@ def quality_rows(sessions: Sequence[SessionKind]) -> list[QualityRow]:
 def _quality_row(quality: PublishedQuality, sessions: Sequence[SessionKind]) -> QualityRow:
     ends = (quality.low_kbps, quality.high_kbps)
     rows = [_find(OpusSettings(rate, channels=quality.channels).name, sessions).row("down", "talking") for rate in ends]
-    # The UDP payload contains the RTP and SRTP headers. Subtract all headers to get the codec's own rate.
+    # The measured IP bytes include the IP, UDP, RTP and SRTP headers. Subtract them to get the rate of the codec alone.
     rtp = Rtp()
     coded = [kbps(row.measured.ip_bytes - row.measured.packets * rtp.overhead, row.seconds) for row in rows]
     holds = rows[1].kbps <= quality.high_kbps * (1 + TOLERANCE)

@@ -1,8 +1,8 @@
 """Barge-in bench: how fast a reply stops when the caller speaks over it, and what stays in the conversation history.
 
 In each conversation, every line after the first interrupts the reply to the line before. The caller's loudspeaker is
-simulated. It stops when the client receives the event that the server detected speech. The replies come from emulated
-engines that speak a fixed number of characters per second, so the played part of a reply's text is known.
+simulated. It stops when the client receives `input_audio_buffer.speech_started`. The replies come from emulated engines
+that speak a fixed number of characters per second, so the played part of a reply's text is known.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class CallSocket(WSListener):
         self._blocked_since: float | None = None
         self._last_sent_due = 0.0
 
-    # -- callbacks of picows ---------------------------------------------------------------------------------------
+    # -- callbacks that picows calls -------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Send the `session.update` event that configures the session."""
@@ -154,7 +154,7 @@ class CallSocket(WSListener):
         """Record that the send buffer has room again."""
         self._blocked_since = None
 
-    # -- interface for the generator -------------------------------------------------------------------------------
+    # -- methods for the load generator ----------------------------------------------------------------------------
 
     def send_frame(self, due: float) -> int:
         """Send the participant's messages for the deadline `due` and return their number.

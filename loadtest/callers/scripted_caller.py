@@ -118,7 +118,7 @@ class ScriptedCaller:
         self._speech_detected = False
         self._newest_item = ""
 
-    # -- speaking ----------------------------------------------------------------------------------------------------
+    # -- speaking: the frames that the caller sends ------------------------------------------------------------------
 
     def next_frame(self) -> bytes:
         """Return the 20 ms of PCM to send at `microphone.due`. Start the next line if it is due."""
@@ -187,7 +187,7 @@ class ScriptedCaller:
         earlier = self._turns[: self._turns.index(turn)]
         return all(reply.done_at is not None for other in earlier for reply in other.replies.values())
 
-    # -- server events -----------------------------------------------------------------------------------------------
+    # -- handling events from the server -----------------------------------------------------------------------------
 
     def take(self, event: ServerEvent, now: float) -> Truncate | None:
         """Handle a server event that arrived at `now`. Return the truncation to send at once, or None."""
@@ -296,7 +296,7 @@ class ScriptedCaller:
             cut.stop_s = now - latest.speech_begins
         return Truncate(playing.item_id, int(played_s * 1000))
 
-    # -- results -----------------------------------------------------------------------------------------------------
+    # -- results of the conversation ---------------------------------------------------------------------------------
 
     @property
     def replies(self) -> list[ReceivedReply]:

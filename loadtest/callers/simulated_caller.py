@@ -137,7 +137,7 @@ class SimulatedCaller:
         """True if the call has ended."""
         return self.phase is CallPhase.OVER
 
-    # -- sending ---------------------------------------------------------------------------------------------------
+    # -- sending audio to the server -------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
         """Return the messages to send at the deadline `due`.
@@ -179,7 +179,7 @@ class SimulatedCaller:
             return True
         return self.phase is not CallPhase.AWAITING or (turn is not None and turn.answered(now))
 
-    # -- phases ----------------------------------------------------------------------------------------------------
+    # -- changing the phase of the call ----------------------------------------------------------------------------
 
     def hang_up(self, now: float, *, dropped: bool) -> None:
         """End the call and record the turn in progress.
@@ -279,7 +279,7 @@ class SimulatedCaller:
         self._number += 1
         return self.call.turn(self._number, self._shared.behavior, len(self._shared.speech.utterances))
 
-    # -- server events ---------------------------------------------------------------------------------------------
+    # -- handling events from the server ---------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
         """Handle a server event.

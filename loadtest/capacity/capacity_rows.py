@@ -353,7 +353,7 @@ class AdmissionResult:
 
     @property
     def measured(self) -> float:
-        """Measured share of refused calls, over the calls of all repeats."""
+        """Measured share of refused calls, over the calls of all repeats together."""
         return sum(share * count for share, count in zip(self.refused, self.calls, strict=True)) / sum(self.calls)
 
     @property

@@ -81,7 +81,7 @@ class Quantiles:
         index = max(1, bisect_left(self.points, (share, -math.inf)))
         (a, low), (b, high) = self.points[index - 1], self.points[min(index, len(self.points) - 1)]
         along = (share - a) / (b - a)
-        return min(max(low * (1 - along) + high * along, low), high)  # rounding could leave the range
+        return min(max(low * (1 - along) + high * along, low), high)  # rounding could give a value outside low to high
 
     def drawer(self, rng: random.Random) -> Drawer:
         """Return a function that draws independent service times in seconds.

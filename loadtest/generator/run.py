@@ -78,7 +78,7 @@ async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any
             await working
             watcher.cancel()
     except ExceptionGroup as failures:
-        raise failures.exceptions[-1] from None  # the exception of the group's body, `working`, is listed last
+        raise failures.exceptions[-1] from None  # `working` is the body of the group, whose error is listed last
 
 
 def check_target(scenario: Scenario) -> None:

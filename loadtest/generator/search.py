@@ -85,7 +85,7 @@ class CompletedStep:
         outcome: Verdict on the run.
         p50_ms: Median voice-to-voice latency in milliseconds, or None if nothing was measured.
         p95_ms: 95th percentile of the voice-to-voice latency in milliseconds, or None if nothing was measured.
-        recovered: True if the recovery check passed. None if no recovery check was made.
+        recovered: True if a small load after the step was answered as fast as before the search. None if not checked.
         causes: Failed self-checks of the generator, in words.
     """
 
@@ -98,7 +98,7 @@ class CompletedStep:
 
     @property
     def passed(self) -> bool:
-        """True if the run passed and the recovery check did not fail."""
+        """True if the run passed and the system has recovered from it (or recovery was not checked)."""
         return self.outcome is RunOutcome.PASS and self.recovered is not False
 
 

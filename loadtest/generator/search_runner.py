@@ -1,4 +1,7 @@
-"""Run a search: each step of `loadtest.generator.search` is a load run followed by a recovery check."""
+"""Run a search: each step of `loadtest.generator.search` is a load run followed by a recovery check.
+
+The recovery check is a run with a small load, which must be answered as fast as before the search.
+"""
 
 from __future__ import annotations
 

@@ -223,8 +223,8 @@ class Worker:
 def main() -> None:
     """Read an assignment from standard input, make its calls, and write reports as JSON lines to standard output."""
     assignment = WorkerAssignment.parse(json.loads(sys.stdin.readline()))
-    # Freeze what was loaded so far, which is needed until the process ends, so that the garbage collector does not scan
-    # it.
+    # Modules, schedule and clips are needed until the process ends. Exclude them from garbage collection, whose scans
+    # would delay frames.
     gc.collect()
     gc.freeze()
 

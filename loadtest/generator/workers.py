@@ -176,7 +176,7 @@ async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress
             for number, assignment in enumerate(assignments):
                 group.create_task(_follow_worker(number, assignment, progress, watch))
     except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # the first failure has already stopped the other workers
+        raise failures.exceptions[0] from None  # only the first failure: it has stopped the other workers
     stolen, total = stolen_and_total()
     progress.stolen = (stolen - stolen_before) / max(1, total - total_before)
 

@@ -141,7 +141,7 @@ def _active_db(power: npt.NDArray[np.float64]) -> float:
     while True:
         active = power >= 10 ** ((level_db - _MARGIN_DB) / 10)
         lower_db = _decibels(float(power[active].mean()))
-        if lower_db >= level_db - 0.01:  # has converged; each round adds quieter frames only
+        if lower_db >= level_db - 0.01:  # converges: a round adds only quieter frames, so the level falls
             return lower_db
         level_db = lower_db
 

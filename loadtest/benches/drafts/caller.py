@@ -1,7 +1,8 @@
-"""A hesitant caller as a state machine without I/O. It speaks a script in real time and records what it receives.
+"""A hesitant caller, who pauses inside turns, as a state machine without I/O.
 
-The caller's clock is the number of frames sent. The server reports the start and end of utterances on the same scale.
-The caller reads the watermarks in an answer's audio (`rejoinder.core.measuring.audio_watermark`) and drops the audio.
+The caller speaks a script in real time and records what the server sends. Its clock is the number of frames sent. The
+server reports the start and end of utterances on the same scale. The caller reads the watermarks in an answer's audio
+(`rejoinder.core.measuring.audio_watermark`) and drops the audio.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class HesitantCaller:
         """True if the last turn has ended."""
         return self._phase is HesitantPhase.OVER
 
-    # -- sending ---------------------------------------------------------------------------------------------------
+    # -- sending audio to the server -------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
         """Return the one message with the next frame. `due` is not used: the clock is the number of frames sent.
@@ -206,7 +207,7 @@ class HesitantCaller:
         items = {utterance.item_id for utterance in self.utterances.values() if utterance.end_s >= end_s}
         return next((answer for answer in reversed(self.answers.values()) if answer.item_id in items), None)
 
-    # -- receiving -------------------------------------------------------------------------------------------------
+    # -- receiving events from the server --------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
         """Process one server event, given as JSON. `arrived` is not used."""

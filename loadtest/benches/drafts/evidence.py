@@ -99,7 +99,12 @@ NOTHING = Evidence(
 
 
 def evidence(call: HesitantCaller, turns: int) -> Evidence:
-    """Return the evidence of a call that `hang_up` has ended. `turns` is the number of turns in its script."""
+    """Check a finished call, and return the result.
+
+    Args:
+        call: The caller, after `hang_up`.
+        turns: Number of turns in its script.
+    """
     covered = {key: _covered(utterance, call.spoken) for key, utterance in call.utterances.items()}
     audible = [answer for answer in call.answers.values() if answer.marks]
     return Evidence(

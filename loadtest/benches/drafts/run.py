@@ -1,4 +1,4 @@
-"""Run hesitant callers against a server.
+"""Run hesitant callers, who pause inside turns, against a server.
 
 Each caller has one OpenAI Realtime WebSocket. A single task sends the frames of all callers at their deadlines.
 """
@@ -78,7 +78,7 @@ async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]
             evidences = await asyncio.gather(*calls)
             pacing.cancel()
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the others are calls that the first error cancelled
+        raise errors.exceptions[0] from None  # only the first error: it has cancelled the other calls
     late_s = float(np.percentile(pacer.late_s, 99, method="inverted_cdf")) if pacer.late_s else 0.0
     return HeldCalls(sum(evidences, NOTHING), round(late_s * 1000, 2))
 

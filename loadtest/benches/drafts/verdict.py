@@ -88,7 +88,7 @@ class DraftFindings:
 
     @property
     def accounted(self) -> bool:
-        """True if every started speculative reply was kept or discarded, and no replica restarted."""
+        """True if every speculative reply that was started was kept or discarded, and no replica restarted."""
         return self.drafts("begun") == self.drafts("kept") + self.drafts("discarded") and not self.restarted
 
     @property
