@@ -85,7 +85,7 @@ class SessionKind:
     """Traffic of one measured kind of session.
 
     Attributes:
-        transport: Name of the transport.
+        transport: Name of the transport, such as `WebSocket, TLS` or `SRTP over UDP`.
         name: Label of the audio format in tables.
         rows: Four rows: "up" and "down", each while "talking" and over the whole "conversation".
     """

@@ -1,7 +1,7 @@
 """Calibration document: load runs of a real deployment at a few loads, reduced to the figures that a plan needs.
 
-A level is one run. It keeps the client's measurements (percentiles, throughput, the parts of a turn) and the
-replicas' measurements (service times, waits, CPU, memory). The levels are at 20, 40 and 60% of the knee. At these loads
+Each run becomes a `Level`. It keeps the client's measurements (percentiles, throughput, the parts of a turn) and the
+replicas' measurements (service times, waits, CPU, memory). The runs are at 20, 40 and 60% of the knee. At these loads
 waiting at the bottleneck does not dominate, and they differ enough to show growth with load.
 """
 
@@ -49,7 +49,7 @@ class TimeDistribution:
 
 @dataclass(frozen=True, slots=True)
 class StageLevel:
-    """One stage in one run, as measured by its replicas.
+    """Measurements of one stage in one run, by its replicas.
 
     Attributes:
         replicas: Number of replicas.
@@ -77,7 +77,7 @@ class StageLevel:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One run at a constant number of sessions.
+    """Measurements of one run at a constant number of sessions.
 
     Attributes:
         sessions: Number of sessions.
@@ -93,7 +93,7 @@ class Level:
         host_memory_mb: Memory of the largest host in MB.
         in_kbps: WebSocket payload from one caller in kilobits per second, without headers.
         out_kbps: WebSocket payload to one caller in kilobits per second, without headers.
-        frames_per_s: Messages per second from one caller.
+        frames_per_s: Audio messages per second from one caller.
         hedged: Number of turns whose LLM request was hedged.
         hosts: Number of hosts.
     """
@@ -163,7 +163,7 @@ _ADAPTER = TypeAdapter(Calibration)
 
 
 def save(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as JSON."""
+    """Write a calibration to a file as JSON."""
     path.write_text(json.dumps(asdict(calibration), sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -368,5 +368,5 @@ class AdmissionResult:
 
     @property
     def holds(self) -> bool:
-        """True if the prediction is accurate: the error is within `REFUSED_WITHIN`."""
+        """True if the prediction is accurate: the size of the relative error is within `REFUSED_WITHIN`."""
         return abs(self.error) <= REFUSED_WITHIN

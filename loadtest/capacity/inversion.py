@@ -195,8 +195,8 @@ class _Search:
     def fewest(self, needed: dict[str, int], stage: str) -> int:
         """Return the smallest number of replicas of `stage` that meets the target.
 
-        The other stages have the replicas in `needed`. The search is a bisection, because fewer replicas never lower
-        the latency.
+        The other stages have the replicas in `needed`. The search is a bisection, which works because fewer replicas
+        never lower the latency.
         """
         return _least(needed[stage], lambda count: self._target.met_by(self.predict(needed | {stage: count})))
 

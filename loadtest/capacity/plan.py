@@ -177,7 +177,7 @@ def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found:
 
     Args:
         calibration: Measurements of the calibration runs.
-        checked: Measurement and prediction at each level.
+        checked: Measurement and prediction for each calibration run.
         found: The replicas of the plan.
     """
     levels = calibration.levels

@@ -32,7 +32,7 @@ class ServiceTimes(Protocol):
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation on an otherwise idle replica."""
+        """Squared coefficient of variation of the service time on an otherwise idle replica."""
         ...
 
     def drawer(self, rng: random.Random) -> Drawer:
@@ -64,12 +64,12 @@ class Quantiles:
 
     @property
     def mean_s(self) -> float:
-        """Mean in seconds."""
+        """Mean of the distribution in seconds."""
         return sum((b - a) * (low + high) / 2 for (a, low), (b, high) in pairwise(self.points))
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation."""
+        """Squared coefficient of variation: variance divided by the squared mean."""
         square = sum(
             (b - a) * (low * low + low * high + high * high) / 3 for (a, low), (b, high) in pairwise(self.points)
         )
@@ -96,7 +96,7 @@ class Quantiles:
 
 
 def fixed(seconds: float) -> Quantiles:
-    """Return the distribution of a constant number of seconds."""
+    """Return the distribution that always gives the same number of seconds."""
     return Quantiles(((0.0, seconds), (1.0, seconds)))
 
 
@@ -152,7 +152,7 @@ class Curved:
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation on an otherwise idle replica, stalls included."""
+        """Squared coefficient of variation of the service time on an otherwise idle replica, stalls included."""
         curve = self.curve
         base_ms = curve.median_ms * math.exp(curve.sigma**2 / 2)
         low, high, share = curve.stall_min_ms, curve.stall_max_ms, curve.stall_share
@@ -193,7 +193,7 @@ class Batched:
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation on an otherwise idle replica."""
+        """Squared coefficient of variation of the service time on an otherwise idle replica."""
         return self.alone.scv
 
     def factor(self, concurrent: int) -> float:

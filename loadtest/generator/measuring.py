@@ -48,7 +48,7 @@ class _Reading:
 
 
 class WindowWatcher:
-    """Reads the replicas' metrics at the start and at the end of the measured time of a run.
+    """Reader of the replicas' metrics at the start and at the end of the measured time of a run.
 
     Pass the watcher to `run` as its progress callback, and call `window` after the run.
     """

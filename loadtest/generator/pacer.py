@@ -27,9 +27,10 @@ class PacedCaller(Protocol):
 
 
 class FramePacer:
-    """Calls `send_frame` of each caller in a process once per 20 ms frame, at the frame's deadline.
+    """Sender of the frames of all callers in a process: it calls their `send_frame` at each deadline.
 
-    Keep `run` running. Callers may join and leave at any time, from the same event loop.
+    Each caller has one deadline per 20 ms frame. Keep `run` running. Callers may join and leave at any time, from the
+    same event loop.
 
     Attributes:
         late_s: Delay of each sent frame after its deadline, in seconds. The reader of the list clears it.
@@ -54,7 +55,7 @@ class FramePacer:
             self._slots[slot].remove(caller)
 
     async def run(self) -> None:
-        """Send frames until cancelled."""
+        """Send the frames of all callers at their deadlines until cancelled."""
         tick = max(0, round((time.monotonic() - self._start) / TICK_S))
         while True:
             due = self._start + tick * TICK_S

@@ -82,7 +82,7 @@ def waterfall(result: RunResult) -> str:
 
 
 def timeline(result: RunResult) -> str:
-    """Return an SVG chart of open calls, voice-to-voice latency and failed turns over the time of the run."""
+    """Return an SVG chart over the time of the run: open calls, voice-to-voice latency, and failed or refused calls."""
     figure, axes = _figure()
     moments = result.timeline
     times = [moment.at_s for moment in moments]

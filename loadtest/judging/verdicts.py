@@ -108,7 +108,10 @@ def _needed(violations: int, turns: int, allowed: float) -> int:
 
 
 def count_violations(histogram: HdrHistogram | None, limit_ms: float) -> int:
-    """Return how many values are at or above a limit in ms, to the three digits of the histogram. 0 without one."""
+    """Return how many values are at or above `limit_ms` milliseconds. 0 without a histogram.
+
+    The count is exact to the three significant digits of the histogram.
+    """
     if histogram is None or not histogram.get_total_count():
         return 0
     count = 0

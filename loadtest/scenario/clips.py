@@ -94,7 +94,7 @@ def read_clip(path: Path) -> Clip:
 
 
 def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
-    """Locate the speech in 24 kHz mono 16-bit PCM and return both as a clip. Raise ConfigError if it is silent."""
+    """Return a clip of 24 kHz mono 16-bit PCM, and locate its speech. Raise ConfigError if the audio is silent."""
     samples = pcm16_to_float(pcm)
     gate = _gate_dbfs(samples)
     start = first_audible(samples, WIRE_RATE, gate, _FRAME_MS)

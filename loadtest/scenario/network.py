@@ -1,8 +1,8 @@
 """The network between a caller and the server's end (the edge), emulated at the caller.
 
 The routes are the four of the latency guide and `local`, each with or without a relay. The emulated connection is TCP,
-so loss delays messages but never drops them. A lost segment arrives one round trip later and blocks all later messages
-(head-of-line blocking).
+so loss delays messages but never drops them. A lost segment arrives one round trip and
+`FAST_RETRANSMIT_S` later, and blocks all later messages (head-of-line blocking).
 
 The one-way delay is half of the round-trip time. This constant delay is added to the caller's clock, so it is exact.
 Jitter and loss hold frames back by whole 20 ms frames, rounded to the nearest.

@@ -169,10 +169,15 @@ def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iter
 
 
 def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -> Iterator[Leak]:
-    """Yield a leak for each kind of audio and words in an answer whose watermark is not `expected`.
+    """Yield the leaks in an answer: at most one for each of three kinds.
 
-    `expected` is the length of the utterance's speech in tenths of a second. `turn` is the turn number that the leaks
-    get.
+    The kinds are audio whose watermark is not `expected`, audio without a watermark, and words whose watermark is not
+    `expected`.
+
+    Args:
+        answer: The answer.
+        turn: Number of the turn to note in the leaks.
+        expected: Length of the utterance's speech in tenths of a second, which the watermarks should state.
     """
     foreign = [mark for mark in answer.marks if mark is not None and mark != expected]
     if foreign:
