@@ -157,7 +157,7 @@ def sessions(measurements: Measurements) -> Iterator[Cell]:
 
 
 def _held(count: int, run: ConcurrencyRun | None, measurements: Measurements) -> Cell:
-    """Return the cell with the result of the load run with `count` sessions. Without a run, return `_not_run`."""
+    """Return the cell with the result of the load run with `count` sessions. Without a run, use `_not_run`."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if run is None:
         return _not_run(count, measurements)

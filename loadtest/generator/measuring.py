@@ -110,7 +110,7 @@ def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tup
         watch: Called with the progress after each report of a worker.
 
     Raises:
-        ConfigError: The target is not allowed, or the scenario has no valid schedule.
+        ConfigError: The server is on another machine and not `owned`, or the scenario has no valid schedule.
         BackendError: The server does not answer, a worker ended early, or the run ended before its measured time.
     """
     frozen = schedule.plan(scenario)

@@ -192,7 +192,10 @@ def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -
 
 
 def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
-    """Yield how many windows without a watermark lie before each watermark and after the last one, 0 if none."""
+    """Yield the lengths of the gaps in `marks`, in windows: runs of None, which are windows without a watermark.
+
+    There is one gap before each watermark and one after the last. A gap without windows has length 0.
+    """
     length = 0
     for mark in (*marks, -1):
         if mark is None:
