@@ -56,7 +56,7 @@ def check_shape(event: Json) -> None:
     assert isinstance(event["event_id"], str)
     for path in nulls(event):
         name, inside_session = path.rsplit(".", 1)[-1], path.startswith("session.")
-        # Nulls are allowed in the field `rejoinder`, and in tools and metadata, which are echoed as the client sent them.
+        # Nulls are allowed in the field `rejoinder`, and in tools and metadata, which are echoed unchanged.
         own = path.startswith(("session.tools.", "session.tracing.metadata.", "rejoinder."))
         assert own or name in NULLABLE or (inside_session and name in NULLABLE_IN_SESSION), f"{event['type']}: {path}"
 
