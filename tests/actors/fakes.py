@@ -306,7 +306,11 @@ def voice(text: str) -> bytes:
 
 @dataclass
 class CountingMetrics:
-    """Metrics that count each call by its name and labels, and store the turns and the stop times that are recorded."""
+    """Fake metrics that count each call by its name and labels.
+
+    `turns` has the seconds of each turn, in total and per stage. `stops_s` has the seconds from each barge-in until the
+    reply stopped.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     turns: list[dict[str, float]] = field(default_factory=list)

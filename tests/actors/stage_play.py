@@ -1,4 +1,7 @@
-"""A host in one process with fake stages, and a test caller who sends it audio in real time (of a virtual clock)."""
+"""Test scenario: a host in one process with fake stages, and a test caller who sends audio to it.
+
+The caller sends in real time of the event loop's clock, which in most tests is virtual.
+"""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ async def test_a_noise_is_not_answered_by_a_filler() -> None:
 
 @virtual
 async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
-    """A late draft plays its filler only after the commit of its turn."""
+    """If a draft's answer is late, its filler is played only after the commit of the draft's turn."""
     play = slow(5.0, drafts=True)
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=3000))

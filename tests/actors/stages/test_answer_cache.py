@@ -224,7 +224,7 @@ async def test_an_answer_that_reached_its_limit_is_not_kept() -> None:
 
 @virtual
 async def test_an_answer_after_an_apology_is_not_stored() -> None:
-    """An answer that follows an apology is not stored."""
+    """If an apology was played in the same response before the answer, the answer is not stored in the cache."""
     cache = SharedCache()
     play = play_of(cache)
     play.llm = WordyLlm(fault=BackendError("gone.", stage="llm"))
@@ -241,7 +241,10 @@ async def test_an_answer_after_an_apology_is_not_stored() -> None:
 
 @virtual
 async def test_tenants_and_prompts_do_not_share_answers() -> None:
-    """A question with another API key or other instructions gets no stored answer but its own."""
+    """The same question from another API key or with other instructions does not get the stored answer.
+
+    It gets a stored answer only when it is repeated with the same key and instructions.
+    """
     cache = SharedCache()
     play = play_of(cache)
     found: list[str] = []

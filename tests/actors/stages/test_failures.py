@@ -60,7 +60,7 @@ def sound(play: Play) -> bytes:
 
 @virtual
 async def test_a_transcript_that_fails_once_is_asked_again_elsewhere() -> None:
-    """A transcript that fails once is requested from another replica, and the turn is answered normally."""
+    """If a transcription fails once, it is repeated on another replica, and the turn is answered normally."""
     play = Play(stt=ScriptedStt(failures=1))
     async with play.call() as caller:
         await caller.say()

@@ -181,7 +181,7 @@ async def test_a_sound_after_the_last_delta_keeps_the_end() -> None:
 
 @virtual
 async def test_a_missing_transcript_resumes_the_reply() -> None:
-    """If the sound is not transcribed in time, the reply resumes confirm_timeout_ms after the sound."""
+    """If a sound over the reply is not transcribed in time, the reply resumes `confirm_timeout_ms` after the sound."""
     stt = ScriptedStt(deque([QUESTION]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -197,7 +197,10 @@ async def test_a_missing_transcript_resumes_the_reply() -> None:
 
 @virtual
 async def test_words_of_slow_speech_to_text_are_answered() -> None:
-    """If speech-to-text takes three seconds, the reply resumes meanwhile. Then the caller's words are answered."""
+    """If speech-to-text takes three seconds for speech over the reply, the reply resumes meanwhile.
+
+    When the transcript arrives with words, they are answered.
+    """
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -314,6 +317,6 @@ async def _interrupt_at_random(seed: int) -> tuple[int, int]:
         else:
             said = "".join(part["transcript"] for part in item["content"])
             assert ANSWER.startswith(said)
-            # A word counts as heard when its share of its segment's audio was played, so no word exceeds the audio.
+            # A character is 1,920 samples of 2 bytes. At most two characters more than were heard are kept.
             assert len(said) * 1920 * 2 <= len(heard) + 2 * 1920 * 2
     return statuses.count("cancelled"), statuses.count("completed")

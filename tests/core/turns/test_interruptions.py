@@ -140,7 +140,10 @@ def test_an_overdue_transcript_resumes_the_reply_once() -> None:
 
 
 def test_late_words_are_a_turn() -> None:
-    """An overdue transcript with words cancels the resumed reply, if it has not ended yet, and ends the turn."""
+    """A transcript with words that comes after `confirm_timeout_ms` ends the turn.
+
+    It also cancels the resumed reply, if that has not ended yet.
+    """
     assert [type(c) for c in overdue().feed(TranscriptReady(0, True, 90_000))] == [CancelReply, CommitTurn, StartReply]
     machine = overdue()
     machine.feed(ReplyEnded())

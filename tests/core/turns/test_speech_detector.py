@@ -114,7 +114,7 @@ def test_a_commit_keeps_the_run_that_has_just_begun() -> None:
 
 @given(streams)
 def test_edges_alternate(probabilities: list[float]) -> None:
-    """Before a commit, SpeechStarted comes first and once; SoftEnd and SpeechResumed then alternate."""
+    """Within one turn, the first event is a single SpeechStarted; after it SoftEnd and SpeechResumed alternate."""
     kinds = [type(event) for event in run(probabilities)[1]]
     assert kinds[:1] in ([], [SpeechStarted])
     assert SpeechStarted not in kinds[1:]
