@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 CARDS = ("l4", "t4")
 ONE = {"min_replicas": 1, "max_replicas": 1}
-# Seconds in which a wrong placement would be seen. A right placement takes a few seconds.
+# Seconds that a test waits before it concludes that a replica is not placed. A placement takes at most a few seconds.
 PENDING_S = 5.0
 
 
@@ -127,7 +127,7 @@ def test_a_replica_without_a_fitting_node_stays_pending(field: Field, gpu: str, 
     try:
         status = f"l4/status/nowhere-{gpu}"
         wait_until(lambda: "llm" in field.get(status), 60, "the deployment")
-        time.sleep(PENDING_S)  # time in which a wrong placement would happen
+        time.sleep(PENDING_S)  # a wrong placement would happen in this time
         assert field.get(status)["llm"] == {"STARTING": 1}
     finally:
         process.kill()

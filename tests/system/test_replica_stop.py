@@ -38,7 +38,7 @@ async def _asked(served: Served, question: bytes) -> None:
 
 
 def _answered(replicas: list[dict[str, str]]) -> int:
-    """Return how many of these replicas of the language model have answered more than one request."""
+    """Return how many of these language model replicas have completed at least two requests."""
     return sum(
         metric(replica["target"], "rejoinder_requests_total", stage="llm", end="done") > 1 for replica in replicas
     )

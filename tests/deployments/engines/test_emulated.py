@@ -55,7 +55,7 @@ async def test_slots_bound_what_is_served_at_once() -> None:
 async def test_an_emulated_transcript_reads_finished_only_with_full_stop(
     full_stop: bool, ends: TranscriptEnding
 ) -> None:
-    """Without `full_stop` the transcript looks neither complete nor incomplete, so the turn model decides."""
+    """The transcript reads as a finished sentence only with `full_stop`. Otherwise the turn detector has to decide."""
     transcript = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
     assert classify_ending(transcript.text) is ends
 

@@ -1,4 +1,6 @@
-"""Tests of the WebSocket connection: its fast path keeps the order of messages, and calls survive a drain."""
+"""Tests of the WebSocket protocol: messages stay in order, and calls survive a drain.
+
+On the fast path a message is consumed when it is received. On the slow path it passes uvicorn's queue."""
 
 from __future__ import annotations
 
@@ -52,9 +54,9 @@ class Wire(asyncio.Transport):
 
 
 def listener(received: Received, slowly: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Return an ASGI application that consumes messages beginning with "a" on the fast path.
+    """Return an ASGI application that consumes messages beginning with "a" on the fast path, without uvicorn's queue.
 
-    The application awaits `slowly` before it answers any other message.
+    It appends ("fast" or "slow", message) to `received`, and awaits `slowly` before it handles a slow message.
     """
 
     def take(message: bytes) -> bool:
@@ -121,7 +123,7 @@ async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtoc
 
 
 async def _deliver(messages: list[tuple[str, bytes]], cuts: list[int], before: bytes = b"") -> Received:
-    """Send messages in pieces of the sizes `cuts`, the rest in one, and return what the application received."""
+    """Send messages in pieces of `cuts` bytes and the rest in one piece. Return what the application received."""
     received: Received = []
     protocol, wire, state = await _accepted(received, before)
     stream = b"".join(frames(*message) for message in messages)
@@ -153,19 +155,19 @@ def test_messages_arrive_whole_and_in_order(messages: list[tuple[str, bytes]], c
 
 
 def test_audio_takes_the_fast_path() -> None:
-    """Short unfragmented messages that the call consumes do not pass through the application's queue."""
+    """Unfragmented messages that the call can consume at once do not pass through uvicorn's queue (fast path)."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"a2"), ("parts", b"a3")], [3, 1, 2]))
     assert received == [("fast", b"a1"), ("fast", b"a2"), ("slow", b"a3")]
 
 
 def test_audio_after_an_unanswered_event_stays_behind_it() -> None:
-    """Audio that arrives together with an event takes the event's slow path and is received after the event."""
+    """Audio that arrives directly after an event takes the slow path (uvicorn's queue), so it stays behind the event."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"event"), ("text", b"a2")], []))
     assert received == [("fast", b"a1"), ("slow", b"event"), ("slow", b"a2")]
 
 
 def test_data_before_the_acceptance_is_received() -> None:
-    """If a client sends a frame before it is accepted, all its messages arrive, by the slow path."""
+    """If a client sends a message before it is accepted, the application receives this and later messages in order."""
     whole = frames("text", b"a0")
     received = asyncio.run(_deliver([("text", b"a1")], [], before=whole))
     assert [message for _, message in received] == [b"a0", b"a1"]
