@@ -41,7 +41,7 @@ from tests.test_structure import ROOT, Module, repository, sample
 
 WITHIN_S = 5.0
 
-# -- the versions ------------------------------------------------------------------------------------------------------
+# -- Pinned versions ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("package", ["ray", "uvicorn", "websockets", "openai"])
@@ -311,7 +311,7 @@ async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
     assert await ping(AsyncRealtimeConnection(Socket())) == 0.25  # type: ignore[arg-type]  # a stand-in
 
 
-# -- no private names elsewhere ----------------------------------------------------------------------------------------
+# -- Private names are used in the compat modules only ---------------------------------------------------------------
 
 PRODUCT = ("actors", "cluster", "deployments", "loadtest", "rejoinder")
 COMPAT = frozenset({"deployments.serving.compat", "loadtest.callers.compat"})

@@ -27,7 +27,7 @@ def _value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 def test_a_turn_and_its_stages_sum() -> None:
-    """In the histograms, the stages of a turn and the unattributed rest sum to the turn."""
+    """After one turn, the sums of the stage histograms and of the unattributed time add up to the turn's histogram."""
     registry = CollectorRegistry()
     metrics = ConversationMetrics(registry)
     metrics.turn(0.5, {"stt": 0.2, "llm_first_token": 0.1}, raw_s={"stt": 0.35}, engines={})
@@ -87,7 +87,7 @@ def test_the_help_texts_explain_the_labels() -> None:
 
 
 def test_every_metric_has_a_help_text() -> None:
-    """The metrics of replica and host are exactly those in the two tables of help texts."""
+    """The tables of HELP texts for replica and host contain exactly the metrics that replica and host export."""
     for table, create in ((HOST_HELP, ConversationMetrics), (REPLICA_HELP, partial(ReplicaMetrics, stage="stt"))):
         registry = CollectorRegistry()
         create(registry)

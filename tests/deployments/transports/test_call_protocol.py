@@ -79,7 +79,7 @@ def listener(received: Received, slowly: Callable[[], Awaitable[None]]) -> Calla
 
 
 def handshake() -> bytes:
-    """Return a client's upgrade request."""
+    """Return the bytes of a client's HTTP request to upgrade to a WebSocket."""
     key = base64.b64encode(os.urandom(16)).decode()
     lines = ["GET /v1/realtime HTTP/1.1", "Host: h", "Upgrade: websocket", "Connection: Upgrade"]
     lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
@@ -96,7 +96,7 @@ MESSAGES = st.one_of(
 
 
 def frames(kind: str, message: bytes) -> bytes:
-    """Return the frames of a client's message: one, or for "parts" two with a ping between them."""
+    """Return a message as a client's WebSocket frames: one, or for kind "parts" two with a ping between them."""
     if kind != "parts":
         return Frame(Opcode.TEXT if kind == "text" else Opcode.BINARY, message).serialize(mask=True)
     half = len(message) // 2
@@ -109,7 +109,9 @@ def frames(kind: str, message: bytes) -> bytes:
 
 
 async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtocol, Wire, ServerState]:
-    """Return an accepted connection. The client sends `before` without waiting for the handshake's answer."""
+    """Return an accepted connection with its transport and the server's state.
+
+    The client sends the frames `before` without waiting for the handshake's answer."""
     config = Config(listener(received, lambda: asyncio.sleep(0)), ws=CallProtocol, ws_ping_interval=None)
     config.load()
     wire, state = Wire(), ServerState()
@@ -149,7 +151,7 @@ async def _until(true: Callable[[], bool]) -> None:
 
 @given(st.lists(MESSAGES, max_size=12), st.lists(st.integers(0, 500), max_size=20))
 def test_messages_arrive_whole_and_in_order(messages: list[tuple[str, bytes]], cuts: list[int]) -> None:
-    """However a client's data is cut, the application receives each message once and in order."""
+    """However the client's bytes are cut into pieces, the application receives each message once and in order."""
     received = asyncio.run(_deliver(messages, cuts))
     assert [message for _, message in received] == [message for _, message in messages]
 
@@ -161,7 +163,7 @@ def test_audio_takes_the_fast_path() -> None:
 
 
 def test_audio_after_an_unanswered_event_stays_behind_it() -> None:
-    """Audio that arrives directly after an event takes the slow path (uvicorn's queue), so it stays behind the event."""
+    """Audio that arrives directly after an event waits in uvicorn's queue behind the event, so the order is kept."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"event"), ("text", b"a2")], []))
     assert received == [("fast", b"a1"), ("slow", b"event"), ("slow", b"a2")]
 

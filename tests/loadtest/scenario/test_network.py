@@ -49,14 +49,14 @@ def test_a_call_s_round_trip_lies_within_the_bounds_of_its_route(name: str) -> N
 
 
 def test_a_steady_route_is_never_late() -> None:
-    """The route `local` has no jitter and no loss."""
+    """A message on the route `local`, which has no jitter and no loss, is never late."""
     path = NetworkPath(ROUTES["local"], Random(1))
     assert path.steady
     assert {path.late_s() for _ in range(100)} == {0.0}
 
 
 def test_jitter_and_loss_match_the_route() -> None:
-    """Jitter has the route's mean. The lost share of messages is late by one retransmission."""
+    """The mean jitter is that of the route. The share of messages given by its loss is late by one retransmission."""
     jittery = NetworkPath(ROUTES["us-europe"], Random(2))
     jittery._loss = 0.0
     assert mean(jittery.late_s() for _ in range(20_000)) == pytest.approx(0.002, rel=0.05)
@@ -67,7 +67,7 @@ def test_jitter_and_loss_match_the_route() -> None:
 
 
 def test_a_lost_message_blocks_later_messages() -> None:
-    """Head-of-line blocking: messages leave in order and never early, and blocked messages leave with the lost one."""
+    """Messages behind a lost one wait for its retransmission and are then sent with it, in order and never early."""
     uplink = Uplink(NetworkPath(LOSSY, Random(4)))
     spoken = [str(number).encode() for number in range(200)]
     sent: list[tuple[float, bytes]] = []
@@ -77,7 +77,7 @@ def test_a_lost_message_blocks_later_messages() -> None:
     assert [message for _, message in sent] == spoken
     delays = [at - number * 0.02 for number, (at, _) in enumerate(sent)]
     assert min(delays) == pytest.approx(0)
-    assert max(delays) == pytest.approx(0.16)  # a round trip and three frames
+    assert max(delays) == pytest.approx(0.16)  # 0.1 s round trip and three frames of 20 ms
     sent_at = [at for at, _ in sent]
     assert max(sent_at.count(at) for at in sent_at) == 9
 
