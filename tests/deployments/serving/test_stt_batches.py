@@ -1,4 +1,4 @@
-"""Test of batching: jobs that wait are decoded together."""
+"""Test of batching in speech to text: jobs that wait in the queue are decoded together."""
 
 from __future__ import annotations
 

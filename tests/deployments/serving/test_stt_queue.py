@@ -71,7 +71,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 5))
     def wait(self, seconds: float) -> None:
-        """Advance the time, so that jobs may expire."""
+        """Advance the time by `seconds`. Waiting jobs whose deadline passes expire."""
         self.now += seconds
 
     @invariant()

@@ -81,7 +81,7 @@ def test_the_mean_call_length_is_session_s() -> None:
 
 
 def test_a_trace_is_replayed(tmp_path: Path) -> None:
-    """Calls have the times and lengths of the file, in order of arrival."""
+    """The calls of a trace file have the times and lengths in the file, in order of arrival."""
     trace = tmp_path / "trace.csv"
     trace.write_text("3.5,10\n1,2\n\n")
     calls = plan(replace(OPEN, arrivals=Arrivals.TRACE, trace=str(trace))).calls

@@ -40,7 +40,7 @@ class Server:
     model: str
 
     def engine(self) -> OpenAiApi:
-        """Return an engine whose connections belong to the current event loop."""
+        """Return a new engine for this server, whose connections belong to the current event loop."""
         return OpenAiApi(self.url, self.model, "none", 15)
 
     def cores(self, window_s: float) -> float:
@@ -73,7 +73,7 @@ def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
             if httpx2.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
                 return
         except httpx2.HTTPError:
-            pass  # not listening yet
+            pass  # the server does not listen yet
         time.sleep(0.2)
     raise RuntimeError(f"`transformers serve` did not come up:\n{log.read_text(encoding='utf-8')[-4000:]}")
 

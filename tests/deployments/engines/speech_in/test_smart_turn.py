@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 5.5, 8.0, 12.0])
 def test_features_equal_the_reference(seconds: float) -> None:
-    """The features of the last 8 s equal those of transformers' WhisperFeatureExtractor to within 1e-3."""
+    """The features of the audio's last 8 s equal those of transformers' WhisperFeatureExtractor to within 1e-3."""
     rng = np.random.default_rng(7)
     audio = (0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32)
     window = np.pad(audio[-8 * RATE :], (max(0, 8 * RATE - audio.size), 0))
