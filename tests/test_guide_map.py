@@ -1,4 +1,4 @@
-"""Tests of docs/guide-map.md, which lists for each item of the latency guide the setting and the evidence here.
+"""Tests of docs/guide-map.md, which lists each item of the latency guide with this repository's setting and evidence.
 
 A row has five cells: section of the guide, item, key of the setting ("-" if there is none), default, evidence.
 """

@@ -86,7 +86,7 @@ async def test_max_tokens_ends_by_length(llm: Vllm) -> None:
 
 
 async def test_greedy_answers_are_deterministic(llm: Vllm) -> None:
-    """At temperature 0 the same question has the same answer."""
+    """At temperature 0, asking the same question twice gives the same answer."""
     first, second = [text_of(await answer(llm, ask(STORY, max_tokens=12))) for _ in range(2)]
     assert first == second
 

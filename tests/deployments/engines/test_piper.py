@@ -28,8 +28,8 @@ SENTENCES = (
     "Could you read me the first paragraph of the letter again?",
 )
 MAX_WORD_ERRORS = 0.10
-# People speak at 110 to 200 words a minute; this voice is fast (about 240 words a minute, without a pause between
-# sentences).
+# People speak 110 to 200 words a minute. The upper limit is higher, because this voice speaks about 240 words a minute
+# without pauses between sentences.
 SLOWEST_WPM, FASTEST_WPM = 110, 300
 
 

@@ -1,6 +1,6 @@
 """Tests of the handles and their router on a real Ray Serve: avoided replicas and cancellations.
 
-The cancellations are those that Serve's own `cancel` loses when the router runs on the caller's event loop.
+Serve's own `cancel` does not stop some of these calls, because the router runs on the caller's event loop.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ async def test_a_missing_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> No
 
     class SilentServer(ScriptedServer):
         async def _answer(self, connection: ServerConnection) -> None:
-            """Send no answer."""
+            """Ignore the speech: send no answer to it."""
 
     with pytest.raises(BackendError, match="not answered"):
         await _call(SilentServer())

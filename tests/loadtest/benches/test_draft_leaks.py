@@ -69,7 +69,7 @@ async def _hold(number: int, counts: Counter[str]) -> Evidence:
 
 
 def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
-    """Return a function that passes a client's message to the session."""
+    """Return a function that parses a client's message and passes the audio or event in it to the session."""
     decode = WireDecoder(AudioFormat.PCM)
 
     async def send(message: bytes) -> None:
@@ -83,7 +83,7 @@ def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
 
 
 def _encoded(event: dict[str, Any]) -> bytes:
-    """Return an event as it is sent to a client."""
+    """Return a server event as JSON, with audio in base64, as a client receives it."""
     return orjson.dumps(event, default=lambda audio: base64.b64encode(audio).decode())
 
 

@@ -161,7 +161,7 @@ def test_an_answer_that_names_another_utterance_is_a_leak() -> None:
 
 
 def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
-    """If an answer contains 40 ms of noise without a mark, longer than a join of segments, a leak of 40 ms is reported."""
+    """If an answer contains 40 ms of noise without a mark, a leak of 40 ms is reported."""
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 1.0))
     call.sounds(4.4, "r1", np.random.default_rng(1).normal(0, 2000, 960).astype("<i2").tobytes())

@@ -119,7 +119,7 @@ def test_a_late_end_of_speech_counts_as_silence() -> None:
 
 
 def test_the_next_line_starts_a_think_time_after_the_reply() -> None:
-    """The think time starts at the end of the playback, not at `response.done`."""
+    """The caller speaks the next line a think time after the reply has been played, not after `response.done`."""
     scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")), behavior=ScriptedBehavior(think_s=0.6))
     _answered(scene)
     playback_ends = LINE_ENDS + 0.4 + 0.5

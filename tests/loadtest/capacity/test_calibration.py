@@ -140,7 +140,7 @@ def test_the_fitted_network_behaves_like_the_measured_one(calibration: Calibrati
     ids=["replicas", "distribution", "another bottleneck"],
 )
 def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, QueueStage]) -> None:
-    """If a stage of both networks is changed, their knees differ by at most 6% or one session.
+    """If the same stage is changed in the fitted and the true network, their knees differ by at most 6% or 1 session.
 
     The knee is the largest number of sessions with a p95 latency within 1800 ms.
     """

@@ -47,7 +47,7 @@ class Host:
 def test_the_metrics_of_a_replica_are_parsed() -> None:
     """`parse` reads a replica's metrics from its Prometheus text.
 
-    The result has count and mean of the times in queue and in service, and the number of requests by their end.
+    The result has count and mean of the times in queue and in service, and the numbers of done, cancelled and failed requests.
     """
     replica = Replica("stt")
     replica.serve(0.02, 0.3, times=3)
@@ -88,7 +88,7 @@ def test_a_replica_that_started_or_ended_is_named() -> None:
 
 
 def test_the_drafts_and_ends_of_a_run_are_summed_over_replicas() -> None:
-    """The difference of two readings sums speculative replies by outcome, and requests by end, over the replicas."""
+    """The difference of two readings sums requests by how they ended, and drafts by outcome, over the replicas."""
     one, two, stage = Host(), Host(), Replica("tts")
     one.draft("begun", "discarded", "discarded_ready")
     before = {"a": one.counts(), "b": two.counts(), "c": stage.counts()}

@@ -14,7 +14,7 @@ SECONDS = st.lists(st.floats(0, 30), max_size=60)
 
 
 def flushed(histograms: TurnHistograms) -> dict[str, Any]:
-    """Flush the histograms and return the document, after a round trip through JSON, as a worker sends it."""
+    """Flush the histograms. Return the resulting document as parsed from JSON, in which a worker sends it."""
     document: dict[str, Any] = json.loads(json.dumps(histograms.flush()))
     return document
 

@@ -83,7 +83,7 @@ def test_a_lost_message_blocks_later_messages() -> None:
 
 
 def test_a_steady_route_holds_nothing_back() -> None:
-    """Without jitter and loss, each message is sent at its own deadline. A muted caller sends nothing at a deadline."""
+    """On a route without jitter and loss, a message is sent at its own deadline. Without a message nothing is sent."""
     uplink = Uplink(NetworkPath(ROUTES["local"], Random(1)))
     assert uplink.leaving(b"frame", 1.0) == (b"frame",)
     assert uplink.leaving(None, 1.02) == ()

@@ -39,7 +39,7 @@ def test_a_token_without_text_is_sent_with_the_next_text() -> None:
 
 
 def test_several_tokens_may_share_one_text() -> None:
-    """A write of several tokens adds their number to the token count."""
+    """If one write has the text of several tokens, the delta counts all of them."""
     sent: list[TokenDelta] = []
     writer = DeltaWriter(sent.append, 0.0)
     writer.write("ab", tokens=2)
