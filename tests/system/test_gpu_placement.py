@@ -110,7 +110,10 @@ def test_a_replica_gets_its_kind_of_gpu(field: Field, card: str) -> None:
 
 
 def test_the_doctor_counts_the_gpus_of_the_cluster(field: Field, tmp_path: Path) -> None:
-    """`rejoinder doctor --address` accepts GPUs that the cluster has, and fails for others with what it has instead."""
+    """`rejoinder doctor --address` passes if the cluster has the GPUs of the settings.
+
+    If not, its check of the GPUs fails and states which GPUs the cluster has.
+    """
     rows = {card: field.doctor(tmp_path, vllm_on(card, 2)) for card in ("l4", "h100")}
     assert "3 nodes" in rows["l4"]["cluster"]
     assert "ok" in rows["l4"]["GPUs for llm"]

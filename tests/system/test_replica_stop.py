@@ -45,7 +45,7 @@ def _answered(replicas: list[dict[str, str]]) -> int:
 
 
 def _breakers(served: Served, outcome: str) -> float:
-    """Return how often circuit breakers of the only host made this transition, for example "opened"."""
+    """Return how often the circuit breakers of the only host made the transition `outcome`, for example "opened"."""
     (host,) = served.replicas("host")
     return metric(host["target"], "rejoinder_breaker_transitions_total", outcome=outcome)
 

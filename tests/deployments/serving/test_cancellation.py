@@ -57,7 +57,7 @@ class System:
     replicas: list[dict[str, str]]
 
     def stage(self, name: str) -> list[dict[str, str]]:
-        """Return the descriptions of one stage's replicas."""
+        """Return the labels of each replica of the stage `name`, such as "pid" and "replica" (its id)."""
         return [replica for replica in self.replicas if replica["stage"] == name]
 
 

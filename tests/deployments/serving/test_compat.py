@@ -295,7 +295,7 @@ def test_the_mask_is_the_one_of_the_standard(size: int) -> None:
     assert compat.apply_mask(masked, mask) == data
 
 
-# -- openai ------------------------------------------------------------------------------------------------------------
+# -- OpenAI's client ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_ping_goes_to_the_connection_of_the_client() -> None:

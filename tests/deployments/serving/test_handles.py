@@ -177,7 +177,8 @@ def _begun(lab: LabClient, before: Counter[str], count: int = 1) -> None:
 def test_a_call_without_an_answer_yet_is_stopped(lab: LabClient, names: list[str], kind: str) -> None:
     """Cancelling a call that has no answer yet stops it in its replica.
 
-    The call is a stream that is not read, a stream whose first item is awaited, or a call with a single answer."""
+    The call is a stream that is not read, a stream whose first item is awaited, or a call with a single answer.
+    """
     before = lab.counts()
     number = lab.start(kind, first_s=30)
     _begun(lab, before)

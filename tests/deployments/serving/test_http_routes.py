@@ -90,7 +90,8 @@ async def _refusal(served: Served, headers: dict[str, str] | None) -> httpx2.Res
 async def test_a_full_host_refuses_before_the_upgrade(served: Served) -> None:
     """While the host's only place is taken, further callers get HTTP 503 with Retry-After and a reason.
 
-    The call that has the place continues."""
+    The call that has the place continues.
+    """
     refused = metric(_host(served)["target"], "rejoinder_sessions_refused_total", reason="full")
     async with _call(served) as caller:
         for _ in range(20):

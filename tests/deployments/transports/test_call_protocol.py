@@ -1,6 +1,7 @@
 """Tests of the WebSocket protocol: messages stay in order, and calls survive a drain.
 
-On the fast path a message is consumed when it is received. On the slow path it passes uvicorn's queue."""
+On the fast path a message is consumed when it is received. On the slow path it passes uvicorn's queue.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +112,8 @@ def frames(kind: str, message: bytes) -> bytes:
 async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtocol, Wire, ServerState]:
     """Return an accepted connection with its transport and the server's state.
 
-    The client sends the frames `before` without waiting for the handshake's answer."""
+    The client sends the frames `before` without waiting for the handshake's answer.
+    """
     config = Config(listener(received, lambda: asyncio.sleep(0)), ws=CallProtocol, ws_ping_interval=None)
     config.load()
     wire, state = Wire(), ServerState()

@@ -47,7 +47,7 @@ class Host:
 def test_the_metrics_of_a_replica_are_parsed() -> None:
     """`parse` reads a replica's metrics from its Prometheus text.
 
-    The result has count and mean of the times in queue and in service, and the numbers of done, cancelled and failed requests.
+    The result has count and mean of the times in queue and in service, and the number of requests by how they ended.
     """
     replica = Replica("stt")
     replica.serve(0.02, 0.3, times=3)

@@ -112,7 +112,10 @@ def test_turns_do_not_depend_on_earlier_turns() -> None:
 
 
 def test_regions_and_shares_are_drawn_by_weight() -> None:
-    """Regions have the proportions of their weights. Listeners and early hang-ups have their shares."""
+    """Calls are spread over the regions in proportion to their weights.
+
+    The shares of calls with listeners and with early hang-ups are those of the scenario.
+    """
     behavior = CallerBehavior(muted=0.2, hang_up=0.3)
     calls = plan(replace(OPEN, regions=("local=2", "us-asia+relay"), behavior=behavior)).calls
     assert np.mean([call.region == "local" for call in calls]) == pytest.approx(2 / 3, abs=0.03)
