@@ -27,7 +27,7 @@ CLASSES = (Counts, FitnessCheck, Latency, Region, RunResult, TimelineSlice, Verd
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_key_is_documented_in_order(cls: Any) -> None:
-    """The `Attributes` section lists exactly the fields of the class, each with a full sentence."""
+    """The `Attributes` section of a result class's docstring lists exactly its fields, each with a sentence."""
     documented = attributes(cls)
     assert list(documented) == [field.name for field in dataclasses.fields(cls)]
     assert all(text.endswith(".") for text in documented.values())

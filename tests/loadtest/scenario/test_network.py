@@ -26,7 +26,7 @@ def test_the_routes_match_the_guide() -> None:
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_a_relay_adds_to_the_round_trip_only(name: str) -> None:
-    """A relay adds 20 to 100 ms to the round trip. Jitter and loss stay the same, and the name ends in +relay."""
+    """A relay adds 20 to 100 ms to the round trip of a route, but no jitter and no loss. Its name ends in "+relay"."""
     direct, relayed = route(name), route(f"{name}+relay")
     low, high = direct.rtt_low_ms + RELAY_MS[0], direct.rtt_high_ms + RELAY_MS[1]
     assert relayed == replace(direct, name=f"{name}+relay", rtt_low_ms=low, rtt_high_ms=high, source=relayed.source)
